@@ -1,0 +1,79 @@
+"""What the user has settled, on disk: `config.json` in llm's user directory under `localrun/`.
+
+A missing file means the defaults. This module reads; the commands write.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import llm
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from llm_localrun.errors import ConfigError
+
+
+def _server_root(url: str) -> str:
+    """A URL as the user may paste it, `http://box:8000/v1/` say, to the root of the server."""
+    if "://" not in url:
+        url = f"http://{url}"
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("only http:// and https:// are spoken")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+class ConfiguredEndpoint(BaseModel):
+    """A server that the user has named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    url: Annotated[str, AfterValidator(_server_root)]
+    key: str | None = None
+    """The name of its key in `llm keys`."""
+
+
+class Config(BaseModel):
+    """The whole of config.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoints: tuple[ConfiguredEndpoint, ...] = ()
+    folders: tuple[str, ...] = ()
+    """More folders that hold GGUF files."""
+    default_endpoints: bool = True
+    """Whether to look for servers on their usual ports."""
+    allow: tuple[str, ...] = ()
+    """Ids of models that may run elsewhere than on this machine."""
+    quantization: str = "Q4_K_M"
+    """The preferred one, where a name fits several."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of the engine; llama.cpp's own choice by default."""
+    keep_alive: float = 300.0
+    """Seconds for which the engine keeps an unused model; negative: for ever."""
+
+
+def home() -> Path:
+    """Where everything of llm-localrun lives."""
+    return Path(llm.user_dir()) / "localrun"  # type: ignore[no-untyped-call]
+
+
+def read_config() -> Config:
+    """The user's configuration. Raises `ConfigError` if the file cannot be used."""
+    path = home() / "config.json"
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return Config()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", "Mend its permissions"
+        ) from None
+    try:
+        return Config.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise ConfigError(
+            f"{path} is not usable: {where or 'the file'}: {first['msg']}",
+            "Mend the file, or delete it to go back to the defaults",
+        ) from None

@@ -1,0 +1,63 @@
+"""What the wire languages share: how servers report errors, and how a reply breaks off."""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from llm_localrun.framing import Payload
+
+
+class WireModel(BaseModel):
+    """A JSON object from a server: fields that we do not know are left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class CutOff(Exception):
+    """The reply ended, in good order as far as HTTP can tell, before it was complete."""
+
+
+class ErrorReported(Exception):
+    """The server says that it failed. `prompt_tokens` and `context_size` if that is why."""
+
+    def __init__(
+        self, message: str, prompt_tokens: int | None = None, context_size: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.prompt_tokens = prompt_tokens
+        self.context_size = context_size
+
+
+def error_in(payload: Payload) -> ErrorReported | None:
+    """The error that `payload` reports, if it does.
+
+    `error` is a string at Ollama and sometimes at LM Studio, an object at the others; Ollama wraps
+    llama-server's object, as JSON text, into its string.
+    """
+    error = payload.get("error")
+    if not error:
+        return None
+    if isinstance(error, str):
+        return _nested(error) or ErrorReported(error)
+    if not isinstance(error, dict):
+        return ErrorReported(json.dumps(error))
+    message = error.get("message") or error.get("type") or json.dumps(error)
+    return ErrorReported(
+        str(message), _count(error.get("n_prompt_tokens")), _count(error.get("n_ctx"))
+    )
+
+
+def _nested(text: str) -> ErrorReported | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        inner = json.loads(text)
+    except ValueError:
+        return None
+    return error_in(inner) if isinstance(inner, dict) else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None

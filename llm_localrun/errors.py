@@ -1,0 +1,77 @@
+"""Everything that can go wrong, as one tree.
+
+    LocalRunError
+    ├── ConfigError          config.json, or an option's value, is not usable
+    ├── UnknownModel         no model of that name on this machine
+    ├── NotAllowed           the model runs elsewhere and the user has not said that it may
+    ├── UnsupportedOption    the chosen backend cannot honour an option
+    ├── PromptTooLong        the prompt does not fit the context
+    ├── ServerUnreachable    nothing answers, or not in time
+    ├── ServerRefused        the server answered with an error of its own
+    ├── BadReply             what the server sent is not what its protocol says
+    ├── BadModelFile         the file is missing, damaged or no GGUF model
+    ├── EngineFailed         llama.cpp did not start or did not survive
+    └── PullFailed           a model could not be fetched
+
+Each is an `llm.ModelError`, which `llm prompt` and the Python API know, and a
+`click.ClickException`, which also keeps `llm chat` and `llm embed` from ending in a traceback.
+"""
+
+import click
+import llm
+
+
+class LocalRunError(llm.ModelError, click.ClickException):
+    """Root of the tree: one sentence that says what is wrong, one that says what to do."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        click.ClickException.__init__(self, f"{_sentence(problem)} {_sentence(remedy)}")
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return text if text.endswith((".", "!", "?", ")")) else f"{text}."
+
+
+class ConfigError(LocalRunError):
+    """config.json, or an option's value, is not usable."""
+
+
+class UnknownModel(LocalRunError):
+    """No model of that name on this machine."""
+
+
+class NotAllowed(LocalRunError):
+    """The model runs elsewhere and the user has not said that it may."""
+
+
+class UnsupportedOption(LocalRunError):
+    """The chosen backend cannot honour an option."""
+
+
+class PromptTooLong(LocalRunError):
+    """The prompt does not fit the context."""
+
+
+class ServerUnreachable(LocalRunError):
+    """Nothing answers, or not in time."""
+
+
+class ServerRefused(LocalRunError):
+    """The server answered with an error of its own."""
+
+
+class BadReply(LocalRunError):
+    """What the server sent is not what its protocol says."""
+
+
+class BadModelFile(LocalRunError):
+    """The file is missing, damaged or no GGUF model."""
+
+
+class EngineFailed(LocalRunError):
+    """llama.cpp did not start or did not survive."""
+
+
+class PullFailed(LocalRunError):
+    """A model could not be fetched."""

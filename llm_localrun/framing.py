@@ -1,0 +1,154 @@
+"""Bytes to JSON payloads, for the three ways in which servers frame a reply.
+
+Pure and incremental: bytes may be cut anywhere, inside a character or a line ending too. What a
+payload means is the dialects' business.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeAlias
+
+Payload: TypeAlias = dict[str, Any]
+
+# A line that never ends must not take all the memory there is.
+MAX_PAYLOAD_BYTES = 64 * 2**20
+
+
+class Malformed(ValueError):
+    """The bytes are not what the framing promises; the message says how, in half a sentence."""
+
+
+class Framing(Protocol):
+    """Turns the bytes of one body into payloads."""
+
+    def feed(self, data: bytes) -> Iterator[Payload]:
+        """The payloads that `data` completes. Raises `Malformed`."""
+
+    def close(self) -> Iterator[Payload]:
+        """The payloads that the end of the body completes. Raises `Malformed`."""
+
+
+def framing_for(content_type: str) -> Framing | None:
+    """The framing that a Content-Type header announces; None if it is none of ours."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "text/event-stream":
+        return EventStream()
+    if media_type in ("application/x-ndjson", "application/jsonl"):
+        return JsonLines()
+    if media_type == "application/json" or media_type.endswith("+json"):
+        return WholeBody()
+    return None
+
+
+class _Lines:
+    """Bytes to complete lines.
+
+    Cuts at b"\\n" alone: `str.splitlines` and httpx's `iter_lines` also cut at U+2028, U+2029 and
+    U+0085, which may stand unescaped inside a JSON string.
+    """
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        self._pending += data
+        if len(self._pending) > MAX_PAYLOAD_BYTES:
+            raise Malformed(f"a line of more than {MAX_PAYLOAD_BYTES // 2**20} MiB")
+        if b"\n" not in data:
+            return []
+        *lines, self._pending = self._pending.split(b"\n")
+        return [bytes(line).removesuffix(b"\r") for line in lines]
+
+    def rest(self) -> bytes:
+        return bytes(self._pending)
+
+
+class JsonLines:
+    """One JSON object a line (Ollama's streams)."""
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+
+    def feed(self, data: bytes) -> Iterator[Payload]:
+        for line in self._lines.feed(data):
+            if line.strip():
+                yield _payload(line)
+
+    def close(self) -> Iterator[Payload]:
+        if self._lines.rest().strip():
+            yield _payload(self._lines.rest())
+
+
+class EventStream:
+    """Server-sent events with JSON data, as OpenAI-compatible servers write them.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html
+    """
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+        self._data: list[bytes] = []
+
+    def feed(self, data: bytes) -> Iterator[Payload]:
+        for line in self._lines.feed(data):
+            if line:
+                self._field(line)
+            else:
+                yield from self._dispatch()
+
+    def close(self) -> Iterator[Payload]:
+        # The standard drops an event without its blank line; servers do end like that.
+        if self._lines.rest():
+            self._field(self._lines.rest())
+        yield from self._dispatch()
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+        elif name == b"error":
+            # llama-server before 2026 wrote failures as `error: {…}`.
+            self._data.append(b'{"error":' + value + b"}")
+
+    def _dispatch(self) -> Iterator[Payload]:
+        data = b"\n".join(self._data)
+        self._data.clear()
+        if data.strip() and data.strip() != b"[DONE]":
+            yield _payload(data)
+
+
+class WholeBody:
+    """A reply that was not streamed: the whole body is one payload."""
+
+    def __init__(self) -> None:
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Payload]:
+        self._body += data
+        if len(self._body) > MAX_PAYLOAD_BYTES:
+            raise Malformed(f"a body of more than {MAX_PAYLOAD_BYTES // 2**20} MiB")
+        return iter(())
+
+    def close(self) -> Iterator[Payload]:
+        if self._body.strip():
+            yield _payload(bytes(self._body))
+
+
+def _payload(data: bytes) -> Payload:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        raise Malformed(f"JSON that breaks off or is damaged: {excerpt(data)}") from None
+    except RecursionError:
+        raise Malformed("JSON that is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise Malformed(f"JSON that is not an object: {excerpt(data)}")
+    return value
+
+
+def excerpt(data: bytes, limit: int = 80) -> str:
+    """The beginning of `data` as one printable line, for messages."""
+    text = data.decode("utf-8", "replace")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else f"{line[:limit]}…"

@@ -1,0 +1,1 @@
+"""GGUF files: their headers and their names. Pure, bounded, and without numpy."""

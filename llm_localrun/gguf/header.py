@@ -1,0 +1,249 @@
+"""Reads the header of a GGUF file with `struct`, and nothing of its tensors' data.
+
+Every length is bounded before it is believed: the file may be truncated or made to harm. Opening
+the file is left to the caller. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, TypeAlias
+
+Scalar: TypeAlias = int | float | bool | str
+Value: TypeAlias = Scalar | tuple[int | float | bool, ...] | None
+"""None stands for an array that was passed over: of strings, or a long one."""
+
+MAGIC = b"GGUF"
+_MAX_STRING = 16 * 2**20
+_MAX_KEY = 2**16
+_MAX_KEPT_ARRAY = 4096
+_MAX_DIMENSIONS = 8
+_DEFAULT_ALIGNMENT = 32
+
+_STRING, _ARRAY = 8, 9
+_FORMATS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+
+# Tensor type: (weights in a block, bytes of a block), from ggml.c's type traits (b11549).
+BLOCKS = {
+    0: (1, 4),  # F32
+    1: (1, 2),  # F16
+    2: (32, 18),  # Q4_0
+    3: (32, 20),  # Q4_1
+    6: (32, 22),  # Q5_0
+    7: (32, 24),  # Q5_1
+    8: (32, 34),  # Q8_0
+    10: (256, 84),  # Q2_K
+    11: (256, 110),  # Q3_K
+    12: (256, 144),  # Q4_K
+    13: (256, 176),  # Q5_K
+    14: (256, 210),  # Q6_K
+    16: (256, 66),  # IQ2_XXS
+    17: (256, 74),  # IQ2_XS
+    18: (256, 98),  # IQ3_XXS
+    19: (256, 50),  # IQ1_S
+    20: (32, 18),  # IQ4_NL
+    21: (256, 110),  # IQ3_S
+    22: (256, 82),  # IQ2_S
+    23: (256, 136),  # IQ4_XS
+    24: (1, 1),  # I8
+    25: (1, 2),  # I16
+    26: (1, 4),  # I32
+    27: (1, 8),  # I64
+    28: (1, 8),  # F64
+    29: (256, 56),  # IQ1_M
+    30: (1, 2),  # BF16
+    34: (256, 54),  # TQ1_0
+    35: (256, 66),  # TQ2_0
+    39: (32, 17),  # MXFP4
+    40: (64, 36),  # NVFP4
+    41: (128, 18),  # Q1_0
+    42: (64, 18),  # Q2_0
+}
+
+
+class NotGGUF(ValueError):
+    """The file is no usable GGUF file; the message says why, in half a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An entry of the tensor table; `size` is bytes, None for a type that we do not know."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    offset: int
+
+    @property
+    def weights(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int | None:
+        block = BLOCKS.get(self.type)
+        return None if block is None else self.weights // block[0] * block[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The metadata of a GGUF file, and its tensor table if that was asked for."""
+
+    metadata: Mapping[str, Value]
+    tensors: tuple[Tensor, ...] = field(default=(), repr=False)
+
+    @property
+    def architecture(self) -> str:
+        return self.text("general.architecture")
+
+    def text(self, key: str) -> str:
+        value = self.metadata.get(key)
+        return value if isinstance(value, str) else ""
+
+    def number(self, key: str) -> int | None:
+        value = self.metadata.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def of_architecture(self, key: str) -> int | None:
+        """The number at `<architecture>.<key>`."""
+        return self.number(f"{self.architecture}.{key}")
+
+
+def read_summary(file: BinaryIO) -> Header:
+    """The metadata up to the tokenizer's, which is long: enough to list a model.
+
+    Raises `NotGGUF` and OSError.
+    """
+    return Header(_read_metadata(_Reader(file), stop_at="tokenizer."))
+
+
+def read_header(file: BinaryIO, file_size: int) -> Header:
+    """All metadata and the tensor table, checked against `file_size` in bytes.
+
+    Raises `NotGGUF` and OSError.
+    """
+    reader = _Reader(file)
+    metadata = _read_metadata(reader)
+    tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
+    alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise NotGGUF("its alignment is not a number")
+    start = -(-reader.position // alignment) * alignment
+    end = start + max((t.offset + (t.size or 0) for t in tensors), default=0)
+    if end > file_size:
+        raise NotGGUF(f"it is cut off: {file_size:,} bytes of at least {end:,}")
+    return Header(metadata, tensors)
+
+
+class _Reader:
+    """Bounded reads from the beginning of a file; counts what it has passed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.position = 0
+        magic = file.read(4)
+        if not magic:
+            raise NotGGUF("it is empty")
+        if magic != MAGIC:
+            raise NotGGUF("it does not begin with GGUF")
+        self.position = 4
+        self._order = "<"
+        version = self.unpack("I")
+        if version not in (2, 3):
+            swapped = int.from_bytes(int(version).to_bytes(4, "little"), "big")
+            if swapped not in (2, 3):
+                raise NotGGUF(f"its version is {version}; 2 and 3 are known")
+            self._order = ">"
+        self.tensor_count = int(self.unpack("Q"))
+        self.key_count = int(self.unpack("Q"))
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.position += len(data)
+        if len(data) != size:
+            raise NotGGUF("it ends in the middle of its header")
+        return data
+
+    def skip(self, size: int) -> None:
+        # Seeking past the end would succeed, so the last byte is read.
+        if size > 0:
+            self._file.seek(size - 1, 1)
+            self.position += size - 1
+            self.read(1)
+
+    def unpack(self, code: str) -> int | float | bool:
+        fmt = self._order + code
+        value: int | float | bool = struct.unpack(fmt, self.read(struct.calcsize(fmt)))[0]
+        return value
+
+    def unpack_many(self, code: str, count: int) -> tuple[int | float | bool, ...]:
+        fmt = f"{self._order}{count}{code}"
+        return struct.unpack(fmt, self.read(struct.calcsize(fmt)))
+
+    def length(self, limit: int) -> int:
+        length = int(self.unpack("Q"))
+        if length > limit:
+            raise NotGGUF(f"a length of {length:,} stands in its header")
+        return length
+
+    def string(self, limit: int = _MAX_STRING) -> str:
+        return self.read(self.length(limit)).decode("utf-8", "replace")
+
+
+def _read_metadata(reader: _Reader, stop_at: str | None = None) -> dict[str, Value]:
+    metadata: dict[str, Value] = {}
+    for _ in range(reader.key_count):
+        key = reader.string(_MAX_KEY)
+        if stop_at is not None and key.startswith(stop_at):
+            break
+        metadata[key] = _read_value(reader, int(reader.unpack("I")))
+    return metadata
+
+
+def _read_value(reader: _Reader, kind: int) -> Value:
+    if kind == _STRING:
+        return reader.string()
+    if kind == _ARRAY:
+        return _read_array(reader)
+    return reader.unpack(_format(kind))
+
+
+def _read_array(reader: _Reader) -> Value:
+    kind, count = int(reader.unpack("I")), int(reader.unpack("Q"))
+    if kind == _STRING:
+        for _ in range(count):
+            reader.skip(reader.length(_MAX_STRING))
+        return None
+    code = _format(kind)
+    if count <= _MAX_KEPT_ARRAY:
+        return reader.unpack_many(code, count)
+    reader.skip(count * struct.calcsize(f"<{code}"))
+    return None
+
+
+def _format(kind: int) -> str:
+    try:
+        return _FORMATS[kind]
+    except KeyError:
+        raise NotGGUF(f"a value of the unknown type {kind} stands in its header") from None
+
+
+def _read_tensor(reader: _Reader) -> Tensor:
+    name = reader.string(_MAX_KEY)
+    dimensions = int(reader.unpack("I"))
+    if dimensions > _MAX_DIMENSIONS:
+        raise NotGGUF(f"a tensor of {dimensions} dimensions stands in its header")
+    shape = tuple(int(size) for size in reader.unpack_many("Q", dimensions))
+    return Tensor(name, shape, int(reader.unpack("I")), int(reader.unpack("Q")))

@@ -1,0 +1,145 @@
+"""What the name of a GGUF file and its header's `general.file_type` say."""
+
+import re
+
+_QUANTIZATION = re.compile(
+    r"(?:^|[-._:@])"
+    r"((?:UD-|i1-)?(?:Q4_0_[48]_[48]"
+    r"|I?Q[1-8]_(?:0|1|K(?:_(?:XXL|XL|L|M|S|XS))?|XXS|XS|S|M|L|NL)"
+    r"|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32|FP8))(?=$|[-._])",
+    re.IGNORECASE,
+)
+_SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
+_NO_CHAT_MODEL = re.compile(
+    r"mmproj|imatrix|^(?:mtp|eagle3|dflash|dspark|ggml-vocab)-|^\._", re.IGNORECASE
+)
+_ALIASES = {"FP16": "F16", "FP32": "F32", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+# llama.cpp's `enum llama_ftype` (include/llama.h, b11549).
+_FILE_TYPES = {
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    7: "Q8_0",
+    8: "Q5_0",
+    9: "Q5_1",
+    10: "Q2_K",
+    11: "Q3_K_S",
+    12: "Q3_K_M",
+    13: "Q3_K_L",
+    14: "Q4_K_S",
+    15: "Q4_K_M",
+    16: "Q5_K_S",
+    17: "Q5_K_M",
+    18: "Q6_K",
+    19: "IQ2_XXS",
+    20: "IQ2_XS",
+    21: "Q2_K_S",
+    22: "IQ3_XS",
+    23: "IQ3_XXS",
+    24: "IQ1_S",
+    25: "IQ4_NL",
+    26: "IQ3_S",
+    27: "IQ3_M",
+    28: "IQ2_S",
+    29: "IQ2_M",
+    30: "IQ4_XS",
+    31: "IQ1_M",
+    32: "BF16",
+    36: "TQ1_0",
+    37: "TQ2_0",
+    38: "MXFP4_MOE",
+    39: "NVFP4",
+    40: "Q1_0",
+    41: "Q2_0",
+}
+_GUESSED = 1024
+
+# From least to most faithful; neighbours are a matter of judgement.
+QUALITY = [
+    "IQ1_S",
+    "IQ1_M",
+    "Q1_0",
+    "TQ1_0",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "TQ2_0",
+    "Q2_0",
+    "IQ2_S",
+    "IQ2_M",
+    "Q2_K_S",
+    "Q2_K",
+    "IQ3_XXS",
+    "IQ3_XS",
+    "Q3_K_S",
+    "IQ3_S",
+    "IQ3_M",
+    "Q3_K_M",
+    "Q3_K_L",
+    "MXFP4",
+    "MXFP4_MOE",
+    "IQ4_XS",
+    "Q4_0",
+    "IQ4_NL",
+    "NVFP4",
+    "Q4_K_S",
+    "Q4_K_M",
+    "Q4_1",
+    "Q5_K_S",
+    "Q5_0",
+    "Q5_K_M",
+    "Q5_1",
+    "Q6_K",
+    "Q8_0",
+    "FP8",
+    "BF16",
+    "F16",
+    "F32",
+]
+
+
+def quantization_in(name: str) -> str:
+    """The quantization that `name` carries, as llama.cpp spells it; "" if none.
+
+    The last match counts: `F16-Q4_0` is a Q4_0.
+    """
+    matches = _QUANTIZATION.findall(name)
+    if not matches:
+        return ""
+    found: str = matches[-1].upper()
+    if found.startswith("I1-"):
+        # An importance matrix went into making the file; its format is the same.
+        found = found.removeprefix("I1-")
+    return _ALIASES.get(found, found)
+
+
+def without_quantization(name: str) -> str:
+    """`name` less the last quantization in it."""
+    *_, last = [None, *_QUANTIZATION.finditer(name)]
+    return name if last is None else name[: last.start()] + name[last.end() :]
+
+
+def file_type_name(file_type: int | None) -> str:
+    """The name of `general.file_type`; "" if unknown."""
+    return "" if file_type is None else _FILE_TYPES.get(file_type & ~_GUESSED, "")
+
+
+def quality_distance(quantization: str, preferred: str) -> int:
+    """How far apart two quantizations are in `QUALITY`; unknown ones are far from everything."""
+    base = quantization.upper().removeprefix("UD-").replace("_XL", "_M")
+    try:
+        return abs(QUALITY.index(base) - QUALITY.index(preferred.upper()))
+    except ValueError:
+        return len(QUALITY)
+
+
+def shard_of(stem: str) -> tuple[str, int, int] | None:
+    """Name, number from 1, and count of a split file's part; None if `stem` is a whole file's."""
+    match = _SHARD.match(stem)
+    return match and (match["stem"], int(match["number"]), int(match["count"]))
+
+
+def is_model_name(stem: str) -> bool:
+    """Whether the name is a model's: no projector's, matrix's, draft's or vocabulary's."""
+    return _NO_CHAT_MODEL.search(stem) is None

@@ -1,0 +1,33 @@
+"""What runs on this machine and what does not.
+
+Pure: judges addresses and what servers say of their models. Refusing is `backends`'s business.
+"""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from llm_localrun.catalogue import RunsOn
+
+_LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the host of `url` is this machine, told without asking a name server."""
+    host = urlsplit(url).hostname or ""
+    if host in _LOCAL_NAMES or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def where_runs(url: str, *, remote_host: str = "", native_name: str = "") -> RunsOn:
+    """Where a model runs that the server at `url` offers.
+
+    A server on this machine may hand a prompt on: Ollama does for every model that has a
+    `remote_host`, under whatever name, and for every name whose tag says cloud.
+    """
+    if remote_host or native_name.endswith((":cloud", "-cloud")):
+        return "cloud"
+    return "this machine" if is_loopback(url) else "another machine"

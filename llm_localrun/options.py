@@ -1,0 +1,91 @@
+"""What `-o` accepts, checked by pydantic before anything else happens.
+
+Which backend honours which option, and under what name, is `wire_options`'s business.
+"""
+
+import re
+from typing import Annotated
+
+import llm
+from pydantic import BeforeValidator, Field
+
+_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(value: object) -> object:
+    """`10m`, `1h30m`, `45s`, `90` or `-1` (for ever) to seconds; other types as they are."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    parts = list(_DURATION.finditer(text))
+    if parts and "".join(part.group() for part in parts) == text:
+        return sum(float(part["number"]) * _SECONDS[part["unit"]] for part in parts)
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("give seconds, or a duration such as 45s, 10m or 1h30m") from None
+
+
+def _strings(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Options(llm.Options):
+    """Sampling and running options; None leaves a thing to the model and its server."""
+
+    temperature: float | None = Field(
+        default=None, ge=0, description="Randomness of sampling; 0 always takes the likeliest token"
+    )
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Sample among the likeliest tokens that sum up to this",
+    )
+    top_k: int | None = Field(
+        default=None, ge=0, description="Sample among this many of the likeliest tokens; 0: all"
+    )
+    min_p: float | None = Field(
+        default=None, ge=0, le=1, description="Drop tokens less likely than this share of the best"
+    )
+    typical_p: float | None = Field(
+        default=None, gt=0, le=1, description="Locally typical sampling; 1 turns it off"
+    )
+    repeat_penalty: float | None = Field(
+        default=None, gt=0, description="Penalty on tokens that occurred lately; 1 turns it off"
+    )
+    presence_penalty: float | None = Field(
+        default=None, ge=-2, le=2, description="Penalty on tokens that have occurred at all"
+    )
+    frequency_penalty: float | None = Field(
+        default=None, ge=-2, le=2, description="Penalty on tokens by how often they have occurred"
+    )
+    seed: int | None = Field(
+        default=None, description="Seed of the sampler, for repeatable answers"
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Stop after this many generated tokens"
+    )
+    stop: Annotated[str | list[str] | None, BeforeValidator(_strings)] = Field(
+        default=None, description="Stop before this text (a list of texts in Python)"
+    )
+    json_object: bool | None = Field(
+        default=None, description="Make the answer a JSON object; say so in the prompt too"
+    )
+    context_size: int | None = Field(
+        default=None, ge=16, description="Tokens that the prompt and the answer may fill together"
+    )
+    keep_alive: Annotated[float | None, BeforeValidator(seconds)] = Field(
+        default=None,
+        description="Keep the model loaded so long after its use: seconds, 10m, 0, or -1 for ever",
+    )
+    gpu_layers: int | None = Field(
+        default=None, ge=0, description="Layers to put on the GPU; 0: none"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, le=512, description="CPU threads to compute with"
+    )
+    timeout: float | None = Field(
+        default=None, gt=0, description="Seconds of silence after which a server counts as hung"
+    )

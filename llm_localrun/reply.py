@@ -1,0 +1,131 @@
+"""One HTTP reply, from its head and its bytes to events or an error that says what to do.
+
+Pure: the two loops in `backends` push what the transport received. This is where everything that
+a server can say wrongly becomes a sentence for people.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from llm_localrun.dialects import Decoder
+from llm_localrun.dialects.wire import CutOff, ErrorReported, error_in
+from llm_localrun.errors import BadReply, LocalRunError, PromptTooLong, ServerRefused
+from llm_localrun.events import Event, Finished
+from llm_localrun.framing import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
+
+_MAX_ERROR_BODY = 64 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of a reply."""
+
+    status: int
+    content_type: str
+
+
+class Reply:
+    """Decodes one reply.
+
+    `server` is how messages name who sent it; `facts` are fields of `Finished` that are known
+    without asking it.
+    """
+
+    def __init__(self, server: str, decoder: Decoder, facts: Mapping[str, Any]) -> None:
+        self._server = server
+        self._decoder = decoder
+        self._facts = facts
+        self._framing: Framing = WholeBody()
+        self._refused: Head | None = None
+        self._body = bytearray()
+
+    def feed(self, received: Head | bytes) -> Iterator[Event]:
+        """The events that `received` completes. Raises a `LocalRunError`."""
+        if isinstance(received, Head):
+            self._start(received)
+        elif self._refused is None:
+            yield from self._decoded(lambda: self._framing.feed(received))
+        elif len(self._body) < _MAX_ERROR_BODY:
+            self._body += received
+
+    def close(self) -> Iterator[Event]:
+        """The events at the end of the reply. Raises a `LocalRunError`."""
+        if self._refused is not None:
+            raise self._refusal(self._refused)
+        yield from self._decoded(self._framing.close)
+        try:
+            for event in self._decoder.close():
+                yield replace(event, **self._facts) if isinstance(event, Finished) else event
+        except CutOff:
+            raise self._bad("an answer that ends before it is complete") from None
+
+    def _start(self, head: Head) -> None:
+        framing = framing_for(head.content_type)
+        if head.status >= 300 or framing is None:
+            self._refused = head
+        else:
+            self._framing = framing
+
+    def _decoded(self, payloads: Callable[[], Iterable[Payload]]) -> Iterator[Event]:
+        try:
+            for payload in payloads():
+                yield from self._decoder.feed(payload)
+        except Malformed as error:
+            raise self._bad(str(error)) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(step) for step in first["loc"])
+            raise self._bad(f"an answer whose {where} is not what its API says") from None
+        except ErrorReported as error:
+            raise self._reported(error) from None
+
+    def _refusal(self, head: Head) -> LocalRunError:
+        try:
+            payload = json.loads(self._body)
+        except (ValueError, RecursionError):
+            payload = None
+        error = error_in(payload) if isinstance(payload, dict) else None
+        if error is not None:
+            return self._reported(error, head.status)
+        if head.status < 300:
+            kind = head.content_type or "something without a type"
+            return self._bad(f"{kind} instead of an answer: {excerpt(bytes(self._body))}")
+        said = excerpt(bytes(self._body))
+        return self._reported(ErrorReported(said or "no reason given"), head.status)
+
+    def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
+        if error.prompt_tokens is not None and error.context_size is not None:
+            return PromptTooLong(
+                f"The prompt takes {error.prompt_tokens:,} tokens and {self._server} holds"
+                f" {error.context_size:,}",
+                f"Shorten it, or give room with -o context_size {_room_for(error.prompt_tokens)}",
+            )
+        number = f" (HTTP {status})" if status else ""
+        remedy = _REMEDIES.get(status or 0, "Look into the server's own log for more")
+        return ServerRefused(f"{self._server} says: {error.message.rstrip('.')}{number}", remedy)
+
+    def _bad(self, what: str) -> BadReply:
+        return BadReply(
+            f"{self._server} sent {what}",
+            "Try again; if it stays so, look whether another program has its port",
+        )
+
+
+_REMEDIES = {
+    401: "Give its key with --key, or store it with `llm keys set`",
+    403: "Give its key with --key, or store it with `llm keys set`",
+    404: "`llm localrun models` lists what it serves",
+    503: "It is loading or busy: try again in a moment",
+}
+
+
+def _room_for(prompt_tokens: int) -> int:
+    """A context size, in tokens, that holds the prompt and an answer."""
+    size = 4096
+    while size < prompt_tokens + 1024:
+        size *= 2
+    return size

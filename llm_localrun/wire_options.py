@@ -1,0 +1,114 @@
+"""Which backend honours which option, and what it calls it: one table.
+
+A backend is an endpoint's `kind`; kinds without a column of their own are taken to understand the
+options that OpenAI's API has, and no more. Sources: Ollama's `api/types.go` (0.32), LM Studio's
+"OpenAI compatibility" page, llama.cpp's `tools/server/README.md` (b11549), vLLM's "Extra
+parameters" (0.33).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_localrun.errors import UnsupportedOption
+from llm_localrun.framing import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Where an option's value goes in the JSON body: keys joined by dots."""
+
+    path: str
+    value: Any = None
+    """What to send instead of the option's own value."""
+
+
+LAUNCH = Wire("")
+"""Not sent: settled when the engine's process is started, or by how we wait for it."""
+
+OPENAI = "openai"
+
+_JSON = Wire("response_format.type", "json_object")
+
+TABLE: dict[str, dict[str, Wire]] = {
+    "temperature": {"ollama": Wire("options.temperature"), OPENAI: Wire("temperature")},
+    "top_p": {"ollama": Wire("options.top_p"), OPENAI: Wire("top_p")},
+    "top_k": {
+        "ollama": Wire("options.top_k"),
+        "lmstudio": Wire("top_k"),
+        "llamacpp": Wire("top_k"),
+        "vllm": Wire("top_k"),
+    },
+    "min_p": {
+        "ollama": Wire("options.min_p"),
+        "llamacpp": Wire("min_p"),
+        "vllm": Wire("min_p"),
+    },
+    "typical_p": {"ollama": Wire("options.typical_p"), "llamacpp": Wire("typical_p")},
+    "repeat_penalty": {
+        "ollama": Wire("options.repeat_penalty"),
+        "lmstudio": Wire("repeat_penalty"),
+        "llamacpp": Wire("repeat_penalty"),
+        "vllm": Wire("repetition_penalty"),
+    },
+    "presence_penalty": {
+        "ollama": Wire("options.presence_penalty"),
+        OPENAI: Wire("presence_penalty"),
+    },
+    "frequency_penalty": {
+        "ollama": Wire("options.frequency_penalty"),
+        OPENAI: Wire("frequency_penalty"),
+    },
+    "seed": {"ollama": Wire("options.seed"), OPENAI: Wire("seed")},
+    "max_tokens": {"ollama": Wire("options.num_predict"), OPENAI: Wire("max_tokens")},
+    "stop": {"ollama": Wire("options.stop"), OPENAI: Wire("stop")},
+    "json_object": {"ollama": Wire("format", "json"), "llamacpp": _JSON, "vllm": _JSON},
+    "context_size": {"ollama": Wire("options.num_ctx"), "engine": LAUNCH},
+    "keep_alive": {"ollama": Wire("keep_alive"), "lmstudio": Wire("ttl"), "engine": LAUNCH},
+    "gpu_layers": {"ollama": Wire("options.num_gpu"), "engine": LAUNCH},
+    "threads": {"ollama": Wire("options.num_thread"), "engine": LAUNCH},
+    "timeout": {"ollama": LAUNCH, OPENAI: LAUNCH},
+}
+
+
+def wire_for(option: str, kind: str) -> Wire | None:
+    """How a backend of `kind` takes `option`; None if it does not."""
+    row = TABLE[option]
+    if kind in row:
+        return row[kind]
+    if kind == "engine":
+        return wire_for(option, "llamacpp")
+    return None if kind == "ollama" else row.get(OPENAI)
+
+
+def body_for(options: Mapping[str, Any], kind: str, backend: str) -> Payload:
+    """The part of a request's body that carries `options`.
+
+    `backend` is how messages name the server. Raises `UnsupportedOption`.
+    """
+    body: Payload = {}
+    for option, value in options.items():
+        wire = wire_for(option, kind)
+        if wire is None:
+            raise UnsupportedOption(
+                f"{backend} cannot honour -o {option}",
+                f"Leave it out, or use {_others(option)}",
+            )
+        if wire is not LAUNCH:
+            _put(body, wire.path, value if wire.value is None else wire.value)
+    return body
+
+
+def _others(option: str) -> str:
+    names = {"engine": "a GGUF file (local/gguf/…)", OPENAI: "an OpenAI-compatible server"}
+    row = [*TABLE[option]]
+    if "llamacpp" in row and "engine" not in row:
+        row.append("engine")
+    return "a model of " + " or ".join(names.get(kind, kind) for kind in row)
+
+
+def _put(body: Payload, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        body = body.setdefault(parent, {})
+    body[last] = value
