@@ -41,7 +41,7 @@ class _Local:
 class LocalChat(_Local, llm.KeyModel):
     """A chat model that runs here, for llm's synchronous API."""
 
-    Options = Options
+    Options = Options  # type: ignore[assignment]  # llm types it by the nested default
 
     def execute(
         self,
@@ -64,7 +64,7 @@ class LocalChat(_Local, llm.KeyModel):
 class AsyncLocalChat(_Local, llm.AsyncKeyModel):
     """`LocalChat` for llm's asynchronous API."""
 
-    Options = Options
+    Options = Options  # type: ignore[assignment]  # llm types it by the nested default
 
     async def execute(
         self,

@@ -28,6 +28,15 @@ class Head:
     content_type: str
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole reply to a question of discovery; `payload` is None unless it is a JSON object."""
+
+    status: int
+    payload: Payload | None
+    text: str
+
+
 class Reply:
     """Decodes one reply.
 

@@ -3,15 +3,19 @@
 It knows no dialect: it sends a `Call` and hands on what comes back, as a `Head` and then bytes.
 """
 
+import json
+import socket
+import time
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from llm_localrun.errors import BadReply, ServerUnreachable
-from llm_localrun.framing import Payload
+from llm_localrun.framing import MAX_PAYLOAD_BYTES, Payload
 from llm_localrun.locality import is_loopback
-from llm_localrun.reply import Head
+from llm_localrun.reply import Answer, Head
 
 if TYPE_CHECKING:
     import httpx
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 600.0
 """Seconds of silence. Long: a server may load a model of 100 GB before its first byte."""
+_MAX_TEXT = 4096
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,76 @@ async def astream(call: Call) -> AsyncGenerator[Head | bytes, None]:
             yield _head(response)
             async for data in response.aiter_bytes():
                 yield data
+
+
+class Refused(Exception):
+    """Nothing listens there."""
+
+
+class NoAnswer(Exception):
+    """Something listens there and did not answer in time."""
+
+
+class NotHttp(Exception):
+    """What answered there does not speak HTTP as it should."""
+
+
+def drive(
+    questions: Generator[str, Answer, _Result], url: str, key: str | None, deadline: float
+) -> _Result:
+    """Answers `questions`, each a path to GET below `url`, and returns what they come to.
+
+    `deadline` is on the monotonic clock. Raises `Refused`, `NoAnswer` and `NotHttp`.
+    """
+    _knock(url, deadline)
+    import httpx
+
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        with httpx.Client(headers=headers, **client_settings(url)) as client:
+            path = next(questions)
+            while True:
+                path = questions.send(_get(client, url + path, deadline))
+    except StopIteration as stop:
+        result: _Result = stop.value
+        return result
+    except httpx.TimeoutException:
+        raise NoAnswer from None
+    except httpx.ConnectError:
+        raise Refused from None
+    except (httpx.HTTPError, httpx.InvalidURL):
+        raise NotHttp from None
+
+
+def _knock(url: str, deadline: float) -> None:
+    """Whether anything listens, told without importing httpx: mostly nothing does."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), _left(deadline)).close()
+    except TimeoutError:
+        raise NoAnswer from None
+    except (OSError, ValueError):
+        raise Refused from None
+
+
+def _get(client: "httpx.Client", url: str, deadline: float) -> Answer:
+    body = bytearray()
+    with client.stream("GET", url, timeout=_left(deadline)) as response:
+        for data in response.iter_bytes():
+            body += data
+            if len(body) > MAX_PAYLOAD_BYTES or time.monotonic() > deadline:
+                raise NoAnswer
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        payload = None
+    text = body[:_MAX_TEXT].decode("utf-8", "replace")
+    return Answer(response.status_code, payload if isinstance(payload, dict) else None, text)
+
+
+def _left(deadline: float) -> float:
+    return max(0.001, deadline - time.monotonic())
 
 
 def _head(response: "httpx.Response") -> Head:

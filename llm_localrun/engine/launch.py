@@ -34,11 +34,10 @@ _SLOWEST_DISK = 20e6
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"
 
-_DETACHED = (
-    subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-    if sys.platform == "win32"
-    else 0
-)
+if sys.platform == "win32":
+    _DETACHED = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+else:
+    _DETACHED = 0
 
 _children: list[subprocess.Popen[bytes]] = []
 

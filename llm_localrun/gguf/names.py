@@ -57,46 +57,12 @@ _FILE_TYPES = {
 _GUESSED = 1024
 
 # From least to most faithful; neighbours are a matter of judgement.
-QUALITY = [
-    "IQ1_S",
-    "IQ1_M",
-    "Q1_0",
-    "TQ1_0",
-    "IQ2_XXS",
-    "IQ2_XS",
-    "TQ2_0",
-    "Q2_0",
-    "IQ2_S",
-    "IQ2_M",
-    "Q2_K_S",
-    "Q2_K",
-    "IQ3_XXS",
-    "IQ3_XS",
-    "Q3_K_S",
-    "IQ3_S",
-    "IQ3_M",
-    "Q3_K_M",
-    "Q3_K_L",
-    "MXFP4",
-    "MXFP4_MOE",
-    "IQ4_XS",
-    "Q4_0",
-    "IQ4_NL",
-    "NVFP4",
-    "Q4_K_S",
-    "Q4_K_M",
-    "Q4_1",
-    "Q5_K_S",
-    "Q5_0",
-    "Q5_K_M",
-    "Q5_1",
-    "Q6_K",
-    "Q8_0",
-    "FP8",
-    "BF16",
-    "F16",
-    "F32",
-]
+QUALITY = (
+    *("IQ1_S", "IQ1_M", "Q1_0", "TQ1_0", "IQ2_XXS", "IQ2_XS", "TQ2_0", "Q2_0", "IQ2_S", "IQ2_M"),
+    *("Q2_K_S", "Q2_K", "IQ3_XXS", "IQ3_XS", "Q3_K_S", "IQ3_S", "IQ3_M", "Q3_K_M", "Q3_K_L"),
+    *("MXFP4", "MXFP4_MOE", "IQ4_XS", "Q4_0", "IQ4_NL", "NVFP4", "Q4_K_S", "Q4_K_M", "Q4_1"),
+    *("Q5_K_S", "Q5_0", "Q5_K_M", "Q5_1", "Q6_K", "Q8_0", "FP8", "BF16", "F16", "F32"),
+)
 
 
 def quantization_in(name: str) -> str:
@@ -123,6 +89,24 @@ def without_quantization(name: str) -> str:
 def file_type_name(file_type: int | None) -> str:
     """The name of `general.file_type`; "" if unknown."""
     return "" if file_type is None else _FILE_TYPES.get(file_type & ~_GUESSED, "")
+
+
+_LONG_SUFFIXES = {"Small": "_S", "Medium": "_M", "Large": "_L"}
+_LONG_NAMES = {
+    "all F32": "F32",
+    "MXFP4 MoE": "MXFP4_MOE",
+    "IQ3_S mix - 3.66 bpw": "IQ3_M",
+    "Q2_K - Medium": "Q2_K",
+}
+
+
+def long_quantization(text: str) -> str:
+    """llama-server's name for people, `Q4_K - Medium` say, to the usual one."""
+    text = text.removeprefix("(guessed) ")
+    if text in _LONG_NAMES:
+        return _LONG_NAMES[text]
+    name, _, rest = text.partition(" - ")
+    return name + _LONG_SUFFIXES.get(rest, "")
 
 
 def quality_distance(quantization: str, preferred: str) -> int:

@@ -1,0 +1,101 @@
+"""`ps` and `unload`: the engines that are up."""
+
+import time
+from typing import Any
+
+import click
+
+from llm_localrun.commands.tables import seconds_text, show_json, show_table, size_text, tokens_text
+from llm_localrun.config import home, read_config
+from llm_localrun.discovery import catalogue
+from llm_localrun.engine import launch
+from llm_localrun.engine.state import EngineState, Paths, read_lease, running
+from llm_localrun.errors import UnknownModel
+from llm_localrun.resolve import candidates, order_of
+
+
+@click.command()
+@click.option("json_", "--json", is_flag=True, help="Output JSON")
+def ps(json_: bool) -> None:
+    "List the models that the engine holds in memory"
+    engines = [_facts(engine) for engine in running(home() / "engine")]
+    if json_:
+        show_json(engines)
+    elif engines:
+        show_table([_row(engine) for engine in engines])
+    else:
+        click.echo("No model is loaded.", err=True)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("all_", "--all", is_flag=True, help="Unload every model")
+def unload(name: str | None, all_: bool) -> None:
+    "Take the model NAME, or all, out of memory"
+    if (name is None) != all_:
+        raise click.UsageError("Give the name of a model, or --all.")
+    engines = running(home() / "engine")
+    chosen = engines if name is None else _engines_of(name, engines)
+    for engine in chosen:
+        launch.stop(engine, home() / "engine")
+        click.echo(f"Unloaded {engine.spec.name}")
+    if not chosen:
+        click.echo("No model is loaded.", err=True)
+
+
+def _engines_of(name: str, engines: list[EngineState]) -> list[EngineState]:
+    paths = {model.path for model in _meant(name)}
+    chosen = [engine for engine in engines if engine.spec.path in paths or engine.spec.name == name]
+    if not chosen:
+        raise UnknownModel(f"{name} is not loaded", "`llm localrun ps` lists what is")
+    return chosen
+
+
+def _meant(name: str) -> list[Any]:
+    try:
+        return candidates(name, catalogue("if absent").models, order_of(read_config()))[:1]
+    except UnknownModel:
+        return []
+
+
+def _facts(engine: EngineState) -> dict[str, Any]:
+    lease = read_lease(Paths(home() / "engine", engine.id))
+    left = None if lease is None else max(0.0, lease.until - time.time())
+    return {
+        "name": engine.spec.name,
+        "path": engine.spec.path,
+        "pid": engine.pid,
+        "memory": _memory_of(engine.pid),
+        "context_size": engine.spec.context_size,
+        "threads": engine.spec.threads,
+        "gpu_layers": engine.spec.gpu_layers,
+        "build": engine.build,
+        "url": engine.url,
+        "started_at": engine.started_at,
+        "seconds_left": None if left == float("inf") else left,
+    }
+
+
+def _row(facts: dict[str, Any]) -> dict[str, str]:
+    left = facts["seconds_left"]
+    return {
+        "name": facts["name"],
+        "memory": size_text(facts["memory"]),
+        "context": tokens_text(facts["context_size"]),
+        "unloads in": "never" if left is None else seconds_text(left),
+        "up": seconds_text(time.time() - facts["started_at"]),
+        "pid": str(facts["pid"]),
+    }
+
+
+def _memory_of(pid: int) -> int | None:
+    """Bytes of memory that a process holds; None without psutil."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    try:
+        memory: int = psutil.Process(pid).memory_info().rss
+    except psutil.Error:
+        return None
+    return memory

@@ -1,0 +1,187 @@
+"""Asks the servers on this machine, all at once and within one deadline, what they serve."""
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from llm_localrun import transport
+from llm_localrun.catalogue import Endpoint, EndpointReport, LocalModel
+from llm_localrun.config import Config
+from llm_localrun.discovery.identify import Identity, identify
+from llm_localrun.kinds import KINDS
+
+DEADLINE = 0.25
+"""Seconds for everything together."""
+HANG_MEMORY = 300.0
+"""Seconds for which a server that hung is not asked again, unless the user wants it."""
+
+_OLLAMA_PORT = 11434
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """An endpoint to be asked, and the key to ask it with; `named` if the user gave it a name."""
+
+    endpoint: Endpoint
+    key: str | None = None
+    named: bool = False
+
+
+def probes_for(config: Config, keys: dict[str, str]) -> list[Probe]:
+    """The endpoints in `config` and, if it allows that, the usual ports of this machine."""
+    configured = [
+        Probe(
+            Endpoint(name=each.name, kind="openai", url=each.url, key_alias=each.key),
+            keys.get(each.key or ""),
+            named=True,
+        )
+        for each in config.endpoints
+    ]
+    if not config.default_endpoints:
+        return configured
+    taken = {probe.endpoint.url for probe in configured}
+    usual = (Probe(Endpoint(name=kind, kind=kind, url=url)) for kind, url in _usual_urls())
+    return configured + [probe for probe in usual if probe.endpoint.url not in taken]
+
+
+def _usual_urls() -> list[tuple[str, str]]:
+    urls = [
+        (kind.name, f"http://127.0.0.1:{port}")
+        for kind in KINDS
+        for port in kind.ports
+        if kind.name != "ollama"
+    ]
+    return [("ollama", ollama_url(os.environ.get("OLLAMA_HOST", ""))), *urls]
+
+
+def ollama_url(host: str) -> str:
+    """OLLAMA_HOST to a URL, as Ollama's `envconfig.Host` does, for a client (0.32).
+
+    An address that a server listens on, 0.0.0.0 say, is reached at the loopback one.
+    """
+    host = host.strip().strip("\"'").strip()
+    if host == "ollama.com":
+        return "https://ollama.com:443"
+    scheme, separator, rest = host.partition("://")
+    if not separator:
+        scheme, rest, port = "http", host, _OLLAMA_PORT
+    else:
+        port = 443 if scheme == "https" else 80
+    authority, slash, path = rest.partition("/")
+    if authority.count(":") > 1 and not authority.startswith("["):
+        authority = f"[{authority}]"
+    parts = urlsplit(f"//{authority}")
+    with contextlib.suppress(ValueError):
+        port = parts.port if parts.port is not None else port
+    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
+        parts.hostname or "", parts.hostname or ""
+    )
+    name = f"[{name}]" if ":" in name and not name.startswith("[") else name
+    return f"{scheme}://{name}:{port}{slash}{path}".rstrip("/")
+
+
+def ask(
+    probes: Collection[Probe], before: Iterable[EndpointReport], *, patient: bool
+) -> list[EndpointReport]:
+    """A report on each endpoint, in the order of `probes`.
+
+    One that is off or hangs keeps the models of its last good answer. Unless `patient`, one that
+    hung a short while ago is not asked.
+    """
+    known = {report.endpoint.url: report for report in before}
+    now = time.time()
+    due = [p for p in probes if patient or not _hung_lately(known.get(p.endpoint.url), now)]
+    identities = _identities(due)
+    reports = []
+    for probe in probes:
+        last = known.get(probe.endpoint.url)
+        if probe not in due and last is not None:
+            reports.append(last)
+        else:
+            identity = identities.get(probe.endpoint.url, Identity(probe.endpoint.kind, "hangs"))
+            reports.append(_report(probe, identity, last, now))
+    return _named(probes, reports)
+
+
+def _hung_lately(report: EndpointReport | None, now: float) -> bool:
+    return (
+        report is not None and report.status == "hangs" and 0 <= now - report.asked_at < HANG_MEMORY
+    )
+
+
+def _identities(probes: Collection[Probe]) -> dict[str, Identity]:
+    """What was found out, by URL, before the deadline; the threads are not waited for any longer.
+
+    They are daemons: a server that sends a byte a minute must not keep the command from ending.
+    """
+    deadline = time.monotonic() + DEADLINE
+    answers: queue.SimpleQueue[tuple[str, Identity]] = queue.SimpleQueue()
+
+    def work(probe: Probe) -> None:
+        answers.put((probe.endpoint.url, _identity(probe, deadline)))
+
+    for probe in probes:
+        threading.Thread(target=work, args=(probe,), daemon=True).start()
+    identities: dict[str, Identity] = {}
+    while len(identities) < len(probes):
+        try:
+            url, identity = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            break
+        identities[url] = identity
+    return identities
+
+
+def _identity(probe: Probe, deadline: float) -> Identity:
+    endpoint = probe.endpoint
+    try:
+        return transport.drive(identify(endpoint), endpoint.url, probe.key, deadline)
+    except transport.Refused:
+        return Identity(endpoint.kind, "refuses")
+    except transport.NoAnswer:
+        return Identity(endpoint.kind, "hangs")
+    except transport.NotHttp:
+        return Identity(endpoint.kind, "not understood")
+
+
+def _report(
+    probe: Probe, identity: Identity, last: EndpointReport | None, now: float
+) -> EndpointReport:
+    endpoint = probe.endpoint
+    if identity.status in ("answers", "needs a key"):
+        endpoint = endpoint.model_copy(update={"kind": identity.kind})
+    elif last is not None:
+        endpoint = endpoint.model_copy(update={"kind": last.endpoint.kind})
+    kept = last.models if last is not None and identity.status != "answers" else identity.models
+    return EndpointReport(endpoint=endpoint, status=identity.status, asked_at=now, models=kept)
+
+
+def _named(probes: Iterable[Probe], reports: Iterable[EndpointReport]) -> list[EndpointReport]:
+    """Gives each endpoint its name: the user's, else its kind, with a number from the second on."""
+    taken: set[str] = set()
+    named = []
+    for probe, report in zip(probes, reports, strict=True):
+        wanted = probe.endpoint.name if probe.named else report.endpoint.kind
+        name, number = wanted, 2
+        while name in taken:
+            name, number = f"{wanted}-{number}", number + 1
+        taken.add(name)
+        named.append(_renamed(report, name))
+    return named
+
+
+def _renamed(report: EndpointReport, name: str) -> EndpointReport:
+    endpoint = report.endpoint.model_copy(update={"name": name})
+    models = tuple(_served(model, endpoint) for model in report.models)
+    return report.model_copy(update={"endpoint": endpoint, "models": models})
+
+
+def _served(model: LocalModel, endpoint: Endpoint) -> LocalModel:
+    return model.model_copy(
+        update={"id": f"local/{endpoint.name}/{model.name}", "endpoint": endpoint}
+    )

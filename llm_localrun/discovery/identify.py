@@ -1,0 +1,257 @@
+"""Who is it? Tells a server's kind and its models from the JSON that it answers.
+
+Pure: a generator yields the path that it wants to GET and is sent the `Answer`. An HTTP status
+alone proves nothing: LM Studio answers 200 to every path, and half a dozen servers imitate Ollama.
+"""
+
+import re
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import ValidationError
+
+from llm_localrun.catalogue import Endpoint, LocalModel, Purpose, Status
+from llm_localrun.dialects.wire import WireModel
+from llm_localrun.gguf.names import long_quantization, quantization_in
+from llm_localrun.kinds import kind_by_owner
+from llm_localrun.locality import where_runs
+from llm_localrun.reply import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a server turned out to be."""
+
+    kind: str
+    status: Status
+    models: tuple[LocalModel, ...] = ()
+
+
+Questions: TypeAlias = Generator[str, Answer, Identity]
+
+
+class _Meta(WireModel):
+    n_ctx: int | None = None
+    n_ctx_train: int | None = None
+    n_params: int | None = None
+    size: int | None = None
+    ftype: str | None = None
+
+
+class _Entry(WireModel):
+    """An entry of /v1/models, with what single servers add to it."""
+
+    id: str
+    owned_by: str | None = None
+    meta: _Meta | None = None
+    max_model_len: int | None = None
+
+
+class _Listing(WireModel):
+    data: tuple[_Entry, ...]
+
+
+class _OllamaDetails(WireModel):
+    family: str | None = None
+    parameter_size: str | None = None
+    quantization_level: str | None = None
+    context_length: int | None = None
+
+
+class _OllamaModel(WireModel):
+    name: str
+    size: int | None = None
+    digest: str
+    details: _OllamaDetails = _OllamaDetails()
+    capabilities: tuple[str, ...] | None = None
+    remote_host: str | None = None
+
+
+class _OllamaTags(WireModel):
+    models: tuple[_OllamaModel, ...]
+
+
+class _Quantization(WireModel):
+    name: str | None = None
+
+
+class _InstanceConfig(WireModel):
+    context_length: int | None = None
+
+
+class _Instance(WireModel):
+    config: _InstanceConfig = _InstanceConfig()
+
+
+class _LMStudioModel(WireModel):
+    """An entry of LM Studio's /api/v1/models (since 0.4.0)."""
+
+    key: str
+    type: str
+    architecture: str | None = None
+    quantization: _Quantization | None = None
+    size_bytes: int | None = None
+    loaded_instances: tuple[_Instance, ...] = ()
+    max_context_length: int | None = None
+
+
+class _LMStudioV1(WireModel):
+    models: tuple[_LMStudioModel, ...]
+
+
+class _LMStudioOldModel(WireModel):
+    """An entry of LM Studio's /api/v0/models (since 0.3.6)."""
+
+    id: str
+    type: str
+    arch: str | None = None
+    quantization: str | None = None
+    state: str
+    max_context_length: int | None = None
+    loaded_context_length: int | None = None
+
+
+class _LMStudioV0(WireModel):
+    data: tuple[_LMStudioOldModel, ...]
+
+
+_PURPOSES: dict[str, Purpose] = {
+    "llm": "chat",
+    "vlm": "chat",
+    "embedding": "embedding",
+    "embeddings": "embedding",
+}
+
+
+def identify(endpoint: Endpoint) -> Questions:
+    """Finds out what serves `endpoint`, whose name and kind are provisional."""
+    answer = yield "/v1/models"
+    if answer.status in (401, 403):
+        is_lmstudio = "invalid_api_key" in answer.text
+        return Identity("lmstudio" if is_lmstudio else "openai", "needs a key")
+    listing = _read(_Listing, answer)
+    entries = listing.data if listing else ()
+    kind = kind_by_owner(entries[0].owned_by or "") if entries else None
+    if kind is not None and kind.name not in ("ollama", "lmstudio"):
+        return Identity(kind.name, "answers", _listed(endpoint, entries))
+    may_be_lmstudio = kind is None or kind.name == "lmstudio"
+    if may_be_lmstudio and (lmstudio := (yield from _ask_lmstudio(endpoint))):
+        return lmstudio
+    if (yield "/").text.strip() == "Ollama is running":
+        return (yield from _ask_ollama(endpoint))
+    if listing is None:
+        return Identity("openai", "not understood")
+    # Whoever signs like Ollama or LM Studio and is not is spoken to as what it can be.
+    return Identity("openai", "answers", _listed(endpoint, entries))
+
+
+def _ask_lmstudio(endpoint: Endpoint) -> Generator[str, Answer, Identity | None]:
+    if v1 := _read(_LMStudioV1, (yield "/api/v1/models")):
+        models = [_lmstudio_v1(endpoint, model) for model in v1.models if model.type in _PURPOSES]
+        return Identity("lmstudio", "answers", tuple(models))
+    if v0 := _read(_LMStudioV0, (yield "/api/v0/models")):
+        old = [_lmstudio_v0(endpoint, model) for model in v0.data if model.type in _PURPOSES]
+        return Identity("lmstudio", "answers", tuple(old))
+    return None
+
+
+def _ask_ollama(endpoint: Endpoint) -> Questions:
+    tags = _read(_OllamaTags, (yield "/api/tags"))
+    if tags is None:
+        return Identity("ollama", "not understood")
+    return Identity("ollama", "answers", tuple(_ollama(endpoint, model) for model in tags.models))
+
+
+_Shape = TypeVar("_Shape", bound=WireModel)
+
+
+def _read(model: type[_Shape], answer: Answer) -> _Shape | None:
+    """The answer as a `model`; None if it is not one, whatever its status."""
+    if answer.payload is None or answer.status != 200:
+        return None
+    try:
+        return model.model_validate(answer.payload)
+    except ValidationError:
+        return None
+
+
+def _model(
+    endpoint: Endpoint, native_name: str, *, remote_host: str = "", **known: Any
+) -> LocalModel:
+    """A model that `endpoint` serves; its id is set when the endpoint has got its name."""
+    return LocalModel(
+        id=native_name,
+        name=native_name,
+        endpoint=endpoint,
+        runs_on=where_runs(endpoint.url, remote_host=remote_host, native_name=native_name),
+        **known,
+    )
+
+
+def _listed(endpoint: Endpoint, entries: tuple[_Entry, ...]) -> tuple[LocalModel, ...]:
+    return tuple(_from_listing(endpoint, entry) for entry in entries)
+
+
+def _from_listing(endpoint: Endpoint, entry: _Entry) -> LocalModel:
+    meta = entry.meta or _Meta()
+    return _model(
+        endpoint,
+        entry.id,
+        quantization=quantization_in(entry.id) or long_quantization(meta.ftype or ""),
+        parameters=meta.n_params,
+        size=meta.size,
+        context_max=meta.n_ctx_train or entry.max_model_len,
+        context_loaded=meta.n_ctx or entry.max_model_len,
+        loaded=True if meta.n_ctx or entry.max_model_len else None,
+    )
+
+
+def _ollama(endpoint: Endpoint, model: _OllamaModel) -> LocalModel:
+    details = model.details
+    chats = model.capabilities is None or "embedding" not in model.capabilities
+    return _model(
+        endpoint,
+        model.name,
+        remote_host=model.remote_host or "",
+        purpose="chat" if chats else "embedding",
+        architecture=details.family or "",
+        quantization=details.quantization_level or "",
+        parameters=_count(details.parameter_size or ""),
+        size=model.size,
+        context_max=details.context_length,
+    )
+
+
+def _lmstudio_v1(endpoint: Endpoint, model: _LMStudioModel) -> LocalModel:
+    contexts = [instance.config.context_length for instance in model.loaded_instances]
+    return _model(
+        endpoint,
+        model.key,
+        purpose=_PURPOSES[model.type],
+        architecture=model.architecture or "",
+        quantization=(model.quantization and model.quantization.name) or "",
+        size=model.size_bytes,
+        context_max=model.max_context_length,
+        context_loaded=max((size for size in contexts if size), default=None),
+        loaded=bool(model.loaded_instances),
+    )
+
+
+def _lmstudio_v0(endpoint: Endpoint, model: _LMStudioOldModel) -> LocalModel:
+    return _model(
+        endpoint,
+        model.id,
+        purpose=_PURPOSES[model.type],
+        architecture=model.arch or "",
+        quantization=model.quantization or "",
+        context_max=model.max_context_length,
+        context_loaded=model.loaded_context_length,
+        loaded=model.state == "loaded",
+    )
+
+
+def _count(text: str) -> int | None:
+    """`134.52M` or `8.2B` to a number of weights."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBT])", text.strip().upper())
+    return match and round(float(match[1]) * {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[match[2]])

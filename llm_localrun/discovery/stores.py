@@ -1,0 +1,333 @@
+"""Finds the GGUF files that any tool has left on this machine.
+
+Looks into a file's header once and remembers what it found until the file changes. Where each tool
+keeps its files was read from its documentation or source.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llm_localrun.catalogue import FileEntry, LocalModel, write_atomically
+from llm_localrun.config import home
+from llm_localrun.errors import BadModelFile
+from llm_localrun.gguf.header import MAGIC, Header, NotGGUF, read_summary
+from llm_localrun.gguf.names import file_type_name, is_model_name, quantization_in, shard_of
+from llm_localrun.model_names import parse_name
+
+_MIN_SIZE = 2**20
+"""Bytes; less is no model but a vocabulary or an unfinished download."""
+_MAX_DEPTH = 6
+_EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A GGUF file in somebody's store; `size` is the sum of a split file's parts."""
+
+    path: Path
+    name: str
+    store: str
+    size: int
+    modified: float
+
+
+def find_files(folders: Iterable[str]) -> Iterator[Found]:
+    """Every GGUF file in llm-localrun's own folder, in `folders` and in the tools' stores."""
+    seen: set[str] = set()
+    for found in _all_files(folders):
+        real = os.path.realpath(found.path)
+        if real not in seen:
+            seen.add(real)
+            yield found
+
+
+def scan(found: Iterable[Found], before: Iterable[FileEntry]) -> list[FileEntry]:
+    """An entry for each file, read from its header only if it changed since `before`."""
+    known = {(entry.path, entry.size, entry.modified): entry for entry in before}
+    entries = []
+    taken: set[str] = set()
+    for file in found:
+        last = known.get((str(file.path), file.size, file.modified))
+        model = last.model if last is not None else model_in(file)
+        if model is not None:
+            model = model.model_copy(update={"id": _unique_id(model, taken)})
+        entries.append(_entry(file, model))
+    return entries
+
+
+def _unique_id(model: LocalModel, taken: set[str]) -> str:
+    """A file's name is its id; a second file of the name adds what tells its path."""
+    model_id = f"local/gguf/{model.name}"
+    if model_id in taken:
+        model_id += "@" + hashlib.sha256(str(model.path).encode()).hexdigest()[:6]
+    taken.add(model_id)
+    return model_id
+
+
+def _entry(file: Found, model: LocalModel | None) -> FileEntry:
+    return FileEntry(path=str(file.path), size=file.size, modified=file.modified, model=model)
+
+
+def model_in(file: Found) -> LocalModel | None:
+    """The model in `file`; None if it holds none that can be run by itself."""
+    try:
+        with file.path.open("rb") as opened:
+            header = read_summary(opened)
+    except (OSError, NotGGUF):
+        return None
+    if header.architecture in ("", "clip") or header.text("general.type") in ("adapter", "mmproj"):
+        return None
+    return LocalModel(
+        id=f"local/gguf/{file.name}",
+        name=file.name,
+        purpose="embedding" if _is_embedding(header) else "chat",
+        path=str(file.path),
+        store=file.store,
+        architecture=header.architecture,
+        quantization=quantization_in(file.name)
+        or file_type_name(header.number("general.file_type")),
+        parameters=parse_name(f"model-{header.text('general.size_label')}").parameters,
+        size=file.size,
+        context_max=header.of_architecture("context_length"),
+        modified=file.modified,
+    )
+
+
+def open_path(path: Path, known: Sequence[LocalModel]) -> LocalModel:
+    """The model in the file at `path`, which stays in the catalogue from now on.
+
+    Raises `BadModelFile`.
+    """
+    absolute = Path(os.path.realpath(path))
+    for model in known:
+        if model.path is not None and os.path.realpath(model.path) == str(absolute):
+            return model
+    if (found := found_at(absolute)) is None:
+        raise BadModelFile(
+            f"There is no model file {path}, or a part of it is missing",
+            "Check the path; `llm localrun models` lists the files that were found",
+        )
+    try:
+        with absolute.open("rb") as opened:
+            read_summary(opened)
+        remember(absolute)
+    except NotGGUF as error:
+        raise BadModelFile(
+            f"{path} is no GGUF model: {error}", "Fetch it again, or choose another file"
+        ) from None
+    except OSError as error:
+        raise BadModelFile(
+            f"{error.filename or path} cannot be used: {error.strerror}", "Mend its permissions"
+        ) from None
+    if (model_found := model_in(found)) is None:
+        raise BadModelFile(
+            f"{path} holds no model that can be run by itself",
+            "A projector or an adapter belongs to a model: run that",
+        )
+    taken = {model.id for model in known}
+    return model_found.model_copy(update={"id": _unique_id(model_found, taken)})
+
+
+def _is_embedding(header: Header) -> bool:
+    pooling = header.of_architecture("pooling_type")
+    return bool(pooling) or header.architecture in _EMBEDDING_ARCHITECTURES
+
+
+def found_at(path: Path, store: str = "files") -> Found | None:
+    """The GGUF file at `path`, with all its parts; None if it or one of them is missing."""
+    shard = shard_of(path.stem)
+    if shard is None:
+        parts = [path]
+    elif shard[1] != 1:
+        return None
+    else:
+        stem, _, count = shard
+        parts = [
+            path.with_name(f"{stem}-{n:05}-of-{count:05}{path.suffix}") for n in range(1, count + 1)
+        ]
+    try:
+        stats = [part.stat() for part in parts]
+    except OSError:
+        return None
+    return Found(
+        path=path.absolute(),
+        name=shard[0] if shard else path.name.removesuffix(".gguf"),
+        store=store,
+        size=sum(stat.st_size for stat in stats),
+        modified=max(stat.st_mtime for stat in stats),
+    )
+
+
+# Files that a user has named by their path stay known, so that `-c` and aliases find them again.
+
+
+def _known_files() -> Path:
+    return home() / "known-files.json"
+
+
+def remember(path: Path) -> None:
+    """Keeps the file at `path` in the catalogue. Raises OSError."""
+    known = remembered()
+    if str(path) not in known:
+        write_atomically(_known_files(), json.dumps([*known, str(path)], indent=2).encode())
+
+
+def remembered() -> list[str]:
+    """The paths that users have named."""
+    paths = _read_json(_known_files())
+    return [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
+
+
+# Where the tools keep their files.
+
+
+def _all_files(folders: Iterable[str]) -> Iterator[Found]:
+    yield from _in_folder(home() / "models", "localrun")
+    for folder in folders:
+        yield from _in_folder(Path(folder).expanduser(), "folders")
+    yield from _in_folder(_lmstudio_models(), "lmstudio")
+    yield from _in_huggingface(_huggingface_hub())
+    yield from _in_folder(_llamacpp_cache(), "llamacpp")
+    for root in _ollama_stores():
+        yield from _in_ollama(root)
+    for path in remembered():
+        if (found := found_at(Path(path))) is not None:
+            yield found
+
+
+def _in_folder(root: Path, store: str) -> Iterator[Found]:
+    for path in _walk(root):
+        found = found_at(path, store) if is_model_name(path.stem) else None
+        if found is not None and found.size >= _MIN_SIZE:
+            yield found
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """The *.gguf files below `root`; folders that cannot be read are passed over."""
+    base = len(root.parts)
+    for folder, subfolders, files in os.walk(root):
+        here = Path(folder)
+        if len(here.parts) - base >= _MAX_DEPTH:
+            subfolders.clear()
+        subfolders.sort()
+        yield from (here / name for name in sorted(files) if name.lower().endswith(".gguf"))
+
+
+def _lmstudio_models() -> Path:
+    home_folder = _lmstudio_home()
+    settings = _read_json(home_folder / "settings.json")
+    chosen = settings.get("downloadsFolder") if isinstance(settings, dict) else None
+    return Path(chosen) if isinstance(chosen, str) and chosen else home_folder / "models"
+
+
+def _lmstudio_home() -> Path:
+    """As LM Studio finds it: a pointer file, the old place if it exists, the usual one."""
+    try:
+        pointed = (Path.home() / ".lmstudio-home-pointer").read_text("utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError):
+        pointed = ""
+    old = Path.home() / ".cache" / "lm-studio"
+    if pointed:
+        return Path(pointed)
+    return old if old.is_dir() else Path.home() / ".lmstudio"
+
+
+def _huggingface_hub() -> Path:
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if folder := os.environ.get(variable):
+            return Path(folder).expanduser()
+    if folder := os.environ.get("HF_HOME"):
+        return Path(folder).expanduser() / "hub"
+    return _cache_home() / "huggingface" / "hub"
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def _llamacpp_cache() -> Path:
+    if folder := os.environ.get("LLAMA_CACHE"):
+        return Path(folder).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "llama.cpp"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "llama.cpp"
+    return _cache_home() / "llama.cpp"
+
+
+def _in_huggingface(hub: Path) -> Iterator[Found]:
+    """models--OWNER--NAME/snapshots/COMMIT/…gguf, of the commit that refs/main names if it does."""
+    for repository in sorted(hub.glob("models--*")):
+        try:
+            commit = (repository / "refs" / "main").read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            commit = ""
+        snapshots = repository / "snapshots"
+        main = snapshots / commit
+        yield from _in_folder(main if commit and main.is_dir() else snapshots, "huggingface")
+
+
+def _ollama_stores() -> list[Path]:
+    if folder := os.environ.get("OLLAMA_MODELS"):
+        return [Path(folder).expanduser()]
+    service = "usr/share/ollama", "var/lib/ollama"
+    return [
+        Path.home() / ".ollama" / "models",
+        *(Path("/") / place / ".ollama" / "models" for place in service),
+    ]
+
+
+def _in_ollama(root: Path) -> Iterator[Found]:
+    """manifests/HOST/NAMESPACE/NAME/TAG points to blobs/sha256-HEX."""
+    manifests = root / "manifests"
+    try:
+        tags = sorted(path for path in manifests.glob("*/*/*/*") if path.is_file())
+    except OSError:
+        return
+    for tag in tags:
+        digest = _model_digest(_read_json(tag))
+        blob = root / "blobs" / digest.replace(":", "-") if digest else None
+        if blob is None or not _begins_with_magic(blob):
+            continue
+        if (found := found_at(blob, "ollama")) is not None:
+            yield replace(found, name=_ollama_name(tag.relative_to(manifests).parts))
+
+
+def _ollama_name(parts: tuple[str, ...]) -> str:
+    """As Ollama shows it: the default host and namespace are left out."""
+    host, namespace, name, tag = parts
+    if host != "registry.ollama.ai":
+        return f"{host}/{namespace}/{name}:{tag}"
+    return f"{name}:{tag}" if namespace == "library" else f"{namespace}/{name}:{tag}"
+
+
+def _model_digest(manifest: Any) -> str:
+    layers = manifest.get("layers") if isinstance(manifest, Mapping) else None
+    for layer in layers or ():
+        if isinstance(layer, Mapping) and str(layer.get("mediaType")).endswith("image.model"):
+            digest = str(layer.get("digest"))
+            return digest if digest.startswith("sha256:") and digest[7:].isalnum() else ""
+    return ""
+
+
+def _begins_with_magic(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == MAGIC
+    except OSError:
+        return False
+
+
+def _read_json(path: Path) -> Any:
+    """What is in a JSON file of another program; None if that cannot be read."""
+    try:
+        # Some tools on Windows begin their files with a byte order mark.
+        return json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return None
