@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import Any
 
 from llm_localrun import transport
@@ -20,7 +21,7 @@ from llm_localrun.events import Event
 from llm_localrun.kinds import kind_of
 from llm_localrun.reply import Reply
 from llm_localrun.request import ChatRequest
-from llm_localrun.wire_options import body_for
+from llm_localrun.wire_options import body_for, wire_for
 
 _ENGINE_PATIENCE = 60.0
 """Seconds that loading a file may take beyond what its size makes likely."""
@@ -73,7 +74,7 @@ def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Excha
         return _with_engine(model, request, config)
     _check_allowed(model, config)
     facts = {"context_size": request.options.get("context_size", model.context_loaded)}
-    return _exchange(model.endpoint, model.name, request, key, facts)
+    return _exchange(model, model.endpoint, request, key, facts)
 
 
 def _check_allowed(model: LocalModel, config: Config) -> None:
@@ -104,13 +105,13 @@ def _with_engine(model: LocalModel, request: ChatRequest, config: Config) -> _Ex
     if is_new:
         facts["load_seconds"] = engine.load_seconds
     endpoint = Endpoint(name="gguf", kind="engine", url=engine.url)
-    exchange = _exchange(endpoint, engine.spec.name, request, engine.key, facts)
+    exchange = _exchange(model, endpoint, request, engine.key, facts)
     return replace(exchange, release=partial(launch.release, engine, folder, keep_alive))
 
 
 def _exchange(
+    model: LocalModel,
     endpoint: Endpoint,
-    model_name: str,
     request: ChatRequest,
     key: str | None,
     facts: dict[str, Any],
@@ -121,10 +122,12 @@ def _exchange(
     options = body_for(request.options, endpoint.kind, server)
     call = transport.Call(
         url=endpoint.url + dialect.chat_path,
-        body=dialect.encode(model_name, request, options),
+        body=dialect.encode(model.name, request, options),
         server=server,
         advice=kind.advice,
         key=key,
         read_timeout=request.options.get("timeout", transport.READ_TIMEOUT),
     )
-    return _Exchange(call, Reply(server, dialect.decoder(), facts))
+    can_grow = wire_for("context_size", endpoint.kind) is not None
+    largest_context = (model.context_max or inf) if can_grow else 0
+    return _Exchange(call, Reply(server, dialect.decoder(), facts, largest_context))

@@ -43,8 +43,8 @@ KINDS = (
     Kind("mistralrs", "mistral.rs", _START, owned_by="local"),
     Kind("gpt4all", "GPT4All", _START, owned_by="humanity"),
     Kind("textgen", "text-generation-webui", _START, owned_by="user"),
-    Kind("engine", "The engine", "It ended just then: try again, and it is started anew"),
-    Kind("openai", "The server", _START),
+    Kind("engine", "the engine", "It ended just then: try again, and it is started anew"),
+    Kind("openai", "the server", _START),
 )
 
 _BY_NAME = {kind.name: kind for kind in KINDS}

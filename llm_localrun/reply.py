@@ -41,11 +41,15 @@ class Reply:
     """Decodes one reply.
 
     `server` is how messages name who sent it; `facts` are fields of `Finished` that are known
-    without asking it.
+    without asking it; `largest_context` is what -o context_size can make of its context, in
+    tokens: 0 if it cannot be set from here.
     """
 
-    def __init__(self, server: str, decoder: Decoder, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, server: str, decoder: Decoder, facts: Mapping[str, Any], largest_context: float
+    ) -> None:
         self._server = server
+        self._largest_context = largest_context
         self._decoder = decoder
         self._facts = facts
         self._framing: Framing = WholeBody()
@@ -111,7 +115,7 @@ class Reply:
             return PromptTooLong(
                 f"The prompt takes {error.prompt_tokens:,} tokens and {self._server} holds"
                 f" {error.context_size:,}",
-                f"Shorten it, or give room with -o context_size {_room_for(error.prompt_tokens)}",
+                _ways_out(error.prompt_tokens, self._largest_context),
             )
         number = f" (HTTP {status})" if status else ""
         remedy = _REMEDIES.get(status or 0, "Look into the server's own log for more")
@@ -132,9 +136,13 @@ _REMEDIES = {
 }
 
 
-def _room_for(prompt_tokens: int) -> int:
-    """A context size, in tokens, that holds the prompt and an answer."""
+def _ways_out(prompt_tokens: int, largest_context: float) -> str:
+    """What to do with a prompt that does not fit."""
     size = 4096
     while size < prompt_tokens + 1024:
         size *= 2
-    return size
+    if size <= largest_context:
+        return f"Shorten it, or give room with -o context_size {size}"
+    if largest_context:
+        return f"Shorten it: the model was trained for {largest_context:,} tokens"
+    return "Shorten it, or start the server with a larger context"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.config import Config
-from llm_localrun.discovery.stores import open_path
+from llm_localrun.discovery import model_at
 from llm_localrun.errors import UnknownModel
 from llm_localrun.memory import physical_memory
 from llm_localrun.naming import Order, name_models, nearest
@@ -43,7 +43,7 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
     A path is remembered. Raises `UnknownModel` and `BadModelFile`.
     """
     if is_path(name):
-        return [open_path(Path(name).expanduser(), models)]
+        return [model_at(Path(name).expanduser())]
     named = {
         **name_models(models, order, "embedding"),
         **name_models(models, order, "chat"),

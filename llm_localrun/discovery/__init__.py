@@ -4,16 +4,17 @@ Asking servers and looking into files costs time, so what was found is kept on d
 and in this process.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import llm
 
-from llm_localrun.catalogue import Snapshot, read_snapshot, write_snapshot
+from llm_localrun.catalogue import LocalModel, Snapshot, read_snapshot, write_snapshot
 from llm_localrun.config import home, read_config
 from llm_localrun.discovery.endpoints import ask, probes_for
-from llm_localrun.discovery.stores import find_files, scan
+from llm_localrun.discovery.stores import find_files, open_file, remember, scan, unique_id
 
 FRESH_SECONDS = 60.0
 
@@ -32,9 +33,32 @@ def catalogue(refresh: Refresh = "if stale") -> Snapshot:
     if _is_good_enough(snapshot, refresh):
         _memory[folder] = snapshot
         return snapshot
-    snapshot = _discover(snapshot, patient=refresh == "now")
-    write_snapshot(folder, snapshot)
-    _memory[folder] = snapshot
+    return _keep(_discover(snapshot, patient=refresh == "now"))
+
+
+def model_at(path: Path) -> LocalModel:
+    """The model in the file at `path`, which is in the catalogue from now on.
+
+    Raises `BadModelFile` and `ConfigError`.
+    """
+    real = Path(os.path.realpath(path))
+    snapshot = catalogue("if absent")
+    for model in snapshot.models:
+        if model.path is not None and os.path.realpath(model.path) == str(real):
+            return model
+    entry = open_file(real)
+    assert entry.model is not None
+    model_id = unique_id(entry.model, {model.id for model in snapshot.models})
+    model = entry.model.model_copy(update={"id": model_id})
+    remember(real)
+    entry = entry.model_copy(update={"model": model})
+    _keep(snapshot.model_copy(update={"files": (*snapshot.files, entry)}))
+    return model
+
+
+def _keep(snapshot: Snapshot) -> Snapshot:
+    write_snapshot(home(), snapshot)
+    _memory[home()] = snapshot
     return snapshot
 
 

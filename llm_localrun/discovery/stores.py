@@ -4,11 +4,12 @@ Looks into a file's header once and remembers what it found until the file chang
 keeps its files was read from its documentation or source.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,12 @@ def scan(found: Iterable[Found], before: Iterable[FileEntry]) -> list[FileEntry]
         last = known.get((str(file.path), file.size, file.modified))
         model = last.model if last is not None else model_in(file)
         if model is not None:
-            model = model.model_copy(update={"id": _unique_id(model, taken)})
+            model = model.model_copy(update={"id": unique_id(model, taken)})
         entries.append(_entry(file, model))
     return entries
 
 
-def _unique_id(model: LocalModel, taken: set[str]) -> str:
+def unique_id(model: LocalModel, taken: set[str]) -> str:
     """A file's name is its id; a second file of the name adds what tells its path."""
     model_id = f"local/gguf/{model.name}"
     if model_id in taken:
@@ -99,39 +100,28 @@ def model_in(file: Found) -> LocalModel | None:
     )
 
 
-def open_path(path: Path, known: Sequence[LocalModel]) -> LocalModel:
-    """The model in the file at `path`, which stays in the catalogue from now on.
-
-    Raises `BadModelFile`.
-    """
-    absolute = Path(os.path.realpath(path))
-    for model in known:
-        if model.path is not None and os.path.realpath(model.path) == str(absolute):
-            return model
-    if (found := found_at(absolute)) is None:
+def open_file(path: Path) -> FileEntry:
+    """The entry for the file at `path`, which a user has named. Raises `BadModelFile`."""
+    if (found := found_at(path)) is None:
         raise BadModelFile(
-            f"There is no model file {path}, or a part of it is missing",
+            f"there is no model file {path}, or a part of it is missing",
             "Check the path; `llm localrun models` lists the files that were found",
         )
     try:
-        with absolute.open("rb") as opened:
+        with path.open("rb") as opened:
             read_summary(opened)
-        remember(absolute)
     except NotGGUF as error:
         raise BadModelFile(
             f"{path} is no GGUF model: {error}", "Fetch it again, or choose another file"
         ) from None
     except OSError as error:
-        raise BadModelFile(
-            f"{error.filename or path} cannot be used: {error.strerror}", "Mend its permissions"
-        ) from None
-    if (model_found := model_in(found)) is None:
+        raise BadModelFile(f"{path} cannot be read: {error.strerror}", "Choose another") from None
+    if (model := model_in(found)) is None:
         raise BadModelFile(
             f"{path} holds no model that can be run by itself",
             "A projector or an adapter belongs to a model: run that",
         )
-    taken = {model.id for model in known}
-    return model_found.model_copy(update={"id": _unique_id(model_found, taken)})
+    return _entry(found, model)
 
 
 def _is_embedding(header: Header) -> bool:
@@ -172,10 +162,11 @@ def _known_files() -> Path:
 
 
 def remember(path: Path) -> None:
-    """Keeps the file at `path` in the catalogue. Raises OSError."""
+    """Keeps the file at `path` in the catalogue; on a full disk, for this once only."""
     known = remembered()
     if str(path) not in known:
-        write_atomically(_known_files(), json.dumps([*known, str(path)], indent=2).encode())
+        with contextlib.suppress(OSError):
+            write_atomically(_known_files(), json.dumps([*known, str(path)], indent=2).encode())
 
 
 def remembered() -> list[str]:
