@@ -4,11 +4,11 @@ Sync and async differ in one loop each; everything else is shared.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import aclosing, closing
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import aclosing, closing, contextmanager
+from dataclasses import dataclass, replace
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from llm_localrun import transport
@@ -16,7 +16,8 @@ from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.config import Config, home, read_config
 from llm_localrun.dialects import dialect_of
 from llm_localrun.engine import launch
-from llm_localrun.errors import NotAllowed
+from llm_localrun.engine.state import EngineState
+from llm_localrun.errors import BadReply, NotAllowed, ServerUnreachable
 from llm_localrun.events import Event
 from llm_localrun.kinds import kind_of
 from llm_localrun.reply import Reply
@@ -32,13 +33,11 @@ def stream(
 ) -> Generator[Event, None, None]:
     """The events of `model`'s answer; closing the iterator stops it. Raises a `LocalRunError`."""
     exchange = _prepare(model, request, key)
-    try:
+    with _in_use(exchange):
         with closing(transport.stream(exchange.call)) as received:
             for piece in received:
                 yield from exchange.reply.feed(piece)
         yield from exchange.reply.close()
-    finally:
-        exchange.release()
 
 
 async def astream(
@@ -46,26 +45,38 @@ async def astream(
 ) -> AsyncGenerator[Event, None]:
     """`stream`, for an event loop: an engine's start does not hold it up."""
     exchange = await asyncio.to_thread(_prepare, model, request, key)
-    try:
+    with _in_use(exchange):
         async with aclosing(transport.astream(exchange.call)) as received:
             async for piece in received:
                 for event in exchange.reply.feed(piece):
                     yield event
         for event in exchange.reply.close():
             yield event
-    finally:
-        exchange.release()
-
-
-def _nothing() -> None:
-    """What is to be done after a reply from a server that is not ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
+    """A request that is ready to be sent, and the engine that answers it, if that is ours."""
+
     call: transport.Call
     reply: Reply
-    release: Callable[[], None] = field(default=_nothing)
+    engine: EngineState | None = None
+    keep_alive: float = 0.0
+
+
+@contextmanager
+def _in_use(exchange: _Exchange) -> Iterator[None]:
+    """While the engine answers: says why if it breaks off, and lets go of it afterwards."""
+    engine = exchange.engine
+    try:
+        yield
+    except (BadReply, ServerUnreachable) as error:
+        if engine is None:
+            raise
+        raise launch.explain(error, engine, _engine_folder()) from None
+    finally:
+        if engine is not None:
+            launch.release(engine, _engine_folder(), exchange.keep_alive)
 
 
 def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
@@ -97,16 +108,19 @@ def _with_engine(model: LocalModel, request: ChatRequest, config: Config) -> _Ex
         threads=options.get("threads", config.threads),
         gpu_layers=options.get("gpu_layers"),
     )
-    folder = home() / "engine"
     engine, is_new = launch.ensure(
-        wanted, folder, keep_alive, patience=options.get("timeout", _ENGINE_PATIENCE)
+        wanted, _engine_folder(), keep_alive, patience=options.get("timeout", _ENGINE_PATIENCE)
     )
     facts: dict[str, Any] = {"context_size": engine.spec.context_size}
     if is_new:
         facts["load_seconds"] = engine.load_seconds
     endpoint = Endpoint(name="gguf", kind="engine", url=engine.url)
     exchange = _exchange(model, endpoint, request, engine.key, facts)
-    return replace(exchange, release=partial(launch.release, engine, folder, keep_alive))
+    return replace(exchange, engine=engine, keep_alive=keep_alive)
+
+
+def _engine_folder() -> Path:
+    return home() / "engine"
 
 
 def _exchange(

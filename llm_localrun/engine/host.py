@@ -18,7 +18,14 @@ from types import FrameType
 from typing import Any
 
 from llm_localrun.engine import locks
-from llm_localrun.engine.state import EngineSpec, EngineState, Paths, dump_state, read_lease
+from llm_localrun.engine.state import (
+    EngineSpec,
+    EngineState,
+    Paths,
+    dump_state,
+    open_private,
+    read_lease,
+)
 
 POLL_SECONDS = 0.5
 _MAX_LOG_BYTES = 2**20
@@ -51,7 +58,7 @@ def main() -> None:
         started_at=time.time(),
         load_seconds=time.monotonic() - begun,
     )
-    with open(paths.state, "xb", opener=_private, buffering=0) as file:
+    with open(paths.state, "xb", opener=open_private, buffering=0) as file:
         locks.try_lock(file)
         file.write(dump_state(state))
         _tell(answer, "ready")
@@ -61,14 +68,10 @@ def main() -> None:
         os._exit(0)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def _redirect_output(log: Path) -> int:
     """Sends what llama.cpp prints to `log`; returns what was stdout, for our answer."""
     answer = os.dup(1)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = open_private(str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

@@ -5,6 +5,7 @@ two commands at once share one process. A file that makes llama.cpp abort or han
 down and nothing else: here that is one `EngineFailed`.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from llm_localrun.engine import locks
 from llm_localrun.engine.state import EngineSpec, EngineState, Paths, grant, running
-from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed
+from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LocalRunError
 from llm_localrun.framing import excerpt
 from llm_localrun.gguf.header import Header, NotGGUF, read_header
 
@@ -81,9 +82,9 @@ def ensure(
     limit = patience + file.st_size / _SLOWEST_DISK
     header = _checked_header(wanted.path, file.st_size)
     spec = _spec(wanted, file, header)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = hashlib.sha256(wanted.path.encode()).hexdigest()[:16]
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locks.exclusive(folder / f"{lock}.starting", 2 * limit):
             found = _find(wanted, file, folder)
             engine = found or _start(spec, folder, keep_alive, limit)
@@ -101,11 +102,24 @@ def ensure(
 
 def release(state: EngineState, folder: Path, keep_alive: float) -> None:
     """Lets the engine go `keep_alive` seconds from now, unless somebody else uses it."""
-    try:
-        grant(Paths(folder, state.id), keep_alive)
-    except OSError:
-        # The lease from before the request still ends.
-        return
+    paths = Paths(folder, state.id)
+    if paths.state.exists():
+        # On a full disk the lease from before the request still ends.
+        with contextlib.suppress(OSError):
+            grant(paths, keep_alive)
+
+
+def explain(error: LocalRunError, state: EngineState, folder: Path) -> LocalRunError:
+    """Why an engine broke off with `error`: from its log, if it has died."""
+    paths = Paths(folder, state.id)
+    if not _ended(paths, seconds=1.0):
+        return error
+    problem = reason_in(_tail(paths.log)) or "it was killed, perhaps for lack of memory"
+    paths.remove()
+    return EngineFailed(
+        f"the engine died while it ran {state.spec.path}: {problem}",
+        "Try again: it is started anew. If it dies again, the file may be damaged",
+    )
 
 
 def stop(state: EngineState, folder: Path) -> None:
@@ -267,7 +281,7 @@ def _failure(
     else:
         problem = reason_in(_tail(log)) or f"it ended with status {process.returncode}"
     return EngineFailed(
-        f"llama.cpp cannot run {spec.path}: {problem}",
+        f"the engine cannot run {spec.path}: {problem}",
         "The file may be damaged or of a kind that this build does not know: fetch it again, or"
         " choose another",
     )

@@ -78,6 +78,11 @@ class Paths:
             path.unlink(missing_ok=True)
 
 
+def open_private(path: str, flags: int) -> int:
+    """An `opener` for files that nobody but their owner may read."""
+    return os.open(path, flags, 0o600)
+
+
 def dump_state(state: EngineState) -> bytes:
     return json.dumps(asdict(state)).encode()
 
@@ -110,7 +115,8 @@ def grant(paths: Paths, keep_alive: float, at_least: float = 0.0) -> None:
     keep_alive = FOR_EVER if keep_alive < 0 else keep_alive
     lease = Lease(keep_alive, time.time() + max(keep_alive, at_least))
     temporary = paths.lease.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(lease)))
+    with open(temporary, "wb", opener=open_private) as file:
+        file.write(json.dumps(asdict(lease)).encode())
     temporary.replace(paths.lease)
 
 

@@ -1,0 +1,146 @@
+"""The layout: imports go one way, nothing heavy comes with the plugin, waiting has its places."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import llm_localrun
+
+PACKAGE = Path(llm_localrun.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+# Each layer may import itself and what stands before it, nothing behind it.
+LAYERS = (
+    ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds"),
+    ("engine", "engine.locks", "engine.state", "engine.host"),
+    ("errors", "events", "model_names", "catalogue", "config", "locality", "options"),
+    ("naming", "request", "wire_options"),
+    ("dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
+    ("reply",),
+    ("transport", "discovery.identify", "discovery.stores", "engine.launch"),
+    ("discovery.endpoints", "discovery"),
+    ("resolve", "backends", "hub", "hub.starter"),
+    ("models",),
+    ("registration", "commands.tables", "commands.listing", "commands.engines", "commands.fetch"),
+    ("commands",),
+    ("plugin",),
+)
+LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
+
+PURE = (
+    *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
+    *("gguf.header", "gguf.names", "discovery.identify"),
+    *("dialects", "dialects.wire", "dialects.openai", "dialects.ollama"),
+)
+IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
+
+HEAVY = {"httpx", "numpy", "psutil", "xllamacpp", "llm_localrun.transport", "llm_localrun.backends"}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(path: Path) -> Iterator[str]:
+    for name in imports_of(path):
+        inner = name.removeprefix("llm_localrun").removeprefix(".")
+        if name.startswith("llm_localrun") and inner in MODULES:
+            yield inner
+
+
+def test_every_module_has_its_layer() -> None:
+    assert set(LAYER_OF) == set(MODULES)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"__init__"}))
+def test_imports_go_one_way(module: str) -> None:
+    behind = {name for name in own_imports(MODULES[module]) if LAYER_OF[name] > LAYER_OF[module]}
+    assert behind == set()
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_modules_do_no_io(module: str) -> None:
+    roots = {name.partition(".")[0] for name in imports_of(MODULES[module])}
+    assert roots & IO_MODULES == set()
+    calls = [
+        node.func.id
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
+    assert "open" not in calls
+
+
+def test_async_stands_where_it_may() -> None:
+    asynchronous = {
+        module
+        for module, path in MODULES.items()
+        if any(
+            isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(ast.parse(path.read_text()))
+        )
+    }
+    assert asynchronous == {"transport", "backends", "models"}
+
+
+def test_only_transport_speaks_http() -> None:
+    assert {m for m, path in MODULES.items() if "httpx" in imports_of(path)} == {"transport"}
+
+
+def loaded_by(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_plugin_brings_nothing_heavy() -> None:
+    loaded = loaded_by("import llm.cli, llm.plugins\nllm.plugins.load_plugins()")
+    assert "llm_localrun.plugin" in loaded
+    assert loaded & HEAVY == set()
+    assert {name for name in loaded if name.startswith("llm_localrun.")} == {"llm_localrun.plugin"}
+
+
+def test_registration_of_another_model_brings_nothing_heavy() -> None:
+    loaded = loaded_by(
+        "from click.testing import CliRunner; import llm.cli\n"
+        "CliRunner().invoke(llm.cli.cli, ['-m', 'gpt-4o', '--options'])"
+    )
+    assert "llm_localrun.registration" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_engine_host_starts_without_llm() -> None:
+    loaded = loaded_by("import llm_localrun.engine.host")
+    assert loaded & {"llm", "click", "pydantic", "httpx", "sqlite_utils"} == set()
+
+
+def test_functions_can_be_seen_whole() -> None:
+    long = {
+        f"{module}.{node.name}": length
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > 45
+    }
+    assert long == {}
+
+
+def test_every_module_says_what_it_does() -> None:
+    silent = [
+        m for m, path in MODULES.items() if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []
