@@ -15,6 +15,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
+TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
 
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
@@ -44,8 +45,8 @@ IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pa
 HEAVY = {"httpx", "numpy", "psutil", "xllamacpp", "llm_localrun.transport", "llm_localrun.backends"}
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports_of(module: str) -> Iterator[str]:
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -53,8 +54,8 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own_imports(path: Path) -> Iterator[str]:
-    for name in imports_of(path):
+def own_imports(module: str) -> Iterator[str]:
+    for name in imports_of(module):
         inner = name.removeprefix("llm_localrun").removeprefix(".")
         if name.startswith("llm_localrun") and inner in MODULES:
             yield inner
@@ -66,17 +67,17 @@ def test_every_module_has_its_layer() -> None:
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"__init__"}))
 def test_imports_go_one_way(module: str) -> None:
-    behind = {name for name in own_imports(MODULES[module]) if LAYER_OF[name] > LAYER_OF[module]}
+    behind = {name for name in own_imports(module) if LAYER_OF[name] > LAYER_OF[module]}
     assert behind == set()
 
 
 @pytest.mark.parametrize("module", PURE)
 def test_pure_modules_do_no_io(module: str) -> None:
-    roots = {name.partition(".")[0] for name in imports_of(MODULES[module])}
+    roots = {name.partition(".")[0] for name in imports_of(module)}
     assert roots & IO_MODULES == set()
     calls = [
         node.func.id
-        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        for node in ast.walk(TREES[module])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     ]
     assert "open" not in calls
@@ -85,16 +86,14 @@ def test_pure_modules_do_no_io(module: str) -> None:
 def test_async_stands_where_it_may() -> None:
     asynchronous = {
         module
-        for module, path in MODULES.items()
-        if any(
-            isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(ast.parse(path.read_text()))
-        )
+        for module, tree in TREES.items()
+        if any(isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(tree))
     }
     assert asynchronous == {"transport", "backends", "models"}
 
 
 def test_only_transport_speaks_http() -> None:
-    assert {m for m, path in MODULES.items() if "httpx" in imports_of(path)} == {"transport"}
+    assert {module for module in MODULES if "httpx" in imports_of(module)} == {"transport"}
 
 
 def loaded_by(code: str) -> set[str]:
@@ -131,8 +130,8 @@ def test_engine_host_starts_without_llm() -> None:
 def test_functions_can_be_seen_whole() -> None:
     long = {
         f"{module}.{node.name}": length
-        for module, path in MODULES.items()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := (node.end_lineno or 0) - node.lineno + 1) > 45
     }
@@ -140,7 +139,4 @@ def test_functions_can_be_seen_whole() -> None:
 
 
 def test_every_module_says_what_it_does() -> None:
-    silent = [
-        m for m, path in MODULES.items() if not ast.get_docstring(ast.parse(path.read_text()))
-    ]
-    assert silent == []
+    assert [module for module, tree in TREES.items() if not ast.get_docstring(tree)] == []

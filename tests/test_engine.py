@@ -234,7 +234,9 @@ def text(value: bytes) -> bytes:
 
 TEMPLATE_SIZE = 368
 """Bytes of the starter model's own chat template, whose place a hostile one takes."""
-ENDLESS = b"{% for i in range(10000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
+ENDLESS = (
+    b"{% for i in range(10000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
+).ljust(TEMPLATE_SIZE)
 
 
 @pytest.mark.parametrize(
@@ -244,11 +246,7 @@ ENDLESS = b"{% for i in range(10000) %}{% for j in range(100000) %}{% endfor %}{
         ("llama.block_count", number(10_000), "cannot run {file}: GGML_ASSERT(hparams.n_layer"),
         ("llama.context_length", number(0), "died while it ran {file}: GGML_ASSERT(n_ctx > 0"),
         ("general.architecture", text(b"lamma"), "cannot run {file}: unknown model architecture"),
-        (
-            "tokenizer.chat_template",
-            text(ENDLESS.ljust(TEMPLATE_SIZE)),
-            "cannot run {file}: it did not",
-        ),
+        ("tokenizer.chat_template", text(ENDLESS), "cannot run {file}: it did not finish"),
     ],
 )
 def test_hostile_file(

@@ -13,8 +13,6 @@ import llm
 
 from llm_localrun.catalogue import LocalModel, Snapshot, read_snapshot, write_snapshot
 from llm_localrun.config import home, read_config
-from llm_localrun.discovery.endpoints import ask, probes_for
-from llm_localrun.discovery.stores import find_files, open_file, remember, scan, unique_id
 
 FRESH_SECONDS = 60.0
 
@@ -41,6 +39,8 @@ def model_at(path: Path) -> LocalModel:
 
     Raises `BadModelFile` and `ConfigError`.
     """
+    from llm_localrun.discovery.stores import open_file, remember, unique_id
+
     real = Path(os.path.realpath(path))
     snapshot = catalogue("if absent")
     for model in snapshot.models:
@@ -69,6 +69,9 @@ def _is_good_enough(snapshot: Snapshot, refresh: Refresh) -> bool:
 
 
 def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
+    from llm_localrun.discovery.endpoints import ask, probes_for
+    from llm_localrun.discovery.stores import find_files, scan
+
     config = read_config()
     keys = _keys() if any(each.key for each in config.endpoints) else {}
     files = scan(find_files(config.folders), before.files)
