@@ -69,13 +69,15 @@ def _is_good_enough(snapshot: Snapshot, refresh: Refresh) -> bool:
 
 
 def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
-    from llm_localrun.discovery.endpoints import ask, probes_for
+    begun = time.monotonic()
+    from llm_localrun.discovery.endpoints import ask, deadline_from, probes_for
     from llm_localrun.discovery.stores import find_files, scan
 
     config = read_config()
     keys = _keys() if any(each.key for each in config.endpoints) else {}
     files = scan(find_files(config.folders), before.files)
-    reports = ask(probes_for(config, keys), before.endpoints, patient=patient)
+    probes = probes_for(config, keys)
+    reports = ask(probes, before.endpoints, deadline_from(begun), patient=patient)
     return Snapshot(taken_at=time.time(), endpoints=tuple(reports), files=tuple(files))
 
 

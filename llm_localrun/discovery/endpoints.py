@@ -16,7 +16,9 @@ from llm_localrun.discovery.identify import Identity, identify
 from llm_localrun.kinds import KINDS
 
 DEADLINE = 0.25
-"""Seconds for everything together."""
+"""Seconds for everything together, what is imported for it included."""
+_LEAST = 0.15
+"""Seconds that servers get in any case, on a machine that is slow to import."""
 HANG_MEMORY = 300.0
 """Seconds for which a server that hung is not asked again, unless the user wants it."""
 
@@ -85,10 +87,19 @@ def ollama_url(host: str) -> str:
     return f"{scheme}://{name}:{port}{slash}{path}".rstrip("/")
 
 
+def deadline_from(begun: float) -> float:
+    """Until when servers may answer, on the monotonic clock, if discovery has `begun` then."""
+    return max(begun + DEADLINE, time.monotonic() + _LEAST)
+
+
 def ask(
-    probes: Collection[Probe], before: Iterable[EndpointReport], *, patient: bool
+    probes: Collection[Probe],
+    before: Iterable[EndpointReport],
+    deadline: float,
+    *,
+    patient: bool,
 ) -> list[EndpointReport]:
-    """A report on each endpoint, in the order of `probes`.
+    """A report on each endpoint, in the order of `probes`, by `deadline`.
 
     One that is off or hangs keeps the models of its last good answer. Unless `patient`, one that
     hung a short while ago is not asked.
@@ -96,7 +107,7 @@ def ask(
     known = {report.endpoint.url: report for report in before}
     now = time.time()
     due = [p for p in probes if patient or not _hung_lately(known.get(p.endpoint.url), now)]
-    identities = _identities(due)
+    identities = _identities(due, deadline)
     reports = []
     for probe in probes:
         last = known.get(probe.endpoint.url)
@@ -114,12 +125,11 @@ def _hung_lately(report: EndpointReport | None, now: float) -> bool:
     )
 
 
-def _identities(probes: Collection[Probe]) -> dict[str, Identity]:
+def _identities(probes: Collection[Probe], deadline: float) -> dict[str, Identity]:
     """What was found out, by URL, before the deadline; the threads are not waited for any longer.
 
     They are daemons: a server that sends a byte a minute must not keep the command from ending.
     """
-    deadline = time.monotonic() + DEADLINE
     answers: queue.SimpleQueue[tuple[str, Identity]] = queue.SimpleQueue()
 
     def work(probe: Probe) -> None:
