@@ -4,9 +4,9 @@ Sync and async differ in one loop each; everything else is shared.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,20 @@ from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.config import Config, home, read_config
 from llm_localrun.dialects import dialect_of
 from llm_localrun.engine import launch
-from llm_localrun.engine.state import EngineState
-from llm_localrun.errors import BadReply, NotAllowed, ServerUnreachable
+from llm_localrun.engine.state import EngineSettings, EngineState
+from llm_localrun.errors import (
+    BadReply,
+    ConfigError,
+    NotAllowed,
+    ServerUnreachable,
+    UnsupportedOption,
+)
 from llm_localrun.events import Event
 from llm_localrun.kinds import kind_of
-from llm_localrun.reply import Reply
+from llm_localrun.model_names import parse_name
+from llm_localrun.reply import Expected, Reply, decode_whole
 from llm_localrun.request import ChatRequest
+from llm_localrun.thinking import clamp
 from llm_localrun.wire_options import body_for, wire_for
 
 _ENGINE_PATIENCE = 60.0
@@ -33,7 +41,7 @@ def stream(
 ) -> Generator[Event, None, None]:
     """The events of `model`'s answer; closing the iterator stops it. Raises a `LocalRunError`."""
     exchange = _prepare(model, request, key)
-    with _in_use(exchange):
+    with _in_use(exchange.server):
         with closing(transport.stream(exchange.call)) as received:
             for piece in received:
                 yield from exchange.reply.feed(piece)
@@ -45,7 +53,7 @@ async def astream(
 ) -> AsyncGenerator[Event, None]:
     """`stream`, for an event loop: an engine's start does not hold it up."""
     exchange = await asyncio.to_thread(_prepare, model, request, key)
-    with _in_use(exchange):
+    with _in_use(exchange.server):
         async with aclosing(transport.astream(exchange.call)) as received:
             async for piece in received:
                 for event in exchange.reply.feed(piece):
@@ -54,20 +62,56 @@ async def astream(
             yield event
 
 
-@dataclass(frozen=True, slots=True)
-class _Exchange:
-    """A request that is ready to be sent, and the engine that answers it, if that is ours."""
+def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tuple[float, ...]]:
+    """The vectors of `texts`, in their order. Raises a `LocalRunError`."""
+    server = _server_for(model, {}, key)
+    dialect = dialect_of(server.endpoint.kind)
+    body = dialect.encode_texts(model.name, texts, {})
+    call = server.call(dialect.embed_path, body, transport.READ_TIMEOUT)
+    with _in_use(server):
+        received = list(transport.stream(call))
+    return decode_whole(server.title, received, dialect.decode_vectors)
 
-    call: transport.Call
-    reply: Reply
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """Who answers: an endpoint, and the engine that it is if it is one."""
+
+    endpoint: Endpoint
+    key: str | None
+    facts: Mapping[str, Any]
     engine: EngineState | None = None
     keep_alive: float = 0.0
 
+    @property
+    def title(self) -> str:
+        title = kind_of(self.endpoint.kind).title
+        return title if self.engine else f"{title} at {self.endpoint.url}"
+
+    def call(self, path: str, body: dict[str, Any], timeout: float) -> transport.Call:
+        return transport.Call(
+            url=self.endpoint.url + path,
+            body=body,
+            server=self.title,
+            advice=kind_of(self.endpoint.kind).advice,
+            key=self.key,
+            read_timeout=timeout,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """A request that is ready to be sent."""
+
+    server: _Server
+    call: transport.Call
+    reply: Reply
+
 
 @contextmanager
-def _in_use(exchange: _Exchange) -> Iterator[None]:
-    """While the engine answers: says why if it breaks off, and lets go of it afterwards."""
-    engine = exchange.engine
+def _in_use(server: _Server) -> Iterator[None]:
+    """While an engine answers: says why if it breaks off, and lets go of it afterwards."""
+    engine = server.engine
     try:
         yield
     except (BadReply, ServerUnreachable) as error:
@@ -76,16 +120,61 @@ def _in_use(exchange: _Exchange) -> Iterator[None]:
         raise launch.explain(error, engine, _engine_folder()) from None
     finally:
         if engine is not None:
-            launch.release(engine, _engine_folder(), exchange.keep_alive)
+            launch.release(engine, _engine_folder(), server.keep_alive)
 
 
 def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
+    options = _settled(model, request.options)
+    kind = model.endpoint.kind if model.endpoint else "engine"
+    wire_options = body_for(options, kind, kind_of(kind).title)
+    server = _server_for(model, options, key)
+    dialect = dialect_of(kind)
+    timeout = options.get("timeout", transport.READ_TIMEOUT)
+    call = server.call(
+        dialect.chat_path, dialect.encode(model.name, kind, request, wire_options), timeout
+    )
+    reply = Reply(server.title, dialect.decoder(), _expected(model, kind, request, server))
+    return _Exchange(server, call, reply)
+
+
+def _expected(model: LocalModel, kind: str, request: ChatRequest, server: _Server) -> Expected:
+    can_grow = wire_for("context_size", kind) is not None
+    thinks = model.can("thinking", if_unknown=False) or parse_name(model.name).thinks
+    return Expected(
+        facts=server.facts,
+        largest_context=(model.context_max or inf) if can_grow else 0,
+        model=model.name if kind == "lmstudio" else "",
+        json=request.schema is not None or bool(request.options.get("json_object")),
+        thinking=thinks and request.options.get("think") != "off",
+    )
+
+
+def _settled(model: LocalModel, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with what depends on the model filled in. Raises a `LocalRunError`."""
+    settled = dict(options)
+    if options.get("context_size") == "max":
+        if model.context_max is None:
+            raise ConfigError(
+                f"nobody says how large the context of {model.id} can be",
+                "Give a number of tokens as -o context_size",
+            )
+        settled["context_size"] = model.context_max
+    if "think" in options:
+        level = clamp(options["think"], model.think_levels)
+        if level is None and options["think"] != "off":
+            raise UnsupportedOption(f"{model.id} cannot think", "Leave out -o think")
+        settled["think"] = level or "off"
+    return settled
+
+
+def _server_for(model: LocalModel, options: Mapping[str, Any], key: str | None) -> _Server:
+    """Who runs `model`; starts an engine if that is what it takes."""
     config = read_config()
     if model.endpoint is None:
-        return _with_engine(model, request, config)
+        return _engine_for(model, options, config)
     _check_allowed(model, config)
-    facts = {"context_size": request.options.get("context_size", model.context_loaded)}
-    return _exchange(model, model.endpoint, request, key, facts)
+    context_size = options.get("context_size", model.context_loaded)
+    return _Server(model.endpoint, key, {"context_size": context_size})
 
 
 def _check_allowed(model: LocalModel, config: Config) -> None:
@@ -97,51 +186,36 @@ def _check_allowed(model: LocalModel, config: Config) -> None:
         )
 
 
-def _with_engine(model: LocalModel, request: ChatRequest, config: Config) -> _Exchange:
+def _engine_for(model: LocalModel, options: Mapping[str, Any], config: Config) -> _Server:
     assert model.path is not None
-    options = request.options
     keep_alive = options.get("keep_alive", config.keep_alive)
-    wanted = launch.Wanted(
-        path=model.path,
-        name=model.name,
+    settings = EngineSettings(
         context_size=options.get("context_size"),
         threads=options.get("threads", config.threads),
         gpu_layers=options.get("gpu_layers"),
+        kv_cache_type=options.get("kv_cache_type"),
+        flash_attention=options.get("flash_attention"),
+        embedding=model.purpose == "embedding",
+        projector=model.projector,
+        lora=_file(options.get("lora")),
+        draft_model=_file(options.get("draft_model")),
     )
     engine, is_new = launch.ensure(
-        wanted, _engine_folder(), keep_alive, patience=options.get("timeout", _ENGINE_PATIENCE)
+        launch.Wanted(model.path, model.name, settings),
+        _engine_folder(),
+        keep_alive,
+        patience=options.get("timeout", _ENGINE_PATIENCE),
     )
     facts: dict[str, Any] = {"context_size": engine.spec.context_size}
     if is_new:
         facts["load_seconds"] = engine.load_seconds
     endpoint = Endpoint(name="gguf", kind="engine", url=engine.url)
-    exchange = _exchange(model, endpoint, request, engine.key, facts)
-    return replace(exchange, engine=engine, keep_alive=keep_alive)
+    return _Server(endpoint, engine.key, facts, engine, keep_alive)
+
+
+def _file(path: str | None) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _engine_folder() -> Path:
     return home() / "engine"
-
-
-def _exchange(
-    model: LocalModel,
-    endpoint: Endpoint,
-    request: ChatRequest,
-    key: str | None,
-    facts: dict[str, Any],
-) -> _Exchange:
-    kind = kind_of(endpoint.kind)
-    server = kind.title if endpoint.kind == "engine" else f"{kind.title} at {endpoint.url}"
-    dialect = dialect_of(endpoint.kind)
-    options = body_for(request.options, endpoint.kind, server)
-    call = transport.Call(
-        url=endpoint.url + dialect.chat_path,
-        body=dialect.encode(model.name, request, options),
-        server=server,
-        advice=kind.advice,
-        key=key,
-        read_timeout=request.options.get("timeout", transport.READ_TIMEOUT),
-    )
-    can_grow = wire_for("context_size", endpoint.kind) is not None
-    largest_context = (model.context_max or inf) if can_grow else 0
-    return _Exchange(call, Reply(server, dialect.decoder(), facts, largest_context))

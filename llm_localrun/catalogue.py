@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 # A snapshot of another version is rebuilt, never read.
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 
 RunsOn = Literal["this machine", "another machine", "cloud", "unknown"]
 Purpose = Literal["chat", "embedding"]
@@ -58,6 +58,18 @@ class LocalModel(_Value):
     loaded: bool | None = None
     modified: float = 0.0
     runs_on: RunsOn = "this machine"
+    capabilities: tuple[str, ...] | None = None
+    """Of `tools vision audio thinking`; None if nobody said."""
+    think_levels: tuple[str, ...] | None = None
+    """What `-o think` can be; None if nobody said."""
+    projector: str = ""
+    """The file that lets the model at `path` see or hear."""
+    digest: str = ""
+    """By which its server tells this version of the model from another."""
+
+    def can(self, what: str, *, if_unknown: bool) -> bool:
+        """Whether the model has a capability, by what its server or its file says."""
+        return if_unknown if self.capabilities is None else what in self.capabilities
 
 
 class EndpointReport(_Value):

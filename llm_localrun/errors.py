@@ -5,7 +5,9 @@
     ├── UnknownModel         no model of that name on this machine
     ├── NotAllowed           the model runs elsewhere and the user has not said that it may
     ├── UnsupportedOption    the chosen backend cannot honour an option
+    ├── BadAttachment        an attachment cannot be read, or the model cannot take it
     ├── PromptTooLong        the prompt does not fit the context
+    ├── AnswerCutOff         what was to be JSON ended before it was complete
     ├── ServerUnreachable    nothing answers, or not in time
     ├── ServerRefused        the server answered with an error of its own
     ├── BadReply             what the server sent is not what its protocol says
@@ -50,8 +52,16 @@ class UnsupportedOption(LocalRunError):
     """The chosen backend cannot honour an option."""
 
 
+class BadAttachment(LocalRunError):
+    """An attachment cannot be read, or the model cannot take it."""
+
+
 class PromptTooLong(LocalRunError):
     """The prompt does not fit the context."""
+
+
+class AnswerCutOff(LocalRunError):
+    """What was to be JSON ended before it was complete."""
 
 
 class ServerUnreachable(LocalRunError):

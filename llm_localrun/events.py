@@ -23,6 +23,18 @@ class ReasoningDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The model asks for a tool. Always whole, with an id that no other call has.
+
+    `arguments` is what the model wrote: JSON text, or what was to be JSON.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The end of a reply, with what the server reported about it; None where it did not say.
 
@@ -41,4 +53,4 @@ class Finished:
     context_size: int | None = None
 
 
-Event: TypeAlias = TextDelta | ReasoningDelta | Finished
+Event: TypeAlias = TextDelta | ReasoningDelta | ToolCall | Finished

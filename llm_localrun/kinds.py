@@ -5,13 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of server. `owned_by` is how its /v1/models signs its entries, if always alike."""
+    """One kind of server.
+
+    `owned_by` is how its /v1/models signs its entries, if always alike; `key_variables` are the
+    environment variables that its own clients take a key from.
+    """
 
     name: str
     title: str
     advice: str
     ports: tuple[int, ...] = ()
     owned_by: str = ""
+    key_variables: tuple[str, ...] = ()
 
 
 _START = "Start it, or choose another model: `llm localrun models` lists them"
@@ -24,6 +29,7 @@ KINDS = (
         "Start its server with `lms server start`, or in the app under Developer",
         (1234,),
         "organization_owner",
+        ("LM_API_TOKEN", "LMSTUDIO_API_KEY"),
     ),
     Kind(
         "llamacpp",
@@ -32,8 +38,9 @@ KINDS = (
         # 9931 is the default of builds since autumn 2026.
         (8080, 9931),
         "llamacpp",
+        ("LLAMA_API_KEY",),
     ),
-    Kind("vllm", "vLLM", "Start it with `vllm serve MODEL`", (8000,), "vllm"),
+    Kind("vllm", "vLLM", "Start it with `vllm serve MODEL`", (8000,), "vllm", ("VLLM_API_KEY",)),
     Kind("sglang", "SGLang", _START, owned_by="sglang"),
     Kind("koboldcpp", "KoboldCpp", _START, owned_by="koboldcpp"),
     Kind("llamaswap", "llama-swap", _START, owned_by="llama-swap"),

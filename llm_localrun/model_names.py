@@ -13,6 +13,7 @@ _SEPARATOR = re.compile(r"[-_:@\s]+|\.(?!\d)|(?<!\d)\.")
 _SIZE = re.compile(r"^(?:(?P<experts>\d+)x|[ea])?(?P<number>\d+(?:\.\d+)?)(?P<unit>[bmk])$")
 _VERSION = re.compile(r"^v?\d+(?:\.\d+)*$")
 _NOISE = frozenset({"gguf", "latest", "mlx", "hf"})
+_THINKING = frozenset({"r1", "thinking", "think", "reasoning", "reasoner", "magistral", "z1"})
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
 
 
@@ -24,6 +25,11 @@ class ModelName:
     base: tuple[str, ...]
     family: str
     size: str
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the name is one of models that begin with their thinking."""
+        return any(word in _THINKING or word.startswith("qwq") for word in self.words)
 
     @property
     def parameters(self) -> int | None:
@@ -57,6 +63,13 @@ def parse_name(name: str) -> ModelName:
         family=(re.match(r"[a-z]+", words[0]) or [words[0]])[0],
         size="" if size_at is None else words[size_at],
     )
+
+
+def projected_words(stem: str) -> tuple[str, ...]:
+    """The words of the model that a projector's name bears; () for mmproj-model-f16 and the like."""
+    rest = re.sub(r"[-_.]?mmproj[-_.]?", "-", without_quantization(stem), flags=re.IGNORECASE)
+    rest = rest.strip("-_.")
+    return parse_name(rest).words if rest.lower() not in ("", "model") else ()
 
 
 def _join_version(words: list[str]) -> list[str]:

@@ -1,44 +1,82 @@
-"""llm's models on top of a `LocalModel`: `LocalChat` and its async twin.
+"""llm's models on top of a `LocalModel`: `LocalChat`, its async twin, and `LocalEmbedding`.
 
 The twins differ in one loop; what an event leaves in llm's response is `_Recorder`'s business.
 """
 
+import asyncio
+import contextlib
+import json
+import os
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import llm
-from llm.models import AsyncConversation, Conversation
+from llm.models import AsyncConversation, Conversation, EmbeddingModel
 from llm.parts import StreamEvent
 from typing_extensions import assert_never
 
+from llm_localrun.attachments import AUDIO, IMAGES, load
 from llm_localrun.catalogue import LocalModel
-from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta
+from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.kinds import kind_of
 from llm_localrun.options import Options
 
 
 class _Local:
-    """What the twins share."""
-
-    can_stream = True
+    """What all models of ours share."""
 
     def __init__(self, local: LocalModel) -> None:
         self.local = local
         self.model_id = local.id
 
     def get_key(self, explicit_key: str | None = None) -> str | None:
-        """The key for this model's server, and none for any other; keys are optional."""
+        """The key for this model's server, and none for any other; keys are optional.
+
+        The first of: what was given on the command line, what `llm keys` holds for the endpoint,
+        the environment variables of its kind.
+        """
         endpoint = self.local.endpoint
-        alias = endpoint.key_alias if endpoint else None
-        if endpoint is None or (explicit_key is None and alias is None):
+        if endpoint is None:
             return None
+        alias = endpoint.key_alias or f"localrun-{endpoint.name}"
         key: str | None = llm.get_key(input=explicit_key, alias=alias)
-        return key
+        variables = map(os.environ.get, kind_of(endpoint.kind).key_variables)
+        return key or next(filter(None, variables), None)
 
 
-class LocalChat(_Local, llm.KeyModel):
+class _Chat(_Local):
+    """What the twins share."""
+
+    can_stream = True
+    supports_schema = True
+
+    def __init__(self, local: LocalModel) -> None:
+        super().__init__(local)
+        self.supports_tools = local.can("tools", if_unknown=True)
+        sees = local.can("vision", if_unknown=True)
+        hears = local.can("audio", if_unknown=False)
+        self.attachment_types: set[str] | frozenset[str] = frozenset(
+            (*(IMAGES if sees else ()), *(AUDIO if hears else ()))
+        )
+
+    def _request(
+        self,
+        prompt: llm.Prompt,
+        stream: bool,
+        conversation: Conversation | AsyncConversation | None,
+    ) -> Any:
+        from llm_localrun.request import chat_request
+
+        load_accepted = partial(load, accepted=self.attachment_types)
+        schema = _schema(prompt, conversation)
+        return chat_request(prompt, load_accepted, stream=stream, schema=schema)
+
+
+class LocalChat(_Chat, llm.KeyModel):
     """A chat model that runs here, for llm's synchronous API."""
 
     Options = Options  # type: ignore[assignment]  # llm types it by the nested default
@@ -51,17 +89,17 @@ class LocalChat(_Local, llm.KeyModel):
         conversation: Conversation | None,
         key: str | None = None,
     ) -> Iterator[StreamEvent]:
-        from llm_localrun import backends
-        from llm_localrun.request import chat_request
+        from llm_localrun import backends, resolve
 
         recorder = _Recorder(self.local, response)
-        request = chat_request(prompt, stream=stream)
-        with closing(backends.stream(self.local, request, key)) as events:
+        request = self._request(prompt, stream, conversation)
+        local = resolve.variant(self.local, request.options)
+        with recorder.interruptible(), closing(backends.stream(local, request, key)) as events:
             for event in events:
                 yield from recorder.record(event)
 
 
-class AsyncLocalChat(_Local, llm.AsyncKeyModel):
+class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
     """`LocalChat` for llm's asynchronous API."""
 
     Options = Options  # type: ignore[assignment]  # llm types it by the nested default
@@ -74,15 +112,59 @@ class AsyncLocalChat(_Local, llm.AsyncKeyModel):
         conversation: AsyncConversation | None,
         key: str | None = None,
     ) -> AsyncGenerator[StreamEvent, None]:
-        from llm_localrun import backends
-        from llm_localrun.request import chat_request
+        from llm_localrun import backends, resolve
 
         recorder = _Recorder(self.local, response)
-        request = chat_request(prompt, stream=stream)
-        async with aclosing(backends.astream(self.local, request, key)) as events:
+        # Attachments are read from disk or fetched.
+        request = await asyncio.to_thread(self._request, prompt, stream, conversation)
+        local = await asyncio.to_thread(resolve.variant, self.local, request.options)
+        async with aclosing(backends.astream(local, request, key)) as events:
             async for event in events:
                 for item in recorder.record(event):
                     yield item
+
+
+class LocalEmbedding(_Local, EmbeddingModel):
+    """An embedding model that runs here."""
+
+    batch_size = 32
+
+    def embed_batch(
+        self, items: Iterable[str | bytes], *, key: str | None = None
+    ) -> Iterator[list[float]]:
+        from llm_localrun import backends
+
+        texts = [item.decode() if isinstance(item, bytes) else item for item in items]
+        for start in range(0, len(texts), self.batch_size):
+            batch = texts[start : start + self.batch_size]
+            yield from map(list, backends.embed(self.local, batch, key))
+
+
+def _schema(
+    prompt: llm.Prompt, conversation: Conversation | AsyncConversation | None
+) -> Mapping[str, Any] | None:
+    """The schema of the question that a turn of tool results belongs to: llm drops it there."""
+    if not prompt.tool_results or conversation is None:
+        return None
+    earlier: Sequence[Any] = conversation.responses
+    for response in reversed(earlier):
+        if not response.prompt.tool_results:
+            schema: Mapping[str, Any] | None = response.prompt.schema
+            return schema
+    return None
+
+
+class _MalformedArguments(dict[str, Any]):
+    """Arguments of a tool call that are no JSON object.
+
+    llm unpacks them into the tool's own; that fails, and the model is told why.
+    """
+
+    def keys(self) -> NoReturn:
+        raise ValueError(f"the arguments are not a JSON object: {self['_raw']}")
+
+    def __iter__(self) -> NoReturn:
+        self.keys()
 
 
 class _Recorder:
@@ -102,10 +184,28 @@ class _Recorder:
             yield StreamEvent(type="text", chunk=event.text)
         elif isinstance(event, ReasoningDelta):
             yield StreamEvent(type="reasoning", chunk=event.text)
+        elif isinstance(event, ToolCall):
+            yield from self._call(event)
         elif isinstance(event, Finished):
             self._finish(event)
         else:
             assert_never(event)
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Lets Ctrl-C end an answer that has begun: what has come is printed and logged."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._time_to_first_token is None:
+                raise
+            self._finish(Finished(finish_reason="interrupted"))
+
+    def _call(self, call: ToolCall) -> Iterator[StreamEvent]:
+        """The events record the call; adding it is what makes llm run the tool."""
+        yield StreamEvent(type="tool_call_name", chunk=call.name, tool_call_id=call.id)
+        yield StreamEvent(type="tool_call_args", chunk=call.arguments, tool_call_id=call.id)
+        self._response.add_tool_call(llm.ToolCall(call.name, _arguments(call.arguments), call.id))
 
     def _finish(self, finished: Finished) -> None:
         details = {
@@ -136,3 +236,11 @@ class _Recorder:
             for name, value in facts.items()
             if value is not None
         }
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):
+        arguments = None
+    return arguments if isinstance(arguments, dict) else _MalformedArguments(_raw=text)

@@ -3,8 +3,9 @@
 Which backend honours which option, and under what name, is `wire_options`'s business.
 """
 
+import json
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import llm
 from pydantic import BeforeValidator, Field
@@ -29,6 +30,31 @@ def seconds(value: object) -> object:
 
 def _strings(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+def _json(value: object) -> object:
+    """JSON text, as it comes from the command line, to what it says."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("give a JSON object, in quotes") from None
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+Duration = Annotated[float, BeforeValidator(seconds)]
+Texts = Annotated[list[str], BeforeValidator(_strings)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json)]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+Think = Literal["off", "on", "low", "medium", "high", "max"]
 
 
 class Options(llm.Options):
@@ -67,16 +93,25 @@ class Options(llm.Options):
     max_tokens: int | None = Field(
         default=None, ge=1, description="Stop after this many generated tokens"
     )
-    stop: Annotated[str | list[str] | None, BeforeValidator(_strings)] = Field(
+    stop: Texts | None = Field(
         default=None, description="Stop before this text (a list of texts in Python)"
+    )
+    logit_bias: Annotated[dict[str, float], BeforeValidator(_json)] | None = Field(
+        default=None, description='Favour tokens by their ids, from -100 to 100: {"15043": -100}'
     )
     json_object: bool | None = Field(
         default=None, description="Make the answer a JSON object; say so in the prompt too"
     )
-    context_size: int | None = Field(
-        default=None, ge=16, description="Tokens that the prompt and the answer may fill together"
+    think: Annotated[Think, BeforeValidator(_lower)] | None = Field(
+        default=None, description="Whether and how much to think before the answer"
     )
-    keep_alive: Annotated[float | None, BeforeValidator(seconds)] = Field(
+    context_size: Annotated[int, Field(ge=16)] | Literal["max"] | None = Field(
+        default=None, description="Tokens that the prompt and the answer may fill together, or max"
+    )
+    quantization: Annotated[str, BeforeValidator(_upper)] | None = Field(
+        default=None, description="Run this variant of the model: Q4_K_M, Q8_0, 4BIT"
+    )
+    keep_alive: Duration | None = Field(
         default=None,
         description="Keep the model loaded so long after its use: seconds, 10m, 0, or -1 for ever",
     )
@@ -86,6 +121,22 @@ class Options(llm.Options):
     threads: int | None = Field(
         default=None, ge=1, le=512, description="CPU threads to compute with"
     )
+    kv_cache_type: Annotated[CacheType, BeforeValidator(_lower)] | None = Field(
+        default=None, description="How the engine stores the context; q8_0 halves its memory"
+    )
+    flash_attention: bool | None = Field(
+        default=None, description="Attention that needs less memory for long contexts"
+    )
+    draft_model: str | None = Field(
+        default=None, description="GGUF file of a small model that guesses ahead for this one"
+    )
+    lora: str | None = Field(default=None, description="GGUF file of a LoRA adapter to apply")
+    grammar: str | None = Field(
+        default=None, description="Grammar in llama.cpp's GBNF that the answer has to follow"
+    )
     timeout: float | None = Field(
         default=None, gt=0, description="Seconds of silence after which a server counts as hung"
+    )
+    extra: JsonObject | None = Field(
+        default=None, description="JSON object that is merged into the request as it is"
     )

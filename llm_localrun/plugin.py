@@ -34,3 +34,10 @@ def register_models(register: Any, model_aliases: list[Any]) -> None:
     from llm_localrun.registration import register_models
 
     register_models(register, model_aliases)
+
+
+@llm.hookimpl(trylast=True)
+def register_embedding_models(register: Any) -> None:
+    from llm_localrun.registration import register_embedding_models
+
+    register_embedding_models(register)

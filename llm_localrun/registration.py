@@ -13,31 +13,30 @@ from typing import Any
 import click
 import llm
 
-from llm_localrun.catalogue import LocalModel, Snapshot
+from llm_localrun.catalogue import LocalModel, Purpose, Snapshot
 from llm_localrun.config import Config, home, read_config
 from llm_localrun.discovery import Refresh, catalogue
 from llm_localrun.errors import ConfigError
-from llm_localrun.models import AsyncLocalChat, LocalChat
+from llm_localrun.models import AsyncLocalChat, LocalChat, LocalEmbedding
 from llm_localrun.naming import name_models
 from llm_localrun.resolve import candidates, is_ours, is_path, order_of, unknown_model
+
+_RUNNING: dict[Purpose, tuple[str, ...]] = {
+    "chat": ("prompt", "chat"),
+    "embedding": ("embed", "embed-multi", "similar"),
+}
 
 
 def register_models(register: Callable[..., None], others: Sequence[Any]) -> None:
     """The hook. Raises only if the command is about to run a model of ours that it cannot run."""
-    command = click.get_current_context(silent=True)
-    name = _name_asked_for(command)
-    taken = _names_of(others) | _user_aliases()
-    wanted = name if name is not None and is_ours(name) and name not in taken else None
-    try:
-        offers = _offers(_refresh(command, name), wanted, taken)
-    except ConfigError:
-        if wanted is not None:
-            raise
-        return
-    if wanted is not None and _is_running(command) and not _offered(wanted, offers):
-        raise unknown_model(wanted, [name for offer in offers for name in offer.names])
-    for offer in offers:
+    for offer in _offers("chat", {name for other in others for name in _names(other)}):
         register(LocalChat(offer.model), AsyncLocalChat(offer.model), aliases=offer.aliases)
+
+
+def register_embedding_models(register: Callable[..., None]) -> None:
+    """The hook for embedding models, with the same promise."""
+    for offer in _offers("embedding", set()):
+        register(LocalEmbedding(offer.model), aliases=offer.aliases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +49,30 @@ class _Offer:
         return [*self.aliases, self.model.id]
 
 
-def _offers(refresh: Refresh, wanted: str | None, taken: set[str]) -> list[_Offer]:
-    """Every chat model with its aliases; looks again for a `wanted` one that is not among them."""
+def _offers(purpose: Purpose, taken: set[str]) -> list[_Offer]:
+    """Every model for `purpose` with its aliases; `taken` are names of other plugins' models."""
+    command = click.get_current_context(silent=True)
+    is_running = command is not None and command.info_name in _RUNNING[purpose]
+    name = _name_asked_for(command, is_running)
+    taken = taken | _user_aliases()
+    wanted = name if name is not None and is_ours(name) and name not in taken else None
+    try:
+        offers = _find(purpose, _refresh(name, is_running), wanted, taken)
+    except ConfigError:
+        if wanted is not None:
+            raise
+        return []
+    if wanted is not None and is_running and not _offered(wanted, offers):
+        raise unknown_model(wanted, [name for offer in offers for name in offer.names])
+    return offers
+
+
+def _find(purpose: Purpose, refresh: Refresh, wanted: str | None, taken: set[str]) -> list[_Offer]:
+    """The offers; looks again for a `wanted` one that is not among them."""
     config = read_config()
-    offers = _make_offers(catalogue(refresh), config, wanted, taken)
+    offers = _make_offers(purpose, catalogue(refresh), config, wanted, taken)
     if wanted is not None and not _offered(wanted, offers):
-        return _make_offers(catalogue("now"), config, wanted, taken)
+        return _make_offers(purpose, catalogue("now"), config, wanted, taken)
     return offers
 
 
@@ -64,33 +81,29 @@ def _offered(name: str, offers: list[_Offer]) -> bool:
 
 
 def _make_offers(
-    snapshot: Snapshot, config: Config, wanted: str | None, taken: set[str]
+    purpose: Purpose, snapshot: Snapshot, config: Config, wanted: str | None, taken: set[str]
 ) -> list[_Offer]:
-    models = [model for model in snapshot.models if model.purpose == "chat"]
+    models = [model for model in snapshot.models if model.purpose == purpose]
     order = order_of(config)
     aliases: dict[str, list[str]] = {model.id: [] for model in models}
-    for alias, claimants in name_models(models, order, "chat").items():
+    for alias, claimants in name_models(models, order, purpose).items():
         if alias not in taken:
             aliases[claimants[0].id].append(alias)
     if wanted is not None and is_path(wanted):
         at_path = candidates(wanted, models, order)[0]
-        models += [] if at_path in models else [at_path]
+        models += [at_path] if at_path not in models and at_path.purpose == purpose else []
         aliases.setdefault(at_path.id, []).append(wanted)
     return [_Offer(model, aliases[model.id]) for model in models if model.id not in taken]
 
 
-def _refresh(command: click.Context | None, name: str | None) -> Refresh:
+def _refresh(name: str | None, is_running: bool) -> Refresh:
     """Servers are asked if a model of ours is meant, or listed, or if nobody can tell."""
     if name is not None and not is_ours(name):
         return "never"
-    return "if absent" if name is None and _is_running(command) else "if stale"
+    return "if absent" if name is None and is_running else "if stale"
 
 
-def _is_running(command: click.Context | None) -> bool:
-    return command is not None and command.info_name in ("prompt", "chat")
-
-
-def _name_asked_for(command: click.Context | None) -> str | None:
+def _name_asked_for(command: click.Context | None, is_running: bool) -> str | None:
     """The model that the running command was told to use; None if that cannot be told."""
     if command is None:
         return None
@@ -98,14 +111,15 @@ def _name_asked_for(command: click.Context | None) -> str | None:
         if isinstance(name := command.params.get(parameter), str):
             return name
     elsewhere = ("_continue", "conversation_id", "template")
-    if _is_running(command) and not any(command.params.get(place) for place in elsewhere):
+    takes_default = is_running and command.info_name in _RUNNING["chat"]
+    if takes_default and not any(command.params.get(place) for place in elsewhere):
         default: str = llm.get_default_model()  # type: ignore[no-untyped-call]
         return default
     return None
 
 
-def _names_of(others: Sequence[Any]) -> set[str]:
-    return {name for other in others for name in (other.model.model_id, *other.aliases)}
+def _names(other: Any) -> list[str]:
+    return [other.model.model_id, *other.aliases]
 
 
 def _user_aliases() -> set[str]:

@@ -5,16 +5,18 @@ a server can say wrongly becomes a sentence for people.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from llm_localrun.dialects import Decoder
+from llm_localrun.dialects.think import ThinkTags
 from llm_localrun.dialects.wire import CutOff, ErrorReported, error_in
-from llm_localrun.errors import BadReply, LocalRunError, PromptTooLong, ServerRefused
-from llm_localrun.events import Event, Finished
+from llm_localrun.errors import AnswerCutOff, BadReply, LocalRunError, PromptTooLong, ServerRefused
+from llm_localrun.events import Event, Finished, TextDelta, ToolCall
 from llm_localrun.framing import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
 
 _MAX_ERROR_BODY = 64 * 2**10
@@ -29,6 +31,18 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A request of discovery: GET `path`, or POST `body` there if there is one."""
+
+    path: str
+    body: Payload | None = None
+
+
+class OutOfTime(Exception):
+    """No more questions will be answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A whole reply to a question of discovery; `payload` is None unless it is a JSON object."""
 
@@ -37,21 +51,36 @@ class Answer:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is known of a reply before it comes.
+
+    `facts` are fields of `Finished` that the server need not be asked for. `largest_context` is
+    what -o context_size can make of the context, in tokens: 0 if it cannot be set from here.
+    `model` is who has to answer, "" if the server knows but one. `json`: the text has to be JSON.
+    `thinking`: the model is known to think.
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    largest_context: float = 0
+    model: str = ""
+    json: bool = False
+    thinking: bool = False
+
+
 class Reply:
     """Decodes one reply.
 
-    `server` is how messages name who sent it; `facts` are fields of `Finished` that are known
-    without asking it; `largest_context` is what -o context_size can make of its context, in
-    tokens: 0 if it cannot be set from here.
+    `server` is how messages name who sent it.
     """
 
-    def __init__(
-        self, server: str, decoder: Decoder, facts: Mapping[str, Any], largest_context: float
-    ) -> None:
+    def __init__(self, server: str, decoder: Decoder, expected: Expected) -> None:
         self._server = server
-        self._largest_context = largest_context
         self._decoder = decoder
-        self._facts = facts
+        self._expected = expected
+        self._think = ThinkTags(may_lack_opening=expected.thinking)
+        self._text: list[str] = []
+        self._called = False
         self._framing: Framing = WholeBody()
         self._refused: Head | None = None
         self._body = bytearray()
@@ -72,9 +101,44 @@ class Reply:
         yield from self._decoded(self._framing.close)
         try:
             for event in self._decoder.close():
-                yield replace(event, **self._facts) if isinstance(event, Finished) else event
+                yield from self._split(event)
         except CutOff:
             raise self._bad("an answer that ends before it is complete") from None
+
+    def _split(self, event: Event) -> Iterator[Event]:
+        for part in self._think.feed(event):
+            if isinstance(part, Finished):
+                self._check_json(part)
+                yield replace(part, **self._expected.facts)
+                continue
+            if isinstance(part, TextDelta) and self._expected.json:
+                self._text.append(part.text)
+            self._called = self._called or isinstance(part, ToolCall)
+            yield part
+
+    def _check_model(self) -> None:
+        """LM Studio may answer with whichever model is loaded, and say so only in passing."""
+        asked, answers = self._expected.model, self._decoder.model
+        if not asked or not answers or _same_model(asked, answers):
+            return
+        raise ServerRefused(
+            f"{self._server} answers with the model {answers} instead of {asked}",
+            f"Load {asked} there first, or run the other one",
+        )
+
+    def _check_json(self, finished: Finished) -> None:
+        """A limit may end JSON in the middle; a model that asks for a tool has not answered yet."""
+        if not self._expected.json or self._called:
+            return
+        if finished.finish_reason == "stop":
+            return
+        try:
+            json.loads("".join(self._text))
+        except ValueError:
+            raise AnswerCutOff(
+                f"the answer ended ({finished.finish_reason}) before its JSON was complete",
+                "Give it room with a larger -o max_tokens, or a larger -o context_size",
+            ) from None
 
     def _start(self, head: Head) -> None:
         framing = framing_for(head.content_type)
@@ -86,7 +150,9 @@ class Reply:
     def _decoded(self, payloads: Callable[[], Iterable[Payload]]) -> Iterator[Event]:
         try:
             for payload in payloads():
-                yield from self._decoder.feed(payload)
+                for event in self._decoder.feed(payload):
+                    self._check_model()
+                    yield from self._split(event)
         except Malformed as error:
             raise self._bad(str(error)) from None
         except ValidationError as error:
@@ -115,7 +181,7 @@ class Reply:
             return PromptTooLong(
                 f"The prompt takes {error.prompt_tokens:,} tokens and {self._server} holds"
                 f" {error.context_size:,}",
-                _ways_out(error.prompt_tokens, self._largest_context),
+                _ways_out(error.prompt_tokens, self._expected.largest_context),
             )
         number = f" (HTTP {status})" if status else ""
         remedy = _REMEDIES.get(status or 0, "Look into the server's own log for more")
@@ -128,12 +194,51 @@ class Reply:
         )
 
 
+_Decoded = TypeVar("_Decoded")
+
+
+@dataclass(slots=True)
+class _Whole(Generic[_Decoded]):
+    """A decoder of replies that hold one value and no events."""
+
+    decode: Callable[[Payload], _Decoded]
+    decoded: _Decoded | None = None
+    model: str | None = None
+
+    def feed(self, payload: Payload) -> Iterator[Event]:
+        self.decoded = self.decode(payload)
+        return iter(())
+
+    def close(self) -> Iterator[Event]:
+        if self.decoded is None:
+            raise CutOff
+        return iter(())
+
+
+def decode_whole(
+    server: str, received: Iterable[Head | bytes], decode: Callable[[Payload], _Decoded]
+) -> _Decoded:
+    """What `decode` makes of a reply that is one JSON object. Raises a `LocalRunError`."""
+    whole = _Whole(decode)
+    reply = Reply(server, whole, Expected())
+    for piece in received:
+        list(reply.feed(piece))
+    list(reply.close())
+    assert whole.decoded is not None
+    return whole.decoded
+
+
 _REMEDIES = {
     401: "Give its key with --key, or store it with `llm keys set`",
     403: "Give its key with --key, or store it with `llm keys set`",
     404: "`llm localrun models` lists what it serves",
     503: "It is loading or busy: try again in a moment",
 }
+
+
+def _same_model(asked: str, answers: str) -> bool:
+    """Whether two names of LM Studio's mean one model: `KEY@VARIANT` and `KEY:2` are of KEY."""
+    return re.split(r"[@:]", asked.lower())[0] == re.split(r"[@:]", answers.lower())[0]
 
 
 def _ways_out(prompt_tokens: int, largest_context: float) -> str:

@@ -3,20 +3,62 @@
 The messages come from `prompt.messages` alone, which holds the whole conversation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import llm
-from llm.parts import Part, TextPart
+from llm.parts import (
+    AttachmentPart,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+from llm_localrun.attachments import Media
+
+Load = Callable[[llm.Attachment], Media]
+
+
+@dataclass(frozen=True, slots=True)
+class PastCall:
+    """A tool that the model asked for in an earlier turn."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn; `role` is system, user or assistant."""
+    """One turn; `role` is system, user, assistant or tool.
+
+    `reasoning` is what is to be handed back to the model: its thinking since the last question.
+    `call_id` and `tool_name` say which call a tool's result answers.
+    """
 
     role: str
     text: str
+    media: tuple[Media, ...] = ()
+    calls: tuple[PastCall, ...] = ()
+    reasoning: str = ""
+    call_id: str = ""
+    tool_name: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.text or self.media or self.calls or self.role == "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOffer:
+    """A tool that the model may ask for; `parameters` is a JSON schema of type object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +69,86 @@ class ChatRequest:
     options: Mapping[str, Any]
     """The options that the user set, by llm-localrun's names."""
     stream: bool
+    tools: tuple[ToolOffer, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    """The JSON schema that the answer has to follow."""
 
 
-def chat_request(prompt: llm.Prompt, *, stream: bool) -> ChatRequest:
-    """What `prompt` asks for."""
+def chat_request(
+    prompt: llm.Prompt, load: Load, *, stream: bool, schema: Mapping[str, Any] | None = None
+) -> ChatRequest:
+    """What `prompt` asks for; `schema` is the one of its conversation where it has none.
+
+    `load` reads an attachment.
+    """
+    messages = _with_system(_messages(prompt.messages, load), prompt.system)
     return ChatRequest(
-        messages=tuple(_with_system(_messages(prompt.messages), prompt.system)),
+        messages=tuple(message for message in messages if not message.is_empty),
         options=prompt.options.model_dump(exclude_none=True),
         stream=stream,
+        tools=tuple(_offer(tool) for tool in prompt.tools if isinstance(tool, llm.Tool)),
+        schema=prompt.schema if isinstance(prompt.schema, dict) else schema,
     )
 
 
-def _messages(messages: Sequence[llm.Message]) -> list[ChatMessage]:
-    chat = [ChatMessage(message.role, _text(message.parts)) for message in messages]
-    return [message for message in chat if message.text]
+def _offer(tool: llm.Tool) -> ToolOffer:
+    parameters = {"type": "object", "properties": {}, **(tool.input_schema or {})}
+    return ToolOffer(tool.name, tool.description or "", parameters)
 
 
-def _text(parts: Sequence[Part]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, TextPart))
+def _messages(messages: Sequence[llm.Message], load: Load) -> list[ChatMessage]:
+    """Thinking is handed back only in a chain of tool calls, as the models' templates expect."""
+    last_question = max((i for i, m in enumerate(messages) if _is_question(m)), default=-1)
+    chat: list[ChatMessage] = []
+    for place, message in enumerate(messages):
+        if message.role == "tool":
+            chat += [_tool_result(p) for p in message.parts if _is_own(p, ToolResultPart)]
+            continue
+        turn = ChatMessage(
+            role=message.role,
+            text=_joined(message.parts, TextPart),
+            media=tuple(_media(part, load) for part in message.parts if _has_media(part)),
+            calls=tuple(_call(part) for part in message.parts if _is_own(part, ToolCallPart)),
+            reasoning=_joined(message.parts, ReasoningPart) if place > last_question else "",
+        )
+        chat.append(turn)
+    return chat
+
+
+def _is_question(message: llm.Message) -> bool:
+    return message.role == "user" and any(isinstance(part, TextPart) for part in message.parts)
+
+
+def _joined(parts: Sequence[Part], kind: type[TextPart | ReasoningPart]) -> str:
+    return "".join(part.text for part in parts if isinstance(part, kind))
+
+
+def _is_own(part: Part, kind: type[ToolCallPart | ToolResultPart]) -> bool:
+    """Whether `part` is of `kind` and was run here: a cloud's own tools mean nothing to us."""
+    return isinstance(part, kind) and not part.server_executed
+
+
+def _has_media(part: Part) -> bool:
+    return isinstance(part, AttachmentPart) and part.attachment is not None
+
+
+def _media(part: Part, load: Load) -> Media:
+    assert isinstance(part, AttachmentPart)
+    assert part.attachment is not None
+    return load(part.attachment)
+
+
+def _call(part: Part) -> PastCall:
+    assert isinstance(part, ToolCallPart)
+    return PastCall(part.tool_call_id or "", part.name, part.arguments)
+
+
+def _tool_result(part: Part) -> ChatMessage:
+    assert isinstance(part, ToolResultPart)
+    text = part.output if isinstance(part.output, str) else str(part.output)
+    return ChatMessage(
+        "tool", text or part.exception or "", call_id=part.tool_call_id or "", tool_name=part.name
+    )
 
 
 def _with_system(messages: list[ChatMessage], system: str | None) -> list[ChatMessage]:

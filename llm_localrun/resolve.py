@@ -1,14 +1,16 @@
 """A name to a `LocalModel`: ids, aliases and paths, or the nearest names if there is none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from llm_localrun.catalogue import LocalModel
-from llm_localrun.config import Config
-from llm_localrun.discovery import model_at
-from llm_localrun.errors import UnknownModel
+from llm_localrun.config import Config, read_config
+from llm_localrun.discovery import catalogue, model_at
+from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory import physical_memory
-from llm_localrun.naming import Order, name_models, nearest
+from llm_localrun.model_names import parse_name
+from llm_localrun.naming import Order, name_models, nearest, ordered
 
 _NONE_AT_ALL = UnknownModel(
     "No local model was found on this machine",
@@ -52,6 +54,30 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
     if name in named:
         return named[name]
     raise unknown_model(name, list(named))
+
+
+def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
+    """The variant of `model` in the quantization that the options ask for, if they do.
+
+    Raises `ConfigError` if there is none.
+    """
+    wanted = options.get("quantization")
+    if wanted is None or model.quantization.upper() == wanted:
+        return model
+    words = parse_name(model.name).words
+    siblings = [
+        other
+        for other in catalogue("if absent").models
+        if other.purpose == model.purpose and parse_name(other.name).words == words
+    ]
+    fitting = [other for other in siblings if other.quantization.upper() == wanted]
+    if fitting:
+        return ordered(fitting, order_of(read_config()))[0]
+    present = sorted({other.quantization for other in (model, *siblings) if other.quantization})
+    raise ConfigError(
+        f"there is no {wanted} of {model.name} here",
+        f"There is {', '.join(present)}" if present else "Leave out -o quantization",
+    )
 
 
 def unknown_model(name: str, known: Sequence[str]) -> UnknownModel:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.framing import MAX_PAYLOAD_BYTES, Payload
 from llm_localrun.locality import is_loopback
-from llm_localrun.reply import Answer, Head
+from llm_localrun.reply import Answer, Head, OutOfTime, Question
 
 if TYPE_CHECKING:
     import httpx
@@ -83,11 +83,12 @@ class NotHttp(Exception):
 
 
 def drive(
-    questions: Generator[str, Answer, _Result], url: str, key: str | None, deadline: float
+    questions: Generator[Question, Answer, _Result], url: str, key: str | None, deadline: float
 ) -> _Result:
-    """Answers `questions`, each a path to GET below `url`, and returns what they come to.
+    """Answers `questions`, which are put to the server at `url`; returns what they come to.
 
-    `deadline` is on the monotonic clock. Raises `Refused`, `NoAnswer` and `NotHttp`.
+    After `deadline`, on the monotonic clock, they are thrown `OutOfTime`. Raises `Refused`,
+    `NoAnswer` and `NotHttp`.
     """
     _knock(url, deadline)
     import httpx
@@ -95,13 +96,13 @@ def drive(
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         with httpx.Client(headers=headers, **client_settings(url)) as client:
-            path = next(questions)
+            question = next(questions)
             while True:
-                path = questions.send(_get(client, url + path, deadline))
+                question = _answer(questions, client, url, question, deadline)
     except StopIteration as stop:
         result: _Result = stop.value
         return result
-    except httpx.TimeoutException:
+    except OutOfTime:
         raise NoAnswer from None
     except httpx.ConnectError:
         raise Refused from None
@@ -121,13 +122,38 @@ def _knock(url: str, deadline: float) -> None:
         raise Refused from None
 
 
-def _get(client: "httpx.Client", url: str, deadline: float) -> Answer:
+def _answer(
+    questions: Generator[Question, Answer, Any],
+    client: "httpx.Client",
+    url: str,
+    question: Question,
+    deadline: float,
+) -> Question:
+    """The next question after an answer to this one."""
+    import httpx
+
+    try:
+        answer = _fetch(client, url, question, deadline)
+    except httpx.TimeoutException:
+        return questions.throw(OutOfTime())
+    return questions.send(answer)
+
+
+def _fetch(client: "httpx.Client", url: str, question: Question, deadline: float) -> Answer:
+    import httpx
+
+    if time.monotonic() > deadline:
+        raise httpx.ReadTimeout("too late")
     body = bytearray()
-    with client.stream("GET", url, timeout=_left(deadline)) as response:
+    method = "GET" if question.body is None else "POST"
+    request = client.stream(
+        method, url + question.path, json=question.body, timeout=_left(deadline)
+    )
+    with request as response:
         for data in response.iter_bytes():
             body += data
             if len(body) > MAX_PAYLOAD_BYTES or time.monotonic() > deadline:
-                raise NoAnswer
+                raise httpx.ReadTimeout("too much, or too late")
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError):

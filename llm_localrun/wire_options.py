@@ -12,6 +12,7 @@ from typing import Any
 
 from llm_localrun.errors import UnsupportedOption
 from llm_localrun.framing import Payload
+from llm_localrun.thinking import LEVELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +20,27 @@ class Wire:
     """Where an option's value goes in the JSON body: keys joined by dots."""
 
     path: str
-    value: Any = None
-    """What to send instead of the option's own value."""
+    values: Mapping[Any, Any] | None = None
+    """What to send for each of the option's values; None sends them as they are."""
 
 
 LAUNCH = Wire("")
-"""Not sent: settled when the engine's process is started, or by how we wait for it."""
+"""Not sent: settled when the engine's process is started, or before anything is sent."""
 
 OPENAI = "openai"
 
-_JSON = Wire("response_format.type", "json_object")
+_JSON = Wire("response_format.type", {True: "json_object"})
+
+_EFFORT = {"off": "none", "on": "medium", "max": "high"}
+_EFFORTS = {level: _EFFORT.get(level, level) for level in LEVELS}
+_OLLAMA_THINK = {"off": False, "on": True}
+_TEMPLATE_THINK = {
+    level: {
+        "enable_thinking": level != "off",
+        **({"reasoning_effort": _EFFORTS[level]} if level not in ("off", "on") else {}),
+    }
+    for level in LEVELS
+}
 
 TABLE: dict[str, dict[str, Wire]] = {
     "temperature": {"ollama": Wire("options.temperature"), OPENAI: Wire("temperature")},
@@ -62,12 +74,26 @@ TABLE: dict[str, dict[str, Wire]] = {
     "seed": {"ollama": Wire("options.seed"), OPENAI: Wire("seed")},
     "max_tokens": {"ollama": Wire("options.num_predict"), OPENAI: Wire("max_tokens")},
     "stop": {"ollama": Wire("options.stop"), OPENAI: Wire("stop")},
-    "json_object": {"ollama": Wire("format", "json"), "llamacpp": _JSON, "vllm": _JSON},
+    "json_object": {"ollama": Wire("format", {True: "json"}), "llamacpp": _JSON, "vllm": _JSON},
+    "logit_bias": {OPENAI: Wire("logit_bias")},
+    "think": {
+        "ollama": Wire("think", {level: _OLLAMA_THINK.get(level, level) for level in LEVELS}),
+        "llamacpp": Wire("chat_template_kwargs", _TEMPLATE_THINK),
+        "vllm": Wire("chat_template_kwargs", _TEMPLATE_THINK),
+        OPENAI: Wire("reasoning_effort", _EFFORTS),
+    },
+    "quantization": {"ollama": LAUNCH, OPENAI: LAUNCH},
     "context_size": {"ollama": Wire("options.num_ctx"), "engine": LAUNCH},
     "keep_alive": {"ollama": Wire("keep_alive"), "lmstudio": Wire("ttl"), "engine": LAUNCH},
     "gpu_layers": {"ollama": Wire("options.num_gpu"), "engine": LAUNCH},
     "threads": {"ollama": Wire("options.num_thread"), "engine": LAUNCH},
+    "kv_cache_type": {"engine": LAUNCH},
+    "flash_attention": {"engine": LAUNCH},
+    "draft_model": {"engine": LAUNCH},
+    "lora": {"engine": LAUNCH},
+    "grammar": {"llamacpp": Wire("grammar")},
     "timeout": {"ollama": LAUNCH, OPENAI: LAUNCH},
+    "extra": {"ollama": LAUNCH, OPENAI: LAUNCH},
 }
 
 
@@ -95,8 +121,8 @@ def body_for(options: Mapping[str, Any], kind: str, backend: str) -> Payload:
                 f"Leave it out, or use {_others(option)}",
             )
         if wire is not LAUNCH:
-            _put(body, wire.path, value if wire.value is None else wire.value)
-    return body
+            _put(body, wire.path, value if wire.values is None else wire.values[value])
+    return {**body, **options.get("extra", {})}
 
 
 def _others(option: str) -> str:

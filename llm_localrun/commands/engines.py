@@ -1,6 +1,7 @@
 """`ps` and `unload`: the engines that are up."""
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -66,9 +67,7 @@ def _facts(engine: EngineState) -> dict[str, Any]:
         "path": engine.spec.path,
         "pid": engine.pid,
         "memory": _memory_of(engine.pid),
-        "context_size": engine.spec.context_size,
-        "threads": engine.spec.threads,
-        "gpu_layers": engine.spec.gpu_layers,
+        **asdict(engine.spec.settings),
         "build": engine.build,
         "url": engine.url,
         "started_at": engine.started_at,

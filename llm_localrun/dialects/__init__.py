@@ -4,7 +4,7 @@ No dialect does any I/O. A decoder is fed whole JSON payloads, however they were
 reply that was not streamed is a stream of one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,10 @@ from llm_localrun.request import ChatRequest
 
 class Decoder(Protocol):
     """Decodes the payloads of one reply."""
+
+    @property
+    def model(self) -> str | None:
+        """Who answers, by what has come so far."""
 
     def feed(self, payload: Payload) -> Iterator[Event]:
         """The events in `payload`.
@@ -31,7 +35,9 @@ class Decoder(Protocol):
 class Encode(Protocol):
     """Makes the JSON body of a request; `options` is the part of it that carries options."""
 
-    def __call__(self, model: str, request: ChatRequest, options: dict[str, Any]) -> Payload: ...
+    def __call__(
+        self, model: str, kind: str, request: ChatRequest, options: dict[str, Any]
+    ) -> Payload: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +46,28 @@ class Dialect:
 
     chat_path: str
     encode: Encode
-    decoder: type[Decoder]
+    decoder: Callable[[], Decoder]
+    embed_path: str
+    encode_texts: Callable[[str, Sequence[str], dict[str, Any]], Payload]
+    decode_vectors: Callable[[Payload], list[tuple[float, ...]]]
 
 
-OLLAMA = Dialect("/api/chat", ollama.encode, ollama.Decoder)
-OPENAI = Dialect("/v1/chat/completions", openai.encode, openai.Decoder)
+OLLAMA = Dialect(
+    chat_path="/api/chat",
+    encode=ollama.encode,
+    decoder=ollama.Decoder,
+    embed_path="/api/embed",
+    encode_texts=ollama.encode_texts,
+    decode_vectors=ollama.decode_vectors,
+)
+OPENAI = Dialect(
+    chat_path="/v1/chat/completions",
+    encode=openai.encode,
+    decoder=openai.Decoder,
+    embed_path="/v1/embeddings",
+    encode_texts=openai.encode_texts,
+    decode_vectors=openai.decode_vectors,
+)
 
 
 def dialect_of(kind: str) -> Dialect:

@@ -1,19 +1,35 @@
-"""Ollama's own /api/chat: the only way to set its context size and keep-alive."""
+"""Ollama's own /api/chat and /api/embed: the only way to its context size and keep-alive."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llm_localrun.dialects.wire import WireModel, error_in
-from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta
+from pydantic import Field
+
+from llm_localrun.dialects.wire import WireModel, error_in, function_tool, new_call_id
+from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.framing import Payload
-from llm_localrun.request import ChatRequest
+from llm_localrun.request import ChatMessage, ChatRequest
 
 _NANOSECONDS = 1e9
+
+
+class _Function(WireModel):
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Call(WireModel):
+    """Always whole; its id is there since 0.12.10."""
+
+    id: str = ""
+    function: _Function
 
 
 class _Message(WireModel):
     content: str = ""
     thinking: str = ""
+    tool_calls: tuple[_Call, ...] | None = None
 
 
 class _Chunk(WireModel):
@@ -30,20 +46,45 @@ class _Chunk(WireModel):
     eval_duration: int | None = None
 
 
-def encode(model: str, request: ChatRequest, options: dict[str, Any]) -> Payload:
+class _Vectors(WireModel):
+    embeddings: tuple[tuple[float, ...], ...]
+
+
+def encode(model: str, kind: str, request: ChatRequest, options: dict[str, Any]) -> Payload:
     """The body of POST /api/chat.
 
     `truncate` and `shift` are on by default and cut the prompt's middle in silence when it does
     not fit; off (since 0.12.6), the server says that it does not.
     """
-    return {
+    body: Payload = {
         "model": model,
-        "messages": [{"role": m.role, "content": m.text} for m in request.messages],
+        "messages": [_message(message) for message in request.messages],
         "stream": request.stream,
         "truncate": False,
         "shift": False,
-        **options,
     }
+    if request.tools:
+        body["tools"] = [function_tool(tool) for tool in request.tools]
+    if request.schema is not None:
+        body["format"] = dict(request.schema)
+    return {**body, **options}
+
+
+def _message(message: ChatMessage) -> Payload:
+    """Arguments are an object here, not JSON text; images and sounds are bare base64."""
+    wire: Payload = {"role": message.role, "content": message.text}
+    if message.media:
+        wire["images"] = [media.base64 for media in message.media]
+    if message.calls:
+        wire["tool_calls"] = [
+            {"id": call.id, "function": {"name": call.name, "arguments": dict(call.arguments)}}
+            for call in message.calls
+        ]
+    if message.reasoning:
+        wire["thinking"] = message.reasoning
+    if message.role == "tool":
+        wire |= {"tool_name": message.tool_name, "tool_call_id": message.call_id}
+    return wire
 
 
 class Decoder:
@@ -51,6 +92,11 @@ class Decoder:
 
     def __init__(self) -> None:
         self._last = _Chunk()
+
+    @property
+    def model(self) -> str | None:
+        """Who answers, by what has come so far."""
+        return self._last.model
 
     def feed(self, payload: Payload) -> Iterator[Event]:
         if error := error_in(payload):
@@ -61,6 +107,9 @@ class Decoder:
             yield ReasoningDelta(message.thinking)
         if message.content:
             yield TextDelta(message.content)
+        for call in message.tool_calls or ():
+            arguments = json.dumps(call.function.arguments)
+            yield ToolCall(call.id or new_call_id(), call.function.name, arguments)
 
     def close(self) -> Iterator[Event]:
         last = self._last
@@ -83,3 +132,15 @@ def _seconds(nanoseconds: int | None) -> float | None:
 
 def _rate(count: int | None, nanoseconds: int | None) -> float | None:
     return count * _NANOSECONDS / nanoseconds if count and nanoseconds else None
+
+
+def encode_texts(model: str, texts: Sequence[str], options: dict[str, Any]) -> Payload:
+    """The body of POST /api/embed; without `truncate: false` long texts are cut in silence."""
+    return {"model": model, "input": list(texts), "truncate": False, **options}
+
+
+def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
+    """The vectors in a reply, in the order of the texts. Raises like `Decoder.feed`."""
+    if error := error_in(payload):
+        raise error
+    return list(_Vectors.model_validate(payload).embeddings)

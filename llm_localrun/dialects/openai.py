@@ -1,12 +1,35 @@
-"""OpenAI's chat completions, as llama-server, LM Studio, vLLM and their kin speak it."""
+"""OpenAI's chat completions and embeddings, as llama-server, LM Studio, vLLM and so on speak them."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from llm_localrun.dialects.wire import CutOff, WireModel, error_in
-from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta
+from llm_localrun.attachments import Media
+from llm_localrun.dialects.wire import CutOff, WireModel, error_in, function_tool, new_call_id
+from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.framing import Payload
-from llm_localrun.request import ChatRequest
+from llm_localrun.request import ChatMessage, ChatRequest, PastCall
+
+# Under what name a server takes thinking back; one that is not here is not handed any.
+_REASONING_KEYS = {
+    "engine": "reasoning_content",
+    "llamacpp": "reasoning_content",
+    "lmstudio": "reasoning_content",
+    "sglang": "reasoning_content",
+    "vllm": "reasoning",
+}
+
+
+class _Function(WireModel):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _CallFragment(WireModel):
+    index: int | None = None
+    id: str | None = None
+    function: _Function = _Function()
 
 
 class _Message(WireModel):
@@ -15,6 +38,7 @@ class _Message(WireModel):
     # LM Studio say reasoning.
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: tuple[_CallFragment, ...] | None = None
 
 
 class _Choice(WireModel):
@@ -53,17 +77,66 @@ class _Chunk(WireModel):
     timings: _Timings | None = None
 
 
-def encode(model: str, request: ChatRequest, options: dict[str, Any]) -> Payload:
+class _Vector(WireModel):
+    index: int
+    embedding: tuple[float, ...]
+
+
+class _Vectors(WireModel):
+    data: tuple[_Vector, ...]
+
+
+def encode(model: str, kind: str, request: ChatRequest, options: dict[str, Any]) -> Payload:
     """The body of POST /v1/chat/completions."""
     body: Payload = {
         "model": model,
-        "messages": [{"role": m.role, "content": m.text} for m in request.messages],
+        "messages": [_message(message, kind) for message in request.messages],
         "stream": request.stream,
-        **options,
     }
     if request.stream:
         body["stream_options"] = {"include_usage": True}
-    return body
+    if request.tools:
+        body["tools"] = [function_tool(tool) for tool in request.tools]
+    if request.schema is not None:
+        json_schema = {"name": "output", "strict": True, "schema": dict(request.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+    return {**body, **options}
+
+
+def _message(message: ChatMessage, kind: str) -> Payload:
+    wire: Payload = {"role": message.role, "content": message.text}
+    if message.media:
+        text = [{"type": "text", "text": message.text}] if message.text else []
+        wire["content"] = [*text, *(_media(media) for media in message.media)]
+    if message.calls:
+        wire["tool_calls"] = [_past_call(call) for call in message.calls]
+    if message.reasoning and kind in _REASONING_KEYS:
+        wire[_REASONING_KEYS[kind]] = message.reasoning
+    if message.role == "tool":
+        wire["tool_call_id"] = message.call_id
+    return wire
+
+
+def _media(media: Media) -> Payload:
+    if media.is_image:
+        url = f"data:{media.type};base64,{media.base64}"
+        return {"type": "image_url", "image_url": {"url": url}}
+    sound = {"data": media.base64, "format": "wav" if media.type == "audio/wav" else "mp3"}
+    return {"type": "input_audio", "input_audio": sound}
+
+
+def _past_call(call: PastCall) -> Payload:
+    function = {"name": call.name, "arguments": json.dumps(dict(call.arguments))}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+@dataclass(slots=True)
+class _OpenCall:
+    """A tool call of which more may come."""
+
+    id: str
+    name: str = ""
+    arguments: str = ""
 
 
 class Decoder:
@@ -74,6 +147,12 @@ class Decoder:
         self._model: str | None = None
         self._usage = _Usage()
         self._timings = _Timings()
+        self._calls: dict[int, _OpenCall] = {}
+
+    @property
+    def model(self) -> str | None:
+        """Who answers, by what has come so far."""
+        return self._model
 
     def feed(self, payload: Payload) -> Iterator[Event]:
         if error := error_in(payload):
@@ -84,17 +163,42 @@ class Decoder:
         self._timings = chunk.timings or self._timings
         for choice in chunk.choices or ():
             self._finish_reason = choice.finish_reason or self._finish_reason
-            yield from _deltas(choice.delta or choice.message or _Message())
+            message = choice.delta or choice.message or _Message()
+            self._collect(message.tool_calls or ())
+            yield from _deltas(message)
 
     def close(self) -> Iterator[Event]:
         if self._finish_reason is None:
             raise CutOff
+        for call in self._calls.values():
+            yield ToolCall(call.id, call.name, call.arguments or "{}")
+        yield self._finished(self._finish_reason)
+
+    def _collect(self, fragments: Sequence[_CallFragment]) -> None:
+        """Joins the fragments of each call, which belong together by their index.
+
+        A server that gives no index sends whole calls.
+        """
+        for fragment in fragments:
+            index = len(self._calls) if fragment.index is None else fragment.index
+            call = self._calls.setdefault(index, _OpenCall(self._id_for(fragment.id)))
+            call.name += fragment.function.name or ""
+            call.arguments += fragment.function.arguments or ""
+
+    def _id_for(self, given: str | None) -> str:
+        """The server's id, unless it is empty, a mere number (LM Studio) or another call's."""
+        taken = {call.id for call in self._calls.values()}
+        if not given or given.isdigit() or given in taken:
+            return new_call_id()
+        return given
+
+    def _finished(self, finish_reason: str) -> Finished:
         usage, timings = self._usage, self._timings
         prompt_details = usage.prompt_tokens_details or _PromptDetails()
         completion_details = usage.completion_tokens_details or _CompletionDetails()
         cached = prompt_details.cached_tokens
-        yield Finished(
-            finish_reason=self._finish_reason,
+        return Finished(
+            finish_reason=finish_reason,
             model=self._model,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
@@ -110,3 +214,16 @@ def _deltas(message: _Message) -> Iterator[Event]:
         yield ReasoningDelta(reasoning)
     if message.content:
         yield TextDelta(message.content)
+
+
+def encode_texts(model: str, texts: Sequence[str], options: dict[str, Any]) -> Payload:
+    """The body of POST /v1/embeddings."""
+    return {"model": model, "input": list(texts), "encoding_format": "float", **options}
+
+
+def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
+    """The vectors in a reply, in the order of the texts. Raises like `Decoder.feed`."""
+    if error := error_in(payload):
+        raise error
+    vectors = sorted(_Vectors.model_validate(payload).data, key=lambda vector: vector.index)
+    return [vector.embedding for vector in vectors]

@@ -1,11 +1,13 @@
 """What the wire languages share: how servers report errors, and how a reply breaks off."""
 
 import json
+import secrets
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from llm_localrun.framing import Payload
+from llm_localrun.request import ToolOffer
 
 
 class WireModel(BaseModel):
@@ -28,6 +30,23 @@ class ErrorReported(Exception):
         self.message = message
         self.prompt_tokens = prompt_tokens
         self.context_size = context_size
+
+
+def new_call_id() -> str:
+    """An id for a tool call, where a server gives none that could be told from another's."""
+    return f"call_{secrets.token_hex(8)}"
+
+
+def function_tool(tool: ToolOffer) -> Payload:
+    """A tool as both OpenAI's API and Ollama's describe it."""
+    return {
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": dict(tool.parameters),
+        },
+    }
 
 
 def error_in(payload: Payload) -> ErrorReported | None:

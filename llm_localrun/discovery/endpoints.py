@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from llm_localrun import transport
@@ -32,6 +32,8 @@ class Probe:
     endpoint: Endpoint
     key: str | None = None
     named: bool = False
+    known: tuple[LocalModel, ...] = ()
+    """What it served when it was last asked."""
 
 
 def probes_for(config: Config, keys: dict[str, str]) -> list[Probe]:
@@ -107,7 +109,7 @@ def ask(
     known = {report.endpoint.url: report for report in before}
     now = time.time()
     due = [p for p in probes if patient or not _hung_lately(known.get(p.endpoint.url), now)]
-    identities = _identities(due, deadline)
+    identities = _identities([_with_known(p, known.get(p.endpoint.url)) for p in due], deadline)
     reports = []
     for probe in probes:
         last = known.get(probe.endpoint.url)
@@ -117,6 +119,10 @@ def ask(
             identity = identities.get(probe.endpoint.url, Identity(probe.endpoint.kind, "hangs"))
             reports.append(_report(probe, identity, last, now))
     return _named(probes, reports)
+
+
+def _with_known(probe: Probe, report: EndpointReport | None) -> Probe:
+    return probe if report is None else replace(probe, known=report.models)
 
 
 def _hung_lately(report: EndpointReport | None, now: float) -> bool:
@@ -150,7 +156,7 @@ def _identities(probes: Collection[Probe], deadline: float) -> dict[str, Identit
 def _identity(probe: Probe, deadline: float) -> Identity:
     endpoint = probe.endpoint
     try:
-        return transport.drive(identify(endpoint), endpoint.url, probe.key, deadline)
+        return transport.drive(identify(endpoint, probe.known), endpoint.url, probe.key, deadline)
     except transport.Refused:
         return Identity(endpoint.kind, "refuses")
     except transport.NoAnswer:

@@ -1,11 +1,12 @@
 """Who is it? Tells a server's kind and its models from the JSON that it answers.
 
-Pure: a generator yields the path that it wants to GET and is sent the `Answer`. An HTTP status
-alone proves nothing: LM Studio answers 200 to every path, and half a dozen servers imitate Ollama.
+Pure: a generator yields the `Question` that it has and is sent the `Answer`; when time is up it
+is thrown `OutOfTime`. An HTTP status alone proves nothing: LM Studio answers 200 to every path, and
+half a dozen servers imitate Ollama.
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,7 +17,7 @@ from llm_localrun.dialects.wire import WireModel
 from llm_localrun.gguf.names import long_quantization, quantization_in
 from llm_localrun.kinds import kind_by_owner
 from llm_localrun.locality import where_runs
-from llm_localrun.reply import Answer
+from llm_localrun.reply import Answer, OutOfTime, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Identity:
     models: tuple[LocalModel, ...] = ()
 
 
-Questions: TypeAlias = Generator[str, Answer, Identity]
+Questions: TypeAlias = Generator[Question, Answer, Identity]
 
 
 class _Meta(WireModel):
@@ -52,6 +53,28 @@ class _Listing(WireModel):
     data: tuple[_Entry, ...]
 
 
+class _Caps(WireModel):
+    supports_tools: bool | None = None
+
+
+class _Modalities(WireModel):
+    vision: bool = False
+    audio: bool = False
+
+
+class _SlotDefaults(WireModel):
+    n_ctx: int | None = None
+
+
+class _Props(WireModel):
+    """llama-server's /props, as far as it tells of the model."""
+
+    default_generation_settings: _SlotDefaults
+    modalities: _Modalities = _Modalities()
+    chat_template: str = ""
+    chat_template_caps: _Caps = _Caps()
+
+
 class _OllamaDetails(WireModel):
     family: str | None = None
     parameter_size: str | None = None
@@ -66,6 +89,12 @@ class _OllamaModel(WireModel):
     details: _OllamaDetails = _OllamaDetails()
     capabilities: tuple[str, ...] | None = None
     remote_host: str | None = None
+
+
+class _OllamaShow(WireModel):
+    """What chat goes by; /api/tags overlooks what a Jinja template can do (0.32)."""
+
+    capabilities: tuple[str, ...] | None = None
 
 
 class _OllamaTags(WireModel):
@@ -84,6 +113,15 @@ class _Instance(WireModel):
     config: _InstanceConfig = _InstanceConfig()
 
 
+class _Reasoning(WireModel):
+    allowed_options: tuple[str, ...] | None = None
+
+
+class _LMStudioCapabilities(WireModel):
+    vision: bool = False
+    reasoning: _Reasoning | None = None
+
+
 class _LMStudioModel(WireModel):
     """An entry of LM Studio's /api/v1/models (since 0.4.0)."""
 
@@ -94,6 +132,7 @@ class _LMStudioModel(WireModel):
     size_bytes: int | None = None
     loaded_instances: tuple[_Instance, ...] = ()
     max_context_length: int | None = None
+    capabilities: _LMStudioCapabilities = _LMStudioCapabilities()
 
 
 class _LMStudioV1(WireModel):
@@ -124,9 +163,12 @@ _PURPOSES: dict[str, Purpose] = {
 }
 
 
-def identify(endpoint: Endpoint) -> Questions:
-    """Finds out what serves `endpoint`, whose name and kind are provisional."""
-    answer = yield "/v1/models"
+def identify(endpoint: Endpoint, known: Iterable[LocalModel] = ()) -> Questions:
+    """Finds out what serves `endpoint`, whose name and kind are provisional.
+
+    Of models that are `known` already it does not ask anew what they can do.
+    """
+    answer = yield Question("/v1/models")
     if answer.status in (401, 403):
         is_lmstudio = "invalid_api_key" in answer.text
         return Identity("lmstudio" if is_lmstudio else "openai", "needs a key")
@@ -134,33 +176,56 @@ def identify(endpoint: Endpoint) -> Questions:
     entries = listing.data if listing else ()
     kind = kind_by_owner(entries[0].owned_by or "") if entries else None
     if kind is not None and kind.name not in ("ollama", "lmstudio"):
-        return Identity(kind.name, "answers", _listed(endpoint, entries))
+        models = yield from _ask_by_kind(kind.name, endpoint, entries)
+        return Identity(kind.name, "answers", models)
     may_be_lmstudio = kind is None or kind.name == "lmstudio"
     if may_be_lmstudio and (lmstudio := (yield from _ask_lmstudio(endpoint))):
         return lmstudio
-    if (yield "/").text.strip() == "Ollama is running":
-        return (yield from _ask_ollama(endpoint))
+    if (yield Question("/")).text.strip() == "Ollama is running":
+        return (yield from _ask_ollama(endpoint, known))
     if listing is None:
         return Identity("openai", "not understood")
     # Whoever signs like Ollama or LM Studio and is not is spoken to as what it can be.
     return Identity("openai", "answers", _listed(endpoint, entries))
 
 
-def _ask_lmstudio(endpoint: Endpoint) -> Generator[str, Answer, Identity | None]:
-    if v1 := _read(_LMStudioV1, (yield "/api/v1/models")):
+def _ask_by_kind(
+    kind: str, endpoint: Endpoint, entries: tuple[_Entry, ...]
+) -> Generator[Question, Answer, tuple[LocalModel, ...]]:
+    """The models of a server whose listing has told its kind."""
+    if kind == "llamacpp" and len(entries) == 1:
+        props = _read(_Props, (yield Question("/props")))
+        return (_llama_server(endpoint, entries[0], props),)
+    return _listed(endpoint, entries)
+
+
+def _ask_lmstudio(endpoint: Endpoint) -> Generator[Question, Answer, Identity | None]:
+    if v1 := _read(_LMStudioV1, (yield Question("/api/v1/models"))):
         models = [_lmstudio_v1(endpoint, model) for model in v1.models if model.type in _PURPOSES]
         return Identity("lmstudio", "answers", tuple(models))
-    if v0 := _read(_LMStudioV0, (yield "/api/v0/models")):
+    if v0 := _read(_LMStudioV0, (yield Question("/api/v0/models"))):
         old = [_lmstudio_v0(endpoint, model) for model in v0.data if model.type in _PURPOSES]
         return Identity("lmstudio", "answers", tuple(old))
     return None
 
 
-def _ask_ollama(endpoint: Endpoint) -> Questions:
-    tags = _read(_OllamaTags, (yield "/api/tags"))
+def _ask_ollama(endpoint: Endpoint, known: Iterable[LocalModel]) -> Questions:
+    tags = _read(_OllamaTags, (yield Question("/api/tags")))
     if tags is None:
         return Identity("ollama", "not understood")
-    return Identity("ollama", "answers", tuple(_ollama(endpoint, model) for model in tags.models))
+    shown: dict[str, tuple[str, ...] | None] = {
+        model.digest: model.capabilities for model in known if model.digest
+    }
+    try:
+        for model in tags.models:
+            if model.digest not in shown and not model.remote_host:
+                show = _read(_OllamaShow, (yield Question("/api/show", {"model": model.name})))
+                shown[model.digest] = show.capabilities if show else model.capabilities
+    except OutOfTime:
+        # What a model can do that was not asked about is found out the next time.
+        pass
+    models = (_ollama(endpoint, model, shown.get(model.digest)) for model in tags.models)
+    return Identity("ollama", "answers", tuple(models))
 
 
 _Shape = TypeVar("_Shape", bound=WireModel)
@@ -207,9 +272,31 @@ def _from_listing(endpoint: Endpoint, entry: _Entry) -> LocalModel:
     )
 
 
-def _ollama(endpoint: Endpoint, model: _OllamaModel) -> LocalModel:
+def _llama_server(endpoint: Endpoint, entry: _Entry, props: _Props | None) -> LocalModel:
+    model = _from_listing(endpoint, entry)
+    if props is None:
+        return model
+    can = {
+        "vision": props.modalities.vision,
+        "audio": props.modalities.audio,
+        "tools": props.chat_template_caps.supports_tools is not False,
+        "thinking": "think" in props.chat_template,
+    }
+    context = props.default_generation_settings.n_ctx
+    return model.model_copy(
+        update={
+            "capabilities": tuple(name for name, has in can.items() if has),
+            "context_loaded": model.context_loaded or context,
+            "loaded": True,
+        }
+    )
+
+
+def _ollama(endpoint: Endpoint, model: _OllamaModel, shown: tuple[str, ...] | None) -> LocalModel:
     details = model.details
-    chats = model.capabilities is None or "embedding" not in model.capabilities
+    capabilities = model.capabilities if shown is None else shown
+    chats = capabilities is None or "embedding" not in capabilities
+    thinks = capabilities is None or "thinking" in capabilities
     return _model(
         endpoint,
         model.name,
@@ -220,10 +307,14 @@ def _ollama(endpoint: Endpoint, model: _OllamaModel) -> LocalModel:
         parameters=_count(details.parameter_size or ""),
         size=model.size,
         context_max=details.context_length,
+        capabilities=capabilities,
+        think_levels=None if thinks else ("off",),
+        digest=model.digest if shown is not None else "",
     )
 
 
 def _lmstudio_v1(endpoint: Endpoint, model: _LMStudioModel) -> LocalModel:
+    reasoning = model.capabilities.reasoning
     contexts = [instance.config.context_length for instance in model.loaded_instances]
     return _model(
         endpoint,
@@ -235,6 +326,10 @@ def _lmstudio_v1(endpoint: Endpoint, model: _LMStudioModel) -> LocalModel:
         context_max=model.max_context_length,
         context_loaded=max((size for size in contexts if size), default=None),
         loaded=bool(model.loaded_instances),
+        # Every model takes tools, trained for them or not; one without published settings for
+        # its reasoning may think all the same.
+        capabilities=("tools", *(("vision",) if model.capabilities.vision else ())),
+        think_levels=reasoning.allowed_options if reasoning else None,
     )
 
 
@@ -248,6 +343,7 @@ def _lmstudio_v0(endpoint: Endpoint, model: _LMStudioOldModel) -> LocalModel:
         context_max=model.max_context_length,
         context_loaded=model.loaded_context_length,
         loaded=model.state == "loaded",
+        capabilities=("tools", *(("vision",) if model.type == "vlm" else ())),
     )
 
 

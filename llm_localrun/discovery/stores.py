@@ -7,23 +7,32 @@ keeps its files was read from its documentation or source.
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from llm_localrun.catalogue import FileEntry, LocalModel, write_atomically
 from llm_localrun.config import home
 from llm_localrun.errors import BadModelFile
-from llm_localrun.gguf.header import MAGIC, Header, NotGGUF, read_summary
-from llm_localrun.gguf.names import file_type_name, is_model_name, quantization_in, shard_of
-from llm_localrun.model_names import parse_name
+from llm_localrun.gguf.header import MAGIC, Header, NotGGUF, find_text, read_summary
+from llm_localrun.gguf.names import (
+    file_type_name,
+    is_model_name,
+    is_projector_name,
+    quality,
+    quantization_in,
+    shard_of,
+)
+from llm_localrun.model_names import parse_name, projected_words
 
 _MIN_SIZE = 2**20
 """Bytes; less is no model but a vocabulary or an unfinished download."""
 _MAX_DEPTH = 6
+_MAX_HEADER = 64 * 2**20
 _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3")
 
 
@@ -36,6 +45,7 @@ class Found:
     store: str
     size: int
     modified: float
+    projector: str = ""
 
 
 def find_files(folders: Iterable[str]) -> Iterator[Found]:
@@ -57,7 +67,8 @@ def scan(found: Iterable[Found], before: Iterable[FileEntry]) -> list[FileEntry]
         last = known.get((str(file.path), file.size, file.modified))
         model = last.model if last is not None else model_in(file)
         if model is not None:
-            model = model.model_copy(update={"id": unique_id(model, taken)})
+            update = {"id": unique_id(model, taken), "projector": file.projector}
+            model = model.model_copy(update=update)
         entries.append(_entry(file, model))
     return entries
 
@@ -80,6 +91,7 @@ def model_in(file: Found) -> LocalModel | None:
     try:
         with file.path.open("rb") as opened:
             header = read_summary(opened)
+            template = _chat_template(opened)
     except (OSError, NotGGUF):
         return None
     if header.architecture in ("", "clip") or header.text("general.type") in ("adapter", "mmproj"):
@@ -97,7 +109,40 @@ def model_in(file: Found) -> LocalModel | None:
         size=file.size,
         context_max=header.of_architecture("context_length"),
         modified=file.modified,
+        capabilities=_capabilities(template, file.projector),
+        projector=file.projector,
     )
+
+
+def _chat_template(opened: BinaryIO) -> str:
+    """The template that a file carries, by which llama.cpp knows what its model can do."""
+    with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        size = min(len(mapped), _MAX_HEADER)
+        return find_text(mapped, "tokenizer.chat_template", size)
+
+
+def _capabilities(template: str, projector: str) -> tuple[str, ...]:
+    can = {
+        "tools": "tools" in template,
+        "thinking": "<think>" in template or "enable_thinking" in template,
+        **_senses(projector),
+    }
+    return tuple(name for name, has in can.items() if has)
+
+
+def _senses(projector: str) -> dict[str, bool]:
+    """What a model is able to take through its projector."""
+    if not projector:
+        return {}
+    try:
+        with Path(projector).open("rb") as opened:
+            metadata = read_summary(opened).metadata
+    except (OSError, NotGGUF):
+        return {}
+    return {
+        "vision": metadata.get("clip.has_vision_encoder") is True,
+        "audio": metadata.get("clip.has_audio_encoder") is True,
+    }
 
 
 def open_file(path: Path) -> FileEntry:
@@ -193,10 +238,25 @@ def _all_files(folders: Iterable[str]) -> Iterator[Found]:
 
 
 def _in_folder(root: Path, store: str) -> Iterator[Found]:
-    for path in _walk(root):
+    paths = list(_walk(root))
+    projectors = [path for path in paths if is_projector_name(path.stem)]
+    for path in paths:
         found = found_at(path, store) if is_model_name(path.stem) else None
         if found is not None and found.size >= _MIN_SIZE:
-            yield found
+            yield replace(found, projector=_projector_for(found, projectors))
+
+
+def _projector_for(model: Found, projectors: Iterable[Path]) -> str:
+    """The projector beside `model`, or "": one that bears its name, else one that bears none.
+
+    Where there are several the one of the highest precision is taken, as llama.cpp does.
+    """
+    words = parse_name(model.name).words
+    beside = [path for path in projectors if path.parent == model.path.parent]
+    named = [path for path in beside if projected_words(path.stem) == words]
+    nameless = [path for path in beside if not projected_words(path.stem)]
+    best = sorted(named or nameless, key=lambda path: quality(quantization_in(path.stem)))
+    return str(best[-1]) if best else ""
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -282,12 +342,14 @@ def _in_ollama(root: Path) -> Iterator[Found]:
     except OSError:
         return
     for tag in tags:
-        digest = _model_digest(_read_json(tag))
-        blob = root / "blobs" / digest.replace(":", "-") if digest else None
-        if blob is None or not _begins_with_magic(blob):
-            continue
-        if (found := found_at(blob, "ollama")) is not None:
-            yield replace(found, name=_ollama_name(tag.relative_to(manifests).parts))
+        layers = _ollama_layers(_read_json(tag))
+        blob, projector = (
+            _ollama_blob(root, layers.get(kind, "")) for kind in ("model", "projector")
+        )
+        found = found_at(blob, "ollama") if blob is not None else None
+        if found is not None:
+            name = _ollama_name(tag.relative_to(manifests).parts)
+            yield replace(found, name=name, projector=str(projector or ""))
 
 
 def _ollama_name(parts: tuple[str, ...]) -> str:
@@ -298,13 +360,24 @@ def _ollama_name(parts: tuple[str, ...]) -> str:
     return f"{name}:{tag}" if namespace == "library" else f"{namespace}/{name}:{tag}"
 
 
-def _model_digest(manifest: Any) -> str:
+def _ollama_layers(manifest: Any) -> dict[str, str]:
+    """The digests in a manifest, by the kind of layer: `model`, `projector`, …"""
     layers = manifest.get("layers") if isinstance(manifest, Mapping) else None
-    for layer in layers or ():
-        if isinstance(layer, Mapping) and str(layer.get("mediaType")).endswith("image.model"):
-            digest = str(layer.get("digest"))
-            return digest if digest.startswith("sha256:") and digest[7:].isalnum() else ""
-    return ""
+    digests: dict[str, str] = {}
+    for layer in layers if isinstance(layers, list) else ():
+        if isinstance(layer, Mapping):
+            kind = str(layer.get("mediaType")).removeprefix("application/vnd.ollama.image.")
+            digests.setdefault(kind, str(layer.get("digest")))
+    return digests
+
+
+def _ollama_blob(root: Path, digest: str) -> Path | None:
+    """The GGUF file of a layer; None if it is none, as safetensors are."""
+    algorithm, _, number = digest.partition(":")
+    if algorithm != "sha256" or not number.isalnum():
+        return None
+    blob = root / "blobs" / f"sha256-{number}"
+    return blob if _begins_with_magic(blob) else None
 
 
 def _begins_with_magic(path: Path) -> bool:

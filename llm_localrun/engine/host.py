@@ -19,12 +19,14 @@ from typing import Any
 
 from llm_localrun.engine import locks
 from llm_localrun.engine.state import (
+    EngineSettings,
     EngineSpec,
     EngineState,
     Paths,
     dump_state,
     open_private,
     read_lease,
+    spec_from,
 )
 
 POLL_SECONDS = 0.5
@@ -46,7 +48,7 @@ def main() -> None:
     begun = time.monotonic()
     from xllamacpp import xllamacpp
 
-    spec = EngineSpec(**order["spec"])
+    spec = spec_from(order["spec"])
     server = xllamacpp.Server(_parameters(xllamacpp, spec, order["key"]))
     state = EngineState(
         id=order["id"],
@@ -115,12 +117,38 @@ def _parameters(xllamacpp: Any, spec: EngineSpec, key: str) -> Any:
     p.cors_origins = ""
     p.ui = False
     p.endpoint_metrics = True
-    if spec.threads is not None:
-        p.cpuparams.n_threads = spec.threads
-        p.cpuparams_batch.n_threads = spec.threads
-    if spec.gpu_layers is not None:
-        p.n_gpu_layers = spec.gpu_layers
+    _apply(xllamacpp, p, spec.settings)
     return p
+
+
+def _apply(xllamacpp: Any, p: Any, settings: EngineSettings) -> None:
+    """Sets what the user, or the model's files, have settled."""
+    if settings.threads is not None:
+        p.cpuparams.n_threads = settings.threads
+        p.cpuparams_batch.n_threads = settings.threads
+    if settings.gpu_layers is not None:
+        p.n_gpu_layers = settings.gpu_layers
+    if settings.kv_cache_type is not None:
+        cache_type = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{settings.kv_cache_type.upper()}")
+        p.cache_type_k = p.cache_type_v = cache_type
+    if settings.flash_attention is not None:
+        switch = "ENABLED" if settings.flash_attention else "DISABLED"
+        kinds = xllamacpp.llama_flash_attn_type
+        p.flash_attn_type = getattr(kinds, f"LLAMA_FLASH_ATTN_TYPE_{switch}")
+    if settings.projector:
+        p.mmproj.path = settings.projector
+    if settings.lora:
+        p.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(settings.lora, 1.0)]
+    if settings.draft_model:
+        p.speculative.draft.mparams.path = settings.draft_model
+        # The path alone is ignored (b11549).
+        p.speculative.types = [
+            xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE
+        ]
+    if settings.embedding:
+        p.embedding = True
+        # An input to be embedded is one batch: there is no other way to pool over it.
+        p.n_batch = p.n_ubatch = p.n_ctx
 
 
 def _serve(server: Any, paths: Paths, stop: threading.Event) -> None:

@@ -18,11 +18,18 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from llm_localrun.engine import locks
-from llm_localrun.engine.state import EngineSpec, EngineState, Paths, grant, running
+from llm_localrun.engine.state import (
+    EngineSettings,
+    EngineSpec,
+    EngineState,
+    Paths,
+    grant,
+    running,
+)
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LocalRunError
 from llm_localrun.framing import excerpt
 from llm_localrun.gguf.header import Header, NotGGUF, read_header
@@ -45,13 +52,11 @@ _children: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked of an engine; None takes what there is."""
+    """What is asked of an engine."""
 
     path: str
     name: str
-    context_size: int | None = None
-    threads: int | None = None
-    gpu_layers: int | None = None
+    settings: EngineSettings = field(default_factory=EngineSettings)
 
     def is_met_by(self, spec: EngineSpec, file: os.stat_result) -> bool:
         """Whether an engine of `spec` is what is wanted, `file` being the model's as it is now."""
@@ -60,12 +65,7 @@ class Wanted:
             file.st_size,
             file.st_mtime,
         )
-        return (
-            same_file
-            and self.context_size in (None, spec.context_size)
-            and self.threads in (None, spec.threads)
-            and self.gpu_layers in (None, spec.gpu_layers)
-        )
+        return same_file and spec.settings.meets(self.settings)
 
 
 def ensure(
@@ -80,7 +80,9 @@ def ensure(
     if found := _find(wanted, file, folder):
         return _leased(found, folder, keep_alive), False
     limit = patience + file.st_size / _SLOWEST_DISK
-    header = _checked_header(wanted.path, file.st_size)
+    header = _checked_header(wanted.path)
+    for path in wanted.settings.files():
+        _checked_header(path)
     spec = _spec(wanted, file, header)
     lock = hashlib.sha256(wanted.path.encode()).hexdigest()[:16]
     try:
@@ -162,10 +164,10 @@ def _leased(state: EngineState, folder: Path, keep_alive: float) -> EngineState:
     return state
 
 
-def _checked_header(path: str, size: int) -> Header:
+def _checked_header(path: str) -> Header:
     try:
         with Path(path).open("rb") as file:
-            return read_header(file, size)
+            return read_header(file, os.fstat(file.fileno()).st_size)
     except NotGGUF as error:
         raise BadModelFile(
             f"{path} is no GGUF model: {error}", "Fetch it again, or choose another file"
@@ -179,10 +181,10 @@ def _checked_header(path: str, size: int) -> Header:
 
 def _spec(wanted: Wanted, file: os.stat_result, header: Header) -> EngineSpec:
     trained = header.of_architecture("context_length") or DEFAULT_CONTEXT_SIZE
-    if wanted.context_size is not None and wanted.context_size > trained:
+    context_size = wanted.settings.context_size or min(trained, DEFAULT_CONTEXT_SIZE)
+    if context_size > trained:
         raise ConfigError(
-            f"{wanted.name} was trained for a context of {trained:,} tokens, not"
-            f" {wanted.context_size:,}",
+            f"{wanted.name} was trained for a context of {trained:,} tokens, not {context_size:,}",
             f"Use -o context_size {trained} or less",
         )
     return EngineSpec(
@@ -190,9 +192,8 @@ def _spec(wanted: Wanted, file: os.stat_result, header: Header) -> EngineSpec:
         name=wanted.name,
         file_size=file.st_size,
         file_modified=file.st_mtime,
-        context_size=wanted.context_size or min(trained, DEFAULT_CONTEXT_SIZE),
-        threads=wanted.threads,
-        gpu_layers=wanted.gpu_layers,
+        context_size=context_size,
+        settings=replace(wanted.settings, context_size=context_size),
     )
 
 
@@ -217,7 +218,7 @@ def _start(spec: EngineSpec, folder: Path, keep_alive: float, limit: float) -> E
         "engine_path": engine_path,
         "build": f"xllamacpp {version}",
         "key": secrets.token_urlsafe(32),
-        "spec": {name: getattr(spec, name) for name in EngineSpec.__dataclass_fields__},
+        "spec": asdict(spec),
     }
     process = _spawn()
     try:

@@ -12,6 +12,7 @@ import os
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from llm_localrun.engine.locks import is_locked
 
@@ -19,8 +20,35 @@ FOR_EVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How an engine is set up when it starts; None leaves it to llama.cpp.
+
+    `projector`, `lora` and `draft_model` are paths of GGUF files, "" for none.
+    """
+
+    context_size: int | None = None
+    threads: int | None = None
+    gpu_layers: int | None = None
+    kv_cache_type: str | None = None
+    flash_attention: bool | None = None
+    embedding: bool = False
+    projector: str = ""
+    lora: str = ""
+    draft_model: str = ""
+
+    def files(self) -> list[str]:
+        """The files that it loads beside the model."""
+        return [path for path in (self.projector, self.lora, self.draft_model) if path]
+
+    def meets(self, wanted: "EngineSettings") -> bool:
+        """Whether who wants `wanted`, None standing for anything, can use these."""
+        pairs = ((getattr(self, f.name), getattr(wanted, f.name)) for f in fields(self))
+        return all(asked is None or asked == given for given, asked in pairs)
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What an engine runs. None leaves a setting to llama.cpp."""
+    """What an engine runs."""
 
     path: str
     name: str
@@ -28,8 +56,7 @@ class EngineSpec:
     file_size: int
     file_modified: float
     context_size: int
-    threads: int | None = None
-    gpu_layers: int | None = None
+    settings: EngineSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +114,16 @@ def dump_state(state: EngineState) -> bytes:
     return json.dumps(asdict(state)).encode()
 
 
+def spec_from(values: dict[str, Any]) -> EngineSpec:
+    """The spec that `asdict` made `values` of. Raises TypeError and KeyError."""
+    return EngineSpec(**{**values, "settings": EngineSettings(**values["settings"])})
+
+
 def read_state(path: Path) -> EngineState | None:
     """The state in `path`; None if it is not there, half written or another version's."""
     try:
         values = json.loads(path.read_bytes())
-        return EngineState(**{**values, "spec": EngineSpec(**values["spec"])})
+        return EngineState(**{**values, "spec": spec_from(values["spec"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -8,8 +8,10 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import BinaryIO, TypeAlias
 
+Buffer: TypeAlias = bytes | mmap
 Scalar: TypeAlias = int | float | bool | str
 Value: TypeAlias = Scalar | tuple[int | float | bool, ...] | None
 """None stands for an array that was passed over: of strings, or a long one."""
@@ -145,6 +147,24 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
     if end > file_size:
         raise NotGGUF(f"it is cut off: {file_size:,} bytes of at least {end:,}")
     return Header(metadata, tensors)
+
+
+def find_text(head: Buffer, key: str, end: int) -> str:
+    """The text at `key` among the metadata before `end` in `head`; "" if there is none.
+
+    For a key that stands behind the tokenizer's long arrays: found by its bytes, length and type
+    included, in a hundredth of the time that reading up to it takes.
+    """
+    name = key.encode()
+    pattern = struct.pack("<Q", len(name)) + name + struct.pack("<I", _STRING)
+    at = head.find(pattern, 0, end)
+    start = at + len(pattern) + 8
+    if at < 0 or start > end:
+        return ""
+    (length,) = struct.unpack("<Q", head[start - 8 : start])
+    if length > _MAX_STRING:
+        return ""
+    return head[start : start + length].decode("utf-8", "replace")
 
 
 class _Reader:

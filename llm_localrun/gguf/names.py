@@ -118,6 +118,16 @@ def quality_distance(quantization: str, preferred: str) -> int:
         return len(QUALITY)
 
 
+def quality(quantization: str) -> int:
+    """The place of a quantization in `QUALITY`; -1 for one that is not there."""
+    return QUALITY.index(quantization) if quantization in QUALITY else -1
+
+
+def is_projector_name(stem: str) -> bool:
+    """Whether the name is one of a projector, which lets another model see or hear."""
+    return "mmproj" in stem.lower()
+
+
 def shard_of(stem: str) -> tuple[str, int, int] | None:
     """Name, number from 1, and count of a split file's part; None if `stem` is a whole file's."""
     match = _SHARD.match(stem)

@@ -1,0 +1,62 @@
+"""llm's attachments to bytes: reads files, and URLs that the user has given."""
+
+import base64
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llm_localrun.errors import BadAttachment
+
+if TYPE_CHECKING:
+    import llm
+
+IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+AUDIO = frozenset({"audio/wav", "audio/mpeg"})
+
+_SAME = {"image/jpg": "image/jpeg", "audio/x-wav": "audio/wav", "audio/mp3": "audio/mpeg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An image or a sound; `type` is its MIME type."""
+
+    type: str
+    data: bytes
+
+    @property
+    def is_image(self) -> bool:
+        return self.type in IMAGES
+
+    @property
+    def base64(self) -> str:
+        return base64.b64encode(self.data).decode("ascii")
+
+
+def load(attachment: "llm.Attachment", accepted: Collection[str]) -> Media:
+    """The content of `attachment`, of a type that is `accepted`. Raises `BadAttachment`."""
+    import httpx2
+
+    name = attachment.path or attachment.url or "the attachment"
+    try:
+        kind = attachment.resolve_type() or ""  # type: ignore[no-untyped-call]
+        kind = _SAME.get(kind, kind)
+        if kind not in accepted:
+            raise _not_taken(name, kind, accepted)
+        return Media(kind, attachment.content_bytes())  # type: ignore[no-untyped-call]
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BadAttachment(f"{name} cannot be read: {reason}", "Attach it anew") from None
+    except httpx2.HTTPError as error:
+        raise BadAttachment(
+            f"{name} cannot be fetched: {error}", "Download it, and attach the file"
+        ) from None
+    except ValueError as error:
+        raise BadAttachment(f"{name} is of no known type: {error}", "Use --at PATH TYPE") from None
+
+
+def _not_taken(name: str, kind: str, accepted: Collection[str]) -> BadAttachment:
+    takes = f"It takes {', '.join(sorted(accepted))}" if accepted else "It takes text only"
+    return BadAttachment(
+        f"the model cannot take {name}, which is {kind or 'of an unknown type'}",
+        f"{takes}: choose another model, or begin a conversation without the attachment",
+    )
