@@ -66,7 +66,7 @@ def parse_name(name: str) -> ModelName:
 
 
 def projected_words(stem: str) -> tuple[str, ...]:
-    """The words of the model that a projector's name bears; () for mmproj-model-f16 and the like."""
+    """The words of the model that a projector's name bears; () for mmproj-model-f16."""
     rest = re.sub(r"[-_.]?mmproj[-_.]?", "-", without_quantization(stem), flags=re.IGNORECASE)
     rest = rest.strip("-_.")
     return parse_name(rest).words if rest.lower() not in ("", "model") else ()

@@ -184,8 +184,8 @@ class Reply:
                 _ways_out(error.prompt_tokens, self._expected.largest_context),
             )
         number = f" (HTTP {status})" if status else ""
-        remedy = _REMEDIES.get(status or 0, "Look into the server's own log for more")
-        return ServerRefused(f"{self._server} says: {error.message.rstrip('.')}{number}", remedy)
+        said = f"{self._server} says: {error.message.rstrip('.')}{number}"
+        return ServerRefused(said, _remedy(error.message, status))
 
     def _bad(self, what: str) -> BadReply:
         return BadReply(
@@ -227,6 +227,26 @@ def decode_whole(
     assert whole.decoded is not None
     return whole.decoded
 
+
+def _remedy(message: str, status: int | None) -> str:
+    """What helps against an error, by its text, which tells more than its number."""
+    for words, remedy in _REMEDIES_BY_TEXT.items():
+        if words in message.lower():
+            return remedy
+    return _REMEDIES.get(status or 0, "Look into the server's own log for more")
+
+
+_REMEDIES_BY_TEXT = {
+    "schema": "Simplify the schema: objects, lists, strings, numbers and enums work everywhere",
+    "grammar": "Mend the grammar: llama.cpp's own folder grammars/ shows how it is written",
+    "does not support tools": "Choose another model: `llm models --tools` lists those that do",
+    "does not support thinking": "Leave out -o think, or choose a model that thinks",
+    "image input is not supported": "Choose a model that can see",
+    "audio input is not supported": "Choose a model that can hear",
+    "failed to load image": "Look whether the file is a whole PNG, JPEG, WebP or GIF",
+    "input length exceeds": "Split the text, or choose a model with a larger context",
+    "input is too large": "Split the text, or choose a model with a larger context",
+}
 
 _REMEDIES = {
     401: "Give its key with --key, or store it with `llm keys set`",

@@ -19,11 +19,20 @@ TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()
 
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
-    ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds"),
+    ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
     ("engine", "engine.locks", "engine.state", "engine.host"),
-    ("errors", "events", "model_names", "catalogue", "config", "locality", "options"),
+    (
+        "errors",
+        "events",
+        "model_names",
+        "catalogue",
+        "config",
+        "locality",
+        "options",
+        "attachments",
+    ),
     ("naming", "request", "wire_options"),
-    ("dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
+    ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
     ("reply",),
     ("transport", "discovery.identify", "discovery.stores", "engine.launch"),
     ("discovery.endpoints", "discovery"),
@@ -38,7 +47,8 @@ LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in 
 PURE = (
     *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
     *("gguf.header", "gguf.names", "discovery.identify"),
-    *("dialects", "dialects.wire", "dialects.openai", "dialects.ollama"),
+    *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
+    "thinking",
 )
 IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
 

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions and embeddings, as llama-server, LM Studio, vLLM and so on speak them."""
+"""OpenAI's chat completions and embeddings, as llama-server, LM Studio and vLLM speak them."""
 
 import json
 from collections.abc import Iterator, Sequence
