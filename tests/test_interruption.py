@@ -1,0 +1,118 @@
+"""Ctrl-C: what has come is kept, the session goes on, and the engine stops generating."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from llm_localrun.engine.state import running
+from tests.conftest import Llm
+
+LONG = ("-o", "temperature", "0", "-o", "extra", '{"ignore_eos": true}')
+
+
+@contextmanager
+def llm_process(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "llm", *arguments],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_some(process: "subprocess.Popen[str]", characters: int) -> str:
+    assert process.stdout is not None
+    return process.stdout.read(characters)
+
+
+def interrupt(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def is_idle(user: Path) -> bool:
+    (engine,) = running(user / "localrun" / "engine")
+    headers = {"Authorization": f"Bearer {engine.key}"}
+    slots = httpx.get(f"{engine.url}/slots", headers=headers).json()
+    return not any(slot["is_processing"] for slot in slots)
+
+
+def test_prompt_keeps_and_logs_what_has_come(warm: Path, run_llm: Llm) -> None:
+    with llm_process("-m", "local", "Count to a thousand.", *LONG) as process:
+        begun = read_some(process, 20)
+        interrupt(process)
+        rest, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, "")
+    (turn,) = json.loads(run_llm("logs", "--json", "-n", "1").stdout)
+    assert f"{turn['response']}\n" == begun + rest
+    assert turn["response_json"]["finish_reason"] == "interrupted"
+
+
+def test_engine_stops_generating_at_once(warm: Path, run_llm: Llm) -> None:
+    run_llm("-m", "local", "Hello", "-o", "max_tokens", "1")
+    with llm_process("-m", "local", "Count to a thousand.", *LONG) as process:
+        read_some(process, 20)
+        assert not is_idle(warm)
+        interrupt(process)
+        deadline = time.monotonic() + 5
+        while not is_idle(warm):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        # It goes on writing the log and ending: the engine was free before that.
+        process.communicate(timeout=20)
+
+
+def test_chat_goes_on(warm: Path, run_llm: Llm) -> None:
+    with llm_process("chat", "-m", "local", *LONG) as process:
+        assert process.stdin is not None
+        process.stdin.write("Count to a thousand.\n")
+        process.stdin.flush()
+        read_some(process, 330)
+        interrupt(process)
+        process.stdin.write("Hello again.\n")
+        process.stdin.flush()
+        read_some(process, 40)
+        interrupt(process)
+        _, errors = process.communicate("exit\n", timeout=20)
+    assert (process.returncode, errors) == (0, "")
+    turns = json.loads(run_llm("logs", "--json", "-n", "2").stdout)
+    assert [turn["prompt"] for turn in turns] == ["Count to a thousand.", "Hello again."]
+    assert {turn["response_json"]["finish_reason"] for turn in turns} == {"interrupted"}
+
+
+def test_async_prompt_ends_without_a_traceback(warm: Path) -> None:
+    with llm_process("-m", "local", "--async", "Count to a thousand.", *LONG) as process:
+        read_some(process, 20)
+        interrupt(process)
+        _, errors = process.communicate(timeout=20)
+    assert "Traceback" not in errors
+    deadline = time.monotonic() + 5
+    while not is_idle(warm):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_interrupted_start_leaves_no_engine(warm: Path, tmp_path: Path) -> None:
+    folder = warm / "localrun" / "engine"
+    before = {engine.id for engine in running(folder)}
+    with llm_process("-m", "local", "Hello", "-o", "context_size", "777") as process:
+        while not list(folder.glob("*.starting")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        interrupt(process)
+        process.communicate(timeout=20)
+    assert {engine.id for engine in running(folder)} <= before
