@@ -31,7 +31,7 @@ class LocalRunError(llm.ModelError, click.ClickException):
 def _sentence(text: str) -> str:
     text = " ".join(text.split())
     text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?", ")")) else f"{text}."
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 class ConfigError(LocalRunError):

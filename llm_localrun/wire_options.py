@@ -94,7 +94,8 @@ def body_for(options: Mapping[str, Any], kind: str, backend: str) -> Payload:
                 f"{backend} cannot honour -o {option}",
                 f"Leave it out, or use {_others(option)}",
             )
-        if wire is not LAUNCH:
+        is_switched_off = wire.value is not None and value is False
+        if wire is not LAUNCH and not is_switched_off:
             _put(body, wire.path, value if wire.value is None else wire.value)
     return body
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from llm_localrun.dialects.wire import WireModel, error_in
+from llm_localrun.dialects.wire import Count, CutOff, Text, WireModel, error_in
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta
 from llm_localrun.framing import Payload
 from llm_localrun.request import ChatRequest
@@ -12,22 +12,22 @@ _NANOSECONDS = 1e9
 
 
 class _Message(WireModel):
-    content: str = ""
-    thinking: str = ""
+    content: Text = ""
+    thinking: Text = ""
 
 
 class _Chunk(WireModel):
     """Durations are nanoseconds; a count or duration of zero is left out by the server."""
 
     model: str | None = None
-    message: _Message = _Message()
+    message: _Message | None = None
     done: bool = False
     done_reason: str | None = None
-    load_duration: int | None = None
-    prompt_eval_count: int | None = None
-    prompt_eval_duration: int | None = None
-    eval_count: int | None = None
-    eval_duration: int | None = None
+    load_duration: Count | None = None
+    prompt_eval_count: Count | None = None
+    prompt_eval_duration: Count | None = None
+    eval_count: Count | None = None
+    eval_duration: Count | None = None
 
 
 def encode(model: str, request: ChatRequest, options: dict[str, Any]) -> Payload:
@@ -51,18 +51,23 @@ class Decoder:
 
     def __init__(self) -> None:
         self._last = _Chunk()
+        self._answered = False
 
     def feed(self, payload: Payload) -> Iterator[Event]:
         if error := error_in(payload):
             raise error
         self._last = _Chunk.model_validate(payload)
-        message = self._last.message
+        if (message := self._last.message) is None:
+            return
+        self._answered = True
         if message.thinking:
             yield ReasoningDelta(message.thinking)
         if message.content:
             yield TextDelta(message.content)
 
     def close(self) -> Iterator[Event]:
+        if not self._answered:
+            raise CutOff
         last = self._last
         yield Finished(
             # Ollama stops a model that repeats itself without a word: the stream, in good order

@@ -3,18 +3,18 @@
 from collections.abc import Iterator
 from typing import Any
 
-from llm_localrun.dialects.wire import CutOff, WireModel, error_in
+from llm_localrun.dialects.wire import Count, CutOff, Rate, Text, WireModel, error_in
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta
 from llm_localrun.framing import Payload
 from llm_localrun.request import ChatRequest
 
 
 class _Message(WireModel):
-    content: str | None = None
+    content: Text | None = None
     # llama.cpp, SGLang and LM Studio say reasoning_content; vLLM, mlx_lm and, for some models,
     # LM Studio say reasoning.
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
 
 
 class _Choice(WireModel):
@@ -24,16 +24,16 @@ class _Choice(WireModel):
 
 
 class _PromptDetails(WireModel):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class _CompletionDetails(WireModel):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
 
 
 class _Usage(WireModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -41,9 +41,9 @@ class _Usage(WireModel):
 class _Timings(WireModel):
     """llama-server's own: rates are tokens per second."""
 
-    cache_n: int | None = None
-    prompt_per_second: float | None = None
-    predicted_per_second: float | None = None
+    cache_n: Count | None = None
+    prompt_per_second: Rate | None = None
+    predicted_per_second: Rate | None = None
 
 
 class _Chunk(WireModel):
