@@ -110,6 +110,8 @@ class EventStream:
         elif name == b"error":
             # llama-server before 2026 wrote failures as `error: {…}`.
             self._data.append(b'{"error":' + value + b"}")
+        if sum(map(len, self._data)) > MAX_PAYLOAD_BYTES:
+            raise Malformed(f"an event of more than {MAX_PAYLOAD_BYTES // 2**20} MiB")
 
     def _dispatch(self) -> Iterator[Payload]:
         data = b"\n".join(self._data)

@@ -13,7 +13,10 @@ _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 def is_loopback(url: str) -> bool:
     """Whether the host of `url` is this machine, told without asking a name server."""
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
     if host in _LOCAL_NAMES or host.endswith(".localhost"):
         return True
     try:

@@ -10,11 +10,13 @@ from llm_localrun.gguf.names import without_quantization
 
 # Between digits a dot belongs to a version: llama3.2, v1.5.
 _SEPARATOR = re.compile(r"[-_:@\s]+|\.(?!\d)|(?<!\d)\.")
-_SIZE = re.compile(r"^(?:(?P<experts>\d+)x|[ea])?(?P<number>\d+(?:\.\d+)?)(?P<unit>[bmk])$")
+_SIZE = re.compile(r"^(?:(?P<experts>\d+)x|[ea])?(?P<number>\d+(?:\.\d+)?)(?P<unit>[bm])$")
+_CONTEXT = re.compile(r"^\d+k$")
+_TUNES = frozenset({"instruct", "it", "chat"})
 _VERSION = re.compile(r"^v?\d+(?:\.\d+)*$")
 _NOISE = frozenset({"gguf", "latest", "mlx", "hf"})
 _THINKING = frozenset({"r1", "thinking", "think", "reasoning", "reasoner", "magistral", "z1"})
-_UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
+_UNITS = {"m": 1e6, "b": 1e9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,11 @@ def parse_name(name: str) -> ModelName:
     """Takes apart a server's or a file's name for a model."""
     stem = name.rstrip("/").rpartition("/")[2]
     stem = without_quantization(re.sub(r"\.gguf$", "", stem, flags=re.IGNORECASE))
+    # Older llama.cpp keeps OWNER_REPOSITORY_FILE.
+    stem = re.sub(r"^.+-GGUF_(?=.)", "", stem, flags=re.IGNORECASE)
     # "google_gemma-3-4b-it": some publishers put the owner of the original before a low line.
     owner, _, rest = stem.partition("_")
-    if re.fullmatch(r"[A-Za-z]+", owner) and "-" in rest and not _SEPARATOR.search(owner):
+    if re.fullmatch(r"[A-Za-z]+(-[A-Za-z]+)*", owner) and "-" in rest and rest[0].isalpha():
         stem = rest
     words = [word for word in _SEPARATOR.split(stem.lower()) if word and word not in _NOISE]
     if words[:2] == ["text", "embedding"] and len(words) > 2:
@@ -56,11 +60,11 @@ def parse_name(name: str) -> ModelName:
         words = words[1:]
     words = _join_version(words) or [re.sub(r"\W+", "-", name.lower()).strip("-") or "model"]
     size_at = next((i for i, word in enumerate(words) if i and _SIZE.match(word)), None)
-    end = size_at if size_at is not None else _version_at(words)
+    end = size_at if size_at is not None else _end_of_base(words)
     return ModelName(
         words=tuple(words),
         base=tuple(words[:end]),
-        family=(re.match(r"[a-z]+", words[0]) or [words[0]])[0],
+        family=(re.match(r"[a-z]{2,}", words[0]) or [words[0]])[0],
         size="" if size_at is None else words[size_at],
     )
 
@@ -74,10 +78,22 @@ def projected_words(stem: str) -> tuple[str, ...]:
 
 def _join_version(words: list[str]) -> list[str]:
     """gemma 3 4b → gemma3 4b; llama 3.1 8b → llama3.1 8b."""
-    if len(words) > 1 and words[0].isalpha() and re.fullmatch(r"\d+(\.\d+)?", words[1]):
+    if (
+        len(words) > 1
+        and words[0].isalpha()
+        and re.fullmatch(r"\d+(\.\d+)?[a-z]?", words[1])
+        and not _SIZE.match(words[1])
+        and not _CONTEXT.match(words[1])
+    ):
         return [words[0] + words[1], *words[2:]]
     return words
 
 
-def _version_at(words: list[str]) -> int:
-    return next((i for i, word in enumerate(words) if i and _VERSION.match(word)), len(words))
+def _end_of_base(words: list[str]) -> int:
+    """Where the words begin that tune or date a model whose size is not told."""
+    end = len(words)
+    while end > 1 and (
+        words[end - 1] in _TUNES or _VERSION.match(words[end - 1]) or _CONTEXT.match(words[end - 1])
+    ):
+        end -= 1
+    return end

@@ -21,7 +21,11 @@ def aliases_of(model: LocalModel) -> list[str]:
     base = "-".join(parsed.base)
     quantization = re.sub(r"[^a-z0-9]+", "-", model.quantization.lower()).strip("-")
     names = [
-        *([f"{full}-{quantization}"] if quantization else []),
+        *(
+            [f"{full}-{quantization}"]
+            if quantization and not full.endswith(f"-{quantization}")
+            else []
+        ),
         full,
         *([f"{base}-{parsed.size}"] if parsed.size else []),
         base,
@@ -94,7 +98,7 @@ def name_models(
 def short_name(model: LocalModel, named: Mapping[str, list[LocalModel]]) -> str:
     """The name to type for `model`: as short as still says which model it is."""
     own = [alias for alias in aliases_of(model) if named[alias][0] == model]
-    telling = [alias for alias in own if alias != "local" and not alias.endswith("-embed")]
+    telling = [alias for alias in own if alias not in ("local", "local-embed")]
     unquantized = [
         a for a in telling if not a.endswith(model.quantization.lower().replace("_", "-"))
     ]

@@ -8,7 +8,7 @@ import re
 from typing import Annotated, Any, Literal
 
 import llm
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -60,8 +60,12 @@ Think = Literal["off", "on", "low", "medium", "high", "max"]
 class Options(llm.Options):
     """Sampling and running options; None leaves a thing to the model and its server."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     temperature: float | None = Field(
-        default=None, ge=0, description="Randomness of sampling; 0 always takes the likeliest token"
+        default=None,
+        ge=0,
+        description="Randomness of sampling; 0 always takes the likeliest token",
     )
     top_p: float | None = Field(
         default=None,
@@ -79,7 +83,9 @@ class Options(llm.Options):
         default=None, gt=0, le=1, description="Locally typical sampling; 1 turns it off"
     )
     repeat_penalty: float | None = Field(
-        default=None, gt=0, description="Penalty on tokens that occurred lately; 1 turns it off"
+        default=None,
+        gt=0,
+        description="Penalty on tokens that occurred lately; 1 turns it off",
     )
     presence_penalty: float | None = Field(
         default=None, ge=-2, le=2, description="Penalty on tokens that have occurred at all"
@@ -135,7 +141,9 @@ class Options(llm.Options):
         default=None, description="Grammar in llama.cpp's GBNF that the answer has to follow"
     )
     timeout: float | None = Field(
-        default=None, gt=0, description="Seconds of silence after which a server counts as hung"
+        default=None,
+        gt=0,
+        description="Seconds of silence after which a server counts as hung",
     )
     extra: JsonObject | None = Field(
         default=None, description="JSON object that is merged into the request as it is"

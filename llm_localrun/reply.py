@@ -172,7 +172,8 @@ class Reply:
             return self._reported(error, head.status)
         if head.status < 300:
             kind = head.content_type or "something without a type"
-            return self._bad(f"{kind} instead of an answer: {excerpt(bytes(self._body))}")
+            said = excerpt(bytes(self._body))
+            return self._bad(f"{kind} instead of an answer" + (f": {said}" if said else ""))
         said = excerpt(bytes(self._body))
         return self._reported(ErrorReported(said or "no reason given"), head.status)
 
@@ -266,7 +267,8 @@ def _ways_out(prompt_tokens: int, largest_context: float) -> str:
     size = 4096
     while size < prompt_tokens + 1024:
         size *= 2
-    if size <= largest_context:
+    if prompt_tokens + 1024 <= largest_context:
+        size = int(min(size, largest_context))
         return f"Shorten it, or give room with -o context_size {size}"
     if largest_context:
         return f"Shorten it: the model was trained for {largest_context:,} tokens"

@@ -120,7 +120,8 @@ def body_for(options: Mapping[str, Any], kind: str, backend: str) -> Payload:
                 f"{backend} cannot honour -o {option}",
                 f"Leave it out, or use {_others(option)}",
             )
-        if wire is not LAUNCH:
+        is_switched_off = wire.values is not None and value not in wire.values
+        if wire is not LAUNCH and not is_switched_off:
             _put(body, wire.path, value if wire.values is None else wire.values[value])
     return {**body, **options.get("extra", {})}
 

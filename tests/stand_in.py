@@ -17,7 +17,7 @@ from typing import Any
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
 
 _EXCHANGE = re.compile(
-    rb"^>>> (?P<method>[A-Z]+) (?P<path>\S+)\n(?:>>> (?P<request>.*)\n)?---\n"
+    rb"^>>> (?P<method>[A-Z]+) (?P<path>\S+)\n(?:>>> (?P<request>[^\n]*)\n)?---\n"
     rb"(?P<head>HTTP/1\.1 .*?)\r\n\r\n(?P<body>.*?)(?=^>>> [A-Z]+ /|\Z)",
     re.MULTILINE | re.DOTALL,
 )
@@ -63,6 +63,14 @@ def transcript(name: str, server: str = "ollama-0.32.15") -> list[Exchange]:
     return [_exchange(match) for match in _EXCHANGE.finditer(text)]
 
 
+def _parsed(request: bytes | None) -> Any:
+    """A recorded request; a client may have sent what is no JSON, and then it is a text."""
+    try:
+        return json.loads(request) if request else None
+    except ValueError:
+        return (request or b"").decode()
+
+
 def _exchange(match: "re.Match[bytes]") -> Exchange:
     status_line, *lines = match["head"].decode().split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines)
@@ -71,7 +79,7 @@ def _exchange(match: "re.Match[bytes]") -> Exchange:
     return Exchange(
         method=match["method"].decode(),
         path=match["path"].decode(),
-        request=json.loads(match["request"]) if match["request"] else None,
+        request=_parsed(match["request"]),
         status=int(status_line.split()[1]),
         content_type=headers.get("Content-Type", ""),
         body=body[: int(length)] if length else body.rstrip(b"\n") + b"\n",

@@ -6,7 +6,15 @@ from typing import Any
 
 from pydantic import Field
 
-from llm_localrun.dialects.wire import WireModel, error_in, function_tool, new_call_id
+from llm_localrun.dialects.wire import (
+    Count,
+    CutOff,
+    Text,
+    WireModel,
+    error_in,
+    function_tool,
+    new_call_id,
+)
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.framing import Payload
 from llm_localrun.request import ChatMessage, ChatRequest
@@ -15,7 +23,7 @@ _NANOSECONDS = 1e9
 
 
 class _Function(WireModel):
-    name: str
+    name: Text
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -27,8 +35,8 @@ class _Call(WireModel):
 
 
 class _Message(WireModel):
-    content: str = ""
-    thinking: str = ""
+    content: Text = ""
+    thinking: Text = ""
     tool_calls: tuple[_Call, ...] | None = None
 
 
@@ -36,14 +44,14 @@ class _Chunk(WireModel):
     """Durations are nanoseconds; a count or duration of zero is left out by the server."""
 
     model: str | None = None
-    message: _Message = _Message()
+    message: _Message | None = None
     done: bool = False
     done_reason: str | None = None
-    load_duration: int | None = None
-    prompt_eval_count: int | None = None
-    prompt_eval_duration: int | None = None
-    eval_count: int | None = None
-    eval_duration: int | None = None
+    load_duration: Count | None = None
+    prompt_eval_count: Count | None = None
+    prompt_eval_duration: Count | None = None
+    eval_count: Count | None = None
+    eval_duration: Count | None = None
 
 
 class _Vectors(WireModel):
@@ -92,6 +100,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._last = _Chunk()
+        self._answered = False
 
     @property
     def model(self) -> str | None:
@@ -102,7 +111,9 @@ class Decoder:
         if error := error_in(payload):
             raise error
         self._last = _Chunk.model_validate(payload)
-        message = self._last.message
+        if (message := self._last.message) is None:
+            return
+        self._answered = True
         if message.thinking:
             yield ReasoningDelta(message.thinking)
         if message.content:
@@ -112,6 +123,8 @@ class Decoder:
             yield ToolCall(call.id or new_call_id(), call.function.name, arguments)
 
     def close(self) -> Iterator[Event]:
+        if not self._answered:
+            raise CutOff
         last = self._last
         yield Finished(
             # Ollama stops a model that repeats itself without a word: the stream, in good order

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_localrun.attachments import Media
-from llm_localrun.dialects.wire import CutOff, WireModel, error_in, function_tool, new_call_id
+from llm_localrun.dialects.wire import (
+    Count,
+    CutOff,
+    Rate,
+    Text,
+    WireModel,
+    error_in,
+    function_tool,
+    new_call_id,
+)
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.framing import Payload
 from llm_localrun.request import ChatMessage, ChatRequest, PastCall
@@ -22,8 +31,8 @@ _REASONING_KEYS = {
 
 
 class _Function(WireModel):
-    name: str | None = None
-    arguments: str | None = None
+    name: Text | None = None
+    arguments: Text | None = None
 
 
 class _CallFragment(WireModel):
@@ -33,11 +42,11 @@ class _CallFragment(WireModel):
 
 
 class _Message(WireModel):
-    content: str | None = None
+    content: Text | None = None
     # llama.cpp, SGLang and LM Studio say reasoning_content; vLLM, mlx_lm and, for some models,
     # LM Studio say reasoning.
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
     tool_calls: tuple[_CallFragment, ...] | None = None
 
 
@@ -48,16 +57,16 @@ class _Choice(WireModel):
 
 
 class _PromptDetails(WireModel):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class _CompletionDetails(WireModel):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
 
 
 class _Usage(WireModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -65,9 +74,9 @@ class _Usage(WireModel):
 class _Timings(WireModel):
     """llama-server's own: rates are tokens per second."""
 
-    cache_n: int | None = None
-    prompt_per_second: float | None = None
-    predicted_per_second: float | None = None
+    cache_n: Count | None = None
+    prompt_per_second: Rate | None = None
+    predicted_per_second: Rate | None = None
 
 
 class _Chunk(WireModel):

@@ -2,9 +2,9 @@
 
 import json
 import secrets
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from llm_localrun.framing import Payload
 from llm_localrun.request import ToolOffer
@@ -14,6 +14,16 @@ class WireModel(BaseModel):
     """A JSON object from a server: fields that we do not know are left alone."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+def _printable(text: str) -> str:
+    """`text` with halves of surrogate pairs, which nothing can print or keep, made visible."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+Text: TypeAlias = Annotated[str, AfterValidator(_printable)]
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+Rate: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class CutOff(Exception):
@@ -27,7 +37,7 @@ class ErrorReported(Exception):
         self, message: str, prompt_tokens: int | None = None, context_size: int | None = None
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = _printable(message)
         self.prompt_tokens = prompt_tokens
         self.context_size = context_size
 
@@ -73,10 +83,10 @@ def _nested(text: str) -> ErrorReported | None:
         return None
     try:
         inner = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return error_in(inner) if isinstance(inner, dict) else None
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and 0 <= value < 2**31 else None

@@ -20,6 +20,7 @@ MAGIC = b"GGUF"
 _MAX_STRING = 16 * 2**20
 _MAX_KEY = 2**16
 _MAX_KEPT_ARRAY = 4096
+_MAX_SKIP = 2**40
 _MAX_DIMENSIONS = 8
 _DEFAULT_ALIGNMENT = 32
 
@@ -198,6 +199,8 @@ class _Reader:
 
     def skip(self, size: int) -> None:
         # Seeking past the end would succeed, so the last byte is read.
+        if size > _MAX_SKIP:
+            raise NotGGUF(f"an array of {size:,} bytes stands in its header")
         if size > 0:
             self._file.seek(size - 1, 1)
             self.position += size - 1

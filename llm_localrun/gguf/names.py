@@ -103,6 +103,8 @@ _LONG_NAMES = {
 def long_quantization(text: str) -> str:
     """llama-server's name for people, `Q4_K - Medium` say, to the usual one."""
     text = text.removeprefix("(guessed) ")
+    if text.startswith("unknown"):
+        return ""
     if text in _LONG_NAMES:
         return _LONG_NAMES[text]
     name, _, rest = text.partition(" - ")
@@ -111,7 +113,11 @@ def long_quantization(text: str) -> str:
 
 def quality_distance(quantization: str, preferred: str) -> int:
     """How far apart two quantizations are in `QUALITY`; unknown ones are far from everything."""
-    base = quantization.upper().removeprefix("UD-").replace("_XL", "_M")
+    base = quantization.upper().removeprefix("UD-")
+    if base not in QUALITY:
+        # Larger variants of the K ones: Q4_K_XL, Q6_K_L.
+        base = re.sub(r"_X*L$", "", base)
+        base = {**_ALIASES, "Q8_K": "Q8_0"}.get(base, base)
     try:
         return abs(QUALITY.index(base) - QUALITY.index(preferred.upper()))
     except ValueError:

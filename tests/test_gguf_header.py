@@ -1,0 +1,420 @@
+"""Headers of GGUF files: read, cut off anywhere, and made to harm."""
+
+import io
+import struct
+import tracemalloc
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from llm_localrun.gguf.header import (
+    BLOCKS,
+    Header,
+    NotGGUF,
+    Tensor,
+    Value,
+    read_header,
+    read_summary,
+)
+
+STRING, ARRAY = 8, 9
+CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+F32, Q8_0 = 0, 8
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes GGUF in one byte order."""
+
+    order: str = "<"
+
+    def pack(self, code: str, *values: object) -> bytes:
+        return struct.pack(self.order + code, *values)
+
+    def text(self, text: str) -> bytes:
+        return self.pack("Q", len(text.encode())) + text.encode()
+
+    def scalar(self, key: str, kind: int, value: object) -> bytes:
+        return self.text(key) + self.pack("I", kind) + self.pack(CODES[kind], value)
+
+    def string(self, key: str, value: str) -> bytes:
+        return self.text(key) + self.pack("I", STRING) + self.text(value)
+
+    def array(self, key: str, kind: int, values: Sequence[object]) -> bytes:
+        head = self.text(key) + self.pack("IIQ", ARRAY, kind, len(values))
+        return head + self.pack(f"{len(values)}{CODES[kind]}", *values)
+
+    def strings(self, key: str, values: Sequence[str]) -> bytes:
+        head = self.text(key) + self.pack("IIQ", ARRAY, STRING, len(values))
+        return head + b"".join(map(self.text, values))
+
+    def tensor(self, name: str, shape: Sequence[int], kind: int, offset: int) -> bytes:
+        dimensions = self.pack(f"I{len(shape)}Q", len(shape), *shape)
+        return self.text(name) + dimensions + self.pack("IQ", kind, offset)
+
+    def file(
+        self,
+        entries: Sequence[bytes] = (),
+        tensors: Sequence[bytes] = (),
+        data: int = 0,
+        version: int = 3,
+        alignment: int = 32,
+    ) -> bytes:
+        """A file whose tensors' data are `data` bytes."""
+        counts = self.pack("IQQ", version, len(tensors), len(entries))
+        header = b"GGUF" + counts + b"".join(entries) + b"".join(tensors)
+        return header + bytes(-len(header) % alignment + data)
+
+
+LITTLE, BIG = Writer("<"), Writer(">")
+
+SCALARS: dict[int, tuple[object, ...]] = {
+    0: (0, 255),
+    1: (-128, 127),
+    2: (0, 65535),
+    3: (-32768, 32767),
+    4: (0, 2**32 - 1),
+    5: (-(2**31), 2**31 - 1),
+    6: (0.5, -1.0),
+    7: (True, False),
+    10: (0, 2**64 - 1),
+    11: (-(2**63), 2**63 - 1),
+    12: (0.1, -1e300),
+}
+
+
+def read_whole(data: bytes) -> Header:
+    return read_header(io.BytesIO(data), len(data))
+
+
+def model(writer: Writer = LITTLE, version: int = 3) -> bytes:
+    """A file with every type of value and two tensors, the last of them up to its last byte."""
+    entries = [
+        writer.string("general.architecture", "llama"),
+        *(
+            writer.scalar(f"s{kind}.{value}", kind, value)
+            for kind in CODES
+            for value in SCALARS[kind]
+        ),
+        *(writer.array(f"a{kind}", kind, SCALARS[kind]) for kind in CODES),
+        writer.array("empty", 4, []),
+        writer.strings("strings", ["a", "", "né"]),
+        writer.scalar("llama.context_length", 4, 8192),
+        writer.string("tokenizer.ggml.model", "gpt2"),
+        writer.scalar("general.file_type", 4, 7),
+    ]
+    tensors = [writer.tensor("a", [64, 2], Q8_0, 0), writer.tensor("b", [3], F32, 160)]
+    return writer.file(entries, tensors, data=160 + 12, version=version)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("writer", [LITTLE, BIG], ids=["little", "big"])
+def test_everything_in_a_file(writer: Writer, version: int) -> None:
+    header = read_whole(model(writer, version))
+    scalars = {f"s{kind}.{value}": value for kind in CODES for value in SCALARS[kind]}
+    arrays = {f"a{kind}": SCALARS[kind] for kind in CODES}
+    assert header.metadata == {
+        "general.architecture": "llama",
+        **scalars,
+        **arrays,
+        "empty": (),
+        "strings": None,
+        "llama.context_length": 8192,
+        "tokenizer.ggml.model": "gpt2",
+        "general.file_type": 7,
+    }
+    assert [type(header.metadata[key]) for key in scalars] == [type(v) for v in scalars.values()]
+    assert header.tensors == (Tensor("a", (64, 2), Q8_0, 0), Tensor("b", (3,), F32, 160))
+
+
+@pytest.mark.parametrize("writer", [LITTLE, BIG], ids=["little", "big"])
+def test_summary_ends_before_the_tokenizer(writer: Writer) -> None:
+    summary = read_summary(io.BytesIO(model(writer)))
+    assert list(summary.metadata)[-1] == "llama.context_length"
+    assert summary.tensors == ()
+    assert (summary.architecture, summary.of_architecture("context_length")) == ("llama", 8192)
+
+
+def test_file_without_keys_or_tensors() -> None:
+    data = LITTLE.file()
+    assert read_whole(data) == read_summary(io.BytesIO(data)) == Header({})
+
+
+@pytest.mark.parametrize(("count", "kept"), [(4096, True), (4097, False)])
+def test_long_arrays_are_passed_over(count: int, kept: bool) -> None:
+    entries = [LITTLE.array("a", 2, [7] * count), LITTLE.scalar("b", 4, 1)]
+    data = LITTLE.file(entries)
+    assert read_whole(data).metadata == {"a": (7,) * count if kept else None, "b": 1}
+    for size in range(0, 2 * count, 1001):
+        with pytest.raises(NotGGUF):
+            read_whole(data[:size])
+
+
+def test_broken_characters_are_no_obstacle() -> None:
+    key = LITTLE.pack("Q", 2) + b"k\xff"
+    value = LITTLE.pack("IQ", STRING, 3) + b"v\xc3("
+    metadata = read_whole(LITTLE.file([key + value])).metadata
+    assert metadata == {"k\ufffd": "v\ufffd("}
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "number"),
+    [
+        ("7", "7", None),
+        (7, "", 7),
+        (-1, "", -1),
+        (True, "", None),
+        (7.0, "", None),
+        ((7,), "", None),
+        (None, "", None),
+    ],
+)
+def test_values_of_the_wrong_type_are_as_good_as_none(
+    value: Value, text: str, number: int | None
+) -> None:
+    header = Header({"general.architecture": "llama", "key": value, "llama.key": value})
+    assert (header.text("key"), header.number("key")) == (text, number)
+    assert header.of_architecture("key") == number
+    assert (header.text("absent"), header.number("absent")) == ("", None)
+    assert Header({"general.architecture": value}).architecture == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "weights", "size"),
+    [
+        (F32, (), 1, 4),
+        (F32, (3,), 3, 12),
+        (1, (4, 5), 20, 40),
+        (Q8_0, (64, 2), 128, 136),
+        (12, (256, 10), 2560, 1440),
+        (39, (32, 2, 2), 128, 68),
+        (99, (10, 10), 100, None),
+        (2, (32, 0), 0, 0),
+    ],
+)
+def test_tensor_sizes(kind: int, shape: tuple[int, ...], weights: int, size: int | None) -> None:
+    tensor = Tensor("t", shape, kind, 0)
+    assert (tensor.weights, tensor.size) == (weights, size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [
+        *[(0, 32), (1, 16), (2, 4.5), (3, 5), (6, 5.5), (7, 6), (8, 8.5)],
+        *[(10, 2.625), (11, 3.4375), (12, 4.5), (13, 5.5), (14, 6.5625)],
+        *[(16, 2.0625), (17, 2.3125), (18, 3.0625), (19, 1.5625), (20, 4.5), (21, 3.4375)],
+        *[(22, 2.5625), (23, 4.25), (24, 8), (25, 16), (26, 32), (27, 64), (28, 64)],
+        *[(29, 1.75), (30, 16), (34, 1.6875), (35, 2.0625), (39, 4.25), (40, 4.5)],
+        *[(41, 1.125), (42, 2.25)],
+    ],
+)
+def test_bits_per_weight(kind: int, bits: float) -> None:
+    weights, size = BLOCKS[kind]
+    assert 8 * size / weights == bits
+
+
+# Files that are cut off.
+
+
+@pytest.mark.parametrize("writer", [LITTLE, BIG], ids=["little", "big"])
+def test_file_cut_off_anywhere(writer: Writer) -> None:
+    data = model(writer)
+    for size in range(len(data)):
+        with pytest.raises(NotGGUF):
+            read_whole(data[:size])
+
+
+@pytest.mark.parametrize("writer", [LITTLE, BIG], ids=["little", "big"])
+def test_summary_of_a_file_cut_off_anywhere(writer: Writer) -> None:
+    data = model(writer)
+    whole = read_summary(io.BytesIO(data))
+    enough = data.index(b"tokenizer.ggml.model") + len("tokenizer.ggml.model")
+    for size in range(enough):
+        with pytest.raises(NotGGUF):
+            read_summary(io.BytesIO(data[:size]))
+    assert read_summary(io.BytesIO(data[:enough])) == whole
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "it is empty"),
+        (b"GG", "it does not begin with GGUF"),
+        (b"<!doctype html>", "it does not begin with GGUF"),
+        (b"lmggxxxxxxxxxxxxxxxxxxxxxxxx", "it does not begin with GGUF"),
+        (b"GGUF", "it ends in the middle of its header"),
+        (b"GGUF\x03\0\0\0\x01", "it ends in the middle of its header"),
+        (LITTLE.file(version=1), "its version is 1; 2 and 3 are known"),
+        (LITTLE.file(version=4), "its version is 4; 2 and 3 are known"),
+        (LITTLE.file(version=0), "its version is 0; 2 and 3 are known"),
+        (model()[:-1], "it is cut off: 1,483 bytes of at least 1,484"),
+        (
+            LITTLE.file(tensors=[LITTLE.tensor("t", [10**6], F32, 0)]),
+            "it is cut off: 64 bytes of at least 4,000,064",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_why_a_file_is_no_model(data: bytes, said: str) -> None:
+    with pytest.raises(NotGGUF) as refused:
+        read_whole(data)
+    assert str(refused.value) == said
+
+
+@pytest.mark.parametrize("alignment", [1, 8, 32, 64, 4096])
+def test_alignment_counts(alignment: int) -> None:
+    entries = [LITTLE.scalar("general.alignment", 4, alignment)]
+    tensors = [LITTLE.tensor("t", [3], F32, 0)]
+    data = LITTLE.file(entries, tensors, data=12, alignment=alignment)
+    assert len(read_whole(data).tensors) == 1
+    with pytest.raises(NotGGUF, match="it is cut off"):
+        read_whole(data[:-1])
+
+
+def test_tensor_of_an_unknown_type_counts_from_where_it_begins() -> None:
+    data = LITTLE.file(tensors=[LITTLE.tensor("t", [3], 99, 64)], data=64)
+    assert read_whole(data).tensors[0].size is None
+    with pytest.raises(NotGGUF, match="it is cut off"):
+        read_whole(data[:-1])
+
+
+# Files that are made to harm.
+
+
+def claiming(tensors: int, keys: int, rest: bytes = b"") -> bytes:
+    return b"GGUF" + LITTLE.pack("IQQ", 3, tensors, keys) + rest
+
+
+def value(kind: int, rest: bytes = b"") -> bytes:
+    return claiming(0, 1, LITTLE.text("k") + LITTLE.pack("I", kind) + rest)
+
+
+def array(kind: int, count: int, rest: bytes = b"") -> bytes:
+    return value(ARRAY, LITTLE.pack("IQ", kind, count) + rest)
+
+
+def aligned(entry: bytes) -> bytes:
+    return LITTLE.file([entry], [LITTLE.tensor("t", [1], F32, 0)], data=64)
+
+
+MAX = 2**64 - 1
+
+HOSTILE = {
+    "keys without end": claiming(0, MAX),
+    "tensors without end": claiming(MAX, 0),
+    "a key of 2**60 bytes": claiming(0, 1, LITTLE.pack("Q", 2**60)),
+    "a key of 100 kB": claiming(0, 1, LITTLE.text("k" * 100_000) + bytes(100)),
+    "a string of 2**60 bytes": value(STRING, LITTLE.pack("Q", 2**60)),
+    "a string of 2**64 bytes": value(STRING, LITTLE.pack("Q", MAX)),
+    "a string of 17 MiB": value(STRING, LITTLE.pack("Q", 17 * 2**20)),
+    "a string of 16 MiB that is not there": value(STRING, LITTLE.pack("Q", 16 * 2**20)),
+    "a value of an unknown type": value(13, bytes(100)),
+    "a value of a type beyond all": value(2**32 - 1, bytes(100)),
+    "an array of arrays": array(ARRAY, 1, LITTLE.pack("IQ", 0, 0)),
+    "an array of an unknown type": array(13, 1, bytes(100)),
+    "strings without end": array(STRING, MAX),
+    "a string of 2**60 bytes among many": array(STRING, 2, LITTLE.pack("Q", 2**60)),
+    "a string of 16 MiB among many": array(STRING, 2, LITTLE.pack("Q", 16 * 2**20)),
+    **{
+        f"{count:,} values of type {kind}": array(kind, count, bytes(100))
+        for kind in (0, 10)
+        for count in (4096, 2**33, 2**60, MAX)
+    },
+    "a tensor's name of 2**60 bytes": claiming(1, 0, LITTLE.pack("Q", 2**60)),
+    "a tensor of nine dimensions": LITTLE.file(tensors=[LITTLE.tensor("t", [1] * 9, F32, 0)]),
+    "a tensor of 2**32 dimensions": claiming(1, 0, LITTLE.text("t") + LITTLE.pack("I", 2**32 - 1)),
+    "a tensor beyond the file": LITTLE.file(tensors=[LITTLE.tensor("t", [1], F32, 2**63)]),
+    "a tensor of 2**512 weights": LITTLE.file(tensors=[LITTLE.tensor("t", [MAX] * 8, F32, MAX)]),
+    "an alignment of 0": aligned(LITTLE.scalar("general.alignment", 4, 0)),
+    "an alignment below 0": aligned(LITTLE.scalar("general.alignment", 5, -32)),
+    "an alignment of 2**63": aligned(LITTLE.scalar("general.alignment", 10, 2**63)),
+    "an alignment that is a text": aligned(LITTLE.string("general.alignment", "32")),
+    "an alignment that is a fraction": aligned(LITTLE.scalar("general.alignment", 6, 0.5)),
+}
+
+
+@dataclass
+class Opened:
+    """A file on disk and its bytes in memory, both to be read."""
+
+    path: Path
+    data: bytes
+    files: list[BinaryIO] = field(default_factory=list)
+
+    def __enter__(self) -> list[BinaryIO]:
+        self.path.write_bytes(self.data)
+        self.files = [io.BytesIO(self.data), self.path.open("rb")]
+        return self.files
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files:
+            file.close()
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_file_is_no_model_and_takes_no_memory(data: bytes, tmp_path: Path) -> None:
+    with Opened(tmp_path / "hostile.gguf", data) as files:
+        for file in files:
+            tracemalloc.start()
+            try:
+                with pytest.raises(NotGGUF):
+                    read_header(file, len(data))
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert peak < 20 * 2**20
+
+
+@pytest.mark.parametrize(
+    "data",
+    [data for name, data in HOSTILE.items() if "tensor" not in name and "alignment" not in name],
+    ids=[name for name in HOSTILE if "tensor" not in name and "alignment" not in name],
+)
+def test_hostile_file_has_no_summary(data: bytes, tmp_path: Path) -> None:
+    with Opened(tmp_path / "hostile.gguf", data) as files:
+        for file in files:
+            with pytest.raises(NotGGUF):
+                read_summary(file)
+
+
+# A real file.
+
+
+def test_starter_model(starter_model: Path) -> None:
+    with starter_model.open("rb") as file:
+        header = read_header(file, starter_model.stat().st_size)
+    assert header.architecture == "llama"
+    assert header.of_architecture("context_length") == 8192
+    assert header.text("general.size_label") == "135M"
+    assert header.text("tokenizer.chat_template").startswith("{%")
+    assert header.number("tokenizer.ggml.eos_token_id") == 2
+    assert len(header.tensors) == 272
+    assert sum(tensor.weights for tensor in header.tensors) == 134_515_008
+    assert all(tensor.size for tensor in header.tensors)
+
+
+def test_starter_model_to_its_last_byte(starter_model: Path) -> None:
+    size = starter_model.stat().st_size
+    with starter_model.open("rb") as file, pytest.raises(NotGGUF) as refused:
+        read_header(file, size - 1)
+    assert str(refused.value) == f"it is cut off: {size - 1:,} bytes of at least {size:,}"
+
+
+def test_starter_model_cut_off_behind_its_header(starter_model: Path) -> None:
+    with starter_model.open("rb") as file:
+        beginning = file.read(8 * 2**20)
+    with pytest.raises(NotGGUF, match="it is cut off: 8,388,608 bytes of at least 98,362,432"):
+        read_whole(beginning)
+    assert read_summary(io.BytesIO(beginning)).architecture == "llama"
+
+
+def test_summary_of_the_starter_model_reads_little(starter_model: Path) -> None:
+    with starter_model.open("rb") as file:
+        summary = read_summary(file)
+        assert file.tell() < 4096
+    assert summary.of_architecture("context_length") == 8192
+    assert summary.number("general.file_type") == 3
+    assert not any(key.startswith("tokenizer.") for key in summary.metadata)

@@ -1,0 +1,109 @@
+"""What runs on this machine, judged by addresses and by what servers say."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from llm_localrun.catalogue import RunsOn
+from llm_localrun.locality import is_loopback, where_runs
+
+HERE = [
+    "http://127.0.0.1:11434",
+    "http://127.0.0.1",
+    "http://127.8.8.8:80/v1",
+    "https://127.0.0.1:8443",
+    "http://localhost:1234",
+    "http://LocalHost:1234",
+    "http://localhost.localdomain:1234",
+    "http://ip6-localhost:1234",
+    "http://box.localhost:1234",
+    "http://[::1]:8080",
+    "http://[0:0:0:0:0:0:0:1]:8080",
+    "http://user:secret@127.0.0.1:8080",
+]
+
+ELSEWHERE = [
+    "http://192.168.1.40:1234",
+    "http://10.0.0.1",
+    "http://128.0.0.1",
+    "http://[2001:db8::1]:8080",
+    "http://[fe80::1]:8080",
+    "http://example.com",
+    "https://ollama.com:443",
+    "http://box:8000",
+    "http://box.local:8000",
+    # Names and addresses that only look like this machine's.
+    "http://localhost.example.com:1234",
+    "http://notlocalhost:1234",
+    "http://127.0.0.1.example.com:1234",
+    "http://127.0.0.1@example.com:1234",
+    "http://localhost:1234@example.com",
+    "http://example.com/127.0.0.1",
+    "http://example.com:1234?localhost",
+    "http://example.com#localhost",
+    "http://127.0.0.1x",
+]
+
+NO_ADDRESS = ["", "http://", "http://:8080", "127.0.0.1", "localhost", "http://[", "http://[::1"]
+
+
+@pytest.fixture(autouse=True)
+def no_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks a name server tells it where the user goes."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a name server was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "gethostbyname", refuse)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        *((url, True) for url in HERE),
+        *((url, False) for url in ELSEWHERE),
+        *((url, False) for url in NO_ADDRESS),
+    ],
+)
+def test_is_loopback(url: str, expected: bool) -> None:
+    assert is_loopback(url) is expected
+
+
+@pytest.mark.parametrize(
+    ("native_name", "remote_host", "is_cloud"),
+    [
+        ("smollm2:135m", "", False),
+        ("gpt-oss:120b-cloud", "", True),
+        ("glm-4.6:cloud", "", True),
+        ("gpt-oss:20b:cloud", "", True),
+        ("user/model:1b-cloud", "", True),
+        # A stub may go by any name, and its host need not be Ollama's own.
+        ("mine:latest", "https://ollama.com:443", True),
+        ("proxied:latest", "http://127.0.0.1:11434", True),
+        ("gpt-oss:120b-cloud", "https://ollama.com:443", True),
+        ("cloud:latest", "", False),
+        ("cloud-llama:8b", "", False),
+        ("llama:cloud-8b", "", False),
+        ("", "", False),
+    ],
+)
+@pytest.mark.parametrize(
+    ("url", "otherwise"),
+    [
+        ("http://127.0.0.1:11434", "this machine"),
+        ("http://localhost:11434", "this machine"),
+        ("http://192.168.1.40:11434", "another machine"),
+    ],
+)
+def test_where_a_model_runs(
+    url: str, otherwise: RunsOn, native_name: str, remote_host: str, is_cloud: bool
+) -> None:
+    found = where_runs(url, remote_host=remote_host, native_name=native_name)
+    assert found == ("cloud" if is_cloud else otherwise)
+
+
+def test_where_a_model_runs_that_nothing_is_known_of() -> None:
+    assert where_runs("http://127.0.0.1:8080") == "this machine"
+    assert where_runs("http://box:8080") == "another machine"

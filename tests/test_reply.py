@@ -1,0 +1,797 @@
+"""One reply, whole or in pieces, to events or to a message that says what to do."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from llm_localrun.dialects import OLLAMA, OPENAI, Dialect
+from llm_localrun.errors import BadReply, LocalRunError, PromptTooLong, ServerRefused
+from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta
+from llm_localrun.framing import Payload
+from llm_localrun.reply import Head, Reply
+from tests.stand_in import TRANSCRIPTS, Exchange, transcript
+
+JSON = "application/json"
+LINES = "application/x-ndjson"
+EVENTS = "text/event-stream"
+HTML = "text/html; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reply comes to: its events, and the error that ended it."""
+
+    events: list[Event]
+    error: type[LocalRunError] | None = None
+    message: str = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, ReasoningDelta))
+
+    @property
+    def finished(self) -> list[Finished]:
+        return [event for event in self.events if isinstance(event, Finished)]
+
+
+def decode(
+    dialect: Dialect,
+    head: Head,
+    pieces: Iterable[bytes],
+    facts: Mapping[str, Any] | None = None,
+    largest_context: float = inf,
+) -> Outcome:
+    reply = Reply("Box", dialect.decoder(), facts or {}, largest_context)
+    events: list[Event] = []
+    try:
+        events.extend(reply.feed(head))
+        for piece in pieces:
+            events.extend(reply.feed(piece))
+        events.extend(reply.close())
+    except LocalRunError as error:
+        return Outcome(events, type(error), str(error))
+    return Outcome(events)
+
+
+def single_bytes(body: bytes) -> list[bytes]:
+    return [body[at : at + 1] for at in range(len(body))]
+
+
+def sse(*payloads: Payload) -> bytes:
+    return b"".join(b"data: %s\n\n" % json.dumps(payload).encode() for payload in payloads)
+
+
+def nd(*payloads: Payload) -> bytes:
+    return b"".join(b"%s\n" % json.dumps(payload).encode() for payload in payloads)
+
+
+def chunk(finish_reason: str | None = None, /, **delta: Any) -> Payload:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
+
+
+def whole(finish_reason: str, /, **message: Any) -> Payload:
+    return {"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]}
+
+
+# What an Ollama has sent.
+
+
+def dialect_of(exchange: Exchange) -> Dialect:
+    return next(dialect for dialect in (OLLAMA, OPENAI) if dialect.chat_path == exchange.path)
+
+
+def head_of(exchange: Exchange) -> Head:
+    return Head(exchange.status, exchange.content_type)
+
+
+def recorded(name: str, index: int) -> Outcome:
+    exchange = transcript(name)[index]
+    return decode(dialect_of(exchange), head_of(exchange), [exchange.body])
+
+
+RECORDED = [
+    pytest.param(exchange, id=f"{file.stem} {index}")
+    for file in sorted(TRANSCRIPTS.glob("*/*.txt"))
+    for index, exchange in enumerate(transcript(file.stem, file.parent.name))
+    if exchange.path in (OLLAMA.chat_path, OPENAI.chat_path)
+]
+
+
+@pytest.mark.parametrize("exchange", RECORDED)
+def test_recorded_bytes_may_be_cut_anywhere(exchange: Exchange) -> None:
+    dialect, head, body = dialect_of(exchange), head_of(exchange), exchange.body
+    uncut = decode(dialect, head, [body])
+    # A long body is cut at some places only, which drift through its lines.
+    for at in range(1, len(body), 1 + len(body) // 400):
+        assert decode(dialect, head, [body[:at], body[at:]]) == uncut, at
+    assert decode(dialect, head, single_bytes(body)) == uncut
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "reasoning", "text", "finished"),
+    [
+        (
+            "chat_stream",
+            0,
+            "",
+            "The capital of France is Paris.",
+            Finished(
+                finish_reason="stop",
+                model="smollm2:135m",
+                prompt_tokens=16,
+                completion_tokens=8,
+                load_seconds=0.000726186,
+                prompt_tokens_per_second=16e9 / 129513000,
+                generation_tokens_per_second=8e9 / 120920000,
+            ),
+        ),
+        (
+            "think_native",
+            0,
+            "The user asks a simple sum.\n",
+            "Five.",
+            Finished(
+                finish_reason="stop",
+                model="smollm2-native",
+                prompt_tokens=87,
+                completion_tokens=20,
+                load_seconds=0.001916673,
+                prompt_tokens_per_second=87e9 / 1433613000,
+                generation_tokens_per_second=20e9 / 439371000,
+            ),
+        ),
+        (
+            "num_predict",
+            1,
+            "",
+            "The",
+            Finished(
+                finish_reason="length",
+                model="smollm2:135m",
+                prompt_tokens=10,
+                completion_tokens=1,
+                load_seconds=0.829648211,
+                prompt_tokens_per_second=10e9 / 114975000,
+                generation_tokens_per_second=1e6,
+            ),
+        ),
+        ("chat_load_unload", 0, "", "", Finished("load", "smollm2:135m")),
+        (
+            "openai",
+            2,
+            "",
+            "The capital of France is Paris.",
+            Finished("stop", "smollm2:135m", prompt_tokens=16, completion_tokens=8),
+        ),
+        (
+            "openai",
+            3,
+            "",
+            "The capital of France",
+            Finished("length", "smollm2:135m", prompt_tokens=16, completion_tokens=4),
+        ),
+    ],
+)
+def test_recorded_answers(
+    name: str, index: int, reasoning: str, text: str, finished: Finished
+) -> None:
+    outcome = recorded(name, index)
+    assert (outcome.reasoning, outcome.text) == (reasoning, text)
+    assert outcome.finished == [finished]
+    assert outcome.error is None
+
+
+@pytest.mark.parametrize(
+    ("streamed", "unstreamed"),
+    [
+        (("chat_stream", 0), ("chat_nostream", 0)),
+        (("think_native", 0), ("think_native", 1)),
+        (("tools_native", 0), ("tools_native", 1)),
+    ],
+)
+def test_recorded_answers_are_the_same_streamed_and_not(
+    streamed: tuple[str, int], unstreamed: tuple[str, int]
+) -> None:
+    first, second = recorded(*streamed), recorded(*unstreamed)
+    assert (first.reasoning, first.text) == (second.reasoning, second.text)
+    for fact in ("finish_reason", "model", "prompt_tokens", "completion_tokens"):
+        assert getattr(first.finished[0], fact) == getattr(second.finished[0], fact)
+
+
+def test_recorded_answer_that_breaks_off() -> None:
+    outcome = recorded("midstream", 0)
+    assert outcome.text.startswith("In a land of ancient magic and ancient magic, the Dragon of")
+    assert outcome.finished == []
+    assert outcome.error is ServerRefused
+
+
+# What their documentation says that servers send: streamed and at once, the same answer.
+
+MODEL = {"model": "qwen3-8b"}
+USAGE = {"usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}}
+DETAILED = {
+    "usage": {
+        "prompt_tokens": 9,
+        "completion_tokens": 2,
+        "completion_tokens_details": {"reasoning_tokens": 1},
+        "prompt_tokens_details": {"cached_tokens": 3},
+    }
+}
+TIMINGS = {
+    "timings": {
+        "cache_n": 5,
+        "prompt_n": 4,
+        "prompt_ms": 20.0,
+        "prompt_per_second": 200.0,
+        "predicted_n": 2,
+        "predicted_ms": 50.0,
+        "predicted_per_second": 40,
+    }
+}
+COUNTED = Finished("stop", "qwen3-8b", prompt_tokens=9, completion_tokens=2)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: its chunks, the same at once, and what both come to."""
+
+    chunks: list[Payload]
+    at_once: Payload
+    text: str
+    finished: Finished
+    reasoning: str = ""
+
+
+OPENAI_ANSWERS = {
+    "content alone": Answer(
+        [chunk(role="assistant", content="Hel"), chunk(content="lo"), chunk("stop")],
+        whole("stop", role="assistant", content="Hello"),
+        "Hello",
+        Finished("stop"),
+    ),
+    "content that is null or empty": Answer(
+        [chunk(role="assistant", content=None), chunk(content=""), chunk("length", content=None)],
+        whole("length", role="assistant", content=None),
+        "",
+        Finished("length"),
+    ),
+    "usage in a last chunk whose choices are empty": Answer(
+        [
+            {**chunk(role="assistant", content="Hi"), **MODEL, "usage": None},
+            {**chunk("stop"), **MODEL, "usage": None},
+            {"choices": [], **MODEL, **USAGE},
+        ],
+        {**whole("stop", content="Hi"), **MODEL, **USAGE},
+        "Hi",
+        COUNTED,
+    ),
+    "usage in a last chunk without choices": Answer(
+        [chunk("stop", content="Hi"), {**MODEL, **USAGE}],
+        {**whole("stop", content="Hi"), **MODEL, **USAGE},
+        "Hi",
+        COUNTED,
+    ),
+    "usage in every chunk": Answer(
+        [
+            {**chunk(content="H"), **MODEL, "usage": {"prompt_tokens": 9, "completion_tokens": 1}},
+            {**chunk("stop", content="i"), **MODEL, **USAGE},
+        ],
+        {**whole("stop", content="Hi"), **MODEL, **USAGE},
+        "Hi",
+        COUNTED,
+    ),
+    "usage whose details are null": Answer(
+        [
+            chunk("stop", content="Hi"),
+            {"usage": {"prompt_tokens_details": None, "completion_tokens_details": None}},
+        ],
+        {**whole("stop", content="Hi"), "usage": {"prompt_tokens_details": None}},
+        "Hi",
+        Finished("stop"),
+    ),
+    "llama-server": Answer(
+        [
+            {**chunk(role="assistant", content=None), **MODEL},
+            {**chunk(reasoning_content="Hm"), **MODEL},
+            {**chunk(reasoning_content="m."), **MODEL},
+            {**chunk(content="Hi"), **MODEL},
+            {**chunk("stop"), **MODEL},
+            {"choices": [], **MODEL, **USAGE, **TIMINGS},
+        ],
+        {**whole("stop", reasoning_content="Hmm.", content="Hi"), **MODEL, **USAGE, **TIMINGS},
+        "Hi",
+        Finished(
+            "stop",
+            "qwen3-8b",
+            prompt_tokens=9,
+            completion_tokens=2,
+            cached_tokens=5,
+            prompt_tokens_per_second=200.0,
+            generation_tokens_per_second=40.0,
+        ),
+        reasoning="Hmm.",
+    ),
+    "vLLM": Answer(
+        [
+            {**chunk(role="assistant", content="", reasoning=None), **MODEL},
+            {**chunk(reasoning="Hmm."), **MODEL},
+            {**chunk(content="Hi"), **MODEL},
+            {**chunk("stop", content=""), **MODEL, "prompt_token_ids": None},
+            {"choices": [], **MODEL, **USAGE},
+        ],
+        {
+            **whole("stop", role="assistant", content="Hi", reasoning="Hmm.", tool_calls=[]),
+            **MODEL,
+            **USAGE,
+            "prompt_logprobs": None,
+        },
+        "Hi",
+        COUNTED,
+        reasoning="Hmm.",
+    ),
+    "LM Studio": Answer(
+        [
+            {**chunk(role="assistant", reasoning_content="Hmm."), **MODEL},
+            {**chunk(content="Hi"), **MODEL},
+            {**chunk("stop"), **MODEL},
+            {"choices": [], **MODEL, **DETAILED},
+        ],
+        {
+            **whole("stop", role="assistant", reasoning_content="Hmm.", content="Hi"),
+            **MODEL,
+            **DETAILED,
+            "stats": {"tokens_per_second": 51.4, "stop_reason": "eosFound"},
+            "model_info": {"arch": "qwen3", "context_length": 4096},
+        },
+        "Hi",
+        Finished(
+            "stop",
+            "qwen3-8b",
+            prompt_tokens=9,
+            completion_tokens=2,
+            cached_tokens=3,
+            reasoning_tokens=1,
+        ),
+        reasoning="Hmm.",
+    ),
+    "reasoning and content at once": Answer(
+        [chunk("stop", reasoning="Hmm.", content="Hi")],
+        whole("stop", reasoning="Hmm.", content="Hi"),
+        "Hi",
+        Finished("stop"),
+        reasoning="Hmm.",
+    ),
+    "reasoning under both names": Answer(
+        [chunk(reasoning="Hmm.", reasoning_content="Hmm."), chunk("stop", content="Hi")],
+        whole("stop", reasoning="Hmm.", reasoning_content="Hmm.", content="Hi"),
+        "Hi",
+        Finished("stop"),
+        reasoning="Hmm.",
+    ),
+    "a cached prompt, by usage and by timings": Answer(
+        [chunk("stop", content="Hi"), {**MODEL, **DETAILED, "timings": {"cache_n": 7}}],
+        {**whole("stop", content="Hi"), **MODEL, **DETAILED, "timings": {"cache_n": 7}},
+        "Hi",
+        Finished(
+            "stop",
+            "qwen3-8b",
+            prompt_tokens=9,
+            completion_tokens=2,
+            cached_tokens=3,
+            reasoning_tokens=1,
+        ),
+    ),
+}
+
+
+def ollama(done: bool, /, thinking: str = "", content: str = "", **facts: Any) -> Payload:
+    return {"message": {"content": content, "thinking": thinking}, "done": done, **MODEL, **facts}
+
+
+COUNTS: dict[str, Any] = {"prompt_eval_count": 9, "eval_count": 2}
+
+OLLAMA_ANSWERS = {
+    "thinking and content": Answer(
+        [
+            ollama(False, thinking="Hm"),
+            ollama(False, thinking="m."),
+            ollama(False, content="Hi"),
+            ollama(True, done_reason="stop", **COUNTS),
+        ],
+        ollama(True, thinking="Hmm.", content="Hi", done_reason="stop", **COUNTS),
+        "Hi",
+        COUNTED,
+        reasoning="Hmm.",
+    ),
+    "content in the last chunk": Answer(
+        [ollama(False, content="H"), ollama(True, content="i", done_reason="length")],
+        ollama(True, content="Hi", done_reason="length"),
+        "Hi",
+        Finished("length", "qwen3-8b"),
+    ),
+    "no reason for the end": Answer(
+        [ollama(False, content="Hi"), ollama(True)],
+        ollama(True, content="Hi"),
+        "Hi",
+        Finished("stop", "qwen3-8b"),
+    ),
+    "durations": Answer(
+        [
+            ollama(False, content="Hi"),
+            ollama(
+                True,
+                **COUNTS,
+                load_duration=1_500_000_000,
+                prompt_eval_duration=45_000_000,
+                eval_duration=50_000_000,
+            ),
+        ],
+        ollama(
+            True,
+            content="Hi",
+            **COUNTS,
+            load_duration=1_500_000_000,
+            prompt_eval_duration=45_000_000,
+            eval_duration=50_000_000,
+        ),
+        "Hi",
+        Finished(
+            "stop",
+            "qwen3-8b",
+            prompt_tokens=9,
+            completion_tokens=2,
+            load_seconds=1.5,
+            prompt_tokens_per_second=200.0,
+            generation_tokens_per_second=40.0,
+        ),
+    ),
+    "a prompt of which all was cached": Answer(
+        [ollama(False, content="Hi"), ollama(True, eval_count=2, eval_duration=0)],
+        ollama(True, content="Hi", eval_count=2),
+        "Hi",
+        Finished("stop", "qwen3-8b", completion_tokens=2),
+    ),
+    "a model that repeats itself, stopped without a word": Answer(
+        [ollama(False, content=" ha")] * 31,
+        ollama(False, content=" ha" * 31),
+        " ha" * 31,
+        Finished("cut off", "qwen3-8b"),
+    ),
+}
+
+ANSWERS = [
+    pytest.param(dialect, answer, id=name)
+    for dialect, answers in ((OPENAI, OPENAI_ANSWERS), (OLLAMA, OLLAMA_ANSWERS))
+    for name, answer in answers.items()
+]
+
+
+@pytest.mark.parametrize(("dialect", "answer"), ANSWERS)
+@pytest.mark.parametrize("way", ["streamed", "with comments", "unstreamed"])
+def test_answers(way: str, dialect: Dialect, answer: Answer) -> None:
+    if way == "unstreamed":
+        head, body = Head(200, JSON), json.dumps(answer.at_once).encode()
+    elif dialect is OLLAMA:
+        head, body = Head(200, LINES), nd(*answer.chunks)
+    else:
+        head, body = Head(200, EVENTS), sse(*answer.chunks) + b"data: [DONE]\n\n"
+    if way == "with comments":
+        body = b"\n" + body.replace(b"\n\n", b"\n\n: keep-alive\n\n")
+    outcome = decode(dialect, head, [body])
+    assert (outcome.error, outcome.reasoning, outcome.text, outcome.finished) == (
+        None,
+        answer.reasoning,
+        answer.text,
+        [answer.finished],
+    )
+    assert outcome.events[-1] == answer.finished
+    assert all(event.text for event in outcome.events if not isinstance(event, Finished))
+    assert decode(dialect, head, single_bytes(body)) == outcome
+
+
+def test_what_is_known_without_the_server_is_added() -> None:
+    facts = {"context_size": 8192, "load_seconds": 1.5}
+    outcome = decode(OPENAI, Head(200, EVENTS), [sse(chunk("stop", content="Hi"))], facts)
+    assert outcome.events == [
+        TextDelta("Hi"),
+        Finished("stop", context_size=8192, load_seconds=1.5),
+    ]
+
+
+# What can go wrong. Every message is two sentences: what is wrong, and what to do.
+
+Sent = Payload | tuple[str, bytes]
+"""A JSON body, or a body with its Content-Type."""
+
+
+def failure(dialect: Dialect, status: int, sent: Sent, largest_context: float = inf) -> Outcome:
+    """What a reply comes to that must fail, in one piece and in many."""
+    content_type, body = (JSON, json.dumps(sent).encode()) if isinstance(sent, dict) else sent
+    head = Head(status, content_type)
+    outcome = decode(dialect, head, [body], largest_context=largest_context)
+    pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
+    assert decode(dialect, head, pieces, largest_context=largest_context) == outcome
+    assert outcome.finished == []
+    return outcome
+
+
+LOG = "Look into the server's own log for more."
+KEY = "Give its key with --key, or store it with `llm keys set`."
+LISTING = "`llm localrun models` lists what it serves."
+BUSY = "It is loading or busy: try again in a moment."
+
+BEGUN = sse(chunk(content="Hi"))
+UNEXPECTED = "Unexpected endpoint or method. (POST /v1/chat/completions)"
+
+REFUSALS: dict[str, tuple[Dialect, int, Sent, str]] = {
+    "model 'nope' not found (HTTP 404)": (
+        OLLAMA,
+        404,
+        {"error": "model 'nope' not found"},
+        LISTING,
+    ),
+    "The model `x` does not exist (HTTP 404)": (
+        OPENAI,
+        404,
+        {"error": {"message": "The model `x` does not exist.", "type": "NotFoundError"}},
+        LISTING,
+    ),
+    "404 page not found (HTTP 404)": (OPENAI, 404, ("text/plain", b"404 page not found"), LISTING),
+    '{"detail": "Not Found"} (HTTP 404)': (OPENAI, 404, {"detail": "Not Found"}, LISTING),
+    UNEXPECTED: (OPENAI, 200, {"error": UNEXPECTED}, LOG),
+    "Invalid API Key (HTTP 401)": (
+        OPENAI,
+        401,
+        {"error": {"message": "Invalid API Key", "type": "authentication_error", "code": 401}},
+        KEY,
+    ),
+    "unauthorized (HTTP 401)": (
+        OLLAMA,
+        401,
+        {"error": "unauthorized", "signin_url": "https://example.com"},
+        KEY,
+    ),
+    "no reason given (HTTP 403)": (OLLAMA, 403, ("", b""), KEY),
+    "Loading model (HTTP 503)": (
+        OPENAI,
+        503,
+        {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}},
+        BUSY,
+    ),
+    "server busy, please try again. maximum pending requests exceeded (HTTP 503)": (
+        OLLAMA,
+        503,
+        {"error": "server busy, please try again.  maximum pending requests\nexceeded"},
+        BUSY,
+    ),
+    "'response_format.type' must be 'json_schema' or 'text' (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": "'response_format.type' must be 'json_schema' or 'text'"},
+        LOG,
+    ),
+    "internal_error (HTTP 500)": (
+        OPENAI,
+        500,
+        {"error": {"type": "internal_error", "code": None}},
+        LOG,
+    ),
+    '{"code": 7} (HTTP 500)': (OPENAI, 500, {"error": {"code": 7}}, LOG),
+    '["a", 1] (HTTP 500)': (OPENAI, 500, {"error": ["a", 1]}, LOG),
+    '["bad"] (HTTP 400)': (OPENAI, 400, (JSON, b'["bad"]'), LOG),
+    "no reason given (HTTP 307)": (OPENAI, 307, (HTML, b""), LOG),
+    "<html> <h1>502 Bad Gateway</h1> </html> (HTTP 502)": (
+        OPENAI,
+        502,
+        (HTML, b"<html>\n <h1>502 Bad Gateway</h1>\n</html>\n"),
+        LOG,
+    ),
+    f"{'x' * 80}… (HTTP 500)": (OPENAI, 500, (HTML, b"x" * 100_000), LOG),
+    "Bad schema (HTTP 400)": (
+        OLLAMA,
+        400,
+        {"error": '{"error":{"code":400,"message":"Bad\\nschema"}}'},
+        LOG,
+    ),
+    "{x} is no template (HTTP 400)": (OLLAMA, 400, {"error": "{x} is no template"}, LOG),
+    "too long (HTTP 400)": (OPENAI, 400, {"error": {"message": "too long", "n_ctx": 256}}, LOG),
+    "unexpected EOF": (
+        OLLAMA,
+        200,
+        (LINES, nd(ollama(False, content="Hi"), {"error": "unexpected EOF"})),
+        LOG,
+    ),
+    "an object": (OPENAI, 200, (EVENTS, BEGUN + sse({"error": {"message": "an object."}})), LOG),
+    "a string": (OPENAI, 200, (EVENTS, BEGUN + sse({"error": "a string"})), LOG),
+    "an event": (
+        OPENAI,
+        200,
+        (EVENTS, BEGUN + b'event: error\ndata: {"error":{"message":"an event"}}\n\n'),
+        LOG,
+    ),
+    "a line": (OPENAI, 200, (EVENTS, BEGUN + b'error: {"message":"a line"}\n\n'), LOG),
+    "too late": (OPENAI, 200, (EVENTS, sse(chunk("stop"), {"error": "too late"})), LOG),
+}
+
+
+@pytest.mark.parametrize(("said", "case"), REFUSALS.items(), ids=[*REFUSALS])
+def test_what_a_server_says_is_passed_on(said: str, case: tuple[Dialect, int, Sent, str]) -> None:
+    dialect, status, sent, remedy = case
+    outcome = failure(dialect, status, sent)
+    assert outcome.error is ServerRefused
+    assert outcome.message == f"Box says: {said}. {remedy}"
+
+
+HALF = b'{"choices":[{"message":{"content":"Hel'
+DAMAGED = "JSON that breaks off or is damaged"
+INCOMPLETE = "an answer that ends before it is complete"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sent", "what"),
+    [
+        (OPENAI, (HTML, b"<p>It\r\n works</p>"), f"{HTML} instead of an answer: <p>It works</p>"),
+        (OPENAI, (HTML, b""), f"{HTML} instead of an answer"),
+        (OPENAI, ("", b""), "something without a type instead of an answer"),
+        (OPENAI, (JSON, HALF), f"{DAMAGED}: {HALF.decode()}"),
+        (OPENAI, (EVENTS, b"data: " + HALF), f"{DAMAGED}: {HALF.decode()}"),
+        (OLLAMA, (LINES, nd(ollama(False, content="Hi")) + b'{"mess'), f'{DAMAGED}: {{"mess'),
+        (OPENAI, (JSON, b'[{"choices":[]}]'), 'JSON that is not an object: [{"choices":[]}]'),
+        (OPENAI, (EVENTS, b"data: 1\n\n"), "JSON that is not an object: 1"),
+        (OLLAMA, (LINES, b'"Hi"\n'), 'JSON that is not an object: "Hi"'),
+        (
+            OPENAI,
+            whole("stop", content=5),
+            "an answer whose choices.0.message.content is not what its API says",
+        ),
+        (
+            OPENAI,
+            (EVENTS, sse({"choices": [{"delta": "Hi"}]})),
+            "an answer whose choices.0.delta is not what its API says",
+        ),
+        (OPENAI, {"choices": {"a": 1}}, "an answer whose choices is not what its API says"),
+        (
+            OPENAI,
+            {**whole("stop"), "usage": {"prompt_tokens": "many"}},
+            "an answer whose usage.prompt_tokens is not what its API says",
+        ),
+        (
+            OLLAMA,
+            {"message": "Hi", "done": True},
+            "an answer whose message is not what its API says",
+        ),
+        (
+            OLLAMA,
+            (LINES, nd(ollama(True, eval_count="many"))),
+            "an answer whose eval_count is not what its API says",
+        ),
+        (OPENAI, (EVENTS, BEGUN), INCOMPLETE),
+        (OPENAI, (EVENTS, b"data: [DONE]\n\n"), INCOMPLETE),
+        (OPENAI, (EVENTS, b""), INCOMPLETE),
+        (OPENAI, (JSON, b""), INCOMPLETE),
+        (OPENAI, {"status": "ok"}, INCOMPLETE),
+        (OLLAMA, (LINES, b""), INCOMPLETE),
+        (OLLAMA, (JSON, b""), INCOMPLETE),
+        (OLLAMA, {"status": "ok"}, INCOMPLETE),
+    ],
+)
+def test_what_no_server_should_send(dialect: Dialect, sent: Sent, what: str) -> None:
+    outcome = failure(dialect, 200, sent)
+    assert outcome.error is BadReply
+    assert outcome.message == (
+        f"Box sent {what}. Try again; if it stays so, look whether another program has its port."
+    )
+
+
+@pytest.mark.parametrize(
+    ("dialect", "content_type", "body"),
+    [
+        (OLLAMA, LINES, nd(ollama(False, content="Hi"), {"error": "x"})),
+        (OLLAMA, LINES, nd(ollama(False, content="Hi")) + b"{"),
+        (OPENAI, EVENTS, BEGUN + sse({"error": "x"})),
+        (OPENAI, EVENTS, BEGUN + sse({"choices": 1})),
+        (OPENAI, EVENTS, BEGUN),
+    ],
+)
+def test_what_came_before_a_failure_is_not_lost(
+    dialect: Dialect, content_type: str, body: bytes
+) -> None:
+    outcome = decode(dialect, Head(200, content_type), [body])
+    assert outcome.events == [TextDelta("Hi")]
+    assert outcome.error is not None
+
+
+def overflow(prompt_tokens: int, context_size: int) -> Payload:
+    """As llama-server reports it."""
+    return {
+        "error": {
+            "code": 400,
+            "message": f"request ({prompt_tokens} tokens) exceeds the available context size"
+            f" ({context_size} tokens), try increasing it",
+            "type": "exceed_context_size_error",
+            "n_prompt_tokens": prompt_tokens,
+            "n_ctx": context_size,
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("dialect", "status", "sent"),
+    [
+        (OPENAI, 400, overflow(1210, 256)),
+        (OPENAI, 200, (EVENTS, sse(overflow(1210, 256)))),
+        (OLLAMA, 400, {"error": json.dumps(overflow(1210, 256))}),
+        (OLLAMA, 200, (LINES, nd({"error": json.dumps(overflow(1210, 256))}))),
+    ],
+)
+def test_prompt_that_does_not_fit(dialect: Dialect, status: int, sent: Sent) -> None:
+    outcome = failure(dialect, status, sent)
+    assert outcome.error is PromptTooLong
+    assert outcome.message == (
+        "The prompt takes 1,210 tokens and Box holds 256."
+        " Shorten it, or give room with -o context_size 4096."
+    )
+
+
+def test_recorded_prompt_that_does_not_fit() -> None:
+    outcome = recorded("context_overflow", 2)
+    assert outcome.error is PromptTooLong
+    assert outcome.message.startswith("The prompt takes 1,210 tokens and Box holds 256. ")
+
+
+@pytest.mark.parametrize(
+    ("prompt_tokens", "context_size", "largest_context", "remedy"),
+    [
+        (3072, 2048, inf, "Shorten it, or give room with -o context_size 4096."),
+        (3073, 2048, inf, "Shorten it, or give room with -o context_size 8192."),
+        (9001, 8192, 131072, "Shorten it, or give room with -o context_size 16384."),
+        (30000, 8192, 32768, "Shorten it, or give room with -o context_size 32768."),
+        (35000, 4096, 40960, "Shorten it, or give room with -o context_size 40960."),
+        (9001, 4096, 8192, "Shorten it: the model was trained for 8,192 tokens."),
+        (200000, 4096, 131072, "Shorten it: the model was trained for 131,072 tokens."),
+        (9001, 8192, 0, "Shorten it, or start the server with a larger context."),
+    ],
+)
+def test_ways_out_of_a_prompt_that_does_not_fit(
+    prompt_tokens: int, context_size: int, largest_context: float, remedy: str
+) -> None:
+    outcome = failure(OPENAI, 400, overflow(prompt_tokens, context_size), largest_context)
+    assert outcome.message == (
+        f"The prompt takes {prompt_tokens:,} tokens and Box holds {context_size:,}. {remedy}"
+    )
+
+
+HOSTILE: dict[str, tuple[Dialect, Payload]] = {
+    "a huge count": (OPENAI, {**whole("stop"), "usage": {"prompt_tokens": 10**30}}),
+    "a huge count at Ollama": (OLLAMA, ollama(True, prompt_eval_count=10**30)),
+    "a count beyond floats": (OLLAMA, ollama(True, eval_count=10**400, eval_duration=1)),
+    "a duration beyond floats": (OLLAMA, ollama(True, load_duration=10**400)),
+    "a rate that is no number": (OPENAI, {**whole("stop"), "timings": {"prompt_per_second": nan}}),
+    "an endless rate": (OPENAI, {**whole("stop"), "timings": {"predicted_per_second": inf}}),
+    "half a character": (OPENAI, whole("stop", content="\ud83d")),
+    "half a character at Ollama": (OLLAMA, ollama(True, content="\ude00")),
+    "half a character of reasoning": (OPENAI, whole("stop", reasoning="\ud83d", content="Hi")),
+    "half a character in an error": (OPENAI, {"error": "\ud83d"}),
+    "an error that is nested too deeply": (OLLAMA, {"error": '{"a":' * 10**5}),
+    "an overflow beyond reason": (OPENAI, overflow(9 * 10**4299, 1)),
+}
+
+
+@pytest.mark.parametrize(("dialect", "payload"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("status", [200, 400])
+def test_no_value_does_harm(status: int, dialect: Dialect, payload: Payload) -> None:
+    """What comes out can be printed, and kept as JSON and in SQLite."""
+    outcome = decode(dialect, Head(status, JSON), [json.dumps(payload).encode()])
+    assert bool(outcome.finished) == (outcome.error is None)
+    kept = json.dumps([asdict(event) for event in outcome.events], ensure_ascii=False)
+    assert f"{kept}{outcome.message}".encode()
+    facts = [value for event in outcome.finished for value in asdict(event).values()]
+    assert all(abs(value) < 2**63 for value in facts if isinstance(value, int | float))
