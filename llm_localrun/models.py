@@ -4,7 +4,6 @@ The twins differ in one loop; what an event leaves in llm's response is `_Record
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import time
@@ -22,6 +21,7 @@ from typing_extensions import assert_never
 from llm_localrun.attachments import AUDIO, IMAGES, load
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.interrupts import Interrupts
 from llm_localrun.kinds import kind_of
 from llm_localrun.options import Options
 
@@ -94,9 +94,15 @@ class LocalChat(_Chat, llm.KeyModel):
         recorder = _Recorder(self.local, response)
         request = self._request(prompt, stream, conversation)
         local = resolve.variant(self.local, request.options)
-        with recorder.interruptible(), closing(backends.stream(local, request, key)) as events:
+        interrupts = Interrupts()
+        with (
+            interrupts.caught(recorder.keep_what_has_come),
+            closing(backends.stream(local, request, key)) as events,
+        ):
             for event in events:
-                yield from recorder.record(event)
+                for item in recorder.record(event):
+                    with interrupts.outside():
+                        yield item
 
 
 class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
@@ -191,15 +197,12 @@ class _Recorder:
         else:
             assert_never(event)
 
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Lets Ctrl-C end an answer that has begun: what has come is printed and logged."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            if self._time_to_first_token is None:
-                raise
-            self._finish(Finished(finish_reason="interrupted"))
+    def keep_what_has_come(self) -> bool:
+        """Ends an interrupted answer in good order; False if nothing of it has come."""
+        if self._time_to_first_token is None:
+            return False
+        self._finish(Finished(finish_reason="interrupted"))
+        return True
 
     def _call(self, call: ToolCall) -> Iterator[StreamEvent]:
         """The events record the call; adding it is what makes llm run the tool."""

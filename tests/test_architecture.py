@@ -37,7 +37,7 @@ LAYERS = (
     ("transport", "discovery.identify", "discovery.stores", "engine.launch"),
     ("discovery.endpoints", "discovery"),
     ("resolve", "backends", "hub", "hub.starter"),
-    ("models",),
+    ("interrupts", "models"),
     ("registration", "commands.tables", "commands.listing", "commands.engines", "commands.fetch"),
     ("commands",),
     ("plugin",),

@@ -19,15 +19,15 @@ LONG = ("-o", "temperature", "0", "-o", "extra", '{"ignore_eos": true}')
 
 
 @contextmanager
-def llm_process(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def llm_process(*arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [sys.executable, "-m", "llm", *arguments],
         env=environment,
-        stdin=subprocess.PIPE,
+        stdin=subprocess.PIPE if arguments[0] == "chat" else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        bufsize=0,
     ) as process:
         try:
             yield process
@@ -35,12 +35,15 @@ def llm_process(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def read_some(process: "subprocess.Popen[str]", characters: int) -> str:
+def read_some(process: "subprocess.Popen[bytes]", length: int) -> bytes:
     assert process.stdout is not None
-    return process.stdout.read(characters)
+    data = b""
+    while len(data) < length and (more := process.stdout.read(length - len(data))):
+        data += more
+    return data
 
 
-def interrupt(process: "subprocess.Popen[str]") -> None:
+def interrupt(process: "subprocess.Popen[bytes]") -> None:
     process.send_signal(signal.SIGINT)
 
 
@@ -56,9 +59,9 @@ def test_prompt_keeps_and_logs_what_has_come(warm: Path, run_llm: Llm) -> None:
         begun = read_some(process, 20)
         interrupt(process)
         rest, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (0, "")
+    assert (process.returncode, errors) == (0, b"")
     (turn,) = json.loads(run_llm("logs", "--json", "-n", "1").stdout)
-    assert f"{turn['response']}\n" == begun + rest
+    assert f"{turn['response']}\n".encode() == begun + rest
     assert turn["response_json"]["finish_reason"] == "interrupted"
 
 
@@ -79,16 +82,16 @@ def test_engine_stops_generating_at_once(warm: Path, run_llm: Llm) -> None:
 def test_chat_goes_on(warm: Path, run_llm: Llm) -> None:
     with llm_process("chat", "-m", "local", *LONG) as process:
         assert process.stdin is not None
-        process.stdin.write("Count to a thousand.\n")
+        process.stdin.write(b"Count to a thousand.\n")
         process.stdin.flush()
         read_some(process, 330)
         interrupt(process)
-        process.stdin.write("Hello again.\n")
+        process.stdin.write(b"Hello again.\n")
         process.stdin.flush()
         read_some(process, 40)
         interrupt(process)
-        _, errors = process.communicate("exit\n", timeout=20)
-    assert (process.returncode, errors) == (0, "")
+        _, errors = process.communicate(b"exit\n", timeout=20)
+    assert (process.returncode, errors) == (0, b"")
     turns = json.loads(run_llm("logs", "--json", "-n", "2").stdout)
     assert [turn["prompt"] for turn in turns] == ["Count to a thousand.", "Hello again."]
     assert {turn["response_json"]["finish_reason"] for turn in turns} == {"interrupted"}
@@ -99,7 +102,7 @@ def test_async_prompt_ends_without_a_traceback(warm: Path) -> None:
         read_some(process, 20)
         interrupt(process)
         _, errors = process.communicate(timeout=20)
-    assert "Traceback" not in errors
+    assert b"Traceback" not in errors
     deadline = time.monotonic() + 5
     while not is_idle(warm):
         assert time.monotonic() < deadline
