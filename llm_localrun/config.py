@@ -5,6 +5,7 @@ A missing file means the defaults. This module reads; the commands write.
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import llm
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +19,12 @@ def _server_root(url: str) -> str:
         url = f"http://{url}"
     if not url.startswith(("http://", "https://")):
         raise ValueError("only http:// and https:// are spoken")
+    parts = urlsplit(url)
+    # What a server listens on, and prints, is reached at this machine's own address.
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(parts.hostname or "")
+    if reachable is not None:
+        port = f":{parts.port}" if parts.port else ""
+        url = parts._replace(netloc=f"{reachable}{port}").geturl()
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 

@@ -25,12 +25,17 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def where_runs(url: str, *, remote_host: str = "", native_name: str = "") -> RunsOn:
-    """Where a model runs that the server at `url` offers.
-
-    A server on this machine may hand a prompt on: Ollama does for every model that has a
-    `remote_host`, under whatever name, and for every name whose tag says cloud.
-    """
-    if remote_host or native_name.endswith((":cloud", "-cloud")):
-        return "cloud"
+def where_runs(url: str) -> RunsOn:
+    """Where a model runs that the server at `url` offers, if it does not hand prompts on."""
     return "this machine" if is_loopback(url) else "another machine"
+
+
+def where_ollama_runs(url: str, name: str, remote_host: str) -> RunsOn:
+    """Where a model of Ollama's runs.
+
+    Ollama hands a prompt on for every model that has a `remote_host`, under whatever name, and for
+    every name whose tag says cloud, whether it has been pulled or not.
+    """
+    if remote_host or name.lower().endswith((":cloud", "-cloud")):
+        return "cloud"
+    return where_runs(url)

@@ -12,6 +12,7 @@ from typing import Any
 
 from llm_localrun.errors import UnsupportedOption
 from llm_localrun.framing import Payload
+from llm_localrun.kinds import kind_of
 from llm_localrun.thinking import LEVELS
 
 
@@ -22,6 +23,8 @@ class Wire:
     path: str
     values: Mapping[Any, Any] | None = None
     """What to send for each of the option's values; None sends them as they are."""
+    least: float | None = None
+    """The smallest value that is taken."""
 
 
 LAUNCH = Wire("")
@@ -84,7 +87,11 @@ TABLE: dict[str, dict[str, Wire]] = {
     },
     "quantization": {"ollama": LAUNCH, OPENAI: LAUNCH},
     "context_size": {"ollama": Wire("options.num_ctx"), "engine": LAUNCH},
-    "keep_alive": {"ollama": Wire("keep_alive"), "lmstudio": Wire("ttl"), "engine": LAUNCH},
+    "keep_alive": {
+        "ollama": Wire("keep_alive"),
+        "lmstudio": Wire("ttl", least=1),
+        "engine": LAUNCH,
+    },
     "gpu_layers": {"ollama": Wire("options.num_gpu"), "engine": LAUNCH},
     "threads": {"ollama": Wire("options.num_thread"), "engine": LAUNCH},
     "kv_cache_type": {"engine": LAUNCH},
@@ -120,6 +127,11 @@ def body_for(options: Mapping[str, Any], kind: str, backend: str) -> Payload:
                 f"{backend} cannot honour -o {option}",
                 f"Leave it out, or use {_others(option)}",
             )
+        if wire.least is not None and value < wire.least:
+            raise UnsupportedOption(
+                f"{backend} cannot honour -o {option} {value:g}",
+                f"Leave it out, or give {wire.least:g} or more",
+            )
         is_switched_off = wire.values is not None and value not in wire.values
         if wire is not LAUNCH and not is_switched_off:
             _put(body, wire.path, value if wire.values is None else wire.values[value])
@@ -127,11 +139,12 @@ def body_for(options: Mapping[str, Any], kind: str, backend: str) -> Payload:
 
 
 def _others(option: str) -> str:
-    names = {"engine": "a GGUF file (local/gguf/…)", OPENAI: "an OpenAI-compatible server"}
+    """Who would honour `option`."""
+    names = {"engine": "a GGUF file", OPENAI: "an OpenAI-compatible server"}
     row = [*TABLE[option]]
     if "llamacpp" in row and "engine" not in row:
         row.append("engine")
-    return "a model of " + " or ".join(names.get(kind, kind) for kind in row)
+    return " or ".join(names.get(kind) or f"a model of {kind_of(kind).title}'s" for kind in row)
 
 
 def _put(body: Payload, path: str, value: Any) -> None:

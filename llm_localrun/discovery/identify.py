@@ -16,7 +16,7 @@ from llm_localrun.catalogue import Endpoint, LocalModel, Purpose, Status
 from llm_localrun.dialects.wire import WireModel
 from llm_localrun.gguf.names import long_quantization, quantization_in
 from llm_localrun.kinds import kind_by_owner
-from llm_localrun.locality import where_runs
+from llm_localrun.locality import where_ollama_runs, where_runs
 from llm_localrun.reply import Answer, OutOfTime, Question
 
 
@@ -241,16 +241,13 @@ def _read(model: type[_Shape], answer: Answer) -> _Shape | None:
         return None
 
 
-def _model(
-    endpoint: Endpoint, native_name: str, *, remote_host: str = "", **known: Any
-) -> LocalModel:
+def _model(endpoint: Endpoint, native_name: str, **known: Any) -> LocalModel:
     """A model that `endpoint` serves; its id is set when the endpoint has got its name."""
     return LocalModel(
         id=native_name,
         name=native_name,
         endpoint=endpoint,
-        runs_on=where_runs(endpoint.url, remote_host=remote_host, native_name=native_name),
-        **known,
+        **{"runs_on": where_runs(endpoint.url), **known},
     )
 
 
@@ -300,7 +297,7 @@ def _ollama(endpoint: Endpoint, model: _OllamaModel, shown: tuple[str, ...] | No
     return _model(
         endpoint,
         model.name,
-        remote_host=model.remote_host or "",
+        runs_on=where_ollama_runs(endpoint.url, model.name, model.remote_host or ""),
         purpose="chat" if chats else "embedding",
         architecture=details.family or "",
         quantization=details.quantization_level or "",
