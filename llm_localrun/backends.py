@@ -144,4 +144,4 @@ def _exchange(
     )
     can_grow = wire_for("context_size", endpoint.kind) is not None
     largest_context = (model.context_max or inf) if can_grow else 0
-    return _Exchange(call, Reply(server, dialect.decoder(), facts, largest_context))
+    return _Exchange(call, Reply(server, dialect.decoder(), facts, largest_context, key or ""))

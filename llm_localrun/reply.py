@@ -42,13 +42,20 @@ class Reply:
 
     `server` is how messages name who sent it; `facts` are fields of `Finished` that are known
     without asking it; `largest_context` is what -o context_size can make of its context, in
-    tokens: 0 if it cannot be set from here.
+    tokens: 0 if it cannot be set from here. `secret` is a key, which servers like to repeat and
+    which must not be shown.
     """
 
     def __init__(
-        self, server: str, decoder: Decoder, facts: Mapping[str, Any], largest_context: float
+        self,
+        server: str,
+        decoder: Decoder,
+        facts: Mapping[str, Any],
+        largest_context: float,
+        secret: str = "",
     ) -> None:
         self._server = server
+        self._secret = secret
         self._largest_context = largest_context
         self._decoder = decoder
         self._facts = facts
@@ -120,11 +127,15 @@ class Reply:
             )
         number = f" (HTTP {status})" if status else ""
         remedy = _REMEDIES.get(status or 0, "Look into the server's own log for more")
-        return ServerRefused(f"{self._server} says: {error.message.rstrip('.')}{number}", remedy)
+        said = self._shown(error.message).rstrip(".")
+        return ServerRefused(f"{self._server} says: {said}{number}", remedy)
+
+    def _shown(self, text: str) -> str:
+        return text.replace(self._secret, "…") if self._secret else text
 
     def _bad(self, what: str) -> BadReply:
         return BadReply(
-            f"{self._server} sent {what}",
+            f"{self._server} sent {self._shown(what)}",
             "Try again; if it stays so, look whether another program has its port",
         )
 
