@@ -70,7 +70,7 @@ def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tupl
     call = server.call(dialect.embed_path, body, transport.READ_TIMEOUT)
     with _in_use(server):
         received = list(transport.stream(call))
-    return decode_whole(server.title, received, dialect.decode_vectors)
+    return decode_whole(server.title, received, dialect.decode_vectors, server.key or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,7 @@ def _expected(model: LocalModel, kind: str, request: ChatRequest, server: _Serve
         model=model.name if kind == "lmstudio" else "",
         json=request.schema is not None or bool(request.options.get("json_object")),
         thinking=thinks and request.options.get("think") != "off",
+        secret=server.key or "",
     )
 
 

@@ -32,7 +32,10 @@ class LocalRunError(llm.ModelError, click.ClickException):
 
 def _sentence(text: str) -> str:
     text = " ".join(text.split())
-    text = text[:1].upper() + text[1:]
+    first_word = text.partition(" ")[0]
+    # Ids, addresses and names with a spelling of their own stay as they are.
+    if first_word.islower() and not set("/:") & set(first_word):
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

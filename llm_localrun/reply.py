@@ -58,7 +58,8 @@ class Expected:
     `facts` are fields of `Finished` that the server need not be asked for. `largest_context` is
     what -o context_size can make of the context, in tokens: 0 if it cannot be set from here.
     `model` is who has to answer, "" if the server knows but one. `json`: the text has to be JSON.
-    `thinking`: the model is known to think.
+    `thinking`: the model is known to think. `secret` is a key, which servers like to repeat and
+    which must not be shown.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Expected:
     model: str = ""
     json: bool = False
     thinking: bool = False
+    secret: str = ""
 
 
 class Reply:
@@ -185,12 +187,16 @@ class Reply:
                 _ways_out(error.prompt_tokens, self._expected.largest_context),
             )
         number = f" (HTTP {status})" if status else ""
-        said = f"{self._server} says: {error.message.rstrip('.')}{number}"
-        return ServerRefused(said, _remedy(error.message, status))
+        said = self._shown(error.message).rstrip(".")
+        return ServerRefused(f"{self._server} says: {said}{number}", _remedy(error.message, status))
+
+    def _shown(self, text: str) -> str:
+        secret = self._expected.secret
+        return text.replace(secret, "…") if secret else text
 
     def _bad(self, what: str) -> BadReply:
         return BadReply(
-            f"{self._server} sent {what}",
+            f"{self._server} sent {self._shown(what)}",
             "Try again; if it stays so, look whether another program has its port",
         )
 
@@ -217,11 +223,14 @@ class _Whole(Generic[_Decoded]):
 
 
 def decode_whole(
-    server: str, received: Iterable[Head | bytes], decode: Callable[[Payload], _Decoded]
+    server: str,
+    received: Iterable[Head | bytes],
+    decode: Callable[[Payload], _Decoded],
+    secret: str,
 ) -> _Decoded:
     """What `decode` makes of a reply that is one JSON object. Raises a `LocalRunError`."""
     whole = _Whole(decode)
-    reply = Reply(server, whole, Expected())
+    reply = Reply(server, whole, Expected(secret=secret))
     for piece in received:
         list(reply.feed(piece))
     list(reply.close())

@@ -6,13 +6,13 @@ It knows no dialect: it sends a `Call` and hands on what comes back, as a `Head`
 import json
 import socket
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from llm_localrun.errors import BadReply, ServerUnreachable
+from llm_localrun.errors import BadReply, ConfigError, LocalRunError, ServerUnreachable
 from llm_localrun.framing import MAX_PAYLOAD_BYTES, Payload
 from llm_localrun.locality import is_loopback
 from llm_localrun.reply import Answer, Head, OutOfTime, Question
@@ -26,6 +26,7 @@ READ_TIMEOUT = 600.0
 _MAX_TEXT = 4096
 
 _Result = TypeVar("_Result")
+_Client = TypeVar("_Client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def stream(call: Call) -> Generator[Head | bytes, None, None]:
 
     with (
         _translated(call),
-        httpx.Client(**_settings(call)) as client,
+        _client(call, httpx.Client) as client,
         client.stream("POST", call.url, json=call.body, headers=_headers(call)) as response,
     ):
         yield _head(response)
@@ -62,7 +63,7 @@ async def astream(call: Call) -> AsyncGenerator[Head | bytes, None]:
 
     with _translated(call):
         async with (
-            httpx.AsyncClient(**_settings(call)) as client,
+            _client(call, httpx.AsyncClient) as client,
             client.stream("POST", call.url, json=call.body, headers=_headers(call)) as response,
         ):
             yield _head(response)
@@ -106,14 +107,15 @@ def drive(
         raise NoAnswer from None
     except httpx.ConnectError:
         raise Refused from None
-    except (httpx.HTTPError, httpx.InvalidURL):
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError):
+        # Other than a server's fault, a key or a proxy that cannot be used: running says so.
         raise NotHttp from None
 
 
 def _knock(url: str, deadline: float) -> None:
     """Whether anything listens, told without importing httpx: mostly nothing does."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), _left(deadline)).close()
     except TimeoutError:
@@ -183,11 +185,29 @@ def client_settings(url: str) -> dict[str, Any]:
     return {"verify": url.startswith("https://"), "trust_env": not is_loopback(url)}
 
 
-def _settings(call: Call) -> dict[str, Any]:
+def _client(call: Call, make: Callable[..., _Client]) -> _Client:
+    """A client for `call`. Raises a `LocalRunError` for what only the user can mend."""
     import httpx
 
+    if call.key and not (call.key.isascii() and call.key.isprintable()):
+        raise ConfigError(
+            f"the key for {call.server} has characters that HTTP cannot carry",
+            "Store it again with `llm keys set`, or give another with --key",
+        )
+    try:
+        host = httpx.URL(call.url).host
+    except (httpx.InvalidURL, ValueError):
+        host = ""
+    if not host:
+        raise ServerUnreachable(f"{call.url} is no usable address", "Mend it in config.json")
     timeout = httpx.Timeout(call.read_timeout, connect=min(CONNECT_TIMEOUT, call.read_timeout))
-    return {"timeout": timeout, **client_settings(call.url)}
+    try:
+        return make(timeout=timeout, **client_settings(call.url))
+    except (ImportError, ValueError) as error:
+        raise ServerUnreachable(
+            f"the proxy for {call.server} cannot be used: {error}",
+            "Set ALL_PROXY, HTTP_PROXY and HTTPS_PROXY right, or NO_PROXY for this host",
+        ) from None
 
 
 @contextmanager
@@ -197,23 +217,52 @@ def _translated(call: Call) -> Iterator[None]:
 
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout):
-        raise ServerUnreachable(f"{call.server} does not answer", call.advice) from None
-    except httpx.TimeoutException:
-        raise ServerUnreachable(
-            f"{call.server} has said nothing for {call.read_timeout:g} seconds",
-            "Look whether it is busy, or wait longer with -o timeout SECONDS",
-        ) from None
-    except httpx.InvalidURL as error:
-        raise ServerUnreachable(
-            f"{call.url} is no usable address: {error}", "Mend it in config.json"
-        ) from None
-    except httpx.TransportError:
-        raise BadReply(
-            f"{call.server} broke off in the middle of its answer",
-            "Try again; the server's own log says why it stopped",
-        ) from None
-    except httpx.DecodingError:
-        raise BadReply(
-            f"{call.server} sent an answer that cannot be unpacked", "Try again"
-        ) from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _for_people(error, call) from None
+
+
+def _for_people(error: Exception, call: Call) -> LocalRunError:
+    """What an error of httpx's means, and what to do."""
+    return _unreachable(error, call) or _broken_off(error, call)
+
+
+def _unreachable(error: Exception, call: Call) -> ServerUnreachable | None:
+    import httpx
+
+    if isinstance(error, httpx.ConnectError) and "SSL" in str(error):
+        problem = f"{call.server} cannot be spoken to safely: {error}"
+        remedy = "Mend its certificate, or its address in config.json"
+    elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        problem, remedy = f"{call.server} does not answer", call.advice
+    elif isinstance(error, httpx.TimeoutException):
+        problem = f"{call.server} has said nothing for {call.read_timeout:g} seconds"
+        remedy = "Look whether it is busy, or wait longer with -o timeout SECONDS"
+    elif isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        problem, remedy = f"{call.url} is no usable address", "Mend it in config.json"
+    elif isinstance(error, httpx.ProxyError):
+        problem = f"the proxy for {call.server} failed: {error}"
+        remedy = "Mend it, or set NO_PROXY for this host"
+    else:
+        return None
+    return ServerUnreachable(problem, remedy)
+
+
+def _broken_off(error: Exception, call: Call) -> BadReply:
+    import httpx
+
+    if isinstance(error, httpx.DecodingError):
+        return BadReply(f"{call.server} sent an answer that cannot be unpacked", "Try again")
+    if isinstance(error, httpx.RemoteProtocolError) and not _hung_up(error):
+        return BadReply(
+            f"{call.server} sent something that is not HTTP",
+            "Try again; if it stays so, look whether another program has its port",
+        )
+    return BadReply(
+        f"{call.server} broke off in the middle of its answer",
+        "Try again; the server's own log says why it stopped",
+    )
+
+
+def _hung_up(error: Exception) -> bool:
+    """httpcore tells a connection that was closed from nonsense by its words only (1.0)."""
+    return any(words in str(error) for words in ("disconnected", "peer closed"))
