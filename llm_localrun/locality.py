@@ -13,10 +13,7 @@ _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 def is_loopback(url: str) -> bool:
     """Whether the host of `url` is this machine, told without asking a name server."""
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return False
+    host = _host(url)
     if host in _LOCAL_NAMES or host.endswith(".localhost"):
         return True
     try:
@@ -25,12 +22,19 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def where_runs(url: str, *, remote_host: str = "", native_name: str = "") -> RunsOn:
     """Where a model runs that the server at `url` offers.
 
     A server on this machine may hand a prompt on: Ollama does for every model that has a
     `remote_host`, under whatever name, and for every name whose tag says cloud.
     """
-    if remote_host or native_name.endswith((":cloud", "-cloud")):
+    if remote_host or _host(url) == "ollama.com" or native_name.endswith((":cloud", "-cloud")):
         return "cloud"
     return "this machine" if is_loopback(url) else "another machine"

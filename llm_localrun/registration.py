@@ -16,7 +16,7 @@ import llm
 from llm_localrun.catalogue import LocalModel, Snapshot
 from llm_localrun.config import Config, home, read_config
 from llm_localrun.discovery import Refresh, catalogue
-from llm_localrun.errors import ConfigError
+from llm_localrun.errors import LocalRunError
 from llm_localrun.models import AsyncLocalChat, LocalChat
 from llm_localrun.naming import name_models
 from llm_localrun.resolve import candidates, is_ours, is_path, order_of, unknown_model
@@ -26,12 +26,12 @@ def register_models(register: Callable[..., None], others: Sequence[Any]) -> Non
     """The hook. Raises only if the command is about to run a model of ours that it cannot run."""
     command = click.get_current_context(silent=True)
     name = _name_asked_for(command)
-    taken = _names_of(others) | _user_aliases()
+    taken = _names_of(others) | _user_aliases().keys()
     wanted = name if name is not None and is_ours(name) and name not in taken else None
     try:
         offers = _offers(_refresh(command, name), wanted, taken)
-    except ConfigError:
-        if wanted is not None:
+    except LocalRunError:
+        if wanted is not None and _may_fail(command):
             raise
         return
     if wanted is not None and _is_running(command) and not _offered(wanted, offers):
@@ -55,7 +55,7 @@ def _offers(refresh: Refresh, wanted: str | None, taken: set[str]) -> list[_Offe
     config = read_config()
     offers = _make_offers(catalogue(refresh), config, wanted, taken)
     if wanted is not None and not _offered(wanted, offers):
-        return _make_offers(catalogue("now"), config, wanted, taken)
+        return _make_offers(catalogue("if missing"), config, wanted, taken)
     return offers
 
 
@@ -81,13 +81,20 @@ def _make_offers(
 
 def _refresh(command: click.Context | None, name: str | None) -> Refresh:
     """Servers are asked if a model of ours is meant, or listed, or if nobody can tell."""
-    if name is not None and not is_ours(name):
+    if command is not None and _is_running(command) and command.params.get("queries"):
+        return "if stale"
+    if name is not None and not is_ours(_user_aliases().get(name, name)):
         return "never"
     return "if absent" if name is None and _is_running(command) else "if stale"
 
 
 def _is_running(command: click.Context | None) -> bool:
     return command is not None and command.info_name in ("prompt", "chat")
+
+
+def _may_fail(command: click.Context | None) -> bool:
+    """Old turns can be read, whatever is broken."""
+    return command is None or command.parent is None or command.parent.info_name != "logs"
 
 
 def _name_asked_for(command: click.Context | None) -> str | None:
@@ -108,10 +115,10 @@ def _names_of(others: Sequence[Any]) -> set[str]:
     return {name for other in others for name in (other.model.model_id, *other.aliases)}
 
 
-def _user_aliases() -> set[str]:
+def _user_aliases() -> dict[str, str]:
     """The names that the user has given out with `llm aliases set`, which go before ours."""
     try:
         aliases = json.loads((Path(home()).parent / "aliases.json").read_bytes())
     except (OSError, ValueError):
-        return set()
-    return set(aliases) if isinstance(aliases, dict) else set()
+        return {}
+    return aliases if isinstance(aliases, dict) else {}
