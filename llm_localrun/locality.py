@@ -13,10 +13,7 @@ _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 def is_loopback(url: str) -> bool:
     """Whether the host of `url` is this machine, told without asking a name server."""
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return False
+    host = _host(url)
     if host in _LOCAL_NAMES or host.endswith(".localhost"):
         return True
     try:
@@ -25,8 +22,17 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def where_runs(url: str) -> RunsOn:
     """Where a model runs that the server at `url` offers, if it does not hand prompts on."""
+    if _host(url) == "ollama.com":
+        return "cloud"
     return "this machine" if is_loopback(url) else "another machine"
 
 

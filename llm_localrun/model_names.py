@@ -10,7 +10,7 @@ from llm_localrun.gguf.names import without_quantization
 
 # Between digits a dot belongs to a version: llama3.2, v1.5.
 _SEPARATOR = re.compile(r"[-_:@\s]+|\.(?!\d)|(?<!\d)\.")
-_SIZE = re.compile(r"^(?:(?P<experts>\d+)x|[ea])?(?P<number>\d+(?:\.\d+)?)(?P<unit>[bm])$")
+_SIZE = re.compile(r"^(?:(?P<experts>\d{1,4})x|[ea])?(?P<number>\d{1,6}(?:\.\d+)?)(?P<unit>[bm])$")
 _CONTEXT = re.compile(r"^\d+k$")
 _TUNES = frozenset({"instruct", "it", "chat"})
 _VERSION = re.compile(r"^v?\d+(?:\.\d+)*$")

@@ -16,7 +16,7 @@ import llm
 from llm_localrun.catalogue import LocalModel, Purpose, Snapshot
 from llm_localrun.config import Config, home, read_config
 from llm_localrun.discovery import Refresh, catalogue
-from llm_localrun.errors import ConfigError
+from llm_localrun.errors import LocalRunError
 from llm_localrun.models import AsyncLocalChat, LocalChat, LocalEmbedding
 from llm_localrun.naming import name_models
 from llm_localrun.resolve import candidates, is_ours, is_path, order_of, unknown_model
@@ -54,12 +54,12 @@ def _offers(purpose: Purpose, taken: set[str]) -> list[_Offer]:
     command = click.get_current_context(silent=True)
     is_running = command is not None and command.info_name in _RUNNING[purpose]
     name = _name_asked_for(command, is_running)
-    taken = taken | _user_aliases()
+    taken = taken | _user_aliases().keys()
     wanted = name if name is not None and is_ours(name) and name not in taken else None
     try:
-        offers = _find(purpose, _refresh(name, is_running), wanted, taken)
-    except ConfigError:
-        if wanted is not None:
+        offers = _find(purpose, _refresh(command, name, is_running), wanted, taken)
+    except LocalRunError:
+        if wanted is not None and not _reads_logs(command):
             raise
         return []
     if wanted is not None and is_running and not _offered(wanted, offers):
@@ -72,7 +72,7 @@ def _find(purpose: Purpose, refresh: Refresh, wanted: str | None, taken: set[str
     config = read_config()
     offers = _make_offers(purpose, catalogue(refresh), config, wanted, taken)
     if wanted is not None and not _offered(wanted, offers):
-        return _make_offers(purpose, catalogue("now"), config, wanted, taken)
+        return _make_offers(purpose, catalogue("if missing"), config, wanted, taken)
     return offers
 
 
@@ -96,11 +96,18 @@ def _make_offers(
     return [_Offer(model, aliases[model.id]) for model in models if model.id not in taken]
 
 
-def _refresh(name: str | None, is_running: bool) -> Refresh:
+def _refresh(command: click.Context | None, name: str | None, is_running: bool) -> Refresh:
     """Servers are asked if a model of ours is meant, or listed, or if nobody can tell."""
-    if name is not None and not is_ours(name):
+    if command is not None and is_running and command.params.get("queries"):
+        return "if stale"
+    if name is not None and not is_ours(_user_aliases().get(name, name)):
         return "never"
     return "if absent" if name is None and is_running else "if stale"
+
+
+def _reads_logs(command: click.Context | None) -> bool:
+    """Old turns can be read, whatever is broken."""
+    return command is not None and command.parent is not None and command.parent.info_name == "logs"
 
 
 def _name_asked_for(command: click.Context | None, is_running: bool) -> str | None:
@@ -122,10 +129,10 @@ def _names(other: Any) -> list[str]:
     return [other.model.model_id, *other.aliases]
 
 
-def _user_aliases() -> set[str]:
+def _user_aliases() -> dict[str, str]:
     """The names that the user has given out with `llm aliases set`, which go before ours."""
     try:
         aliases = json.loads((Path(home()).parent / "aliases.json").read_bytes())
     except (OSError, ValueError):
-        return set()
-    return set(aliases) if isinstance(aliases, dict) else set()
+        return {}
+    return aliases if isinstance(aliases, dict) else {}

@@ -1,5 +1,6 @@
 """A name to a `LocalModel`: ids, aliases and paths, or the nearest names if there is none."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
     A path is remembered. Raises `UnknownModel` and `BadModelFile`.
     """
     if is_path(name):
-        return [model_at(Path(name).expanduser())]
+        return [model_at(Path(os.path.expanduser(name)))]  # noqa: PTH111  # the other raises
     named = {
         **name_models(models, order, "embedding"),
         **name_models(models, order, "chat"),

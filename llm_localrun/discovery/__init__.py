@@ -16,9 +16,11 @@ from llm_localrun.config import home, read_config
 
 FRESH_SECONDS = 60.0
 
-Refresh: TypeAlias = Literal["never", "if absent", "if stale", "now"]
+Refresh: TypeAlias = Literal["never", "if absent", "if stale", "if missing", "now"]
 
 _memory: dict[Path, Snapshot] = {}
+_own: list[Snapshot] = []
+"""The last one that this process has made itself: looking again would find no more."""
 
 
 def catalogue(refresh: Refresh = "if stale") -> Snapshot:
@@ -31,7 +33,9 @@ def catalogue(refresh: Refresh = "if stale") -> Snapshot:
     if _is_good_enough(snapshot, refresh):
         _memory[folder] = snapshot
         return snapshot
-    return _keep(_discover(snapshot, patient=refresh == "now"))
+    found = _discover(snapshot, patient=refresh in ("now", "if missing"))
+    _own[:] = [found]
+    return _keep(found)
 
 
 def model_at(path: Path) -> LocalModel:
@@ -39,20 +43,24 @@ def model_at(path: Path) -> LocalModel:
 
     Raises `BadModelFile` and `ConfigError`.
     """
-    from llm_localrun.discovery.stores import open_file, remember, unique_id
+    from llm_localrun.discovery.stores import is_same, open_file, remember, unique_id
 
     real = Path(os.path.realpath(path))
     snapshot = catalogue("if absent")
-    for model in snapshot.models:
-        if model.path is not None and os.path.realpath(model.path) == str(real):
-            return model
-    entry = open_file(real)
+    last = next((e for e in snapshot.files if os.path.realpath(e.path) == str(real)), None)
+    entry = open_file(real) if last is None or not is_same(last) else last
     assert entry.model is not None
-    model_id = unique_id(entry.model, {model.id for model in snapshot.models})
+    if entry is last:
+        return entry.model
+    if last is not None and last.model is not None:
+        model_id = last.model.id
+    else:
+        model_id = unique_id(entry.model, {model.id for model in snapshot.models})
     model = entry.model.model_copy(update={"id": model_id})
     remember(real)
     entry = entry.model_copy(update={"model": model})
-    _keep(snapshot.model_copy(update={"files": (*snapshot.files, entry)}))
+    others = [other for other in snapshot.files if other is not last]
+    _keep(snapshot.model_copy(update={"files": (*others, entry)}))
     return model
 
 
@@ -65,6 +73,8 @@ def _keep(snapshot: Snapshot) -> Snapshot:
 def _is_good_enough(snapshot: Snapshot, refresh: Refresh) -> bool:
     if refresh == "if stale":
         return snapshot.age() < FRESH_SECONDS
+    if refresh == "if missing":
+        return any(snapshot is own for own in _own)
     return refresh == "never" or (refresh == "if absent" and snapshot.taken_at > 0)
 
 
@@ -87,4 +97,4 @@ def _keys() -> dict[str, str]:
         keys: dict[str, str] = llm.load_keys()  # type: ignore[no-untyped-call]
     except (OSError, ValueError):
         return {}
-    return keys
+    return keys if isinstance(keys, dict) else {}

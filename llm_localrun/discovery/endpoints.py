@@ -5,7 +5,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from llm_localrun.kinds import KINDS
 
 DEADLINE = 0.25
 """Seconds for everything together, what is imported for it included."""
-_LEAST = 0.15
+_LEAST = 0.2
 """Seconds that servers get in any case, on a machine that is slow to import."""
 HANG_MEMORY = 300.0
 """Seconds for which a server that hung is not asked again, unless the user wants it."""
@@ -41,16 +41,24 @@ def probes_for(config: Config, keys: dict[str, str]) -> list[Probe]:
     configured = [
         Probe(
             Endpoint(name=each.name, kind="openai", url=each.url, key_alias=each.key),
-            keys.get(each.key or ""),
+            keys.get(each.key) if each.key else None,
             named=True,
         )
         for each in config.endpoints
     ]
     if not config.default_endpoints:
         return configured
-    taken = {probe.endpoint.url for probe in configured}
-    usual = (Probe(Endpoint(name=kind, kind=kind, url=url)) for kind, url in _usual_urls())
-    return configured + [probe for probe in usual if probe.endpoint.url not in taken]
+    taken = {_address(probe.endpoint.url) for probe in configured}
+    usual = []
+    for kind, url in _usual_urls():
+        if _address(url) not in taken:
+            taken.add(_address(url))
+            usual.append(Probe(Endpoint(name=kind, kind=kind, url=url)))
+    return configured + usual
+
+
+def _address(url: str) -> str:
+    return url.replace("://localhost", "://127.0.0.1")
 
 
 def _usual_urls() -> list[tuple[str, str]]:
@@ -79,7 +87,10 @@ def ollama_url(host: str) -> str:
     authority, slash, path = rest.partition("/")
     if authority.count(":") > 1 and not authority.startswith("["):
         authority = f"[{authority}]"
-    parts = urlsplit(f"//{authority}")
+    try:
+        parts = urlsplit(f"//{authority}")
+    except ValueError:
+        return f"http://127.0.0.1:{_OLLAMA_PORT}"
     with contextlib.suppress(ValueError):
         port = parts.port if parts.port is not None else port
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
@@ -116,9 +127,9 @@ def ask(
         if probe not in due and last is not None:
             reports.append(last)
         else:
-            identity = identities.get(probe.endpoint.url, Identity(probe.endpoint.kind, "hangs"))
+            identity = identities.get(probe, Identity(probe.endpoint.kind, "hangs"))
             reports.append(_report(probe, identity, last, now))
-    return _named(probes, reports)
+    return _named(probes, reports, known)
 
 
 def _with_known(probe: Probe, report: EndpointReport | None) -> Probe:
@@ -131,25 +142,25 @@ def _hung_lately(report: EndpointReport | None, now: float) -> bool:
     )
 
 
-def _identities(probes: Collection[Probe], deadline: float) -> dict[str, Identity]:
-    """What was found out, by URL, before the deadline; the threads are not waited for any longer.
+def _identities(probes: Collection[Probe], deadline: float) -> dict[Probe, Identity]:
+    """What was found out, by probe, before the deadline; the threads are not waited for any longer.
 
     They are daemons: a server that sends a byte a minute must not keep the command from ending.
     """
-    answers: queue.SimpleQueue[tuple[str, Identity]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[Probe, Identity]] = queue.SimpleQueue()
 
     def work(probe: Probe) -> None:
-        answers.put((probe.endpoint.url, _identity(probe, deadline)))
+        answers.put((probe, _identity(probe, deadline)))
 
-    for probe in probes:
+    for probe in {*probes}:
         threading.Thread(target=work, args=(probe,), daemon=True).start()
-    identities: dict[str, Identity] = {}
-    while len(identities) < len(probes):
+    identities: dict[Probe, Identity] = {}
+    while len(identities) < len({*probes}):
         try:
-            url, identity = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            probe, identity = answers.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             break
-        identities[url] = identity
+        identities[probe] = identity
     return identities
 
 
@@ -169,7 +180,8 @@ def _report(
     probe: Probe, identity: Identity, last: EndpointReport | None, now: float
 ) -> EndpointReport:
     endpoint = probe.endpoint
-    if identity.status in ("answers", "needs a key"):
+    tells = identity.status == "answers" or identity.kind != "openai" or last is None
+    if identity.status in ("answers", "needs a key") and tells:
         endpoint = endpoint.model_copy(update={"kind": identity.kind})
     elif last is not None:
         endpoint = endpoint.model_copy(update={"kind": last.endpoint.kind})
@@ -177,18 +189,38 @@ def _report(
     return EndpointReport(endpoint=endpoint, status=identity.status, asked_at=now, models=kept)
 
 
-def _named(probes: Iterable[Probe], reports: Iterable[EndpointReport]) -> list[EndpointReport]:
-    """Gives each endpoint its name: the user's, else its kind, with a number from the second on."""
+def _named(
+    probes: Iterable[Probe],
+    reports: Iterable[EndpointReport],
+    known: Mapping[str, EndpointReport],
+) -> list[EndpointReport]:
+    """Gives each endpoint its name: the user's, else its kind, with a number from the second on.
+
+    A name stays with its server as long as that is of the kind; of new ones those come first that
+    have models.
+    """
+    pairs = list(zip(probes, reports, strict=True))
+
+    def rank(index: int) -> tuple[bool, bool, bool]:
+        probe, report = pairs[index]
+        last = known.get(report.endpoint.url)
+        is_new = last is None or last.endpoint.kind != report.endpoint.kind or not last.models
+        return not probe.named, is_new, not report.models
+
     taken: set[str] = set()
-    named = []
-    for probe, report in zip(probes, reports, strict=True):
+    names: dict[int, str] = {}
+    for index in sorted(range(len(pairs)), key=rank):
+        probe, report = pairs[index]
+        last = known.get(report.endpoint.url)
         wanted = probe.endpoint.name if probe.named else report.endpoint.kind
         name, number = wanted, 2
+        if last is not None and not probe.named and last.endpoint.kind == report.endpoint.kind:
+            name = last.endpoint.name
         while name in taken:
             name, number = f"{wanted}-{number}", number + 1
         taken.add(name)
-        named.append(_renamed(report, name))
-    return named
+        names[index] = name
+    return [_renamed(report, names[index]) for index, (_, report) in enumerate(pairs)]
 
 
 def _renamed(report: EndpointReport, name: str) -> EndpointReport:

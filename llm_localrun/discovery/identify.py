@@ -5,6 +5,7 @@ is thrown `OutOfTime`. An HTTP status alone proves nothing: LM Studio answers 20
 half a dozen servers imitate Ollama.
 """
 
+import math
 import re
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -32,7 +33,14 @@ class Identity:
 Questions: TypeAlias = Generator[Question, Answer, Identity]
 
 
+class _Swapped(WireModel):
+    """What llama-swap says of a model: a `peer` runs wherever its own server is."""
+
+    type: str | None = None
+
+
 class _Meta(WireModel):
+    llamaswap: _Swapped | None = None
     n_ctx: int | None = None
     n_ctx_train: int | None = None
     n_params: int | None = None
@@ -47,6 +55,10 @@ class _Entry(WireModel):
     owned_by: str | None = None
     meta: _Meta | None = None
     max_model_len: int | None = None
+    recipe: str | None = None
+    """Of Lemonade; `cloud` is what it says."""
+    status: Any = None
+    """Of llama-swap and llama-server's router: an object whose `value` may be `unloaded`."""
 
 
 class _Listing(WireModel):
@@ -181,12 +193,13 @@ def identify(endpoint: Endpoint, known: Iterable[LocalModel] = ()) -> Questions:
     may_be_lmstudio = kind is None or kind.name == "lmstudio"
     if may_be_lmstudio and (lmstudio := (yield from _ask_lmstudio(endpoint))):
         return lmstudio
-    if (yield Question("/")).text.strip() == "Ollama is running":
+    is_lmstudio = kind is not None and kind.name == "lmstudio"
+    if not is_lmstudio and (yield Question("/")).text.strip() == "Ollama is running":
         return (yield from _ask_ollama(endpoint, known))
     if listing is None:
         return Identity("openai", "not understood")
-    # Whoever signs like Ollama or LM Studio and is not is spoken to as what it can be.
-    return Identity("openai", "answers", _listed(endpoint, entries))
+    # Whoever signs like Ollama and is not is spoken to as what it can be.
+    return Identity("lmstudio" if is_lmstudio else "openai", "answers", _listed(endpoint, entries))
 
 
 def _ask_by_kind(
@@ -202,11 +215,19 @@ def _ask_by_kind(
 def _ask_lmstudio(endpoint: Endpoint) -> Generator[Question, Answer, Identity | None]:
     if v1 := _read(_LMStudioV1, (yield Question("/api/v1/models"))):
         models = [_lmstudio_v1(endpoint, model) for model in v1.models if model.type in _PURPOSES]
-        return Identity("lmstudio", "answers", tuple(models))
+        return Identity("lmstudio", "answers", _merged(models))
     if v0 := _read(_LMStudioV0, (yield Question("/api/v0/models"))):
         old = [_lmstudio_v0(endpoint, model) for model in v0.data if model.type in _PURPOSES]
-        return Identity("lmstudio", "answers", tuple(old))
+        return Identity("lmstudio", "answers", _merged(old))
     return None
+
+
+def _merged(models: list[LocalModel]) -> tuple[LocalModel, ...]:
+    """Each name once: linked devices may all have a model. The smallest context is what is sure."""
+    by_name: dict[str, LocalModel] = {}
+    for model in sorted(models, key=lambda model: model.context_loaded or math.inf):
+        by_name.setdefault(model.name, model)
+    return tuple(by_name[name] for name in dict.fromkeys(model.name for model in models))
 
 
 def _ask_ollama(endpoint: Endpoint, known: Iterable[LocalModel]) -> Questions:
@@ -257,16 +278,23 @@ def _listed(endpoint: Endpoint, entries: tuple[_Entry, ...]) -> tuple[LocalModel
 
 def _from_listing(endpoint: Endpoint, entry: _Entry) -> LocalModel:
     meta = entry.meta or _Meta()
-    return _model(
+    size = meta.n_ctx or entry.max_model_len
+    status = entry.status.get("value") if isinstance(entry.status, dict) else None
+    model = _model(
         endpoint,
         entry.id,
         quantization=quantization_in(entry.id) or long_quantization(meta.ftype or ""),
         parameters=meta.n_params,
         size=meta.size,
         context_max=meta.n_ctx_train or entry.max_model_len,
-        context_loaded=meta.n_ctx or entry.max_model_len,
-        loaded=True if meta.n_ctx or entry.max_model_len else None,
+        context_loaded=size,
+        loaded=status == "loaded" if status else True if size else None,
     )
+    if entry.recipe == "cloud":
+        return model.model_copy(update={"runs_on": "cloud"})
+    if meta.llamaswap is not None and meta.llamaswap.type == "peer":
+        return model.model_copy(update={"runs_on": "unknown"})
+    return model
 
 
 def _llama_server(endpoint: Endpoint, entry: _Entry, props: _Props | None) -> LocalModel:
@@ -346,5 +374,5 @@ def _lmstudio_v0(endpoint: Endpoint, model: _LMStudioOldModel) -> LocalModel:
 
 def _count(text: str) -> int | None:
     """`134.52M` or `8.2B` to a number of weights."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBT])", text.strip().upper())
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([KMBT])", text.strip().upper())
     return match and round(float(match[1]) * {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[match[2]])

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from llm_localrun.catalogue import FileEntry, LocalModel, write_atomically
 from llm_localrun.config import home
 from llm_localrun.errors import BadModelFile
-from llm_localrun.gguf.header import MAGIC, Header, NotGGUF, find_text, read_summary
+from llm_localrun.gguf.header import Header, NotGGUF, find_text, read_summary
 from llm_localrun.gguf.names import (
     file_type_name,
     is_model_name,
@@ -60,17 +60,37 @@ def find_files(folders: Iterable[str]) -> Iterator[Found]:
 
 def scan(found: Iterable[Found], before: Iterable[FileEntry]) -> list[FileEntry]:
     """An entry for each file, read from its header only if it changed since `before`."""
-    known = {(entry.path, entry.size, entry.modified): entry for entry in before}
+    files = [file for file in found if _is_text(str(file.path))]
+    paths = {str(file.path) for file in files}
+    known = {entry.path: entry for entry in before if entry.path in paths}
+    # An id stays with its path, whatever comes or goes beside it.
+    ids = {path: entry.model.id for path, entry in known.items() if entry.model is not None}
+    taken = {*ids.values()}
     entries = []
-    taken: set[str] = set()
-    for file in found:
-        last = known.get((str(file.path), file.size, file.modified))
-        model = last.model if last is not None else model_in(file)
+    for file in files:
+        path = str(file.path)
+        last = known.get(path)
+        model = last.model if last is not None and _is_as(last, file) else model_in(file)
         if model is not None:
-            update = {"id": unique_id(model, taken), "projector": file.projector}
-            model = model.model_copy(update=update)
+            model_id = ids.get(path) or unique_id(model, taken)
+            model = model.model_copy(update={"id": model_id})
         entries.append(_entry(file, model))
     return entries
+
+
+def _is_as(last: FileEntry, file: Found) -> bool:
+    """Whether what was found out of `last` still holds."""
+    projector = last.model.projector if last.model is not None else file.projector
+    return (last.size, last.modified, projector) == (file.size, file.modified, file.projector)
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path can be kept in a file and shown: Linux lets names be any bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def unique_id(model: LocalModel, taken: set[str]) -> str:
@@ -169,9 +189,23 @@ def open_file(path: Path) -> FileEntry:
     return _entry(found, model)
 
 
+def is_same(entry: FileEntry) -> bool:
+    """Whether the file of `entry` is there, holds a model and has not changed since."""
+    found = found_at(Path(entry.path))
+    return (
+        entry.model is not None
+        and found is not None
+        and (found.size, found.modified) == (entry.size, entry.modified)
+    )
+
+
 def _is_embedding(header: Header) -> bool:
     pooling = header.of_architecture("pooling_type")
-    return bool(pooling) or header.architecture in _EMBEDDING_ARCHITECTURES
+    return (
+        bool(pooling)
+        or header.architecture in _EMBEDDING_ARCHITECTURES
+        or header.architecture.endswith("-embedding")
+    )
 
 
 def found_at(path: Path, store: str = "files") -> Found | None:
@@ -188,7 +222,7 @@ def found_at(path: Path, store: str = "files") -> Found | None:
         ]
     try:
         stats = [part.stat() for part in parts]
-    except OSError:
+    except (OSError, ValueError):
         return None
     return Found(
         path=path.absolute(),
@@ -226,7 +260,7 @@ def remembered() -> list[str]:
 def _all_files(folders: Iterable[str]) -> Iterator[Found]:
     yield from _in_folder(home() / "models", "localrun")
     for folder in folders:
-        yield from _in_folder(Path(folder).expanduser(), "folders")
+        yield from _in_folder(_expanded(folder), "folders")
     yield from _in_folder(_lmstudio_models(), "lmstudio")
     yield from _in_huggingface(_huggingface_hub())
     yield from _in_folder(_llamacpp_cache(), "llamacpp")
@@ -262,6 +296,8 @@ def _projector_for(model: Found, projectors: Iterable[Path]) -> str:
 def _walk(root: Path) -> Iterator[Path]:
     """The *.gguf files below `root`; folders that cannot be read are passed over."""
     base = len(root.parts)
+    if "\0" in str(root) or not _is_text(str(root)):
+        return
     for folder, subfolders, files in os.walk(root):
         here = Path(folder)
         if len(here.parts) - base >= _MAX_DEPTH:
@@ -280,35 +316,44 @@ def _lmstudio_models() -> Path:
 def _lmstudio_home() -> Path:
     """As LM Studio finds it: a pointer file, the old place if it exists, the usual one."""
     try:
-        pointed = (Path.home() / ".lmstudio-home-pointer").read_text("utf-8-sig").strip()
+        pointed = (_home() / ".lmstudio-home-pointer").read_text("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         pointed = ""
-    old = Path.home() / ".cache" / "lm-studio"
+    old = _home() / ".cache" / "lm-studio"
     if pointed:
         return Path(pointed)
-    return old if old.is_dir() else Path.home() / ".lmstudio"
+    return old if old.is_dir() else _home() / ".lmstudio"
 
 
 def _huggingface_hub() -> Path:
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if folder := os.environ.get(variable):
-            return Path(folder).expanduser()
+            return _expanded(folder)
     if folder := os.environ.get("HF_HOME"):
-        return Path(folder).expanduser() / "hub"
+        return _expanded(folder) / "hub"
     return _cache_home() / "huggingface" / "hub"
 
 
 def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache")
+
+
+def _home() -> Path:
+    return _expanded("~")
+
+
+def _expanded(folder: str) -> Path:
+    """A leading ~ stays where it is if nobody knows whose home that is."""
+    return Path(os.path.expanduser(folder))  # noqa: PTH111  # Path.expanduser raises instead
 
 
 def _llamacpp_cache() -> Path:
     if folder := os.environ.get("LLAMA_CACHE"):
-        return Path(folder).expanduser()
+        return _expanded(folder)
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "llama.cpp"
+        return _home() / "Library" / "Caches" / "llama.cpp"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "llama.cpp"
+        return Path(os.environ.get("LOCALAPPDATA", _home())) / "llama.cpp"
     return _cache_home() / "llama.cpp"
 
 
@@ -326,10 +371,10 @@ def _in_huggingface(hub: Path) -> Iterator[Found]:
 
 def _ollama_stores() -> list[Path]:
     if folder := os.environ.get("OLLAMA_MODELS"):
-        return [Path(folder).expanduser()]
+        return [_expanded(folder)]
     service = "usr/share/ollama", "var/lib/ollama"
     return [
-        Path.home() / ".ollama" / "models",
+        _home() / ".ollama" / "models",
         *(Path("/") / place / ".ollama" / "models" for place in service),
     ]
 
@@ -372,20 +417,10 @@ def _ollama_layers(manifest: Any) -> dict[str, str]:
 
 
 def _ollama_blob(root: Path, digest: str) -> Path | None:
-    """The GGUF file of a layer; None if it is none, as safetensors are."""
     algorithm, _, number = digest.partition(":")
     if algorithm != "sha256" or not number.isalnum():
         return None
-    blob = root / "blobs" / f"sha256-{number}"
-    return blob if _begins_with_magic(blob) else None
-
-
-def _begins_with_magic(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == MAGIC
-    except OSError:
-        return False
+    return root / "blobs" / f"sha256-{number}"
 
 
 def _read_json(path: Path) -> Any:

@@ -1,0 +1,410 @@
+"""The snapshot on disk: whole or not there, fresh enough or made anew, and files given by path."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_localrun import discovery
+from llm_localrun.catalogue import (
+    SNAPSHOT_VERSION,
+    Endpoint,
+    EndpointReport,
+    FileEntry,
+    LocalModel,
+    Snapshot,
+    read_snapshot,
+    write_atomically,
+    write_snapshot,
+)
+from llm_localrun.discovery import FRESH_SECONDS, Refresh, catalogue, model_at, stores
+from llm_localrun.discovery.stores import Found, found_at
+from llm_localrun.errors import ConfigError
+from tests.conftest import CONFIG, configure
+from tests.drive import failure
+from tests.test_stores import LLAMA, MIB, field, gguf, header, write
+
+BOX = Endpoint(name="box", kind="vllm", url="http://box:8000", key_alias="box")
+SERVED = LocalModel(
+    id="local/box/Qwen/Qwen3-8B",
+    name="Qwen/Qwen3-8B",
+    endpoint=BOX,
+    context_max=40960,
+    context_loaded=40960,
+    loaded=True,
+    runs_on="another machine",
+)
+FILE = LocalModel(
+    id="local/gguf/bge-ü-ﬁ 模型",
+    name="bge-ü-ﬁ 模型",
+    purpose="embedding",
+    path="/models/bge-ü-ﬁ 模型.gguf",
+    store="lmstudio",
+    architecture="bert",
+    quantization="F16",
+    parameters=2**40,
+    size=2**40,
+    modified=1763900000.123456,
+)
+FULL = Snapshot(
+    taken_at=1763900000.5,
+    endpoints=(
+        EndpointReport(endpoint=BOX, status="answers", asked_at=1763900000.25, models=(SERVED,)),
+        EndpointReport(
+            endpoint=Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:11434"),
+            status="hangs",
+            asked_at=1.0,
+        ),
+    ),
+    files=(
+        FileEntry(path="/models/bge.gguf", size=2**40, modified=1763900000.123456, model=FILE),
+        FileEntry(path="/models/mmproj.gguf", size=5, modified=0.1, model=None),
+    ),
+)
+
+
+def store(folder: Path, content: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "catalogue.json").write_bytes(content)
+
+
+@pytest.fixture
+def folder(user_path: Path) -> Path:
+    return user_path / "localrun"
+
+
+@pytest.mark.parametrize("snapshot", [Snapshot(), FULL], ids=["empty", "full"])
+def test_snapshot_comes_back_as_it_was(snapshot: Snapshot, folder: Path) -> None:
+    write_snapshot(folder, snapshot)
+    assert read_snapshot(folder) == snapshot
+    write_snapshot(folder, snapshot)
+    assert read_snapshot(folder) == snapshot
+
+
+def test_served_models_come_first() -> None:
+    assert FULL.models == (SERVED, FILE)
+
+
+GOOD = json.loads(FULL.model_dump_json())
+
+BROKEN = {
+    "empty": b"",
+    "blank": b"\n",
+    "truncated": FULL.model_dump_json().encode()[:-20],
+    "doubled": FULL.model_dump_json().encode() * 2,
+    "not JSON": b"catalogue",
+    "not Unicode": b'{"version": 1, "\xff": 2}',
+    "nested deeply": b"[" * 100_000,
+    "a list": b"[]",
+    "null": b"null",
+    "of the future": json.dumps({**GOOD, "version": SNAPSHOT_VERSION + 1}).encode(),
+    "of the past": json.dumps({**GOOD, "version": 0}).encode(),
+    "of no version": json.dumps({**GOOD, "version": None}).encode(),
+    "of another program": b'{"models": [{"id": "gpt-4o"}]}',
+    "with more than we know": json.dumps({**GOOD, "more": True}).encode(),
+    "with a wrong type": json.dumps({**GOOD, "taken_at": "yesterday"}).encode(),
+    "with a wrong value": json.dumps(
+        {**GOOD, "endpoints": [{**GOOD["endpoints"][0], "status": "sleeps"}]}
+    ).encode(),
+    "with half a model": json.dumps(
+        {**GOOD, "files": [{**GOOD["files"][0], "model": {"name": "m"}}]}
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_unusable_file_is_rebuilt_in_silence(
+    content: bytes, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store(folder, content)
+    assert read_snapshot(folder) == Snapshot()
+    gguf(folder / "models" / "m.gguf")
+    assert [model.id for model in catalogue("if absent").models] == ["local/gguf/m"]
+    assert read_snapshot(folder).models == catalogue("never").models
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("obstacle", ["no folder", "a folder of its name", "a dangling link"])
+def test_file_that_cannot_be_read(obstacle: str, folder: Path) -> None:
+    if obstacle == "a folder of its name":
+        (folder / "catalogue.json").mkdir()
+    elif obstacle == "a dangling link":
+        (folder / "catalogue.json").symlink_to(folder / "nowhere")
+    assert read_snapshot(folder / "missing" if obstacle == "no folder" else folder) == Snapshot()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["a file", "a file/below", "dangling", "occupied"],
+)
+def test_folder_that_cannot_be_written_to_is_no_error(place: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("not a folder")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at all")
+    (tmp_path / "occupied" / "catalogue.json").mkdir(parents=True)
+    write_snapshot(tmp_path / place, FULL)
+    assert read_snapshot(tmp_path / place) == Snapshot()
+    assert [path.name for path in (tmp_path / "occupied").iterdir()] == ["catalogue.json"]
+
+
+def test_discovery_goes_on_where_nothing_can_be_kept(folder: Path) -> None:
+    (folder / "catalogue.json").mkdir()
+    gguf(folder / "models" / "m.gguf")
+    for _ in range(2):
+        discovery._memory.clear()
+        assert [model.id for model in catalogue("if stale").models] == ["local/gguf/m"]
+
+
+def _model_in(file: Found) -> LocalModel:
+    return LocalModel(id=f"local/gguf/{file.name}", name=file.name, path=str(file.path))
+
+
+def test_name_that_no_file_can_hold_does_not_spoil_the_rest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = gguf(folder / "models" / "good.gguf")
+    odd = Found(Path("/models/\udcff.gguf"), "\udcff", "folders", 2 * MIB, 0.0)
+    known = [found_at(good), odd]
+    monkeypatch.setattr(stores, "find_files", lambda _: known)
+    monkeypatch.setattr(stores, "model_in", _model_in)
+    assert "local/gguf/good" in [model.id for model in catalogue("now").models]
+    assert "local/gguf/good" in [model.id for model in read_snapshot(folder).models]
+
+
+def test_file_is_for_its_owner_only(folder: Path) -> None:
+    write_snapshot(folder, FULL)
+    assert stat.S_IMODE((folder / "catalogue.json").stat().st_mode) == 0o600
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file"
+    write_atomically(target, b"old")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(target, b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir() if path.is_file()] == [
+        ("file", b"old")
+    ]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from llm_localrun.catalogue import FileEntry, Snapshot, write_snapshot
+
+number = int(sys.argv[2])
+entry = FileEntry(path=f"/models/{number}.gguf", size=number, modified=0, model=None)
+for turn in range(50):
+    write_snapshot(Path(sys.argv[1]), Snapshot(taken_at=turn, files=(entry,) * 400 * number))
+"""
+
+
+def test_many_writers_never_leave_a_broken_file(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(number)])
+        for number in range(1, 5)
+    ]
+    seen: set[tuple[int, int]] = set()
+    while any(writer.poll() is None for writer in writers) or not seen:
+        try:
+            content = (folder / "catalogue.json").read_bytes()
+        except FileNotFoundError:
+            continue
+        snapshot = Snapshot.model_validate_json(content)
+        seen.add((snapshot.files[0].size, len(snapshot.files)))
+    assert [writer.returncode for writer in writers] == [0] * 4
+    assert seen <= {(number, 400 * number) for number in range(1, 5)}
+    assert [path.name for path in folder.iterdir()] == ["catalogue.json"]
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each discovery was patient; none of them looks at anything."""
+    asked: list[bool] = []
+
+    def discover(before: Snapshot, *, patient: bool) -> Snapshot:
+        asked.append(patient)
+        return before.model_copy(update={"taken_at": time.time()})
+
+    monkeypatch.setattr(discovery, "_discover", discover)
+    return asked
+
+
+AGES = {
+    "absent": None,
+    "fresh": FRESH_SECONDS / 2,
+    "stale": FRESH_SECONDS + 5,
+    "old": 1e7,
+    "of tomorrow": -86400.0,
+}
+
+# The first discovery of a process, by what is asked for and what is on disk.
+ROUNDS: dict[Refresh, set[str]] = {
+    "never": set(),
+    "if absent": {"absent"},
+    "if stale": {*AGES} - {"fresh"},
+    "now": {*AGES},
+}
+
+
+@pytest.mark.parametrize("age", AGES)
+@pytest.mark.parametrize("refresh", ROUNDS)
+def test_when_it_is_looked_again(
+    refresh: Refresh, age: str, rounds: list[bool], folder: Path
+) -> None:
+    seconds = AGES[age]
+    if seconds is not None:
+        before = FULL.model_copy(update={"taken_at": time.time() - seconds})
+        store(folder, before.model_dump_json().encode())
+    found = catalogue(refresh)
+    assert rounds == [refresh == "now"] * (age in ROUNDS[refresh])
+    if age != "absent":
+        assert found.models == FULL.models
+    if rounds:
+        assert read_snapshot(folder) == found
+
+
+@pytest.mark.parametrize("first", ROUNDS)
+@pytest.mark.parametrize("second", ["never", "if absent", "if stale"])
+def test_one_round_in_a_process(
+    first: Refresh, second: Refresh, rounds: list[bool], folder: Path
+) -> None:
+    catalogue("if stale")
+    catalogue(first)
+    before = list(rounds)
+    (folder / "catalogue.json").unlink()
+    catalogue(second)
+    assert rounds == before
+
+
+def test_another_user_directory_is_another_catalogue(
+    rounds: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue()
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "other"))
+    configure(tmp_path / "other", **CONFIG)
+    catalogue()
+    assert len(rounds) == 2
+
+
+def test_broken_configuration_is_said_when_it_is_needed(folder: Path) -> None:
+    write_snapshot(folder, FULL.model_copy(update={"taken_at": time.time()}))
+    (folder / "config.json").write_text("{")
+    assert catalogue("if stale").models == FULL.models
+    with pytest.raises(ConfigError, match=r"config\.json is not usable"):
+        catalogue("now")
+
+
+@pytest.mark.parametrize("keys", ["{", "[]", '{"box": 5}', "null"])
+def test_broken_keys_of_llm_are_no_error(keys: str, user_path: Path) -> None:
+    endpoints = [{"name": "box", "url": "http://127.0.0.1:1", "key": "box"}]
+    configure(user_path, **CONFIG, endpoints=endpoints)
+    (user_path / "keys.json").write_text(keys)
+    assert [report.status for report in catalogue("now").endpoints] == ["refuses"]
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that nothing looks through, as the current one."""
+    (tmp_path / "disk").mkdir()
+    monkeypatch.chdir(tmp_path / "disk")
+    yield tmp_path / "disk"
+
+
+@pytest.mark.parametrize("given", ["m.gguf", "./m.gguf", "../disk/m.gguf", "link.gguf", "absolute"])
+def test_file_given_by_path_stays_known(given: str, disk: Path, folder: Path) -> None:
+    file = gguf(disk / "m.gguf", size=4096)
+    (disk / "link.gguf").symlink_to("m.gguf")
+    model = model_at(file if given == "absolute" else Path(given))
+    assert (model.id, model.path, model.store) == ("local/gguf/m", str(file), "files")
+    assert model in read_snapshot(folder).models
+    for refresh in ROUNDS:
+        discovery._memory.clear()
+        assert catalogue(refresh).models == (model,)
+    assert model_at(file) == model
+    assert catalogue("never").models == (model,)
+
+
+def test_file_in_a_store_keeps_its_id(disk: Path, folder: Path) -> None:
+    file = gguf(folder / "models" / "m.gguf")
+    (disk / "another-name.gguf").symlink_to(file)
+    model = model_at(disk / "another-name.gguf")
+    assert (model.id, model.store) == ("local/gguf/m", "localrun")
+    assert catalogue("now").models == (model,)
+
+
+def test_namesake_given_by_path_has_an_id_of_its_own(disk: Path, folder: Path) -> None:
+    gguf(folder / "models" / "m.gguf")
+    model = model_at(gguf(disk / "m.gguf"))
+    assert model.id.startswith("local/gguf/m@")
+    assert [found.id for found in catalogue("now").models] == ["local/gguf/m", model.id]
+
+
+def test_split_file_is_given_by_its_first_part(disk: Path) -> None:
+    for part in (1, 2):
+        gguf(disk / f"Big-{part:05}-of-00002.gguf")
+    model = model_at(disk / "Big-00001-of-00002.gguf")
+    assert (model.id, model.size) == ("local/gguf/Big", 4 * MIB)
+
+
+Make = Callable[[Path], object]
+
+REJECTED: dict[str, tuple[Make, str]] = {
+    "missing": (lambda _: None, "There is no model file"),
+    "a dangling link": (lambda path: path.symlink_to("nowhere"), "There is no model file"),
+    "a folder": (lambda path: path.mkdir(), "cannot be read: Is a directory"),
+    "empty": (lambda path: write(path, ""), "is no GGUF model: it is empty"),
+    "a text": (lambda path: write(path, "text"), "is no GGUF model: it does not begin with GGUF"),
+    "cut off": (lambda path: write(path, header(count=9)), "it ends in the middle of its header"),
+    "a LoRA": (
+        lambda path: write(path, header(LLAMA, field("general.type", "adapter"))),
+        "holds no model that can be run by itself",
+    ),
+    "a projector": (
+        lambda path: gguf(path, architecture="clip"),
+        "holds no model that can be run by itself",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "said"), REJECTED.values(), ids=REJECTED)
+def test_path_that_is_no_model(make: Make, said: str, disk: Path, folder: Path) -> None:
+    make(disk / "m.gguf")
+    assert said in failure(lambda: model_at(Path("m.gguf")))
+    assert not (folder / "known-files.json").exists()
+    assert catalogue("now").models == ()
+
+
+@pytest.mark.parametrize("given", [1, 2])
+def test_split_file_that_lacks_a_part(given: int, disk: Path) -> None:
+    gguf(disk / f"Big-{given:05}-of-00002.gguf")
+    path = disk / f"Big-{given:05}-of-00002.gguf"
+    assert "or a part of it is missing" in failure(lambda: model_at(path))
+
+
+def test_known_file_that_is_gone_is_missing(disk: Path) -> None:
+    file = gguf(disk / "m.gguf")
+    model_at(file)
+    file.unlink()
+    assert "There is no model file" in failure(lambda: model_at(file))
+
+
+def test_file_that_has_become_another_is_looked_into_again(disk: Path) -> None:
+    file = gguf(disk / "m.gguf", {"llama.context_length": 2048})
+    assert model_at(file).context_max == 2048
+    gguf(file, {"llama.context_length": 4096}, size=3 * MIB)
+    os.utime(file, (1e9, 1e9))
+    assert model_at(file).context_max == 4096

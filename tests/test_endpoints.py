@@ -1,0 +1,547 @@
+"""Asking servers over real sockets: in time, by name, with the right key, and not too often."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import pytest
+
+from llm_localrun.catalogue import Endpoint, EndpointReport, LocalModel, Status
+from llm_localrun.config import Config, ConfiguredEndpoint
+from llm_localrun.discovery.endpoints import (
+    DEADLINE,
+    HANG_MEMORY,
+    Probe,
+    ask,
+    ollama_url,
+    probes_for,
+)
+from llm_localrun.locality import is_loopback
+from tests.stand_in import Request, Respond, StandIn, chunk, head, json_reply, whole
+
+SLACK = 1.0
+"""Seconds by which a busy machine may be late."""
+NO_HURRY = 10.0
+"""Seconds for servers that answer sooner or later: a busy machine must not make them late."""
+
+
+def listing(owned_by: str | None, *ids: str) -> Respond:
+    """A server that answers /v1/models and nothing else."""
+    signed = {} if owned_by is None else {"owned_by": owned_by}
+    entries = [{"id": name, **signed} for name in ids]
+
+    def respond(request: Request) -> Iterable[bytes]:
+        if request.path.endswith("/v1/models"):
+            return [json_reply({"object": "list", "data": entries})]
+        return [json_reply({"detail": "Not Found"}, 404)]
+
+    return respond
+
+
+def always(*pieces: bytes | float) -> Respond:
+    return lambda _: pieces
+
+
+def slowly(pieces: Iterable[bytes]) -> Iterator[bytes | float]:
+    for piece in pieces:
+        yield piece
+        yield 0.02
+
+
+def drip(reply: bytes) -> Respond:
+    return lambda _: slowly(bytes([byte]) for byte in reply)
+
+
+def endless(request: Request) -> Iterator[bytes]:
+    yield head("application/json")
+    while True:
+        yield chunk(b" " * 2**16)
+
+
+class Silent:
+    """A port where connections are accepted, as the system does it, and never answered."""
+
+    def __enter__(self) -> "Silent":
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self._socket.setblocking(False)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._accepted: list[socket.socket] = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in (*self._accepted, self._socket):
+            connection.close()
+
+    def connections(self) -> int:
+        """How many there have been since this was last asked."""
+        before = len(self._accepted)
+        while True:
+            try:
+                self._accepted.append(self._socket.accept()[0])
+            except BlockingIOError:
+                return len(self._accepted) - before
+
+
+class Resetting:
+    """A server that resets the connection when it has been asked something."""
+
+    def __enter__(self) -> "Resetting":
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                if connection.recv(2**16):
+                    linger = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
+class Off:
+    """A port where nothing listens."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            self.port = unused.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+
+Server = Callable[[], "AbstractContextManager[Any]"]
+
+ANSWERING: Server = lambda: StandIn(listing("vllm", "m"))  # noqa: E731
+NEEDS_KEY: Server = lambda: StandIn(always(json_reply({"error": "Unauthorized"}, 401)))  # noqa: E731
+WEBSITE: Server = lambda: StandIn(always(whole(b"<html>Hello</html>", "text/html")))  # noqa: E731
+OFF: Server = lambda: nullcontext(Off())  # noqa: E731
+
+
+@contextmanager
+def running(*servers: Server) -> Iterator[list[Any]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(server()) for server in servers]
+
+
+def probe(url: str, kind: str = "vllm", name: str | None = None, key: str | None = None) -> Probe:
+    """A usual endpoint, or a configured one if it has a `name`."""
+    endpoint = Endpoint(name=name or kind, kind=kind, url=url)
+    return Probe(endpoint, key, named=name is not None)
+
+
+def round_of(
+    probes: Sequence[Probe],
+    before: Iterable[EndpointReport] = (),
+    *,
+    patient: bool = False,
+    seconds: float = NO_HURRY,
+) -> list[EndpointReport]:
+    return ask(probes, before, time.monotonic() + seconds, patient=patient)
+
+
+def report(
+    url: str, status: Status = "answers", age: float = 0.0, models: tuple[str, ...] = ()
+) -> EndpointReport:
+    endpoint = Endpoint(name="vllm", kind="vllm", url=url)
+    served = tuple(
+        LocalModel(id=f"local/vllm/{name}", name=name, endpoint=endpoint) for name in models
+    )
+    return EndpointReport(
+        endpoint=endpoint, status=status, asked_at=time.time() - age, models=served
+    )
+
+
+def ids(reports: Iterable[EndpointReport]) -> list[str]:
+    return [model.id for each in reports for model in each.models]
+
+
+@pytest.mark.parametrize(
+    ("server", "status"),
+    [
+        pytest.param(ANSWERING, "answers", id="answers"),
+        pytest.param(NEEDS_KEY, "needs a key", id="locked"),
+        pytest.param(OFF, "refuses", id="off"),
+        pytest.param(WEBSITE, "not understood", id="website"),
+        pytest.param(lambda: StandIn(always()), "not understood", id="hangs up"),
+        pytest.param(Resetting, "not understood", id="resets"),
+        pytest.param(
+            lambda: StandIn(always(b"SSH-2.0-OpenSSH_9.9\r\n")), "not understood", id="not HTTP"
+        ),
+        pytest.param(
+            lambda: StandIn(always(head("application/json"), chunk(b'{"data": ['))),
+            "not understood",
+            id="cut off",
+        ),
+        pytest.param(
+            lambda: StandIn(always(whole(b"[" * 100_000))), "not understood", id="nested deeply"
+        ),
+        pytest.param(
+            lambda: StandIn(always(whole(b"\xff\xfe\x00", "text/plain"))),
+            "not understood",
+            id="not UTF-8",
+        ),
+    ],
+)
+def test_server_that_reacts(server: Server, status: str) -> None:
+    with running(server) as (box,):
+        (found,) = round_of([probe(box.url)])
+    assert found.status == status
+    assert ids([found]) == (["local/vllm/m"] if status == "answers" else [])
+
+
+HANGING: dict[str, Server] = {
+    "silent": Silent,
+    "reads and says nothing": lambda: StandIn(always(60.0)),
+    "drips its head": lambda: StandIn(drip(json_reply({"data": []}))),
+    "drips its body": lambda: StandIn(
+        lambda _: slowly([head("application/json"), *[chunk(b" ")] * 100])
+    ),
+    "endless body": lambda: StandIn(endless),
+}
+
+
+@pytest.mark.parametrize("server", HANGING.values(), ids=HANGING)
+def test_server_that_hangs(server: Server) -> None:
+    with running(server) as (box,):
+        begun = time.monotonic()
+        (found,) = round_of([probe(box.url)], seconds=DEADLINE)
+        assert time.monotonic() - begun < DEADLINE + SLACK
+    assert found.status == "hangs"
+
+
+@pytest.mark.parametrize("server", ["drips its body", "endless body"])
+def test_server_that_never_ends_is_left(server: str) -> None:
+    with running(HANGING[server]) as (box,):
+        round_of([probe(box.url)], seconds=DEADLINE)
+        assert box.closed_early.wait(NO_HURRY)
+
+
+def test_all_together_within_one_deadline() -> None:
+    servers = [*HANGING.values()] * 3
+    with running(*servers, OFF, ANSWERING, WEBSITE) as boxes:
+        begun = time.monotonic()
+        reports = round_of([probe(box.url) for box in boxes], seconds=DEADLINE)
+        assert time.monotonic() - begun < DEADLINE + SLACK
+    assert [found.endpoint.url for found in reports] == [box.url for box in boxes]
+    assert {found.status for found in reports[: len(servers)]} == {"hangs"}
+
+
+def test_nothing_to_ask_and_nothing_to_wait_for() -> None:
+    begun = time.monotonic()
+    assert round_of([], [report("http://127.0.0.1:9")]) == []
+    with running(ANSWERING, OFF) as boxes:
+        round_of([probe(box.url) for box in boxes])
+    assert time.monotonic() - begun < NO_HURRY / 2
+
+
+def test_two_names_of_one_server() -> None:
+    with running(ANSWERING) as (box,):
+        begun = time.monotonic()
+        reports = round_of([probe(box.url, name=name) for name in ("one", "two")], seconds=4.0)
+        assert time.monotonic() - begun < 2.0
+    assert ids(reports) == ["local/one/m", "local/two/m"]
+
+
+@pytest.mark.parametrize(
+    ("status", "age", "patient", "asked"),
+    [
+        ("hangs", 0, False, False),
+        ("hangs", HANG_MEMORY - 10, False, False),
+        ("hangs", HANG_MEMORY + 10, False, True),
+        ("hangs", 0, True, True),
+        # The clock was set back.
+        ("hangs", -3600, False, True),
+        ("refuses", 0, False, True),
+        ("not understood", 0, False, True),
+        ("needs a key", 0, False, True),
+        ("answers", 0, False, True),
+    ],
+)
+def test_only_a_server_that_hung_lately_is_left_alone(
+    status: Status, age: float, patient: bool, asked: bool
+) -> None:
+    with StandIn(listing("vllm", "new")) as box:
+        before = report(box.url, status, age, models=("old",))
+        (found,) = round_of([probe(box.url)], [before], patient=patient)
+    assert [request.path for request in box.requests] == ["/v1/models"] * asked
+    if asked:
+        assert (found.status, ids([found])) == ("answers", ["local/vllm/new"])
+        assert time.time() - 30 < found.asked_at <= time.time()
+    else:
+        assert found == before
+
+
+def test_hang_is_remembered_from_the_round_that_met_it() -> None:
+    with Silent() as box:
+        first = round_of([probe(box.url)], seconds=DEADLINE)
+        assert box.connections() > 0
+        assert round_of([probe(box.url)], first) == first
+        assert box.connections() == 0
+        (again,) = round_of([probe(box.url)], first, patient=True, seconds=DEADLINE)
+        assert again.asked_at > first[0].asked_at
+        assert box.connections() > 0
+
+
+@pytest.mark.parametrize(
+    ("server", "status"),
+    [
+        pytest.param(OFF, "refuses", id="off"),
+        pytest.param(NEEDS_KEY, "needs a key", id="locked"),
+        pytest.param(WEBSITE, "not understood", id="website"),
+        pytest.param(lambda: StandIn(always()), "not understood", id="hangs up"),
+        pytest.param(
+            lambda: StandIn(always(json_reply({"error": {"message": "Loading model"}}, 503))),
+            "not understood",
+            id="loads",
+        ),
+    ],
+)
+def test_server_that_answered_once_keeps_its_models_and_their_ids(
+    server: Server, status: str
+) -> None:
+    with running(server) as (box,):
+        before = report(box.url, models=("a", "b"))
+        usual = probe(box.url, kind="llamacpp")
+        again = round_of([usual], [before])
+        third = round_of([usual], again)
+    assert [found.status for found in (*again, *third)] == [status, status]
+    assert ids(again) == ids(third) == ["local/vllm/a", "local/vllm/b"]
+
+
+def test_server_that_hangs_keeps_its_models() -> None:
+    with Silent() as box:
+        before = report(box.url, models=("a",))
+        (found,) = round_of([probe(box.url, kind="llamacpp")], [before], seconds=DEADLINE)
+    assert (found.status, ids([found])) == ("hangs", ["local/vllm/a"])
+
+
+def test_server_that_answers_tells_what_it_has_now() -> None:
+    with StandIn(listing("vllm")) as box:
+        (found,) = round_of([probe(box.url)], [report(box.url, models=("a",))])
+    assert (found.status, found.models) == ("answers", ())
+
+
+VLLM: Server = lambda: StandIn(listing("vllm", "m"))  # noqa: E731
+LLAMACPP: Server = lambda: StandIn(listing("llamacpp", "m"))  # noqa: E731
+UNSIGNED: Server = lambda: StandIn(listing(None, "m"))  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("servers", "names", "expected"),
+    [
+        ([VLLM], [None], ["local/vllm/m"]),
+        ([VLLM, VLLM, VLLM], [None] * 3, ["local/vllm/m", "local/vllm-2/m", "local/vllm-3/m"]),
+        ([LLAMACPP, VLLM], [None, None], ["local/llamacpp/m", "local/vllm/m"]),
+        ([UNSIGNED, UNSIGNED], [None, None], ["local/openai/m", "local/openai-2/m"]),
+        ([VLLM, VLLM], ["box", "attic"], ["local/box/m", "local/attic/m"]),
+        ([VLLM, VLLM], ["box", None], ["local/box/m", "local/vllm/m"]),
+        ([UNSIGNED, VLLM], ["vllm", None], ["local/vllm/m", "local/vllm-2/m"]),
+        ([VLLM, VLLM], ["box", "box"], ["local/box/m", "local/box-2/m"]),
+    ],
+)
+def test_names(servers: list[Server], names: list[str | None], expected: list[str]) -> None:
+    with running(*servers) as boxes:
+        probes = [probe(box.url, name=name) for box, name in zip(boxes, names, strict=True)]
+        reports = round_of(probes)
+        again = round_of(probes, reports)
+    assert ids(reports) == ids(again) == expected
+    for found in reports:
+        assert [model.endpoint for model in found.models] == [found.endpoint]
+
+
+def test_ids_stay_when_a_server_of_another_kind_comes_up() -> None:
+    off = Off()
+    with running(LLAMACPP) as (box,):
+        probes = [probe(off.url, "llamacpp"), probe(box.url, "llamacpp")]
+        before = round_of(probes)
+        with StandIn(listing(None, "m"), port=off.port):
+            after = round_of(probes, before)
+    assert [found.status for found in after] == ["answers", "answers"]
+    assert ids(after[1:]) == ids(before)
+
+
+def test_each_key_goes_to_its_own_server_only() -> None:
+    with running(*[ANSWERING] * 3) as (one, two, three):
+        round_of(
+            [
+                probe(one.url, name="one", key="first-key"),
+                probe(two.url, name="two", key="second-key"),
+                probe(three.url),
+            ]
+        )
+    sent = [{r.headers.get("authorization") for r in box.requests} for box in (one, two, three)]
+    assert sent == [{"Bearer first-key"}, {"Bearer second-key"}, {None}]
+
+
+def test_key_does_not_follow_a_redirect() -> None:
+    with running(ANSWERING) as (other,):
+        moved = (
+            f"HTTP/1.1 302 Found\r\nLocation: {other.url}/v1/models\r\nContent-Length: 0\r\n\r\n"
+        )
+        with StandIn(always(moved.encode())) as box:
+            (found,) = round_of([probe(box.url, key="first-key")])
+    assert (found.status, other.requests) == ("not understood", [])
+
+
+def test_proxy_does_not_see_what_goes_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(ANSWERING, ANSWERING) as (box, proxy):
+        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(variable, proxy.url)
+        (found,) = round_of([probe(box.url, key="first-key")])
+    assert (found.status, proxy.requests) == ("answers", [])
+
+
+@pytest.mark.parametrize("key", ["sk-\u043a\u043b\u044e\u0447", "two\nlines", "sk-\u00a0"])
+def test_key_that_no_header_can_hold(key: str) -> None:
+    with running(ANSWERING) as (box,):
+        (found,) = round_of([probe(box.url, key=key)], seconds=2.0)
+    assert (found.status, box.requests) == ("not understood", [])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:port",
+        "http://127.0.0.1:99999",
+        "http://[::1",
+        "http://a..b",
+        "http://127.0.0.1\x00",
+        "http://",
+        "http:// ",
+        "http://" + "a" * 300,
+    ],
+)
+def test_address_that_is_none(url: str) -> None:
+    (found,) = round_of([probe(url)], seconds=2.0)
+    assert found.status in ("refuses", "not understood")
+
+
+USUAL = {
+    "http://127.0.0.1:11434": "ollama",
+    "http://127.0.0.1:1234": "lmstudio",
+    "http://127.0.0.1:8080": "llamacpp",
+    "http://127.0.0.1:9931": "llamacpp",
+    "http://127.0.0.1:8000": "vllm",
+}
+
+
+def configured(*urls: str) -> Config:
+    named = (ConfiguredEndpoint(name=f"box{n}", url=url) for n, url in enumerate(urls))
+    return Config(endpoints=tuple(named))
+
+
+def test_usual_endpoints_are_on_this_machine() -> None:
+    probes = probes_for(Config(), {"box": "first-key"})
+    assert {probe.endpoint.url: probe.endpoint.kind for probe in probes} == USUAL
+    assert all(is_loopback(probe.endpoint.url) for probe in probes)
+    assert [probe for probe in probes if probe.named or probe.key] == []
+
+
+def test_ollama_is_looked_for_where_its_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "0.0.0.0:11500")
+    kinds = {probe.endpoint.url: probe.endpoint.kind for probe in probes_for(Config(), {})}
+    assert [url for url, kind in kinds.items() if kind == "ollama"] == ["http://127.0.0.1:11500"]
+
+
+def test_configured_endpoints_come_first_with_their_keys() -> None:
+    config = Config(
+        endpoints=(
+            ConfiguredEndpoint(name="box", url="https://box:8000/v1/", key="box"),
+            ConfiguredEndpoint(name="attic", url="attic:8000", key="lost"),
+            ConfiguredEndpoint(name="open", url="http://open"),
+        )
+    )
+    keys = {"box": "first-key", "": "no-key", "openai": "other-key"}
+    first, second, third, *usual = probes_for(config, keys)
+    assert [(p.endpoint.name, p.endpoint.url, p.key, p.named) for p in (first, second, third)] == [
+        ("box", "https://box:8000", "first-key", True),
+        ("attic", "http://attic:8000", None, True),
+        ("open", "http://open", None, True),
+    ]
+    assert [p.endpoint.key_alias for p in (first, second, third)] == ["box", "lost", None]
+    assert {probe.endpoint.url for probe in usual} == {*USUAL}
+
+
+@pytest.mark.parametrize(
+    ("urls", "ollama_host"),
+    [
+        pytest.param(["http://127.0.0.1:11434"], "", id="the same address"),
+        pytest.param(["http://localhost:11434/v1"], "", id="localhost"),
+        pytest.param([], "127.0.0.1:8080", id="Ollama at another's usual port"),
+    ],
+)
+def test_no_server_is_asked_twice(
+    urls: list[str], ollama_host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", ollama_host)
+    found = [probe.endpoint.url for probe in probes_for(configured(*urls), {})]
+    same = [url.replace("localhost", "127.0.0.1") for url in found]
+    assert sorted(same) == sorted({*same})
+
+
+def test_usual_endpoints_can_be_switched_off() -> None:
+    config = configured("http://box:1").model_copy(update={"default_endpoints": False})
+    assert [probe.endpoint.url for probe in probes_for(config, {})] == ["http://box:1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", "http://127.0.0.1:11434"),
+        ("   ", "http://127.0.0.1:11434"),
+        ('""', "http://127.0.0.1:11434"),
+        ("localhost", "http://localhost:11434"),
+        ("example.com", "http://example.com:11434"),
+        ("example.com:56789", "http://example.com:56789"),
+        (" 'example.com:56789' ", "http://example.com:56789"),
+        ('" example.com "', "http://example.com:11434"),
+        ("http://example.com", "http://example.com:80"),
+        ("https://example.com", "https://example.com:443"),
+        ("https://example.com:8443", "https://example.com:8443"),
+        ("http://example.com/", "http://example.com:80"),
+        ("http://h:1/prefix", "http://h:1/prefix"),
+        ("http://h:1/prefix/", "http://h:1/prefix"),
+        ("https://h/prefix", "https://h:443/prefix"),
+        ("h:1/prefix", "http://h:1/prefix"),
+        ("ollama.com", "https://ollama.com:443"),
+        ("ollama.com:80", "http://ollama.com:80"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("0.0.0.0:1234", "http://127.0.0.1:1234"),
+        ("http://0.0.0.0", "http://127.0.0.1:80"),
+        (":1234", "http://127.0.0.1:1234"),
+        ("::", "http://[::1]:11434"),
+        ("[::]:1234", "http://[::1]:1234"),
+        ("::1", "http://[::1]:11434"),
+        ("[::1]", "http://[::1]:11434"),
+        ("[::1]:1234", "http://[::1]:1234"),
+        ("[2001:db8::1]:1234", "http://[2001:db8::1]:1234"),
+        ("2001:db8::1", "http://[2001:db8::1]:11434"),
+        ("example.com:port", "http://example.com:11434"),
+        ("example.com:99999", "http://example.com:11434"),
+        ("https://example.com:port", "https://example.com:443"),
+        ("http://example.com:-1", "http://example.com:80"),
+    ],
+)
+def test_ollama_url(host: str, url: str) -> None:
+    assert ollama_url(host) == url
+
+
+@pytest.mark.parametrize("host", ["[::1", "::1]", "[", "]:1", "http://[", "://", "://:", "\x00"])
+def test_nonsense_for_an_address_of_ollama_is_no_error(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", {"OLLAMA_HOST": host})
+    assert len(probes_for(Config(), {})) == len(USUAL)
