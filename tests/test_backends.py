@@ -385,7 +385,7 @@ def test_reasoning_and_usage(
         return [json_reply(completion("Four", finish_reason="stop", message=message, **more))]
 
     with StandIn(respond) as server:
-        outcome = ask(served(server.url, kind), "Two and two?", way)
+        outcome = ask(served(server.url, kind, "qwen/qwen3-8b"), "Two and two?", way)
     assert without_clock(outcome) == said(
         "Four",
         (24, 9),

@@ -56,11 +56,11 @@ def ask(
 ) -> tuple[Identity, list[str]]:
     """The identity of the server that gives these answers, and the paths that it was asked for."""
     questions = identify(Endpoint(name="box", kind="vllm", url=url))
-    asked = [next(questions)]
+    asked = [next(questions).path]
     while True:
         answer = answers[asked[-1]] if asked[-1] in answers else otherwise(asked[-1])
         try:
-            asked.append(questions.send(answer))
+            asked.append(questions.send(answer).path)
         except StopIteration as stop:
             identity: Identity = stop.value
             return identity, asked

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.catalogue import RunsOn
-from llm_localrun.locality import is_loopback, where_runs
+from llm_localrun.locality import is_loopback, where_ollama_runs, where_runs
 
 HERE = [
     "http://127.0.0.1:11434",
@@ -72,13 +72,16 @@ def test_is_loopback(url: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("native_name", "remote_host", "is_cloud"),
+    ("name", "remote_host", "is_cloud"),
     [
         ("smollm2:135m", "", False),
         ("gpt-oss:120b-cloud", "", True),
         ("glm-4.6:cloud", "", True),
         ("gpt-oss:20b:cloud", "", True),
         ("user/model:1b-cloud", "", True),
+        # Ollama takes names in any case.
+        ("GLM-4.6:Cloud", "", True),
+        ("gpt-oss:120B-CLOUD", "", True),
         # A stub may go by any name, and its host need not be Ollama's own.
         ("mine:latest", "https://ollama.com:443", True),
         ("proxied:latest", "http://127.0.0.1:11434", True),
@@ -95,15 +98,29 @@ def test_is_loopback(url: str, expected: bool) -> None:
         ("http://127.0.0.1:11434", "this machine"),
         ("http://localhost:11434", "this machine"),
         ("http://192.168.1.40:11434", "another machine"),
+        ("https://ollama.com", "cloud"),
     ],
 )
-def test_where_a_model_runs(
-    url: str, otherwise: RunsOn, native_name: str, remote_host: str, is_cloud: bool
+def test_where_a_model_of_ollama_runs(
+    url: str, otherwise: RunsOn, name: str, remote_host: str, is_cloud: bool
 ) -> None:
-    found = where_runs(url, remote_host=remote_host, native_name=native_name)
-    assert found == ("cloud" if is_cloud else otherwise)
+    assert where_ollama_runs(url, name, remote_host) == ("cloud" if is_cloud else otherwise)
 
 
-def test_where_a_model_runs_that_nothing_is_known_of() -> None:
-    assert where_runs("http://127.0.0.1:8080") == "this machine"
-    assert where_runs("http://box:8080") == "another machine"
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8080", "this machine"),
+        ("http://[::1]:8080", "this machine"),
+        ("http://box:8080", "another machine"),
+        ("http://192.168.1.40:1234", "another machine"),
+        ("http://[", "another machine"),
+        ("https://ollama.com", "cloud"),
+        ("https://OLLAMA.com:443/v1", "cloud"),
+        ("http://ollama.com@box:8080", "another machine"),
+        ("http://ollama.com.box:8080", "another machine"),
+        ("http://127.0.0.1:8080/ollama.com", "this machine"),
+    ],
+)
+def test_where_a_server_runs_its_models(url: str, expected: RunsOn) -> None:
+    assert where_runs(url) == expected

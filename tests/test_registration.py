@@ -40,7 +40,7 @@ def ollama(*names: str) -> Respond:
     tags = [
         {
             "name": name,
-            "digest": "0a",
+            "digest": f"0a{name}",
             "size": 5_000_000_000,
             "details": {"quantization_level": "Q4_K_M", "parameter_size": "8B"},
             "capabilities": ["embedding" if "embed" in name else "completion"],

@@ -14,7 +14,7 @@ from pytest_httpx import HTTPXMock, IteratorStream
 
 from llm_localrun import transport
 from llm_localrun.errors import BadReply, LocalRunError, ServerUnreachable
-from llm_localrun.reply import Answer, Head
+from llm_localrun.reply import Answer, Head, Question
 from llm_localrun.transport import Call, NoAnswer, NotHttp, Refused
 
 both = pytest.mark.parametrize("way", ["sync", "async"])
@@ -267,10 +267,10 @@ def listening() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def questions(*paths: str) -> Generator[str, Answer, list[Answer]]:
+def questions(*paths: str) -> Generator[Question, Answer, list[Answer]]:
     answers = []
     for path in paths:
-        answers.append((yield path))
+        answers.append((yield Question(path)))
     return answers
 
 

@@ -118,9 +118,10 @@ def ask(
     hung a short while ago is not asked.
     """
     known = {report.endpoint.url: report for report in before}
+    probes = [_with_known(probe, known.get(probe.endpoint.url)) for probe in probes]
     now = time.time()
     due = [p for p in probes if patient or not _hung_lately(known.get(p.endpoint.url), now)]
-    identities = _identities([_with_known(p, known.get(p.endpoint.url)) for p in due], deadline)
+    identities = _identities(due, deadline)
     reports = []
     for probe in probes:
         last = known.get(probe.endpoint.url)
