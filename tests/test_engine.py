@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -256,7 +257,7 @@ def test_hostile_file(
     starter_model: Path, folder: Path, tmp_path: Path, key: str, value: bytes, reason: str
 ) -> None:
     file = patched(starter_model, tmp_path / "hostile.gguf", key, value)
-    patience = {"timeout": 1} if value is HANGS else {}
+    patience: dict[str, Any] = {"timeout": 1} if value is HANGS else {}
     said = failure(lambda: ask(in_file(file), "Hi", max_tokens=1, **patience))
     assert said.startswith(f"The engine {reason.format(file=file)}")
     assert list(folder.iterdir()) == []
