@@ -9,6 +9,7 @@ Imports nothing but the standard library: the engine's host uses it too.
 
 import json
 import os
+import threading
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -146,7 +147,7 @@ def grant(paths: Paths, keep_alive: float, at_least: float = 0.0) -> None:
     """
     keep_alive = FOR_EVER if keep_alive < 0 else keep_alive
     lease = Lease(keep_alive, time.time() + max(keep_alive, at_least))
-    temporary = paths.lease.with_suffix(f".{os.getpid()}")
+    temporary = paths.lease.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     with open(temporary, "wb", opener=open_private) as file:
         file.write(json.dumps(asdict(lease)).encode())
     temporary.replace(paths.lease)
