@@ -780,7 +780,7 @@ def test_size_that_ollama_tells(size: str, parameters: int | None) -> None:
             ["/v1/models", "/api/v1/models", "/api/v0/models"],
             id="LM Studio since 0.3.6",
         ),
-        pytest.param(OLLAMA, not_found, ["/v1/models", "/", "/api/tags"], id="Ollama"),
+        pytest.param(OLLAMA, not_found, ["/v1/models", "/", "/api/tags", "/api/show"], id="Ollama"),
         pytest.param(
             {},
             website,

@@ -1,7 +1,7 @@
 """One reply, whole or in pieces, to events or to a message that says what to do."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from math import inf, nan
 from typing import Any
@@ -12,7 +12,7 @@ from llm_localrun.dialects import OLLAMA, OPENAI, Dialect
 from llm_localrun.errors import BadReply, LocalRunError, PromptTooLong, ServerRefused
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta
 from llm_localrun.framing import Payload
-from llm_localrun.reply import Head, Reply
+from llm_localrun.reply import Expected, Head, Reply
 from tests.stand_in import TRANSCRIPTS, Exchange, transcript
 
 JSON = "application/json"
@@ -42,14 +42,16 @@ class Outcome:
         return [event for event in self.events if isinstance(event, Finished)]
 
 
+ANYTHING = Expected(largest_context=inf)
+
+
 def decode(
     dialect: Dialect,
     head: Head,
     pieces: Iterable[bytes],
-    facts: Mapping[str, Any] | None = None,
-    largest_context: float = inf,
+    expected: Expected = ANYTHING,
 ) -> Outcome:
-    reply = Reply("Box", dialect.decoder(), facts or {}, largest_context)
+    reply = Reply("Box", dialect.decoder(), expected)
     events: list[Event] = []
     try:
         events.extend(reply.feed(head))
@@ -499,7 +501,9 @@ def test_answers(way: str, dialect: Dialect, answer: Answer) -> None:
 
 def test_what_is_known_without_the_server_is_added() -> None:
     facts = {"context_size": 8192, "load_seconds": 1.5}
-    outcome = decode(OPENAI, Head(200, EVENTS), [sse(chunk("stop", content="Hi"))], facts)
+    outcome = decode(
+        OPENAI, Head(200, EVENTS), [sse(chunk("stop", content="Hi"))], Expected(facts=facts)
+    )
     assert outcome.events == [
         TextDelta("Hi"),
         Finished("stop", context_size=8192, load_seconds=1.5),
@@ -512,13 +516,13 @@ Sent = Payload | tuple[str, bytes]
 """A JSON body, or a body with its Content-Type."""
 
 
-def failure(dialect: Dialect, status: int, sent: Sent, largest_context: float = inf) -> Outcome:
+def failure(dialect: Dialect, status: int, sent: Sent, expected: Expected = ANYTHING) -> Outcome:
     """What a reply comes to that must fail, in one piece and in many."""
     content_type, body = (JSON, json.dumps(sent).encode()) if isinstance(sent, dict) else sent
     head = Head(status, content_type)
-    outcome = decode(dialect, head, [body], largest_context=largest_context)
+    outcome = decode(dialect, head, [body], expected)
     pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
-    assert decode(dialect, head, pieces, largest_context=largest_context) == outcome
+    assert decode(dialect, head, pieces, expected) == outcome
     assert outcome.finished == []
     return outcome
 
@@ -763,7 +767,8 @@ def test_recorded_prompt_that_does_not_fit() -> None:
 def test_ways_out_of_a_prompt_that_does_not_fit(
     prompt_tokens: int, context_size: int, largest_context: float, remedy: str
 ) -> None:
-    outcome = failure(OPENAI, 400, overflow(prompt_tokens, context_size), largest_context)
+    expected = Expected(largest_context=largest_context)
+    outcome = failure(OPENAI, 400, overflow(prompt_tokens, context_size), expected)
     assert outcome.message == (
         f"The prompt takes {prompt_tokens:,} tokens and Box holds {context_size:,}. {remedy}"
     )
