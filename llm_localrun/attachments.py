@@ -32,11 +32,21 @@ class Media:
         return base64.b64encode(self.data).decode("ascii")
 
 
-def load(attachment: "llm.Attachment", accepted: Collection[str]) -> Media:
-    """The content of `attachment`, of a type that is `accepted`. Raises `BadAttachment`."""
+def load(
+    attachment: "llm.Attachment", accepted: Collection[str], *, may_fetch: bool = True
+) -> Media:
+    """The content of `attachment`, of a type that is `accepted`.
+
+    A URL is only fetched if the user has given it. Raises `BadAttachment`.
+    """
     import httpx2
 
     name = attachment.path or attachment.url or "the attachment"
+    if attachment.url and not attachment.content and not may_fetch:
+        raise BadAttachment(
+            f"{name} is an address that a tool has given, which is not fetched unasked",
+            "Let the tool return the content instead",
+        )
     try:
         kind = attachment.resolve_type() or ""  # type: ignore[no-untyped-call]
         kind = _SAME.get(kind, kind)

@@ -33,6 +33,11 @@ class Endpoint(_Value):
     """The name under which `llm keys` holds the key that this server, and no other, is sent."""
 
 
+def default_key_alias(endpoint_name: str) -> str:
+    """The name in `llm keys` under which an endpoint's key is looked for if none is configured."""
+    return f"localrun-{endpoint_name}"
+
+
 class LocalModel(_Value):
     """One model and the one way to run it: an `endpoint` that serves it, or a GGUF file at `path`.
 

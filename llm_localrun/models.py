@@ -19,7 +19,7 @@ from llm.parts import StreamEvent
 from typing_extensions import assert_never
 
 from llm_localrun.attachments import AUDIO, IMAGES, load
-from llm_localrun.catalogue import LocalModel
+from llm_localrun.catalogue import LocalModel, default_key_alias
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.interrupts import Interrupts
 from llm_localrun.kinds import kind_of
@@ -42,7 +42,7 @@ class _Local:
         endpoint = self.local.endpoint
         if endpoint is None:
             return None
-        alias = endpoint.key_alias or f"localrun-{endpoint.name}"
+        alias = endpoint.key_alias or default_key_alias(endpoint.name)
         key: str | None = llm.get_key(input=explicit_key, alias=alias)
         variables = map(os.environ.get, kind_of(endpoint.kind).key_variables)
         return key or next(filter(None, variables), None)

@@ -3,9 +3,9 @@
 The messages come from `prompt.messages` alone, which holds the whole conversation.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import llm
 from llm.parts import (
@@ -19,7 +19,11 @@ from llm.parts import (
 
 from llm_localrun.attachments import Media
 
-Load = Callable[[llm.Attachment], Media]
+
+class Load(Protocol):
+    """Reads an attachment; `may_fetch` is whether the user has given it, and so its address."""
+
+    def __call__(self, attachment: llm.Attachment, *, may_fetch: bool) -> Media: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def _messages(messages: Sequence[llm.Message], load: Load) -> list[ChatMessage]:
         turn = ChatMessage(
             role=message.role,
             text=_joined(message.parts, TextPart),
-            media=tuple(_media(part, load) for part in message.parts if _has_media(part)),
+            media=_media(message.parts, load, may_fetch=not _follows_tool(messages, place)),
             calls=tuple(_call(part) for part in message.parts if _is_own(part, ToolCallPart)),
             reasoning=_joined(message.parts, ReasoningPart) if place > last_question else "",
         )
@@ -128,14 +132,18 @@ def _is_own(part: Part, kind: type[ToolCallPart | ToolResultPart]) -> bool:
     return isinstance(part, kind) and not part.server_executed
 
 
-def _has_media(part: Part) -> bool:
-    return isinstance(part, AttachmentPart) and part.attachment is not None
+def _follows_tool(messages: Sequence[llm.Message], place: int) -> bool:
+    """Whether a message holds what a tool has attached to its result: llm puts it behind that."""
+    return place > 0 and messages[place - 1].role == "tool"
 
 
-def _media(part: Part, load: Load) -> Media:
-    assert isinstance(part, AttachmentPart)
-    assert part.attachment is not None
-    return load(part.attachment)
+def _media(parts: Sequence[Part], load: Load, *, may_fetch: bool) -> tuple[Media, ...]:
+    attachments = (part.attachment for part in parts if isinstance(part, AttachmentPart))
+    return tuple(
+        load(attachment, may_fetch=may_fetch)
+        for attachment in attachments
+        if attachment is not None
+    )
 
 
 def _call(part: Part) -> PastCall:

@@ -15,89 +15,7 @@ from llm_localrun.framing import Payload
 from llm_localrun.reply import Expected, Head, Reply
 from tests.stand_in import TRANSCRIPTS, Exchange, transcript
 
-JSON = "application/json"
-LINES = "application/x-ndjson"
-EVENTS = "text/event-stream"
-HTML = "text/html; charset=utf-8"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a reply comes to: its events, and the error that ended it."""
-
-    events: list[Event]
-    error: type[LocalRunError] | None = None
-    message: str = ""
-
-    @property
-    def text(self) -> str:
-        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
-
-    @property
-    def reasoning(self) -> str:
-        return "".join(event.text for event in self.events if isinstance(event, ReasoningDelta))
-
-    @property
-    def finished(self) -> list[Finished]:
-        return [event for event in self.events if isinstance(event, Finished)]
-
-
-ANYTHING = Expected(largest_context=inf)
-
-
-def decode(
-    dialect: Dialect,
-    head: Head,
-    pieces: Iterable[bytes],
-    expected: Expected = ANYTHING,
-) -> Outcome:
-    reply = Reply("Box", dialect.decoder(), expected)
-    events: list[Event] = []
-    try:
-        events.extend(reply.feed(head))
-        for piece in pieces:
-            events.extend(reply.feed(piece))
-        events.extend(reply.close())
-    except LocalRunError as error:
-        return Outcome(events, type(error), str(error))
-    return Outcome(events)
-
-
-def single_bytes(body: bytes) -> list[bytes]:
-    return [body[at : at + 1] for at in range(len(body))]
-
-
-def sse(*payloads: Payload) -> bytes:
-    return b"".join(b"data: %s\n\n" % json.dumps(payload).encode() for payload in payloads)
-
-
-def nd(*payloads: Payload) -> bytes:
-    return b"".join(b"%s\n" % json.dumps(payload).encode() for payload in payloads)
-
-
-def chunk(finish_reason: str | None = None, /, **delta: Any) -> Payload:
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
-
-
-def whole(finish_reason: str, /, **message: Any) -> Payload:
-    return {"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]}
-
-
 # What an Ollama has sent.
-
-
-def dialect_of(exchange: Exchange) -> Dialect:
-    return next(dialect for dialect in (OLLAMA, OPENAI) if dialect.chat_path == exchange.path)
-
-
-def head_of(exchange: Exchange) -> Head:
-    return Head(exchange.status, exchange.content_type)
-
-
-def recorded(name: str, index: int) -> Outcome:
-    exchange = transcript(name)[index]
-    return decode(dialect_of(exchange), head_of(exchange), [exchange.body])
-
 
 RECORDED = [
     pytest.param(exchange, id=f"{file.stem} {index}")
@@ -217,7 +135,6 @@ def test_recorded_answer_that_breaks_off() -> None:
 
 # What their documentation says that servers send: streamed and at once, the same answer.
 
-MODEL = {"model": "qwen3-8b"}
 USAGE = {"usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}}
 DETAILED = {
     "usage": {
@@ -392,11 +309,6 @@ OPENAI_ANSWERS = {
         ),
     ),
 }
-
-
-def ollama(done: bool, /, thinking: str = "", content: str = "", **facts: Any) -> Payload:
-    return {"message": {"content": content, "thinking": thinking}, "done": done, **MODEL, **facts}
-
 
 COUNTS: dict[str, Any] = {"prompt_eval_count": 9, "eval_count": 2}
 

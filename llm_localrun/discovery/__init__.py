@@ -84,9 +84,8 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     from llm_localrun.discovery.stores import find_files, scan
 
     config = read_config()
-    keys = _keys() if any(each.key for each in config.endpoints) else {}
     files = scan(find_files(config.folders), before.files)
-    probes = probes_for(config, keys)
+    probes = probes_for(config, _keys())
     reports = ask(probes, before.endpoints, deadline_from(begun), patient=patient)
     return Snapshot(taken_at=time.time(), endpoints=tuple(reports), files=tuple(files))
 

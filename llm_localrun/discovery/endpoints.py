@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from llm_localrun import transport
-from llm_localrun.catalogue import Endpoint, EndpointReport, LocalModel
+from llm_localrun.catalogue import Endpoint, EndpointReport, LocalModel, default_key_alias
 from llm_localrun.config import Config
 from llm_localrun.discovery.identify import Identity, identify
 from llm_localrun.kinds import KINDS
@@ -41,7 +41,7 @@ def probes_for(config: Config, keys: dict[str, str]) -> list[Probe]:
     configured = [
         Probe(
             Endpoint(name=each.name, kind="openai", url=each.url, key_alias=each.key),
-            keys.get(each.key) if each.key else None,
+            keys.get(each.key or default_key_alias(each.name)),
             named=True,
         )
         for each in config.endpoints
@@ -53,7 +53,8 @@ def probes_for(config: Config, keys: dict[str, str]) -> list[Probe]:
     for kind, url in _usual_urls():
         if _address(url) not in taken:
             taken.add(_address(url))
-            usual.append(Probe(Endpoint(name=kind, kind=kind, url=url)))
+            endpoint = Endpoint(name=kind, kind=kind, url=url)
+            usual.append(Probe(endpoint, keys.get(default_key_alias(kind))))
     return configured + usual
 
 
