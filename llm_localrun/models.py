@@ -29,6 +29,8 @@ from llm_localrun.options import Options
 class _Local:
     """What all models of ours share."""
 
+    key: str | None = None
+
     def __init__(self, local: LocalModel) -> None:
         self.local = local
         self.model_id = local.id
@@ -36,12 +38,12 @@ class _Local:
     def get_key(self, explicit_key: str | None = None) -> str | None:
         """The key for this model's server, and none for any other; keys are optional.
 
-        The first of: what was given on the command line, what `llm keys` holds for the endpoint,
-        the environment variables of its kind.
+        The first of: what was set on the model, what was given on the command line, what
+        `llm keys` holds for the endpoint, the environment variables of its kind.
         """
         endpoint = self.local.endpoint
-        if endpoint is None:
-            return None
+        if endpoint is None or self.key is not None:
+            return self.key
         alias = endpoint.key_alias or default_key_alias(endpoint.name)
         key: str | None = llm.get_key(input=explicit_key, alias=alias)
         variables = map(os.environ.get, kind_of(endpoint.kind).key_variables)

@@ -15,29 +15,38 @@ from llm_localrun.catalogue import LocalModel
 from llm_localrun.models import AsyncLocalChat, LocalChat
 from tests.drive import served
 from tests.lmstudio import LMStudio, Says, in_turn
-from tests.stand_in import Request, StandIn, chunked, json_reply
+from tests.stand_in import Request, Respond, StandIn, chunked, json_reply, whole
 
 SERVERS = ["ollama", "lmstudio"]
 
-_NAMES = {"ollama": "smollm2:135m", "lmstudio": "google/gemma-4-26b-a4b"}
+NAMES = {"ollama": "smollm2:135m", "lmstudio": "google/gemma-4-26b-a4b"}
 
 
 @contextmanager
 def saying(kind: str, *turns: Says, **known: Any) -> Iterator[tuple[LocalModel, StandIn]]:
     """A model at a server of `kind` that says one of `turns` to each request."""
     says = in_turn(*turns)
-    with StandIn(LMStudio(says=says) if kind == "lmstudio" else _Ollama(says)) as server:
-        yield served(server.url, kind, _NAMES[kind], **known), server
+    with StandIn(respond_as(kind, says)) as server:
+        yield served(server.url, kind, NAMES[kind], **known), server
+
+
+def respond_as(kind: str, says: Callable[[dict[str, Any]], Says]) -> Respond:
+    """What a `StandIn` for a server of `kind` answers."""
+    return LMStudio(says=says) if kind == "lmstudio" else _Ollama(says)
 
 
 class _Ollama:
-    """Ollama's /api/chat, in the shape of what was recorded of 0.32.15."""
+    """Ollama with one model, in the shape of what was recorded of 0.32.15."""
 
     def __init__(self, says: Callable[[dict[str, Any]], Says]) -> None:
         self._says = says
 
     def __call__(self, request: Request) -> list[bytes]:
-        assert request.path == "/api/chat"
+        if request.path == "/api/chat":
+            return [self._chat(request)]
+        return [_OLLAMA.get(request.path, json_reply({"error": "not found"}, 404))]
+
+    def _chat(self, request: Request) -> bytes:
         says = self._says(request.body)
         message = {"role": "assistant", "content": says.text}
         if says.reasoning:
@@ -50,17 +59,33 @@ class _Ollama:
         end = {"done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 5}
         model = {"model": request.body["model"]}
         if not request.body["stream"]:
-            return [json_reply({**model, "message": first, **end})]
+            return json_reply({**model, "message": first, **end})
         last = {"role": "assistant", "content": ""}
         lines = ({**model, "message": first, "done": False}, {**model, "message": last, **end})
-        return [
-            chunked([f"{json.dumps(line)}\n".encode() for line in lines], "application/x-ndjson")
-        ]
+        return chunked([f"{json.dumps(line)}\n".encode() for line in lines], "application/x-ndjson")
+
+
+_OLLAMA = {
+    "/": whole(b"Ollama is running", "text/plain"),
+    "/v1/models": json_reply({"data": [{"id": NAMES["ollama"], "owned_by": "library"}]}),
+    "/api/tags": json_reply(
+        {"models": [{"name": NAMES["ollama"], "digest": "fd5f", "size": 10**8}]}
+    ),
+    "/api/show": json_reply({"capabilities": ["completion", "tools", "vision", "thinking"]}),
+}
+
+
+def found(name: str) -> LocalModel:
+    """The model of this name, as llm's registry has it."""
+    model: Any = llm.get_model(name)
+    local: LocalModel = model.local
+    return local
 
 
 def sent(server: StandIn) -> list[Any]:
     """The bodies of the chat requests that a stand-in has got."""
-    return [request.body for request in server.requests if request.method == "POST"]
+    chats = ("/api/chat", "/v1/chat/completions")
+    return [request.body for request in server.requests if request.path in chats]
 
 
 def chain(model: LocalModel, prompt: str, way: str = "sync", **known: Any) -> list[llm.Response]:

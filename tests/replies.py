@@ -1,7 +1,7 @@
 """Makes replies as servers frame them, and decodes them in pieces of any size."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -48,10 +48,7 @@ ANYTHING = Expected(largest_context=inf)
 
 
 def decode(
-    dialect: Dialect,
-    head: Head,
-    pieces: Iterable[bytes],
-    expected: Expected = ANYTHING,
+    dialect: Dialect, head: Head, pieces: Iterable[bytes], expected: Expected = ANYTHING
 ) -> Outcome:
     reply = Reply("Box", dialect.decoder(), expected)
     events: list[Event] = []
@@ -65,6 +62,18 @@ def decode(
     return Outcome(events)
 
 
+def cut_anywhere(
+    dialect: Dialect, head: Head, body: bytes, expected: Expected = ANYTHING
+) -> Iterator[Outcome]:
+    """What comes of a reply in two pieces, for each place, and of one in single bytes.
+
+    A long one is cut at some places only, which drift through its lines.
+    """
+    for at in range(1, len(body), 1 + len(body) // 400):
+        yield decode(dialect, head, [body[:at], body[at:]], expected)
+    yield decode(dialect, head, single_bytes(body), expected)
+
+
 def single_bytes(body: bytes) -> list[bytes]:
     return [body[at : at + 1] for at in range(len(body))]
 
@@ -75,6 +84,18 @@ def sse(*payloads: Payload) -> bytes:
 
 def nd(*payloads: Payload) -> bytes:
     return b"".join(b"%s\n" % json.dumps(payload).encode() for payload in payloads)
+
+
+def streamed(dialect: Dialect, *payloads: Payload) -> tuple[Head, bytes]:
+    """A reply that comes in pieces, to its regular end."""
+    if dialect is OLLAMA:
+        return Head(200, LINES), nd(*payloads)
+    return Head(200, EVENTS), sse(*payloads) + b"data: [DONE]\n\n"
+
+
+def at_once(payload: Payload) -> tuple[Head, bytes]:
+    """A reply that is not streamed."""
+    return Head(200, JSON), json.dumps(payload).encode()
 
 
 def chunk(finish_reason: str | None = None, /, **delta: Any) -> Payload:

@@ -1,7 +1,6 @@
 """One reply, whole or in pieces, to events or to a message that says what to do."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from math import inf, nan
 from typing import Any
@@ -9,10 +8,32 @@ from typing import Any
 import pytest
 
 from llm_localrun.dialects import OLLAMA, OPENAI, Dialect
-from llm_localrun.errors import BadReply, LocalRunError, PromptTooLong, ServerRefused
-from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta
+from llm_localrun.errors import AnswerCutOff, BadReply, PromptTooLong, ServerRefused
+from llm_localrun.events import Finished, ReasoningDelta, TextDelta
 from llm_localrun.framing import Payload
-from llm_localrun.reply import Expected, Head, Reply
+from llm_localrun.reply import Expected, Head
+from tests.replies import (
+    ANYTHING,
+    EVENTS,
+    HTML,
+    JSON,
+    LINES,
+    MODEL,
+    Outcome,
+    at_once,
+    chunk,
+    cut_anywhere,
+    decode,
+    dialect_of,
+    head_of,
+    nd,
+    ollama,
+    recorded,
+    single_bytes,
+    sse,
+    streamed,
+    whole,
+)
 from tests.stand_in import TRANSCRIPTS, Exchange, transcript
 
 # What an Ollama has sent.
@@ -29,10 +50,8 @@ RECORDED = [
 def test_recorded_bytes_may_be_cut_anywhere(exchange: Exchange) -> None:
     dialect, head, body = dialect_of(exchange), head_of(exchange), exchange.body
     uncut = decode(dialect, head, [body])
-    # A long body is cut at some places only, which drift through its lines.
-    for at in range(1, len(body), 1 + len(body) // 400):
-        assert decode(dialect, head, [body[:at], body[at:]]) == uncut, at
-    assert decode(dialect, head, single_bytes(body)) == uncut
+    for outcome in cut_anywhere(dialect, head, body):
+        assert outcome == uncut
 
 
 @pytest.mark.parametrize(
@@ -131,6 +150,42 @@ def test_recorded_answer_that_breaks_off() -> None:
     assert outcome.text.startswith("In a land of ancient magic and ancient magic, the Dragon of")
     assert outcome.finished == []
     assert outcome.error is ServerRefused
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "message"),
+    [
+        (
+            "tools_unsupported",
+            0,
+            "Box says: registry.ollama.ai/library/smollm2:135m does not support tools (HTTP 400)."
+            " Choose another model: `llm models --tools` lists those that do.",
+        ),
+        (
+            "think_errors",
+            0,
+            'Box says: "smollm2:135m" does not support thinking (HTTP 400).'
+            " Leave out -o think, or choose a model that thinks.",
+        ),
+        (
+            "format_bad",
+            1,
+            "Box says: Field 'json_schema': \"json_schema\": JSON schema conversion failed:"
+            ' Unrecognized schema: {"type":"foo"} (HTTP 400). Simplify the schema: objects, lists,'
+            " strings, numbers and enums work everywhere.",
+        ),
+        (
+            "tools_go",
+            3,
+            "Box says: Value looks like object, but can't find closing '}' symbol (HTTP 400)."
+            " Look into the server's own log for more.",
+        ),
+    ],
+)
+def test_recorded_refusals(name: str, index: int, message: str) -> None:
+    outcome = recorded(name, index)
+    assert (outcome.error, outcome.message) == (ServerRefused, message)
+    assert outcome.events == []
 
 
 # What their documentation says that servers send: streamed and at once, the same answer.
@@ -391,12 +446,8 @@ ANSWERS = [
 @pytest.mark.parametrize(("dialect", "answer"), ANSWERS)
 @pytest.mark.parametrize("way", ["streamed", "with comments", "unstreamed"])
 def test_answers(way: str, dialect: Dialect, answer: Answer) -> None:
-    if way == "unstreamed":
-        head, body = Head(200, JSON), json.dumps(answer.at_once).encode()
-    elif dialect is OLLAMA:
-        head, body = Head(200, LINES), nd(*answer.chunks)
-    else:
-        head, body = Head(200, EVENTS), sse(*answer.chunks) + b"data: [DONE]\n\n"
+    is_whole = way == "unstreamed"
+    head, body = at_once(answer.at_once) if is_whole else streamed(dialect, *answer.chunks)
     if way == "with comments":
         body = b"\n" + body.replace(b"\n\n", b"\n\n: keep-alive\n\n")
     outcome = decode(dialect, head, [body])
@@ -407,7 +458,8 @@ def test_answers(way: str, dialect: Dialect, answer: Answer) -> None:
         [answer.finished],
     )
     assert outcome.events[-1] == answer.finished
-    assert all(event.text for event in outcome.events if not isinstance(event, Finished))
+    deltas = [e for e in outcome.events if isinstance(e, TextDelta | ReasoningDelta)]
+    assert all(delta.text for delta in deltas)
     assert decode(dialect, head, single_bytes(body)) == outcome
 
 
@@ -443,6 +495,15 @@ LOG = "Look into the server's own log for more."
 KEY = "Give its key with --key, or store it with `llm keys set`."
 LISTING = "`llm localrun models` lists what it serves."
 BUSY = "It is loading or busy: try again in a moment."
+
+SCHEMA = "Simplify the schema: objects, lists, strings, numbers and enums work everywhere."
+GRAMMAR = "Mend the grammar: llama.cpp's own folder grammars/ shows how it is written."
+NO_TOOLS = "Choose another model: `llm models --tools` lists those that do."
+NO_THINKING = "Leave out -o think, or choose a model that thinks."
+BLIND = "Choose a model that can see."
+DEAF = "Choose a model that can hear."
+NO_IMAGE = "Look whether the file is a whole PNG, JPEG, WebP or GIF."
+TOO_LONG = "Split the text, or choose a model with a larger context."
 
 BEGUN = sse(chunk(content="Hi"))
 UNEXPECTED = "Unexpected endpoint or method. (POST /v1/chat/completions)"
@@ -515,7 +576,76 @@ REFUSALS: dict[str, tuple[Dialect, int, Sent, str]] = {
         OLLAMA,
         400,
         {"error": '{"error":{"code":400,"message":"Bad\\nschema"}}'},
-        LOG,
+        SCHEMA,
+    ),
+    "JSON schema conversion failed: Unrecognized schema (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": {"message": "JSON schema conversion failed:\nUnrecognized schema"}},
+        SCHEMA,
+    ),
+    "Schema is not valid": (OPENAI, 200, (EVENTS, sse({"error": "Schema is not valid"})), SCHEMA),
+    "Failed to parse grammar (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": {"code": 400, "message": "Failed to parse grammar"}},
+        GRAMMAR,
+    ),
+    "x/y:1b does not support tools (HTTP 400)": (
+        OLLAMA,
+        400,
+        {"error": "x/y:1b does not support tools"},
+        NO_TOOLS,
+    ),
+    '"y:1b" does not support thinking (HTTP 400)': (
+        OLLAMA,
+        400,
+        {"error": '"y:1b" does not support thinking'},
+        NO_THINKING,
+    ),
+    "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+    " (HTTP 500)": (
+        OPENAI,
+        500,
+        {
+            "error": {
+                "code": 500,
+                "message": "image input is not supported - hint: if this is unexpected,"
+                " you may need to provide the mmproj",
+            }
+        },
+        BLIND,
+    ),
+    "audio input is not supported - hint: see the mmproj (HTTP 500)": (
+        OPENAI,
+        500,
+        {"error": {"message": "audio input is not supported - hint: see the mmproj"}},
+        DEAF,
+    ),
+    "Failed to load image or audio file (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": {"code": 400, "message": "Failed to load image or audio file"}},
+        NO_IMAGE,
+    ),
+    "the input length exceeds the context length (HTTP 400)": (
+        OLLAMA,
+        400,
+        {"error": "the input length exceeds the context length"},
+        TOO_LONG,
+    ),
+    "input is too large to process. increase the physical batch size (HTTP 500)": (
+        OPENAI,
+        500,
+        {"error": {"message": "input is too large to process. increase the physical batch size"}},
+        TOO_LONG,
+    ),
+    # Its text tells more than its number.
+    "the input length exceeds the context length (HTTP 404)": (
+        OLLAMA,
+        404,
+        {"error": "the input length exceeds the context length"},
+        TOO_LONG,
     ),
     "{x} is no template (HTTP 400)": (OLLAMA, 400, {"error": "{x} is no template"}, LOG),
     "too long (HTTP 400)": (OPENAI, 400, {"error": {"message": "too long", "n_ctx": 256}}, LOG),
@@ -686,6 +816,23 @@ def test_ways_out_of_a_prompt_that_does_not_fit(
     )
 
 
+def call(name: str, arguments: Any = "{}") -> Payload:
+    return {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def calling(made: Payload) -> Payload:
+    return {"message": {"content": "", "tool_calls": [made]}, "done": True}
+
+
+def nested(depth: int) -> Payload:
+    value: Payload = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+DEEP_CALL = call("t", '{"a":' * 10**5)
+
 HOSTILE: dict[str, tuple[Dialect, Payload]] = {
     "a huge count": (OPENAI, {**whole("stop"), "usage": {"prompt_tokens": 10**30}}),
     "a huge count at Ollama": (OLLAMA, ollama(True, prompt_eval_count=10**30)),
@@ -697,6 +844,22 @@ HOSTILE: dict[str, tuple[Dialect, Payload]] = {
     "half a character at Ollama": (OLLAMA, ollama(True, content="\ude00")),
     "half a character of reasoning": (OPENAI, whole("stop", reasoning="\ud83d", content="Hi")),
     "half a character in an error": (OPENAI, {"error": "\ud83d"}),
+    "half a character in a tool's name": (OPENAI, whole("stop", tool_calls=[call("\ud83d")])),
+    "half a character in arguments": (OPENAI, whole("stop", tool_calls=[call("t", "\ud83d")])),
+    "half a character in a call's id": (
+        OPENAI,
+        whole("stop", tool_calls=[{**call("t"), "id": "\ud83d"}]),
+    ),
+    "half a character in a name at Ollama": (OLLAMA, calling(call("\ud83d", {}))),
+    "half a character in arguments at Ollama": (OLLAMA, calling(call("t", {"\ud83d": "\ude00"}))),
+    "half a character in a call's id at Ollama": (
+        OLLAMA,
+        calling({**call("t", {}), "id": "\ud83d"}),
+    ),
+    "half a character in the model's name": (OPENAI, {**whole("stop"), "model": "\ud83d"}),
+    "half a character in the end's reason": (OPENAI, whole("\ud83d", content="Hi")),
+    "arguments that are nested deeply": (OLLAMA, calling(call("t", nested(900)))),
+    "arguments that are nested too deeply": (OPENAI, whole("stop", tool_calls=[DEEP_CALL])),
     "an error that is nested too deeply": (OLLAMA, {"error": '{"a":' * 10**5}),
     "an overflow beyond reason": (OPENAI, overflow(9 * 10**4299, 1)),
 }
@@ -712,3 +875,140 @@ def test_no_value_does_harm(status: int, dialect: Dialect, payload: Payload) -> 
     assert f"{kept}{outcome.message}".encode()
     facts = [value for event in outcome.finished for value in asdict(event).values()]
     assert all(abs(value) < 2**63 for value in facts if isinstance(value, int | float))
+
+
+def test_secret_is_not_shown() -> None:
+    """Servers like to repeat a key that they do not know."""
+    secret = "sk-12345"
+    refusal = {"error": f"Incorrect key {secret}; {secret} is unknown"}
+    outcome = failure(OPENAI, 401, refusal, Expected(secret=secret))
+    assert outcome.message == f"Box says: Incorrect key …; … is unknown (HTTP 401). {KEY}"
+    page = (HTML, f"<p>{secret}</p>".encode())
+    assert failure(OPENAI, 200, page, Expected(secret=secret)).message.startswith(
+        f"Box sent {HTML} instead of an answer: <p>…</p>. "
+    )
+
+
+# What is known of a reply before it comes.
+
+
+@pytest.mark.parametrize(
+    ("asked", "answers", "is_same"),
+    [
+        ("qwen/qwen3-8b", "qwen/qwen3-8b", True),
+        ("qwen/qwen3-8b", "Qwen/Qwen3-8B", True),
+        ("qwen/qwen3-8b", "qwen/qwen3-8b:2", True),
+        ("qwen/qwen3-8b@q4_k_m", "qwen/qwen3-8b", True),
+        ("qwen/qwen3-8b", "qwen/qwen3-8b@q8_0", True),
+        ("qwen/qwen3-8b", "qwen/qwen3-14b", False),
+        ("qwen/qwen3-8b", "qwen/qwen3", False),
+        ("qwen/qwen3-8b", "gemma-3-4b", False),
+        # One who does not say who it is is believed.
+        ("qwen/qwen3-8b", None, True),
+        ("qwen/qwen3-8b", "", True),
+        # Where a server knows but one model, its name is its own business.
+        ("", "gemma-3-4b", True),
+    ],
+)
+@pytest.mark.parametrize(
+    "message", [{"content": "Hi"}, {"reasoning": "Hm."}, {"tool_calls": [call("t")]}, {}]
+)
+@pytest.mark.parametrize("way", ["streamed", "unstreamed"])
+def test_another_model_than_was_asked(
+    way: str, message: Payload, asked: str, answers: str | None, is_same: bool
+) -> None:
+    said = {"model": answers}
+    head, body = (
+        at_once({**whole("stop", **message), **said})
+        if way == "unstreamed"
+        else streamed(OPENAI, {**chunk(**message), **said}, {**chunk("stop"), **said})
+    )
+    outcome = decode(OPENAI, head, [body], Expected(model=asked))
+    if is_same:
+        assert outcome.error is None
+        assert len(outcome.events) == 1 + len(message)
+        return
+    assert (outcome.events, outcome.error) == ([], ServerRefused)
+    assert outcome.message == (
+        f"Box answers with the model {answers} instead of {asked}."
+        f" Load {asked} there first, or run the other one."
+    )
+
+
+WHOLE_JSON, CUT_JSON = '{"city": "Paris"}', '{"city": "Par'
+ROOM = "Give it room with a larger -o max_tokens, or a larger -o context_size."
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "is_wanted", "is_cut"),
+    [
+        pytest.param(CUT_JSON, "length", True, True, id="cut off"),
+        pytest.param(CUT_JSON, "stop", True, False, id="badly written, but ended"),
+        pytest.param(CUT_JSON, "length", False, False, id="nobody asked for JSON"),
+        pytest.param(WHOLE_JSON, "length", True, False, id="whole at the limit"),
+        pytest.param(f" {WHOLE_JSON}\n", "length", True, False, id="blanks around it"),
+        pytest.param(WHOLE_JSON, "stop", True, False, id="whole"),
+        pytest.param("[1, 2", "length", True, True, id="a list that is cut off"),
+        pytest.param("", "length", True, True, id="nothing"),
+        pytest.param("[" * 100_000, "length", True, True, id="runaway brackets"),
+        pytest.param('{"a":' * 100_000, "length", True, True, id="runaway objects"),
+    ],
+)
+@pytest.mark.parametrize("dialect", [OPENAI, OLLAMA])
+@pytest.mark.parametrize("way", ["streamed", "unstreamed"])
+def test_json_that_is_cut_off(
+    way: str, dialect: Dialect, text: str, finish_reason: str, is_wanted: bool, is_cut: bool
+) -> None:
+    half = len(text) // 2
+    if dialect is OLLAMA:
+        last = ollama(True, content=text[half:], done_reason=finish_reason)
+        chunks = [ollama(False, content=text[:half]), last]
+        one = ollama(True, content=text, done_reason=finish_reason)
+    else:
+        chunks = [chunk(content=text[:half]), chunk(finish_reason, content=text[half:])]
+        one = whole(finish_reason, content=text)
+    head, body = at_once(one) if way == "unstreamed" else streamed(dialect, *chunks)
+    outcome = decode(dialect, head, [body], Expected(json=is_wanted))
+    assert outcome.text == text
+    if is_cut:
+        assert (outcome.error, outcome.finished) == (AnswerCutOff, [])
+        assert outcome.message == (
+            f"The answer ended ({finish_reason}) before its JSON was complete. {ROOM}"
+        )
+    else:
+        assert outcome.error is None
+        assert [finished.finish_reason for finished in outcome.finished] == [finish_reason]
+
+
+def test_json_of_a_model_that_repeats_itself() -> None:
+    """Ollama stops it without a word."""
+    head, body = streamed(OLLAMA, *[ollama(False, content="[")] * 31)
+    outcome = decode(OLLAMA, head, [body], Expected(json=True))
+    assert outcome.message == f"The answer ended (cut off) before its JSON was complete. {ROOM}"
+
+
+@pytest.mark.parametrize("finish_reason", ["tool_calls", "stop", "length"])
+def test_asking_for_a_tool_is_no_answer_in_json_yet(finish_reason: str) -> None:
+    said = whole(finish_reason, content="Let me see.", tool_calls=[call("t")])
+    outcome = decode(OPENAI, *_pieces(said), Expected(json=True))
+    assert (outcome.error, len(outcome.calls), len(outcome.finished)) == (None, 1, 1)
+
+
+def test_recorded_json_that_is_cut_off() -> None:
+    exchange = transcript("format_json")[0]
+    outcome = decode(OLLAMA, head_of(exchange), [exchange.body], Expected(json=True))
+    assert (outcome.error, outcome.message) == (
+        AnswerCutOff,
+        f"The answer ended (length) before its JSON was complete. {ROOM}",
+    )
+
+
+def test_thinking_is_no_part_of_the_json() -> None:
+    said = whole("length", content=f"<think>Hm.</think>{WHOLE_JSON}")
+    outcome = decode(OPENAI, *_pieces(said), Expected(json=True))
+    assert (outcome.error, outcome.text) == (None, WHOLE_JSON)
+
+
+def _pieces(payload: Payload) -> tuple[Head, list[bytes]]:
+    head, body = at_once(payload)
+    return head, [body]
