@@ -39,6 +39,8 @@ _START_GRACE = 60.0
 """Seconds that a user has between asking for an engine and sending it a request."""
 _SLOWEST_DISK = 20e6
 """Bytes per second."""
+_DYING = 10.0
+"""Seconds that a process may take to end after it has closed its output."""
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"
 
@@ -226,7 +228,9 @@ def _start(spec: EngineSpec, folder: Path, keep_alive: float, limit: float) -> E
         state = next((e for e in running(folder) if e.id == paths.id), None)
         if answer == "ready" and state is not None:
             return state
-        raise _failure(spec, process, paths.log, limit)
+        if answer is None:
+            raise _failure(spec, f"it did not finish within {limit:.0f} seconds")
+        raise _failure(spec, _reason_of_death(process, paths.log))
     except BaseException:
         process.kill()
         process.wait()
@@ -272,15 +276,14 @@ def _answer(process: subprocess.Popen[bytes], order: str, limit: float) -> str |
     return said[0] if said else None
 
 
-def _failure(
-    spec: EngineSpec, process: subprocess.Popen[bytes], log: Path, limit: float
-) -> EngineFailed:
-    if process.poll() is None and not log.exists():
-        problem = "it did not start"
-    elif process.poll() is None:
-        problem = f"it did not finish within {limit:.0f} seconds"
-    else:
-        problem = reason_in(_tail(log)) or f"it ended with status {process.returncode}"
+def _reason_of_death(process: subprocess.Popen[bytes], log: Path) -> str:
+    # Its output ends before it does, and the log may come last.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_DYING)
+    return reason_in(_tail(log)) or f"it ended with status {process.returncode}"
+
+
+def _failure(spec: EngineSpec, problem: str) -> EngineFailed:
     return EngineFailed(
         f"the engine cannot run {spec.path}: {problem}",
         "The file may be damaged or of a kind that this build does not know: fetch it again, or"
