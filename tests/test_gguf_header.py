@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from llm_localrun.gguf.header import (
     NotGGUF,
     Tensor,
     Value,
+    find_text,
     read_header,
     read_summary,
 )
@@ -380,7 +382,108 @@ def test_hostile_file_has_no_summary(data: bytes, tmp_path: Path) -> None:
                 read_summary(file)
 
 
+# A text that stands behind long arrays.
+
+KEY = "tokenizer.chat_template"
+TEMPLATE = "{% if tools %}…{% endif %}"
+TOKENS = LITTLE.strings("tokenizer.ggml.tokens", ["a", KEY, "b", TEMPLATE])
+FOUND = LITTLE.file([TOKENS, LITTLE.string(KEY, TEMPLATE), LITTLE.scalar("z", 4, 1)])
+START = FOUND.index(LITTLE.text(KEY) + LITTLE.pack("I", STRING))
+END = START + len(LITTLE.string(KEY, TEMPLATE))
+
+
+def texts(data: bytes, tmp_path: Path, end: int | None = None) -> set[str]:
+    """What is found in `data` up to `end`, in memory and on the disk: the same, if all is well."""
+    path = tmp_path / "text.gguf"
+    path.write_bytes(data)
+    size = len(data) if end is None else end
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+        return {find_text(head, KEY, size) for head in (data, mapped)}
+
+
+def claiming_text(length: int, rest: bytes = b"") -> bytes:
+    head = LITTLE.text(KEY) + LITTLE.pack("I", STRING) + LITTLE.pack("Q", length)
+    return claiming(0, 1, head + rest)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(FOUND, TEMPLATE, id="behind an array"),
+        pytest.param(LITTLE.file([LITTLE.string(KEY, TEMPLATE), TOKENS]), TEMPLATE, id="before it"),
+        pytest.param(LITTLE.file([LITTLE.string(KEY, "")]), "", id="empty"),
+        pytest.param(LITTLE.file([TOKENS]), "", id="nowhere but in an array"),
+        pytest.param(
+            LITTLE.file([LITTLE.string(KEY, "one"), LITTLE.string(KEY, "two")]), "one", id="twice"
+        ),
+        pytest.param(
+            LITTLE.file(
+                [
+                    LITTLE.string(f"{KEY}.tool_use", "no"),
+                    LITTLE.string(f"x.{KEY}", "no"),
+                    LITTLE.string(KEY, "yes"),
+                ]
+            ),
+            "yes",
+            id="among keys that contain it",
+        ),
+        pytest.param(LITTLE.file([LITTLE.scalar(KEY, 4, 1)]), "", id="a number"),
+        pytest.param(LITTLE.file([LITTLE.strings(KEY, ["a"])]), "", id="an array"),
+        pytest.param(BIG.file([BIG.string(KEY, TEMPLATE)]), "", id="in the other byte order"),
+        pytest.param(claiming_text(2, b"\xff\xfe"), "\ufffd\ufffd", id="broken characters"),
+        pytest.param(b"x", "", id="nothing"),
+        pytest.param(claiming_text(5, b"abc"), "abc", id="cut off"),
+        pytest.param(claiming_text(16 * 2**20, b"abc"), "abc", id="cut off by much"),
+        pytest.param(claiming_text(16 * 2**20 + 1, b"abc"), "", id="17 MiB"),
+        pytest.param(claiming_text(2**60, b"abc"), "", id="2**60 bytes"),
+        pytest.param(claiming_text(2**63, b"abc"), "", id="2**63 bytes"),
+        pytest.param(claiming_text(MAX, b"abc"), "", id="2**64 bytes"),
+    ],
+)
+def test_text_behind_long_arrays(data: bytes, expected: str, tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        assert texts(data, tmp_path) == {expected}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (0, ""),
+        (4, ""),
+        (START + 1, ""),
+        (END - len(TEMPLATE.encode()) - 1, ""),
+        # What stands before the end is read whole.
+        (END - len(TEMPLATE.encode()), TEMPLATE),
+        (END - 1, TEMPLATE),
+        (END, TEMPLATE),
+        (len(FOUND), TEMPLATE),
+        (2 * len(FOUND), TEMPLATE),
+    ],
+)
+def test_text_is_looked_for_up_to_an_end(end: int, expected: str, tmp_path: Path) -> None:
+    assert texts(FOUND, tmp_path, end) == {expected}
+
+
+def test_text_in_a_file_cut_off_anywhere(tmp_path: Path) -> None:
+    whole = TEMPLATE.encode()
+    for size in range(1, len(FOUND)):
+        there = whole[: max(0, size - END + len(whole))]
+        assert texts(FOUND[:size], tmp_path) == {there.decode("utf-8", "replace")}
+
+
 # A real file.
+
+
+def test_text_in_the_starter_model(starter_model: Path) -> None:
+    with starter_model.open("rb") as file:
+        header = read_header(file, starter_model.stat().st_size)
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+            assert find_text(mapped, KEY, len(mapped)) == header.text(KEY) != ""
 
 
 def test_starter_model(starter_model: Path) -> None:

@@ -33,7 +33,7 @@ def prompt(text: str | None = None, **known: Any) -> llm.Prompt:
     return llm.Prompt(text, MODEL, **known)  # type: ignore[no-untyped-call]
 
 
-def load(attachment: llm.Attachment) -> Media:
+def load(attachment: llm.Attachment, *, may_fetch: bool) -> Media:
     """A stand-in for the one that reads: takes every attachment for what it says it is."""
     return Media(attachment.type or "", attachment.content or b"")
 
@@ -385,11 +385,51 @@ def test_options_that_the_user_set(
 
 
 def test_an_attachment_that_cannot_be_read_is_an_error() -> None:
-    def refuse(attachment: llm.Attachment) -> Media:
+    def refuse(attachment: llm.Attachment, *, may_fetch: bool) -> Media:
         raise BadAttachment("it is gone", "Attach it anew")
 
     with pytest.raises(BadAttachment, match=r"^It is gone\. Attach it anew\.$"):
         chat_request(prompt("Hi", attachments=[IMAGE.attachment]), refuse, stream=True)
+
+
+LINK = AttachmentPart(llm.Attachment(url="http://127.0.0.1:9/cat.png"))
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        pytest.param([Message("user", [TextPart("See."), LINK])], [True], id="a question's"),
+        pytest.param([Message("user", [LINK])], [True], id="a question without a word"),
+        pytest.param(
+            [said("user", "Rain?"), Message("assistant", [CALL]), RESULT, Message("user", [LINK])],
+            [False],
+            id="a tool's",
+        ),
+        pytest.param(
+            [
+                Message("user", [TextPart("See."), LINK]),
+                Message("assistant", [CALL]),
+                RESULT,
+                Message("user", [LINK, LINK]),
+                said("assistant", "A cat."),
+                Message("user", [TextPart("And this?"), LINK]),
+            ],
+            [True, False, False, True],
+            id="each for itself",
+        ),
+    ],
+)
+def test_only_what_the_user_has_given_is_fetched(
+    history: Sequence[Message], expected: list[bool]
+) -> None:
+    asked: list[bool] = []
+
+    def note(attachment: llm.Attachment, *, may_fetch: bool) -> Media:
+        asked.append(may_fetch)
+        return PNG
+
+    chat_request(prompt(messages=history), note, stream=True)
+    assert asked == expected
 
 
 @pytest.mark.parametrize("kind", ["ollama", "lmstudio", "llamacpp", "vllm", "engine", "unheard-of"])

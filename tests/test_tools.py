@@ -204,7 +204,7 @@ def test_malformed_arguments_are_logged(user_path: Path) -> None:
     database = llm_database(user_path)
     with saying("lmstudio", *turns) as (model, _):
         for response in chain(model, QUESTION, tools=[get_weather]):
-            response.log_to_db(database)
+            response.log_to_db(database)  # type: ignore[no-untyped-call]
     (row,) = database.query("select payload from parts where type = 'tool_call'")
     assert json.loads(row["payload"])["arguments"] == {"_raw": '{"city": "Par'}
 
@@ -265,7 +265,7 @@ def test_image_that_a_tool_returns(kind: str, way: str) -> None:
         assert picture["content"] == [{"type": "image_url", "image_url": {"url": url}}]
 
 
-class Memory(llm.Toolbox):
+class Memory(llm.Toolbox):  # type: ignore[no-untyped-call]
     """Remembers from call to call."""
 
     def __init__(self) -> None:
