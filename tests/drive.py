@@ -34,7 +34,7 @@ def served(url: str, kind: str, name: str = "smollm2:135m", **known: Any) -> Loc
     return LocalModel(id=f"local/{kind}/{name}", name=name, endpoint=endpoint, **known)
 
 
-def ask(model: LocalModel, prompt: str, way: str = "sync", **options: Any) -> Outcome:
+def ask(model: LocalModel, prompt: str | None, way: str = "sync", **options: Any) -> Outcome:
     """Prompts `model` in one of the `WAYS`."""
     stream = "unstreamed" not in way
     if way.startswith("sync"):
@@ -43,7 +43,7 @@ def ask(model: LocalModel, prompt: str, way: str = "sync", **options: Any) -> Ou
 
 
 async def _ask_async(
-    model: LocalModel, prompt: str, stream: bool, options: dict[str, Any]
+    model: LocalModel, prompt: str | None, stream: bool, options: dict[str, Any]
 ) -> Outcome:
     response = AsyncLocalChat(model).prompt(prompt, stream=stream, **options)
     await response.text()

@@ -431,7 +431,7 @@ def test_line_15_wire_messages_come_from_the_prompts_messages_alone(kind: str) -
     with saying(kind, Says("Hello.")) as (local, server):
         model = LocalChat(local)
         messages = [llm.user("One"), llm.assistant("Two"), llm.user("Three")]
-        prompt = llm.Prompt(None, model=model, messages=messages, options=Options())
+        prompt = llm.Prompt(None, model=model, messages=messages)  # type: ignore[no-untyped-call]
         response = llm.Response(prompt, model=model, stream=True)
         list(model.execute(prompt, True, response, Unread(model=model)))
     (body,) = sent(server)
