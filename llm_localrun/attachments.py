@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_localrun.errors import BadAttachment
@@ -48,20 +49,31 @@ def load(
             "Let the tool return the content instead",
         )
     try:
+        if attachment.path and not attachment.content:
+            # What cannot be read has no type either.
+            Path(attachment.path).open("rb").close()
         kind = attachment.resolve_type() or ""  # type: ignore[no-untyped-call]
+        kind = kind.partition(";")[0].strip().lower()
         kind = _SAME.get(kind, kind)
         if kind not in accepted:
             raise _not_taken(name, kind, accepted)
-        return Media(kind, attachment.content_bytes())  # type: ignore[no-untyped-call]
+        data: bytes | None = attachment.content_bytes()  # type: ignore[no-untyped-call]
     except OSError as error:
         reason = error.strerror or str(error)
         raise BadAttachment(f"{name} cannot be read: {reason}", "Attach it anew") from None
-    except httpx2.HTTPError as error:
-        raise BadAttachment(
-            f"{name} cannot be fetched: {error}", "Download it, and attach the file"
-        ) from None
+    except httpx2.HTTPStatusError as error:
+        raise _not_fetched(name, f"HTTP {error.response.status_code}") from None
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise _not_fetched(name, str(error)) from None
     except ValueError as error:
         raise BadAttachment(f"{name} is of no known type: {error}", "Use --at PATH TYPE") from None
+    if not data:
+        raise BadAttachment(f"{name} is empty", "Attach it anew")
+    return Media(kind, data)
+
+
+def _not_fetched(name: str, reason: str) -> BadAttachment:
+    return BadAttachment(f"{name} cannot be fetched: {reason}", "Download it, and attach the file")
 
 
 def _not_taken(name: str, kind: str, accepted: Collection[str]) -> BadAttachment:

@@ -125,6 +125,9 @@ def _in_use(server: _Server) -> Iterator[None]:
 
 def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
     options = _settled(model, request.options)
+    if request.schema is not None:
+        # It asks for JSON, and says which.
+        options.pop("json_object", None)
     kind = model.endpoint.kind if model.endpoint else "engine"
     wire_options = body_for(options, kind, kind_of(kind).title)
     server = _server_for(model, options, key)

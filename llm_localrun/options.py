@@ -37,8 +37,11 @@ def _json(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except ValueError:
+        given = json.loads(value)
+        # Python reads numbers that JSON does not have.
+        json.dumps(given, allow_nan=False)
+        return given
+    except (ValueError, RecursionError):
         raise ValueError("give a JSON object, in quotes") from None
 
 

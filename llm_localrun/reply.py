@@ -103,6 +103,7 @@ class Reply:
         yield from self._decoded(self._framing.close)
         try:
             for event in self._decoder.close():
+                self._check_model()
                 yield from self._split(event)
         except CutOff:
             raise self._bad("an answer that ends before it is complete") from None
@@ -136,7 +137,7 @@ class Reply:
             return
         try:
             json.loads("".join(self._text))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise AnswerCutOff(
                 f"the answer ended ({finished.finish_reason}) before its JSON was complete",
                 "Give it room with a larger -o max_tokens, or a larger -o context_size",
@@ -241,13 +242,14 @@ def decode_whole(
 def _remedy(message: str, status: int | None) -> str:
     """What helps against an error, by its text, which tells more than its number."""
     for words, remedy in _REMEDIES_BY_TEXT.items():
-        if words in message.lower():
+        if words in f" {' '.join(message.lower().split())}":
             return remedy
     return _REMEDIES.get(status or 0, "Look into the server's own log for more")
 
 
 _REMEDIES_BY_TEXT = {
-    "schema": "Simplify the schema: objects, lists, strings, numbers and enums work everywhere",
+    # Not the json_schema of a complaint about response_format.
+    " schema": "Simplify the schema: objects, lists, strings, numbers and enums work everywhere",
     "grammar": "Mend the grammar: llama.cpp's own folder grammars/ shows how it is written",
     "does not support tools": "Choose another model: `llm models --tools` lists those that do",
     "does not support thinking": "Leave out -o think, or choose a model that thinks",

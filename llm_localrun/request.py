@@ -134,7 +134,8 @@ def _is_own(part: Part, kind: type[ToolCallPart | ToolResultPart]) -> bool:
 
 def _follows_tool(messages: Sequence[llm.Message], place: int) -> bool:
     """Whether a message holds what a tool has attached to its result: llm puts it behind that."""
-    return place > 0 and messages[place - 1].role == "tool"
+    follows = place > 0 and messages[place - 1].role == "tool"
+    return follows and not _is_question(messages[place])
 
 
 def _media(parts: Sequence[Part], load: Load, *, may_fetch: bool) -> tuple[Media, ...]:

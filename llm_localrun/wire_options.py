@@ -135,7 +135,16 @@ def body_for(options: Mapping[str, Any], kind: str, backend: str) -> Payload:
         is_switched_off = wire.values is not None and value not in wire.values
         if wire is not LAUNCH and not is_switched_off:
             _put(body, wire.path, value if wire.values is None else wire.values[value])
-    return {**body, **options.get("extra", {})}
+    return _merged(body, options.get("extra", {}))
+
+
+def _merged(body: Payload, extra: Payload) -> Payload:
+    """`extra` over `body`; objects that both have are merged in turn."""
+    merged = {**body, **extra}
+    for key in body.keys() & extra.keys():
+        if isinstance(body[key], dict) and isinstance(extra[key], dict):
+            merged[key] = _merged(body[key], extra[key])
+    return merged
 
 
 def _others(option: str) -> str:

@@ -114,7 +114,7 @@ def test_engine_runs_a_chain_of_three_calls(calling: LocalModel, way: str) -> No
     assert reasons[:3] == ["tool_calls"] * 3
 
 
-@pytest.mark.parametrize("more", [(), ("--no-stream",), ("--async",)])
+@pytest.mark.parametrize("more", [(), ("--no-stream", "--async")])
 def test_command_runs_tools_and_logs_them(
     calling: LocalModel, run_llm: Llm, more: tuple[str, ...]
 ) -> None:

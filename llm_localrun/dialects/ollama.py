@@ -11,9 +11,9 @@ from llm_localrun.dialects.wire import (
     CutOff,
     Text,
     WireModel,
+    call_id,
     error_in,
     function_tool,
-    new_call_id,
 )
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.framing import Payload
@@ -30,7 +30,7 @@ class _Function(WireModel):
 class _Call(WireModel):
     """Always whole; its id is there since 0.12.10."""
 
-    id: str = ""
+    id: Text | None = None
     function: _Function
 
 
@@ -43,10 +43,10 @@ class _Message(WireModel):
 class _Chunk(WireModel):
     """Durations are nanoseconds; a count or duration of zero is left out by the server."""
 
-    model: str | None = None
+    model: Text | None = None
     message: _Message | None = None
     done: bool = False
-    done_reason: str | None = None
+    done_reason: Text | None = None
     load_duration: Count | None = None
     prompt_eval_count: Count | None = None
     prompt_eval_duration: Count | None = None
@@ -101,6 +101,7 @@ class Decoder:
     def __init__(self) -> None:
         self._last = _Chunk()
         self._answered = False
+        self._call_ids: list[str] = []
 
     @property
     def model(self) -> str | None:
@@ -120,7 +121,8 @@ class Decoder:
             yield TextDelta(message.content)
         for call in message.tool_calls or ():
             arguments = json.dumps(call.function.arguments)
-            yield ToolCall(call.id or new_call_id(), call.function.name, arguments)
+            self._call_ids.append(call_id(call.id, self._call_ids))
+            yield ToolCall(self._call_ids[-1], call.function.name, arguments)
 
     def close(self) -> Iterator[Event]:
         if not self._answered:

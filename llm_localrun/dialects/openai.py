@@ -12,9 +12,9 @@ from llm_localrun.dialects.wire import (
     Rate,
     Text,
     WireModel,
+    call_id,
     error_in,
     function_tool,
-    new_call_id,
 )
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.framing import Payload
@@ -37,7 +37,7 @@ class _Function(WireModel):
 
 class _CallFragment(WireModel):
     index: int | None = None
-    id: str | None = None
+    id: Text | None = None
     function: _Function = _Function()
 
 
@@ -53,7 +53,7 @@ class _Message(WireModel):
 class _Choice(WireModel):
     delta: _Message | None = None
     message: _Message | None = None
-    finish_reason: str | None = None
+    finish_reason: Text | None = None
 
 
 class _PromptDetails(WireModel):
@@ -80,7 +80,7 @@ class _Timings(WireModel):
 
 
 class _Chunk(WireModel):
-    model: str | None = None
+    model: Text | None = None
     choices: tuple[_Choice, ...] | None = None
     usage: _Usage | None = None
     timings: _Timings | None = None
@@ -144,6 +144,7 @@ class _OpenCall:
     """A tool call of which more may come."""
 
     id: str
+    given_id: str
     name: str = ""
     arguments: str = ""
 
@@ -156,7 +157,8 @@ class Decoder:
         self._model: str | None = None
         self._usage = _Usage()
         self._timings = _Timings()
-        self._calls: dict[int, _OpenCall] = {}
+        self._calls: list[_OpenCall] = []
+        self._by_index: dict[int, _OpenCall] = {}
 
     @property
     def model(self) -> str | None:
@@ -179,27 +181,30 @@ class Decoder:
     def close(self) -> Iterator[Event]:
         if self._finish_reason is None:
             raise CutOff
-        for call in self._calls.values():
+        for call in self._calls:
             yield ToolCall(call.id, call.name, call.arguments or "{}")
         yield self._finished(self._finish_reason)
 
     def _collect(self, fragments: Sequence[_CallFragment]) -> None:
-        """Joins the fragments of each call, which belong together by their index.
-
-        A server that gives no index sends whole calls.
-        """
         for fragment in fragments:
-            index = len(self._calls) if fragment.index is None else fragment.index
-            call = self._calls.setdefault(index, _OpenCall(self._id_for(fragment.id)))
+            call = self._call_of(fragment)
             call.name += fragment.function.name or ""
             call.arguments += fragment.function.arguments or ""
 
-    def _id_for(self, given: str | None) -> str:
-        """The server's id, unless it is empty, a mere number (LM Studio) or another call's."""
-        taken = {call.id for call in self._calls.values()}
-        if not given or given.isdigit() or given in taken:
-            return new_call_id()
-        return given
+    def _call_of(self, fragment: _CallFragment) -> _OpenCall:
+        """The call that `fragment` is of: fragments belong together by their index.
+
+        Some servers give no index, or the same to all calls, and send each call with its own id.
+        """
+        index, given = fragment.index, fragment.id or ""
+        call = None if index is None else self._by_index.get(index)
+        is_another = call is not None and given and call.given_id and given != call.given_id
+        if call is None or (is_another and fragment.function.name):
+            call = _OpenCall(call_id(given, [other.id for other in self._calls]), given)
+            self._calls.append(call)
+        if index is not None:
+            self._by_index[index] = call
+        return call
 
     def _finished(self, finish_reason: str) -> Finished:
         usage, timings = self._usage, self._timings

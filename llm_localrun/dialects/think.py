@@ -48,6 +48,8 @@ class ThinkTags:
             self._begin()
         if self._state == "either":
             self._either()
+        if self._state == "opened":
+            self._opened()
         if self._state == "thinking":
             yield from self._thinking()
         if self._state == "gap":
@@ -58,7 +60,7 @@ class ThinkTags:
     def _begin(self) -> None:
         start = self._held.lstrip()
         if start.startswith(_OPEN):
-            self._held, self._state = start[len(_OPEN) :].lstrip("\n"), "thinking"
+            self._held, self._state = start[len(_OPEN) :], "opened"
         elif not _OPEN.startswith(start):
             self._state = "either" if self._may_lack_opening else "answer"
 
@@ -67,6 +69,12 @@ class ThinkTags:
             self._state = "answer"
         elif _CLOSE in self._held:
             self._held, self._state = self._held.lstrip(), "thinking"
+
+    def _opened(self) -> None:
+        """Templates put line ends behind the opening tag."""
+        self._held = self._held.lstrip("\n")
+        if self._held:
+            self._state = "thinking"
 
     def _thinking(self) -> Iterator[Event]:
         thought, close, rest = self._held.partition(_CLOSE)

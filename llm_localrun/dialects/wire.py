@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Collection
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -42,9 +43,14 @@ class ErrorReported(Exception):
         self.context_size = context_size
 
 
-def new_call_id() -> str:
-    """An id for a tool call, where a server gives none that could be told from another's."""
-    return f"call_{secrets.token_hex(8)}"
+def call_id(given: str | None, taken: Collection[str]) -> str:
+    """The server's id for a tool call, or ours if it could not be told from another's.
+
+    LM Studio counts its calls from the beginning in each reply.
+    """
+    if not given or given.isdigit() or given in taken:
+        return f"call_{secrets.token_hex(8)}"
+    return given
 
 
 def function_tool(tool: ToolOffer) -> Payload:

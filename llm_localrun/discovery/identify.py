@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from llm_localrun.catalogue import Endpoint, LocalModel, Purpose, Status
-from llm_localrun.dialects.wire import WireModel
+from llm_localrun.dialects.wire import Text, WireModel
 from llm_localrun.gguf.names import long_quantization, quantization_in
 from llm_localrun.kinds import kind_by_owner
 from llm_localrun.locality import where_ollama_runs, where_runs
@@ -45,17 +45,17 @@ class _Meta(WireModel):
     n_ctx_train: int | None = None
     n_params: int | None = None
     size: int | None = None
-    ftype: str | None = None
+    ftype: Text | None = None
 
 
 class _Entry(WireModel):
     """An entry of /v1/models, with what single servers add to it."""
 
-    id: str
-    owned_by: str | None = None
+    id: Text
+    owned_by: Text | None = None
     meta: _Meta | None = None
     max_model_len: int | None = None
-    recipe: str | None = None
+    recipe: Text | None = None
     """Of Lemonade; `cloud` is what it says."""
     status: Any = None
     """Of llama-swap and llama-server's router: an object whose `value` may be `unloaded`."""
@@ -83,30 +83,30 @@ class _Props(WireModel):
 
     default_generation_settings: _SlotDefaults
     modalities: _Modalities = _Modalities()
-    chat_template: str = ""
+    chat_template: Text = ""
     chat_template_caps: _Caps = _Caps()
 
 
 class _OllamaDetails(WireModel):
-    family: str | None = None
-    parameter_size: str | None = None
-    quantization_level: str | None = None
+    family: Text | None = None
+    parameter_size: Text | None = None
+    quantization_level: Text | None = None
     context_length: int | None = None
 
 
 class _OllamaModel(WireModel):
-    name: str
+    name: Text
     size: int | None = None
-    digest: str
+    digest: Text
     details: _OllamaDetails = _OllamaDetails()
-    capabilities: tuple[str, ...] | None = None
-    remote_host: str | None = None
+    capabilities: tuple[Text, ...] | None = None
+    remote_host: Text | None = None
 
 
 class _OllamaShow(WireModel):
     """What chat goes by; /api/tags overlooks what a Jinja template can do (0.32)."""
 
-    capabilities: tuple[str, ...] | None = None
+    capabilities: tuple[Text, ...] | None = None
 
 
 class _OllamaTags(WireModel):
@@ -114,7 +114,7 @@ class _OllamaTags(WireModel):
 
 
 class _Quantization(WireModel):
-    name: str | None = None
+    name: Text | None = None
 
 
 class _InstanceConfig(WireModel):
@@ -126,7 +126,7 @@ class _Instance(WireModel):
 
 
 class _Reasoning(WireModel):
-    allowed_options: tuple[str, ...] | None = None
+    allowed_options: tuple[Text, ...] | None = None
 
 
 class _LMStudioCapabilities(WireModel):
@@ -137,9 +137,9 @@ class _LMStudioCapabilities(WireModel):
 class _LMStudioModel(WireModel):
     """An entry of LM Studio's /api/v1/models (since 0.4.0)."""
 
-    key: str
-    type: str
-    architecture: str | None = None
+    key: Text
+    type: Text
+    architecture: Text | None = None
     quantization: _Quantization | None = None
     size_bytes: int | None = None
     loaded_instances: tuple[_Instance, ...] = ()
@@ -154,11 +154,11 @@ class _LMStudioV1(WireModel):
 class _LMStudioOldModel(WireModel):
     """An entry of LM Studio's /api/v0/models (since 0.3.6)."""
 
-    id: str
-    type: str
-    arch: str | None = None
-    quantization: str | None = None
-    state: str
+    id: Text
+    type: Text
+    arch: Text | None = None
+    quantization: Text | None = None
+    state: Text
     max_context_length: int | None = None
     loaded_context_length: int | None = None
 

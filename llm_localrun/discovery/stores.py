@@ -181,6 +181,7 @@ def open_file(path: Path) -> FileEntry:
         ) from None
     except OSError as error:
         raise BadModelFile(f"{path} cannot be read: {error.strerror}", "Choose another") from None
+    found = _with_projector(found)
     if (model := model_in(found)) is None:
         raise BadModelFile(
             f"{path} holds no model that can be run by itself",
@@ -268,7 +269,7 @@ def _all_files(folders: Iterable[str]) -> Iterator[Found]:
         yield from _in_ollama(root)
     for path in remembered():
         if (found := found_at(Path(path))) is not None:
-            yield found
+            yield _with_projector(found)
 
 
 def _in_folder(root: Path, store: str) -> Iterator[Found]:
@@ -278,6 +279,13 @@ def _in_folder(root: Path, store: str) -> Iterator[Found]:
         found = found_at(path, store) if is_model_name(path.stem) else None
         if found is not None and found.size >= _MIN_SIZE:
             yield replace(found, projector=_projector_for(found, projectors))
+
+
+def _with_projector(model: Found) -> Found:
+    """A file that was named by itself, with the projector beside it."""
+    beside = model.path.parent.glob("*.gguf")
+    projectors = (path for path in beside if is_projector_name(path.stem))
+    return replace(model, projector=_projector_for(model, projectors))
 
 
 def _projector_for(model: Found, projectors: Iterable[Path]) -> str:
@@ -393,8 +401,9 @@ def _in_ollama(root: Path) -> Iterator[Found]:
         )
         found = found_at(blob, "ollama") if blob is not None else None
         if found is not None:
+            is_there = projector is not None and projector.is_file()
             name = _ollama_name(tag.relative_to(manifests).parts)
-            yield replace(found, name=name, projector=str(projector or ""))
+            yield replace(found, name=name, projector=str(projector) if is_there else "")
 
 
 def _ollama_name(parts: tuple[str, ...]) -> str:
