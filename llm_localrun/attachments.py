@@ -17,6 +17,11 @@ AUDIO = frozenset({"audio/wav", "audio/mpeg"})
 _SAME = {"image/jpg": "image/jpeg", "audio/x-wav": "audio/wav", "audio/mp3": "audio/mpeg"}
 
 
+def spellings(types: Collection[str]) -> list[str]:
+    """`types` and the other names that they go by."""
+    return [*types, *(other for other, name in _SAME.items() if name in types)]
+
+
 @dataclass(frozen=True, slots=True)
 class Media:
     """An image or a sound; `type` is its MIME type."""
@@ -77,7 +82,8 @@ def _not_fetched(name: str, reason: str) -> BadAttachment:
 
 
 def _not_taken(name: str, kind: str, accepted: Collection[str]) -> BadAttachment:
-    takes = f"It takes {', '.join(sorted(accepted))}" if accepted else "It takes text only"
+    types = sorted(set(accepted) - set(_SAME))
+    takes = f"It takes {', '.join(types)}" if types else "It takes text only"
     return BadAttachment(
         f"the model cannot take {name}, which is {kind or 'of an unknown type'}",
         f"{takes}: choose another model, or begin a conversation without the attachment",

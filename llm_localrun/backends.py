@@ -70,7 +70,13 @@ def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tupl
     call = server.call(dialect.embed_path, body, transport.READ_TIMEOUT)
     with _in_use(server):
         received = list(transport.stream(call))
-    return decode_whole(server.title, received, dialect.decode_vectors, server.key or "")
+    vectors = decode_whole(server.title, received, dialect.decode_vectors, server.key or "")
+    if len(vectors) != len(texts) or len({len(vector) for vector in vectors}) != 1:
+        raise BadReply(
+            f"{server.title} sent {len(vectors)} vectors for {len(texts)} texts, or unequal ones",
+            "Try again; if it stays so, look for a newer version of it",
+        )
+    return vectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from contextlib import aclosing, closing
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from typing import Any, NoReturn
 
 import llm
@@ -18,8 +19,9 @@ from llm.models import AsyncConversation, Conversation, EmbeddingModel
 from llm.parts import StreamEvent
 from typing_extensions import assert_never
 
-from llm_localrun.attachments import AUDIO, IMAGES, load
+from llm_localrun.attachments import AUDIO, IMAGES, load, spellings
 from llm_localrun.catalogue import LocalModel, default_key_alias
+from llm_localrun.errors import BadAttachment
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.interrupts import Interrupts
 from llm_localrun.kinds import kind_of
@@ -62,7 +64,7 @@ class _Chat(_Local):
         sees = local.can("vision", if_unknown=True)
         hears = local.can("audio", if_unknown=False)
         self.attachment_types: set[str] | frozenset[str] = frozenset(
-            (*(IMAGES if sees else ()), *(AUDIO if hears else ()))
+            name for types in (sees and IMAGES, hears and AUDIO) for name in spellings(types or ())
         )
 
     def _request(
@@ -142,10 +144,16 @@ class LocalEmbedding(_Local, EmbeddingModel):
     ) -> Iterator[list[float]]:
         from llm_localrun import backends
 
-        texts = [item.decode() if isinstance(item, bytes) else item for item in items]
-        for start in range(0, len(texts), self.batch_size):
-            batch = texts[start : start + self.batch_size]
+        texts = map(self._text, items)
+        while batch := list(islice(texts, self.batch_size)):
             yield from map(list, backends.embed(self.local, batch, key))
+
+    def _text(self, item: str | bytes) -> str:
+        if isinstance(item, bytes):
+            raise BadAttachment(
+                f"{self.model_id} embeds text, and bytes were given", "Decode them first"
+            )
+        return item
 
 
 def _schema(
@@ -208,9 +216,11 @@ class _Recorder:
 
     def _call(self, call: ToolCall) -> Iterator[StreamEvent]:
         """The events record the call; adding it is what makes llm run the tool."""
+        arguments = _arguments(call.arguments)
+        chunk = json.dumps(dict(arguments.items()))
         yield StreamEvent(type="tool_call_name", chunk=call.name, tool_call_id=call.id)
-        yield StreamEvent(type="tool_call_args", chunk=call.arguments, tool_call_id=call.id)
-        self._response.add_tool_call(llm.ToolCall(call.name, _arguments(call.arguments), call.id))
+        yield StreamEvent(type="tool_call_args", chunk=chunk, tool_call_id=call.id)
+        self._response.add_tool_call(llm.ToolCall(call.name, arguments, call.id))
 
     def _finish(self, finished: Finished) -> None:
         details = {

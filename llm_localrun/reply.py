@@ -257,7 +257,8 @@ _REMEDIES_BY_TEXT = {
     "audio input is not supported": "Choose a model that can hear",
     "failed to load image": "Look whether the file is a whole PNG, JPEG, WebP or GIF",
     "input length exceeds": "Split the text, or choose a model with a larger context",
-    "input is too large": "Split the text, or choose a model with a larger context",
+    "is too large to process": "Split the text, or choose a model with a larger context",
+    "larger than the max context": "Split the text, or choose a model with a larger context",
 }
 
 _REMEDIES = {

@@ -149,7 +149,10 @@ def _media(parts: Sequence[Part], load: Load, *, may_fetch: bool) -> tuple[Media
 
 def _call(part: Part) -> PastCall:
     assert isinstance(part, ToolCallPart)
-    return PastCall(part.tool_call_id or "", part.name, part.arguments)
+    # Another provider may have kept what is no JSON object.
+    arguments: Any = part.arguments
+    known = arguments if isinstance(arguments, dict) else {"_raw": arguments}
+    return PastCall(part.tool_call_id or "", part.name, known)
 
 
 def _tool_result(part: Part) -> ChatMessage:

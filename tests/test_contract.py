@@ -681,7 +681,7 @@ def test_line_24_calls_are_in_the_messages_once(kind: str, way: str) -> None:
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
 
-@in_every_way
+@pytest.mark.parametrize("way", ["sync", "async unstreamed"])
 def test_line_25_schema_is_enforced(plain: LocalModel, way: str) -> None:
     outcome = ask(plain, "Hi", way, schema=SCHEMA, temperature=0, max_tokens=40)
     assert isinstance(json.loads(outcome.text)["a"], int)
@@ -748,7 +748,7 @@ def test_line_28_engine_tells_its_timings(plain: LocalModel) -> None:
     assert facts["generation_tokens_per_second"] > 0
 
 
-@in_every_way
+@pytest.mark.parametrize("way", ["sync", "async unstreamed"])
 def test_line_29_parts_carry_no_metadata(backend: Backend, way: str) -> None:
     assert all("provider_metadata" not in part for part in backend.ask("Hi", way).parts)
 

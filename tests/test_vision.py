@@ -26,6 +26,7 @@ from tests.stand_in import Request, StandIn, whole
 from tests.vision_model import IMAGE_TOKENS, build_projector
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
+in_two_ways = pytest.mark.parametrize("way", ["sync", "async unstreamed"])
 at_every_server = pytest.mark.parametrize("kind", SERVERS)
 
 EMBEDDING_SIZE = 576
@@ -64,7 +65,7 @@ def image_in(kind: str, body: Any) -> tuple[str, bytes]:
 
 
 @pytest.mark.parametrize("source", ["content", "path", "url", "url of a known type"])
-@pytest.mark.parametrize("way", ["sync", "async unstreamed"])
+@in_two_ways
 @at_every_server
 @pytest.mark.parametrize("format_", IMAGES)
 def test_image_arrives_byte_for_byte(
@@ -228,7 +229,7 @@ def test_projector_beside_a_model_lets_it_see(seeing: LocalModel, warm: Path) ->
     assert llm_model(found("local-smollm2")).attachment_types == frozenset()
 
 
-@in_every_way
+@in_two_ways
 def test_image_becomes_its_tokens(seeing: LocalModel, way: str) -> None:
     without, one, two = (look(seeing, way, *[RED] * count) for count in range(3))
     assert without.input is not None
@@ -238,7 +239,7 @@ def test_image_becomes_its_tokens(seeing: LocalModel, way: str) -> None:
     assert one.resolved_model == seeing.name
 
 
-@in_every_way
+@in_two_ways
 def test_what_an_image_shows_makes_a_difference(seeing: LocalModel, way: str) -> None:
     texts = [look(seeing, way, *images).text for images in ((), (RED,), (CHECKED,), (RED,))]
     nothing, red, checked, red_again = texts
@@ -250,7 +251,7 @@ def test_every_way_sees_the_same(seeing: LocalModel) -> None:
     assert len({look(seeing, way, CHECKED).text for way in WAYS}) == 1
 
 
-@in_every_way
+@in_two_ways
 def test_damaged_image_is_an_error_for_people(seeing: LocalModel, way: str) -> None:
     said = failure(lambda: look(seeing, way, RED[:60]))
     assert said.startswith("The engine says: ")

@@ -10,6 +10,7 @@ from llm_localrun.dialects.wire import (
     Count,
     CutOff,
     Text,
+    Vector,
     WireModel,
     call_id,
     error_in,
@@ -55,7 +56,7 @@ class _Chunk(WireModel):
 
 
 class _Vectors(WireModel):
-    embeddings: tuple[tuple[float, ...], ...]
+    embeddings: tuple[Vector, ...]
 
 
 def encode(model: str, kind: str, request: ChatRequest, options: dict[str, Any]) -> Payload:

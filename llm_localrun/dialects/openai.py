@@ -11,6 +11,7 @@ from llm_localrun.dialects.wire import (
     CutOff,
     Rate,
     Text,
+    Vector,
     WireModel,
     call_id,
     error_in,
@@ -86,13 +87,13 @@ class _Chunk(WireModel):
     timings: _Timings | None = None
 
 
-class _Vector(WireModel):
+class _Entry(WireModel):
     index: int
-    embedding: tuple[float, ...]
+    embedding: Vector
 
 
 class _Vectors(WireModel):
-    data: tuple[_Vector, ...]
+    data: tuple[_Entry, ...]
 
 
 def encode(model: str, kind: str, request: ChatRequest, options: dict[str, Any]) -> Payload:
@@ -239,5 +240,5 @@ def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
     """The vectors in a reply, in the order of the texts. Raises like `Decoder.feed`."""
     if error := error_in(payload):
         raise error
-    vectors = sorted(_Vectors.model_validate(payload).data, key=lambda vector: vector.index)
-    return [vector.embedding for vector in vectors]
+    by_index = {entry.index: entry.embedding for entry in _Vectors.model_validate(payload).data}
+    return [vector for _, vector in sorted(by_index.items())]

@@ -23,6 +23,9 @@ def _printable(text: str) -> str:
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(_printable)]
+Vector: TypeAlias = Annotated[
+    tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)
+]
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Rate: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

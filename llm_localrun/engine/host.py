@@ -110,6 +110,8 @@ def _parameters(xllamacpp: Any, spec: EngineSpec, key: str) -> Any:
     p.n_batch = 512
     p.n_parallel = 4
     p.kv_unified = True
+    # Another conversation takes another slot, and leaves the first one's prefix alone.
+    p.slot_prompt_similarity = 0.5
     p.cache_ram_mib = 512
     p.verbosity = 1
     p.hostnames = ["127.0.0.1"]
