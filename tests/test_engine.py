@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.engine import locks
 from llm_localrun.engine.launch import Wanted, ensure, reason_in, release, stop
-from llm_localrun.engine.state import EngineState, Paths, grant, read_lease, running
+from llm_localrun.engine.state import EngineSettings, EngineState, Paths, grant, read_lease, running
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed
 from tests.conftest import Llm, put_starter
 from tests.drive import WAYS, ask, failure
@@ -44,7 +45,7 @@ def folder(user_path: Path) -> Path:
 
 @contextlib.contextmanager
 def an_engine(model: Path, folder: Path, keep_alive: float = 60.0) -> Iterator[EngineState]:
-    wanted = Wanted(str(model), model.stem, context_size=512, threads=1)
+    wanted = Wanted(str(model), model.stem, EngineSettings(context_size=512, threads=1))
     engine, is_new = ensure(wanted, folder, keep_alive, patience=60)
     assert is_new
     try:
@@ -116,12 +117,51 @@ def test_async_start_leaves_the_loop_free(starter_model: Path, folder: Path) -> 
 def test_other_settings_are_another_engine(starter_model: Path, folder: Path) -> None:
     with an_engine(starter_model, folder) as first:
         same = Wanted(str(starter_model), "x")
-        other = Wanted(str(starter_model), "x", context_size=1024, threads=1)
+        other = Wanted(str(starter_model), "x", EngineSettings(context_size=1024, threads=1))
         assert ensure(same, folder, 60, 60) == (first, False)
         second, is_new = ensure(other, folder, 60, 60)
         assert is_new
         assert {engine.spec.context_size for engine in running(folder)} == {512, 1024}
         stop(second, folder)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kv_cache_type": "q8_0"},
+        {"flash_attention": True},
+        {"flash_attention": False},
+        {"gpu_layers": 0},
+        {"context_size": "max"},
+        {"draft_model": "{file}"},
+    ],
+    ids=str,
+)
+def test_settings_reach_llama_cpp(
+    starter_model: Path, folder: Path, options: dict[str, Any]
+) -> None:
+    given = {
+        name: value.format(file=starter_model) if isinstance(value, str) else value
+        for name, value in options.items()
+    }
+    model = in_file(starter_model, context_max=8192)
+    said = ask(model, "Name the primary colours", max_tokens=8, temperature=0, **given)
+    (engine,) = running(folder)
+    expected = {**given, "context_size": 8192} if "context_size" in given else given
+    settings = asdict(engine.spec.settings)
+    assert {name: settings[name] for name in given} == expected
+    assert said.output == 8
+
+
+@pytest.mark.parametrize("option", ["lora", "draft_model"])
+def test_file_beside_the_model_that_is_none(
+    starter_model: Path, folder: Path, tmp_path: Path, option: str
+) -> None:
+    file = tmp_path / "beside.gguf"
+    file.write_bytes(b"hello")
+    said = failure(lambda: ask(in_file(starter_model), "Hi", max_tokens=1, **{option: str(file)}))
+    assert said.startswith(f"{file} is no GGUF model: it does not begin with GGUF.")
+    assert not folder.exists()
 
 
 def test_only_who_has_the_key_is_answered(starter_model: Path, folder: Path) -> None:
@@ -294,7 +334,7 @@ def test_missing_file(folder: Path, tmp_path: Path) -> None:
 
 def test_context_beyond_what_it_was_trained_for(starter_model: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match="trained for a context of 8,192 tokens, not 10,000"):
-        ensure(Wanted(str(starter_model), "x", context_size=10_000), folder, 60, 60)
+        ensure(Wanted(str(starter_model), "x", EngineSettings(context_size=10_000)), folder, 60, 60)
 
 
 def test_prompt_that_does_not_fit(starter_model: Path) -> None:

@@ -55,8 +55,8 @@ def get_weather(city: str) -> str:
     "The weather in a city"
     return f"{len(city)} degrees in {city}"
 """
-GREEDY = {"temperature": 0, "max_tokens": 40}
-GREEDY_ARGUMENTS = ("-o", "temperature", "0", "-o", "max_tokens", "40")
+GREEDY = {"temperature": 0, "max_tokens": 40, "stop": "."}
+GREEDY_ARGUMENTS = [f for k, v in GREEDY.items() for f in ("-o", k, str(v))]
 
 
 def get_weather(city: str) -> str:

@@ -5,6 +5,7 @@ two commands at once share one process. A file that makes llama.cpp abort or han
 down and nothing else: here that is one `EngineFailed`.
 """
 
+import atexit
 import contextlib
 import hashlib
 import importlib.metadata
@@ -50,6 +51,13 @@ else:
     _DETACHED = 0
 
 _children: list[subprocess.Popen[bytes]] = []
+
+
+@atexit.register
+def _disown() -> None:
+    """Engines are meant to outlive the program: Python need not warn of that."""
+    for child in _children:
+        child.returncode = 0
 
 
 @dataclass(frozen=True, slots=True)
