@@ -51,7 +51,7 @@ def stream(call: Call) -> Generator[Head | bytes, None, None]:
     with (
         _translated(call),
         _client(call, httpx.Client) as client,
-        client.stream("POST", call.url, json=call.body, headers=_headers(call)) as response,
+        client.stream("POST", call.url, content=_content(call), headers=_headers(call)) as response,
     ):
         yield _head(response)
         yield from response.iter_bytes()
@@ -64,7 +64,9 @@ async def astream(call: Call) -> AsyncGenerator[Head | bytes, None]:
     with _translated(call):
         async with (
             _client(call, httpx.AsyncClient) as client,
-            client.stream("POST", call.url, json=call.body, headers=_headers(call)) as response,
+            client.stream(
+                "POST", call.url, content=_content(call), headers=_headers(call)
+            ) as response,
         ):
             yield _head(response)
             async for data in response.aiter_bytes():
@@ -173,7 +175,13 @@ def _head(response: "httpx.Response") -> Head:
 
 
 def _headers(call: Call) -> dict[str, str]:
-    return {"Authorization": f"Bearer {call.key}"} if call.key else {}
+    authorization = {"Authorization": f"Bearer {call.key}"} if call.key else {}
+    return {"Content-Type": "application/json", **authorization}
+
+
+def _content(call: Call) -> bytes:
+    """The body as JSON; halves of surrogate pairs, which UTF-8 does not have, become `?`."""
+    return json.dumps(call.body, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def client_settings(url: str) -> dict[str, Any]:

@@ -394,3 +394,11 @@ def test_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, proxy: str) 
     monkeypatch.setattr(socket, "create_connection", lambda *_: socket.socket())
     with pytest.raises((Refused, NoAnswer, NotHttp)):
         transport.drive(questions("/"), "http://box.example:8000", None, soon())
+
+
+@both
+def test_text_that_utf8_does_not_have(httpx_mock: HTTPXMock, way: str) -> None:
+    httpx_mock.add_response(json={})
+    received(call_to(body={"content": "caf\u00e9 \ud83d \u2028"}), way)
+    (request,) = httpx_mock.get_requests()
+    assert json.loads(request.content) == {"content": "caf\u00e9 ? \u2028"}
