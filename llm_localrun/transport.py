@@ -51,7 +51,7 @@ def stream(call: Call) -> Generator[Head | bytes, None, None]:
     with (
         _translated(call),
         _client(call, httpx.Client) as client,
-        client.stream("POST", call.url, content=_content(call), headers=_headers(call)) as response,
+        client.stream(**_request(call)) as response,
     ):
         yield _head(response)
         yield from response.iter_bytes()
@@ -64,9 +64,7 @@ async def astream(call: Call) -> AsyncGenerator[Head | bytes, None]:
     with _translated(call):
         async with (
             _client(call, httpx.AsyncClient) as client,
-            client.stream(
-                "POST", call.url, content=_content(call), headers=_headers(call)
-            ) as response,
+            client.stream(**_request(call)) as response,
         ):
             yield _head(response)
             async for data in response.aiter_bytes():
@@ -174,9 +172,10 @@ def _head(response: "httpx.Response") -> Head:
     return Head(response.status_code, response.headers.get("content-type", ""))
 
 
-def _headers(call: Call) -> dict[str, str]:
+def _request(call: Call) -> dict[str, Any]:
     authorization = {"Authorization": f"Bearer {call.key}"} if call.key else {}
-    return {"Content-Type": "application/json", **authorization}
+    headers = {"Content-Type": "application/json", **authorization}
+    return {"method": "POST", "url": call.url, "content": _content(call), "headers": headers}
 
 
 def _content(call: Call) -> bytes:
