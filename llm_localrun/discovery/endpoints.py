@@ -15,9 +15,9 @@ from llm_localrun.config import Config
 from llm_localrun.discovery.identify import Identity, identify
 from llm_localrun.kinds import KINDS
 
-DEADLINE = 0.25
-"""Seconds for everything together, what is imported for it included."""
-_LEAST = 0.2
+DEADLINE = 0.2
+"""Seconds for everything together: a quarter of a second with what is imported before it."""
+_LEAST = 0.15
 """Seconds that servers get in any case, on a machine that is slow to import."""
 HANG_MEMORY = 300.0
 """Seconds for which a server that hung is not asked again, unless the user wants it."""
