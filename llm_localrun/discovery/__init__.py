@@ -17,6 +17,8 @@ from llm_localrun.config import home, read_config
 FRESH_SECONDS = 60.0
 
 Refresh: TypeAlias = Literal["never", "if absent", "if stale", "if missing", "now"]
+"""When to look anew: not at all; if nobody ever did; if that was a while ago; if something that was
+to be there is not, once a process; in any case, servers that hung a while ago included."""
 
 _memory: dict[Path, Snapshot] = {}
 _own: list[Snapshot] = []
