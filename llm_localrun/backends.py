@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_localrun import transport
 from llm_localrun.catalogue import Endpoint, LocalModel
-from llm_localrun.config import Config, home, read_config
+from llm_localrun.config import Config, engine_folder, home, read_config
 from llm_localrun.dialects import dialect_of
 from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineSettings, EngineState
@@ -123,10 +123,10 @@ def _in_use(server: _Server) -> Iterator[None]:
     except (BadReply, ServerUnreachable) as error:
         if engine is None:
             raise
-        raise launch.explain(error, engine, _engine_folder()) from None
+        raise launch.explain(error, engine, engine_folder()) from None
     finally:
         if engine is not None:
-            launch.release(engine, _engine_folder(), server.keep_alive)
+            launch.release(engine, engine_folder(), server.keep_alive)
 
 
 def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
@@ -212,7 +212,7 @@ def _engine_for(model: LocalModel, options: Mapping[str, Any], config: Config) -
     )
     engine, is_new = launch.ensure(
         launch.Wanted(model.path, model.name, settings),
-        _engine_folder(),
+        engine_folder(),
         keep_alive,
         patience=options.get("timeout", _ENGINE_PATIENCE),
     )
@@ -225,7 +225,3 @@ def _engine_for(model: LocalModel, options: Mapping[str, Any], config: Config) -
 
 def _file(path: str | None) -> str:
     return str(Path(path).expanduser().absolute()) if path else ""
-
-
-def _engine_folder() -> Path:
-    return home() / "engine"

@@ -64,6 +64,11 @@ def home() -> Path:
     return Path(llm.user_dir()) / "localrun"  # type: ignore[no-untyped-call]
 
 
+def engine_folder() -> Path:
+    """Where the engines and their users keep the files that tell each other how things stand."""
+    return home() / "engine"
+
+
 def read_config() -> Config:
     """The user's configuration. Raises `ConfigError` if the file cannot be used."""
     path = home() / "config.json"

@@ -7,7 +7,6 @@ asked for is read from the running click command, and only then is anything look
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -54,10 +53,12 @@ def _offers(purpose: Purpose, taken: set[str]) -> list[_Offer]:
     command = click.get_current_context(silent=True)
     is_running = command is not None and command.info_name in _RUNNING[purpose]
     name = _name_asked_for(command, is_running)
-    taken = taken | _user_aliases().keys()
+    aliases = _user_aliases()
+    taken = taken | aliases.keys()
     wanted = name if name is not None and is_ours(name) and name not in taken else None
+    meant = None if name is None else aliases.get(name, name)
     try:
-        offers = _find(purpose, _refresh(command, name, is_running), wanted, taken)
+        offers = _find(purpose, _refresh(command, meant, is_running), wanted, taken)
     except LocalRunError:
         if wanted is not None and not _reads_logs(command):
             raise
@@ -97,10 +98,13 @@ def _make_offers(
 
 
 def _refresh(command: click.Context | None, name: str | None, is_running: bool) -> Refresh:
-    """Servers are asked if a model of ours is meant, or listed, or if nobody can tell."""
+    """Servers are asked if a model of ours is meant, or listed, or if nobody can tell.
+
+    `name` is the model's own where the user has given it another.
+    """
     if command is not None and is_running and command.params.get("queries"):
         return "if stale"
-    if name is not None and not is_ours(_user_aliases().get(name, name)):
+    if name is not None and not is_ours(name):
         return "never"
     return "if absent" if name is None and is_running else "if stale"
 
@@ -132,7 +136,7 @@ def _names(other: Any) -> list[str]:
 def _user_aliases() -> dict[str, str]:
     """The names that the user has given out with `llm aliases set`, which go before ours."""
     try:
-        aliases = json.loads((Path(home()).parent / "aliases.json").read_bytes())
+        aliases = json.loads((home().parent / "aliases.json").read_bytes())
     except (OSError, ValueError):
         return {}
     return aliases if isinstance(aliases, dict) else {}

@@ -13,11 +13,6 @@ from llm_localrun.memory import physical_memory
 from llm_localrun.model_names import parse_name
 from llm_localrun.naming import Order, name_models, nearest, ordered
 
-_NONE_AT_ALL = UnknownModel(
-    "No local model was found on this machine",
-    "Get a small one with `llm localrun pull starter`, or start LM Studio or Ollama",
-)
-
 
 def is_path(name: str) -> bool:
     """Whether `name` is meant as a file: `./x`, `~/x`, `/x`, or anything that ends in .gguf."""
@@ -84,7 +79,10 @@ def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
 def unknown_model(name: str, known: Sequence[str]) -> UnknownModel:
     """What to say when nothing is called `name` but these names are `known`."""
     if not known:
-        return _NONE_AT_ALL
+        return UnknownModel(
+            "No local model was found on this machine",
+            "Get a small one with `llm localrun pull starter`, or start LM Studio or Ollama",
+        )
     close = nearest(name, known) or sorted(known, key=len)[:3]
     return UnknownModel(
         f"No local model is called '{name}'",

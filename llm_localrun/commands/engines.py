@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from llm_localrun.commands.tables import seconds_text, show_json, show_table, size_text, tokens_text
-from llm_localrun.config import home, read_config
+from llm_localrun.config import engine_folder, read_config
 from llm_localrun.discovery import catalogue
 from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineState, Paths, read_lease, running
@@ -19,7 +19,7 @@ from llm_localrun.resolve import candidates, order_of
 @click.option("json_", "--json", is_flag=True, help="Output JSON")
 def ps(json_: bool) -> None:
     "List the models that the engine holds in memory"
-    engines = [_facts(engine) for engine in running(home() / "engine")]
+    engines = [_facts(engine) for engine in running(engine_folder())]
     if json_:
         show_json(engines)
     elif engines:
@@ -35,10 +35,10 @@ def unload(name: str | None, all_: bool) -> None:
     "Take the model NAME, or all, out of memory"
     if (name is None) != all_:
         raise click.UsageError("Give the name of a model, or --all.")
-    engines = running(home() / "engine")
+    engines = running(engine_folder())
     chosen = engines if name is None else _engines_of(name, engines)
     for engine in chosen:
-        launch.stop(engine, home() / "engine")
+        launch.stop(engine, engine_folder())
         click.echo(f"Unloaded {engine.spec.name}")
     if not chosen:
         click.echo("No model is loaded.", err=True)
@@ -60,7 +60,7 @@ def _meant(name: str) -> list[Any]:
 
 
 def _facts(engine: EngineState) -> dict[str, Any]:
-    lease = read_lease(Paths(home() / "engine", engine.id))
+    lease = read_lease(Paths(engine_folder(), engine.id))
     left = None if lease is None else max(0.0, lease.until - time.time())
     return {
         "name": engine.spec.name,

@@ -202,7 +202,6 @@ def _spec(wanted: Wanted, file: os.stat_result, header: Header) -> EngineSpec:
         name=wanted.name,
         file_size=file.st_size,
         file_modified=file.st_mtime,
-        context_size=context_size,
         settings=replace(wanted.settings, context_size=context_size),
     )
 

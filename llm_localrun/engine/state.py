@@ -56,8 +56,14 @@ class EngineSpec:
     """What it calls itself in its replies."""
     file_size: int
     file_modified: float
-    context_size: int
     settings: EngineSettings
+    """With a context size: that is settled before an engine starts."""
+
+    @property
+    def context_size(self) -> int:
+        """Tokens that all conversations may fill together."""
+        assert self.settings.context_size is not None
+        return self.settings.context_size
 
 
 @dataclass(frozen=True, slots=True)
