@@ -37,6 +37,8 @@ class ConfiguredEndpoint(BaseModel):
     url: Annotated[str, AfterValidator(_server_root)]
     key: str | None = None
     """The name of its key in `llm keys`."""
+    dialect: str | None = None
+    """The kind of server that it is to be spoken to as; None: what its answers say it is."""
 
 
 class Config(BaseModel):
