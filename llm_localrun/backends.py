@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_localrun import transport
 from llm_localrun.catalogue import Endpoint, LocalModel
-from llm_localrun.config import Config, engine_folder, home, read_config
+from llm_localrun.config import Config, engine_folder, read_config
 from llm_localrun.dialects import dialect_of
 from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineSettings, EngineState
@@ -27,6 +27,7 @@ from llm_localrun.errors import (
 from llm_localrun.events import Event
 from llm_localrun.kinds import kind_of
 from llm_localrun.model_names import parse_name
+from llm_localrun.places import home
 from llm_localrun.reply import Expected, Reply, decode_whole
 from llm_localrun.request import ChatRequest
 from llm_localrun.thinking import clamp

@@ -3,14 +3,13 @@
 Finding them is `discovery`'s business, naming them `naming`'s, running them `backends`'s.
 """
 
-import os
-import tempfile
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llm_localrun.places import write_atomically
 
 # A snapshot of another version is rebuilt, never read.
 SNAPSHOT_VERSION = 3
@@ -127,6 +126,8 @@ class Snapshot(_Value):
 
     version: int = SNAPSHOT_VERSION
     taken_at: float = 0.0
+    stamp: str = ""
+    """Of the settings under which it was taken: `places.settings_stamp`."""
     endpoints: tuple[EndpointReport, ...] = ()
     files: tuple[FileEntry, ...] = ()
     stores: tuple[StoreReport, ...] = ()
@@ -136,11 +137,6 @@ class Snapshot(_Value):
         """Every model once, the served ones first."""
         served = [model for report in self.endpoints for model in report.models]
         return merged(served, [entry.model for entry in self.files if entry.model is not None])
-
-    def age(self) -> float:
-        """Seconds since it was taken; a clock that was set back makes it old."""
-        age = time.time() - self.taken_at
-        return age if age >= 0 else float("inf")
 
 
 def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[LocalModel, ...]:
@@ -203,19 +199,3 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
         write_atomically(folder / "catalogue.json", snapshot.model_dump_json().encode())
     except OSError:
         return
-
-
-def write_atomically(target: Path, data: bytes) -> None:
-    """Writes `data` to `target`, readable by its owner only; another process sees all or nothing.
-
-    Raises OSError.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

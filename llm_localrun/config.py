@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import llm
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from llm_localrun.errors import ConfigError
+from llm_localrun.places import home
 
 
 def _server_root(url: str) -> str:
@@ -59,11 +59,6 @@ class Config(BaseModel):
     """Threads of the engine; llama.cpp's own choice by default."""
     keep_alive: float = 300.0
     """Seconds for which the engine keeps an unused model; negative: for ever."""
-
-
-def home() -> Path:
-    """Where everything of llm-localrun lives."""
-    return Path(llm.user_dir()) / "localrun"  # type: ignore[no-untyped-call]
 
 
 def engine_folder() -> Path:

@@ -12,22 +12,7 @@ from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory import physical_memory
 from llm_localrun.model_names import parse_name
 from llm_localrun.naming import Order, name_models, nearest, ordered
-
-
-def is_path(name: str) -> bool:
-    """Whether `name` is meant as a file: `./x`, `~/x`, `/x`, or anything that ends in .gguf."""
-    if name.startswith("local/"):
-        return False
-    return (
-        name.lower().endswith(".gguf")
-        or name.startswith(("./", "../", "~", ".\\", "..\\"))
-        or Path(name).is_absolute()
-    )
-
-
-def is_ours(name: str) -> bool:
-    """Whether `name` can only mean a model of ours: our prefix, or a file."""
-    return name == "local" or name.startswith(("local-", "local/")) or is_path(name)
+from llm_localrun.registry import is_path
 
 
 def order_of(config: Config) -> Order:
@@ -45,11 +30,21 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
     named = {
         **name_models(models, order, "embedding"),
         **name_models(models, order, "chat"),
+        **{model.file_id: [model] for model in models if model.file_id},
         **{model.id: [model] for model in models},
     }
     if name in named:
         return named[name]
     raise unknown_model(name, list(named))
+
+
+def by_id(model_id: str) -> LocalModel:
+    """The model that llm's registry knows by this id. Raises `UnknownModel` if it has gone."""
+    for refresh in ("never", "if missing"):
+        models = catalogue(refresh).models
+        if found := next((model for model in models if model.id == model_id), None):
+            return found
+    raise unknown_model(model_id, [model.id for model in models])
 
 
 def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:

@@ -20,6 +20,7 @@ TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
+    ("places", "media_types"),
     ("engine", "engine.locks", "engine.state", "engine.host"),
     (
         "errors",
@@ -31,13 +32,15 @@ LAYERS = (
         "options",
         "attachments",
     ),
-    ("naming", "request", "wire_options"),
+    ("naming", "registry", "request", "wire_options"),
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
     ("reply",),
     ("transport", "discovery.identify", "discovery.stores", "engine.launch"),
     ("discovery.endpoints", "discovery"),
     ("resolve", "backends", "hub", "hub.starter"),
-    ("interrupts", "models"),
+    ("interrupts", "recorder"),
+    ("models",),
+    ("offers",),
     ("registration", "commands.tables", "commands.listing", "commands.engines", "commands.fetch"),
     ("commands",),
     ("plugin",),

@@ -18,8 +18,9 @@ from llm.plugins import pm
 
 from llm_localrun import discovery
 from llm_localrun.catalogue import Snapshot, read_snapshot, write_snapshot
-from llm_localrun.discovery import FRESH_SECONDS, endpoints
+from llm_localrun.discovery import endpoints
 from llm_localrun.models import AsyncLocalChat, LocalChat
+from llm_localrun.registry import FRESH_SECONDS, drop_registry
 from tests.conftest import CONFIG, Llm, configure
 from tests.stand_in import Request, Respond, StandIn, events, json_reply, transcript, whole
 from tests.test_endpoints import Off, Silent
@@ -72,6 +73,7 @@ def age(user: Path, seconds: float = FRESH_SECONDS + 5) -> None:
     snapshot = read_snapshot(folder)
     taken_at = snapshot.taken_at - seconds
     write_snapshot(folder, snapshot.model_copy(update={"taken_at": taken_at}))
+    drop_registry()
     discovery._memory.clear()
 
 

@@ -2,10 +2,10 @@
 
 import click
 
-from llm_localrun.config import home
 from llm_localrun.discovery import catalogue
 from llm_localrun.errors import PullFailed
 from llm_localrun.hub import starter
+from llm_localrun.places import home
 
 
 @click.command(short_help="Get a model")

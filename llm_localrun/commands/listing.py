@@ -18,7 +18,8 @@ from llm_localrun.naming import (
     reason_before,
     short_name,
 )
-from llm_localrun.resolve import candidates, is_path, order_of
+from llm_localrun.registry import is_path
+from llm_localrun.resolve import candidates, order_of
 
 
 @click.command()

@@ -7,18 +7,13 @@ and in this process.
 import os
 import time
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import llm
 
 from llm_localrun.catalogue import LocalModel, Snapshot, read_snapshot, write_snapshot
-from llm_localrun.config import home, read_config
-
-FRESH_SECONDS = 60.0
-
-Refresh: TypeAlias = Literal["never", "if absent", "if stale", "if missing", "now"]
-"""When to look anew: not at all; if nobody ever did; if that was a while ago; if something that was
-to be there is not, once a process; in any case, servers that hung a while ago included."""
+from llm_localrun.config import read_config
+from llm_localrun.places import home, settings_stamp
+from llm_localrun.registry import FRESH_SECONDS, Refresh, age_of, drop_registry
 
 _memory: dict[Path, Snapshot] = {}
 _own: list[Snapshot] = []
@@ -67,6 +62,7 @@ def model_at(path: Path) -> LocalModel:
 
 
 def _keep(snapshot: Snapshot) -> Snapshot:
+    drop_registry()
     write_snapshot(home(), snapshot)
     _memory[home()] = snapshot
     return snapshot
@@ -74,7 +70,8 @@ def _keep(snapshot: Snapshot) -> Snapshot:
 
 def _is_good_enough(snapshot: Snapshot, refresh: Refresh) -> bool:
     if refresh == "if stale":
-        return snapshot.age() < FRESH_SECONDS
+        is_fresh = age_of(snapshot.taken_at) < FRESH_SECONDS
+        return is_fresh and snapshot.stamp == settings_stamp()
     if refresh == "if missing":
         return any(snapshot is own for own in _own)
     return refresh == "never" or (refresh == "if absent" and snapshot.taken_at > 0)
@@ -85,11 +82,12 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     from llm_localrun.discovery.endpoints import ask, deadline_from, probes_for
     from llm_localrun.discovery.stores import find_files, scan
 
+    stamp = settings_stamp()
     config = read_config()
     files = scan(find_files(config.folders), before.files)
     probes = probes_for(config, _keys())
     reports = ask(probes, before.endpoints, deadline_from(begun), patient=patient)
-    return Snapshot(taken_at=time.time(), endpoints=tuple(reports), files=tuple(files))
+    return Snapshot(taken_at=time.time(), stamp=stamp, endpoints=tuple(reports), files=tuple(files))
 
 
 def _keys() -> dict[str, str]:

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llm_localrun.catalogue import FileEntry, LocalModel, write_atomically
-from llm_localrun.config import home
+from llm_localrun.catalogue import FileEntry, LocalModel
 from llm_localrun.errors import BadModelFile
 from llm_localrun.gguf.header import Header, NotGGUF, find_text, read_summary
 from llm_localrun.gguf.names import (
@@ -28,6 +27,7 @@ from llm_localrun.gguf.names import (
     shard_of,
 )
 from llm_localrun.model_names import parse_name, projected_words
+from llm_localrun.places import home, write_atomically
 
 _MIN_SIZE = 2**20
 """Bytes; less is no model but a vocabulary or an unfinished download."""
