@@ -113,9 +113,9 @@ class LocalChat(_Chat, llm.KeyModel):
         from llm_localrun.interrupts import Interrupts
         from llm_localrun.recorder import Recorder
 
-        recorder = Recorder(self.local, response)
         request = self._request(prompt, stream, conversation)
-        local = resolve.variant(self.local, request.options)
+        local = resolve.to_run(self.local, request.options)
+        recorder = Recorder(local, response)
         interrupts = Interrupts()
         with (
             interrupts.caught(recorder.keep_what_has_come),
@@ -143,10 +143,10 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
         from llm_localrun import backends, resolve
         from llm_localrun.recorder import Recorder
 
-        recorder = Recorder(self.local, response)
         # Attachments are read from disk or fetched.
         request = await asyncio.to_thread(self._request, prompt, stream, conversation)
-        local = await asyncio.to_thread(resolve.variant, self.local, request.options)
+        local = await asyncio.to_thread(resolve.to_run, self.local, request.options)
+        recorder = Recorder(local, response)
         async with aclosing(backends.astream(local, request, key)) as events:
             async for event in events:
                 for item in recorder.record(event):
@@ -161,11 +161,12 @@ class LocalEmbedding(_Local, EmbeddingModel):
     def embed_batch(
         self, items: Iterable[str | bytes], *, key: str | None = None
     ) -> Iterator[list[float]]:
-        from llm_localrun import backends
+        from llm_localrun import backends, resolve
 
+        local = resolve.to_run(self.local, {})
         texts = map(self._text, items)
         while batch := list(islice(texts, self.batch_size)):
-            yield from map(list, backends.embed(self.local, batch, key))
+            yield from map(list, backends.embed(local, batch, key))
 
     def _text(self, item: str | bytes) -> str:
         from llm_localrun.errors import BadAttachment

@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.catalogue import LocalModel
+import click
+
+from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.config import Config, read_config
 from llm_localrun.discovery import catalogue, model_at
 from llm_localrun.errors import ConfigError, UnknownModel
+from llm_localrun.kinds import kind_of
 from llm_localrun.memory import physical_memory
 from llm_localrun.model_names import parse_name
 from llm_localrun.naming import Order, name_models, nearest, ordered
@@ -45,6 +48,42 @@ def by_id(model_id: str) -> LocalModel:
         if found := next((model for model in models if model.id == model_id), None):
             return found
     raise unknown_model(model_id, [model.id for model in models])
+
+
+def to_run(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
+    """The variant of `model` that the options ask for, with the one way in which it is run.
+
+    Its server is preferred while that answers; its file, if it has one, stands in. Raises
+    `ConfigError` if there is no such variant.
+    """
+    chosen = variant(model, options)
+    if chosen.endpoint is None or chosen.path is None:
+        return chosen
+    if _answers(chosen.endpoint):
+        return chosen.model_copy(update={"path": None})
+    _say_once(
+        f"{kind_of(chosen.endpoint.kind).title} does not answer at {chosen.endpoint.url}:"
+        f" running {chosen.path} directly."
+    )
+    return chosen.model_copy(update={"endpoint": None, "runs_on": "this machine"})
+
+
+def _answers(endpoint: Endpoint) -> bool:
+    """Whether a server is there, and did not hang when it was last asked."""
+    from llm_localrun import transport
+
+    reports = catalogue("never").endpoints
+    last = next((report.status for report in reports if report.endpoint == endpoint), None)
+    return last != "hangs" and transport.is_listening(endpoint.url)
+
+
+_said: set[str] = set()
+
+
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        click.echo(message, err=True)
 
 
 def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:

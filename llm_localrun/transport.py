@@ -112,6 +112,15 @@ def drive(
         raise NotHttp from None
 
 
+def is_listening(url: str) -> bool:
+    """Whether anything accepts connections at `url`; says so at once if it is on this machine."""
+    try:
+        _knock(url, time.monotonic() + CONNECT_TIMEOUT)
+    except (Refused, NoAnswer):
+        return False
+    return True
+
+
 def _knock(url: str, deadline: float) -> None:
     """Whether anything listens, told without importing httpx: mostly nothing does."""
     try:

@@ -3,12 +3,15 @@
 import ast
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import llm_localrun
+from llm_localrun.places import settings_stamp
+from llm_localrun.registry import Offer, write_registry
 
 PACKAGE = Path(llm_localrun.__file__).parent
 MODULES = {
@@ -133,6 +136,18 @@ def test_registration_of_another_model_brings_nothing_heavy() -> None:
     )
     assert "llm_localrun.registration" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) -> None:
+    write_registry(time.time(), settings_stamp(), [Offer("local/a/m", "chat", ["local"], None)])
+    loaded = loaded_by(
+        "from click.testing import CliRunner; import llm.cli\n"
+        "result = CliRunner().invoke(llm.cli.cli, ['models', 'options', 'show', 'local'])\n"
+        "assert 'local/a/m' in result.output, result.output"
+    )
+    assert {name.removeprefix("llm_localrun.") for name in loaded if "llm_localrun." in name} == {
+        *("plugin", "registration", "registry", "places", "models", "media_types"),
+    }
 
 
 def test_engine_host_starts_without_llm() -> None:

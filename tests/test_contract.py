@@ -960,6 +960,7 @@ def test_line_36_many_at_once_on_the_engine(plain: LocalModel) -> None:
 
 def test_line_37_nothing_is_kept_between_turns_but_the_engines_prefix(plain: LocalModel) -> None:
     model = LocalChat(plain)
+    assert model.local == plain
     state = dict(vars(model))
     conversation = model.conversation()
     options: dict[str, Any] = {"temperature": 0, "max_tokens": 4}

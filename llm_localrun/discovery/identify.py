@@ -84,6 +84,7 @@ class _Props(WireModel):
     default_generation_settings: _SlotDefaults
     modalities: _Modalities = _Modalities()
     chat_template: Text = ""
+    model_path: Text | None = None
     chat_template_caps: _Caps = _Caps()
 
 
@@ -313,6 +314,7 @@ def _llama_server(endpoint: Endpoint, entry: _Entry, props: _Props | None) -> Lo
             "capabilities": tuple(name for name, has in can.items() if has),
             "context_loaded": model.context_loaded or context,
             "loaded": True,
+            "marks": (f"path:{props.model_path}",) if props.model_path else (),
         }
     )
 

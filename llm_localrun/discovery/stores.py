@@ -131,6 +131,7 @@ def model_in(file: Found) -> LocalModel | None:
         modified=file.modified,
         capabilities=_capabilities(template, file.projector),
         projector=file.projector,
+        marks=(f"path:{os.path.realpath(file.path)}",),
     )
 
 
