@@ -1,40 +1,33 @@
-"""A `LocalModel` and a `ChatRequest` to events: finds who answers, asks, decodes.
+"""A `LocalModel` and a `ChatRequest` to events: asks whoever `serving` finds, and decodes.
 
 Sync and async differ in one loop each; everything else is shared.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
-from math import inf
-from pathlib import Path
+from functools import partial
 from typing import Any
 
+import click
+
 from llm_localrun import transport
-from llm_localrun.catalogue import Endpoint, LocalModel
-from llm_localrun.config import Config, engine_folder, read_config
+from llm_localrun.catalogue import LocalModel
+from llm_localrun.config import engine_folder
+from llm_localrun.counting import Prompt
 from llm_localrun.dialects import dialect_of
 from llm_localrun.engine import launch
-from llm_localrun.engine.state import EngineSettings, EngineState
-from llm_localrun.errors import (
-    BadReply,
-    ConfigError,
-    NotAllowed,
-    ServerUnreachable,
-    UnsupportedOption,
-)
-from llm_localrun.events import Event
+from llm_localrun.errors import BadReply, ServerUnreachable, UnsupportedOption
+from llm_localrun.events import Event, Finished
 from llm_localrun.kinds import kind_of
 from llm_localrun.model_names import parse_name
-from llm_localrun.places import home
 from llm_localrun.reply import Expected, Reply, decode_whole
 from llm_localrun.request import ChatRequest
+from llm_localrun.serving import Server, Wish, find
+from llm_localrun.serving.afterwards import learn, said_of
 from llm_localrun.thinking import clamp
-from llm_localrun.wire_options import body_for, wire_for
-
-_ENGINE_PATIENCE = 60.0
-"""Seconds that loading a file may take beyond what its size makes likely."""
+from llm_localrun.wire_options import body_for
 
 
 def stream(
@@ -46,7 +39,7 @@ def stream(
         with closing(transport.stream(exchange.call)) as received:
             for piece in received:
                 yield from exchange.reply.feed(piece)
-        yield from exchange.reply.close()
+        yield from exchange.close()
 
 
 async def astream(
@@ -59,15 +52,15 @@ async def astream(
             async for piece in received:
                 for event in exchange.reply.feed(piece):
                     yield event
-        for event in exchange.reply.close():
+        for event in exchange.close():
             yield event
 
 
 def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tuple[float, ...]]:
     """The vectors of `texts`, in their order. Raises a `LocalRunError`."""
-    server = _server_for(model, {}, key)
+    server = find(model, Wish({}, key))
     dialect = dialect_of(server.endpoint.kind)
-    body = dialect.encode_texts(model.name, texts, {})
+    body = dialect.encode_texts(server.model, texts, {})
     call = server.call(dialect.embed_path, body, transport.READ_TIMEOUT)
     with _in_use(server):
         received = list(transport.stream(call))
@@ -81,42 +74,27 @@ def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tupl
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
-    """Who answers: an endpoint, and the engine that it is if it is one."""
-
-    endpoint: Endpoint
-    key: str | None
-    facts: Mapping[str, Any]
-    engine: EngineState | None = None
-    keep_alive: float = 0.0
-
-    @property
-    def title(self) -> str:
-        title = kind_of(self.endpoint.kind).title
-        return title if self.engine else f"{title} at {self.endpoint.url}"
-
-    def call(self, path: str, body: dict[str, Any], timeout: float) -> transport.Call:
-        return transport.Call(
-            url=self.endpoint.url + path,
-            body=body,
-            server=self.title,
-            advice=kind_of(self.endpoint.kind).advice,
-            key=self.key,
-            read_timeout=timeout,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class _Exchange:
     """A request that is ready to be sent."""
 
-    server: _Server
+    model: LocalModel
+    wish: Wish
+    server: Server
     call: transport.Call
     reply: Reply
 
+    def close(self) -> Iterator[Event]:
+        """The last events of the reply; what they teach is kept, what the user has to know said."""
+        for event in self.reply.close():
+            yield event
+            if isinstance(event, Finished) and (prompt := self.wish.prompt):
+                learn(self.model, self.server, prompt, event)
+                if said := said_of(self.server, self.wish, prompt, event):
+                    click.echo(said, err=True)
+
 
 @contextmanager
-def _in_use(server: _Server) -> Iterator[None]:
+def _in_use(server: Server) -> Iterator[None]:
     """While an engine answers: says why if it breaks off, and lets go of it afterwards."""
     engine = server.engine
     try:
@@ -131,98 +109,43 @@ def _in_use(server: _Server) -> Iterator[None]:
 
 
 def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
-    options = _settled(model, request.options)
-    if request.schema is not None:
-        # It asks for JSON, and says which.
-        options.pop("json_object", None)
+    options = _settled(model, request)
     kind = model.endpoint.kind if model.endpoint else "engine"
-    wire_options = body_for(options, kind, kind_of(kind).title)
-    server = _server_for(model, options, key)
-    dialect = dialect_of(kind)
-    timeout = options.get("timeout", transport.READ_TIMEOUT)
-    call = server.call(
-        dialect.chat_path, dialect.encode(model.name, kind, request, wire_options), timeout
-    )
+    dialect, title = dialect_of(kind), kind_of(kind).title
+    wire_options = body_for(options, kind, title)
+    encode = partial(dialect.encode, kind=kind, request=request)
+    wish = Wish(options, key, Prompt(request), partial(encode, model.name, options=wire_options))
+    server = find(model, wish)
+    if server.options:
+        wire_options = body_for({**options, **server.options}, kind, title)
+    body = encode(server.model, options=wire_options)
     reply = Reply(server.title, dialect.decoder(), _expected(model, kind, request, server))
-    return _Exchange(server, call, reply)
+    call = server.call(dialect.chat_path, body, wish.timeout)
+    return _Exchange(model, wish, server, call, reply)
 
 
-def _expected(model: LocalModel, kind: str, request: ChatRequest, server: _Server) -> Expected:
-    can_grow = wire_for("context_size", kind) is not None
+def _expected(model: LocalModel, kind: str, request: ChatRequest, server: Server) -> Expected:
     thinks = model.can("thinking", if_unknown=False) or parse_name(model.name).thinks
+    facts = {"context_size": server.context_size, "load_seconds": server.load_seconds}
     return Expected(
-        facts=server.facts,
-        largest_context=(model.context_max or inf) if can_grow else 0,
-        model=model.name if kind == "lmstudio" else "",
+        facts={name: value for name, value in facts.items() if value is not None},
+        limits=server.limits,
+        model=server.model if kind == "lmstudio" else "",
         json=request.schema is not None or bool(request.options.get("json_object")),
         thinking=thinks and request.options.get("think") != "off",
         secret=server.key or "",
     )
 
 
-def _settled(model: LocalModel, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with what depends on the model filled in. Raises a `LocalRunError`."""
-    settled = dict(options)
-    if options.get("context_size") == "max":
-        if model.context_max is None:
-            raise ConfigError(
-                f"nobody says how large the context of {model.id} can be",
-                "Give a number of tokens as -o context_size",
-            )
-        settled["context_size"] = model.context_max
-    if "think" in options:
-        level = clamp(options["think"], model.think_levels)
-        if level is None and options["think"] != "off":
+def _settled(model: LocalModel, request: ChatRequest) -> dict[str, Any]:
+    """The options with what depends on the model filled in. Raises `UnsupportedOption`."""
+    settled = dict(request.options)
+    if request.schema is not None:
+        # It asks for JSON, and says which.
+        settled.pop("json_object", None)
+    if "think" in settled:
+        level = clamp(settled["think"], model.think_levels)
+        if level is None and settled["think"] != "off":
             raise UnsupportedOption(f"{model.id} cannot think", "Leave out -o think")
         settled["think"] = level or "off"
     return settled
-
-
-def _server_for(model: LocalModel, options: Mapping[str, Any], key: str | None) -> _Server:
-    """Who runs `model`; starts an engine if that is what it takes."""
-    config = read_config()
-    if model.endpoint is None:
-        return _engine_for(model, options, config)
-    _check_allowed(model, config)
-    context_size = options.get("context_size", model.context_loaded)
-    return _Server(model.endpoint, key, {"context_size": context_size})
-
-
-def _check_allowed(model: LocalModel, config: Config) -> None:
-    if model.runs_on in ("cloud", "unknown") and model.id not in config.allow:
-        where = "in a cloud" if model.runs_on == "cloud" else "nobody knows where"
-        raise NotAllowed(
-            f"{model.id} runs {where}, so the prompt would leave this machine",
-            f'If it may, put "{model.id}" into the list "allow" in {home() / "config.json"}',
-        )
-
-
-def _engine_for(model: LocalModel, options: Mapping[str, Any], config: Config) -> _Server:
-    assert model.path is not None
-    keep_alive = options.get("keep_alive", config.keep_alive)
-    settings = EngineSettings(
-        context_size=options.get("context_size"),
-        threads=options.get("threads", config.threads),
-        gpu_layers=options.get("gpu_layers"),
-        kv_cache_type=options.get("kv_cache_type"),
-        flash_attention=options.get("flash_attention"),
-        embedding=model.purpose == "embedding",
-        projector=model.projector,
-        lora=_file(options.get("lora")),
-        draft_model=_file(options.get("draft_model")),
-    )
-    engine, is_new = launch.ensure(
-        launch.Wanted(model.path, model.name, settings),
-        engine_folder(),
-        keep_alive,
-        patience=options.get("timeout", _ENGINE_PATIENCE),
-    )
-    facts: dict[str, Any] = {"context_size": engine.spec.context_size}
-    if is_new:
-        facts["load_seconds"] = engine.load_seconds
-    endpoint = Endpoint(name="gguf", kind="engine", url=engine.url)
-    return _Server(endpoint, engine.key, facts, engine, keep_alive)
-
-
-def _file(path: str | None) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""

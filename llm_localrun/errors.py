@@ -12,6 +12,7 @@
     ├── ServerRefused        the server answered with an error of its own
     ├── BadReply             what the server sent is not what its protocol says
     ├── BadModelFile         the file is missing, damaged or no GGUF model
+    ├── NotEnoughMemory      loading the model would take more memory than is free
     ├── EngineFailed         llama.cpp did not start or did not survive
     └── PullFailed           a model could not be fetched
 
@@ -81,6 +82,10 @@ class BadReply(LocalRunError):
 
 class BadModelFile(LocalRunError):
     """The file is missing, damaged or no GGUF model."""
+
+
+class NotEnoughMemory(LocalRunError):
+    """Loading the model would take more memory than is free."""
 
 
 class EngineFailed(LocalRunError):

@@ -8,7 +8,8 @@ class Kind:
     """One kind of server.
 
     `owned_by` is how its /v1/models signs its entries, if always alike; `key_variables` are the
-    environment variables that its own clients take a key from.
+    environment variables that its own clients take a key from; `context_flag` is what sets its
+    context when it is started, `{}` standing for the tokens, "" if that is not known or not how.
     """
 
     name: str
@@ -17,6 +18,7 @@ class Kind:
     ports: tuple[int, ...] = ()
     owned_by: str = ""
     key_variables: tuple[str, ...] = ()
+    context_flag: str = ""
 
 
 _START = "Start it, or choose another model: `llm localrun models` lists them"
@@ -39,15 +41,24 @@ KINDS = (
         (8080, 9931),
         "llamacpp",
         ("LLAMA_API_KEY",),
+        "-c {}",
     ),
-    Kind("vllm", "vLLM", "Start it with `vllm serve MODEL`", (8000,), "vllm", ("VLLM_API_KEY",)),
-    Kind("sglang", "SGLang", _START, owned_by="sglang"),
-    Kind("koboldcpp", "KoboldCpp", _START, owned_by="koboldcpp"),
+    Kind(
+        "vllm",
+        "vLLM",
+        "Start it with `vllm serve MODEL`",
+        (8000,),
+        "vllm",
+        ("VLLM_API_KEY",),
+        "--max-model-len {}",
+    ),
+    Kind("sglang", "SGLang", _START, owned_by="sglang", context_flag="--context-length {}"),
+    Kind("koboldcpp", "KoboldCpp", _START, owned_by="koboldcpp", context_flag="--contextsize {}"),
     Kind("llamaswap", "llama-swap", _START, owned_by="llama-swap"),
     Kind("lemonade", "Lemonade", _START, owned_by="lemonade"),
     Kind("docker", "Docker Model Runner", _START, owned_by="docker"),
     Kind("unsloth", "Unsloth Studio", _START, owned_by="unsloth-studio"),
-    Kind("mistralrs", "mistral.rs", _START, owned_by="local"),
+    Kind("mistralrs", "mistral.rs", _START, owned_by="local", context_flag="--max-seq-len {}"),
     Kind("gpt4all", "GPT4All", _START, owned_by="humanity"),
     Kind("textgen", "text-generation-webui", _START, owned_by="user"),
     Kind("engine", "the engine", "It ended just then: try again, and it is started anew"),

@@ -1,24 +1,41 @@
-"""What a model needs and what the machine has, in bytes."""
+"""What a model needs of memory, in bytes: its weights, its context of any size, and what it
+computes with.
 
-import os
-import sys
+Pure: from a model's geometry. The formulas are llama.cpp's (b11549), with the parameters that
+`engine.host` gives it; the file of its `src/` that one was read in is named. The layout of the
+compute buffer is a planner's work and not written down there: that formula was fitted to what the
+planner allocates, which CONTRIBUTING.md has a table of. What the machine has is `machine`'s
+business.
+"""
+
+from dataclasses import dataclass, replace
+
+from llm_localrun.gguf.geometry import Geometry
+from llm_localrun.gguf.header import BLOCKS, Header
 
 # Beyond the weights: the KV cache at a small context, compute buffers, the rest of the system.
 _OVERHEAD = 1.1
 _REST_OF_SYSTEM = 2**30
 
+PROCESS = 40 * 2**20
+"""Bytes of the engine's process beside what it allocates for a model: Python, llama.cpp's code."""
 
-def physical_memory() -> int | None:
-    """The machine's RAM; None where the system does not tell.
+MARGIN = 2**28
+"""Bytes that are left free: for others, and for the prompts that an engine keeps later on."""
 
-    All of it, not what is free now: a name must not mean another model because a browser is open.
-    """
-    if sys.platform == "win32":
-        return None
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None
+CONVERSATIONS = 4
+"""How many an engine holds at once: its `n_parallel`."""
+_BATCH = 512
+"""Tokens that are evaluated at once, llama.cpp's `n_ubatch`, unless they are to be embedded."""
+_STEP = 256
+"""Caches have whole multiples of so many cells (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
+_FLOAT, _HALF = 4, 2
+
+# ggml's numbers of the types that -o kv_cache_type can be.
+_CACHE_TYPES = {
+    **{"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8},
+    **{"iq4_nl": 20, "bf16": 30},
+}
 
 
 def fits(weights: int | None, memory: int | None) -> bool:
@@ -26,3 +43,121 @@ def fits(weights: int | None, memory: int | None) -> bool:
     if weights is None or memory is None:
         return True
     return weights * _OVERHEAD + _REST_OF_SYSTEM <= memory
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a model is to be run, as far as that decides what it needs."""
+
+    context_size: int
+    cache_type: str = "f16"
+    flash_attention: bool = True
+    embedding: bool = False
+
+    @property
+    def batch(self) -> int:
+        """Tokens that are evaluated at once; an input to be embedded is one batch."""
+        return self.context_size if self.embedding else _BATCH
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes that a model needs in a setting: the KV cache and what else is kept is its context."""
+
+    weights: int
+    context: int
+    compute: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.context + self.compute + PROCESS
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a model needs in any setting; `weights` is bytes, of all the files that are loaded."""
+
+    geometry: Geometry
+    weights: int
+
+    def need(self, setting: Setting) -> Need:
+        """What it needs in `setting`."""
+        context = context_bytes(self.geometry, setting)
+        return Need(self.weights, context, compute_bytes(self.geometry, setting))
+
+    def largest_context(self, memory: float, setting: Setting) -> int:
+        """The largest context in tokens, up to that of `setting`, with which it fits into `memory`
+        bytes; 0 if there is none. Smaller ones are multiples of 256."""
+        if self.need(setting).total <= memory:
+            return setting.context_size
+        fitting, too_large = 0, -(-setting.context_size // _STEP)
+        while too_large - fitting > 1:
+            middle = (fitting + too_large) // 2
+            tried = replace(setting, context_size=middle * _STEP)
+            if self.need(tried).total <= memory:
+                fitting = middle
+            else:
+                too_large = middle
+        return fitting * _STEP
+
+
+def rough_need(weights: int, per_token: float, context_size: int) -> int:
+    """What a model needs of which no more is known than bytes: of its weights, and of a token."""
+    return weights + round(per_token * context_size) + PROCESS
+
+
+def gigabytes(size: float) -> str:
+    """Bytes for people: 0.3 GB, 41.2 GB."""
+    return f"{size / 1e9:.1f} GB"
+
+
+def weight_bytes(header: Header) -> int | None:
+    """The bytes of the tensors in a header's table; None if it has one of a type we do not know."""
+    sizes = [tensor.size for tensor in header.tensors]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def bytes_per_token(geometry: Geometry, cache_type: str = "f16") -> float:
+    """What each token of context takes in the KV cache, where no window bounds it."""
+    return geometry.kept * _bytes_per_number(cache_type)
+
+
+def context_bytes(geometry: Geometry, setting: Setting) -> int:
+    """The KV cache, and the states of layers that keep one instead (llama-kv-cache.cpp,
+    llama-memory-recurrent.cpp)."""
+    if not geometry.is_cached:
+        return 0
+    numbers = geometry.kept * _cells(setting.context_size)
+    numbers += geometry.kept_in_window * _cells_in_window(geometry, setting)
+    states = geometry.state * CONVERSATIONS * _FLOAT
+    return int(numbers * _bytes_per_number(setting.cache_type)) + states
+
+
+def compute_bytes(geometry: Geometry, setting: Setting) -> int:
+    """What a batch of tokens makes on its way through a layer, and which of them sees which.
+
+    Without flash attention, every head's scores for all of the context are among it.
+    """
+    seen = _cells(setting.context_size) if geometry.kept else 0
+    seen += _cells_in_window(geometry, setting) if geometry.kept_in_window else 0
+    passed = 5 * geometry.width
+    widest = max(3 * geometry.hidden, 2 * geometry.queries)
+    if setting.flash_attention:
+        return setting.batch * (_FLOAT * (passed + widest) + _HALF * seen)
+    scores = 2 * geometry.queries + geometry.heads * _cells(setting.context_size)
+    return setting.batch * _FLOAT * (passed + max(widest, scores) + seen)
+
+
+def _bytes_per_number(cache_type: str) -> float:
+    numbers, size = BLOCKS[_CACHE_TYPES[cache_type]]
+    return size / numbers
+
+
+def _cells(tokens: int) -> int:
+    return -(-tokens // _STEP) * _STEP
+
+
+def _cells_in_window(geometry: Geometry, setting: Setting) -> int:
+    """As many as all conversations' windows take, and a batch (llama-kv-cache-iswa.cpp)."""
+    most = geometry.window * CONVERSATIONS + setting.batch
+    return _cells(min(_cells(setting.context_size), most))

@@ -133,6 +133,9 @@ class Options(llm.Options):
     kv_cache_type: Annotated[CacheType, BeforeValidator(_lower)] | None = Field(
         default=None, description="How the engine stores the context; q8_0 halves its memory"
     )
+    overcommit: bool | None = Field(
+        default=None, description="Load a model even if it needs more memory than is free"
+    )
     flash_attention: bool | None = Field(
         default=None, description="Attention that needs less memory for long contexts"
     )

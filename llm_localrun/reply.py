@@ -12,10 +12,11 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from llm_localrun.context import FIXED, Limits, Size, too_long
 from llm_localrun.dialects import Decoder
 from llm_localrun.dialects.think import ThinkTags
 from llm_localrun.dialects.wire import CutOff, ErrorReported, error_in
-from llm_localrun.errors import AnswerCutOff, BadReply, LocalRunError, PromptTooLong, ServerRefused
+from llm_localrun.errors import AnswerCutOff, BadReply, LocalRunError, ServerRefused
 from llm_localrun.events import Event, Finished, TextDelta, ToolCall
 from llm_localrun.framing import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
 
@@ -55,15 +56,15 @@ class Answer:
 class Expected:
     """What is known of a reply before it comes.
 
-    `facts` are fields of `Finished` that the server need not be asked for. `largest_context` is
-    what -o context_size can make of the context, in tokens: 0 if it cannot be set from here.
+    `facts` are fields of `Finished` that the server need not be asked for, `limits` are what the
+    context can be made.
     `model` is who has to answer, "" if the server knows but one. `json`: the text has to be JSON.
     `thinking`: the model is known to think. `secret` is a key, which servers like to repeat and
     which must not be shown.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
-    largest_context: float = 0
+    limits: Limits = FIXED
     model: str = ""
     json: bool = False
     thinking: bool = False
@@ -182,11 +183,8 @@ class Reply:
 
     def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
         if error.prompt_tokens is not None and error.context_size is not None:
-            return PromptTooLong(
-                f"The prompt takes {error.prompt_tokens:,} tokens and {self._server} holds"
-                f" {error.context_size:,}",
-                _ways_out(error.prompt_tokens, self._expected.largest_context),
-            )
+            size = Size(error.prompt_tokens, is_exact=True)
+            return too_long(size, self._server, error.context_size, self._expected.limits)
         number = f" (HTTP {status})" if status else ""
         said = self._shown(error.message).rstrip(".")
         return ServerRefused(f"{self._server} says: {said}{number}", _remedy(error.message, status))
@@ -272,16 +270,3 @@ _REMEDIES = {
 def _same_model(asked: str, answers: str) -> bool:
     """Whether two names of LM Studio's mean one model: `KEY@VARIANT` and `KEY:2` are of KEY."""
     return re.split(r"[@:]", asked.lower())[0] == re.split(r"[@:]", answers.lower())[0]
-
-
-def _ways_out(prompt_tokens: int, largest_context: float) -> str:
-    """What to do with a prompt that does not fit."""
-    size = 4096
-    while size < prompt_tokens + 1024:
-        size *= 2
-    if prompt_tokens + 1024 <= largest_context:
-        size = int(min(size, largest_context))
-        return f"Shorten it, or give room with -o context_size {size}"
-    if largest_context:
-        return f"Shorten it: the model was trained for {largest_context:,} tokens"
-    return "Shorten it, or start the server with a larger context"

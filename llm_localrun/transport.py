@@ -24,6 +24,7 @@ CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 600.0
 """Seconds of silence. Long: a server may load a model of 100 GB before its first byte."""
 _MAX_TEXT = 4096
+_IS_JSON = {"Content-Type": "application/json"}
 
 _Result = TypeVar("_Result")
 _Client = TypeVar("_Client")
@@ -157,8 +158,11 @@ def _fetch(client: "httpx.Client", url: str, question: Question, deadline: float
         raise httpx.ReadTimeout("too late")
     body = bytearray()
     method = "GET" if question.body is None else "POST"
+    content = None if question.body is None else _json(question.body)
+    headers = None if content is None else _IS_JSON
+    timeout = _left(deadline)
     request = client.stream(
-        method, url + question.path, json=question.body, timeout=_left(deadline)
+        method, url + question.path, content=content, headers=headers, timeout=timeout
     )
     with request as response:
         for data in response.iter_bytes():
@@ -183,13 +187,13 @@ def _head(response: "httpx.Response") -> Head:
 
 def _request(call: Call) -> dict[str, Any]:
     authorization = {"Authorization": f"Bearer {call.key}"} if call.key else {}
-    headers = {"Content-Type": "application/json", **authorization}
-    return {"method": "POST", "url": call.url, "content": _content(call), "headers": headers}
+    headers = {**_IS_JSON, **authorization}
+    return {"method": "POST", "url": call.url, "content": _json(call.body), "headers": headers}
 
 
-def _content(call: Call) -> bytes:
-    """The body as JSON; halves of surrogate pairs, which UTF-8 does not have, become `?`."""
-    return json.dumps(call.body, ensure_ascii=False).encode("utf-8", "replace")
+def _json(body: Payload) -> bytes:
+    """A body as JSON; halves of surrogate pairs, which UTF-8 does not have, become `?`."""
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def client_settings(url: str) -> dict[str, Any]:

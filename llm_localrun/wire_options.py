@@ -86,7 +86,7 @@ TABLE: dict[str, dict[str, Wire]] = {
         OPENAI: Wire("reasoning_effort", _EFFORTS),
     },
     "quantization": {"ollama": LAUNCH, OPENAI: LAUNCH},
-    "context_size": {"ollama": Wire("options.num_ctx"), "engine": LAUNCH},
+    "context_size": {"ollama": Wire("options.num_ctx"), OPENAI: LAUNCH},
     "keep_alive": {
         "ollama": Wire("keep_alive"),
         "lmstudio": Wire("ttl", least=1),
@@ -95,6 +95,7 @@ TABLE: dict[str, dict[str, Wire]] = {
     "gpu_layers": {"ollama": Wire("options.num_gpu"), "engine": LAUNCH},
     "threads": {"ollama": Wire("options.num_thread"), "engine": LAUNCH},
     "kv_cache_type": {"engine": LAUNCH},
+    "overcommit": {"engine": LAUNCH},
     "flash_attention": {"engine": LAUNCH},
     "draft_model": {"engine": LAUNCH},
     "lora": {"engine": LAUNCH},

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
+from llm_localrun.context import Limits
 from llm_localrun.dialects import OLLAMA, OPENAI, Dialect
 from llm_localrun.errors import LocalRunError
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
@@ -44,7 +44,7 @@ class Outcome:
         return [event for event in self.events if isinstance(event, Finished)]
 
 
-ANYTHING = Expected(largest_context=inf)
+ANYTHING = Expected(limits=Limits())
 
 
 def decode(

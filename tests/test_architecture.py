@@ -22,7 +22,8 @@ TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()
 
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
-    ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
+    ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "gguf.geometry", "kinds"),
+    ("memory", "machine", "footprint", "thinking", "tokens"),
     ("places", "media_types"),
     ("engine", "engine.locks", "engine.state", "engine.host"),
     (
@@ -35,12 +36,19 @@ LAYERS = (
         "options",
         "attachments",
     ),
-    ("naming", "registry", "request", "wire_options"),
+    ("calibration", "context"),
+    ("naming", "registry", "request", "variants", "wire_options"),
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
     ("reply",),
-    ("transport", "discovery.identify", "discovery.stores", "engine.launch"),
+    ("counting", "loading", "transport"),
+    ("discovery.identify", "discovery.stores", "engine.launch"),
     ("discovery.endpoints", "discovery"),
-    ("resolve", "backends", "hub", "hub.starter"),
+    ("resolve", "hub", "hub.starter"),
+    ("serving.common", "serving.admission"),
+    ("serving.by_fixed", "serving.by_ollama", "serving.afterwards"),
+    ("serving.by_engine", "serving.by_lmstudio"),
+    ("serving",),
+    ("backends",),
     ("interrupts", "recorder"),
     ("models",),
     ("offers",),
@@ -54,7 +62,8 @@ PURE = (
     *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
     *("gguf.header", "gguf.names", "discovery.identify"),
     *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
-    "thinking",
+    *("thinking", "memory", "gguf.geometry", "tokens", "context", "counting", "loading"),
+    "variants",
 )
 IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
 

@@ -281,7 +281,7 @@ BAD: dict[str, Bad] = {
         [overflow(9001, 8192)],
         PromptTooLong,
         "The prompt takes 9,001 tokens and llama-server at {url} holds 8,192.",
-        "Shorten it, or start the server with a larger context.",
+        "Shorten it, or start the server with -c 16384.",
     ),
     "an overflow at Ollama": Bad(
         "ollama",

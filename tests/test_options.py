@@ -55,6 +55,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("kv_cache_type", "q8_0", "q8_0"),
     ("kv_cache_type", "IQ4_NL", "iq4_nl"),
     ("kv_cache_type", " F16 ", "f16"),
+    ("overcommit", "true", True),
     ("flash_attention", "on", True),
     ("flash_attention", "off", False),
     ("draft_model", "~/Draft.gguf", "~/Draft.gguf"),
@@ -270,7 +271,7 @@ BODIES: dict[str, tuple[object, Bodies]] = {
         to("ollama", {"format": "json"})
         | to("llamacpp engine vllm", {"response_format": {"type": "json_object"}}),
     ),
-    "context_size": (8192, to("ollama", {"options": {"num_ctx": 8192}}) | to("engine", {})),
+    "context_size": (8192, to_all({"options": {"num_ctx": 8192}}, {})),
     "keep_alive": (
         600.0,
         to("ollama", {"keep_alive": 600.0}) | to("lmstudio", {"ttl": 600.0}) | to("engine", {}),
@@ -292,6 +293,7 @@ BODIES: dict[str, tuple[object, Bodies]] = {
     ),
     "quantization": ("Q8_0", to_all({}, {})),
     "kv_cache_type": ("q8_0", to("engine", {})),
+    "overcommit": (True, to("engine", {})),
     "flash_attention": (True, to("engine", {})),
     "draft_model": ("Draft.gguf", to("engine", {})),
     "lora": ("Adapter.gguf", to("engine", {})),
@@ -420,7 +422,6 @@ def test_lm_studio_keeps_a_model_for_a_second_or_more(seconds: float, refusal: s
 @pytest.mark.parametrize(
     ("option", "kind", "alternatives"),
     [
-        ("context_size", "lmstudio", "a model of Ollama's or a GGUF file"),
         ("keep_alive", "vllm", "a model of Ollama's or a model of LM Studio's or a GGUF file"),
         ("threads", "openai", "a model of Ollama's or a GGUF file"),
         ("typical_p", "vllm", "a model of Ollama's or a model of llama-server's or a GGUF file"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llm_localrun.context import Limits
 from llm_localrun.dialects import OLLAMA, OPENAI, Dialect
 from llm_localrun.errors import AnswerCutOff, BadReply, PromptTooLong, ServerRefused
 from llm_localrun.events import Finished, ReasoningDelta, TextDelta
@@ -793,23 +794,33 @@ def test_recorded_prompt_that_does_not_fit() -> None:
     assert outcome.message.startswith("The prompt takes 1,210 tokens and Box holds 256. ")
 
 
+ANOTHER_MODEL = "Shorten it, or choose a model with a larger context: this one was trained for"
+START_WITH = "Shorten it, or start the server with"
+LESS_MEMORY = (
+    "Shorten it, or take less memory for each token with -o kv_cache_type q8_0: there is enough for"
+    " a context of"
+)
+
+
 @pytest.mark.parametrize(
-    ("prompt_tokens", "context_size", "largest_context", "remedy"),
+    ("prompt_tokens", "context_size", "limits", "remedy"),
     [
-        (3072, 2048, inf, "Shorten it, or give room with -o context_size 4096."),
-        (3073, 2048, inf, "Shorten it, or give room with -o context_size 8192."),
-        (9001, 8192, 131072, "Shorten it, or give room with -o context_size 16384."),
-        (30000, 8192, 32768, "Shorten it, or give room with -o context_size 32768."),
-        (35000, 4096, 40960, "Shorten it, or give room with -o context_size 40960."),
-        (9001, 4096, 8192, "Shorten it: the model was trained for 8,192 tokens."),
-        (200000, 4096, 131072, "Shorten it: the model was trained for 131,072 tokens."),
-        (9001, 8192, 0, "Shorten it, or start the server with a larger context."),
+        (3072, 2048, Limits(), "Shorten it, or give room with -o context_size 4096."),
+        (3073, 2048, Limits(), "Shorten it, or give room with -o context_size 8192."),
+        (9001, 8192, Limits(131072), "Shorten it, or give room with -o context_size 16384."),
+        (30000, 8192, Limits(32768), "Shorten it, or give room with -o context_size 32768."),
+        (35000, 4096, Limits(40960), "Shorten it, or give room with -o context_size 40960."),
+        (9001, 4096, Limits(8192), f"{ANOTHER_MODEL} 8,192 tokens."),
+        (200000, 4096, Limits(131072), f"{ANOTHER_MODEL} 131,072 tokens."),
+        (9001, 8192, Limits(fixed=True), f"{START_WITH} a larger context."),
+        (9001, 8192, Limits(fixed=True, flag="-c {}"), f"{START_WITH} -c 16384."),
+        (9001, 8192, Limits(131072, affordable=8192), f"{LESS_MEMORY} 8,192."),
     ],
 )
 def test_ways_out_of_a_prompt_that_does_not_fit(
-    prompt_tokens: int, context_size: int, largest_context: float, remedy: str
+    prompt_tokens: int, context_size: int, limits: Limits, remedy: str
 ) -> None:
-    expected = Expected(largest_context=largest_context)
+    expected = Expected(limits=limits)
     outcome = failure(OPENAI, 400, overflow(prompt_tokens, context_size), expected)
     assert outcome.message == (
         f"The prompt takes {prompt_tokens:,} tokens and Box holds {context_size:,}. {remedy}"

@@ -7,7 +7,7 @@ half a dozen servers imitate Ollama.
 
 import math
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -146,6 +146,10 @@ class _LMStudioModel(WireModel):
     loaded_instances: tuple[_Instance, ...] = ()
     max_context_length: int | None = None
     capabilities: _LMStudioCapabilities = _LMStudioCapabilities()
+    variants: tuple[Text, ...] = ()
+    """`KEY@QUANTIZATION` of each that is there, of a model of the catalogue."""
+    selected_variant: Text | None = None
+    """The one that the bare key means."""
 
 
 class _LMStudioV1(WireModel):
@@ -215,7 +219,8 @@ def _ask_by_kind(
 
 def _ask_lmstudio(endpoint: Endpoint) -> Generator[Question, Answer, Identity | None]:
     if v1 := _read(_LMStudioV1, (yield Question("/api/v1/models"))):
-        models = [_lmstudio_v1(endpoint, model) for model in v1.models if model.type in _PURPOSES]
+        known = (model for model in v1.models if model.type in _PURPOSES)
+        models = [each for model in known for each in _lmstudio_variants(endpoint, model)]
         return Identity("lmstudio", "answers", _merged(models))
     if v0 := _read(_LMStudioV0, (yield Question("/api/v0/models"))):
         old = [_lmstudio_v0(endpoint, model) for model in v0.data if model.type in _PURPOSES]
@@ -338,6 +343,18 @@ def _ollama(endpoint: Endpoint, model: _OllamaModel, shown: tuple[str, ...] | No
         think_levels=None if thinks else ("off",),
         digest=model.digest if shown is not None else "",
     )
+
+
+def _lmstudio_variants(endpoint: Endpoint, model: _LMStudioModel) -> Iterator[LocalModel]:
+    """A model, and its other variants, of which their quantization is all that is told."""
+    selected = _lmstudio_v1(endpoint, model)
+    yield selected
+    unknown = {"size": None, "loaded": None, "context_loaded": None}
+    for variant in model.variants:
+        quantization = variant.partition("@")[2].upper()
+        if variant != model.selected_variant and quantization != selected.quantization.upper():
+            named = {"id": variant, "name": variant, "quantization": quantization}
+            yield selected.model_copy(update={**named, **unknown})
 
 
 def _lmstudio_v1(endpoint: Endpoint, model: _LMStudioModel) -> LocalModel:

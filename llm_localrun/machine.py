@@ -1,0 +1,118 @@
+"""What memory this machine has, in all and at the moment, in bytes.
+
+What a model needs of it is `memory`'s business.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+_ROOT = Path("/")
+# The engine's package is loaded in a process of its own, as it always is.
+_DEVICES = """
+import json, sys
+sys.path.append(sys.argv[1])
+from xllamacpp import xllamacpp
+devices = xllamacpp.get_device_info()
+print(json.dumps([{"type": d["type"].name, "free": d["memory_free"]} for d in devices]))
+"""
+_PATIENCE = 20.0
+"""Seconds: to wake a GPU can take some."""
+
+
+def physical_memory() -> int | None:
+    """The machine's RAM; None where the system does not tell.
+
+    All of it, not what is free now: a name must not mean another model because a browser is open.
+    """
+    if sys.platform == "win32":
+        return None
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
+
+
+def free_ram(root: Path = _ROOT) -> int | None:
+    """The RAM that a new process can have without pushing others out; None if nobody tells.
+
+    A container, or a service with a limit, has what its control group leaves it.
+    """
+    if sys.platform != "linux":
+        return _free_by_psutil()
+    free = _in_meminfo(root / "proc" / "meminfo")
+    return free and min([free, *_in_control_groups(root)])
+
+
+def free_memory() -> int | None:
+    """`free_ram`, and what is free on GPUs that have memory of their own.
+
+    Takes the tenth of a second that it takes to ask the engine for its devices; once a process.
+    """
+    ram = free_ram()
+    return None if ram is None else ram + _free_on_gpus()
+
+
+def on_gpus(devices: Iterable[Mapping[str, object]]) -> int:
+    """The free memory of those devices that have their own, as the engine lists them."""
+    free = (device["free"] for device in devices if str(device["type"]).endswith("_GPU"))
+    return sum(size for size in free if isinstance(size, int))
+
+
+@cache
+def _free_on_gpus() -> int:
+    found = importlib.util.find_spec("xllamacpp")
+    # A Mac's GPU shares the RAM, which is counted already.
+    if found is None or found.origin is None or sys.platform == "darwin":
+        return 0
+    command = [sys.executable, "-I", "-S", "-c", _DEVICES, str(Path(found.origin).parents[1])]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=True)
+        return on_gpus(json.loads(done.stdout))
+    except (OSError, subprocess.SubprocessError, ValueError, TypeError, KeyError):
+        return 0
+
+
+def _free_by_psutil() -> int | None:
+    try:
+        import psutil
+    except ImportError:
+        return None
+    free: int = psutil.virtual_memory().available
+    return free
+
+
+def _in_meminfo(path: Path) -> int | None:
+    """MemAvailable, in which the kernel counts what it can drop at once."""
+    try:
+        found = re.search(r"^MemAvailable: +(\d+) kB$", path.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def _in_control_groups(root: Path) -> Iterator[int]:
+    """What is left in each control group (version 2) around this process that has a limit."""
+    try:
+        line = (root / "proc" / "self" / "cgroup").read_text().strip().rpartition("\n")[2]
+    except OSError:
+        return
+    own = PurePosixPath(line.removeprefix("0::/"))
+    for group in (own, *own.parents):
+        folder = root / "sys" / "fs" / "cgroup" / group
+        try:
+            limit = int((folder / "memory.max").read_text())
+            used = int((folder / "memory.current").read_text())
+            stat = (folder / "memory.stat").read_text()
+        except (OSError, ValueError):
+            # The root has no limit, and a group without one says "max".
+            continue
+        # Files that are cached count as used, and are dropped when something else is wanted.
+        cached = re.findall(r"^(?:in)?active_file (\d+)$", stat, re.MULTILINE)
+        yield max(0, limit - used + sum(map(int, cached)))

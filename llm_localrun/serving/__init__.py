@@ -1,0 +1,44 @@
+"""Who answers a request, with a context that its prompt fits into.
+
+What runs a model decides what can be done about its context: Ollama is told with each request, LM
+Studio is made to load the model anew, an engine is started with it, other servers have what they
+were started with; a module each. A prompt that cannot fit is refused before it is sent. How large a
+context has to be is `context`'s arithmetic.
+"""
+
+from math import inf
+
+from llm_localrun.catalogue import LocalModel
+from llm_localrun.config import Config, read_config
+from llm_localrun.context import Limits
+from llm_localrun.errors import NotAllowed
+from llm_localrun.places import home
+from llm_localrun.serving import by_engine, by_fixed, by_lmstudio, by_ollama
+from llm_localrun.serving.common import Server, Wish
+
+__all__ = ["Server", "Wish", "find"]
+
+_BY_KIND = {"ollama": by_ollama.find, "lmstudio": by_lmstudio.find}
+
+
+def find(model: LocalModel, wish: Wish) -> Server:
+    """Who runs `model`; starts an engine, or has a server load the model, if that is what it takes.
+
+    Raises a `LocalRunError`: `PromptTooLong` if the prompt fits into no context that there can be.
+    """
+    config = read_config()
+    if model.endpoint is None:
+        return by_engine.find(model, wish, config)
+    _check_allowed(model, config)
+    limits = Limits(trained=model.context_max or inf)
+    server = Server(model.endpoint, wish.key, model.name, limits=limits)
+    return _BY_KIND.get(model.endpoint.kind, by_fixed.find)(model, server, wish)
+
+
+def _check_allowed(model: LocalModel, config: Config) -> None:
+    if model.runs_on in ("cloud", "unknown") and model.id not in config.allow:
+        where = "in a cloud" if model.runs_on == "cloud" else "nobody knows where"
+        raise NotAllowed(
+            f"{model.id} runs {where}, so the prompt would leave this machine",
+            f'If it may, put "{model.id}" into the list "allow" in {home() / "config.json"}',
+        )

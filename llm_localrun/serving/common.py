@@ -1,0 +1,125 @@
+"""What the ways to serve have in common: what is wished for, who answers, how it is asked."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from llm_localrun import calibration, transport
+from llm_localrun.catalogue import Endpoint, LocalModel
+from llm_localrun.context import ANSWER, UNLIMITED, Limits, Size, too_long
+from llm_localrun.counting import Prompt, count
+from llm_localrun.engine.state import EngineState
+from llm_localrun.errors import ConfigError
+from llm_localrun.framing import Payload
+from llm_localrun.kinds import kind_of
+from llm_localrun.loading import Asking
+
+PATIENCE = 30.0
+"""Seconds in which a server that is up has told what it holds, or counted a prompt."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a server is wanted for: to answer a prompt, or to embed texts if there is none.
+
+    `body` makes the request as llama.cpp's server gets it, which can count its prompt.
+    """
+
+    options: Mapping[str, Any]
+    key: str | None
+    prompt: Prompt | None = None
+    body: Callable[[], Payload] = dict
+
+    @property
+    def answer(self) -> int:
+        """Tokens that are to be left free for the answer."""
+        answer: int = self.options.get("max_tokens", ANSWER)
+        return answer
+
+    @property
+    def timeout(self) -> float:
+        """Seconds of silence after which a server counts as hung."""
+        timeout: float = self.options.get("timeout", transport.READ_TIMEOUT)
+        return timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who answers: an endpoint, and the engine that it is if it is one.
+
+    `model` is what it calls the model, `context_size` the tokens that it holds as far as is known,
+    `options` are to be added to the user's. `load_seconds` is set if the model was loaded for this.
+    """
+
+    endpoint: Endpoint
+    key: str | None
+    model: str
+    context_size: int | None = None
+    limits: Limits = UNLIMITED
+    options: Mapping[str, Any] = field(default_factory=dict)
+    load_seconds: float | None = None
+    engine: EngineState | None = None
+    keep_alive: float = 0.0
+
+    @property
+    def title(self) -> str:
+        title = kind_of(self.endpoint.kind).title
+        return title if self.engine else f"{title} at {self.endpoint.url}"
+
+    def call(self, path: str, body: Payload, timeout: float) -> transport.Call:
+        return transport.Call(
+            url=self.endpoint.url + path,
+            body=body,
+            server=self.title,
+            advice=kind_of(self.endpoint.kind).advice,
+            key=self.key,
+            read_timeout=timeout,
+        )
+
+
+def asked_context(model: LocalModel, wish: Wish) -> int | None:
+    """The context that the user wants; None if there is no telling. Raises `ConfigError`."""
+    asked: int | str | None = wish.options.get("context_size")
+    if not isinstance(asked, str):
+        return asked
+    if model.context_max is None:
+        raise ConfigError(
+            f"nobody says how large the context of {model.id} can be",
+            "Give a number of tokens as -o context_size",
+        )
+    return model.context_max
+
+
+def size_of(prompt: Prompt, model: LocalModel, enough: int) -> Size:
+    """The tokens of a prompt; estimated only if they could be more than `enough`."""
+    if prompt.bound <= enough:
+        return Size(prompt.bound, is_exact=False)
+    return prompt.estimate(calibration.known_of(model.id).factors)
+
+
+def counted(server: Server, wish: Wish) -> Size | None:
+    """The prompt's tokens as llama.cpp's server counts them; None if it does not tell."""
+    tokens = put(count(wish.body()), server, PATIENCE)
+    return None if tokens is None else Size(tokens, is_exact=True)
+
+
+def checked(size: Size, server: Server) -> Server:
+    """The server, if so large a prompt fits. Raises `PromptTooLong`."""
+    if server.context_size is None or size.fits(server.context_size):
+        return server
+    raise too_long(size, server.title, server.context_size, server.limits)
+
+
+def put(asking: Asking[_Result], server: Server, patience: float) -> _Result | None:
+    """What questions to a server come to; None if it has not answered them in `patience` seconds.
+
+    What is wrong with it, the request itself will tell.
+    """
+    deadline = time.monotonic() + patience
+    try:
+        return transport.drive(asking, server.endpoint.url, server.key, deadline)
+    except (transport.Refused, transport.NoAnswer, transport.NotHttp):
+        return None
