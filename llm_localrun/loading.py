@@ -98,7 +98,7 @@ def lmstudio_instances(name: str) -> Asking[list[Instance] | None]:
         Instance(instance.id, size, instance.config)
         for record in found
         for instance in record.loaded_instances
-        if _is_of(instance.id, name, record.key)
+        if _is_of(instance.id, name, record)
         and isinstance(size := instance.config.get("context_length"), int)
     ]
 
@@ -122,11 +122,15 @@ def lmstudio_reload(
     return Load(loaded.instance_id, loaded.load_time_seconds) if loaded else Load(name, None)
 
 
-def _is_of(instance_id: str, name: str, key: str) -> bool:
-    """Whether an instance is of the variant `name`, as far as its id tells: the user may have given
-    it any. A record without variants has instances of one kind only."""
-    base = instance_id.partition(":")[0]
-    return base == name or "@" not in base or key == name
+def _is_of(instance_id: str, name: str, record: _Record) -> bool:
+    """Whether an instance is of the variant that `name` means, by its id.
+
+    An id that a user has made up says nothing: it is taken for one of the selected variant.
+    """
+    variant = instance_id.partition(":")[0]
+    if record.key == name:
+        return not variant.startswith(f"{name}@")
+    return variant == name
 
 
 def _checked(answer: Answer, server: str) -> None:

@@ -85,8 +85,12 @@ _ENGLISH = frozenset(
 
 # An estimate may lie so far above what was counted: texts of one kind differ.
 _LOW, _HIGH = 1.05, 1.15
+_SURE = 0.6
+"""What is left of the least that is believed of each kind, to be sure of all together."""
+# What a factor may come to: vocabularies may be dearer than those measured, and a template may hold
+# instructions of its own.
 _DEAREST = 1.5
-"""As a factor: templates and vocabularies may be dearer than any that was measured."""
+_LONGEST_TEMPLATE = 40.0
 
 
 def units_of(texts: Iterable[str]) -> dict[str, float]:
@@ -132,7 +136,7 @@ def least_plausible(units: Units) -> int:
 
     A server that reports less has cut the prompt, or leaves out what it had evaluated before.
     """
-    return round(sum(count * _KINDS[kind].least for kind, count in units.items()) / 2)
+    return round(sum(count * _KINDS[kind].least for kind, count in units.items()) * _SURE)
 
 
 def _gap(estimated: int, tokens: int) -> float:
@@ -142,7 +146,8 @@ def _gap(estimated: int, tokens: int) -> float:
 
 
 def _bounded(kind: str, factor: float) -> float:
-    return min(_DEAREST, max(_KINDS[kind].least / _KINDS[kind].most, factor))
+    highest = _LONGEST_TEMPLATE if kind == "template" else _DEAREST
+    return min(highest, max(_KINDS[kind].least / _KINDS[kind].most, factor))
 
 
 def _script_of(code: int) -> str:

@@ -2,20 +2,14 @@
 
 import base64
 import csv
-import inspect
 import io
 import json
 import random
-import textwrap
 import uuid
 from pathlib import Path
 
 _TEXTS = Path(__file__).parent / "data" / "texts"
 _random = random.Random(0)
-
-
-def _python() -> str:
-    return inspect.getsource(textwrap) + inspect.getsource(csv)
 
 
 def _cpp() -> str:
@@ -109,7 +103,6 @@ def _uuids() -> str:
 
 CORPUS = {
     **{path.stem: path.read_text("utf-8") for path in sorted(_TEXTS.iterdir())},
-    "python": _python(),
     "c++": _cpp(),
     "json": _json(),
     "html": _html(),

@@ -49,4 +49,4 @@ def is_cut(server: Server, prompt: Prompt, finished: Finished) -> bool:
     tokens = finished.prompt_tokens
     if tokens is None or server.endpoint.kind in _COUNTING:
         return False
-    return (server.context_size or LEAST) // 4 < tokens < least_plausible(prompt.units)
+    return (server.context_size or LEAST) // 8 < tokens < least_plausible(prompt.units)

@@ -102,9 +102,9 @@ def _with_room(order: _Order, server: Server, size: Size) -> Server:
         return server
     if not size.is_exact:
         size = counted(server, wish) or size
-    larger = order.room_for(size.tokens + wish.answer)
+    larger = min(order.room_for(size.tokens + wish.answer), server.limits.largest)
     if order.asked is None and larger > context_size:
-        server = _started(order, larger)
+        server = _started(order, int(larger))
     return checked(size, server)
 
 
