@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import llm
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from llm_localrun.errors import ConfigError
@@ -86,3 +87,12 @@ def read_config() -> Config:
             f"{path} is not usable: {where or 'the file'}: {first['msg']}",
             "Mend the file, or delete it to go back to the defaults",
         ) from None
+
+
+def stored_keys() -> dict[str, str]:
+    """What `llm keys` holds; nothing if its file is damaged, which llm itself reports on use."""
+    try:
+        keys: dict[str, str] = llm.load_keys()  # type: ignore[no-untyped-call]
+    except (OSError, ValueError):
+        return {}
+    return keys if isinstance(keys, dict) else {}

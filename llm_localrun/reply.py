@@ -239,6 +239,23 @@ def decode_whole(
     return whole.decoded
 
 
+def decode_lines(
+    server: str,
+    received: Iterable[Head | bytes],
+    decode: Callable[[Payload], _Decoded],
+    secret: str,
+) -> Iterator[_Decoded]:
+    """What `decode` makes of each payload of a reply, as they come. Raises a `LocalRunError`."""
+    each: list[_Decoded] = []
+    whole = _Whole(lambda payload: each.append(decode(payload)))
+    reply = Reply(server, whole, Expected(secret=secret))
+    for piece in received:
+        list(reply.feed(piece))
+        yield from each
+        each.clear()
+    yield from each
+
+
 def _remedy(message: str, status: int | None) -> str:
     """What helps against an error, by its text, which tells more than its number."""
     for words, remedy in _REMEDIES_BY_TEXT.items():

@@ -1,0 +1,112 @@
+"""Which variant of a model fits a machine's memory, and up to which context.
+
+Pure: reckons with the sizes that a hub reports and, where its header was read, with what the model
+needs for each token of context.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from llm_localrun.gguf.header import Header
+from llm_localrun.gguf.names import quality_distance
+from llm_localrun.hub.variants import Variant
+
+_COMFORTABLE = 8192
+"""Tokens; a variant that leaves room for less is only taken if none leaves more."""
+_LEAST = 2048
+_F16 = 2
+"""Bytes of a number in the KV cache, unless the user chooses another type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What a model needs for its context: bytes for each token, and the tokens it was trained for.
+
+    None where its header does not tell.
+    """
+
+    bytes_per_token: int | None = None
+    trained: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Whether a variant fits, and the largest context at which it does; None if that is unknown."""
+
+    variant: Variant
+    fits: bool
+    context: int | None
+
+
+Fits = Callable[[int], bool]
+"""Whether so many bytes, weights and context together, fit the machine."""
+
+
+def geometry_of(header: Header) -> Geometry:
+    """The geometry that a model's metadata tell.
+
+    Too much rather than too little: layers that only look a little way back count in full.
+    """
+    trained = header.of_architecture("context_length")
+    heads, width = _heads(header), _head_width(header)
+    if not heads or not width:
+        return Geometry(None, trained)
+    return Geometry(heads * width * _F16, trained)
+
+
+def _heads(header: Header) -> int | None:
+    """The heads of all layers that keep something; a header counts them once, or for each layer."""
+    keys = ("attention.head_count_kv", "attention.head_count")
+    counts = [header.metadata.get(f"{header.architecture}.{key}") for key in keys]
+    count = next((count for count in counts if count is not None), None)
+    if isinstance(count, tuple):
+        return int(sum(count))
+    layers = header.of_architecture("block_count")
+    return count * layers if isinstance(count, int) and layers else None
+
+
+def _head_width(header: Header) -> int | None:
+    """The numbers that a head keeps for a token: a key's and a value's."""
+    key = header.of_architecture("attention.key_length")
+    value = header.of_architecture("attention.value_length")
+    if key and value:
+        return key + value
+    heads = header.of_architecture("attention.head_count")
+    embedding = header.of_architecture("embedding_length")
+    return 2 * (embedding // heads) if heads and embedding else None
+
+
+def fit(variant: Variant, geometry: Geometry, fits: Fits) -> Fit:
+    """How `variant` fits: `context` is the largest of the usual sizes that leaves it room."""
+    if geometry.bytes_per_token is None:
+        return Fit(variant, fits(variant.size), None)
+    per_token = geometry.bytes_per_token
+    usable = [
+        tokens for tokens in _contexts(geometry.trained) if fits(variant.size + tokens * per_token)
+    ]
+    return Fit(variant, bool(usable), max(usable, default=None))
+
+
+def _contexts(trained: int | None) -> Iterable[int]:
+    """From the least that is worth having, doubling, up to what the model was trained for."""
+    tokens = min(_LEAST, trained or _LEAST)
+    while tokens < (trained or _COMFORTABLE):
+        yield tokens
+        tokens *= 2
+    yield trained or _COMFORTABLE
+
+
+def best(fits: Sequence[Fit], preferred: str) -> Fit | None:
+    """The one to take: of those with room to work in, the nearest to the `preferred` quantization.
+
+    None if none fits.
+    """
+    fitting = [fit for fit in fits if fit.fits]
+    roomy = [fit for fit in fitting if fit.context is None or fit.context >= _COMFORTABLE]
+    largest = max((fit.context or 0 for fit in fitting), default=0)
+    roomy = roomy or [fit for fit in fitting if fit.context == largest]
+    return min(
+        roomy,
+        key=lambda fit: (quality_distance(fit.variant.quantization, preferred), fit.variant.path),
+        default=None,
+    )
