@@ -239,21 +239,40 @@ def decode_whole(
     return whole.decoded
 
 
+@dataclass(slots=True)
+class _Lines(Generic[_Decoded]):
+    """A decoder of replies whose payloads are values of their own, and no events."""
+
+    decode: Callable[[Payload], _Decoded]
+    decoded: list[_Decoded] = field(default_factory=list)
+    model: str | None = None
+
+    def feed(self, payload: Payload) -> Iterator[Event]:
+        self.decoded.append(self.decode(payload))
+        return iter(())
+
+    def close(self) -> Iterator[Event]:
+        return iter(())
+
+    def take(self) -> list[_Decoded]:
+        taken, self.decoded = self.decoded, []
+        return taken
+
+
 def decode_lines(
     server: str,
     received: Iterable[Head | bytes],
     decode: Callable[[Payload], _Decoded],
     secret: str,
 ) -> Iterator[_Decoded]:
-    """What `decode` makes of each payload of a reply, as they come. Raises a `LocalRunError`."""
-    each: list[_Decoded] = []
-    whole = _Whole(lambda payload: each.append(decode(payload)))
-    reply = Reply(server, whole, Expected(secret=secret))
+    """What `decode` makes of each payload of a reply, as it comes. Raises a `LocalRunError`."""
+    lines = _Lines(decode)
+    reply = Reply(server, lines, Expected(secret=secret))
     for piece in received:
         list(reply.feed(piece))
-        yield from each
-        each.clear()
-    yield from each
+        yield from lines.take()
+    list(reply.close())
+    yield from lines.take()
 
 
 def _remedy(message: str, status: int | None) -> str:

@@ -12,17 +12,16 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def show_table(rows: Sequence[Mapping[str, str]]) -> None:
+def show_table(rows: Sequence[Mapping[str, str]], *, err: bool = False) -> None:
     """Rows of equal keys, which head the columns; columns without any value are left out."""
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
-    click.echo(
-        tabulate(
-            [[row[name] for name in columns] for row in rows],
-            headers=[click.style(name, bold=True) for name in columns],
-            tablefmt="plain",
-            disable_numparse=True,
-        )
+    table = tabulate(
+        [[row[name] for name in columns] for row in rows],
+        headers=[click.style(name, bold=True) for name in columns],
+        tablefmt="plain",
+        disable_numparse=True,
     )
+    click.echo(table, err=err)
 
 
 def size_text(size: int | None) -> str:

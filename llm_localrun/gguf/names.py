@@ -140,6 +140,15 @@ def shard_of(stem: str) -> tuple[str, int, int] | None:
     return match and (match["stem"], int(match["number"]), int(match["count"]))
 
 
+def part_stems(stem: str) -> list[str]:
+    """The names of all parts of the file that `stem` begins; none if it is a later part's."""
+    shard = shard_of(stem)
+    if shard is None:
+        return [stem]
+    name, number, count = shard
+    return [f"{name}-{n:05}-of-{count:05}" for n in range(1, count + 1)] if number == 1 else []
+
+
 def is_model_name(stem: str) -> bool:
     """Whether the name is a model's: no projector's, matrix's, draft's or vocabulary's."""
     return _NO_CHAT_MODEL.search(stem) is None

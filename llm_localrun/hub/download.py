@@ -58,7 +58,8 @@ class Wanted:
     @property
     def key(self) -> str:
         """Names what has come of it: the same for the same content."""
-        told = self.sha256 or f"{self.source.url} {self.mark} {self.size}"
+        told = f"{self.source.url} {self.mark} {self.size}" if self.mark else self.sha256
+        told = told or self.source.url
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
     @property
@@ -101,7 +102,7 @@ def claim(files: Sequence[Wanted], partial: Path, held: ExitStack) -> Iterator[P
     partial.mkdir(parents=True, exist_ok=True)
     # Always in one order, so that no two pulls wait for each other.
     for key in sorted({file.key for file in files}):
-        yield from _hold(held, partial / key)
+        yield from hold(held, partial / key)
 
 
 def download(
@@ -130,8 +131,11 @@ def unfinished(partial: Path) -> list[Path]:
     return [part for part in parts if not locks.is_locked(part.with_suffix(".lock"))]
 
 
-def _hold(held: ExitStack, key: Path) -> Iterator[Progress]:
-    """Keeps the file of `key` from other pulls while `held` lasts; shows how far they are first."""
+def hold(held: ExitStack, key: Path) -> Iterator[Progress]:
+    """Keeps what `key` names from other pulls while `held` lasts; shows how far they are before.
+
+    Raises OSError.
+    """
     while True:
         try:
             held.enter_context(locks.exclusive(key.with_suffix(".lock"), 0.0))

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from llm_localrun.places import home
 from llm_localrun.errors import PullFailed
+from llm_localrun.places import home
 
 
 def models_folder() -> Path:

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from llm_localrun import __version__
 from llm_localrun.catalogue import default_key_alias
 from llm_localrun.config import stored_keys
 from llm_localrun.errors import PullFailed
+from llm_localrun.hub.safety import is_plain
 from llm_localrun.hub.transfer import Source, too_many_requests
 from llm_localrun.hub.variants import HubFile
 
@@ -52,7 +54,12 @@ def repository(name: str, revision: str) -> Repository:
         from huggingface_hub import HfApi, get_token
 
         token = stored_keys().get(_KEY_ALIAS) or get_token()
-        api = HfApi(endpoint=_endpoint(), token=token or False, library_name="llm-localrun")
+        api = HfApi(
+            endpoint=_endpoint(),
+            token=token or False,
+            library_name="llm-localrun",
+            library_version=__version__,
+        )
         info = api.model_info(name, revision=revision, timeout=_TIMEOUT, files_metadata=True)
         return Repository(
             name, info.sha or revision, tuple(_files(info)), _context(info), token or None
@@ -64,8 +71,9 @@ def _endpoint() -> str:
 
 
 def _files(info: "ModelInfo") -> Iterator[HubFile]:
+    """Those that could be fetched; one with a name that is not safe does not exist for us."""
     for file in info.siblings or ():
-        if isinstance(file.size, int) and file.size >= 0:
+        if isinstance(file.size, int) and file.size >= 0 and is_plain(file.rfilename):
             yield HubFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else "")
 
 
@@ -78,6 +86,8 @@ def _context(info: "ModelInfo") -> int | None:
 @contextmanager
 def _translated(name: str, revision: str) -> Iterator[None]:
     """Turns what huggingface_hub raises into a `PullFailed`."""
+    # Else it asks the hub for a list of programs, to report which of them it runs under (2.4).
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import httpx2
         from huggingface_hub.errors import (

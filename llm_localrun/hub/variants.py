@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from llm_localrun.gguf.names import (
     is_model_name,
     is_projector_name,
+    part_stems,
     quality,
     quality_distance,
     quantization_in,
@@ -78,28 +79,30 @@ def _stem(path: str) -> str:
     return path.rpartition("/")[2][: -len(_ENDING)]
 
 
-def _quantization(path: str) -> str:
-    """As the file's name says, or else its folder's: UD-Q4_K_XL/model-00001-of-00002.gguf."""
+def _name(path: str) -> str:
+    """The stem less what numbers a part."""
     stem = _stem(path)
     shard = shard_of(stem)
-    return quantization_in(shard[0] if shard else stem) or quantization_in(path.rpartition("/")[0])
+    return shard[0] if shard else stem
+
+
+def _quantization(path: str) -> str:
+    """As the file's name says, or else its folder's: UD-Q4_K_XL/model-00001-of-00002.gguf."""
+    return quantization_in(_name(path)) or quantization_in(path.rpartition("/")[0])
 
 
 def _parts(file: HubFile, by_path: dict[str, HubFile]) -> tuple[HubFile, ...]:
     """The parts of what `file` begins; () if it begins nothing, or some are missing."""
-    shard = shard_of(_stem(file.path))
-    if shard is None:
-        return (file,)
-    _, number, count = shard
-    before, _, after = file.path.rpartition(f"-{number:05}-of-")
-    paths = (f"{before}-{n:05}-of-{after}" for n in range(1, count + 1))
+    stem = _stem(file.path)
+    folder, ending = file.path[: file.path.rindex(stem)], file.path[-len(_ENDING) :]
+    paths = [f"{folder}{part}{ending}" for part in part_stems(stem)]
     parts = tuple(by_path[path] for path in paths if path in by_path)
-    return parts if number == 1 and len(parts) == count else ()
+    return parts if len(parts) == len(paths) else ()
 
 
 def _projector_for(path: str, projectors: Iterable[HubFile]) -> HubFile | None:
     """One that bears the model's name, else one that bears none; F16 rather than anything else."""
-    words = parse_name(_stem(path)).words
+    words = parse_name(_name(path)).words
     by_words = {file: projected_words(_stem(file.path)) for file in projectors}
     named = [file for file, its_words in by_words.items() if its_words == words]
     nameless = [file for file, its_words in by_words.items() if not its_words]
