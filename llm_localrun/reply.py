@@ -291,6 +291,7 @@ _REMEDIES_BY_TEXT = {
     "does not support thinking": "Leave out -o think, or choose a model that thinks",
     "image input is not supported": "Choose a model that can see",
     "audio input is not supported": "Choose a model that can hear",
+    "pull model manifest": "Check the name at https://ollama.com/library, and the network",
     "failed to load image": "Look whether the file is a whole PNG, JPEG, WebP or GIF",
     "input length exceeds": "Split the text, or choose a model with a larger context",
     "is too large to process": "Split the text, or choose a model with a larger context",

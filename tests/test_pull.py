@@ -2,97 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from llm_localrun.commands import COMMANDS
 from llm_localrun.hub import download
 from tests.conftest import CONFIG, Llm, configure
-from tests.files_server import COMMIT, TOO_MANY, Files, Hub, model, sha256
+from tests.files_server import COMMIT, TOO_MANY, Hub, model, sha256
+from tests.pulling import Q4, Q8, REPO, World, done, failed, run
 from tests.stand_in import StandIn, json_reply, whole
-
-REPO = "tiny-org/Tiny-1B-GGUF"
-Q4, Q8 = model("q4"), model("q8", 2_400_000)
-HUB_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE")
-
-
-@dataclass
-class World:
-    """A hub, what it sends people to, and where they put what they get."""
-
-    hub: Hub
-    files: Files
-    at_hub: StandIn
-    at_files: StandIn
-    models: Path
-
-    def offer(self, **files: bytes) -> None:
-        """Puts files into the repository: `q4` is Tiny-1B-Q4_K_M.gguf, other keys are paths."""
-        self.hub.files = {PATHS.get(key, key): data for key, data in files.items()}
-        self.files.content = {sha256(data): data for data in files.values()}
-
-    @property
-    def there(self) -> dict[str, bytes]:
-        """Every GGUF file in the models folder."""
-        found = self.models.rglob("*.gguf")
-        return {str(path.relative_to(self.models)): path.read_bytes() for path in found}
-
-    @property
-    def half_done(self) -> list[Path]:
-        return list((self.models / ".partial").iterdir())
-
-
-PATHS = {"q4": "Tiny-1B-Q4_K_M.gguf", "q8": "Tiny-1B-Q8_0.gguf", "f16": "Tiny-1B-F16.gguf"}
-
-
-@pytest.fixture
-def world(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    files = Files()
-    with StandIn(files) as at_files:
-        hub = Hub(at_files.url)
-        with StandIn(hub) as at_hub:
-            monkeypatch.setenv("HF_ENDPOINT", at_hub.url)
-            for variable in HUB_VARIABLES:
-                monkeypatch.delenv(variable, raising=False)
-            monkeypatch.setattr(download, "_FIRST_PAUSE", 0.0)
-            world = World(hub, files, at_hub, at_files, user_path / "localrun" / "models")
-            world.offer(q4=Q4, q8=Q8)
-            yield world
-
-
-def run(*arguments: str) -> Result:
-    """A command of `llm localrun`, in this process."""
-    command, *rest = arguments
-    return CliRunner().invoke(COMMANDS[command], rest, prog_name=f"llm localrun {command}")
-
-
-def done(*arguments: str) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def failed(*arguments: str) -> str:
-    result = run(*arguments)
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == 1
-    assert "Traceback" not in result.output
-    return result.stderr.splitlines()[-1]
-
-
-def record(world: World) -> dict[str, Any]:
-    """What was noted of the only pull."""
-    (only,) = json.loads((world.models / "pulled.json").read_text())["pulled"]
-    return dict(only)
 
 
 def ranges(server: StandIn) -> list[str | None]:
@@ -129,7 +52,7 @@ def test_ref_to_a_hub(world: World, arguments: tuple[str, ...], file: str, ref: 
     assert said == f"Ready: {path}\nTry it: llm -m local-tiny-1b 'Name the primary colours'\n"
     assert world.there == {f"{IN_REPO}{file}": world.hub.files[f"Tiny-1B-{file}"]}
     assert world.half_done == []
-    noted = record(world)
+    (noted,) = world.records
     assert (noted["ref"], noted["commit"]) == (ref, COMMIT)
     assert noted["files"][0]["sha256"] == sha256(path.read_bytes())
 
@@ -150,7 +73,7 @@ def test_address(world: World) -> None:
     url = f"{world.at_files.url}/some%20where/x.gguf?key=1"
     done("pull", url)
     assert world.there == {"127.0.0.1/x.gguf": Q4}
-    assert record(world)["ref"] == url
+    assert world.records[0]["ref"] == url
 
 
 def test_parts_and_projector_come_along(world: World) -> None:
@@ -489,8 +412,8 @@ def test_repository_without_it(world: World, files: dict[str, bytes], ref: str, 
 
 
 def test_full_disk_is_seen_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = type(download.shutil.disk_usage("/"))
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6))
+    nearly_full = shutil.disk_usage("/")._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
     assert failed("pull", f"{REPO}:Q8_0") == (
         "Error: 0.00 GB have to be fetched, and 0.00 GB are free on the disk of"
         f" {world.models}. Make room there, or choose a smaller quantization with -q."

@@ -1,4 +1,7 @@
-"""`rm`, `verify` and `du`: what is on the disk, whether it is whole, and how it goes away."""
+"""`rm`, `verify` and `du`: what is on the disk, whether it is whole, and how it goes away.
+
+They look anew first: what they say and do has to be true of the disk as it is.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -35,7 +38,7 @@ def meant(name: str) -> Meant:
     several models share means none.
     """
     records = read_records(models_folder())
-    models = catalogue().models
+    models = catalogue("now").models
     if pulled := [record for record in records if record.ref == name]:
         model = next((m for m in models if records_of(m, pulled)), None)
         return Meant(model, pulled)
@@ -84,7 +87,7 @@ def _remove_unfinished() -> None:
 @click.pass_context
 def verify(ctx: click.Context, name: str, json_: bool) -> None:
     "Check the files of the model NAME, and load it"
-    model = candidates(name, catalogue().models, order_of(read_config()))[0]
+    model = candidates(name, catalogue("now").models, order_of(read_config()))[0]
     records = records_of(model, read_records(models_folder()))
     checks = shown(checks_of(model, records), model.name, quiet=json_)
     if json_:
@@ -98,9 +101,8 @@ def verify(ctx: click.Context, name: str, json_: bool) -> None:
 @click.option("json_", "--json", is_flag=True, help="Output JSON")
 def du(json_: bool) -> None:
     "Show how much of the disk models take, and whose they are"
-    snapshot = catalogue()
     models = sorted(
-        (model for model in snapshot.models if model.path is not None),
+        (model for model in catalogue("now").models if model.path is not None),
         key=lambda model: -(model.size or 0),
     )
     records = read_records(models_folder())

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import click
 
 from llm_localrun.commands.tables import seconds_text, size_text
-from llm_localrun.hub.download import Progress
+from llm_localrun.hub.progress import Progress
 
 _Result = TypeVar("_Result")
 

@@ -72,7 +72,8 @@ def _pulled() -> list[Pulled]:
 def _pulled_as(name: str) -> list[Pulled]:
     if not (records := meant(name).records):
         raise UnknownModel(
-            f"llm-localrun did not pull {name}", "Whoever did has to get what is newer of it"
+            f"'{name}' was not pulled by llm-localrun",
+            "Whoever has pulled it can get what is newer",
         )
     return records
 

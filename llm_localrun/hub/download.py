@@ -20,6 +20,7 @@ from llm_localrun.engine import locks
 from llm_localrun.errors import PullFailed
 from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.hub import transfer
+from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.transfer import KEPT, BrokenOff, Source, Start
 
 _CHUNK = 2**20
@@ -30,15 +31,6 @@ _FIRST_PAUSE = 1.0
 """Seconds before a broken connection is tried again; twice as long each time."""
 _SPARE = 2**26
 """Bytes that are to stay free on the disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a pull is: what it does, and bytes; `total` is None if nobody knows."""
-
-    what: str
-    done: int = 0
-    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

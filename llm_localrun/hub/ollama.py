@@ -7,7 +7,7 @@ from llm_localrun import transport
 from llm_localrun.dialects.wire import error_in
 from llm_localrun.errors import PullFailed
 from llm_localrun.framing import Payload
-from llm_localrun.hub.download import Progress
+from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.servers import Server
 from llm_localrun.reply import Head, decode_lines, decode_whole
 

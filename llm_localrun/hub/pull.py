@@ -15,9 +15,10 @@ from llm_localrun.catalogue import LocalModel
 from llm_localrun.errors import PullFailed
 from llm_localrun.gguf.header import NotGGUF, read_summary
 from llm_localrun.hub import huggingface, lmstudio, ollama, starter, transfer
-from llm_localrun.hub.download import Progress, Wanted, claim, download, explained, hold
+from llm_localrun.hub.download import Wanted, claim, download, explained, hold
 from llm_localrun.hub.folder import delete, models_folder, partial_folder, place_in
 from llm_localrun.hub.huggingface import Repository
+from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.recommend import Fit, Fits, Geometry, best, fit, geometry_of
 from llm_localrun.hub.records import Pulled, PulledFile, keep, read_records
 from llm_localrun.hub.refs import HubRef, LMStudioRef, OllamaRef, Ref, StarterRef, UrlRef

@@ -47,35 +47,34 @@ def geometry_of(header: Header) -> Geometry:
 
     Too much rather than too little: layers that only look a little way back count in full.
     """
-    trained = _positive(header.of_architecture("context_length"))
-    heads, width = _positive(_heads(header)), _positive(_head_width(header))
-    return Geometry(heads * width * _F16 if heads and width else None, trained)
+    heads, width = _heads(header), _head_width(header)
+    per_token = heads * width * _F16 if heads and width else None
+    return Geometry(per_token, _count(header, "context_length"))
 
 
-def _positive(number: int | None) -> int | None:
-    """The number, unless a header that was made to harm has one that cannot be."""
+def _count(header: Header, key: str) -> int | None:
+    """The number at `key`; a header that was made to harm may have one that cannot be."""
+    number = header.of_architecture(key)
     return number if number and number > 0 else None
 
 
 def _heads(header: Header) -> int | None:
     """The heads of all layers that keep something; a header counts them once, or for each layer."""
-    keys = ("attention.head_count_kv", "attention.head_count")
-    counts = [header.metadata.get(f"{header.architecture}.{key}") for key in keys]
-    count = next((count for count in counts if count is not None), None)
-    if isinstance(count, tuple):
-        return int(sum(count))
-    layers = header.of_architecture("block_count")
-    return count * layers if isinstance(count, int) and layers else None
+    per_layer = header.metadata.get(f"{header.architecture}.attention.head_count_kv")
+    if isinstance(per_layer, tuple):
+        return max(0, int(sum(per_layer)))
+    each = _count(header, "attention.head_count_kv") or _count(header, "attention.head_count")
+    layers = _count(header, "block_count")
+    return each * layers if each and layers else None
 
 
 def _head_width(header: Header) -> int | None:
     """The numbers that a head keeps for a token: a key's and a value's."""
-    key = header.of_architecture("attention.key_length")
-    value = header.of_architecture("attention.value_length")
+    key = _count(header, "attention.key_length")
+    value = _count(header, "attention.value_length")
     if key and value:
         return key + value
-    heads = header.of_architecture("attention.head_count")
-    embedding = header.of_architecture("embedding_length")
+    heads, embedding = _count(header, "attention.head_count"), _count(header, "embedding_length")
     return 2 * (embedding // heads) if heads and embedding else None
 
 

