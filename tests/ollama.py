@@ -14,7 +14,7 @@ from tests.stand_in import Request, chunked, json_reply, transcript, whole
 LINES = "application/x-ndjson"
 GONE = transcript("pull")[0]
 """A pull that could not reach the registry: the reply begins well."""
-_DELETED, _UNKNOWN = transcript("delete")[1:3]
+_DELETED, UNKNOWN = transcript("delete")[1:3]
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Ollama:
 
     def _delete(self, name: str) -> bytes:
         if name not in self.has:
-            return _UNKNOWN.reply()
+            return UNKNOWN.reply()
         self.has.remove(name)
         # It has no body, and no type.
         return _DELETED.reply().replace(b"Content-Type: \r\n", b"")

@@ -7,7 +7,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from llm_localrun.commands import COMMANDS
+from llm_localrun.commands import command_called
 from tests.files_server import Files, Hub, model, sha256
 from tests.stand_in import StandIn
 
@@ -51,8 +51,10 @@ class World:
 
 def run(*arguments: str) -> Result:
     """A command of `llm localrun`, in this process."""
-    command, *rest = arguments
-    return CliRunner().invoke(COMMANDS[command], rest, prog_name=f"llm localrun {command}")
+    name, *rest = arguments
+    command = command_called(name)
+    assert command is not None
+    return CliRunner().invoke(command, rest, prog_name=f"llm localrun {name}")
 
 
 def done(*arguments: str) -> str:

@@ -46,7 +46,8 @@ LAYERS = (
     ("hub", "hub.progress", "hub.safety", "hub.variants", "hub.folder", "hub.records"),
     ("hub.refs", "hub.recommend", "hub.transfer", "hub.servers"),
     ("hub.download", "hub.huggingface", "hub.ollama", "hub.lmstudio", "hub.starter"),
-    ("hub.pull", "hub.remove", "hub.verify"),
+    ("hub.choice", "hub.remove", "hub.verify"),
+    ("hub.pull",),
     ("interrupts", "recorder"),
     ("models",),
     ("offers",),
@@ -140,7 +141,7 @@ def test_no_dependency_brings_numpy() -> None:
             if (requirement.name, extra) not in needed:
                 needed.add((requirement.name, extra))
                 waiting += _needs(requirement.name, extra)
-    assert {"huggingface_hub", "xllamacpp"} <= {name for name, _ in needed}
+    assert {"huggingface-hub", "xllamacpp"} <= {name for name, _ in needed}
     assert "numpy" not in {name for name, _ in needed}
 
 

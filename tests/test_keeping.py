@@ -136,7 +136,8 @@ def test_rm_leaves_the_store_of_ollama_to_ollama(
 def test_record_of_a_file_that_is_gone_can_be_dropped(world: World) -> None:
     done("pull", f"{REPO}:Q4_K_M")
     (world.models / f"{FOLDER}/Tiny-1B-Q4_K_M.gguf").unlink()
-    assert done("rm", f"hf:{REPO}:Q4_K_M") == f"Deleted hf:{REPO}:Q4_K_M: 0 MB freed\n"
+    said = f"Forgot hf:{REPO}:Q4_K_M: no model that it brought is listed here\n"
+    assert done("rm", f"hf:{REPO}:Q4_K_M") == said
     assert world.records == []
 
 
@@ -147,8 +148,8 @@ def test_what_broken_pulls_have_left(world: World, monkeypatch: pytest.MonkeyPat
     assert json.loads(done("du", "--json"))[-1]["size"] == 1_000_000
     (half,) = world.half_done
     with locks.exclusive(half.with_suffix(".lock"), 0.0):
-        assert done("rm", "--unfinished") == "Deleted 0 unfinished downloads: 0 MB freed\n"
-    assert done("rm", "--unfinished") == "Deleted 1 unfinished downloads: 1 MB freed\n"
+        assert done("rm", "--unfinished") == "Deleted what broken pulls have left: 0 MB freed\n"
+    assert done("rm", "--unfinished") == "Deleted what broken pulls have left: 1 MB freed\n"
     assert world.half_done == []
 
 

@@ -173,8 +173,8 @@ def test_variants_are_shown_before(world: World, monkeypatch: pytest.MonkeyPatch
 def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm_localrun.commands.fetch.physical_memory", lambda: 2**30)
     assert failed("pull", REPO) == (
-        f"Error: No variant of {REPO} fits the memory of this machine: the smallest, Q4_K_M, has"
-        " 0.0 GB. Choose another model, or get it in spite of that with -q Q4_K_M."
+        f"Error: No variant of {REPO} fits the memory of this machine: the smallest has 0.0 GB."
+        f" Choose another model, or name it: hf:{IN_REPO}Q4_K_M.gguf."
     )
     assert world.there == {}
     done("pull", REPO, "-q", "Q4_K_M")
@@ -393,7 +393,7 @@ def test_redirects_without_end(world: World) -> None:
 @pytest.mark.parametrize(
     ("files", "ref", "said"),
     [
-        ({"model.safetensors": Q4}, REPO, f"{REPO} holds no GGUF files. Look for a repository"),
+        ({"model.safetensors": Q4}, REPO, f"{REPO} holds no GGUF files. Repositories that do"),
         ({"q4": Q4}, f"{REPO}:Q8_0", f"{REPO} has no Q8_0. There is Q4_K_M."),
         ({"q4": Q4}, f"{REPO}/x.gguf", f"{REPO} has no x.gguf. There is Q4_K_M."),
         (

@@ -9,7 +9,7 @@ import pytest
 from llm_localrun.hub import lmstudio
 from tests.conftest import CONFIG, configure
 from tests.lmstudio import MODELS, LMStudio
-from tests.ollama import GONE, Ollama
+from tests.ollama import GONE, UNKNOWN, Ollama
 from tests.pulling import done, failed, run
 from tests.stand_in import StandIn
 
@@ -105,12 +105,12 @@ def test_ollama_deletes_what_was_pulled_and_nothing_else(user_path: Path) -> Non
         assert pulls(server, "/api/delete") == [{"model": "qwen3:latest"}, {"model": "gemma3:4b"}]
 
 
-def test_ollama_does_not_know_what_is_to_be_deleted(user_path: Path) -> None:
-    ollama = Ollama(has=["gemma3:4b"])
-    with StandIn(ollama) as server:
+def test_ollama_does_not_know_what_is_to_be_deleted(
+    user_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ollama, "_delete", lambda *_: UNKNOWN.reply())
+    with StandIn(Ollama(has=["gemma3:4b"])) as server:
         use(user_path, "ollama", server)
-        done("refresh")
-        ollama.has.clear()
         assert "says: model 'corsair' not found" in failed("rm", "local-gemma3-4b", "--force")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from llm_localrun.gguf.header import read_summary
-from llm_localrun.hub.recommend import Fit, Geometry, best, fit, geometry_of
+from llm_localrun.hub.recommend import Fit, Geometry, best, geometry_of, largest_context
 from llm_localrun.hub.variants import HubFile, Variant, variant_of, variants_in
 from tests.test_gguf_header import LITTLE
 
@@ -125,35 +125,33 @@ def test_numbers_that_cannot_be() -> None:
 
 
 GB = 10**9
-Q4 = Variant("Q4_K_M", (HubFile("x-Q4_K_M.gguf", 5 * GB, ""),))
 
 
 @pytest.mark.parametrize(
-    ("memory", "trained", "per_token", "expected"),
+    ("memory", "trained", "per_token", "context"),
     [
-        (5.1, 131_072, 131_072, (False, None)),
-        (5.3, 131_072, 131_072, (True, 2048)),
-        (6.1, 131_072, 131_072, (True, 8192)),
-        (9.5, 131_072, 131_072, (True, 32_768)),
-        (100.0, 131_072, 131_072, (True, 131_072)),
-        (100.0, 40_960, 131_072, (True, 40_960)),
-        (100.0, 512, 131_072, (True, 512)),
-        (100.0, None, 131_072, (True, 8192)),
-        (5.1, 131_072, None, (True, None)),
-        (4.9, 131_072, None, (False, None)),
+        (5.1, 131_072, 131_072, 0),
+        (5.3, 131_072, 131_072, 2048),
+        (6.1, 131_072, 131_072, 8192),
+        (9.5, 131_072, 131_072, 32_768),
+        (100.0, 131_072, 131_072, 131_072),
+        (100.0, 40_960, 131_072, 40_960),
+        (100.0, 512, 131_072, 512),
+        (100.0, None, 131_072, 8192),
+        (5.1, 131_072, None, None),
+        (4.9, 131_072, None, 0),
     ],
 )
-def test_fit(
-    memory: float, trained: int | None, per_token: int | None, expected: tuple[bool, int | None]
+def test_largest_context(
+    memory: float, trained: int | None, per_token: int | None, context: int | None
 ) -> None:
-    found = fit(Q4, Geometry(per_token, trained), lambda size: size <= memory * GB)
-    assert (found.fits, found.context) == expected
+    found = largest_context(5 * GB, Geometry(per_token, trained), lambda size: size <= memory * GB)
+    assert found == context
 
 
 def fits(**contexts: int | None) -> list[Fit]:
-    """0: it does not fit; None: nobody knows at which context."""
     return [
-        Fit(Variant(name, tuple(files(f"x-{name}.gguf"))), context != 0, context or None)
+        Fit(Variant(name, tuple(files(f"x-{name}.gguf"))), context)
         for name, context in contexts.items()
     ]
 
@@ -178,6 +176,6 @@ def test_best(found: list[Fit], chosen: str | None) -> None:
 
 def test_best_of_two_with_one_quantization_is_the_first() -> None:
     two = [Variant("Q4_0", tuple(files(path))) for path in ("b-Q4_0.gguf", "a-Q4_0.gguf")]
-    best_one = best([Fit(variant, True, None) for variant in two], "Q4_K_M")
+    best_one = best([Fit(variant, None) for variant in two], "Q4_K_M")
     assert best_one is not None
     assert best_one.variant.path == "a-Q4_0.gguf"

@@ -10,8 +10,9 @@ from llm_localrun.commands.progress import shown
 from llm_localrun.commands.tables import show_json, show_table, size_text, tokens_text
 from llm_localrun.config import read_config
 from llm_localrun.discovery import catalogue
+from llm_localrun.hub.choice import offer
 from llm_localrun.hub.folder import models_folder
-from llm_localrun.hub.pull import Plan, offer, plan_variant, same_content
+from llm_localrun.hub.pull import Plan, plan_variant, same_content
 from llm_localrun.hub.pull import plan as plan_for
 from llm_localrun.hub.recommend import Fit
 from llm_localrun.hub.records import Pulled
@@ -27,6 +28,7 @@ _INTERRUPTED = {
     "url": f"{KEPT}.",
     "ollama": "Ollama keeps what has come: the same command goes on where it stopped.",
     "lmstudio": "LM Studio goes on downloading it.",
+    "starter": "Nothing of it was kept.",
 }
 
 
@@ -55,7 +57,7 @@ def pull(ref: str, quantization: str | None, quiet: bool, json_: bool) -> None:
     try:
         record = shown(plan.fetch(), plan.title, quiet=quiet)
     except KeyboardInterrupt:
-        click.echo(_INTERRUPTED.get(plan.record.source, ""), err=True)
+        click.echo(_INTERRUPTED[plan.record.source], err=True)
         raise
     model = model_of(record, catalogue("now").models)
     path = str(models_folder() / record.files[0].path) if record.files else ""
@@ -83,7 +85,7 @@ def fit_rows(found: Iterable[Fit], chosen: Variant | None = None) -> list[dict[s
             "quantization": fit.variant.quantization or fit.variant.path,
             "size": size_text(fit.variant.size),
             "fits": "yes" if fit.fits else "no",
-            "up to": tokens_text(fit.context),
+            "up to": tokens_text(fit.context) if fit.context else "",
         }
         for fit in sorted(found, key=lambda fit: fit.variant.size)
     ]

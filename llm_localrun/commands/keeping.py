@@ -18,7 +18,7 @@ from llm_localrun.errors import UnknownModel
 from llm_localrun.hub.download import unfinished
 from llm_localrun.hub.folder import models_folder, partial_folder
 from llm_localrun.hub.records import Pulled, read_records
-from llm_localrun.hub.remove import forget_gone, records_of, remove
+from llm_localrun.hub.remove import delete_files, forget_gone, records_of, remove
 from llm_localrun.hub.verify import verify as checks_of
 from llm_localrun.resolve import candidates, order_of
 
@@ -49,7 +49,7 @@ def meant(name: str) -> Meant:
     return Meant(found[0], records_of(found[0], records))
 
 
-@click.command()
+@click.command(short_help="Delete a model")
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Even if another tool has put it there")
 @click.option("--unfinished", "unfinished_", is_flag=True, help="What broken pulls have left")
@@ -64,21 +64,21 @@ def rm(name: str | None, force: bool, unfinished_: bool) -> None:
         _remove_unfinished()
         return
     what = meant(name)
-    if what.model is not None:
-        freed = remove(what.model, force=force)
-    else:
-        freed = sum(forget_gone(record) for record in what.records)
-    title = what.model.id if what.model is not None else name
-    click.echo(f"Deleted {title}" + (f": {size_text(freed)} freed" if freed is not None else ""))
+    if what.model is None:
+        for record in what.records:
+            forget_gone(record)
+        click.echo(f"Forgot {name}: no model that it brought is listed here")
+        return
+    freed = remove(what.model, force=force)
+    told = "" if freed is None else f": {size_text(freed)} freed"
+    click.echo(f"Deleted {what.model.id}{told}")
     catalogue("now")
 
 
 def _remove_unfinished() -> None:
-    parts = unfinished(partial_folder())
-    freed = sum(part.stat().st_size for part in parts)
-    for part in parts:
-        part.unlink(missing_ok=True)
-    click.echo(f"Deleted {len(parts)} unfinished downloads: {size_text(freed)} freed")
+    files = unfinished(partial_folder())
+    freed = delete_files(files, partial_folder())
+    click.echo(f"Deleted what broken pulls have left: {size_text(freed)} freed")
 
 
 @click.command()
@@ -129,13 +129,13 @@ def _facts(model: LocalModel, records: Iterable[Pulled]) -> dict[str, Any]:
 
 
 def _unfinished_facts() -> list[dict[str, Any]]:
-    sizes = [part.stat().st_size for part in unfinished(partial_folder())]
-    if not sizes:
+    size = sum(part.stat().st_size for part in unfinished(partial_folder()))
+    if not size:
         return []
     return [
         {
             "name": "unfinished downloads (llm localrun rm --unfinished)",
-            "size": sum(sizes),
+            "size": size,
             "store": "localrun",
             "pulled": True,
             "path": str(partial_folder()),

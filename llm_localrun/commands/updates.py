@@ -46,7 +46,7 @@ def outdated(ctx: click.Context, json_: bool) -> None:
     ctx.exit(any(each.state == "failed" for each in news))
 
 
-@click.command()
+@click.command(short_help="Get what is newer of what was pulled")
 @click.argument("names", nargs=-1)
 @click.option("--quiet", is_flag=True, help="Do not show how far it is")
 @click.pass_context

@@ -118,9 +118,14 @@ def download(
 
 
 def unfinished(partial: Path) -> list[Path]:
-    """What has come of files that no pull is working on now."""
-    parts = sorted(partial.glob("*.part"))
-    return [part for part in parts if not locks.is_locked(part.with_suffix(".lock"))]
+    """What broken pulls have left in `partial`; not what a pull is working on now."""
+    files = (path for path in sorted(partial.rglob("*")) if path.is_file())
+    return [file for file in files if not locks.is_locked(_lock_of(file, partial))]
+
+
+def _lock_of(file: Path, partial: Path) -> Path:
+    """The lock of whoever works on `file`: it and what is in a folder are named after their key."""
+    return (partial / file.relative_to(partial).parts[0]).with_suffix(".lock")
 
 
 def hold(held: ExitStack, key: Path) -> Iterator[Progress]:
@@ -264,6 +269,8 @@ class _Half:
             before = self.done
             try:
                 yield from self._request()
+                if self.done == before:
+                    raise BrokenOff("it sent nothing")
             except BrokenOff as error:
                 failures = failures + 1 if self.done == before else 1
                 # A server that has given nothing will hardly do so in a moment.

@@ -4,33 +4,29 @@
 records. How far that is comes as `Progress` values; showing them is the commands' business.
 """
 
-import io
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.errors import PullFailed
-from llm_localrun.gguf.header import NotGGUF, read_summary
 from llm_localrun.hub import huggingface, lmstudio, ollama, starter, transfer
+from llm_localrun.hub.choice import named
 from llm_localrun.hub.download import Wanted, claim, download, explained, hold
 from llm_localrun.hub.folder import delete, models_folder, partial_folder, place_in
 from llm_localrun.hub.huggingface import Repository
 from llm_localrun.hub.progress import Progress
-from llm_localrun.hub.recommend import Fit, Fits, Geometry, best, fit, geometry_of
 from llm_localrun.hub.records import Pulled, PulledFile, keep, read_records
 from llm_localrun.hub.refs import HubRef, LMStudioRef, OllamaRef, Ref, StarterRef, UrlRef
 from llm_localrun.hub.safety import parts_of
 from llm_localrun.hub.servers import Server, server_of
 from llm_localrun.hub.transfer import BrokenOff, Source
-from llm_localrun.hub.variants import Variant, variant_of, variants_in
+from llm_localrun.hub.variants import Variant, variants_in
 
-_HEADER = 2**18
-"""Bytes at the beginning of a file, which hold what its model needs for its context."""
-
-Fetching = Generator[Progress, None, Pulled]
+Fetching: TypeAlias = Generator[Progress, None, Pulled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,72 +61,11 @@ def _is_same(now: PulledFile, then: PulledFile | None) -> bool:
     return then is not None and now.size == then.size and now.sha256 in ("", then.sha256)
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """The variants of a repository's model, and how each fits this machine."""
-
-    ref: HubRef
-    repository: Repository
-    fits: tuple[Fit, ...]
-
-    def chosen(self, preferred: str) -> Variant:
-        """The variant that the REF names; else the best that fits. Raises `PullFailed`."""
-        if self.ref.file or self.ref.quantization:
-            return _named(self.ref, self.repository)
-        if found := best(self.fits, preferred):
-            return found.variant
-        smallest = min((fit.variant for fit in self.fits), key=lambda variant: variant.size)
-        raise PullFailed(
-            f"no variant of {self.ref.repo} fits the memory of this machine: the smallest,"
-            f" {smallest.quantization}, has {smallest.size / 1e9:.1f} GB",
-            f"Choose another model, or get it in spite of that with -q {smallest.quantization}",
-        )
-
-
-def offer(ref: HubRef, fits: Fits) -> Offer:
-    """What the repository of `ref` offers, `fits` telling what this machine holds.
-
-    Raises `PullFailed`.
-    """
-    repository = huggingface.repository(ref.repo, ref.revision)
-    variants = variants_in(repository.files)
-    if not variants and not ref.file:
-        raise PullFailed(
-            f"{ref.repo} holds no GGUF files",
-            f"Look for a repository of the same name that ends in -GGUF: {ref.repo}-GGUF, say",
-        )
-    geometry = _geometry(repository, variants)
-    return Offer(ref, repository, tuple(fit(variant, geometry, fits) for variant in variants))
-
-
-def _geometry(repository: Repository, variants: Sequence[Variant]) -> Geometry:
-    """What the model needs for its context, from the beginning of one of its files."""
-    unknown = Geometry(None, repository.context_max)
-    if not variants:
-        return unknown
-    try:
-        head = _beginning(repository.source(variants[0].parts[0]))
-        found = geometry_of(read_summary(io.BytesIO(head)))
-    except (BrokenOff, NotGGUF):
-        return unknown
-    return replace(found, trained=found.trained or repository.context_max)
-
-
-def _beginning(source: Source) -> bytes:
-    head = bytearray()
-    with closing(transfer.get(source, 0, _HEADER - 1)) as pieces:
-        for piece in pieces:
-            head += piece if isinstance(piece, bytes) else b""
-            if len(head) >= _HEADER:
-                break
-    return bytes(head)
-
-
 def plan(ref: Ref) -> Plan:
     """What pulling `ref` is going to do. Raises a `LocalRunError`."""
     if isinstance(ref, HubRef):
         repository = huggingface.repository(ref.repo, ref.revision)
-        return plan_variant(ref, repository, _named(ref, repository))
+        return plan_variant(ref, repository, named(ref, repository))
     if isinstance(ref, UrlRef):
         return _plan_url(ref)
     if isinstance(ref, OllamaRef):
@@ -164,26 +99,6 @@ def _contents(model: LocalModel) -> set[str]:
     return {Path(os.path.realpath(file)).name.removeprefix("sha256-") for file in files}
 
 
-def _named(ref: HubRef, repository: Repository) -> Variant:
-    """The variant that `ref` names. Raises `PullFailed`."""
-    variants = variants_in(repository.files)
-    if ref.file:
-        found = variant_of(ref.file, repository.files)
-        fitting = [found] if found else []
-    else:
-        # Unsloth's own mixes bear a mark that people leave out.
-        marked = (ref.quantization, f"UD-{ref.quantization}")
-        named = ([v for v in variants if v.quantization == name] for name in marked)
-        fitting = next(filter(None, named), [])
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        several = ", ".join(f"hf:{ref.repo}/{variant.path}" for variant in fitting)
-        raise PullFailed(f"{ref.text} can be several files", f"Name one: {several}")
-    present = ", ".join(dict.fromkeys(v.quantization or v.path for v in variants)) or "nothing"
-    raise PullFailed(f"{ref.repo} has no {ref.file or ref.quantization}", f"There is {present}")
-
-
 def plan_variant(ref: HubRef, repository: Repository, variant: Variant) -> Plan:
     """What pulling `variant` out of `repository` is going to do. Raises `PullFailed`."""
     folder = models_folder()
@@ -197,19 +112,21 @@ def plan_variant(ref: HubRef, repository: Repository, variant: Variant) -> Plan:
         )
         for file in variant.files
     )
-    named = [v for v in variants_in(repository.files) if v.quantization == variant.quantization]
-    which = (
-        replace(ref, quantization=variant.quantization, file="")
-        if variant.quantization and len(named) == 1 and not ref.file
-        else replace(ref, quantization="", file=variant.path)
-    )
     record = Pulled(
-        ref=which.text,
+        ref=_settled(ref, repository, variant).text,
         source="huggingface",
         files=tuple(_pulled(file.target, file.size or 0, file.sha256) for file in reversed(files)),
         commit=repository.commit,
     )
     return Plan(record, lambda: _fetch(record, files), files)
+
+
+def _settled(ref: HubRef, repository: Repository, variant: Variant) -> HubRef:
+    """A REF that means `variant`, by its quantization if that is enough."""
+    same = [v for v in variants_in(repository.files) if v.quantization == variant.quantization]
+    if ref.file or not variant.quantization or len(same) > 1:
+        return replace(ref, quantization="", file=variant.path)
+    return replace(ref, quantization=variant.quantization)
 
 
 def _plan_url(ref: UrlRef) -> Plan:

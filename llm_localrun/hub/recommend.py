@@ -31,11 +31,17 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Whether a variant fits, and the largest context at which it does; None if that is unknown."""
+    """The largest context, in tokens, at which a variant fits.
+
+    0: it does not fit; None: it fits, and nobody knows up to which.
+    """
 
     variant: Variant
-    fits: bool
     context: int | None
+
+    @property
+    def fits(self) -> bool:
+        return self.context != 0
 
 
 Fits = Callable[[int], bool]
@@ -78,15 +84,13 @@ def _head_width(header: Header) -> int | None:
     return 2 * (embedding // heads) if heads and embedding else None
 
 
-def fit(variant: Variant, geometry: Geometry, fits: Fits) -> Fit:
-    """How `variant` fits: `context` is the largest of the usual sizes that leaves it room."""
+def largest_context(weights: int, geometry: Geometry, fits: Fits) -> int | None:
+    """The `context` of a `Fit`: the largest of the usual sizes at which so many bytes fit."""
     if geometry.bytes_per_token is None:
-        return Fit(variant, fits(variant.size), None)
+        return None if fits(weights) else 0
     per_token = geometry.bytes_per_token
-    usable = [
-        tokens for tokens in _contexts(geometry.trained) if fits(variant.size + tokens * per_token)
-    ]
-    return Fit(variant, bool(usable), max(usable, default=None))
+    usual = _contexts(geometry.trained)
+    return max((tokens for tokens in usual if fits(weights + tokens * per_token)), default=0)
 
 
 def _contexts(trained: int | None) -> Iterable[int]:

@@ -101,13 +101,3 @@ def _change(folder: Path, change: Callable[[tuple[Pulled, ...]], tuple[Pulled, .
         raise PullFailed(
             f"another command keeps {folder / 'pulled.lock'}", "Stop it, and try again"
         ) from None
-
-
-def records_of(path: Path, folder: Path) -> list[Pulled]:
-    """The records that a file at `path` stands in."""
-    real = path.resolve()
-    return [
-        record
-        for record in read_records(folder)
-        if any(file.resolve() == real for file in record.paths(folder))
-    ]

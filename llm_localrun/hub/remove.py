@@ -52,18 +52,20 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
         ollama.delete(model.name, server_at(model.endpoint))
         freed = None
     else:
-        freed = _delete(_files(model, ours, records))
+        freed = delete_files(_files(model, ours, records), models_folder())
     for record in ours:
         forget(record.ref, models_folder())
     return freed
 
 
-def forget_gone(record: Pulled) -> int:
-    """Drops a record whose model is not listed, with what is left of its files."""
+def forget_gone(record: Pulled) -> None:
+    """Drops a record whose model is not listed, with what is left of its files.
+
+    Raises a `LocalRunError`.
+    """
     others = (other for other in read_records(models_folder()) if other.ref != record.ref)
-    freed = _delete(_unshared([record], others))
+    delete_files(_unshared([record], others), models_folder())
     forget(record.ref, models_folder())
-    return freed
 
 
 def _whose(model: LocalModel) -> str:
@@ -110,9 +112,10 @@ def _with_blob(path: Path, store: str) -> set[Path]:
     return {path, blob, *links}
 
 
-def _delete(files: Iterable[Path]) -> int:
+def delete_files(files: Iterable[Path], folder: Path) -> int:
+    """Deletes `files`, and what that empties in `folder`; the bytes freed. Raises `NotRemoved`."""
     try:
-        return delete(files, models_folder())
+        return delete(files, folder)
     except OSError as error:
         raise NotRemoved(
             f"{error.filename} cannot be deleted: {error.strerror}", "Mend its permissions"

@@ -43,7 +43,8 @@ def pull(target: Path) -> Iterator[Progress]:
     try:
         folder.mkdir(parents=True)
         yield from _download(folder)
-        partial = folder / FILE_NAME
+        # Nothing that is half done may look like a model.
+        partial = folder / "model.part"
         _extract(folder, partial)
         partial.replace(target)
     except OSError as error:

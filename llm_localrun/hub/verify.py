@@ -16,8 +16,8 @@ from llm_localrun.engine.state import EngineSettings
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed
 from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.gguf.names import part_stems
-from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.folder import models_folder
+from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.records import Pulled
 
 State: TypeAlias = Literal["ok", "failed", "unknown"]
