@@ -44,6 +44,7 @@ LAYERS = (
     ("discovery.endpoints", "discovery"),
     ("resolve", "backends"),
     ("hub", "hub.progress", "hub.safety", "hub.variants", "hub.folder", "hub.records"),
+    ("hub.checksum",),
     ("hub.refs", "hub.recommend", "hub.transfer", "hub.servers"),
     ("hub.download", "hub.huggingface", "hub.ollama", "hub.lmstudio", "hub.starter"),
     ("hub.choice", "hub.remove", "hub.verify"),

@@ -375,7 +375,7 @@ def test_file_of_somebody_else_is_not_replaced(world: World) -> None:
     path = world.models / f"{IN_REPO}Q4_K_M.gguf"
     path.parent.mkdir(parents=True)
     path.write_bytes(Q8)
-    assert "is in the way, and llm-localrun did not put it there" in failed("pull", REPO)
+    assert "is there already, and is another file than this one" in failed("pull", REPO)
     assert path.read_bytes() == Q8
 
 

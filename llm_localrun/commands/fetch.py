@@ -104,10 +104,7 @@ def model_of(record: Pulled, models: Sequence[LocalModel]) -> LocalModel | None:
 
 def _tell(model: LocalModel | None, path: str, record: Pulled, json_: bool) -> None:
     """What has come, and how to try it."""
-    named = (
-        name_models([*catalogue().models], order_of(read_config()), model.purpose) if model else {}
-    )
-    name = short_name(model, named) if model else ""
+    name = _name_of(model) if model else ""
     if json_:
         facts = record.model_dump(exclude={"pulled_at"})
         show_json({"id": model and model.id, "name": name, "path": path, **facts})
@@ -117,3 +114,9 @@ def _tell(model: LocalModel | None, path: str, record: Pulled, json_: bool) -> N
         click.echo(f"Try it: llm embed -m {name} -c 'Primary colours'")
     elif model is not None:
         click.echo(f"Try it: llm -m {name} 'Name the primary colours'")
+
+
+def _name_of(model: LocalModel) -> str:
+    """What to type for `model`."""
+    order = order_of(read_config())
+    return short_name(model, name_models(catalogue().models, order, model.purpose))

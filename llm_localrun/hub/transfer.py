@@ -143,7 +143,7 @@ def too_many_requests(server: str, headers: Mapping[str, str]) -> PullFailed:
     when = f"in {match[1] or match[2]} seconds" if match else "in a few minutes"
     return PullFailed(
         f"{server} has had too many requests from here (HTTP 429)",
-        f"Try again {when}. {KEPT}. A token raises the limit: `llm keys set localrun-huggingface`",
+        f"Try again {when}. {KEPT}",
     )
 
 

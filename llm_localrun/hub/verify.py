@@ -1,9 +1,7 @@
 """Whether a model's files are what they should be: hash, header, template, and that they load."""
 
-import hashlib
 import os
 import re
-import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +12,15 @@ from llm_localrun.config import engine_folder, read_config
 from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed
-from llm_localrun.gguf.header import NotGGUF, read_header
+from llm_localrun.gguf.header import Header, NotGGUF, read_header
 from llm_localrun.gguf.names import part_stems
+from llm_localrun.hub.checksum import sha256_in_steps
 from llm_localrun.hub.folder import models_folder
 from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.records import Pulled
 
 State: TypeAlias = Literal["ok", "failed", "unknown"]
 
-_CHUNK = 2**20
 _PATIENCE = 60.0
 """Seconds that loading may take beyond what a file's size makes likely."""
 # The hub's cache and Ollama call a file by the SHA-256 of what it holds.
@@ -49,10 +47,13 @@ def verify(model: LocalModel, records: list[Pulled]) -> Generator[Progress, None
             "Whoever serves it checks it when it is pulled: pull it again",
         )
     checks = []
+    headers = []
     for path in _files(model):
         checks.append((yield from _hash_check(path, _expected(path, records))))
-        checks.append(_header_check(path))
-    checks.append(_template_check(model))
+        check, header = _header_check(path)
+        checks.append(check)
+        headers.append(header)
+    checks.append(_template_check(model, headers[0]))
     if all(check.state != "failed" for check in checks):
         yield Progress("Loading")
         checks.append(_load_check(model))
@@ -81,41 +82,34 @@ def _hash_check(path: Path, expected: str) -> Generator[Progress, None, Check]:
     what = f"SHA-256 of {path.name}"
     if not expected:
         return Check(what, "unknown", "nobody says what it has to be")
-    digest = hashlib.sha256()
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            while data := file.read(_CHUNK):
-                digest.update(data)
-                yield Progress("Checking", file.tell(), size)
+        digest = yield from sha256_in_steps(path)
     except OSError as error:
         return Check(what, "failed", error.strerror or "it cannot be read")
-    if digest.hexdigest() != expected:
+    if digest != expected:
         return Check(what, "failed", "the file is damaged, or was changed: pull it again")
     return Check(what, "ok")
 
 
-def _header_check(path: Path) -> Check:
+def _header_check(path: Path) -> tuple[Check, Header | None]:
     what = f"header of {path.name}"
     try:
         with path.open("rb") as file:
             header = read_header(file, path.stat().st_size)
     except (OSError, NotGGUF) as error:
-        return Check(what, "failed", str(error))
-    return Check(what, "ok", f"{header.architecture}, {len(header.tensors)} tensors")
+        return Check(what, "failed", str(error)), None
+    detail = f"{header.architecture}, {len(header.tensors)} tensors"
+    return Check(what, "ok", detail), header
 
 
-def _template_check(model: LocalModel) -> Check:
+def _template_check(model: LocalModel, header: Header | None) -> Check:
     """A model without a template is run with llama.cpp's own, which may not be what it knows."""
     what = "chat template"
     if model.purpose == "embedding":
         return Check(what, "ok", "an embedding model needs none")
-    try:
-        with Path(model.path or "").open("rb") as file:
-            has_one = read_header(file, sys.maxsize).text("tokenizer.chat_template")
-    except (OSError, NotGGUF):
-        return Check(what, "unknown")
-    return Check(what, "ok") if has_one else Check(what, "unknown", "the file has none")
+    if header is not None and header.text("tokenizer.chat_template"):
+        return Check(what, "ok")
+    return Check(what, "unknown", "the file has none")
 
 
 def _load_check(model: LocalModel) -> Check:
