@@ -13,6 +13,7 @@ import pytest
 from llm_localrun import discovery
 from llm_localrun.engine import launch, state
 from llm_localrun.hub import starter
+from tests.outward import Guard
 
 # Two threads that spin starve on a busy machine.
 CONFIG = {"threads": 1, "default_endpoints": False}
@@ -25,9 +26,45 @@ _ELSEWHERE = (
 Llm = Callable[..., "subprocess.CompletedProcess[str]"]
 SetUp = Callable[..., Path]
 
+GUARD = pytest.StashKey[Guard]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[GUARD] = Guard()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    guard = config.stash[GUARD]
+    terminalreporter.write_line(
+        f"{guard.attempts()} attempts to reach beyond this machine, {guard.how}"
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run for what was tried after the last test."""
+    if session.config.stash[GUARD].attempts() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def guard(pytestconfig: pytest.Config) -> Guard:
+    return pytestconfig.stash[GUARD]
+
 
 @pytest.fixture(autouse=True)
-def user_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def nothing_leaves(guard: Guard) -> Iterator[None]:
+    """No test reaches beyond this machine, or lets anything that it starts do so."""
+    before = guard.attempts()
+    yield
+    assert guard.attempts() == before, "something tried to reach beyond this machine"
+
+
+@pytest.fixture(autouse=True)
+def user_path(
+    nothing_leaves: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """llm's user directory and a home that hold nothing but a configuration for tests."""
     user = tmp_path / "user"
     monkeypatch.setenv("LLM_USER_PATH", str(user))
@@ -53,12 +90,13 @@ def stop_engines(user: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def starter_model(pytestconfig: pytest.Config) -> Path:
+def starter_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
     """The starter model, pulled once and kept in pytest's cache."""
     target = pytestconfig.cache.mkdir("localrun") / "models" / starter.FILE_NAME
     if not starter.is_there(target):
-        for _ in starter.pull(target):
-            pass
+        with guard.lifted():
+            for _ in starter.pull(target):
+                pass
     return target
 
 
