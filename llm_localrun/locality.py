@@ -29,6 +29,11 @@ def _host(url: str) -> str:
         return ""
 
 
+def needs_leave(runs_on: RunsOn) -> bool:
+    """Whether a model that runs there is refused until the user has allowed it by its id."""
+    return runs_on in ("cloud", "unknown")
+
+
 def where_runs(url: str) -> RunsOn:
     """Where a model runs that the server at `url` offers, if it does not hand prompts on."""
     if _host(url) == "ollama.com":

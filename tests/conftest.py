@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import llm
 import pytest
+from click.testing import CliRunner, Result
+from llm.cli import cli
+from llm.plugins import pm
 
 from llm_localrun import discovery
 from llm_localrun.engine import launch, state
@@ -25,6 +29,7 @@ _ELSEWHERE = (
 
 Llm = Callable[..., "subprocess.CompletedProcess[str]"]
 SetUp = Callable[..., Path]
+Invoke = Callable[..., Result]
 
 GUARD = pytest.StashKey[Guard]()
 
@@ -141,3 +146,53 @@ def run_llm() -> Llm:
         )
 
     return run
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """An `llm` command in this process, which has found nothing yet."""
+
+    def run(*arguments: str, **settings: Any) -> Result:
+        discovery._memory.clear()
+        return CliRunner().invoke(cli, arguments, **settings)
+
+    return run
+
+
+def one_error(result: Result) -> str:
+    """What a command that has failed as it should has said."""
+    assert (result.exit_code, result.stdout) == (1, ""), result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr.removeprefix("Error: ").rstrip()
+
+
+class Foreign(llm.Model):
+    """A model of another plugin."""
+
+    def __init__(self, model_id: str) -> None:
+        self.model_id = model_id
+
+    def execute(self, *_: Any, **__: Any) -> Iterator[str]:
+        yield "I am foreign"
+
+
+@pytest.fixture
+def other_plugin() -> Iterator[Callable[..., None]]:
+    """Registers models of another plugin, by id and aliases, for as long as the test runs."""
+
+    class Plugin:
+        __name__ = "other"
+        models: dict[str, list[str]]
+
+        @llm.hookimpl
+        def register_models(self, register: Callable[..., None]) -> None:
+            for model_id, aliases in self.models.items():
+                register(Foreign(model_id), aliases=aliases)
+
+    plugin = Plugin()
+    plugin.models = {}
+    pm.register(plugin, name="other")
+    yield plugin.models.update
+    pm.unregister(plugin)
