@@ -105,7 +105,8 @@ def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(path.with_suffix(".lock"), _LOCK_PATIENCE):
-            text = _read() or b"{}"
+            text = _read()
+            text = b"{}" if text is None else text
             _validated(text, _MEND)
             settings = json.loads(text)
             change(settings)

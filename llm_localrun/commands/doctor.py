@@ -7,8 +7,18 @@ from typing import Any
 import click
 
 from llm_localrun.catalogue import Snapshot, read_snapshot
-from llm_localrun.commands import findings
-from llm_localrun.commands.findings import Finding
+from llm_localrun.commands.findings import (
+    Finding,
+    can_run,
+    engine_build,
+    of_cache,
+    of_engine,
+    of_memory,
+    of_models,
+    of_policy,
+    of_servers,
+    of_stores,
+)
 from llm_localrun.commands.tables import show_json
 from llm_localrun.config import config_path, engine_folder, read_config
 from llm_localrun.discovery import catalogue
@@ -27,14 +37,16 @@ def doctor(context: click.Context, json_: bool) -> None:
     Ends with status 1 if no model can run.
     """
     try:
-        found, can_run = _examined()
+        found, any_can_run = _examined()
     except ConfigError as error:
-        found, can_run = _without_config(error), False
+        found, any_can_run = _without_config(error), False
     if json_:
-        show_json({"can_run": can_run, "findings": [_as_json(finding) for finding in found]})
+        show_json({"can_run": any_can_run, "findings": [_as_json(finding) for finding in found]})
     else:
-        _show(found, can_run)
-    context.exit(0 if can_run else 1)
+        _show(found)
+    if not any_can_run:
+        click.echo("Nothing can run.", err=True)
+        context.exit(1)
 
 
 def _examined() -> tuple[list[Finding], bool]:
@@ -42,37 +54,35 @@ def _examined() -> tuple[list[Finding], bool]:
     config = read_config()
     before = read_snapshot(home())
     snapshot = catalogue("now")
-    build = findings.engine_build()
+    build = engine_build()
     found = [
-        *findings.of_servers(snapshot, config),
-        *findings.of_stores(snapshot),
-        *findings.of_engine(snapshot, build, running(engine_folder())),
-        *findings.of_memory(snapshot, physical_memory()),
-        *findings.of_cache(before, read_snapshot(home()), snapshot),
-        *findings.of_policy(snapshot, config),
+        *of_servers(snapshot, config),
+        *of_stores(snapshot),
+        *of_engine(snapshot, build, running(engine_folder())),
+        *of_memory(snapshot, physical_memory()),
+        *of_cache(before, read_snapshot(home()), snapshot),
+        *of_policy(snapshot, config),
     ]
-    can = [m for m in snapshot.models if findings.can_run(m, snapshot, config, build)]
-    return [*found, findings.of_models(snapshot, can)], bool(can)
+    can = [m for m in snapshot.models if can_run(m, snapshot, config, build)]
+    return [*found, of_models(snapshot, can)], bool(can)
 
 
 def _without_config(error: ConfigError) -> list[Finding]:
     """What can be said if nobody knows where to look."""
     return [
         Finding("policy", f"{config_path()} cannot be used", error.message),
-        *findings.of_engine(Snapshot(), findings.engine_build(), running(engine_folder())),
-        *findings.of_memory(Snapshot(), physical_memory()),
+        *of_engine(Snapshot(), engine_build(), running(engine_folder())),
+        *of_memory(Snapshot(), physical_memory()),
     ]
 
 
-def _show(found: Iterable[Finding], can_run: bool) -> None:
+def _show(found: Iterable[Finding]) -> None:
     for section, members in groupby(found, key=lambda finding: finding.section):
         click.secho(section, bold=True)
         for finding in members:
             click.echo(f"{'!' if finding.advice else ' '} {finding.text}")
             if finding.advice:
                 click.echo(f"    {finding.advice}")
-    if not can_run:
-        click.echo("\nNothing can run.", err=True)
 
 
 def _as_json(finding: Finding) -> dict[str, Any]:
