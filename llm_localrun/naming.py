@@ -102,7 +102,8 @@ def short_name(model: LocalModel, named: Mapping[str, list[LocalModel]]) -> str:
     """
     parsed = parse_name(model.name)
     plain = "-".join(("local", *parsed.base, *filter(None, [parsed.size])))
-    if named.get(plain) == [model]:
+    first, *others = named[plain]
+    if first == model and len(siblings(model, others)) == len(others):
         return plain
     own = [alias for alias in aliases_of(model) if named[alias][0] == model]
     telling = [alias for alias in own if alias not in ("local", "local-embed")]

@@ -75,12 +75,12 @@ def test_models_in_a_pipe_have_a_line_each(busy: Path, invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        "local-gemma4-26b         18 GB  Q4_K_M        8k  tools vision think  lmstudio*",
-        "local-qwen3-8b          5.2 GB  Q4_K_M        8k  tools think         ollama*",
-        "local-smollm2-135m       98 MB  Q4_1          8k                      file",
-        "local-gpt-oss-120b              MXFP4       128k  tools think         cloud",
-        "local-frontier                                                        llamaswap?",
-        "local-bge-m3                                  8k  embed               box",
+        "local-gemma4-26b          18 GB  Q4_K_M        8k  tools vision think  lmstudio*",
+        "local-qwen3-8b           5.2 GB  Q4_K_M        8k  tools think         ollama*",
+        "local-smollm2-135m        98 MB  Q4_1          8k                      file",
+        "local-gpt-oss-120b               MXFP4       128k  tools think         cloud",
+        "local-frontier                                                         unknown",
+        "local-bge-m3                                   8k  embed               box",
     ],
 )
 def test_rows_of_models(busy: Path, invoke: Invoke, row: str) -> None:
@@ -98,7 +98,7 @@ def test_name_that_is_too_long_has_a_line_of_its_own(busy: Path, invoke: Invoke)
     [
         (
             80,
-            "\n* loaded now\n2 may leave this machine (cloud, ?): refused until you"
+            "\n* loaded now\n2 may leave this machine (cloud, unknown): refused until you"
             " `llm localrun allow NAME`\n",
         ),
         (None, ""),

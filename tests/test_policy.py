@@ -46,7 +46,7 @@ def test_endpoint_is_added_listed_and_removed(server: StandIn, invoke: Invoke) -
     added = invoke("localrun", "endpoints", "add", "box", f"{server.url}/v1/")
     assert (added.exit_code, added.stderr) == (0, "")
     assert added.stdout == (
-        f"Added box: {server.url}\nvLLM, 2 models:\nlocal/box/a/b\nlocal/box/c\n"
+        f"Added box: {server.url}\nvLLM, 2 models: local/box/a/b, local/box/c\n"
     )
     assert json.loads(invoke("localrun", "endpoints", "list", "--json").stdout) == [
         {

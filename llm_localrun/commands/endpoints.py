@@ -6,7 +6,7 @@ import click
 from pydantic import ValidationError
 
 from llm_localrun.catalogue import EndpointReport, default_key_alias
-from llm_localrun.commands.tables import show_json, show_table
+from llm_localrun.commands.tables import count_of, show_json, show_table, some_of
 from llm_localrun.config import ConfiguredEndpoint, problem_of, read_config, update_config
 from llm_localrun.discovery import catalogue
 from llm_localrun.errors import ConfigError
@@ -107,8 +107,9 @@ def _found(report: EndpointReport) -> str:
     """What asking a new server came to, and what to do about it."""
     title = kind_of(report.endpoint.kind).title
     if report.status == "answers":
-        names = [model.id for model in report.models]
-        return "\n".join([f"{title} {report.version}".strip() + f", {len(names)} models:", *names])
+        title = f"{title} {report.version}".strip()
+        found = count_of(len(report.models), "model")
+        return f"{title}, {found}: {some_of([model.id for model in report.models])}"
     if report.status == "needs a key":
         return f"It needs a key: llm keys set {key_alias(report)}"
     if report.status == "not understood":

@@ -12,7 +12,7 @@ from typing import Any
 
 from llm_localrun.catalogue import EndpointReport, FileEntry, LocalModel, Snapshot, StoreReport
 from llm_localrun.commands.endpoints import STATUS, key_alias
-from llm_localrun.commands.tables import count_of, seconds_text, size_text
+from llm_localrun.commands.tables import count_of, seconds_text, size_text, some_of
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.state import EngineState
 from llm_localrun.kinds import kind_of
@@ -20,9 +20,6 @@ from llm_localrun.locality import is_loopback, needs_leave
 from llm_localrun.memory import fits
 from llm_localrun.places import home
 from llm_localrun.registry import age_of
-
-_MOST_NAMES = 3
-"""So many are named in a line; `--json` has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +145,7 @@ def _of_store(store: StoreReport, skipped: list[FileEntry]) -> Finding:
         text, advice = f"{text} ({store.problem})", advice or "Mend its permissions"
     if skipped:
         reasons = [f"{Path(each.path).name}: {each.reason}" for each in skipped]
-        text += f", {len(skipped)} skipped ({_some(reasons)})"
+        text += f", {len(skipped)} skipped ({some_of(reasons)})"
     facts = {**store.model_dump(), "skipped": [each.model_dump() for each in skipped]}
     return Finding("files", text, advice, {"stores": [facts]})
 
@@ -193,7 +190,7 @@ def of_memory(snapshot: Snapshot, memory: int | None) -> Iterator[Finding]:
         return
     yield Finding(
         "memory",
-        f"{text}; too little for {_some(too_large)}",
+        f"{text}; too little for {some_of(too_large)}",
         "Run a smaller quantization: `llm localrun show NAME` lists those that are here",
         facts,
     )
@@ -226,14 +223,8 @@ def of_policy(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
     allowed = [model_id for model_id in leaving if model_id in config.allow]
     refused = [model_id for model_id in leaving if model_id not in config.allow]
     if allowed:
-        text = f"allowed to leave this machine: {_some(allowed)}"
+        text = f"allowed to leave this machine: {some_of(allowed)}"
         yield Finding("policy", text, facts={"allowed": allowed})
     if refused:
-        text = f"refused, because they may leave this machine: {_some(refused)}"
+        text = f"refused, because they may leave this machine: {some_of(refused)}"
         yield Finding("policy", text, facts={"refused": refused})
-
-
-def _some(names: list[str]) -> str:
-    """The first of `names`, and how many more there are."""
-    more = [f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
-    return ", ".join(names[:_MOST_NAMES] + more)

@@ -104,11 +104,11 @@ def _where(model: LocalModel) -> str:
     """Who runs it on this machine, or what does elsewhere."""
     if model.endpoint is None:
         return "file"
+    if needs_leave(model.runs_on):
+        return model.runs_on
     if model.runs_on == "this machine":
         return model.endpoint.name
-    if model.runs_on == "unknown":
-        return f"{model.endpoint.name}?"
-    return "cloud" if model.runs_on == "cloud" else model.elsewhere or model.endpoint.name
+    return model.elsewhere or model.endpoint.name
 
 
 def _notes(found: Sequence[LocalModel], config: Config) -> list[str]:
@@ -117,7 +117,7 @@ def _notes(found: Sequence[LocalModel], config: Config) -> list[str]:
     refused = [m for m in found if needs_leave(m.runs_on) and m.id not in config.allow]
     if refused:
         notes.append(
-            f"{len(refused)} may leave this machine (cloud, ?):"
+            f"{len(refused)} may leave this machine (cloud, unknown):"
             " refused until you `llm localrun allow NAME`"
         )
     return notes

@@ -9,6 +9,8 @@ import click
 
 _GAP = "  "
 _LEAST_FOR_FIRST = 20
+_MOST_NAMES = 3
+"""So many are named in a line; `--json` has them all."""
 
 Row = Mapping[str, str]
 
@@ -89,6 +91,12 @@ def _line(row: Row, widths: Mapping[str, int], numeric: set[str]) -> str:
 def count_of(count: int, what: str) -> str:
     """1 model, 2 models."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of `names`, and how many more there are."""
+    more = [f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
+    return ", ".join([*names[:_MOST_NAMES], *more])
 
 
 def size_text(size: int | None) -> str:
