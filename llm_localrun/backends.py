@@ -27,7 +27,7 @@ from llm_localrun.errors import (
 )
 from llm_localrun.events import Event
 from llm_localrun.kinds import kind_of
-from llm_localrun.locality import needs_leave
+from llm_localrun.locality import WHERE, needs_leave
 from llm_localrun.model_names import parse_name
 from llm_localrun.reply import Expected, Reply, decode_whole
 from llm_localrun.request import ChatRequest
@@ -191,9 +191,8 @@ def _server_for(model: LocalModel, options: Mapping[str, Any], key: str | None) 
 
 def _check_allowed(model: LocalModel, config: Config) -> None:
     if needs_leave(model.runs_on) and model.id not in config.allow:
-        where = "in a cloud" if model.runs_on == "cloud" else "nobody knows where"
         raise NotAllowed(
-            f"{model.id} runs {where}, so the prompt would leave this machine",
+            f"{model.id} runs {WHERE[model.runs_on]}, so the prompt would leave this machine",
             f"If it may: `llm localrun allow {shlex.quote(model.id)}`",
         )
 

@@ -14,7 +14,7 @@ from llm_localrun.commands.tables import count_text, show_table, size_text, toke
 from llm_localrun.config import Config
 from llm_localrun.resolve import candidates, order_of
 from tests.conftest import CONFIG, Invoke, configure, one_error, put_starter
-from tests.many_models import MEMORY, QWEN3_BLOB, SNAPSHOT, put
+from tests.many_models import MEMORY, ON_OLLAMA, QWEN3_BLOB, SNAPSHOT, put
 
 
 @pytest.fixture
@@ -130,6 +130,18 @@ def test_table_of_any_width(
         "a                       9  x     1234567890\na-name-of-some-length  10\n",
     }
     assert capsys.readouterr().out == expected[columns]
+
+
+def test_names_cannot_do_anything_to_the_terminal(user_path: Path, invoke: Invoke) -> None:
+    hostile = ON_OLLAMA[1].model_copy(
+        update={"name": "a\x1b]0;b\x07", "id": "local/o/a\x1b]0;b\x07"}
+    )
+    report = SNAPSHOT.endpoints[1].model_copy(update={"models": (hostile,)})
+    for command in (["models"], ["which", "local"], ["show", "local"], []):
+        put(user_path, Snapshot(endpoints=(report,)))
+        lines = lines_of(invoke, *command)
+        assert any("local/o/a?]0;b?" in line for line in lines)
+        assert all(line.isprintable() for line in lines)
 
 
 @pytest.mark.parametrize(

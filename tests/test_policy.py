@@ -146,7 +146,7 @@ def test_model_is_allowed_by_any_of_its_names_and_forbidden_again(
     put(user_path)
     done = invoke("localrun", "allow", "local-gpt-oss-120b")
     assert done.stdout == (
-        f"{CLOUD} may run now; prompts to it go to ollama.com.\n"
+        f"{CLOUD} may run from now on, in a cloud (ollama.com).\n"
         f"Take it back: llm localrun allow --remove {CLOUD}\n"
     )
     put(user_path)

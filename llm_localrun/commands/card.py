@@ -17,7 +17,7 @@ from llm_localrun.discovery import catalogue
 from llm_localrun.errors import BadModelFile
 from llm_localrun.gguf.header import Header, NotGGUF, read_header
 from llm_localrun.kinds import kind_of
-from llm_localrun.locality import needs_leave
+from llm_localrun.locality import WHERE, needs_leave
 from llm_localrun.memory import fits
 from llm_localrun.naming import Order, parameters_of, siblings
 from llm_localrun.resolve import candidates, order_of
@@ -94,9 +94,9 @@ def _template(card: _Card) -> str:
 
 def _needs(model: LocalModel) -> dict[int, int]:
     """Bytes of memory by tokens of context, as far as they are known."""
-    largest = model.context_max or 0
-    sizes = [size for size in _CONTEXTS if size < largest] + [largest]
-    needs = {size: memory_at(model, size) for size in sizes}
+    largest = model.context_max
+    sizes = {min(size, largest) if largest else size for size in (*_CONTEXTS, largest) if size}
+    needs = {size: memory_at(model, size) for size in sorted(sizes)}
     return {size: need for size, need in needs.items() if need is not None}
 
 
@@ -172,8 +172,7 @@ def _away(model: LocalModel, config: Config) -> list[str]:
     """Where its server runs it, if that is not here."""
     if model.runs_on == "this machine":
         return []
-    where = "nobody knows where" if model.runs_on == "unknown" else f"on {model.runs_on}"
-    where = where.replace("on cloud", "in a cloud")
+    where = WHERE[model.runs_on]
     line = f"{where}: {model.elsewhere}" if model.elsewhere else where
     if not needs_leave(model.runs_on):
         return [line]

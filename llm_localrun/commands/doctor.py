@@ -19,7 +19,7 @@ from llm_localrun.commands.findings import (
     of_servers,
     of_stores,
 )
-from llm_localrun.commands.tables import show_json
+from llm_localrun.commands.tables import safe_text, show_json
 from llm_localrun.config import config_path, engine_folder, read_config
 from llm_localrun.discovery import catalogue
 from llm_localrun.engine.state import running
@@ -80,9 +80,9 @@ def _show(found: Iterable[Finding]) -> None:
     for section, members in groupby(found, key=lambda finding: finding.section):
         click.secho(section, bold=True)
         for finding in members:
-            click.echo(f"{'!' if finding.advice else ' '} {finding.text}")
+            click.echo(f"{'!' if finding.advice else ' '} {safe_text(finding.text)}")
             if finding.advice:
-                click.echo(f"    {finding.advice}")
+                click.echo(f"    {safe_text(finding.advice)}")
 
 
 def _as_json(finding: Finding) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import click
 from pydantic import ValidationError
 
 from llm_localrun.catalogue import EndpointReport, default_key_alias
-from llm_localrun.commands.tables import count_of, show_json, show_table, some_of
+from llm_localrun.commands.tables import count_of, safe_text, show_json, show_table, some_of
 from llm_localrun.config import ConfiguredEndpoint, problem_of, read_config, update_config
 from llm_localrun.discovery import catalogue
 from llm_localrun.errors import ConfigError
@@ -65,8 +65,8 @@ def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
         ) from None
     update_config(lambda settings: _append(settings, added))
     click.echo(f"Added {name}: {added.url}")
-    report = next(r for r in catalogue("now").endpoints if r.endpoint.name == name)
-    click.echo(_found(report))
+    report = next(r for r in catalogue("now").endpoints if r.endpoint.url == added.url)
+    click.echo(safe_text(_found(report)))
     if not is_loopback(added.url):
         click.echo("Prompts for its models leave this machine.")
 
@@ -76,7 +76,6 @@ def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
 def remove(name: str) -> None:
     "Forget the server NAME"
     update_config(lambda settings: _take_out(settings, name))
-    catalogue("now")
     click.echo(f"Removed {name}")
 
 

@@ -10,7 +10,7 @@ from llm_localrun.commands.tables import show_json
 from llm_localrun.config import read_config, update_config
 from llm_localrun.discovery import catalogue
 from llm_localrun.errors import ConfigError
-from llm_localrun.locality import needs_leave
+from llm_localrun.locality import WHERE, needs_leave
 from llm_localrun.resolve import candidates, order_of
 
 
@@ -45,7 +45,7 @@ def _show(allowed: list[str], json_: bool) -> None:
 def _allow(name: str) -> None:
     model = _meant(name)
     if not needs_leave(model.runs_on):
-        click.echo(f"{model.id} runs on {model.runs_on}: it needs no leave.", err=True)
+        click.echo(f"{model.id} runs {WHERE[model.runs_on]}: it needs no leave.", err=True)
         return
 
     def change(settings: dict[str, Any]) -> None:
@@ -54,9 +54,9 @@ def _allow(name: str) -> None:
             allowed.append(model.id)
 
     update_config(change)
-    where = model.elsewhere or ("a cloud" if model.runs_on == "cloud" else "a place unknown")
+    where = f" ({model.elsewhere})" if model.elsewhere else ""
     click.echo(
-        f"{model.id} may run now; prompts to it go to {where}.\n"
+        f"{model.id} may run from now on, {WHERE[model.runs_on]}{where}.\n"
         f"Take it back: llm localrun allow --remove {shlex.quote(model.id)}"
     )
 

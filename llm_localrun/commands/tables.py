@@ -40,7 +40,7 @@ def show_table(rows: Sequence[Row], extra: Sequence[str] = ()) -> None:
         widths[first] = min(widths[first], max(room, _LEAST_FOR_FIRST))
     numeric = {name for name in others if all(row[name][:1].isdigit() for row in rows if row[name])}
     click.echo(click.style(_line({name: name for name in columns}, widths, numeric), bold=True))
-    for row in rows:
+    for row in ({name: safe_text(row[name]) for name in columns} for row in rows):
         is_too_wide = len(row[first]) > widths[first]
         if is_too_wide:
             click.echo(row[first])
@@ -49,7 +49,7 @@ def show_table(rows: Sequence[Row], extra: Sequence[str] = ()) -> None:
 
 def show_card(entries: Sequence[tuple[str, Sequence[str]]]) -> None:
     """Labels, each with the lines that belong to it beside it; those without any are left out."""
-    filled = [(label, lines) for label, lines in entries if any(lines)]
+    filled = [(label, [*map(safe_text, lines)]) for label, lines in entries if any(lines)]
     width = max(len(label) for label, _ in filled)
     for label, lines in filled:
         first, *others = lines
@@ -86,6 +86,11 @@ def _line(row: Row, widths: Mapping[str, int], numeric: set[str]) -> str:
         for name, width in widths.items()
     )
     return _GAP.join(cells).rstrip()
+
+
+def safe_text(text: str) -> str:
+    """`text` without what would move the cursor or colour the terminal: servers name models."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def count_of(count: int, what: str) -> str:
