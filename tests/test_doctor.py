@@ -62,6 +62,12 @@ AT_BOX = "vLLM at http://192.168.1.5:8000 (box)"
             "Start it with `ollama serve`",
         ),
         (
+            server("not understood", models=ON_OLLAMA[:1]),
+            Config(),
+            f"{AT_OLLAMA}: is no model server, 1 model known",
+            "Look whether another program has its port",
+        ),
+        (
             server("hangs"),
             Config(),
             f"{AT_OLLAMA}: does not answer in time",

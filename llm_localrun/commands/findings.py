@@ -87,12 +87,13 @@ def _of_server(report: EndpointReport, is_added: bool) -> Finding:
         parts.append(f"{count_of(len(report.models), 'model')}{known}")
     if not is_loopback(url):
         parts.append("on another machine")
+    forget = f"Check its address, or forget it: llm localrun endpoints remove {name}"
     advice = {
         "answers": "",
         "refuses": kind_of(report.endpoint.kind).advice,
         "hangs": "Look whether it is busy or stuck, and restart it",
         "needs a key": f"Store it: llm keys set {key_alias(report)}",
-        "not understood": f"Check its address, or forget it: llm localrun endpoints remove {name}",
+        "not understood": forget if is_added else "Look whether another program has its port",
     }[report.status]
     return Finding("servers", ", ".join(parts), advice, {"endpoints": [_dump(report)]})
 
