@@ -96,13 +96,33 @@ def name_models(
 
 
 def short_name(model: LocalModel, named: Mapping[str, list[LocalModel]]) -> str:
-    """The name to type for `model`: as short as still says which model it is."""
+    """The name to type for `model`: as short as still says which model it is.
+
+    Base and size do, where no other model has them; else all words do, then the quantization.
+    """
+    parsed = parse_name(model.name)
+    plain = "-".join(("local", *parsed.base, *filter(None, [parsed.size])))
+    first, *others = named[plain]
+    if first == model and len(siblings(model, others)) == len(others):
+        return plain
     own = [alias for alias in aliases_of(model) if named[alias][0] == model]
     telling = [alias for alias in own if alias not in ("local", "local-embed")]
     unquantized = [
         a for a in telling if not a.endswith(model.quantization.lower().replace("_", "-"))
     ]
     return (unquantized or telling or [model.id])[0]
+
+
+def siblings(model: LocalModel, models: Iterable[LocalModel]) -> list[LocalModel]:
+    """The same model in another quantization, or at another place."""
+    words = parse_name(model.name).words
+    return [
+        other
+        for other in models
+        if other.id != model.id
+        and other.purpose == model.purpose
+        and parse_name(other.name).words == words
+    ]
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -247,7 +247,7 @@ def test_du(world: World, tmp_path: Path) -> None:
         ("local/gguf/Tiny-1B-Q8_0", len(Q8), "localrun", True),
         ("local/gguf/Other-7B-Q4_0", len(model("other")), "lmstudio", False),
     ]
-    assert done("du").splitlines()[-1].split() == ["4", "MB", "together"]
+    assert done("du").splitlines()[-1].split() == ["together", "4", "MB"]
 
 
 def test_du_of_nothing() -> None:

@@ -465,9 +465,9 @@ def test_name_models_keeps_purposes_apart() -> None:
         ("Qwen3-8B-Q4_K_M", "local-qwen3-8b"),
         ("Qwen3-8B-Q8_0", "local-qwen3-8b-q8-0"),
         ("Qwen3-4B-Q4_K_M", "local-qwen3-4b"),
-        ("Qwen2.5-Coder-7B-Instruct-Q4_K_M", "local-qwen2.5-coder-7b-instruct"),
+        ("Qwen2.5-Coder-7B-Instruct-Q4_K_M", "local-qwen2.5-coder-7b"),
         ("smollm2:135m", "local-smollm2-135m"),
-        ("nomic-embed-text-v1.5.Q8_0", "local-nomic-embed-text-v1.5"),
+        ("nomic-embed-text-v1.5.Q8_0", "local-nomic-embed-text"),
         ("snowflake-arctic-embed:latest", "local-snowflake-arctic-embed"),
     ],
 )
@@ -482,6 +482,14 @@ def test_model_of_which_every_name_is_taken_goes_by_its_id() -> None:
     named = name_models([first, second], ORDER, "chat")
     assert short_name(first, named) == "local-qwen3-8b"
     assert short_name(second, named) == "local/gguf/Qwen3-8B-Q4_K_M@abcdef"
+
+
+def test_all_words_tell_apart_what_base_and_size_do_not() -> None:
+    thinking, instruct = model("Qwen3-30B-A3B-Thinking-2507"), model("Qwen3-30B-A3B-Instruct-2507")
+    named = name_models([thinking, instruct], ORDER, "chat")
+    assert short_name(thinking, named) == "local-qwen3-30b-a3b-thinking-2507"
+    assert short_name(instruct, named) == "local-qwen3-30b-a3b-instruct-2507"
+    assert short_name(instruct, name_models([instruct], ORDER, "chat")) == "local-qwen3-30b"
 
 
 KNOWN = ("local", "local-qwen3-8b", "local-qwen3", "local-qwen", "local-llama3.2", "local-smollm2")

@@ -165,7 +165,7 @@ def test_variants_are_shown_before(world: World, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("llm_localrun.commands.fetch.physical_memory", lambda: room)
     assert [line.split() for line in run("pull", REPO).stderr.splitlines()[:3]] == [
         ["quantization", "size", "fits", "up", "to"],
-        ["->", "Q4_K_M", "1", "MB", "yes", "16k"],
+        ["Q4_K_M", "1", "MB", "yes", "16k", "this", "one"],
         ["Q8_0", "2", "MB", "yes", "8k"],
     ]
 

@@ -168,7 +168,7 @@ def test_lmstudio_has_it_already(user_path: Path) -> None:
         use(user_path, "lmstudio", server)
         assert done("pull", "lmstudio:google/gemma-4-26b-a4b", "--quiet") == (
             "Ready: local/lmstudio/google/gemma-4-26b-a4b\n"
-            "Try it: llm -m local-gemma4-26b-a4b 'Name the primary colours'\n"
+            "Try it: llm -m local-gemma4-26b 'Name the primary colours'\n"
         )
 
 

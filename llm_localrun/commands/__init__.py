@@ -9,11 +9,12 @@ import click
 
 # In which module each is.
 COMMANDS = {
-    **dict.fromkeys(("models", "which", "refresh"), "listing"),
+    **dict.fromkeys(("models", "refresh"), "listing"),
     **dict.fromkeys(("ps", "unload"), "engines"),
     **dict.fromkeys(("rm", "verify", "du"), "keeping"),
     **dict.fromkeys(("outdated", "update"), "updates"),
-    "pull": "fetch",
+    **{"allow": "policy", "doctor": "doctor", "endpoints": "endpoints", "pull": "fetch"},
+    **{"show": "card", "which": "which"},
 }
 
 

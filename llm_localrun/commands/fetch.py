@@ -81,11 +81,11 @@ def fit_rows(found: Iterable[Fit], chosen: Variant | None = None) -> list[dict[s
     """Rows of a table: the variants of a repository, and how each fits this machine."""
     return [
         {
-            "": "->" if fit.variant == chosen else "",
             "quantization": fit.variant.quantization or fit.variant.path,
             "size": size_text(fit.variant.size),
             "fits": "yes" if fit.fits else "no",
             "up to": tokens_text(fit.context) if fit.context else "",
+            "": "this one" if fit.variant == chosen else "",
         }
         for fit in sorted(found, key=lambda fit: fit.variant.size)
     ]

@@ -145,8 +145,8 @@ def _unfinished_facts() -> list[dict[str, Any]]:
 
 def _row(fact: dict[str, Any]) -> dict[str, str]:
     return {
+        "model": fact["name"],
         "size": size_text(fact["size"]),
         "in": fact["store"],
         "pulled": "yes" if fact["pulled"] else "",
-        "model": fact["name"],
     }

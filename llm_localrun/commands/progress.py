@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 import click
 
-from llm_localrun.commands.tables import seconds_text, size_text
+from llm_localrun.commands.tables import safe_text, seconds_text, size_text
 from llm_localrun.hub.progress import Progress
 
 _Result = TypeVar("_Result")
@@ -66,7 +66,8 @@ class _Lines:
         tenth = _percent(progress) // _STEP
         if self._last != (progress.what, tenth):
             self._last = progress.what, tenth
-            click.echo(f"{self._title}: {progress.what.lower()}{_amount(progress)}", err=True)
+            what = safe_text(progress.what).lower()
+            click.echo(f"{self._title}: {what}{_amount(progress)}", err=True)
 
     def end(self) -> None:
         pass
@@ -116,7 +117,7 @@ class _Bar:
 def bar_text(progress: Progress, rate: float) -> str:
     """What the bar says of `progress` at `rate` bytes a second."""
     if progress.total is None:
-        return f"{progress.what}{_amount(progress)}"
+        return f"{safe_text(progress.what)}{_amount(progress)}"
     filled = _BAR * _percent(progress) // 100
     parts = [
         f"[{'#' * filled}{'-' * (_BAR - filled)}] {_percent(progress):3}%",
