@@ -159,7 +159,8 @@ def test_models_which_ps(warm: Path, run_llm: Llm) -> None:
         if model["store"] == "localrun"
     ]
     assert model["id"] == "local/gguf/SmolLM2-135M-Instruct.Q4_1"
-    assert model["aliases"][:2] == [
+    assert model["aliases"][:3] == [
+        "local-smollm2-135m-instruct-q4-1-gguf",
         "local-smollm2-135m-instruct-q4-1",
         "local-smollm2-135m-instruct",
     ]

@@ -175,7 +175,10 @@ def test_json_of_models_is_complete(busy: Path, invoke: Invoke) -> None:
     told = {
         "name": "qwen3:8b",
         "short_name": "local-qwen3-8b",
-        "aliases": ["local-qwen3-8b-q4-k-m", "local-qwen3-8b", "local-qwen3", "local-qwen"],
+        "aliases": [
+            *("local-qwen3-8b-q4-k-m-ollama", "local-qwen3-8b-q4-k-m"),
+            *("local-qwen3-8b", "local-qwen3", "local-qwen"),
+        ],
         "purpose": "chat",
         "endpoint": {
             "name": "ollama",
@@ -204,7 +207,8 @@ def test_card_of_a_model_that_can_be_run_in_two_ways(busy: Path, invoke: Invoke)
     assert lines_of(invoke, "show", "local-qwen3-8b") == [
         "name         local-qwen3-8b",
         "id           local/ollama/qwen3:8b",
-        "also called  local-qwen3-8b-q4-k-m",
+        "also called  local-qwen3-8b-q4-k-m-ollama",
+        "             local-qwen3-8b-q4-k-m",
         "             local-qwen3",
         "             local-qwen",
         "model        qwen3, 8.2B parameters",
