@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from llm_localrun.engine import locks
 from llm_localrun.hub import starter
+from llm_localrun.hub.pull import plan
+from llm_localrun.hub.refs import StarterRef
 from tests.conftest import Llm
 from tests.drive import failure
 
@@ -135,3 +138,12 @@ def test_interrupted_leaves_no_model(
     assert not model.exists() or starter.is_there(model)
     if number == signal.SIGINT:
         assert not (models / ".partial" / "starter").exists()
+
+
+def test_second_pull_waits(models: Path) -> None:
+    partial = models / ".partial"
+    partial.mkdir(parents=True)
+    with locks.exclusive(partial / "starter.lock", 0.0):
+        second = plan(StarterRef()).fetch()
+        assert next(second).what == "Waiting for another pull of it"
+        second.close()
