@@ -81,7 +81,7 @@ def test_quantization_of_its_own(text: str, quantization: str, ref: Ref) -> None
         ("ollama:a b", None, "'ollama:a b' cannot be pulled"),
         ("lmstudio:granite", None, "'lmstudio:granite' cannot be pulled"),
         ("lmstudio:hf:a/b/x.gguf", None, "LM Studio downloads repositories"),
-        (f"{REPO}:4bit", None, "'4bit' is no quantization"),
+        (f"{REPO}:small", None, "'small' is no quantization"),
         ("http://example.org/x.gguf", None, "http://example.org/x.gguf is not safe to fetch"),
         ("https://me:secret@example.org/x.gguf", None, "https://me:secret@example.org/x.gguf is"),
         ("https:///x.gguf", None, "https:///x.gguf is not safe"),
