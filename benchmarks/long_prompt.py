@@ -39,12 +39,10 @@ def main() -> None:
             said = response.text().strip()
         except llm.ModelError as error:
             said = str(error)
-        facts = response.response_json or {}
-        seconds = time.monotonic() - begun
         print(f"-o context_size {context_size}: {said}")
-        print(
-            f"  {response.input_tokens} tokens, context {facts.get('context_size')}, {seconds:.0f} s"
-        )
+        if facts := response.response_json:
+            tokens, held = response.input_tokens, facts["context_size"]
+            print(f"  {tokens} tokens in a context of {held}, {time.monotonic() - begun:.0f} s")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@
     ├── BadModelFile         the file is missing, damaged or no GGUF model
     ├── NotEnoughMemory      loading the model would take more memory than is free
     ├── EngineFailed         llama.cpp did not start or did not survive
-    └── PullFailed           a model could not be fetched
+    ├── PullFailed           a model could not be fetched
+    └── NotRemoved           a model could not be deleted, or is not ours to delete
 
 Each is an `llm.ModelError`, which `llm prompt` and the Python API know, and a
 `click.ClickException`, which also keeps `llm chat` and `llm embed` from ending in a traceback.
@@ -94,3 +95,7 @@ class EngineFailed(LocalRunError):
 
 class PullFailed(LocalRunError):
     """A model could not be fetched."""
+
+
+class NotRemoved(LocalRunError):
+    """A model could not be deleted, or is not ours to delete."""

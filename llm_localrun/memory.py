@@ -101,11 +101,6 @@ class Footprint:
         return fitting * _STEP
 
 
-def rough_need(weights: int, per_token: float, context_size: int) -> int:
-    """What a model needs of which no more is known than bytes: of its weights, and of a token."""
-    return weights + round(per_token * context_size) + PROCESS
-
-
 def gigabytes(size: float) -> str:
     """Bytes for people: 0.3 GB, 41.2 GB."""
     return f"{size / 1e9:.1f} GB"

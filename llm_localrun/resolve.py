@@ -13,9 +13,9 @@ from llm_localrun.discovery import catalogue, model_at
 from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.kinds import kind_of
 from llm_localrun.machine import physical_memory
-from llm_localrun.naming import Order, name_models, nearest, ordered
+from llm_localrun.naming import Order, name_models, nearest, ordered, siblings
+from llm_localrun.quantizations import canonical, how_to_get
 from llm_localrun.registry import is_path
-from llm_localrun.variants import canonical, how_to_get, variants_of
 
 
 def order_of(config: Config) -> Order:
@@ -94,15 +94,15 @@ def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
     wanted = canonical(options.get("quantization") or model.quantization)
     if model.quantization.upper() == wanted:
         return model
-    variants = variants_of(model, catalogue("if absent").models)
-    fitting = [other for other in variants if other.quantization.upper() == wanted]
+    others = siblings(model, catalogue("if absent").models)
+    fitting = [other for other in others if other.quantization.upper() == wanted]
     if fitting:
         return ordered(fitting, order_of(read_config()))[0]
-    present = sorted({other.quantization for other in (model, *variants) if other.quantization})
+    present = sorted({other.quantization for other in (model, *others) if other.quantization})
     there = f"There is {', '.join(present)}; " if present else ""
     raise ConfigError(
         f"there is no {wanted} of {model.name} here",
-        f"{there}`{how_to_get(model, variants, wanted)}` gets it",
+        f"{there}`{how_to_get(model, others, wanted)}` gets it",
     )
 
 

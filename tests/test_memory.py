@@ -17,7 +17,7 @@ from llm_localrun.engine.state import EngineSettings, EngineSpec, running
 from llm_localrun.footprint import bound_of, footprint_of
 from llm_localrun.gguf.geometry import Geometry, geometry_of
 from llm_localrun.gguf.header import Header, Tensor
-from llm_localrun.memory import Footprint, Need, Setting, rough_need
+from llm_localrun.memory import Footprint, Need, Setting
 from tests import tiny_models
 from tests.drive import ask, failure
 from tests.tiny_models import Tiny
@@ -296,12 +296,6 @@ def test_q8_0_halves_the_context() -> None:
     assert half / whole == pytest.approx(34 / 64)
 
 
-def test_rough_need() -> None:
-    footprint = Footprint(geometry(LLAMA_3_1_8B), weights=5 * 10**9)
-    rough = rough_need(5 * 10**9, memory.bytes_per_token(footprint.geometry), 32_768)
-    assert rough == pytest.approx(footprint.need(Setting(32_768)).total, rel=0.05)
-
-
 # Files.
 
 
@@ -463,6 +457,14 @@ def test_overcommit_loads_it_all_the_same(
     assert ask(starter, "Hi", max_tokens=1, overcommit=True).output == 1
     # Its memory is its own now.
     assert ask(starter, "Hi", max_tokens=1).output == 1
+
+
+def test_cache_that_flash_attention_is_needed_for(starter: LocalModel) -> None:
+    said = failure(lambda: ask(starter, "Hi", kv_cache_type="q8_0", flash_attention=False))
+    assert said == (
+        "The engine keeps a context as q8_0 only with flash attention."
+        " Leave out -o flash_attention, or -o kv_cache_type."
+    )
 
 
 def test_context_that_nobody_asked_for_is_as_large_as_memory_allows(

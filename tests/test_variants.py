@@ -1,157 +1,182 @@
-"""`-o quantization`: a model's variants over all sources, and how one that is absent can be had."""
+"""The files of a repository to variants, and which of them fits a machine."""
 
-import time
-from typing import Any
+import io
+from collections.abc import Sequence
 
 import pytest
 
-from llm_localrun import discovery, transport
-from llm_localrun.catalogue import Endpoint, EndpointReport, FileEntry, LocalModel, Snapshot
-from llm_localrun.discovery.identify import identify
-from llm_localrun.errors import ConfigError
-from llm_localrun.places import home
-from llm_localrun.resolve import variant
-from llm_localrun.variants import canonical, how_to_get, variants_of
-from tests.drive import failure
-from tests.lmstudio import LMStudio
-from tests.stand_in import StandIn
+from llm_localrun.gguf.header import read_summary
+from llm_localrun.hub.recommend import Fit, Geometry, best, geometry_of, largest_context
+from llm_localrun.hub.variants import HubFile, Variant, variant_of, variants_in
+from tests.test_gguf_header import LITTLE
 
-OLLAMA = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:1")
-STUDIO = Endpoint(name="lmstudio", kind="lmstudio", url="http://127.0.0.1:2")
-HUB = "/home/u/.cache/huggingface/hub/models--unsloth--Qwen3-8B-GGUF/snapshots/0a/{}.gguf"
-STUDIO_FOLDER = "/home/u/.lmstudio/models/bartowski/Qwen3-8B-GGUF/{}.gguf"
+UINT32 = 4
 
 
-def tag(name: str, quantization: str) -> LocalModel:
-    return LocalModel(
-        id=f"local/ollama/{name}", name=name, endpoint=OLLAMA, quantization=quantization
-    )
+def files(*paths: str) -> list[HubFile]:
+    return [HubFile(path, 10, "") for path in paths]
 
 
-def key(name: str, quantization: str) -> LocalModel:
-    return LocalModel(
-        id=f"local/lmstudio/{name}", name=name, endpoint=STUDIO, quantization=quantization
-    )
-
-
-def file(name: str, quantization: str, path: str = "/m/{}.gguf", **known: Any) -> LocalModel:
-    return LocalModel(
-        id=f"local/gguf/{name}",
-        name=name,
-        path=path.format(name),
-        quantization=quantization,
-        **known,
-    )
-
-
-Q4_TAG, Q8_TAG = tag("qwen3:8b", "Q4_K_M"), tag("qwen3:8b-q8_0", "Q8_0")
-Q6_KEY = key("qwen/qwen3-8b@q6_k", "Q6_K")
-Q5_FILE, F16_FILE = file("Qwen3-8B-Q5_K_M", "Q5_K_M"), file("Qwen3-8B-F16", "F16")
-OTHERS = [
-    tag("qwen3:14b-q8_0", "Q8_0"),
-    file("Qwen3-8B-Instruct-Q8_0", "Q8_0"),
-    file("Qwen3-8B-embedding-Q2_K", "Q2_K", purpose="embedding"),
-]
-ALL = [Q4_TAG, Q8_TAG, Q6_KEY, Q5_FILE, F16_FILE]
-
-
-def know(*models: LocalModel) -> None:
-    """Makes these the ones that were found."""
-    served = [
-        EndpointReport(
-            endpoint=endpoint,
-            status="answers",
-            asked_at=0,
-            models=tuple(model for model in models if model.endpoint == endpoint),
-        )
-        for endpoint in (OLLAMA, STUDIO)
-    ]
-    files = [
-        FileEntry(path=model.path, size=1, modified=0, model=model)
-        for model in models
-        if model.path
-    ]
-    discovery._memory[home()] = Snapshot(taken_at=1, endpoints=tuple(served), files=tuple(files))
-
-
-def test_variants_are_found_over_all_sources() -> None:
-    for model in ALL:
-        assert variants_of(model, [*ALL, *OTHERS]) == ALL
-
-
-@pytest.mark.parametrize("model", ALL, ids=lambda model: model.id)
-@pytest.mark.parametrize(
-    ("wanted", "chosen"),
-    [
-        ("Q4_K_M", Q4_TAG),
-        ("Q8_0", Q8_TAG),
-        ("Q6_K", Q6_KEY),
-        ("Q5_K_M", Q5_FILE),
-        ("Q5_K", Q5_FILE),
-        ("F16", F16_FILE),
-        ("FP16", F16_FILE),
-        (None, None),
-    ],
-)
-def test_variant_that_is_asked_for(
-    user_path: object, model: LocalModel, wanted: str | None, chosen: LocalModel | None
-) -> None:
-    know(*ALL, *OTHERS)
-    options = {} if wanted is None else {"quantization": wanted}
-    assert variant(model, options) == (chosen or model)
-
-
-def test_variant_that_is_not_there(user_path: object) -> None:
-    know(Q4_TAG, Q8_TAG, *OTHERS)
-    said = failure(lambda: variant(Q4_TAG, {"quantization": "Q6_K"}))
-    assert said == (
-        "There is no Q6_K of qwen3:8b here. There is Q4_K_M, Q8_0;"
-        " `llm localrun pull ollama:qwen3:8b-q6_k` gets it."
-    )
-    with pytest.raises(ConfigError, match=r"`llm localrun quantize local/gguf/Qwen3-8B-F16 Q6_K`"):
-        know(Q4_TAG, F16_FILE)
-        variant(Q4_TAG, {"quantization": "Q6_K"})
+def shown(variants: Sequence[Variant]) -> list[tuple[str, list[str]]]:
+    return [(v.quantization, [file.path for file in v.files]) for v in variants]
 
 
 @pytest.mark.parametrize(
-    ("model", "wanted", "command"),
+    ("paths", "expected"),
     [
-        (Q4_TAG, "Q8_0", "pull ollama:qwen3:8b-q8_0"),
-        (Q8_TAG, "Q4_K_M", "pull ollama:qwen3:8b-q4_k_m"),
-        (tag("hf.co/u/Q-GGUF:Q4_K_M", "Q4_K_M"), "Q8_0", "pull ollama:hf.co/u/Q-GGUF:q8_0"),
-        (key("qwen/qwen3-8b", "Q4_K_M"), "Q8_0", "pull lmstudio:qwen/qwen3-8b@q8_0"),
-        (Q6_KEY, "Q8_0", "pull lmstudio:qwen/qwen3-8b@q8_0"),
-        (file("Qwen3-8B-Q5_K_M", "Q5_K_M", HUB), "Q8_0", "pull unsloth/Qwen3-8B-GGUF -q Q8_0"),
+        (["README.md", "config.json", "a.safetensors", "a.gguf.part1of2"], []),
         (
-            file("Qwen3-8B-Q5_K_M", "Q5_K_M", STUDIO_FOLDER, store="lmstudio"),
-            "Q8_0",
-            "pull bartowski/Qwen3-8B-GGUF -q Q8_0",
+            ["x-Q4_K_M.gguf", "x-Q8_0.GGUF"],
+            [("Q4_K_M", ["x-Q4_K_M.gguf"]), ("Q8_0", ["x-Q8_0.GGUF"])],
         ),
-        (Q5_FILE, "Q8_0", "pull OWNER/REPO -q Q8_0"),
-        (F16_FILE, "Q8_0", "quantize local/gguf/Qwen3-8B-F16 Q8_0"),
-        (F16_FILE, "F32", "pull OWNER/REPO -q F32"),
-        (F16_FILE, "4BIT", "pull OWNER/REPO -q 4BIT"),
+        (["x.i1-Q4_K_M.gguf"], [("Q4_K_M", ["x.i1-Q4_K_M.gguf"])]),
+        (["Q8_0/model.gguf"], [("Q8_0", ["Q8_0/model.gguf"])]),
+        (["model.gguf"], [("", ["model.gguf"])]),
+        (["imatrix.gguf", "ggml-vocab-x.gguf", "mtp-x.gguf", "x-mmproj-f16.gguf"], []),
+        (
+            ["b/x-F16-00002-of-00002.gguf", "b/x-F16-00001-of-00002.gguf"],
+            [("F16", ["b/x-F16-00002-of-00002.gguf", "b/x-F16-00001-of-00002.gguf"])],
+        ),
+        (["x-F16-00001-of-00003.gguf", "x-F16-00003-of-00003.gguf"], []),
+        (["b/x-F16-00001-of-00002.gguf", "c/x-F16-00002-of-00002.gguf"], []),
+        (
+            ["x-Q4_0.gguf", "mmproj-F32.gguf", "mmproj-BF16.gguf"],
+            [("Q4_0", ["mmproj-BF16.gguf", "x-Q4_0.gguf"])],
+        ),
+        (
+            ["x-Q4_0.gguf", "mmproj-Q8_0.gguf", "mmproj-model-f16.gguf", "mmproj-F32.gguf"],
+            [("Q4_0", ["mmproj-model-f16.gguf", "x-Q4_0.gguf"])],
+        ),
+        (
+            ["x-1b-Q4_0.gguf", "y-1b-Q4_0.gguf", "mmproj-y-1b-f16.gguf"],
+            [("Q4_0", ["x-1b-Q4_0.gguf"]), ("Q4_0", ["mmproj-y-1b-f16.gguf", "y-1b-Q4_0.gguf"])],
+        ),
+        (
+            ["x-1b-Q4_0-00001-of-00001.gguf", "mmproj-x-1b-f16.gguf", "mmproj-f32.gguf"],
+            [("Q4_0", ["mmproj-x-1b-f16.gguf", "x-1b-Q4_0-00001-of-00001.gguf"])],
+        ),
     ],
 )
-def test_command_that_gets_a_variant(model: LocalModel, wanted: str, command: str) -> None:
-    assert how_to_get(model, [model], wanted) == f"llm localrun {command}"
+def test_variants(paths: list[str], expected: list[tuple[str, list[str]]]) -> None:
+    assert shown(variants_in(files(*paths))) == expected
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
-    [("q8_0", "Q8_0"), ("fp16", "F16"), ("Q4_K", "Q4_K_M"), ("4bit", "4BIT"), ("", "")],
+    ("path", "expected"),
+    [
+        ("x-F16-00002-of-00002.gguf", ["x-F16-00002-of-00002.gguf", "x-F16-00001-of-00002.gguf"]),
+        ("mmproj-f16.gguf", ["mmproj-f16.gguf"]),
+        ("other.gguf", None),
+    ],
 )
-def test_spelling(written: str, meant: str) -> None:
-    assert canonical(written) == meant
+def test_variant_of_a_file(path: str, expected: list[str] | None) -> None:
+    there = files("x-F16-00001-of-00002.gguf", "x-F16-00002-of-00002.gguf", "mmproj-f16.gguf")
+    found = variant_of(path, there)
+    names = found and [file.path for file in found.files if "mmproj" not in file.path]
+    assert (names or (found and [found.path])) == expected
 
 
-def test_variants_of_lm_studios_catalogue() -> None:
-    with StandIn(LMStudio()) as server:
-        endpoint = STUDIO.model_copy(update={"url": server.url})
-        found = transport.drive(identify(endpoint), server.url, None, time.monotonic() + 10)
-    gemma = [model for model in found.models if model.name.startswith("google/")]
-    assert [(model.name, model.quantization, model.context_max) for model in gemma] == [
-        ("google/gemma-4-26b-a4b", "Q4_K_M", 262_144),
-        ("google/gemma-4-26b-a4b@q8_0", "Q8_0", 262_144),
+LLAMA_8B = {
+    "block_count": 32,
+    "attention.head_count": 32,
+    "attention.head_count_kv": 8,
+    "embedding_length": 4096,
+    "context_length": 131_072,
+}
+
+
+def geometry(*more: bytes, **numbers: int) -> Geometry:
+    entries = [
+        LITTLE.string("general.architecture", "llama"),
+        *(LITTLE.scalar(f"llama.{key}", UINT32, value) for key, value in numbers.items()),
+        *more,
+        LITTLE.string("tokenizer.ggml.model", "gpt2"),
     ]
-    assert variants_of(gemma[0], found.models) == gemma
+    return geometry_of(read_summary(io.BytesIO(LITTLE.file(entries))))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "bytes_per_token"),
+    [
+        # 32 layers x 8 heads x (128 + 128) numbers x 2 bytes, which llama.cpp logs as 128 KiB.
+        (LLAMA_8B, 131_072),
+        ({**LLAMA_8B, "attention.key_length": 256, "attention.value_length": 128}, 196_608),
+        ({k: v for k, v in LLAMA_8B.items() if k != "attention.head_count_kv"}, 524_288),
+        ({k: v for k, v in LLAMA_8B.items() if k != "block_count"}, None),
+        ({k: v for k, v in LLAMA_8B.items() if k != "embedding_length"}, None),
+        ({**LLAMA_8B, "attention.head_count": 0}, None),
+        ({}, None),
+    ],
+)
+def test_bytes_per_token(numbers: dict[str, int], bytes_per_token: int | None) -> None:
+    assert geometry(**numbers).bytes_per_token == bytes_per_token
+    assert geometry(**numbers).trained == numbers.get("context_length")
+
+
+def test_heads_that_differ_from_layer_to_layer() -> None:
+    per_layer = LITTLE.array("llama.attention.head_count_kv", UINT32, [8, 0, 8, 0])
+    numbers = {k: v for k, v in LLAMA_8B.items() if k != "attention.head_count_kv"}
+    numbers["block_count"] = 4
+    assert geometry(per_layer, **numbers).bytes_per_token == 16 * 256 * 2
+
+
+def test_numbers_that_cannot_be() -> None:
+    negative = [LITTLE.scalar(f"llama.{key}", 5, -value) for key, value in LLAMA_8B.items()]
+    assert geometry(*negative) == Geometry(None, None)
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("memory", "trained", "per_token", "context"),
+    [
+        (5.1, 131_072, 131_072, 0),
+        (5.3, 131_072, 131_072, 2048),
+        (6.1, 131_072, 131_072, 8192),
+        (9.5, 131_072, 131_072, 32_768),
+        (100.0, 131_072, 131_072, 131_072),
+        (100.0, 40_960, 131_072, 40_960),
+        (100.0, 512, 131_072, 512),
+        (100.0, None, 131_072, 8192),
+        (5.1, 131_072, None, None),
+        (4.9, 131_072, None, 0),
+    ],
+)
+def test_largest_context(
+    memory: float, trained: int | None, per_token: int | None, context: int | None
+) -> None:
+    found = largest_context(5 * GB, Geometry(per_token, trained), lambda size: size <= memory * GB)
+    assert found == context
+
+
+def fits(**contexts: int | None) -> list[Fit]:
+    return [
+        Fit(Variant(name, tuple(files(f"x-{name}.gguf"))), context)
+        for name, context in contexts.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "chosen"),
+    [
+        (fits(Q2_K=131_072, Q4_K_M=32_768, Q8_0=8192), "Q4_K_M"),
+        (fits(Q2_K=131_072, Q4_K_S=32_768, Q8_0=8192), "Q4_K_S"),
+        (fits(Q2_K=131_072, Q3_K_M=8192, Q4_K_M=4096, Q8_0=0), "Q3_K_M"),
+        (fits(Q2_K=4096, Q3_K_M=2048, Q4_K_M=0), "Q2_K"),
+        (fits(Q4_K_M=512, Q8_0=512), "Q4_K_M"),
+        (fits(Q4_K_M=None, Q8_0=None), "Q4_K_M"),
+        (fits(Q4_K_M=0, Q8_0=0), None),
+        ([], None),
+    ],
+)
+def test_best(found: list[Fit], chosen: str | None) -> None:
+    best_one = best(found, "Q4_K_M")
+    assert (best_one and best_one.variant.quantization) == chosen
+
+
+def test_best_of_two_with_one_quantization_is_the_first() -> None:
+    two = [Variant("Q4_0", tuple(files(path))) for path in ("b-Q4_0.gguf", "a-Q4_0.gguf")]
+    best_one = best([Fit(variant, None) for variant in two], "Q4_K_M")
+    assert best_one is not None
+    assert best_one.variant.path == "a-Q4_0.gguf"

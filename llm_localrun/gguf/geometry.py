@@ -6,6 +6,7 @@ its `src/` that it was read in. What comes of a geometry in bytes is `memory`'s 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from llm_localrun.gguf.header import Header
 
@@ -32,6 +33,9 @@ _WINDOWS = {"gemma2": 4096, "llama4": 8192}
 _WINDOWLESS = ("phi3", "phimoe")
 # Later layers use the cache of earlier ones (models/gemma3n.cpp).
 _CACHING_LAYERS = {"gemma3n": 20}
+_MOST_LAYERS = 1024
+_MOST = 2**24
+"""Of anything that a header counts, or gives the width of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +60,15 @@ class Geometry:
 
 def geometry_of(header: Header) -> Geometry | None:
     """The geometry of the model with this header; None if the header does not tell."""
-    width, count = header.of_architecture("embedding_length"), _layer_count(header)
-    if not width or not count:
+    width, count = _number(header, "embedding_length"), _layer_count(header)
+    if not width or not 0 < count <= _MOST_LAYERS:
         return None
     heads = _each(header, "attention.head_count", count) or (0,) * count
     kv_heads = _each(header, "attention.head_count_kv", count) or heads
     windowed, recurrent = _windowed(header, count), _recurrent(header, kv_heads)
-    key = header.of_architecture("attention.key_length") or width // max(1, *heads)
-    kept = _kept(header, kv_heads, windowed, key, width // max(1, *heads))
+    head = width // max(heads) if any(heads) else 0
+    key = _number(header, "attention.key_length") or head
+    kept = _kept(header, kv_heads, windowed, key, head)
     return Geometry(
         width=width,
         hidden=_hidden(header, count),
@@ -77,21 +82,27 @@ def geometry_of(header: Header) -> Geometry | None:
     )
 
 
+def _number(header: Header, key: str) -> int | None:
+    """The number at a key of the architecture, unless a header that was made to harm has one that
+    cannot be."""
+    number = header.of_architecture(key)
+    return number if number is not None and 0 <= number <= _MOST else None
+
+
 def _layer_count(header: Header) -> int:
     """Without the layers that guess tokens ahead: they are not attended to."""
-    count = header.of_architecture("block_count") or 0
-    ahead = header.of_architecture("nextn_predict_layers") or 0
+    count = _number(header, "block_count") or 0
+    ahead = _number(header, "nextn_predict_layers") or 0
     return count - ahead if ahead < count else count
 
 
 def _each(header: Header, key: str, count: int) -> tuple[int, ...] | None:
     """A key that holds a number for all layers, or one for each (`get_key_or_arr`)."""
     value = header.metadata.get(f"{header.architecture}.{key}")
-    if isinstance(value, int):
-        return (value,) * count
-    if isinstance(value, tuple) and len(value) >= count:
-        return tuple(int(number) for number in value[:count])
-    return None
+    values = value if isinstance(value, tuple) else (value,) * count
+    numbers = [int(number) for number in values[:count] if isinstance(number, int)]
+    is_whole = len(numbers) == count and all(0 <= number <= _MOST for number in numbers)
+    return tuple(numbers) if is_whole else None
 
 
 def _kept(
@@ -102,7 +113,7 @@ def _kept(
     With multi-head latent attention that is one vector, which the header gives as the key of one
     head, and the values are made of it (`is_mla`).
     """
-    number = header.of_architecture
+    number = partial(_number, header)
     value = number("attention.value_length") or head
     key_in_window = number("attention.key_length_swa") or key
     value_in_window = number("attention.value_length_swa") or value
@@ -123,7 +134,7 @@ def _kept(
 
 def _window(header: Header) -> int:
     """Tokens that a windowed layer sees; 0 if none is (models/*.cpp)."""
-    window = header.of_architecture("attention.sliding_window")
+    window = _number(header, "attention.sliding_window")
     if header.architecture in _WINDOWLESS or window == 0:
         return 0
     if header.architecture == "llama4":
@@ -156,7 +167,7 @@ def _recurrent(header: Header, kv_heads: Sequence[int]) -> tuple[bool, ...]:
         return (True,) * count
     if said := _each(header, "attention.recurrent_layers", count):
         return tuple(bool(flag) for flag in said)
-    interval = header.of_architecture("full_attention_interval")
+    interval = _number(header, "full_attention_interval")
     if interval := interval or _ATTENTION_INTERVALS.get(header.architecture):
         return tuple((layer + 1) % interval != 0 for layer in range(count))
     # Where layers that do nothing but feed forward have no heads either, they have a width.
@@ -171,7 +182,7 @@ def _recurrent(header: Header, kv_heads: Sequence[int]) -> tuple[bool, ...]:
 def _state(header: Header, width: int, heads: int) -> int:
     """The numbers that a recurrent layer keeps of a conversation (llama-hparams.cpp,
     `n_embd_r` and `n_embd_s`)."""
-    number = header.of_architecture
+    number = partial(_number, header)
     if head_size := number("wkv.head_size"):
         return width * (number("token_shift_count") or 2) + width * head_size
     if length := number("shortconv.l_cache"):
@@ -187,7 +198,7 @@ def _state(header: Header, width: int, heads: int) -> int:
 def _hidden(header: Header, count: int) -> int:
     """The widest that a layer makes of a token: between its feed-forward matrices, of all experts
     that are used together, or on the way into its state."""
-    number = header.of_architecture
+    number = partial(_number, header)
     feed = max(_each(header, "feed_forward_length", count) or (0,))
     experts = max(_each(header, "expert_used_count", count) or (0,))
     expert = max(_each(header, "expert_feed_forward_length", count) or (0,))

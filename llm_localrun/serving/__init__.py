@@ -6,13 +6,14 @@ were started with; a module each. A prompt that cannot fit is refused before it 
 context has to be is `context`'s arithmetic.
 """
 
+import shlex
 from math import inf
 
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.config import Config, read_config
 from llm_localrun.context import Limits
 from llm_localrun.errors import NotAllowed
-from llm_localrun.places import home
+from llm_localrun.locality import WHERE, needs_leave
 from llm_localrun.serving import by_engine, by_fixed, by_lmstudio, by_ollama
 from llm_localrun.serving.common import Server, Wish
 
@@ -36,9 +37,8 @@ def find(model: LocalModel, wish: Wish) -> Server:
 
 
 def _check_allowed(model: LocalModel, config: Config) -> None:
-    if model.runs_on in ("cloud", "unknown") and model.id not in config.allow:
-        where = "in a cloud" if model.runs_on == "cloud" else "nobody knows where"
+    if needs_leave(model.runs_on) and model.id not in config.allow:
         raise NotAllowed(
-            f"{model.id} runs {where}, so the prompt would leave this machine",
-            f'If it may, put "{model.id}" into the list "allow" in {home() / "config.json"}',
+            f"{model.id} runs {WHERE[model.runs_on]}, so the prompt would leave this machine",
+            f"If it may: `llm localrun allow {shlex.quote(model.id)}`",
         )

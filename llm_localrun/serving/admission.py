@@ -14,7 +14,7 @@ from llm_localrun.engine.state import EngineSettings, EngineState, running
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.footprint import bound_of, footprint_of
 from llm_localrun.memory import MARGIN, Footprint, Need, Setting, gigabytes
-from llm_localrun.variants import variants_of
+from llm_localrun.naming import siblings
 
 _WORTH = 512
 """Tokens: for a smaller context it is not worth starting an engine."""
@@ -90,7 +90,7 @@ def _ways_out(
     smaller = replace(setting, cache_type="q8_0")
     if setting.cache_type == "f16" and footprint.need(smaller).total <= free:
         yield "-o kv_cache_type q8_0"
-    variants = variants_of(model, catalogue("if absent").models)
+    variants = siblings(model, catalogue("if absent").models)
     for variant in sorted(variants, key=lambda each: -(each.size or 0)):
         if variant.size and replace(footprint, weights=variant.size).need(setting).total <= free:
             yield f"-o quantization {variant.quantization}"

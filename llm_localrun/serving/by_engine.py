@@ -1,8 +1,10 @@
 """The engine: started by us, with a context that the prompt takes and that there is memory for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.config import Config, engine_folder
@@ -10,12 +12,13 @@ from llm_localrun.context import Limits, Size, grown
 from llm_localrun.engine import launch
 from llm_localrun.engine.launch import DEFAULT_CONTEXT_SIZE
 from llm_localrun.engine.state import EngineSettings, EngineState, running
-from llm_localrun.errors import LocalRunError
+from llm_localrun.errors import LocalRunError, UnsupportedOption
 from llm_localrun.serving.admission import admitted
 from llm_localrun.serving.common import Server, Wish, asked_context, checked, counted, size_of
 
 _PATIENCE = 60.0
 """Seconds that loading a file may take beyond what its size makes likely."""
+_UNQUANTIZED = ("f32", "f16", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ def find(model: LocalModel, wish: Wish, config: Config) -> Server:
     Where the bytes of a prompt do not show that it fits, the engine counts its tokens. Raises
     `PromptTooLong`, `NotEnoughMemory` and what `launch.ensure` raises.
     """
+    _check_cache(wish.options)
     order = _Order(model, wish, config, asked_context(model, wish))
     if wish.prompt is None:
         return _started(order, order.asked)
@@ -80,6 +84,15 @@ def find(model: LocalModel, wish: Wish, config: Config) -> Server:
         assert server.engine is not None
         launch.release(server.engine, engine_folder(), server.keep_alive)
         raise
+
+
+def _check_cache(options: Mapping[str, Any]) -> None:
+    kind = options.get("kv_cache_type")
+    if options.get("flash_attention") is False and kind not in (None, *_UNQUANTIZED):
+        raise UnsupportedOption(
+            f"The engine keeps a context as {kind} only with flash attention",
+            "Leave out -o flash_attention, or -o kv_cache_type",
+        )
 
 
 def _grown(order: _Order, size: Size) -> tuple[Size, int | None]:

@@ -1,15 +1,13 @@
-"""The variants of a model: the same weights in other quantizations, at whatever server or in files.
+"""What a user calls a quantization, and how a variant of a model that is not there can be had.
 
-Pure. Which are there is told by a catalogue; how one that is not can be had, by where the model is
-from.
+Pure: told by where the model is from, and by what else of it there is.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from llm_localrun.catalogue import LocalModel
-from llm_localrun.gguf.names import quantization_in, without_quantization
-from llm_localrun.model_names import parse_name
+from llm_localrun.gguf.names import quality, quantization_in, without_quantization
 
 # From these llama.cpp makes all others without losing more than the target itself loses.
 _SOURCES = ("F32", "BF16", "F16")
@@ -17,25 +15,17 @@ _PARTS = re.compile(r"[/\\]")
 _REPOSITORY = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)")
 
 
-def variants_of(model: LocalModel, models: Iterable[LocalModel]) -> list[LocalModel]:
-    """Those of `models` that are `model` in some quantization, itself included."""
-    words = parse_name(model.name).words
-    return [
-        other
-        for other in models
-        if other.purpose == model.purpose and parse_name(other.name).words == words
-    ]
-
-
 def canonical(quantization: str) -> str:
     """A quantization as the user writes it, in the spelling that models bear: FP16 is F16."""
-    return quantization_in(quantization) or quantization.upper()
+    return (quantization_in(quantization) or quantization).upper()
 
 
-def how_to_get(model: LocalModel, variants: Sequence[LocalModel], wanted: str) -> str:
-    """The command that makes, or gets, the variant of `model` that is wanted."""
+def how_to_get(model: LocalModel, others: Sequence[LocalModel], wanted: str) -> str:
+    """The command that makes the variant of `model` that is wanted out of one of `others`, or gets
+    it."""
+    variants = (model, *others)
     sources = [each for each in variants if each.path and each.quantization in _SOURCES]
-    if sources and wanted not in _SOURCES and canonical(wanted) == quantization_in(wanted):
+    if sources and wanted not in _SOURCES and quality(wanted) >= 0:
         return f"llm localrun quantize {sources[0].id} {wanted}"
     return f"llm localrun pull {_reference(model, wanted)}"
 

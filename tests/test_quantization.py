@@ -1,0 +1,161 @@
+"""`-o quantization`: a model's variants over all sources, and how one that is absent can be had."""
+
+import time
+from typing import Any
+
+import pytest
+
+from llm_localrun import discovery, transport
+from llm_localrun.catalogue import Endpoint, EndpointReport, FileEntry, LocalModel, Snapshot
+from llm_localrun.discovery.identify import identify
+from llm_localrun.errors import ConfigError
+from llm_localrun.naming import siblings
+from llm_localrun.places import home
+from llm_localrun.quantizations import canonical, how_to_get
+from llm_localrun.resolve import variant
+from tests.drive import failure
+from tests.lmstudio import LMStudio
+from tests.stand_in import StandIn
+
+OLLAMA = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:1")
+STUDIO = Endpoint(name="lmstudio", kind="lmstudio", url="http://127.0.0.1:2")
+HUB = "/home/u/.cache/huggingface/hub/models--unsloth--Qwen3-8B-GGUF/snapshots/0a/{}.gguf"
+STUDIO_FOLDER = "/home/u/.lmstudio/models/bartowski/Qwen3-8B-GGUF/{}.gguf"
+
+
+def tag(name: str, quantization: str) -> LocalModel:
+    return LocalModel(
+        id=f"local/ollama/{name}", name=name, endpoint=OLLAMA, quantization=quantization
+    )
+
+
+def key(name: str, quantization: str) -> LocalModel:
+    return LocalModel(
+        id=f"local/lmstudio/{name}", name=name, endpoint=STUDIO, quantization=quantization
+    )
+
+
+def file(name: str, quantization: str, path: str = "/m/{}.gguf", **known: Any) -> LocalModel:
+    return LocalModel(
+        id=f"local/gguf/{name}",
+        name=name,
+        path=path.format(name),
+        quantization=quantization,
+        **known,
+    )
+
+
+Q4_TAG, Q8_TAG = tag("qwen3:8b", "Q4_K_M"), tag("qwen3:8b-q8_0", "Q8_0")
+Q6_KEY = key("qwen/qwen3-8b@q6_k", "Q6_K")
+Q5_FILE, F16_FILE = file("Qwen3-8B-Q5_K_M", "Q5_K_M"), file("Qwen3-8B-F16", "F16")
+OTHERS = [
+    tag("qwen3:14b-q8_0", "Q8_0"),
+    file("Qwen3-8B-Coder-Q8_0", "Q8_0"),
+    file("Qwen3-8B-embedding-Q2_K", "Q2_K", purpose="embedding"),
+]
+ALL = [Q4_TAG, Q8_TAG, Q6_KEY, Q5_FILE, F16_FILE]
+
+
+def know(*models: LocalModel) -> None:
+    """Makes these the ones that were found."""
+    served = [
+        EndpointReport(
+            endpoint=endpoint,
+            status="answers",
+            asked_at=0,
+            models=tuple(model for model in models if model.endpoint == endpoint),
+        )
+        for endpoint in (OLLAMA, STUDIO)
+    ]
+    files = [
+        FileEntry(path=model.path, size=1, modified=0, model=model)
+        for model in models
+        if model.path
+    ]
+    discovery._memory[home()] = Snapshot(taken_at=1, endpoints=tuple(served), files=tuple(files))
+
+
+def test_variants_are_found_over_all_sources() -> None:
+    for model in ALL:
+        assert [model, *siblings(model, [*ALL, *OTHERS])] == [
+            model,
+            *(other for other in ALL if other != model),
+        ]
+
+
+@pytest.mark.parametrize("model", ALL, ids=lambda model: model.id)
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ("Q4_K_M", Q4_TAG),
+        ("Q8_0", Q8_TAG),
+        ("Q6_K", Q6_KEY),
+        ("Q5_K_M", Q5_FILE),
+        ("Q5_K", Q5_FILE),
+        ("F16", F16_FILE),
+        ("FP16", F16_FILE),
+        (None, None),
+    ],
+)
+def test_variant_that_is_asked_for(
+    user_path: object, model: LocalModel, wanted: str | None, chosen: LocalModel | None
+) -> None:
+    know(*ALL, *OTHERS)
+    options = {} if wanted is None else {"quantization": wanted}
+    assert variant(model, options) == (chosen or model)
+
+
+def test_variant_that_is_not_there(user_path: object) -> None:
+    know(Q4_TAG, Q8_TAG, *OTHERS)
+    said = failure(lambda: variant(Q4_TAG, {"quantization": "Q6_K"}))
+    assert said == (
+        "There is no Q6_K of qwen3:8b here. There is Q4_K_M, Q8_0;"
+        " `llm localrun pull ollama:qwen3:8b-q6_k` gets it."
+    )
+    with pytest.raises(ConfigError, match=r"`llm localrun quantize local/gguf/Qwen3-8B-F16 Q6_K`"):
+        know(Q4_TAG, F16_FILE)
+        variant(Q4_TAG, {"quantization": "Q6_K"})
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "command"),
+    [
+        (Q4_TAG, "Q8_0", "pull ollama:qwen3:8b-q8_0"),
+        (Q8_TAG, "Q4_K_M", "pull ollama:qwen3:8b-q4_k_m"),
+        (tag("hf.co/u/Q-GGUF:Q4_K_M", "Q4_K_M"), "Q8_0", "pull ollama:hf.co/u/Q-GGUF:q8_0"),
+        (key("qwen/qwen3-8b", "Q4_K_M"), "Q8_0", "pull lmstudio:qwen/qwen3-8b@q8_0"),
+        (Q6_KEY, "Q8_0", "pull lmstudio:qwen/qwen3-8b@q8_0"),
+        (file("Qwen3-8B-Q5_K_M", "Q5_K_M", HUB), "Q8_0", "pull unsloth/Qwen3-8B-GGUF -q Q8_0"),
+        (
+            file("Qwen3-8B-Q5_K_M", "Q5_K_M", STUDIO_FOLDER, store="lmstudio"),
+            "Q8_0",
+            "pull bartowski/Qwen3-8B-GGUF -q Q8_0",
+        ),
+        (Q5_FILE, "Q8_0", "pull OWNER/REPO -q Q8_0"),
+        (F16_FILE, "Q8_0", "quantize local/gguf/Qwen3-8B-F16 Q8_0"),
+        (F16_FILE, "F32", "pull OWNER/REPO -q F32"),
+        (F16_FILE, "4BIT", "pull OWNER/REPO -q 4BIT"),
+    ],
+)
+def test_command_that_gets_a_variant(model: LocalModel, wanted: str, command: str) -> None:
+    assert how_to_get(model, [], wanted) == f"llm localrun {command}"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("q8_0", "Q8_0"), ("fp16", "F16"), ("Q4_K", "Q4_K_M"), ("4bit", "4BIT"), ("", "")],
+)
+def test_spelling(written: str, meant: str) -> None:
+    assert canonical(written) == meant
+
+
+def test_variants_of_lm_studios_catalogue() -> None:
+    with StandIn(LMStudio()) as server:
+        endpoint = STUDIO.model_copy(update={"url": server.url})
+        found = transport.drive(identify(endpoint), server.url, None, time.monotonic() + 10)
+    gemma = [model for model in found.models if model.name.startswith("google/")]
+    assert [(model.name, model.quantization, model.context_max) for model in gemma] == [
+        ("google/gemma-4-26b-a4b", "Q4_K_M", 262_144),
+        ("google/gemma-4-26b-a4b@q8_0", "Q8_0", 262_144),
+    ]
+    assert siblings(gemma[0], found.models) == gemma[1:]
