@@ -12,12 +12,12 @@ import pytest
 
 from llm_localrun.catalogue import Endpoint, EndpointReport, LocalModel, Status
 from llm_localrun.config import Config, ConfiguredEndpoint
+from llm_localrun.discovery.addresses import ollama_url
 from llm_localrun.discovery.endpoints import (
     DEADLINE,
     HANG_MEMORY,
     Probe,
     ask,
-    ollama_url,
     probes_for,
 )
 from llm_localrun.locality import is_loopback

@@ -8,6 +8,7 @@ import pytest
 
 from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.discovery.identify import Identity, identify
+from llm_localrun.discovery.servers.reading import Asked
 from llm_localrun.reply import Answer
 from tests.stand_in import transcript
 
@@ -55,7 +56,7 @@ def ask(
     answers: Answers, otherwise: Otherwise = not_found, url: str = HERE
 ) -> tuple[Identity, list[str]]:
     """The identity of the server that gives these answers, and the paths that it was asked for."""
-    questions = identify(Endpoint(name="box", kind="vllm", url=url))
+    questions = identify(Asked(Endpoint(name="box", kind="vllm", url=url)))
     asked = [next(questions).path]
     while True:
         answer = answers[asked[-1]] if asked[-1] in answers else otherwise(asked[-1])
