@@ -15,7 +15,7 @@ from llm_localrun.config import server_root
 from llm_localrun.discovery.lmstudio_home import server_port
 from llm_localrun.discovery.settings import setting, user_home
 from llm_localrun.kinds import KINDS
-from llm_localrun.locality import is_loopback
+from llm_localrun.locality import host_of, is_loopback
 
 _OLLAMA_PORT = "11434"
 # LM Studio's own processes talk to each other there; it is no server of models.
@@ -51,13 +51,16 @@ def _all() -> Iterator[tuple[str, str]]:
 def _url(text: str) -> Iterator[str]:
     """What the user has put into a variable, as a URL if it can be one."""
     try:
-        yield server_root(text.strip())
+        url = server_root(text.strip())
     except ValueError:
         return
+    if host_of(url):
+        yield url
 
 
 def _at_port(kind: str, port: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(port, int) and 0 < port < 2**16 and port not in _NOT_SERVERS:
+    is_port = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 2**16
+    if is_port and port not in _NOT_SERVERS:
         yield kind, f"http://127.0.0.1:{port}"
 
 

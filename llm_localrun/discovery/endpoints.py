@@ -177,9 +177,13 @@ def _report(
     probe: Probe, outcome: _Outcome, last: EndpointReport | None, now: float
 ) -> EndpointReport:
     identity = outcome.identity
-    tells = identity.status == "answers" or identity.kind != "openai" or last is None
+    tells = {
+        "answers": True,
+        "needs a key": identity.kind != "openai" or last is None,
+        "loading": last is None,
+    }
     kind = last.endpoint.kind if last else probe.endpoint.kind
-    if identity.status in ("answers", "loading", "needs a key") and tells:
+    if tells.get(identity.status, False):
         kind = identity.kind
     alias = outcome.key_alias or probe.endpoint.key_alias
     models = tuple(map(_with_real_paths, identity.models))

@@ -50,6 +50,7 @@ class _Sign:
 
 _SIGNS = (
     _Sign("lmstudio", "/lmstudio-greeting", "lmstudio", True),
+    _Sign("lmstudio", "/api/v1/models", "models"),
     _Sign("omlx", "/health", "engine_pool", is_open=True),
     _Sign("unsloth", "/api/health", "service", "Unsloth UI Backend", is_open=True),
     _Sign("localai", "/.well-known/localai.json", "endpoints", is_open=True),
