@@ -156,7 +156,9 @@ def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Excha
 
 def _expected(model: LocalModel, kind: str, request: ChatRequest, server: _Server) -> Expected:
     can_grow = wire_for("context_size", kind) is not None
-    thinks = model.can("thinking", if_unknown=False) or parse_name(model.name).thinks
+    # Who publishes the levels of a model's thinking knows where that ends, and takes it apart.
+    may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
+    thinks = may_think or parse_name(model.name).thinks
     return Expected(
         facts=server.facts,
         largest_context=(model.context_max or inf) if can_grow else 0,
@@ -201,9 +203,9 @@ def _check_allowed(model: LocalModel, config: Config) -> None:
         return
     model = located(model)
     if needs_leave(model):
-        where = f" ({model.elsewhere})" if model.elsewhere else ""
+        where = WHERE[model.runs_on] + (f" ({model.elsewhere})" if model.elsewhere else "")
         raise NotAllowed(
-            f"{model.id} runs {WHERE[model.runs_on]}{where}, so the prompt would leave this machine",
+            f"{model.id} runs {where}, so the prompt would leave this machine",
             f"If it may: `llm localrun allow {shlex.quote(model.id)}`",
         )
 
