@@ -375,6 +375,17 @@ def test_ids_stay_when_a_server_of_another_kind_comes_up() -> None:
     assert ids(after[1:]) == ids(before)
 
 
+def test_name_is_not_kept_for_a_port_where_nothing_ever_was() -> None:
+    first, second = Off(), Off()
+    probes = [probe(first.url, "vllm"), probe(second.url, "vllm")]
+    before = round_of(probes)
+    with StandIn(listing("vllm", "m"), port=second.port):
+        after = round_of(probes, before)
+    assert ids(after) == ["local/vllm/m"]
+    with StandIn(listing("vllm", "m"), port=first.port):
+        assert ids(round_of(probes, after)) == ["local/vllm-2/m", "local/vllm/m"]
+
+
 def test_each_key_goes_to_its_own_server_only() -> None:
     with running(*[ANSWERING] * 3) as (one, two, three):
         round_of(

@@ -254,7 +254,7 @@ def test_prompt_asks_where_a_model_is_before_it_is_refused(box: StandIn, lms: Lm
 @pytest.mark.parametrize(
     ("link", "devices", "where"),
     [
-        (ONLINE, {GEMMA.key: "a1b2c3"}, "runs on mac-studio"),
+        (ONLINE, {GEMMA.key: "a1b2c3"}, "runs on another machine (mac-studio)"),
         ("", {}, "runs nobody knows where"),
     ],
 )

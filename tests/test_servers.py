@@ -15,7 +15,19 @@ from llm_localrun.discovery.servers.reading import Asked
 from llm_localrun.reply import Answer, OutOfTime, Question
 from tests.drive import WAYS, failure, served
 from tests.drive import ask as prompt
-from tests.servers import SERVERS, docker, get, gpt4all, mlx, parsed, recorded
+from tests.servers import (
+    SERVERS,
+    docker,
+    get,
+    gpt4all,
+    listing,
+    llama_router,
+    llama_server,
+    mlx,
+    parsed,
+    props,
+    recorded,
+)
 from tests.stand_in import Request, Respond, StandIn
 
 Facts = Mapping[str, Any]
@@ -634,6 +646,20 @@ def test_schema_is_refused_where_it_would_be_ignored(kind: str) -> None:
         said = failure(lambda: prompt(model, "Hi", schema={"type": "object", "properties": {}}))
     assert "cannot hold answers to a schema" in said
     assert server.asked == []
+
+
+def test_llama_server_that_sleeps_holds_no_model() -> None:
+    server = llama_server()
+    server.answers = {**server.answers, "/props": {**props("/m.gguf"), "is_sleeping": True}}
+    assert [model.loaded for model in driven(server)[0].models] == [False]
+
+
+def test_router_that_has_loaded_nothing_tells_its_version() -> None:
+    router = llama_router()
+    entries = [e for e in router.answers["/v1/models"]["data"] if "meta" not in e]
+    router.answers = {**router.answers, "/v1/models": listing(*entries)}
+    identity, asked = driven(router)
+    assert (identity.version, asked) == ("b11434-0a1b2c3d", ["/v1/models", "/props"])
 
 
 def test_ollama_before_its_tags_told_the_context() -> None:

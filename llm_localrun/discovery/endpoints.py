@@ -124,14 +124,13 @@ def _outcomes(due: Mapping[int, _Pair], deadline: float) -> dict[int, _Outcome]:
         answers.put((index, _outcome(*due[index], deadline)))
 
     off = transport.refusing(probe.endpoint.url for probe, _ in due.values())
-    outcomes = {
-        index: _Outcome(Identity(probe.endpoint.kind, "refuses" if url in off else "hangs"))
-        for index, (probe, _) in due.items()
-        for url in [probe.endpoint.url]
-    }
-    waiting = {index for index, outcome in outcomes.items() if outcome.identity.status == "hangs"}
-    for index in waiting:
-        threading.Thread(target=work, args=(index,), daemon=True).start()
+    outcomes, waiting = {}, set()
+    for index, (probe, _) in due.items():
+        is_off = probe.endpoint.url in off
+        outcomes[index] = _Outcome(Identity(probe.endpoint.kind, "refuses" if is_off else "hangs"))
+        if not is_off:
+            waiting.add(index)
+            threading.Thread(target=work, args=(index,), daemon=True).start()
     while waiting:
         try:
             index, outcome = answers.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -221,26 +220,28 @@ def _named(
 ) -> list[EndpointReport]:
     """Gives each endpoint its name: the user's, else its kind, with a number from the second on.
 
-    A name stays with its server as long as that is of the kind; of new ones those come first that
-    have models.
+    A name stays with a server that has had models as long as that is of the kind; of others those
+    come first that have some, and those last that are not there.
     """
     pairs = list(zip(probes, reports, strict=True))
 
-    def rank(index: int) -> tuple[bool, bool, bool]:
+    def last_name(index: int) -> str:
         probe, report = pairs[index]
         last = known.get(report.endpoint.url)
-        is_new = last is None or last.endpoint.kind != report.endpoint.kind or not last.models
-        return not probe.named, is_new, not report.models
+        stays = last is not None and last.models and last.endpoint.kind == report.endpoint.kind
+        return last.endpoint.name if last is not None and stays and not probe.named else ""
+
+    def rank(index: int) -> tuple[bool, bool, bool, bool]:
+        probe, report = pairs[index]
+        is_off = report.status == "refuses"
+        return not probe.named, not last_name(index), not report.models, is_off
 
     taken: set[str] = set()
     names: dict[int, str] = {}
     for index in sorted(range(len(pairs)), key=rank):
         probe, report = pairs[index]
-        last = known.get(report.endpoint.url)
         wanted = probe.endpoint.name if probe.named else report.endpoint.kind
-        name, number = wanted, 2
-        if last is not None and not probe.named and last.endpoint.kind == report.endpoint.kind:
-            name = last.endpoint.name
+        name, number = last_name(index) or wanted, 2
         while name in taken:
             name, number = f"{wanted}-{number}", number + 1
         taken.add(name)

@@ -11,6 +11,7 @@ from llm_localrun.discovery.servers.reading import (
     Found,
     Maybe,
     Reading,
+    able,
     ask,
 )
 from llm_localrun.reply import Answer
@@ -31,14 +32,14 @@ class _Value(WireModel):
 def read_koboldcpp(asked: Asked, answer: Answer) -> Reading:
     """The model of the KoboldCpp whose list is `answer`; as a router it lists several."""
     entries = entries_in(answer, Entry)
-    about = (yield from ask("/api/extra/version", _About)) or _About()
+    about = (yield from ask("/api/extra/version", _About)) or _About(version=asked.version)
+    version = about.version or ""
     if len(entries) != 1:
-        return Found(listed(asked.endpoint, entries), about.version or "")
+        return Found(listed(asked.endpoint, entries), version)
     context = yield from ask("/api/extra/true_max_context_length", _Value)
-    can = {"tools": True, "vision": about.vision, "audio": about.audio}
     facts: Facts = {
         "loaded": True,
         "context_loaded": context and context.value,
-        "capabilities": tuple(name for name, has in can.items() if has),
+        "capabilities": able(tools=True, vision=about.vision, audio=about.audio),
     }
-    return Found(listed(asked.endpoint, entries, {entries[0].id: facts}), about.version or "")
+    return Found(listed(asked.endpoint, entries, {entries[0].id: facts}), version)

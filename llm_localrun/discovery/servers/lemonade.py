@@ -11,6 +11,7 @@ from llm_localrun.discovery.servers.reading import (
     Found,
     Maybe,
     Reading,
+    able,
     ask,
     hub_mark,
     quantization_of,
@@ -35,7 +36,11 @@ class _Entry(Entry):
     def facts(self) -> Facts:
         facts = super().facts()
         checkpoint, labels = self.checkpoint or "", self.labels or ()
-        can = {"tools": "tool-calling", "vision": "vision", "thinking": "reasoning"}
+        capabilities = able(
+            tools="tool-calling" in labels,
+            vision="vision" in labels,
+            thinking="reasoning" in labels,
+        )
         if self.downloaded is False or self.recipe in _MEDIA or "reranking" in labels:
             facts["purpose"] = None
         elif "embeddings" in labels:
@@ -47,9 +52,7 @@ class _Entry(Entry):
             "size": round(self.size * 1e9) if self.size else None,
             "context_max": self.max_context_window,
             "context_loaded": self.context_length,
-            "capabilities": None
-            if self.labels is None
-            else tuple(name for name, label in can.items() if label in labels),
+            "capabilities": None if self.labels is None else capabilities,
             "marks": hub_mark(checkpoint),
         }
 
@@ -79,7 +82,7 @@ def read_lemonade(asked: Asked, answer: Answer) -> Reading:
     entries = entries_in(answer, _Entry)
     health = yield from ask("/v1/health", _Health)
     if health is None:
-        return Found(listed(asked.endpoint, entries))
+        return Found(listed(asked.endpoint, entries), asked.version)
     running = {each.model_name: each.recipe_options for each in health.all_models_loaded}
     more: dict[str, Facts] = {entry.id: {"loaded": entry.id in running} for entry in entries}
     for name, options in running.items():

@@ -3,7 +3,6 @@
 Pure. Source: llama.cpp's `tools/server/README.md` (b11434).
 """
 
-from collections.abc import Generator
 from itertools import pairwise
 from urllib.parse import quote
 
@@ -15,11 +14,12 @@ from llm_localrun.discovery.servers.reading import (
     Found,
     Maybe,
     Reading,
+    able,
     ask,
     path_mark,
 )
 from llm_localrun.gguf.names import long_quantization
-from llm_localrun.reply import Answer, Question
+from llm_localrun.reply import Answer
 
 
 class _Meta(WireModel):
@@ -71,7 +71,10 @@ class _Entry(Entry):
             "context_max": meta.n_ctx_train,
             "context_loaded": meta.n_ctx,
             "loaded": self.is_loaded,
-            "capabilities": _capabilities("image" in senses, "audio" in senses) if senses else None,
+            # Tools count as possible until its template is known.
+            "capabilities": able(tools=True, vision="image" in senses, audio="audio" in senses)
+            if senses
+            else None,
         }
 
 
@@ -88,7 +91,7 @@ class _TemplateCaps(WireModel):
     supports_tools: Maybe[bool] = None
 
 
-class Props(WireModel):
+class _Props(WireModel):
     """/props of a model."""
 
     default_generation_settings: _SlotDefaults
@@ -97,6 +100,7 @@ class Props(WireModel):
     chat_template: Maybe[Text] = None
     chat_template_caps: Maybe[_TemplateCaps] = None
     build_info: Maybe[Text] = None
+    is_sleeping: Maybe[bool] = None
 
 
 class _Build(WireModel):
@@ -108,51 +112,36 @@ class _Build(WireModel):
 def read_llamacpp(asked: Asked, answer: Answer) -> Reading:
     """The models of the llama-server whose list is `answer`."""
     entries = entries_in(answer, _Entry)
-    if len(entries) == 1 and entries[0].status is None:
-        return (yield from _single(asked, entries[0]))
+    is_router = not any(entry.status is None for entry in entries)
     more: dict[str, Facts] = {}
     version = asked.version
     for entry in entries:
-        if entry.is_loaded:
-            # Without autoload, so that a model which has just been unloaded stays so.
-            path = f"/props?model={quote(entry.id, safe='')}&autoload=false"
-            props = yield from ask(path, Props)
+        if is_router and not entry.is_loaded:
+            continue
+        # Without autoload, so that a model which has just been unloaded stays so.
+        of_child = f"?model={quote(entry.id, safe='')}&autoload=false" if is_router else ""
+        props = yield from ask(f"/props{of_child}", _Props)
+        if props is not None:
             more[entry.id] = _from_props(entry, props)
-            version = (props and props.build_info) or version
-    if not version:
+            version = props.build_info or version
+    if is_router and not version:
         build = yield from ask("/props", _Build)
         version = (build and build.build_info) or ""
     return Found(listed(asked.endpoint, entries, more), version)
 
 
-def _single(asked: Asked, entry: _Entry) -> Generator[Question, Answer, Found]:
-    props = yield from ask("/props", Props)
-    more = {entry.id: {**_from_props(entry, props), **({"loaded": True} if props else {})}}
-    version = (props and props.build_info) or asked.version
-    return Found(listed(asked.endpoint, [entry], more), version)
-
-
-def _from_props(entry: _Entry, props: Props | None) -> Facts:
-    if props is None:
-        return {}
+def _from_props(entry: _Entry, props: _Props) -> Facts:
     facts = entry.facts()
     senses = props.modalities or _Modalities()
     caps = props.chat_template_caps or _TemplateCaps()
     return {
         "marks": (*facts["marks"], *path_mark(props.model_path)),
         "context_loaded": facts["context_loaded"] or props.default_generation_settings.n_ctx,
-        "capabilities": _capabilities(
-            bool(senses.vision),
-            bool(senses.audio),
+        "capabilities": able(
             tools=caps.supports_tools is not False,
+            vision=senses.vision,
+            audio=senses.audio,
             thinking="think" in (props.chat_template or ""),
         ),
+        "loaded": not props.is_sleeping,
     }
-
-
-def _capabilities(
-    vision: bool, audio: bool, *, tools: bool = True, thinking: bool = False
-) -> tuple[str, ...]:
-    """What a model can do; tools count as possible until its template is known."""
-    can = {"tools": tools, "vision": vision, "audio": audio, "thinking": thinking}
-    return tuple(name for name, has in can.items() if has)

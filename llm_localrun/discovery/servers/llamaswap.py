@@ -11,6 +11,7 @@ from llm_localrun.discovery.servers.reading import (
     Found,
     Maybe,
     Reading,
+    able,
     ask,
     version_at,
 )
@@ -47,29 +48,23 @@ class _Entry(Entry):
     peerID: Maybe[Text] = None  # noqa: N815  # as it is on the wire
 
     @property
-    def type(self) -> str:
-        swap = (self.meta and self.meta.llamaswap) or _Swap()
-        return "peer" if self.peer else swap.type or ""
+    def swap(self) -> _Swap:
+        return (self.meta and self.meta.llamaswap) or _Swap()
 
     @property
     def peer(self) -> str:
         """The name of the machine or service that runs it, if this one does not."""
-        swap = (self.meta and self.meta.llamaswap) or _Swap()
-        return self.peerID or swap.peerID or ("a peer" if swap.type == "peer" else "")
+        return self.peerID or self.swap.peerID or ("a peer" if self.swap.type == "peer" else "")
 
     def facts(self) -> Facts:
         place = {"runs_on": "unknown", "elsewhere": self.peer} if self.peer else {}
-        can = self.capabilities and {
-            "tools": True,
-            "vision": self.capabilities.vision,
-            "audio": self.capabilities.audio,
-        }
+        can = self.capabilities
         return {
             **super().facts(),
             **place,
             "loaded": self.status and self.status.value == "loaded",
             "context_loaded": self.context_length or (self.meta and self.meta.n_ctx),
-            "capabilities": can and tuple(name for name, has in can.items() if has),
+            "capabilities": can and able(tools=True, vision=can.vision, audio=can.audio),
         }
 
 
@@ -89,8 +84,8 @@ def read_llamaswap(asked: Asked, answer: Answer) -> Reading:
     more: dict[str, Facts] = {}
     if any(entry.peer for entry in entries):
         # What stands for others may stand for a peer's model.
-        indirect = [entry.id for entry in entries if entry.type in ("selector", "alias")]
-        more = {name: {"runs_on": "unknown"} for name in indirect}
+        indirect = [entry for entry in entries if entry.swap.type in ("selector", "alias")]
+        more = {entry.id: {"runs_on": "unknown"} for entry in indirect}
     if not any(entry.status for entry in entries):
         running = yield from ask("/running", _Running)
         names = {each.model for each in running.running if each.state == "ready"} if running else {}

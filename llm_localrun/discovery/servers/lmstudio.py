@@ -15,6 +15,7 @@ from llm_localrun.discovery.servers.reading import (
     Found,
     Maybe,
     Reading,
+    able,
     read,
     served,
     weights_in,
@@ -137,13 +138,12 @@ def _facts(endpoint: Endpoint, model: _Model) -> Facts:
     # Every model takes tools, trained for them or not; one without published settings for its
     # reasoning may think all the same.
     thinks = bool({*(levels or ())} - {"off"})
-    can = {"tools": True, "vision": capabilities.vision, "thinking": thinks}
     return {
         "purpose": _PURPOSES[model.type],
         "architecture": model.architecture or "",
         "parameters": weights_in(model.params_string or ""),
         "context_max": model.max_context_length,
-        "capabilities": tuple(name for name, has in can.items() if has),
+        "capabilities": able(tools=True, vision=capabilities.vision, thinking=thinks),
         "think_levels": levels,
     }
 
@@ -178,6 +178,6 @@ def _old(endpoint: Endpoint, model: _OldModel) -> LocalModel:
         "context_max": model.max_context_length,
         "context_loaded": model.loaded_context_length,
         "loaded": model.state == "loaded",
-        "capabilities": ("tools", *(("vision",) if model.type == "vlm" else ())),
+        "capabilities": able(tools=True, vision=model.type == "vlm"),
     }
     return served(endpoint, model.id, facts)

@@ -11,6 +11,7 @@ from llm_localrun.discovery.servers.reading import (
     Found,
     Maybe,
     Reading,
+    able,
     ask,
     version_at,
 )
@@ -29,15 +30,11 @@ class _Model(WireModel):
             return facts
         chats, embeds = "chat" in self.capabilities, "embeddings" in self.capabilities
         senses = self.input_modalities or ()
-        can = {
-            "tools": True,
-            "vision": "vision" in self.capabilities or "image" in senses,
-            "audio": "audio" in senses,
-        }
+        sees = "vision" in self.capabilities or "image" in senses
         return {
             **facts,
             "purpose": "chat" if chats else "embedding" if embeds else None,
-            "capabilities": tuple(name for name, has in can.items() if has),
+            "capabilities": able(tools=True, vision=sees, audio="audio" in senses),
         }
 
 

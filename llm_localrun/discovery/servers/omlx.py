@@ -11,6 +11,7 @@ from llm_localrun.discovery.servers.reading import (
     Found,
     Maybe,
     Reading,
+    able,
     ask,
     version_at,
 )
@@ -38,7 +39,7 @@ class _Model(WireModel):
         facts: Facts = {"loaded": self.loaded, "size": self.estimated_size}
         if self.model_type is not None:
             facts["purpose"] = _PURPOSES.get(self.model_type)
-            facts["capabilities"] = ("tools", *(("vision",) if self.model_type == "vlm" else ()))
+            facts["capabilities"] = able(tools=True, vision=self.model_type == "vlm")
         if self.max_context_window:
             facts["context_max"] = self.max_context_window
         if self.distributed:

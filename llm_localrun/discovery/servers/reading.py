@@ -81,6 +81,11 @@ def ask(path: str, shape: type[_Shape]) -> Generator[Question, Answer, _Shape | 
         return None
 
 
+def able(**can: object) -> tuple[str, ...]:
+    """What a model can do, of what is asked here, as `LocalModel.capabilities` has it."""
+    return tuple(what for what, does in can.items() if does)
+
+
 class _Version(WireModel):
     version: Text
 

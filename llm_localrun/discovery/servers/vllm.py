@@ -11,6 +11,7 @@ from llm_localrun.discovery.servers.reading import (
     Found,
     Maybe,
     Reading,
+    able,
     ask,
     hub_mark,
     path_mark,
@@ -61,18 +62,16 @@ class _ModelInfo(WireModel):
     tool_call_parser: Maybe[Text] = None
 
     def facts(self) -> Facts:
-        can = {
-            # Without a parser, which older versions do not tell of, calls stay in the text.
-            "tools": bool(self.tool_call_parser) or not self._tells("tool_call_parser"),
-            "vision": self.has_image_understanding,
-            "audio": self.has_audio_understanding,
-            "thinking": self.reasoning_parser,
-        }
-        facts: Facts = {"capabilities": tuple(name for name, has in can.items() if has)}
+        # Without a parser, which older versions do not tell of, calls stay in the text.
+        parses_calls = self.tool_call_parser or "tool_call_parser" not in self.model_fields_set
+        capabilities = able(
+            tools=parses_calls,
+            vision=self.has_image_understanding,
+            audio=self.has_audio_understanding,
+            thinking=self.reasoning_parser,
+        )
+        facts: Facts = {"capabilities": capabilities}
         return {**facts, "purpose": "embedding"} if self.is_generation is False else facts
-
-    def _tells(self, field: str) -> bool:
-        return field in self.model_fields_set
 
 
 def read_sglang(asked: Asked, answer: Answer) -> Reading:
