@@ -16,6 +16,7 @@ from llm_localrun import transport
 from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.config import Config, engine_folder, read_config
 from llm_localrun.dialects import dialect_of
+from llm_localrun.discovery import located
 from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineSettings, EngineState
 from llm_localrun.errors import (
@@ -26,7 +27,7 @@ from llm_localrun.errors import (
     UnsupportedOption,
 )
 from llm_localrun.events import Event
-from llm_localrun.kinds import kind_of
+from llm_localrun.kinds import api_root, kind_of
 from llm_localrun.locality import WHERE, needs_leave
 from llm_localrun.model_names import parse_name
 from llm_localrun.reply import Expected, Reply, decode_whole
@@ -98,7 +99,7 @@ class _Server:
 
     def call(self, path: str, body: dict[str, Any], timeout: float) -> transport.Call:
         return transport.Call(
-            url=self.endpoint.url + path,
+            url=api_root(self.endpoint.url, self.endpoint.kind) + path,
             body=body,
             server=self.title,
             advice=kind_of(self.endpoint.kind).advice,
@@ -137,6 +138,11 @@ def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Excha
         # It asks for JSON, and says which.
         options.pop("json_object", None)
     kind = model.endpoint.kind if model.endpoint else "engine"
+    if request.schema is not None and not kind_of(kind).takes_schemas:
+        raise UnsupportedOption(
+            f"{kind_of(kind).title} cannot hold answers to a schema",
+            "Leave it out, or choose a model of another server",
+        )
     wire_options = body_for(options, kind, kind_of(kind).title)
     server = _server_for(model, options, key)
     dialect = dialect_of(kind)
@@ -150,7 +156,9 @@ def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Excha
 
 def _expected(model: LocalModel, kind: str, request: ChatRequest, server: _Server) -> Expected:
     can_grow = wire_for("context_size", kind) is not None
-    thinks = model.can("thinking", if_unknown=False) or parse_name(model.name).thinks
+    # Who publishes the levels of a model's thinking knows where that ends, and takes it apart.
+    may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
+    thinks = may_think or parse_name(model.name).thinks
     return Expected(
         facts=server.facts,
         largest_context=(model.context_max or inf) if can_grow else 0,
@@ -190,9 +198,14 @@ def _server_for(model: LocalModel, options: Mapping[str, Any], key: str | None) 
 
 
 def _check_allowed(model: LocalModel, config: Config) -> None:
-    if needs_leave(model.runs_on) and model.id not in config.allow:
+    """Raises `NotAllowed` if prompts would go where the user has not said that they may."""
+    if model.id in config.allow:
+        return
+    model = located(model)
+    if needs_leave(model):
+        where = WHERE[model.runs_on] + (f" ({model.elsewhere})" if model.elsewhere else "")
         raise NotAllowed(
-            f"{model.id} runs {WHERE[model.runs_on]}, so the prompt would leave this machine",
+            f"{model.id} runs {where}, so the prompt would leave this machine",
             f"If it may: `llm localrun allow {shlex.quote(model.id)}`",
         )
 

@@ -16,7 +16,7 @@ SNAPSHOT_VERSION = 3
 
 RunsOn = Literal["this machine", "another machine", "cloud", "unknown"]
 Purpose = Literal["chat", "embedding"]
-Status = Literal["answers", "refuses", "hangs", "needs a key", "not understood"]
+Status = Literal["answers", "loading", "refuses", "hangs", "needs a key", "not understood"]
 
 
 class _Value(BaseModel):
@@ -95,6 +95,9 @@ class EndpointReport(_Value):
     version: str = ""
     models: tuple[LocalModel, ...] = ()
     """From its last good answer, which may be older than `asked_at`."""
+    devices: dict[str, str] | None = None
+    """Of an LM Studio whose `lms` has been asked: the device that has each model, by its key, ""
+    for this machine."""
 
 
 class FileEntry(_Value):
@@ -142,7 +145,8 @@ class Snapshot(_Value):
 def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[LocalModel, ...]:
     """One entry for a model that is both served and on the disk, with both ways to run it.
 
-    The two are the same if they share a mark. Only what a server on this machine serves can be.
+    The two are the same if they share a mark. Only what a server on this machine serves can be, and
+    one that does not say where it runs its models is taken to run the file that is here.
     """
     files = list(files)
     by_mark = {mark: file for file in reversed(files) for mark in file.marks}
@@ -161,6 +165,8 @@ def _with_file(model: LocalModel, file: LocalModel) -> LocalModel:
     """A served model that can be run out of its file too; what its server says of it stands."""
     return model.model_copy(
         update={
+            "runs_on": "this machine",
+            "elsewhere": "",
             "path": file.path,
             "store": file.store,
             "projector": file.projector,

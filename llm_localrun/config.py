@@ -30,8 +30,11 @@ def _part_of_an_id(name: str) -> str:
     return name
 
 
-def _server_root(url: str) -> str:
-    """A URL as the user may paste it, `http://box:8000/v1/` say, to the root of the server."""
+def server_root(url: str) -> str:
+    """A URL as the user may paste it, `http://box:8000/v1/` say, to the root of the server.
+
+    Raises ValueError.
+    """
     if "://" not in url:
         url = f"http://{url}"
     if not url.startswith(("http://", "https://")):
@@ -54,7 +57,7 @@ class ConfiguredEndpoint(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, AfterValidator(_part_of_an_id)]
-    url: Annotated[str, AfterValidator(_server_root)]
+    url: Annotated[str, AfterValidator(server_root)]
     key: str | None = None
     """The name of its key in `llm keys`."""
     dialect: str | None = None

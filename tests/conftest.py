@@ -17,6 +17,7 @@ from llm.plugins import pm
 from llm_localrun import discovery
 from llm_localrun.engine import launch, state
 from llm_localrun.hub import starter
+from llm_localrun.kinds import KINDS
 from tests.files_server import Files, Hub
 from tests.outward import Guard
 from tests.pulling import Q4, Q8, World
@@ -29,6 +30,8 @@ _ELSEWHERE = (
     *("OLLAMA_HOST", "OLLAMA_MODELS", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"),
     *("LLAMA_CACHE", "XDG_CACHE_HOME", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+    *("LMSTUDIO_API_BASE", "UNSLOTH_STUDIO_URL", "XDG_CONFIG_HOME"),
+    *(variable for kind in KINDS for variable in kind.key_variables),
 )
 
 Llm = Callable[..., "subprocess.CompletedProcess[str]"]

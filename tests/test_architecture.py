@@ -22,6 +22,12 @@ MODULES = {
 }
 TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
 
+SERVERS = sorted(
+    name
+    for name in MODULES
+    if name.startswith("discovery.servers.") and not name.endswith((".reading", ".listing"))
+)
+
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
@@ -40,7 +46,11 @@ LAYERS = (
     ("naming", "registry", "request", "wire_options"),
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
     ("reply",),
-    ("transport", "discovery.identify", "discovery.stores", "engine.launch"),
+    ("discovery.settings", "discovery.servers.reading", "transport", "engine.launch"),
+    ("discovery.lmstudio_home", "discovery.servers.listing"),
+    ("discovery.addresses", "discovery.stores", *SERVERS),
+    ("discovery.servers",),
+    ("discovery.identify", "discovery.lm_link"),
     ("discovery.endpoints", "discovery"),
     ("resolve", "backends"),
     ("hub", "hub.progress", "hub.safety", "hub.variants", "hub.folder", "hub.records"),
@@ -64,7 +74,8 @@ LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in 
 
 PURE = (
     *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
-    *("gguf.header", "gguf.names", "discovery.identify"),
+    *("gguf.header", "gguf.names", "discovery.identify", "discovery.servers", *SERVERS),
+    *("discovery.servers.reading", "discovery.servers.listing"),
     *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
     *("hub.progress", "hub.safety", "hub.variants", "hub.refs", "hub.recommend"),
     "thinking",

@@ -44,7 +44,7 @@ def can_run(model: LocalModel, snapshot: Snapshot, config: Config, build: str) -
     """Whether `model` would run now, as far as that can be told without trying."""
     if model.path is not None and build:
         return True
-    if needs_leave(model.runs_on) and model.id not in config.allow:
+    if needs_leave(model) and model.id not in config.allow:
         return False
     return any(r.endpoint == model.endpoint and r.status == "answers" for r in snapshot.endpoints)
 
@@ -90,6 +90,7 @@ def _of_server(report: EndpointReport, is_added: bool) -> Finding:
     forget = f"Check its address, or forget it: llm localrun endpoints remove {name}"
     advice = {
         "answers": "",
+        "loading": "Wait a moment",
         "refuses": kind_of(report.endpoint.kind).advice,
         "hangs": "Look whether it is busy or stuck, and restart it",
         "needs a key": f"Store it: llm keys set {key_alias(report)}",
@@ -220,7 +221,7 @@ def of_policy(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
     path = config_path()
     text = f"{path}" if path.exists() else f"{path} is not there: the defaults hold"
     yield Finding("policy", text, facts={"config": config.model_dump()})
-    leaving = [model.id for model in snapshot.models if needs_leave(model.runs_on)]
+    leaving = [model.id for model in snapshot.models if needs_leave(model)]
     allowed = [model_id for model_id in leaving if model_id in config.allow]
     refused = [model_id for model_id in leaving if model_id not in config.allow]
     if allowed:

@@ -29,8 +29,25 @@ def catalogue(refresh: Refresh = "if stale") -> Snapshot:
         _memory[folder] = snapshot
         return snapshot
     found = _discover(snapshot, patient=refresh in ("now", "if missing"))
+    if refresh == "now":
+        found = _with_devices(found)
     _own[:] = [found]
     return _keep(found)
+
+
+def located(model: LocalModel) -> LocalModel:
+    """`model`, after `lms` has been asked where it runs if nobody else was able to tell."""
+    if model.runs_on != "unknown" or model.endpoint is None or model.endpoint.kind != "lmstudio":
+        return model
+    found = _keep(_with_devices(catalogue("never")))
+    return next((other for other in found.models if other.id == model.id), model)
+
+
+def _with_devices(snapshot: Snapshot) -> Snapshot:
+    from llm_localrun.discovery.lm_link import with_devices
+
+    reports = with_devices(snapshot.endpoints)
+    return snapshot.model_copy(update={"endpoints": reports})
 
 
 def model_at(path: Path) -> LocalModel:
