@@ -19,7 +19,9 @@ CONFIG = {"threads": 1, "default_endpoints": False}
 
 _ELSEWHERE = (
     *("OLLAMA_HOST", "OLLAMA_MODELS", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
-    *("LLAMA_CACHE", "XDG_CACHE_HOME", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "APPDATA", "LOCALAPPDATA"),
+    *("JAN_DATA_FOLDER", "MODELS_PATH", "RAMALAMA_STORE"),
+    *("LLAMA_CACHE", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
 )
 
 Llm = Callable[..., "subprocess.CompletedProcess[str]"]

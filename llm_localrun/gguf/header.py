@@ -142,7 +142,7 @@ def read_summary(file: BinaryIO) -> Header:
     reader = _Reader(file)
     metadata: dict[str, Value] = {}
     for _ in range(reader.key_count):
-        key, kind = reader.string(_MAX_KEY), int(reader.unpack("I"))
+        key, kind = reader.string(_MAX_KEY), reader.kind()
         if kind == _ARRAY and reader.begins_vocabulary():
             return Header(metadata, rest_at=reader.position)
         metadata[key] = _read_value(reader, kind)
@@ -157,8 +157,8 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
     reader = _Reader(file)
     metadata = {}
     for _ in range(reader.key_count):
-        key = reader.string(_MAX_KEY)
-        metadata[key] = _read_value(reader, int(reader.unpack("I")))
+        key, kind = reader.string(_MAX_KEY), reader.kind()
+        metadata[key] = _read_value(reader, kind)
     tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
@@ -210,6 +210,8 @@ class _Reader:
             if swapped not in (2, 3):
                 raise NotGGUF(f"its version is {version}; 2 and 3 are known")
             self._order = ">"
+        self._kind_in = struct.Struct(f"{self._order}I").unpack_from
+        self._length_in = struct.Struct(f"{self._order}Q").unpack_from
         self.tensor_count = self.count(_MAX_TENSORS, "tensors")
         self.key_count = self.count(_MAX_KEYS, "keys")
 
@@ -217,16 +219,16 @@ class _Reader:
     def position(self) -> int:
         return self._window_at + self._next
 
-    def read(self, size: int) -> bytes:
-        self._hold(size)
-        data = self._window[self._next : self._next + size]
+    def _take(self, size: int) -> int:
+        """Where in the window the next `size` bytes stand; they are passed."""
+        if self._next + size > len(self._window):
+            self._refill(size)
+        start = self._next
         self._next += size
-        return data
+        return start
 
-    def _hold(self, size: int) -> None:
-        """Sees to it that the next `size` bytes are in the window."""
-        if self._next + size <= len(self._window):
-            return
+    def _refill(self, size: int) -> None:
+        """Moves the window on, so that at least the next `size` bytes are in it."""
         self._read_size = min(2 * self._read_size, _LARGEST_READ)
         rest = self._window[self._next :]
         self._window_at += self._next
@@ -245,32 +247,38 @@ class _Reader:
         last = self.position + size - 1
         self._file.seek(last)
         self._window, self._window_at, self._next = b"", last, 0
-        self.read(1)
+        self._take(1)
 
     def skip_strings(self, count: int) -> None:
-        length_in = struct.Struct(f"{self._order}Q").unpack_from
         for _ in range(count):
-            self._hold(8)
-            (length,) = length_in(self._window, self._next)
-            self._next += 8
-            if length > _MAX_STRING:
-                raise _too_long(length)
-            self.skip(length)
+            self.skip(self.length())
 
     def begins_vocabulary(self) -> bool:
         """Whether a long array of strings comes next; nothing is passed."""
-        self._hold(12)
-        kind, count = struct.unpack_from(f"{self._order}IQ", self._window, self._next)
-        return kind == _STRING and _MAX_KEPT_ARRAY < count <= _MAX_STRINGS
+        start = self._next = self._take(12)
+        (kind,) = self._kind_in(self._window, start)
+        (count,) = self._length_in(self._window, start + 4)
+        return bool(kind == _STRING and _MAX_KEPT_ARRAY < count <= _MAX_STRINGS)
 
     def unpack(self, code: str) -> int | float | bool:
-        fmt = self._order + code
-        value: int | float | bool = struct.unpack(fmt, self.read(struct.calcsize(fmt)))[0]
-        return value
+        return self.unpack_many(code, 1)[0]
 
     def unpack_many(self, code: str, count: int) -> tuple[int | float | bool, ...]:
         fmt = f"{self._order}{count}{code}"
-        return struct.unpack(fmt, self.read(struct.calcsize(fmt)))
+        start = self._take(struct.calcsize(fmt))
+        return struct.unpack_from(fmt, self._window, start)
+
+    def kind(self) -> int:
+        start = self._take(4)
+        kind: int = self._kind_in(self._window, start)[0]
+        return kind
+
+    def length(self, limit: int = _MAX_STRING) -> int:
+        start = self._take(8)
+        length: int = self._length_in(self._window, start)[0]
+        if length > limit:
+            raise NotGGUF(f"a length of {length:,} stands in its header")
+        return length
 
     def count(self, limit: int, of: str) -> int:
         count = int(self.unpack("Q"))
@@ -279,14 +287,8 @@ class _Reader:
         return count
 
     def string(self, limit: int = _MAX_STRING) -> str:
-        length = int(self.unpack("Q"))
-        if length > limit:
-            raise _too_long(length)
-        return self.read(length).decode("utf-8", "replace")
-
-
-def _too_long(length: int) -> NotGGUF:
-    return NotGGUF(f"a length of {length:,} stands in its header")
+        start = self._take(self.length(limit))
+        return self._window[start : self._next].decode("utf-8", "replace")
 
 
 def _read_value(reader: _Reader, kind: int) -> Value:
@@ -298,7 +300,7 @@ def _read_value(reader: _Reader, kind: int) -> Value:
 
 
 def _read_array(reader: _Reader) -> Value:
-    kind = int(reader.unpack("I"))
+    kind = reader.kind()
     if kind == _STRING:
         reader.skip_strings(reader.count(_MAX_STRINGS, "strings in a list"))
         return None

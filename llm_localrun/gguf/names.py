@@ -10,8 +10,16 @@ _QUANTIZATION = re.compile(
     re.IGNORECASE,
 )
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
-_NO_CHAT_MODEL = re.compile(
-    r"mmproj|imatrix|^(?:mtp|eagle3|dflash|dspark|ggml-vocab)-|^\._", re.IGNORECASE
+# What stands beside models under names of their own, as llama.cpp and its tools give them.
+_ROLES = (
+    (re.compile(r"^\._"), "it is what macOS keeps beside a file"),
+    (
+        re.compile(r"mmproj", re.IGNORECASE),
+        "it is a projector, which lets another model see or hear",
+    ),
+    (re.compile(r"imatrix", re.IGNORECASE), "it is an importance matrix"),
+    (re.compile(r"^(?:mtp|eagle3|dflash|dspark)-", re.IGNORECASE), "it drafts for another model"),
+    (re.compile(r"^ggml-vocab-", re.IGNORECASE), "it is a vocabulary without weights"),
 )
 _ALIASES = {"FP16": "F16", "FP32": "F32", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
@@ -140,6 +148,6 @@ def shard_of(stem: str) -> tuple[str, int, int] | None:
     return match and (match["stem"], int(match["number"]), int(match["count"]))
 
 
-def is_model_name(stem: str) -> bool:
-    """Whether the name is a model's: no projector's, matrix's, draft's or vocabulary's."""
-    return _NO_CHAT_MODEL.search(stem) is None
+def other_role(stem: str) -> str:
+    """What a file of this name is instead of a model, in half a sentence; "" for a model."""
+    return next((role for pattern, role in _ROLES if pattern.search(stem)), "")

@@ -1,0 +1,35 @@
+"""Reads the settings and indexes that other programs keep; whatever cannot be read says nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; "" if it cannot be read."""
+    try:
+        # Some tools on Windows begin their files with a byte order mark.
+        return path.read_text("utf-8-sig")
+    except (OSError, ValueError):
+        return ""
+
+
+def read_json(path: Path) -> Any:
+    """What is in a JSON file; None if that cannot be read."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        return None
+
+
+def text_at(value: Any, *keys: str) -> str:
+    """The text under `keys`, one below the other, in what `read_json` gave; "" if none is there."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def lines_of(path: Path, separator: str) -> dict[str, str]:
+    """The `key<separator>value` lines of a flat settings file, unquoted."""
+    pairs = (line.partition(separator) for line in read_text(path).splitlines())
+    return {key.strip(): value.strip().strip("\"'") for key, found, value in pairs if found}

@@ -1,0 +1,91 @@
+"""Ollama's store: manifests that name the layers of a model, and the blobs that the layers are.
+
+https://github.com/ollama/ollama, `manifest/` and `types/model/name.go` (0.32). Reads; what the
+layers mean for running a model is `modelfile`'s business.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LAYER = "application/vnd.ollama.image."
+_MAX_TEXT = 2**20
+"""Bytes of a template or another layer that is read whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a manifest says: the digests of its layers, by their kind (`model`, `template` …)."""
+
+    blobs: Path
+    digest: str
+    """SHA-256 of the manifest itself, by which /api/tags tells models apart."""
+    layers: Mapping[str, tuple[str, ...]]
+    config: str = ""
+
+    def blob(self, kind: str) -> Path | None:
+        """The file of the first layer of a kind; None if there is no such layer."""
+        digests = self.layers.get(kind, ())
+        return _blob(self.blobs, digests[0]) if digests else None
+
+    def text(self, kind: str) -> str:
+        """The text of the first layer of a kind; "" if there is none that can be read."""
+        return _text(self.blob(kind))
+
+    def setting(self, key: str) -> str:
+        """A text in the model's configuration, `renderer` or `remote_host` say."""
+        value = _object(_text(_blob(self.blobs, self.config))).get(key)
+        return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest at `path` = STORE/manifests/HOST/NAMESPACE/NAME/TAG; None if it is none."""
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError):
+        return None
+    manifest = _object(data)
+    if not manifest:
+        return None
+    layers: dict[str, tuple[str, ...]] = {}
+    given = manifest.get("layers")
+    for layer in given if isinstance(given, list) else ():
+        if isinstance(layer, dict):
+            kind = str(layer.get("mediaType")).removeprefix(_LAYER)
+            layers[kind] = (*layers.get(kind, ()), str(layer.get("digest")))
+    config = manifest.get("config")
+    return Manifest(
+        blobs=path.parents[4] / "blobs",
+        digest=hashlib.sha256(data).hexdigest(),
+        layers=layers,
+        config=str(config.get("digest")) if isinstance(config, dict) else "",
+    )
+
+
+def _blob(blobs: Path, digest: str) -> Path | None:
+    algorithm, _, number = digest.partition(":")
+    if algorithm != "sha256" or not number.isalnum():
+        return None
+    return blobs / f"sha256-{number}"
+
+
+def _text(blob: Path | None) -> str:
+    if blob is None:
+        return ""
+    try:
+        with blob.open("rb") as file:
+            return file.read(_MAX_TEXT).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object in `text`; an empty one if there is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
