@@ -27,6 +27,7 @@ from llm_localrun.errors import (
 from llm_localrun.events import Event
 from llm_localrun.kinds import kind_of
 from llm_localrun.model_names import parse_name
+from llm_localrun.modelfile import modelfile_of
 from llm_localrun.places import home
 from llm_localrun.reply import Expected, Reply, decode_whole
 from llm_localrun.request import ChatRequest
@@ -131,6 +132,7 @@ def _in_use(server: _Server) -> Iterator[None]:
 
 
 def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
+    request = modelfile_of(model).applied_to(request)
     options = _settled(model, request.options)
     if request.schema is not None:
         # It asks for JSON, and says which.
@@ -200,6 +202,7 @@ def _check_allowed(model: LocalModel, config: Config) -> None:
 def _engine_for(model: LocalModel, options: Mapping[str, Any], config: Config) -> _Server:
     assert model.path is not None
     keep_alive = options.get("keep_alive", config.keep_alive)
+    modelfile = modelfile_of(model)
     settings = EngineSettings(
         context_size=options.get("context_size"),
         threads=options.get("threads", config.threads),
@@ -208,8 +211,9 @@ def _engine_for(model: LocalModel, options: Mapping[str, Any], config: Config) -
         flash_attention=options.get("flash_attention"),
         embedding=model.purpose == "embedding",
         projector=model.projector,
-        lora=_file(options.get("lora")),
+        lora=_file(options.get("lora")) or modelfile.adapter,
         draft_model=_file(options.get("draft_model")),
+        chat_template=modelfile.chat_template,
     )
     engine, is_new = launch.ensure(
         launch.Wanted(model.path, model.name, settings),

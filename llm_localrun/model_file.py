@@ -1,12 +1,16 @@
-"""Opens a model's file for who needs it, with a sentence for people if it is none."""
+"""What is read of a model's file beyond its header, and what people are told if it is none."""
 
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from llm_localrun.errors import BadModelFile
-from llm_localrun.gguf.header import NotGGUF
+from llm_localrun.gguf.header import Header, NotGGUF, find_text
+
+_MAX_HEADER = 64 * 2**20
+_TEMPLATE = "tokenizer.chat_template"
 
 
 @contextmanager
@@ -24,3 +28,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             f"{path} cannot be read: {error.strerror}",
             "Mend its permissions, or choose another file",
         ) from None
+
+
+def chat_template_in(file: BinaryIO, header: Header) -> str:
+    """The Jinja template that a file carries; "" if it has none. `header` is its summary."""
+    if header.rest_at is None:
+        return header.text(_TEMPLATE)
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        return find_text(mapped, _TEMPLATE, header.rest_at, min(len(mapped), _MAX_HEADER))

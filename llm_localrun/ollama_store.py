@@ -5,11 +5,12 @@ layers mean for running a model is `modelfile`'s business.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from llm_localrun.foreign import list_at, parse_json, text_at
 
 _LAYER = "application/vnd.ollama.image."
 _MAX_TEXT = 2**20
@@ -35,10 +36,14 @@ class Manifest:
         """The text of the first layer of a kind; "" if there is none that can be read."""
         return _text(self.blob(kind))
 
+    def json(self, kind: str) -> Any:
+        """What the first layer of a kind says in JSON; None if it says nothing."""
+        return parse_json(self.text(kind))
+
     def setting(self, key: str) -> str:
-        """A text in the model's configuration, `renderer` or `remote_host` say."""
-        value = _object(_text(_blob(self.blobs, self.config))).get(key)
-        return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+        """A text in the model's configuration, `renderer` or `remote_host` say; "" if none."""
+        value = text_at(parse_json(_text(_blob(self.blobs, self.config))), key)
+        return value.encode("utf-8", "replace").decode()
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -47,21 +52,18 @@ def read_manifest(path: Path) -> Manifest | None:
         data = path.read_bytes()
     except (OSError, ValueError):
         return None
-    manifest = _object(data)
-    if not manifest:
+    manifest = parse_json(data)
+    if not isinstance(manifest, dict):
         return None
     layers: dict[str, tuple[str, ...]] = {}
-    given = manifest.get("layers")
-    for layer in given if isinstance(given, list) else ():
-        if isinstance(layer, dict):
-            kind = str(layer.get("mediaType")).removeprefix(_LAYER)
-            layers[kind] = (*layers.get(kind, ()), str(layer.get("digest")))
-    config = manifest.get("config")
+    for layer in list_at(manifest, "layers"):
+        kind = text_at(layer, "mediaType").removeprefix(_LAYER)
+        layers[kind] = (*layers.get(kind, ()), text_at(layer, "digest"))
     return Manifest(
         blobs=path.parents[4] / "blobs",
         digest=hashlib.sha256(data).hexdigest(),
         layers=layers,
-        config=str(config.get("digest")) if isinstance(config, dict) else "",
+        config=text_at(manifest, "config", "digest"),
     )
 
 
@@ -80,12 +82,3 @@ def _text(blob: Path | None) -> str:
             return file.read(_MAX_TEXT).decode("utf-8", "replace")
     except OSError:
         return ""
-
-
-def _object(text: str | bytes) -> dict[str, Any]:
-    """The JSON object in `text`; an empty one if there is none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -23,7 +23,8 @@ TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
-    ("places", "media_types"),
+    ("gotemplate.syntax", "gotemplate.jinja", "gotemplate"),
+    ("places", "media_types", "foreign"),
     ("engine", "engine.locks", "engine.state", "engine.host"),
     (
         "errors",
@@ -40,7 +41,7 @@ LAYERS = (
     ("reply",),
     ("model_file", "ollama_store"),
     ("transport", "discovery.identify", "engine.launch"),
-    ("discovery.stores.found", "discovery.stores.foreign", "discovery.stores.folders"),
+    ("discovery.stores.found", "discovery.stores.folders"),
     (
         *("discovery.stores.huggingface", "discovery.stores.lmstudio", "discovery.stores.ollama"),
         *("discovery.stores.docker", "discovery.stores.jan", "discovery.stores.ramalama"),
@@ -48,7 +49,7 @@ LAYERS = (
     ),
     ("discovery.stores.locations", "discovery.stores.named"),
     ("discovery.stores.scan", "discovery.stores"),
-    ("discovery.endpoints", "discovery"),
+    ("discovery.endpoints", "discovery", "modelfile"),
     ("resolve", "backends", "hub", "hub.starter"),
     ("interrupts", "recorder"),
     ("models",),
@@ -63,7 +64,7 @@ PURE = (
     *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
     *("gguf.header", "gguf.names", "discovery.identify"),
     *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
-    "thinking",
+    *("thinking", "gotemplate", "gotemplate.syntax", "gotemplate.jinja"),
 )
 IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
 

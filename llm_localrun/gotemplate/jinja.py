@@ -305,6 +305,8 @@ class _Maker:
         least, most, make = _FUNCTIONS.get(call.function, (1, 0, str))
         if not least <= len(call.arguments) <= most:
             raise NotUnderstood(f"the function '{call.function}' of {len(call.arguments)} values")
+        if call.function in ("len", "index", "slice") and _last_name(call.arguments[0]) == "Type":
+            raise NotUnderstood("a type that is a list of types")
         values = [self._value(argument, scope) for argument in call.arguments]
         if call.function == "json" and _last_name(call.arguments[0]) == "Arguments":
             # They may be JSON already: llama.cpp hands them on as it has got them.

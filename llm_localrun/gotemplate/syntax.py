@@ -152,6 +152,8 @@ class _Pieces:
             word = piece.partition(" ")[0]
             if word in ("end", "else"):
                 return tuple(nodes), piece
+            if word in ("define", "block", "template"):
+                raise NotUnderstood(f"'{word}'")
             nodes.append(self._branch(piece) if word in _BRANCHES else _simple(piece))
         return tuple(nodes), ""
 
@@ -267,7 +269,7 @@ class _Tokens:
             return Literal(float(text) if "." in text else int(text))
         if kind == "word":
             return Literal(_CONSTANTS[text]) if text in _CONSTANTS else Call(text, ())
-        raise NotUnderstood(f"'{text}' for a value")
+        raise NotUnderstood(f"'{text}' for a value" if text else "nothing where a value belongs")
 
 
 def _unquoted(text: str) -> str:

@@ -4,21 +4,19 @@ Reads a file's header and nothing of its weights.
 """
 
 import functools
-import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.discovery.stores.found import QUANTIZATION, Found, stem_of
-from llm_localrun.gguf.header import Header, NotGGUF, find_text, read_summary
+from llm_localrun.gguf.header import Header, NotGGUF, read_summary
 from llm_localrun.gguf.names import file_type_name, quantization_in
+from llm_localrun.model_file import chat_template_in
 from llm_localrun.model_names import parse_name
 from llm_localrun.ollama_store import read_manifest
 
 UNREADABLE = "it cannot be read"
-_MAX_HEADER = 64 * 2**20
 _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3")
 
 # Names that only Ollama's own engine gives (model/models, 0.12): llama.cpp has others or none.
@@ -36,7 +34,7 @@ def look_into(found: Found, model_id: str = "") -> LocalModel | str:
     try:
         with open(found.path, "rb", buffering=0) as opened:  # noqa: PTH123
             header = read_summary(opened)
-            template = _template(opened, header)
+            template = chat_template_in(opened, header)
     except NotGGUF as error:
         return str(error)
     except OSError as error:
@@ -111,15 +109,6 @@ def _is_embedding(header: Header) -> bool:
         or header.architecture in _EMBEDDING_ARCHITECTURES
         or header.architecture.endswith("-embedding")
     )
-
-
-def _template(opened: BinaryIO, header: Header) -> str:
-    """The template that a file carries, by which llama.cpp knows what its model can do."""
-    if header.rest_at is None:
-        return header.text("tokenizer.chat_template")
-    with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        end = min(len(mapped), _MAX_HEADER)
-        return find_text(mapped, "tokenizer.chat_template", header.rest_at, end)
 
 
 def _capabilities(template: str, found: Found) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.discovery.stores.foreign import read_json, text_at
 from llm_localrun.discovery.stores.found import Found, Listed, from_parts, is_text, listed
+from llm_localrun.foreign import list_at, read_json, text_at
 
 _WEIGHTS = "application/vnd.docker.ai.gguf.v3"
 _PROJECTOR = "application/vnd.docker.ai.mmproj"
@@ -17,20 +17,15 @@ _PROJECTOR = "application/vnd.docker.ai.mmproj"
 
 def docker_files(root: Path) -> Iterator[Found]:
     """A file for each model that has a tag."""
-    index = read_json(root / "models.json")
-    models = index.get("models") if isinstance(index, dict) else None
-    for model in models if isinstance(models, list) else ():
-        tags = model.get("tags") if isinstance(model, dict) else None
-        tags = tags if isinstance(tags, list) else []
-        names = [_short(tag) for tag in tags if isinstance(tag, str) and tag and is_text(tag)]
+    for model in list_at(read_json(root / "models.json"), "models"):
+        tags = [tag for tag in list_at(model, "tags") if isinstance(tag, str)]
+        names = [_short(tag) for tag in tags if tag and is_text(tag)]
         if names:
             yield from _in_model(root, text_at(model, "id"), names)
 
 
 def _in_model(root: Path, digest: str, names: list[str]) -> Iterator[Found]:
-    manifest = read_json(_at(root, "manifests", digest))
-    layers = manifest.get("layers") if isinstance(manifest, dict) else None
-    blobs = _blobs(root, layers if isinstance(layers, list) else [])
+    blobs = _blobs(root, list_at(read_json(_at(root, "manifests", digest)), "layers"))
     weights, projectors = blobs.get(_WEIGHTS, []), blobs.get(_PROJECTOR, [])
     if not weights:
         return

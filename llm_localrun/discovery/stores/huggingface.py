@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llm_localrun.discovery.stores.folders import entries_of, is_folder, walk
-from llm_localrun.discovery.stores.foreign import read_text
 from llm_localrun.discovery.stores.found import QUANTIZATION, Group
+from llm_localrun.foreign import read_text
 
 
 def hub_files(root: Path, problems: list[str]) -> Iterator[Group]:

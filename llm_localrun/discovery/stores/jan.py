@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm_localrun.discovery.stores.folders import entries_of, is_folder, walk
-from llm_localrun.discovery.stores.foreign import lines_of, read_json, text_at
 from llm_localrun.discovery.stores.found import Found, Group, existing, file_at
+from llm_localrun.foreign import lines_of, read_json, text_at
 
 _MAX_DEPTH = 6
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm_localrun.discovery.stores.folders import walk
-from llm_localrun.discovery.stores.foreign import read_json, text_at
 from llm_localrun.discovery.stores.found import Found, Group, existing, file_at
+from llm_localrun.foreign import read_json, text_at
 
 
 def llm_gguf_files(root: Path, problems: list[str]) -> Iterator[Found | Group]:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llm_localrun.discovery.stores.folders import walk
-from llm_localrun.discovery.stores.foreign import read_json, read_text, text_at
 from llm_localrun.discovery.stores.found import QUANTIZATION, SIZE, SIZE_WITH_PROJECTOR, Group
 from llm_localrun.discovery.stores.huggingface import mark_of
+from llm_localrun.foreign import read_json, read_text, text_at
 
 
 def lmstudio_files(root: Path, problems: list[str]) -> Iterator[Group]:

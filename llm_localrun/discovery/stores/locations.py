@@ -16,7 +16,6 @@ import llm
 
 from llm_localrun.discovery.stores.docker import docker_files
 from llm_localrun.discovery.stores.folders import walk
-from llm_localrun.discovery.stores.foreign import lines_of, read_json, text_at
 from llm_localrun.discovery.stores.found import Found, Group, Known, Unchanged
 from llm_localrun.discovery.stores.huggingface import hub_files
 from llm_localrun.discovery.stores.jan import data_folder, jan_files
@@ -24,6 +23,7 @@ from llm_localrun.discovery.stores.llm_gguf import llm_gguf_files
 from llm_localrun.discovery.stores.lmstudio import lmstudio_files, models_folder
 from llm_localrun.discovery.stores.ollama import ollama_files
 from llm_localrun.discovery.stores.ramalama import ramalama_files
+from llm_localrun.foreign import lines_of, read_json, text_at
 from llm_localrun.places import home
 
 Items: TypeAlias = Iterator[Found | Group | Unchanged]

@@ -9,7 +9,6 @@ from pathlib import Path
 from llm_localrun.catalogue import FileEntry
 from llm_localrun.discovery.stores.contents import look_into
 from llm_localrun.discovery.stores.folders import projector_for
-from llm_localrun.discovery.stores.foreign import read_json
 from llm_localrun.discovery.stores.found import (
     Found,
     file_at,
@@ -19,6 +18,7 @@ from llm_localrun.discovery.stores.found import (
 )
 from llm_localrun.engine.locks import exclusive
 from llm_localrun.errors import BadModelFile
+from llm_localrun.foreign import read_json
 from llm_localrun.gguf.header import read_summary
 from llm_localrun.gguf.names import is_projector_name
 from llm_localrun.model_file import opened

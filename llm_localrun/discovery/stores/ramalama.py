@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm_localrun.discovery.stores.folders import entries_of, is_folder
-from llm_localrun.discovery.stores.foreign import read_json, text_at
 from llm_localrun.discovery.stores.found import Found, existing, file_at
 from llm_localrun.discovery.stores.huggingface import mark_of
+from llm_localrun.foreign import list_at, read_json, text_at
 from llm_localrun.gguf.names import is_projector_name
 
 _MAX_DEPTH = 6
@@ -37,11 +37,7 @@ def _refs(folder: str, levels: int, problems: list[str]) -> Iterator[Path]:
 def _in_ref(ref: Path, name: str, marks: tuple[str, ...]) -> Iterator[Found]:
     content = read_json(ref)
     snapshot = ref.parent.parent / "snapshots" / text_at(content, "hash").replace(":", "-")
-    files = content.get("files") if isinstance(content, dict) else None
-    kinds = {
-        text_at(file, "name"): text_at(file, "type")
-        for file in (files if isinstance(files, list) else ())
-    }
+    kinds = {text_at(file, "name"): text_at(file, "type") for file in list_at(content, "files")}
     projectors = [each for each in kinds if is_projector_name(each)]
     for each, kind in kinds.items():
         # What came from Ollama has no ending.

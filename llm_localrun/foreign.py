@@ -1,4 +1,4 @@
-"""Reads the settings and indexes that other programs keep; whatever cannot be read says nothing."""
+"""Reads what other programs keep in files; whatever cannot be read says nothing."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,21 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """What is in a JSON file; None if that cannot be read."""
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a text says in JSON; None if it says nothing."""
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def list_at(value: Any, key: str) -> list[Any]:
+    """The list under `key` in what `read_json` gave; [] if none is there."""
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def text_at(value: Any, *keys: str) -> str:
