@@ -92,9 +92,9 @@ class Jump:
 Node: TypeAlias = Text | Print | Assign | Branch | Jump
 
 _ACTION = re.compile(
-    r"\{\{(?P<before>-(?=\s))?\s*"
-    r"(?P<code>/\*.*?\*/|(?:\"(?:\\.|[^\"\\\n])*\"|`[^`]*`|(?!-?\}\}).)*?)"
-    r"\s*(?P<after>(?<=\s)-)?\}\}",
+    r"\{\{(?P<before>-(?=\s))?"
+    r"(?P<code>\s*/\*.*?\*/\s*|(?:\"(?:\\.|[^\"\\\n])*\"|`[^`]*`|(?!-?\}\})[^\"`])*?)"
+    r"(?P<after>(?<=\s)-)?\}\}",
     re.DOTALL,
 )
 _TARGETS = re.compile(r"(?P<names>\$\w*(?:\s*,\s*\$\w*)?)\s*(?P<sign>:?=)")
@@ -106,14 +106,19 @@ _TOKEN = re.compile(
     r"|(?P<word>[^\W\d]\w*)"
     r"|(?P<sign>[|()]))"
 )
+_MAX_LENGTH = 2**16
 _BRANCHES = ("if", "with", "range")
 _CONSTANTS = {"true": True, "false": False, "nil": None}
 
 
 def parse(template: str) -> tuple[Node, ...]:
     """The nodes of a template. Raises `NotUnderstood`."""
-    pieces = _Pieces(list(_pieces(template)))
-    nodes, end = pieces.block()
+    if len(template) > _MAX_LENGTH:
+        raise NotUnderstood(f"{len(template):,} characters")
+    try:
+        nodes, end = _Pieces(list(_pieces(template))).block()
+    except RecursionError:
+        raise NotUnderstood("too many blocks within blocks") from None
     if end:
         raise NotUnderstood(f"'{end}' where nothing is open")
     return nodes
@@ -122,17 +127,20 @@ def parse(template: str) -> tuple[Node, ...]:
 def _pieces(template: str) -> Iterator[Text | str]:
     """Texts, with what actions trim off them gone, and the code of the actions in between."""
     at, trims = 0, False
-    for action in _ACTION.finditer(template):
-        text = template[at : action.start()]
-        text = text.lstrip(" \t\r\n") if trims else text
-        yield Text(text.rstrip(" \t\r\n") if action["before"] else text)
-        if not action["code"].startswith("/*"):
-            yield action["code"].strip()
+    while (start := template.find("{{", at)) >= 0:
+        action = _ACTION.match(template, start)
+        if action is None:
+            raise NotUnderstood("an action that is not closed")
+        yield _trimmed(template[at:start], before=trims, after=bool(action["before"]))
+        if not (code := action["code"].strip()).startswith("/*"):
+            yield code
         at, trims = action.end(), bool(action["after"])
-    rest = template[at:].lstrip(" \t\r\n") if trims else template[at:]
-    if "{{" in rest:
-        raise NotUnderstood("an action that is not closed")
-    yield Text(rest)
+    yield _trimmed(template[at:], before=trims, after=False)
+
+
+def _trimmed(text: str, *, before: bool, after: bool) -> Text:
+    text = text.lstrip(" \t\r\n") if before else text
+    return Text(text.rstrip(" \t\r\n") if after else text)
 
 
 class _Pieces:
