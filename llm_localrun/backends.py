@@ -4,6 +4,7 @@ Sync and async differ in one loop each; everything else is shared.
 """
 
 import asyncio
+import shlex
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
@@ -26,9 +27,9 @@ from llm_localrun.errors import (
 )
 from llm_localrun.events import Event
 from llm_localrun.kinds import kind_of
+from llm_localrun.locality import WHERE, needs_leave
 from llm_localrun.model_names import parse_name
 from llm_localrun.modelfile import modelfile_of
-from llm_localrun.places import home
 from llm_localrun.reply import Expected, Reply, decode_whole
 from llm_localrun.request import ChatRequest
 from llm_localrun.thinking import clamp
@@ -191,11 +192,10 @@ def _server_for(model: LocalModel, options: Mapping[str, Any], key: str | None) 
 
 
 def _check_allowed(model: LocalModel, config: Config) -> None:
-    if model.runs_on in ("cloud", "unknown") and model.id not in config.allow:
-        where = "in a cloud" if model.runs_on == "cloud" else "nobody knows where"
+    if needs_leave(model.runs_on) and model.id not in config.allow:
         raise NotAllowed(
-            f"{model.id} runs {where}, so the prompt would leave this machine",
-            f'If it may, put "{model.id}" into the list "allow" in {home() / "config.json"}',
+            f"{model.id} runs {WHERE[model.runs_on]}, so the prompt would leave this machine",
+            f"If it may: `llm localrun allow {shlex.quote(model.id)}`",
         )
 
 

@@ -4,9 +4,18 @@ Pure: judges addresses and what servers say of their models. Refusing is `backen
 """
 
 import ipaddress
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from llm_localrun.catalogue import RunsOn
+
+WHERE: Mapping[RunsOn, str] = {
+    "this machine": "on this machine",
+    "another machine": "on another machine",
+    "cloud": "in a cloud",
+    "unknown": "nobody knows where",
+}
+"""How that is said of a model that runs there."""
 
 _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
@@ -27,6 +36,11 @@ def _host(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def needs_leave(runs_on: RunsOn) -> bool:
+    """Whether a model that runs there is refused until the user has allowed it by its id."""
+    return runs_on in ("cloud", "unknown")
 
 
 def where_runs(url: str) -> RunsOn:

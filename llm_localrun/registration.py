@@ -54,7 +54,7 @@ def _wish(
     command: click.Context | None, purpose: _Purpose, taken: set[str], is_running: bool
 ) -> Wish:
     name = _name_asked_for(command, is_running)
-    aliases = _user_aliases()
+    aliases = user_aliases()
     taken = taken | aliases.keys()
     wanted = name if name is not None and is_ours(name) and name not in taken else None
     meant = None if name is None else aliases.get(name, name)
@@ -109,7 +109,7 @@ def _name_asked_for(command: click.Context | None, is_running: bool) -> str | No
     return None
 
 
-def _user_aliases() -> dict[str, str]:
+def user_aliases() -> dict[str, str]:
     """The names that the user has given out with `llm aliases set`, which go before ours."""
     try:
         aliases = json.loads((home().parent / "aliases.json").read_bytes())

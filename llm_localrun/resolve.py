@@ -13,8 +13,7 @@ from llm_localrun.discovery import catalogue, model_at
 from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.kinds import kind_of
 from llm_localrun.memory import physical_memory
-from llm_localrun.model_names import parse_name
-from llm_localrun.naming import Order, name_models, nearest, ordered
+from llm_localrun.naming import Order, name_models, nearest, ordered, siblings
 from llm_localrun.registry import is_path
 
 
@@ -94,16 +93,11 @@ def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
     wanted = options.get("quantization")
     if wanted is None or model.quantization.upper() == wanted:
         return model
-    words = parse_name(model.name).words
-    siblings = [
-        other
-        for other in catalogue("if absent").models
-        if other.purpose == model.purpose and parse_name(other.name).words == words
-    ]
-    fitting = [other for other in siblings if other.quantization.upper() == wanted]
+    others = siblings(model, catalogue("if absent").models)
+    fitting = [other for other in others if other.quantization.upper() == wanted]
     if fitting:
         return ordered(fitting, order_of(read_config()))[0]
-    present = sorted({other.quantization for other in (model, *siblings) if other.quantization})
+    present = sorted({other.quantization for other in (model, *others) if other.quantization})
     raise ConfigError(
         f"there is no {wanted} of {model.name} here",
         f"There is {', '.join(present)}" if present else "Leave out -o quantization",

@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import llm
 import pytest
+from click.testing import CliRunner, Result
+from llm.cli import cli
+from llm.plugins import pm
 
 from llm_localrun import discovery
 from llm_localrun.engine import launch, state
 from llm_localrun.hub import starter
+from tests.outward import Guard
 
 # Two threads that spin starve on a busy machine.
 CONFIG = {"threads": 1, "default_endpoints": False}
@@ -26,10 +31,47 @@ _ELSEWHERE = (
 
 Llm = Callable[..., "subprocess.CompletedProcess[str]"]
 SetUp = Callable[..., Path]
+Invoke = Callable[..., Result]
+
+GUARD = pytest.StashKey[Guard]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[GUARD] = Guard()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    guard = config.stash[GUARD]
+    terminalreporter.write_line(
+        f"{guard.attempts()} attempts to reach beyond this machine, {guard.how}"
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run for what was tried after the last test."""
+    if session.config.stash[GUARD].attempts() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def guard(pytestconfig: pytest.Config) -> Guard:
+    return pytestconfig.stash[GUARD]
 
 
 @pytest.fixture(autouse=True)
-def user_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def nothing_leaves(guard: Guard) -> Iterator[None]:
+    """No test reaches beyond this machine, or lets anything that it starts do so."""
+    before = guard.attempts()
+    yield
+    assert guard.attempts() == before, "something tried to reach beyond this machine"
+
+
+@pytest.fixture(autouse=True)
+def user_path(
+    nothing_leaves: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """llm's user directory and a home that hold nothing but a configuration for tests."""
     user = tmp_path / "user"
     monkeypatch.setenv("LLM_USER_PATH", str(user))
@@ -55,12 +97,13 @@ def stop_engines(user: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def starter_model(pytestconfig: pytest.Config) -> Path:
+def starter_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
     """The starter model, pulled once and kept in pytest's cache."""
     target = pytestconfig.cache.mkdir("localrun") / "models" / starter.FILE_NAME
     if not starter.is_there(target):
-        for _ in starter.pull(target):
-            pass
+        with guard.lifted():
+            for _ in starter.pull(target):
+                pass
     return target
 
 
@@ -105,3 +148,53 @@ def run_llm() -> Llm:
         )
 
     return run
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """An `llm` command in this process, which has found nothing yet."""
+
+    def run(*arguments: str, **settings: Any) -> Result:
+        discovery._memory.clear()
+        return CliRunner().invoke(cli, arguments, **settings)
+
+    return run
+
+
+def one_error(result: Result) -> str:
+    """What a command that has failed as it should has said."""
+    assert (result.exit_code, result.stdout) == (1, ""), result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr.removeprefix("Error: ").rstrip()
+
+
+class Foreign(llm.Model):
+    """A model of another plugin."""
+
+    def __init__(self, model_id: str) -> None:
+        self.model_id = model_id
+
+    def execute(self, *_: Any, **__: Any) -> Iterator[str]:
+        yield "I am foreign"
+
+
+@pytest.fixture
+def other_plugin() -> Iterator[Callable[..., None]]:
+    """Registers models of another plugin, by id and aliases, for as long as the test runs."""
+
+    class Plugin:
+        __name__ = "other"
+        models: dict[str, list[str]]
+
+        @llm.hookimpl
+        def register_models(self, register: Callable[..., None]) -> None:
+            for model_id, aliases in self.models.items():
+                register(Foreign(model_id), aliases=aliases)
+
+    plugin = Plugin()
+    plugin.models = {}
+    pm.register(plugin, name="other")
+    yield plugin.models.update
+    pm.unregister(plugin)

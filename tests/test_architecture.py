@@ -54,7 +54,10 @@ LAYERS = (
     ("interrupts", "recorder"),
     ("models",),
     ("offers",),
-    ("registration", "commands.tables", "commands.listing", "commands.engines", "commands.fetch"),
+    ("registration", "commands.tables"),
+    ("commands.endpoints", "commands.engines", "commands.fetch", "commands.listing"),
+    ("commands.policy", "commands.which", "commands.card", "commands.findings"),
+    ("commands.doctor", "commands.status"),
     ("commands",),
     ("plugin",),
 )

@@ -632,8 +632,7 @@ def test_prompt_does_not_leave_the_machine_unasked(
         assert server.requests == []
         assert caught.value.message == (
             f"local/ollama/gpt-oss:120b-cloud runs {where}, so the prompt would leave this machine."
-            ' If it may, put "local/ollama/gpt-oss:120b-cloud" into the list "allow" in'
-            f" {user_path / 'localrun' / 'config.json'}."
+            " If it may: `llm localrun allow local/ollama/gpt-oss:120b-cloud`."
         )
         configure(user_path, **CONFIG, allow=["local/ollama/gpt-oss", "local/ollama/other"])
         with pytest.raises(NotAllowed):
