@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import llm
-
 from llm_localrun.discovery.stores.docker import docker_files
 from llm_localrun.discovery.stores.folders import walk
 from llm_localrun.discovery.stores.found import Found, Group, Known, Unchanged
@@ -76,8 +74,10 @@ def _shallow(place: Place, _: Known, problems: list[str]) -> Items:
 
 
 def _llamacpp(place: Place, _: Known, problems: list[str]) -> Items:
+    """Older ones keep files side by side, newer ones as the hub does, if told to keep them here."""
     yield from hub_files(place.path, problems)
-    yield from walk(place.path, problems)
+    # Not so deep that it meets the hub's snapshots again.
+    yield from walk(place.path, problems, depth=2)
 
 
 def _ollama(place: Place, known: Known, problems: list[str]) -> Items:
@@ -104,7 +104,7 @@ def _msty_folder() -> str:
 
 
 def _llm_gguf_folder() -> str:
-    return str(Path(llm.user_dir()) / "gguf")  # type: ignore[no-untyped-call]
+    return str(home().parent / "gguf")
 
 
 _GPT4ALL_SETTINGS = _Location(

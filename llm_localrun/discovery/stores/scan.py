@@ -8,7 +8,7 @@ they share a blob: each says in its own way how that is to be run.
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from llm_localrun.catalogue import FileEntry, LocalModel, StoreReport
@@ -19,6 +19,7 @@ from llm_localrun.discovery.stores.found import (
     Group,
     Identity,
     Known,
+    Listed,
     Unchanged,
     is_text,
 )
@@ -42,9 +43,10 @@ class _Look:
 
     def __init__(self, before: Iterable[FileEntry]) -> None:
         entries = list(before)
+        run_by_manifest = [entry for entry in entries if entry.manifest_modified]
         self._known = Known(
             {entry.path: entry for entry in reversed(entries)},
-            {e.model.manifest: e for e in entries if e.model is not None and e.model.manifest},
+            {entry.model.manifest: entry for entry in run_by_manifest if entry.model is not None},
         )
         self._all: list[FileEntry | Found] = []
         self._at: dict[Identity, int] = {}
@@ -69,20 +71,28 @@ class _Look:
             return None
         self._roots.add((stat.st_dev, stat.st_ino))
         problems: list[str] = []
-        seen: set[Identity] = set()
+        unchanged = 0
+        others: set[Identity] = set()
         for item in place.look(place, self._known, problems):
-            files = item.files if isinstance(item, Group) else (item,)
-            seen.update(file.identity for file in files)
+            if isinstance(item, Group) and self._add_unchanged_group(item, place.store):
+                unchanged += len(item.files)
+                continue
+            others.update(file.identity for file in _files_of(item))
             self._take(item, place.store)
-        problem = f"{problems[0]}{_more(problems)}" if problems else ""
-        return report.model_copy(update={"status": "read", "files": len(seen), "problem": problem})
+        return report.model_copy(
+            update={
+                "status": "read",
+                "files": unchanged + len(others),
+                "problem": f"{problems[0]}{_more(problems)}" if problems else "",
+            }
+        )
 
     def _take(self, item: Found | Group | Unchanged, store: str) -> None:
         if isinstance(item, Unchanged):
             self._add_unchanged(item)
         elif isinstance(item, Found):
             self.add(item)
-        elif not self._add_unchanged_group(item, store):
+        else:
             for found in files_in(item, store):
                 self.add(found)
 
@@ -93,14 +103,17 @@ class _Look:
             entry = known.get(path)
             if entry is None or entry.size != size or entry.modified != modified:
                 return False
-            if (model := entry.model) is not None:
+            model = entry.model
+            if model is not None:
                 if model.store != store:
                     return False
-                projectors.add(model.projector)
+                if model.projector:
+                    projectors.add(model.projector)
             entries.append(entry)
+        if projectors and not projectors <= {file.path for file in group.files}:
+            return False
         identities = [file.identity for file in group.files]
-        are_new = self._at.keys().isdisjoint(identities)
-        if not are_new or not projectors <= {"", *(file.path for file in group.files)}:
+        if not self._at.keys().isdisjoint(identities):
             return False
         self._at.update(zip(identities, itertools.count(len(self._all))))
         self._all.extend(entries)
@@ -150,6 +163,10 @@ class _Look:
         if entry is None or (found.manifest and entry.model is not None and entry.model.manifest):
             return None
         return entry
+
+
+def _files_of(item: Found | Group | Unchanged) -> Sequence[Listed | Found | Unchanged]:
+    return item.files if isinstance(item, Group) else (item,)
 
 
 def _more(problems: list[str]) -> str:
