@@ -36,8 +36,6 @@ _OPTIONS = {
 class Modelfile:
     """What is settled for a model; nothing of it stands against what the user says."""
 
-    chat_template: str = ""
-    """In Jinja; "" leaves it to the one in the file."""
     system: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     """By llm-localrun's names."""
@@ -62,13 +60,12 @@ class Modelfile:
 
 
 def modelfile_of(model: LocalModel) -> Modelfile:
-    """What Ollama has settled for a model that is run out of its file. Raises `BadModelFile`."""
-    manifest = read_manifest(Path(model.manifest)) if model.manifest else None
-    if manifest is None or model.endpoint is not None:
+    """What Ollama has settled for a model that is run out of its file."""
+    manifest = _manifest_of(model)
+    if manifest is None:
         return Modelfile()
     adapter = manifest.blob("adapter")
     return Modelfile(
-        chat_template=_chat_template(model, manifest) if model.purpose == "chat" else "",
         system=manifest.text("system"),
         options=_options(manifest.json("params"), model.context_max),
         messages=_messages(manifest.json("messages")),
@@ -76,13 +73,17 @@ def modelfile_of(model: LocalModel) -> Modelfile:
     )
 
 
-def _chat_template(model: LocalModel, manifest: Manifest) -> str:
-    """The template by which Ollama writes prompts, in Jinja.
+def chat_template_of(model: LocalModel) -> str:
+    """The template by which Ollama writes prompts for a model, in Jinja; "" for the file's own.
 
-    The one in the file is used where Ollama does without its own, and where that is not understood.
+    That is used where Ollama does without a template of its own, and where it has one that is not
+    understood. Raises `BadModelFile` if there is none then.
     """
-    template = manifest.text("template")
-    if not template or (manifest.setting("renderer") and _has_template(model)):
+    manifest = _manifest_of(model)
+    template = manifest.text("template") if manifest and model.purpose == "chat" else ""
+    if manifest is None or not template:
+        return ""
+    if manifest.setting("renderer") and _has_template(model):
         return ""
     try:
         return to_jinja(template)
@@ -94,6 +95,12 @@ def _chat_template(model: LocalModel, manifest: Manifest) -> str:
             " understands, and the file has none of its own",
             "Run it with Ollama: start it with `ollama serve`",
         ) from None
+
+
+def _manifest_of(model: LocalModel) -> Manifest | None:
+    """The manifest by which a model is run; None if a server runs it, or it has none."""
+    is_run_here = model.manifest and model.endpoint is None
+    return read_manifest(Path(model.manifest)) if is_run_here else None
 
 
 def _has_template(model: LocalModel) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.discovery.stores import scan
 from llm_localrun.engine.state import EngineState, running
-from llm_localrun.modelfile import Modelfile, modelfile_of
+from llm_localrun.modelfile import Modelfile, chat_template_of, modelfile_of
 from llm_localrun.request import ChatMessage, ChatRequest
 from tests.conftest import Llm
 from tests.contract import chain
@@ -160,7 +160,7 @@ def test_which_template_is_used(
     layers = {} if template is None else {"template": template}
     weights = gguf(tmp_path / "weights", own)
     ollama_model(store, f"{LIBRARY}/m/latest", weights, config, **layers)
-    assert (modelfile_of(in_store(store)).chat_template != "") is is_used
+    assert (chat_template_of(in_store(store)) != "") is is_used
 
 
 @pytest.mark.parametrize(
@@ -233,10 +233,10 @@ def test_adapter_is_loaded_with_its_model(store: Path, starter_model: Path) -> N
 def test_model_that_its_server_runs_is_not_meddled_with(store: Path, parrot: Path) -> None:
     served = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:1")
     model = in_store(store).model_copy(update={"endpoint": served})
-    assert modelfile_of(model) == Modelfile()
+    assert (modelfile_of(model), chat_template_of(model)) == (Modelfile(), "")
 
 
 def test_manifest_that_is_gone_is_no_error(store: Path, parrot: Path) -> None:
     model = in_store(store)
     parrot.unlink()
-    assert modelfile_of(model) == Modelfile()
+    assert (modelfile_of(model), chat_template_of(model)) == (Modelfile(), "")

@@ -3,7 +3,6 @@
 Reads a file's header and nothing of its weights.
 """
 
-import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,21 +61,8 @@ def look_into(found: Found, model_id: str = "") -> LocalModel | str:
         capabilities=_capabilities(template, found),
         projector=found.projector,
         manifest=found.manifest,
-        marks=(f"path:{_real_path(found.path)}", *filled(found.marks, quantization)),
+        marks=(f"path:{os.path.realpath(found.path)}", *filled(found.marks, quantization)),
     )
-
-
-def _real_path(path: str) -> str:
-    if os.path.islink(path):  # noqa: PTH114  # of ten thousand files, as fast as can be
-        return os.path.realpath(path)
-    folder, separator, name = path.rpartition(os.sep)
-    return _real_folder(folder) + separator + name
-
-
-@functools.lru_cache(maxsize=1)
-def _real_folder(folder: str) -> str:
-    """Files come folder by folder: the last one is enough."""
-    return os.path.realpath(folder)
 
 
 def filled(marks: Iterable[str], quantization: str) -> list[str]:

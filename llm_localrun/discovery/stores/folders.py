@@ -19,7 +19,7 @@ from llm_localrun.discovery.stores.found import (
     is_text,
     listed_entry,
     name_of,
-    part_paths,
+    part_path,
     stem_of,
 )
 from llm_localrun.gguf.names import (
@@ -109,10 +109,14 @@ def _entries(folder: str, problems: list[str]) -> list["os.DirEntry[str]"]:
 def _leads_elsewhere(link: str, root: str, linked: set[str]) -> bool:
     """Whether a link leads to a folder that is not looked through anyway."""
     real = os.path.realpath(link)
-    if real in linked or f"{real}{os.sep}".startswith(f"{root}{os.sep}") or root.startswith(real):
+    if real in linked or _is_within(real, root) or _is_within(root, real):
         return False
     linked.add(real)
     return is_text(real)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return f"{path}{os.sep}".startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def files_in(group: Group, store: str) -> Iterator[Found]:
@@ -139,14 +143,17 @@ def _whole(file: Listed, by_path: dict[str, Listed], store: str) -> Found | None
     shard = shard_of(stem_of(file.path))
     if shard is None:
         return from_parts([file], store)
-    parts = part_paths(file.path)
-    if file.path != next(part for part in parts if part in by_path):
+    _, number, count = shard
+    if any(part_path(file.path, earlier) in by_path for earlier in range(1, number)):
         return None
-    missing = [number for number, part in enumerate(parts, 1) if part not in by_path]
-    if missing:
-        reason = f"part {missing[0]} of {len(parts)} is missing"
-        return replace(from_parts([file], store), reason=reason)
-    return from_parts([by_path[part] for part in parts], store)
+    parts: list[Listed] = []
+    for each in range(1, count + 1):
+        part = by_path.get(part_path(file.path, each))
+        if part is None:
+            reason = f"part {each} of {count} is missing"
+            return replace(from_parts([file], store), reason=reason)
+        parts.append(part)
+    return from_parts(parts, store)
 
 
 def _reason(found: Found) -> str:

@@ -1,6 +1,7 @@
 """What a look through the stores comes to, before any file is opened."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,18 +123,15 @@ def file_at(path: str, store: str, name: str = "") -> Found | None:
     shard = shard_of(stem_of(path))
     if shard is not None and shard[1] != 1:
         return None
-    parts = [listed(part) for part in (part_paths(path) if shard else [path])]
+    parts = [listed(part_path(path, number)) for number in range(1, shard[2] + 1 if shard else 2)]
     whole = [part for part in parts if part is not None]
     return from_parts(whole, store, name) if len(whole) == len(parts) else None
 
 
-def part_paths(path: str) -> list[str]:
-    """The paths of all the parts of the split file that `path` is one of."""
-    shard = shard_of(stem_of(path))
-    assert shard is not None
-    stem, _, count = shard
-    here, ending = path[: -len(name_of(path))], path[-5:]
-    return [f"{here}{stem}-{number:05}-of-{count:05}{ending}" for number in range(1, count + 1)]
+def part_path(path: str, number: int) -> str:
+    """The path of a part of the split file that `path` is one of; of one that is whole, itself."""
+    name = name_of(path)
+    return path[: -len(name)] + re.sub(r"\d{5}(?=-of-\d{5}\.\w+$)", f"{number:05}", name)
 
 
 def from_parts(parts: Sequence[Listed], store: str, name: str = "") -> Found:
