@@ -30,6 +30,7 @@ from llm_localrun.events import Event
 from llm_localrun.kinds import api_root, kind_of
 from llm_localrun.locality import WHERE, needs_leave
 from llm_localrun.model_names import parse_name
+from llm_localrun.modelfile import chat_template_of, modelfile_of
 from llm_localrun.reply import Expected, Reply, decode_whole
 from llm_localrun.request import ChatRequest
 from llm_localrun.thinking import clamp
@@ -67,7 +68,7 @@ async def astream(
 
 def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tuple[float, ...]]:
     """The vectors of `texts`, in their order. Raises a `LocalRunError`."""
-    server = _server_for(model, {}, key)
+    server = _server_for(model, modelfile_of(model).options, key)
     dialect = dialect_of(server.endpoint.kind)
     body = dialect.encode_texts(model.name, texts, {})
     call = server.call(dialect.embed_path, body, transport.READ_TIMEOUT)
@@ -133,6 +134,7 @@ def _in_use(server: _Server) -> Iterator[None]:
 
 
 def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
+    request = modelfile_of(model).applied_to(request)
     options = _settled(model, request.options)
     if request.schema is not None:
         # It asks for JSON, and says which.
@@ -221,8 +223,9 @@ def _engine_for(model: LocalModel, options: Mapping[str, Any], config: Config) -
         flash_attention=options.get("flash_attention"),
         embedding=model.purpose == "embedding",
         projector=model.projector,
-        lora=_file(options.get("lora")),
+        lora=_file(options.get("lora")) or modelfile_of(model).adapter,
         draft_model=_file(options.get("draft_model")),
+        chat_template=chat_template_of(model),
     )
     engine, is_new = launch.ensure(
         launch.Wanted(model.path, model.name, settings),

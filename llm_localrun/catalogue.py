@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llm_localrun.places import write_atomically
 
 # A snapshot of another version is rebuilt, never read.
-SNAPSHOT_VERSION = 3
+SNAPSHOT_VERSION = 4
 
 RunsOn = Literal["this machine", "another machine", "cloud", "unknown"]
 Purpose = Literal["chat", "embedding"]
@@ -110,6 +110,8 @@ class FileEntry(_Value):
     """None: the file holds no model that can be run."""
     reason: str = ""
     """Why it does not, in half a sentence."""
+    manifest_modified: float = 0.0
+    """When the manifest that the model is run by was written; 0 if there is none."""
 
 
 class StoreReport(_Value):
@@ -127,7 +129,6 @@ class StoreReport(_Value):
 class Snapshot(_Value):
     """Everything that the last discovery found."""
 
-    version: int = SNAPSHOT_VERSION
     taken_at: float = 0.0
     stamp: str = ""
     """Of the settings under which it was taken: `places.settings_stamp`."""
@@ -183,6 +184,13 @@ def _with_file(model: LocalModel, file: LocalModel) -> LocalModel:
     )
 
 
+class _Kept(_Value):
+    """The file on disk."""
+
+    version: int
+    snapshot: Snapshot
+
+
 def read_snapshot(folder: Path) -> Snapshot:
     """The snapshot in `folder`; an empty one if there is none that this version can use."""
     try:
@@ -190,10 +198,10 @@ def read_snapshot(folder: Path) -> Snapshot:
     except OSError:
         return Snapshot()
     try:
-        snapshot = Snapshot.model_validate_json(text)
+        kept = _Kept.model_validate_json(text)
     except ValidationError:
         return Snapshot()
-    return snapshot if snapshot.version == SNAPSHOT_VERSION else Snapshot()
+    return kept.snapshot if kept.version == SNAPSHOT_VERSION else Snapshot()
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
@@ -201,7 +209,10 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
 
     A folder that cannot be written to costs a new discovery each time, and nothing else.
     """
+    kept = _Kept(version=SNAPSHOT_VERSION, snapshot=snapshot)
+    # What is as it is by default goes without saying: a third of the time to read it all again.
+    text = kept.model_dump_json(exclude_defaults=True)
     try:
-        write_atomically(folder / "catalogue.json", snapshot.model_dump_json().encode())
+        write_atomically(folder / "catalogue.json", text.encode())
     except OSError:
         return

@@ -90,13 +90,13 @@ def test_home_of_lmstudio_is_where_it_points(home: Path, tmp_path: Path) -> None
     write(home / LMSTUDIO, {"port": 1})
     (home / ".cache" / "lm-studio").mkdir(parents=True)
     write(home / ".cache" / "lm-studio" / ".internal" / "http-server-config.json", {"port": 2})
-    assert server_port() == 2
+    assert server_port(home) == 2
     (home / ".lmstudio-home-pointer").write_text(f"{tmp_path / 'moved'}\n")
     write(tmp_path / "moved" / ".internal" / "http-server-config.json", {"port": 3})
-    assert server_port() == 3
-    assert models_folder() == tmp_path / "moved" / "models"
+    assert server_port(home) == 3
+    assert models_folder(home) == tmp_path / "moved" / "models"
     write(tmp_path / "moved" / "settings.json", {"downloadsFolder": "/big/models"})
-    assert models_folder() == Path("/big/models")
+    assert models_folder(home) == Path("/big/models")
 
 
 @pytest.mark.parametrize(

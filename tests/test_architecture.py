@@ -31,7 +31,8 @@ SERVERS = sorted(
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
-    ("places", "media_types"),
+    ("gotemplate.syntax", "gotemplate.jinja", "gotemplate"),
+    ("places", "media_types", "foreign"),
     ("engine", "engine.locks", "engine.state", "engine.host"),
     (
         "errors",
@@ -46,12 +47,21 @@ LAYERS = (
     ("naming", "registry", "request", "wire_options"),
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
     ("reply",),
-    ("discovery.settings", "discovery.servers.reading", "transport", "engine.launch"),
+    ("model_file", "ollama_store"),
+    ("discovery.servers.reading", "transport", "engine.launch"),
     ("discovery.lmstudio_home", "discovery.servers.listing"),
-    ("discovery.addresses", "discovery.stores", *SERVERS),
+    ("discovery.stores.found", "discovery.stores.folders"),
+    (
+        *("discovery.stores.huggingface", "discovery.stores.lmstudio", "discovery.stores.ollama"),
+        *("discovery.stores.docker", "discovery.stores.jan", "discovery.stores.ramalama"),
+        *("discovery.stores.llm_gguf", "discovery.stores.contents"),
+    ),
+    ("discovery.stores.locations", "discovery.stores.named"),
+    ("discovery.stores.scan", "discovery.stores"),
+    ("discovery.addresses", *SERVERS),
     ("discovery.servers",),
     ("discovery.identify", "discovery.lm_link"),
-    ("discovery.endpoints", "discovery"),
+    ("discovery.endpoints", "discovery", "modelfile"),
     ("resolve", "backends"),
     ("hub", "hub.progress", "hub.safety", "hub.variants", "hub.folder", "hub.records"),
     ("hub.checksum",),
@@ -78,7 +88,7 @@ PURE = (
     *("discovery.servers.reading", "discovery.servers.listing"),
     *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
     *("hub.progress", "hub.safety", "hub.variants", "hub.refs", "hub.recommend"),
-    "thinking",
+    *("thinking", "gotemplate", "gotemplate.syntax", "gotemplate.jinja"),
 )
 IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
 

@@ -95,11 +95,17 @@ def _is_good_enough(snapshot: Snapshot, refresh: Refresh) -> bool:
 def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     begun = time.monotonic()
     from llm_localrun.discovery.endpoints import ask, deadline_from, probes_for
-    from llm_localrun.discovery.stores import find_files, scan
+    from llm_localrun.discovery.stores import scan
 
     stamp = settings_stamp()
     config = read_config()
-    files = scan(find_files(config.folders), before.files)
+    files, stores = scan(config.folders, before.files)
     probes = probes_for(config, stored_keys())
     reports = ask(probes, before.endpoints, deadline_from(begun), patient=patient)
-    return Snapshot(taken_at=time.time(), stamp=stamp, endpoints=tuple(reports), files=tuple(files))
+    return Snapshot(
+        taken_at=time.time(),
+        stamp=stamp,
+        endpoints=tuple(reports),
+        files=tuple(files),
+        stores=tuple(stores),
+    )

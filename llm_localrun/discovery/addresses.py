@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_localrun.config import server_root
 from llm_localrun.discovery.lmstudio_home import server_port
-from llm_localrun.discovery.settings import setting, user_home
+from llm_localrun.foreign import setting, user_home
 from llm_localrun.kinds import KINDS
 from llm_localrun.locality import host_of, is_loopback
 
@@ -66,7 +66,7 @@ def _at_port(kind: str, port: Any) -> Iterator[tuple[str, str]]:
 
 def _settled_ports() -> Iterator[tuple[str, Any]]:
     """What is in the servers' own settings, which are no proof that they run."""
-    yield "lmstudio", server_port()
+    yield "lmstudio", server_port(user_home())
     yield "omlx", setting(user_home() / ".omlx" / "settings.json", "server", "port")
     msty = _application_folder() / "MstyStudio" / "Gifnoc.nosj"
     for kind, service in (("ollama", "localAIService"), ("mlx", "mlxService")):

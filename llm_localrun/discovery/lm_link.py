@@ -13,6 +13,7 @@ from pydantic import RootModel, ValidationError
 from llm_localrun.catalogue import EndpointReport, LocalModel
 from llm_localrun.dialects.wire import Text, WireModel
 from llm_localrun.discovery.lmstudio_home import bundled_models, lmstudio_home, models_folder
+from llm_localrun.foreign import user_home
 from llm_localrun.gguf.names import is_projector_name, shard_of
 from llm_localrun.locality import is_loopback
 
@@ -70,7 +71,8 @@ def _is_among(size: int, sizes: Iterable[tuple[int, int]]) -> bool:
 
 def _sizes_on_disk() -> Iterator[tuple[int, int]]:
     """The bytes of each model in LM Studio's folders: by itself, and with what may be counted."""
-    for root in (models_folder(), bundled_models()):
+    user = user_home()
+    for root in (models_folder(user), bundled_models(user)):
         for publisher in filter(os.DirEntry.is_dir, _listing(root)):
             for repository in filter(os.DirEntry.is_dir, _listing(publisher)):
                 files = filter(os.DirEntry.is_file, _listing(repository))
@@ -154,7 +156,8 @@ def _lms(*arguments: str) -> bytes:
     """What `lms` prints; nothing if it is not there, fails, or takes too long."""
     import subprocess
 
-    command = shutil.which("lms", path=str(lmstudio_home() / "bin")) or shutil.which("lms")
+    own = str(lmstudio_home(user_home()) / "bin")
+    command = shutil.which("lms", path=own) or shutil.which("lms")
     if command is None:
         return b""
     try:

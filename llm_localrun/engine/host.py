@@ -139,6 +139,8 @@ def _apply(xllamacpp: Any, p: Any, settings: EngineSettings) -> None:
         p.flash_attn_type = getattr(kinds, f"LLAMA_FLASH_ATTN_TYPE_{switch}")
     if settings.projector:
         p.mmproj.path = settings.projector
+    if settings.chat_template:
+        p.chat_template = settings.chat_template
     if settings.lora:
         p.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(settings.lora, 1.0)]
     if settings.draft_model:

@@ -33,7 +33,8 @@ from llm_localrun.engine.state import (
 )
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LocalRunError
 from llm_localrun.framing import excerpt
-from llm_localrun.gguf.header import Header, NotGGUF, read_header
+from llm_localrun.gguf.header import Header, read_header
+from llm_localrun.model_file import opened
 
 DEFAULT_CONTEXT_SIZE = 8192
 _START_GRACE = 60.0
@@ -175,18 +176,8 @@ def _leased(state: EngineState, folder: Path, keep_alive: float) -> EngineState:
 
 
 def _checked_header(path: str) -> Header:
-    try:
-        with Path(path).open("rb") as file:
-            return read_header(file, os.fstat(file.fileno()).st_size)
-    except NotGGUF as error:
-        raise BadModelFile(
-            f"{path} is no GGUF model: {error}", "Fetch it again, or choose another file"
-        ) from None
-    except OSError as error:
-        raise BadModelFile(
-            f"{path} cannot be read: {error.strerror}",
-            "Mend its permissions, or choose another file",
-        ) from None
+    with opened(Path(path)) as file:
+        return read_header(file, os.fstat(file.fileno()).st_size)
 
 
 def _spec(wanted: Wanted, file: os.stat_result, header: Header) -> EngineSpec:

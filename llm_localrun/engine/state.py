@@ -24,7 +24,8 @@ FOR_EVER = float("inf")
 class EngineSettings:
     """How an engine is set up when it starts; None leaves it to llama.cpp.
 
-    `projector`, `lora` and `draft_model` are paths of GGUF files, "" for none.
+    `projector`, `lora` and `draft_model` are paths of GGUF files, "" for none; `chat_template` is
+    Jinja, "" for the one in the model's file.
     """
 
     context_size: int | None = None
@@ -36,6 +37,7 @@ class EngineSettings:
     projector: str = ""
     lora: str = ""
     draft_model: str = ""
+    chat_template: str = ""
 
     def files(self) -> list[str]:
         """The files that it loads beside the model."""
