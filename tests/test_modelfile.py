@@ -66,9 +66,9 @@ def written(*turns: tuple[str, str]) -> str:
 
 
 def test_command_runs_a_file_as_ollama_would(parrot: Path, run_llm: Llm, user_path: Path) -> None:
-    said = run_llm("-m", "local/gguf/parrot:latest", "Polly?")
-    assert (said.returncode, said.stderr) == (0, "")
-    run_llm("-m", "local/gguf/parrot:latest", "Polly?", "-s", "Sing.", "-o", "max_tokens", "2")
+    for more in ((), ("-s", "Sing.", "-o", "max_tokens", "2")):
+        said = run_llm("-m", "local/gguf/parrot:latest", "Polly?", *more)
+        assert (said.returncode, said.stderr) == (0, "")
     first, second = json.loads(run_llm("logs", "--json", "-n", "2").stdout)
     (engine,) = running(user_path / "localrun" / "engine")
     example = [(turn["role"], turn["content"]) for turn in EXAMPLE]
