@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llm_localrun import discovery
-from llm_localrun.engine import launch, state
+from llm_localrun.engine.stop import stop_all
 from llm_localrun.hub import starter
 
 # Two threads that spin starve on a busy machine.
@@ -47,9 +47,7 @@ def configure(user: Path, **settings: Any) -> None:
 
 
 def stop_engines(user: Path) -> None:
-    folder = user / "localrun" / "engine"
-    for engine in state.running(folder):
-        launch.stop(engine, folder)
+    stop_all(user / "localrun" / "engine")
 
 
 @pytest.fixture(scope="session")

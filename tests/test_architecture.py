@@ -20,7 +20,10 @@ TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
-    ("engine", "engine.locks", "engine.state", "engine.host"),
+    (
+        *("engine", "engine.locks", "engine.state", "engine.parameters", "engine.seats"),
+        *("engine.prompts", "engine.reasons", "engine.inside", "engine.child", "engine.host"),
+    ),
     (
         "errors",
         "events",
@@ -34,7 +37,10 @@ LAYERS = (
     ("naming", "request", "wire_options"),
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
     ("reply",),
-    ("transport", "discovery.identify", "discovery.stores", "engine.launch"),
+    (
+        *("transport", "discovery.identify", "discovery.stores"),
+        *("engine.stop", "engine.room", "engine.builds", "engine.launch"),
+    ),
     ("discovery.endpoints", "discovery"),
     ("resolve", "backends", "hub", "hub.starter"),
     ("interrupts", "models"),
