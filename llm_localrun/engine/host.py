@@ -36,6 +36,8 @@ from llm_localrun.engine.state import (
 POLL_SECONDS = 0.5
 _MAX_LOG_BYTES = 2**20
 _SAVE_SECONDS = 60.0
+_WORTH_KEEPING = 100
+"""Tokens. Fewer are evaluated anew as fast."""
 
 
 class Server(Protocol):
@@ -135,7 +137,7 @@ def _serve(server: Server, paths: Paths, stop: threading.Event) -> list[seats.Se
             os._exit(1)
         until = lease_end(paths)
         if until is None or not (paths.state.exists() and paths.lock.exists()):
-            return []
+            break
         if time.time() > until and (taken := seats.take_all(paths)):
             return taken
         _bound(paths.log)
@@ -166,12 +168,12 @@ def _end(
 def _keep(state: EngineState, paths: Paths, seat: seats.Seat, most_bytes: int) -> None:
     """Leaves the conversation in a slot to the next engine. Raises OSError."""
     part = prompts.part(paths, seat.number)
-    if _saved(state, seat.number, part.name):
+    if _saved_tokens(state, seat.number, part.name) >= _WORTH_KEEPING:
         prompts.keep(part, state, seat.before.conversation, most_bytes)
 
 
-def _saved(state: EngineState, slot: int, name: str) -> bool:
-    """Whether llama.cpp has written what `slot` holds. Raises OSError."""
+def _saved_tokens(state: EngineState, slot: int, name: str) -> int:
+    """How many tokens llama.cpp has written of what `slot` holds. Raises OSError."""
     from http.client import HTTPConnection, HTTPException
 
     connection = HTTPConnection(urlsplit(state.url).netloc, timeout=_SAVE_SECONDS)
@@ -182,7 +184,8 @@ def _saved(state: EngineState, slot: int, name: str) -> bool:
         )
         answer: dict[str, Any] = json.loads(connection.getresponse().read())
     except (HTTPException, ValueError):
-        return False
+        return 0
     finally:
         connection.close()
-    return bool(answer.get("n_saved"))
+    # An error has no such field.
+    return int(answer.get("n_saved", 0))

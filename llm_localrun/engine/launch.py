@@ -204,7 +204,9 @@ def _find(wanted: Wanted, file: os.stat_result, folder: Path) -> EngineState | N
 
 
 def _leased(state: EngineState, folder: Path, keep_alive: float) -> EngineState:
-    grant(Paths(folder, state.id), _with_grace(keep_alive))
+    # On a full disk an earlier lease holds; a seat that is taken keeps the engine, lease or not.
+    with contextlib.suppress(OSError):
+        grant(Paths(folder, state.id), _with_grace(keep_alive))
     return state
 
 

@@ -35,10 +35,11 @@ def stop_if_idle(state: EngineState, folder: Path) -> bool:
     taken = seats.take_all(paths) if state.url else None
     if taken is None:
         return False
-    with contextlib.ExitStack() as stack:
-        for seat in taken:
-            stack.callback(seat.leave)
-        end(paths)
+    # From here on nobody can come; the seats are left for the host to see what they hold.
+    paths.state.unlink(missing_ok=True)
+    for seat in taken:
+        seat.leave()
+    end(paths)
     return True
 
 
