@@ -1,9 +1,10 @@
 """The engine's process: runs llama.cpp's server over one GGUF file and decides when that ends.
 
 Started by `launch` without llm and without `site`, so that a cold start costs little; told what to
-do in one line of JSON on stdin; answers a line on stdout when it begins to load, and one when it is
-up. It ends by itself when its lease has run out and nobody has a seat, when its files are gone, or
-on SIGTERM, and leaves the conversations that it holds to the next engine (`prompts`).
+do in one line of JSON on stdin. Answers on stdout with its id when it begins to load, with a line
+when it is up, or with the number of the system's error if it cannot write. It ends by itself when
+its lease has run out and nobody has a seat, when its files are gone, or on SIGTERM, and leaves the
+conversations that it holds to the next engine (`prompts`).
 """
 
 import contextlib
@@ -59,15 +60,27 @@ def main() -> None:
     os.umask(0o077)
     _meet_signals(stop := threading.Event())
     paths = Paths(Path(order.folder), new_id(os.getpid()))
-    with locks.held_anew(paths.lock):
-        answer = _redirect_output(paths.log)
-        state = _set_up(order, paths)
-        _tell(answer, f"loading {paths.id}")
-        server, state = _loaded(order, paths, state)
-        _tell(answer, "ready")
-        os.close(answer)
+    answer = os.dup(1)
+    with contextlib.ExitStack() as life:
+        try:
+            life.enter_context(locks.held_anew(paths.lock))
+            server, state = _come_up(order, paths, answer)
+        except OSError as error:
+            _tell(answer, str(error.errno))
+            raise
         taken = _serve(server, paths, stop)
         _end(server, state, paths, taken, order.prompt_bytes)
+
+
+def _come_up(order: Order, paths: Paths, answer: int) -> tuple[Server, EngineState]:
+    """Loads the model, and says when it begins and when it is done. Raises OSError."""
+    _redirect_output(paths.log)
+    state = _set_up(order, paths)
+    _tell(answer, paths.id)
+    server, state = _loaded(order, paths, state)
+    _tell(answer, "ready")
+    os.close(answer)
+    return server, state
 
 
 def _meet_signals(stop: threading.Event) -> None:
@@ -80,14 +93,12 @@ def _meet_signals(stop: threading.Event) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def _redirect_output(log: Path) -> int:
-    """Sends what llama.cpp prints to `log`; returns what was stdout, for our answers."""
-    answer = os.dup(1)
+def _redirect_output(log: Path) -> None:
+    """Sends what llama.cpp prints to `log`."""
     descriptor = open_private(str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    return answer
 
 
 def _set_up(order: Order, paths: Paths) -> EngineState:

@@ -166,6 +166,11 @@ def explain(error: LocalRunError, state: EngineState, folder: Path) -> LocalRunE
     paths = Paths(folder, state.id)
     if not has_ended(paths, seconds=1.0):
         return error
+    if not paths.lock.exists():
+        return EngineFailed(
+            f"the engine was unloaded while it ran {state.spec.path}",
+            "Try again: it is started anew",
+        )
     problem = reason_in(_tail(paths.log)) or "it was killed, perhaps for lack of memory"
     _bury(paths)
     return EngineFailed(
@@ -297,7 +302,7 @@ class _Starting:
         order_line = json.dumps(asdict(order)).encode() + b"\n"
         threading.Thread(target=self._converse, args=[order_line], daemon=True).start()
         self._id = ""
-        self._id = self._answer().removeprefix("loading ")
+        self._id = self._answer()
 
     def finish(self) -> EngineState:
         """The engine, when it is up. Raises `EngineFailed`."""
@@ -319,7 +324,10 @@ class _Starting:
             self._answers.put("")
 
     def _answer(self) -> str:
-        """The host's next line. Raises `EngineFailed` if it ends, or says nothing, instead."""
+        """What the host says next. Raises `EngineFailed` if it ends, or says nothing, instead.
+
+        Raises OSError if the host cannot write.
+        """
         try:
             answer = self._answers.get(timeout=self._limit)
         except Empty:
@@ -329,6 +337,9 @@ class _Starting:
             raise
         if not answer:
             raise self._given_up(self._reason_of_death())
+        if answer.isdecimal():
+            self._given_up("")
+            raise OSError(int(answer), os.strerror(int(answer)))
         return answer
 
     def _reason_of_death(self) -> str:
