@@ -19,7 +19,7 @@ import pytest
 from llm_localrun.engine import launch
 from llm_localrun.engine.launch import Wanted, ensure, release
 from llm_localrun.engine.prompts import is_whole
-from llm_localrun.engine.state import EngineSettings, Paths, alive, pid_of, running
+from llm_localrun.engine.state import EngineSettings, Paths, alive, known, pid_of, running
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.models import LocalChat
 from tests.conftest import Llm
@@ -128,19 +128,21 @@ def test_parent_is_killed_while_a_load_hangs(
 
 
 def test_unload_ends_what_loads_and_what_cannot_be_read(
-    user_path: Path, starter_model: Path, folder: Path, run_llm: Llm
+    user_path: Path, starter_model: Path, folder: Path, tmp_path: Path, run_llm: Llm
 ) -> None:
     engine, _ = ensure(Wanted(str(starter_model), "x", EngineSettings(512)), folder, 60, 60)
     Paths(folder, engine.id).state.write_text("{")
+    file = patched(starter_model, tmp_path / "hangs.gguf", "tokenizer.chat_template", HANGS)
+    said: list[str] = []
     loading = threading.Thread(
-        target=lambda: failure(lambda: ask(in_file(starter_model), "Hi", context_size=8192))
+        target=lambda: said.append(failure(lambda: ask(in_file(file), "Hi")))
     )
     loading.start()
-    wait_until(lambda: len(alive(folder)) == 2)
-    said = run_llm("localrun", "unload", "--all").stdout
+    wait_until(lambda: any(state.spec.path == str(file) for state in known(folder)))
+    names = run_llm("localrun", "unload", "--all").stdout.splitlines()
+    assert sorted(names) == ["Unloaded hangs", f"Unloaded process {engine.pid}"]
     loading.join()
-    assert said.count("Unloaded") >= 1
-    assert f"Unloaded process {engine.pid}" in said
+    assert "it was unloaded" in said[0]
     assert_nothing_stays(user_path)
 
 

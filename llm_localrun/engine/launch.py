@@ -166,7 +166,7 @@ def explain(error: LocalRunError, state: EngineState, folder: Path) -> LocalRunE
     paths = Paths(folder, state.id)
     if not has_ended(paths, seconds=1.0):
         return error
-    if not paths.lock.exists():
+    if not paths.state.exists():
         return EngineFailed(
             f"the engine was unloaded while it ran {state.spec.path}",
             "Try again: it is started anew",
@@ -346,8 +346,10 @@ class _Starting:
         # Its output ends before it does, and the log may come last.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_DYING)
-        log = _tail(Paths(self._folder, self._id).log)
-        return reason_in(log) or f"it ended with status {self._process.returncode}"
+        paths = Paths(self._folder, self._id)
+        if self._id and not paths.state.exists():
+            return "it was unloaded"
+        return reason_in(_tail(paths.log)) or f"it ended with status {self._process.returncode}"
 
     def _given_up(self, problem: str) -> EngineFailed:
         self._process.kill()

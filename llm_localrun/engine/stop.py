@@ -9,6 +9,7 @@ from pathlib import Path
 from llm_localrun.engine import locks, seats
 from llm_localrun.engine.state import EngineState, Paths, alive, pid_of, read_state
 
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 _PATIENCE = 5.0
 """Seconds that an engine has to leave its conversations to the next one."""
 
@@ -35,7 +36,7 @@ def stop_if_idle(state: EngineState, folder: Path) -> bool:
     taken = seats.take_all(paths) if state.url else None
     if taken is None:
         return False
-    # From here on nobody can come; the seats are left for the host to see what they hold.
+    # Nobody can come any more; the seats are left for the host to see what they hold.
     paths.state.unlink(missing_ok=True)
     for seat in taken:
         seat.leave()
@@ -45,7 +46,12 @@ def stop_if_idle(state: EngineState, folder: Path) -> bool:
 
 def end(paths: Paths) -> None:
     """Ends the process that holds an engine's lock; its id cannot be another's meanwhile."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+    state = read_state(paths.state)
+    # A host that is loading is deaf, and has nothing to leave to the next one.
+    is_loading = state is not None and not state.url
+    # So nobody comes any more, and who waits knows that this was meant.
+    paths.state.unlink(missing_ok=True)
+    for number in (_KILL,) if is_loading else (signal.SIGTERM, _KILL):
         if not locks.is_locked(paths.lock):
             break
         with contextlib.suppress(ProcessLookupError):
