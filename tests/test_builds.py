@@ -199,7 +199,10 @@ def test_llama_server_is_given_what_was_asked_for(
 def test_llama_server_takes_up_what_was_left(
     user_path: Path, starter_model: Path, llama_server: str
 ) -> None:
-    tokens, reused, _ = talk(starter_model, lambda: stop_all(user_path / "localrun" / "engine"), {})
+    def between() -> None:
+        stop_all(user_path / "localrun" / "engine")
+
+    tokens, reused, _ = talk(starter_model, between, {})
     assert reused >= tokens
 
 

@@ -133,27 +133,28 @@ def ensure(
     patience: float,
     bounds: Bounds = _DEFAULT_BOUNDS,
 ) -> tuple[EngineState, bool]:
-    """An engine for `wanted`, with a lease that covers the request to come, and whether it is new.
+    """An engine for `wanted`, and whether it is new; only a `seat` or a lease keeps it from ending.
 
-    `folder` holds the engines' files, `patience` is how many seconds more than its size makes
-    likely a load may take. Raises `BadModelFile`, `EngineFailed` and `ConfigError`.
+    A new one stays for `keep_alive` seconds, and for a minute in any case. `folder` holds the
+    engines' files, `patience` is how many seconds more than its size makes likely a load may take.
+    Raises `BadModelFile`, `EngineFailed` and `ConfigError`.
     """
     file = _stat(wanted.path)
     limit = patience + file.st_size / _SLOWEST_DISK
     with _translated(wanted, folder):
         if found := _find(wanted, file, folder):
-            return _leased(found, folder, keep_alive), False
+            return found, False
         spec = _spec(wanted, file)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = hashlib.sha256(wanted.path.encode()).hexdigest()[:16]
         with locks.exclusive(folder / f"{name}.starting", 2 * limit):
             found = _find(wanted, file, folder)
             engine = found or _start(spec, folder, keep_alive, limit, bounds)
-        return _leased(engine, folder, keep_alive), found is None
+        return engine, found is None
 
 
 def release(state: EngineState, folder: Path, keep_alive: float) -> None:
-    """Lets the engine go `keep_alive` seconds from now, unless somebody else uses it."""
+    """Lets the engine go `keep_alive` seconds from now, unless somebody has a seat in it."""
     paths = Paths(folder, state.id)
     if paths.state.exists():
         # On a full disk the lease from before the request still ends.
@@ -206,13 +207,6 @@ def _stat(path: str) -> os.stat_result:
 
 def _find(wanted: Wanted, file: os.stat_result, folder: Path) -> EngineState | None:
     return next((e for e in running(folder) if wanted.is_met_by(e.spec, file)), None)
-
-
-def _leased(state: EngineState, folder: Path, keep_alive: float) -> EngineState:
-    # On a full disk an earlier lease holds; a seat that is taken keeps the engine, lease or not.
-    with contextlib.suppress(OSError):
-        grant(Paths(folder, state.id), _with_grace(keep_alive))
-    return state
 
 
 def _with_grace(keep_alive: float) -> float:

@@ -63,8 +63,9 @@ class Seat:
         # On a full disk that stays unknown.
         with contextlib.suppress(OSError):
             self._file.seek(0)
-            self._file.truncate()
             self._file.write(json.dumps(asdict(visit)).encode())
+            # Not before: file systems write out what has been emptied, which takes milliseconds.
+            self._file.truncate()
 
     def leave(self) -> None:
         self._file.close()
