@@ -7,19 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_localrun.errors import BadAttachment
+from llm_localrun.media_types import IMAGES, SAME
 
 if TYPE_CHECKING:
     import llm
-
-IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-AUDIO = frozenset({"audio/wav", "audio/mpeg"})
-
-_SAME = {"image/jpg": "image/jpeg", "audio/x-wav": "audio/wav", "audio/mp3": "audio/mpeg"}
-
-
-def spellings(types: Collection[str]) -> list[str]:
-    """`types` and the other names that they go by."""
-    return [*types, *(other for other, name in _SAME.items() if name in types)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ def load(
             Path(attachment.path).open("rb").close()
         kind = attachment.resolve_type() or ""  # type: ignore[no-untyped-call]
         kind = kind.partition(";")[0].strip().lower()
-        kind = _SAME.get(kind, kind)
+        kind = SAME.get(kind, kind)
         if kind not in accepted:
             raise _not_taken(name, kind, accepted)
         data: bytes | None = attachment.content_bytes()  # type: ignore[no-untyped-call]
@@ -82,7 +73,7 @@ def _not_fetched(name: str, reason: str) -> BadAttachment:
 
 
 def _not_taken(name: str, kind: str, accepted: Collection[str]) -> BadAttachment:
-    types = sorted(set(accepted) - set(_SAME))
+    types = sorted(set(accepted) - set(SAME))
     takes = f"It takes {', '.join(types)}" if types else "It takes text only"
     return BadAttachment(
         f"the model cannot take {name}, which is {kind or 'of an unknown type'}",

@@ -5,6 +5,7 @@ Sync and async differ in one loop each; everything else is shared.
 
 import asyncio
 import json
+import shlex
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from typing import Any
 
 from llm_localrun import transport
 from llm_localrun.catalogue import Endpoint, LocalModel
-from llm_localrun.config import Config, engine_folder, home, read_config
+from llm_localrun.config import Config, engine_folder, read_config
 from llm_localrun.dialects import dialect_of
+from llm_localrun.discovery import located
 from llm_localrun.engine import launch, prompts
 from llm_localrun.engine.seats import Visit, visit_of
 from llm_localrun.engine.state import NGRAM, EngineSettings
@@ -29,7 +31,8 @@ from llm_localrun.errors import (
     UnsupportedOption,
 )
 from llm_localrun.events import Event
-from llm_localrun.kinds import kind_of
+from llm_localrun.kinds import api_root, kind_of
+from llm_localrun.locality import WHERE, needs_leave
 from llm_localrun.memory import physical_memory
 from llm_localrun.model_names import parse_name
 from llm_localrun.reply import Expected, Head, Reply, decode_whole
@@ -107,7 +110,7 @@ class _Server:
         if self.seated:
             body = {**body, "id_slot": self.seated.seat.number}
         return transport.Call(
-            url=self.endpoint.url + path,
+            url=api_root(self.endpoint.url, self.endpoint.kind) + path,
             body=body,
             server=self.title,
             advice=kind_of(self.endpoint.kind).advice,
@@ -156,6 +159,11 @@ def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Excha
         # It asks for JSON, and says which.
         options.pop("json_object", None)
     kind = model.endpoint.kind if model.endpoint else "engine"
+    if request.schema is not None and not kind_of(kind).takes_schemas:
+        raise UnsupportedOption(
+            f"{kind_of(kind).title} cannot hold answers to a schema",
+            "Leave it out, or choose a model of another server",
+        )
     wire_options = body_for(options, kind, kind_of(kind).title)
     dialect = dialect_of(kind)
     body = dialect.encode(model.name, kind, request, wire_options)
@@ -173,7 +181,9 @@ def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Excha
 
 def _expected(model: LocalModel, kind: str, request: ChatRequest, server: _Server) -> Expected:
     can_grow = wire_for("context_size", kind) is not None
-    thinks = model.can("thinking", if_unknown=False) or parse_name(model.name).thinks
+    # Who publishes the levels of a model's thinking knows where that ends, and takes it apart.
+    may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
+    thinks = may_think or parse_name(model.name).thinks
     return Expected(
         facts=server.facts,
         largest_context=(model.context_max or inf) if can_grow else 0,
@@ -215,11 +225,15 @@ def _server_for(
 
 
 def _check_allowed(model: LocalModel, config: Config) -> None:
-    if model.runs_on in ("cloud", "unknown") and model.id not in config.allow:
-        where = "in a cloud" if model.runs_on == "cloud" else "nobody knows where"
+    """Raises `NotAllowed` if prompts would go where the user has not said that they may."""
+    if model.id in config.allow:
+        return
+    model = located(model)
+    if needs_leave(model):
+        where = WHERE[model.runs_on] + (f" ({model.elsewhere})" if model.elsewhere else "")
         raise NotAllowed(
             f"{model.id} runs {where}, so the prompt would leave this machine",
-            f'If it may, put "{model.id}" into the list "allow" in {home() / "config.json"}',
+            f"If it may: `llm localrun allow {shlex.quote(model.id)}`",
         )
 
 

@@ -3,20 +3,20 @@
 Finding them is `discovery`'s business, naming them `naming`'s, running them `backends`'s.
 """
 
-import os
-import tempfile
-import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llm_localrun.places import write_atomically
 
 # A snapshot of another version is rebuilt, never read.
-SNAPSHOT_VERSION = 2
+SNAPSHOT_VERSION = 3
 
 RunsOn = Literal["this machine", "another machine", "cloud", "unknown"]
 Purpose = Literal["chat", "embedding"]
-Status = Literal["answers", "refuses", "hangs", "needs a key", "not understood"]
+Status = Literal["answers", "loading", "refuses", "hangs", "needs a key", "not understood"]
 
 
 class _Value(BaseModel):
@@ -39,7 +39,7 @@ def default_key_alias(endpoint_name: str) -> str:
 
 
 class LocalModel(_Value):
-    """One model and the one way to run it: an `endpoint` that serves it, or a GGUF file at `path`.
+    """A model and the ways to run it: an `endpoint` that serves it, a GGUF file at `path`, or both.
 
     Sizes are bytes, contexts are tokens; None and "" mean that nobody said.
     """
@@ -63,14 +63,23 @@ class LocalModel(_Value):
     loaded: bool | None = None
     modified: float = 0.0
     runs_on: RunsOn = "this machine"
+    """Where its endpoint runs it; its file would run here in any case."""
+    elsewhere: str = ""
+    """Who runs it if not this machine, as far as its server says: a host, a device, a provider."""
     capabilities: tuple[str, ...] | None = None
     """Of `tools vision audio thinking`; None if nobody said."""
     think_levels: tuple[str, ...] | None = None
     """What `-o think` can be; None if nobody said."""
     projector: str = ""
     """The file that lets the model at `path` see or hear."""
+    manifest: str = ""
+    """Ollama's manifest of the file at `path`: its other layers say how that is to be run."""
     digest: str = ""
     """By which its server tells this version of the model from another."""
+    marks: tuple[str, ...] = ()
+    """By which the same model is recognised at its server and on the disk: see `merged`."""
+    file_id: str = ""
+    """The id that the file at `path` has by itself, where an endpoint serves it too."""
 
     def can(self, what: str, *, if_unknown: bool) -> bool:
         """Whether the model has a capability, by what its server or its file says."""
@@ -83,8 +92,12 @@ class EndpointReport(_Value):
     endpoint: Endpoint
     status: Status
     asked_at: float
+    version: str = ""
     models: tuple[LocalModel, ...] = ()
     """From its last good answer, which may be older than `asked_at`."""
+    devices: dict[str, str] | None = None
+    """Of an LM Studio whose `lms` has been asked: the device that has each model, by its key, ""
+    for this machine."""
 
 
 class FileEntry(_Value):
@@ -95,6 +108,20 @@ class FileEntry(_Value):
     modified: float
     model: LocalModel | None
     """None: the file holds no model that can be run."""
+    reason: str = ""
+    """Why it does not, in half a sentence."""
+
+
+class StoreReport(_Value):
+    """What looking through one folder of somebody's came to."""
+
+    store: str
+    path: str
+    status: Literal["read", "missing", "unreadable"]
+    files: int = 0
+    """GGUF files seen in it, models or not."""
+    problem: str = ""
+    """What could not be read in it, in half a sentence."""
 
 
 class Snapshot(_Value):
@@ -102,19 +129,58 @@ class Snapshot(_Value):
 
     version: int = SNAPSHOT_VERSION
     taken_at: float = 0.0
+    stamp: str = ""
+    """Of the settings under which it was taken: `places.settings_stamp`."""
     endpoints: tuple[EndpointReport, ...] = ()
-    files: tuple[FileEntry, ...] = Field(default=())
+    files: tuple[FileEntry, ...] = ()
+    stores: tuple[StoreReport, ...] = ()
 
     @property
     def models(self) -> tuple[LocalModel, ...]:
-        """Every model, the served ones first."""
+        """Every model once, the served ones first."""
         served = [model for report in self.endpoints for model in report.models]
-        return (*served, *(entry.model for entry in self.files if entry.model is not None))
+        return merged(served, [entry.model for entry in self.files if entry.model is not None])
 
-    def age(self) -> float:
-        """Seconds since it was taken; a clock that was set back makes it old."""
-        age = time.time() - self.taken_at
-        return age if age >= 0 else float("inf")
+
+def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[LocalModel, ...]:
+    """One entry for a model that is both served and on the disk, with both ways to run it.
+
+    The two are the same if they share a mark. Only what a server on this machine serves can be, and
+    one that does not say where it runs its models is taken to run the file that is here.
+    """
+    files = list(files)
+    by_mark = {mark: file for file in reversed(files) for mark in file.marks}
+    models, joined = [], set()
+    for model in served:
+        file = next((by_mark[mark] for mark in model.marks if mark in by_mark), None)
+        if file is None or model.runs_on not in ("this machine", "unknown"):
+            models.append(model)
+            continue
+        joined.add(file.id)
+        models.append(_with_file(model, file))
+    return (*models, *(file for file in files if file.id not in joined))
+
+
+def _with_file(model: LocalModel, file: LocalModel) -> LocalModel:
+    """A served model that can be run out of its file too; what its server says of it stands."""
+    return model.model_copy(
+        update={
+            "runs_on": "this machine",
+            "elsewhere": "",
+            "path": file.path,
+            "store": file.store,
+            "projector": file.projector,
+            "manifest": file.manifest,
+            "file_id": file.id,
+            "architecture": model.architecture or file.architecture,
+            "quantization": model.quantization or file.quantization,
+            "parameters": model.parameters or file.parameters,
+            "size": model.size or file.size,
+            "context_max": model.context_max or file.context_max,
+            "modified": model.modified or file.modified,
+            "capabilities": file.capabilities if model.capabilities is None else model.capabilities,
+        }
+    )
 
 
 def read_snapshot(folder: Path) -> Snapshot:
@@ -139,19 +205,3 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
         write_atomically(folder / "catalogue.json", snapshot.model_dump_json().encode())
     except OSError:
         return
-
-
-def write_atomically(target: Path, data: bytes) -> None:
-    """Writes `data` to `target`, readable by its owner only; another process sees all or nothing.
-
-    Raises OSError.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

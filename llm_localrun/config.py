@@ -1,11 +1,14 @@
 """What the user has settled, on disk: `config.json` in llm's user directory under `localrun/`.
 
-A missing file means the defaults. This module reads; the commands write.
+A missing file means the defaults. A file that cannot be used is an error, and is left alone.
 """
 
+import json
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import llm
@@ -18,21 +21,40 @@ from pydantic import (
     ValidationError,
 )
 
+from llm_localrun.engine.locks import exclusive
 from llm_localrun.engine.parameters import MOST_THREADS
 from llm_localrun.errors import ConfigError
+from llm_localrun.places import home, write_atomically
+
+_LOCK_PATIENCE = 10.0
+"""Seconds to wait for another command that is changing the file."""
+_MEND = "Mend the file, or delete it to go back to the defaults"
 
 
-def _server_root(url: str) -> str:
-    """A URL as the user may paste it, `http://box:8000/v1/` say, to the root of the server."""
+def _part_of_an_id(name: str) -> str:
+    """A name as it can stand in the ids of models."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ValueError("it is made of a-z, 0-9, - and _, and begins with one of the first two")
+    return name
+
+
+def server_root(url: str) -> str:
+    """A URL as the user may paste it, `http://box:8000/v1/` say, to the root of the server.
+
+    Raises ValueError.
+    """
     if "://" not in url:
         url = f"http://{url}"
     if not url.startswith(("http://", "https://")):
         raise ValueError("only http:// and https:// are spoken")
     parts = urlsplit(url)
+    if not parts.hostname:
+        raise ValueError("it names no host")
+    # Reading a port that is no number raises ValueError.
+    port = f":{parts.port}" if parts.port else ""
     # What a server listens on, and prints, is reached at this machine's own address.
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(parts.hostname or "")
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(parts.hostname)
     if reachable is not None:
-        port = f":{parts.port}" if parts.port else ""
         url = parts._replace(netloc=f"{reachable}{port}").geturl()
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
@@ -58,10 +80,12 @@ class ConfiguredEndpoint(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    url: Annotated[str, AfterValidator(_server_root)]
+    name: Annotated[str, AfterValidator(_part_of_an_id)]
+    url: Annotated[str, AfterValidator(server_root)]
     key: str | None = None
     """The name of its key in `llm keys`."""
+    dialect: str | None = None
+    """The kind of server that it is to be spoken to as; None: what its answers say it is."""
 
 
 RpcServer = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
@@ -97,33 +121,81 @@ class Config(BaseModel):
     machine."""
 
 
-def home() -> Path:
-    """Where everything of llm-localrun lives."""
-    return Path(llm.user_dir()) / "localrun"  # type: ignore[no-untyped-call]
-
-
 def engine_folder() -> Path:
     """Where the engines and their users keep the files that tell each other how things stand."""
     return home() / "engine"
 
 
+def config_path() -> Path:
+    return home() / "config.json"
+
+
 def read_config() -> Config:
     """The user's configuration. Raises `ConfigError` if the file cannot be used."""
-    path = home() / "config.json"
+    text = _read()
+    return Config() if text is None else _validated(text, _MEND)
+
+
+def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
+    """Changes what the file holds, and returns that; commands at once do so one after the other.
+
+    `change` is given the file's JSON and may alter it. Raises `ConfigError`, and leaves the file
+    alone, if it is not usable before or after.
+    """
+    path = config_path()
     try:
-        text = path.read_bytes()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(path.with_suffix(".lock"), _LOCK_PATIENCE):
+            text = _read()
+            text = b"{}" if text is None else text
+            _validated(text, _MEND)
+            settings = json.loads(text)
+            change(settings)
+            text = json.dumps(settings, indent=2, ensure_ascii=False).encode() + b"\n"
+            config = _validated(text, "It was left as it was")
+            # Where the file is a link, it stays one.
+            write_atomically(Path(os.path.realpath(path)), text)
+    except TimeoutError:
+        raise ConfigError(
+            f"another command has been changing {path} for too long", "Try again"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}", "Make room there, or mend permissions"
+        ) from None
+    return config
+
+
+def problem_of(error: ValidationError) -> str:
+    """What is wrong with a user's settings, in half a sentence: where it is, and what."""
+    first = error.errors()[0]
+    where = ".".join(str(step) for step in first["loc"])
+    return f"{where or 'the file'}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _read() -> bytes | None:
+    path = config_path()
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
-        return Config()
+        return None
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}", "Mend its permissions"
         ) from None
+
+
+def _validated(text: bytes, remedy: str) -> Config:
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise ConfigError(
-            f"{path} is not usable: {where or 'the file'}: {first['msg']}",
-            "Mend the file, or delete it to go back to the defaults",
-        ) from None
+        raise ConfigError(f"{config_path()} is not usable: {problem_of(error)}", remedy) from None
+
+
+def stored_keys() -> dict[str, str]:
+    """What `llm keys` holds; nothing if its file is damaged, which llm itself reports on use."""
+    try:
+        keys: dict[str, str] = llm.load_keys()  # type: ignore[no-untyped-call]
+    except (OSError, ValueError):
+        return {}
+    return keys if isinstance(keys, dict) else {}

@@ -1,33 +1,29 @@
 """llm's models on top of a `LocalModel`: `LocalChat`, its async twin, and `LocalEmbedding`.
 
-The twins differ in one loop; what an event leaves in llm's response is `_Recorder`'s business.
+The twins differ in one loop; what an event leaves in llm's response is `recorder`'s business. Every
+`llm` command makes an object for every model, so what running one takes is imported when it runs.
 """
 
 import asyncio
-import json
 import os
-import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Union
 
 import click
 import llm
 from llm.models import AsyncConversation, Conversation, EmbeddingModel
 from llm.parts import StreamEvent
-from typing_extensions import assert_never
 
-from llm_localrun.attachments import AUDIO, IMAGES, load, spellings
-from llm_localrun.catalogue import LocalModel, default_key_alias
-from llm_localrun.errors import BadAttachment
-from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
-from llm_localrun.interrupts import Interrupts
-from llm_localrun.kinds import kind_of
-from llm_localrun.options import Options
+from llm_localrun.media_types import taken_by
+from llm_localrun.registry import Offer
+
+if TYPE_CHECKING:
+    from llm_localrun.catalogue import LocalModel
+    from llm_localrun.options import Options
 
 
 class _Local:
@@ -35,9 +31,18 @@ class _Local:
 
     key: str | None = None
 
-    def __init__(self, local: LocalModel) -> None:
-        self.local = local
-        self.model_id = local.id
+    def __init__(self, known: Union[Offer, "LocalModel"]) -> None:
+        self._known = known
+        self.model_id = known.id
+
+    @cached_property
+    def local(self) -> "LocalModel":
+        """The model itself, looked up in the catalogue if llm has only been told of an offer."""
+        if not isinstance(self._known, Offer):
+            return self._known
+        from llm_localrun.resolve import by_id
+
+        return by_id(self.model_id)
 
     def get_key(self, explicit_key: str | None = None) -> str | None:
         """The key for this model's server, and none for any other; keys are optional.
@@ -45,6 +50,9 @@ class _Local:
         The first of: what was set on the model, what was given on the command line, what
         `llm keys` holds for the endpoint, the environment variables of its kind.
         """
+        from llm_localrun.catalogue import default_key_alias
+        from llm_localrun.kinds import kind_of
+
         endpoint = self.local.endpoint
         if endpoint is None or self.key is not None:
             return self.key
@@ -54,19 +62,26 @@ class _Local:
         return key or next(filter(None, variables), None)
 
 
+class _OptionsOnUse:
+    """The class of a model's options, which pydantic takes milliseconds to make."""
+
+    def __get__(self, model: object, owner: type) -> type["Options"]:
+        from llm_localrun.options import Options
+
+        return Options
+
+
 class _Chat(_Local):
     """What the twins share."""
 
     can_stream = True
     supports_schema = True
 
-    def __init__(self, local: LocalModel) -> None:
-        super().__init__(local)
-        self.supports_tools = local.can("tools", if_unknown=True)
-        sees = local.can("vision", if_unknown=True)
-        hears = local.can("audio", if_unknown=False)
-        self.attachment_types: set[str] | frozenset[str] = frozenset(
-            name for types in (sees and IMAGES, hears and AUDIO) for name in spellings(types or ())
+    def __init__(self, known: Union[Offer, "LocalModel"]) -> None:
+        super().__init__(known)
+        self.supports_tools = known.can("tools", if_unknown=True)
+        self.attachment_types: set[str] | frozenset[str] = taken_by(
+            sees=known.can("vision", if_unknown=True), hears=known.can("audio", if_unknown=False)
         )
 
     def _request(
@@ -76,6 +91,7 @@ class _Chat(_Local):
         conversation: Conversation | AsyncConversation | None,
         logged_as: str,
     ) -> Any:
+        from llm_localrun.attachments import load
         from llm_localrun.request import chat_request
 
         load_accepted = partial(load, accepted=self.attachment_types)
@@ -88,7 +104,7 @@ class _Chat(_Local):
 class LocalChat(_Chat, llm.KeyModel):
     """A chat model that runs here, for llm's synchronous API."""
 
-    Options = Options  # type: ignore[assignment]  # llm types it by the nested default
+    Options = _OptionsOnUse()  # type: ignore[assignment]  # llm types it by the nested default
 
     def execute(
         self,
@@ -99,10 +115,12 @@ class LocalChat(_Chat, llm.KeyModel):
         key: str | None = None,
     ) -> Iterator[StreamEvent]:
         from llm_localrun import backends, resolve
+        from llm_localrun.interrupts import Interrupts
+        from llm_localrun.recorder import Recorder
 
-        recorder = _Recorder(self.local, response)
         request = self._request(prompt, stream, conversation, _logged_as(conversation))
-        local = resolve.variant(self.local, request.options)
+        local = resolve.to_run(self.local, request.options)
+        recorder = Recorder(local, response)
         interrupts = Interrupts()
         with (
             interrupts.caught(recorder.keep_what_has_come),
@@ -117,7 +135,7 @@ class LocalChat(_Chat, llm.KeyModel):
 class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
     """`LocalChat` for llm's asynchronous API."""
 
-    Options = Options  # type: ignore[assignment]  # llm types it by the nested default
+    Options = _OptionsOnUse()  # type: ignore[assignment]  # llm types it by the nested default
 
     async def execute(
         self,
@@ -128,12 +146,13 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
         key: str | None = None,
     ) -> AsyncGenerator[StreamEvent, None]:
         from llm_localrun import backends, resolve
+        from llm_localrun.recorder import Recorder
 
-        recorder = _Recorder(self.local, response)
         # Attachments are read from disk or fetched.
         logged_as = _logged_as(conversation)
         request = await asyncio.to_thread(self._request, prompt, stream, conversation, logged_as)
-        local = await asyncio.to_thread(resolve.variant, self.local, request.options)
+        local = await asyncio.to_thread(resolve.to_run, self.local, request.options)
+        recorder = Recorder(local, response)
         async with aclosing(backends.astream(local, request, key)) as events:
             async for event in events:
                 for item in recorder.record(event):
@@ -148,13 +167,16 @@ class LocalEmbedding(_Local, EmbeddingModel):
     def embed_batch(
         self, items: Iterable[str | bytes], *, key: str | None = None
     ) -> Iterator[list[float]]:
-        from llm_localrun import backends
+        from llm_localrun import backends, resolve
 
+        local = resolve.to_run(self.local, {})
         texts = map(self._text, items)
         while batch := list(islice(texts, self.batch_size)):
-            yield from map(list, backends.embed(self.local, batch, key))
+            yield from map(list, backends.embed(local, batch, key))
 
     def _text(self, item: str | bytes) -> str:
+        from llm_localrun.errors import BadAttachment
+
         if isinstance(item, bytes):
             raise BadAttachment(
                 f"{self.model_id} embeds text, and bytes were given", "Decode them first"
@@ -187,94 +209,3 @@ def _schema(
             schema: Mapping[str, Any] | None = response.prompt.schema
             return schema
     return None
-
-
-class _MalformedArguments(dict[str, Any]):
-    """Arguments of a tool call that are no JSON object.
-
-    llm unpacks them into the tool's own; that fails, and the model is told why.
-    """
-
-    def keys(self) -> NoReturn:
-        raise ValueError(f"the arguments are not a JSON object: {self['_raw']}")
-
-    def __iter__(self) -> NoReturn:
-        self.keys()
-
-
-class _Recorder:
-    """Writes a reply's events into llm's response."""
-
-    def __init__(self, local: LocalModel, response: llm.Response | llm.AsyncResponse) -> None:
-        self._local = local
-        self._response = response
-        self._begun = time.monotonic()
-        self._time_to_first_token: float | None = None
-
-    def record(self, event: Event) -> Iterator[StreamEvent]:
-        """What llm is to be handed for `event`."""
-        if self._time_to_first_token is None:
-            self._time_to_first_token = time.monotonic() - self._begun
-        if isinstance(event, TextDelta):
-            yield StreamEvent(type="text", chunk=event.text)
-        elif isinstance(event, ReasoningDelta):
-            yield StreamEvent(type="reasoning", chunk=event.text)
-        elif isinstance(event, ToolCall):
-            yield from self._call(event)
-        elif isinstance(event, Finished):
-            self._finish(event)
-        else:
-            assert_never(event)
-
-    def keep_what_has_come(self) -> bool:
-        """Ends an interrupted answer in good order; False if nothing of it has come."""
-        if self._time_to_first_token is None:
-            return False
-        self._finish(Finished(finish_reason="interrupted"))
-        return True
-
-    def _call(self, call: ToolCall) -> Iterator[StreamEvent]:
-        """The events record the call; adding it is what makes llm run the tool."""
-        arguments = _arguments(call.arguments)
-        chunk = json.dumps(dict(arguments.items()))
-        yield StreamEvent(type="tool_call_name", chunk=call.name, tool_call_id=call.id)
-        yield StreamEvent(type="tool_call_args", chunk=chunk, tool_call_id=call.id)
-        self._response.add_tool_call(llm.ToolCall(call.name, arguments, call.id))
-
-    def _finish(self, finished: Finished) -> None:
-        details = {
-            name: count
-            for name in ("cached_tokens", "reasoning_tokens")
-            if (count := getattr(finished, name))
-        }
-        self._response.set_usage(
-            input=finished.prompt_tokens, output=finished.completion_tokens, details=details or None
-        )
-        if finished.model:
-            self._response.set_resolved_model(finished.model)
-        self._response.response_json = self._facts(finished)
-
-    def _facts(self, finished: Finished) -> dict[str, Any]:
-        endpoint = self._local.endpoint
-        facts = {
-            **asdict(finished),
-            "time_to_first_token": self._time_to_first_token,
-            "quantization": self._local.quantization or None,
-            "endpoint": endpoint.name if endpoint else "gguf",
-        }
-        for counted in ("model", "prompt_tokens", "completion_tokens", "reasoning_tokens"):
-            # llm keeps these in columns of its own.
-            del facts[counted]
-        return {
-            name: round(value, 4) if isinstance(value, float) else value
-            for name, value in facts.items()
-            if value is not None
-        }
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    try:
-        arguments = json.loads(text)
-    except (ValueError, RecursionError):
-        arguments = None
-    return arguments if isinstance(arguments, dict) else _MalformedArguments(_raw=text)

@@ -11,29 +11,28 @@ from dataclasses import dataclass
 from llm_localrun.catalogue import LocalModel, Purpose
 from llm_localrun.gguf.names import quality_distance
 from llm_localrun.memory import fits
-from llm_localrun.model_names import parse_name
+from llm_localrun.model_names import MadeFor, parse_name
+
+_GENERAL = {"chat": "local", "embedding": "local-embed"}
 
 
 def aliases_of(model: LocalModel) -> list[str]:
     """Every alias that `model` can claim, from specific to general."""
-    parsed = parse_name(model.name)
-    full = "-".join(parsed.words)
-    base = "-".join(parsed.base)
-    quantization = re.sub(r"[^a-z0-9]+", "-", model.quantization.lower()).strip("-")
-    names = [
-        *(
-            [f"{full}-{quantization}"]
-            if quantization and not full.endswith(f"-{quantization}")
-            else []
-        ),
-        full,
-        *([f"{base}-{parsed.size}"] if parsed.size else []),
-        base,
-        parsed.family,
-        *(["embed"] if model.purpose == "embedding" else []),
-    ]
-    aliases = [f"local-{name}" for name in dict.fromkeys(names)]
-    return aliases if model.purpose == "embedding" else [*aliases, "local"]
+    specific = reversed(_specific(model))
+    names = (f"local-{name}" for name in parse_name(model.name).names)
+    return list(dict.fromkeys([*specific, *names, _GENERAL[model.purpose]]))
+
+
+def _specific(model: LocalModel) -> tuple[str, str, str]:
+    """The whole name of `model`; with its quantization; with its source as well."""
+    name = f"local-{parse_name(model.name).names[0]}"
+    quantized = f"{name}{_ending(model.quantization)}"
+    source = model.id.partition("/")[2].partition("/")[0]
+    return name, quantized, f"{quantized}{_ending(source)}"
+
+
+def _ending(text: str) -> str:
+    return "".join(f"-{part}" for part in re.findall(r"[a-z0-9]+", text.lower()))
 
 
 def parameters_of(model: LocalModel) -> int | None:
@@ -51,20 +50,57 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One step of the order: the smaller `rank` comes first, and `reason` says why it did."""
+    """One step of the order: the smaller `rank` comes first, and `reason` says why it did.
+
+    `shows` is what there is to say of one model in this respect, if anything.
+    """
 
     reason: str
     rank: Callable[[LocalModel, Order], float | str]
+    shows: Callable[[LocalModel], str] = lambda _: ""
+
+
+# What a model for each purpose may be made for and still be none that serves the purpose.
+_UNFIT: dict[Purpose, frozenset[MadeFor]] = {
+    "chat": frozenset({"completion", "ranking", "moderation"}),
+    "embedding": frozenset({"ranking"}),
+}
+_SPECIALTIES: frozenset[MadeFor] = frozenset({"code", "pictures", "mathematics"})
+
+
+def _unfit(model: LocalModel) -> str:
+    made_for = parse_name(model.name).made_for
+    return f"for {made_for}" if made_for in _UNFIT[model.purpose] else ""
+
+
+def _counted_parameters(model: LocalModel) -> float:
+    """Half the parameters, where they were trained for one task.
+
+    Of a family's coder and its model for everything, nearly as large, the latter is what most
+    people mean; but a large coder is still better at everything than a tiny model.
+    """
+    is_special = parse_name(model.name).made_for in _SPECIALTIES
+    return (parameters_of(model) or 0) / (2 if is_special else 1)
+
+
+def _shown_parameters(model: LocalModel) -> str:
+    count, made_for = parameters_of(model), parse_name(model.name).made_for
+    if count is None:
+        return "unknown"
+    size = f"{count / 1e9:.3g}B" if count >= 1e9 else f"{count / 1e6:.3g}M"
+    return f"{size} for {made_for}, half of which count" if made_for in _SPECIALTIES else size
 
 
 CRITERIA = (
     Criterion("runs on this machine", lambda m, _: m.runs_on != "this machine"),
+    Criterion("meant for this use", lambda m, _: bool(_unfit(m)), _unfit),
     Criterion("loaded now", lambda m, _: not m.loaded),
     Criterion("fits in memory", lambda m, order: not fits(m.size, order.memory)),
-    Criterion("more parameters", lambda m, _: -(parameters_of(m) or 0)),
+    Criterion("more parameters", lambda m, _: -_counted_parameters(m), _shown_parameters),
     Criterion(
         "quantization nearest the preferred one",
         lambda m, order: quality_distance(m.quantization, order.quantization),
+        lambda m: m.quantization or "unknown",
     ),
     Criterion("newer", lambda m, _: -m.modified),
     Criterion("first by name", lambda m, _: m.id),
@@ -77,10 +113,12 @@ def ordered(models: Iterable[LocalModel], order: Order) -> list[LocalModel]:
 
 
 def reason_before(first: LocalModel, second: LocalModel, order: Order) -> str:
-    """Why `first` comes before `second`."""
+    """Why `first` comes before `second`: "more parameters (8B; the next: 4B)"."""
     for criterion in CRITERIA:
         if criterion.rank(first, order) != criterion.rank(second, order):
-            return criterion.reason
+            shown = criterion.shows(first), criterion.shows(second)
+            told = "; the next: ".join(shown).removeprefix("; ")
+            return f"{criterion.reason} ({told})" if any(shown) else criterion.reason
     return ""
 
 
@@ -96,13 +134,30 @@ def name_models(
 
 
 def short_name(model: LocalModel, named: Mapping[str, list[LocalModel]]) -> str:
-    """The name to type for `model`: as short as still says which model it is."""
-    own = [alias for alias in aliases_of(model) if named[alias][0] == model]
-    telling = [alias for alias in own if alias not in ("local", "local-embed")]
-    unquantized = [
-        a for a in telling if not a.endswith(model.quantization.lower().replace("_", "-"))
+    """The name to type for `model`: as short as still says which model it is.
+
+    Base and size do, where no other model has them; else all words do, then the quantization and
+    the source.
+    """
+    parsed = parse_name(model.name)
+    plain = "-".join(filter(None, ("local", parsed.base, parsed.size)))
+    first, *others = named.get(plain, [model])
+    if first.id == model.id and len(siblings(model, others)) == len(others):
+        return plain
+    own = (alias for alias in _specific(model) if named[alias][0].id == model.id)
+    return next(own, model.id)
+
+
+def siblings(model: LocalModel, models: Iterable[LocalModel]) -> list[LocalModel]:
+    """The same model in another quantization, or at another place."""
+    words = parse_name(model.name).words
+    return [
+        other
+        for other in models
+        if other.id != model.id
+        and other.purpose == model.purpose
+        and parse_name(other.name).words == words
     ]
-    return (unquantized or telling or [model.id])[0]
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

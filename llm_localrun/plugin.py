@@ -18,14 +18,26 @@ class _Commands(click.Group):
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from llm_localrun.commands import COMMANDS
+        from llm_localrun.commands import command_called
 
-        return COMMANDS.get(cmd_name)
+        return command_called(cmd_name)
+
+
+@click.pass_context
+def _status(context: click.Context) -> None:
+    """What `llm localrun` does by itself."""
+    if context.invoked_subcommand is None:
+        from llm_localrun.commands.status import show_status
+
+        show_status()
 
 
 @llm.hookimpl
 def register_commands(cli: click.Group) -> None:
-    cli.add_command(_Commands("localrun", help="Find, run and manage local models"))
+    help_text = "Find, run and manage local models"
+    cli.add_command(
+        _Commands("localrun", help=help_text, callback=_status, invoke_without_command=True)
+    )
 
 
 # Last, so that the names of all other plugins' models are known and left alone.

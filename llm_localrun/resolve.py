@@ -5,29 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.catalogue import LocalModel
+import click
+
+from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.config import Config, read_config
 from llm_localrun.discovery import catalogue, model_at
 from llm_localrun.errors import ConfigError, UnknownModel
+from llm_localrun.kinds import kind_of
 from llm_localrun.memory import physical_memory
-from llm_localrun.model_names import parse_name
-from llm_localrun.naming import Order, name_models, nearest, ordered
-
-
-def is_path(name: str) -> bool:
-    """Whether `name` is meant as a file: `./x`, `~/x`, `/x`, or anything that ends in .gguf."""
-    if name.startswith("local/"):
-        return False
-    return (
-        name.lower().endswith(".gguf")
-        or name.startswith(("./", "../", "~", ".\\", "..\\"))
-        or Path(name).is_absolute()
-    )
-
-
-def is_ours(name: str) -> bool:
-    """Whether `name` can only mean a model of ours: our prefix, or a file."""
-    return name == "local" or name.startswith(("local-", "local/")) or is_path(name)
+from llm_localrun.naming import Order, name_models, nearest, ordered, siblings
+from llm_localrun.registry import is_path
 
 
 def order_of(config: Config) -> Order:
@@ -45,11 +32,57 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
     named = {
         **name_models(models, order, "embedding"),
         **name_models(models, order, "chat"),
+        **{model.file_id: [model] for model in models if model.file_id},
         **{model.id: [model] for model in models},
     }
     if name in named:
         return named[name]
     raise unknown_model(name, list(named))
+
+
+def by_id(model_id: str) -> LocalModel:
+    """The model that llm's registry knows by this id. Raises `UnknownModel` if it has gone."""
+    for refresh in ("never", "if missing"):
+        models = catalogue(refresh).models
+        if found := next((model for model in models if model.id == model_id), None):
+            return found
+    raise unknown_model(model_id, [model.id for model in models])
+
+
+def to_run(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
+    """The variant of `model` that the options ask for, with the one way in which it is run.
+
+    Its server is preferred while that answers; its file, if it has one, stands in. Raises
+    `ConfigError` if there is no such variant.
+    """
+    chosen = variant(model, options)
+    if chosen.endpoint is None or chosen.path is None:
+        return chosen
+    if _answers(chosen.endpoint):
+        return chosen.model_copy(update={"path": None})
+    _say_once(
+        f"{kind_of(chosen.endpoint.kind).title} does not answer at {chosen.endpoint.url}:"
+        f" running {chosen.path} directly."
+    )
+    return chosen.model_copy(update={"endpoint": None, "runs_on": "this machine"})
+
+
+def _answers(endpoint: Endpoint) -> bool:
+    """Whether a server is there, and did not hang when it was last asked."""
+    from llm_localrun import transport
+
+    reports = catalogue("never").endpoints
+    last = next((report.status for report in reports if report.endpoint == endpoint), None)
+    return last != "hangs" and transport.is_listening(endpoint.url)
+
+
+_said: set[str] = set()
+
+
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        click.echo(message, err=True)
 
 
 def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
@@ -60,16 +93,11 @@ def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
     wanted = options.get("quantization")
     if wanted is None or model.quantization.upper() == wanted:
         return model
-    words = parse_name(model.name).words
-    siblings = [
-        other
-        for other in catalogue("if absent").models
-        if other.purpose == model.purpose and parse_name(other.name).words == words
-    ]
-    fitting = [other for other in siblings if other.quantization.upper() == wanted]
+    others = siblings(model, catalogue("if absent").models)
+    fitting = [other for other in others if other.quantization.upper() == wanted]
     if fitting:
         return ordered(fitting, order_of(read_config()))[0]
-    present = sorted({other.quantization for other in (model, *siblings) if other.quantization})
+    present = sorted({other.quantization for other in (model, *others) if other.quantization})
     raise ConfigError(
         f"there is no {wanted} of {model.name} here",
         f"There is {', '.join(present)}" if present else "Leave out -o quantization",

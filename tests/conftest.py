@@ -8,26 +8,75 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import llm
 import pytest
+from click.testing import CliRunner, Result
+from llm.cli import cli
+from llm.plugins import pm
 
 from llm_localrun import discovery
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.hub import starter
+from llm_localrun.kinds import KINDS
+from tests.files_server import Files, Hub
+from tests.outward import Guard
+from tests.pulling import Q4, Q8, World
+from tests.stand_in import StandIn
 
 # Two threads that spin starve on a busy machine.
 CONFIG = {"threads": 1, "default_endpoints": False}
 
 _ELSEWHERE = (
     *("OLLAMA_HOST", "OLLAMA_MODELS", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"),
     *("LLAMA_CACHE", "XDG_CACHE_HOME", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+    *("LMSTUDIO_API_BASE", "UNSLOTH_STUDIO_URL", "XDG_CONFIG_HOME"),
+    *(variable for kind in KINDS for variable in kind.key_variables),
 )
 
 Llm = Callable[..., "subprocess.CompletedProcess[str]"]
 SetUp = Callable[..., Path]
+Invoke = Callable[..., Result]
+
+GUARD = pytest.StashKey[Guard]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[GUARD] = Guard()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    guard = config.stash[GUARD]
+    terminalreporter.write_line(
+        f"{guard.attempts()} attempts to reach beyond this machine, {guard.how}"
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run for what was tried after the last test."""
+    if session.config.stash[GUARD].attempts() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def guard(pytestconfig: pytest.Config) -> Guard:
+    return pytestconfig.stash[GUARD]
 
 
 @pytest.fixture(autouse=True)
-def user_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def nothing_leaves(guard: Guard) -> Iterator[None]:
+    """No test reaches beyond this machine, or lets anything that it starts do so."""
+    before = guard.attempts()
+    yield
+    assert guard.attempts() == before, "something tried to reach beyond this machine"
+
+
+@pytest.fixture(autouse=True)
+def user_path(
+    nothing_leaves: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """llm's user directory and a home that hold nothing but a configuration for tests."""
     user = tmp_path / "user"
     monkeypatch.setenv("LLM_USER_PATH", str(user))
@@ -51,12 +100,13 @@ def stop_engines(user: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def starter_model(pytestconfig: pytest.Config) -> Path:
+def starter_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
     """The starter model, pulled once and kept in pytest's cache."""
     target = pytestconfig.cache.mkdir("localrun") / "models" / starter.FILE_NAME
     if not starter.is_there(target):
-        for _ in starter.pull(target):
-            pass
+        with guard.lifted():
+            for _ in starter.pull(target):
+                pass
     return target
 
 
@@ -86,6 +136,20 @@ def warm(warm_user: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def world(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A hub with a model in two variants; what breaks is tried again at once."""
+    files = Files()
+    monkeypatch.setattr("llm_localrun.hub.download._FIRST_PAUSE", 0.0)
+    with StandIn(files) as at_files:
+        hub = Hub(at_files.url)
+        with StandIn(hub) as at_hub:
+            monkeypatch.setenv("HF_ENDPOINT", at_hub.url)
+            world = World(hub, files, at_hub, at_files, user_path / "localrun" / "models")
+            world.offer(q4=Q4, q8=Q8)
+            yield world
+
+
+@pytest.fixture
 def run_llm() -> Llm:
     """The real `llm` command, in a process of its own."""
 
@@ -101,3 +165,53 @@ def run_llm() -> Llm:
         )
 
     return run
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """An `llm` command in this process, which has found nothing yet."""
+
+    def run(*arguments: str, **settings: Any) -> Result:
+        discovery._memory.clear()
+        return CliRunner().invoke(cli, arguments, **settings)
+
+    return run
+
+
+def one_error(result: Result) -> str:
+    """What a command that has failed as it should has said."""
+    assert (result.exit_code, result.stdout) == (1, ""), result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr.removeprefix("Error: ").rstrip()
+
+
+class Foreign(llm.Model):
+    """A model of another plugin."""
+
+    def __init__(self, model_id: str) -> None:
+        self.model_id = model_id
+
+    def execute(self, *_: Any, **__: Any) -> Iterator[str]:
+        yield "I am foreign"
+
+
+@pytest.fixture
+def other_plugin() -> Iterator[Callable[..., None]]:
+    """Registers models of another plugin, by id and aliases, for as long as the test runs."""
+
+    class Plugin:
+        __name__ = "other"
+        models: dict[str, list[str]]
+
+        @llm.hookimpl
+        def register_models(self, register: Callable[..., None]) -> None:
+            for model_id, aliases in self.models.items():
+                register(Foreign(model_id), aliases=aliases)
+
+    plugin = Plugin()
+    plugin.models = {}
+    pm.register(plugin, name="other")
+    yield plugin.models.update
+    pm.unregister(plugin)

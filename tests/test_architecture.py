@@ -1,14 +1,19 @@
 """The layout: imports go one way, nothing heavy comes with the plugin, waiting has its places."""
 
 import ast
+import importlib.metadata
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import llm_localrun
+from llm_localrun.places import settings_stamp
+from llm_localrun.registry import Offer, write_registry
 
 PACKAGE = Path(llm_localrun.__file__).parent
 MODULES = {
@@ -17,9 +22,16 @@ MODULES = {
 }
 TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
 
+SERVERS = sorted(
+    name
+    for name in MODULES
+    if name.startswith("discovery.servers.") and not name.endswith((".reading", ".listing"))
+)
+
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
+    ("places", "media_types"),
     (
         *("engine", "engine.locks", "engine.state", "engine.parameters", "engine.seats"),
         *("engine.prompts", "engine.reasons", "engine.inside", "engine.child", "engine.host"),
@@ -34,17 +46,31 @@ LAYERS = (
         "options",
         "attachments",
     ),
-    ("naming", "request", "wire_options"),
+    ("naming", "registry", "request", "wire_options"),
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
     ("reply",),
-    (
-        *("transport", "discovery.identify", "discovery.stores"),
-        *("engine.stop", "engine.room", "engine.builds", "engine.launch"),
-    ),
+    ("discovery.settings", "discovery.servers.reading", "transport"),
+    ("engine.stop", "engine.room", "engine.builds", "engine.launch"),
+    ("discovery.lmstudio_home", "discovery.servers.listing"),
+    ("discovery.addresses", "discovery.stores", *SERVERS),
+    ("discovery.servers",),
+    ("discovery.identify", "discovery.lm_link"),
     ("discovery.endpoints", "discovery"),
-    ("resolve", "backends", "hub", "hub.starter"),
-    ("interrupts", "models"),
-    ("registration", "commands.tables", "commands.listing", "commands.engines", "commands.fetch"),
+    ("resolve", "backends"),
+    ("hub", "hub.progress", "hub.safety", "hub.variants", "hub.folder", "hub.records"),
+    ("hub.checksum",),
+    ("hub.refs", "hub.recommend", "hub.transfer", "hub.servers"),
+    ("hub.download", "hub.huggingface", "hub.ollama", "hub.lmstudio", "hub.starter"),
+    ("hub.choice", "hub.remove", "hub.verify"),
+    ("hub.pull",),
+    ("interrupts", "recorder"),
+    ("models",),
+    ("offers",),
+    ("registration", "commands.tables", "commands.progress"),
+    ("commands.endpoints", "commands.engines", "commands.fetch", "commands.listing"),
+    ("commands.policy", "commands.which", "commands.card", "commands.findings"),
+    ("commands.doctor", "commands.status", "commands.keeping"),
+    ("commands.updates",),
     ("commands",),
     ("plugin",),
 )
@@ -52,13 +78,18 @@ LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in 
 
 PURE = (
     *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
-    *("gguf.header", "gguf.names", "discovery.identify"),
+    *("gguf.header", "gguf.names", "discovery.identify", "discovery.servers", *SERVERS),
+    *("discovery.servers.reading", "discovery.servers.listing"),
     *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
+    *("hub.progress", "hub.safety", "hub.variants", "hub.refs", "hub.recommend"),
     "thinking",
 )
 IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
 
-HEAVY = {"httpx", "numpy", "psutil", "xllamacpp", "llm_localrun.transport", "llm_localrun.backends"}
+HEAVY = {
+    *("httpx", "numpy", "psutil", "xllamacpp", "huggingface_hub"),
+    *("llm_localrun.transport", "llm_localrun.backends"),
+}
 
 
 def imports_of(module: str) -> Iterator[str]:
@@ -108,8 +139,36 @@ def test_async_stands_where_it_may() -> None:
     assert asynchronous == {"transport", "backends", "models"}
 
 
-def test_only_transport_speaks_http() -> None:
-    assert {module for module in MODULES if "httpx" in imports_of(module)} == {"transport"}
+def importers_of(name: str) -> set[str]:
+    return {module for module in MODULES if name in {n.split(".")[0] for n in imports_of(module)}}
+
+
+def test_http_has_its_places() -> None:
+    """`transport` speaks to model servers and follows no redirect, `hub.transfer` gets files from
+    anywhere and looks at each redirect; huggingface_hub has an HTTP library of its own."""
+    assert importers_of("httpx") == {"transport", "hub.transfer"}
+    assert importers_of("huggingface_hub") == {"hub.huggingface"}
+
+
+def test_no_dependency_brings_numpy() -> None:
+    """sqlite-utils imports it into every `llm` command if it is there."""
+    needed, waiting = set(), ["llm-localrun[gguf]"]
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        for extra in requirement.extras or {""}:
+            if (requirement.name, extra) not in needed:
+                needed.add((requirement.name, extra))
+                waiting += _needs(requirement.name, extra)
+    assert {"huggingface-hub", "xllamacpp"} <= {name for name, _ in needed}
+    assert "numpy" not in {name for name, _ in needed}
+
+
+def _needs(package: str, extra: str) -> list[str]:
+    try:
+        requirements = map(Requirement, importlib.metadata.requires(package) or ())
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [str(r) for r in requirements if r.marker is None or r.marker.evaluate({"extra": extra})]
 
 
 def loaded_by(code: str) -> set[str]:
@@ -136,6 +195,18 @@ def test_registration_of_another_model_brings_nothing_heavy() -> None:
     )
     assert "llm_localrun.registration" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) -> None:
+    write_registry(time.time(), settings_stamp(), [Offer("local/a/m", "chat", ["local"], None)])
+    loaded = loaded_by(
+        "from click.testing import CliRunner; import llm.cli\n"
+        "result = CliRunner().invoke(llm.cli.cli, ['models', 'options', 'show', 'local'])\n"
+        "assert 'local/a/m' in result.output, result.output"
+    )
+    assert {name.removeprefix("llm_localrun.") for name in loaded if "llm_localrun." in name} == {
+        *("plugin", "registration", "registry", "places", "models", "media_types"),
+    }
 
 
 def test_engine_host_starts_without_llm() -> None:

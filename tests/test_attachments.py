@@ -10,8 +10,9 @@ from pathlib import Path
 import llm
 import pytest
 
-from llm_localrun.attachments import AUDIO, IMAGES, Media, load
+from llm_localrun.attachments import Media, load
 from llm_localrun.errors import BadAttachment
+from llm_localrun.media_types import AUDIO, IMAGES
 from tests.stand_in import Request, StandIn, head, whole
 
 ALL = IMAGES | AUDIO

@@ -24,6 +24,7 @@ from llm_localrun.errors import (
     ServerUnreachable,
 )
 from llm_localrun.models import AsyncLocalChat, LocalChat
+from llm_localrun.places import settings_stamp
 from tests.conftest import Llm
 from tests.drive import WAYS, ask, served
 from tests.stand_in import (
@@ -349,7 +350,7 @@ def closed_port() -> int:
         (
             "koboldcpp",
             "KoboldCpp",
-            "Start it, or choose another model: `llm localrun models` lists them.",
+            "Start it with `koboldcpp --model FILE`.",
         ),
         (
             "openai",
@@ -390,7 +391,8 @@ def put_model(user: Path, model: LocalModel) -> None:
     report = EndpointReport(
         endpoint=model.endpoint, status="answers", asked_at=now, models=(model,)
     )
-    write_snapshot(user / "localrun", Snapshot(taken_at=now, endpoints=(report,)))
+    snapshot = Snapshot(taken_at=now, stamp=settings_stamp(), endpoints=(report,))
+    write_snapshot(user / "localrun", snapshot)
 
 
 def runs(run_llm: Llm, model: LocalModel) -> list["subprocess.CompletedProcess[str]"]:

@@ -21,12 +21,13 @@ from llm_localrun.catalogue import (
     LocalModel,
     Snapshot,
     read_snapshot,
-    write_atomically,
     write_snapshot,
 )
-from llm_localrun.discovery import FRESH_SECONDS, Refresh, catalogue, model_at, stores
+from llm_localrun.discovery import catalogue, model_at, stores
 from llm_localrun.discovery.stores import Found, found_at
 from llm_localrun.errors import ConfigError
+from llm_localrun.places import settings_stamp, write_atomically
+from llm_localrun.registry import FRESH_SECONDS, Refresh
 from tests.conftest import CONFIG, configure
 from tests.drive import failure
 from tests.test_stores import LLAMA, MIB, field, gguf, header, write
@@ -237,7 +238,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     def discover(before: Snapshot, *, patient: bool) -> Snapshot:
         asked.append(patient)
-        return before.model_copy(update={"taken_at": time.time()})
+        return before.model_copy(update={"taken_at": time.time(), "stamp": settings_stamp()})
 
     monkeypatch.setattr(discovery, "_discover", discover)
     return asked
@@ -267,7 +268,8 @@ def test_when_it_is_looked_again(
 ) -> None:
     seconds = AGES[age]
     if seconds is not None:
-        before = FULL.model_copy(update={"taken_at": time.time() - seconds})
+        taken = {"taken_at": time.time() - seconds, "stamp": settings_stamp()}
+        before = FULL.model_copy(update=taken)
         store(folder, before.model_dump_json().encode())
     found = catalogue(refresh)
     assert rounds == [refresh == "now"] * (age in ROUNDS[refresh])
@@ -303,9 +305,9 @@ def test_another_user_directory_is_another_catalogue(
 def test_broken_configuration_is_said_when_it_is_needed(folder: Path) -> None:
     write_snapshot(folder, FULL.model_copy(update={"taken_at": time.time()}))
     (folder / "config.json").write_text("{")
-    assert catalogue("if stale").models == FULL.models
+    assert catalogue("if absent").models == FULL.models
     with pytest.raises(ConfigError, match=r"config\.json is not usable"):
-        catalogue("now")
+        catalogue("if stale")
 
 
 @pytest.mark.parametrize("keys", ["{", "[]", '{"box": 5}', "null"])

@@ -159,15 +159,14 @@ def test_models_which_ps(warm: Path, run_llm: Llm) -> None:
         if model["store"] == "localrun"
     ]
     assert model["id"] == "local/gguf/SmolLM2-135M-Instruct.Q4_1"
-    assert model["aliases"][:2] == [
+    assert model["aliases"][:3] == [
+        "local-smollm2-135m-instruct-q4-1-gguf",
         "local-smollm2-135m-instruct-q4-1",
         "local-smollm2-135m-instruct",
     ]
     assert "local-smollm2" in run_llm("localrun", "models").stdout
-    assert json.loads(run_llm("localrun", "which", "local", "--json").stdout)[0] == {
-        "id": model["id"],
-        "reason": "no other model has this name",
-    }
+    (meant,) = json.loads(run_llm("localrun", "which", "local", "--json").stdout)
+    assert (meant["id"], meant["reason"]) == (model["id"], "no other model has this name")
     engines = json.loads(run_llm("localrun", "ps", "--json").stdout)
     assert model["path"] in [engine["path"] for engine in engines]
     assert all(engine["memory"] > 50e6 and engine["pid"] for engine in engines)

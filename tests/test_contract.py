@@ -48,7 +48,7 @@ from tests.contract import (
     sent,
 )
 from tests.drive import WAYS, Outcome, ask, failure, served
-from tests.lmstudio import Call, LMStudio, Says
+from tests.lmstudio import Call, LMStudio, Says, put_files
 from tests.stand_in import Request, StandIn, events, transcript
 from tests.test_endpoints import Silent
 from tests.test_registration import age, point_at
@@ -119,6 +119,12 @@ class Backend:
 
     def ask(self, prompt: str, way: str = "sync", **more: Any) -> Outcome:
         return ask(self.model, prompt, way, **self.options, **more)
+
+
+@pytest.fixture(autouse=True)
+def models_of_lmstudio(user_path: Path, tmp_path: Path) -> None:
+    """They lie on this machine, so that they may run."""
+    put_files(tmp_path / "home")
 
 
 @pytest.fixture(params=[*SERVERS, "engine"])
@@ -960,6 +966,7 @@ def test_line_36_many_at_once_on_the_engine(plain: LocalModel) -> None:
 
 def test_line_37_nothing_is_kept_between_turns_but_the_engines_prefix(plain: LocalModel) -> None:
     model = LocalChat(plain)
+    assert model.local == plain
     state = dict(vars(model))
     conversation = model.conversation()
     options: dict[str, Any] = {"temperature": 0, "max_tokens": 4}

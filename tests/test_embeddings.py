@@ -19,6 +19,7 @@ from tests.conftest import CONFIG, Llm, configure, put_starter, stop_engines
 from tests.drive import failure, served
 from tests.embedding_model import FILE_NAME, build
 from tests.lmstudio import LMStudio
+from tests.outward import Guard
 from tests.stand_in import TRANSCRIPTS, Request, StandIn, json_reply, whole
 
 MINILM = "local/gguf/all-MiniLM-L6-v2.F32"
@@ -35,11 +36,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarnin
 
 
 @pytest.fixture(scope="session")
-def embedding_model(pytestconfig: pytest.Config) -> Path:
+def embedding_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
     """all-MiniLM-L6-v2, made once and kept in pytest's cache."""
     target = pytestconfig.cache.mkdir("localrun") / "models" / FILE_NAME
     if not target.exists():
-        build(target)
+        with guard.lifted():
+            build(target)
     return target
 
 

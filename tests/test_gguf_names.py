@@ -54,7 +54,35 @@ NAMES = [
     ("gpt-oss-20b-mxfp4", "MXFP4", "gpt-oss-20b"),
     ("gpt-oss-20b-MXFP4_MOE", "MXFP4_MOE", "gpt-oss-20b"),
     ("Nemotron-3-NVFP4", "NVFP4", "Nemotron-3"),
-    ("Model-f16-q4_0", "Q4_0", "Model-f16"),
+    ("Model-f16-q4_0", "Q4_0", "Model"),
+    (
+        "Qwen2.5-Coder-7B-Q8_0-GGUF_qwen2.5-coder-7b-q8_0",
+        "Q8_0",
+        "Qwen2.5-Coder-7B-GGUF_qwen2.5-coder-7b",
+    ),
+    ("Qwen3.8-27B-Uncensored-Q4_K_P", "Q4_K_P", "Qwen3.8-27B-Uncensored"),
+    ("Qwen3.5-9B-Q4_K_M-imatrix", "Q4_K_M", "Qwen3.5-9B-imatrix"),
+    # MLX.
+    *((f"Qwen3-8B-{bits}bit", f"{bits}bit", "Qwen3-8B") for bits in (2, 3, 4, 5, 6, 8)),
+    ("qwen3-8b-mlx@4BIT", "4bit", "qwen3-8b-mlx"),
+    ("Qwen3-8B-4-bit", "4bit", "Qwen3-8B"),
+    ("Qwen3-4B-4bit-DWQ", "4bit-DWQ", "Qwen3-4B"),
+    ("Qwen3-30B-A3B-8bit-DWQ", "8bit-DWQ", "Qwen3-30B-A3B"),
+    ("qwen3-1.7b-4bit-dwq-053125", "4bit-DWQ", "qwen3-1.7b"),
+    ("Qwen3-4B-4bit-DWQ-v2", "4bit-DWQ", "Qwen3-4B"),
+    ("gpt-oss-20b-MXFP4-Q8", "MXFP4", "gpt-oss-20b"),
+    ("Qwen3-Embedding-8B-mxfp8", "MXFP8", "Qwen3-Embedding-8B"),
+    ("gemma-3n-E4B-it-bf16", "BF16", "gemma-3n-E4B-it"),
+    # vLLM and SGLang.
+    ("Qwen2.5-7B-Instruct-AWQ", "AWQ", "Qwen2.5-7B-Instruct"),
+    ("Qwen2.5-7B-Instruct-GPTQ-Int4", "GPTQ-INT4", "Qwen2.5-7B-Instruct"),
+    ("Qwen3-30B-A3B-AWQ-4bit", "AWQ-4bit", "Qwen3-30B-A3B"),
+    ("DeepSeek-R1-0528-Qwen3-8B-4bit-AWQ", "4bit-AWQ", "DeepSeek-R1-0528-Qwen3-8B"),
+    ("Meta-Llama-3.1-8B-Instruct-quantized.w4a16", "W4A16", "Meta-Llama-3.1-8B-Instruct"),
+    ("Meta-Llama-3.1-8B-Instruct-quantized.w8a8", "W8A8", "Meta-Llama-3.1-8B-Instruct"),
+    ("Meta-Llama-3.1-8B-Instruct-FP8-dynamic", "FP8", "Meta-Llama-3.1-8B-Instruct"),
+    ("Qwen3-14B-unsloth-bnb-4bit", "4bit", "Qwen3-14B"),
+    ("qwen3-4b-int4", "INT4", "qwen3-4b"),
     ("Q4_K_M", "Q4_K_M", ""),
     ("gemma-3-4b-it-Q4_K_M.gguf", "Q4_K_M", "gemma-3-4b-it.gguf"),
     ("qwen3:8b-q8_0", "Q8_0", "qwen3:8b"),
@@ -65,7 +93,9 @@ NAMES = [
     ("Mixtral-8x7B-v0.1-KQ2", "", "Mixtral-8x7B-v0.1-KQ2"),
     ("Phi-3-mini-4k-instruct-q4", "", "Phi-3-mini-4k-instruct-q4"),
     ("Qwen3-8B", "", "Qwen3-8B"),
-    ("Qwen3-8B-4bit", "", "Qwen3-8B-4bit"),
+    ("Qwen3-8B-16bit", "", "Qwen3-8B-16bit"),
+    ("Qwen3-8B-4bits", "", "Qwen3-8B-4bits"),
+    ("mint4-7b", "", "mint4-7b"),
     ("ModelQ4_K_M", "", "ModelQ4_K_M"),
     ("Model-Q9_0", "", "Model-Q9_0"),
     ("Model-F160", "", "Model-F160"),
@@ -132,9 +162,28 @@ def test_unknown_file_types(number: int | None) -> None:
         ("(guessed) all F32", "F32"),
         ("unknown, may not work", ""),
         ("", ""),
+        # Docker Model Runner.
+        ("MOSTLY_Q4_K_M", "Q4_K_M"),
+        ("MOSTLY_F16", "F16"),
+        ("IQ2_XXS/Q4_K_M", "Q4_K_M"),
+        ("Q4_K_M", "Q4_K_M"),
+        # Ollama's `quantization_level`.
+        ("Q4_0", "Q4_0"),
+        ("BF16", "BF16"),
+        ("MXFP4", "MXFP4"),
+        ("nvfp4", "NVFP4"),
+        ("int4", "INT4"),
+        ("unknown", ""),
+        # LM Studio.
+        ("4bit", "4bit"),
+        ("8BIT", "8bit"),
+        ("mxfp4", "MXFP4"),
+        ("fp16", "F16"),
+        # What it is cannot be known, but two of it are the same.
+        ("Q4_K_R4", "Q4_K_R4"),
     ],
 )
-def test_names_that_llama_server_writes_for_people(text: str, name: str) -> None:
+def test_names_that_servers_give_for_people(text: str, name: str) -> None:
     assert long_quantization(text) == name
 
 
@@ -169,6 +218,9 @@ def test_shards(stem: str, shard: tuple[str, int, int] | None) -> None:
         ("gemma-3-4b-it.mmproj-Q8_0", False),
         ("gemma-3-4b-it-MMPROJ-f16", False),
         ("Qwen3-8B.imatrix", False),
+        ("Qwen3-8B-imatrix", False),
+        ("Qwen3.5-9B-Q4_K_M-imatrix", True),
+        ("medpsy-4b-q4_k_m-imat", True),
         ("imatrix_unsloth", False),
         ("mtp-Qwen3-8B", False),
         ("MTP-Qwen3-8B", False),
@@ -190,12 +242,16 @@ NEAR_TO_FAR = [
     ("q4_k_m", ["q4_k_m", "q5_k_m", "q8_0"]),
     ("Q8_0", ["Q8_0", "Q6_K", "Q4_K_M", "Q2_K"]),
     ("F16", ["F16", "BF16", "Q8_0", "Q4_K_M"]),
-    ("Q4_K_M", ["UD-Q4_K_XL", "Q5_K_M", "UD-Q8_K_XL", "F32", "4bit"]),
+    ("Q4_K_M", ["UD-Q4_K_XL", "Q5_K_M", "UD-Q8_K_XL", "F32", "other"]),
     ("Q4_K_M", ["UD-Q4_K_XL", "Q3_K_S", "UD-Q2_K_XL", "IQ1_M", "something"]),
     ("Q4_K_M", ["Q4_K_L", "Q5_K_L", "Q6_K_L", "F32", ""]),
     ("Q6_K", ["Q6_K_L", "Q5_K_S", "Q4_0", "Q2_K_L", "unknown"]),
     ("Q8_0", ["UD-Q8_K_XL", "Q6_K", "Q4_K_M"]),
     ("Q6_K", ["UD-Q6_K_XL", "Q5_K_M", "Q4_K_M"]),
+    ("Q4_K_M", ["Q4_K_P", "4bit-DWQ", "4bit", "3bit", "2bit"]),
+    ("Q4_K_M", ["Q4_K_M", "5bit", "6bit", "8bit", "BF16", "int"]),
+    ("4bit", ["4bit", "MXFP4", "3bit", "8bit"]),
+    ("8bit", ["W8A8", "MXFP8", "6bit", "AWQ"]),
 ]
 
 
@@ -211,13 +267,36 @@ def test_nothing_is_nearer_than_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantization", "preferred"), [("", "Q4_K_M"), ("4bit", "Q4_K_M"), ("Q4_K_M", "best")]
+    ("quantization", "preferred"), [("", "Q4_K_M"), ("Q9_K", "Q4_K_M"), ("Q4_K_M", "best")]
 )
 def test_unknown_quantizations_are_farther_than_all_others(
     quantization: str, preferred: str
 ) -> None:
     farthest = quality_distance(QUALITY[0], QUALITY[-1])
     assert quality_distance(quantization, preferred) > farthest
+
+
+@pytest.mark.parametrize(
+    ("quantization", "like"),
+    [
+        ("AWQ", "4bit"),
+        ("GPTQ-INT4", "4bit"),
+        ("GPTQ-INT8", "8bit"),
+        ("AWQ-4bit", "4bit"),
+        ("8bit-DWQ", "8bit"),
+        ("4bit-AWQ", "4bit"),
+        ("W4A16", "4bit"),
+        ("W8A8", "8bit"),
+        ("INT4", "4bit"),
+        ("UD-Q4_K_XL", "Q4_K_M"),
+        ("Q6_K_P", "Q6_K"),
+        ("UD-MXFP4_MOE", "MXFP4_MOE"),
+    ],
+)
+def test_those_without_a_place_of_their_own_have_that_of_their_like(
+    quantization: str, like: str
+) -> None:
+    assert quality_distance(quantization, like) == quality_distance(like, quantization) == 0
 
 
 def test_every_file_type_has_a_quality() -> None:

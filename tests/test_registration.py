@@ -11,23 +11,19 @@ from typing import Any
 import llm
 import pytest
 import sqlite_utils
-from click.testing import CliRunner, Result
-from llm.cli import cli
 from llm.migrations import migrate
-from llm.plugins import pm
 
 from llm_localrun import discovery
 from llm_localrun.catalogue import Snapshot, read_snapshot, write_snapshot
-from llm_localrun.discovery import FRESH_SECONDS, endpoints
+from llm_localrun.discovery import endpoints
 from llm_localrun.models import AsyncLocalChat, LocalChat
-from tests.conftest import CONFIG, Llm, configure
+from llm_localrun.registry import FRESH_SECONDS, drop_registry
+from tests.conftest import CONFIG, Foreign, Invoke, Llm, configure, one_error
 from tests.stand_in import Request, Respond, StandIn, events, json_reply, transcript, whole
 from tests.test_endpoints import Off, Silent
 from tests.test_stores import gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
-
-Invoke = Callable[..., Result]
 
 QWEN, SMOLLM, NOMIC = "qwen3:8b", "smollm2:135m", "nomic-embed-text:latest"
 OURS = {f"local/box/{QWEN}", f"local/box/{SMOLLM}"}
@@ -72,6 +68,7 @@ def age(user: Path, seconds: float = FRESH_SECONDS + 5) -> None:
     snapshot = read_snapshot(folder)
     taken_at = snapshot.taken_at - seconds
     write_snapshot(folder, snapshot.model_copy(update={"taken_at": taken_at}))
+    drop_registry()
     discovery._memory.clear()
 
 
@@ -81,25 +78,6 @@ def names(models: Iterable[Any]) -> list[str]:
 
 def ours() -> list[Any]:
     return [each for each in llm.get_models_with_aliases() if isinstance(each.model, LocalChat)]
-
-
-def one_error(result: Result) -> str:
-    """What a command that has failed as it should has said."""
-    assert (result.exit_code, result.stdout) == (1, ""), result.output
-    assert isinstance(result.exception, SystemExit)
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr.removeprefix("Error: ").rstrip()
-
-
-class Foreign(llm.Model):
-    """A model of another plugin."""
-
-    def __init__(self, model_id: str) -> None:
-        self.model_id = model_id
-
-    def execute(self, *_: Any, **__: Any) -> Iterator[str]:
-        yield "I am foreign"
 
 
 @pytest.fixture(scope="session")
@@ -138,37 +116,6 @@ def silent(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]
     with Silent() as server:
         point_at(user_path, server.url)
         yield server
-
-
-@pytest.fixture
-def invoke() -> Invoke:
-    """An `llm` command in this process, which has found nothing yet."""
-
-    def run(*arguments: str, **settings: Any) -> Result:
-        discovery._memory.clear()
-        return CliRunner().invoke(cli, arguments, **settings)
-
-    return run
-
-
-@pytest.fixture
-def other_plugin() -> Iterator[Callable[..., None]]:
-    """Registers models of another plugin, by id and aliases, for as long as the test runs."""
-
-    class Plugin:
-        __name__ = "other"
-        models: dict[str, list[str]]
-
-        @llm.hookimpl
-        def register_models(self, register: Callable[..., None]) -> None:
-            for model_id, aliases in self.models.items():
-                register(Foreign(model_id), aliases=aliases)
-
-    plugin = Plugin()
-    plugin.models = {}
-    pm.register(plugin, name="other")
-    yield plugin.models.update
-    pm.unregister(plugin)
 
 
 # Commands that want nothing of ours

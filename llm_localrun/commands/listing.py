@@ -1,24 +1,33 @@
-"""`models`, `which` and `refresh`: what there is, and what a name means."""
+"""`models` and `refresh`: what there is."""
 
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import click
 
 from llm_localrun.catalogue import LocalModel, Purpose
-from llm_localrun.commands.tables import show_json, show_table, size_text, tokens_text
-from llm_localrun.config import read_config
-from llm_localrun.discovery import catalogue
-from llm_localrun.naming import (
-    Order,
-    name_models,
-    ordered,
-    parameters_of,
-    reason_before,
-    short_name,
+from llm_localrun.commands.tables import (
+    count_text,
+    show_json,
+    show_notes,
+    show_table,
+    size_text,
+    tokens_text,
 )
-from llm_localrun.resolve import candidates, is_path, order_of
+from llm_localrun.config import Config, read_config
+from llm_localrun.discovery import catalogue
+from llm_localrun.locality import needs_leave
+from llm_localrun.memory import fits
+from llm_localrun.naming import Order, name_models, ordered, parameters_of, short_name
+from llm_localrun.resolve import order_of
+
+_PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
+_EXTRA = ("params", "trained", "fits", "id")
+"""Columns that are shown where there is room, the most wanted first."""
+_WORDS = {"tools": "tools", "vision": "vision", "audio": "audio", "thinking": "think"}
+
+Names: TypeAlias = Mapping[Purpose, Mapping[str, list[LocalModel]]]
+"""By purpose, every alias with those that can claim it."""
 
 
 @click.command()
@@ -26,33 +35,17 @@ from llm_localrun.resolve import candidates, is_path, order_of
 def models(json_: bool) -> None:
     "List every model that can run on this machine"
     found = catalogue().models
-    order = order_of(read_config())
+    config = read_config()
+    order = order_of(config)
+    names = names_of(found, order)
     if json_:
-        show_json(_as_json(found, order))
+        show_json([facts(model, names, order) for model in ordered(found, order)])
     elif found:
-        show_table(_rows(found, order))
+        chat_first = sorted(ordered(found, order), key=lambda model: model.purpose != "chat")
+        show_table([_row(model, names, order) for model in chat_first], _EXTRA)
+        show_notes(_notes(found, config))
     else:
         click.echo("No model was found. Get a small one with: llm localrun pull starter", err=True)
-
-
-@click.command()
-@click.argument("name")
-@click.option("json_", "--json", is_flag=True, help="Output JSON")
-def which(name: str, json_: bool) -> None:
-    "Show which model NAME means, and why"
-    order = order_of(read_config())
-    claimants = candidates(name, catalogue().models, order)
-    reasons = _reasons(name, claimants, order)
-    if json_:
-        pairs = zip(claimants, reasons, strict=True)
-        show_json([{"id": model.id, "reason": reason} for model, reason in pairs])
-        return
-    show_table(
-        [
-            {"": f"{place}.", "model": model.id, "size": size_text(model.size), "reason": reason}
-            for place, (model, reason) in enumerate(zip(claimants, reasons, strict=True), 1)
-        ]
-    )
 
 
 @click.command()
@@ -68,49 +61,63 @@ def refresh() -> None:
     )
 
 
-def _reasons(name: str, claimants: Sequence[LocalModel], order: Order) -> list[str]:
-    """Why each stands where it does: what it has before the next one."""
-    if len(claimants) == 1:
-        return ["the file at this path" if is_path(name) else "no other model has this name"]
-    reasons = [reason_before(first, second, order) for first, second in pairwise(claimants)]
-    return [*reasons, "last"]
+def names_of(found: Sequence[LocalModel], order: Order) -> Names:
+    return {purpose: name_models(found, order, purpose) for purpose in _PURPOSES}
 
 
-def _rows(found: Sequence[LocalModel], order: Order) -> list[dict[str, str]]:
-    rows = []
-    for purpose in ("chat", "embedding"):
-        named = name_models(found, order, purpose)
-        for model in ordered((m for m in found if m.purpose == purpose), order):
-            rows.append(_row(model, short_name(model, named)))
-    return rows
-
-
-def _row(model: LocalModel, name: str) -> dict[str, str]:
+def facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]:
+    """All that is known of a model, for programs."""
+    named = names[model.purpose]
     return {
-        "name": name,
+        **model.model_dump(exclude={"endpoint"}),
+        "endpoint": model.endpoint and model.endpoint.model_dump(),
+        "parameters": parameters_of(model),
+        "fits": fits(model.size, order.memory),
+        "short_name": short_name(model, named),
+        "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
+    }
+
+
+def _row(model: LocalModel, names: Names, order: Order) -> dict[str, str]:
+    return {
+        "name": short_name(model, names[model.purpose]),
+        "params": count_text(parameters_of(model)),
         "size": size_text(model.size),
-        "quantization": model.quantization,
-        "context": tokens_text(model.context_loaded or model.context_max),
-        "for": "embedding" if model.purpose == "embedding" else "",
-        "runs on": "" if model.runs_on == "this machine" else model.runs_on,
-        "loaded": "yes" if model.loaded else "",
+        "quant": model.quantization,
+        "ctx": tokens_text(model.context_loaded or model.context_max),
+        "trained": tokens_text(model.context_max),
+        "fits": "" if fits(model.size, order.memory) else "no",
+        "can": " ".join(abilities(model)),
+        "where": f"{_where(model)}*" if model.loaded else _where(model),
         "id": model.id,
     }
 
 
-def _as_json(found: Sequence[LocalModel], order: Order) -> list[dict[str, Any]]:
-    purposes: tuple[Purpose, ...] = ("chat", "embedding")
-    named = {purpose: name_models(found, order, purpose) for purpose in purposes}
-    return [
-        {
-            **model.model_dump(exclude={"endpoint"}),
-            "endpoint": model.endpoint and model.endpoint.model_dump(),
-            "parameters": parameters_of(model),
-            "aliases": [
-                alias
-                for alias, claimants in named[model.purpose].items()
-                if claimants[0].id == model.id
-            ],
-        }
-        for model in ordered(found, order)
-    ]
+def abilities(model: LocalModel) -> list[str]:
+    """What it can do beside answering, in words of one or two syllables."""
+    if model.purpose == "embedding":
+        return ["embed"]
+    return [word for ability, word in _WORDS.items() if model.can(ability, if_unknown=False)]
+
+
+def _where(model: LocalModel) -> str:
+    """Who runs it on this machine, or what does elsewhere."""
+    if model.endpoint is None:
+        return "file"
+    if needs_leave(model):
+        return model.runs_on
+    if model.runs_on == "this machine":
+        return model.endpoint.name
+    return model.elsewhere or model.endpoint.name
+
+
+def _notes(found: Sequence[LocalModel], config: Config) -> list[str]:
+    """What the table does not say by itself."""
+    notes = ["* loaded now"] if any(model.loaded for model in found) else []
+    refused = [m for m in found if needs_leave(m) and m.id not in config.allow]
+    if refused:
+        notes.append(
+            f"{len(refused)} may leave this machine (cloud, unknown):"
+            " refused until you `llm localrun allow NAME`"
+        )
+    return notes

@@ -7,18 +7,11 @@ and in this process.
 import os
 import time
 from pathlib import Path
-from typing import Literal, TypeAlias
-
-import llm
 
 from llm_localrun.catalogue import LocalModel, Snapshot, read_snapshot, write_snapshot
-from llm_localrun.config import home, read_config
-
-FRESH_SECONDS = 60.0
-
-Refresh: TypeAlias = Literal["never", "if absent", "if stale", "if missing", "now"]
-"""When to look anew: not at all; if nobody ever did; if that was a while ago; if something that was
-to be there is not, once a process; in any case, servers that hung a while ago included."""
+from llm_localrun.config import read_config, stored_keys
+from llm_localrun.places import home, settings_stamp
+from llm_localrun.registry import FRESH_SECONDS, Refresh, age_of, drop_registry
 
 _memory: dict[Path, Snapshot] = {}
 _own: list[Snapshot] = []
@@ -36,8 +29,25 @@ def catalogue(refresh: Refresh = "if stale") -> Snapshot:
         _memory[folder] = snapshot
         return snapshot
     found = _discover(snapshot, patient=refresh in ("now", "if missing"))
+    if refresh == "now":
+        found = _with_devices(found)
     _own[:] = [found]
     return _keep(found)
+
+
+def located(model: LocalModel) -> LocalModel:
+    """`model`, after `lms` has been asked where it runs if nobody else was able to tell."""
+    if model.runs_on != "unknown" or model.endpoint is None or model.endpoint.kind != "lmstudio":
+        return model
+    found = _keep(_with_devices(catalogue("never")))
+    return next((other for other in found.models if other.id == model.id), model)
+
+
+def _with_devices(snapshot: Snapshot) -> Snapshot:
+    from llm_localrun.discovery.lm_link import with_devices
+
+    reports = with_devices(snapshot.endpoints)
+    return snapshot.model_copy(update={"endpoints": reports})
 
 
 def model_at(path: Path) -> LocalModel:
@@ -67,6 +77,7 @@ def model_at(path: Path) -> LocalModel:
 
 
 def _keep(snapshot: Snapshot) -> Snapshot:
+    drop_registry()
     write_snapshot(home(), snapshot)
     _memory[home()] = snapshot
     return snapshot
@@ -74,7 +85,8 @@ def _keep(snapshot: Snapshot) -> Snapshot:
 
 def _is_good_enough(snapshot: Snapshot, refresh: Refresh) -> bool:
     if refresh == "if stale":
-        return snapshot.age() < FRESH_SECONDS
+        is_fresh = age_of(snapshot.taken_at) < FRESH_SECONDS
+        return is_fresh and snapshot.stamp == settings_stamp()
     if refresh == "if missing":
         return any(snapshot is own for own in _own)
     return refresh == "never" or (refresh == "if absent" and snapshot.taken_at > 0)
@@ -85,17 +97,9 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     from llm_localrun.discovery.endpoints import ask, deadline_from, probes_for
     from llm_localrun.discovery.stores import find_files, scan
 
+    stamp = settings_stamp()
     config = read_config()
     files = scan(find_files(config.folders), before.files)
-    probes = probes_for(config, _keys())
+    probes = probes_for(config, stored_keys())
     reports = ask(probes, before.endpoints, deadline_from(begun), patient=patient)
-    return Snapshot(taken_at=time.time(), endpoints=tuple(reports), files=tuple(files))
-
-
-def _keys() -> dict[str, str]:
-    """What `llm keys` holds; nothing if its file is damaged, which llm itself reports on use."""
-    try:
-        keys: dict[str, str] = llm.load_keys()  # type: ignore[no-untyped-call]
-    except (OSError, ValueError):
-        return {}
-    return keys if isinstance(keys, dict) else {}
+    return Snapshot(taken_at=time.time(), stamp=stamp, endpoints=tuple(reports), files=tuple(files))

@@ -15,19 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llm_localrun.catalogue import FileEntry, LocalModel, write_atomically
-from llm_localrun.config import home
+from llm_localrun.catalogue import FileEntry, LocalModel
 from llm_localrun.errors import BadModelFile
 from llm_localrun.gguf.header import Header, NotGGUF, find_text, read_summary
 from llm_localrun.gguf.names import (
     file_type_name,
     is_model_name,
     is_projector_name,
+    part_stems,
     quality,
     quantization_in,
     shard_of,
 )
 from llm_localrun.model_names import parse_name, projected_words
+from llm_localrun.places import home, write_atomically
 
 _MIN_SIZE = 2**20
 """Bytes; less is no model but a vocabulary or an unfinished download."""
@@ -131,6 +132,7 @@ def model_in(file: Found) -> LocalModel | None:
         modified=file.modified,
         capabilities=_capabilities(template, file.projector),
         projector=file.projector,
+        marks=(f"path:{os.path.realpath(file.path)}",),
     )
 
 
@@ -212,18 +214,12 @@ def _is_embedding(header: Header) -> bool:
 def found_at(path: Path, store: str = "files") -> Found | None:
     """The GGUF file at `path`, with all its parts; None if it or one of them is missing."""
     shard = shard_of(path.stem)
-    if shard is None:
-        parts = [path]
-    elif shard[1] != 1:
-        return None
-    else:
-        stem, _, count = shard
-        parts = [
-            path.with_name(f"{stem}-{n:05}-of-{count:05}{path.suffix}") for n in range(1, count + 1)
-        ]
     try:
+        parts = [path.with_name(f"{stem}{path.suffix}") for stem in part_stems(path.stem)]
         stats = [part.stat() for part in parts]
     except (OSError, ValueError):
+        return None
+    if not stats:
         return None
     return Found(
         path=path.absolute(),

@@ -1,18 +1,25 @@
-"""What the name of a GGUF file and its header's `general.file_type` say."""
+"""The names of quantizations and of GGUF files, and what a header's `general.file_type` stands for.
 
+Quantizations are spelled as their makers do: Q4_K_M (llama.cpp), 4bit (MLX), AWQ (vLLM).
+"""
+
+import functools
 import re
 
+# In brackets what tells one from another; around them what only says how it came about.
 _QUANTIZATION = re.compile(
-    r"(?:^|[-._:@])"
-    r"((?:UD-|i1-)?(?:Q4_0_[48]_[48]"
-    r"|I?Q[1-8]_(?:0|1|K(?:_(?:XXL|XL|L|M|S|XS))?|XXS|XS|S|M|L|NL)"
-    r"|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32|FP8))(?=$|[-._])",
-    re.IGNORECASE,
+    r"""(?:^|[-._:@])(?:i1-|quantized\.|(?:unsloth-)?bnb-)?(
+      (?:UD-)?(?:Q4_0_[48]_[48]
+        |I?Q[1-8]_(?:0|1|K(?:_(?:XXL|XL|L|M|S|XS|P))?|XXS|XS|S|M|L|NL)
+        |TQ[12]_0 |MXFP4(?:_MOE)?)
+      |MXFP8 |NVFP4 |BF16 |FP?16 |FP?32 |FP8
+      |[2-8]-?bit(?:-(?:DWQ|AWQ))?
+      |(?:AWQ|GPTQ)(?:-(?:INT)?[48](?:-?bit)?)? |INT[48] |W[48]A(?:8|16)
+    )(?:(?<=DWQ)-(?:v\d+|\d{4,8})|(?<=MXFP4)-Q[48]|(?<=FP8)-dynamic)?(?=$|[-._])""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
-_NO_CHAT_MODEL = re.compile(
-    r"mmproj|imatrix|^(?:mtp|eagle3|dflash|dspark|ggml-vocab)-|^\._", re.IGNORECASE
-)
+_NO_CHAT_MODEL = re.compile(r"mmproj|^(?:mtp|eagle3|dflash|dspark|ggml-vocab)-|^\._", re.IGNORECASE)
 _ALIASES = {"FP16": "F16", "FP32": "F32", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 # llama.cpp's `enum llama_ftype` (include/llama.h, b11549).
@@ -58,32 +65,30 @@ _GUESSED = 1024
 
 # From least to most faithful; neighbours are a matter of judgement.
 QUALITY = (
-    *("IQ1_S", "IQ1_M", "Q1_0", "TQ1_0", "IQ2_XXS", "IQ2_XS", "TQ2_0", "Q2_0", "IQ2_S", "IQ2_M"),
-    *("Q2_K_S", "Q2_K", "IQ3_XXS", "IQ3_XS", "Q3_K_S", "IQ3_S", "IQ3_M", "Q3_K_M", "Q3_K_L"),
-    *("MXFP4", "MXFP4_MOE", "IQ4_XS", "Q4_0", "IQ4_NL", "NVFP4", "Q4_K_S", "Q4_K_M", "Q4_1"),
-    *("Q5_K_S", "Q5_0", "Q5_K_M", "Q5_1", "Q6_K", "Q8_0", "FP8", "BF16", "F16", "F32"),
+    *("IQ1_S", "IQ1_M", "Q1_0", "TQ1_0", "IQ2_XXS", "IQ2_XS", "TQ2_0", "2bit", "Q2_0", "IQ2_S"),
+    *("IQ2_M", "Q2_K_S", "Q2_K", "IQ3_XXS", "IQ3_XS", "3bit", "Q3_K_S", "IQ3_S", "IQ3_M"),
+    *("Q3_K_M", "Q3_K_L", "MXFP4", "MXFP4_MOE", "IQ4_XS", "Q4_0", "4bit", "IQ4_NL", "NVFP4"),
+    *("Q4_K_S", "4bit-DWQ", "Q4_K_M", "Q4_1", "Q5_K_S", "Q5_0", "5bit", "Q5_K_M", "Q5_1"),
+    *("6bit", "Q6_K", "MXFP8", "8bit", "Q8_0", "FP8", "BF16", "F16", "F32"),
 )
+_PLACES = {name.upper(): place for place, name in enumerate(QUALITY)}
 
 
 def quantization_in(name: str) -> str:
-    """The quantization that `name` carries, as llama.cpp spells it; "" if none.
+    """The quantization that `name` carries, as its makers spell it; "" if none.
 
     The last match counts: `F16-Q4_0` is a Q4_0.
     """
     matches = _QUANTIZATION.findall(name)
     if not matches:
         return ""
-    found: str = matches[-1].upper()
-    if found.startswith("I1-"):
-        # An importance matrix went into making the file; its format is the same.
-        found = found.removeprefix("I1-")
+    found: str = re.sub(r"-?BIT", "bit", matches[-1].upper())
     return _ALIASES.get(found, found)
 
 
 def without_quantization(name: str) -> str:
-    """`name` less the last quantization in it."""
-    *_, last = [None, *_QUANTIZATION.finditer(name)]
-    return name if last is None else name[: last.start()] + name[last.end() :]
+    """`name` less every quantization in it."""
+    return _QUANTIZATION.sub("", name)
 
 
 def file_type_name(file_type: int | None) -> str:
@@ -101,27 +106,38 @@ _LONG_NAMES = {
 
 
 def long_quantization(text: str) -> str:
-    """llama-server's name for people, `Q4_K - Medium` say, to the usual one."""
-    text = text.removeprefix("(guessed) ")
+    """A server's word for a quantization, made for people, to the usual one; "" if unknown.
+
+    llama-server writes `Q4_K - Medium`; Docker Model Runner `MOSTLY_Q4_K_M`, and
+    `IQ2_XXS/Q4_K_M` for what is a Q4_K_M.
+    """
+    text = text.removeprefix("(guessed) ").rpartition("/")[2]
     if text.startswith("unknown"):
         return ""
     if text in _LONG_NAMES:
         return _LONG_NAMES[text]
     name, _, rest = text.partition(" - ")
-    return name + _LONG_SUFFIXES.get(rest, "")
+    name = name.removeprefix("MOSTLY_") + _LONG_SUFFIXES.get(rest, "")
+    return name if without_quantization(name) else quantization_in(name)
 
 
 def quality_distance(quantization: str, preferred: str) -> int:
     """How far apart two quantizations are in `QUALITY`; unknown ones are far from everything."""
-    base = quantization.upper().removeprefix("UD-")
-    if base not in QUALITY:
-        # Larger variants of the K ones: Q4_K_XL, Q6_K_L.
-        base = re.sub(r"_X*L$", "", base)
-        base = {**_ALIASES, "Q8_K": "Q8_0"}.get(base, base)
-    try:
-        return abs(QUALITY.index(base) - QUALITY.index(preferred.upper()))
-    except ValueError:
-        return len(QUALITY)
+    places = _place(quantization), _place(preferred)
+    return len(QUALITY) if -1 in places else abs(places[0] - places[1])
+
+
+@functools.cache
+def _place(quantization: str) -> int:
+    """The place in `QUALITY` of a quantization or of the one that it varies; -1 if unknown."""
+    name = quantization.upper().removeprefix("UD-")
+    if name not in _PLACES:
+        # Larger variants of the K ones: Q4_K_XL, Q6_K_L, Q4_K_P.
+        name = re.sub(r"_(?:X*L|P)$", "", name)
+        name = {**_ALIASES, "Q8_K": "Q8_0"}.get(name, name)
+    if name not in _PLACES and (bits := re.search(r"(?:^|INT|W|-)([2-8])(?:BIT|A|$)", name)):
+        name = f"{bits[1]}BIT"
+    return _PLACES.get({"AWQ": "4BIT", "GPTQ": "4BIT"}.get(name, name), -1)
 
 
 def quality(quantization: str) -> int:
@@ -140,6 +156,19 @@ def shard_of(stem: str) -> tuple[str, int, int] | None:
     return match and (match["stem"], int(match["number"]), int(match["count"]))
 
 
+def part_stems(stem: str) -> list[str]:
+    """The names of all parts of the file that `stem` begins; none if it is a later part's."""
+    shard = shard_of(stem)
+    if shard is None:
+        return [stem]
+    name, number, count = shard
+    return [f"{name}-{n:05}-of-{count:05}" for n in range(1, count + 1)] if number == 1 else []
+
+
 def is_model_name(stem: str) -> bool:
     """Whether the name is a model's: no projector's, matrix's, draft's or vocabulary's."""
+    before, imatrix, _ = stem.lower().partition("imatrix")
+    if imatrix and not quantization_in(before):
+        # "Qwen3-8B.imatrix" is a matrix, "Qwen3-8B-Q4_K_M-imatrix" was made with one.
+        return False
     return _NO_CHAT_MODEL.search(stem) is None
