@@ -15,7 +15,7 @@ from llm.cli import cli
 from llm.plugins import pm
 
 from llm_localrun import discovery
-from llm_localrun.engine import launch, state
+from llm_localrun.engine.stop import stop_all
 from llm_localrun.hub import starter
 from llm_localrun.kinds import KINDS
 from tests.files_server import Files, Hub
@@ -98,9 +98,7 @@ def configure(user: Path, **settings: Any) -> None:
 
 
 def stop_engines(user: Path) -> None:
-    folder = user / "localrun" / "engine"
-    for engine in state.running(folder):
-        launch.stop(engine, folder)
+    stop_all(user / "localrun" / "engine")
 
 
 @pytest.fixture(scope="session")

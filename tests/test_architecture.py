@@ -33,7 +33,10 @@ LAYERS = (
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
     ("gotemplate.syntax", "gotemplate.jinja", "gotemplate"),
     ("places", "media_types", "foreign"),
-    ("engine", "engine.locks", "engine.state", "engine.host"),
+    (
+        *("engine", "engine.locks", "engine.state", "engine.parameters", "engine.seats"),
+        *("engine.prompts", "engine.reasons", "engine.inside", "engine.child", "engine.host"),
+    ),
     (
         "errors",
         "events",
@@ -48,7 +51,8 @@ LAYERS = (
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
     ("reply",),
     ("model_file", "ollama_store"),
-    ("discovery.servers.reading", "transport", "engine.launch"),
+    ("discovery.servers.reading", "transport"),
+    ("engine.stop", "engine.room", "engine.builds", "engine.launch"),
     ("discovery.lmstudio_home", "discovery.servers.listing"),
     ("discovery.stores.found", "discovery.stores.folders"),
     (

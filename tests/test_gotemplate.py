@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_localrun.engine.launch import Wanted, ensure, stop
+from llm_localrun.engine.launch import Wanted, ensure
 from llm_localrun.engine.state import EngineSettings
+from llm_localrun.engine.stop import stop
 from llm_localrun.gotemplate import NotUnderstood, to_jinja
 
 Messages = list[dict[str, Any]]

@@ -6,7 +6,6 @@ Judges what discovery has found; asks and reads nothing that is not there alread
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from llm_localrun.catalogue import EndpointReport, FileEntry, LocalModel, Snapsh
 from llm_localrun.commands.endpoints import STATUS, key_alias
 from llm_localrun.commands.tables import count_of, seconds_text, size_text, some_of
 from llm_localrun.config import Config, config_path
+from llm_localrun.engine.builds import Report
 from llm_localrun.engine.state import EngineState
 from llm_localrun.kinds import kind_of
 from llm_localrun.locality import is_loopback, needs_leave
@@ -30,14 +30,6 @@ class Finding:
     text: str
     advice: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-def engine_build() -> str:
-    """What runs GGUF files here, with its version; "" if nothing does."""
-    try:
-        return f"xllamacpp {version('xllamacpp')}"
-    except PackageNotFoundError:
-        return ""
 
 
 def can_run(model: LocalModel, snapshot: Snapshot, config: Config, build: str) -> bool:
@@ -180,6 +172,16 @@ def of_engine(snapshot: Snapshot, build: str, engines: Iterable[EngineState]) ->
     for engine in engines:
         text = f"{engine.spec.name} is loaded, {engine.build}, process {engine.pid}"
         yield Finding("engine", text, facts={"path": engine.spec.path, "pid": engine.pid})
+
+
+def of_builds(report: Report) -> Iterator[Finding]:
+    """The builds of llama.cpp that there are, and what the engines write."""
+    for build in report.builds:
+        devices = [f"{device.title} ({size_text(device.memory)})" for device in build.devices]
+        text = f"{build.title} at {build.path}: {', '.join(devices) or 'no GPU'}"
+        yield Finding("engine", text, build.problem, build.model_dump())
+    for log in report.logs:
+        yield Finding("engine", f"llama.cpp's log: {log}", facts={"log": str(log)})
 
 
 def of_memory(snapshot: Snapshot, memory: int | None) -> Iterator[Finding]:
