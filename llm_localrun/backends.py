@@ -4,10 +4,12 @@ Sync and async differ in one loop each; everything else is shared.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import click
@@ -18,11 +20,13 @@ from llm_localrun.config import engine_folder
 from llm_localrun.counting import Prompt
 from llm_localrun.dialects import dialect_of
 from llm_localrun.engine import launch
+from llm_localrun.engine.seats import visit_of
 from llm_localrun.errors import BadReply, ServerUnreachable, UnsupportedOption
 from llm_localrun.events import Event, Finished
 from llm_localrun.kinds import kind_of
 from llm_localrun.model_names import parse_name
-from llm_localrun.reply import Expected, Reply, decode_whole
+from llm_localrun.modelfile import modelfile_of
+from llm_localrun.reply import Expected, Head, Reply, decode_whole
 from llm_localrun.request import ChatRequest
 from llm_localrun.serving import Server, Wish, find
 from llm_localrun.serving.afterwards import learn, said_of
@@ -38,7 +42,7 @@ def stream(
     with _in_use(exchange.server):
         with closing(transport.stream(exchange.call)) as received:
             for piece in received:
-                yield from exchange.reply.feed(piece)
+                yield from exchange.feed(piece)
         yield from exchange.close()
 
 
@@ -50,7 +54,7 @@ async def astream(
     with _in_use(exchange.server):
         async with aclosing(transport.astream(exchange.call)) as received:
             async for piece in received:
-                for event in exchange.reply.feed(piece):
+                for event in exchange.feed(piece):
                     yield event
         for event in exchange.close():
             yield event
@@ -58,7 +62,7 @@ async def astream(
 
 def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tuple[float, ...]]:
     """The vectors of `texts`, in their order. Raises a `LocalRunError`."""
-    server = find(model, Wish({}, key))
+    server = find(model, Wish(modelfile_of(model).options, key))
     dialect = dialect_of(server.endpoint.kind)
     body = dialect.encode_texts(server.model, texts, {})
     call = server.call(dialect.embed_path, body, transport.READ_TIMEOUT)
@@ -83,6 +87,14 @@ class _Exchange:
     call: transport.Call
     reply: Reply
 
+    def feed(self, piece: Head | bytes) -> Iterator[Event]:
+        """The events in a piece of the reply."""
+        seated = self.server.seated
+        if seated is not None and isinstance(piece, Head) and piece.status == HTTPStatus.OK:
+            # llama.cpp sends it when it has evaluated the prompt.
+            seated.seat.note(self.wish.visit)
+        yield from self.reply.feed(piece)
+
     def close(self) -> Iterator[Event]:
         """The last events of the reply; what they teach is kept, what the user has to know said."""
         for event in self.reply.close():
@@ -96,36 +108,49 @@ class _Exchange:
 @contextmanager
 def _in_use(server: Server) -> Iterator[None]:
     """While an engine answers: says why if it breaks off, and lets go of it afterwards."""
-    engine = server.engine
+    seated = server.seated
     try:
         yield
     except (BadReply, ServerUnreachable) as error:
-        if engine is None:
+        if seated is None:
             raise
-        raise launch.explain(error, engine, engine_folder()) from None
+        raise launch.explain(error, seated.engine, engine_folder()) from None
     finally:
-        if engine is not None:
-            launch.release(engine, engine_folder(), server.keep_alive)
+        if seated is not None:
+            seated.seat.leave()
+            launch.release(seated.engine, engine_folder(), server.keep_alive)
 
 
 def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
+    request = modelfile_of(model).applied_to(request)
     options = _settled(model, request)
     kind = model.endpoint.kind if model.endpoint else "engine"
-    dialect, title = dialect_of(kind), kind_of(kind).title
-    wire_options = body_for(options, kind, title)
+    title = kind_of(kind).title
+    if request.schema is not None and not kind_of(kind).takes_schemas:
+        raise UnsupportedOption(
+            f"{title} cannot hold answers to a schema",
+            "Leave it out, or choose a model of another server",
+        )
+    dialect = dialect_of(kind)
     encode = partial(dialect.encode, kind=kind, request=request)
-    wish = Wish(options, key, Prompt(request), partial(encode, model.name, options=wire_options))
+    body = encode(model.name, options=body_for(options, kind, title))
+    wish = Wish(options, key, Prompt(request), body)
+    if kind == "engine":
+        visit = visit_of(request.conversation, json.dumps(body["messages"]))
+        wish = replace(wish, visit=visit)
     server = find(model, wish)
-    if server.options:
+    if server.options or server.model != model.name:
         wire_options = body_for({**options, **server.options}, kind, title)
-    body = encode(server.model, options=wire_options)
+        body = encode(server.model, options=wire_options)
     reply = Reply(server.title, dialect.decoder(), _expected(model, kind, request, server))
     call = server.call(dialect.chat_path, body, wish.timeout)
     return _Exchange(model, wish, server, call, reply)
 
 
 def _expected(model: LocalModel, kind: str, request: ChatRequest, server: Server) -> Expected:
-    thinks = model.can("thinking", if_unknown=False) or parse_name(model.name).thinks
+    # Who publishes the levels of a model's thinking knows where that ends, and takes it apart.
+    may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
+    thinks = may_think or parse_name(model.name).thinks
     facts = {"context_size": server.context_size, "load_seconds": server.load_seconds}
     return Expected(
         facts={name: value for name, value in facts.items() if value is not None},

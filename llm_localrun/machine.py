@@ -1,29 +1,15 @@
-"""What memory this machine has, in all and at the moment, in bytes.
+"""What RAM this machine has, in all and at the moment, in bytes.
 
-What a model needs of it is `memory`'s business.
+What a model needs of it is `memory`'s business; GPUs are told of by the builds of llama.cpp.
 """
 
-import importlib.util
-import json
 import os
 import re
-import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _ROOT = Path("/")
-# The engine's package is loaded in a process of its own, as it always is.
-_DEVICES = """
-import json, sys
-sys.path.append(sys.argv[1])
-from xllamacpp import xllamacpp
-devices = xllamacpp.get_device_info()
-print(json.dumps([{"type": d["type"].name, "free": d["memory_free"]} for d in devices]))
-"""
-_PATIENCE = 20.0
-"""Seconds: to wake a GPU can take some."""
 
 
 def physical_memory() -> int | None:
@@ -48,35 +34,6 @@ def free_ram(root: Path = _ROOT) -> int | None:
         return _free_by_psutil()
     free = _in_meminfo(root / "proc" / "meminfo")
     return free and min([free, *_in_control_groups(root)])
-
-
-def free_memory() -> int | None:
-    """`free_ram`, and what is free on GPUs that have memory of their own.
-
-    Takes the tenth of a second that it takes to ask the engine for its devices; once a process.
-    """
-    ram = free_ram()
-    return None if ram is None else ram + _free_on_gpus()
-
-
-def on_gpus(devices: Iterable[Mapping[str, object]]) -> int:
-    """The free memory of those devices that have their own, as the engine lists them."""
-    free = (device["free"] for device in devices if str(device["type"]).endswith("_GPU"))
-    return sum(size for size in free if isinstance(size, int))
-
-
-@cache
-def _free_on_gpus() -> int:
-    found = importlib.util.find_spec("xllamacpp")
-    # A Mac's GPU shares the RAM, which is counted already.
-    if found is None or found.origin is None or sys.platform == "darwin":
-        return 0
-    command = [sys.executable, "-I", "-S", "-c", _DEVICES, str(Path(found.origin).parents[1])]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=True)
-        return on_gpus(json.loads(done.stdout))
-    except (OSError, subprocess.SubprocessError, ValueError, TypeError, KeyError):
-        return 0
 
 
 def _free_by_psutil() -> int | None:

@@ -2,7 +2,7 @@
 computes with.
 
 Pure: from a model's geometry. The formulas are llama.cpp's (b11549), with the parameters that
-`engine.host` gives it; the file of its `src/` that one was read in is named. The layout of the
+`engine.parameters` has; the file of its `src/` that one was read in is named. The layout of the
 compute buffer is a planner's work and not written down there: that formula was fitted to what the
 planner allocates, which CONTRIBUTING.md has a table of. What the machine has is `machine`'s
 business.
@@ -10,6 +10,7 @@ business.
 
 from dataclasses import dataclass, replace
 
+from llm_localrun.engine.parameters import BATCH, SEATS
 from llm_localrun.gguf.geometry import Geometry
 from llm_localrun.gguf.header import BLOCKS, Header
 
@@ -23,10 +24,6 @@ PROCESS = 40 * 2**20
 MARGIN = 2**28
 """Bytes that are left free: for others, and for the prompts that an engine keeps later on."""
 
-CONVERSATIONS = 4
-"""How many an engine holds at once: its `n_parallel`."""
-_BATCH = 512
-"""Tokens that are evaluated at once, llama.cpp's `n_ubatch`, unless they are to be embedded."""
 _STEP = 256
 """Caches have whole multiples of so many cells (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
 _FLOAT, _HALF = 4, 2
@@ -57,7 +54,7 @@ class Setting:
     @property
     def batch(self) -> int:
         """Tokens that are evaluated at once; an input to be embedded is one batch."""
-        return self.context_size if self.embedding else _BATCH
+        return self.context_size if self.embedding else BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,7 @@ def context_bytes(geometry: Geometry, setting: Setting) -> int:
         return 0
     numbers = geometry.kept * _cells(setting.context_size)
     numbers += geometry.kept_in_window * _cells_in_window(geometry, setting)
-    states = geometry.state * CONVERSATIONS * _FLOAT
+    states = geometry.state * SEATS * _FLOAT
     return int(numbers * _bytes_per_number(setting.cache_type)) + states
 
 
@@ -154,5 +151,5 @@ def _cells(tokens: int) -> int:
 
 def _cells_in_window(geometry: Geometry, setting: Setting) -> int:
     """As many as all conversations' windows take, and a batch (llama-kv-cache-iswa.cpp)."""
-    most = geometry.window * CONVERSATIONS + setting.batch
+    most = geometry.window * SEATS + setting.batch
     return _cells(min(_cells(setting.context_size), most))

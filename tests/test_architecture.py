@@ -22,12 +22,23 @@ MODULES = {
 }
 TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
 
+SERVERS = sorted(
+    name
+    for name in MODULES
+    if name.startswith("discovery.servers.") and not name.endswith((".reading", ".listing"))
+)
+
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "gguf.geometry", "kinds"),
-    ("memory", "machine", "footprint", "thinking", "tokens"),
-    ("places", "media_types"),
-    ("engine", "engine.locks", "engine.state", "engine.host"),
+    ("machine", "thinking", "tokens"),
+    ("gotemplate.syntax", "gotemplate.jinja", "gotemplate"),
+    ("places", "media_types", "foreign"),
+    (
+        *("engine", "engine.locks", "engine.state", "engine.parameters", "engine.seats"),
+        *("engine.prompts", "engine.reasons", "engine.inside", "engine.child", "engine.host"),
+    ),
+    ("memory", "footprint"),
     (
         "errors",
         "events",
@@ -42,9 +53,22 @@ LAYERS = (
     ("naming", "registry", "quantizations", "request", "wire_options"),
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
     ("reply",),
-    ("counting", "loading", "transport"),
-    ("discovery.identify", "discovery.stores", "engine.launch"),
-    ("discovery.endpoints", "discovery"),
+    ("model_file", "ollama_store"),
+    ("counting", "loading", "discovery.servers.reading", "transport"),
+    ("engine.stop", "engine.room", "engine.builds", "engine.launch"),
+    ("discovery.lmstudio_home", "discovery.servers.listing"),
+    ("discovery.stores.found", "discovery.stores.folders"),
+    (
+        *("discovery.stores.huggingface", "discovery.stores.lmstudio", "discovery.stores.ollama"),
+        *("discovery.stores.docker", "discovery.stores.jan", "discovery.stores.ramalama"),
+        *("discovery.stores.llm_gguf", "discovery.stores.contents"),
+    ),
+    ("discovery.stores.locations", "discovery.stores.named"),
+    ("discovery.stores.scan", "discovery.stores"),
+    ("discovery.addresses", *SERVERS),
+    ("discovery.servers",),
+    ("discovery.identify", "discovery.lm_link"),
+    ("discovery.endpoints", "discovery", "modelfile"),
     ("resolve",),
     ("serving.common", "serving.admission"),
     ("serving.by_fixed", "serving.by_ollama", "serving.afterwards"),
@@ -72,11 +96,12 @@ LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in 
 
 PURE = (
     *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
-    *("gguf.header", "gguf.names", "discovery.identify"),
+    *("gguf.header", "gguf.names", "discovery.identify", "discovery.servers", *SERVERS),
+    *("discovery.servers.reading", "discovery.servers.listing"),
     *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
-    *("thinking", "memory", "gguf.geometry", "tokens", "context", "counting", "loading"),
-    *("quantizations", "hub.progress", "hub.safety", "hub.variants", "hub.refs", "hub.recommend"),
-    "thinking",
+    *("memory", "gguf.geometry", "tokens", "context", "counting", "loading", "quantizations"),
+    *("hub.progress", "hub.safety", "hub.variants", "hub.refs", "hub.recommend"),
+    *("thinking", "gotemplate", "gotemplate.syntax", "gotemplate.jinja"),
 )
 IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
 

@@ -13,11 +13,15 @@ import pytest
 
 from llm_localrun import machine, memory
 from llm_localrun.catalogue import LocalModel
-from llm_localrun.engine.state import EngineSettings, EngineSpec, running
+from llm_localrun.engine import builds
+from llm_localrun.engine.builds import Build, Device, Report
+from llm_localrun.engine.room import setting_of
+from llm_localrun.engine.state import EngineSettings, EngineSpec, Order, running
 from llm_localrun.footprint import bound_of, footprint_of
 from llm_localrun.gguf.geometry import Geometry, geometry_of
 from llm_localrun.gguf.header import Header, Tensor
 from llm_localrun.memory import Footprint, Need, Setting
+from llm_localrun.serving.admission import free_memory
 from tests import tiny_models
 from tests.drive import ask, failure
 from tests.tiny_models import Tiny
@@ -26,11 +30,11 @@ MIB = 2**20
 
 # The engine's own parameters, but with llama.cpp telling what it does.
 LOAD = """
-import json, sys
-from llm_localrun.engine import host
-from llm_localrun.engine.state import spec_from
+import sys
+from llm_localrun.engine import inside
+from llm_localrun.engine.state import Paths, read_order
 from xllamacpp import xllamacpp
-parameters = host._parameters(xllamacpp, spec_from(json.loads(sys.argv[1])), "key")
+parameters = inside._parameters(xllamacpp, read_order(sys.argv[1]), Paths(None, ""))
 parameters.verbosity = 4
 server = xllamacpp.Server(parameters)
 sys.stdin.read()
@@ -41,7 +45,8 @@ BUFFER = re.compile(r"(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 def allocated(path: Path, settings: EngineSettings) -> Need:
     """What the engine allocates for a model, by its own account."""
     spec = EngineSpec(str(path), "model", 0, 0.0, replace(settings, threads=1))
-    command = [sys.executable, "-c", LOAD, json.dumps(asdict(spec))]
+    order = Order("", spec, "key", "", "", "", False, 0.0, 0.0, 0)
+    command = [sys.executable, "-c", LOAD, json.dumps(asdict(order))]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True) as engine:
         assert engine.stderr is not None
@@ -62,16 +67,6 @@ def _until_loaded(log: IO[str]) -> str:
         if "listening on" in line:
             break
     return "".join(lines)
-
-
-def setting_of(settings: EngineSettings) -> Setting:
-    assert settings.context_size is not None
-    return Setting(
-        settings.context_size,
-        settings.kv_cache_type or "f16",
-        settings.flash_attention is not False,
-        settings.embedding,
-    )
 
 
 def with_context(context_size: int, **more: Any) -> EngineSettings:
@@ -387,18 +382,16 @@ def test_free_memory_of_this_machine() -> None:
     assert free is not None
     assert physical is not None
     assert 0 < free < physical
-    assert machine.free_memory() is not None
 
 
-def test_memory_of_gpus() -> None:
-    devices = [
-        {"type": "GGML_BACKEND_DEVICE_TYPE_CPU", "free": 8},
-        {"type": "GGML_BACKEND_DEVICE_TYPE_GPU", "free": 16},
-        {"type": "GGML_BACKEND_DEVICE_TYPE_IGPU", "free": 32},
-        {"type": "GGML_BACKEND_DEVICE_TYPE_GPU", "free": 64},
-        {"type": "GGML_BACKEND_DEVICE_TYPE_ACCEL", "free": 128},
-    ]
-    assert machine.on_gpus(devices) == 80
+@pytest.mark.skipif(sys.platform == "darwin", reason="there a GPU shares the RAM")
+def test_memory_of_gpus_counts(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(monkeypatch, 1)
+    assert free_memory("") == 10**6
+    gpu = Device(name="CUDA0", title="A GPU", memory=8 * 10**6)
+    build = Build(kind="xllamacpp", path="", devices=(gpu, gpu))
+    monkeypatch.setattr(builds, "report", lambda *_: Report((build,), build, "", ()))
+    assert free_memory("") == 17 * 10**6
 
 
 # Engines that there is no memory for.
@@ -412,8 +405,7 @@ def starter(starter_model: Path) -> LocalModel:
 
 def leave(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
     """Lets so much memory be free, in megabytes."""
-    for name in ("free_ram", "free_memory"):
-        monkeypatch.setattr(machine, name, lambda: int(free * 1e6))
+    monkeypatch.setattr(machine, "free_ram", lambda: int(free * 1e6))
 
 
 def need_of(model: LocalModel, context_size: int, **more: Any) -> float:
@@ -457,14 +449,6 @@ def test_overcommit_loads_it_all_the_same(
     assert ask(starter, "Hi", max_tokens=1, overcommit=True).output == 1
     # Its memory is its own now.
     assert ask(starter, "Hi", max_tokens=1).output == 1
-
-
-def test_cache_that_flash_attention_is_needed_for(starter: LocalModel) -> None:
-    said = failure(lambda: ask(starter, "Hi", kv_cache_type="q8_0", flash_attention=False))
-    assert said == (
-        "The engine keeps a context as q8_0 only with flash attention."
-        " Leave out -o flash_attention, or -o kv_cache_type."
-    )
 
 
 def test_context_that_nobody_asked_for_is_as_large_as_memory_allows(

@@ -1,21 +1,17 @@
 """`-o quantization`: a model's variants over all sources, and how one that is absent can be had."""
 
-import time
 from typing import Any
 
 import pytest
 
-from llm_localrun import discovery, transport
+from llm_localrun import discovery
 from llm_localrun.catalogue import Endpoint, EndpointReport, FileEntry, LocalModel, Snapshot
-from llm_localrun.discovery.identify import identify
 from llm_localrun.errors import ConfigError
 from llm_localrun.naming import siblings
 from llm_localrun.places import home
 from llm_localrun.quantizations import canonical, how_to_get
 from llm_localrun.resolve import variant
 from tests.drive import failure
-from tests.lmstudio import LMStudio
-from tests.stand_in import StandIn
 
 OLLAMA = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:1")
 STUDIO = Endpoint(name="lmstudio", kind="lmstudio", url="http://127.0.0.1:2")
@@ -147,15 +143,3 @@ def test_command_that_gets_a_variant(model: LocalModel, wanted: str, command: st
 )
 def test_spelling(written: str, meant: str) -> None:
     assert canonical(written) == meant
-
-
-def test_variants_of_lm_studios_catalogue() -> None:
-    with StandIn(LMStudio()) as server:
-        endpoint = STUDIO.model_copy(update={"url": server.url})
-        found = transport.drive(identify(endpoint), server.url, None, time.monotonic() + 10)
-    gemma = [model for model in found.models if model.name.startswith("google/")]
-    assert [(model.name, model.quantization, model.context_max) for model in gemma] == [
-        ("google/gemma-4-26b-a4b", "Q4_K_M", 262_144),
-        ("google/gemma-4-26b-a4b@q8_0", "Q8_0", 262_144),
-    ]
-    assert siblings(gemma[0], found.models) == gemma[1:]

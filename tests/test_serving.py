@@ -166,7 +166,7 @@ KEEPS_A_LOT = {
 def test_memory_bounds_how_far_the_context_is_rounded_up(
     free: int, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "free_memory", lambda: free)
+    monkeypatch.setattr(machine, "free_ram", lambda: free)
     with StandIn(Ollama(keys=KEEPS_A_LOT)) as server:
         ask(at_ollama(server), long_prompt(34_000))
     (given,) = windows_of(server)

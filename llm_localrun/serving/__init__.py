@@ -12,6 +12,7 @@ from math import inf
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.config import Config, read_config
 from llm_localrun.context import Limits
+from llm_localrun.discovery import located
 from llm_localrun.errors import NotAllowed
 from llm_localrun.locality import WHERE, needs_leave
 from llm_localrun.serving import by_engine, by_fixed, by_lmstudio, by_ollama
@@ -37,8 +38,13 @@ def find(model: LocalModel, wish: Wish) -> Server:
 
 
 def _check_allowed(model: LocalModel, config: Config) -> None:
-    if needs_leave(model.runs_on) and model.id not in config.allow:
+    """Raises `NotAllowed` if prompts would go where the user has not said that they may."""
+    if model.id in config.allow:
+        return
+    model = located(model)
+    if needs_leave(model):
+        where = WHERE[model.runs_on] + (f" ({model.elsewhere})" if model.elsewhere else "")
         raise NotAllowed(
-            f"{model.id} runs {WHERE[model.runs_on]}, so the prompt would leave this machine",
+            f"{model.id} runs {where}, so the prompt would leave this machine",
             f"If it may: `llm localrun allow {shlex.quote(model.id)}`",
         )

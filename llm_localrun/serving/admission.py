@@ -3,6 +3,7 @@
 llama.cpp does not look: it is killed when memory runs out, and other programs before it.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,6 +11,9 @@ from llm_localrun import machine
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.config import engine_folder
 from llm_localrun.discovery import catalogue
+from llm_localrun.engine import builds
+from llm_localrun.engine.launch import Bounds
+from llm_localrun.engine.room import held, setting_of
 from llm_localrun.engine.state import EngineSettings, EngineState, running
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.footprint import bound_of, footprint_of
@@ -21,55 +25,63 @@ _WORTH = 512
 
 
 def admitted(
-    model: LocalModel, settings: EngineSettings, usual: int, *, may_shrink: bool
-) -> EngineSettings:
-    """The settings if there is memory for them, or else, if it may shrink, with a smaller context.
+    model: LocalModel, settings: EngineSettings, bounds: Bounds, *, may_shrink: bool
+) -> tuple[EngineSettings, Bounds]:
+    """The settings if there is memory for them, or else, if they may, with a smaller context; and
+    the bounds within which that fits: idle engines have to make way then.
 
-    `usual` is the context where the settings do not say. Engines that are up have their memory, and
-    one of the same file gives its own back. Raises `NotEnoughMemory`.
+    Raises `NotEnoughMemory`.
     """
     assert model.path is not None
-    engines = [each for each in running(engine_folder()) if each.spec.path == model.path]
-    free = machine.free_ram()
-    if free is None or any(_is_enough(engine, settings) for engine in engines):
-        return settings
-    setting = _setting(settings, settings.context_size or usual)
-    bound = bound_of(model.path, settings.files())
+    free, engines = machine.free_ram(), running(engine_folder())
+    if free is None or any(_is_enough(engine, model, settings) for engine in engines):
+        return settings, bounds
+    setting, files = setting_of(settings), settings.files()
+    bound = bound_of(model.path, files)
     if bound is None or bound.need(setting).total <= free - MARGIN:
-        return settings
-    footprint = footprint_of(model.path, settings.files()) or bound
-    free = (machine.free_memory() or free) + sum(_held(each, footprint) for each in engines)
+        return settings, bounds
+    footprint = footprint_of(model.path, files) or bound
+    free = free_memory(bounds.llama_server) or free
+    bounds = _within(bounds, free - MARGIN + sum(map(held, engines)))
+    free += sum(map(_given_back, engines))
     affordable = footprint.largest_context(free - MARGIN, setting)
     if affordable >= setting.context_size:
-        return settings
+        return settings, bounds
     if may_shrink and affordable >= _WORTH:
-        return replace(settings, context_size=affordable)
+        return replace(settings, context_size=affordable), bounds
     raise NotEnoughMemory(
         _problem(model, footprint.need(setting), setting, free),
         _remedy([*_ways_out(model, footprint, setting, free - MARGIN)]),
     )
 
 
-def _is_enough(engine: EngineState, settings: EngineSettings) -> bool:
-    others = replace(settings, context_size=None)
-    return engine.spec.settings.meets(others) and engine.spec.context_size >= (
-        settings.context_size or 0
-    )
+def free_memory(llama_server: str | None) -> int | None:
+    """The RAM that is free and the memory of GPUs, in bytes; None if nobody tells.
+
+    `llama_server` is as in config.json. Takes a second if the GPUs have not been asked for lately.
+    """
+    free = machine.free_ram()
+    # A Mac's GPU shares the RAM, which is counted already.
+    if free is None or sys.platform == "darwin":
+        return free
+    build = builds.report(engine_folder(), llama_server).chosen
+    return free + sum(device.memory or 0 for device in build.devices) if build else free
 
 
-def _setting(settings: EngineSettings, context_size: int) -> Setting:
-    return Setting(
-        context_size,
-        cache_type=settings.kv_cache_type or "f16",
-        flash_attention=settings.flash_attention is not False,
-        embedding=settings.embedding,
-    )
+def _within(bounds: Bounds, memory: int) -> Bounds:
+    return replace(bounds, memory=min(memory, memory if bounds.memory is None else bounds.memory))
 
 
-def _held(engine: EngineState, footprint: Footprint) -> int:
-    """What an engine has taken that others cannot have: its weights are the system's to drop."""
-    need = footprint.need(_setting(engine.spec.settings, engine.spec.context_size))
-    return need.context + need.compute
+def _is_enough(engine: EngineState, model: LocalModel, settings: EngineSettings) -> bool:
+    return engine.spec.path == model.path and engine.spec.settings.meets(settings)
+
+
+def _given_back(engine: EngineState) -> int:
+    """What others can have when an engine ends; its weights are the system's to drop before."""
+    spec = engine.spec
+    footprint = bound_of(spec.path, spec.settings.files())
+    need = footprint.need(setting_of(spec.settings)) if footprint else None
+    return need.context + need.compute if need else 0
 
 
 def _problem(model: LocalModel, need: Need, setting: Setting, free: float) -> str:

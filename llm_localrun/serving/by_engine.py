@@ -1,160 +1,224 @@
 """The engine: started by us, with a context that the prompt takes and that there is memory for."""
 
-from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
+from llm_localrun import transport
 from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.config import Config, engine_folder
 from llm_localrun.context import Limits, Size, grown
-from llm_localrun.engine import launch
-from llm_localrun.engine.launch import DEFAULT_CONTEXT_SIZE
-from llm_localrun.engine.state import EngineSettings, EngineState, running
-from llm_localrun.errors import LocalRunError, UnsupportedOption
+from llm_localrun.engine import launch, parameters, prompts
+from llm_localrun.engine.state import NGRAM, EngineSettings, EngineState, running
+from llm_localrun.errors import BadReply, ServerUnreachable
+from llm_localrun.machine import physical_memory
+from llm_localrun.modelfile import chat_template_of, modelfile_of
 from llm_localrun.serving.admission import admitted
 from llm_localrun.serving.common import Server, Wish, asked_context, checked, counted, size_of
 
 _PATIENCE = 60.0
 """Seconds that loading a file may take beyond what its size makes likely."""
-_UNQUANTIZED = ("f32", "f16", "bf16")
+_RESTORE_TIMEOUT = 60.0
+_SHARE_OF_MEMORY = 0.75
+"""What the engines may take of the machine's memory, unless the user has said."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """What is to be run, how, and with which context if the user has said so."""
+class _Job:
+    """What is to be run and how. `asked` is the context if the user has said so, `up` an engine
+    that would do but for its context."""
 
     model: LocalModel
     wish: Wish
     config: Config
+    settings: EngineSettings
     asked: int | None
+    up: EngineState | None
 
     @property
     def trained(self) -> int:
-        return self.model.context_max or DEFAULT_CONTEXT_SIZE
+        return self.model.context_max or parameters.CONTEXT_SIZE
 
     @property
     def usual(self) -> int:
         """The context of an engine that nobody needs more of."""
-        return min(self.trained, DEFAULT_CONTEXT_SIZE)
+        return min(self.trained, parameters.CONTEXT_SIZE)
 
-    def room_for(self, tokens: int) -> int:
-        """The context of an engine for so many tokens, of prompt and answer together."""
-        return max(self.usual, grown(tokens, self.trained))
+    @property
+    def held(self) -> int:
+        """The context that there is if nothing is done about it."""
+        return self.up.spec.context_size if self.up else self.usual
+
+    def grown_for(self, prompt: Size, held: int) -> int:
+        """The context of an engine for a prompt and its answer: `held`, if they fit or the user has
+        said so."""
+        needed = prompt.tokens + self.wish.answer
+        if self.asked is not None or needed <= held:
+            return held
+        return max(held, self.usual, grown(needed, self.trained))
 
     @property
     def keep_alive(self) -> float:
         keep_alive: float = self.wish.options.get("keep_alive", self.config.keep_alive)
         return keep_alive
 
-    def settings(self, context_size: int | None) -> EngineSettings:
-        options = self.wish.options
-        return EngineSettings(
-            context_size=context_size,
-            threads=options.get("threads", self.config.threads),
-            gpu_layers=options.get("gpu_layers"),
-            kv_cache_type=options.get("kv_cache_type"),
-            flash_attention=options.get("flash_attention"),
-            embedding=self.model.purpose == "embedding",
-            projector=self.model.projector,
-            lora=_file(options.get("lora")),
-            draft_model=_file(options.get("draft_model")),
+    @property
+    def patience(self) -> float:
+        patience: float = self.wish.options.get("timeout", _PATIENCE)
+        return patience
+
+    def server(self, engine: EngineState) -> Server:
+        return Server(
+            endpoint=Endpoint(name="gguf", kind="engine", url=engine.url),
+            key=engine.key,
+            model=self.model.name,
+            context_size=engine.spec.context_size,
+            keep_alive=self.keep_alive,
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The engine that a job is to have, and the largest context that there is memory for."""
+
+    job: _Job
+    settings: EngineSettings
+    bounds: launch.Bounds
+    affordable: float
+
+    @property
+    def context_size(self) -> int:
+        assert self.settings.context_size is not None
+        return self.settings.context_size
+
+    def engine(self) -> tuple[EngineState, bool]:
+        """One that is up, or a new one; and whether it is new."""
+        job = self.job
+        assert job.model.path is not None
+        wanted = launch.Wanted(job.model.path, job.model.name, self.settings)
+        folder, patience = engine_folder(), job.patience
+        return launch.ensure(wanted, folder, job.keep_alive, patience, self.bounds)
+
+    def server(self, engine: EngineState) -> Server:
+        """What `engine` will be when it has been replaced by one with the context of the plan."""
+        context_size = max(engine.spec.context_size, self.context_size)
+        limits = Limits(self.job.trained, self.affordable)
+        return replace(self.job.server(engine), context_size=context_size, limits=limits)
+
+
 def find(model: LocalModel, wish: Wish, config: Config) -> Server:
-    """An engine for `model`: one that is up, if it will do, or else a new one.
+    """A seat in an engine for `model`: one that is up, if it will do, or else a new one.
 
     Where the bytes of a prompt do not show that it fits, the engine counts its tokens. Raises
     `PromptTooLong`, `NotEnoughMemory` and what `launch.ensure` raises.
     """
-    _check_cache(wish.options)
-    order = _Order(model, wish, config, asked_context(model, wish))
+    settings = _settings(model, wish, config)
+    job = _Job(model, wish, config, settings, asked_context(model, wish), _up(model, settings))
     if wish.prompt is None:
-        return _started(order, order.asked)
-    size = size_of(wish.prompt, model, (order.asked or order.usual) - wish.answer)
-    context_size = order.asked
-    if context_size is None:
-        size, context_size = _grown(order, size)
-    server = _started(order, context_size)
-    try:
-        return _with_room(order, server, size)
-    except LocalRunError:
-        assert server.engine is not None
-        launch.release(server.engine, engine_folder(), server.keep_alive)
-        raise
+        return _seated(_planned(job, job.asked or job.held))
+    size = size_of(wish.prompt, model, (job.asked or job.held) - wish.answer)
+    context_size = job.asked or job.held
+    if job.up is not None and job.grown_for(size, context_size) > context_size:
+        size = counted(job.server(job.up), wish) or size
+    plan = _planned(job, job.grown_for(size, context_size))
+    if wish.prompt.bound < plan.context_size:
+        return _seated(plan)
+    return _checked(plan, size)
 
 
-def _check_cache(options: Mapping[str, Any]) -> None:
-    kind = options.get("kv_cache_type")
-    if options.get("flash_attention") is False and kind not in (None, *_UNQUANTIZED):
-        raise UnsupportedOption(
-            f"The engine keeps a context as {kind} only with flash attention",
-            "Leave out -o flash_attention, or -o kv_cache_type",
-        )
-
-
-def _grown(order: _Order, size: Size) -> tuple[Size, int | None]:
-    """The prompt's size, counted by an engine that is up if it is not sure that the prompt fits
-    into it; and the context to start one with, None if the usual one will do."""
-    wish, up = order.wish, _up(order.model)
-    enough = up.spec.context_size if up else order.usual
-    if up is not None and size.tokens + wish.answer > enough:
-        size = counted(_server(order, up), wish) or size
-    needed = size.tokens + wish.answer
-    return size, order.room_for(needed) if needed > enough else None
-
-
-def _with_room(order: _Order, server: Server, size: Size) -> Server:
-    """The engine, or one with a larger context if it has counted more than was estimated."""
-    wish, context_size = order.wish, server.context_size
-    assert wish.prompt is not None
-    assert context_size is not None
-    if wish.prompt.bound < context_size:
-        return server
+def _checked(plan: _Plan, size: Size) -> Server:
+    """A seat in the engine of the plan, or in one with a larger context if it counts more tokens
+    than were estimated. Raises `PromptTooLong`."""
+    job = plan.job
+    engine, is_new = plan.engine()
     if not size.is_exact:
-        size = counted(server, wish) or size
-    larger = min(order.room_for(size.tokens + wish.answer), server.limits.largest)
-    if order.asked is None and larger > context_size:
-        server = _started(order, int(larger))
-    return checked(size, server)
+        size = counted(plan.server(engine), job.wish) or size
+    held = engine.spec.context_size
+    if (larger := job.grown_for(size, held)) > held:
+        plan = _planned(job, larger)
+    server = plan.server(engine)
+    # What the user has settled holds in a larger engine that happens to be up, too.
+    checked(size, replace(server, context_size=job.asked or server.context_size))
+    return _seated(plan, was_new=is_new)
 
 
-def _up(model: LocalModel) -> EngineState | None:
-    """The engine with the largest context that runs the model's file now."""
-    engines = [each for each in running(engine_folder()) if each.spec.path == model.path]
+def _settings(model: LocalModel, wish: Wish, config: Config) -> EngineSettings:
+    """All that is settled before the context is."""
+    options = wish.options
+    return EngineSettings(
+        threads=options.get("threads", config.threads),
+        gpu_layers=options.get("gpu_layers"),
+        kv_cache_type=options.get("kv_cache_type"),
+        flash_attention=options.get("flash_attention"),
+        embedding=model.purpose == "embedding",
+        projector=model.projector,
+        lora=_file(options.get("lora")) or modelfile_of(model).adapter,
+        draft_model=_draft_model(options.get("draft_model")),
+        chat_template=chat_template_of(model),
+        rpc=",".join(config.rpc),
+    )
+
+
+def _up(model: LocalModel, settings: EngineSettings) -> EngineState | None:
+    """The engine with the largest context of those that run the model's file so."""
+    engines = [
+        engine
+        for engine in running(engine_folder())
+        if engine.spec.path == model.path and engine.spec.settings.meets(settings)
+    ]
     return max(engines, key=lambda engine: engine.spec.context_size, default=None)
 
 
-def _started(order: _Order, context_size: int | None) -> Server:
-    """An engine with this context, or any if it is None; with less if memory lacks for more."""
-    model, options = order.model, order.wish.options
-    assert model.path is not None
-    wanted = settings = order.settings(context_size)
-    if not options.get("overcommit"):
-        settings = admitted(model, wanted, order.usual, may_shrink=order.asked is None)
-    engine, is_new = launch.ensure(
-        launch.Wanted(model.path, model.name, settings),
-        engine_folder(),
-        order.keep_alive,
-        patience=options.get("timeout", _PATIENCE),
-    )
-    affordable = inf if settings == wanted else engine.spec.context_size
-    server = replace(_server(order, engine), limits=Limits(order.trained, affordable))
-    return replace(server, load_seconds=engine.load_seconds) if is_new else server
+def _planned(job: _Job, context_size: int) -> _Plan:
+    """An engine with this context; with less if memory lacks, and the user has not asked for it."""
+    wanted = replace(job.settings, context_size=context_size)
+    bounds = _bounds(job.config)
+    if job.wish.options.get("overcommit") or job.config.rpc:
+        return _Plan(job, wanted, bounds, inf)
+    settings, bounds = admitted(job.model, wanted, bounds, may_shrink=job.asked is None)
+    affordable = inf if settings == wanted else settings.context_size
+    return _Plan(job, settings, bounds, affordable or inf)
 
 
-def _server(order: _Order, engine: EngineState) -> Server:
-    return Server(
-        endpoint=Endpoint(name="gguf", kind="engine", url=engine.url),
-        key=engine.key,
-        model=order.model.name,
-        context_size=engine.spec.context_size,
-        engine=engine,
-        keep_alive=order.keep_alive,
-    )
+def _bounds(config: Config) -> launch.Bounds:
+    machine = physical_memory()
+    budget = None if machine is None else int(machine * _SHARE_OF_MEMORY)
+    memory = budget if config.engine_memory is None else config.engine_memory
+    return launch.Bounds(config.llama_server, memory, config.prompt_cache)
 
 
-def _file(path: str | None) -> str:
+def _seated(plan: _Plan, *, was_new: bool = False) -> Server:
+    """A seat in the engine of the plan, which may have been started for this already."""
+    seated = launch.seat(plan.job.wish.visit, engine_folder(), plan.engine)
+    server = replace(plan.server(seated.engine), seated=seated)
+    if seated.left is not None:
+        _restore(server, seated, seated.left)
+    if seated.is_new or was_new:
+        return replace(server, load_seconds=seated.engine.load_seconds)
+    return server
+
+
+def _restore(server: Server, seated: launch.Seated, left: Path) -> None:
+    """Has llama.cpp take up what an earlier engine has left; without it, it evaluates anew."""
+    path = f"/slots/{seated.seat.number}?action=restore"
+    call = server.call(path, {"filename": left.name}, _RESTORE_TIMEOUT)
+    try:
+        if prompts.is_whole(left):
+            with suppress(BadReply, ServerUnreachable), closing(transport.stream(call)) as received:
+                for _ in received:
+                    pass
+    except BaseException:
+        seated.seat.leave()
+        raise
+    # The engine has it now, and leaves more when it ends.
+    left.unlink(missing_ok=True)
+
+
+def _draft_model(given: str | None) -> str:
+    return NGRAM if given == NGRAM else _file(given)
+
+
+def _file(path: Any) -> str:
     return str(Path(path).expanduser().absolute()) if path else ""

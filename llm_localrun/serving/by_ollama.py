@@ -7,12 +7,14 @@ one has made the context grow; from then on the larger one is kept while the mod
 
 from dataclasses import replace
 
-from llm_localrun import calibration, machine
+from llm_localrun import calibration
 from llm_localrun.catalogue import LocalModel
+from llm_localrun.config import read_config
 from llm_localrun.context import LEAST, grown
 from llm_localrun.gguf.geometry import geometry_of
 from llm_localrun.loading import ollama_header, ollama_running
 from llm_localrun.memory import MARGIN, Footprint, Setting
+from llm_localrun.serving.admission import free_memory
 from llm_localrun.serving.common import (
     PATIENCE,
     Server,
@@ -65,8 +67,10 @@ def _grown(model: LocalModel, server: Server, needed: int, held: int) -> int:
     are the bytes that the model takes now, and will give back.
     """
     wanted = grown(needed, server.limits.trained)
-    free = machine.free_memory() if model.runs_on == "this machine" else None
-    if free is None or model.size is None:
+    if model.size is None or model.runs_on != "this machine":
+        return wanted
+    free = free_memory(read_config().llama_server)
+    if free is None:
         return wanted
     header = put(ollama_header(model.name), server, PATIENCE)
     geometry = geometry_of(header) if header else None

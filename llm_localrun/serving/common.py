@@ -1,7 +1,7 @@
 """What the ways to serve have in common: what is wished for, who answers, how it is asked."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -9,14 +9,18 @@ from llm_localrun import calibration, transport
 from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.context import ANSWER, UNLIMITED, Limits, Size, too_long
 from llm_localrun.counting import Prompt, count
-from llm_localrun.engine.state import EngineState
+from llm_localrun.engine.launch import Seated
+from llm_localrun.engine.seats import Visit
 from llm_localrun.errors import ConfigError
 from llm_localrun.framing import Payload
-from llm_localrun.kinds import kind_of
+from llm_localrun.kinds import api_root, kind_of
 from llm_localrun.loading import Asking
 
 PATIENCE = 30.0
 """Seconds in which a server that is up has told what it holds, or counted a prompt."""
+
+NOBODY = Visit()
+"""Who leaves nothing in an engine that another request could use."""
 
 _Result = TypeVar("_Result")
 
@@ -25,13 +29,15 @@ _Result = TypeVar("_Result")
 class Wish:
     """What a server is wanted for: to answer a prompt, or to embed texts if there is none.
 
-    `body` makes the request as llama.cpp's server gets it, which can count its prompt.
+    `body` is the request as it would be sent, of which llama.cpp's server can count the prompt;
+    `visit` is what that is to an engine.
     """
 
     options: Mapping[str, Any]
     key: str | None
     prompt: Prompt | None = None
-    body: Callable[[], Payload] = dict
+    body: Payload = field(default_factory=dict)
+    visit: Visit = NOBODY
 
     @property
     def answer(self) -> int:
@@ -48,7 +54,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who answers: an endpoint, and the engine that it is if it is one.
+    """Who answers: an endpoint, and the seat that there is in it if it is an engine.
 
     `model` is what it calls the model, `context_size` the tokens that it holds as far as is known,
     `options` are to be added to the user's. `load_seconds` is set if the model was loaded for this.
@@ -61,17 +67,19 @@ class Server:
     limits: Limits = UNLIMITED
     options: Mapping[str, Any] = field(default_factory=dict)
     load_seconds: float | None = None
-    engine: EngineState | None = None
+    seated: Seated | None = None
     keep_alive: float = 0.0
 
     @property
     def title(self) -> str:
         title = kind_of(self.endpoint.kind).title
-        return title if self.engine else f"{title} at {self.endpoint.url}"
+        return title if self.endpoint.kind == "engine" else f"{title} at {self.endpoint.url}"
 
     def call(self, path: str, body: Payload, timeout: float) -> transport.Call:
+        if self.seated:
+            body = {**body, "id_slot": self.seated.seat.number}
         return transport.Call(
-            url=self.endpoint.url + path,
+            url=api_root(self.endpoint.url, self.endpoint.kind) + path,
             body=body,
             server=self.title,
             advice=kind_of(self.endpoint.kind).advice,
@@ -102,7 +110,7 @@ def size_of(prompt: Prompt, model: LocalModel, enough: int) -> Size:
 
 def counted(server: Server, wish: Wish) -> Size | None:
     """The prompt's tokens as llama.cpp's server counts them; None if it does not tell."""
-    tokens = put(count(wish.body()), server, PATIENCE)
+    tokens = put(count(wish.body), server, PATIENCE)
     return None if tokens is None else Size(tokens, is_exact=True)
 
 
