@@ -13,7 +13,8 @@
     ├── BadReply             what the server sent is not what its protocol says
     ├── BadModelFile         the file is missing, damaged or no GGUF model
     ├── EngineFailed         llama.cpp did not start or did not survive
-    └── PullFailed           a model could not be fetched
+    ├── PullFailed           a model could not be fetched
+    └── QuantizeFailed       a model could not be quantized
 
 Each is an `llm.ModelError`, which `llm prompt` and the Python API know, and a
 `click.ClickException`, which also keeps `llm chat` and `llm embed` from ending in a traceback.
@@ -89,3 +90,7 @@ class EngineFailed(LocalRunError):
 
 class PullFailed(LocalRunError):
     """A model could not be fetched."""
+
+
+class QuantizeFailed(LocalRunError):
+    """A model could not be quantized."""

@@ -22,9 +22,11 @@ TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()
 
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
+    ("gguf.tensor_types",),
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
+    ("gguf.layout", "gguf.recipes"),
     ("places", "media_types"),
-    ("engine", "engine.locks", "engine.state", "engine.host"),
+    ("engine", "engine.locks", "engine.state", "engine.host", "hub.quantize_worker"),
     (
         "errors",
         "events",
@@ -37,17 +39,24 @@ LAYERS = (
     ),
     ("naming", "registry", "request", "wire_options"),
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
+    ("dialects.scoring",),
     ("reply",),
     ("transport", "discovery.identify", "discovery.stores", "engine.launch"),
     ("discovery.endpoints", "discovery"),
     ("resolve", "backends", "hub", "hub.starter"),
+    ("hub.quality", "hub.quantizers", "hub.quantize"),
     ("interrupts", "recorder"),
     ("models",),
     ("offers",),
+<<<<<<< HEAD
     ("registration", "commands.tables"),
     ("commands.endpoints", "commands.engines", "commands.fetch", "commands.listing"),
     ("commands.policy", "commands.which", "commands.card", "commands.findings"),
     ("commands.doctor", "commands.status"),
+=======
+    ("registration", "commands.tables", "commands.listing", "commands.engines", "commands.fetch"),
+    ("commands.quantize",),
+>>>>>>> 4cefe16 (llm localrun quantize: ggml's quantizer out of the engine, llama.cpp's mixes, and what it costs in quality)
     ("commands",),
     ("plugin",),
 )
@@ -56,6 +65,7 @@ LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in 
 PURE = (
     *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
     *("gguf.header", "gguf.names", "discovery.identify"),
+    *("gguf.tensor_types", "gguf.layout", "gguf.recipes", "dialects.scoring"),
     *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
     "thinking",
 )
@@ -153,8 +163,9 @@ def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) 
     }
 
 
-def test_engine_host_starts_without_llm() -> None:
-    loaded = loaded_by("import llm_localrun.engine.host")
+@pytest.mark.parametrize("module", ["engine.host", "hub.quantize_worker"])
+def test_processes_of_our_own_start_without_llm(module: str) -> None:
+    loaded = loaded_by(f"import llm_localrun.{module}")
     assert loaded & {"llm", "click", "pydantic", "httpx", "sqlite_utils"} == set()
 
 

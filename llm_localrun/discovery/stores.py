@@ -22,6 +22,7 @@ from llm_localrun.gguf.names import (
     file_type_name,
     is_model_name,
     is_projector_name,
+    part_stems,
     quality,
     quantization_in,
     shard_of,
@@ -213,15 +214,9 @@ def _is_embedding(header: Header) -> bool:
 def found_at(path: Path, store: str = "files") -> Found | None:
     """The GGUF file at `path`, with all its parts; None if it or one of them is missing."""
     shard = shard_of(path.stem)
-    if shard is None:
-        parts = [path]
-    elif shard[1] != 1:
+    parts = [path.with_name(f"{stem}{path.suffix}") for stem in part_stems(path.stem)]
+    if not parts:
         return None
-    else:
-        stem, _, count = shard
-        parts = [
-            path.with_name(f"{stem}-{n:05}-of-{count:05}{path.suffix}") for n in range(1, count + 1)
-        ]
     try:
         stats = [part.stat() for part in parts]
     except (OSError, ValueError):

@@ -91,6 +91,14 @@ def without_quantization(name: str) -> str:
     return _QUANTIZATION.sub("", name)
 
 
+def with_quantization(name: str, quantization: str) -> str:
+    """`name` with another quantization in the place of the last one in it, or at its end."""
+    *_, last = [None, *_QUANTIZATION.finditer(name)]
+    if last is None:
+        return f"{name}-{quantization}"
+    return name[: last.start(1)] + quantization + name[last.end() :]
+
+
 def file_type_name(file_type: int | None) -> str:
     """The name of `general.file_type`; "" if unknown."""
     return "" if file_type is None else _FILE_TYPES.get(file_type & ~_GUESSED, "")
@@ -154,6 +162,15 @@ def shard_of(stem: str) -> tuple[str, int, int] | None:
     """Name, number from 1, and count of a split file's part; None if `stem` is a whole file's."""
     match = _SHARD.match(stem)
     return match and (match["stem"], int(match["number"]), int(match["count"]))
+
+
+def part_stems(stem: str) -> list[str]:
+    """The names of all parts of the file that `stem` begins; none if it is a later part's."""
+    shard = shard_of(stem)
+    if shard is None:
+        return [stem]
+    name, number, count = shard
+    return [f"{name}-{n:05}-of-{count:05}" for n in range(1, count + 1)] if number == 1 else []
 
 
 def is_model_name(stem: str) -> bool:
