@@ -17,6 +17,7 @@ from llm.plugins import pm
 from llm_localrun import discovery
 from llm_localrun.engine import launch, state
 from llm_localrun.hub import starter
+from tests.embedding_model import FILE_NAME, build
 from tests.outward import Guard
 
 # Two threads that spin starve on a busy machine.
@@ -102,6 +103,16 @@ def starter_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
         with guard.lifted():
             for _ in starter.pull(target):
                 pass
+    return target
+
+
+@pytest.fixture(scope="session")
+def embedding_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
+    """all-MiniLM-L6-v2, made once and kept in pytest's cache."""
+    target = pytestconfig.cache.mkdir("localrun") / "models" / FILE_NAME
+    if not target.exists():
+        with guard.lifted():
+            build(target)
     return target
 
 

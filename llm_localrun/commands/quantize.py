@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from llm_localrun.commands.tables import show_table, size_text
 from llm_localrun.config import read_config
 from llm_localrun.discovery import catalogue
 from llm_localrun.errors import QuantizeFailed, UnknownModel
+from llm_localrun.gguf.names import quality as quality_of
 from llm_localrun.gguf.names import quantization_in
 from llm_localrun.gguf.recipes import bits_per_weight, share_too_narrow, shares
 from llm_localrun.hub import quality, quantizers
@@ -20,6 +21,7 @@ from llm_localrun.hub.quality import TextLoss, VectorLoss
 from llm_localrun.hub.quantize import Plan, check, run, target_for, tensors_of
 from llm_localrun.hub.quantizers import GGML_PACKAGE, Quantizer
 from llm_localrun.kinds import kind_of
+from llm_localrun.model_names import parse_name
 from llm_localrun.resolve import candidates, order_of
 
 _Result = TypeVar("_Result")
@@ -48,10 +50,10 @@ def quantize(  # noqa: PLR0913, PLR0917  # one for each of click's
 ) -> None:
     """Make a file of the model NAME in the quantization TYPE: Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, …
 
-    The file that it is made of stays as it is.
+    It is made of the most precise file of the model there is, which stays as it is.
     """
     config = read_config()
-    model = candidates(name, catalogue().models, order_of(config))[0]
+    model = _source(candidates(name, catalogue().models, order_of(config)))
     if model.path is None:
         raise _no_file(model)
     quantization = quantization_in(type_) or type_.upper()
@@ -73,6 +75,13 @@ def quantize(  # noqa: PLR0913, PLR0917  # one for each of click's
     click.echo(f"Put into {plan.target}")
     loss = None if no_measure else _measured(model, made)
     _report(plan, model, made, loss)
+
+
+def _source(claimants: Sequence[LocalModel]) -> LocalModel:
+    """The most precise file of the model that is meant: a name may fit several of its variants."""
+    words = parse_name(claimants[0].name).words
+    variants = [m for m in claimants if m.path and parse_name(m.name).words == words]
+    return max(variants, key=lambda m: quality_of(m.quantization), default=claimants[0])
 
 
 def _no_file(model: LocalModel) -> QuantizeFailed:

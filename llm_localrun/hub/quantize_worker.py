@@ -230,7 +230,7 @@ def _read_importance(path: Path) -> dict[str, Sequence[float]]:
             name.removesuffix(_SUM): _means(found[name], found[name.removesuffix(_SUM) + _COUNT])
             for name in sums
         }
-    except (NotGGUF, KeyError, ZeroDivisionError) as error:
+    except (NotGGUF, KeyError, ValueError, ZeroDivisionError) as error:
         raise _Failed(f"{path} is no importance matrix in a GGUF file: {error}") from None
     if not means:
         raise _Failed(f"{path} holds no importance matrix")
@@ -257,7 +257,3 @@ def _checked(importance: Sequence[float] | None, tensor: Tensor) -> Sequence[flo
     if tensor.name in EMBEDDINGS:
         return None
     raise _Failed(f"the importance matrix is another model's: {tensor.name} has another width")
-
-
-if __name__ == "__main__":
-    main()

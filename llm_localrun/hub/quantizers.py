@@ -45,11 +45,21 @@ def find() -> Quantizer | None:
     """The best one on this machine; None if there is none yet. Raises `QuantizeFailed`."""
     if program := shutil.which("llama-quantize"):
         return _llama_quantize(program)
-    if library := _library_of_engine():
-        return _on_ggml("ggml, out of xllamacpp", library)
-    if library := _library_in(_package_folder()):
-        return _on_ggml(f"ggml, out of {GGML_PACKAGE}", library)
-    return None
+    return on_engine() or _on_package()
+
+
+def on_engine() -> Quantizer | None:
+    """The engine's ggml, if its library lets go of it."""
+    spec = find_spec("xllamacpp")
+    if spec is None or spec.origin is None:
+        return None
+    libraries = Path(spec.origin).parent.glob("xllamacpp*.so")
+    return next((_on_ggml("xllamacpp", each) for each in libraries if _exports_ggml(each)), None)
+
+
+def _on_package() -> Quantizer | None:
+    library = _library_in(_package_folder())
+    return None if library is None else _on_ggml(GGML_PACKAGE, library)
 
 
 def install() -> Quantizer:
@@ -68,15 +78,16 @@ def install() -> Quantizer:
                     f"{GGML_PACKAGE} does not hold ggml's library",
                     "Install llama.cpp, which brings llama-quantize",
                 )
+            shutil.rmtree(folder, ignore_errors=True)
             made.replace(folder)
     except OSError as error:
         raise QuantizeFailed(
             f"{GGML_PACKAGE} cannot be put into {folder.parent}: {error.strerror}",
             "Make room there, or mend its permissions",
         ) from None
-    library = _library_in(folder)
-    assert library is not None
-    return _on_ggml(f"ggml, out of {GGML_PACKAGE}", library)
+    quantizer = _on_package()
+    assert quantizer is not None
+    return quantizer
 
 
 def _llama_quantize(program: str) -> Quantizer:
@@ -100,17 +111,10 @@ def _llama_quantize(program: str) -> Quantizer:
     return Quantizer(program, (program, "--allow-requantize"), types, follows_recipes=False)
 
 
-def _on_ggml(title: str, library: Path) -> Quantizer:
+def _on_ggml(package: str, library: Path) -> Quantizer:
     bootstrap = _BOOTSTRAP.format(str(Path(__file__).parents[2]))
     command = (sys.executable, "-I", "-S", "-c", bootstrap, str(library))
-    return Quantizer(title, command, tuple(MIXES), follows_recipes=True)
-
-
-def _library_of_engine() -> Path | None:
-    spec = find_spec("xllamacpp")
-    if spec is None or spec.origin is None:
-        return None
-    return next(filter(_exports_ggml, Path(spec.origin).parent.glob("xllamacpp*.so")), None)
+    return Quantizer(f"ggml, out of {package}", command, tuple(MIXES), follows_recipes=True)
 
 
 def _library_in(folder: Path) -> Path | None:
