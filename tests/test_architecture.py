@@ -48,15 +48,11 @@ LAYERS = (
     ("interrupts", "recorder"),
     ("models",),
     ("offers",),
-<<<<<<< HEAD
     ("registration", "commands.tables"),
     ("commands.endpoints", "commands.engines", "commands.fetch", "commands.listing"),
     ("commands.policy", "commands.which", "commands.card", "commands.findings"),
     ("commands.doctor", "commands.status"),
-=======
-    ("registration", "commands.tables", "commands.listing", "commands.engines", "commands.fetch"),
     ("commands.quantize",),
->>>>>>> 4cefe16 (llm localrun quantize: ggml's quantizer out of the engine, llama.cpp's mixes, and what it costs in quality)
     ("commands",),
     ("plugin",),
 )

@@ -25,7 +25,8 @@ _Result = TypeVar("_Result")
 
 PASSAGE = (
     "The lamp has to burn from dusk to dawn, in every weather, and the lens around it has to be"
-    " so clean that a finger's mark\non it could be seen from a ship.\nThe keeper climbed the stairs."
+    " so clean that a finger's mark\non it could be seen from a ship.\nThe keeper climbed the"
+    " stairs."
 )
 
 
