@@ -357,6 +357,7 @@ def test_full_disk(user_path: Path, little: Path, run_llm: Llm) -> None:
         ("SmolLM2-135M-Instruct.F16", "SmolLM2-135M-Instruct.Q4_K_M.gguf"),
         ("Qwen3-8B-BF16", "Qwen3-8B-Q4_K_M.gguf"),
         ("Qwen3-8B", "Qwen3-8B-Q4_K_M.gguf"),
+        ("Qwen3-8B.i1-Q8_0", "Qwen3-8B.Q4_K_M.gguf"),
         ("gemma-3-4b-it-UD-Q8_0", "gemma-3-4b-it-Q4_K_M.gguf"),
         ("qwen3:8b-fp16", "qwen3-8b-Q4_K_M.gguf"),
         ("hf.co/bartowski/Llama-3.2-1B-GGUF:F16", "Llama-3.2-1B-GGUF-Q4_K_M.gguf"),

@@ -96,7 +96,8 @@ def with_quantization(name: str, quantization: str) -> str:
     *_, last = [None, *_QUANTIZATION.finditer(name)]
     if last is None:
         return f"{name}-{quantization}"
-    return name[: last.start(1)] + quantization + name[last.end() :]
+    separator = last[0][0] if last[0][0] in "-._:@" else ""
+    return name[: last.start()] + separator + quantization + name[last.end() :]
 
 
 def file_type_name(file_type: int | None) -> str:
