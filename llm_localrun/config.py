@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import llm
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from llm_localrun.engine.locks import exclusive
@@ -149,3 +150,12 @@ def _validated(text: bytes, remedy: str) -> Config:
         return Config.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(f"{config_path()} is not usable: {problem_of(error)}", remedy) from None
+
+
+def stored_keys() -> dict[str, str]:
+    """What `llm keys` holds; nothing if its file is damaged, which llm itself reports on use."""
+    try:
+        keys: dict[str, str] = llm.load_keys()  # type: ignore[no-untyped-call]
+    except (OSError, ValueError):
+        return {}
+    return keys if isinstance(keys, dict) else {}

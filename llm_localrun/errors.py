@@ -14,6 +14,7 @@
     ├── BadModelFile         the file is missing, damaged or no GGUF model
     ├── EngineFailed         llama.cpp did not start or did not survive
     ├── PullFailed           a model could not be fetched
+    ├── NotRemoved           a model could not be deleted, or is not ours to delete
     └── QuantizeFailed       a model could not be quantized
 
 Each is an `llm.ModelError`, which `llm prompt` and the Python API know, and a
@@ -90,6 +91,10 @@ class EngineFailed(LocalRunError):
 
 class PullFailed(LocalRunError):
     """A model could not be fetched."""
+
+
+class NotRemoved(LocalRunError):
+    """A model could not be deleted, or is not ours to delete."""
 
 
 class QuantizeFailed(LocalRunError):

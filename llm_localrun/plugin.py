@@ -18,9 +18,9 @@ class _Commands(click.Group):
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from llm_localrun.commands import COMMANDS
+        from llm_localrun.commands import command_called
 
-        return COMMANDS.get(cmd_name)
+        return command_called(cmd_name)
 
 
 @click.pass_context

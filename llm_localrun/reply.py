@@ -239,6 +239,42 @@ def decode_whole(
     return whole.decoded
 
 
+@dataclass(slots=True)
+class _Lines(Generic[_Decoded]):
+    """A decoder of replies whose payloads are values of their own, and no events."""
+
+    decode: Callable[[Payload], _Decoded]
+    decoded: list[_Decoded] = field(default_factory=list)
+    model: str | None = None
+
+    def feed(self, payload: Payload) -> Iterator[Event]:
+        self.decoded.append(self.decode(payload))
+        return iter(())
+
+    def close(self) -> Iterator[Event]:
+        return iter(())
+
+    def take(self) -> list[_Decoded]:
+        taken, self.decoded = self.decoded, []
+        return taken
+
+
+def decode_lines(
+    server: str,
+    received: Iterable[Head | bytes],
+    decode: Callable[[Payload], _Decoded],
+    secret: str,
+) -> Iterator[_Decoded]:
+    """What `decode` makes of each payload of a reply, as it comes. Raises a `LocalRunError`."""
+    lines = _Lines(decode)
+    reply = Reply(server, lines, Expected(secret=secret))
+    for piece in received:
+        list(reply.feed(piece))
+        yield from lines.take()
+    list(reply.close())
+    yield from lines.take()
+
+
 def _remedy(message: str, status: int | None) -> str:
     """What helps against an error, by its text, which tells more than its number."""
     for words, remedy in _REMEDIES_BY_TEXT.items():
@@ -255,6 +291,7 @@ _REMEDIES_BY_TEXT = {
     "does not support thinking": "Leave out -o think, or choose a model that thinks",
     "image input is not supported": "Choose a model that can see",
     "audio input is not supported": "Choose a model that can hear",
+    "pull model manifest": "Check the name at https://ollama.com/library, and the network",
     "failed to load image": "Look whether the file is a whole PNG, JPEG, WebP or GIF",
     "input length exceeds": "Split the text, or choose a model with a larger context",
     "is too large to process": "Split the text, or choose a model with a larger context",

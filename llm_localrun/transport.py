@@ -31,7 +31,7 @@ _Client = TypeVar("_Client")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A POST of JSON.
+    """A request that carries JSON, or nothing if its body is empty.
 
     `server` is how messages name the receiver, `advice` is what helps if it is off.
     """
@@ -42,6 +42,7 @@ class Call:
     advice: str
     key: str | None = field(default=None, repr=False)
     read_timeout: float = READ_TIMEOUT
+    method: str = "POST"
 
 
 def stream(call: Call) -> Generator[Head | bytes, None, None]:
@@ -184,7 +185,8 @@ def _head(response: "httpx.Response") -> Head:
 def _request(call: Call) -> dict[str, Any]:
     authorization = {"Authorization": f"Bearer {call.key}"} if call.key else {}
     headers = {"Content-Type": "application/json", **authorization}
-    return {"method": "POST", "url": call.url, "content": _content(call), "headers": headers}
+    content = _content(call) if call.body else None
+    return {"method": call.method, "url": call.url, "content": content, "headers": headers}
 
 
 def _content(call: Call) -> bytes:

@@ -18,13 +18,17 @@ from llm_localrun import discovery
 from llm_localrun.engine import launch, state
 from llm_localrun.hub import starter
 from tests.embedding_model import FILE_NAME, build
+from tests.files_server import Files, Hub
 from tests.outward import Guard
+from tests.pulling import Q4, Q8, World
+from tests.stand_in import StandIn
 
 # Two threads that spin starve on a busy machine.
 CONFIG = {"threads": 1, "default_endpoints": False}
 
 _ELSEWHERE = (
     *("OLLAMA_HOST", "OLLAMA_MODELS", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"),
     *("LLAMA_CACHE", "XDG_CACHE_HOME", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
 )
 
@@ -139,6 +143,20 @@ def warm(warm_user: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes `warm_user` the user directory of this test."""
     monkeypatch.setenv("LLM_USER_PATH", str(warm_user))
     return warm_user
+
+
+@pytest.fixture
+def world(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A hub with a model in two variants; what breaks is tried again at once."""
+    files = Files()
+    monkeypatch.setattr("llm_localrun.hub.download._FIRST_PAUSE", 0.0)
+    with StandIn(files) as at_files:
+        hub = Hub(at_files.url)
+        with StandIn(hub) as at_hub:
+            monkeypatch.setenv("HF_ENDPOINT", at_hub.url)
+            world = World(hub, files, at_hub, at_files, user_path / "localrun" / "models")
+            world.offer(q4=Q4, q8=Q8)
+            yield world
 
 
 @pytest.fixture

@@ -328,8 +328,16 @@ class LMStudio:
     """Whether the listing has `remaining_ttl_seconds` (some builds)."""
     package: str = "lmstudio"
     """Which of the products it is: `bionic` speaks the same."""
+    catalogue: Mapping[str, Model] = field(default_factory=dict)
+    """What can be downloaded: by the catalogue's name or a repository's URL, @ and the
+    quantization that was asked for if one was."""
+    undownloadable: frozenset[str] = frozenset()
+    """Names in the catalogue whose download fails."""
     instances: list[Instance] = field(default_factory=list)
     """What is loaded at the moment."""
+    downloads: dict[str, "Download"] = field(default_factory=dict)
+    """By the ids of their jobs."""
+    downloaded: list[Model] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(814_890_118))
 
@@ -342,6 +350,10 @@ class LMStudio:
             yield from self._route(request)
         except Refused as refused:
             yield json_reply(self._error(refused, request.path), refused.status)
+
+    @property
+    def on_disk(self) -> tuple[Model, ...]:
+        return (*self.models, *self.downloaded)
 
     @property
     def _bearer(self) -> str:
@@ -393,7 +405,7 @@ class LMStudio:
 
     def known(self, name: str) -> Model | None:
         """The model of this key or variant."""
-        named = (model for model in self.models if name in (model.key, *model.variants))
+        named = (model for model in self.on_disk if name in (model.key, *model.variants))
         return next(named, None)
 
     def loaded(self, name: str) -> Instance | None:
@@ -438,7 +450,7 @@ class LMStudio:
     def _another(self, name: str, wanted: str) -> Instance:
         """Whichever is loaded. That embeddings know the trap, too, is assumed."""
         if self.unknown_model == "refused":
-            keys = ", ".join(model.key for model in self.models)
+            keys = ", ".join(model.key for model in self.on_disk)
             raise Refused(
                 f'Model "{name}" not found. Your models: {keys}',
                 param="model",
@@ -498,7 +510,7 @@ def _status(server: LMStudio, _request: Request) -> Pieces:
 
 def _list_v1(server: LMStudio, _request: Request) -> Pieces:
     """LM Studio docs: list models. The key is `models`."""
-    yield json_reply({"models": [_record_v1(server, model) for model in server.models]})
+    yield json_reply({"models": [_record_v1(server, model) for model in server.on_disk]})
 
 
 def _record_v1(server: LMStudio, model: Model) -> Json:
@@ -545,13 +557,13 @@ def _variants(model: Model) -> Json:
 
 def _list_v0(server: LMStudio, _request: Request) -> Pieces:
     """LM Studio docs: REST API v0."""
-    records = [_record_v0(server, model) for model in server.models]
+    records = [_record_v0(server, model) for model in server.on_disk]
     yield json_reply({"object": "list", "data": records})
 
 
 def _show_v0(server: LMStudio, _request: Request, key: str) -> Pieces:
     """LM Studio docs: REST API v0. What an unknown model gets is assumed."""
-    for model in server.models:
+    for model in server.on_disk:
         if model.key == key:
             yield json_reply(_record_v0(server, model))
             return
@@ -600,7 +612,7 @@ def _record_openai(name: str) -> Json:
 
 def _names(server: LMStudio) -> list[str]:
     """Everything if models are loaded on demand, otherwise what is loaded."""
-    keys = [model.key for model in server.models] if server.jit else []
+    keys = [model.key for model in server.on_disk] if server.jit else []
     return list(dict.fromkeys([*keys, *(instance.id for instance in server.instances)]))
 
 
@@ -668,6 +680,73 @@ def _unload(server: LMStudio, request: Request) -> Pieces:
             param="instance_id",
         )
     yield json_reply({"instance_id": wanted})
+
+
+# Downloading
+
+
+@dataclass
+class Download:
+    """A job: with every question about it a third of the model has come."""
+
+    name: str
+    model: Model
+    asked: int = 0
+
+
+_STARTED = "2025-10-03T15:33:23.496Z"
+_THIRDS = 3
+_REPOSITORY = "https://huggingface.co/"
+
+
+def _download(server: LMStudio, request: Request) -> Pieces:
+    """LM Studio docs: download a model. Statuses and words of refusals are assumed."""
+    name, quantization = request.body["model"], request.body.get("quantization")
+    if quantization and not name.startswith(_REPOSITORY):
+        raise Refused(
+            "Quantization can only be specified for Hugging Face links",
+            type="invalid_request",
+            param="quantization",
+        )
+    name += f"@{quantization}" if quantization else ""
+    model = server.catalogue.get(name)
+    if model is None:
+        raise Refused(f'Model "{name}" not found', 404, type="model_not_found", param="model")
+    if model in server.on_disk:
+        yield json_reply({"status": "already_downloaded", "total_size_bytes": model.size_bytes})
+        return
+    job_id = f"job_{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+    server.downloads[job_id] = Download(name, model)
+    yield json_reply(_told(job_id, "downloading", model))
+
+
+def _told(job_id: str, status: str, model: Model, **more: Any) -> Json:
+    return {
+        "job_id": job_id,
+        "status": status,
+        "total_size_bytes": model.size_bytes,
+        "started_at": _STARTED,
+        **more,
+    }
+
+
+def _download_status(server: LMStudio, _request: Request, job_id: str) -> Pieces:
+    """LM Studio docs: get the status of a download. In the middle somebody pauses it."""
+    if job_id not in server.downloads:
+        raise Refused(f'Job "{job_id}" not found', 404, type="job_not_found", param="job_id")
+    job = server.downloads[job_id]
+    job.asked += 1
+    come = job.model.size_bytes * min(job.asked, _THIRDS) // _THIRDS
+    if job.name in server.undownloadable and job.asked > 1:
+        yield json_reply(_told(job_id, "failed", job.model, downloaded_bytes=come))
+    elif job.asked < _THIRDS:
+        pace = {"bytes_per_second": 7834.04, "estimated_completion": "2025-10-03T15:43:12.102Z"}
+        status = ("downloading", "paused")[job.asked - 1]
+        yield json_reply(_told(job_id, status, job.model, downloaded_bytes=come, **pace))
+    else:
+        server.downloaded.append(job.model)
+        ended = {"completed_at": "2025-10-03T15:43:12.102Z"}
+        yield json_reply(_told(job_id, "completed", job.model, downloaded_bytes=come, **ended))
 
 
 # Embeddings
@@ -1124,8 +1203,8 @@ _ROUTES: tuple[tuple[str, str, Api, Callable[..., Pieces]], ...] = (
     ("GET", "/api/v1/models", "v1", _list_v1),
     ("POST", "/api/v1/models/load", "v1", _load),
     ("POST", "/api/v1/models/unload", "v1", _unload),
-    ("POST", "/api/v1/models/download", "v1", _left_out),
-    ("GET", "/api/v1/models/download/status/(.+)", "v1", _left_out),
+    ("POST", "/api/v1/models/download", "v1", _download),
+    ("GET", "/api/v1/models/download/status/(.+)", "v1", _download_status),
     ("POST", "/api/v1/chat", "v1", _left_out),
     ("POST", "/v1/messages", "v1", _left_out),
 )

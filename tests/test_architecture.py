@@ -1,6 +1,7 @@
 """The layout: imports go one way, nothing heavy comes with the plugin, waiting has its places."""
 
 import ast
+import importlib.metadata
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import llm_localrun
 from llm_localrun.places import settings_stamp
@@ -43,15 +45,24 @@ LAYERS = (
     ("reply",),
     ("transport", "discovery.identify", "discovery.stores", "engine.launch"),
     ("discovery.endpoints", "discovery"),
-    ("resolve", "backends", "hub", "hub.starter"),
-    ("hub.quality", "hub.quantizers", "hub.quantize"),
+    ("resolve", "backends"),
+    ("hub", "hub.progress", "hub.safety", "hub.variants", "hub.folder", "hub.records"),
+    ("hub.checksum",),
+    ("hub.refs", "hub.recommend", "hub.transfer", "hub.servers"),
+    ("hub.download", "hub.huggingface", "hub.ollama", "hub.lmstudio", "hub.starter"),
+    ("hub.choice", "hub.remove", "hub.verify"),
+    ("hub.pull",),
+    ("hub.quality", "hub.quantizers"),
+    ("hub.quantize_plan",),
+    ("hub.quantize",),
     ("interrupts", "recorder"),
     ("models",),
     ("offers",),
-    ("registration", "commands.tables"),
+    ("registration", "commands.tables", "commands.progress"),
     ("commands.endpoints", "commands.engines", "commands.fetch", "commands.listing"),
     ("commands.policy", "commands.which", "commands.card", "commands.findings"),
-    ("commands.doctor", "commands.status"),
+    ("commands.doctor", "commands.status", "commands.keeping"),
+    ("commands.updates",),
     ("commands.quantize",),
     ("commands",),
     ("plugin",),
@@ -63,11 +74,15 @@ PURE = (
     *("gguf.header", "gguf.names", "discovery.identify"),
     *("gguf.tensor_types", "gguf.layout", "gguf.recipes", "dialects.scoring"),
     *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
+    *("hub.progress", "hub.safety", "hub.variants", "hub.refs", "hub.recommend"),
     "thinking",
 )
 IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
 
-HEAVY = {"httpx", "numpy", "psutil", "xllamacpp", "llm_localrun.transport", "llm_localrun.backends"}
+HEAVY = {
+    *("httpx", "numpy", "psutil", "xllamacpp", "huggingface_hub"),
+    *("llm_localrun.transport", "llm_localrun.backends"),
+}
 
 
 def imports_of(module: str) -> Iterator[str]:
@@ -117,8 +132,36 @@ def test_async_stands_where_it_may() -> None:
     assert asynchronous == {"transport", "backends", "models"}
 
 
-def test_only_transport_speaks_http() -> None:
-    assert {module for module in MODULES if "httpx" in imports_of(module)} == {"transport"}
+def importers_of(name: str) -> set[str]:
+    return {module for module in MODULES if name in {n.split(".")[0] for n in imports_of(module)}}
+
+
+def test_http_has_its_places() -> None:
+    """`transport` speaks to model servers and follows no redirect, `hub.transfer` gets files from
+    anywhere and looks at each redirect; huggingface_hub has an HTTP library of its own."""
+    assert importers_of("httpx") == {"transport", "hub.transfer"}
+    assert importers_of("huggingface_hub") == {"hub.huggingface"}
+
+
+def test_no_dependency_brings_numpy() -> None:
+    """sqlite-utils imports it into every `llm` command if it is there."""
+    needed, waiting = set(), ["llm-localrun[gguf]"]
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        for extra in requirement.extras or {""}:
+            if (requirement.name, extra) not in needed:
+                needed.add((requirement.name, extra))
+                waiting += _needs(requirement.name, extra)
+    assert {"huggingface-hub", "xllamacpp"} <= {name for name, _ in needed}
+    assert "numpy" not in {name for name, _ in needed}
+
+
+def _needs(package: str, extra: str) -> list[str]:
+    try:
+        requirements = map(Requirement, importlib.metadata.requires(package) or ())
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [str(r) for r in requirements if r.marker is None or r.marker.evaluate({"extra": extra})]
 
 
 def loaded_by(code: str) -> set[str]:

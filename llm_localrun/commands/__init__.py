@@ -1,20 +1,27 @@
-"""`llm localrun …`: one module a family of commands, all of them listed here."""
+"""`llm localrun …`: one module a family of commands, all of them listed here.
+
+A module is imported when one of its commands is run: what pulls models need not be there for `ps`.
+"""
+
+from importlib import import_module
 
 import click
 
-from llm_localrun.commands.card import show
-from llm_localrun.commands.doctor import doctor
-from llm_localrun.commands.endpoints import endpoints
-from llm_localrun.commands.engines import ps, unload
-from llm_localrun.commands.fetch import pull
-from llm_localrun.commands.listing import models, refresh
-from llm_localrun.commands.policy import allow
-from llm_localrun.commands.quantize import quantize
-from llm_localrun.commands.which import which
-
-COMMANDS: dict[str, click.Command] = {
-    command.name or "": command
-    for command in (
-        *(models, show, which, refresh, doctor, endpoints, allow, ps, unload, pull, quantize),
-    )
+# In which module each is.
+COMMANDS = {
+    **dict.fromkeys(("models", "refresh"), "listing"),
+    **dict.fromkeys(("ps", "unload"), "engines"),
+    **dict.fromkeys(("rm", "verify", "du"), "keeping"),
+    **dict.fromkeys(("outdated", "update"), "updates"),
+    **{"allow": "policy", "doctor": "doctor", "endpoints": "endpoints", "pull": "fetch"},
+    **{"quantize": "quantize", "show": "card", "which": "which"},
 }
+
+
+def command_called(name: str) -> click.Command | None:
+    """The command of that name, if there is one."""
+    if (family := COMMANDS.get(name)) is None:
+        return None
+    module = import_module(f"{__name__}.{family}")
+    command: click.Command = getattr(module, name)
+    return command

@@ -24,7 +24,7 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
-def show_table(rows: Sequence[Row], extra: Sequence[str] = ()) -> None:
+def show_table(rows: Sequence[Row], extra: Sequence[str] = (), *, err: bool = False) -> None:
     """Rows of equal keys, which head the columns.
 
     Columns without any value are left out, and of those in `extra` the last ones for which the
@@ -39,12 +39,13 @@ def show_table(rows: Sequence[Row], extra: Sequence[str] = ()) -> None:
         room = width - sum(len(_GAP) + widths[name] for name in others)
         widths[first] = min(widths[first], max(room, _LEAST_FOR_FIRST))
     numeric = {name for name in others if all(row[name][:1].isdigit() for row in rows if row[name])}
-    click.echo(click.style(_line({name: name for name in columns}, widths, numeric), bold=True))
+    heads = _line({name: name for name in columns}, widths, numeric)
+    click.echo(click.style(heads, bold=True), err=err)
     for row in ({name: safe_text(row[name]) for name in columns} for row in rows):
         is_too_wide = len(row[first]) > widths[first]
         if is_too_wide:
-            click.echo(row[first])
-        click.echo(_line({**row, first: ""} if is_too_wide else row, widths, numeric))
+            click.echo(row[first], err=err)
+        click.echo(_line({**row, first: ""} if is_too_wide else row, widths, numeric), err=err)
 
 
 def show_card(entries: Sequence[tuple[str, Sequence[str]]]) -> None:

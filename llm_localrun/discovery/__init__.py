@@ -8,10 +8,8 @@ import os
 import time
 from pathlib import Path
 
-import llm
-
 from llm_localrun.catalogue import LocalModel, Snapshot, read_snapshot, write_snapshot
-from llm_localrun.config import read_config
+from llm_localrun.config import read_config, stored_keys
 from llm_localrun.places import home, settings_stamp
 from llm_localrun.registry import FRESH_SECONDS, Refresh, age_of, drop_registry
 
@@ -85,15 +83,6 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     stamp = settings_stamp()
     config = read_config()
     files = scan(find_files(config.folders), before.files)
-    probes = probes_for(config, _keys())
+    probes = probes_for(config, stored_keys())
     reports = ask(probes, before.endpoints, deadline_from(begun), patient=patient)
     return Snapshot(taken_at=time.time(), stamp=stamp, endpoints=tuple(reports), files=tuple(files))
-
-
-def _keys() -> dict[str, str]:
-    """What `llm keys` holds; nothing if its file is damaged, which llm itself reports on use."""
-    try:
-        keys: dict[str, str] = llm.load_keys()  # type: ignore[no-untyped-call]
-    except (OSError, ValueError):
-        return {}
-    return keys if isinstance(keys, dict) else {}

