@@ -16,7 +16,7 @@ from llm.plugins import pm
 
 from llm_localrun import discovery
 from llm_localrun.engine import launch, state
-from llm_localrun.hub import starter
+from llm_localrun.hub import quality, starter
 from tests.embedding_model import FILE_NAME, build
 from tests.files_server import Files, Hub
 from tests.outward import Guard
@@ -30,6 +30,12 @@ _ELSEWHERE = (
     *("OLLAMA_HOST", "OLLAMA_MODELS", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"),
     *("LLAMA_CACHE", "XDG_CACHE_HOME", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+)
+
+PASSAGE = (
+    "The lamp has to burn from dusk to dawn, in every weather, and the lens around it has to be"
+    " so clean that a finger's mark\non it could be seen from a ship.\nThe keeper climbed the"
+    " stairs."
 )
 
 Llm = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -108,6 +114,12 @@ def starter_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
             for _ in starter.pull(target):
                 pass
     return target
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One passage, so that a test does not take as long as a user's measurement."""
+    monkeypatch.setattr(quality, "passages", lambda: [PASSAGE])
 
 
 @pytest.fixture(scope="session")

@@ -18,16 +18,11 @@ from llm_localrun.hub import quality
 from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.quality import TextLoss
 from llm_localrun.reply import decode_whole
+from tests.conftest import PASSAGE
 from tests.drive import failure
 from tests.test_quantize import make, plan_for
 
 _Result = TypeVar("_Result")
-
-PASSAGE = (
-    "The lamp has to burn from dusk to dawn, in every weather, and the lens around it has to be"
-    " so clean that a finger's mark\non it could be seen from a ship.\nThe keeper climbed the"
-    " stairs."
-)
 
 
 def model_at(path: Path, **known: Any) -> LocalModel:
@@ -43,12 +38,6 @@ def at_last(steps: Generator[Progress, None, _Result]) -> tuple[list[int], _Resu
         except StopIteration as end:
             result: _Result = end.value
             return done, result
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One passage, so that a test does not take as long as a user's measurement."""
-    monkeypatch.setattr(quality, "passages", lambda: [PASSAGE])
 
 
 def probabilities(engine: EngineState, before: tuple[int, ...]) -> dict[int, float]:

@@ -378,43 +378,53 @@ def test_name_says_that_it_is_the_same_model(user_path: Path, name: str, file_na
     assert parse_name(target.stem).words == parse_name(name).words
 
 
-def test_projector_is_found_beside_it(user_path: Path, tmp_path: Path, run_llm: Llm) -> None:
+def test_projector_is_found_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     source = little_model.build(folder / "Little-Vision-2B-F16.gguf")
     beside = projector(folder / "mmproj-model-f16.gguf")
     for _ in range(2):
-        arguments = ("quantize", str(source), "Q8_0", "--no-measure", "--replace")
-        done = run_llm("localrun", *arguments)
-        assert done.returncode == 0, done.stderr
-    models = user_path / "localrun" / "models"
-    placed = models / "mmproj-Little-Vision-2B-F16.gguf"
-    assert left_in(models) == {"Little-Vision-2B-Q8_0.gguf", placed.name, ".partial", "pulled.json"}
+        done_by("quantize", str(source), "Q8_0", "--no-measure", "--replace")
+    placed = models_folder() / "mmproj-Little-Vision-2B-F16.gguf"
+    made = models_folder() / "Little-Vision-2B-Q8_0.gguf"
+    assert left_in(models_folder()) == {made.name, placed.name, ".partial", "pulled.json"}
     assert placed.read_bytes() == beside.read_bytes()
-    catalogued = json.loads(run_llm("localrun", "models", "--json").stdout)
-    (made,) = [model for model in catalogued if model["name"] == "Little-Vision-2B-Q8_0"]
-    assert (made["projector"], made["capabilities"]) == (str(placed), ["vision"])
+    (model,) = [model for model in catalogue("now").models if model.path == str(made)]
+    assert (model.projector, model.capabilities) == (str(placed), ("vision",))
 
 
-def test_result_is_a_variant_at_once(user_path: Path, f16_model: Path, run_llm: Llm) -> None:
-    models = user_path / "localrun" / "models"
-    models.mkdir()
-    (models / f16_model.name).hardlink_to(f16_model)
-    command = ("localrun", "quantize", "local-smollm2", "q8_0", "--no-measure")
-    done = run_llm(*command)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[0].startswith("SmolLM2-135M-Instruct.Q8_0: quantizing, ")
-    assert done.stdout.splitlines() == [
-        f"Put into {models / 'SmolLM2-135M-Instruct.Q8_0.gguf'}, by ggml, out of xllamacpp",
+def test_result_is_a_variant_at_once(f16_model: Path) -> None:
+    models_folder().mkdir()
+    (models_folder() / f16_model.name).hardlink_to(f16_model)
+    command = ("quantize", "local-smollm2", "q8_0", "--no-measure")
+    result = run_command(*command)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("SmolLM2-135M-Instruct.Q8_0: quantizing, ")
+    made = models_folder() / "SmolLM2-135M-Instruct.Q8_0.gguf"
+    assert result.stdout.splitlines() == [
+        f"Put into {made}, by ggml, out of xllamacpp",
         "                 before    after",
         "size             271 MB    145 MB",
         "bits per weight  16.00     8.51",
         "stored as        F16 100%  Q8_0 100%",
     ]
-    again = run_llm(*command)
-    assert again.stdout.startswith("It is there already: ")
-    source = next(m for m in catalogue("now").models if m.path == str(models / f16_model.name))
-    found = variant(source, {"quantization": "Q8_0"})
-    assert found.id == "local/gguf/SmolLM2-135M-Instruct.Q8_0"
+    # The F16 is what it would be made of again: the name fits both.
+    assert done_by(*command).startswith(f"It is there already: {made}\n")
+    by_path = {model.path: model for model in catalogue("never").models}
+    source = by_path[str(models_folder() / f16_model.name)]
+    assert variant(source, {"quantization": "Q8_0"}) == by_path[str(made)]
+
+
+@pytest.mark.usefixtures("short")
+def test_what_it_has_cost_is_told(starter_model: Path) -> None:
+    said = done_by("quantize", str(starter_model), "Q2_K", "--requantize").splitlines()
+    rows = [line.split("  ")[0] for line in said[2:-1]]
+    assert rows == ["size", "bits per weight", "stored as", "perplexity", "same likeliest token"]
+    assert said[-1] == (
+        "80% of its weights stand in rows whose length the blocks of Q2_K do not divide: they have"
+        " larger types, as llama.cpp does it."
+    )
+    kept = failed("quantize", str(starter_model), "Q8_0")
+    assert "has been quantized before (Q4_1), and would lose twice." in kept
 
 
 def test_result_is_ours_to_verify_and_to_delete(user_path: Path, little: Path) -> None:
