@@ -26,8 +26,11 @@ from llm_localrun.catalogue import LocalModel
 from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineSettings, EngineState
 from llm_localrun.hub import quality, quantizers, starter
+from llm_localrun.hub.folder import models_folder
+from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.quality import TextLoss
-from llm_localrun.hub.quantize import Plan, check, run, target_for
+from llm_localrun.hub.quantize import run
+from llm_localrun.hub.quantize_plan import Plan, check, target_for
 from llm_localrun.reply import decode_whole
 
 README = Path(__file__).parent.parent / "README.md"
@@ -77,7 +80,8 @@ def main() -> None:
 
 
 def _measure(folder: Path) -> Iterator[tuple[str, ...]]:
-    pulled = folder / "localrun" / "models" / starter.FILE_NAME
+    pulled = models_folder() / starter.FILE_NAME
+    pulled.parent.mkdir()
     for _ in starter.pull(pulled):
         pass
     source = _make(_model_at(pulled), "F16")
@@ -124,7 +128,7 @@ def _model_at(path: Path) -> LocalModel:
     )
 
 
-def _at_last(steps: Generator[tuple[int, int], None, _Result]) -> _Result:
+def _at_last(steps: Generator[Progress, None, _Result]) -> _Result:
     while True:
         try:
             next(steps)
@@ -155,8 +159,9 @@ def _speed(engine: EngineState) -> float:
 def _caption() -> str:
     return (
         "SmolLM2-135M-Instruct, its weights expanded to F16 as the source; made by"
-        f" `benchmarks/quantize.py` on {_THREADS} thread of a shared {platform.machine()} server,"
-        f" speeds being the medians of {_ROUNDS} rounds in turn."
+        f" `benchmarks/quantize.py` with {_THREADS} thread on a shared {platform.machine()} server."
+        " Memory is what the engine's process holds with a context of 1,024 tokens, the mapped file"
+        f" included; speeds are those of generating, the medians of {_ROUNDS} rounds in turn."
     )
 
 

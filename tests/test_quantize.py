@@ -63,6 +63,9 @@ _found = quantizers.on_engine()
 assert _found is not None
 ENGINE: Quantizer = _found
 
+README = Path(__file__).parent.parent / "README.md"
+"""Its table is written by `benchmarks/quantize.py --write`."""
+
 as_recorded = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="recorded on x86-64"
 )
@@ -143,6 +146,7 @@ def test_starter_is_what_llama_quantize_makes_of_it(f16_model: Path, quantizatio
     is_source = quantization == "F16"
     made = f16_model if is_source else make(plan_for(f16_model, quantization))
     assert digest(made) == STARTER[quantization]
+    assert f"| {quantization} | {made.stat().st_size:,} |" in README.read_text("utf-8")
     after = f16_model.stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
