@@ -245,6 +245,12 @@ def test_no_weights_damage_and_itself(little: Path, files: Path) -> None:
     assert "is the F16 already" in said[little.name]
 
 
+def test_projectors_and_names_of_nothing(files: Path) -> None:
+    said = failed("quantize", str(projector(files / "mmproj-model-f16.gguf")), "Q8_0")
+    assert "holds no model that can be run by itself" in said
+    assert failed("quantize", "local-nothing", "Q8_0").startswith("Error: No local model")
+
+
 def test_room_is_looked_for_first(little: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(little.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**26 + 10**6))
@@ -483,6 +489,14 @@ def test_llama_quantize_goes_first(
     frozen = replace(found, command=found.command[:1])
     said = failure(lambda: make(plan_for(little, "Q4_0", quantizer=frozen)))
     assert "could not be quantized: requantizing from type q4_1 is disabled." in said
+
+
+def test_program_that_only_has_the_name(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = files / "llama-quantize"
+    program.write_text("#!/bin/sh\necho hello\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{files}:/bin")
+    assert failure(quantizers.find).startswith(f"{program} does not say what it can make")
 
 
 def test_llama_quantize_that_does_not_run(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

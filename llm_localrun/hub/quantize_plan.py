@@ -21,7 +21,7 @@ from llm_localrun.gguf.tensor_types import TensorType, type_name
 from llm_localrun.hub.folder import models_folder
 from llm_localrun.hub.quantizers import Quantizer
 
-PRECISE = frozenset({TensorType.F32, TensorType.F16, TensorType.BF16, TensorType.Q8_0})
+_PRECISE = frozenset({TensorType.F32, TensorType.F16, TensorType.BF16, TensorType.Q8_0})
 """What a source's matrices may be stored in: quantizing what has been quantized loses twice."""
 _SPARE = 2**26
 """Bytes that are to stay free on the disk."""
@@ -61,8 +61,8 @@ def check(plan: Plan, *, requantize: bool) -> None:
     tensors = [tensor for header in headers for tensor in header.tensors]
     _check_source(plan, headers[0], tensors)
     stored = {tensor.type for tensor in tensors if is_quantizable(tensor)}
-    if not requantize and not stored <= PRECISE:
-        found = ", ".join(sorted(type_name(kind) for kind in stored - PRECISE))
+    if not requantize and not stored <= _PRECISE:
+        found = ", ".join(sorted(type_name(kind) for kind in stored - _PRECISE))
         raise QuantizeFailed(
             f"{plan.source} has been quantized before ({found}), and would lose twice",
             "Take the model in F16, BF16, F32 or Q8_0, or give --requantize",

@@ -25,6 +25,7 @@ GGML_PACKAGE = "libggml-python==0.20.2.post1"
 _BOOTSTRAP = (
     "import sys; sys.path[:0] = [{!r}]; from llm_localrun.hub.quantize_worker import main; main()"
 )
+_LIST = re.compile("allowed quantization types", re.IGNORECASE)
 _EXPORT = b"ggml_quantize_chunk\0"
 _LISTED_TYPE = re.compile(r"^ +(?:\d+ +or +)?([A-Z][A-Z0-9_]+) *:", re.MULTILINE)
 _HELP_SECONDS = 30.0
@@ -105,8 +106,12 @@ def _llama_quantize(program: str) -> Quantizer:
         raise QuantizeFailed(
             f"{program} does not run: {error}", "Mend it, or take it from the PATH"
         ) from None
-    _, _, listed = done.stdout.partition("allowed quantization types")
+    *_, listed = _LIST.split(done.stdout)
     types = tuple(name for name in _LISTED_TYPE.findall(listed) if name != "COPY")
+    if not types:
+        raise QuantizeFailed(
+            f"{program} does not say what it can make", "Take it from the PATH, or get a newer one"
+        )
     # That only what loses nothing is requantized is seen to before.
     return Quantizer(program, (program, "--allow-requantize"), types, follows_recipes=False)
 
@@ -119,7 +124,12 @@ def _on_ggml(package: str, library: Path) -> Quantizer:
 
 def _library_in(folder: Path) -> Path | None:
     """ggml's library in the package: libggml-base.so, .dylib, or ggml-base.dll."""
-    return next(filter(_exports_ggml, folder.glob("libggml/*/*ggml-base.*")), None)
+    libraries = (
+        path
+        for path in sorted(folder.glob("libggml/*/*ggml-base.*"))
+        if path.suffix in (".so", ".dylib", ".dll")
+    )
+    return next(filter(_exports_ggml, libraries), None)
 
 
 def _exports_ggml(library: Path) -> bool:
