@@ -25,6 +25,7 @@ from llm_localrun import transport
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineSettings, EngineState
+from llm_localrun.engine.stop import stop
 from llm_localrun.hub import quality, quantizers, starter
 from llm_localrun.hub.folder import models_folder
 from llm_localrun.hub.progress import Progress
@@ -145,7 +146,7 @@ def _running(model: LocalModel, folder: Path) -> Iterator[EngineState]:
     try:
         yield engine
     finally:
-        launch.stop(engine, folder / "engine")
+        stop(engine, folder / "engine")
 
 
 def _speed(engine: EngineState) -> float:

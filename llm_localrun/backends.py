@@ -4,10 +4,13 @@ Sync and async differ in one loop each; everything else is shared.
 """
 
 import asyncio
+import json
 import shlex
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,10 @@ from llm_localrun import transport
 from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.config import Config, engine_folder, read_config
 from llm_localrun.dialects import dialect_of
-from llm_localrun.engine import launch
-from llm_localrun.engine.state import EngineSettings, EngineState
+from llm_localrun.discovery import located
+from llm_localrun.engine import launch, prompts
+from llm_localrun.engine.seats import Visit, visit_of
+from llm_localrun.engine.state import NGRAM, EngineSettings
 from llm_localrun.errors import (
     BadReply,
     ConfigError,
@@ -26,16 +31,22 @@ from llm_localrun.errors import (
     UnsupportedOption,
 )
 from llm_localrun.events import Event
-from llm_localrun.kinds import kind_of
+from llm_localrun.kinds import api_root, kind_of
 from llm_localrun.locality import WHERE, needs_leave
+from llm_localrun.memory import physical_memory
 from llm_localrun.model_names import parse_name
-from llm_localrun.reply import Expected, Reply, decode_whole
+from llm_localrun.modelfile import chat_template_of, modelfile_of
+from llm_localrun.reply import Expected, Head, Reply, decode_whole
 from llm_localrun.request import ChatRequest
 from llm_localrun.thinking import clamp
 from llm_localrun.wire_options import body_for, wire_for
 
 _ENGINE_PATIENCE = 60.0
 """Seconds that loading a file may take beyond what its size makes likely."""
+_RESTORE_TIMEOUT = 60.0
+_SHARE_OF_MEMORY = 0.75
+"""What the engines may take of the machine's memory, unless the user has said."""
+_NOBODY = Visit()
 
 
 def stream(
@@ -46,7 +57,7 @@ def stream(
     with _in_use(exchange.server):
         with closing(transport.stream(exchange.call)) as received:
             for piece in received:
-                yield from exchange.reply.feed(piece)
+                yield from exchange.feed(piece)
         yield from exchange.reply.close()
 
 
@@ -58,7 +69,7 @@ async def astream(
     with _in_use(exchange.server):
         async with aclosing(transport.astream(exchange.call)) as received:
             async for piece in received:
-                for event in exchange.reply.feed(piece):
+                for event in exchange.feed(piece):
                     yield event
         for event in exchange.reply.close():
             yield event
@@ -66,7 +77,7 @@ async def astream(
 
 def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tuple[float, ...]]:
     """The vectors of `texts`, in their order. Raises a `LocalRunError`."""
-    server = _server_for(model, {}, key)
+    server = _server_for(model, modelfile_of(model).options, key, _NOBODY)
     dialect = dialect_of(server.endpoint.kind)
     body = dialect.encode_texts(model.name, texts, {})
     call = server.call(dialect.embed_path, body, transport.READ_TIMEOUT)
@@ -83,22 +94,24 @@ def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tupl
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """Who answers: an endpoint, and the engine that it is if it is one."""
+    """Who answers: an endpoint, and the seat in an engine if that is one."""
 
     endpoint: Endpoint
     key: str | None
     facts: Mapping[str, Any]
-    engine: EngineState | None = None
+    seated: launch.Seated | None = None
     keep_alive: float = 0.0
 
     @property
     def title(self) -> str:
         title = kind_of(self.endpoint.kind).title
-        return title if self.engine else f"{title} at {self.endpoint.url}"
+        return title if self.seated else f"{title} at {self.endpoint.url}"
 
     def call(self, path: str, body: dict[str, Any], timeout: float) -> transport.Call:
+        if self.seated:
+            body = {**body, "id_slot": self.seated.seat.number}
         return transport.Call(
-            url=self.endpoint.url + path,
+            url=api_root(self.endpoint.url, self.endpoint.kind) + path,
             body=body,
             server=self.title,
             advice=kind_of(self.endpoint.kind).advice,
@@ -112,45 +125,67 @@ class _Exchange:
     """A request that is ready to be sent."""
 
     server: _Server
+    visit: Visit
     call: transport.Call
     reply: Reply
+
+    def feed(self, piece: Head | bytes) -> Iterator[Event]:
+        """The events in a piece of the reply."""
+        seated = self.server.seated
+        if seated is not None and isinstance(piece, Head) and piece.status == HTTPStatus.OK:
+            # llama.cpp sends it when it has evaluated the prompt.
+            seated.seat.note(self.visit)
+        yield from self.reply.feed(piece)
 
 
 @contextmanager
 def _in_use(server: _Server) -> Iterator[None]:
     """While an engine answers: says why if it breaks off, and lets go of it afterwards."""
-    engine = server.engine
+    seated = server.seated
     try:
         yield
     except (BadReply, ServerUnreachable) as error:
-        if engine is None:
+        if seated is None:
             raise
-        raise launch.explain(error, engine, engine_folder()) from None
+        raise launch.explain(error, seated.engine, engine_folder()) from None
     finally:
-        if engine is not None:
-            launch.release(engine, engine_folder(), server.keep_alive)
+        if seated is not None:
+            seated.seat.leave()
+            launch.release(seated.engine, engine_folder(), server.keep_alive)
 
 
 def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
+    request = modelfile_of(model).applied_to(request)
     options = _settled(model, request.options)
     if request.schema is not None:
         # It asks for JSON, and says which.
         options.pop("json_object", None)
     kind = model.endpoint.kind if model.endpoint else "engine"
+    if request.schema is not None and not kind_of(kind).takes_schemas:
+        raise UnsupportedOption(
+            f"{kind_of(kind).title} cannot hold answers to a schema",
+            "Leave it out, or choose a model of another server",
+        )
     wire_options = body_for(options, kind, kind_of(kind).title)
-    server = _server_for(model, options, key)
     dialect = dialect_of(kind)
-    timeout = options.get("timeout", transport.READ_TIMEOUT)
-    call = server.call(
-        dialect.chat_path, dialect.encode(model.name, kind, request, wire_options), timeout
+    body = dialect.encode(model.name, kind, request, wire_options)
+    visit = (
+        visit_of(request.conversation, json.dumps(body["messages"]))
+        if kind == "engine"
+        else _NOBODY
     )
+    server = _server_for(model, options, key, visit)
+    timeout = options.get("timeout", transport.READ_TIMEOUT)
+    call = server.call(dialect.chat_path, body, timeout)
     reply = Reply(server.title, dialect.decoder(), _expected(model, kind, request, server))
-    return _Exchange(server, call, reply)
+    return _Exchange(server, visit, call, reply)
 
 
 def _expected(model: LocalModel, kind: str, request: ChatRequest, server: _Server) -> Expected:
     can_grow = wire_for("context_size", kind) is not None
-    thinks = model.can("thinking", if_unknown=False) or parse_name(model.name).thinks
+    # Who publishes the levels of a model's thinking knows where that ends, and takes it apart.
+    may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
+    thinks = may_think or parse_name(model.name).thinks
     return Expected(
         facts=server.facts,
         largest_context=(model.context_max or inf) if can_grow else 0,
@@ -179,27 +214,57 @@ def _settled(model: LocalModel, options: Mapping[str, Any]) -> dict[str, Any]:
     return settled
 
 
-def _server_for(model: LocalModel, options: Mapping[str, Any], key: str | None) -> _Server:
-    """Who runs `model`; starts an engine if that is what it takes."""
+def _server_for(
+    model: LocalModel, options: Mapping[str, Any], key: str | None, visit: Visit
+) -> _Server:
+    """Who runs `model`; takes a seat for `visit` in an engine, or starts one, if need be."""
     config = read_config()
     if model.endpoint is None:
-        return _engine_for(model, options, config)
+        return _engine_for(model, options, config, visit)
     _check_allowed(model, config)
     context_size = options.get("context_size", model.context_loaded)
     return _Server(model.endpoint, key, {"context_size": context_size})
 
 
 def _check_allowed(model: LocalModel, config: Config) -> None:
-    if needs_leave(model.runs_on) and model.id not in config.allow:
+    """Raises `NotAllowed` if prompts would go where the user has not said that they may."""
+    if model.id in config.allow:
+        return
+    model = located(model)
+    if needs_leave(model):
+        where = WHERE[model.runs_on] + (f" ({model.elsewhere})" if model.elsewhere else "")
         raise NotAllowed(
-            f"{model.id} runs {WHERE[model.runs_on]}, so the prompt would leave this machine",
+            f"{model.id} runs {where}, so the prompt would leave this machine",
             f"If it may: `llm localrun allow {shlex.quote(model.id)}`",
         )
 
 
-def _engine_for(model: LocalModel, options: Mapping[str, Any], config: Config) -> _Server:
-    assert model.path is not None
+def _engine_for(
+    model: LocalModel, options: Mapping[str, Any], config: Config, visit: Visit
+) -> _Server:
     keep_alive = options.get("keep_alive", config.keep_alive)
+    find = partial(
+        launch.ensure,
+        _wanted(model, options, config),
+        engine_folder(),
+        keep_alive,
+        patience=options.get("timeout", _ENGINE_PATIENCE),
+        bounds=_bounds(config),
+    )
+    seated = launch.seat(visit, engine_folder(), find)
+    engine = seated.engine
+    facts: dict[str, Any] = {"context_size": engine.spec.context_size}
+    if seated.is_new:
+        facts["load_seconds"] = engine.load_seconds
+    endpoint = Endpoint(name="gguf", kind="engine", url=engine.url)
+    server = _Server(endpoint, engine.key, facts, seated, keep_alive)
+    if seated.left is not None:
+        _restore(server, seated, seated.left)
+    return server
+
+
+def _wanted(model: LocalModel, options: Mapping[str, Any], config: Config) -> launch.Wanted:
+    assert model.path is not None
     settings = EngineSettings(
         context_size=options.get("context_size"),
         threads=options.get("threads", config.threads),
@@ -208,20 +273,39 @@ def _engine_for(model: LocalModel, options: Mapping[str, Any], config: Config) -
         flash_attention=options.get("flash_attention"),
         embedding=model.purpose == "embedding",
         projector=model.projector,
-        lora=_file(options.get("lora")),
-        draft_model=_file(options.get("draft_model")),
+        lora=_file(options.get("lora")) or modelfile_of(model).adapter,
+        draft_model=_draft_model(options.get("draft_model")),
+        chat_template=chat_template_of(model),
+        rpc=",".join(config.rpc),
     )
-    engine, is_new = launch.ensure(
-        launch.Wanted(model.path, model.name, settings),
-        engine_folder(),
-        keep_alive,
-        patience=options.get("timeout", _ENGINE_PATIENCE),
-    )
-    facts: dict[str, Any] = {"context_size": engine.spec.context_size}
-    if is_new:
-        facts["load_seconds"] = engine.load_seconds
-    endpoint = Endpoint(name="gguf", kind="engine", url=engine.url)
-    return _Server(endpoint, engine.key, facts, engine, keep_alive)
+    return launch.Wanted(model.path, model.name, settings)
+
+
+def _bounds(config: Config) -> launch.Bounds:
+    machine = physical_memory()
+    budget = None if machine is None else int(machine * _SHARE_OF_MEMORY)
+    memory = budget if config.engine_memory is None else config.engine_memory
+    return launch.Bounds(config.llama_server, memory, config.prompt_cache)
+
+
+def _restore(server: _Server, seated: launch.Seated, left: Path) -> None:
+    """Has llama.cpp take up what an earlier engine has left; without it, it evaluates anew."""
+    path = f"/slots/{seated.seat.number}?action=restore"
+    call = server.call(path, {"filename": left.name}, _RESTORE_TIMEOUT)
+    try:
+        if prompts.is_whole(left):
+            with suppress(BadReply, ServerUnreachable), closing(transport.stream(call)) as received:
+                for _ in received:
+                    pass
+    except BaseException:
+        seated.seat.leave()
+        raise
+    # The engine has it now, and leaves more when it ends.
+    left.unlink(missing_ok=True)
+
+
+def _draft_model(given: str | None) -> str:
+    return NGRAM if given == NGRAM else _file(given)
 
 
 def _file(path: str | None) -> str:

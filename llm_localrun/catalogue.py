@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llm_localrun.places import write_atomically
 
 # A snapshot of another version is rebuilt, never read.
-SNAPSHOT_VERSION = 3
+SNAPSHOT_VERSION = 4
 
 RunsOn = Literal["this machine", "another machine", "cloud", "unknown"]
 Purpose = Literal["chat", "embedding"]
-Status = Literal["answers", "refuses", "hangs", "needs a key", "not understood"]
+Status = Literal["answers", "loading", "refuses", "hangs", "needs a key", "not understood"]
 
 
 class _Value(BaseModel):
@@ -95,6 +95,9 @@ class EndpointReport(_Value):
     version: str = ""
     models: tuple[LocalModel, ...] = ()
     """From its last good answer, which may be older than `asked_at`."""
+    devices: dict[str, str] | None = None
+    """Of an LM Studio whose `lms` has been asked: the device that has each model, by its key, ""
+    for this machine."""
 
 
 class FileEntry(_Value):
@@ -107,6 +110,8 @@ class FileEntry(_Value):
     """None: the file holds no model that can be run."""
     reason: str = ""
     """Why it does not, in half a sentence."""
+    manifest_modified: float = 0.0
+    """When the manifest that the model is run by was written; 0 if there is none."""
 
 
 class StoreReport(_Value):
@@ -124,7 +129,6 @@ class StoreReport(_Value):
 class Snapshot(_Value):
     """Everything that the last discovery found."""
 
-    version: int = SNAPSHOT_VERSION
     taken_at: float = 0.0
     stamp: str = ""
     """Of the settings under which it was taken: `places.settings_stamp`."""
@@ -142,7 +146,8 @@ class Snapshot(_Value):
 def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[LocalModel, ...]:
     """One entry for a model that is both served and on the disk, with both ways to run it.
 
-    The two are the same if they share a mark. Only what a server on this machine serves can be.
+    The two are the same if they share a mark. Only what a server on this machine serves can be, and
+    one that does not say where it runs its models is taken to run the file that is here.
     """
     files = list(files)
     by_mark = {mark: file for file in reversed(files) for mark in file.marks}
@@ -161,6 +166,8 @@ def _with_file(model: LocalModel, file: LocalModel) -> LocalModel:
     """A served model that can be run out of its file too; what its server says of it stands."""
     return model.model_copy(
         update={
+            "runs_on": "this machine",
+            "elsewhere": "",
             "path": file.path,
             "store": file.store,
             "projector": file.projector,
@@ -177,6 +184,13 @@ def _with_file(model: LocalModel, file: LocalModel) -> LocalModel:
     )
 
 
+class _Kept(_Value):
+    """The file on disk."""
+
+    version: int
+    snapshot: Snapshot
+
+
 def read_snapshot(folder: Path) -> Snapshot:
     """The snapshot in `folder`; an empty one if there is none that this version can use."""
     try:
@@ -184,10 +198,10 @@ def read_snapshot(folder: Path) -> Snapshot:
     except OSError:
         return Snapshot()
     try:
-        snapshot = Snapshot.model_validate_json(text)
+        kept = _Kept.model_validate_json(text)
     except ValidationError:
         return Snapshot()
-    return snapshot if snapshot.version == SNAPSHOT_VERSION else Snapshot()
+    return kept.snapshot if kept.version == SNAPSHOT_VERSION else Snapshot()
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
@@ -195,7 +209,10 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
 
     A folder that cannot be written to costs a new discovery each time, and nothing else.
     """
+    kept = _Kept(version=SNAPSHOT_VERSION, snapshot=snapshot)
+    # What is as it is by default goes without saying: a third of the time to read it all again.
+    text = kept.model_dump_json(exclude_defaults=True)
     try:
-        write_atomically(folder / "catalogue.json", snapshot.model_dump_json().encode())
+        write_atomically(folder / "catalogue.json", text.encode())
     except OSError:
         return

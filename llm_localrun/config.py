@@ -12,9 +12,17 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import llm
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from llm_localrun.engine.locks import exclusive
+from llm_localrun.engine.parameters import MOST_THREADS
 from llm_localrun.errors import ConfigError
 from llm_localrun.places import home, write_atomically
 
@@ -30,8 +38,11 @@ def _part_of_an_id(name: str) -> str:
     return name
 
 
-def _server_root(url: str) -> str:
-    """A URL as the user may paste it, `http://box:8000/v1/` say, to the root of the server."""
+def server_root(url: str) -> str:
+    """A URL as the user may paste it, `http://box:8000/v1/` say, to the root of the server.
+
+    Raises ValueError.
+    """
     if "://" not in url:
         url = f"http://{url}"
     if not url.startswith(("http://", "https://")):
@@ -48,17 +59,36 @@ def _server_root(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
+_BYTES = re.compile(r"(?P<number>\d+(\.\d+)?) *(?P<unit>[KMGT]?)i?B?", re.IGNORECASE)
+_UNITS = {unit: 1024**power for power, unit in enumerate(("", "K", "M", "G", "T"))}
+
+
+def _bytes(value: object) -> object:
+    """`12GB`, `500 MB` or a number of bytes to bytes; other types as they are."""
+    if not isinstance(value, str):
+        return value
+    if (size := _BYTES.fullmatch(value.strip())) is None:
+        raise ValueError("give bytes, or a size such as 500MB or 12GB")
+    return int(float(size["number"]) * _UNITS[size["unit"].upper()])
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+
+
 class ConfiguredEndpoint(BaseModel):
     """A server that the user has named."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, AfterValidator(_part_of_an_id)]
-    url: Annotated[str, AfterValidator(_server_root)]
+    url: Annotated[str, AfterValidator(server_root)]
     key: str | None = None
     """The name of its key in `llm keys`."""
     dialect: str | None = None
     """The kind of server that it is to be spoken to as; None: what its answers say it is."""
+
+
+RpcServer = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
 
 
 class Config(BaseModel):
@@ -75,10 +105,20 @@ class Config(BaseModel):
     """Ids of models that may run elsewhere than on this machine."""
     quantization: str = "Q4_K_M"
     """The preferred one, where a name fits several."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     """Threads of the engine; llama.cpp's own choice by default."""
     keep_alive: float = 300.0
     """Seconds for which the engine keeps an unused model; negative: for ever."""
+    llama_server: str | None = None
+    """The llama-server that runs GGUF files; "": none, xllamacpp does. By default one on PATH does
+    if it has a GPU and xllamacpp has none."""
+    engine_memory: Bytes | None = None
+    """What all engines may take of the memory together; three quarters by default."""
+    prompt_cache: Bytes = 2 * 2**30
+    """What may be kept on disk of evaluated conversations; 0: nothing."""
+    rpc: tuple[RpcServer, ...] = ()
+    """llama.cpp's RPC servers, over which models are spread; what they compute leaves this
+    machine."""
 
 
 def engine_folder() -> Path:

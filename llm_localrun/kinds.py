@@ -1,4 +1,7 @@
-"""The kinds of model server: their names for people, where they usually are, how to start them."""
+"""The kinds of model server: what they are called, where they usually are, what sets them apart.
+
+RamaLama and Msty have no rows: they run one of the servers below, and answer as that.
+"""
 
 from dataclasses import dataclass
 
@@ -7,22 +10,27 @@ from dataclasses import dataclass
 class Kind:
     """One kind of server.
 
-    `owned_by` is how its /v1/models signs its entries, if always alike; `key_variables` are the
-    environment variables that its own clients take a key from.
+    `owned_by` is how its /v1/models signs its entries, "" if it does not. `key_variables` are the
+    environment variables that its own clients take a key from. `root` is the path below its address
+    where /v1 begins. `relays` if it may hand prompts on to other machines without saying of which
+    models. `streams` and `takes_schemas` say what it can do whatever the model.
     """
 
     name: str
     title: str
-    advice: str
+    advice: str = "Start it, or choose another model: `llm localrun models` lists them"
     ports: tuple[int, ...] = ()
     owned_by: str = ""
     key_variables: tuple[str, ...] = ()
+    root: str = ""
+    relays: bool = False
+    streams: bool = True
+    takes_schemas: bool = True
 
-
-_START = "Start it, or choose another model: `llm localrun models` lists them"
 
 KINDS = (
-    Kind("ollama", "Ollama", "Start it with `ollama serve`", (11434,), "library"),
+    # 10000 is Msty 1.x, 11964 Msty Studio.
+    Kind("ollama", "Ollama", "Start it with `ollama serve`", (11434, 10000, 11964), "library"),
     Kind(
         "lmstudio",
         "LM Studio",
@@ -30,28 +38,92 @@ KINDS = (
         (1234,),
         "organization_owner",
         ("LM_API_TOKEN", "LMSTUDIO_API_KEY"),
+        relays=True,  # LM Link, since 0.4.5
     ),
     Kind(
         "llamacpp",
         "llama-server",
         "Start it with `llama-server -m FILE`",
-        # 9931 is the default of builds since autumn 2026.
-        (8080, 9931),
+        # 9931 is the default of builds since autumn 2026; 11454 is Msty Studio.
+        (8080, 9931, 11454),
         "llamacpp",
         ("LLAMA_API_KEY",),
     ),
+    Kind("llamafile", "llamafile", "Start it with `--server`"),
     Kind("vllm", "vLLM", "Start it with `vllm serve MODEL`", (8000,), "vllm", ("VLLM_API_KEY",)),
-    Kind("sglang", "SGLang", _START, owned_by="sglang"),
-    Kind("koboldcpp", "KoboldCpp", _START, owned_by="koboldcpp"),
-    Kind("llamaswap", "llama-swap", _START, owned_by="llama-swap"),
-    Kind("lemonade", "Lemonade", _START, owned_by="lemonade"),
-    Kind("docker", "Docker Model Runner", _START, owned_by="docker"),
-    Kind("unsloth", "Unsloth Studio", _START, owned_by="unsloth-studio"),
-    Kind("mistralrs", "mistral.rs", _START, owned_by="local"),
-    Kind("gpt4all", "GPT4All", _START, owned_by="humanity"),
-    Kind("textgen", "text-generation-webui", _START, owned_by="user"),
+    Kind(
+        "sglang",
+        "SGLang",
+        "Start it with `python -m sglang.launch_server --model-path MODEL`",
+        (30000,),
+        "sglang",
+    ),
+    Kind(
+        "mlx",
+        "mlx_lm.server",
+        "Start it with `mlx_lm.server`",
+        (11973,),  # Msty Studio; its own default is llama-server's 8080
+        takes_schemas=False,
+    ),
+    Kind(
+        "omlx",
+        "oMLX",
+        "Start it with `omlx serve`, or start its app",
+        owned_by="omlx",
+        key_variables=("OMLX_API_KEY",),
+    ),
+    Kind(
+        "jan",
+        "Jan",
+        "Start its server in the app under Settings, Local API Server, or with `jan serve`",
+        (1337, 6767),
+        relays=True,  # remote providers share its API
+    ),
+    Kind("koboldcpp", "KoboldCpp", "Start it with `koboldcpp --model FILE`", (5001,), "koboldcpp"),
+    Kind(
+        "localai",
+        "LocalAI",
+        "Start it with `local-ai run`",
+        key_variables=("LOCALAI_API_KEY",),
+    ),
+    Kind("textgen", "text-generation-webui", "Start it with `--api`", (5000,), "user"),
+    Kind(
+        "gpt4all",
+        "GPT4All",
+        "Start the app, and switch on its local API server in the settings",
+        (4891,),
+        "humanity",
+        streams=False,
+        takes_schemas=False,
+    ),
+    Kind(
+        "docker",
+        "Docker Model Runner",
+        "Start it with `docker desktop enable model-runner --tcp 12434`",
+        (12434,),
+        "docker",
+        root="/engines",
+    ),
+    Kind(
+        "lemonade",
+        "Lemonade",
+        "Start it with `lemonade-server serve`, or start its service",
+        (13305,),
+        "lemonade",
+        ("LEMONADE_API_KEY", "LEMONADE_ADMIN_API_KEY"),
+    ),
+    Kind(
+        "llamaswap",
+        "llama-swap",
+        "Start it with `llama-swap --config FILE`",
+        (9292,),  # of its Docker image; by itself it takes 8080
+        "llama-swap",
+    ),
+    Kind("unsloth", "Unsloth Studio", "Start it with `unsloth studio`", (8888,), "unsloth-studio"),
+    Kind("mistralrs", "mistral.rs", "Start it with `mistralrs serve -m MODEL`", owned_by="local"),
+    Kind("gateway", "the gateway", relays=True),
     Kind("engine", "the engine", "It ended just then: try again, and it is started anew"),
-    Kind("openai", "the server", _START),
+    Kind("openai", "the server"),
 )
 
 _BY_NAME = {kind.name: kind for kind in KINDS}
@@ -65,3 +137,9 @@ def kind_of(name: str) -> Kind:
 def kind_by_owner(owned_by: str) -> Kind | None:
     """The kind whose models say that they are `owned_by`; None if that tells nothing."""
     return next((kind for kind in KINDS if owned_by and kind.owned_by == owned_by), None)
+
+
+def api_root(url: str, kind: str) -> str:
+    """Where below a server's address its /v1 is; the user may have given the one or the other."""
+    root = kind_of(kind).root
+    return url if url.endswith(root) else url + root

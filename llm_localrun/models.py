@@ -10,8 +10,10 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from contextlib import aclosing, closing
 from functools import cached_property, partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+import click
 import llm
 from llm.models import AsyncConversation, Conversation, EmbeddingModel
 from llm.parts import StreamEvent
@@ -87,13 +89,16 @@ class _Chat(_Local):
         prompt: llm.Prompt,
         stream: bool,
         conversation: Conversation | AsyncConversation | None,
+        logged_as: str,
     ) -> Any:
         from llm_localrun.attachments import load
         from llm_localrun.request import chat_request
 
         load_accepted = partial(load, accepted=self.attachment_types)
         schema = _schema(prompt, conversation)
-        return chat_request(prompt, load_accepted, stream=stream, schema=schema)
+        return chat_request(
+            prompt, load_accepted, stream=stream, schema=schema, conversation=logged_as
+        )
 
 
 class LocalChat(_Chat, llm.KeyModel):
@@ -113,7 +118,7 @@ class LocalChat(_Chat, llm.KeyModel):
         from llm_localrun.interrupts import Interrupts
         from llm_localrun.recorder import Recorder
 
-        request = self._request(prompt, stream, conversation)
+        request = self._request(prompt, stream, conversation, _logged_as(conversation))
         local = resolve.to_run(self.local, request.options)
         recorder = Recorder(local, response)
         interrupts = Interrupts()
@@ -144,7 +149,8 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
         from llm_localrun.recorder import Recorder
 
         # Attachments are read from disk or fetched.
-        request = await asyncio.to_thread(self._request, prompt, stream, conversation)
+        logged_as = _logged_as(conversation)
+        request = await asyncio.to_thread(self._request, prompt, stream, conversation, logged_as)
         local = await asyncio.to_thread(resolve.to_run, self.local, request.options)
         recorder = Recorder(local, response)
         async with aclosing(backends.astream(local, request, key)) as events:
@@ -176,6 +182,19 @@ class LocalEmbedding(_Local, EmbeddingModel):
                 f"{self.model_id} embeds text, and bytes were given", "Decode them first"
             )
         return item
+
+
+def _logged_as(conversation: Conversation | AsyncConversation | None) -> str:
+    """The id under which llm logs a conversation; "" if the user has said that it must not.
+
+    To be asked in the thread that runs the command: click knows its options there only.
+    """
+    command = click.get_current_context(silent=True)
+    options = command.params if command else {}
+    logs_off = Path(llm.user_dir(), "logs-off").exists()  # type: ignore[no-untyped-call]
+    if conversation is None or options.get("no_log") or (logs_off and not options.get("log")):
+        return ""
+    return conversation.id
 
 
 def _schema(

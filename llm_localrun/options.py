@@ -137,7 +137,8 @@ class Options(llm.Options):
         default=None, description="Attention that needs less memory for long contexts"
     )
     draft_model: str | None = Field(
-        default=None, description="GGUF file of a small model that guesses ahead for this one"
+        default=None,
+        description="GGUF file of a model that guesses ahead, or ngram: from what was said",
     )
     lora: str | None = Field(default=None, description="GGUF file of a LoRA adapter to apply")
     grammar: str | None = Field(

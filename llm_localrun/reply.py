@@ -44,10 +44,10 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole reply to a question of discovery; `payload` is None unless it is a JSON object."""
+    """A whole reply to a question of discovery; `payload` is None unless it is JSON."""
 
     status: int
-    payload: Payload | None
+    payload: Any
     text: str
 
 

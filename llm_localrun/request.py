@@ -76,10 +76,17 @@ class ChatRequest:
     tools: tuple[ToolOffer, ...] = ()
     schema: Mapping[str, Any] | None = None
     """The JSON schema that the answer has to follow."""
+    conversation: str = ""
+    """The id under which llm logs it; "" if it does not, and then nobody may keep it."""
 
 
 def chat_request(
-    prompt: llm.Prompt, load: Load, *, stream: bool, schema: Mapping[str, Any] | None = None
+    prompt: llm.Prompt,
+    load: Load,
+    *,
+    stream: bool,
+    schema: Mapping[str, Any] | None = None,
+    conversation: str = "",
 ) -> ChatRequest:
     """What `prompt` asks for; `schema` is the one of its conversation where it has none.
 
@@ -92,6 +99,7 @@ def chat_request(
         stream=stream,
         tools=tuple(_offer(tool) for tool in prompt.tools if isinstance(tool, llm.Tool)),
         schema=prompt.schema if isinstance(prompt.schema, dict) else schema,
+        conversation=conversation,
     )
 
 

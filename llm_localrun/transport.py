@@ -3,12 +3,15 @@
 It knows no dialect: it sends a `Call` and hands on what comes back, as a `Head` and then bytes.
 """
 
+import errno
 import json
+import selectors
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 600.0
 """Seconds of silence. Long: a server may load a model of 100 GB before its first byte."""
+_AT_ONCE = 0.02
+"""Seconds in which this machine surely knows what listens at its own addresses."""
+_UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _MAX_TEXT = 4096
 
 _Result = TypeVar("_Result")
@@ -122,6 +128,44 @@ def is_listening(url: str) -> bool:
     return True
 
 
+def refusing(urls: Iterable[str]) -> set[str]:
+    """Those of `urls` where nothing listens: found out all at once, as far as that takes no time.
+
+    So it does for addresses of this machine, except on Windows, which tries for two seconds.
+    """
+    refused = set()
+    with selectors.DefaultSelector() as selector, ExitStack() as sockets:
+        for url in urls:
+            if (address := _own_address(url)) is None:
+                continue
+            knock = sockets.enter_context(socket.socket(address[0]))
+            knock.setblocking(False)
+            if knock.connect_ex(address[1]) in _UNDER_WAY:
+                selector.register(knock, selectors.EVENT_WRITE, (url, knock))
+            else:
+                refused.add(url)
+        deadline = time.monotonic() + _AT_ONCE
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            for ready, _ in selector.select(left):
+                url, knock = ready.data
+                if knock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    refused.add(url)
+                selector.unregister(knock)
+    return refused
+
+
+def _own_address(url: str) -> tuple[socket.AddressFamily, tuple[str, int]] | None:
+    """Family and address for a socket, if `url` gives an address of this machine in numbers."""
+    try:
+        parts = urlsplit(url)
+        address = ip_address(parts.hostname or "")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return None
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    return (family, (str(address), port)) if address.is_loopback else None
+
+
 def _knock(url: str, deadline: float) -> None:
     """Whether anything listens, told without importing httpx: mostly nothing does."""
     try:
@@ -171,7 +215,7 @@ def _fetch(client: "httpx.Client", url: str, question: Question, deadline: float
     except (ValueError, RecursionError):
         payload = None
     text = body[:_MAX_TEXT].decode("utf-8", "replace")
-    return Answer(response.status_code, payload if isinstance(payload, dict) else None, text)
+    return Answer(response.status_code, payload, text)
 
 
 def _left(deadline: float) -> float:

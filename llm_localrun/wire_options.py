@@ -3,7 +3,7 @@
 A backend is an endpoint's `kind`; kinds without a column of their own are taken to understand the
 options that OpenAI's API has, and no more. Sources: Ollama's `api/types.go` (0.32), LM Studio's
 "OpenAI compatibility" page, llama.cpp's `tools/server/README.md` (b11549), vLLM's "Extra
-parameters" (0.33).
+parameters" (0.33), SGLang's and Lemonade's "OpenAI" pages, mlx_lm's `SERVER.md`.
 """
 
 from collections.abc import Mapping
@@ -53,11 +53,14 @@ TABLE: dict[str, dict[str, Wire]] = {
         "lmstudio": Wire("top_k"),
         "llamacpp": Wire("top_k"),
         "vllm": Wire("top_k"),
+        "lemonade": Wire("top_k"),
+        "mlx": Wire("top_k"),
     },
     "min_p": {
         "ollama": Wire("options.min_p"),
         "llamacpp": Wire("min_p"),
         "vllm": Wire("min_p"),
+        "mlx": Wire("min_p"),
     },
     "typical_p": {"ollama": Wire("options.typical_p"), "llamacpp": Wire("typical_p")},
     "repeat_penalty": {
@@ -65,6 +68,8 @@ TABLE: dict[str, dict[str, Wire]] = {
         "lmstudio": Wire("repeat_penalty"),
         "llamacpp": Wire("repeat_penalty"),
         "vllm": Wire("repetition_penalty"),
+        "lemonade": Wire("repeat_penalty"),
+        "mlx": Wire("repetition_penalty"),
     },
     "presence_penalty": {
         "ollama": Wire("options.presence_penalty"),
@@ -103,14 +108,22 @@ TABLE: dict[str, dict[str, Wire]] = {
     "extra": {"ollama": LAUNCH, OPENAI: LAUNCH},
 }
 
+_LIKE = {"engine": "llamacpp", "llamafile": "llamacpp", "sglang": "vllm"}
+"""Kinds that take what another takes, where they have no entry of their own."""
+
+_ALWAYS: dict[str, Payload] = {
+    # Otherwise its answers end after 512 tokens. This is as good as no limit.
+    "mlx": {"max_tokens": 2**17},
+}
+
 
 def wire_for(option: str, kind: str) -> Wire | None:
     """How a backend of `kind` takes `option`; None if it does not."""
     row = TABLE[option]
     if kind in row:
         return row[kind]
-    if kind == "engine":
-        return wire_for(option, "llamacpp")
+    if kind in _LIKE:
+        return wire_for(option, _LIKE[kind])
     return None if kind == "ollama" else row.get(OPENAI)
 
 
@@ -119,7 +132,7 @@ def body_for(options: Mapping[str, Any], kind: str, backend: str) -> Payload:
 
     `backend` is how messages name the server. Raises `UnsupportedOption`.
     """
-    body: Payload = {}
+    body: Payload = dict(_ALWAYS.get(kind, {}))
     for option, value in options.items():
         wire = wire_for(option, kind)
         if wire is None:

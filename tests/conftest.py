@@ -15,8 +15,9 @@ from llm.cli import cli
 from llm.plugins import pm
 
 from llm_localrun import discovery
-from llm_localrun.engine import launch, state
+from llm_localrun.engine.stop import stop_all
 from llm_localrun.hub import quality, starter
+from llm_localrun.kinds import KINDS
 from tests.embedding_model import FILE_NAME, build
 from tests.files_server import Files, Hub
 from tests.outward import Guard
@@ -29,7 +30,11 @@ CONFIG = {"threads": 1, "default_endpoints": False}
 _ELSEWHERE = (
     *("OLLAMA_HOST", "OLLAMA_MODELS", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"),
-    *("LLAMA_CACHE", "XDG_CACHE_HOME", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "APPDATA", "LOCALAPPDATA"),
+    *("JAN_DATA_FOLDER", "MODELS_PATH", "RAMALAMA_STORE"),
+    *("LLAMA_CACHE", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+    *("LMSTUDIO_API_BASE", "UNSLOTH_STUDIO_URL"),
+    *(variable for kind in KINDS for variable in kind.key_variables),
 )
 
 PASSAGE = (
@@ -100,9 +105,7 @@ def configure(user: Path, **settings: Any) -> None:
 
 
 def stop_engines(user: Path) -> None:
-    folder = user / "localrun" / "engine"
-    for engine in state.running(folder):
-        launch.stop(engine, folder)
+    stop_all(user / "localrun" / "engine")
 
 
 @pytest.fixture(scope="session")

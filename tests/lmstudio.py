@@ -12,8 +12,9 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -175,6 +176,23 @@ MODELS = (
 )
 """Two of the catalogue, two side-loaded ones (of which the second was not trained for tools), two
 quantizations of one repository, and one for embeddings."""
+
+
+def put_files(home: Path, models: Iterable[Model] = MODELS) -> None:
+    """Files of the models' sizes where LM Studio has them, PUBLISHER/REPOSITORY/FILE; with holes,
+    so that they take no room. What comes with it lies elsewhere (seen in the wild)."""
+    for number, model in enumerate(models):
+        place = ".internal/bundled-models" if model.type == "embedding" else "models"
+        folder = home / ".lmstudio" / place / model.publisher / f"repository-{number}"
+        folder.mkdir(parents=True)
+        size = model.size_bytes
+        if model.format == "mlx":
+            (folder / "config.json").write_text("{}")
+            (folder / "tokenizer.json").write_bytes(b" " * 2**20)
+            size -= 2 + 2**20
+        name = "model.safetensors" if model.format == "mlx" else f"model-{number}.gguf"
+        with (folder / name).open("wb") as file:
+            file.truncate(size)
 
 
 @dataclass(frozen=True)

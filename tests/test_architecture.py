@@ -22,13 +22,24 @@ MODULES = {
 }
 TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
 
+SERVERS = sorted(
+    name
+    for name in MODULES
+    if name.startswith("discovery.servers.") and not name.endswith((".reading", ".listing"))
+)
+
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
     ("gguf.tensor_types",),
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "memory", "kinds", "thinking"),
     ("gguf.layout", "gguf.recipes"),
-    ("places", "media_types"),
-    ("engine", "engine.locks", "engine.state", "engine.host", "hub.quantize_worker"),
+    ("hub.quantize_worker",),
+    ("gotemplate.syntax", "gotemplate.jinja", "gotemplate"),
+    ("places", "media_types", "foreign"),
+    (
+        *("engine", "engine.locks", "engine.state", "engine.parameters", "engine.seats"),
+        *("engine.prompts", "engine.reasons", "engine.inside", "engine.child", "engine.host"),
+    ),
     (
         "errors",
         "events",
@@ -43,8 +54,22 @@ LAYERS = (
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
     ("dialects.scoring",),
     ("reply",),
-    ("transport", "discovery.identify", "discovery.stores", "engine.launch"),
-    ("discovery.endpoints", "discovery"),
+    ("model_file", "ollama_store"),
+    ("discovery.servers.reading", "transport"),
+    ("engine.stop", "engine.room", "engine.builds", "engine.launch"),
+    ("discovery.lmstudio_home", "discovery.servers.listing"),
+    ("discovery.stores.found", "discovery.stores.folders"),
+    (
+        *("discovery.stores.huggingface", "discovery.stores.lmstudio", "discovery.stores.ollama"),
+        *("discovery.stores.docker", "discovery.stores.jan", "discovery.stores.ramalama"),
+        *("discovery.stores.llm_gguf", "discovery.stores.contents"),
+    ),
+    ("discovery.stores.locations", "discovery.stores.named"),
+    ("discovery.stores.scan", "discovery.stores"),
+    ("discovery.addresses", *SERVERS),
+    ("discovery.servers",),
+    ("discovery.identify", "discovery.lm_link"),
+    ("discovery.endpoints", "discovery", "modelfile"),
     ("resolve", "backends"),
     ("hub", "hub.progress", "hub.safety", "hub.variants", "hub.folder", "hub.records"),
     ("hub.checksum",),
@@ -71,11 +96,12 @@ LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in 
 
 PURE = (
     *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
-    *("gguf.header", "gguf.names", "discovery.identify"),
+    *("gguf.header", "gguf.names", "discovery.identify", "discovery.servers", *SERVERS),
+    *("discovery.servers.reading", "discovery.servers.listing"),
     *("gguf.tensor_types", "gguf.layout", "gguf.recipes", "dialects.scoring"),
     *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
     *("hub.progress", "hub.safety", "hub.variants", "hub.refs", "hub.recommend"),
-    "thinking",
+    *("thinking", "gotemplate", "gotemplate.syntax", "gotemplate.jinja"),
 )
 IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
 

@@ -350,7 +350,7 @@ def closed_port() -> int:
         (
             "koboldcpp",
             "KoboldCpp",
-            "Start it, or choose another model: `llm localrun models` lists them.",
+            "Start it with `koboldcpp --model FILE`.",
         ),
         (
             "openai",

@@ -48,7 +48,7 @@ from tests.contract import (
     sent,
 )
 from tests.drive import WAYS, Outcome, ask, failure, served
-from tests.lmstudio import Call, LMStudio, Says
+from tests.lmstudio import Call, LMStudio, Says, put_files
 from tests.stand_in import Request, StandIn, events, transcript
 from tests.test_endpoints import Silent
 from tests.test_registration import age, point_at
@@ -119,6 +119,12 @@ class Backend:
 
     def ask(self, prompt: str, way: str = "sync", **more: Any) -> Outcome:
         return ask(self.model, prompt, way, **self.options, **more)
+
+
+@pytest.fixture(autouse=True)
+def models_of_lmstudio(user_path: Path, tmp_path: Path) -> None:
+    """They lie on this machine, so that they may run."""
+    put_files(tmp_path / "home")
 
 
 @pytest.fixture(params=[*SERVERS, "engine"])

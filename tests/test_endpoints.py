@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ from llm_localrun.discovery.endpoints import (
     HANG_MEMORY,
     Probe,
     ask,
-    ollama_url,
     probes_for,
 )
 from llm_localrun.locality import is_loopback
+from llm_localrun.transport import refusing
+from tests.servers import jan, llama_server, omlx, vllm
 from tests.stand_in import Request, Respond, StandIn, chunk, head, json_reply, whole
 
 SLACK = 1.0
@@ -276,7 +278,7 @@ def test_only_a_server_that_hung_lately_is_left_alone(
     with StandIn(listing("vllm", "new")) as box:
         before = report(box.url, status, age, models=("old",))
         (found,) = round_of([probe(box.url)], [before], patient=patient)
-    assert [request.path for request in box.requests] == ["/v1/models"] * asked
+    assert [request.path for request in box.requests][:1] == ["/v1/models"] * asked
     if asked:
         assert (found.status, ids([found])) == ("answers", ["local/vllm/new"])
         assert time.time() - 30 < found.asked_at <= time.time()
@@ -304,7 +306,7 @@ def test_hang_is_remembered_from_the_round_that_met_it() -> None:
         pytest.param(lambda: StandIn(always()), "not understood", id="hangs up"),
         pytest.param(
             lambda: StandIn(always(json_reply({"error": {"message": "Loading model"}}, 503))),
-            "not understood",
+            "loading",
             id="loads",
         ),
     ],
@@ -373,6 +375,17 @@ def test_ids_stay_when_a_server_of_another_kind_comes_up() -> None:
     assert ids(after[1:]) == ids(before)
 
 
+def test_name_is_not_kept_for_a_port_where_nothing_ever_was() -> None:
+    first, second = Off(), Off()
+    probes = [probe(first.url, "vllm"), probe(second.url, "vllm")]
+    before = round_of(probes)
+    with StandIn(listing("vllm", "m"), port=second.port):
+        after = round_of(probes, before)
+    assert ids(after) == ["local/vllm/m"]
+    with StandIn(listing("vllm", "m"), port=first.port):
+        assert ids(round_of(probes, after)) == ["local/vllm-2/m", "local/vllm/m"]
+
+
 def test_each_key_goes_to_its_own_server_only() -> None:
     with running(*[ANSWERING] * 3) as (one, two, three):
         round_of(
@@ -384,6 +397,142 @@ def test_each_key_goes_to_its_own_server_only() -> None:
         )
     sent = [{r.headers.get("authorization") for r in box.requests} for box in (one, two, three)]
     assert sent == [{"Bearer first-key"}, {"Bearer second-key"}, {None}]
+
+
+def keys_sent(box: StandIn) -> list[str | None]:
+    """What it was sent, one after the other, each once."""
+    return [*dict.fromkeys(request.headers.get("authorization") for request in box.requests)]
+
+
+@pytest.mark.parametrize(
+    ("server", "kind", "keys", "variables", "alias"),
+    [
+        pytest.param(
+            llama_server,
+            "llamacpp",
+            {"localrun-llamacpp": "secret"},
+            {},
+            "localrun-llamacpp",
+            id="llm",
+        ),
+        pytest.param(
+            llama_server, "llamacpp", {}, {"LLAMA_API_KEY": "secret"}, None, id="variable"
+        ),
+        pytest.param(
+            llama_server,
+            "llamacpp",
+            {"localrun-llamacpp": "secret"},
+            {"LLAMA_API_KEY": "old"},
+            "localrun-llamacpp",
+            id="llm's before the variable's",
+        ),
+        # Told by what it shows, on a port that is usually another's.
+        pytest.param(omlx, "vllm", {"localrun-omlx": "secret"}, {}, "localrun-omlx", id="told"),
+        pytest.param(jan, "jan", {"localrun-jan": "secret"}, {}, "localrun-jan", id="by its port"),
+    ],
+)
+def test_server_that_wants_a_key_gets_the_one_for_its_kind(
+    server: Callable[[str], Respond],
+    kind: str,
+    keys: dict[str, str],
+    variables: dict[str, str],
+    alias: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with StandIn(server("secret")) as box:
+        usual = Probe(Endpoint(name=kind, kind=kind, url=box.url), spare_keys=keys)
+        (found,) = round_of([usual])
+    assert (found.status, found.endpoint.key_alias) == ("answers", alias)
+    assert keys_sent(box) == [None, "Bearer secret"]
+
+
+@pytest.mark.parametrize(
+    ("server", "keys"),
+    [
+        # One that needs none is sent none.
+        pytest.param(lambda: StandIn(llama_server()), {"localrun-llamacpp": "secret"}, id="open"),
+        # Nobody knows what this is, so what is meant for llama-server is not for it.
+        pytest.param(NEEDS_KEY, {}, id="unknown"),
+        pytest.param(NEEDS_KEY, {"localrun-vllm": "secret"}, id="another's key"),
+    ],
+)
+def test_key_is_not_sent_around(
+    server: Server, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_API_KEY", "secret")
+    with running(server) as (box,):
+        endpoint = Endpoint(name="llamacpp", kind="llamacpp", url=box.url)
+        round_of([Probe(endpoint, spare_keys=keys)])
+    assert keys_sent(box) == [None]
+
+
+def test_wrong_key_is_tried_once() -> None:
+    with StandIn(llama_server("secret")) as box:
+        endpoint = Endpoint(name="llamacpp", kind="llamacpp", url=box.url)
+        (found,) = round_of([Probe(endpoint, spare_keys={"localrun-llamacpp": "wrong"})])
+    assert (found.status, found.endpoint.kind) == ("needs a key", "llamacpp")
+    assert [request.path for request in box.requests] == ["/v1/models"] * 2
+
+
+def test_dialect_that_the_user_gave() -> None:
+    config = Config(endpoints=(ConfiguredEndpoint(name="box", url="http://box", dialect="jan"),))
+    probe = probes_for(config, {})[0]
+    assert (probe.dialect, probe.endpoint.kind) == ("jan", "jan")
+    with StandIn(listing("vllm", "m")) as box:
+        url = Endpoint(name="box", kind="jan", url=box.url)
+        (found,) = round_of([Probe(url, named=True, dialect="jan")])
+    assert (found.endpoint.kind, ids([found])) == ("jan", ["local/box/m"])
+
+
+def test_version_is_asked_for_once_while_the_server_answers() -> None:
+    def paths(before: Iterable[EndpointReport]) -> tuple[list[EndpointReport], list[str]]:
+        box.requests.clear()
+        return round_of([probe(box.url)], before), [request.path for request in box.requests]
+
+    with StandIn(vllm()) as box:
+        first, asked = paths([])
+        assert (first[0].version, asked) == ("0.33.0", ["/v1/models", "/version"])
+        again, asked = paths(first)
+        assert (again[0].version, asked) == ("0.33.0", ["/v1/models"])
+        off = again[0].model_copy(update={"status": "refuses"})
+        assert paths([off])[1] == ["/v1/models", "/version"]
+
+
+def test_path_of_a_served_file_is_its_real_one(tmp_path: Path) -> None:
+    (tmp_path / "blob").touch()
+    (tmp_path / "model.gguf").symlink_to("blob")
+    with StandIn(llama_server(path=str(tmp_path / "model.gguf"))) as box:
+        (found,) = round_of([probe(box.url)])
+    assert found.models[0].marks == (f"path:{(tmp_path / 'blob').resolve()}",)
+
+
+@pytest.mark.parametrize("path", ["models/m.gguf", "none", "/models/\0.gguf", ""])
+def test_path_that_tells_nothing_is_no_error(path: str) -> None:
+    with StandIn(llama_server(path=path)) as box:
+        (found,) = round_of([probe(box.url)])
+    assert found.models[0].marks == ((f"path:{path}",) if path else ())
+
+
+def test_where_nothing_listens_is_found_out_without_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(**_: Any) -> None:
+        raise AssertionError("a thread was started")
+
+    monkeypatch.setattr(threading, "Thread", no_thread)
+    reports = round_of([probe(Off().url) for _ in range(20)])
+    assert {found.status for found in reports} == {"refuses"}
+
+
+def test_where_something_may_listen() -> None:
+    off = Off()
+    here = f"http://127.0.0.1:{off.port}"
+    with Silent() as box:
+        named = box.url.replace("127.0.0.1", "localhost")
+        urls = [box.url, named, here, "http://192.0.2.1:80", "http://", "http://127.0.0.1:99999"]
+        assert refusing(urls) == {here}
 
 
 def test_key_does_not_follow_a_redirect() -> None:
@@ -430,11 +579,25 @@ def test_address_that_is_none(url: str) -> None:
 
 
 USUAL = {
-    "http://127.0.0.1:11434": "ollama",
-    "http://127.0.0.1:1234": "lmstudio",
-    "http://127.0.0.1:8080": "llamacpp",
-    "http://127.0.0.1:9931": "llamacpp",
-    "http://127.0.0.1:8000": "vllm",
+    11434: "ollama",
+    10000: "ollama",
+    11964: "ollama",
+    1234: "lmstudio",
+    8080: "llamacpp",
+    9931: "llamacpp",
+    11454: "llamacpp",
+    8000: "vllm",
+    30000: "sglang",
+    11973: "mlx",
+    1337: "jan",
+    6767: "jan",
+    5001: "koboldcpp",
+    5000: "textgen",
+    4891: "gpt4all",
+    12434: "docker",
+    13305: "lemonade",
+    9292: "llamaswap",
+    8888: "unsloth",
 }
 
 
@@ -445,15 +608,11 @@ def configured(*urls: str) -> Config:
 
 def test_usual_endpoints_are_on_this_machine() -> None:
     probes = probes_for(Config(), {"box": "first-key"})
-    assert {probe.endpoint.url: probe.endpoint.kind for probe in probes} == USUAL
+    assert {probe.endpoint.url: probe.endpoint.kind for probe in probes} == {
+        f"http://127.0.0.1:{port}": kind for port, kind in USUAL.items()
+    }
     assert all(is_loopback(probe.endpoint.url) for probe in probes)
     assert [probe for probe in probes if probe.named or probe.key] == []
-
-
-def test_ollama_is_looked_for_where_its_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLLAMA_HOST", "0.0.0.0:11500")
-    kinds = {probe.endpoint.url: probe.endpoint.kind for probe in probes_for(Config(), {})}
-    assert [url for url, kind in kinds.items() if kind == "ollama"] == ["http://127.0.0.1:11500"]
 
 
 def test_configured_endpoints_come_first_with_their_keys() -> None:
@@ -472,7 +631,7 @@ def test_configured_endpoints_come_first_with_their_keys() -> None:
         ("open", "http://open", None, True),
     ]
     assert [p.endpoint.key_alias for p in (first, second, third)] == ["box", "lost", None]
-    assert {probe.endpoint.url for probe in usual} == {*USUAL}
+    assert len(usual) == len(USUAL)
 
 
 @pytest.mark.parametrize(
@@ -495,53 +654,3 @@ def test_no_server_is_asked_twice(
 def test_usual_endpoints_can_be_switched_off() -> None:
     config = configured("http://box:1").model_copy(update={"default_endpoints": False})
     assert [probe.endpoint.url for probe in probes_for(config, {})] == ["http://box:1"]
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("", "http://127.0.0.1:11434"),
-        ("   ", "http://127.0.0.1:11434"),
-        ('""', "http://127.0.0.1:11434"),
-        ("localhost", "http://localhost:11434"),
-        ("example.com", "http://example.com:11434"),
-        ("example.com:56789", "http://example.com:56789"),
-        (" 'example.com:56789' ", "http://example.com:56789"),
-        ('" example.com "', "http://example.com:11434"),
-        ("http://example.com", "http://example.com:80"),
-        ("https://example.com", "https://example.com:443"),
-        ("https://example.com:8443", "https://example.com:8443"),
-        ("http://example.com/", "http://example.com:80"),
-        ("http://h:1/prefix", "http://h:1/prefix"),
-        ("http://h:1/prefix/", "http://h:1/prefix"),
-        ("https://h/prefix", "https://h:443/prefix"),
-        ("h:1/prefix", "http://h:1/prefix"),
-        ("ollama.com", "https://ollama.com:443"),
-        ("ollama.com:80", "http://ollama.com:80"),
-        ("0.0.0.0", "http://127.0.0.1:11434"),
-        ("0.0.0.0:1234", "http://127.0.0.1:1234"),
-        ("http://0.0.0.0", "http://127.0.0.1:80"),
-        (":1234", "http://127.0.0.1:1234"),
-        ("::", "http://[::1]:11434"),
-        ("[::]:1234", "http://[::1]:1234"),
-        ("::1", "http://[::1]:11434"),
-        ("[::1]", "http://[::1]:11434"),
-        ("[::1]:1234", "http://[::1]:1234"),
-        ("[2001:db8::1]:1234", "http://[2001:db8::1]:1234"),
-        ("2001:db8::1", "http://[2001:db8::1]:11434"),
-        ("example.com:port", "http://example.com:11434"),
-        ("example.com:99999", "http://example.com:11434"),
-        ("https://example.com:port", "https://example.com:443"),
-        ("http://example.com:-1", "http://example.com:80"),
-    ],
-)
-def test_ollama_url(host: str, url: str) -> None:
-    assert ollama_url(host) == url
-
-
-@pytest.mark.parametrize("host", ["[::1", "::1]", "[", "]:1", "http://[", "://", "://:", "\x00"])
-def test_nonsense_for_an_address_of_ollama_is_no_error(
-    host: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.environ", {"OLLAMA_HOST": host})
-    assert len(probes_for(Config(), {})) == len(USUAL)

@@ -19,8 +19,11 @@ import pytest
 
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.engine import locks
-from llm_localrun.engine.launch import Wanted, ensure, reason_in, release, stop
-from llm_localrun.engine.state import EngineSettings, EngineState, Paths, grant, read_lease, running
+from llm_localrun.engine.launch import Wanted, ensure, release
+from llm_localrun.engine.reasons import reason_in
+from llm_localrun.engine.seats import Visit, take
+from llm_localrun.engine.state import EngineSettings, EngineState, Paths, grant, lease_end, running
+from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed
 from tests.conftest import Llm, put_starter
 from tests.drive import WAYS, ask, failure
@@ -114,15 +117,28 @@ def test_async_start_leaves_the_loop_free(starter_model: Path, folder: Path) -> 
     assert asyncio.run(ticks_while_starting()) > 20
 
 
-def test_other_settings_are_another_engine(starter_model: Path, folder: Path) -> None:
-    with an_engine(starter_model, folder) as first:
-        same = Wanted(str(starter_model), "x")
-        other = Wanted(str(starter_model), "x", EngineSettings(context_size=1024, threads=1))
-        assert ensure(same, folder, 60, 60) == (first, False)
-        second, is_new = ensure(other, folder, 60, 60)
-        assert is_new
-        assert {engine.spec.context_size for engine in running(folder)} == {512, 1024}
-        stop(second, folder)
+SAME, MORE, OTHER = EngineSettings(), EngineSettings(1024), EngineSettings(kv_cache_type="q8_0")
+
+
+@pytest.mark.parametrize(
+    ("settings", "in_use", "sizes"),
+    [
+        (SAME, False, {512}),
+        (EngineSettings(256), False, {512}),
+        (MORE, False, {1024}),
+        (MORE, True, {512, 1024}),
+        (OTHER, False, {8192}),
+    ],
+)
+def test_other_settings_are_another_engine(
+    starter_model: Path, folder: Path, settings: EngineSettings, in_use: bool, sizes: set[int]
+) -> None:
+    with an_engine(starter_model, folder) as engine:
+        seat = take(Paths(folder, engine.id), Visit(), False, 1) if in_use else None
+        ensure(Wanted(str(starter_model), "x", settings), folder, 60, 60)
+        assert {engine.spec.context_size for engine in running(folder)} == sizes
+        if seat:
+            seat.leave()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +195,7 @@ def test_only_who_has_the_key_is_answered(starter_model: Path, folder: Path) -> 
 def test_ends_when_its_lease_has_run_out(starter_model: Path, folder: Path) -> None:
     with an_engine(starter_model, folder) as engine:
         release(engine, folder, keep_alive=0)
-        wait_until(lambda: not locks.is_locked(Paths(folder, engine.id).state))
+        wait_until(lambda: not locks.is_locked(Paths(folder, engine.id).lock))
         assert list(folder.iterdir()) == []
 
 
@@ -188,24 +204,18 @@ def test_keep_alive_of_a_call(starter_model: Path, folder: Path) -> None:
     wait_until(lambda: running(folder) == [])
     ask(in_file(starter_model), "Hi", max_tokens=1, keep_alive=-1)
     (engine,) = running(folder)
-    lease = read_lease(Paths(folder, engine.id))
-    assert lease is not None
-    assert lease.until == float("inf")
+    assert lease_end(Paths(folder, engine.id)) == float("inf")
 
 
 def test_busy_engine_outlives_its_lease(starter_model: Path, folder: Path) -> None:
     with an_engine(starter_model, folder) as engine:
-        body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "ignore_eos": True}
-        headers = {"Authorization": f"Bearer {engine.key}"}
-        url = f"{engine.url}/v1/chat/completions"
-        with httpx.stream("POST", url, json=body, headers=headers, timeout=30) as response:
-            lines = response.iter_lines()
-            next(lines)
-            grant(Paths(folder, engine.id), keep_alive=0)
-            ended_at = time.monotonic() + 1.5
-            while time.monotonic() < ended_at:
-                next(lines)
-            assert running(folder) == [engine]
+        paths = Paths(folder, engine.id)
+        seat = take(paths, Visit(), False, 1)
+        assert seat is not None
+        grant(paths, 0)
+        time.sleep(1.5)
+        assert running(folder) == [engine]
+        seat.leave()
         wait_until(lambda: running(folder) == [])
 
 
@@ -236,7 +246,7 @@ def test_dead_engine_is_replaced(starter_model: Path, folder: Path) -> None:
     ask(model, "Hi", max_tokens=1)
     (first,) = running(folder)
     os.kill(first.pid, signal.SIGKILL)
-    wait_until(lambda: not locks.is_locked(Paths(folder, first.id).state))
+    wait_until(lambda: not locks.is_locked(Paths(folder, first.id).lock))
     ask(model, "Hi", max_tokens=1)
     (second,) = running(folder)
     assert second.pid != first.pid

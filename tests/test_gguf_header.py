@@ -132,12 +132,20 @@ def test_everything_in_a_file(writer: Writer, version: int) -> None:
     assert header.tensors == (Tensor("a", (64, 2), Q8_0, 0), Tensor("b", (3,), F32, 160))
 
 
+VOCABULARY = [str(number) for number in range(4097)]
+
+
 @pytest.mark.parametrize("writer", [LITTLE, BIG], ids=["little", "big"])
-def test_summary_ends_before_the_tokenizer(writer: Writer) -> None:
-    summary = read_summary(io.BytesIO(model(writer)))
-    assert list(summary.metadata)[-1] == "llama.context_length"
-    assert summary.tensors == ()
-    assert (summary.architecture, summary.of_architecture("context_length")) == ("llama", 8192)
+@pytest.mark.parametrize("count", [4096, 4097])
+def test_summary_ends_before_the_vocabulary(count: int, writer: Writer) -> None:
+    tokens = writer.strings("tokenizer.ggml.tokens", VOCABULARY[:count])
+    entries = [writer.string("general.architecture", "llama"), tokens, writer.scalar("z", 4, 1)]
+    data = writer.file(entries, [writer.tensor("a", [64, 2], Q8_0, 0)], data=136)
+    summary = read_summary(io.BytesIO(data))
+    assert (summary.architecture, summary.tensors) == ("llama", ())
+    assert ("z" in summary.metadata) == (count == 4096)
+    behind_key = data.index(tokens) + 8 + len("tokenizer.ggml.tokens") + 4
+    assert summary.rest_at == (None if count == 4096 else behind_key)
 
 
 def test_file_without_keys_or_tensors() -> None:
@@ -232,13 +240,13 @@ def test_file_cut_off_anywhere(writer: Writer) -> None:
 
 @pytest.mark.parametrize("writer", [LITTLE, BIG], ids=["little", "big"])
 def test_summary_of_a_file_cut_off_anywhere(writer: Writer) -> None:
-    data = model(writer)
-    whole = read_summary(io.BytesIO(data))
-    enough = data.index(b"tokenizer.ggml.model") + len("tokenizer.ggml.model")
+    entries = [writer.string("general.architecture", "llama"), writer.strings("t", VOCABULARY)]
+    data = writer.file(entries)
+    enough = data.index(writer.pack("Q", len(VOCABULARY))) + 8
     for size in range(enough):
         with pytest.raises(NotGGUF):
             read_summary(io.BytesIO(data[:size]))
-    assert read_summary(io.BytesIO(data[:enough])) == whole
+    assert read_summary(io.BytesIO(data[:enough])) == read_summary(io.BytesIO(data))
 
 
 @pytest.mark.parametrize(
@@ -319,6 +327,9 @@ HOSTILE = {
     "an array of arrays": array(ARRAY, 1, LITTLE.pack("IQ", 0, 0)),
     "an array of an unknown type": array(13, 1, bytes(100)),
     "strings without end": array(STRING, MAX),
+    "more strings than any vocabulary has": array(STRING, 2**21 + 1, bytes(100)),
+    "more keys than any model has": claiming(0, 2**16 + 1, bytes(100)),
+    "more tensors than any model has": claiming(2**17 + 1, 0, bytes(100)),
     "a string of 2**60 bytes among many": array(STRING, 2, LITTLE.pack("Q", 2**60)),
     "a string of 16 MiB among many": array(STRING, 2, LITTLE.pack("Q", 16 * 2**20)),
     **{
@@ -399,7 +410,7 @@ def texts(data: bytes, tmp_path: Path, end: int | None = None) -> set[str]:
     path.write_bytes(data)
     size = len(data) if end is None else end
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
-        return {find_text(head, KEY, size) for head in (data, mapped)}
+        return {find_text(head, KEY, 0, size) for head in (data, mapped)}
 
 
 def claiming_text(length: int, rest: bytes = b"") -> bytes:
@@ -470,6 +481,13 @@ def test_text_is_looked_for_up_to_an_end(end: int, expected: str, tmp_path: Path
     assert texts(FOUND, tmp_path, end) == {expected}
 
 
+def test_text_is_looked_for_from_a_start_and_before_the_tensors(tmp_path: Path) -> None:
+    assert find_text(FOUND, KEY, START, len(FOUND)) == TEMPLATE
+    assert find_text(FOUND, KEY, START + 1, len(FOUND)) == ""
+    weights = LITTLE.tensor("token_embd.weight", [1], F32, 0)
+    assert find_text(weights + FOUND, KEY, 0, 2 * len(FOUND)) == ""
+
+
 def test_text_in_a_file_cut_off_anywhere(tmp_path: Path) -> None:
     whole = TEMPLATE.encode()
     for size in range(1, len(FOUND)):
@@ -484,7 +502,7 @@ def test_text_in_the_starter_model(starter_model: Path) -> None:
     with starter_model.open("rb") as file:
         header = read_header(file, starter_model.stat().st_size)
         with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
-            assert find_text(mapped, KEY, len(mapped)) == header.text(KEY) != ""
+            assert find_text(mapped, KEY, 0, len(mapped)) == header.text(KEY) != ""
 
 
 def test_starter_model(starter_model: Path) -> None:
@@ -518,7 +536,25 @@ def test_starter_model_cut_off_behind_its_header(starter_model: Path) -> None:
 def test_summary_of_the_starter_model_reads_little(starter_model: Path) -> None:
     with starter_model.open("rb") as file:
         summary = read_summary(file)
-        assert file.tell() < 4096
+        assert file.tell() == 8192
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+            assert summary.rest_at is not None
+            assert find_text(mapped, KEY, summary.rest_at, len(mapped)).startswith("{%")
     assert summary.of_architecture("context_length") == 8192
     assert summary.number("general.file_type") == 3
-    assert not any(key.startswith("tokenizer.") for key in summary.metadata)
+
+
+def test_huge_file_of_zeros_is_soon_done_with(tmp_path: Path) -> None:
+    """Zeros are empty strings, empty keys and tensors of no name: each has a bound."""
+    for name, beginning in (
+        ("strings", array(STRING, 2**21)),
+        ("keys", claiming(0, 2**16)),
+        ("tensors", claiming(2**17, 0)),
+    ):
+        path = tmp_path / name
+        with path.open("wb") as file:
+            file.write(beginning)
+            file.truncate(2**40)
+        with path.open("rb") as file:
+            read_header(file, 2**40)
+            assert file.tell() < 2**25

@@ -5,8 +5,8 @@ import pytest
 from llm_localrun.gguf.names import (
     QUALITY,
     file_type_name,
-    is_model_name,
     long_quantization,
+    other_role,
     quality_distance,
     quantization_in,
     shard_of,
@@ -206,33 +206,38 @@ def test_shards(stem: str, shard: tuple[str, int, int] | None) -> None:
     assert shard_of(stem) == shard
 
 
+PROJECTOR = "it is a projector, which lets another model see or hear"
+MATRIX = "it is an importance matrix"
+DRAFT = "it drafts for another model"
+
+
 @pytest.mark.parametrize(
-    ("stem", "is_model"),
+    ("stem", "role"),
     [
-        ("Qwen3-8B-Q4_K_M", True),
-        ("model", True),
-        ("Llama-3.1-8B-eagle3-merge", True),
-        ("smtp-helper-7b", True),
-        ("mmproj-F16", False),
-        ("mmproj-model-f16", False),
-        ("gemma-3-4b-it.mmproj-Q8_0", False),
-        ("gemma-3-4b-it-MMPROJ-f16", False),
-        ("Qwen3-8B.imatrix", False),
-        ("Qwen3-8B-imatrix", False),
-        ("Qwen3.5-9B-Q4_K_M-imatrix", True),
-        ("medpsy-4b-q4_k_m-imat", True),
-        ("imatrix_unsloth", False),
-        ("mtp-Qwen3-8B", False),
-        ("MTP-Qwen3-8B", False),
-        ("eagle3-Llama-3.1-8B", False),
-        ("dflash-Qwen3-8B", False),
-        ("dspark-Qwen3-8B", False),
-        ("ggml-vocab-llama-bpe", False),
-        ("._Qwen3-8B-Q4_K_M", False),
+        ("Qwen3-8B-Q4_K_M", ""),
+        ("model", ""),
+        ("Llama-3.1-8B-eagle3-merge", ""),
+        ("smtp-helper-7b", ""),
+        ("mmproj-F16", PROJECTOR),
+        ("mmproj-model-f16", PROJECTOR),
+        ("gemma-3-4b-it.mmproj-Q8_0", PROJECTOR),
+        ("gemma-3-4b-it-MMPROJ-f16", PROJECTOR),
+        ("Qwen3-8B.imatrix", MATRIX),
+        ("Qwen3-8B-imatrix", MATRIX),
+        ("Qwen3.5-9B-Q4_K_M-imatrix", ""),
+        ("medpsy-4b-q4_k_m-imat", ""),
+        ("imatrix_unsloth", MATRIX),
+        ("mtp-Qwen3-8B", DRAFT),
+        ("MTP-Qwen3-8B", DRAFT),
+        ("eagle3-Llama-3.1-8B", DRAFT),
+        ("dflash-Qwen3-8B", DRAFT),
+        ("dspark-Qwen3-8B", DRAFT),
+        ("ggml-vocab-llama-bpe", "it is a vocabulary without weights"),
+        ("._Qwen3-8B-Q4_K_M", "it is what macOS keeps beside a file"),
     ],
 )
-def test_names_of_models(stem: str, is_model: bool) -> None:
-    assert is_model_name(stem) is is_model
+def test_names_of_what_is_no_model(stem: str, role: str) -> None:
+    assert other_role(stem) == role
 
 
 # For each preferred quantization, others from near to far.

@@ -1,6 +1,7 @@
 """Which server is it, and what does it serve: told from JSON alone, without a socket."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from llm_localrun.catalogue import Endpoint, LocalModel
 from llm_localrun.discovery.identify import Identity, identify
+from llm_localrun.discovery.servers.reading import Asked
 from llm_localrun.reply import Answer
 from tests.stand_in import transcript
 
@@ -55,7 +57,7 @@ def ask(
     answers: Answers, otherwise: Otherwise = not_found, url: str = HERE
 ) -> tuple[Identity, list[str]]:
     """The identity of the server that gives these answers, and the paths that it was asked for."""
-    questions = identify(Endpoint(name="box", kind="vllm", url=url))
+    questions = identify(Asked(Endpoint(name="box", kind="vllm", url=url)))
     asked = [next(questions).path]
     while True:
         answer = answers[asked[-1]] if asked[-1] in answers else otherwise(asked[-1])
@@ -216,7 +218,7 @@ LLAMACPP_META = {
                     "context_loaded": 4096,
                     "loaded": True,
                     "purpose": "chat",
-                    "runs_on": "this machine",
+                    "runs_on": "unknown",
                 },
                 "text-embedding-nomic-embed-text-v1.5-embedding": {
                     "quantization": "F16",
@@ -421,60 +423,6 @@ LLAMACPP_META = {
         ),
         pytest.param(
             {
-                "/v1/models": listing(
-                    "ggml-org/gemma-3-4b-it-GGUF:Q4_K_M",
-                    owned_by="llamacpp",
-                    status={"value": "unloaded", "args": ["llama-server"]},
-                )
-            },
-            not_found,
-            "llamacpp",
-            {"ggml-org/gemma-3-4b-it-GGUF:Q4_K_M": {"quantization": "Q4_K_M"}},
-            id="llama-server as a router",
-        ),
-        pytest.param(
-            {
-                "/v1/models": listing(
-                    "Qwen/Qwen3-8B", owned_by="vllm", root="Qwen/Qwen3-8B", max_model_len=40960
-                )
-            },
-            not_found,
-            "vllm",
-            {
-                "Qwen/Qwen3-8B": {
-                    "context_max": 40960,
-                    "context_loaded": 40960,
-                    "loaded": True,
-                    "quantization": "",
-                }
-            },
-            id="vLLM",
-        ),
-        pytest.param(
-            {
-                "/v1/models": listing("Qwen/Qwen3-8B", owned_by="sglang", max_model_len=40960),
-                "/api/tags": says({"models": [{"name": "Qwen/Qwen3-8B", "digest": ""}]}),
-            },
-            not_found,
-            "sglang",
-            {"Qwen/Qwen3-8B": {"context_loaded": 40960}},
-            id="SGLang, which imitates Ollama",
-        ),
-        pytest.param(
-            {
-                "/v1/models": listing("koboldcpp/mistral-7b.Q4_K_S", owned_by="koboldcpp"),
-                "/api/version": says({"version": "0.7.0"}),
-                "/api/tags": says(
-                    {"models": [{"name": "koboldcpp", "digest": "x", "details": {}}]}
-                ),
-            },
-            website,
-            "koboldcpp",
-            {"koboldcpp/mistral-7b.Q4_K_S": {"quantization": "Q4_K_S", "loaded": None}},
-            id="KoboldCpp, which imitates Ollama",
-        ),
-        pytest.param(
-            {
                 "/v1/models": listing(),
                 "/api/version": says({"version": "0.7.0"}),
                 "/api/tags": says({"models": [{"name": "koboldcpp", "digest": "x"}]}),
@@ -493,51 +441,6 @@ LLAMACPP_META = {
             "openai",
             {"qwen3": {}},
             id="one that signs like Ollama and is not",
-        ),
-        pytest.param(
-            {
-                "/v1/models": listing("ai/gemma3:4B-Q4_K_M", owned_by="docker"),
-                "/": text("Docker Model Runner is running"),
-                "/api/tags": says({"models": [{"name": "ai/gemma3", "digest": "x"}]}),
-            },
-            not_found,
-            "docker",
-            {"ai/gemma3:4B-Q4_K_M": {"quantization": "Q4_K_M"}},
-            id="Docker Model Runner",
-        ),
-        *(
-            pytest.param(
-                {"/v1/models": listing("m", owned_by=owner)},
-                not_found,
-                kind,
-                {"m": {"purpose": "chat"}},
-                id=kind,
-            )
-            for owner, kind in [
-                ("llama-swap", "llamaswap"),
-                ("lemonade", "lemonade"),
-                ("unsloth-studio", "unsloth"),
-                ("local", "mistralrs"),
-                ("humanity", "gpt4all"),
-                ("user", "textgen"),
-            ]
-        ),
-        pytest.param(
-            {"/v1/models": listing("mlx-community/Qwen3-8B-4bit")},
-            lambda _: text("Not Found", 404),
-            "openai",
-            {"mlx-community/Qwen3-8B-4bit": {"loaded": None}},
-            id="mlx_lm.server, which does not sign",
-        ),
-        pytest.param(
-            {
-                "/v1/models": listing("phi-4"),
-                "/api/tags": says({"models": [{"name": "phi-4", "digest": "x"}]}),
-            },
-            website,
-            "openai",
-            {"phi-4": {}},
-            id="LocalAI, which does not sign and imitates Ollama",
         ),
     ],
 )
@@ -573,13 +476,26 @@ def test_server_answers(answers: Answers, otherwise: Otherwise, kind: str, facts
             "needs a key",
             id="llama-server with a key",
         ),
-        pytest.param({}, lambda _: text("", 403), "openai", "needs a key", id="403 and no word"),
+        pytest.param(
+            {},
+            lambda _: says({"detail": "Forbidden"}, 403),
+            "openai",
+            "needs a key",
+            id="403 and a word",
+        ),
         pytest.param({}, website, "openai", "not understood", id="a website"),
         pytest.param({}, not_found, "openai", "not understood", id="404 to everything"),
         pytest.param({}, unexpected, "openai", "not understood", id="200 and an error, always"),
         pytest.param(
             {},
             lambda _: says({"error": {"code": 503, "message": "Loading model"}}, 503),
+            "llamacpp",
+            "loading",
+            id="llama-server that loads",
+        ),
+        pytest.param(
+            {},
+            lambda _: text("Service Unavailable", 503),
             "openai",
             "not understood",
             id="503 to everything",
@@ -720,7 +636,10 @@ def test_model_on_linked_devices_is_one_model() -> None:
         instance = {"id": "google/gemma", "config": {"context_length": context}}
         return {"type": "llm", "key": "google/gemma", "loaded_instances": [instance]}
 
-    answers = {"/api/v1/models": says({"models": [on_a_device(8192), on_a_device(4096)]})}
+    answers = {
+        "/v1/models": listing("google/gemma", owned_by="organization_owner"),
+        "/api/v1/models": says({"models": [on_a_device(8192), on_a_device(4096)]}),
+    }
     (model,) = ask(answers, unexpected)[0].models
     assert model.context_loaded == 4096
 
@@ -735,9 +654,6 @@ def test_model_on_linked_devices_is_one_model() -> None:
         '{"data": [{}]}',
         '{"data": [{"id": null}]}',
         '{"data": [{"id": 7}]}',
-        '{"data": [{"id": "m", "meta": {"n_ctx": Infinity}}]}',
-        '{"data": [{"id": "m", "max_model_len": "a lot"}]}',
-        '{"data": [{"id": "m", "meta": [1]}]}',
     ],
 )
 def test_broken_listing_is_not_understood(body: str) -> None:
@@ -768,9 +684,11 @@ def test_size_that_ollama_tells(size: str, parameters: int | None) -> None:
     ("answers", "otherwise", "asked"),
     [
         pytest.param(
-            {"/v1/models": listing("m", owned_by="vllm")}, not_found, ["/v1/models"], id="signed"
+            {"/v1/models": listing("m", owned_by="humanity")},
+            not_found,
+            ["/v1/models"],
+            id="signed",
         ),
-        pytest.param({}, lambda _: text("", 401), ["/v1/models"], id="locked"),
         pytest.param(
             LMSTUDIO_V1, unexpected, ["/v1/models", "/api/v1/models"], id="LM Studio since 0.4"
         ),
@@ -780,14 +698,24 @@ def test_size_that_ollama_tells(size: str, parameters: int | None) -> None:
             ["/v1/models", "/api/v1/models", "/api/v0/models"],
             id="LM Studio since 0.3.6",
         ),
-        pytest.param(OLLAMA, not_found, ["/v1/models", "/", "/api/tags", "/api/show"], id="Ollama"),
         pytest.param(
-            {},
-            website,
-            ["/v1/models", "/api/v1/models", "/api/v0/models", "/"],
-            id="a website",
+            OLLAMA,
+            not_found,
+            ["/v1/models", "/", "/api/tags", "/api/ps", "/api/version", "/api/show"],
+            id="Ollama",
         ),
+        pytest.param({}, website, ["/v1/models", "/"], id="a website"),
     ],
 )
 def test_no_needless_question(answers: Answers, otherwise: Otherwise, asked: list[str]) -> None:
     assert ask(answers, otherwise)[1] == asked
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"meta": {"n_ctx": math.inf}}, {"meta": [1]}, {"meta": {"n_ctx": -1}}, {"max_model_len": "x"}],
+)
+@pytest.mark.parametrize("owner", ["llamacpp", "vllm"])
+def test_odd_fact_is_not_known_and_no_more(owner: str, odd: dict[str, Any]) -> None:
+    (model,) = ask({"/v1/models": listing("m", owned_by=owner, **odd)})[0].models
+    assert (model.name, model.context_loaded) == ("m", None)

@@ -5,8 +5,17 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.catalogue import RunsOn
-from llm_localrun.locality import is_loopback, where_ollama_runs, where_runs
+from llm_localrun.catalogue import Endpoint, LocalModel, RunsOn
+from llm_localrun.locality import (
+    host_of,
+    is_hosted,
+    is_loopback,
+    is_provider,
+    needs_leave,
+    where_ollama_runs,
+    where_relayed,
+    where_runs,
+)
 
 HERE = [
     "http://127.0.0.1:11434",
@@ -124,3 +133,81 @@ def test_where_a_model_of_ollama_runs(
 )
 def test_where_a_server_runs_its_models(url: str, expected: RunsOn) -> None:
     assert where_runs(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:1234", "unknown"),
+        ("http://box:1234", "another machine"),
+        ("https://ollama.com", "cloud"),
+    ],
+)
+def test_where_a_server_that_hands_on_runs_its_models(url: str, expected: RunsOn) -> None:
+    assert where_relayed(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("runs_on", "url", "expected"),
+    [
+        ("this machine", "http://127.0.0.1:1234", False),
+        # A machine that the user has added, and one that a server of this machine hands on to.
+        ("another machine", "http://box:1234", False),
+        ("another machine", "http://127.0.0.1:1234", True),
+        ("cloud", "http://127.0.0.1:1234", True),
+        ("cloud", "https://ollama.com", True),
+        ("unknown", "http://127.0.0.1:1234", True),
+        ("unknown", "http://box:1234", True),
+    ],
+)
+def test_what_needs_leave(runs_on: RunsOn, url: str, expected: bool) -> None:
+    endpoint = Endpoint(name="box", kind="openai", url=url)
+    model = LocalModel(id="local/box/m", name="m", endpoint=endpoint, runs_on=runs_on)
+    assert needs_leave(model) is expected
+
+
+def test_file_needs_no_leave() -> None:
+    assert not needs_leave(LocalModel(id="local/gguf/m", name="m", path="/m.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpt-4o", True),
+        ("gpt-3.5-turbo", True),
+        ("openai/gpt-5-mini", True),
+        ("ChatGPT-4", True),
+        ("o3", True),
+        ("o4-mini", True),
+        ("claude-opus-4-1", True),
+        ("anthropic/claude-3-haiku", True),
+        ("gemini-2.5-pro", True),
+        ("grok-4", True),
+        # What can be downloaded, or is named after what it was made from.
+        ("gpt-oss-20b", False),
+        ("openai/gpt-oss-120b", False),
+        ("gpt2", False),
+        ("gpt-j-6b", False),
+        ("gpt4all-falcon", False),
+        ("grok-1", False),
+        ("o1lama", False),
+        ("Qwen3-8B-claude-distill", False),
+        ("gemma-3", False),
+        ("", False),
+    ],
+)
+def test_model_that_only_its_maker_has(name: str, expected: bool) -> None:
+    assert is_hosted(name) is expected
+
+
+def test_owners_that_are_providers() -> None:
+    assert all(map(is_provider, ["openai", "Anthropic", "google", "vertex_ai"]))
+    assert not any(map(is_provider, ["", "me", "tabbyAPI", "library", "organization_owner"]))
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [("https://Ollama.com:443", "ollama.com"), ("http://[::1]:80", "::1"), ("http://[", "")],
+)
+def test_host_of(url: str, host: str) -> None:
+    assert host_of(url) == host

@@ -220,7 +220,10 @@ def test_every_option_has_a_row_and_every_row_an_option() -> None:
     assert set(TABLE) == set(Options.model_fields)
 
 
-KINDS = ("ollama", "lmstudio", "llamacpp", "engine", "vllm", "sglang", "openai")
+KINDS = (
+    *("ollama", "lmstudio", "llamacpp", "llamafile", "engine", "vllm", "sglang", "lemonade"),
+    "openai",
+)
 
 Bodies = dict[str, Payload]
 
@@ -244,21 +247,23 @@ BODIES: dict[str, tuple[object, Bodies]] = {
     "top_k": (
         40,
         to("ollama", {"options": {"top_k": 40}})
-        | to("lmstudio llamacpp engine vllm", {"top_k": 40}),
+        | to("lmstudio llamacpp llamafile engine vllm sglang lemonade", {"top_k": 40}),
     ),
     "min_p": (
         0.1,
-        to("ollama", {"options": {"min_p": 0.1}}) | to("llamacpp engine vllm", {"min_p": 0.1}),
+        to("ollama", {"options": {"min_p": 0.1}})
+        | to("llamacpp llamafile engine vllm sglang", {"min_p": 0.1}),
     ),
     "typical_p": (
         0.5,
-        to("ollama", {"options": {"typical_p": 0.5}}) | to("llamacpp engine", {"typical_p": 0.5}),
+        to("ollama", {"options": {"typical_p": 0.5}})
+        | to("llamacpp llamafile engine", {"typical_p": 0.5}),
     ),
     "repeat_penalty": (
         1.1,
         to("ollama", {"options": {"repeat_penalty": 1.1}})
-        | to("lmstudio llamacpp engine", {"repeat_penalty": 1.1})
-        | to("vllm", {"repetition_penalty": 1.1}),
+        | to("lmstudio llamacpp llamafile engine lemonade", {"repeat_penalty": 1.1})
+        | to("vllm sglang", {"repetition_penalty": 1.1}),
     ),
     "presence_penalty": (-1.0, as_named("presence_penalty", -1.0)),
     "frequency_penalty": (1.0, as_named("frequency_penalty", 1.0)),
@@ -268,7 +273,7 @@ BODIES: dict[str, tuple[object, Bodies]] = {
     "json_object": (
         True,
         to("ollama", {"format": "json"})
-        | to("llamacpp engine vllm", {"response_format": {"type": "json_object"}}),
+        | to("llamacpp llamafile engine vllm sglang", {"response_format": {"type": "json_object"}}),
     ),
     "context_size": (8192, to("ollama", {"options": {"num_ctx": 8192}}) | to("engine", {})),
     "keep_alive": (
@@ -279,14 +284,14 @@ BODIES: dict[str, tuple[object, Bodies]] = {
     "threads": (4, to("ollama", {"options": {"num_thread": 4}}) | to("engine", {})),
     "logit_bias": (
         {"15043": -100.0},
-        to("lmstudio llamacpp engine vllm sglang openai", {"logit_bias": {"15043": -100.0}}),
+        to(" ".join(KINDS[1:]), {"logit_bias": {"15043": -100.0}}),
     ),
     "think": (
         "low",
         to("ollama", {"think": "low"})
-        | to("lmstudio sglang openai", {"reasoning_effort": "low"})
+        | to("lmstudio lemonade openai", {"reasoning_effort": "low"})
         | to(
-            "llamacpp engine vllm",
+            "llamacpp llamafile engine vllm sglang",
             {"chat_template_kwargs": {"enable_thinking": True, "reasoning_effort": "low"}},
         ),
     ),
@@ -295,7 +300,7 @@ BODIES: dict[str, tuple[object, Bodies]] = {
     "flash_attention": (True, to("engine", {})),
     "draft_model": ("Draft.gguf", to("engine", {})),
     "lora": ("Adapter.gguf", to("engine", {})),
-    "grammar": ("root ::= x", to("llamacpp engine", {"grammar": "root ::= x"})),
+    "grammar": ("root ::= x", to("llamacpp llamafile engine", {"grammar": "root ::= x"})),
     "timeout": (30.0, to_all({}, {})),
     "extra": ({"n_probs": 3, "seed": 1}, to_all(*[{"n_probs": 3, "seed": 1}] * 2)),
 }
@@ -314,6 +319,23 @@ def test_what_a_backend_is_sent_for_an_option(option: str, kind: str) -> None:
     else:
         with pytest.raises(UnsupportedOption, match=rf"^Box cannot honour -o {option}\. "):
             body_for({option: value}, kind, "Box")
+
+
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        ({}, {"max_tokens": 2**17}),
+        ({"max_tokens": 9}, {"max_tokens": 9}),
+        (
+            {"top_k": 40, "min_p": 0.1, "repeat_penalty": 1.1, "max_tokens": 9},
+            {"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1, "max_tokens": 9},
+        ),
+        ({"extra": {"max_tokens": 7}}, {"max_tokens": 7}),
+    ],
+)
+def test_what_mlx_is_sent(options: Payload, body: Payload) -> None:
+    """It stops after 512 tokens unless it is told otherwise."""
+    assert body_for(options, "mlx", "Box") == body
 
 
 @pytest.mark.parametrize("kind", ["ollama", "llamacpp", "engine", "vllm"])
@@ -427,7 +449,8 @@ def test_lm_studio_keeps_a_model_for_a_second_or_more(seconds: float, refusal: s
         (
             "min_p",
             "lmstudio",
-            "a model of Ollama's or a model of llama-server's or a model of vLLM's or a GGUF file",
+            "a model of Ollama's or a model of llama-server's or a model of vLLM's"
+            " or a model of mlx_lm.server's or a GGUF file",
         ),
         ("logit_bias", "ollama", "an OpenAI-compatible server"),
         ("grammar", "ollama", "a model of llama-server's or a GGUF file"),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from llm_localrun.catalogue import LocalModel
-from llm_localrun.discovery.stores import find_files, open_file, remember, scan
+from llm_localrun.catalogue import FileEntry, LocalModel
+from llm_localrun.discovery.stores import open_file, remember, scan
 from llm_localrun.gguf.names import is_projector_name, quality
 from llm_localrun.model_names import parse_name, projected_words
-from tests.test_stores import MIB, SHA, field, found, gguf, header, layer, manifest, string, write
+from tests.trees import MIB, SHA, field, gguf, header, layer, manifest, string, write
 
 
 def flag(key: str, value: bool) -> bytes:
@@ -38,8 +38,14 @@ def model_of(path: Path, template: str | None = None) -> Path:
 
 
 def models(below: Path) -> dict[str, LocalModel]:
-    entries = scan(found(below, str(below)), [])
+    entries, _ = scan([str(below)], [])
     return {entry.model.name: entry.model for entry in entries if entry.model is not None}
+
+
+def one_in(below: Path, before: Sequence[FileEntry]) -> list[FileEntry]:
+    """The entries of the one model there and of its projector, the model first."""
+    entries, _ = scan([str(below)], before)
+    return sorted(entries, key=lambda entry: entry.model is None)
 
 
 # Which projector is whose.
@@ -197,7 +203,8 @@ def test_a_file_that_is_named_by_its_path_has_its_projector_too(by: str, tmp_pat
         model = open_file(path).model
     else:
         remember(path)
-        (model,) = (entry.model for entry in scan(find_files([]), []) if entry.path == str(path))
+        entries, _ = scan([], [])
+        (model,) = (entry.model for entry in entries if entry.path == str(path))
     assert model is not None
     assert (model.projector, model.can("vision", if_unknown=False)) == (str(beside), True)
 
@@ -209,20 +216,21 @@ def test_a_projector_that(change: str, tmp_path: Path) -> None:
     beside = tmp_path / "mmproj-F16.gguf"
     if change != "comes":
         projector(beside)
-    (before,) = scan(found(tmp_path, str(tmp_path)), [])
+    before = one_in(tmp_path, [])
     if change == "comes":
         projector(beside)
     elif change == "goes":
         beside.unlink()
     else:
         beside.rename(beside.with_name("mmproj-F32.gguf"))
-    (after,) = scan(found(tmp_path, str(tmp_path)), [before])
-    (anew,) = scan(found(tmp_path, str(tmp_path)), [])
+    after = one_in(tmp_path, before)
+    anew = one_in(tmp_path, [])
     assert after == anew
-    assert after.model is not None
-    assert before.model is not None
-    assert after.model.projector != before.model.projector
-    assert after.model.can("vision", if_unknown=False) is (change != "goes")
+    was, model = before[0].model, after[0].model
+    assert was is not None
+    assert model is not None
+    assert model.projector != was.projector
+    assert model.can("vision", if_unknown=False) is (change != "goes")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +251,7 @@ def test_projector_of_a_model_of_ollama(
     if is_there:
         projector(store / "blobs" / "sha256-cc")
     manifest(store, "registry.ollama.ai/library/gemma3/4b", layers)
-    (model,) = (entry.model for entry in scan(found(tmp_path), []))
+    (model,) = models(tmp_path).values()
     assert model is not None
     assert Path(model.projector).name == expected
     assert model.can("vision", if_unknown=False) is bool(expected)

@@ -13,7 +13,8 @@ from llm_localrun.config import engine_folder
 from llm_localrun.dialects import scoring
 from llm_localrun.dialects.scoring import Score
 from llm_localrun.dialects.wire import ErrorReported
-from llm_localrun.engine.state import EngineState, running
+from llm_localrun.engine.launch import Seated
+from llm_localrun.engine.state import running
 from llm_localrun.hub import quality
 from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.quality import TextLoss
@@ -40,8 +41,9 @@ def at_last(steps: Generator[Progress, None, _Result]) -> tuple[list[int], _Resu
             return done, result
 
 
-def probabilities(engine: EngineState, before: tuple[int, ...]) -> dict[int, float]:
+def probabilities(seated: Seated, before: tuple[int, ...]) -> dict[int, float]:
     """What the engine says of every token there is."""
+    engine = seated.engine
     body = {"prompt": list(before), "n_predict": 1, "n_probs": 10**6, "temperature": 0}
     call = transport.Call(f"{engine.url}/completion", body, "it", "Wait", engine.key)
     payload = decode_whole("it", transport.stream(call), lambda payload: payload, "")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from llm_localrun.kinds import KINDS
 from llm_localrun.options import Options
 from llm_localrun.wire_options import LAUNCH, TABLE, wire_for
 
@@ -55,6 +56,17 @@ def test_table_of_options() -> None:
 def test_table_stands_in_its_section() -> None:
     _, _, section = README.read_text("utf-8").partition("\n### Options\n")
     assert table() in re.split(r"^##", section, flags=re.MULTILINE)[0]
+
+
+def test_every_kind_of_server_stands_with_its_ports() -> None:
+    """Kinds that have no name of their own are "whatever else"."""
+    _, _, section = README.read_text("utf-8").partition("\n## Where models are looked for\n")
+    rows = [row for row in section.splitlines() if row.startswith("  | ")]
+    for kind in KINDS:
+        if kind.name not in ("engine", "openai", "gateway"):
+            of_kind = " ".join(row for row in rows if kind.title in row)
+            assert of_kind, kind.title
+            assert {*map(str, kind.ports)} <= {*re.findall(r"\d{4,5}", of_kind)}, kind.title
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from llm_localrun.registry import FRESH_SECONDS, drop_registry
 from tests.conftest import CONFIG, Foreign, Invoke, Llm, configure, one_error
 from tests.stand_in import Request, Respond, StandIn, events, json_reply, transcript, whole
 from tests.test_endpoints import Off, Silent
-from tests.test_stores import gguf
+from tests.trees import gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 

@@ -1,128 +1,276 @@
-"""Finding GGUF files in every tool's store, and what is read from their headers."""
+"""Finding GGUF files in every tool's store, on every system, whatever lies in the way."""
 
 import codecs
 import json
 import os
-import struct
+import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm_localrun.catalogue import FileEntry, LocalModel
-from llm_localrun.discovery.stores import Found, find_files, remember, remembered, scan
-
-MIB = 2**20
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-OLD_COMMIT = "f" * 40
-SHA = "5f0c" * 16
-
-
-def string(text: str | bytes) -> bytes:
-    data = text.encode() if isinstance(text, str) else text
-    return struct.pack("<Q", len(data)) + data
-
-
-def field(key: str, value: int | str | bytes) -> bytes:
-    if isinstance(value, int):
-        return string(key) + struct.pack("<II", 4, value)
-    return string(key) + struct.pack("<I", 8) + string(value)
-
-
-def header(*fields: bytes, count: int | None = None) -> bytes:
-    return struct.pack("<4sIQQ", b"GGUF", 3, 0, count or len(fields)) + b"".join(fields)
-
-
-def write(path: Path, data: bytes | str, size: int = 0) -> Path:
-    """A file of at least `size` bytes, which takes no room on the disk beyond `data`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.truncate(max(size, file.tell()))
-    return path
+from llm_localrun.catalogue import FileEntry, LocalModel, StoreReport
+from llm_localrun.discovery.stores import scan
+from llm_localrun.discovery.stores.locations import places
+from tests.trees import (
+    COMMIT,
+    LIBRARY,
+    LLAMA,
+    MIB,
+    OLD_COMMIT,
+    digest_of,
+    docker_model,
+    gguf,
+    header,
+    hub_file,
+    jan_model,
+    layer,
+    llm_gguf_index,
+    manifest,
+    ollama_model,
+    plant,
+    projector,
+    ramalama_model,
+    write,
+)
 
 
-def gguf(
-    path: Path,
-    metadata: Mapping[str, int | str] | None = None,
-    *,
-    architecture: str = "llama",
-    size: int = 2 * MIB,
-) -> Path:
-    fields = {"general.architecture": architecture, **(metadata or {})}
-    return write(path, header(*(field(key, value) for key, value in fields.items())), size)
-
-
-def found(below: Path, *folders: str) -> list[Found]:
+def entries(below: Path, *folders: str) -> list[FileEntry]:
     """What is found `below`: the machine that runs the tests may have models of its own."""
-    return [file for file in find_files(folders) if below in file.path.parents]
+    found, _ = scan(folders, [])
+    return [entry for entry in found if Path(entry.path).is_relative_to(below)]
+
+
+def models(found: Iterable[FileEntry]) -> list[LocalModel]:
+    return [entry.model for entry in found if entry.model is not None]
 
 
 def named(below: Path, *folders: str) -> list[tuple[str, str]]:
-    return [(file.store, file.name) for file in found(below, *folders)]
+    return [(model.store, model.name) for model in models(entries(below, *folders))]
 
 
-def models(entries: Iterable[FileEntry]) -> list[LocalModel]:
-    return [entry.model for entry in entries if entry.model is not None]
+def refused(below: Path, *folders: str) -> dict[str, str]:
+    """Why files hold no model, by their names."""
+    found = entries(below, *folders)
+    return {Path(entry.path).name: entry.reason for entry in found if entry.model is None}
 
 
-def model_names(below: Path, *folders: str) -> list[str]:
-    return [model.name for model in models(scan(found(below, *folders), []))]
+def report_on(store: str, *folders: str) -> StoreReport:
+    _, reports = scan(folders, [])
+    return next(report for report in reports if report.store == store)
 
 
-LMSTUDIO = "home/.lmstudio/models/org/repo"
-SNAPSHOT = f"models--org--repo/snapshots/{COMMIT}"
+def test_every_store_in_one_look(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    found = models(entries(tmp_path))
+    assert [(m.store, m.path, m.name) for m in found] == [
+        (p.store, str(p.path), p.name) for p in planted
+    ]
+    for plan, model in zip(planted, found, strict=True):
+        assert set(plan.marks) | {f"path:{plan.path.resolve()}"} <= set(model.marks)
+    assert refused(tmp_path) == {
+        "mmproj-model-f16.gguf": "it is a projector, which lets another model see or hear",
+        "120b-cloud": "it runs at https://ollama.com: no weights are here",
+    }
+
+
+def test_report_on_every_store(tmp_path: Path) -> None:
+    stores = [planted.store for planted in plant(tmp_path)]
+    _, reports = scan([], [])
+    read = {report.store: report for report in reports if report.status == "read"}
+    assert set(stores) <= set(read)
+    assert all(report.problem == "" for report in reports)
+    # The cloud's stub is one of Ollama's, the projector one of LM Studio's.
+    assert (read["ollama"].files, read["lmstudio"].files, read["jan"].files) == (3, 3, 1)
+    assert report_on("lemonade").status == "missing"
+
+
+# Where each tool keeps its models.
 
 
 @pytest.mark.parametrize(
-    ("file", "environment", "store"),
+    ("system", "store", "path"),
     [
-        ("user/localrun/models/m.gguf", {}, "localrun"),
-        ("user/localrun/models/a/b/m.gguf", {}, "localrun"),
-        (f"{LMSTUDIO}/m.gguf", {}, "lmstudio"),
-        ("home/.cache/lm-studio/models/org/repo/m.gguf", {}, "lmstudio"),
-        (f"home/.cache/huggingface/hub/{SNAPSHOT}/m.gguf", {}, "huggingface"),
-        (f"home/.cache/huggingface/hub/{SNAPSHOT}/UD-Q4_K_XL/m.gguf", {}, "huggingface"),
-        (f"x/huggingface/hub/{SNAPSHOT}/m.gguf", {"XDG_CACHE_HOME": "x"}, "huggingface"),
-        (f"x/hub/{SNAPSHOT}/m.gguf", {"HF_HOME": "x", "XDG_CACHE_HOME": "y"}, "huggingface"),
-        (f"x/{SNAPSHOT}/m.gguf", {"HUGGINGFACE_HUB_CACHE": "x", "HF_HOME": "y"}, "huggingface"),
-        (
-            f"x/{SNAPSHOT}/m.gguf",
-            {"HF_HUB_CACHE": "x", "HUGGINGFACE_HUB_CACHE": "y", "HF_HOME": "z"},
-            "huggingface",
+        *(
+            (system, store, path)
+            for system in ("linux", "darwin", "win32")
+            for store, path in (
+                ("localrun", "user/localrun/models"),
+                ("lmstudio", "home/.lmstudio/models"),
+                ("huggingface", "home/.cache/huggingface/hub"),
+                ("ollama", "home/.ollama/models"),
+                ("gpt4all", "home/.cache/gpt4all"),
+                ("llm-gguf", "user/gguf"),
+                ("docker", "home/.docker/models"),
+                ("ramalama", "home/.local/share/ramalama"),
+                ("lemonade", "home/.cache/lemonade"),
+                ("models", "home/models"),
+                ("jan", "home/jan"),
+            )
         ),
-        ("home/.cache/llama.cpp/m.gguf", {}, "llamacpp"),
-        ("x/llama.cpp/m.gguf", {"XDG_CACHE_HOME": "x"}, "llamacpp"),
-        ("x/m.gguf", {"LLAMA_CACHE": "x", "XDG_CACHE_HOME": "y"}, "llamacpp"),
-        # Newer ones keep what they fetch as the Hugging Face hub does.
-        (f"x/{SNAPSHOT}/m.gguf", {"LLAMA_CACHE": "x"}, "llamacpp"),
+        ("linux", "llamacpp", "home/.cache/llama.cpp"),
+        ("darwin", "llamacpp", "home/Library/Caches/llama.cpp"),
+        ("win32", "llamacpp", "home/AppData/Local/llama.cpp"),
+        ("linux", "gpt4all", "home/.local/share/nomic.ai/GPT4All"),
+        ("darwin", "gpt4all", "home/Library/Application Support/nomic.ai/GPT4All"),
+        ("win32", "gpt4all", "home/AppData/Local/nomic.ai/GPT4All"),
+        ("linux", "jan", "home/.local/share/Jan/data"),
+        ("linux", "jan", "home/.config/Jan/data"),
+        ("darwin", "jan", "home/Library/Application Support/Jan/data"),
+        ("win32", "jan", "home/AppData/Roaming/Jan/data"),
+        ("linux", "msty", "home/.config/MstyStudio/models"),
+        ("darwin", "msty", "home/Library/Application Support/MstyStudio/models"),
+        ("win32", "msty", "home/AppData/Roaming/MstyStudio/models"),
+        ("linux", "models", "home/Models"),
     ],
 )
-def test_store_is_looked_through(
-    file: str,
-    environment: dict[str, str],
-    store: str,
+def test_place(
+    system: str, store: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert (store, tmp_path / path) in [(place.store, place.path) for place in places([])]
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        (
+            "linux",
+            {
+                ("ollama", "/usr/share/ollama/.ollama/models"),
+                ("ollama", "/var/lib/ollama/.ollama/models"),
+                ("ramalama", "/var/lib/ramalama"),
+                ("models", "/models"),
+            },
+        ),
+        ("darwin", {("models", "/models")}),
+        ("win32", {("models", "D:/models")}),
+    ],
+)
+def test_places_outside_of_the_home(
+    system: str,
+    expected: set[tuple[str, str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    outside = {
+        (place.store, str(place.path))
+        for place in places([])
+        if not place.path.is_relative_to(tmp_path)
+    }
+    assert outside == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "store", "path"),
+    [
+        ("OLLAMA_MODELS", "ollama", "x"),
+        ("HF_HUB_CACHE", "huggingface", "x"),
+        ("HUGGINGFACE_HUB_CACHE", "huggingface", "x"),
+        ("HF_HOME", "huggingface", "x/hub"),
+        ("XDG_CACHE_HOME", "huggingface", "x/huggingface/hub"),
+        ("XDG_CACHE_HOME", "llamacpp", "x/llama.cpp"),
+        ("LLAMA_CACHE", "llamacpp", "x"),
+        ("XDG_DATA_HOME", "gpt4all", "x/nomic.ai/GPT4All"),
+        ("XDG_DATA_HOME", "jan", "x/Jan/data"),
+        ("JAN_DATA_FOLDER", "jan", "x"),
+        ("XDG_CONFIG_HOME", "msty", "x/MstyStudio/models"),
+        ("MODELS_PATH", "docker", "x"),
+        ("RAMALAMA_STORE", "ramalama", "x"),
+    ],
+)
+def test_variable_says_where(
+    variable: str, store: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    for variable, folder in environment.items():
-        monkeypatch.setenv(variable, str(tmp_path / folder))
+    monkeypatch.setenv(variable, str(tmp_path / "x"))
+    found = [place.path for place in places([]) if place.store == store]
+    assert found[0] == tmp_path / path
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
+        ("HUGGINGFACE_HUB_CACHE", "HF_HOME"),
+        ("HF_HOME", "XDG_CACHE_HOME"),
+    ],
+)
+def test_variables_of_the_hub_have_an_order(
+    earlier: str, later: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(earlier, str(tmp_path / "x"))
+    monkeypatch.setenv(later, str(tmp_path / "y"))
+    (place,) = (place for place in places([]) if place.store == "huggingface")
+    assert place.path.is_relative_to(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("store", "file", "settings"),
+    [
+        ("gpt4all", ".config/nomic.ai/GPT4All.ini", "[General]\nmodelPath={path}\nfontSize=1\n"),
+        ("gpt4all", ".config/nomic.ai/GPT4All.ini", '[General]\nmodelPath="{path}"\n'),
+        ("jan", ".local/share/Jan/settings.json", '{"data_folder": "{path}"}'),
+        ("jan", ".config/Jan/settings.json", '{"data_folder": "{path}", "more": 1}'),
+        (
+            "msty",
+            ".config/MstyStudio/Gifnoc.nosj",
+            '{"localAIService": {"host": "127.0.0.1", "modelsPath": "{path}"}}',
+        ),
+        ("lmstudio", ".lmstudio/settings.json", '{"downloadsFolder": "{path}"}'),
+        ("lmstudio", ".lmstudio/settings.json", '\ufeff{"downloadsFolder": "{path}"}'),
+        ("lmstudio", ".cache/lm-studio/settings.json", '{"downloadsFolder": "{path}"}'),
+    ],
+)
+def test_settings_say_where(store: str, file: str, settings: str, tmp_path: Path) -> None:
+    chosen = str(tmp_path / "chosen folder")
+    write(tmp_path / "home" / file, settings.replace("{path}", chosen))
+    assert chosen in [str(place.path) for place in places([]) if place.store == store]
+
+
+def test_folder_that_two_names_lead_to_is_looked_through_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf(tmp_path / "disk" / "m.gguf")
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    monkeypatch.setenv("LLAMA_CACHE", str(tmp_path / "disk"))
+    assert named(tmp_path, str(tmp_path / "link")) == [("folders", "m")]
+    _, reports = scan([str(tmp_path / "link")], [])
+    assert "llamacpp" not in [report.store for report in reports]
+
+
+LMSTUDIO = "home/.lmstudio/models/org/repo"
+
+
+@pytest.mark.parametrize(
+    ("file", "store"),
+    [
+        ("user/localrun/models/a/b/m.gguf", "localrun"),
+        (f"{LMSTUDIO}/m.gguf", "lmstudio"),
+        ("home/.cache/lm-studio/models/org/repo/m.gguf", "lmstudio"),
+        (
+            f"home/.cache/huggingface/hub/models--o--r/snapshots/{COMMIT}/UD-Q4_K_XL/m.gguf",
+            "huggingface",
+        ),
+        ("home/.cache/llama.cpp/m.gguf", "llamacpp"),
+        # Newer ones keep what they fetch as the Hugging Face hub does.
+        (f"home/.cache/llama.cpp/models--o--r/snapshots/{COMMIT}/m.gguf", "llamacpp"),
+        ("home/.local/share/Jan/data/models/m/m.gguf", "jan"),
+        ("user/gguf/models/m.gguf", "llm-gguf"),
+        ("home/models/a/b/c/m.gguf", "models"),
+    ],
+)
+def test_store_is_looked_through(file: str, store: str, tmp_path: Path) -> None:
     gguf(tmp_path / file)
-    assert [(f.store, f.name, f.path) for f in found(tmp_path)] == [(store, "m", tmp_path / file)]
-
-
-def test_cache_of_llamacpp_on_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    gguf(tmp_path / "home" / "Library" / "Caches" / "llama.cpp" / "m.gguf")
-    assert named(tmp_path) == [("llamacpp", "m")]
+    (model,) = models(entries(tmp_path))
+    assert (model.store, model.name, model.path) == (store, "m", str(tmp_path / file))
 
 
 def test_no_store_at_all(tmp_path: Path) -> None:
-    assert found(tmp_path) == []
+    assert entries(tmp_path) == []
 
 
 def test_folders_of_the_user(tmp_path: Path) -> None:
@@ -156,27 +304,6 @@ def test_pointer_to_the_home_of_lmstudio(tmp_path: Path) -> None:
     assert named(tmp_path) == [("lmstudio", "m")]
 
 
-def hub_file(hub: Path, name: str, sha: str, commit: str = COMMIT) -> Path:
-    """A file as the Hugging Face hub keeps it: a link into `blobs`."""
-    repository = hub / "models--org--repo"
-    blob = repository / "blobs" / sha
-    if not blob.exists():
-        gguf(blob)
-    link = repository / "snapshots" / commit / name
-    link.parent.mkdir(parents=True, exist_ok=True)
-    link.symlink_to(os.path.relpath(blob, link.parent))
-    return link
-
-
-def test_hub_offers_the_commit_that_main_is_at(tmp_path: Path) -> None:
-    hub = tmp_path / "home" / ".cache" / "huggingface" / "hub"
-    new = hub_file(hub, "new.gguf", "a")
-    hub_file(hub, "old.gguf", "b", OLD_COMMIT)
-    write(hub / "models--org--repo" / "blobs" / "c.incomplete", header(), 2 * MIB)
-    write(hub / "models--org--repo" / "refs" / "main", COMMIT)
-    assert [(file.name, file.path) for file in found(tmp_path)] == [("new", new)]
-
-
 @pytest.mark.parametrize("main", [None, b"", b"0" * 40, b"\xff\xfe", b"a\x00b"])
 def test_hub_without_a_main_offers_each_blob_once(main: bytes | None, tmp_path: Path) -> None:
     hub = tmp_path / "home" / ".cache" / "huggingface" / "hub"
@@ -187,17 +314,35 @@ def test_hub_without_a_main_offers_each_blob_once(main: bytes | None, tmp_path: 
     assert named(tmp_path) == [("huggingface", "m")]
 
 
-def layer(kind: str = "model", sha: str = SHA) -> dict[str, Any]:
-    return {"mediaType": f"application/vnd.ollama.image.{kind}", "digest": f"sha256:{sha}"}
+def test_hub_keeps_what_only_an_older_commit_has(tmp_path: Path) -> None:
+    hub = tmp_path / "home" / ".cache" / "huggingface" / "hub"
+    new = hub_file(hub, "m-Q8_0.gguf", "a")
+    hub_file(hub, "m-Q8_0.gguf", "b", OLD_COMMIT)
+    old = hub_file(hub, "m-Q4_K_M.gguf", "c", OLD_COMMIT)
+    write(hub / "models--org--repo" / "blobs" / "d.incomplete", header(), 2 * MIB)
+    write(hub / "models--org--repo" / "refs" / "main", COMMIT)
+    write(hub / "version.txt", "1")
+    found = {model.path: model.marks[-1] for model in models(entries(tmp_path))}
+    assert found == {str(new): "hf:org/repo:Q8_0", str(old): "hf:org/repo:Q4_K_M"}
 
 
-def manifest(store: Path, tag: str, layers: Any) -> None:
-    content = {"schemaVersion": 2, "config": {"digest": "sha256:aa"}, "layers": layers}
-    write(store / "manifests" / tag, json.dumps(content))
+@pytest.mark.parametrize(
+    ("folder", "mark"),
+    [
+        ("models--unsloth--Qwen3-8B-GGUF", "hf:unsloth/qwen3-8b-gguf:Q4_K_M"),
+        ("models--a--b--c", "hf:a/b--c:Q4_K_M"),
+        ("models--gpt2", "hf:gpt2/:Q4_K_M"),
+    ],
+)
+def test_repository_of_the_hub(folder: str, mark: str, tmp_path: Path) -> None:
+    hub = tmp_path / "home" / ".cache" / "huggingface" / "hub"
+    gguf(hub / folder / "snapshots" / COMMIT / "m-q4_k_m.gguf")
+    gguf(hub / folder.replace("models--", "datasets--") / "snapshots" / COMMIT / "m.gguf")
+    (model,) = models(entries(tmp_path))
+    assert mark in model.marks
 
 
 OLLAMA = Path("home", ".ollama", "models")
-LIBRARY = "registry.ollama.ai/library"
 
 
 @pytest.mark.parametrize(
@@ -213,128 +358,279 @@ LIBRARY = "registry.ollama.ai/library"
 def test_model_of_ollama_has_the_name_that_ollama_shows(
     tag: str, name: str, tmp_path: Path
 ) -> None:
+    written = ollama_model(tmp_path / OLLAMA, tag, template="{{ .Prompt }}")
+    (model,) = models(entries(tmp_path))
+    assert (model.store, model.name, model.manifest) == ("ollama", name, str(written))
+    assert f"ollama:{digest_of(written)}" in model.marks
+
+
+def test_several_tags_of_ollama_for_one_blob(tmp_path: Path) -> None:
+    """Tags that are alike are one model; one that is run in another way is another."""
     store = tmp_path / OLLAMA
-    blob = gguf(store / "blobs" / f"sha256-{SHA}")
-    manifest(store, tag, [layer("template", "dd"), layer(), layer("projector", "cc")])
-    assert [(f.store, f.name, f.path) for f in found(tmp_path)] == [("ollama", name, blob)]
-
-
-def test_store_of_ollama_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "big"))
-    for store, sha in ((tmp_path / "big", "aa"), (tmp_path / OLLAMA, "bb")):
-        gguf(store / "blobs" / f"sha256-{sha}")
-        manifest(store, f"{LIBRARY}/m/{sha}", [layer(sha=sha)])
-    assert named(tmp_path) == [("ollama", "m:aa")]
-
-
-def test_two_tags_of_one_blob_are_one_model(tmp_path: Path) -> None:
-    store = tmp_path / OLLAMA
-    gguf(store / "blobs" / f"sha256-{SHA}")
-    for tag in ("4b", "latest"):
-        manifest(store, f"{LIBRARY}/gemma3/{tag}", [layer()])
-    assert named(tmp_path) == [("ollama", "gemma3:4b")]
+    first = ollama_model(store, f"{LIBRARY}/gemma3/4b", template="{{ .Prompt }}")
+    content = json.loads(first.read_text())
+    write(store / "manifests" / LIBRARY / "gemma3" / "latest", first.read_text())
+    content["layers"] = [*content["layers"], layer("system", "5e")]
+    write(store / "manifests" / LIBRARY / "pirate" / "latest", json.dumps(content))
+    found = models(entries(tmp_path))
+    assert [model.name for model in found] == ["gemma3:4b", "pirate:latest"]
+    assert len({model.path for model in found}) == 1
+    assert len({model.id for model in found}) == 2
+    marks = [[mark for mark in model.marks if "ollama:" in mark] for model in found]
+    assert [len(each) for each in marks] == [1, 1]
+    assert marks[0] != marks[1]
 
 
 @pytest.mark.parametrize(
-    "layers",
+    ("layers", "config", "reason"),
     [
-        pytest.param(None, id="cloud"),
-        pytest.param([], id="none"),
-        pytest.param([layer("adapter"), layer("template")], id="no model"),
-        pytest.param([layer("tensor"), layer("json")], id="safetensors"),
-        pytest.param([layer(sha="00" * 32)], id="blob is not there"),
-        pytest.param([layer(sha="7e87")], id="blob is no GGUF"),
-        pytest.param([{**layer(), "digest": "../../../../disk/m.gguf"}], id="leads elsewhere"),
-        pytest.param([{"mediaType": "application/vnd.ollama.image.model"}], id="no digest"),
-        pytest.param(["model", 5, None], id="layers are no objects"),
-        pytest.param("layers", id="layers are a text"),
-        pytest.param(5, id="layers are a number"),
-        pytest.param(True, id="layers are a truth"),
+        pytest.param(
+            None,
+            {"remote_host": "https://ollama.com:443"},
+            "it runs at https://ollama.com:443: no weights are here",
+            id="cloud",
+        ),
+        pytest.param(None, {}, "its manifest names no weights", id="null"),
+        pytest.param([], {}, "its manifest names no weights", id="none"),
+        pytest.param(
+            [layer("adapter"), layer("template")],
+            {},
+            "its manifest names no weights",
+            id="no model",
+        ),
+        pytest.param(
+            [layer("tensor"), layer("json")],
+            {"model_format": "safetensors"},
+            "its weights are safetensors, which llama.cpp does not load",
+            id="safetensors",
+        ),
+        pytest.param(
+            [layer(), layer(sha="600d")],
+            {},
+            "its weights are in several blobs, which llama.cpp does not join",
+            id="several",
+        ),
+        pytest.param([layer(sha="00")], {}, "its blob is missing: pull it again", id="no blob"),
+        pytest.param([layer(sha="7e87")], {}, "it does not begin with GGUF", id="no GGUF"),
+        pytest.param(
+            [{**layer(), "digest": "../../../../disk/m.gguf"}],
+            {},
+            "its blob is missing: pull it again",
+            id="leads elsewhere",
+        ),
+        pytest.param(
+            [{"mediaType": "application/vnd.ollama.image.model"}],
+            {},
+            "its blob is missing: pull it again",
+            id="no digest",
+        ),
+        *(
+            pytest.param(layers, {}, "its manifest names no weights", id=str(layers))
+            for layers in (["model", 5, None], "layers", 5, True)
+        ),
     ],
 )
-def test_manifest_without_a_model_of_its_own(layers: Any, tmp_path: Path) -> None:
+def test_model_of_ollama_that_cannot_be_run_here(
+    layers: Any, config: dict[str, str], reason: str, tmp_path: Path
+) -> None:
     store = tmp_path / OLLAMA
     gguf(store / "blobs" / "sha256-600d")
     gguf(tmp_path / "disk" / "m.gguf")
     write(store / "blobs" / "sha256-7e87", "{}", 2 * MIB)
-    manifest(store, f"{LIBRARY}/a-bad-one/latest", layers)
+    manifest(store, f"{LIBRARY}/a-bad-one/latest", layers, config)
     manifest(store, f"{LIBRARY}/good/latest", [layer(sha="600d")])
-    assert model_names(tmp_path) == ["good:latest"]
+    assert named(tmp_path) == [("ollama", "good:latest")]
+    assert [*refused(tmp_path).values()] == [reason]
 
 
-def test_all_stores_in_one_scan_and_each_file_once(tmp_path: Path) -> None:
-    gguf(tmp_path / "user" / "localrun" / "models" / "own.gguf")
-    gguf(tmp_path / "disk" / "disk.gguf")
-    shared = gguf(tmp_path / LMSTUDIO / "shared.gguf")
-    hub = tmp_path / "home" / ".cache" / "huggingface" / "hub"
-    hub_link = hub_file(hub, "hub.gguf", "a")
-    (tmp_path / "disk" / "link-to-hub.gguf").symlink_to(hub_link)
-    (tmp_path / "disk" / "link-to-shared.gguf").symlink_to(shared)
-    gguf(tmp_path / "home" / ".cache" / "llama.cpp" / "org_repo_cached.gguf")
-    write(tmp_path / "home" / ".cache" / "llama.cpp" / "manifest=org=repo=latest.json", "{}")
+@pytest.mark.parametrize("content", ["", "{", '{"schemaVersion": 2, "layers": [{"mediaT', "\x00"])
+def test_manifest_that_is_cut_off(content: str, tmp_path: Path) -> None:
+    write(tmp_path / OLLAMA / "manifests" / LIBRARY / "m" / "latest", content)
+    assert refused(tmp_path) == {"latest": "its manifest cannot be read"}
+
+
+def test_what_else_lies_in_a_store_of_ollama(tmp_path: Path) -> None:
     store = tmp_path / OLLAMA
-    (store / "blobs").mkdir(parents=True)
-    (store / "blobs" / f"sha256-{SHA}").symlink_to(shared)
-    gguf(store / "blobs" / "sha256-bb")
-    manifest(store, f"{LIBRARY}/also-shared/latest", [layer()])
-    manifest(store, f"{LIBRARY}/smollm2/135m", [layer(sha="bb")])
-    remember(gguf(tmp_path / "Downloads" / "remembered.gguf"))
-    remember(shared)
-    assert named(tmp_path, str(tmp_path / "disk")) == [
-        ("localrun", "own"),
-        ("folders", "disk"),
-        ("folders", "link-to-hub"),
-        ("folders", "link-to-shared"),
-        ("llamacpp", "org_repo_cached"),
-        ("ollama", "smollm2:135m"),
-        ("files", "remembered"),
-    ]
+    ollama_model(store, f"{LIBRARY}/good/latest")
+    write(store / "manifests" / LIBRARY / "good" / ".DS_Store", "")
+    write(store / "manifests" / ".DS_Store", "")
+    write(store / "blobs" / "sha256-ab-partial-0", header(LLAMA), 2 * MIB)
+    gguf(store / "manifests" / LIBRARY / "deep" / "er" / "latest")
+    assert named(tmp_path) == [("ollama", "good:latest")]
 
 
-def test_remembered_files(tmp_path: Path) -> None:
-    one, two = (gguf(tmp_path / name, size=1024) for name in ("one.gguf", "two.gguf"))
-    for path in (one, two, one):
-        remember(path)
-    assert remembered() == [str(one), str(two)]
-    one.unlink()
-    assert named(tmp_path) == [("files", "two")]
+# Docker Model Runner, Jan, RamaLama, llm-gguf.
+
+DOCKER = Path("home", ".docker", "models")
 
 
 @pytest.mark.parametrize(
-    ("present", "expected"),
+    ("tags", "name", "marks"),
     [
-        ([1, 2, 3], [("Big-Q8_0", 6 * MIB)]),
-        ([2, 3], []),
-        ([1, 3], []),
-        ([1, 2], []),
-        ([1], []),
+        (["docker.io/ai/gemma3:4B-Q4_K_M"], "ai/gemma3:4B-Q4_K_M", ["ai/gemma3:4B-Q4_K_M"]),
+        (["index.docker.io/ai/gemma3:latest"], "ai/gemma3:latest", ["ai/gemma3:latest"]),
+        (["ai/m:latest", "ai/m:7B"], "ai/m:latest", ["ai/m:latest", "ai/m:7B"]),
+        (
+            ["hf.co/unsloth/m-GGUF:Q4_K_M"],
+            "hf.co/unsloth/m-GGUF:Q4_K_M",
+            ["hf.co/unsloth/m-GGUF:Q4_K_M"],
+        ),
     ],
 )
+def test_model_of_docker(tags: list[str], name: str, marks: list[str], tmp_path: Path) -> None:
+    weights, sees = docker_model(tmp_path / DOCKER, *tags, kinds=("gguf.v3", "mmproj"))
+    docker_model(tmp_path / DOCKER, kinds=("gguf.v3",))
+    (model,) = models(entries(tmp_path))
+    assert (model.store, model.name, model.path) == ("docker", name, str(weights))
+    assert model.projector == str(sees)
+    assert model.can("vision", if_unknown=False)
+    assert set(model.marks) == {f"path:{weights}", *(f"docker:{mark}" for mark in marks)}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reasons"),
+    [
+        (("safetensors",), []),
+        (
+            ("gguf.v3", "gguf.v3"),
+            ["its weights are in several blobs, which llama.cpp does not join"],
+        ),
+    ],
+)
+def test_model_of_docker_that_cannot_be_run(
+    kinds: tuple[str, ...], reasons: list[str], tmp_path: Path
+) -> None:
+    docker_model(tmp_path / DOCKER, "ai/m:latest", kinds=kinds)
+    assert models(entries(tmp_path)) == []
+    assert [*refused(tmp_path).values()] == reasons
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"models": None},
+        {"models": [5, None, {}]},
+        {"models": [{"id": "sha256:00", "tags": ["ai/m"]}]},
+        {"models": [{"id": "../../x", "tags": ["ai/m"]}]},
+        {"models": [{"id": 5, "tags": 5}]},
+        {"models": [{"id": "sha256:00", "tags": ["\ud800", "", None]}]},
+    ],
+    ids=str,
+)
+def test_broken_index_of_docker_is_no_error(index: Any, tmp_path: Path) -> None:
+    write(tmp_path / DOCKER / "models.json", json.dumps(index))
+    assert entries(tmp_path) == []
+
+
+JAN = Path("home", ".local", "share", "Jan", "data")
+
+
+@pytest.mark.parametrize("where", ["beside its settings", "below the data folder", "elsewhere"])
+def test_model_of_jan(where: str, tmp_path: Path) -> None:
+    path = {
+        "beside its settings": "",
+        "below the data folder": "models/elsewhere.gguf",
+        "elsewhere": str(tmp_path / "disk" / "m-Q8_0.gguf"),
+    }[where]
+    file = jan_model(tmp_path / JAN, "Menlo/Jan-nano", path)
+    (model,) = models(entries(tmp_path))
+    assert (model.store, model.name, model.path) == ("jan", "Menlo/Jan-nano", str(file))
+    assert {f"path:{file}", "name:jan:Menlo/Jan-nano"} <= set(model.marks)
+    assert model.quantization == ("Q8_0" if where == "elsewhere" else "")
+
+
+def test_model_of_jan_that_sees(tmp_path: Path) -> None:
+    own = "llamacpp/models/m/mmproj.gguf"
+    sees = projector(tmp_path / JAN / own)
+    jan_model(tmp_path / JAN, "m", mmproj_path=f'"{own}"')
+    jan_model(tmp_path / JAN, "blind", mmproj_path="nowhere.gguf")
+    found = {model.name: model.projector for model in models(entries(tmp_path))}
+    assert found == {"m": str(sees), "blind": ""}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["", "model_path:", "model_path: nowhere.gguf", "- model_path", "model_path: .", "\x00: \x00"],
+)
+def test_broken_settings_of_a_model_of_jan(settings: str, tmp_path: Path) -> None:
+    folder = tmp_path / JAN / "llamacpp" / "models" / "m"
+    write(folder / "model.yml", settings)
+    gguf(folder / "m-Q8_0.gguf")
+    assert named(tmp_path) == [("jan", "m-Q8_0")]
+
+
+def test_model_of_ramalama(tmp_path: Path) -> None:
+    root = tmp_path / "home" / ".local" / "share" / "ramalama"
+    files = {"granite-Q4_0.gguf": "model", "mmproj-f16.gguf": "mmproj", "config.json": "other"}
+    granite = ramalama_model(root, "huggingface/ibm-granite/granite-3b-GGUF", "latest", files)
+    small = ramalama_model(root, "ollama/library/smollm", "135m", {"smollm": "gguf_model"})
+    found = {model.name: model for model in models(entries(tmp_path))}
+    assert {name: model.path for name, model in found.items()} == {
+        "granite-3b-GGUF:latest": str(granite / "granite-Q4_0.gguf"),
+        "smollm:135m": str(small / "smollm"),
+    }
+    first = found["granite-3b-GGUF:latest"]
+    assert first.projector == str(granite / "mmproj-f16.gguf")
+    assert "hf:ibm-granite/granite-3b-gguf:Q4_0" in first.marks
+    assert not any(mark.startswith("hf:") for mark in found["smollm:135m"].marks)
+
+
+def test_files_that_llm_gguf_knows(tmp_path: Path) -> None:
+    folder = tmp_path / "user" / "gguf"
+    chat, embed = gguf(tmp_path / "disk" / "chat.gguf"), gguf(tmp_path / "disk" / "embed.gguf")
+    sees = projector(tmp_path / "disk" / "mmproj.gguf")
+    llm_gguf_index(folder, {"chat": chat, "gone": tmp_path / "gone.gguf"})
+    llm_gguf_index(folder, {"embed": embed}, "embed-models.json")
+    index = json.loads((folder / "models.json").read_text())
+    index["gguf/chat"]["clip_model_path"] = str(sees)
+    index["gguf/odd"] = {"path": 5}
+    index["gguf/odder"] = 5
+    write(folder / "models.json", json.dumps(index))
+    found = {model.path: model.projector for model in models(entries(tmp_path))}
+    assert found == {str(chat): str(sees), str(embed): ""}
+
+
+# Which files make one, and which are no models.
+
+
+@pytest.mark.parametrize(
+    ("present", "size", "missing"),
+    [([1, 2, 3], 6 * MIB, 0), ([2, 3], 0, 1), ([1, 3], 0, 2), ([1, 2], 0, 3), ([3], 0, 1)],
+)
 def test_split_file_needs_all_its_parts(
-    present: list[int], expected: list[tuple[str, int]], tmp_path: Path
+    present: list[int], size: int, missing: int, tmp_path: Path
 ) -> None:
     for part in present:
         gguf(tmp_path / LMSTUDIO / f"Big-Q8_0-{part:05}-of-00003.gguf")
-    gguf(tmp_path / LMSTUDIO / "elsewhere" / "Big-Q8_0-00004-of-00004.gguf")
-    assert [(file.name, file.size) for file in found(tmp_path)] == expected
-    assert model_names(tmp_path) == [name for name, _ in expected]
+    found = models(entries(tmp_path))
+    assert [(model.name, model.size) for model in found] == ([("Big-Q8_0", size)] if size else [])
+    reasons = [f"part {missing} of 3 is missing"] if missing else []
+    assert [*refused(tmp_path).values()] == reasons
+    if size:
+        assert f"lmstudio:{size}:Q8_0" in found[0].marks
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "mmproj-F16.gguf",
-        "mmproj-model-f16.gguf",
-        "gemma-3-4b-it.mmproj-Q8_0.gguf",
         "gemma-3-4b-it-MMPROJ-f16.gguf",
         "Qwen3-8B-imatrix.gguf",
-        "imatrix_unsloth.gguf",
         "mtp-glm.gguf",
-        "eagle3-llama.gguf",
-        "dflash-qwen.gguf",
-        "dspark-qwen.gguf",
         "ggml-vocab-llama.gguf",
         "._model.gguf",
+    ],
+)
+def test_name_that_is_no_models(name: str, tmp_path: Path) -> None:
+    gguf(tmp_path / LMSTUDIO / name)
+    gguf(tmp_path / LMSTUDIO / "real.GGUF")
+    assert named(tmp_path) == [("lmstudio", "real.GGUF")]
+    assert refused(tmp_path)[name].startswith("it ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
         "model.gguf.part",
         "model.gguf.incomplete",
         "model.gguf.part1of2",
@@ -342,220 +638,15 @@ def test_split_file_needs_all_its_parts(
         "model.tmp",
         "model.bin",
         "model",
+        ".cache/huggingface/download/model.gguf",
     ],
 )
-def test_name_that_is_no_models(name: str, tmp_path: Path) -> None:
+def test_name_that_is_not_looked_at(name: str, tmp_path: Path) -> None:
     gguf(tmp_path / LMSTUDIO / name)
-    gguf(tmp_path / LMSTUDIO / "real.GGUF")
-    assert named(tmp_path) == [("lmstudio", "real.GGUF")]
+    assert entries(tmp_path) == []
 
 
-LLAMA = field("general.architecture", "llama")
-
-
-@pytest.mark.parametrize(
-    ("data", "size"),
-    [
-        pytest.param(header(LLAMA), MIB - 1, id="too small"),
-        pytest.param(b"", 0, id="empty"),
-        pytest.param(b"A story about a model.\n", 2 * MIB, id="text"),
-        pytest.param(b"", 2 * MIB, id="zeros"),
-        pytest.param(b"GGUF", 2 * MIB, id="magic alone"),
-        pytest.param(b"ggml" + bytes(20), 2 * MIB, id="older format"),
-        pytest.param(b"GGUF" + struct.pack("<I", 99), 2 * MIB, id="unknown version"),
-        pytest.param(header(), 2 * MIB, id="says nothing"),
-        pytest.param(header(LLAMA, field("general.type", "adapter")), 2 * MIB, id="LoRA"),
-        pytest.param(header(LLAMA, field("general.type", "mmproj")), 2 * MIB, id="projector"),
-        pytest.param(header(field("general.architecture", "clip")), 2 * MIB, id="clip"),
-        pytest.param(header(field("general.type", "imatrix")), 2 * MIB, id="matrix"),
-        pytest.param(header(field("general.architecture", 7)), 2 * MIB, id="numbered"),
-        pytest.param(header(LLAMA, string("k") + struct.pack("<I", 99)), 2 * MIB, id="new type"),
-        pytest.param(
-            header(LLAMA, string("k") + struct.pack("<IQ", 8, 2**63)), 2 * MIB, id="long text"
-        ),
-        pytest.param(
-            header(LLAMA, string("k") + struct.pack("<IIQ", 9, 4, 2**31)), 2 * MIB, id="long list"
-        ),
-        pytest.param(
-            header(LLAMA, string("k") + struct.pack("<IIQ", 9, 10, 2**63)),
-            2 * MIB,
-            id="list beyond all files",
-        ),
-        pytest.param(
-            header(LLAMA, string("k") + struct.pack("<IIQ", 9, 9, 1)), 2 * MIB, id="nested list"
-        ),
-        pytest.param(struct.pack("<Q", 2**62) + header(LLAMA), 2 * MIB, id="shifted"),
-        pytest.param(header(struct.pack("<Q", 2**62), count=1), 2 * MIB, id="long key"),
-    ],
-)
-def test_content_that_is_no_model(data: bytes, size: int, tmp_path: Path) -> None:
-    write(tmp_path / LMSTUDIO / "bad.gguf", data, size)
-    gguf(tmp_path / LMSTUDIO / "good.gguf")
-    assert model_names(tmp_path) == ["good"]
-
-
-SIZES = ("8B", 8_000_000_000), ("135M", 135_000_000), ("8x7B", 56_000_000_000), ("E4B", 4 * 10**9)
-
-
-@pytest.mark.parametrize(
-    ("name", "architecture", "metadata", "facts"),
-    [
-        ("Qwen3-8B-Q4_K_M", "qwen3", {}, {"quantization": "Q4_K_M", "architecture": "qwen3"}),
-        ("SmolLM2.Q4_1", "llama", {"general.file_type": 7}, {"quantization": "Q4_1"}),
-        ("qwen3-ud-q4_k_xl", "qwen3", {"general.file_type": 15}, {"quantization": "UD-Q4_K_XL"}),
-        ("model", "llama", {"general.file_type": 15}, {"quantization": "Q4_K_M"}),
-        ("model", "llama", {"general.file_type": 15 + 1024}, {"quantization": "Q4_K_M"}),
-        ("model", "llama", {"general.file_type": 999}, {"quantization": ""}),
-        ("model", "llama", {"general.file_type": "Q4_K_M"}, {"quantization": ""}),
-        ("model", "llama", {}, {"quantization": "", "parameters": None, "context_max": None}),
-        ("model", "llama", {"llama.context_length": 8192}, {"context_max": 8192}),
-        ("model", "llama", {"qwen3.context_length": 8192}, {"context_max": None}),
-        *(
-            ("model", "llama", {"general.size_label": label}, {"parameters": number})
-            for label, number in SIZES
-        ),
-        ("model", "llama", {"general.size_label": "big"}, {"parameters": None}),
-        ("model", "llama", {"general.size_label": "9" * 400 + "B"}, {"parameters": None}),
-        *(
-            ("model", architecture, {}, {"purpose": purpose})
-            for architecture, purpose in [
-                ("llama", "chat"),
-                ("some-new-one", "chat"),
-                ("bert", "embedding"),
-                ("nomic-bert", "embedding"),
-                ("nomic-bert-moe", "embedding"),
-                ("jina-bert-v2", "embedding"),
-                ("jina-bert-v3", "embedding"),
-                ("gemma-embedding", "embedding"),
-            ]
-        ),
-        ("model", "qwen3", {"qwen3.pooling_type": 3}, {"purpose": "embedding"}),
-    ],
-)
-def test_what_name_and_header_say(
-    name: str,
-    architecture: str,
-    metadata: dict[str, int | str],
-    facts: dict[str, Any],
-    tmp_path: Path,
-) -> None:
-    path = gguf(tmp_path / LMSTUDIO / f"{name}.gguf", metadata, architecture=architecture)
-    (model,) = models(scan(found(tmp_path), []))
-    always = {
-        "id": f"local/gguf/{name}",
-        "name": name,
-        "path": str(path),
-        "store": "lmstudio",
-        "size": 2 * MIB,
-        "modified": path.stat().st_mtime,
-        "runs_on": "this machine",
-        "endpoint": None,
-        "loaded": None,
-        "context_loaded": None,
-    }
-    expected = {**always, **facts}
-    assert {field: getattr(model, field) for field in expected} == expected
-
-
-def test_text_that_is_not_unicode_is_shown_as_well_as_can_be(tmp_path: Path) -> None:
-    name = string("general.name") + struct.pack("<I", 8) + string(b"\xff\xfe")
-    write(tmp_path / LMSTUDIO / "m.gguf", header(LLAMA, name), 2 * MIB)
-    assert model_names(tmp_path) == ["m"]
-
-
-def test_namesakes_have_ids_of_their_own(tmp_path: Path) -> None:
-    folders = [tmp_path / LMSTUDIO, tmp_path / LMSTUDIO / "a", tmp_path / LMSTUDIO / "b"]
-    paths = [gguf(folder / "m.gguf") for folder in folders]
-    first = scan(found(tmp_path), [])
-    ids = {model.path: model.id for model in models(first)}
-    assert len({*ids.values()}) == 3
-    assert ids[str(paths[0])] == "local/gguf/m"
-    assert {model.name for model in models(first)} == {"m"}
-    assert models(scan(found(tmp_path), first)) == models(first)
-    assert models(scan(found(tmp_path), [])) == models(first)
-    paths[1].unlink()
-    without = {model.path: model.id for model in models(scan(found(tmp_path), []))}
-    assert without == {str(path): ids[str(path)] for path in (paths[0], paths[2])}
-
-
-@pytest.mark.parametrize("change", ["a namesake goes", "a namesake comes"])
-def test_id_stays_when(change: str, tmp_path: Path) -> None:
-    earlier = tmp_path / "user" / "localrun" / "models" / "m.gguf"
-    file = gguf(tmp_path / LMSTUDIO / "m.gguf")
-    if change == "a namesake goes":
-        gguf(earlier)
-    before = scan(found(tmp_path), [])
-    if change == "a namesake goes":
-        earlier.unlink()
-    else:
-        gguf(earlier)
-    after = scan(found(tmp_path), before)
-    first, second = (
-        next(model.id for model in models(entries) if model.path == str(file))
-        for entries in (before, after)
-    )
-    assert first == second
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each file has been opened."""
-    counter: Counter[str] = Counter()
-    path_open = Path.open
-
-    def counting(path: Path, *args: Any, **kwargs: Any) -> Any:
-        counter[path.name] += 1
-        return path_open(path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", counting)
-    return counter
-
-
-def test_unchanged_files_are_not_opened_again(tmp_path: Path, opened: Counter[str]) -> None:
-    folder = tmp_path / LMSTUDIO
-    for name in ("m.gguf", "Big-00001-of-00002.gguf", "Big-00002-of-00002.gguf"):
-        gguf(folder / name)
-    write(folder / "text.gguf", "Once upon a time", 2 * MIB)
-    remember(gguf(tmp_path / "remembered.gguf"))
-    opened.clear()
-    first = scan(found(tmp_path), [])
-    contents = {"m.gguf", "Big-00001-of-00002.gguf", "text.gguf", "remembered.gguf"}
-    assert contents <= opened.keys()
-    opened.clear()
-    assert scan(found(tmp_path), first) == first
-    assert contents & opened.keys() == set()
-
-
-def test_unchanged_blobs_of_ollama_are_not_opened_again(
-    tmp_path: Path, opened: Counter[str]
-) -> None:
-    store = tmp_path / OLLAMA
-    blob = gguf(store / "blobs" / f"sha256-{SHA}")
-    manifest(store, f"{LIBRARY}/m/latest", [layer()])
-    first = scan(found(tmp_path), [])
-    opened.clear()
-    assert scan(found(tmp_path), first) == first
-    assert opened[blob.name] == 0
-
-
-@pytest.mark.parametrize("change", ["size", "time", "content and time"])
-def test_changed_file_is_looked_into_again(change: str, tmp_path: Path) -> None:
-    file = gguf(tmp_path / LMSTUDIO / "m.gguf", {"llama.context_length": 2048})
-    first = scan(found(tmp_path), [])
-    if change != "time":
-        gguf(file, {"llama.context_length": 4096}, size=(3 if change == "size" else 2) * MIB)
-    if change != "size":
-        os.utime(file, (1e9, 1e9))
-    (model,) = models(scan(found(tmp_path), first))
-    assert model.context_max == (2048 if change == "time" else 4096)
-    assert (model.size, model.modified) == (file.stat().st_size, file.stat().st_mtime)
-
-
-def test_file_that_is_gone_is_forgotten(tmp_path: Path) -> None:
-    file = gguf(tmp_path / LMSTUDIO / "m.gguf")
-    first = scan(found(tmp_path), [])
-    file.unlink()
-    assert scan(found(tmp_path), first) == []
+# What lies in the way.
 
 
 def test_things_that_are_not_what_their_names_say(tmp_path: Path) -> None:
@@ -563,9 +654,100 @@ def test_things_that_are_not_what_their_names_say(tmp_path: Path) -> None:
     (folder / "folder.gguf").mkdir(parents=True)
     (folder / "dangling.gguf").symlink_to(tmp_path / "nowhere")
     (folder / "itself.gguf").symlink_to(folder / "itself.gguf")
-    (folder / "round").symlink_to(folder, target_is_directory=True)
     gguf(folder / "good.gguf")
     assert named(tmp_path) == [("lmstudio", "good")]
+    assert refused(tmp_path) == {}
+
+
+def test_links_between_folders(tmp_path: Path) -> None:
+    """Those that lead elsewhere are followed, once; those that lead back are not."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    gguf(here / "a.gguf")
+    gguf(there / "below" / "b.gguf")
+    for link, target in (
+        (here / "itself", here),
+        (here / "up", tmp_path),
+        (here / "out", there),
+        (here / "out-again", there),
+        (there / "back", here),
+        (there / "below" / "round", there),
+        (here / "gone", tmp_path / "nowhere"),
+    ):
+        link.symlink_to(target, target_is_directory=True)
+    found = entries(tmp_path, str(here))
+    assert {model.path for model in models(found)} == {
+        str(here / "a.gguf"),
+        str(here / "out" / "below" / "b.gguf"),
+    }
+    assert report_on("folders", str(here)).files == 2
+
+
+def test_depth_has_an_end(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    for name in "abcdefgh":
+        folder = folder / name
+        gguf(folder / f"{name}.gguf")
+    found = [model.name for model in models(entries(tmp_path, str(tmp_path / "disk")))]
+    assert found == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_breadth_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_localrun.discovery.stores.folders._MAX_FOLDERS", 3)
+    for name in "abcdef":
+        gguf(tmp_path / "disk" / name / f"{name}.gguf")
+    report = report_on("folders", str(tmp_path / "disk"))
+    assert (report.files, report.status) == (2, "read")
+    assert report.problem == "it has more than 3 folders: the rest was passed over"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    for folder in (LMSTUDIO, OLLAMA / "manifests" / LIBRARY / "m"):
+        odd = tmp_path / folder / os.fsdecode(b"\xff.gguf")
+        gguf(odd)
+        gguf(odd.parent / os.fsdecode(b"\xfe") / "m.gguf")
+    gguf(tmp_path / LMSTUDIO / "gut-\u00fc-\u6a21.gguf")
+    assert named(tmp_path) == [("lmstudio", "gut-\u00fc-\u6a21")]
+
+
+UNPRIVILEGED = """
+import json, os, sys
+from llm_localrun.discovery.stores import scan
+os.setuid(65534)
+entries, reports = scan(sys.argv[1:], [])
+found = [(entry.path, entry.model and entry.model.name, entry.reason) for entry in entries]
+said = [(report.path, report.status, report.files, report.problem) for report in reports]
+print(json.dumps([found, said]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs to be root to be less")
+def test_what_may_not_be_read(tmp_path: Path) -> None:
+    """As for a user who looks at the store of Ollama's service: skipped, and said."""
+    home = tmp_path / "open"
+    forbidden = home / "closed"
+    for path in ("good.gguf", "locked.gguf", "closed/m.gguf", "sub/closed/m.gguf"):
+        gguf(home / path)
+    (home / "locked.gguf").chmod(0)
+    for closed in (forbidden, home / "sub" / "closed"):
+        closed.chmod(0)
+    for folder in (*tmp_path.parents[:2], tmp_path):
+        folder.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", UNPRIVILEGED, str(home), str(forbidden)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, reports = json.loads(done.stdout)
+    assert found == [
+        [str(home / "good.gguf"), "good", ""],
+        [str(home / "locked.gguf"), None, "it cannot be read: Permission denied"],
+    ]
+    assert [report for report in reports if report[0].startswith(str(home))] == [
+        [str(home), "read", 2, f"{forbidden}: Permission denied (and 1 more)"],
+        [str(forbidden), "unreadable", 0, "Permission denied"],
+    ]
 
 
 STORES = (
@@ -586,20 +768,6 @@ def test_store_that_is_no_folder(store: str, instead: str, tmp_path: Path) -> No
         place.symlink_to(place if instead == "a link to itself" else tmp_path / "nowhere")
     gguf(tmp_path / "disk" / "good.gguf")
     assert named(tmp_path, str(tmp_path / "disk"), str(place)) == [("folders", "good")]
-
-
-def test_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gguf(tmp_path / LMSTUDIO / "good.gguf")
-    gguf(tmp_path / LMSTUDIO / "locked.gguf")
-    path_open = Path.open
-
-    def forbidding(path: Path, *args: Any, **kwargs: Any) -> Any:
-        if path.name == "locked.gguf":
-            raise PermissionError(13, "Permission denied")
-        return path_open(path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", forbidding)
-    assert model_names(tmp_path) == ["good"]
 
 
 @pytest.mark.parametrize(
@@ -629,6 +797,12 @@ def test_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "home/.lmstudio/settings.json",
         f"home/.ollama/models/manifests/{LIBRARY}/m/latest",
         "user/localrun/known-files.json",
+        "user/gguf/models.json",
+        "home/.docker/models/models.json",
+        "home/.local/share/Jan/settings.json",
+        "home/.config/MstyStudio/Gifnoc.nosj",
+        "home/.config/nomic.ai/GPT4All.ini",
+        "home/.local/share/ramalama/store/hf/o/m/refs/latest.json",
     ],
 )
 def test_broken_json_of_any_program_is_no_error(file: str, content: bytes, tmp_path: Path) -> None:

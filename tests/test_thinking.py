@@ -74,7 +74,7 @@ BODIES = {
     "engine": TEMPLATE,
     "vllm": TEMPLATE,
     "lmstudio": OPENAI,
-    "sglang": OPENAI,
+    "sglang": TEMPLATE,
     "openai": OPENAI,
     "unheard-of": OPENAI,
 }

@@ -298,14 +298,13 @@ def test_questions_are_asked_in_turn(
     ("content", "text"),
     [
         (b"", ""),
-        (b"[]", "[]"),
         (b'{"data":', '{"data":'),
         (b"\xff\xfe", "\N{REPLACEMENT CHARACTER}" * 2),
         (b"[" * 100_000, "[" * 4096),
         (b"x" * 5000, "x" * 4096),
     ],
 )
-def test_answer_that_is_no_object(
+def test_answer_that_is_no_json(
     httpx_mock: HTTPXMock, listening: str, content: bytes, text: str
 ) -> None:
     httpx_mock.add_response(content=content)

@@ -174,7 +174,7 @@ def _away(model: LocalModel, config: Config) -> list[str]:
         return []
     where = WHERE[model.runs_on]
     line = f"{where}: {model.elsewhere}" if model.elsewhere else where
-    if not needs_leave(model.runs_on):
+    if not needs_leave(model):
         return [line]
     is_allowed = model.id in config.allow
     return [line, "you allow that" if is_allowed else "refused until you `llm localrun allow` it"]

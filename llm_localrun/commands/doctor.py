@@ -10,7 +10,7 @@ from llm_localrun.catalogue import Snapshot, read_snapshot
 from llm_localrun.commands.findings import (
     Finding,
     can_run,
-    engine_build,
+    of_builds,
     of_cache,
     of_engine,
     of_memory,
@@ -22,6 +22,7 @@ from llm_localrun.commands.findings import (
 from llm_localrun.commands.tables import safe_text, show_json
 from llm_localrun.config import config_path, engine_folder, read_config
 from llm_localrun.discovery import catalogue
+from llm_localrun.engine import builds
 from llm_localrun.engine.state import running
 from llm_localrun.errors import ConfigError
 from llm_localrun.memory import physical_memory
@@ -54,11 +55,13 @@ def _examined() -> tuple[list[Finding], bool]:
     config = read_config()
     before = read_snapshot(home())
     snapshot = catalogue("now")
-    build = engine_build()
+    report = builds.report(engine_folder(), config.llama_server, ",".join(config.rpc))
+    build = report.chosen.title if report.chosen else ""
     found = [
         *of_servers(snapshot, config),
         *of_stores(snapshot),
         *of_engine(snapshot, build, running(engine_folder())),
+        *of_builds(report),
         *of_memory(snapshot, physical_memory()),
         *of_cache(before, read_snapshot(home()), snapshot),
         *of_policy(snapshot, config),
@@ -69,9 +72,10 @@ def _examined() -> tuple[list[Finding], bool]:
 
 def _without_config(error: ConfigError) -> list[Finding]:
     """What can be said if nobody knows where to look."""
+    report = builds.report(engine_folder(), None)
     return [
         Finding("policy", f"{config_path()} cannot be used", error.message),
-        *of_engine(Snapshot(), engine_build(), running(engine_folder())),
+        *of_builds(report),
         *of_memory(Snapshot(), physical_memory()),
     ]
 

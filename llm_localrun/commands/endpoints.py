@@ -16,6 +16,7 @@ from llm_localrun.naming import nearest
 
 STATUS = {
     "answers": "answers",
+    "loading": "is loading its model",
     "refuses": "not running",
     "hangs": "does not answer in time",
     "needs a key": "needs a key",
@@ -109,6 +110,8 @@ def _found(report: EndpointReport) -> str:
         title = f"{title} {report.version}".strip()
         found = count_of(len(report.models), "model")
         return f"{title}, {found}: {some_of([model.id for model in report.models])}"
+    if report.status == "loading":
+        return "It is loading its model, which is listed as soon as it is there."
     if report.status == "needs a key":
         return f"It needs a key: llm keys set {key_alias(report)}"
     if report.status == "not understood":

@@ -9,8 +9,9 @@ import click
 from llm_localrun.commands.tables import seconds_text, show_json, show_table, size_text, tokens_text
 from llm_localrun.config import engine_folder, read_config
 from llm_localrun.discovery import catalogue
-from llm_localrun.engine import launch
-from llm_localrun.engine.state import EngineState, Paths, read_lease, running
+from llm_localrun.engine.room import resident
+from llm_localrun.engine.state import EngineState, Paths, lease_end, running
+from llm_localrun.engine.stop import stop, stop_all
 from llm_localrun.errors import UnknownModel
 from llm_localrun.resolve import candidates, order_of
 
@@ -35,13 +36,18 @@ def unload(name: str | None, all_: bool) -> None:
     "Take the model NAME, or all, out of memory"
     if (name is None) != all_:
         raise click.UsageError("Give the name of a model, or --all.")
-    engines = running(engine_folder())
-    chosen = engines if name is None else _engines_of(name, engines)
-    for engine in chosen:
-        launch.stop(engine, engine_folder())
-        click.echo(f"Unloaded {engine.spec.name}")
-    if not chosen:
+    names = stop_all(engine_folder()) if name is None else _stop(name)
+    for each in names:
+        click.echo(f"Unloaded {each}")
+    if not names:
         click.echo("No model is loaded.", err=True)
+
+
+def _stop(name: str) -> list[str]:
+    chosen = _engines_of(name, running(engine_folder()))
+    for engine in chosen:
+        stop(engine, engine_folder())
+    return [engine.spec.name for engine in chosen]
 
 
 def _engines_of(name: str, engines: list[EngineState]) -> list[EngineState]:
@@ -60,13 +66,13 @@ def _meant(name: str) -> list[Any]:
 
 
 def _facts(engine: EngineState) -> dict[str, Any]:
-    lease = read_lease(Paths(engine_folder(), engine.id))
-    left = None if lease is None else max(0.0, lease.until - time.time())
+    until = lease_end(Paths(engine_folder(), engine.id))
+    left = None if until is None else max(0.0, until - time.time())
     return {
         "name": engine.spec.name,
         "path": engine.spec.path,
         "pid": engine.pid,
-        "memory": _memory_of(engine.pid),
+        "memory": resident(engine.server_pid),
         **asdict(engine.spec.settings),
         "build": engine.build,
         "url": engine.url,
@@ -85,16 +91,3 @@ def _row(facts: dict[str, Any]) -> dict[str, str]:
         "up": seconds_text(time.time() - facts["started_at"]),
         "pid": str(facts["pid"]),
     }
-
-
-def _memory_of(pid: int) -> int | None:
-    """Bytes of memory that a process holds; None without psutil."""
-    try:
-        import psutil
-    except ImportError:
-        return None
-    try:
-        memory: int = psutil.Process(pid).memory_info().rss
-    except psutil.Error:
-        return None
-    return memory

@@ -6,7 +6,6 @@ Judges what discovery has found; asks and reads nothing that is not there alread
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from llm_localrun.catalogue import EndpointReport, FileEntry, LocalModel, Snapsh
 from llm_localrun.commands.endpoints import STATUS, key_alias
 from llm_localrun.commands.tables import count_of, seconds_text, size_text, some_of
 from llm_localrun.config import Config, config_path
+from llm_localrun.engine.builds import Report
 from llm_localrun.engine.state import EngineState
 from llm_localrun.kinds import kind_of
 from llm_localrun.locality import is_loopback, needs_leave
@@ -32,19 +32,11 @@ class Finding:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def engine_build() -> str:
-    """What runs GGUF files here, with its version; "" if nothing does."""
-    try:
-        return f"xllamacpp {version('xllamacpp')}"
-    except PackageNotFoundError:
-        return ""
-
-
 def can_run(model: LocalModel, snapshot: Snapshot, config: Config, build: str) -> bool:
     """Whether `model` would run now, as far as that can be told without trying."""
     if model.path is not None and build:
         return True
-    if needs_leave(model.runs_on) and model.id not in config.allow:
+    if needs_leave(model) and model.id not in config.allow:
         return False
     return any(r.endpoint == model.endpoint and r.status == "answers" for r in snapshot.endpoints)
 
@@ -90,6 +82,7 @@ def _of_server(report: EndpointReport, is_added: bool) -> Finding:
     forget = f"Check its address, or forget it: llm localrun endpoints remove {name}"
     advice = {
         "answers": "",
+        "loading": "Wait a moment",
         "refuses": kind_of(report.endpoint.kind).advice,
         "hangs": "Look whether it is busy or stuck, and restart it",
         "needs a key": f"Store it: llm keys set {key_alias(report)}",
@@ -181,6 +174,16 @@ def of_engine(snapshot: Snapshot, build: str, engines: Iterable[EngineState]) ->
         yield Finding("engine", text, facts={"path": engine.spec.path, "pid": engine.pid})
 
 
+def of_builds(report: Report) -> Iterator[Finding]:
+    """The builds of llama.cpp that there are, and what the engines write."""
+    for build in report.builds:
+        devices = [f"{device.title} ({size_text(device.memory)})" for device in build.devices]
+        text = f"{build.title} at {build.path}: {', '.join(devices) or 'no GPU'}"
+        yield Finding("engine", text, build.problem, build.model_dump())
+    for log in report.logs:
+        yield Finding("engine", f"llama.cpp's log: {log}", facts={"log": str(log)})
+
+
 def of_memory(snapshot: Snapshot, memory: int | None) -> Iterator[Finding]:
     here = [m for m in snapshot.models if m.runs_on == "this machine" or m.path is not None]
     too_large = [model.id for model in here if not fits(model.size, memory)]
@@ -220,7 +223,7 @@ def of_policy(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
     path = config_path()
     text = f"{path}" if path.exists() else f"{path} is not there: the defaults hold"
     yield Finding("policy", text, facts={"config": config.model_dump()})
-    leaving = [model.id for model in snapshot.models if needs_leave(model.runs_on)]
+    leaving = [model.id for model in snapshot.models if needs_leave(model)]
     allowed = [model_id for model_id in leaving if model_id in config.allow]
     refused = [model_id for model_id in leaving if model_id not in config.allow]
     if allowed:

@@ -104,7 +104,7 @@ def _where(model: LocalModel) -> str:
     """Who runs it on this machine, or what does elsewhere."""
     if model.endpoint is None:
         return "file"
-    if needs_leave(model.runs_on):
+    if needs_leave(model):
         return model.runs_on
     if model.runs_on == "this machine":
         return model.endpoint.name
@@ -114,7 +114,7 @@ def _where(model: LocalModel) -> str:
 def _notes(found: Sequence[LocalModel], config: Config) -> list[str]:
     """What the table does not say by itself."""
     notes = ["* loaded now"] if any(model.loaded for model in found) else []
-    refused = [m for m in found if needs_leave(m.runs_on) and m.id not in config.allow]
+    refused = [m for m in found if needs_leave(m) and m.id not in config.allow]
     if refused:
         notes.append(
             f"{len(refused)} may leave this machine (cloud, unknown):"

@@ -44,7 +44,7 @@ def _show(allowed: list[str], json_: bool) -> None:
 
 def _allow(name: str) -> None:
     model = _meant(name)
-    if not needs_leave(model.runs_on):
+    if not needs_leave(model):
         click.echo(f"{model.id} runs {WHERE[model.runs_on]}: it needs no leave.", err=True)
         return
 

@@ -6,11 +6,12 @@ import click
 
 from llm_localrun.catalogue import LocalModel, Snapshot
 from llm_localrun.commands.endpoints import key_alias
-from llm_localrun.commands.findings import engine_build
 from llm_localrun.commands.tables import count_of, show_card
 from llm_localrun.config import engine_folder, read_config
 from llm_localrun.discovery import catalogue
+from llm_localrun.engine.builds import choose
 from llm_localrun.engine.state import EngineState, running
+from llm_localrun.errors import EngineFailed
 from llm_localrun.kinds import kind_of
 from llm_localrun.naming import ordered
 from llm_localrun.resolve import order_of
@@ -20,7 +21,7 @@ def show_status() -> None:
     """Asks nobody whom `models` would not ask."""
     snapshot = catalogue()
     engines = running(engine_folder())
-    build = engine_build()
+    build = _build()
     chat = [model for model in snapshot.models if model.purpose == "chat"]
     best = next(iter(ordered(chat, order_of(read_config()))), None)
     show_card(
@@ -34,6 +35,15 @@ def show_status() -> None:
     )
     click.echo()
     show_card([(f"  {command}", [what]) for command, what in _next_steps(snapshot, best, build)])
+
+
+def _build() -> str:
+    """What would run GGUF files, with its version; "" if nothing would."""
+    config = read_config()
+    try:
+        return choose(engine_folder(), config.llama_server, ",".join(config.rpc)).title
+    except EngineFailed:
+        return ""
 
 
 def _count(snapshot: Snapshot) -> str:

@@ -19,6 +19,7 @@ from llm_localrun.dialects.wire import (
 )
 from llm_localrun.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.framing import Payload
+from llm_localrun.kinds import kind_of
 from llm_localrun.request import ChatMessage, ChatRequest, PastCall
 
 # Under what name a server takes thinking back; one that is not here is not handed any.
@@ -98,12 +99,13 @@ class _Vectors(WireModel):
 
 def encode(model: str, kind: str, request: ChatRequest, options: dict[str, Any]) -> Payload:
     """The body of POST /v1/chat/completions."""
+    streams = request.stream and kind_of(kind).streams
     body: Payload = {
         "model": model,
         "messages": [_message(message, kind) for message in request.messages],
-        "stream": request.stream,
+        "stream": streams,
     }
-    if request.stream:
+    if streams:
         body["stream_options"] = {"include_usage": True}
     if request.tools:
         body["tools"] = [function_tool(tool) for tool in request.tools]

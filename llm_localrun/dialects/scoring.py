@@ -59,7 +59,7 @@ def decode_tokens(payload: Payload) -> tuple[int, ...]:
     return _Tokens.model_validate(payload).tokens
 
 
-def encode_score(before: Sequence[int], token: int) -> Payload:
+def encode_score(before: Sequence[int], token: int, slot: int) -> Payload:
     """The body of POST /completion: how likely is `token` after those `before`?"""
     return {
         "prompt": list(before),
@@ -68,6 +68,7 @@ def encode_score(before: Sequence[int], token: int) -> Payload:
         "temperature": 0,
         "logit_bias": [[token, _CERTAIN]],
         "cache_prompt": True,
+        "id_slot": slot,
     }
 
 

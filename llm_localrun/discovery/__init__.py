@@ -29,8 +29,25 @@ def catalogue(refresh: Refresh = "if stale") -> Snapshot:
         _memory[folder] = snapshot
         return snapshot
     found = _discover(snapshot, patient=refresh in ("now", "if missing"))
+    if refresh == "now":
+        found = _with_devices(found)
     _own[:] = [found]
     return _keep(found)
+
+
+def located(model: LocalModel) -> LocalModel:
+    """`model`, after `lms` has been asked where it runs if nobody else was able to tell."""
+    if model.runs_on != "unknown" or model.endpoint is None or model.endpoint.kind != "lmstudio":
+        return model
+    found = _keep(_with_devices(catalogue("never")))
+    return next((other for other in found.models if other.id == model.id), model)
+
+
+def _with_devices(snapshot: Snapshot) -> Snapshot:
+    from llm_localrun.discovery.lm_link import with_devices
+
+    reports = with_devices(snapshot.endpoints)
+    return snapshot.model_copy(update={"endpoints": reports})
 
 
 def model_at(path: Path) -> LocalModel:
@@ -78,11 +95,17 @@ def _is_good_enough(snapshot: Snapshot, refresh: Refresh) -> bool:
 def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     begun = time.monotonic()
     from llm_localrun.discovery.endpoints import ask, deadline_from, probes_for
-    from llm_localrun.discovery.stores import find_files, scan
+    from llm_localrun.discovery.stores import scan
 
     stamp = settings_stamp()
     config = read_config()
-    files = scan(find_files(config.folders), before.files)
+    files, stores = scan(config.folders, before.files)
     probes = probes_for(config, stored_keys())
     reports = ask(probes, before.endpoints, deadline_from(begun), patient=patient)
-    return Snapshot(taken_at=time.time(), stamp=stamp, endpoints=tuple(reports), files=tuple(files))
+    return Snapshot(
+        taken_at=time.time(),
+        stamp=stamp,
+        endpoints=tuple(reports),
+        files=tuple(files),
+        stores=tuple(stores),
+    )

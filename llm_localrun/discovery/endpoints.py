@@ -1,19 +1,22 @@
 """Asks the servers on this machine, all at once and within one deadline, what they serve."""
 
-import contextlib
 import os
 import queue
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
 
 from llm_localrun import transport
 from llm_localrun.catalogue import Endpoint, EndpointReport, LocalModel, default_key_alias
 from llm_localrun.config import Config
+from llm_localrun.discovery.addresses import same_address, usual_addresses
 from llm_localrun.discovery.identify import Identity, identify
-from llm_localrun.kinds import KINDS
+from llm_localrun.discovery.lm_link import placed
+from llm_localrun.discovery.servers.reading import Asked
+from llm_localrun.kinds import kind_of
+from llm_localrun.locality import is_loopback
 
 DEADLINE = 0.2
 """Seconds for everything together: a quarter of a second with what is imported before it."""
@@ -22,83 +25,51 @@ _LEAST = 0.15
 HANG_MEMORY = 300.0
 """Seconds for which a server that hung is not asked again, unless the user wants it."""
 
-_OLLAMA_PORT = 11434
-
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An endpoint to be asked, and the key to ask it with; `named` if the user gave it a name."""
+    """An endpoint to be asked, and the key to ask it with.
+
+    `named` if the user gave it a name, `dialect` if the user said what kind of server it is.
+    `spare_keys` are what `llm keys` holds for servers on their usual ports, by alias.
+    """
 
     endpoint: Endpoint
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     named: bool = False
-    known: tuple[LocalModel, ...] = ()
-    """What it served when it was last asked."""
+    dialect: str | None = None
+    spare_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def probes_for(config: Config, keys: dict[str, str]) -> list[Probe]:
-    """The endpoints in `config` and, if it allows that, the usual ports of this machine."""
+class _Outcome(NamedTuple):
+    """What came of a probe, and the alias of the key that it took."""
+
+    identity: Identity
+    key_alias: str | None = None
+
+
+def probes_for(config: Config, keys: Mapping[str, str]) -> list[Probe]:
+    """The endpoints in `config` and, if it allows that, the usual addresses of this machine."""
     configured = [
         Probe(
-            Endpoint(name=each.name, kind="openai", url=each.url, key_alias=each.key),
+            Endpoint(
+                name=each.name, kind=each.dialect or "openai", url=each.url, key_alias=each.key
+            ),
             keys.get(each.key or default_key_alias(each.name)),
             named=True,
+            dialect=each.dialect,
         )
         for each in config.endpoints
     ]
     if not config.default_endpoints:
         return configured
-    taken = {_address(probe.endpoint.url) for probe in configured}
-    usual = []
-    for kind, url in _usual_urls():
-        if _address(url) not in taken:
-            taken.add(_address(url))
-            endpoint = Endpoint(name=kind, kind=kind, url=url)
-            usual.append(Probe(endpoint, keys.get(default_key_alias(kind))))
-    return configured + usual
-
-
-def _address(url: str) -> str:
-    return url.replace("://localhost", "://127.0.0.1")
-
-
-def _usual_urls() -> list[tuple[str, str]]:
-    urls = [
-        (kind.name, f"http://127.0.0.1:{port}")
-        for kind in KINDS
-        for port in kind.ports
-        if kind.name != "ollama"
+    taken = {same_address(probe.endpoint.url) for probe in configured}
+    usual = [
+        Probe(Endpoint(name=kind, kind=kind, url=url), spare_keys=keys)
+        for kind, url in usual_addresses()
+        if same_address(url) not in taken
     ]
-    return [("ollama", ollama_url(os.environ.get("OLLAMA_HOST", ""))), *urls]
-
-
-def ollama_url(host: str) -> str:
-    """OLLAMA_HOST to a URL, as Ollama's `envconfig.Host` does, for a client (0.32).
-
-    An address that a server listens on, 0.0.0.0 say, is reached at the loopback one.
-    """
-    host = host.strip().strip("\"'").strip()
-    if host == "ollama.com":
-        return "https://ollama.com:443"
-    scheme, separator, rest = host.partition("://")
-    if not separator:
-        scheme, rest, port = "http", host, _OLLAMA_PORT
-    else:
-        port = 443 if scheme == "https" else 80
-    authority, slash, path = rest.partition("/")
-    if authority.count(":") > 1 and not authority.startswith("["):
-        authority = f"[{authority}]"
-    try:
-        parts = urlsplit(f"//{authority}")
-    except ValueError:
-        return f"http://127.0.0.1:{_OLLAMA_PORT}"
-    with contextlib.suppress(ValueError):
-        port = parts.port if parts.port is not None else port
-    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
-        parts.hostname or "", parts.hostname or ""
-    )
-    name = f"[{name}]" if ":" in name and not name.startswith("[") else name
-    return f"{scheme}://{name}:{port}{slash}{path}".rstrip("/")
+    return configured + usual
 
 
 def deadline_from(begun: float) -> float:
@@ -119,57 +90,80 @@ def ask(
     hung a short while ago is not asked.
     """
     known = {report.endpoint.url: report for report in before}
-    probes = [_with_known(probe, known.get(probe.endpoint.url)) for probe in probes]
+    pairs = [(probe, known.get(probe.endpoint.url)) for probe in probes]
     now = time.time()
-    due = [p for p in probes if patient or not _hung_lately(known.get(p.endpoint.url), now)]
-    identities = _identities(due, deadline)
-    reports = []
-    for probe in probes:
-        last = known.get(probe.endpoint.url)
-        if probe not in due and last is not None:
-            reports.append(last)
-        else:
-            identity = identities.get(probe, Identity(probe.endpoint.kind, "hangs"))
-            reports.append(_report(probe, identity, last, now))
-    return _named(probes, reports, known)
+    due = {
+        index: (probe, last)
+        for index, (probe, last) in enumerate(pairs)
+        if patient or last is None or not _hung_lately(last, now)
+    }
+    outcomes = _outcomes(due, deadline)
+    reports = [
+        _report(probe, outcomes[index], last, now) if last is None or index in due else last
+        for index, (probe, last) in enumerate(pairs)
+    ]
+    return [placed(report) for report in _named(probes, reports, known)]
 
 
-def _with_known(probe: Probe, report: EndpointReport | None) -> Probe:
-    return probe if report is None else replace(probe, known=report.models)
+def _hung_lately(report: EndpointReport, now: float) -> bool:
+    return report.status == "hangs" and 0 <= now - report.asked_at < HANG_MEMORY
 
 
-def _hung_lately(report: EndpointReport | None, now: float) -> bool:
-    return (
-        report is not None and report.status == "hangs" and 0 <= now - report.asked_at < HANG_MEMORY
-    )
+_Pair: TypeAlias = tuple[Probe, EndpointReport | None]
+"""A probe, and the last report on its endpoint."""
 
 
-def _identities(probes: Collection[Probe], deadline: float) -> dict[Probe, Identity]:
-    """What was found out, by probe, before the deadline; the threads are not waited for any longer.
+def _outcomes(due: Mapping[int, _Pair], deadline: float) -> dict[int, _Outcome]:
+    """What came of each before the deadline; the threads are not waited for any longer.
 
     They are daemons: a server that sends a byte a minute must not keep the command from ending.
     """
-    answers: queue.SimpleQueue[tuple[Probe, Identity]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[int, _Outcome]] = queue.SimpleQueue()
 
-    def work(probe: Probe) -> None:
-        answers.put((probe, _identity(probe, deadline)))
+    def work(index: int) -> None:
+        answers.put((index, _outcome(*due[index], deadline)))
 
-    for probe in {*probes}:
-        threading.Thread(target=work, args=(probe,), daemon=True).start()
-    identities: dict[Probe, Identity] = {}
-    while len(identities) < len({*probes}):
+    off = transport.refusing(probe.endpoint.url for probe, _ in due.values())
+    outcomes, waiting = {}, set()
+    for index, (probe, _) in due.items():
+        is_off = probe.endpoint.url in off
+        outcomes[index] = _Outcome(Identity(probe.endpoint.kind, "refuses" if is_off else "hangs"))
+        if not is_off:
+            waiting.add(index)
+            threading.Thread(target=work, args=(index,), daemon=True).start()
+    while waiting:
         try:
-            probe, identity = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            index, outcome = answers.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             break
-        identities[probe] = identity
-    return identities
+        waiting.remove(index)
+        outcomes[index] = outcome
+    return outcomes
 
 
-def _identity(probe: Probe, deadline: float) -> Identity:
+def _outcome(probe: Probe, last: EndpointReport | None, deadline: float) -> _Outcome:
+    """Asks one server; again with a key, if it wants one and there is one for its kind."""
+    identity = _identity(probe, last, probe.key, deadline)
+    if identity.status != "needs a key":
+        return _Outcome(identity)
+    names = [*([last.endpoint.name] if last else []), identity.kind, probe.endpoint.name]
+    aliases = [alias for alias in map(default_key_alias, names) if alias in probe.spare_keys]
+    variables = filter(None, map(os.environ.get, kind_of(identity.kind).key_variables))
+    key = probe.spare_keys[aliases[0]] if aliases else next(variables, None)
+    if key is None or key == probe.key:
+        return _Outcome(identity)
+    return _Outcome(_identity(probe, last, key, deadline), next(iter(aliases), None))
+
+
+def _identity(
+    probe: Probe, last: EndpointReport | None, key: str | None, deadline: float
+) -> Identity:
     endpoint = probe.endpoint
+    asked = Asked(endpoint)
+    if last is not None:
+        asked = Asked(endpoint, last.models, last.version if last.status == "answers" else "")
     try:
-        return transport.drive(identify(endpoint, probe.known), endpoint.url, probe.key, deadline)
+        return transport.drive(identify(asked, probe.dialect), endpoint.url, key, deadline)
     except transport.Refused:
         return Identity(endpoint.kind, "refuses")
     except transport.NoAnswer:
@@ -179,16 +173,44 @@ def _identity(probe: Probe, deadline: float) -> Identity:
 
 
 def _report(
-    probe: Probe, identity: Identity, last: EndpointReport | None, now: float
+    probe: Probe, outcome: _Outcome, last: EndpointReport | None, now: float
 ) -> EndpointReport:
-    endpoint = probe.endpoint
-    tells = identity.status == "answers" or identity.kind != "openai" or last is None
-    if identity.status in ("answers", "needs a key") and tells:
-        endpoint = endpoint.model_copy(update={"kind": identity.kind})
-    elif last is not None:
-        endpoint = endpoint.model_copy(update={"kind": last.endpoint.kind})
-    kept = last.models if last is not None and identity.status != "answers" else identity.models
-    return EndpointReport(endpoint=endpoint, status=identity.status, asked_at=now, models=kept)
+    identity = outcome.identity
+    tells = {
+        "answers": True,
+        "needs a key": identity.kind != "openai" or last is None,
+        "loading": last is None,
+    }
+    kind = last.endpoint.kind if last else probe.endpoint.kind
+    if tells.get(identity.status, False):
+        kind = identity.kind
+    alias = outcome.key_alias or probe.endpoint.key_alias
+    models = tuple(map(_with_real_paths, identity.models))
+    return EndpointReport(
+        endpoint=probe.endpoint.model_copy(update={"kind": kind, "key_alias": alias}),
+        status=identity.status,
+        asked_at=now,
+        version=identity.version,
+        models=last.models if last and identity.status != "answers" else models,
+        devices=last.devices if last and kind == last.endpoint.kind else None,
+    )
+
+
+def _with_real_paths(model: LocalModel) -> LocalModel:
+    """A model whose file is told by its real path, as the files that are found are.
+
+    A path of another machine, or one that is relative to who knows what, tells nothing.
+    """
+    here = model.endpoint is not None and is_loopback(model.endpoint.url)
+    marks = (_with_real_path(mark) if here else mark for mark in model.marks)
+    return model.model_copy(update={"marks": tuple(marks)})
+
+
+def _with_real_path(mark: str) -> str:
+    kind, _, path = mark.partition(":")
+    if kind != "path" or not os.path.isabs(path) or "\0" in path:  # noqa: PTH117
+        return mark
+    return f"path:{os.path.realpath(path)}"
 
 
 def _named(
@@ -198,26 +220,28 @@ def _named(
 ) -> list[EndpointReport]:
     """Gives each endpoint its name: the user's, else its kind, with a number from the second on.
 
-    A name stays with its server as long as that is of the kind; of new ones those come first that
-    have models.
+    A name stays with a server that has had models as long as that is of the kind; of others those
+    come first that have some, and those last that are not there.
     """
     pairs = list(zip(probes, reports, strict=True))
 
-    def rank(index: int) -> tuple[bool, bool, bool]:
+    def last_name(index: int) -> str:
         probe, report = pairs[index]
         last = known.get(report.endpoint.url)
-        is_new = last is None or last.endpoint.kind != report.endpoint.kind or not last.models
-        return not probe.named, is_new, not report.models
+        stays = last is not None and last.models and last.endpoint.kind == report.endpoint.kind
+        return last.endpoint.name if last is not None and stays and not probe.named else ""
+
+    def rank(index: int) -> tuple[bool, bool, bool, bool]:
+        probe, report = pairs[index]
+        is_off = report.status == "refuses"
+        return not probe.named, not last_name(index), not report.models, is_off
 
     taken: set[str] = set()
     names: dict[int, str] = {}
     for index in sorted(range(len(pairs)), key=rank):
         probe, report = pairs[index]
-        last = known.get(report.endpoint.url)
         wanted = probe.endpoint.name if probe.named else report.endpoint.kind
-        name, number = wanted, 2
-        if last is not None and not probe.named and last.endpoint.kind == report.endpoint.kind:
-            name = last.endpoint.name
+        name, number = last_name(index) or wanted, 2
         while name in taken:
             name, number = f"{wanted}-{number}", number + 1
         taken.add(name)

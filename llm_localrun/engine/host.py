@@ -1,86 +1,89 @@
-"""The engine's process: llama.cpp's server, from xllamacpp, over one GGUF file.
+"""The engine's process: runs llama.cpp's server over one GGUF file and decides when that ends.
 
 Started by `launch` without llm and without `site`, so that a cold start costs little; told what to
-do in one line of JSON on stdin; answers one line on stdout when the model is loaded. It ends by
-itself when its lease has run out, when its state file is gone, or on SIGTERM.
+do in one line of JSON on stdin. Answers on stdout with its id when it begins to load, with a line
+when it is up, or with the number of the system's error if it cannot write. It ends by itself when
+its lease has run out and nobody has a seat, when its files are gone, or on SIGTERM, and leaves the
+conversations that it holds to the next engine (`prompts`).
 """
 
 import contextlib
 import json
 import os
-import re
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
-from llm_localrun.engine import locks
+from llm_localrun.engine import child, inside, locks, prompts, seats
 from llm_localrun.engine.state import (
-    EngineSettings,
-    EngineSpec,
     EngineState,
+    Order,
     Paths,
-    dump_state,
+    grant,
+    lease_end,
+    new_id,
     open_private,
-    read_lease,
-    spec_from,
+    read_order,
+    write_state,
 )
 
 POLL_SECONDS = 0.5
 _MAX_LOG_BYTES = 2**20
-_BUSY = re.compile(r"^llamacpp:requests_(?:processing|deferred) (\d+)", re.MULTILINE)
-_DONE = re.compile(r"^llamacpp:(?:prompt_tokens|tokens_predicted)_total (\d+)", re.MULTILINE)
+_SAVE_SECONDS = 60.0
+_WORTH_KEEPING = 100
+"""Tokens. Fewer are evaluated anew as fast."""
+
+
+class Server(Protocol):
+    """llama.cpp's server, wherever it runs."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def pid(self) -> int: ...
+
+    def has_ended(self) -> bool: ...
+
+    def end(self) -> None: ...
 
 
 def main() -> None:
-    order = json.loads(sys.stdin.readline())
-    paths = Paths(Path(order["folder"]), order["id"])
-    answer = _redirect_output(paths.log)
-    # Without it a failed assertion spends ten seconds in gdb (b11549).
-    os.environ["GGML_NO_BACKTRACE"] = "1"
-    sys.path.append(order["engine_path"])
-    stop = threading.Event()
-    _stop_on_signal(stop)
-
-    begun = time.monotonic()
-    from xllamacpp import xllamacpp
-
-    spec = spec_from(order["spec"])
-    server = xllamacpp.Server(_parameters(xllamacpp, spec, order["key"]))
-    state = EngineState(
-        id=order["id"],
-        spec=spec,
-        pid=os.getpid(),
-        url=server.listening_address,
-        key=order["key"],
-        build=order["build"],
-        started_at=time.time(),
-        load_seconds=time.monotonic() - begun,
-    )
-    with open(paths.state, "xb", opener=open_private, buffering=0) as file:
-        locks.try_lock(file)
-        file.write(dump_state(state))
-        _tell(answer, "ready")
-        _serve(server, paths, stop)
-        paths.remove()
-        # Not sys.exit: a thread of llama.cpp may be in the middle of an answer.
-        os._exit(0)
-
-
-def _redirect_output(log: Path) -> int:
-    """Sends what llama.cpp prints to `log`; returns what was stdout, for our answer."""
+    order = read_order(sys.stdin.readline())
+    os.umask(0o077)
+    _meet_signals(stop := threading.Event())
+    paths = Paths(Path(order.folder), new_id(os.getpid()))
     answer = os.dup(1)
-    descriptor = open_private(str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    return answer
+    with contextlib.ExitStack() as life:
+        try:
+            life.enter_context(locks.held_anew(paths.lock))
+            server, state = _come_up(order, paths, answer)
+        except OSError as error:
+            _tell(answer, str(error.errno))
+            raise
+        taken = _serve(server, paths, stop)
+        _end(server, state, paths, taken, order.prompt_bytes)
 
 
-def _stop_on_signal(stop: threading.Event) -> None:
+def _come_up(order: Order, paths: Paths, answer: int) -> tuple[Server, EngineState]:
+    """Loads the model, and says when it begins and when it is done. Raises OSError."""
+    _redirect_output(paths.log)
+    state = _set_up(order, paths)
+    _tell(answer, paths.id)
+    server, state = _loaded(order, paths, state)
+    _tell(answer, "ready")
+    os.close(answer)
+    return server, state
+
+
+def _meet_signals(stop: threading.Event) -> None:
     def handler(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
@@ -90,89 +93,113 @@ def _stop_on_signal(stop: threading.Event) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def _tell(answer: int, word: str) -> None:
+def _redirect_output(log: Path) -> None:
+    """Sends what llama.cpp prints to `log`."""
+    descriptor = open_private(str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _set_up(order: Order, paths: Paths) -> EngineState:
+    paths.prompts.mkdir(mode=0o700, exist_ok=True)
+    seats.set_up(paths)
+    state = EngineState(paths.id, order.spec, order.key, order.build, started_at=time.time())
+    write_state(paths.folder, state)
+    return state
+
+
+def _tell(answer: int, line: str) -> None:
     # Who started us may be gone; the next command will find us loaded.
     with contextlib.suppress(BrokenPipeError):
-        os.write(answer, f"{word}\n".encode())
-    os.close(answer)
+        os.write(answer, f"{line}\n".encode())
 
 
-def _parameters(xllamacpp: Any, spec: EngineSpec, key: str) -> Any:
-    """llama.cpp's parameters. Which of them abort it, and why these: see CONTRIBUTING.md."""
-    devices = xllamacpp.get_device_info()
-    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
-    p = xllamacpp.CommonParams()
-    p.model.path = spec.path
-    p.model_alias = {spec.name}
-    p.n_ctx = spec.context_size
-    # Fitting layers to GPU memory loads the model twice: a waste where there is no GPU.
-    p.fit_params = any(device["type"] != cpu for device in devices)
-    p.n_batch = 512
-    p.n_parallel = 4
-    p.kv_unified = True
-    # Another conversation takes another slot, and leaves the first one's prefix alone.
-    p.slot_prompt_similarity = 0.5
-    p.cache_ram_mib = 512
-    p.verbosity = 1
-    p.hostnames = ["127.0.0.1"]
-    p.api_keys = [key]
-    p.cors_origins = ""
-    p.ui = False
-    p.endpoint_metrics = True
-    _apply(xllamacpp, p, spec.settings)
-    return p
+def _loaded(order: Order, paths: Paths, state: EngineState) -> tuple[Server, EngineState]:
+    begun = time.monotonic()
+    _alarm(order.load_seconds)
+    server = _start(order, paths)
+    _alarm(0)
+    state = replace(
+        state, url=server.url, server_pid=server.pid, load_seconds=time.monotonic() - begun
+    )
+    grant(paths, order.keep_alive)
+    write_state(paths.folder, state)
+    return server, state
 
 
-def _apply(xllamacpp: Any, p: Any, settings: EngineSettings) -> None:
-    """Sets what the user, or the model's files, have settled."""
-    if settings.threads is not None:
-        p.cpuparams.n_threads = settings.threads
-        p.cpuparams_batch.n_threads = settings.threads
-    if settings.gpu_layers is not None:
-        p.n_gpu_layers = settings.gpu_layers
-    if settings.kv_cache_type is not None:
-        cache_type = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{settings.kv_cache_type.upper()}")
-        p.cache_type_k = p.cache_type_v = cache_type
-    if settings.flash_attention is not None:
-        switch = "ENABLED" if settings.flash_attention else "DISABLED"
-        kinds = xllamacpp.llama_flash_attn_type
-        p.flash_attn_type = getattr(kinds, f"LLAMA_FLASH_ATTN_TYPE_{switch}")
-    if settings.projector:
-        p.mmproj.path = settings.projector
-    if settings.lora:
-        p.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(settings.lora, 1.0)]
-    if settings.draft_model:
-        p.speculative.draft.mparams.path = settings.draft_model
-        # The path alone is ignored (b11549).
-        p.speculative.types = [
-            xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE
-        ]
-    if settings.embedding:
-        p.embedding = True
-        # An input to be embedded is one batch: there is no other way to pool over it.
-        p.n_batch = p.n_ubatch = p.n_ctx
+def _alarm(seconds: float) -> None:
+    """Has the system end this process then: loading may hang, and holds the interpreter."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _serve(server: Any, paths: Paths, stop: threading.Event) -> None:
-    """Returns when the engine should end."""
-    done_before, used_at = 0, time.time()
+def _start(order: Order, paths: Paths) -> Server:
+    # Without it a failed assertion spends ten seconds in gdb (b11549).
+    os.environ["GGML_NO_BACKTRACE"] = "1"
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # OpenMP's threads wait for each other by spinning, some 4 ms by default (CONTRIBUTING.md).
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    return child.start(order, paths) if order.llama_server else inside.start(order, paths)
+
+
+def _serve(server: Server, paths: Paths, stop: threading.Event) -> list[seats.Seat]:
+    """Returns when the engine should end, with the seats that nobody has."""
     while not stop.wait(POLL_SECONDS):
-        metrics = server.handle_metrics()
-        busy = sum(map(int, _BUSY.findall(metrics)))
-        done = sum(map(int, _DONE.findall(metrics)))
-        if busy or done != done_before:
-            done_before, used_at = done, time.time()
-        lease = read_lease(paths)
-        if lease is None or not paths.state.exists():
-            return
-        if not busy and time.time() > max(lease.until, used_at + lease.keep_alive):
-            return
+        if server.has_ended():
+            # The files stay: who waits for an answer finds the reason there.
+            os._exit(1)
+        until = lease_end(paths)
+        if until is None or not (paths.state.exists() and paths.lock.exists()):
+            break
+        if time.time() > until and (taken := seats.take_all(paths)):
+            return taken
         _bound(paths.log)
+    return seats.take_free(paths)
 
 
 def _bound(log: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):
         if log.stat().st_size > _MAX_LOG_BYTES:
             os.truncate(log, 0)
-    except OSError:
-        return
+
+
+def _end(
+    server: Server, state: EngineState, paths: Paths, taken: Iterable[seats.Seat], most_bytes: int
+) -> None:
+    paths.state.unlink(missing_ok=True)
+    for seat in taken:
+        if seat.before.conversation and most_bytes:
+            # What cannot be kept is evaluated anew.
+            with contextlib.suppress(OSError):
+                _keep(state, paths, seat, most_bytes)
+    server.end()
+    paths.remove()
+    # Not sys.exit: a thread of llama.cpp may be in the middle of an answer.
+    os._exit(0)
+
+
+def _keep(state: EngineState, paths: Paths, seat: seats.Seat, most_bytes: int) -> None:
+    """Leaves the conversation in a slot to the next engine. Raises OSError."""
+    part = prompts.part(paths, seat.number)
+    if _saved_tokens(state, seat.number, part.name) >= _WORTH_KEEPING:
+        prompts.keep(part, state, seat.before.conversation, most_bytes)
+
+
+def _saved_tokens(state: EngineState, slot: int, name: str) -> int:
+    """How many tokens llama.cpp has written of what `slot` holds. Raises OSError."""
+    from http.client import HTTPConnection, HTTPException
+
+    connection = HTTPConnection(urlsplit(state.url).netloc, timeout=_SAVE_SECONDS)
+    headers = {"Authorization": f"Bearer {state.key}", "Content-Type": "application/json"}
+    try:
+        connection.request(
+            "POST", f"/slots/{slot}?action=save", json.dumps({"filename": name}), headers
+        )
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+    except (HTTPException, ValueError):
+        return 0
+    finally:
+        connection.close()
+    # An error has no such field.
+    return int(answer.get("n_saved", 0))

@@ -1,4 +1,4 @@
-"""Finds, starts and stops engines.
+"""Finds and starts engines, and gets requests a seat in one.
 
 An engine that is up and fits what is wanted is used; else one is started, under a lock, so that
 two commands at once share one process. A file that makes llama.cpp abort or hang takes the engine
@@ -8,38 +8,43 @@ down and nothing else: here that is one `EngineFailed`.
 import atexit
 import contextlib
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import os
-import re
 import secrets
-import signal
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
-from llm_localrun.engine import locks
+from llm_localrun.engine import builds, locks, parameters, prompts, room, seats
+from llm_localrun.engine.reasons import reason_in
+from llm_localrun.engine.seats import Seat, Visit
 from llm_localrun.engine.state import (
     EngineSettings,
     EngineSpec,
     EngineState,
+    Order,
     Paths,
     grant,
+    known,
+    read_state,
     running,
 )
+from llm_localrun.engine.stop import has_ended, stop_if_idle
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LocalRunError
-from llm_localrun.framing import excerpt
-from llm_localrun.gguf.header import Header, NotGGUF, read_header
+from llm_localrun.gguf.header import Header, read_header
+from llm_localrun.model_file import opened
 
-DEFAULT_CONTEXT_SIZE = 8192
 _START_GRACE = 60.0
 """Seconds that a user has between asking for an engine and sending it a request."""
 _SLOWEST_DISK = 20e6
 """Bytes per second."""
+_LONGEST_WAIT = 3600.0
+"""Seconds for which a request waits until others have been answered."""
 _DYING = 10.0
 """Seconds that a process may take to end after it has closed its output."""
 
@@ -78,42 +83,79 @@ class Wanted:
         return same_file and spec.settings.meets(self.settings)
 
 
-def ensure(
-    wanted: Wanted, folder: Path, keep_alive: float, patience: float
-) -> tuple[EngineState, bool]:
-    """An engine for `wanted`, with a lease that covers the request to come, and whether it is new.
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the user has settled about all engines; None leaves it to us."""
 
-    `folder` holds the engines' files, `patience` is how many seconds more than its size makes
-    likely a load may take. Raises `BadModelFile`, `EngineFailed` and `ConfigError`.
+    llama_server: str | None = None
+    """The program to run models with; "": only xllamacpp."""
+    memory: int | None = None
+    """Bytes that all engines may take together."""
+    prompt_bytes: int = 2 * 2**30
+    """Bytes on disk for the evaluated prompts of conversations."""
+
+
+_DEFAULT_BOUNDS = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
+class Seated:
+    """An engine, and the seat in it that a request has."""
+
+    engine: EngineState
+    seat: Seat
+    is_new: bool
+    left: Path | None
+    """The conversation as an earlier engine has left it, if the slot does not hold it."""
+
+
+def seat(visit: Visit, folder: Path, find: Callable[[], tuple[EngineState, bool]]) -> Seated:
+    """A seat for `visit` in the engine that `find` finds or starts; else like `ensure`."""
+    while True:
+        engine, is_new = find()
+        paths = Paths(folder, engine.id)
+        left = prompts.find(paths, engine, visit.conversation)
+        try:
+            taken = seats.take(paths, visit, left is not None, _LONGEST_WAIT)
+        except TimeoutError:
+            raise EngineFailed(
+                f"{engine.spec.name} has been answering other prompts for too long",
+                "Try again when they are done, or stop them with `llm localrun unload`",
+            ) from None
+        if taken is not None:
+            is_there = taken.before.conversation == visit.conversation
+            return Seated(engine, taken, is_new, None if is_there else left)
+
+
+def ensure(
+    wanted: Wanted,
+    folder: Path,
+    keep_alive: float,
+    patience: float,
+    bounds: Bounds = _DEFAULT_BOUNDS,
+) -> tuple[EngineState, bool]:
+    """An engine for `wanted`, and whether it is new; only a `seat` or a lease keeps it from ending.
+
+    A new one stays for `keep_alive` seconds, and for a minute in any case. `folder` holds the
+    engines' files, `patience` is how many seconds more than its size makes likely a load may take.
+    Raises `BadModelFile`, `EngineFailed` and `ConfigError`.
     """
     file = _stat(wanted.path)
-    if found := _find(wanted, file, folder):
-        return _leased(found, folder, keep_alive), False
     limit = patience + file.st_size / _SLOWEST_DISK
-    header = _checked_header(wanted.path)
-    for path in wanted.settings.files():
-        _checked_header(path)
-    spec = _spec(wanted, file, header)
-    lock = hashlib.sha256(wanted.path.encode()).hexdigest()[:16]
-    try:
+    with _translated(wanted, folder):
+        if found := _find(wanted, file, folder):
+            return found, False
+        spec = _spec(wanted, file)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with locks.exclusive(folder / f"{lock}.starting", 2 * limit):
+        name = hashlib.sha256(wanted.path.encode()).hexdigest()[:16]
+        with locks.exclusive(folder / f"{name}.starting", 2 * limit):
             found = _find(wanted, file, folder)
-            engine = found or _start(spec, folder, keep_alive, limit)
-    except TimeoutError:
-        raise EngineFailed(
-            f"Another command has been loading {wanted.path} for too long", "Stop it, and try again"
-        ) from None
-    except OSError as error:
-        raise EngineFailed(
-            f"The engine cannot write to {folder}: {error.strerror}",
-            "Make room there, or mend its permissions",
-        ) from None
-    return _leased(engine, folder, keep_alive), found is None
+            engine = found or _start(spec, folder, keep_alive, limit, bounds)
+        return engine, found is None
 
 
 def release(state: EngineState, folder: Path, keep_alive: float) -> None:
-    """Lets the engine go `keep_alive` seconds from now, unless somebody else uses it."""
+    """Lets the engine go `keep_alive` seconds from now, unless somebody has a seat in it."""
     paths = Paths(folder, state.id)
     if paths.state.exists():
         # On a full disk the lease from before the request still ends.
@@ -124,36 +166,35 @@ def release(state: EngineState, folder: Path, keep_alive: float) -> None:
 def explain(error: LocalRunError, state: EngineState, folder: Path) -> LocalRunError:
     """Why an engine broke off with `error`: from its log, if it has died."""
     paths = Paths(folder, state.id)
-    if not _ended(paths, seconds=1.0):
+    if not has_ended(paths, seconds=1.0):
         return error
+    if not paths.state.exists():
+        return EngineFailed(
+            f"the engine was unloaded while it ran {state.spec.path}",
+            "Try again: it is started anew",
+        )
     problem = reason_in(_tail(paths.log)) or "it was killed, perhaps for lack of memory"
-    paths.remove()
+    _bury(paths)
     return EngineFailed(
         f"the engine died while it ran {state.spec.path}: {problem}",
         "Try again: it is started anew. If it dies again, the file may be damaged",
     )
 
 
-def stop(state: EngineState, folder: Path) -> None:
-    """Ends an engine, in the middle of an answer too."""
-    paths = Paths(folder, state.id)
-    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
-        try:
-            os.kill(state.pid, number)
-        except ProcessLookupError:
-            break
-        if _ended(paths, seconds=5.0):
-            break
-    paths.remove()
-
-
-def _ended(paths: Paths, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not locks.is_locked(paths.state):
-            return True
-        time.sleep(0.02)
-    return False
+@contextmanager
+def _translated(wanted: Wanted, folder: Path) -> Iterator[None]:
+    """Turns what the file system may say into our errors."""
+    try:
+        yield
+    except TimeoutError:
+        raise EngineFailed(
+            f"Another command has been loading {wanted.path} for too long", "Stop it, and try again"
+        ) from None
+    except OSError as error:
+        raise EngineFailed(
+            f"The engine cannot write to {folder}: {error.strerror}",
+            "Make room there, or mend its permissions",
+        ) from None
 
 
 def _stat(path: str) -> os.stat_result:
@@ -169,80 +210,142 @@ def _find(wanted: Wanted, file: os.stat_result, folder: Path) -> EngineState | N
     return next((e for e in running(folder) if wanted.is_met_by(e.spec, file)), None)
 
 
-def _leased(state: EngineState, folder: Path, keep_alive: float) -> EngineState:
-    grant(Paths(folder, state.id), keep_alive, at_least=_START_GRACE)
-    return state
+def _with_grace(keep_alive: float) -> float:
+    return keep_alive if keep_alive < 0 else max(keep_alive, _START_GRACE)
 
 
 def _checked_header(path: str) -> Header:
-    try:
-        with Path(path).open("rb") as file:
-            return read_header(file, os.fstat(file.fileno()).st_size)
-    except NotGGUF as error:
-        raise BadModelFile(
-            f"{path} is no GGUF model: {error}", "Fetch it again, or choose another file"
-        ) from None
-    except OSError as error:
-        raise BadModelFile(
-            f"{path} cannot be read: {error.strerror}",
-            "Mend its permissions, or choose another file",
-        ) from None
+    with opened(Path(path)) as file:
+        return read_header(file, os.fstat(file.fileno()).st_size)
 
 
-def _spec(wanted: Wanted, file: os.stat_result, header: Header) -> EngineSpec:
-    trained = header.of_architecture("context_length") or DEFAULT_CONTEXT_SIZE
-    context_size = wanted.settings.context_size or min(trained, DEFAULT_CONTEXT_SIZE)
+def _spec(wanted: Wanted, file: os.stat_result) -> EngineSpec:
+    """What is to be started; nothing in it makes llama.cpp abort. Raises a `LocalRunError`."""
+    header = _checked_header(wanted.path)
+    for path in wanted.settings.files():
+        _checked_header(path)
+    trained = header.of_architecture("context_length") or parameters.CONTEXT_SIZE
+    context_size = wanted.settings.context_size or min(trained, parameters.CONTEXT_SIZE)
     if context_size > trained:
         raise ConfigError(
             f"{wanted.name} was trained for a context of {trained:,} tokens, not {context_size:,}",
             f"Use -o context_size {trained} or less",
         )
+    settings = replace(wanted.settings, context_size=context_size)
+    if problem := parameters.problem_with(settings):
+        raise ConfigError(f"llama.cpp cannot run {wanted.name} so: {problem}", "Change that")
     return EngineSpec(
         path=wanted.path,
         name=wanted.name,
         file_size=file.st_size,
         file_modified=file.st_mtime,
-        settings=replace(wanted.settings, context_size=context_size),
+        settings=settings,
     )
 
 
-def _engine_path() -> tuple[str, str]:
-    """Where xllamacpp lies, and its version."""
-    found = importlib.util.find_spec("xllamacpp")
-    if found is None or found.origin is None:
-        raise EngineFailed(
-            "GGUF files need the engine, which is not installed",
-            "Install it with `llm install 'llm-localrun[gguf]'`",
+def _start(
+    spec: EngineSpec, folder: Path, keep_alive: float, limit: float, bounds: Bounds
+) -> EngineState:
+    build = builds.choose(folder, bounds.llama_server, spec.settings.rpc)
+    order = Order(
+        folder=str(folder),
+        spec=spec,
+        key=secrets.token_urlsafe(32),
+        build=build.title,
+        llama_server=build.path if build.kind == "llama-server" else "",
+        xllamacpp=build.path if build.kind == "xllamacpp" else "",
+        has_gpu=bool(build.devices),
+        load_seconds=limit + _DYING,
+        keep_alive=_with_grace(keep_alive),
+        prompt_bytes=bounds.prompt_bytes,
+    )
+    # Until its state is there, nobody else can reckon with this one.
+    with locks.exclusive(folder / "room.starting", limit):
+        _make_room(spec, folder, bounds.memory)
+        starting = _Starting(order, limit)
+    return starting.finish()
+
+
+def _make_room(spec: EngineSpec, folder: Path, budget: int | None) -> None:
+    """Stops what is in the way: idle engines of the same file, and others if memory is short."""
+    for engine in known(folder):
+        if engine.spec.path == spec.path:
+            stop_if_idle(engine, folder)
+    room.make_room(spec, folder, budget)
+
+
+class _Starting:
+    """A host that is about to load its model. It does not outlive a failure of ours."""
+
+    def __init__(self, order: Order, limit: float) -> None:
+        """Returns when the host is known to others. `limit` is how long each step may take."""
+        self._spec = order.spec
+        self._folder = Path(order.folder)
+        self._limit = limit
+        self._answers: SimpleQueue[str] = SimpleQueue()
+        self._process = _spawn()
+        order_line = json.dumps(asdict(order)).encode() + b"\n"
+        threading.Thread(target=self._converse, args=[order_line], daemon=True).start()
+        self._id = ""
+        self._id = self._answer()
+
+    def finish(self) -> EngineState:
+        """The engine, when it is up. Raises `EngineFailed`."""
+        self._answer()
+        state = read_state(Paths(self._folder, self._id).state)
+        if state is None:
+            raise self._given_up("it has been stopped")
+        return state
+
+    def _converse(self, order_line: bytes) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._process.stdin as stdin, self._process.stdout as stdout:
+            with contextlib.suppress(BrokenPipeError):
+                stdin.write(order_line)
+                stdin.flush()
+            for line in stdout:
+                self._answers.put(line.decode().strip())
+            self._answers.put("")
+
+    def _answer(self) -> str:
+        """What the host says next. Raises `EngineFailed` if it ends, or says nothing, instead.
+
+        Raises OSError if the host cannot write.
+        """
+        try:
+            answer = self._answers.get(timeout=self._limit)
+        except Empty:
+            raise self._given_up(f"it did not finish within {self._limit:.0f} seconds") from None
+        except BaseException:
+            self._given_up("")
+            raise
+        if not answer:
+            raise self._given_up(self._reason_of_death())
+        if answer.isdecimal():
+            self._given_up("")
+            raise OSError(int(answer), os.strerror(int(answer)))
+        return answer
+
+    def _reason_of_death(self) -> str:
+        # Its output ends before it does, and the log may come last.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_DYING)
+        paths = Paths(self._folder, self._id)
+        if self._id and not paths.state.exists():
+            return "it was unloaded"
+        return reason_in(_tail(paths.log)) or f"it ended with status {self._process.returncode}"
+
+    def _given_up(self, problem: str) -> EngineFailed:
+        self._process.kill()
+        self._process.wait()
+        if self._id:
+            _bury(Paths(self._folder, self._id))
+        return EngineFailed(
+            f"the engine cannot run {self._spec.path}: {problem}",
+            "The file may be damaged or of a kind that this build does not know: fetch it again,"
+            " or choose another",
         )
-    return str(Path(found.origin).parents[1]), importlib.metadata.version("xllamacpp")
-
-
-def _start(spec: EngineSpec, folder: Path, keep_alive: float, limit: float) -> EngineState:
-    engine_path, version = _engine_path()
-    paths = Paths(folder, secrets.token_hex(8))
-    grant(paths, keep_alive, at_least=limit + _START_GRACE)
-    order = {
-        "id": paths.id,
-        "folder": str(folder),
-        "engine_path": engine_path,
-        "build": f"xllamacpp {version}",
-        "key": secrets.token_urlsafe(32),
-        "spec": asdict(spec),
-    }
-    process = _spawn()
-    try:
-        answer = _answer(process, json.dumps(order), limit)
-        state = next((e for e in running(folder) if e.id == paths.id), None)
-        if answer == "ready" and state is not None:
-            return state
-        if answer is None:
-            raise _failure(spec, f"it did not finish within {limit:.0f} seconds")
-        raise _failure(spec, _reason_of_death(process, paths.log))
-    except BaseException:
-        process.kill()
-        process.wait()
-        paths.remove()
-        raise
 
 
 def _spawn() -> subprocess.Popen[bytes]:
@@ -262,40 +365,11 @@ def _spawn() -> subprocess.Popen[bytes]:
     return process
 
 
-def _answer(process: subprocess.Popen[bytes], order: str, limit: float) -> str | None:
-    """What the host says when it is up; "" if it dies before, None if it takes too long."""
-    said: list[str] = []
-
-    def converse() -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with process.stdin, process.stdout:
-            try:
-                process.stdin.write(order.encode() + b"\n")
-                process.stdin.flush()
-            except BrokenPipeError:
-                pass
-            said.append(process.stdout.readline().decode().strip())
-
-    thread = threading.Thread(target=converse, daemon=True)
-    thread.start()
-    thread.join(limit)
-    return said[0] if said else None
-
-
-def _reason_of_death(process: subprocess.Popen[bytes], log: Path) -> str:
-    # Its output ends before it does, and the log may come last.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_DYING)
-    return reason_in(_tail(log)) or f"it ended with status {process.returncode}"
-
-
-def _failure(spec: EngineSpec, problem: str) -> EngineFailed:
-    return EngineFailed(
-        f"the engine cannot run {spec.path}: {problem}",
-        "The file may be damaged or of a kind that this build does not know: fetch it again, or"
-        " choose another",
-    )
+def _bury(paths: Paths) -> None:
+    """Keeps the log of an engine that has failed, and nothing else of it."""
+    with contextlib.suppress(OSError):
+        paths.log.replace(builds.failed_log(paths.folder))
+    paths.remove()
 
 
 def _tail(log: Path) -> str:
@@ -303,26 +377,3 @@ def _tail(log: Path) -> str:
         return log.read_bytes()[-(2**16) :].decode("utf-8", "replace")
     except OSError:
         return ""
-
-
-_ASSERTION = re.compile(r"(GGML_ASSERT\(.*|GGML_ABORT.*)")
-_LOGGED_ERROR = re.compile(r"^[\d.]+ E (?:\S+\s+)?(?:[\w\s]+?: )?(?P<text>.*)$", re.MULTILINE)
-_IMPORT_ERROR = re.compile(r"^ImportError: (?P<text>.*)$", re.MULTILINE)
-
-
-def reason_in(log: str) -> str:
-    """Why llama.cpp gave up, from what it logged: the first error is the true one."""
-    if missing := _IMPORT_ERROR.search(log):
-        return _missing_library(missing["text"])
-    if assertion := _ASSERTION.search(log):
-        return excerpt(assertion[1].encode(), 200)
-    if error := _LOGGED_ERROR.search(log):
-        return excerpt(error["text"].encode(), 200)
-    last_line = log.strip().rpartition("\n")[2]
-    return excerpt(last_line.encode(), 200)
-
-
-def _missing_library(text: str) -> str:
-    if "libgomp" in text:
-        return "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)"
-    return excerpt(text.encode(), 200)

@@ -49,25 +49,58 @@ def is_locked(path: Path) -> bool:
         return False
 
 
+def hold(path: Path) -> BinaryIO | None:
+    """`path`, open, with its lock, until it is closed.
+
+    None if somebody else holds the lock, or if the file is gone.
+    """
+    try:
+        file = path.open("r+b", buffering=0)
+    except FileNotFoundError:
+        return None
+    # The file may have been removed, or replaced, between our opening and locking it.
+    if try_lock(file) and _is_at(file, path):
+        return file
+    file.close()
+    return None
+
+
+def held_anew(path: Path) -> BinaryIO:
+    """`path`, created for its owner only, with its lock, until it is closed. Raises OSError."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.close(descriptor)
+        # Whoever clears away what the dead have left may take it for theirs before it is locked.
+        if file := hold(path):
+            return file
+
+
 @contextmanager
 def exclusive(path: Path, timeout: float) -> Iterator[None]:
     """Holds the lock on `path`, which exists only as long as somebody does.
 
-    Raises TimeoutError after `timeout` seconds.
+    Raises TimeoutError after `timeout` seconds, and OSError.
     """
     deadline = time.monotonic() + timeout
     while True:
-        with path.open("ab") as file:
-            # The last holder may have removed the file between our opening and locking it.
-            if try_lock(file) and _is_at(file, path):
+        path.open("ab").close()
+        if file := hold(path):
+            with file:
                 try:
                     yield
                 finally:
                     _remove(path)
-                return
+            return
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.02)
+
+
+def clear_away(path: Path) -> None:
+    """Removes `path` unless somebody holds the lock on it."""
+    if file := hold(path):
+        with file:
+            _remove(path)
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:

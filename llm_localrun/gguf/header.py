@@ -21,10 +21,18 @@ Value: TypeAlias = Scalar | tuple[int | float | bool, ...] | None
 MAGIC = b"GGUF"
 _MAX_STRING = 16 * 2**20
 _MAX_KEY = 2**16
+_MAX_KEYS = 2**16
+_MAX_TENSORS = 2**17
+_MAX_STRINGS = 2**21
+"""The largest vocabularies have a quarter of a million tokens, and twice as many merges."""
 _MAX_KEPT_ARRAY = 4096
 _MAX_SKIP = 2**40
 _MAX_DIMENSIONS = 8
 _DEFAULT_ALIGNMENT = 32
+_FIRST_READ, _LARGEST_READ = 2**13, 2**18
+"""Bytes; what a listing needs stands in the first two or three thousand."""
+_FIRST_TENSOR = b"token_embd.weight"
+"""Every model has it, and its name stands behind the metadata."""
 
 _STRING, _ARRAY = 8, 9
 _FORMATS = {
@@ -108,6 +116,8 @@ class Header:
 
     metadata: Mapping[str, Value]
     tensors: tuple[Tensor, ...] = field(default=(), repr=False)
+    rest_at: int | None = None
+    """Where in the file the metadata begin that were not read; None if all were."""
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
     """Where each key begins in the file, and where its value ends."""
     data_start: int = 0
@@ -132,11 +142,17 @@ class Header:
 
 
 def read_summary(file: BinaryIO) -> Header:
-    """The metadata up to the tokenizer's, which is long: enough to list a model.
+    """The metadata up to the vocabulary, which is long: enough to list a model.
 
     Raises `NotGGUF` and OSError.
     """
-    metadata, _ = _read_metadata(_Reader(file), stop_at="tokenizer.")
+    reader = _Reader(file)
+    metadata: dict[str, Value] = {}
+    for _ in range(reader.key_count):
+        key, kind = reader.string(_MAX_KEY), reader.kind()
+        if kind == _ARRAY and reader.begins_vocabulary():
+            return Header(metadata, rest_at=reader.position)
+        metadata[key] = _read_value(reader, kind)
     return Header(metadata)
 
 
@@ -146,7 +162,13 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
     Raises `NotGGUF` and OSError.
     """
     reader = _Reader(file)
-    metadata, spans = _read_metadata(reader)
+    metadata = {}
+    spans = {}
+    for _ in range(reader.key_count):
+        begin = reader.position
+        key, kind = reader.string(_MAX_KEY), reader.kind()
+        metadata[key] = _read_value(reader, kind)
+        spans[key] = (begin, reader.position)
     tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
@@ -155,98 +177,130 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
     end = start + max((t.offset + (t.size or 0) for t in tensors), default=0)
     if end > file_size:
         raise NotGGUF(f"it is cut off: {file_size:,} bytes of at least {end:,}")
-    return Header(metadata, tensors, spans, start, is_big_endian=reader.order == ">")
+    return Header(
+        metadata, tensors, spans=spans, data_start=start, is_big_endian=reader.order == ">"
+    )
 
 
-def find_text(head: Buffer, key: str, end: int) -> str:
-    """The text at `key` among the metadata before `end` in `head`; "" if there is none.
+def find_text(head: Buffer, key: str, start: int, end: int) -> str:
+    """The text at `key` among the metadata from `start` to `end` in `head`; "" if there is none.
 
-    For a key that stands behind the tokenizer's long arrays: found by its bytes, length and type
-    included, in a hundredth of the time that reading up to it takes.
+    For a key that stands behind the vocabulary: found by its bytes, length and type included, in a
+    hundredth of the time that reading up to it takes.
     """
     name = key.encode()
     pattern = struct.pack("<Q", len(name)) + name + struct.pack("<I", _STRING)
-    at = head.find(pattern, 0, end)
-    start = at + len(pattern) + 8
-    if at < 0 or start > end:
+    tensors = head.find(_FIRST_TENSOR, start, end)
+    at = head.find(pattern, start, end if tensors < 0 else tensors)
+    text_at = at + len(pattern) + 8
+    if at < 0 or text_at > end:
         return ""
-    (length,) = struct.unpack("<Q", head[start - 8 : start])
+    (length,) = struct.unpack("<Q", head[text_at - 8 : text_at])
     if length > _MAX_STRING:
         return ""
-    return head[start : start + length].decode("utf-8", "replace")
+    return head[text_at : text_at + length].decode("utf-8", "replace")
 
 
 class _Reader:
-    """Bounded reads from the beginning of a file; counts what it has passed."""
+    """Bounded reads from the beginning of a file, a window of which is in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.position = 0
-        magic = file.read(4)
-        if not magic:
-            raise NotGGUF("it is empty")
-        if magic != MAGIC:
-            raise NotGGUF("it does not begin with GGUF")
-        self.position = 4
+        self._window = file.read(_FIRST_READ)
+        self._window_at = 0
+        self._next = 0
+        self._read_size = _FIRST_READ
         self.order = "<"
+        if not self._window:
+            raise NotGGUF("it is empty")
+        if self._window[:4] != MAGIC:
+            raise NotGGUF("it does not begin with GGUF")
+        self._next = 4
         version = self.unpack("I")
         if version not in (2, 3):
             swapped = int.from_bytes(int(version).to_bytes(4, "little"), "big")
             if swapped not in (2, 3):
                 raise NotGGUF(f"its version is {version}; 2 and 3 are known")
             self.order = ">"
-        self.tensor_count = int(self.unpack("Q"))
-        self.key_count = int(self.unpack("Q"))
+        self._kind_in = struct.Struct(f"{self.order}I").unpack_from
+        self._length_in = struct.Struct(f"{self.order}Q").unpack_from
+        self.tensor_count = self.count(_MAX_TENSORS, "tensors")
+        self.key_count = self.count(_MAX_KEYS, "keys")
 
-    def read(self, size: int) -> bytes:
-        data = self._file.read(size)
-        self.position += len(data)
-        if len(data) != size:
+    @property
+    def position(self) -> int:
+        return self._window_at + self._next
+
+    def _take(self, size: int) -> int:
+        """Where in the window the next `size` bytes stand; they are passed."""
+        if self._next + size > len(self._window):
+            self._refill(size)
+        start = self._next
+        self._next += size
+        return start
+
+    def _refill(self, size: int) -> None:
+        """Moves the window on, so that at least the next `size` bytes are in it."""
+        self._read_size = min(2 * self._read_size, _LARGEST_READ)
+        rest = self._window[self._next :]
+        self._window_at += self._next
+        self._window = rest + self._file.read(max(size - len(rest), self._read_size))
+        self._next = 0
+        if len(self._window) < size:
             raise NotGGUF("it ends in the middle of its header")
-        return data
 
     def skip(self, size: int) -> None:
-        # Seeking past the end would succeed, so the last byte is read.
         if size > _MAX_SKIP:
             raise NotGGUF(f"an array of {size:,} bytes stands in its header")
-        if size > 0:
-            self._file.seek(size - 1, 1)
-            self.position += size - 1
-            self.read(1)
+        if self._next + size <= len(self._window):
+            self._next += size
+            return
+        # Seeking past the end would succeed, so the last byte is read.
+        last = self.position + size - 1
+        self._file.seek(last)
+        self._window, self._window_at, self._next = b"", last, 0
+        self._take(1)
+
+    def skip_strings(self, count: int) -> None:
+        for _ in range(count):
+            self.skip(self.length())
+
+    def begins_vocabulary(self) -> bool:
+        """Whether a long array of strings comes next; nothing is passed."""
+        start = self._next = self._take(12)
+        (kind,) = self._kind_in(self._window, start)
+        (count,) = self._length_in(self._window, start + 4)
+        return bool(kind == _STRING and _MAX_KEPT_ARRAY < count <= _MAX_STRINGS)
 
     def unpack(self, code: str) -> int | float | bool:
-        fmt = self.order + code
-        value: int | float | bool = struct.unpack(fmt, self.read(struct.calcsize(fmt)))[0]
-        return value
+        return self.unpack_many(code, 1)[0]
 
     def unpack_many(self, code: str, count: int) -> tuple[int | float | bool, ...]:
         fmt = f"{self.order}{count}{code}"
-        return struct.unpack(fmt, self.read(struct.calcsize(fmt)))
+        start = self._take(struct.calcsize(fmt))
+        return struct.unpack_from(fmt, self._window, start)
 
-    def length(self, limit: int) -> int:
-        length = int(self.unpack("Q"))
+    def kind(self) -> int:
+        start = self._take(4)
+        kind: int = self._kind_in(self._window, start)[0]
+        return kind
+
+    def length(self, limit: int = _MAX_STRING) -> int:
+        start = self._take(8)
+        length: int = self._length_in(self._window, start)[0]
         if length > limit:
             raise NotGGUF(f"a length of {length:,} stands in its header")
         return length
 
+    def count(self, limit: int, of: str) -> int:
+        count = int(self.unpack("Q"))
+        if count > limit:
+            raise NotGGUF(f"its header speaks of {count:,} {of}")
+        return count
+
     def string(self, limit: int = _MAX_STRING) -> str:
-        return self.read(self.length(limit)).decode("utf-8", "replace")
-
-
-def _read_metadata(
-    reader: _Reader, stop_at: str | None = None
-) -> tuple[dict[str, Value], dict[str, tuple[int, int]]]:
-    """The values by their keys, and the places of both."""
-    metadata: dict[str, Value] = {}
-    spans: dict[str, tuple[int, int]] = {}
-    for _ in range(reader.key_count):
-        begin = reader.position
-        key = reader.string(_MAX_KEY)
-        if stop_at is not None and key.startswith(stop_at):
-            break
-        metadata[key] = _read_value(reader, int(reader.unpack("I")))
-        spans[key] = (begin, reader.position)
-    return metadata, spans
+        start = self._take(self.length(limit))
+        return self._window[start : self._next].decode("utf-8", "replace")
 
 
 def _read_value(reader: _Reader, kind: int) -> Value:
@@ -258,11 +312,11 @@ def _read_value(reader: _Reader, kind: int) -> Value:
 
 
 def _read_array(reader: _Reader) -> Value:
-    kind, count = int(reader.unpack("I")), int(reader.unpack("Q"))
+    kind = reader.kind()
     if kind == _STRING:
-        for _ in range(count):
-            reader.skip(reader.length(_MAX_STRING))
+        reader.skip_strings(reader.count(_MAX_STRINGS, "strings in a list"))
         return None
+    count = int(reader.unpack("Q"))
     code = _format(kind)
     if count <= _MAX_KEPT_ARRAY:
         return reader.unpack_many(code, count)

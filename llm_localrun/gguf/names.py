@@ -19,7 +19,16 @@ _QUANTIZATION = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
-_NO_CHAT_MODEL = re.compile(r"mmproj|^(?:mtp|eagle3|dflash|dspark|ggml-vocab)-|^\._", re.IGNORECASE)
+# What stands beside models under names of their own, as llama.cpp and its tools give them.
+_ROLES = (
+    (re.compile(r"^\._"), "it is what macOS keeps beside a file"),
+    (
+        re.compile(r"mmproj", re.IGNORECASE),
+        "it is a projector, which lets another model see or hear",
+    ),
+    (re.compile(r"^(?:mtp|eagle3|dflash|dspark)-", re.IGNORECASE), "it drafts for another model"),
+    (re.compile(r"^ggml-vocab-", re.IGNORECASE), "it is a vocabulary without weights"),
+)
 _ALIASES = {"FP16": "F16", "FP32": "F32", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 # llama.cpp's `enum llama_ftype` (include/llama.h, b11549).
@@ -174,10 +183,10 @@ def part_stems(stem: str) -> list[str]:
     return [f"{name}-{n:05}-of-{count:05}" for n in range(1, count + 1)] if number == 1 else []
 
 
-def is_model_name(stem: str) -> bool:
-    """Whether the name is a model's: no projector's, matrix's, draft's or vocabulary's."""
+def other_role(stem: str) -> str:
+    """What a file of this name is instead of a model, in half a sentence; "" for a model."""
     before, imatrix, _ = stem.lower().partition("imatrix")
     if imatrix and not quantization_in(before):
         # "Qwen3-8B.imatrix" is a matrix, "Qwen3-8B-Q4_K_M-imatrix" was made with one.
-        return False
-    return _NO_CHAT_MODEL.search(stem) is None
+        return "it is an importance matrix"
+    return next((role for pattern, role in _ROLES if pattern.search(stem)), "")

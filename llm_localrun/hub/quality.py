@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import TypeVar
 
@@ -18,7 +19,10 @@ from llm_localrun.config import engine_folder, read_config
 from llm_localrun.dialects import scoring
 from llm_localrun.dialects.scoring import Score
 from llm_localrun.engine import launch
-from llm_localrun.engine.state import EngineSettings, EngineState
+from llm_localrun.engine.launch import Seated
+from llm_localrun.engine.seats import Visit
+from llm_localrun.engine.state import EngineSettings
+from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.framing import Payload
 from llm_localrun.hub.progress import Progress
@@ -30,7 +34,7 @@ _LEAD = 32
 _LENGTH = 160
 _CONTEXT = 1024
 _PATIENCE = 60.0
-"""Seconds that the engine waits for the next question."""
+"""Seconds that loading may take beyond what a file's size makes likely."""
 
 _Decoded = TypeVar("_Decoded")
 
@@ -107,38 +111,46 @@ def _scores(model: LocalModel, nth: int) -> Generator[Progress, None, list[Score
 
 
 @contextmanager
-def _engine(model: LocalModel) -> Iterator[EngineState]:
-    """An engine for `model`, which ends afterwards unless it was there before."""
+def _engine(model: LocalModel) -> Iterator[Seated]:
+    """A seat in an engine for `model`, which ends afterwards unless it was there before."""
     assert model.path is not None
-    folder = engine_folder()
+    folder, config = engine_folder(), read_config()
     settings = EngineSettings(
-        context_size=min(_CONTEXT, model.context_max or _CONTEXT), threads=read_config().threads
+        context_size=min(_CONTEXT, model.context_max or _CONTEXT), threads=config.threads
     )
-    wanted = launch.Wanted(model.path, model.name, settings)
-    engine, is_new = launch.ensure(wanted, folder, keep_alive=_PATIENCE, patience=_PATIENCE)
+    find = partial(
+        launch.ensure,
+        launch.Wanted(model.path, model.name, settings),
+        folder,
+        keep_alive=0.0,
+        patience=_PATIENCE,
+        bounds=launch.Bounds(config.llama_server),
+    )
+    seated = launch.seat(Visit(), folder, find)
     try:
-        yield engine
+        yield seated
     except (BadReply, ServerUnreachable) as error:
-        raise launch.explain(error, engine, folder) from None
+        raise launch.explain(error, seated.engine, folder) from None
     finally:
-        if is_new:
-            launch.stop(engine, folder)
+        seated.seat.leave()
+        if seated.is_new:
+            stop(seated.engine, folder)
 
 
-def _tokens(engine: EngineState, passage: str) -> tuple[int, ...]:
+def _tokens(seated: Seated, passage: str) -> tuple[int, ...]:
     body = scoring.encode_text(passage)
-    return _asked(engine, scoring.tokens_path, body, scoring.decode_tokens)[:_LENGTH]
+    return _asked(seated, scoring.tokens_path, body, scoring.decode_tokens)[:_LENGTH]
 
 
-def _score(engine: EngineState, text: Sequence[int]) -> Score:
+def _score(seated: Seated, text: Sequence[int]) -> Score:
     """Of the last token of `text`."""
-    body = scoring.encode_score(text[:-1], text[-1])
-    return _asked(engine, scoring.score_path, body, scoring.decode_score)
+    body = scoring.encode_score(text[:-1], text[-1], seated.seat.number)
+    return _asked(seated, scoring.score_path, body, scoring.decode_score)
 
 
 def _asked(
-    engine: EngineState, path: str, body: Payload, decode: Callable[[Payload], _Decoded]
+    seated: Seated, path: str, body: Payload, decode: Callable[[Payload], _Decoded]
 ) -> _Decoded:
-    kind = kind_of("engine")
+    engine, kind = seated.engine, kind_of("engine")
     call = transport.Call(engine.url + path, body, kind.title, kind.advice, engine.key)
     return decode_whole(kind.title, transport.stream(call), decode, engine.key)

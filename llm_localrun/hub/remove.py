@@ -6,8 +6,8 @@ from pathlib import Path
 
 from llm_localrun.catalogue import LocalModel
 from llm_localrun.config import engine_folder
-from llm_localrun.engine import launch
 from llm_localrun.engine.state import running
+from llm_localrun.engine.stop import stop
 from llm_localrun.errors import NotRemoved
 from llm_localrun.gguf.names import part_stems
 from llm_localrun.hub import ollama
@@ -75,7 +75,7 @@ def _whose(model: LocalModel) -> str:
 def _stop_engines(path: str) -> None:
     for engine in running(engine_folder()):
         if os.path.realpath(engine.spec.path) == os.path.realpath(path):
-            launch.stop(engine, engine_folder())
+            stop(engine, engine_folder())
 
 
 def _files(model: LocalModel, ours: list[Pulled], records: Iterable[Pulled]) -> set[Path]:

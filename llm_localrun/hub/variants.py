@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llm_localrun.gguf.names import (
-    is_model_name,
     is_projector_name,
+    other_role,
     part_stems,
     quality,
     quality_distance,
@@ -60,7 +60,7 @@ def variants_in(files: Sequence[HubFile]) -> list[Variant]:
     projectors = [file for path, file in by_path.items() if is_projector_name(_stem(path))]
     variants = []
     for path in sorted(by_path):
-        parts = _parts(by_path[path], by_path) if is_model_name(_stem(path)) else ()
+        parts = () if other_role(_stem(path)) else _parts(by_path[path], by_path)
         if parts:
             projector = _projector_for(path, projectors)
             variants.append(Variant(_quantization(path), parts, projector))

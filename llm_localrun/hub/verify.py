@@ -11,6 +11,7 @@ from llm_localrun.catalogue import LocalModel
 from llm_localrun.config import engine_folder, read_config
 from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineSettings
+from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed
 from llm_localrun.gguf.header import Header, NotGGUF, read_header
 from llm_localrun.gguf.names import part_stems
@@ -125,5 +126,5 @@ def _load_check(model: LocalModel) -> Check:
     except (BadModelFile, EngineFailed, ConfigError) as error:
         return Check("loads", "failed", str(error))
     if is_new:
-        launch.stop(engine, engine_folder())
+        stop(engine, engine_folder())
     return Check("loads", "ok", f"in {engine.load_seconds:.1f} s")

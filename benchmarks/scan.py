@@ -1,0 +1,78 @@
+"""How long a look through the stores takes: `python benchmarks/scan.py [FILES]`.
+
+Builds a folder of small GGUF files that are alike to real ones, but for a vocabulary and weights,
+and times the first look, later ones, and what keeping the result costs. The limits are those that
+the project has set itself, for 10,000 files: a second at first, 50 ms where nothing has changed.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from llm_localrun.catalogue import Snapshot, read_snapshot, write_snapshot  # noqa: E402
+from llm_localrun.discovery.stores import scan  # noqa: E402
+from tests.trees import MIB, field, header, write  # noqa: E402
+
+FILES_IN_A_FOLDER = 20
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\\n{{ m.content }}{% endfor %}" * 8
+
+
+def build(below: Path, count: int) -> None:
+    """PUBLISHER/REPOSITORY/…gguf, as LM Studio has them, each of a megabyte of nothing."""
+    numbers = ("context_length", "embedding_length", "block_count", "feed_forward_length")
+    for number in range(count):
+        folder = below / f"publisher{number // 1000}" / f"repository{number // FILES_IN_A_FOLDER}"
+        fields = [
+            field("general.architecture", "llama"),
+            field("general.type", "model"),
+            field("general.name", f"Model {number}"),
+            field("general.size_label", "7B"),
+            field("general.file_type", 15),
+            *(field(f"llama.{key}", 4096) for key in numbers),
+            field("llama.attention.head_count", 32),
+            field("llama.attention.head_count_kv", 8),
+            field("tokenizer.ggml.model", "gpt2"),
+            field("tokenizer.chat_template", TEMPLATE),
+        ]
+        write(folder / f"Model{number}-7B-Q4_K_M.gguf", header(*fields), MIB)
+
+
+def timed(what: str, act: Callable[[], object], rounds: int = 1) -> None:
+    """Prints the median of some rounds: on the clock, and of this process."""
+    wall, own = [], []
+    for _ in range(rounds):
+        started, started_own = time.perf_counter(), time.process_time()
+        act()
+        wall.append(time.perf_counter() - started)
+        own.append(time.process_time() - started_own)
+    figures = (1000 * statistics.median(times) for times in (wall, own))
+    print("{:<48} {:>6.0f} ms, {:>6.0f} ms of this process".format(what, *figures))
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    with tempfile.TemporaryDirectory() as name:
+        below = Path(name)
+        os.environ |= {"HOME": str(below / "home"), "LLM_USER_PATH": str(below / "user")}
+        build(below / "models", count)
+        folders = [str(below / "models")]
+        found = []
+        timed(f"first look at {count:,} files", lambda: found.extend(scan(folders, [])[0]))
+        assert len(found) == count
+        timed("nothing has changed", lambda: scan(folders, found), rounds=9)
+        snapshot = Snapshot(files=tuple(found))
+        timed("keeping it", lambda: write_snapshot(below, snapshot), rounds=5)
+        timed("reading what was kept", lambda: read_snapshot(below), rounds=5)
+        size = (below / "catalogue.json").stat().st_size
+        print(f"{size / 1e6:.1f} MB are kept")
+
+
+if __name__ == "__main__":
+    main()
