@@ -100,6 +100,15 @@ def without_quantization(name: str) -> str:
     return _QUANTIZATION.sub("", name)
 
 
+def with_quantization(name: str, quantization: str) -> str:
+    """`name` with another quantization in the place of the last one in it, or at its end."""
+    *_, last = [None, *_QUANTIZATION.finditer(name)]
+    if last is None:
+        return f"{name}-{quantization}"
+    separator = last[0][0] if last[0][0] in "-._:@" else ""
+    return name[: last.start()] + separator + quantization + name[last.end() :]
+
+
 def file_type_name(file_type: int | None) -> str:
     """The name of `general.file_type`; "" if unknown."""
     return "" if file_type is None else _FILE_TYPES.get(file_type & ~_GUESSED, "")
