@@ -15,7 +15,8 @@
     ├── NotEnoughMemory      loading the model would take more memory than is free
     ├── EngineFailed         llama.cpp did not start or did not survive
     ├── PullFailed           a model could not be fetched
-    └── NotRemoved           a model could not be deleted, or is not ours to delete
+    ├── NotRemoved           a model could not be deleted, or is not ours to delete
+    └── QuantizeFailed       a model could not be quantized
 
 Each is an `llm.ModelError`, which `llm prompt` and the Python API know, and a
 `click.ClickException`, which also keeps `llm chat` and `llm embed` from ending in a traceback.
@@ -99,3 +100,7 @@ class PullFailed(LocalRunError):
 
 class NotRemoved(LocalRunError):
     """A model could not be deleted, or is not ours to delete."""
+
+
+class QuantizeFailed(LocalRunError):
+    """A model could not be quantized."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from llm_localrun.engine.parameters import BATCH, SEATS
 from llm_localrun.gguf.geometry import Geometry
 from llm_localrun.gguf.header import BLOCKS, Header
+from llm_localrun.gguf.tensor_types import TensorType
 
 # Beyond the weights: the KV cache at a small context, compute buffers, the rest of the system.
 _OVERHEAD = 1.1
@@ -27,12 +28,6 @@ MARGIN = 2**28
 _STEP = 256
 """Caches have whole multiples of so many cells (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
 _FLOAT, _HALF = 4, 2
-
-# ggml's numbers of the types that -o kv_cache_type can be.
-_CACHE_TYPES = {
-    **{"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8},
-    **{"iq4_nl": 20, "bf16": 30},
-}
 
 
 def fits(weights: int | None, memory: int | None) -> bool:
@@ -141,7 +136,7 @@ def compute_bytes(geometry: Geometry, setting: Setting) -> int:
 
 
 def _bytes_per_number(cache_type: str) -> float:
-    numbers, size = BLOCKS[_CACHE_TYPES[cache_type]]
+    numbers, size = BLOCKS[TensorType[cache_type.upper()]]
     return size / numbers
 
 

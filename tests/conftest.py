@@ -16,8 +16,9 @@ from llm.plugins import pm
 
 from llm_localrun import discovery
 from llm_localrun.engine.stop import stop_all
-from llm_localrun.hub import starter
+from llm_localrun.hub import quality, starter
 from llm_localrun.kinds import KINDS
+from tests.embedding_model import FILE_NAME, build
 from tests.files_server import Files, Hub
 from tests.outward import Guard
 from tests.pulling import Q4, Q8, World
@@ -34,6 +35,12 @@ _ELSEWHERE = (
     *("LLAMA_CACHE", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
     *("LMSTUDIO_API_BASE", "UNSLOTH_STUDIO_URL"),
     *(variable for kind in KINDS for variable in kind.key_variables),
+)
+
+PASSAGE = (
+    "The lamp has to burn from dusk to dawn, in every weather, and the lens around it has to be"
+    " so clean that a finger's mark\non it could be seen from a ship.\nThe keeper climbed the"
+    " stairs."
 )
 
 Llm = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -109,6 +116,22 @@ def starter_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
         with guard.lifted():
             for _ in starter.pull(target):
                 pass
+    return target
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One passage, so that a test does not take as long as a user's measurement."""
+    monkeypatch.setattr(quality, "passages", lambda: [PASSAGE])
+
+
+@pytest.fixture(scope="session")
+def embedding_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
+    """all-MiniLM-L6-v2, made once and kept in pytest's cache."""
+    target = pytestconfig.cache.mkdir("localrun") / "models" / FILE_NAME
+    if not target.exists():
+        with guard.lifted():
+            build(target)
     return target
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for Ollama as somebody pulls with it, after its API and what a real one sent.
+"""A stand-in for Ollama as somebody pulls and quantizes with it: its API, and what one sent.
 
 What fails is what Ollama 0.32.15 sent when it did, and so are lists and deletions. A pull that
 succeeds could not be recorded without a network: its lines are those of the API's description.
@@ -15,6 +15,7 @@ LINES = "application/x-ndjson"
 GONE = transcript("pull")[0]
 """A pull that could not reach the registry: the reply begins well."""
 _DELETED, UNKNOWN = transcript("delete")[1:3]
+_CREATED, _, _UNSUPPORTED, _NOT_PRECISE = transcript("create")[1:5]
 
 
 @dataclass
@@ -39,6 +40,8 @@ class Ollama:
             yield self._pull(request.body["model"])
         elif path == "/api/delete":
             yield self._delete(request.body["model"])
+        elif path == "/api/create":
+            yield self._create(request.body)
         else:
             yield whole(b"404 page not found", "text/plain", 404)
 
@@ -51,6 +54,14 @@ class Ollama:
         else:
             self.has.append(name if ":" in name else f"{name}:latest")
         return chunked([json.dumps(line).encode() + b"\n" for line in lines], LINES)
+
+    def _create(self, body: dict[str, Any]) -> bytes:
+        if body["quantize"] not in ("Q8_0", "Q4_K_M"):
+            return _UNSUPPORTED.reply()
+        if "f16" not in body["from"]:
+            return _NOT_PRECISE.reply()
+        self.has.append(body["model"])
+        return _CREATED.reply()
 
     def _delete(self, name: str) -> bytes:
         if name not in self.has:

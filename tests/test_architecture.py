@@ -30,8 +30,11 @@ SERVERS = sorted(
 
 # Each layer may import itself and what stands before it, nothing behind it.
 LAYERS = (
+    ("gguf.tensor_types",),
     ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "gguf.geometry", "kinds"),
     ("machine", "thinking", "tokens"),
+    ("gguf.layout", "gguf.recipes"),
+    ("hub.quantize_worker",),
     ("gotemplate.syntax", "gotemplate.jinja", "gotemplate"),
     ("places", "media_types", "foreign"),
     (
@@ -52,6 +55,7 @@ LAYERS = (
     ("calibration", "context"),
     ("naming", "registry", "quantizations", "request", "wire_options"),
     ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
+    ("dialects.scoring",),
     ("reply",),
     ("model_file", "ollama_store"),
     ("counting", "loading", "discovery.servers.reading", "transport"),
@@ -81,6 +85,9 @@ LAYERS = (
     ("hub.download", "hub.huggingface", "hub.ollama", "hub.lmstudio", "hub.starter"),
     ("hub.choice", "hub.remove", "hub.verify"),
     ("hub.pull",),
+    ("hub.quality", "hub.quantizers"),
+    ("hub.quantize_plan",),
+    ("hub.quantize",),
     ("interrupts", "recorder"),
     ("models",),
     ("offers",),
@@ -89,6 +96,7 @@ LAYERS = (
     ("commands.policy", "commands.which", "commands.card", "commands.findings"),
     ("commands.doctor", "commands.status", "commands.keeping"),
     ("commands.updates",),
+    ("commands.quantize",),
     ("commands",),
     ("plugin",),
 )
@@ -98,6 +106,7 @@ PURE = (
     *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
     *("gguf.header", "gguf.names", "discovery.identify", "discovery.servers", *SERVERS),
     *("discovery.servers.reading", "discovery.servers.listing"),
+    *("gguf.tensor_types", "gguf.layout", "gguf.recipes", "dialects.scoring"),
     *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
     *("memory", "gguf.geometry", "tokens", "context", "counting", "loading", "quantizations"),
     *("hub.progress", "hub.safety", "hub.variants", "hub.refs", "hub.recommend"),
@@ -228,8 +237,9 @@ def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) 
     }
 
 
-def test_engine_host_starts_without_llm() -> None:
-    loaded = loaded_by("import llm_localrun.engine.host")
+@pytest.mark.parametrize("module", ["engine.host", "hub.quantize_worker"])
+def test_processes_of_our_own_start_without_llm(module: str) -> None:
+    loaded = loaded_by(f"import llm_localrun.{module}")
     assert loaded & {"llm", "click", "pydantic", "httpx", "sqlite_utils"} == set()
 
 

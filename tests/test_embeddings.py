@@ -17,9 +17,8 @@ from llm_localrun.errors import LocalRunError
 from llm_localrun.models import LocalEmbedding
 from tests.conftest import CONFIG, Llm, configure, put_starter, stop_engines
 from tests.drive import failure, served
-from tests.embedding_model import FILE_NAME, build
+from tests.embedding_model import FILE_NAME
 from tests.lmstudio import LMStudio
-from tests.outward import Guard
 from tests.stand_in import TRANSCRIPTS, Request, StandIn, json_reply, whole
 
 MINILM = "local/gguf/all-MiniLM-L6-v2.F32"
@@ -33,16 +32,6 @@ TEXTS: list[str] = [each["text"] for each in ORIGINALS]
 
 # llm leaves its database open.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
-
-
-@pytest.fixture(scope="session")
-def embedding_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
-    """all-MiniLM-L6-v2, made once and kept in pytest's cache."""
-    target = pytestconfig.cache.mkdir("localrun") / "models" / FILE_NAME
-    if not target.exists():
-        with guard.lifted():
-            build(target)
-    return target
 
 
 @pytest.fixture(scope="session")

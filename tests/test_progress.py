@@ -32,6 +32,11 @@ MB, GB = 10**6, 10**9
         ),
         (Progress("Downloading", 4 * GB, 4 * GB), 0.0, f"[{'#' * 24}] 100%  4.0 GB of 4.0 GB"),
         (Progress("Downloading", 5 * MB), 1e6, "Downloading, 5 MB"),
+        (
+            Progress("Measuring", 256, 1024, "tokens"),
+            8.0,
+            f"[{'#' * 6}{'-' * 18}]  25%  256 of 1024 tokens  8 tokens/s  2m left",
+        ),
         (Progress("Waiting for another pull of it"), 0.0, "Waiting for another pull of it"),
     ],
 )

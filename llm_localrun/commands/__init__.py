@@ -14,7 +14,7 @@ COMMANDS = {
     **dict.fromkeys(("rm", "verify", "du"), "keeping"),
     **dict.fromkeys(("outdated", "update"), "updates"),
     **{"allow": "policy", "doctor": "doctor", "endpoints": "endpoints", "pull": "fetch"},
-    **{"show": "card", "which": "which"},
+    **{"quantize": "quantize", "show": "card", "which": "which"},
 }
 
 

@@ -1,4 +1,4 @@
-"""How far a pull is: a bar on a terminal, a line now and then in a pipe, nothing if it is quiet."""
+"""How far something is: a bar on a terminal, a line now and then in a pipe, or nothing."""
 
 import shutil
 import sys
@@ -109,23 +109,23 @@ class _Bar:
         click.echo(f"\r{line[:width]:<{width}}", nl=False, err=True)
 
     def _rate(self) -> float:
-        """Bytes a second, of late."""
+        """How much a second, of late."""
         (begun, before), (now, done) = self._samples[0], self._samples[-1]
         return (done - before) / (now - begun) if now > begun else 0.0
 
 
 def bar_text(progress: Progress, rate: float) -> str:
-    """What the bar says of `progress` at `rate` bytes a second."""
+    """What the bar says of `progress` at `rate` units a second."""
     if progress.total is None:
         return f"{safe_text(progress.what)}{_amount(progress)}"
     filled = _BAR * _percent(progress) // 100
     parts = [
         f"[{'#' * filled}{'-' * (_BAR - filled)}] {_percent(progress):3}%",
-        f"{size_text(progress.done)} of {size_text(progress.total)}",
+        _part(progress, progress.total),
     ]
     if rate > 0:
         left = (progress.total - progress.done) / rate
-        parts += [f"{size_text(int(rate))}/s", f"{seconds_text(left)} left"]
+        parts += [f"{_count(int(rate), progress)}/s", f"{seconds_text(left)} left"]
     return "  ".join(parts)
 
 
@@ -135,6 +135,14 @@ def _percent(progress: Progress) -> int:
 
 def _amount(progress: Progress) -> str:
     if progress.total:
-        amount = f"{size_text(progress.done)} of {size_text(progress.total)}"
-        return f", {amount} ({_percent(progress)}%)"
-    return f", {size_text(progress.done)}" if progress.done else ""
+        return f", {_part(progress, progress.total)} ({_percent(progress)}%)"
+    return f", {_count(progress.done, progress)}" if progress.done else ""
+
+
+def _part(progress: Progress, total: int) -> str:
+    done = size_text(progress.done) if progress.unit == "bytes" else f"{progress.done}"
+    return f"{done} of {_count(total, progress)}"
+
+
+def _count(count: int, progress: Progress) -> str:
+    return size_text(count) if progress.unit == "bytes" else f"{count} {progress.unit}"

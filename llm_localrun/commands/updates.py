@@ -15,7 +15,7 @@ from llm_localrun.discovery import catalogue
 from llm_localrun.errors import LocalRunError, UnknownModel
 from llm_localrun.hub.folder import models_folder
 from llm_localrun.hub.pull import Plan, plan
-from llm_localrun.hub.records import Pulled, read_records
+from llm_localrun.hub.records import QUANTIZED, Pulled, read_records
 from llm_localrun.hub.refs import parse_ref
 
 _State = Literal["newer", "up to date", "cannot be told", "failed"]
@@ -65,12 +65,13 @@ def update(ctx: click.Context, names: tuple[str, ...], quiet: bool) -> None:
 def _pulled() -> list[Pulled]:
     """What was pulled and is still there: the user may have deleted a file by hand."""
     folder = models_folder()
-    records = read_records(folder)
+    records = (record for record in read_records(folder) if record.source != QUANTIZED)
     return [record for record in records if all(path.exists() for path in record.paths(folder))]
 
 
 def _pulled_as(name: str) -> list[Pulled]:
-    if not (records := meant(name).records):
+    records = [record for record in meant(name).records if record.source != QUANTIZED]
+    if not records:
         raise UnknownModel(
             f"'{name}' was not pulled by llm-localrun",
             "Whoever has pulled it can get what is newer",

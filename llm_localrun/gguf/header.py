@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from mmap import mmap
 from typing import BinaryIO, TypeAlias
 
+from llm_localrun.gguf.tensor_types import TensorType
+
 Buffer: TypeAlias = bytes | mmap
 Scalar: TypeAlias = int | float | bool | str
 Value: TypeAlias = Scalar | tuple[int | float | bool, ...] | None
@@ -48,40 +50,40 @@ _FORMATS = {
 }
 
 # Tensor type: (weights in a block, bytes of a block), from ggml.c's type traits (b11549).
-BLOCKS = {
-    0: (1, 4),  # F32
-    1: (1, 2),  # F16
-    2: (32, 18),  # Q4_0
-    3: (32, 20),  # Q4_1
-    6: (32, 22),  # Q5_0
-    7: (32, 24),  # Q5_1
-    8: (32, 34),  # Q8_0
-    10: (256, 84),  # Q2_K
-    11: (256, 110),  # Q3_K
-    12: (256, 144),  # Q4_K
-    13: (256, 176),  # Q5_K
-    14: (256, 210),  # Q6_K
-    16: (256, 66),  # IQ2_XXS
-    17: (256, 74),  # IQ2_XS
-    18: (256, 98),  # IQ3_XXS
-    19: (256, 50),  # IQ1_S
-    20: (32, 18),  # IQ4_NL
-    21: (256, 110),  # IQ3_S
-    22: (256, 82),  # IQ2_S
-    23: (256, 136),  # IQ4_XS
-    24: (1, 1),  # I8
-    25: (1, 2),  # I16
-    26: (1, 4),  # I32
-    27: (1, 8),  # I64
-    28: (1, 8),  # F64
-    29: (256, 56),  # IQ1_M
-    30: (1, 2),  # BF16
-    34: (256, 54),  # TQ1_0
-    35: (256, 66),  # TQ2_0
-    39: (32, 17),  # MXFP4
-    40: (64, 36),  # NVFP4
-    41: (128, 18),  # Q1_0
-    42: (64, 18),  # Q2_0
+BLOCKS: Mapping[int, tuple[int, int]] = {
+    TensorType.F32: (1, 4),
+    TensorType.F16: (1, 2),
+    TensorType.Q4_0: (32, 18),
+    TensorType.Q4_1: (32, 20),
+    TensorType.Q5_0: (32, 22),
+    TensorType.Q5_1: (32, 24),
+    TensorType.Q8_0: (32, 34),
+    TensorType.Q2_K: (256, 84),
+    TensorType.Q3_K: (256, 110),
+    TensorType.Q4_K: (256, 144),
+    TensorType.Q5_K: (256, 176),
+    TensorType.Q6_K: (256, 210),
+    TensorType.IQ2_XXS: (256, 66),
+    TensorType.IQ2_XS: (256, 74),
+    TensorType.IQ3_XXS: (256, 98),
+    TensorType.IQ1_S: (256, 50),
+    TensorType.IQ4_NL: (32, 18),
+    TensorType.IQ3_S: (256, 110),
+    TensorType.IQ2_S: (256, 82),
+    TensorType.IQ4_XS: (256, 136),
+    TensorType.I8: (1, 1),
+    TensorType.I16: (1, 2),
+    TensorType.I32: (1, 4),
+    TensorType.I64: (1, 8),
+    TensorType.F64: (1, 8),
+    TensorType.IQ1_M: (256, 56),
+    TensorType.BF16: (1, 2),
+    TensorType.TQ1_0: (256, 54),
+    TensorType.TQ2_0: (256, 66),
+    TensorType.MXFP4: (32, 17),
+    TensorType.NVFP4: (64, 36),
+    TensorType.Q1_0: (128, 18),
+    TensorType.Q2_0: (64, 18),
 }
 
 
@@ -116,6 +118,11 @@ class Header:
     tensors: tuple[Tensor, ...] = field(default=(), repr=False)
     rest_at: int | None = None
     """Where in the file the metadata begin that were not read; None if all were."""
+    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    """Where each key begins in the file, and where its value ends."""
+    data_start: int = 0
+    """Where the tensors' data begins: their offsets count from here."""
+    is_big_endian: bool = False
 
     @property
     def architecture(self) -> str:
@@ -156,9 +163,12 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
     """
     reader = _Reader(file)
     metadata = {}
+    spans = {}
     for _ in range(reader.key_count):
+        begin = reader.position
         key, kind = reader.string(_MAX_KEY), reader.kind()
         metadata[key] = _read_value(reader, kind)
+        spans[key] = (begin, reader.position)
     tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
@@ -167,7 +177,9 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
     end = start + max((t.offset + (t.size or 0) for t in tensors), default=0)
     if end > file_size:
         raise NotGGUF(f"it is cut off: {file_size:,} bytes of at least {end:,}")
-    return Header(metadata, tensors)
+    return Header(
+        metadata, tensors, spans=spans, data_start=start, is_big_endian=reader.order == ">"
+    )
 
 
 def find_text(head: Buffer, key: str, start: int, end: int) -> str:
@@ -198,7 +210,7 @@ class _Reader:
         self._window_at = 0
         self._next = 0
         self._read_size = _FIRST_READ
-        self._order = "<"
+        self.order = "<"
         if not self._window:
             raise NotGGUF("it is empty")
         if self._window[:4] != MAGIC:
@@ -209,9 +221,9 @@ class _Reader:
             swapped = int.from_bytes(int(version).to_bytes(4, "little"), "big")
             if swapped not in (2, 3):
                 raise NotGGUF(f"its version is {version}; 2 and 3 are known")
-            self._order = ">"
-        self._kind_in = struct.Struct(f"{self._order}I").unpack_from
-        self._length_in = struct.Struct(f"{self._order}Q").unpack_from
+            self.order = ">"
+        self._kind_in = struct.Struct(f"{self.order}I").unpack_from
+        self._length_in = struct.Struct(f"{self.order}Q").unpack_from
         self.tensor_count = self.count(_MAX_TENSORS, "tensors")
         self.key_count = self.count(_MAX_KEYS, "keys")
 
@@ -264,7 +276,7 @@ class _Reader:
         return self.unpack_many(code, 1)[0]
 
     def unpack_many(self, code: str, count: int) -> tuple[int | float | bool, ...]:
-        fmt = f"{self._order}{count}{code}"
+        fmt = f"{self.order}{count}{code}"
         start = self._take(struct.calcsize(fmt))
         return struct.unpack_from(fmt, self._window, start)
 

@@ -1,12 +1,14 @@
-"""Models that Ollama gets and deletes: it keeps them in its own store and checks them itself."""
+"""What Ollama does with its models itself: it gets, quantizes and deletes them in its own store."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 from llm_localrun import transport
 from llm_localrun.dialects.wire import error_in
-from llm_localrun.errors import PullFailed
+from llm_localrun.errors import PullFailed, QuantizeFailed
 from llm_localrun.framing import Payload
+from llm_localrun.gguf.names import with_quantization
 from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.servers import Server
 from llm_localrun.reply import Head, decode_lines, decode_whole
@@ -14,7 +16,7 @@ from llm_localrun.reply import Head, decode_lines, decode_whole
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of what /api/pull reports; `digest` names the layer that the bytes are of."""
+    """A line of what it reports; `digest` names the layer that the bytes are of."""
 
     status: str
     digest: str
@@ -27,21 +29,46 @@ def pull(name: str, server: Server) -> Generator[Progress, None, None]:
 
     Raises a `LocalRunError`.
     """
+    last = yield from _followed("/api/pull", {"model": name}, server, "Downloading")
+    if last != "success":
+        raise PullFailed(
+            f"{server.title} ended with '{last}' before it was done", "Pull it again: it goes on"
+        )
+
+
+def tag_for(name: str, quantization: str) -> str:
+    """What the model `name` is called in another quantization, as Ollama's library spells it."""
+    model, _, tag = name.partition(":")
+    spelled = quantization[:1].lower() + quantization[1:]
+    return f"{model}:{spelled if tag in ('', 'latest') else with_quantization(tag, spelled)}"
+
+
+def quantize(
+    name: str, source: str, quantization: str, server: Server
+) -> Generator[Progress, None, None]:
+    """Has Ollama make the model `name` of its model `source`. Raises a `LocalRunError`."""
+    body = {"model": name, "from": source, "quantize": quantization}
+    last = yield from _followed("/api/create", body, server, "Quantizing")
+    if last != "success":
+        raise QuantizeFailed(f"{server.title} ended with '{last}' before it was done", "Try again")
+
+
+def _followed(
+    path: str, body: dict[str, Any], server: Server, what: str
+) -> Generator[Progress, None, str]:
+    """Shows how far a request is; returns the last that Ollama says. Raises a `LocalRunError`."""
     layers: dict[str, _Line] = {}
     last = ""
-    received = transport.stream(server.call("POST", "/api/pull", {"model": name, "stream": True}))
+    received = transport.stream(server.call("POST", path, {**body, "stream": True}))
     for line in decode_lines(server.title, received, _line, server.key or ""):
         last = line.status
         if line.digest:
             layers[line.digest] = line
             done = sum(layer.done for layer in layers.values())
-            yield Progress("Downloading", done, sum(layer.total for layer in layers.values()))
+            yield Progress(what, done, sum(layer.total for layer in layers.values()))
         else:
             yield Progress(last[:1].upper() + last[1:])
-    if last != "success":
-        raise PullFailed(
-            f"{server.title} ended with '{last}' before it was done", "Pull it again: it goes on"
-        )
+    return last
 
 
 def delete(name: str, server: Server) -> None:

@@ -1,12 +1,13 @@
-"""How far a pull is, as a value; showing it is the commands' business."""
+"""How far something is that takes long, as a value; showing it is the commands' business."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is being done, and bytes; `total` is None if nobody knows."""
+    """What is being done, and how much; `total` is None if nobody knows."""
 
     what: str
     done: int = 0
     total: int | None = None
+    unit: str = "bytes"

@@ -14,6 +14,8 @@ from llm_localrun.engine import locks
 from llm_localrun.errors import PullFailed
 from llm_localrun.places import write_atomically
 
+QUANTIZED = "quantize"
+"""The source of what was made here: `rm` and `verify` know it, there is nothing newer of it."""
 _PATIENCE = 10.0
 
 
@@ -35,7 +37,7 @@ class Pulled(_Value):
 
     ref: str
     source: str
-    """Who had it: huggingface, url, starter, ollama or lmstudio."""
+    """Who had it: huggingface, url, starter, ollama or lmstudio; or `QUANTIZED`."""
     files: tuple[PulledFile, ...] = ()
     commit: str = ""
     """Of the repository, at which the files were."""

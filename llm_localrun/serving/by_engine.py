@@ -13,7 +13,6 @@ from llm_localrun.context import Limits, Size, grown
 from llm_localrun.engine import launch, parameters, prompts
 from llm_localrun.engine.state import NGRAM, EngineSettings, EngineState, running
 from llm_localrun.errors import BadReply, ServerUnreachable
-from llm_localrun.machine import physical_memory
 from llm_localrun.modelfile import chat_template_of, modelfile_of
 from llm_localrun.serving.admission import admitted
 from llm_localrun.serving.common import Server, Wish, asked_context, checked, counted, size_of
@@ -21,8 +20,6 @@ from llm_localrun.serving.common import Server, Wish, asked_context, checked, co
 _PATIENCE = 60.0
 """Seconds that loading a file may take beyond what its size makes likely."""
 _RESTORE_TIMEOUT = 60.0
-_SHARE_OF_MEMORY = 0.75
-"""What the engines may take of the machine's memory, unless the user has said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,19 +171,12 @@ def _up(model: LocalModel, settings: EngineSettings) -> EngineState | None:
 def _planned(job: _Job, context_size: int) -> _Plan:
     """An engine with this context; with less if memory lacks, and the user has not asked for it."""
     wanted = replace(job.settings, context_size=context_size)
-    bounds = _bounds(job.config)
+    bounds = launch.bounds_of(job.config)
     if job.wish.options.get("overcommit") or job.config.rpc:
         return _Plan(job, wanted, bounds, inf)
     settings, bounds = admitted(job.model, wanted, bounds, may_shrink=job.asked is None)
     affordable = inf if settings == wanted else settings.context_size
     return _Plan(job, settings, bounds, affordable or inf)
-
-
-def _bounds(config: Config) -> launch.Bounds:
-    machine = physical_memory()
-    budget = None if machine is None else int(machine * _SHARE_OF_MEMORY)
-    memory = budget if config.engine_memory is None else config.engine_memory
-    return launch.Bounds(config.llama_server, memory, config.prompt_cache)
 
 
 def _seated(plan: _Plan, *, was_new: bool = False) -> Server:

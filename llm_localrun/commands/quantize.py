@@ -1,0 +1,189 @@
+"""`quantize`: makes a smaller file of a model, and says what that has cost."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llm_localrun.catalogue import LocalModel
+from llm_localrun.commands.progress import shown
+from llm_localrun.commands.tables import Row, show_table, size_text
+from llm_localrun.config import read_config
+from llm_localrun.discovery import catalogue
+from llm_localrun.errors import QuantizeFailed, UnknownModel
+from llm_localrun.gguf.names import quality as precision
+from llm_localrun.gguf.names import quantization_in
+from llm_localrun.gguf.recipes import bits_per_weight, share_too_narrow, shares
+from llm_localrun.hub import ollama, quality, quantizers
+from llm_localrun.hub.quality import TextLoss, VectorLoss
+from llm_localrun.hub.quantize import run
+from llm_localrun.hub.quantize_plan import Plan, check, target_for, tensors_of
+from llm_localrun.hub.quantizers import GGML_PACKAGE, Quantizer
+from llm_localrun.hub.servers import server_at
+from llm_localrun.kinds import kind_of
+from llm_localrun.model_names import parse_name
+from llm_localrun.resolve import candidates, order_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """The options of the command."""
+
+    imatrix: Path | None
+    requantize: bool
+    replace: bool
+    no_measure: bool
+    yes: bool
+
+
+@click.command(short_help="Make a smaller file of a model")
+@click.argument("name")
+@click.argument("type_", metavar="TYPE")
+@click.option(
+    "--imatrix",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Importance matrix of the model, made by llama-imatrix: says which weights matter",
+)
+@click.option("--requantize", is_flag=True, help="Take a source that is quantized already")
+@click.option("--replace", is_flag=True, help="Make it anew if it is there already")
+@click.option("--no-measure", is_flag=True, help="Do not measure what it has cost in quality")
+@click.option("-y", "--yes", is_flag=True, help="Install what quantizes, if need be, unasked")
+def quantize(name: str, type_: str, **wishes: Any) -> None:
+    """Make a file of the model NAME in the quantization TYPE: Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, …
+
+    It is made of the most precise file of the model there is, which stays as it is.
+    """
+    model = _source(candidates(name, catalogue().models, order_of(read_config())))
+    quantization = quantization_in(type_) or type_.upper()
+    if model.path is None:
+        _quantize_served(model, quantization, _Wishes(**wishes))
+    else:
+        _quantize_file(model, quantization, _Wishes(**wishes))
+
+
+def _source(claimants: Sequence[LocalModel]) -> LocalModel:
+    """The most precise file of the model that is meant: a name may fit several of its variants."""
+    words = parse_name(claimants[0].name).words
+    variants = [m for m in claimants if m.path and parse_name(m.name).words == words]
+    return max(variants, key=lambda m: precision(m.quantization), default=claimants[0])
+
+
+# Files.
+
+
+def _quantize_file(model: LocalModel, quantization: str, wishes: _Wishes) -> None:
+    plan = Plan(
+        source=Path(model.path or ""),
+        target=target_for(model, quantization),
+        projector=model.projector,
+        quantization=quantization,
+        quantizer=quantizers.find() or _installed(wishes.yes),
+        importance=wishes.imatrix,
+        threads=read_config().threads or os.cpu_count() or 1,
+    )
+    check(plan, requantize=wishes.requantize)
+    if plan.target.exists() and not wishes.replace:
+        _say_that_it_is_there(str(plan.target))
+        return
+    shown(run(plan), plan.target.stem)
+    made = _in_catalogue(plan.target)
+    click.echo(f"Put into {plan.target}, by {plan.quantizer.title}")
+    loss = None if wishes.no_measure else _measured(model, made)
+    _report(plan, model, made, loss)
+
+
+def _installed(yes: bool) -> Quantizer:
+    """Gets something that quantizes, if the user likes. Raises `QuantizeFailed`."""
+    problem = "nothing here can quantize"
+    if not yes and not sys.stdin.isatty():
+        raise QuantizeFailed(problem, f"Let {GGML_PACKAGE} (2.5 MB) be installed with --yes")
+    if not yes and not click.confirm(f"Nothing here can quantize. Install {GGML_PACKAGE} (2.5 MB)"):
+        raise QuantizeFailed(problem, "Install llama.cpp, which brings llama-quantize")
+    return quantizers.install()
+
+
+def _say_that_it_is_there(what: str) -> None:
+    click.echo(f"It is there already: {what}\nMake it anew with --replace.")
+
+
+def _in_catalogue(path: Path) -> LocalModel:
+    for model in catalogue("now").models:
+        if model.path == str(path):
+            return model
+    raise UnknownModel(f"{path} was made, and is not found", "Try `llm localrun refresh`")
+
+
+def _measured(model: LocalModel, made: LocalModel) -> TextLoss | VectorLoss:
+    before, after = (each.model_copy(update={"endpoint": None}) for each in (model, made))
+    if model.purpose == "embedding":
+        return quality.vector_loss(before, after)
+    return shown(quality.text_loss(before, after), made.name)
+
+
+def _report(
+    plan: Plan, model: LocalModel, made: LocalModel, loss: TextLoss | VectorLoss | None
+) -> None:
+    before, after = tensors_of(plan.source), tensors_of(plan.target)
+    show_table(
+        [
+            _row("size", size_text(model.size), size_text(made.size)),
+            _row("bits per weight", *(f"{bits_per_weight(each):.2f}" for each in (before, after))),
+            _row("stored as", *(_stored(shares(each)) for each in (before, after))),
+            *_loss_rows(loss),
+        ]
+    )
+    if narrow := share_too_narrow(plan.quantization, before):
+        click.echo(
+            f"{narrow:.0%} of its weights stand in rows whose length the blocks of"
+            f" {plan.quantization} do not divide: they have larger types, as llama.cpp does it."
+        )
+
+
+def _loss_rows(loss: TextLoss | VectorLoss | None) -> list[Row]:
+    if isinstance(loss, TextLoss):
+        return [
+            _row("perplexity", f"{loss.before:.2f}", f"{loss.after:.2f}"),
+            _row("same likeliest token", "", f"{loss.agreement:.1%} of {loss.tokens}"),
+        ]
+    if isinstance(loss, VectorLoss):
+        return [_row("cosine of vectors", "", f"{loss.mean:.4f}, at least {loss.least:.4f}")]
+    return []
+
+
+def _row(name: str, before: str, after: str) -> Row:
+    return {"": name, "before": before, "after": after}
+
+
+def _stored(by_type: dict[str, float]) -> str:
+    """The types that matter: F32 of the norms is a thousandth of most models."""
+    return ", ".join(f"{name} {share:.0%}" for name, share in by_type.items() if share >= 0.01)
+
+
+# Models whose files only their server has.
+
+
+def _quantize_served(model: LocalModel, quantization: str, wishes: _Wishes) -> None:
+    """Has Ollama do it, which puts the result under a tag of its own. Raises a `LocalRunError`."""
+    assert model.endpoint is not None
+    if model.endpoint.kind != "ollama":
+        raise QuantizeFailed(
+            f"{model.id} is served by {kind_of(model.endpoint.kind).title}, and its file is not"
+            " known",
+            "Give the path of its GGUF file instead",
+        )
+    if wishes.imatrix is not None:
+        raise QuantizeFailed("Ollama takes no importance matrix", "Leave out --imatrix")
+    name = ollama.tag_for(model.name, quantization)
+    served = [m.name for m in catalogue().models if m.endpoint == model.endpoint]
+    if name in served and not wishes.replace:
+        _say_that_it_is_there(name)
+        return
+    shown(ollama.quantize(name, model.name, quantization, server_at(model.endpoint)), name)
+    made = next((m for m in catalogue("now").models if m.name == name), None)
+    click.echo(f"Put into Ollama as {name}: its quality cannot be measured there")
+    if made is not None:
+        show_table([_row("size", size_text(model.size), size_text(made.size))])

@@ -1,0 +1,75 @@
+"""Models whose files only Ollama has: it quantizes them itself, into a tag of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from llm_localrun.hub.ollama import tag_for
+from llm_localrun.model_names import parse_name
+from tests.lmstudio import LMStudio
+from tests.ollama import Ollama
+from tests.pulling import done, failed, run
+from tests.stand_in import StandIn
+from tests.test_pull_by_servers import pulls, use
+
+SOURCE = "smollm2:135m-f16"
+
+
+def test_ollama_quantizes(user_path: Path) -> None:
+    with StandIn(Ollama(has=[SOURCE])) as server:
+        use(user_path, "ollama", server)
+        result = run("quantize", f"local/ollama/{SOURCE}", "q8_0")
+        assert result.exit_code == 0, result.output
+        asked = {"model": "smollm2:135m-q8_0", "from": SOURCE, "quantize": "Q8_0", "stream": True}
+        assert pulls(server, "/api/create") == [asked]
+        assert "local/ollama/smollm2:135m-q8_0" in done("models", "--json")
+        assert done("quantize", f"local/ollama/{SOURCE}", "Q8_0") == (
+            "It is there already: smollm2:135m-q8_0\nMake it anew with --replace.\n"
+        )
+        assert len(pulls(server, "/api/create")) == 1
+    said = [line.partition(": ")[2] for line in result.stderr.splitlines()]
+    assert said[:2] == ["parsing gguf", "verifying conversion"]
+    assert said[-2:] == ["writing manifest", "success"]
+    assert result.stdout.startswith("Put into Ollama as smollm2:135m-q8_0: its quality cannot be")
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization", "said"),
+    [
+        (SOURCE, "Q3_K_M", "unsupported quantization type Q3_K_M - supported types are F32, F16"),
+        ("smollm2:135m", "Q8_0", "quantization is only supported for F16, BF16 and F32 models"),
+    ],
+)
+def test_ollama_does_not(user_path: Path, name: str, quantization: str, said: str) -> None:
+    with StandIn(Ollama(has=[name])) as server:
+        use(user_path, "ollama", server)
+        assert said in failed("quantize", f"local/ollama/{name}", quantization)
+        matrix = user_path / "imatrix.gguf"
+        matrix.touch()
+        told = failed("quantize", f"local/ollama/{name}", "Q8_0", "--imatrix", str(matrix))
+        assert told == "Error: Ollama takes no importance matrix. Leave out --imatrix."
+
+
+def test_other_servers_keep_their_files(user_path: Path) -> None:
+    with StandIn(LMStudio()) as server:
+        use(user_path, "lmstudio", server)
+        said = failed("quantize", "local/lmstudio/openai/gpt-oss-20b", "Q8_0")
+    assert said.endswith(
+        "-20b is served by LM Studio, and its file is not known."
+        " Give the path of its GGUF file instead."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("smollm2:135m-f16", "smollm2:135m-q4_K_M"),
+        ("smollm2:135m", "smollm2:135m-q4_K_M"),
+        ("mine:latest", "mine:q4_K_M"),
+        ("me/mine:fp16", "me/mine:q4_K_M"),
+        ("hf.co/bartowski/Llama-3.2-1B-GGUF:F16", "hf.co/bartowski/Llama-3.2-1B-GGUF:q4_K_M"),
+    ],
+)
+def test_tag_says_that_it_is_the_same_model(name: str, tag: str) -> None:
+    assert tag_for(name, "Q4_K_M") == tag
+    assert parse_name(tag).words == parse_name(name).words
