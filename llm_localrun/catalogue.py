@@ -3,7 +3,8 @@
 Finding them is `discovery`'s business, naming them `naming`'s, running them `backends`'s.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -150,7 +151,7 @@ def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[L
     one that does not say where it runs its models is taken to run the file that is here.
     """
     files = list(files)
-    by_mark = {mark: file for file in reversed(files) for mark in file.marks}
+    by_mark = _by_mark(files)
     models, joined = [], set()
     for model in served:
         file = next((by_mark[mark] for mark in model.marks if mark in by_mark), None)
@@ -160,6 +161,17 @@ def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[L
         joined.add(file.id)
         models.append(_with_file(model, file))
     return (*models, *(file for file in files if file.id not in joined))
+
+
+def _by_mark(files: Sequence[LocalModel]) -> dict[str, LocalModel]:
+    """The file that each mark means. A size that two files have by chance means neither."""
+    counts = Counter(mark for file in files for mark in file.marks)
+    return {
+        mark: file
+        for file in reversed(files)
+        for mark in file.marks
+        if counts[mark] == 1 or not mark.startswith("lmstudio:")
+    }
 
 
 def _with_file(model: LocalModel, file: LocalModel) -> LocalModel:

@@ -23,11 +23,6 @@ def read_text(path: Path) -> str:
         return ""
 
 
-def read_json(path: Path) -> Any:
-    """What is in a JSON file; None if that cannot be read."""
-    return parse_json(read_text(path))
-
-
 def parse_json(text: str | bytes) -> Any:
     """What a text says in JSON; None if it says nothing."""
     try:
@@ -36,25 +31,33 @@ def parse_json(text: str | bytes) -> Any:
         return None
 
 
-def setting(path: Path, *keys: str) -> Any:
-    """The value under `keys`, one below the other, in a JSON file; None if there is none."""
-    value = read_json(path)
+def read_json(path: Path) -> Any:
+    """What is in a JSON file; None if that cannot be read."""
+    return parse_json(read_text(path))
+
+
+def value_at(value: Any, *keys: str) -> Any:
+    """What is under `keys`, one inside the other, in what JSON said; None if nothing is."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-def list_at(value: Any, key: str) -> list[Any]:
-    """The list under `key` in what `read_json` gave; [] if none is there."""
-    found = value.get(key) if isinstance(value, dict) else None
-    return found if isinstance(found, list) else []
+def setting(path: Path, *keys: str) -> Any:
+    """The value under `keys`, one inside the other, in a JSON file; None if there is none."""
+    return value_at(read_json(path), *keys)
 
 
 def text_at(value: Any, *keys: str) -> str:
-    """The text under `keys`, one below the other, in what `read_json` gave; "" if none is there."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, str) else ""
+    """The text under `keys` in what JSON said; "" if none is there."""
+    found = value_at(value, *keys)
+    return found if isinstance(found, str) else ""
+
+
+def list_at(value: Any, *keys: str) -> list[Any]:
+    """The list under `keys` in what JSON said; [] if none is there."""
+    found = value_at(value, *keys)
+    return found if isinstance(found, list) else []
 
 
 def lines_of(path: Path, separator: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from llm_localrun.commands import findings
 from llm_localrun.commands.findings import Finding, of_engine, of_memory, of_servers, of_stores
 from llm_localrun.config import Config, ConfiguredEndpoint
 from llm_localrun.discovery import endpoints
+from llm_localrun.engine.builds import Build, Device, Report
 from tests.conftest import CONFIG, Invoke, Llm, configure, put_starter
 from tests.many_models import (
     BOX,
@@ -153,21 +154,41 @@ def test_stores(snapshot: Snapshot, text: str, advice: str) -> None:
     assert said(of_stores(snapshot)) == [(text, advice)]
 
 
+GPU = Device(name="CUDA0", title="NVIDIA RTX 4090", memory=24 * 10**9)
+WHEEL = Build(kind="xllamacpp", path="/site-packages", version="2026.10")
+NATIVE = Build(kind="llama-server", path="/usr/bin/llama-server", version="b11549", devices=(GPU,))
+OLD = NATIVE.model_copy(update={"version": "b1", "devices": (), "problem": "It lacks --fit"})
+LOG = Path("/engine.log")
+
+
 @pytest.mark.parametrize(
-    ("snapshot", "build", "text", "advice"),
+    ("snapshot", "report", "said_of_it"),
     [
-        (SNAPSHOT, "xllamacpp 2026.10", "xllamacpp 2026.10", ""),
-        (Snapshot(), "", "not installed; GGUF files need it", ""),
+        (SNAPSHOT, Report((WHEEL,), WHEEL, "", ()), [("xllamacpp 2026.10, no GPU", "")]),
+        (
+            SNAPSHOT,
+            Report((NATIVE, WHEEL), NATIVE, "", (LOG,)),
+            [
+                ("llama-server b11549, NVIDIA RTX 4090 (24 GB)", ""),
+                ("xllamacpp 2026.10, no GPU, not used", ""),
+                ("llama.cpp's log: /engine.log", ""),
+            ],
+        ),
+        (
+            SNAPSHOT,
+            Report((OLD,), None, "no build can be used", ()),
+            [("llama-server b1, no GPU", "It lacks --fit")],
+        ),
+        (Snapshot(), Report((), None, "", ()), [("not installed; GGUF files need it", "")]),
         (
             Snapshot(files=SNAPSHOT.files[:2]),
-            "",
-            "not installed: 2 files cannot be run",
-            "llm install 'llm-localrun[gguf]'",
+            Report((), None, "", ()),
+            [("not installed: 2 files cannot be run", "llm install 'llm-localrun[gguf]'")],
         ),
     ],
 )
-def test_engine(snapshot: Snapshot, build: str, text: str, advice: str) -> None:
-    assert said(of_engine(snapshot, build, [])) == [(text, advice)]
+def test_engine(snapshot: Snapshot, report: Report, said_of_it: list[tuple[str, str]]) -> None:
+    assert said(of_engine(snapshot, report, [])) == said_of_it
 
 
 @pytest.mark.parametrize(

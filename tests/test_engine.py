@@ -150,6 +150,7 @@ def test_other_settings_are_another_engine(
         {"gpu_layers": 0},
         {"context_size": "max"},
         {"draft_model": "{file}"},
+        {"draft_model": "ngram"},
     ],
     ids=str,
 )
@@ -347,6 +348,28 @@ def test_context_beyond_what_it_was_trained_for(starter_model: Path, folder: Pat
         ensure(Wanted(str(starter_model), "x", EngineSettings(context_size=10_000)), folder, 60, 60)
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (EngineSettings(context_size=1), "a context of 1 tokens is too small"),
+        (EngineSettings(threads=0), "it takes 1 to 512 threads, not 0"),
+        (EngineSettings(threads=10_000), "it takes 1 to 512 threads, not 10000"),
+        (EngineSettings(kv_cache_type="i8"), "it knows no KV cache of type i8"),
+        (
+            EngineSettings(kv_cache_type="q8_0", flash_attention=False),
+            "a KV cache of type q8_0 needs flash_attention",
+        ),
+    ],
+)
+def test_what_makes_llama_cpp_crash_does_not_reach_it(
+    starter_model: Path, folder: Path, settings: EngineSettings, reason: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ensure(Wanted(str(starter_model), "x", settings), folder, 60, 60)
+    assert reason in str(caught.value)
+    assert not folder.exists()
+
+
 def test_prompt_that_does_not_fit(starter_model: Path) -> None:
     model = in_file(starter_model, context_max=8192)
     for size, way_out in ((1024, "or give room with -o context_size 4096"), (8192, "was trained")):
@@ -388,7 +411,13 @@ def test_folder_that_cannot_be_written(starter_model: Path, tmp_path: Path) -> N
             "Traceback\nImportError: libgomp.so.1: cannot open shared object file\n",
             "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)",
         ),
+        (
+            "server: error while loading shared libraries: libgomp.so.1: cannot open it\n",
+            "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)",
+        ),
         ("Traceback\nTypeError: nonsense\n", "TypeError: nonsense"),
+        ("error: invalid argument: --new\n", "error: invalid argument: --new"),
+        ("0.00.1 I srv: model loaded\n0.00.2 W srv: slow\n", ""),
     ],
 )
 def test_reason_in_log(log: str, reason: str) -> None:

@@ -1,7 +1,10 @@
 """Conversations that outlive the engine that they were held in."""
 
 import asyncio
+import json
+import os
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +120,22 @@ def test_nothing_is_left(user_path: Path, starter_model: Path, reason: str) -> N
 
 
 def test_commands(user_path: Path, starter_model: Path, run_llm: Llm) -> None:
+    """Turns of one `llm chat`, of `llm -c` while the engine is warm, and after it has ended."""
     put_starter(user_path, starter_model)
-    for options, files in (["--no-log"], 0), (["--log"], 1):
-        done = run_llm("-m", "local", STORY, "-o", "max_tokens", "2", *options)
-        assert done.returncode == 0
-        run_llm("localrun", "unload", "--all")
-        assert len(left(user_path)) == files
-    run_llm("-c", "And then?", "-o", "max_tokens", "2")
-    logged = run_llm("logs", "-r", "--json", "-n", "1").stdout
-    assert '"load_seconds"' in logged
-    assert '"cached_tokens": 0' not in logged
+    short = ("-o", "max_tokens", "2")
+    run_llm("-m", "local", STORY, "--no-log", *short)
+    run_llm("localrun", "unload", "--all")
+    assert left(user_path) == []
+    run_llm("chat", "-m", "local", *short, input=f"{STORY}\nAnd then?\nquit\n")
+    run_llm("-c", "Go on.", *short)
+    run_llm("localrun", "unload", "--all")
+    assert len(left(user_path)) == 1
+    run_llm("-c", "Go on.", *short)
+    turns = json.loads(run_llm("logs", "--json", "-n", "4").stdout)
+    assert len(turns) == 4
+    for before, after in pairwise(turns):
+        assert after["response_json"]["cached_tokens"] >= before["input_tokens"]
+    assert ["load_seconds" in turn["response_json"] for turn in turns] == [True, False, False, True]
 
 
 def test_asynchronous_conversation(user_path: Path, starter_model: Path) -> None:
@@ -191,8 +200,6 @@ def test_what_must_fit(
 
 
 def test_all_together_are_bounded(paths: Paths) -> None:
-    import os
-
     for place, conversation in enumerate("abc"):
         keep(paths, conversation, 10)
         found = prompts.find(paths, engine(paths), conversation)

@@ -69,6 +69,15 @@ def test_what_is_not_the_same_stays_apart(served: dict[str, Any], file: dict[str
     assert merged(models[:1], models[1:]) == tuple(models)
 
 
+def test_size_that_two_files_have_tells_nothing() -> None:
+    size, name = "lmstudio:5000000000:Q4_K_M", "hf:qwen/qwen3-8b-gguf:Q4_K_M"
+    files = [FILE.model_copy(update={"id": f"local/gguf/{n}", "marks": (size, name)}) for n in "ab"]
+    by_size = SERVED.model_copy(update={"marks": (size,)})
+    assert [model.file_id for model in merged([by_size], files)] == ["", "", ""]
+    by_name = SERVED.model_copy(update={"marks": (size, name)})
+    assert [model.file_id for model in merged([by_name], files)] == ["local/gguf/a", ""]
+
+
 def test_file_that_two_servers_serve_is_listed_with_both() -> None:
     other = SERVED.model_copy(update={"id": "local/llamacpp/qwen3"})
     models = merged([SERVED, other], [FILE])

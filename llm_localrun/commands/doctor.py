@@ -10,7 +10,6 @@ from llm_localrun.catalogue import Snapshot, read_snapshot
 from llm_localrun.commands.findings import (
     Finding,
     can_run,
-    of_builds,
     of_cache,
     of_engine,
     of_memory,
@@ -60,8 +59,7 @@ def _examined() -> tuple[list[Finding], bool]:
     found = [
         *of_servers(snapshot, config),
         *of_stores(snapshot),
-        *of_engine(snapshot, build, running(engine_folder())),
-        *of_builds(report),
+        *of_engine(snapshot, report, running(engine_folder())),
         *of_memory(snapshot, physical_memory()),
         *of_cache(before, read_snapshot(home()), snapshot),
         *of_policy(snapshot, config),
@@ -75,7 +73,7 @@ def _without_config(error: ConfigError) -> list[Finding]:
     report = builds.report(engine_folder(), None)
     return [
         Finding("policy", f"{config_path()} cannot be used", error.message),
-        *of_builds(report),
+        *of_engine(Snapshot(), report, running(engine_folder())),
         *of_memory(Snapshot(), physical_memory()),
     ]
 

@@ -121,8 +121,8 @@ def of_stores(snapshot: Snapshot) -> Iterator[Finding]:
             missing.append(store)
         else:
             yield _of_store(store, skipped[store.path])
-    if missing:
-        names = ", ".join(sorted({store.store for store in missing}))
+    elsewhere = {store.store for store in snapshot.stores if store.status != "missing"}
+    if names := ", ".join(sorted({store.store for store in missing} - elsewhere)):
         yield Finding(
             "files", f"not there: {names}", facts={"stores": [s.model_dump() for s in missing]}
         )
@@ -157,29 +157,24 @@ def _skipped(snapshot: Snapshot) -> Mapping[str, list[FileEntry]]:
 # This machine
 
 
-def of_engine(snapshot: Snapshot, build: str, engines: Iterable[EngineState]) -> Iterator[Finding]:
+def of_engine(
+    snapshot: Snapshot, report: Report, engines: Iterable[EngineState]
+) -> Iterator[Finding]:
+    """The builds of llama.cpp that there are, the engines that are up, and what those write."""
     files = [model for model in snapshot.models if model.path is not None]
-    if build:
-        yield Finding("engine", build, facts={"build": build})
-    elif files:
-        yield Finding(
-            "engine",
-            f"not installed: {count_of(len(files), 'file')} cannot be run",
-            "llm install 'llm-localrun[gguf]'",
-        )
-    else:
+    if not report.builds and files:
+        text = f"not installed: {count_of(len(files), 'file')} cannot be run"
+        yield Finding("engine", text, "llm install 'llm-localrun[gguf]'")
+    elif not report.builds:
         yield Finding("engine", "not installed; GGUF files need it")
+    for build in report.builds:
+        devices = [f"{device.title} ({size_text(device.memory)})" for device in build.devices]
+        is_spare = report.chosen is not None and build != report.chosen
+        text = f"{build.title}, {', '.join(devices) or 'no GPU'}{', not used' if is_spare else ''}"
+        yield Finding("engine", text, build.problem, build.model_dump())
     for engine in engines:
         text = f"{engine.spec.name} is loaded, {engine.build}, process {engine.pid}"
         yield Finding("engine", text, facts={"path": engine.spec.path, "pid": engine.pid})
-
-
-def of_builds(report: Report) -> Iterator[Finding]:
-    """The builds of llama.cpp that there are, and what the engines write."""
-    for build in report.builds:
-        devices = [f"{device.title} ({size_text(device.memory)})" for device in build.devices]
-        text = f"{build.title} at {build.path}: {', '.join(devices) or 'no GPU'}"
-        yield Finding("engine", text, build.problem, build.model_dump())
     for log in report.logs:
         yield Finding("engine", f"llama.cpp's log: {log}", facts={"log": str(log)})
 

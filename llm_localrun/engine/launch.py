@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from llm_localrun.config import Config
 from llm_localrun.engine import builds, locks, parameters, prompts, room, seats
 from llm_localrun.engine.reasons import reason_in
 from llm_localrun.engine.seats import Seat, Visit
@@ -37,8 +38,10 @@ from llm_localrun.engine.state import (
 from llm_localrun.engine.stop import has_ended, stop_if_idle
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LocalRunError
 from llm_localrun.gguf.header import Header, read_header
+from llm_localrun.memory import physical_memory
 from llm_localrun.model_file import opened
 
+_SHARE_OF_MEMORY = 0.75
 _START_GRACE = 60.0
 """Seconds that a user has between asking for an engine and sending it a request."""
 _SLOWEST_DISK = 20e6
@@ -96,6 +99,14 @@ class Bounds:
 
 
 _DEFAULT_BOUNDS = Bounds()
+
+
+def bounds_of(config: Config) -> Bounds:
+    """What `config` settles; by default, engines may take three quarters of the memory."""
+    machine = physical_memory()
+    share = None if machine is None else int(machine * _SHARE_OF_MEMORY)
+    memory = share if config.engine_memory is None else config.engine_memory
+    return Bounds(config.llama_server, memory, config.prompt_cache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +297,7 @@ class _Starting:
         self._process = _spawn()
         order_line = json.dumps(asdict(order)).encode() + b"\n"
         threading.Thread(target=self._converse, args=[order_line], daemon=True).start()
-        self._id = ""
+        self._id = ""  # until the host says who it is
         self._id = self._answer()
 
     def finish(self) -> EngineState:
@@ -294,7 +305,7 @@ class _Starting:
         self._answer()
         state = read_state(Paths(self._folder, self._id).state)
         if state is None:
-            raise self._given_up("it has been stopped")
+            raise self._given_up("it was unloaded")
         return state
 
     def _converse(self, order_line: bytes) -> None:

@@ -17,9 +17,9 @@ def make_room(spec: EngineSpec, folder: Path, budget: int | None) -> None:
     A model that is too large even if alone is let through: it may run all the same, slowly. Raises
     `EngineFailed` if the others are in use.
     """
-    others = sorted(known(folder), key=lambda engine: seats.last_used(Paths(folder, engine.id)))
     if budget is None:
         return
+    others = sorted(known(folder), key=lambda engine: seats.last_used(Paths(folder, engine.id)))
     for engine in others[:]:
         if needed(spec) + sum(map(held, others)) <= budget:
             return

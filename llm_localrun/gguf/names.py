@@ -174,13 +174,16 @@ def shard_of(stem: str) -> tuple[str, int, int] | None:
     return match and (match["stem"], int(match["number"]), int(match["count"]))
 
 
+def part_stem(stem: str, number: int) -> str:
+    """The name of a part of the split file that `stem` is a part of; of a whole file, its own."""
+    shard = shard_of(stem)
+    return f"{shard[0]}-{number:05}-of-{shard[2]:05}" if shard else stem
+
+
 def part_stems(stem: str) -> list[str]:
     """The names of all parts of the file that `stem` begins; none if it is a later part's."""
-    shard = shard_of(stem)
-    if shard is None:
-        return [stem]
-    name, number, count = shard
-    return [f"{name}-{n:05}-of-{count:05}" for n in range(1, count + 1)] if number == 1 else []
+    _, number, count = shard_of(stem) or (stem, 1, 1)
+    return [part_stem(stem, each) for each in range(1, count + 1)] if number == 1 else []
 
 
 def other_role(stem: str) -> str:

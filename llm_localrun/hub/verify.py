@@ -115,14 +115,16 @@ def _template_check(model: LocalModel, header: Header | None) -> Check:
 
 def _load_check(model: LocalModel) -> Check:
     """Whether the engine takes it; an engine that has it loaded is proof enough."""
+    config = read_config()
     settings = EngineSettings(
-        threads=read_config().threads,
+        threads=config.threads,
         embedding=model.purpose == "embedding",
         projector=model.projector,
     )
     wanted = launch.Wanted(model.path or "", model.name, settings)
     try:
-        engine, is_new = launch.ensure(wanted, engine_folder(), 0.0, _PATIENCE)
+        bounds = launch.bounds_of(config)
+        engine, is_new = launch.ensure(wanted, engine_folder(), 0.0, _PATIENCE, bounds)
     except (BadModelFile, EngineFailed, ConfigError) as error:
         return Check("loads", "failed", str(error))
     if is_new:

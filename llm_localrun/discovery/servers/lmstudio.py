@@ -135,15 +135,16 @@ def _facts(endpoint: Endpoint, model: _Model) -> Facts:
     capabilities = model.capabilities or _Capabilities()
     reasoning = capabilities.reasoning
     levels = reasoning.allowed_options if reasoning else None
-    # Every model takes tools, trained for them or not; one without published settings for its
+    # Every chat model takes tools, trained for them or not; one without published settings for its
     # reasoning may think all the same.
+    chats = _PURPOSES[model.type] == "chat"
     thinks = bool({*(levels or ())} - {"off"})
     return {
         "purpose": _PURPOSES[model.type],
         "architecture": model.architecture or "",
         "parameters": weights_in(model.params_string or ""),
         "context_max": model.max_context_length,
-        "capabilities": able(tools=True, vision=capabilities.vision, thinking=thinks),
+        "capabilities": able(tools=chats, vision=capabilities.vision, thinking=thinks),
         "think_levels": levels,
     }
 
@@ -178,6 +179,6 @@ def _old(endpoint: Endpoint, model: _OldModel) -> LocalModel:
         "context_max": model.max_context_length,
         "context_loaded": model.loaded_context_length,
         "loaded": model.state == "loaded",
-        "capabilities": able(tools=True, vision=model.type == "vlm"),
+        "capabilities": able(tools=_PURPOSES[model.type] == "chat", vision=model.type == "vlm"),
     }
     return served(endpoint, model.id, facts)

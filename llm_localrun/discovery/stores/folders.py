@@ -19,12 +19,13 @@ from llm_localrun.discovery.stores.found import (
     is_text,
     listed_entry,
     name_of,
-    part_path,
     stem_of,
+    with_stem,
 )
 from llm_localrun.gguf.names import (
     is_projector_name,
     other_role,
+    part_stem,
     quality,
     quantization_in,
     shard_of,
@@ -140,20 +141,22 @@ def _sized(marks: Iterable[str], size: int, more: int) -> Iterator[str]:
 
 def _whole(file: Listed, by_path: dict[str, Listed], store: str) -> Found | None:
     """The file that `file` is, or is the first part of; None for the other parts."""
-    shard = shard_of(stem_of(file.path))
-    if shard is None:
-        return from_parts([file], store)
-    _, number, count = shard
-    if any(part_path(file.path, earlier) in by_path for earlier in range(1, number)):
+    stem = stem_of(file.path)
+    _, number, count = shard_of(stem) or (stem, 1, 1)
+    if any(_part(file, earlier) in by_path for earlier in range(1, number)):
         return None
     parts: list[Listed] = []
     for each in range(1, count + 1):
-        part = by_path.get(part_path(file.path, each))
+        part = by_path.get(_part(file, each))
         if part is None:
             reason = f"part {each} of {count} is missing"
             return replace(from_parts([file], store), reason=reason)
         parts.append(part)
     return from_parts(parts, store)
+
+
+def _part(file: Listed, number: int) -> str:
+    return with_stem(file.path, part_stem(stem_of(file.path), number))
 
 
 def _reason(found: Found) -> str:

@@ -1,14 +1,13 @@
 """What a look through the stores comes to, before any file is opened."""
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from llm_localrun.catalogue import FileEntry
-from llm_localrun.gguf.names import shard_of
+from llm_localrun.gguf.names import part_stems, shard_of
 
 Identity = tuple[int, int]
 """Device and inode: the same for every name, link and hard link of a file."""
@@ -120,18 +119,15 @@ def file_at(path: str, store: str, name: str = "") -> Found | None:
 
     A part other than the first is no file of its own.
     """
-    shard = shard_of(stem_of(path))
-    if shard is not None and shard[1] != 1:
-        return None
-    parts = [listed(part_path(path, number)) for number in range(1, shard[2] + 1 if shard else 2)]
+    parts = [listed(with_stem(path, stem)) for stem in part_stems(stem_of(path))]
     whole = [part for part in parts if part is not None]
-    return from_parts(whole, store, name) if len(whole) == len(parts) else None
+    return from_parts(whole, store, name) if whole and len(whole) == len(parts) else None
 
 
-def part_path(path: str, number: int) -> str:
-    """The path of a part of the split file that `path` is one of; of one that is whole, itself."""
+def with_stem(path: str, stem: str) -> str:
+    """The file of another name beside the one at `path`, of the same ending."""
     name = name_of(path)
-    return path[: -len(name)] + re.sub(r"\d{5}(?=-of-\d{5}\.\w+$)", f"{number:05}", name)
+    return path[: len(path) - len(name)] + stem + name[len(stem_of(path)) :]
 
 
 def from_parts(parts: Sequence[Listed], store: str, name: str = "") -> Found:

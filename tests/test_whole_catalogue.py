@@ -1,0 +1,129 @@
+"""Everything at once: ten kinds of server on their usual ports, and a model in every store.
+
+The servers have their usual ports to themselves in the network namespace of the tests.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Invoke, configure, one_error
+from tests.lmstudio import LMStudio
+from tests.outward import Guard
+from tests.servers import (
+    docker,
+    gpt4all,
+    koboldcpp,
+    lemonade,
+    llama_server,
+    llamaswap,
+    recorded,
+    sglang,
+    vllm,
+)
+from tests.stand_in import Respond, StandIn
+from tests.trees import plant
+
+SERVERS: dict[int, Callable[[], Respond]] = {
+    11434: lambda: recorded("openai", "tags", "version", "show", "ps"),
+    1234: LMStudio,
+    8000: vllm,
+    30000: sglang,
+    5001: koboldcpp,
+    4891: gpt4all,
+    12434: docker,
+    13305: lemonade,
+    9292: llamaswap,
+}
+EXPECTED = (Path(__file__).parent / "data" / "catalogue.txt").read_text().splitlines()[1:]
+
+
+@pytest.fixture
+def machine(
+    tmp_path: Path, user_path: Path, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[int, StandIn]]:
+    """The servers that are up, by their ports."""
+    if not guard.sees_children:
+        pytest.skip("the usual ports may be others', outside a network namespace")
+    monkeypatch.setattr("llm_localrun.discovery.endpoints.DEADLINE", 10.0)
+    configure(user_path, threads=1)
+    planted = {each.name: each.path for each in plant(tmp_path)}
+    # The file of this one is on the disk too.
+    gemma: Respond = llama_server(path=str(planted["gemma-3-4b-it-Q4_K_M"]))
+    with ExitStack() as running:
+        responds = {8080: gemma, **{port: make() for port, make in SERVERS.items()}}
+        yield {
+            port: running.enter_context(StandIn(respond, port=port))
+            for port, respond in responds.items()
+        }
+
+
+def listed(invoke: Invoke, below: Path) -> list[str]:
+    """`models --json` as the lines of the table of what is expected, in its order."""
+    models = json.loads(invoke("localrun", "models", "--json").stdout)
+    return sorted(_line(model, below) for model in models)
+
+
+def _line(model: dict[str, Any], below: Path) -> str:
+    told = (
+        *("id", "purpose", "quantization", "size", "parameters", "context_loaded"),
+        *("context_max", "loaded", "capabilities", "runs_on", "elsewhere", "store", "path"),
+        *("file_id", "short_name"),
+    )
+    return " | ".join(_cell(model[key]) for key in told).replace(str(below), "")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(value) or "nothing"
+    return "-" if value is None or value == "" else str(value)
+
+
+def test_everything_is_listed_as_it_is(
+    machine: dict[int, StandIn], invoke: Invoke, tmp_path: Path
+) -> None:
+    assert listed(invoke, tmp_path) == EXPECTED
+    aliases = [
+        alias
+        for model in json.loads(invoke("localrun", "models", "--json").stdout)
+        for alias in model["aliases"]
+    ]
+    assert len(aliases) == len(set(aliases))
+
+
+def test_name_runs_the_model_that_which_says(machine: dict[int, StandIn], invoke: Invoke) -> None:
+    first, *_ = json.loads(invoke("localrun", "which", "local-qwen", "--json").stdout)
+    answer = invoke("-m", "local-qwen", "Hi")
+    assert (answer.exit_code, answer.stdout) == (0, "Hello.\n"), answer.output
+    (turn,) = json.loads(invoke("logs", "--json", "-n", "1").stdout)
+    assert turn["model"] == first["id"] == "local/llamaswap/qwen3-8b"
+
+
+OFF = {
+    "local/ollama/smollm2:135m": "Ollama at http://127.0.0.1:11434 does not answer."
+    " Start it with `ollama serve`.",
+    "local/vllm/Qwen/Qwen3-8B": "vLLM at http://127.0.0.1:8000 does not answer."
+    " Start it with `vllm serve MODEL`.",
+    "local/lmstudio/openai/gpt-oss-20b": "local/lmstudio/openai/gpt-oss-20b runs nobody knows"
+    " where, so the prompt would leave this machine."
+    " If it may: `llm localrun allow local/lmstudio/openai/gpt-oss-20b`.",
+}
+
+
+def test_servers_that_are_killed_change_nothing_in_the_list(
+    machine: dict[int, StandIn], invoke: Invoke, tmp_path: Path
+) -> None:
+    assert listed(invoke, tmp_path) == EXPECTED
+    for port, server in machine.items():
+        server.__exit__()
+        # Its place is taken, so that leaving the block of all finds it there.
+        invoke("localrun", "refresh")
+        assert listed(invoke, tmp_path) == EXPECTED, port
+    for model_id, said in OFF.items():
+        assert one_error(invoke("-m", model_id, "Hi")) == said
+    for server in machine.values():
+        server.__enter__()
