@@ -1,11 +1,17 @@
 """Models whose files only Ollama has: it quantizes them itself, into a tag of its own."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from llm_localrun.catalogue import Endpoint, LocalModel
+from llm_localrun.commands.quantize import _is_for_ollama, _Wishes
+from llm_localrun.hub.folder import models_folder
 from llm_localrun.hub.ollama import tag_for
 from llm_localrun.model_names import parse_name
+from tests import little_model
 from tests.lmstudio import LMStudio
 from tests.ollama import Ollama
 from tests.pulling import done, failed, run
@@ -30,7 +36,8 @@ def test_ollama_quantizes(user_path: Path) -> None:
     said = [line.partition(": ")[2] for line in result.stderr.splitlines()]
     assert said[:2] == ["parsing gguf", "verifying conversion"]
     assert said[-2:] == ["writing manifest", "success"]
-    assert result.stdout.startswith("Put into Ollama as smollm2:135m-q8_0: its quality cannot be")
+    assert result.stdout.splitlines()[0] == "Put into Ollama as smollm2:135m-q8_0"
+    assert result.stdout.splitlines()[-1] == "size   98 MB  98 MB"
 
 
 @pytest.mark.parametrize(
@@ -44,10 +51,43 @@ def test_ollama_does_not(user_path: Path, name: str, quantization: str, said: st
     with StandIn(Ollama(has=[name])) as server:
         use(user_path, "ollama", server)
         assert said in failed("quantize", f"local/ollama/{name}", quantization)
-        matrix = user_path / "imatrix.gguf"
-        matrix.touch()
-        told = failed("quantize", f"local/ollama/{name}", "Q8_0", "--imatrix", str(matrix))
-        assert told == "Error: Ollama takes no importance matrix. Leave out --imatrix."
+
+
+def test_who_quantizes_what_ollama_has(user_path: Path) -> None:
+    """Ollama does what it can while it answers: so its template stays with the model."""
+    wish = _Wishes(None, requantize=False, replace=False, no_measure=False, yes=False)
+    informed = replace(wish, imatrix=Path("imatrix.gguf"))
+    with StandIn(Ollama(has=[SOURCE])) as server:
+        served = model(server.url, "F16")
+        known = served.model_copy(update={"path": "/blobs/sha256-0"})
+        coarse = known.model_copy(update={"quantization": "Q8_0"})
+        assert _is_for_ollama(served, "Q4_K_M", wish)
+        assert _is_for_ollama(served, "Q5_K_M", wish)
+        assert _is_for_ollama(known, "Q4_K_M", wish)
+        assert not _is_for_ollama(known, "Q5_K_M", wish)
+        assert not _is_for_ollama(coarse, "Q4_K_M", wish)
+        assert not _is_for_ollama(known, "Q4_K_M", informed)
+    assert not _is_for_ollama(known, "Q4_K_M", wish)
+
+
+def model(url: str, quantization: str) -> LocalModel:
+    endpoint = Endpoint(name="ollama", kind="ollama", url=url)
+    return LocalModel(id="x", name=SOURCE, endpoint=endpoint, quantization=quantization)
+
+
+def test_file_in_ollamas_store(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = user_path / "ollama"
+    monkeypatch.setenv("OLLAMA_MODELS", str(store))
+    little_model.build(store / "blobs" / f"sha256-{'0' * 64}")
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{'0' * 64}"}
+    manifest = store / "manifests/registry.ollama.ai/library/little/3b-f16"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"schemaVersion": 2, "layers": [layer]}))
+    said = done("quantize", "local/gguf/little:3b-f16", "Q8_0", "--no-measure").splitlines()
+    made = models_folder() / "little-3b-Q8_0.gguf"
+    assert said[0] == f"Put into {made}, by ggml, out of xllamacpp"
+    assert said[1] == "The template and the parameters that Ollama has for it stay there."
+    assert [path.name for path in manifest.parent.iterdir()] == ["3b-f16"]
 
 
 def test_other_servers_keep_their_files(user_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from llm_localrun.gguf.names import quality as precision
 from llm_localrun.gguf.names import quantization_in
 from llm_localrun.gguf.recipes import bits_per_weight, share_too_narrow, shares
 from llm_localrun.hub import ollama, quality, quantizers
-from llm_localrun.hub.quality import TextLoss, VectorLoss
 from llm_localrun.hub.quantize import run
 from llm_localrun.hub.quantize_plan import Plan, check, target_for, tensors_of
 from llm_localrun.hub.quantizers import GGML_PACKAGE, Quantizer
@@ -27,6 +26,7 @@ from llm_localrun.hub.servers import server_at
 from llm_localrun.kinds import kind_of
 from llm_localrun.model_names import parse_name
 from llm_localrun.resolve import candidates, order_of
+from llm_localrun.transport import is_listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,13 @@ def quantize(name: str, type_: str, **wishes: Any) -> None:
     """
     model = _source(candidates(name, catalogue().models, order_of(read_config())))
     quantization = quantization_in(type_) or type_.upper()
-    if model.path is None:
-        _quantize_served(model, quantization, _Wishes(**wishes))
+    wish = _Wishes(**wishes)
+    if _is_for_ollama(model, quantization, wish):
+        made = _made_by_ollama(model, quantization, wish)
     else:
-        _quantize_file(model, quantization, _Wishes(**wishes))
+        made = _made_here(model, quantization, wish)
+    if made is not None:
+        _report(model, made, quantization, measures=not wish.no_measure)
 
 
 def _source(claimants: Sequence[LocalModel]) -> LocalModel:
@@ -72,28 +75,68 @@ def _source(claimants: Sequence[LocalModel]) -> LocalModel:
     return max(variants, key=lambda m: precision(m.quantization), default=claimants[0])
 
 
-# Files.
+def _is_for_ollama(model: LocalModel, quantization: str, wish: _Wishes) -> bool:
+    """Whether Ollama is to do it: a model of its own then keeps the template that it has there."""
+    if model.endpoint is None or model.endpoint.kind != "ollama" or wish.imatrix is not None:
+        return False
+    can = quantization in ollama.MAKES and model.quantization in ollama.TAKES
+    return model.path is None or (can and is_listening(model.endpoint.url))
 
 
-def _quantize_file(model: LocalModel, quantization: str, wishes: _Wishes) -> None:
+def _made_here(model: LocalModel, quantization: str, wish: _Wishes) -> LocalModel | None:
+    """The file that comes of it; None if there is one already. Raises a `LocalRunError`."""
+    if model.path is None:
+        raise _no_file(model)
     plan = Plan(
-        source=Path(model.path or ""),
+        source=Path(model.path),
         target=target_for(model, quantization),
         projector=model.projector,
         quantization=quantization,
-        quantizer=quantizers.find() or _installed(wishes.yes),
-        importance=wishes.imatrix,
+        quantizer=quantizers.find() or _installed(wish.yes),
+        importance=wish.imatrix,
         threads=read_config().threads or os.cpu_count() or 1,
     )
-    check(plan, requantize=wishes.requantize)
-    if plan.target.exists() and not wishes.replace:
+    check(plan, requantize=wish.requantize)
+    if plan.target.exists() and not wish.replace:
         _say_that_it_is_there(str(plan.target))
-        return
+        return None
     shown(run(plan), plan.target.stem)
-    made = _in_catalogue(plan.target)
     click.echo(f"Put into {plan.target}, by {plan.quantizer.title}")
-    loss = None if wishes.no_measure else _measured(model, made)
-    _report(plan, model, made, loss)
+    if model.manifest:
+        click.echo("The template and the parameters that Ollama has for it stay there.")
+    return _found(catalogue("now").models, lambda m: m.path == str(plan.target), plan.target)
+
+
+def _no_file(model: LocalModel) -> QuantizeFailed:
+    assert model.endpoint is not None
+    title = kind_of(model.endpoint.kind).title
+    return QuantizeFailed(
+        f"{model.id} is served by {title}, and its file is not known",
+        "Give the path of its GGUF file instead",
+    )
+
+
+def _made_by_ollama(model: LocalModel, quantization: str, wish: _Wishes) -> LocalModel | None:
+    """The tag that comes of it; None if there is one already. Raises a `LocalRunError`."""
+    assert model.endpoint is not None
+    name = ollama.tag_for(model.name, quantization)
+    served = [m.name for m in catalogue().models if m.endpoint == model.endpoint]
+    if name in served and not wish.replace:
+        _say_that_it_is_there(name)
+        return None
+    shown(ollama.quantize(name, model.name, quantization, server_at(model.endpoint)), name)
+    click.echo(f"Put into Ollama as {name}")
+    return _found(
+        catalogue("now").models, lambda m: (m.endpoint, m.name) == (model.endpoint, name), name
+    )
+
+
+def _found(
+    models: Iterable[LocalModel], is_it: Callable[[LocalModel], bool], what: object
+) -> LocalModel:
+    for model in filter(is_it, models):
+        return model
+    raise UnknownModel(f"{what} was made, and is not found", "Try `llm localrun refresh`")
 
 
 def _installed(yes: bool) -> Quantizer:
@@ -110,48 +153,39 @@ def _say_that_it_is_there(what: str) -> None:
     click.echo(f"It is there already: {what}\nMake it anew with --replace.")
 
 
-def _in_catalogue(path: Path) -> LocalModel:
-    for model in catalogue("now").models:
-        if model.path == str(path):
-            return model
-    raise UnknownModel(f"{path} was made, and is not found", "Try `llm localrun refresh`")
+# What has come of it.
 
 
-def _measured(model: LocalModel, made: LocalModel) -> TextLoss | VectorLoss:
-    before, after = (each.model_copy(update={"endpoint": None}) for each in (model, made))
-    if model.purpose == "embedding":
-        return quality.vector_loss(before, after)
-    return shown(quality.text_loss(before, after), made.name)
-
-
-def _report(
-    plan: Plan, model: LocalModel, made: LocalModel, loss: TextLoss | VectorLoss | None
-) -> None:
-    before, after = tensors_of(plan.source), tensors_of(plan.target)
-    show_table(
-        [
-            _row("size", size_text(model.size), size_text(made.size)),
-            _row("bits per weight", *(f"{bits_per_weight(each):.2f}" for each in (before, after))),
-            _row("stored as", *(_stored(shares(each)) for each in (before, after))),
-            *_loss_rows(loss),
-        ]
-    )
-    if narrow := share_too_narrow(plan.quantization, before):
+def _report(model: LocalModel, made: LocalModel, quantization: str, *, measures: bool) -> None:
+    """Says what was saved and, as far as the files can be read, what it has cost."""
+    rows = [_row("size", size_text(model.size), size_text(made.size))]
+    if model.path is None or made.path is None:
+        show_table(rows)
+        return
+    before, after = tensors_of(Path(model.path)), tensors_of(Path(made.path))
+    rows += [
+        _row("bits per weight", *(f"{bits_per_weight(each):.2f}" for each in (before, after))),
+        _row("stored as", *(_stored(shares(each)) for each in (before, after))),
+    ]
+    show_table([*rows, *(_loss_rows(model, made) if measures else [])])
+    if narrow := share_too_narrow(quantization, before):
         click.echo(
             f"{narrow:.0%} of its weights stand in rows whose length the blocks of"
-            f" {plan.quantization} do not divide: they have larger types, as llama.cpp does it."
+            f" {quantization} do not divide: they have larger types, as llama.cpp does it."
         )
 
 
-def _loss_rows(loss: TextLoss | VectorLoss | None) -> list[Row]:
-    if isinstance(loss, TextLoss):
-        return [
-            _row("perplexity", f"{loss.before:.2f}", f"{loss.after:.2f}"),
-            _row("same likeliest token", "", f"{loss.agreement:.1%} of {loss.tokens}"),
-        ]
-    if isinstance(loss, VectorLoss):
-        return [_row("cosine of vectors", "", f"{loss.mean:.4f}, at least {loss.least:.4f}")]
-    return []
+def _loss_rows(model: LocalModel, made: LocalModel) -> list[Row]:
+    """What it has cost, measured on the files themselves. Raises a `LocalRunError`."""
+    before, after = (each.model_copy(update={"endpoint": None}) for each in (model, made))
+    if model.purpose == "embedding":
+        vectors = quality.vector_loss(before, after)
+        return [_row("cosine of vectors", "", f"{vectors.mean:.4f}, at least {vectors.least:.4f}")]
+    loss = shown(quality.text_loss(before, after), made.name)
+    return [
+        _row("perplexity", f"{loss.before:.2f}", f"{loss.after:.2f}"),
+        _row("same likeliest token", "", f"{loss.agreement:.1%} of {loss.tokens}"),
+    ]
 
 
 def _row(name: str, before: str, after: str) -> Row:
@@ -161,29 +195,3 @@ def _row(name: str, before: str, after: str) -> Row:
 def _stored(by_type: dict[str, float]) -> str:
     """The types that matter: F32 of the norms is a thousandth of most models."""
     return ", ".join(f"{name} {share:.0%}" for name, share in by_type.items() if share >= 0.01)
-
-
-# Models whose files only their server has.
-
-
-def _quantize_served(model: LocalModel, quantization: str, wishes: _Wishes) -> None:
-    """Has Ollama do it, which puts the result under a tag of its own. Raises a `LocalRunError`."""
-    assert model.endpoint is not None
-    if model.endpoint.kind != "ollama":
-        raise QuantizeFailed(
-            f"{model.id} is served by {kind_of(model.endpoint.kind).title}, and its file is not"
-            " known",
-            "Give the path of its GGUF file instead",
-        )
-    if wishes.imatrix is not None:
-        raise QuantizeFailed("Ollama takes no importance matrix", "Leave out --imatrix")
-    name = ollama.tag_for(model.name, quantization)
-    served = [m.name for m in catalogue().models if m.endpoint == model.endpoint]
-    if name in served and not wishes.replace:
-        _say_that_it_is_there(name)
-        return
-    shown(ollama.quantize(name, model.name, quantization, server_at(model.endpoint)), name)
-    made = next((m for m in catalogue("now").models if m.name == name), None)
-    click.echo(f"Put into Ollama as {name}: its quality cannot be measured there")
-    if made is not None:
-        show_table([_row("size", size_text(model.size), size_text(made.size))])

@@ -13,6 +13,10 @@ from llm_localrun.hub.progress import Progress
 from llm_localrun.hub.servers import Server
 from llm_localrun.reply import Head, decode_lines, decode_whole
 
+MAKES = ("F32", "F16", "Q8_0", "Q4_K_M", "Q4_K_S")
+TAKES = ("F32", "F16", "BF16")
+"""What it can make of what, by its own word (0.32)."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Line:

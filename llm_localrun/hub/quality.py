@@ -6,6 +6,7 @@ files find the same token likeliest. Vectors of embedding models are compared by
 """
 
 import math
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ _LENGTH = 160
 _CONTEXT = 1024
 _PATIENCE = 60.0
 """Seconds that loading may take beyond what a file's size makes likely."""
+
+_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_SHORT = 20
+"""Characters. Shorter texts say too little to be compared."""
 
 _Decoded = TypeVar("_Decoded")
 
@@ -82,7 +87,8 @@ def perplexity(scores: Sequence[Score]) -> float:
 
 def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
     """Compares embedding models. Raises a `LocalRunError`."""
-    texts = [line for passage in passages() for line in passage.splitlines() if len(line) > 20]
+    sentences = (text for passage in passages() for text in _END.split(passage))
+    texts = [text for text in sentences if len(text) > _SHORT]
     pairs = zip(*(backends.embed(model, texts, None) for model in (before, after)), strict=True)
     cosines = [cosine(a, b) for a, b in pairs]
     return VectorLoss(sum(cosines) / len(cosines), min(cosines), len(cosines))
