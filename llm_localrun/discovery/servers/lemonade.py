@@ -14,8 +14,8 @@ from llm_localrun.discovery.servers.reading import (
     able,
     ask,
     hub_mark,
-    quantization_of,
 )
+from llm_localrun.gguf.names import quantization_in
 from llm_localrun.reply import Answer
 
 _MEDIA = ("whispercpp", "sd-cpp", "kokoro", "moonshine")
@@ -48,7 +48,7 @@ class _Entry(Entry):
         return {
             **facts,
             **self._place(),
-            "quantization": facts["quantization"] or quantization_of(checkpoint),
+            "quantization": facts["quantization"] or quantization_in(checkpoint),
             "size": round(self.size * 1e9) if self.size else None,
             "context_max": self.max_context_window,
             "context_loaded": self.context_length,

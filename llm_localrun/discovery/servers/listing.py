@@ -15,10 +15,10 @@ from llm_localrun.discovery.servers.reading import (
     Maybe,
     hub_mark,
     purpose_of,
-    quantization_of,
     read,
     served,
 )
+from llm_localrun.gguf.names import quantization_in
 from llm_localrun.locality import is_hosted, is_provider
 from llm_localrun.reply import Answer
 
@@ -33,7 +33,7 @@ class Entry(WireModel):
         """What the entry tells; a `purpose` of None leaves the model out."""
         return {
             "purpose": purpose_of(self.id),
-            "quantization": quantization_of(self.id),
+            "quantization": quantization_in(self.id),
             "marks": hub_mark(self.id),
         }
 

@@ -111,15 +111,6 @@ def served(endpoint: Endpoint, name: str, facts: Facts) -> LocalModel:
     return LocalModel(id=name, name=name, endpoint=endpoint, **known)
 
 
-_MLX_BITS = re.compile(r"[-_]([2-8]bit)(?=$|[-_])", re.IGNORECASE)
-
-
-def quantization_of(name: str) -> str:
-    """The quantization that a model's name carries, MLX's `4bit` included; "" if none."""
-    bits = _MLX_BITS.search(name)
-    return quantization_in(name) or (bits[1].lower() if bits else "")
-
-
 _EMBEDS = re.compile(r"embed|(?:^|[/_-])(?:bge|e5|gte|minilm)(?:$|[_-])", re.IGNORECASE)
 _NEITHER = re.compile(r"rerank|whisper|parakeet|kokoro|(?:^|[/_-])tts(?:$|[_-])", re.IGNORECASE)
 
