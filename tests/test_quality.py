@@ -85,11 +85,13 @@ def test_engines_end_afterwards(short: None, starter_model: Path) -> None:
 
 
 def test_loss_of_an_embedding_model(short: None, embedding_model: Path) -> None:
-    before = model_at(embedding_model, purpose="embedding")
+    before = model_at(embedding_model, purpose="embedding", context_max=512)
     losses = []
     for quantization in ("Q8_0", "Q4_0"):
         made = make(plan_for(embedding_model, quantization))
-        losses.append(quality.vector_loss(before, model_at(made, purpose="embedding")))
+        losses.append(
+            quality.vector_loss(before, model_at(made, purpose="embedding", context_max=512))
+        )
     fine, coarse = losses
     assert fine.texts == coarse.texts == 3
     assert 1 > fine.mean > fine.least > 0.995
