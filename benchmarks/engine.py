@@ -206,7 +206,7 @@ os._exit(0)
 
 def _speed(model: Path, folder: Path, options: argparse.Namespace) -> None:
     """The same long prompt and answer, by the engine and by xllamacpp without one, in turn."""
-    engine, _ = ensure(Wanted(str(model), model.stem), folder, 300, 60)
+    engine, _ = ensure(Wanted(str(model), model.stem), folder, keep_alive=-1, patience=60)
     by_engine, by_loop = [], []
     for number in range(options.rounds):
         body = _long_request(number)
