@@ -113,9 +113,17 @@ class Backend:
     server: StandIn | None = None
 
     @property
+    def given(self) -> list[str]:
+        """The options as a command takes them."""
+        texts = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in self.options.items()
+        }
+        return [argument for each in texts.items() for argument in ("-o", *each)]
+
+    @property
     def arguments(self) -> list[str]:
-        given = [f for name, value in self.options.items() for f in ("-o", name, str(value))]
-        return ["-m", self.model.id, *given]
+        return ["-m", self.model.id, *self.given]
 
     def ask(self, prompt: str, way: str = "sync", **more: Any) -> Outcome:
         return ask(self.model, prompt, way, **self.options, **more)
@@ -1066,8 +1074,7 @@ def test_line_42_commands_that_embed(box: StandIn, tmp_path: Path) -> None:
 
 def test_line_43_log_of_every_backend(backend: Backend) -> None:
     output(*backend.arguments, "One")
-    given = [f for name, value in backend.options.items() for f in ("-o", name, str(value))]
-    output("-c", "Two", *given)
+    output("-c", "Two", *backend.given)
     first, second = turns(2)
     assert first["conversation_id"] == second["conversation_id"]
     for turn in (first, second):

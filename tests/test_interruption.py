@@ -112,7 +112,7 @@ def test_async_prompt_ends_without_a_traceback(warm: Path) -> None:
 def test_interrupted_start_leaves_no_engine(warm: Path, tmp_path: Path) -> None:
     folder = warm / "localrun" / "engine"
     before = {engine.id for engine in running(folder)}
-    with llm_process("-m", "local", "Hello", "-o", "context_size", "777") as process:
+    with llm_process("-m", "local", "Hello", "-o", "threads", "2") as process:
         while not list(folder.glob("*.starting")):
             assert process.poll() is None
             time.sleep(0.005)
