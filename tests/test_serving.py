@@ -482,7 +482,7 @@ def test_real_llama_server_counts(
     user_path: Path, warm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask(model_at(next((warm / "localrun" / "models").iterdir())), "Hi", max_tokens=1)
-    (engine,) = running(warm / "localrun" / "engine")
+    engine = max(running(warm / "localrun" / "engine"), key=lambda each: each.spec.context_size)
     monkeypatch.setenv("LLM_USER_PATH", str(user_path))
     store_key(user_path, "box", engine.key)
     configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": engine.url, "key": "box"}])
