@@ -92,7 +92,7 @@ class _Exchange:
         seated = self.server.seated
         if seated is not None and isinstance(piece, Head) and piece.status == HTTPStatus.OK:
             # llama.cpp sends it when it has evaluated the prompt.
-            seated.seat.note(self.wish.visit)
+            seated.seat.note(seated.visit)
         yield from self.reply.feed(piece)
 
     def close(self) -> Iterator[Event]:

@@ -294,6 +294,7 @@ _REMEDIES_BY_TEXT = {
     "input length exceeds": "Split the text, or choose a model with a larger context",
     "is too large to process": "Split the text, or choose a model with a larger context",
     "larger than the max context": "Split the text, or choose a model with a larger context",
+    "context size has been exceeded": "Other prompts fill it at the same time: try again later",
 }
 
 _REMEDIES = {

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llm_localrun.engine.parameters import SEATS
 from llm_localrun.engine.state import running
 from llm_localrun.models import AsyncLocalChat
 from tests.drive import ask
@@ -78,4 +80,18 @@ def test_eight_prompts(
     assert [[word for word in WORDS if word in answer] for answer in answers] == [
         [word] for word in WORDS
     ]
+    assert len(running(user_path / "localrun" / "engine")) == 1
+
+
+def test_prompts_that_do_not_fit_beside_each_other(user_path: Path, starter_model: Path) -> None:
+    """Each has 256 tokens to itself; llama.cpp would break off all four."""
+    model = in_file(starter_model, context_max=8192)
+    options: dict[str, Any] = {"context_size": 256, "temperature": 0, "max_tokens": 5}
+    with ThreadPoolExecutor(SEATS) as pool:
+        asked = [
+            pool.submit(ask, model, f"Repeat this: {' '.join([word] * 120)}", **options)
+            for word in WORDS[:SEATS]
+        ]
+        outcomes = [each.result() for each in asked]
+    assert all(128 < (outcome.input or 0) < 256 for outcome in outcomes)
     assert len(running(user_path / "localrun" / "engine")) == 1

@@ -465,3 +465,21 @@ def test_context_that_nobody_asked_for_is_as_large_as_memory_allows(
         "The prompt takes 1,531 tokens and the engine holds 1,024. Shorten it, or take less memory"
         " for each token with -o kv_cache_type q8_0: there is enough for a context of 1,024."
     )
+
+
+@pytest.mark.parametrize(("spare", "stays"), [(1, True), (-1, False)])
+def test_idle_engines_make_way_if_need_be(
+    spare: int,
+    stays: bool,
+    user_path: Path,
+    tmp_path: Path,
+    starter: LocalModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ask(starter, "Hi", max_tokens=1)
+    path = tiny_models.llama(layers=1).build(tmp_path / "tiny.gguf")
+    other = LocalModel(id="local/gguf/tiny", name="tiny", path=str(path), context_max=8192)
+    leave(monkeypatch, need_of(other, 8192) + spare)
+    ask(other, "Hi", max_tokens=1)
+    up = {engine.spec.name for engine in running(user_path / "localrun" / "engine")}
+    assert up == ({starter.name, "tiny"} if stays else {"tiny"})

@@ -504,6 +504,7 @@ NO_THINKING = "Leave out -o think, or choose a model that thinks."
 BLIND = "Choose a model that can see."
 DEAF = "Choose a model that can hear."
 NO_IMAGE = "Look whether the file is a whole PNG, JPEG, WebP or GIF."
+SHARED = "Other prompts fill it at the same time: try again later."
 TOO_LONG = "Split the text, or choose a model with a larger context."
 
 BEGUN = sse(chunk(content="Hi"))
@@ -640,6 +641,12 @@ REFUSALS: dict[str, tuple[Dialect, int, Sent, str]] = {
         500,
         {"error": {"message": "input is too large to process. increase the physical batch size"}},
         TOO_LONG,
+    ),
+    "Context size has been exceeded (HTTP 500)": (
+        OPENAI,
+        500,
+        {"error": {"code": 500, "message": "Context size has been exceeded."}},
+        SHARED,
     ),
     # Its text tells more than its number.
     "the input length exceeds the context length (HTTP 404)": (

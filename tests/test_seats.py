@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from llm_localrun.engine.seats import (
     take_free,
     visit_of,
 )
-from llm_localrun.engine.state import Paths
+from llm_localrun.engine.state import EngineSettings, EngineSpec, EngineState, Paths, write_state
 
 LONG = "It was the best of times, it was the worst of times. " * 40
 """Eight blocks and a bit."""
@@ -116,6 +117,63 @@ def test_what_a_slot_holds_is_unknown_until_it_is_noted(
         pass
     with taken(take_free(paths)) as seats:
         assert seats[0].before == before
+
+
+@pytest.fixture
+def thousand(paths: Paths) -> Paths:
+    """Of an engine with a context of 1,000 tokens."""
+    spec = EngineSpec("m.gguf", "m", 0, 0.0, EngineSettings(context_size=1000))
+    write_state(paths.folder, EngineState(paths.id, spec, key="", build="", started_at=0.0))
+    return paths
+
+
+def fill(visit: Visit, tokens: int) -> Visit:
+    return replace(visit, tokens=tokens)
+
+
+@pytest.mark.parametrize(
+    ("others", "tokens", "fits"),
+    [
+        ([], 1000, True),
+        ([], 5000, True),
+        ([600], 400, True),
+        ([600], 401, False),
+        ([300, 300], 401, False),
+        ([0, 1000], 0, True),
+    ],
+)
+def test_context_is_shared(thousand: Paths, others: list[int], tokens: int, fits: bool) -> None:
+    leave(thousand, A)
+    with taken(take(thousand, fill(B, other), False, 1) for other in others):
+        if fits:
+            with taken_by(thousand, fill(A, tokens)) as seat:
+                assert seat.number == 0
+        else:
+            with pytest.raises(TimeoutError):
+                take(thousand, fill(A, tokens), False, 0.05)
+    # What a slot holds is still known, and nobody claims anything any more.
+    with taken(take_free(thousand)) as seats:
+        assert seats[0].before == A
+    with taken_by(thousand, fill(B, 1000)), taken_by(thousand, Visit()):
+        pass
+
+
+def test_claim_lasts_until_the_seat_is_left(thousand: Paths) -> None:
+    with taken_by(thousand, fill(A, 600)) as seat:
+        seat.note(fill(A, 600))
+        with pytest.raises(TimeoutError):
+            take(thousand, fill(B, 600), False, 0.05)
+    with taken_by(thousand, fill(B, 600)):
+        pass
+
+
+def test_claim_of_who_was_killed_is_void(thousand: Paths) -> None:
+    leave(thousand, A, B)
+    killed = take(thousand, fill(A, 600), False, 1)
+    assert killed is not None
+    killed._file.close()
+    with taken_by(thousand, fill(B, 600)) as seat:
+        assert seat.number == 1
 
 
 def test_engine_that_is_about_to_end_gives_no_seat(paths: Paths) -> None:

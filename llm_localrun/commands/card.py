@@ -31,7 +31,8 @@ def memory_at(model: LocalModel, context_size: int) -> int | None:
     """Bytes that the file of `model` takes with so many tokens of context; None if not known."""
     beside = [model.projector] if model.projector else []
     footprint = footprint_of(model.path, beside) if model.path else None
-    return footprint.need(Setting(context_size)).total if footprint else None
+    setting = Setting(context_size, embedding=model.purpose == "embedding")
+    return footprint.need(setting).total if footprint else None
 
 
 @dataclass(frozen=True, slots=True)

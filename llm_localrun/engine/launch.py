@@ -115,6 +115,7 @@ class Seated:
 
     engine: EngineState
     seat: Seat
+    visit: Visit
     is_new: bool
     left: Path | None
     """The conversation as an earlier engine has left it, if the slot does not hold it."""
@@ -135,7 +136,7 @@ def seat(visit: Visit, folder: Path, find: Callable[[], tuple[EngineState, bool]
             ) from None
         if taken is not None:
             is_there = taken.before.conversation == visit.conversation
-            return Seated(engine, taken, is_new, None if is_there else left)
+            return Seated(engine, taken, visit, is_new, None if is_there else left)
 
 
 def ensure(

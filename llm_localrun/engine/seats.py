@@ -2,21 +2,25 @@
 
 A request takes a seat before it is sent and says so to llama.cpp by the slot's number. So it is
 known what conversation a slot holds, which lets its evaluated prompt outlive the engine; and an
-engine of which all seats are free is idle. A seat is a lock on a file, so that one whose holder has
-died is free. Imports nothing but the standard library: the engine's host uses it too.
+engine of which all seats are free is idle. All slots share one context: where it cannot hold what
+all may fill, llama.cpp breaks off every answer, so who takes a seat claims its part of it. A seat
+is a lock on a file, so that one whose holder has died is free. Imports nothing but the standard
+library: the engine's host uses it too.
 """
 
 import contextlib
 import hashlib
 import json
+import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
-from llm_localrun.engine.locks import held_anew, hold
+from llm_localrun.engine.locks import held_anew, hold, is_locked
 from llm_localrun.engine.parameters import SEATS
-from llm_localrun.engine.state import Paths
+from llm_localrun.engine.state import Paths, read_state
 
 _BLOCK = 256
 """Characters of a prompt by which prefixes are compared."""
@@ -28,11 +32,13 @@ class Visit:
     """What a request brings to a slot, or has left there.
 
     `conversation` is the id under which llm keeps it, "" if it does not; `prefixes` are digests of
-    the prompt's first block, of its first two, and so on.
+    the prompt's first block, of its first two, and so on; `tokens` are what the prompt and its
+    answer may fill of the context, as long as the seat is taken.
     """
 
     conversation: str = ""
     prefixes: tuple[str, ...] = ()
+    tokens: int = 0
 
     def shares(self, other: "Visit") -> int:
         """How many blocks the two begin with in common."""
@@ -68,7 +74,12 @@ class Seat:
             self._file.truncate()
 
     def leave(self) -> None:
-        self._file.close()
+        """Gives back the seat, and what it has claimed of the context."""
+        with self._file as file, contextlib.suppress(OSError):
+            file.seek(0)
+            held = _visit_in(file.read())
+            if held.tokens:
+                self.note(replace(held, tokens=0))
 
 
 def set_up(paths: Paths) -> None:
@@ -87,15 +98,37 @@ def take(paths: Paths, visit: Visit, is_on_disk: bool, patience: float) -> Seat 
     while paths.state.exists():
         if seat := _first_free(paths, _by_preference(paths, visit, is_on_disk)):
             # The host takes all seats before it ends.
-            if paths.state.exists():
-                if seat.before.conversation != visit.conversation:
-                    seat.note(Visit())
+            if paths.state.exists() and _claim(paths, seat, visit):
                 return seat
             seat.leave()
         if time.monotonic() > deadline:
             raise TimeoutError
-        time.sleep(_POLL_SECONDS)
+        # Not in step with others who wait.
+        time.sleep(_POLL_SECONDS * random.uniform(1, 3))
     return None
+
+
+def _claim(paths: Paths, seat: Seat, visit: Visit) -> bool:
+    """Claims what `visit` may fill of the context; False if others have too much of it."""
+    is_own = seat.before.conversation == visit.conversation
+    seat.note(replace(seat.before if is_own else Visit(), tokens=visit.tokens))
+    # Only then: of two who come at once, one at least sees the other.
+    others = sum(_claimed(paths, number) for number in range(SEATS) if number != seat.number)
+    if not others or others + visit.tokens <= _context_size(paths):
+        return True
+    seat.note(seat.before)
+    return False
+
+
+def _claimed(paths: Paths, number: int) -> int:
+    """What who has a seat claims; one who was killed has left a claim, but no lock."""
+    tokens = _read(paths.seat(number)).tokens
+    return tokens if tokens and is_locked(paths.seat(number)) else 0
+
+
+def _context_size(paths: Paths) -> float:
+    state = read_state(paths.state)
+    return state.spec.context_size if state else inf
 
 
 def take_free(paths: Paths) -> list[Seat]:
@@ -147,11 +180,18 @@ def _try(paths: Paths, number: int) -> Seat | None:
 
 
 def _read(path: Path) -> Visit:
+    try:
+        return _visit_in(path.read_bytes())
+    except OSError:
+        return Visit()
+
+
+def _visit_in(content: bytes) -> Visit:
     """What a slot holds; nothing if its seat's file has not been written, or not to its end."""
     try:
-        values = json.loads(path.read_bytes())
-        return Visit(values["conversation"], tuple(values["prefixes"]))
-    except (OSError, ValueError, TypeError, KeyError):
+        values = json.loads(content)
+        return Visit(values["conversation"], tuple(values["prefixes"]), values["tokens"])
+    except (ValueError, TypeError, KeyError):
         return Visit()
 
 

@@ -113,15 +113,15 @@ def find(model: LocalModel, wish: Wish, config: Config) -> Server:
     """
     settings = _settings(model, wish, config)
     job = _Job(model, wish, config, settings, asked_context(model, wish), _up(model, settings))
-    if wish.prompt is None:
-        return _seated(_planned(job, job.asked or job.held))
-    size = size_of(wish.prompt, model, (job.asked or job.held) - wish.answer)
     context_size = job.asked or job.held
+    if wish.prompt is None:
+        return _seated(_planned(job, context_size))
+    size = size_of(wish.prompt, model, context_size - wish.answer)
     if job.up is not None and job.grown_for(size, context_size) > context_size:
         size = counted(job.server(job.up), wish) or size
     plan = _planned(job, job.grown_for(size, context_size))
     if wish.prompt.bound < plan.context_size:
-        return _seated(plan)
+        return _seated(plan, _claim(plan, size))
     return _checked(plan, size)
 
 
@@ -138,7 +138,15 @@ def _checked(plan: _Plan, size: Size) -> Server:
     server = plan.server(engine)
     # What the user has settled holds in a larger engine that happens to be up, too.
     checked(size, replace(server, context_size=job.asked or server.context_size))
-    return _seated(plan, was_new=is_new)
+    return _seated(plan, _claim(plan, size), was_new=is_new)
+
+
+def _claim(plan: _Plan, size: Size) -> int:
+    """The tokens that a prompt and its answer may fill of a context that is shared."""
+    prompt = plan.job.wish.prompt
+    assert prompt is not None
+    tokens = size.tokens if size.is_exact else min(size.tokens, prompt.estimate({}).tokens)
+    return min(tokens + plan.job.wish.answer, plan.context_size)
 
 
 def _settings(model: LocalModel, wish: Wish, config: Config) -> EngineSettings:
@@ -179,9 +187,10 @@ def _planned(job: _Job, context_size: int) -> _Plan:
     return _Plan(job, settings, bounds, affordable or inf)
 
 
-def _seated(plan: _Plan, *, was_new: bool = False) -> Server:
+def _seated(plan: _Plan, claim: int = 0, *, was_new: bool = False) -> Server:
     """A seat in the engine of the plan, which may have been started for this already."""
-    seated = launch.seat(plan.job.wish.visit, engine_folder(), plan.engine)
+    visit = replace(plan.job.wish.visit, tokens=claim)
+    seated = launch.seat(visit, engine_folder(), plan.engine)
     server = replace(plan.server(seated.engine), seated=seated)
     if seated.left is not None:
         _restore(server, seated, seated.left)
