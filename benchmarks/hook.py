@@ -3,7 +3,8 @@
     python benchmarks/hook.py [RUNS]
 
 Prints the milliseconds that the hook takes, imports included, over RUNS processes (15), for a name
-of ours and for another plugin's, beside what importing llm's own command line takes.
+of ours and for another plugin's, beside what importing llm's own command line takes. The user
+directory (LLM_USER_PATH) has to have a model: `llm localrun pull starter`.
 """
 
 import statistics
