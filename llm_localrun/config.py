@@ -24,6 +24,7 @@ from pydantic import (
 from llm_localrun.engine.locks import exclusive
 from llm_localrun.engine.parameters import MOST_THREADS
 from llm_localrun.errors import ConfigError
+from llm_localrun.kinds import kind_of
 from llm_localrun.places import home, write_atomically
 
 _LOCK_PATIENCE = 10.0
@@ -190,6 +191,11 @@ def _validated(text: bytes, remedy: str) -> Config:
         return Config.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(f"{config_path()} is not usable: {problem_of(error)}", remedy) from None
+
+
+def key_in_environment(kind: str) -> str | None:
+    """The key for servers of `kind` that is in a variable which their own clients read."""
+    return next(filter(None, map(os.environ.get, kind_of(kind).key_variables)), None)
 
 
 def stored_keys() -> dict[str, str]:

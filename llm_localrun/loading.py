@@ -7,13 +7,13 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from llm_localrun.dialects.wire import Text, WireModel, error_in
 from llm_localrun.errors import ServerRefused
 from llm_localrun.framing import Payload
 from llm_localrun.gguf.header import Header
-from llm_localrun.reply import Answer, Question
+from llm_localrun.reply import Answer, Question, read
 
 _Result = TypeVar("_Result")
 Asking: TypeAlias = Generator[Question, Answer, _Result]
@@ -77,19 +77,19 @@ class Load:
 
 def ollama_running(name: str) -> Asking[Running | None]:
     """What Ollama has in memory of a model; None if it has not loaded it."""
-    ps = _read(_Ps, (yield Question("/api/ps")))
+    ps = read(_Ps, (yield Question("/api/ps")))
     return next((model for model in ps.models if model.name == name), None) if ps else None
 
 
 def ollama_header(name: str) -> Asking[Header]:
     """What Ollama tells of a model's header: numbers, but no long arrays."""
-    show = _read(_Show, (yield Question("/api/show", {"model": name})))
+    show = read(_Show, (yield Question("/api/show", {"model": name})))
     return Header(show.model_info if show else {})
 
 
 def lmstudio_instances(name: str) -> Asking[list[Instance] | None]:
     """LM Studio's instances of a model; None if this one is too old to tell, or to load any."""
-    records = _read(_Records, (yield Question("/api/v1/models")))
+    records = read(_Records, (yield Question("/api/v1/models")))
     if records is None:
         return None
     key = name.partition("@")[0]
@@ -118,7 +118,7 @@ def lmstudio_reload(
     body = {"model": name, "context_length": context_size, **carried}
     answer = yield Question("/api/v1/models/load", body)
     _checked(answer, server)
-    loaded = _read(_Loaded, answer)
+    loaded = read(_Loaded, answer)
     return Load(loaded.instance_id, loaded.load_time_seconds) if loaded else Load(name, None)
 
 
@@ -142,15 +142,3 @@ def _checked(answer: Answer, server: str) -> None:
         f"{server} says: {said.rstrip('.')}",
         "Give a smaller -o context_size, or unload what else it holds",
     )
-
-
-_Shape = TypeVar("_Shape", bound=WireModel)
-
-
-def _read(model: type[_Shape], answer: Answer) -> _Shape | None:
-    if answer.payload is None or answer.status != 200:
-        return None
-    try:
-        return model.model_validate(answer.payload)
-    except ValidationError:
-        return None

@@ -5,7 +5,6 @@ The twins differ in one loop; what an event leaves in llm's response is `recorde
 """
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import cached_property, partial
@@ -51,15 +50,14 @@ class _Local:
         `llm keys` holds for the endpoint, the environment variables of its kind.
         """
         from llm_localrun.catalogue import default_key_alias
-        from llm_localrun.kinds import kind_of
+        from llm_localrun.config import key_in_environment
 
         endpoint = self.local.endpoint
         if endpoint is None or self.key is not None:
             return self.key
         alias = endpoint.key_alias or default_key_alias(endpoint.name)
         key: str | None = llm.get_key(input=explicit_key, alias=alias)
-        variables = map(os.environ.get, kind_of(endpoint.kind).key_variables)
-        return key or next(filter(None, variables), None)
+        return key or key_in_environment(endpoint.kind)
 
 
 class _OptionsOnUse:

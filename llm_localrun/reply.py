@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from llm_localrun.context import FIXED, Limits, Size, too_long
 from llm_localrun.dialects import Decoder
@@ -50,6 +50,19 @@ class Answer:
     status: int
     payload: Any
     text: str
+
+
+_Shape = TypeVar("_Shape", bound=BaseModel)
+
+
+def read(shape: type[_Shape], answer: Answer) -> _Shape | None:
+    """The answer as a `shape`; None if it is not one."""
+    if answer.status != 200:
+        return None
+    try:
+        return shape.model_validate(answer.payload)
+    except ValidationError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

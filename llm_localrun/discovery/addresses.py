@@ -5,14 +5,13 @@ What is at another machine is in here only if a variable of the user's says so.
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 from llm_localrun.config import server_root
 from llm_localrun.discovery.lmstudio_home import server_port
+from llm_localrun.discovery.stores.locations import msty_settings
 from llm_localrun.foreign import setting, user_home
 from llm_localrun.kinds import KINDS
 from llm_localrun.locality import host_of, is_loopback
@@ -68,7 +67,7 @@ def _settled_ports() -> Iterator[tuple[str, Any]]:
     """What is in the servers' own settings, which are no proof that they run."""
     yield "lmstudio", server_port(user_home())
     yield "omlx", setting(user_home() / ".omlx" / "settings.json", "server", "port")
-    msty = _application_folder() / "MstyStudio" / "Gifnoc.nosj"
+    msty = msty_settings()
     for kind, service in (("ollama", "localAIService"), ("mlx", "mlxService")):
         yield kind, _port_in(setting(msty, service, "host"))
 
@@ -79,15 +78,6 @@ def _port_in(host: Any) -> int | None:
         re.fullmatch(r"(?:http://)?([^/]+:(\d{1,5}))/?", host) if isinstance(host, str) else None
     )
     return int(match[2]) if match and is_loopback(f"http://{match[1]}") else None
-
-
-def _application_folder() -> Path:
-    """Where desktop applications keep what is theirs."""
-    if sys.platform == "darwin":
-        return user_home() / "Library" / "Application Support"
-    if sys.platform == "win32":
-        return Path(os.environ.get("APPDATA", user_home()))
-    return Path(os.environ.get("XDG_CONFIG_HOME") or user_home() / ".config")
 
 
 def ollama_url(host: str) -> str:

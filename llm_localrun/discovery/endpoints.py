@@ -10,12 +10,11 @@ from typing import NamedTuple, TypeAlias
 
 from llm_localrun import transport
 from llm_localrun.catalogue import Endpoint, EndpointReport, LocalModel, default_key_alias
-from llm_localrun.config import Config
+from llm_localrun.config import Config, key_in_environment
 from llm_localrun.discovery.addresses import same_address, usual_addresses
 from llm_localrun.discovery.identify import Identity, identify
 from llm_localrun.discovery.lm_link import placed
 from llm_localrun.discovery.servers.reading import Asked
-from llm_localrun.kinds import kind_of
 from llm_localrun.locality import is_loopback
 
 DEADLINE = 0.2
@@ -148,8 +147,7 @@ def _outcome(probe: Probe, last: EndpointReport | None, deadline: float) -> _Out
         return _Outcome(identity)
     names = [*([last.endpoint.name] if last else []), identity.kind, probe.endpoint.name]
     aliases = [alias for alias in map(default_key_alias, names) if alias in probe.spare_keys]
-    variables = filter(None, map(os.environ.get, kind_of(identity.kind).key_variables))
-    key = probe.spare_keys[aliases[0]] if aliases else next(variables, None)
+    key = probe.spare_keys[aliases[0]] if aliases else key_in_environment(identity.kind)
     if key is None or key == probe.key:
         return _Outcome(identity)
     return _Outcome(_identity(probe, last, key, deadline), next(iter(aliases), None))

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 from llm_localrun.catalogue import LocalModel, Status
 from llm_localrun.discovery.servers import read_models
 from llm_localrun.discovery.servers.listing import Listing
-from llm_localrun.discovery.servers.reading import Asked, read
+from llm_localrun.discovery.servers.reading import Asked
 from llm_localrun.kinds import kind_by_owner, kind_of
-from llm_localrun.reply import Answer, Question
+from llm_localrun.reply import Answer, Question, read
 
 
 @dataclass(frozen=True, slots=True)

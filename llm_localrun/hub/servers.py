@@ -1,11 +1,10 @@
 """The servers on this machine that get models themselves: which of a kind answers, and its key."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
 from llm_localrun.catalogue import Endpoint, default_key_alias
-from llm_localrun.config import stored_keys
+from llm_localrun.config import key_in_environment, stored_keys
 from llm_localrun.discovery import catalogue
 from llm_localrun.errors import ServerUnreachable
 from llm_localrun.kinds import kind_of
@@ -38,9 +37,8 @@ class Server:
 
 def server_at(endpoint: Endpoint) -> Server:
     """The server at `endpoint`, with the key that is stored for it."""
-    variables = map(os.environ.get, kind_of(endpoint.kind).key_variables)
     stored = stored_keys().get(endpoint.key_alias or default_key_alias(endpoint.name))
-    return Server(endpoint, stored or next(filter(None, variables), None))
+    return Server(endpoint, stored or key_in_environment(endpoint.kind))
 
 
 def server_of(kind: str) -> Server:

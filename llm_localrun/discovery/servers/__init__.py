@@ -16,11 +16,11 @@ from llm_localrun.discovery.servers.lmstudio import read_lmstudio
 from llm_localrun.discovery.servers.localai import read_localai
 from llm_localrun.discovery.servers.ollama import read_ollama
 from llm_localrun.discovery.servers.omlx import read_omlx
-from llm_localrun.discovery.servers.reading import Asked, Found, Reading, read
+from llm_localrun.discovery.servers.reading import Asked, Found, Reading
 from llm_localrun.discovery.servers.textgen import read_textgen
 from llm_localrun.discovery.servers.unsloth import read_unsloth
 from llm_localrun.discovery.servers.vllm import read_sglang, read_vllm
-from llm_localrun.reply import Answer
+from llm_localrun.reply import Answer, read
 
 _READERS: dict[str, Callable[[Asked, Answer], Reading]] = {
     "docker": read_docker,

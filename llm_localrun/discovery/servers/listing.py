@@ -15,12 +15,11 @@ from llm_localrun.discovery.servers.reading import (
     Maybe,
     hub_mark,
     purpose_of,
-    read,
     served,
 )
 from llm_localrun.gguf.names import quantization_in
 from llm_localrun.locality import is_hosted, is_provider
-from llm_localrun.reply import Answer
+from llm_localrun.reply import Answer, read
 
 
 class Entry(WireModel):

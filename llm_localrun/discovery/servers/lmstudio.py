@@ -16,12 +16,11 @@ from llm_localrun.discovery.servers.reading import (
     Maybe,
     Reading,
     able,
-    read,
     served,
     weights_in,
 )
 from llm_localrun.locality import where_runs
-from llm_localrun.reply import Answer, Question
+from llm_localrun.reply import Answer, Question, read
 
 
 class _Quantization(WireModel):

@@ -17,16 +17,12 @@ from llm_localrun.discovery.servers.reading import (
     Maybe,
     Reading,
     ask,
-    read,
     served,
     version_at,
     weights_in,
 )
 from llm_localrun.locality import host_of, where_ollama_runs
-from llm_localrun.reply import Answer, OutOfTime, Question
-
-GREETING = "Ollama is running"
-"""What `GET /` says; half a dozen servers imitate the rest of the API."""
+from llm_localrun.reply import Answer, OutOfTime, Question, read
 
 
 class _Details(WireModel):

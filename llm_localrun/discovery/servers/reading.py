@@ -16,7 +16,7 @@ from llm_localrun.dialects.wire import Text, WireModel
 from llm_localrun.gguf.names import quantization_in
 from llm_localrun.kinds import kind_of
 from llm_localrun.locality import host_of, is_loopback, where_relayed, where_runs
-from llm_localrun.reply import Answer, OutOfTime, Question
+from llm_localrun.reply import Answer, OutOfTime, Question, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +58,6 @@ Maybe = Annotated[_Value | None, WrapValidator(_none_if_odd)]
 """Something that a model can be run without knowing: what is not of the type counts as not said."""
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
-
-
-def read(shape: type[_Shape], answer: Answer) -> _Shape | None:
-    """The answer as a `shape`; None if it is not one."""
-    if answer.status != 200:
-        return None
-    try:
-        return shape.model_validate(answer.payload)
-    except ValidationError:
-        return None
 
 
 def ask(path: str, shape: type[_Shape]) -> Generator[Question, Answer, _Shape | None]:

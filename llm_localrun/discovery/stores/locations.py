@@ -22,7 +22,7 @@ from llm_localrun.discovery.stores.llm_gguf import llm_gguf_files
 from llm_localrun.discovery.stores.lmstudio import lmstudio_files
 from llm_localrun.discovery.stores.ollama import ollama_files
 from llm_localrun.discovery.stores.ramalama import ramalama_files
-from llm_localrun.foreign import lines_of, read_json, text_at
+from llm_localrun.foreign import lines_of, read_json, text_at, user_home
 from llm_localrun.places import home
 
 Items: TypeAlias = Iterator[Found | Group | Unchanged]
@@ -86,7 +86,7 @@ def _ollama(place: Place, known: Known, problems: list[str]) -> Items:
 
 
 def _lmstudio_folder() -> str:
-    return str(models_folder(expanded("~")))
+    return str(models_folder(user_home()))
 
 
 def _gpt4all_folder() -> str:
@@ -100,8 +100,12 @@ def _jan_folder() -> str:
 
 
 def _msty_folder() -> str:
-    settings = expanded(_on_system(_MSTY)[0]).parent / "Gifnoc.nosj"
-    return text_at(read_json(settings), "localAIService", "modelsPath")
+    return text_at(read_json(msty_settings()), "localAIService", "modelsPath")
+
+
+def msty_settings() -> Path:
+    """Msty Studio's settings, of its folders and of its services."""
+    return expanded(_on_system(_MSTY)[0]).parent / "Gifnoc.nosj"
 
 
 def _llm_gguf_folder() -> str:
