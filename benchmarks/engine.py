@@ -29,7 +29,7 @@ import psutil
 from llm_localrun.engine.launch import Wanted, ensure
 from llm_localrun.engine.state import EngineState, running
 from llm_localrun.engine.stop import stop_all
-from llm_localrun.hub import starter
+from llm_localrun.pull import starter
 
 HISTORY = 4000
 """Tokens of the long conversation."""

@@ -11,7 +11,7 @@ import time
 
 import llm
 
-from llm_localrun.models import LocalChat
+from llm_localrun.chat.models import LocalChat
 from llm_localrun.resolve import by_id
 
 STARTER = "local/gguf/SmolLM2-135M-Instruct.Q4_1"

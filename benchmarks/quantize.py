@@ -21,18 +21,19 @@ from typing import TypeVar
 
 import psutil
 
-from llm_localrun import transport
-from llm_localrun.catalogue import LocalModel
 from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineSettings, EngineState
 from llm_localrun.engine.stop import stop
-from llm_localrun.hub import quality, quantizers, starter
-from llm_localrun.hub.folder import models_folder
-from llm_localrun.hub.progress import Progress
-from llm_localrun.hub.quality import TextLoss
-from llm_localrun.hub.quantize import run
-from llm_localrun.hub.quantize_plan import Plan, check, target_for
-from llm_localrun.reply import decode_whole
+from llm_localrun.models import LocalModel
+from llm_localrun.pull import starter
+from llm_localrun.pull.folder import models_folder
+from llm_localrun.quantize import quality, tools
+from llm_localrun.quantize.plan import Plan, check, target_for
+from llm_localrun.quantize.quality import TextLoss
+from llm_localrun.quantize.run import run
+from llm_localrun.system.progress import Progress
+from llm_localrun.wire import http
+from llm_localrun.wire.response import decode_whole
 
 README = Path(__file__).parent.parent / "README.md"
 BETWEEN = re.compile(r"(?<=<!-- quantize -->\n\n).*(?=\n<!-- /quantize -->)", re.DOTALL)
@@ -101,7 +102,7 @@ def _measure(folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def _make(model: LocalModel, quantization: str) -> LocalModel:
-    quantizer = quantizers.find()
+    quantizer = tools.find()
     assert quantizer is not None
     assert model.path is not None
     plan = Plan(
@@ -152,8 +153,8 @@ def _running(model: LocalModel, folder: Path) -> Iterator[EngineState]:
 def _speed(engine: EngineState) -> float:
     """Tokens per second while it generates."""
     body = {"prompt": _PROMPT, "n_predict": _ANSWER, "ignore_eos": True, "temperature": 0}
-    call = transport.Call(f"{engine.url}/completion", body, "the engine", "Wait", engine.key)
-    payload = decode_whole("the engine", transport.stream(call), lambda payload: payload, "")
+    call = http.Call(f"{engine.url}/completion", body, "the engine", "Wait", engine.key)
+    payload = decode_whole("the engine", http.stream(call), lambda payload: payload, "")
     return float(payload["timings"]["predicted_per_second"])
 
 

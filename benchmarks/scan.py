@@ -16,9 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from llm_localrun.catalogue import Snapshot, read_snapshot, write_snapshot  # noqa: E402
-from llm_localrun.discovery.stores import scan  # noqa: E402
-from tests.trees import MIB, field, header, write  # noqa: E402
+from llm_localrun.catalogue import read_snapshot, write_snapshot  # noqa: E402
+from llm_localrun.files import scan  # noqa: E402
+from llm_localrun.models import Snapshot  # noqa: E402
+from tests.support.trees import MIB, field, header, write  # noqa: E402
 
 FILES_IN_A_FOLDER = 20
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\\n{{ m.content }}{% endfor %}" * 8

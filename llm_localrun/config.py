@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import llm
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,11 +20,11 @@ from pydantic import (
     ValidationError,
 )
 
-from llm_localrun.engine.locks import exclusive
-from llm_localrun.engine.parameters import MOST_THREADS
+from llm_localrun.engine_defaults import MOST_THREADS
 from llm_localrun.errors import ConfigError
-from llm_localrun.kinds import kind_of
-from llm_localrun.places import home, write_atomically
+from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.locks import exclusive
+from llm_localrun.system.paths import home
 
 _LOCK_PATIENCE = 10.0
 """Seconds to wait for another command that is changing the file."""
@@ -122,11 +121,6 @@ class Config(BaseModel):
     machine."""
 
 
-def engine_folder() -> Path:
-    """Where the engines and their users keep the files that tell each other how things stand."""
-    return home() / "engine"
-
-
 def config_path() -> Path:
     return home() / "config.json"
 
@@ -191,17 +185,3 @@ def _validated(text: bytes, remedy: str) -> Config:
         return Config.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(f"{config_path()} is not usable: {problem_of(error)}", remedy) from None
-
-
-def key_in_environment(kind: str) -> str | None:
-    """The key for servers of `kind` that is in a variable which their own clients read."""
-    return next(filter(None, map(os.environ.get, kind_of(kind).key_variables)), None)
-
-
-def stored_keys() -> dict[str, str]:
-    """What `llm keys` holds; nothing if its file is damaged, which llm itself reports on use."""
-    try:
-        keys: dict[str, str] = llm.load_keys()  # type: ignore[no-untyped-call]
-    except (OSError, ValueError):
-        return {}
-    return keys if isinstance(keys, dict) else {}

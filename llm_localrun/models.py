@@ -1,209 +1,190 @@
-"""llm's models on top of a `LocalModel`: `LocalChat`, its async twin, and `LocalEmbedding`.
+"""What can run here: the values that discovery produces, and their snapshot on disk.
 
-The twins differ in one loop; what an event leaves in llm's response is `recorder`'s business. Every
-`llm` command makes an object for every model, so what running one takes is imported when it runs.
+Finding them is `discovery`'s business, naming them `naming`'s, running them `backends`'s.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
-from functools import cached_property, partial
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
-import click
-import llm
-from llm.models import AsyncConversation, Conversation, EmbeddingModel
-from llm.parts import StreamEvent
+from pydantic import BaseModel, ConfigDict
 
-from llm_localrun.media_types import taken_by
-from llm_localrun.registry import Offer
-
-if TYPE_CHECKING:
-    from llm_localrun.catalogue import LocalModel
-    from llm_localrun.options import Options
+RunsOn = Literal["this machine", "another machine", "cloud", "unknown"]
+Purpose = Literal["chat", "embedding"]
+Status = Literal["answers", "loading", "refuses", "hangs", "needs a key", "not understood"]
 
 
-class _Local:
-    """What all models of ours share."""
-
-    key: str | None = None
-
-    def __init__(self, known: Union[Offer, "LocalModel"]) -> None:
-        self._known = known
-        self.model_id = known.id
-
-    @cached_property
-    def local(self) -> "LocalModel":
-        """The model itself, looked up in the catalogue if llm has only been told of an offer."""
-        if not isinstance(self._known, Offer):
-            return self._known
-        from llm_localrun.resolve import by_id
-
-        return by_id(self.model_id)
-
-    def get_key(self, explicit_key: str | None = None) -> str | None:
-        """The key for this model's server, and none for any other; keys are optional.
-
-        The first of: what was set on the model, what was given on the command line, what
-        `llm keys` holds for the endpoint, the environment variables of its kind.
-        """
-        from llm_localrun.catalogue import default_key_alias
-        from llm_localrun.config import key_in_environment
-
-        endpoint = self.local.endpoint
-        if endpoint is None or self.key is not None:
-            return self.key
-        alias = endpoint.key_alias or default_key_alias(endpoint.name)
-        key: str | None = llm.get_key(input=explicit_key, alias=alias)
-        return key or key_in_environment(endpoint.kind)
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class _OptionsOnUse:
-    """The class of a model's options, which pydantic takes milliseconds to make."""
+class Endpoint(_Value):
+    """A model server. `url` is its root, without `/v1` and without a slash at the end."""
 
-    def __get__(self, model: object, owner: type) -> type["Options"]:
-        from llm_localrun.options import Options
-
-        return Options
-
-
-class _Chat(_Local):
-    """What the twins share."""
-
-    can_stream = True
-    supports_schema = True
-
-    def __init__(self, known: Union[Offer, "LocalModel"]) -> None:
-        super().__init__(known)
-        self.supports_tools = known.can("tools", if_unknown=True)
-        self.attachment_types: set[str] | frozenset[str] = taken_by(
-            sees=known.can("vision", if_unknown=True), hears=known.can("audio", if_unknown=False)
-        )
-
-    def _request(
-        self,
-        prompt: llm.Prompt,
-        stream: bool,
-        conversation: Conversation | AsyncConversation | None,
-        logged_as: str,
-    ) -> Any:
-        from llm_localrun.attachments import load
-        from llm_localrun.request import chat_request
-
-        load_accepted = partial(load, accepted=self.attachment_types)
-        schema = _schema(prompt, conversation)
-        return chat_request(
-            prompt, load_accepted, stream=stream, schema=schema, conversation=logged_as
-        )
+    name: str
+    kind: str
+    url: str
+    key_alias: str | None = None
+    """The name under which `llm keys` holds the key that this server, and no other, is sent."""
 
 
-class LocalChat(_Chat, llm.KeyModel):
-    """A chat model that runs here, for llm's synchronous API."""
-
-    Options = _OptionsOnUse()  # type: ignore[assignment]  # llm types it by the nested default
-
-    def execute(
-        self,
-        prompt: llm.Prompt,
-        stream: bool,
-        response: llm.Response,
-        conversation: Conversation | None,
-        key: str | None = None,
-    ) -> Iterator[StreamEvent]:
-        from llm_localrun import backends, resolve
-        from llm_localrun.interrupts import Interrupts
-        from llm_localrun.recorder import Recorder
-
-        request = self._request(prompt, stream, conversation, _logged_as(conversation))
-        local = resolve.to_run(self.local, request.options)
-        recorder = Recorder(local, response)
-        interrupts = Interrupts()
-        with (
-            interrupts.caught(recorder.keep_what_has_come),
-            closing(backends.stream(local, request, key)) as events,
-        ):
-            for event in events:
-                for item in recorder.record(event):
-                    with interrupts.outside():
-                        yield item
+def default_key_alias(endpoint_name: str) -> str:
+    """The name in `llm keys` under which an endpoint's key is looked for if none is configured."""
+    return f"localrun-{endpoint_name}"
 
 
-class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
-    """`LocalChat` for llm's asynchronous API."""
+class LocalModel(_Value):
+    """A model and the ways to run it: an `endpoint` that serves it, a GGUF file at `path`, or both.
 
-    Options = _OptionsOnUse()  # type: ignore[assignment]  # llm types it by the nested default
-
-    async def execute(
-        self,
-        prompt: llm.Prompt,
-        stream: bool,
-        response: llm.AsyncResponse,
-        conversation: AsyncConversation | None,
-        key: str | None = None,
-    ) -> AsyncGenerator[StreamEvent, None]:
-        from llm_localrun import backends, resolve
-        from llm_localrun.recorder import Recorder
-
-        # Attachments are read from disk or fetched.
-        logged_as = _logged_as(conversation)
-        request = await asyncio.to_thread(self._request, prompt, stream, conversation, logged_as)
-        local = await asyncio.to_thread(resolve.to_run, self.local, request.options)
-        recorder = Recorder(local, response)
-        async with aclosing(backends.astream(local, request, key)) as events:
-            async for event in events:
-                for item in recorder.record(event):
-                    yield item
-
-
-class LocalEmbedding(_Local, EmbeddingModel):
-    """An embedding model that runs here."""
-
-    batch_size = 32
-
-    def embed_batch(
-        self, items: Iterable[str | bytes], *, key: str | None = None
-    ) -> Iterator[list[float]]:
-        from llm_localrun import backends, resolve
-
-        local = resolve.to_run(self.local, {})
-        texts = map(self._text, items)
-        while batch := list(islice(texts, self.batch_size)):
-            yield from map(list, backends.embed(local, batch, key))
-
-    def _text(self, item: str | bytes) -> str:
-        from llm_localrun.errors import BadAttachment
-
-        if isinstance(item, bytes):
-            raise BadAttachment(
-                f"{self.model_id} embeds text, and bytes were given", "Decode them first"
-            )
-        return item
-
-
-def _logged_as(conversation: Conversation | AsyncConversation | None) -> str:
-    """The id under which llm logs a conversation; "" if the user has said that it must not.
-
-    To be asked in the thread that runs the command: click knows its options there only.
+    Sizes are bytes, contexts are tokens; None and "" mean that nobody said.
     """
-    command = click.get_current_context(silent=True)
-    options = command.params if command else {}
-    logs_off = Path(llm.user_dir(), "logs-off").exists()  # type: ignore[no-untyped-call]
-    if conversation is None or options.get("no_log") or (logs_off and not options.get("log")):
-        return ""
-    return conversation.id
+
+    id: str
+    name: str
+    """What its server calls it, or the name that its file gives it."""
+    purpose: Purpose = "chat"
+    endpoint: Endpoint | None = None
+    path: str | None = None
+    store: str = ""
+    """Whose folder the file lies in."""
+    architecture: str = ""
+    quantization: str = ""
+    parameters: int | None = None
+    size: int | None = None
+    context_max: int | None = None
+    """What the model was trained for; an upper bound."""
+    context_loaded: int | None = None
+    """What its server has allocated, if it is loaded."""
+    loaded: bool | None = None
+    modified: float = 0.0
+    runs_on: RunsOn = "this machine"
+    """Where its endpoint runs it; its file would run here in any case."""
+    elsewhere: str = ""
+    """Who runs it if not this machine, as far as its server says: a host, a device, a provider."""
+    capabilities: tuple[str, ...] | None = None
+    """Of `tools vision audio thinking`; None if nobody said."""
+    think_levels: tuple[str, ...] | None = None
+    """What `-o think` can be; None if nobody said."""
+    projector: str = ""
+    """The file that lets the model at `path` see or hear."""
+    manifest: str = ""
+    """Ollama's manifest of the file at `path`: its other layers say how that is to be run."""
+    digest: str = ""
+    """By which its server tells this version of the model from another."""
+    marks: tuple[str, ...] = ()
+    """By which the same model is recognised at its server and on the disk: see `merged`."""
+    file_id: str = ""
+    """The id that the file at `path` has by itself, where an endpoint serves it too."""
+
+    def can(self, what: str, *, if_unknown: bool) -> bool:
+        """Whether the model has a capability, by what its server or its file says."""
+        return if_unknown if self.capabilities is None else what in self.capabilities
 
 
-def _schema(
-    prompt: llm.Prompt, conversation: Conversation | AsyncConversation | None
-) -> Mapping[str, Any] | None:
-    """The schema of the question that a turn of tool results belongs to: llm drops it there."""
-    if not prompt.tool_results or conversation is None:
-        return None
-    earlier: Sequence[Any] = conversation.responses
-    for response in reversed(earlier):
-        if not response.prompt.tool_results:
-            schema: Mapping[str, Any] | None = response.prompt.schema
-            return schema
-    return None
+class EndpointReport(_Value):
+    """What one endpoint said when it was last asked."""
+
+    endpoint: Endpoint
+    status: Status
+    asked_at: float
+    version: str = ""
+    models: tuple[LocalModel, ...] = ()
+    """From its last good answer, which may be older than `asked_at`."""
+    devices: dict[str, str] | None = None
+    """Of an LM Studio whose `lms` has been asked: the device that has each model, by its key, ""
+    for this machine."""
+
+
+class FileEntry(_Value):
+    """A file that a scan has looked into, so that the next scan need not."""
+
+    path: str
+    size: int
+    modified: float
+    model: LocalModel | None
+    """None: the file holds no model that can be run."""
+    reason: str = ""
+    """Why it does not, in half a sentence."""
+    manifest_modified: float = 0.0
+    """When the manifest that the model is run by was written; 0 if there is none."""
+
+
+class StoreReport(_Value):
+    """What looking through one folder of somebody's came to."""
+
+    store: str
+    path: str
+    status: Literal["read", "missing", "unreadable"]
+    files: int = 0
+    """GGUF files seen in it, models or not."""
+    problem: str = ""
+    """What could not be read in it, in half a sentence."""
+
+
+class Snapshot(_Value):
+    """Everything that the last discovery found."""
+
+    taken_at: float = 0.0
+    stamp: str = ""
+    """Of the settings under which it was taken: `places.settings_stamp`."""
+    endpoints: tuple[EndpointReport, ...] = ()
+    files: tuple[FileEntry, ...] = ()
+    stores: tuple[StoreReport, ...] = ()
+
+    @property
+    def models(self) -> tuple[LocalModel, ...]:
+        """Every model once, the served ones first."""
+        served = [model for report in self.endpoints for model in report.models]
+        return merged(served, [entry.model for entry in self.files if entry.model is not None])
+
+
+def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[LocalModel, ...]:
+    """One entry for a model that is both served and on the disk, with both ways to run it.
+
+    The two are the same if they share a mark. Only what a server on this machine serves can be, and
+    one that does not say where it runs its models is taken to run the file that is here.
+    """
+    files = list(files)
+    by_mark = _by_mark(files)
+    models, joined = [], set()
+    for model in served:
+        file = next((by_mark[mark] for mark in model.marks if mark in by_mark), None)
+        if file is None or model.runs_on not in ("this machine", "unknown"):
+            models.append(model)
+            continue
+        joined.add(file.id)
+        models.append(_with_file(model, file))
+    return (*models, *(file for file in files if file.id not in joined))
+
+
+def _by_mark(files: Sequence[LocalModel]) -> dict[str, LocalModel]:
+    """The file that each mark means. A size that two files have by chance means neither."""
+    counts = Counter(mark for file in files for mark in file.marks)
+    return {
+        mark: file
+        for file in reversed(files)
+        for mark in file.marks
+        if counts[mark] == 1 or not mark.startswith("lmstudio:")
+    }
+
+
+def _with_file(model: LocalModel, file: LocalModel) -> LocalModel:
+    """A served model that can be run out of its file too; what its server says of it stands."""
+    return model.model_copy(
+        update={
+            "runs_on": "this machine",
+            "elsewhere": "",
+            "path": file.path,
+            "store": file.store,
+            "projector": file.projector,
+            "manifest": file.manifest,
+            "file_id": file.id,
+            "architecture": model.architecture or file.architecture,
+            "quantization": model.quantization or file.quantization,
+            "parameters": model.parameters or file.parameters,
+            "size": model.size or file.size,
+            "context_max": model.context_max or file.context_max,
+            "modified": model.modified or file.modified,
+            "capabilities": file.capabilities if model.capabilities is None else model.capabilities,
+        }
+    )

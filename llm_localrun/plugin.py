@@ -13,12 +13,12 @@ class _Commands(click.Group):
     """`llm localrun`: its commands are imported on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        from llm_localrun.commands import COMMANDS
+        from llm_localrun.cli import COMMANDS
 
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from llm_localrun.commands import command_called
+        from llm_localrun.cli import command_called
 
         return command_called(cmd_name)
 
@@ -27,7 +27,7 @@ class _Commands(click.Group):
 def _status(context: click.Context) -> None:
     """What `llm localrun` does by itself."""
     if context.invoked_subcommand is None:
-        from llm_localrun.commands.status import show_status
+        from llm_localrun.cli.status import show_status
 
         show_status()
 

@@ -12,9 +12,19 @@ from typing import Any, Literal
 import click
 import llm
 
-from llm_localrun.models import AsyncLocalChat, LocalChat, LocalEmbedding
-from llm_localrun.places import home, settings_stamp
-from llm_localrun.registry import Offered, Refresh, Wish, is_met, is_ours, offered_by, read_registry
+from llm_localrun.chat.models import AsyncLocalChat, LocalChat, LocalEmbedding
+from llm_localrun.name_cache import (
+    Offered,
+    Refresh,
+    Wish,
+    is_met,
+    is_ours,
+    is_path,
+    offered_by,
+    read_registry,
+    write_registry,
+)
+from llm_localrun.system.paths import home, settings_stamp
 
 _Purpose = Literal["chat", "embedding"]
 
@@ -64,7 +74,6 @@ def _wish(
 def _looked_for(wish: Wish, command: click.Context | None, is_running: bool) -> list[Offered]:
     """What is found; nothing, rather than an error, if the command can do without."""
     from llm_localrun.errors import LocalRunError
-    from llm_localrun.offers import look_for, not_offered
 
     try:
         offered = look_for(wish)
@@ -116,3 +125,40 @@ def user_aliases() -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return aliases if isinstance(aliases, dict) else {}
+
+
+def look_for(wish: Wish) -> list[Offered]:
+    """Everything that meets the wish; looks again for a name that is not among it.
+
+    Raises a `LocalRunError`.
+    """
+    offered = _look(wish)
+    return offered if is_met(wish, offered) else _look(wish._replace(refresh="if missing"))
+
+
+def not_offered(name: str, offered: list[Offered]) -> Exception:
+    """What to say of a name that nothing in `offered` has."""
+    from llm_localrun.resolve import unknown_model
+
+    return unknown_model(name, [n for known, aliases in offered for n in (*aliases, known.id)])
+
+
+def _look(wish: Wish) -> list[Offered]:
+    from llm_localrun.catalogue import get_catalogue
+    from llm_localrun.config import read_config
+    from llm_localrun.names.aliases import make_offers
+    from llm_localrun.resolve import candidates, order_of
+
+    snapshot = get_catalogue(wish.refresh)
+    order = order_of(read_config())
+    offers = make_offers(snapshot.models, order)
+    write_registry(snapshot.taken_at, snapshot.stamp, offers)
+    offered = offered_by(offers, wish)
+    if wish.name is None or not is_path(wish.name):
+        return offered
+    at_path = candidates(wish.name, snapshot.models, order)[0]
+    if at_path.purpose != wish.purpose:
+        return offered
+    aliases = next((names for known, names in offered if known.id == at_path.id), [])
+    others = [each for each in offered if each[0].id != at_path.id]
+    return [*others, (at_path, [*aliases, wish.name])]

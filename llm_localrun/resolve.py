@@ -1,21 +1,22 @@
 """A name to a `LocalModel`: ids, aliases and paths, or the nearest names if there is none."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from llm_localrun.catalogue import Endpoint, LocalModel
+from llm_localrun.catalogue import get_catalogue, model_at
 from llm_localrun.config import Config, read_config
-from llm_localrun.discovery import catalogue, model_at
 from llm_localrun.errors import ConfigError, UnknownModel
-from llm_localrun.kinds import kind_of
-from llm_localrun.machine import physical_memory
-from llm_localrun.naming import Order, name_models, nearest, ordered, siblings
-from llm_localrun.quantizations import canonical, how_to_get
-from llm_localrun.registry import is_path
+from llm_localrun.memory.machine import physical_memory
+from llm_localrun.models import Endpoint, LocalModel
+from llm_localrun.name_cache import is_path
+from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
+from llm_localrun.names.quantizations import canonical, quality, without_quantization
+from llm_localrun.servers.kinds import kind_of
 
 
 def order_of(config: Config) -> Order:
@@ -44,7 +45,7 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
 def by_id(model_id: str) -> LocalModel:
     """The model that llm's registry knows by this id. Raises `UnknownModel` if it has gone."""
     for refresh in ("never", "if missing"):
-        models = catalogue(refresh).models
+        models = get_catalogue(refresh).models
         if found := next((model for model in models if model.id == model_id), None):
             return found
     raise unknown_model(model_id, [model.id for model in models])
@@ -70,11 +71,11 @@ def to_run(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
 
 def _answers(endpoint: Endpoint) -> bool:
     """Whether a server is there, and did not hang when it was last asked."""
-    from llm_localrun import transport
+    from llm_localrun.wire import http
 
-    reports = catalogue("never").endpoints
+    reports = get_catalogue("never").endpoints
     last = next((report.status for report in reports if report.endpoint == endpoint), None)
-    return last != "hangs" and transport.is_listening(endpoint.url)
+    return last != "hangs" and http.is_listening(endpoint.url)
 
 
 _said: set[str] = set()
@@ -94,7 +95,7 @@ def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
     wanted = canonical(options.get("quantization") or model.quantization)
     if model.quantization.upper() == wanted:
         return model
-    others = siblings(model, catalogue("if absent").models)
+    others = siblings(model, get_catalogue("if absent").models)
     fitting = [other for other in others if other.quantization.upper() == wanted]
     if fitting:
         return ordered(fitting, order_of(read_config()))[0]
@@ -118,3 +119,38 @@ def unknown_model(name: str, known: Sequence[str]) -> UnknownModel:
         f"No local model is called '{name}'",
         f"Nearest: {', '.join(close)}. `llm localrun models` lists all",
     )
+
+
+# From these llama.cpp makes all others without losing more than the target itself loses.
+_SOURCES = ("F32", "BF16", "F16")
+
+
+_PARTS = re.compile(r"[/\\]")
+
+
+_REPOSITORY = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)")
+
+
+def how_to_get(model: LocalModel, others: Sequence[LocalModel], wanted: str) -> str:
+    """The command that makes the variant of `model` that is wanted out of one of `others`, or gets
+    it."""
+    variants = (model, *others)
+    sources = [each for each in variants if each.path and each.quantization in _SOURCES]
+    if sources and wanted not in _SOURCES and quality(wanted) >= 0:
+        return f"llm localrun quantize {sources[0].id} {wanted}"
+    return f"llm localrun pull {_reference(model, wanted)}"
+
+
+def _reference(model: LocalModel, wanted: str) -> str:
+    """What `pull` calls the variant, as far as the model tells where it is from."""
+    if model.endpoint is not None and model.endpoint.kind == "lmstudio":
+        return f"lmstudio:{model.name.partition('@')[0]}@{wanted.lower()}"
+    if model.endpoint is not None and model.endpoint.kind == "ollama":
+        base = without_quantization(model.name)
+        is_repository = base.startswith(("hf.co/", "huggingface.co/"))
+        return f"ollama:{base.rstrip(':')}{':' if is_repository else '-'}{wanted.lower()}"
+    if model.path and (found := _REPOSITORY.search(model.path)):
+        return f"{found['owner']}/{found['name']} -q {wanted}"
+    if model.path and model.store == "lmstudio":
+        return f"{'/'.join(_PARTS.split(model.path)[-3:-1])} -q {wanted}"
+    return f"OWNER/REPO -q {wanted}"

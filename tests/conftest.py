@@ -14,15 +14,16 @@ from click.testing import CliRunner, Result
 from llm.cli import cli
 from llm.plugins import pm
 
-from llm_localrun import discovery
+from llm_localrun import catalogue
 from llm_localrun.engine.stop import stop_all
-from llm_localrun.hub import quality, starter
-from llm_localrun.kinds import KINDS
-from tests.embedding_model import FILE_NAME, build
-from tests.files_server import Files, Hub
-from tests.outward import Guard
-from tests.pulling import Q4, Q8, World
-from tests.stand_in import StandIn
+from llm_localrun.pull import starter
+from llm_localrun.quantize import quality
+from llm_localrun.servers.kinds import KINDS
+from tests.fakes.http_server import StandIn
+from tests.fakes.hub import Files, Hub
+from tests.support.embedding_model import FILE_NAME, build
+from tests.support.outward import Guard
+from tests.support.pulling import Q4, Q8, World
 
 # Two threads that spin starve on a busy machine.
 CONFIG = {"threads": 1, "default_endpoints": False}
@@ -92,7 +93,7 @@ def user_path(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for variable in _ELSEWHERE:
         monkeypatch.delenv(variable, raising=False)
-    discovery._memory.clear()
+    catalogue._memory.clear()
     configure(user, **CONFIG)
     yield user
     stop_engines(user)
@@ -164,7 +165,7 @@ def warm(warm_user: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def world(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A hub with a model in two variants; what breaks is tried again at once."""
     files = Files()
-    monkeypatch.setattr("llm_localrun.hub.download._FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("llm_localrun.pull.download._FIRST_PAUSE", 0.0)
     with StandIn(files) as at_files:
         hub = Hub(at_files.url)
         with StandIn(hub) as at_hub:
@@ -197,7 +198,7 @@ def invoke() -> Invoke:
     """An `llm` command in this process, which has found nothing yet."""
 
     def run(*arguments: str, **settings: Any) -> Result:
-        discovery._memory.clear()
+        catalogue._memory.clear()
         return CliRunner().invoke(cli, arguments, **settings)
 
     return run

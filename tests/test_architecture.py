@@ -12,8 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import llm_localrun
-from llm_localrun.places import settings_stamp
-from llm_localrun.registry import Offer, write_registry
+from llm_localrun.name_cache import Offer, write_registry
+from llm_localrun.system.paths import settings_stamp
 
 PACKAGE = Path(llm_localrun.__file__).parent
 MODULES = {
@@ -116,7 +116,7 @@ IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pa
 
 HEAVY = {
     *("httpx", "numpy", "psutil", "xllamacpp", "huggingface_hub"),
-    *("llm_localrun.transport", "llm_localrun.backends"),
+    *("llm_localrun.wire.http", "llm_localrun.chat.run"),
 }
 
 

@@ -12,24 +12,22 @@ from typing import Any
 
 import pytest
 
-from llm_localrun import discovery
+from llm_localrun import catalogue
 from llm_localrun.catalogue import (
     SNAPSHOT_VERSION,
-    Endpoint,
-    EndpointReport,
-    FileEntry,
-    LocalModel,
-    Snapshot,
+    get_catalogue,
+    model_at,
     read_snapshot,
     write_snapshot,
 )
-from llm_localrun.discovery import catalogue, model_at
 from llm_localrun.errors import ConfigError
-from llm_localrun.places import settings_stamp, write_atomically
-from llm_localrun.registry import FRESH_SECONDS, Refresh
+from llm_localrun.models import Endpoint, EndpointReport, FileEntry, LocalModel, Snapshot
+from llm_localrun.name_cache import FRESH_SECONDS, Refresh
+from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.paths import settings_stamp
 from tests.conftest import CONFIG, configure
-from tests.drive import failure
-from tests.trees import LLAMA, MIB, field, gguf, header, write
+from tests.support.drive import failure
+from tests.support.trees import LLAMA, MIB, field, gguf, header, write
 
 BOX = Endpoint(name="box", kind="vllm", url="http://box:8000", key_alias="box")
 SERVED = LocalModel(
@@ -139,8 +137,8 @@ def test_unusable_file_is_rebuilt_in_silence(
     store(folder, content)
     assert read_snapshot(folder) == Snapshot()
     gguf(folder / "models" / "m.gguf")
-    assert [model.id for model in catalogue("if absent").models] == ["local/gguf/m"]
-    assert read_snapshot(folder).models == catalogue("never").models
+    assert [model.id for model in get_catalogue("if absent").models] == ["local/gguf/m"]
+    assert read_snapshot(folder).models == get_catalogue("never").models
     assert capfd.readouterr() == ("", "")
 
 
@@ -170,8 +168,8 @@ def test_discovery_goes_on_where_nothing_can_be_kept(folder: Path) -> None:
     (folder / "catalogue.json").mkdir()
     gguf(folder / "models" / "m.gguf")
     for _ in range(2):
-        discovery._memory.clear()
-        assert [model.id for model in catalogue("if stale").models] == ["local/gguf/m"]
+        catalogue._memory.clear()
+        assert [model.id for model in get_catalogue("if stale").models] == ["local/gguf/m"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
@@ -179,7 +177,7 @@ def test_name_that_no_file_can_hold_does_not_spoil_the_rest(folder: Path) -> Non
     gguf(folder / "models" / "good.gguf")
     odd = gguf(folder / "models" / "odd.gguf")
     odd.rename(odd.with_name(os.fsdecode(b"\xff.gguf")))
-    assert [model.id for model in catalogue("now").models] == ["local/gguf/good"]
+    assert [model.id for model in get_catalogue("now").models] == ["local/gguf/good"]
     assert [model.id for model in read_snapshot(folder).models] == ["local/gguf/good"]
 
 
@@ -245,7 +243,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         asked.append(patient)
         return before.model_copy(update={"taken_at": time.time(), "stamp": settings_stamp()})
 
-    monkeypatch.setattr(discovery, "_discover", discover)
+    monkeypatch.setattr(catalogue, "_discover", discover)
     return asked
 
 
@@ -276,7 +274,7 @@ def test_when_it_is_looked_again(
         taken = {"taken_at": time.time() - seconds, "stamp": settings_stamp()}
         before = FULL.model_copy(update=taken)
         write_snapshot(folder, before)
-    found = catalogue(refresh)
+    found = get_catalogue(refresh)
     assert rounds == [refresh == "now"] * (age in ROUNDS[refresh])
     if age != "absent":
         assert found.models == FULL.models
@@ -289,30 +287,30 @@ def test_when_it_is_looked_again(
 def test_one_round_in_a_process(
     first: Refresh, second: Refresh, rounds: list[bool], folder: Path
 ) -> None:
-    catalogue("if stale")
-    catalogue(first)
+    get_catalogue("if stale")
+    get_catalogue(first)
     before = list(rounds)
     (folder / "catalogue.json").unlink()
-    catalogue(second)
+    get_catalogue(second)
     assert rounds == before
 
 
 def test_another_user_directory_is_another_catalogue(
     rounds: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    catalogue()
+    get_catalogue()
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "other"))
     configure(tmp_path / "other", **CONFIG)
-    catalogue()
+    get_catalogue()
     assert len(rounds) == 2
 
 
 def test_broken_configuration_is_said_when_it_is_needed(folder: Path) -> None:
     write_snapshot(folder, FULL.model_copy(update={"taken_at": time.time()}))
     (folder / "config.json").write_text("{")
-    assert catalogue("if absent").models == FULL.models
+    assert get_catalogue("if absent").models == FULL.models
     with pytest.raises(ConfigError, match=r"config\.json is not usable"):
-        catalogue("if stale")
+        get_catalogue("if stale")
 
 
 @pytest.mark.parametrize("keys", ["{", "[]", '{"box": 5}', "null"])
@@ -320,7 +318,7 @@ def test_broken_keys_of_llm_are_no_error(keys: str, user_path: Path) -> None:
     endpoints = [{"name": "box", "url": "http://127.0.0.1:1", "key": "box"}]
     configure(user_path, **CONFIG, endpoints=endpoints)
     (user_path / "keys.json").write_text(keys)
-    assert [report.status for report in catalogue("now").endpoints] == ["refuses"]
+    assert [report.status for report in get_catalogue("now").endpoints] == ["refuses"]
 
 
 @pytest.fixture
@@ -339,10 +337,10 @@ def test_file_given_by_path_stays_known(given: str, disk: Path, folder: Path) ->
     assert (model.id, model.path, model.store) == ("local/gguf/m", str(file), "files")
     assert model in read_snapshot(folder).models
     for refresh in ROUNDS:
-        discovery._memory.clear()
-        assert catalogue(refresh).models == (model,)
+        catalogue._memory.clear()
+        assert get_catalogue(refresh).models == (model,)
     assert model_at(file) == model
-    assert catalogue("never").models == (model,)
+    assert get_catalogue("never").models == (model,)
 
 
 def test_file_in_a_store_keeps_its_id(disk: Path, folder: Path) -> None:
@@ -350,14 +348,14 @@ def test_file_in_a_store_keeps_its_id(disk: Path, folder: Path) -> None:
     (disk / "another-name.gguf").symlink_to(file)
     model = model_at(disk / "another-name.gguf")
     assert (model.id, model.store) == ("local/gguf/m", "localrun")
-    assert catalogue("now").models == (model,)
+    assert get_catalogue("now").models == (model,)
 
 
 def test_namesake_given_by_path_has_an_id_of_its_own(disk: Path, folder: Path) -> None:
     gguf(folder / "models" / "m.gguf")
     model = model_at(gguf(disk / "m.gguf"))
     assert model.id.startswith("local/gguf/m@")
-    assert [found.id for found in catalogue("now").models] == ["local/gguf/m", model.id]
+    assert [found.id for found in get_catalogue("now").models] == ["local/gguf/m", model.id]
 
 
 def test_split_file_is_given_by_its_first_part(disk: Path) -> None:
@@ -392,7 +390,7 @@ def test_path_that_is_no_model(make: Make, said: str, disk: Path, folder: Path) 
     make(disk / "m.gguf")
     assert said in failure(lambda: model_at(Path("m.gguf")))
     assert not (folder / "known-files.json").exists()
-    assert catalogue("now").models == ()
+    assert get_catalogue("now").models == ()
 
 
 @pytest.mark.parametrize("given", [1, 2])

@@ -12,7 +12,7 @@ import pytest
 
 from llm_localrun.config import Config, ConfiguredEndpoint, read_config, update_config
 from tests.conftest import configure
-from tests.drive import failure
+from tests.support.drive import failure
 
 
 @pytest.fixture

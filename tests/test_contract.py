@@ -30,27 +30,19 @@ from llm.models import Conversation
 from llm.parts import Message, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 from llm.plugins import pm
 
-from llm_localrun import discovery, errors, transport
-from llm_localrun.catalogue import LocalModel
-from llm_localrun.discovery import endpoints
+from llm_localrun import catalogue, errors
+from llm_localrun.chat.models import AsyncLocalChat, LocalChat, LocalEmbedding
+from llm_localrun.chat.options import Options
 from llm_localrun.engine.state import running
-from llm_localrun.models import AsyncLocalChat, LocalChat, LocalEmbedding
-from llm_localrun.options import Options
+from llm_localrun.models import LocalModel
+from llm_localrun.servers import discover
+from llm_localrun.wire import http
 from tests.conftest import Llm, put_starter
-from tests.contract import (
-    NAMES,
-    SERVERS,
-    call_ids,
-    chain,
-    found,
-    respond_as,
-    saying,
-    sent,
-)
-from tests.drive import WAYS, Outcome, ask, failure, served
-from tests.lmstudio import Call, LMStudio, Says, put_files
-from tests.stand_in import Request, StandIn, events, transcript
-from tests.test_endpoints import Silent
+from tests.fakes.http_server import Request, StandIn, events, transcript
+from tests.fakes.lmstudio import Call, LMStudio, Says, put_files
+from tests.servers.test_endpoints import Silent
+from tests.support.contract import NAMES, SERVERS, call_ids, chain, found, respond_as, saying, sent
+from tests.support.drive import WAYS, Outcome, ask, failure, served
 from tests.test_registration import age, point_at
 
 # llm leaves files open.
@@ -80,13 +72,13 @@ def empty_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def surroundings(user_path: Path, empty_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not make the stand-ins late, and nothing may reach a real provider."""
     shutil.copy(empty_log, user_path)
-    monkeypatch.setattr(endpoints, "DEADLINE", 10.0)
+    monkeypatch.setattr(discover, "DEADLINE", 10.0)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
 def command(*arguments: str, **settings: Any) -> Result:
     """An `llm` command in this process, which has found nothing yet."""
-    discovery._memory.clear()
+    catalogue._memory.clear()
     return CliRunner().invoke(cli, arguments, **settings)
 
 
@@ -279,7 +271,7 @@ def test_line_06_one_discovery_for_all_hooks(box: StandIn) -> None:
 def test_line_07_hanging_servers_take_bounded_time_once(
     user_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "DEADLINE", 0.25)
+    monkeypatch.setattr(discover, "DEADLINE", 0.25)
     with Silent() as first, Silent() as second:
         point_at(user_path, first.url, second.url, "http://127.0.0.1:1")
         begun = time.monotonic()
@@ -316,7 +308,7 @@ def test_line_08_ids_are_unique_stable_and_prefixed(box: StandIn, user_path: Pat
 
     first = {each.model.model_id: each.aliases for each in ours()}
     assert Foreign.model_id in [alias for aliases in first.values() for alias in aliases]
-    discovery._memory.clear()
+    catalogue._memory.clear()
     (user_path / "localrun" / "catalogue.json").unlink()
     other = Other()
     pm.register(other)
@@ -1010,10 +1002,10 @@ def test_line_38_no_proxy_and_no_context_for_this_machine(
 
 
 def test_line_38_connecting_and_reading_have_times_of_their_own() -> None:
-    call = transport.Call("http://127.0.0.1:1", {}, "Box", "Start it", read_timeout=300)
-    with transport._client(call, httpx.Client) as client:
+    call = http.Call("http://127.0.0.1:1", {}, "Box", "Start it", read_timeout=300)
+    with http._client(call, httpx.Client) as client:
         assert client.timeout.read == 300
-        assert client.timeout.connect == transport.CONNECT_TIMEOUT < 10
+        assert client.timeout.connect == http.CONNECT_TIMEOUT < 10
 
 
 def test_line_39_noise_of_the_engine_stays_in_its_log(

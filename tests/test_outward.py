@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CONFIG, Llm, configure
-from tests.outward import Guard
-from tests.stand_in import StandIn, json_reply
+from tests.fakes.http_server import StandIn, json_reply
+from tests.support.outward import Guard
 
 # Addresses that stand in no network: RFC 5737, RFC 3849.
 NOWHERE, NOWHERE_6 = "192.0.2.1", "2001:db8::1"

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from llm_localrun import discovery
-from llm_localrun.catalogue import Endpoint, EndpointReport, FileEntry, LocalModel, Snapshot
+from llm_localrun import catalogue
 from llm_localrun.errors import ConfigError
-from llm_localrun.naming import siblings
-from llm_localrun.places import home
-from llm_localrun.quantizations import canonical, how_to_get
-from llm_localrun.resolve import variant
-from tests.drive import failure
+from llm_localrun.models import Endpoint, EndpointReport, FileEntry, LocalModel, Snapshot
+from llm_localrun.names.aliases import siblings
+from llm_localrun.names.quantizations import canonical
+from llm_localrun.resolve import how_to_get, variant
+from llm_localrun.system.paths import home
+from tests.support.drive import failure
 
 OLLAMA = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:1")
 STUDIO = Endpoint(name="lmstudio", kind="lmstudio", url="http://127.0.0.1:2")
@@ -68,7 +68,7 @@ def know(*models: LocalModel) -> None:
         for model in models
         if model.path
     ]
-    discovery._memory[home()] = Snapshot(taken_at=1, endpoints=tuple(served), files=tuple(files))
+    catalogue._memory[home()] = Snapshot(taken_at=1, endpoints=tuple(served), files=tuple(files))
 
 
 def test_variants_are_found_over_all_sources() -> None:

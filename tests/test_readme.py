@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm_localrun.kinds import KINDS
-from llm_localrun.options import Options
-from llm_localrun.wire_options import LAUNCH, TABLE, wire_for
+from llm_localrun.chat.options import Options
+from llm_localrun.servers.kinds import KINDS
+from llm_localrun.servers.options import LAUNCH, TABLE, wire_for
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- options -->", "<!-- /options -->"

@@ -13,15 +13,16 @@ import pytest
 import sqlite_utils
 from llm.migrations import migrate
 
-from llm_localrun import discovery
-from llm_localrun.catalogue import Snapshot, read_snapshot, write_snapshot
-from llm_localrun.discovery import endpoints
-from llm_localrun.models import AsyncLocalChat, LocalChat
-from llm_localrun.registry import FRESH_SECONDS, drop_registry
+from llm_localrun import catalogue
+from llm_localrun.catalogue import read_snapshot, write_snapshot
+from llm_localrun.chat.models import AsyncLocalChat, LocalChat
+from llm_localrun.models import Snapshot
+from llm_localrun.name_cache import FRESH_SECONDS, drop_registry
+from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Foreign, Invoke, Llm, configure, one_error
-from tests.stand_in import Request, Respond, StandIn, events, json_reply, transcript, whole
-from tests.test_endpoints import Off, Silent
-from tests.trees import gguf
+from tests.fakes.http_server import Request, Respond, StandIn, events, json_reply, transcript, whole
+from tests.servers.test_endpoints import Off, Silent
+from tests.support.trees import gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 
@@ -69,7 +70,7 @@ def age(user: Path, seconds: float = FRESH_SECONDS + 5) -> None:
     taken_at = snapshot.taken_at - seconds
     write_snapshot(folder, snapshot.model_copy(update={"taken_at": taken_at}))
     drop_registry()
-    discovery._memory.clear()
+    catalogue._memory.clear()
 
 
 def names(models: Iterable[Any]) -> list[str]:
@@ -97,7 +98,7 @@ def foreign_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def surroundings(user_path: Path, foreign_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not make the stand-ins late, and nothing may reach a real provider."""
     shutil.copy(foreign_log, user_path)
-    monkeypatch.setattr(endpoints, "DEADLINE", 10.0)
+    monkeypatch.setattr(discover, "DEADLINE", 10.0)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
@@ -112,7 +113,7 @@ def box(user_path: Path) -> Iterator[StandIn]:
 @pytest.fixture
 def silent(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
     """A configured server that accepts connections and does not answer."""
-    monkeypatch.setattr(endpoints, "DEADLINE", 0.25)
+    monkeypatch.setattr(discover, "DEADLINE", 0.25)
     with Silent() as server:
         point_at(user_path, server.url)
         yield server
@@ -667,7 +668,7 @@ def test_path_can_be_named_and_stays_known(
     assert invoke("models", "default", "mine.gguf").exit_code == 0
     monkeypatch.chdir(tmp_path)
     for name in (None, "mine", "local-mine", "local/gguf/mine", "disk/mine.gguf"):
-        discovery._memory.clear()
+        catalogue._memory.clear()
         if name != "disk/mine.gguf":
             assert llm.get_model(name).model_id == "local/gguf/mine"
         else:

@@ -7,22 +7,14 @@ from typing import Any
 
 import pytest
 
-from llm_localrun import discovery, resolve
-from llm_localrun.catalogue import (
-    Endpoint,
-    EndpointReport,
-    LocalModel,
-    Snapshot,
-    Status,
-    merged,
-    write_snapshot,
-)
-from llm_localrun.discovery import catalogue
+from llm_localrun import catalogue, resolve
+from llm_localrun.catalogue import get_catalogue, write_snapshot
 from llm_localrun.errors import UnknownModel
-from llm_localrun.places import home, settings_stamp
+from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Snapshot, Status, merged
+from llm_localrun.system.paths import home, settings_stamp
 from tests.conftest import CONFIG, Llm, configure, put_starter
-from tests.stand_in import StandIn, json_reply
-from tests.test_endpoints import Off, Silent
+from tests.fakes.http_server import StandIn, json_reply
+from tests.servers.test_endpoints import Off, Silent
 
 SERVED = LocalModel(
     id="local/ollama/qwen3:8b",
@@ -94,7 +86,7 @@ def known(url: str, status: Status = "answers", **facts: Any) -> LocalModel:
     report = EndpointReport(endpoint=endpoint, status=status, asked_at=time.time(), models=(model,))
     snapshot = Snapshot(taken_at=time.time(), stamp=settings_stamp(), endpoints=(report,))
     write_snapshot(home(), snapshot)
-    discovery._memory.clear()
+    catalogue._memory.clear()
     return model
 
 
@@ -151,7 +143,7 @@ def test_prompt_runs_the_file_while_its_server_is_off(
     path = put_starter(user_path, starter_model)
     with StandIn(llama_server(path)) as server:
         configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
-        (found,) = catalogue("now").models
+        (found,) = get_catalogue("now").models
     assert (found.id, found.file_id) == ("local/box/smol", "local/gguf/SmolLM2-135M-Instruct.Q4_1")
     for name in ("local", "local/gguf/SmolLM2-135M-Instruct.Q4_1", "local/box/smol"):
         done = run_llm("-m", name, "Hi", "-o", "max_tokens", "4", "-o", "temperature", "0")

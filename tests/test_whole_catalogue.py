@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Invoke, configure, one_error
-from tests.lmstudio import LMStudio
-from tests.outward import Guard
-from tests.servers import (
+from tests.fakes.http_server import Respond, StandIn
+from tests.fakes.lmstudio import LMStudio
+from tests.fakes.servers import (
     docker,
     gpt4all,
     koboldcpp,
@@ -25,8 +25,8 @@ from tests.servers import (
     sglang,
     vllm,
 )
-from tests.stand_in import Respond, StandIn
-from tests.trees import plant
+from tests.support.outward import Guard
+from tests.support.trees import plant
 
 SERVERS: dict[int, Callable[[], Respond]] = {
     11434: lambda: recorded("openai", "tags", "version", "show", "ps"),
@@ -49,7 +49,7 @@ def machine(
     """The servers that are up, by their ports."""
     if not guard.sees_children:
         pytest.skip("the usual ports may be others', outside a network namespace")
-    monkeypatch.setattr("llm_localrun.discovery.endpoints.DEADLINE", 10.0)
+    monkeypatch.setattr("llm_localrun.servers.discover.DEADLINE", 10.0)
     configure(user_path, threads=1)
     planted = {each.name: each.path for each in plant(tmp_path)}
     # The file of this one is on the disk too.

@@ -19,11 +19,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llm_localrun.engine.reasons import reason_in
+from llm_localrun.engine.failure import reason_in
 from llm_localrun.engine.state import alive
 from llm_localrun.errors import EngineFailed
-from llm_localrun.framing import excerpt
-from llm_localrun.places import write_atomically
+from llm_localrun.system.atomic import write_atomically
+from llm_localrun.wire.sse import excerpt
 
 _SECONDS = 20.0
 """How long a build may take to name its devices."""

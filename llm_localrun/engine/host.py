@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from llm_localrun.engine import child, inside, locks, prompts, seats
+from llm_localrun.engine import llama_server, saved_prompts, slots, xllamacpp
 from llm_localrun.engine.state import (
     EngineState,
     Order,
@@ -33,6 +33,7 @@ from llm_localrun.engine.state import (
     read_order,
     write_state,
 )
+from llm_localrun.system import locks
 
 POLL_SECONDS = 0.5
 _MAX_LOG_BYTES = 2**20
@@ -103,7 +104,7 @@ def _redirect_output(log: Path) -> None:
 
 def _set_up(order: Order, paths: Paths) -> EngineState:
     paths.prompts.mkdir(mode=0o700, exist_ok=True)
-    seats.set_up(paths)
+    slots.set_up(paths)
     state = EngineState(paths.id, order.spec, order.key, order.build, started_at=time.time())
     write_state(paths.folder, state)
     return state
@@ -140,10 +141,10 @@ def _start(order: Order, paths: Paths) -> Server:
     if "OMP_WAIT_POLICY" not in os.environ:
         # OpenMP's threads wait for each other by spinning, some 4 ms by default (CONTRIBUTING.md).
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    return child.start(order, paths) if order.llama_server else inside.start(order, paths)
+    return llama_server.start(order, paths) if order.llama_server else xllamacpp.start(order, paths)
 
 
-def _serve(server: Server, paths: Paths, stop: threading.Event) -> list[seats.Seat]:
+def _serve(server: Server, paths: Paths, stop: threading.Event) -> list[slots.Seat]:
     """Returns when the engine should end, with the seats that nobody has."""
     while not stop.wait(POLL_SECONDS):
         if server.has_ended():
@@ -152,10 +153,10 @@ def _serve(server: Server, paths: Paths, stop: threading.Event) -> list[seats.Se
         until = lease_end(paths)
         if until is None or not (paths.state.exists() and paths.lock.exists()):
             break
-        if time.time() > until and (taken := seats.take_all(paths)):
+        if time.time() > until and (taken := slots.take_all(paths)):
             return taken
         _bound(paths.log)
-    return seats.take_free(paths)
+    return slots.take_free(paths)
 
 
 def _bound(log: Path) -> None:
@@ -165,7 +166,7 @@ def _bound(log: Path) -> None:
 
 
 def _end(
-    server: Server, state: EngineState, paths: Paths, taken: Iterable[seats.Seat], most_bytes: int
+    server: Server, state: EngineState, paths: Paths, taken: Iterable[slots.Seat], most_bytes: int
 ) -> None:
     paths.state.unlink(missing_ok=True)
     for seat in taken:
@@ -179,11 +180,11 @@ def _end(
     os._exit(0)
 
 
-def _keep(state: EngineState, paths: Paths, seat: seats.Seat, most_bytes: int) -> None:
+def _keep(state: EngineState, paths: Paths, seat: slots.Seat, most_bytes: int) -> None:
     """Leaves the conversation in a slot to the next engine. Raises OSError."""
-    part = prompts.part(paths, seat.number)
+    part = saved_prompts.part(paths, seat.number)
     if _saved_tokens(state, seat.number, part.name) >= _WORTH_KEEPING:
-        prompts.keep(part, state, seat.before.conversation, most_bytes)
+        saved_prompts.keep(part, state, seat.before.conversation, most_bytes)
 
 
 def _saved_tokens(state: EngineState, slot: int, name: str) -> int:

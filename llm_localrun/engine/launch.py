@@ -20,10 +20,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from llm_localrun import engine_defaults
 from llm_localrun.config import Config
-from llm_localrun.engine import builds, locks, parameters, prompts, room, seats
-from llm_localrun.engine.reasons import reason_in
-from llm_localrun.engine.seats import Seat, Visit
+from llm_localrun.engine import builds, evict, saved_prompts, slots
+from llm_localrun.engine.failure import reason_in
+from llm_localrun.engine.slots import Seat, Visit
 from llm_localrun.engine.state import (
     EngineSettings,
     EngineSpec,
@@ -32,14 +33,16 @@ from llm_localrun.engine.state import (
     Paths,
     grant,
     known,
+    problem_with,
     read_state,
     running,
 )
 from llm_localrun.engine.stop import has_ended, stop_if_idle
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LocalRunError
+from llm_localrun.gguf.files import opened
 from llm_localrun.gguf.header import Header, read_header
-from llm_localrun.machine import physical_memory
-from llm_localrun.model_file import opened
+from llm_localrun.memory.machine import physical_memory
+from llm_localrun.system import locks
 
 _SHARE_OF_MEMORY = 0.75
 _START_GRACE = 60.0
@@ -126,9 +129,9 @@ def seat(visit: Visit, folder: Path, find: Callable[[], tuple[EngineState, bool]
     while True:
         engine, is_new = find()
         paths = Paths(folder, engine.id)
-        left = prompts.find(paths, engine, visit.conversation)
+        left = saved_prompts.find(paths, engine, visit.conversation)
         try:
-            taken = seats.take(paths, visit, left is not None, _LONGEST_WAIT)
+            taken = slots.take(paths, visit, left is not None, _LONGEST_WAIT)
         except TimeoutError:
             raise EngineFailed(
                 f"{engine.spec.name} has been answering other prompts for too long",
@@ -236,15 +239,15 @@ def _spec(wanted: Wanted, file: os.stat_result) -> EngineSpec:
     header = _checked_header(wanted.path)
     for path in wanted.settings.files():
         _checked_header(path)
-    trained = header.of_architecture("context_length") or parameters.CONTEXT_SIZE
-    context_size = wanted.settings.context_size or min(trained, parameters.CONTEXT_SIZE)
+    trained = header.of_architecture("context_length") or engine_defaults.CONTEXT_SIZE
+    context_size = wanted.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)
     if context_size > trained:
         raise ConfigError(
             f"{wanted.name} was trained for a context of {trained:,} tokens, not {context_size:,}",
             f"Use -o context_size {trained} or less",
         )
     settings = replace(wanted.settings, context_size=context_size)
-    if problem := parameters.problem_with(settings):
+    if problem := problem_with(settings):
         raise ConfigError(f"llama.cpp cannot run {wanted.name} so: {problem}", "Change that")
     return EngineSpec(
         path=wanted.path,
@@ -283,7 +286,7 @@ def _make_room(spec: EngineSpec, folder: Path, budget: int | None) -> None:
     for engine in known(folder):
         if engine.spec.path == spec.path:
             stop_if_idle(engine, folder)
-    room.make_room(spec, folder, budget)
+    evict.make_room(spec, folder, budget)
 
 
 class _Starting:

@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.engine.locks import clear_away, hold
+from llm_localrun.engine_defaults import CACHE_TYPES, LEAST_CONTEXT, MOST_THREADS, UNQUANTIZED
+from llm_localrun.system.locks import clear_away, hold
 
 FOR_EVER = float("inf")
 NGRAM = "ngram"
@@ -260,3 +261,16 @@ def _write(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def problem_with(settings: EngineSettings) -> str:
+    """Why llama.cpp would crash, or refuse, if it got `settings`; "" if it takes them."""
+    if settings.context_size is not None and settings.context_size < LEAST_CONTEXT:
+        return f"a context of {settings.context_size} tokens is too small"
+    if settings.threads is not None and not 1 <= settings.threads <= MOST_THREADS:
+        return f"it takes 1 to {MOST_THREADS} threads, not {settings.threads}"
+    if settings.kv_cache_type not in (None, *CACHE_TYPES):
+        return f"it knows no KV cache of type {settings.kv_cache_type}"
+    if settings.kv_cache_type not in (None, *UNQUANTIZED) and settings.flash_attention is False:
+        return f"a KV cache of type {settings.kv_cache_type} needs flash_attention"
+    return ""

@@ -6,8 +6,9 @@ import signal
 import time
 from pathlib import Path
 
-from llm_localrun.engine import locks, seats
+from llm_localrun.engine import slots
 from llm_localrun.engine.state import EngineState, Paths, alive, pid_of, read_state
+from llm_localrun.system import locks
 
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 _PATIENCE = 5.0
@@ -33,7 +34,7 @@ def stop_if_idle(state: EngineState, folder: Path) -> bool:
     """Ends an engine that nobody uses; whether it has."""
     paths = Paths(folder, state.id)
     # Where there are none yet, the model is being loaded for somebody.
-    taken = seats.take_all(paths) if state.url else None
+    taken = slots.take_all(paths) if state.url else None
     if taken is None:
         return False
     # Nobody can come any more; the seats are left for the host to see what they hold.

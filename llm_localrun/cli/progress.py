@@ -1,0 +1,148 @@
+"""How far something is: a bar on a terminal, a line now and then in a pipe, or nothing."""
+
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Protocol, TypeVar
+
+import click
+
+from llm_localrun.cli.table import safe_text, seconds_text, size_text
+from llm_localrun.system.progress import Progress
+
+_Result = TypeVar("_Result")
+
+_BAR = 24
+_REDRAW = 0.1
+"""Seconds between two looks of the bar."""
+_WINDOW = 10.0
+"""Seconds over which the rate is taken."""
+_STEP = 10
+"""Per cent between two lines in a pipe."""
+
+
+class _Display(Protocol):
+    def show(self, progress: Progress) -> None: ...
+
+    def end(self) -> None: ...
+
+
+def shown(
+    pulling: Generator[Progress, None, _Result], title: str, *, quiet: bool = False
+) -> _Result:
+    """What `pulling` returns, after showing on stderr how far it is with what is called `title`."""
+    display: _Display = _Silence() if quiet else _Lines(title)
+    if not quiet and sys.stderr.isatty():
+        display = _Bar(title)
+    try:
+        while True:
+            display.show(next(pulling))
+    except StopIteration as stop:
+        result: _Result = stop.value
+        return result
+    finally:
+        pulling.close()
+        display.end()
+
+
+class _Silence:
+    def show(self, progress: Progress) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+class _Lines:
+    """A line for each thing that is done, and for each tenth of it."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._last: tuple[str, int] | None = None
+
+    def show(self, progress: Progress) -> None:
+        tenth = _percent(progress) // _STEP
+        if self._last != (progress.what, tenth):
+            self._last = progress.what, tenth
+            what = safe_text(progress.what).lower()
+            click.echo(f"{self._title}: {what}{_amount(progress)}", err=True)
+
+    def end(self) -> None:
+        pass
+
+
+class _Bar:
+    """One line that is drawn anew: bar, amount, rate, and how long it will still take."""
+
+    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._title = title
+        self._clock = clock
+        self._what = ""
+        self._samples: deque[tuple[float, int]] = deque()
+        self._drawn = 0.0
+        self._latest: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        now = self._clock()
+        if progress.what != self._what:
+            self._what = progress.what
+            self._samples.clear()
+        self._samples.append((now, progress.done))
+        while now - self._samples[0][0] > _WINDOW:
+            self._samples.popleft()
+        self._latest = progress
+        if now - self._drawn >= _REDRAW:
+            self._draw()
+
+    def end(self) -> None:
+        if self._latest is not None:
+            self._draw()
+            click.echo(err=True)
+
+    def _draw(self) -> None:
+        assert self._latest is not None
+        self._drawn = self._clock()
+        line = f"{self._title}  {bar_text(self._latest, self._rate())}"
+        width = shutil.get_terminal_size().columns - 1
+        click.echo(f"\r{line[:width]:<{width}}", nl=False, err=True)
+
+    def _rate(self) -> float:
+        """How much a second, of late."""
+        (begun, before), (now, done) = self._samples[0], self._samples[-1]
+        return (done - before) / (now - begun) if now > begun else 0.0
+
+
+def bar_text(progress: Progress, rate: float) -> str:
+    """What the bar says of `progress` at `rate` units a second."""
+    if progress.total is None:
+        return f"{safe_text(progress.what)}{_amount(progress)}"
+    filled = _BAR * _percent(progress) // 100
+    parts = [
+        f"[{'#' * filled}{'-' * (_BAR - filled)}] {_percent(progress):3}%",
+        _part(progress, progress.total),
+    ]
+    if rate > 0:
+        left = (progress.total - progress.done) / rate
+        parts += [f"{_count(int(rate), progress)}/s", f"{seconds_text(left)} left"]
+    return "  ".join(parts)
+
+
+def _percent(progress: Progress) -> int:
+    return min(100, 100 * progress.done // progress.total) if progress.total else 0
+
+
+def _amount(progress: Progress) -> str:
+    if progress.total:
+        return f", {_part(progress, progress.total)} ({_percent(progress)}%)"
+    return f", {_count(progress.done, progress)}" if progress.done else ""
+
+
+def _part(progress: Progress, total: int) -> str:
+    done = size_text(progress.done) if progress.unit == "bytes" else f"{progress.done}"
+    return f"{done} of {_count(total, progress)}"
+
+
+def _count(count: int, progress: Progress) -> str:
+    return size_text(count) if progress.unit == "bytes" else f"{count} {progress.unit}"

@@ -1,0 +1,124 @@
+"""Looks into a file that was found: the model in it, or why it holds none that can be run.
+
+Reads a file's header and nothing of its weights.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from llm_localrun.files.found import QUANTIZATION, Found, stem_of
+from llm_localrun.files.ollama_store import read_manifest
+from llm_localrun.gguf.files import chat_template_in
+from llm_localrun.gguf.header import Header, NotGGUF, read_summary
+from llm_localrun.models import LocalModel
+from llm_localrun.names.parse import parse_name
+from llm_localrun.names.quantizations import file_type_name, quantization_in
+
+UNREADABLE = "it cannot be read"
+_EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3")
+
+# Names that only Ollama's own engine gives (model/models, 0.12): llama.cpp has others or none.
+_OLLAMA_ONLY = ("mllama", "gptoss", "qwen25vl")
+
+_NO_MODEL = {
+    "adapter": "it is an adapter (LoRA) for another model",
+    "mmproj": "it is a projector, which lets another model see or hear",
+    "imatrix": "it is an importance matrix",
+}
+
+
+def look_into(found: Found, model_id: str = "") -> LocalModel | str:
+    """The model in the file, or in half a sentence why it holds none that can be run."""
+    try:
+        with open(found.path, "rb", buffering=0) as opened:  # noqa: PTH123
+            header = read_summary(opened)
+            template = chat_template_in(opened, header)
+    except NotGGUF as error:
+        return str(error)
+    except OSError as error:
+        return f"{UNREADABLE}: {error.strerror}"
+    if reason := _unfit(header):
+        return reason
+    quantization = (
+        quantization_in(found.name)
+        or quantization_in(stem_of(found.path))
+        or file_type_name(header.number("general.file_type"))
+    )
+    size_label = header.text("general.size_label")
+    return LocalModel(
+        id=model_id or f"local/gguf/{found.name}",
+        name=found.name,
+        purpose="embedding" if _is_embedding(header) else "chat",
+        path=found.path,
+        store=found.store,
+        architecture=header.architecture,
+        quantization=quantization,
+        parameters=parse_name(f"model-{size_label}").parameters if size_label else None,
+        size=found.size,
+        context_max=header.of_architecture("context_length"),
+        modified=found.modified,
+        capabilities=_capabilities(template, found),
+        projector=found.projector,
+        manifest=found.manifest,
+        marks=(f"path:{os.path.realpath(found.path)}", *filled(found.marks, quantization)),
+    )
+
+
+def filled(marks: Iterable[str], quantization: str) -> list[str]:
+    """Marks in which the quantization is told; without those that need one where there is none."""
+    return [
+        mark.replace(QUANTIZATION, quantization.upper())
+        for mark in dict.fromkeys(marks)
+        if quantization or QUANTIZATION not in mark
+    ]
+
+
+def _unfit(header: Header) -> str:
+    """Why llama.cpp would not run a file with this header by itself; "" if it would."""
+    kind, architecture = header.text("general.type"), header.architecture
+    if not architecture:
+        return _NO_MODEL.get(kind, "its header names no architecture")
+    if architecture == "clip":
+        return _NO_MODEL["mmproj"]
+    if architecture in _OLLAMA_ONLY:
+        return f"only Ollama's own engine knows its architecture, {architecture}"
+    if f"{architecture}.vision.block_count" in header.metadata:
+        return "its projector is inside it, which only Ollama's own engine loads"
+    return _NO_MODEL.get(kind, "")
+
+
+def _is_embedding(header: Header) -> bool:
+    pooling = header.of_architecture("pooling_type")
+    return (
+        bool(pooling)
+        or header.architecture in _EMBEDDING_ARCHITECTURES
+        or header.architecture.endswith("-embedding")
+    )
+
+
+def _capabilities(template: str, found: Found) -> tuple[str, ...]:
+    # What Ollama keeps beside the file is used before what is in it.
+    manifest = read_manifest(Path(found.manifest)) if found.manifest else None
+    template = (manifest.text("template") if manifest else "") or template
+    can = {
+        "tools": "tools" in template or ".Tools" in template,
+        "thinking": any(word in template for word in ("<think>", "enable_thinking", ".Thinking")),
+        **_senses(found.projector),
+    }
+    return tuple(name for name, has in can.items() if has)
+
+
+def _senses(projector: str) -> dict[str, bool]:
+    """What a model is able to take through its projector."""
+    if not projector:
+        return {}
+    try:
+        with Path(projector).open("rb", buffering=0) as opened:
+            metadata = read_summary(opened).metadata
+    except (OSError, NotGGUF):
+        return {}
+    return {
+        "vision": metadata.get("clip.has_vision_encoder") is True,
+        "audio": metadata.get("clip.has_audio_encoder") is True,
+    }

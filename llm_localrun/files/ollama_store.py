@@ -1,0 +1,84 @@
+"""Ollama's store: manifests that name the layers of a model, and the blobs that the layers are.
+
+https://github.com/ollama/ollama, `manifest/` and `types/model/name.go` (0.32). Reads; what the
+layers mean for running a model is `modelfile`'s business.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_localrun.system.json_files import list_at, parse_json, text_at
+
+_LAYER = "application/vnd.ollama.image."
+_MAX_TEXT = 2**20
+"""Bytes of a template or another layer that is read whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a manifest says: the digests of its layers, by their kind (`model`, `template` …)."""
+
+    blobs: Path
+    digest: str
+    """SHA-256 of the manifest itself, by which /api/tags tells models apart."""
+    layers: Mapping[str, tuple[str, ...]]
+    config: str = ""
+
+    def blob(self, kind: str) -> Path | None:
+        """The file of the first layer of a kind; None if there is no such layer."""
+        digests = self.layers.get(kind, ())
+        return _blob(self.blobs, digests[0]) if digests else None
+
+    def text(self, kind: str) -> str:
+        """The text of the first layer of a kind; "" if there is none that can be read."""
+        return _text(self.blob(kind))
+
+    def json(self, kind: str) -> Any:
+        """What the first layer of a kind says in JSON; None if it says nothing."""
+        return parse_json(self.text(kind))
+
+    def setting(self, key: str) -> str:
+        """A text in the model's configuration, `renderer` or `remote_host` say; "" if none."""
+        value = text_at(parse_json(_text(_blob(self.blobs, self.config))), key)
+        return value.encode("utf-8", "replace").decode()
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest at `path` = STORE/manifests/HOST/NAMESPACE/NAME/TAG; None if it is none."""
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError):
+        return None
+    manifest = parse_json(data)
+    if not isinstance(manifest, dict):
+        return None
+    layers: dict[str, tuple[str, ...]] = {}
+    for layer in list_at(manifest, "layers"):
+        kind = text_at(layer, "mediaType").removeprefix(_LAYER)
+        layers[kind] = (*layers.get(kind, ()), text_at(layer, "digest"))
+    return Manifest(
+        blobs=path.parents[4] / "blobs",
+        digest=hashlib.sha256(data).hexdigest(),
+        layers=layers,
+        config=text_at(manifest, "config", "digest"),
+    )
+
+
+def _blob(blobs: Path, digest: str) -> Path | None:
+    algorithm, _, number = digest.partition(":")
+    if algorithm != "sha256" or not number.isalnum():
+        return None
+    return blobs / f"sha256-{number}"
+
+
+def _text(blob: Path | None) -> str:
+    if blob is None:
+        return ""
+    try:
+        with blob.open("rb") as file:
+            return file.read(_MAX_TEXT).decode("utf-8", "replace")
+    except OSError:
+        return ""

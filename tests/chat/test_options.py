@@ -1,0 +1,474 @@
+"""What `-o` accepts, and what each backend is sent for it."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from llm_localrun.chat.options import Options
+from llm_localrun.errors import UnsupportedOption
+from llm_localrun.servers.options import TABLE, body_for
+from llm_localrun.wire.sse import Payload
+
+# llm hands over every value as the text that was typed.
+GOOD: list[tuple[str, str, object]] = [
+    ("temperature", "0", 0.0),
+    ("temperature", "0.7", 0.7),
+    ("temperature", "2", 2.0),
+    ("temperature", " 1e-1 ", 0.1),
+    ("top_p", "1", 1.0),
+    ("top_p", "0.05", 0.05),
+    ("top_k", "0", 0),
+    ("top_k", "40", 40),
+    ("min_p", "0", 0.0),
+    ("min_p", "1", 1.0),
+    ("typical_p", "0.5", 0.5),
+    ("repeat_penalty", "1.1", 1.1),
+    ("presence_penalty", "-2", -2.0),
+    ("presence_penalty", "2", 2.0),
+    ("frequency_penalty", "-0.5", -0.5),
+    ("seed", "42", 42),
+    ("seed", "-1", -1),
+    ("max_tokens", "1", 1),
+    ("max_tokens", "4096", 4096),
+    ("stop", "END", ["END"]),
+    ("stop", "a, b", ["a, b"]),
+    ("json_object", "true", True),
+    ("json_object", "1", True),
+    ("json_object", "yes", True),
+    ("json_object", "false", False),
+    ("json_object", "0", False),
+    ("context_size", "16", 16),
+    ("context_size", "32768", 32768),
+    ("context_size", "max", "max"),
+    ("logit_bias", '{"15043": -100}', {"15043": -100.0}),
+    ("logit_bias", "{}", {}),
+    ("think", "off", "off"),
+    ("think", "on", "on"),
+    ("think", " LOW ", "low"),
+    ("think", "Medium", "medium"),
+    ("think", "high", "high"),
+    ("think", "max", "max"),
+    ("quantization", "q4_k_m", "Q4_K_M"),
+    ("quantization", " 4bit ", "4BIT"),
+    ("kv_cache_type", "q8_0", "q8_0"),
+    ("kv_cache_type", "IQ4_NL", "iq4_nl"),
+    ("kv_cache_type", " F16 ", "f16"),
+    ("overcommit", "true", True),
+    ("flash_attention", "on", True),
+    ("flash_attention", "off", False),
+    ("draft_model", "~/Draft.gguf", "~/Draft.gguf"),
+    ("lora", "Adapter.gguf", "Adapter.gguf"),
+    ("grammar", 'root ::= "yes"', 'root ::= "yes"'),
+    ("extra", '{"options": {"num_batch": 8}}', {"options": {"num_batch": 8}}),
+    ("extra", "{}", {}),
+    ("keep_alive", "90", 90.0),
+    ("keep_alive", "0", 0.0),
+    ("keep_alive", "-1", -1.0),
+    ("keep_alive", "1.5", 1.5),
+    ("keep_alive", "45s", 45.0),
+    ("keep_alive", "10m", 600.0),
+    ("keep_alive", "1h", 3600.0),
+    ("keep_alive", "1h30m", 5400.0),
+    ("keep_alive", "1h1m1s", 3661.0),
+    ("keep_alive", "1.5h", 5400.0),
+    ("keep_alive", "500ms", 0.5),
+    ("keep_alive", "0s", 0.0),
+    ("keep_alive", " 10M ", 600.0),
+    ("gpu_layers", "0", 0),
+    ("gpu_layers", "99", 99),
+    ("threads", "1", 1),
+    ("threads", "512", 512),
+    ("timeout", "0.5", 0.5),
+    ("timeout", "30", 30.0),
+]
+
+
+@pytest.mark.parametrize(("name", "typed", "value"), GOOD)
+def test_accepted(name: str, typed: str, value: object) -> None:
+    accepted = getattr(Options.model_validate({name: typed}), name)
+    assert (accepted, type(accepted)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("temperature", "-0.1"),
+        ("temperature", "hot"),
+        ("temperature", ""),
+        ("top_p", "0"),
+        ("top_p", "1.01"),
+        ("top_k", "-1"),
+        ("top_k", "1.5"),
+        ("min_p", "-0.1"),
+        ("min_p", "1.1"),
+        ("typical_p", "0"),
+        ("typical_p", "1.1"),
+        ("repeat_penalty", "0"),
+        ("repeat_penalty", "-1"),
+        ("presence_penalty", "2.1"),
+        ("presence_penalty", "-2.1"),
+        ("frequency_penalty", "2.1"),
+        ("frequency_penalty", "-2.1"),
+        ("seed", "x"),
+        ("seed", "0.5"),
+        ("max_tokens", "0"),
+        ("max_tokens", "-1"),
+        ("max_tokens", "many"),
+        ("json_object", "maybe"),
+        ("json_object", "2"),
+        ("context_size", "15"),
+        ("context_size", "-1"),
+        ("context_size", "8k"),
+        ("context_size", "most"),
+        ("logit_bias", "15043"),
+        ("logit_bias", "[]"),
+        ("logit_bias", '{"15043": "never"}'),
+        ("logit_bias", '{"15043": NaN}'),
+        ("logit_bias", '{"15043": 1e999}'),
+        ("think", ""),
+        ("think", "true"),
+        ("think", "xhigh"),
+        ("kv_cache_type", "q3_0"),
+        ("flash_attention", "maybe"),
+        ("extra", ""),
+        ("extra", "{"),
+        ("extra", "[1]"),
+        ("extra", '"text"'),
+        # No JSON can carry these.
+        ("extra", '{"a": NaN}'),
+        ("extra", '{"a": [-Infinity]}'),
+        ("extra", '{"a": 1e999}'),
+        ("extra", '{"a":' * 100_000),
+        ("keep_alive", ""),
+        ("keep_alive", "ten minutes"),
+        ("keep_alive", "m"),
+        ("keep_alive", "10x"),
+        ("keep_alive", "10m5"),
+        ("keep_alive", "5 10m"),
+        ("keep_alive", "-5m"),
+        ("keep_alive", "1d"),
+        ("gpu_layers", "-1"),
+        ("gpu_layers", "all"),
+        ("threads", "0"),
+        ("threads", "513"),
+        ("timeout", "0"),
+        ("timeout", "-1"),
+        ("timeout", "10m"),
+        ("unknown", "1"),
+        *((name, typed) for name in ("temperature", "repeat_penalty") for typed in ("nan", "inf")),
+        *((name, typed) for name in ("keep_alive", "timeout") for typed in ("nan", "inf")),
+    ],
+)
+def test_refused(name: str, typed: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Options.model_validate({name: typed})
+    # A union has an error for each of its members.
+    assert {error["loc"][0] for error in refused.value.errors()} == {name}
+
+
+def test_refused_duration_says_what_one_looks_like() -> None:
+    with pytest.raises(ValidationError, match="such as 45s, 10m or 1h30m"):
+        Options.model_validate({"keep_alive": "soon"})
+
+
+@pytest.mark.parametrize("name", ["extra", "logit_bias"])
+def test_refused_json_says_how_it_is_given(name: str) -> None:
+    with pytest.raises(ValidationError, match="give a JSON object, in quotes"):
+        Options.model_validate({name: "{a: 1}"})
+
+
+def test_python_may_give_more_than_texts() -> None:
+    options = Options(
+        stop=["END", "\n"],
+        keep_alive=600,
+        temperature=1,
+        seed=None,
+        logit_bias={"15043": -100},
+        extra={"options": {"num_batch": 8}},
+    )
+    assert options.model_dump(exclude_none=True) == {
+        "stop": ["END", "\n"],
+        "keep_alive": 600.0,
+        "temperature": 1.0,
+        "logit_bias": {"15043": -100.0},
+        "extra": {"options": {"num_batch": 8}},
+    }
+
+
+def test_nothing_is_set_by_itself() -> None:
+    assert set(Options().model_dump().values()) == {None}
+
+
+@pytest.mark.parametrize("name", Options.model_fields)
+def test_every_option_is_described(name: str) -> None:
+    description = Options.model_fields[name].description
+    assert description
+    assert description[0].isupper()
+    assert not description.endswith(".")
+
+
+def test_no_option_is_named_like_an_argument_of_prompt() -> None:
+    taken = {
+        *("prompt", "fragments", "attachments", "system", "schema", "tools", "tool_results"),
+        *("system_fragments", "messages", "stream", "key", "options", "hide_reasoning"),
+    }
+    assert taken.isdisjoint(Options.model_fields)
+
+
+def test_every_option_has_a_row_and_every_row_an_option() -> None:
+    assert set(TABLE) == set(Options.model_fields)
+
+
+KINDS = (
+    *("ollama", "lmstudio", "llamacpp", "llamafile", "engine", "vllm", "sglang", "lemonade"),
+    "openai",
+)
+
+Bodies = dict[str, Payload]
+
+
+def to(kinds: str, body: Payload) -> Bodies:
+    return dict.fromkeys(kinds.split(), body)
+
+
+def to_all(ollama: Payload, others: Payload) -> Bodies:
+    return {**dict.fromkeys(KINDS, others), "ollama": ollama}
+
+
+def as_named(name: str, value: object) -> Bodies:
+    return to_all({"options": {name: value}}, {name: value})
+
+
+# The body that each kind of server is sent; a kind that is left out cannot honour the option.
+BODIES: dict[str, tuple[object, Bodies]] = {
+    "temperature": (0.5, as_named("temperature", 0.5)),
+    "top_p": (0.9, as_named("top_p", 0.9)),
+    "top_k": (
+        40,
+        to("ollama", {"options": {"top_k": 40}})
+        | to("lmstudio llamacpp llamafile engine vllm sglang lemonade", {"top_k": 40}),
+    ),
+    "min_p": (
+        0.1,
+        to("ollama", {"options": {"min_p": 0.1}})
+        | to("llamacpp llamafile engine vllm sglang", {"min_p": 0.1}),
+    ),
+    "typical_p": (
+        0.5,
+        to("ollama", {"options": {"typical_p": 0.5}})
+        | to("llamacpp llamafile engine", {"typical_p": 0.5}),
+    ),
+    "repeat_penalty": (
+        1.1,
+        to("ollama", {"options": {"repeat_penalty": 1.1}})
+        | to("lmstudio llamacpp llamafile engine lemonade", {"repeat_penalty": 1.1})
+        | to("vllm sglang", {"repetition_penalty": 1.1}),
+    ),
+    "presence_penalty": (-1.0, as_named("presence_penalty", -1.0)),
+    "frequency_penalty": (1.0, as_named("frequency_penalty", 1.0)),
+    "seed": (0, as_named("seed", 0)),
+    "max_tokens": (9, to_all({"options": {"num_predict": 9}}, {"max_tokens": 9})),
+    "stop": (["END"], as_named("stop", ["END"])),
+    "json_object": (
+        True,
+        to("ollama", {"format": "json"})
+        | to("llamacpp llamafile engine vllm sglang", {"response_format": {"type": "json_object"}}),
+    ),
+    "context_size": (8192, to_all({"options": {"num_ctx": 8192}}, {})),
+    "keep_alive": (
+        600.0,
+        to("ollama", {"keep_alive": 600.0}) | to("lmstudio", {"ttl": 600.0}) | to("engine", {}),
+    ),
+    "gpu_layers": (0, to("ollama", {"options": {"num_gpu": 0}}) | to("engine", {})),
+    "threads": (4, to("ollama", {"options": {"num_thread": 4}}) | to("engine", {})),
+    "logit_bias": (
+        {"15043": -100.0},
+        to(" ".join(KINDS[1:]), {"logit_bias": {"15043": -100.0}}),
+    ),
+    "think": (
+        "low",
+        to("ollama", {"think": "low"})
+        | to("lmstudio lemonade openai", {"reasoning_effort": "low"})
+        | to(
+            "llamacpp llamafile engine vllm sglang",
+            {"chat_template_kwargs": {"enable_thinking": True, "reasoning_effort": "low"}},
+        ),
+    ),
+    "quantization": ("Q8_0", to_all({}, {})),
+    "kv_cache_type": ("q8_0", to("engine", {})),
+    "overcommit": (True, to("engine", {})),
+    "flash_attention": (True, to("engine", {})),
+    "draft_model": ("Draft.gguf", to("engine", {})),
+    "lora": ("Adapter.gguf", to("engine", {})),
+    "grammar": ("root ::= x", to("llamacpp llamafile engine", {"grammar": "root ::= x"})),
+    "timeout": (30.0, to_all({}, {})),
+    "extra": ({"n_probs": 3, "seed": 1}, to_all(*[{"n_probs": 3, "seed": 1}] * 2)),
+}
+
+
+def test_every_option_is_in_the_table_of_bodies() -> None:
+    assert set(BODIES) == set(TABLE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("option", BODIES)
+def test_what_a_backend_is_sent_for_an_option(option: str, kind: str) -> None:
+    value, bodies = BODIES[option]
+    if kind in bodies:
+        assert body_for({option: value}, kind, "Box") == bodies[kind]
+    else:
+        with pytest.raises(UnsupportedOption, match=rf"^Box cannot honour -o {option}\. "):
+            body_for({option: value}, kind, "Box")
+
+
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        ({}, {"max_tokens": 2**17}),
+        ({"max_tokens": 9}, {"max_tokens": 9}),
+        (
+            {"top_k": 40, "min_p": 0.1, "repeat_penalty": 1.1, "max_tokens": 9},
+            {"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1, "max_tokens": 9},
+        ),
+        ({"extra": {"max_tokens": 7}}, {"max_tokens": 7}),
+    ],
+)
+def test_what_mlx_is_sent(options: Payload, body: Payload) -> None:
+    """It stops after 512 tokens unless it is told otherwise."""
+    assert body_for(options, "mlx", "Box") == body
+
+
+@pytest.mark.parametrize("kind", ["ollama", "llamacpp", "engine", "vllm"])
+def test_json_that_is_not_wanted_is_not_asked_for(kind: str) -> None:
+    assert body_for({"json_object": False}, kind, "Box") == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            "ollama",
+            {
+                "options": {"temperature": 0.0, "num_predict": 9, "num_ctx": 8192},
+                "keep_alive": 0.0,
+                "format": "json",
+            },
+        ),
+        (
+            "engine",
+            {"temperature": 0.0, "max_tokens": 9, "response_format": {"type": "json_object"}},
+        ),
+    ],
+)
+def test_options_go_together(kind: str, expected: Payload) -> None:
+    options: dict[str, Any] = {
+        "temperature": 0.0,
+        "max_tokens": 9,
+        "context_size": 8192,
+        "keep_alive": 0.0,
+        "json_object": True,
+        "timeout": 5.0,
+    }
+    assert body_for(options, kind, "Box") == expected
+
+
+def test_no_options_are_no_body() -> None:
+    assert body_for({}, "ollama", "Box") == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "expected"),
+    [
+        ({"seed": 1}, "openai", {"seed": 7, "n_probs": 3}),
+        ({"temperature": 0.5}, "openai", {"temperature": 0.5, "seed": 7, "n_probs": 3}),
+        (
+            {"temperature": 0.5},
+            "ollama",
+            {"options": {"temperature": 0.5}, "seed": 7, "n_probs": 3},
+        ),
+    ],
+)
+def test_extra_comes_last(options: Payload, kind: str, expected: Payload) -> None:
+    extra = {"seed": 7, "n_probs": 3}
+    assert body_for({"extra": extra, **options}, kind, "Box") == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "extra", "expected"),
+    [
+        (
+            {"temperature": 0.5, "seed": 1},
+            "ollama",
+            {"options": {"num_batch": 8, "seed": 7}},
+            {"options": {"temperature": 0.5, "seed": 7, "num_batch": 8}},
+        ),
+        (
+            {"think": "off"},
+            "vllm",
+            {"chat_template_kwargs": {"tone": "dry"}},
+            {"chat_template_kwargs": {"enable_thinking": False, "tone": "dry"}},
+        ),
+    ],
+)
+def test_extra_leaves_the_other_options_in_place(
+    options: Payload, kind: str, extra: Payload, expected: Payload
+) -> None:
+    """An option is never dropped in silence."""
+    given, without = json.dumps(extra), body_for(options, kind, "Box")
+    assert body_for({**options, "extra": extra}, kind, "Box") == expected
+    assert json.dumps(extra) == given
+    assert body_for(options, kind, "Box") == without
+
+
+@pytest.mark.parametrize(
+    ("seconds", "refusal"),
+    [
+        (1.0, None),
+        (600.0, None),
+        (0.0, "Box cannot honour -o keep_alive 0. Leave it out, or give 1 or more."),
+        (0.5, "Box cannot honour -o keep_alive 0.5. Leave it out, or give 1 or more."),
+        (-1.0, "Box cannot honour -o keep_alive -1. Leave it out, or give 1 or more."),
+    ],
+)
+def test_lm_studio_keeps_a_model_for_a_second_or_more(seconds: float, refusal: str | None) -> None:
+    if refusal is None:
+        assert body_for({"keep_alive": seconds}, "lmstudio", "Box") == {"ttl": seconds}
+    else:
+        with pytest.raises(UnsupportedOption) as refused:
+            body_for({"keep_alive": seconds}, "lmstudio", "Box")
+        assert str(refused.value) == refusal
+
+
+@pytest.mark.parametrize(
+    ("option", "kind", "alternatives"),
+    [
+        ("keep_alive", "vllm", "a model of Ollama's or a model of LM Studio's or a GGUF file"),
+        ("threads", "openai", "a model of Ollama's or a GGUF file"),
+        ("typical_p", "vllm", "a model of Ollama's or a model of llama-server's or a GGUF file"),
+        (
+            "min_p",
+            "lmstudio",
+            "a model of Ollama's or a model of llama-server's or a model of vLLM's"
+            " or a model of mlx_lm.server's or a GGUF file",
+        ),
+        ("logit_bias", "ollama", "an OpenAI-compatible server"),
+        ("grammar", "ollama", "a model of llama-server's or a GGUF file"),
+        ("lora", "llamacpp", "a GGUF file"),
+        ("draft_model", "ollama", "a GGUF file"),
+        (
+            "json_object",
+            "lmstudio",
+            "a model of Ollama's or a model of llama-server's or a model of vLLM's or a GGUF file",
+        ),
+    ],
+)
+def test_refusal_names_the_backend_and_the_alternatives(
+    option: str, kind: str, alternatives: str
+) -> None:
+    with pytest.raises(UnsupportedOption) as refused:
+        body_for({"seed": 1, option: 1}, kind, "Box")
+    assert str(refused.value) == (
+        f"Box cannot honour -o {option}. Leave it out, or use {alternatives}."
+    )

@@ -1,0 +1,605 @@
+"""Who answers with which context: what is asked of each kind of server, and what is refused."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_localrun.catalogue import get_catalogue, model_at
+from llm_localrun.engine.state import running
+from llm_localrun.errors import PromptTooLong
+from llm_localrun.memory import machine
+from llm_localrun.models import LocalModel
+from llm_localrun.tokens import learned
+from llm_localrun.tokens.count import Prompt
+from llm_localrun.wire import http
+from llm_localrun.wire.request import ChatMessage, ChatRequest
+from tests.chat.test_run import completion, store_key
+from tests.conftest import CONFIG, configure
+from tests.fakes.http_server import Request, StandIn, json_reply
+from tests.fakes.lmstudio import MODELS, LMStudio
+from tests.support import tiny_models
+from tests.support.corpus import CORPUS
+from tests.support.drive import WAYS, Outcome, ask, failure, served
+from tests.support.windows import QUESTION, SECRET, Ollama, long_prompt, says
+
+in_every_way = pytest.mark.parametrize("way", WAYS)
+
+LONG = long_prompt(24_000)
+"""6,000 tokens."""
+ESTIMATE = Prompt(ChatRequest((ChatMessage("user", LONG),), {}, stream=False)).estimate({})
+ESTIMATED = f"{ESTIMATE.tokens:,}"
+ANSWER = f"{SECRET}."
+GEMMA = "google/gemma-4-26b-a4b"
+
+
+def paths(server: StandIn) -> list[str]:
+    return [request.path for request in server.requests]
+
+
+def context_of(outcome: Outcome) -> int | None:
+    size: int | None = (outcome.json or {}).get("context_size")
+    return size
+
+
+def refused(act: Callable[[], object]) -> str:
+    with pytest.raises(PromptTooLong) as caught:
+        act()
+    return str(caught.value)
+
+
+# Ollama
+
+
+def at_ollama(server: StandIn, **known: Any) -> LocalModel:
+    return served(server.url, "ollama", **{"context_max": 131_072, "size": 10**8, **known})
+
+
+def windows_of(server: StandIn) -> list[int | None]:
+    """The `num_ctx` of each chat request."""
+    chats = (request for request in server.requests if request.path == "/api/chat")
+    return [chat.body.get("options", {}).get("num_ctx") for chat in chats]
+
+
+@in_every_way
+def test_long_prompt_at_ollama_is_answered_from_its_first_line(way: str) -> None:
+    ollama = Ollama()
+    with StandIn(ollama) as server:
+        outcome = ask(at_ollama(server), LONG, way)
+    assert (outcome.text, context_of(outcome)) == (ANSWER, 8192)
+    assert paths(server) == ["/api/ps", "/api/show", "/api/chat"]
+    assert (windows_of(server), ollama.overflows) == ([8192], 0)
+
+
+@in_every_way
+def test_long_prompt_at_ollama_with_a_context_that_was_asked_for(way: str) -> None:
+    with StandIn(Ollama()) as server:
+        said = refused(lambda: ask(at_ollama(server), LONG, way, context_size=4096))
+        assert server.requests == []
+    assert said == (
+        f"The prompt takes about {ESTIMATED} tokens and Ollama at {server.url} holds 4,096."
+        " Shorten it, or give room with -o context_size 8192."
+    )
+
+
+@in_every_way
+def test_short_prompt_asks_nothing_of_ollama(way: str) -> None:
+    with StandIn(Ollama()) as server:
+        ask(at_ollama(server), "Hello", way)
+        ask(at_ollama(server), long_prompt(6000), way)
+    assert paths(server) == ["/api/chat"] * 2
+    assert windows_of(server) == [None, None]
+
+
+def test_context_that_has_grown_stays_while_the_model_is_loaded() -> None:
+    ollama = Ollama()
+    with StandIn(ollama) as server:
+        model = at_ollama(server)
+        for prompt in ("Hello", LONG, "Hello", LONG):
+            ask(model, prompt)
+        assert (windows_of(server), ollama.loads) == ([None, 8192, 8192, 8192], [4096, 8192])
+        server.requests.clear()
+        ollama.loaded = 0
+        ask(model, "Hello")
+        ask(model, "Hello")
+    # It was asked once more what is loaded, and not again.
+    assert paths(server) == ["/api/ps", "/api/chat", "/api/chat"]
+    assert windows_of(server) == [None, None]
+
+
+def test_context_that_is_large_enough_is_used_as_it_is() -> None:
+    ollama = Ollama(default=32_768, loaded=32_768)
+    with StandIn(ollama) as server:
+        ask(at_ollama(server), LONG)
+    assert (windows_of(server), ollama.loads) == ([32_768], [])
+
+
+def test_answer_that_is_to_be_long_makes_room() -> None:
+    with StandIn(Ollama()) as server:
+        ask(at_ollama(server), "Hello", max_tokens=20_000)
+    assert windows_of(server) == [32_768]
+
+
+@pytest.mark.parametrize(("context_size", "window"), [("max", 40_960), (16_384, 16_384)])
+def test_context_that_was_asked_for(context_size: Any, window: int) -> None:
+    with StandIn(Ollama(trained=40_960)) as server:
+        outcome = ask(at_ollama(server, context_max=40_960), LONG, context_size=context_size)
+    assert (windows_of(server), context_of(outcome)) == ([window], window)
+    assert paths(server) == ["/api/chat"]
+
+
+def test_prompt_that_is_longer_than_what_the_model_was_trained_for() -> None:
+    with StandIn(Ollama(trained=8192)) as server:
+        model = at_ollama(server, context_max=8192)
+        said = refused(lambda: ask(model, long_prompt(40_000)))
+    assert "tokens and Ollama at" in said
+    assert said.endswith("this one was trained for 8,192 tokens.")
+    assert "/api/chat" not in paths(server)
+
+
+def test_model_in_a_cloud_has_the_context_it_has(user_path: Path) -> None:
+    with StandIn(Ollama(default=131_072)) as server:
+        model = at_ollama(server, runs_on="cloud")
+        configure(user_path, **CONFIG, allow=[model.id])
+        assert ask(model, LONG).text == ANSWER
+    assert (paths(server), windows_of(server)) == (["/api/chat"], [None])
+
+
+KEEPS_A_LOT = {
+    "llama.block_count": 32,
+    "llama.embedding_length": 4096,
+    "llama.attention.head_count": 32,
+    "llama.attention.head_count_kv": 32,
+}
+"""A megabyte for two tokens."""
+
+
+@pytest.mark.parametrize(
+    ("free", "window"),
+    [
+        pytest.param(10**11, 16_384, id="plenty"),
+        pytest.param(7 * 10**9, 12_288, id="for less than the next power of two"),
+        pytest.param(10**9, 9419, id="not even for what is needed, which is for Ollama to say"),
+    ],
+)
+def test_memory_bounds_how_far_the_context_is_rounded_up(
+    free: int, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "free_ram", lambda: free)
+    with StandIn(Ollama(keys=KEEPS_A_LOT)) as server:
+        ask(at_ollama(server), long_prompt(34_000))
+    (given,) = windows_of(server)
+    assert given == pytest.approx(window, abs=100)
+
+
+def test_server_that_knows_better_than_the_estimate_is_heard() -> None:
+    with StandIn(Ollama(tokens_of=lambda text: 2 * len(text))) as server:
+        said = refused(lambda: ask(at_ollama(server), LONG))
+    assert said.startswith("The prompt takes 48,000 tokens and Ollama at")
+    assert said.endswith("Shorten it, or give room with -o context_size 65536.")
+
+
+def test_prompt_that_was_cut_all_the_same_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    with StandIn(Ollama(cuts=True, trained=4096)) as server:
+        outcome = ask(at_ollama(server), LONG)
+    assert outcome.text == "I do not know."
+    assert capsys.readouterr().err == (
+        f"Ollama at {server.url} has read 2,048 tokens of a prompt of about {ESTIMATED}: it may"
+        " have cut it. Look for a newer version.\n"
+    )
+
+
+# What is learned of a model.
+
+
+def test_estimate_learns_from_what_a_server_counts(user_path: Path) -> None:
+    """Of a vocabulary with which three characters of Chinese take two tokens, not six."""
+    prompt = CORPUS["chinese"] * 8
+    ollama = Ollama(tokens_of=lambda text: round(len(text) * 2 / 3))
+    with StandIn(ollama) as server:
+        model = at_ollama(server)
+        for _ in range(8):
+            ask(model, prompt)
+            ollama.loaded = 0
+    assert ollama.overflows == 0
+    before, *_, after = windows_of(server)
+    assert (before, after) == (8192, None)
+    factors = learned.known_of(model.id).factors
+    assert 0.3 < factors["han"] < 0.5
+    assert learned.known_of("local/ollama/another").factors == {}
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 300])
+def test_nothing_is_learned_from_what_cannot_be(tokens: int, user_path: Path) -> None:
+    """Ollama before 0.30 left out what it had cached."""
+    with StandIn(Ollama(loaded=16_384)) as server:
+        ollama = replace(Ollama(), tokens_of=lambda _text: tokens)
+        server.respond = ollama
+        ask(at_ollama(server), LONG)
+    assert learned.known_of("local/ollama/smollm2:135m").factors == {}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"models": 7}', b"\xff", b'{"models": {"a": {}}}']
+)
+def test_file_of_what_was_learned_that_is_damaged(user_path: Path, content: bytes) -> None:
+    file = user_path / "localrun" / "tokens.json"
+    file.write_bytes(content)
+    assert learned.known_of("m") == learned.Known()
+    learned.keep("m", learned.Known(context_size=8192))
+    assert learned.known_of("m").context_size == 8192
+
+
+def test_models_that_were_used_longest_ago_are_forgotten(user_path: Path) -> None:
+    for number in range(203):
+        learned.keep(str(number), learned.Known(context_size=number + 1))
+    assert [learned.known_of(name).context_size for name in ("2", "3", "202")] == [0, 4, 203]
+
+
+def test_folder_that_cannot_be_written_to(user_path: Path) -> None:
+    (user_path / "localrun" / "tokens.json").mkdir()
+    learned.keep("m", learned.Known(context_size=8192))
+    assert learned.known_of("m") == learned.Known()
+
+
+# LM Studio
+
+LOAD, UNLOAD = "/api/v1/models/load", "/api/v1/models/unload"
+LIST, CHAT = "/api/v1/models", "/v1/chat/completions"
+
+
+def at_lmstudio(server: StandIn, name: str = GEMMA, **known: Any) -> LocalModel:
+    return served(server.url, "lmstudio", name, **{"context_max": 262_144, **known})
+
+
+@in_every_way
+def test_long_prompt_at_lm_studio_is_answered_from_its_first_line(way: str) -> None:
+    studio = LMStudio(says=says, load_seconds=0.01)
+    with StandIn(studio) as server:
+        outcome = ask(at_lmstudio(server), LONG, way)
+    assert (outcome.text, context_of(outcome)) == (ANSWER, 8192)
+    assert (outcome.json or {})["load_seconds"] == 0.01
+    assert paths(server) == [LIST, LOAD, CHAT]
+    assert [(each.id, each.context_length) for each in studio.instances] == [(GEMMA, 8192)]
+
+
+@in_every_way
+def test_long_prompt_at_lm_studio_with_a_context_that_was_asked_for(way: str) -> None:
+    studio = LMStudio(says=says)
+    with StandIn(studio) as server:
+        said = refused(lambda: ask(at_lmstudio(server), LONG, way, context_size=4096))
+    assert said.startswith(
+        f"The prompt takes about {ESTIMATED} tokens and LM Studio at {server.url} holds 4,096. "
+    )
+    assert (paths(server), studio.instances) == ([LIST], [])
+
+
+@in_every_way
+def test_short_prompt_asks_nothing_of_lm_studio(way: str) -> None:
+    with StandIn(LMStudio()) as server:
+        ask(at_lmstudio(server), "Hello", way)
+    assert paths(server) == [CHAT]
+
+
+def test_instance_that_is_too_small_makes_way_for_another_of_its_kind() -> None:
+    studio = LMStudio(says=says)
+    studio.load(GEMMA, context_length=4096, flash_attention=False, num_experts=2)
+    with StandIn(studio) as server:
+        assert ask(at_lmstudio(server, context_loaded=4096, loaded=True), LONG).text == ANSWER
+    assert paths(server) == [LIST, UNLOAD, LOAD, CHAT]
+    (instance,) = studio.instances
+    config = instance.config
+    assert (config["context_length"], config["flash_attention"], config["num_experts"]) == (
+        8192,
+        False,
+        2,
+    )
+
+
+def test_all_copies_make_way(user_path: Path) -> None:
+    studio = LMStudio(says=says)
+    for context_length in (2048, 4096):
+        studio.load(GEMMA, context_length=context_length)
+    other = studio.load("granite-3.0-2b-instruct")
+    with StandIn(studio) as server:
+        ask(at_lmstudio(server), LONG)
+    assert [each.id for each in studio.instances] == [other.id, GEMMA]
+
+
+def test_instance_that_is_large_enough_answers() -> None:
+    studio = LMStudio(says=says)
+    studio.load(GEMMA, context_length=4096)
+    studio.load(GEMMA, context_length=65_536)
+    studio.load(GEMMA, identifier="mine", context_length=16_384)
+    with StandIn(studio) as server:
+        outcome = ask(at_lmstudio(server), LONG)
+    assert (outcome.text, context_of(outcome)) == (ANSWER, 16_384)
+    assert paths(server) == [LIST, CHAT]
+    assert server.requests[-1].body["model"] == "mine"
+    assert len(studio.instances) == 3
+
+
+@pytest.mark.parametrize(("context_size", "loaded"), [(8192, 8192), (2048, 4096), ("max", 4096)])
+def test_context_asked_of_lm_studio(context_size: Any, loaded: int) -> None:
+    name = "granite-3.0-2b-instruct"
+    studio = LMStudio()
+    studio.load(name, context_length=4096)
+    with StandIn(studio) as server:
+        model = at_lmstudio(server, name, context_max=4096)
+        assert context_of(ask(model, "Hello", context_size=context_size)) == loaded
+    assert [each.context_length for each in studio.instances] == [loaded]
+
+
+def test_variant_is_loaded_as_itself() -> None:
+    studio = LMStudio(says=says)
+    studio.load(GEMMA, context_length=65_536)
+    with StandIn(studio) as server:
+        assert ask(at_lmstudio(server, f"{GEMMA}@q8_0"), LONG).text == ANSWER
+    assert {(each.variant, each.context_length) for each in studio.instances} >= {
+        (f"{GEMMA}@q8_0", 8192)
+    }
+
+
+def test_load_that_fails() -> None:
+    studio = LMStudio(unloadable=frozenset({GEMMA}))
+    with StandIn(studio) as server:
+        said = failure(lambda: ask(at_lmstudio(server), LONG))
+    assert said == (
+        f"LM Studio at {server.url} says: The model process exited with SIGABRT."
+        " Give a smaller -o context_size, or unload what else it holds."
+    )
+
+
+def test_load_that_takes_too_long() -> None:
+    with StandIn(LMStudio(load_seconds=5.0)) as server:
+        said = failure(lambda: ask(at_lmstudio(server), LONG, timeout=0.3))
+    assert said.startswith(f"LM Studio at {server.url} has not loaded {GEMMA} within 0.3 seconds.")
+
+
+@pytest.mark.parametrize("api", ["v0", "old"])
+def test_lm_studio_that_is_too_old_to_load_a_model(api: Any) -> None:
+    studio = LMStudio(says=says, api=api)
+    studio.load("granite-3.0-2b-instruct")
+    with StandIn(studio) as server:
+        model = at_lmstudio(server, "granite-3.0-2b-instruct", context_loaded=4096, loaded=True)
+        said = refused(lambda: ask(model, LONG))
+        assert said.endswith("Shorten it, or start the server with a larger context.")
+        said = failure(lambda: ask(model, "Hello", context_size=8192))
+        assert said.startswith(f"LM Studio at {server.url} holds 4,096 tokens, not 8,192. ")
+    assert CHAT not in paths(server)
+
+
+@pytest.mark.parametrize("characters", range(2000, 20_000, 1500))
+@pytest.mark.parametrize("kind", ["ollama", "lmstudio"])
+def test_nothing_is_sent_that_would_not_fit(kind: str, characters: int) -> None:
+    """Around the sizes at which something has to be done."""
+    ollama, studio = Ollama(trained=4096), LMStudio(says=says)
+    model_name = "granite-3.0-2b-instruct" if kind == "lmstudio" else "smollm2:135m"
+    with StandIn(studio if kind == "lmstudio" else ollama) as server:
+        model = served(server.url, kind, model_name, context_max=4096)
+        try:
+            assert ask(model, long_prompt(characters)).text == ANSWER
+        except PromptTooLong:
+            assert characters > 15_000
+            assert CHAT not in paths(server)
+            assert "/api/chat" not in paths(server)
+    assert ollama.overflows == 0
+
+
+# Servers that have what they were started with.
+
+
+def answering(_request: Request) -> list[bytes]:
+    return [json_reply(completion("Hello", finish_reason="stop"))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "flag"),
+    [
+        ("vllm", "--max-model-len 8192"),
+        ("sglang", "--context-length 8192"),
+        ("openai", "a larger context"),
+    ],
+)
+def test_fixed_server(kind: str, flag: str) -> None:
+    with StandIn(answering) as server:
+        model = served(server.url, kind, "m", context_loaded=4096)
+        start = f"tart the server with {flag}."
+        assert refused(lambda: ask(model, LONG)).endswith(f"Shorten it, or s{start}")
+        said = failure(lambda: ask(model, "Hello", context_size=8000))
+        assert "holds 4,096 tokens, not 8,000. " in said
+        assert said.endswith(f"S{start}")
+        assert server.requests == []
+        for enough in (4096, 1000, "max"):
+            assert context_of(ask(model, "Hello", context_size=enough)) == 4096
+    assert paths(server) == [CHAT] * 3
+
+
+def test_server_that_does_not_say_what_it_holds() -> None:
+    with StandIn(answering) as server:
+        model = served(server.url, "openai", "m")
+        said = failure(lambda: ask(model, "Hello", context_size=8192))
+        assert said.startswith("The server at ")
+        assert said.endswith("does not say how large its context is. Leave out -o context_size.")
+        assert server.requests == []
+        ask(model, LONG)
+    assert paths(server) == [CHAT]
+
+
+# llama-server counts.
+
+COUNT = "/v1/chat/completions/input_tokens"
+
+
+def llama_server(answers: dict[str, bytes]) -> Callable[[Request], list[bytes]]:
+    other = json_reply({"error": {"code": 404, "message": "File Not Found"}}, 404)
+    reply = json_reply(completion("Hello", finish_reason="stop"))
+    return lambda request: [{CHAT: reply, **answers}.get(request.path, other)]
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [
+        pytest.param({COUNT: {"input_tokens": 4095}}, [COUNT], id="in one go"),
+        pytest.param(
+            {"/apply-template": {"prompt": "..."}, "/tokenize": {"tokens": [0] * 4095}},
+            [COUNT, "/apply-template", "/tokenize"],
+            id="in two",
+        ),
+    ],
+)
+def test_llama_server_counts_the_prompt(answers: dict[str, Any], asked: list[str]) -> None:
+    replies = {path: json_reply(answer) for path, answer in answers.items()}
+    with StandIn(llama_server(replies)) as server:
+        model = served(server.url, "llamacpp", "m", context_loaded=4096)
+        assert ask(model, LONG).text == "Hello"
+        assert paths(server) == [*asked, CHAT]
+        smaller = served(server.url, "llamacpp", "m", context_loaded=4095)
+        assert "takes 4,095 tokens" in refused(lambda: ask(smaller, LONG))
+    counted = server.requests[0].body
+    assert counted == server.requests[len(asked)].body
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {},
+        {COUNT: {"input_tokens": "many"}, "/apply-template": {"prompt": 7}},
+        {"/apply-template": {"prompt": "..."}, "/tokenize": {"tokens": "many"}},
+        {"/apply-template": {"prompt": "..."}},
+    ],
+)
+def test_llama_server_that_does_not_count(answers: dict[str, Any]) -> None:
+    replies = {path: json_reply(answer) for path, answer in answers.items()}
+    with StandIn(llama_server(replies)) as server:
+        model = served(server.url, "llamacpp", "m", context_loaded=4096)
+        assert f"takes about {ESTIMATED} tokens" in refused(lambda: ask(model, LONG))
+    assert CHAT not in paths(server)
+
+
+def test_real_llama_server_counts(
+    user_path: Path, warm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(model_at(next((warm / "localrun" / "models").iterdir())), "Hi", max_tokens=1)
+    engine = max(running(warm / "localrun" / "engine"), key=lambda each: each.spec.context_size)
+    monkeypatch.setenv("LLM_USER_PATH", str(user_path))
+    store_key(user_path, "box", engine.key)
+    configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": engine.url, "key": "box"}])
+    (model,) = get_catalogue("now").models
+    said = refused(lambda: ask(model, "hello " * 9000))
+    assert said == (
+        f"The prompt takes 9,031 tokens and llama-server at {engine.url} holds 8,192."
+        " Shorten it, or start the server with -c 16384."
+    )
+
+
+# The engine
+
+
+@pytest.fixture
+def folder(user_path: Path) -> Path:
+    return user_path / "localrun" / "engine"
+
+
+@pytest.fixture
+def starter(starter_model: Path) -> LocalModel:
+    name = starter_model.stem
+    return LocalModel(id=f"local/gguf/{name}", name=name, path=str(starter_model), context_max=8192)
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One entry for each time that something is asked of a server before a request."""
+    asked: list[None] = []
+    drive = http.drive
+
+    def counting(*arguments: Any) -> Any:
+        asked.append(None)
+        return drive(*arguments)
+
+    monkeypatch.setattr(http, "drive", counting)
+    return asked
+
+
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
+FOUR_HUNDRED_TOKENS = long_prompt(1600)
+
+
+def test_engine_is_restarted_with_room_and_answers_from_the_first_line(
+    starter: LocalModel, folder: Path
+) -> None:
+    """The same on a smaller scale: `benchmarks/long_prompt.py` asks 6,000 tokens of it."""
+    assert context_of(ask(starter, "Hi", max_tokens=1, context_size=256)) == 256
+    outcome = ask(starter, FOUR_HUNDRED_TOKENS, **GREEDY)
+    assert SECRET in outcome.text.lower()
+    assert context_of(outcome) == 8192
+    said = refused(lambda: ask(starter, FOUR_HUNDRED_TOKENS, context_size=256))
+    assert said == (
+        f"The prompt takes {outcome.input} tokens and the engine holds 256."
+        " Shorten it, or give room with -o context_size 4096."
+    )
+    # All that took them: nothing was evaluated of the prompt that was refused.
+    assert 350 < (outcome.input or 0) < 450
+
+
+def test_short_prompt_is_not_counted(starter: LocalModel, counts: list[None]) -> None:
+    for _ in range(2):
+        ask(starter, "Name the primary colours", max_tokens=1)
+    assert counts == []
+
+
+def test_long_prompt_is_counted_once(starter: LocalModel, counts: list[None]) -> None:
+    refused(lambda: ask(starter, "hello " * 9000))
+    assert len(counts) == 1
+
+
+def test_engine_counts_what_was_estimated_too_low(
+    tmp_path: Path, folder: Path, counts: list[None]
+) -> None:
+    """With a vocabulary of bytes a prompt takes five times as many tokens as are expected."""
+    path = tiny_models.llama(layers=1, width=256, hidden=256).build(tmp_path / "tiny.gguf")
+    model = LocalModel(id="local/gguf/tiny", name="tiny", path=str(path), context_max=131_072)
+    outcome = ask(model, long_prompt(9000), max_tokens=1)
+    assert outcome.input is not None
+    # A space is written as three bytes.
+    assert 9000 < outcome.input < 13_000
+    assert context_of(outcome) == 16_384
+    assert len(counts) == 1
+
+
+def test_answer_that_is_to_be_long_gets_a_large_engine(tmp_path: Path, folder: Path) -> None:
+    path = tiny_models.llama(layers=1, width=256, hidden=256).build(tmp_path / "tiny.gguf")
+    model = LocalModel(id="local/gguf/tiny", name="tiny", path=str(path), context_max=16_384)
+    assert context_of(ask(model, "Hi", max_tokens=9000, stop="<unk>")) == 16_384
+
+
+def test_answer_that_lacks_room_says_so(
+    starter: LocalModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = ask(starter, "Tell me a long story about a dragon", context_size=128, temperature=0)
+    assert (outcome.json or {})["finish_reason"] == "length"
+    assert capsys.readouterr().err == (
+        "The answer stopped for lack of room: the context of 128 tokens is full."
+        " Give it more with -o context_size 256.\n"
+    )
+    ask(starter, "Tell me a long story", context_size=128, max_tokens=8)
+    assert capsys.readouterr().err == ""
+
+
+def test_max_is_what_the_model_was_trained_for(starter: LocalModel) -> None:
+    assert context_of(ask(starter, "Hi", max_tokens=1, context_size="max")) == 8192
+
+
+def test_models_of_the_stand_in_are_as_large_as_is_said_here() -> None:
+    largest = {model.key: model.max_context_length for model in MODELS}
+    assert (largest[GEMMA], largest["granite-3.0-2b-instruct"]) == (262_144, 4096)
+
+
+def test_prompts_are_what_they_are_said_to_be() -> None:
+    assert len(LONG) == 24_000
+    assert ESTIMATE.tokens == pytest.approx(6000, rel=0.05)
+    assert LONG.endswith(QUESTION)
+    assert json.dumps(LONG).isascii()

@@ -1,0 +1,373 @@
+"""What `llm localrun …` shows of a catalogue, to people and to programs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_localrun import resolve
+from llm_localrun.cli import show
+from llm_localrun.cli.table import count_text, show_table, size_text, tokens_text
+from llm_localrun.config import Config
+from llm_localrun.models import Snapshot
+from llm_localrun.resolve import candidates, order_of
+from tests.conftest import CONFIG, Invoke, configure, one_error, put_starter
+from tests.support.many_models import MEMORY, ON_OLLAMA, QWEN3_BLOB, SNAPSHOT, put
+
+
+@pytest.fixture
+def busy(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user of a machine with many models."""
+    monkeypatch.setattr(resolve, "physical_memory", lambda: MEMORY)
+    put(user_path)
+    return user_path
+
+
+def lines_of(invoke: Invoke, *arguments: str, columns: int | None = None) -> list[str]:
+    environment = {"COLUMNS": None if columns is None else str(columns)}
+    done = invoke("localrun", *arguments, env=environment)
+    assert done.exit_code == 0, done.output
+    return [line for line in str(done.stdout).splitlines() if line]
+
+
+def json_of(invoke: Invoke, *arguments: str) -> Any:
+    done = invoke("localrun", *arguments, "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+# Tables
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140, None])
+def test_models_fit_and_every_name_is_whole(
+    busy: Path, invoke: Invoke, columns: int | None
+) -> None:
+    lines = lines_of(invoke, "models", columns=columns)
+    names = {model["short_name"] for model in json_of(invoke, "models")}
+    assert len(names) == len(SNAPSHOT.models) == 31
+    assert {line.split(" ")[0] for line in lines[1:]} - {""} == names
+    assert max(map(len, lines)) <= (columns or 1000)
+    assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("columns", "header"),
+    [
+        (80, ["name", "size", "quant", "ctx", "can", "where"]),
+        (110, ["name", "params", "size", "quant", "ctx", "can", "where"]),
+        (120, ["name", "params", "size", "quant", "ctx", "trained", "fits", "can", "where"]),
+        (None, ["name", "params", "size", "quant", "ctx", "trained", "fits", "can", "where", "id"]),
+    ],
+)
+def test_models_have_more_columns_where_there_is_room(
+    busy: Path, invoke: Invoke, columns: int | None, header: list[str]
+) -> None:
+    assert lines_of(invoke, "models", columns=columns)[0].split() == header
+
+
+def test_models_in_a_pipe_have_a_line_each(busy: Path, invoke: Invoke) -> None:
+    assert len(lines_of(invoke, "models")) == 1 + 31
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "local-gemma4-26b          18 GB  Q4_K_M        8k  tools vision think  lmstudio*",
+        "local-qwen3-8b           5.2 GB  Q4_K_M        8k  tools think         ollama*",
+        "local-smollm2-135m        98 MB  Q4_1          8k                      file",
+        "local-gpt-oss-120b               MXFP4       128k  tools think         cloud",
+        "local-frontier                                                         unknown",
+        "local-bge-m3                                   8k  embed               box",
+    ],
+)
+def test_rows_of_models(busy: Path, invoke: Invoke, row: str) -> None:
+    assert row in lines_of(invoke, "models", columns=80)
+
+
+def test_name_that_is_too_long_has_a_line_of_its_own(busy: Path, invoke: Invoke) -> None:
+    lines = lines_of(invoke, "models", columns=80)
+    at = lines.index("local-qwen2.5-coder-32b-instruct-q8-0")
+    assert lines[at + 1].split() == ["35", "GB", "Q8_0", "32k", "tools", "file"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "notes"),
+    [
+        (
+            80,
+            "\n* loaded now\n2 may leave this machine (cloud, unknown): refused until you"
+            " `llm localrun allow NAME`\n",
+        ),
+        (None, ""),
+    ],
+)
+def test_notes_are_for_people(busy: Path, invoke: Invoke, columns: int | None, notes: str) -> None:
+    environment = {"COLUMNS": None if columns is None else str(columns)}
+    assert invoke("localrun", "models", env=environment).stderr == notes
+
+
+@pytest.mark.parametrize("columns", [20, 31, 300])
+def test_table_of_any_width(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    show_table(
+        [
+            {"name": "a", "n": "9", "empty": "", "word": "x", "more": "1234567890"},
+            {"name": "a-name-of-some-length", "n": "10", "empty": "", "word": "", "more": ""},
+        ],
+        extra=["more"],
+    )
+    expected = {
+        20: "name                   n  word\na                      9  x\n"
+        "a-name-of-some-length\n                      10\n",
+        31: "name                    n  word\na                       9  x\n"
+        "a-name-of-some-length  10\n",
+        300: "name                    n  word        more\n"
+        "a                       9  x     1234567890\na-name-of-some-length  10\n",
+    }
+    assert capsys.readouterr().out == expected[columns]
+
+
+def test_names_cannot_do_anything_to_the_terminal(user_path: Path, invoke: Invoke) -> None:
+    hostile = ON_OLLAMA[1].model_copy(
+        update={"name": "a\x1b]0;b\x07", "id": "local/o/a\x1b]0;b\x07"}
+    )
+    report = SNAPSHOT.endpoints[1].model_copy(update={"models": (hostile,)})
+    for command in (["models"], ["which", "local"], ["show", "local"], []):
+        put(user_path, Snapshot(endpoints=(report,)))
+        lines = lines_of(invoke, *command)
+        assert any("local/o/a?]0;b?" in line for line in lines)
+        assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        *((size_text, value, text) for value, text in ((None, ""), (98_362_432, "98 MB"))),
+        *((size_text, v, text) for v, text in ((999_600_000, "1.0 GB"), (9.96e9, "10 GB"))),
+        *((size_text, value, text) for value, text in ((4.7e9, "4.7 GB"), (244e9, "244 GB"))),
+        *((count_text, value, text) for value, text in ((None, ""), (135e6, "135M"))),
+        *((count_text, value, text) for value, text in ((8.19e9, "8.2B"), (70.6e9, "71B"))),
+        *((tokens_text, value, text) for value, text in ((None, ""), (512, "512"), (2048, "2k"))),
+        *((tokens_text, value, text) for value, text in ((131072, "128k"), (2**20, "1M"))),
+    ],
+)
+def test_numbers_for_people(text: Callable[[Any], str], value: Any, expected: str) -> None:
+    assert text(value) == expected
+
+
+# Names
+
+
+def test_every_name_means_its_model(busy: Path, invoke: Invoke) -> None:
+    order = order_of(Config())
+    for model in json_of(invoke, "models"):
+        for name in (model["short_name"], model["id"], *model["aliases"]):
+            assert candidates(name, SNAPSHOT.models, order)[0].id == model["id"]
+
+
+def test_json_of_models_is_complete(busy: Path, invoke: Invoke) -> None:
+    (model,) = [m for m in json_of(invoke, "models") if m["id"] == "local/ollama/qwen3:8b"]
+    told = {
+        "name": "qwen3:8b",
+        "short_name": "local-qwen3-8b",
+        "aliases": [
+            *("local-qwen3-8b-q4-k-m-ollama", "local-qwen3-8b-q4-k-m"),
+            *("local-qwen3-8b", "local-qwen3", "local-qwen"),
+        ],
+        "purpose": "chat",
+        "endpoint": {
+            "name": "ollama",
+            "kind": "ollama",
+            "url": "http://127.0.0.1:11434",
+            "key_alias": None,
+        },
+        "path": QWEN3_BLOB,
+        "store": "ollama",
+        "quantization": "Q4_K_M",
+        "size": 5_200_000_000,
+        "context_max": 40960,
+        "context_loaded": 8192,
+        "loaded": True,
+        "runs_on": "this machine",
+        "capabilities": ["tools", "thinking"],
+        "fits": True,
+    }
+    assert {key: model[key] for key in told} == told
+
+
+# show
+
+
+def test_card_of_a_model_that_can_be_run_in_two_ways(busy: Path, invoke: Invoke) -> None:
+    assert lines_of(invoke, "show", "local-qwen3-8b") == [
+        "name         local-qwen3-8b",
+        "id           local/ollama/qwen3:8b",
+        "also called  local-qwen3-8b-q4-k-m-ollama",
+        "             local-qwen3-8b-q4-k-m",
+        "             local-qwen3",
+        "             local-qwen",
+        "model        qwen3, 8.2B parameters",
+        "size         5.2 GB, Q4_K_M",
+        "can          tools, think",
+        "context      8,192 tokens loaded, 40,960 trained",
+        "runs         by Ollama 0.32.15 at http://127.0.0.1:11434 (answers, loaded)",
+        "             out of its file, if its server is off",
+        f"file         {QWEN3_BLOB}",
+        "memory       fits into the 24 GB of this machine",
+        "also here    local/gguf/Qwen3-8B-Q8_0  Q8_0, 8.7 GB",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "allow", "said"),
+    [
+        ("local-gpt-oss-120b", [], "in a cloud: ollama.com"),
+        ("local-gpt-oss-120b", [], "refused until you `llm localrun allow` it"),
+        ("local-gpt-oss-120b", ["local/ollama/gpt-oss:120b-cloud"], "you allow that"),
+        ("local-frontier", [], "nobody knows where: a peer"),
+        ("local-bge-m3", [], "on another machine"),
+        ("local-kimi", [], "is too large for the 24 GB of this machine"),
+        ("local-mistral", [], "/home/ada/hf/mmproj-F16.gguf"),
+    ],
+)
+def test_cards_say(busy: Path, invoke: Invoke, name: str, allow: list[str], said: str) -> None:
+    configure(busy, **CONFIG, allow=allow)
+    put(busy)
+    assert any(line.endswith(said) for line in lines_of(invoke, "show", name))
+
+
+def test_card_says_what_contexts_take(
+    busy: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(show, "memory_at", lambda _, context_size: 10**9 + 10**6 * context_size)
+    lines = lines_of(invoke, "show", "local-qwen3-8b")
+    at = lines.index("memory       5.1 GB with 4k of context")
+    assert lines[at + 1 : at + 4] == [
+        "             34 GB with 32k of context: more than there is",
+        "             42 GB with 40k of context: more than there is",
+        "             fits into the 24 GB of this machine",
+    ]
+    told = json_of(invoke, "show", "local-qwen3-8b")
+    assert told["memory_by_context"]["4096"] == 10**9 + 10**6 * 4096
+
+
+def test_card_of_a_real_file(user_path: Path, starter_model: Path, invoke: Invoke) -> None:
+    put_starter(user_path, starter_model)
+    lines = lines_of(invoke, "show", "local-smollm2")
+    assert "model        llama, 135M parameters, 30 layers" in lines
+    assert "template     368 characters, shown by --template" in lines
+    told = json_of(invoke, "show", "local-smollm2")
+    (template,) = ["\n".join(invoke("localrun", "show", "local", "--template").stdout.splitlines())]
+    assert told["template"] == template
+    assert "<|im_start|>" in template
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("local-bge-m3", "There is no chat template of local/box/BAAI/bge-m3 to be read. Its ser"),
+        ("local-kimi", "There is no chat template of local/gguf/Kimi-K2-Instruct-0905-UD-IQ1_S to"),
+    ],
+)
+def test_template_that_cannot_be_read(busy: Path, invoke: Invoke, name: str, said: str) -> None:
+    assert (
+        one_error(invoke("localrun", "show", name, "--template")).lower().startswith(said.lower())
+    )
+
+
+@pytest.mark.parametrize("command", ["show", "which", "allow"])
+def test_unknown_name(busy: Path, invoke: Invoke, command: str) -> None:
+    said = one_error(invoke("localrun", command, "local-qwen3-9b"))
+    assert said.startswith("No local model is called 'local-qwen3-9b'. Nearest: local-qwen3-8b")
+
+
+# which
+
+
+def test_which_says_why(busy: Path, invoke: Invoke) -> None:
+    assert lines_of(invoke, "which", "local-gpt-oss", columns=80) == [
+        "model                              before the next because  params  quant   size",
+        "local/lmstudio/openai/gpt-oss-20b  first by name               21B  MXFP4  12 GB",
+        "local/ollama/gpt-oss:20b           runs on this machine        21B  MXFP4  14 GB",
+        "local/ollama/gpt-oss:120b-cloud    last                       117B  MXFP4",
+    ]
+    told = json_of(invoke, "which", "local-gpt-oss")
+    assert [(each["id"], each["reason"]) for each in told] == [
+        ("local/lmstudio/openai/gpt-oss-20b", "first by name"),
+        ("local/ollama/gpt-oss:20b", "runs on this machine"),
+        ("local/ollama/gpt-oss:120b-cloud", "last"),
+    ]
+    assert {each["taken_by"] for each in told} == {None}
+
+
+def test_which_knows_the_users_aliases(busy: Path, invoke: Invoke) -> None:
+    aliases = {"tiny": "local/gguf/SmolLM2-135M-Instruct.Q4_1", "local-qwen": "gpt-4o"}
+    (busy / "aliases.json").write_text(json.dumps(aliases))
+    tiny = invoke("localrun", "which", "tiny")
+    assert "tiny is your alias for local/gguf/SmolLM2-135M-Instruct.Q4_1" in tiny.stderr
+    assert "local/gguf/SmolLM2-135M-Instruct.Q4_1" in tiny.stdout
+    qwen = invoke("localrun", "which", "local-qwen")
+    assert "local-qwen is your alias for gpt-4o" in qwen.stderr
+    assert "Otherwise it would be the first of these" in qwen.stderr
+    assert qwen.stdout.splitlines()[1].startswith("local/ollama/qwen3:8b ")
+    assert json_of(invoke, "which", "tiny")[0]["taken_by"] is None
+
+
+def test_which_knows_other_plugins(
+    busy: Path, invoke: Invoke, other_plugin: Callable[..., None]
+) -> None:
+    other_plugin({"remote-qwen": ["local-qwen"]})
+    done = invoke("localrun", "which", "local-qwen")
+    assert done.stderr == (
+        "local-qwen is remote-qwen: another plugin gave that name out.\n"
+        "`llm -m local-qwen` runs that. Otherwise it would be the first of these:\n"
+    )
+    assert done.stdout.splitlines()[1].startswith("local/ollama/qwen3:8b ")
+    assert json_of_taken(invoke) == {"remote-qwen"}
+
+
+def json_of_taken(invoke: Invoke) -> set[str]:
+    told = json.loads(invoke("localrun", "which", "local-qwen", "--json").stdout)
+    return {each["taken_by"] for each in told}
+
+
+@pytest.mark.parametrize("aliases", ["{", "[]"])
+def test_which_with_aliases_that_are_damaged(busy: Path, invoke: Invoke, aliases: str) -> None:
+    (busy / "aliases.json").write_text(aliases)
+    assert lines_of(invoke, "which", "local-bge")[1].startswith("local/box/BAAI/bge-m3")
+
+
+# The status
+
+
+def test_status(busy: Path, invoke: Invoke) -> None:
+    lines = lines_of(invoke)
+    assert lines[:2] == [
+        "models    31: 19 at servers, 12 in files alone",
+        "local is  local/lmstudio/google/gemma-4-26b-a4b",
+    ]
+    assert "servers   vLLM 0.11.0, Ollama 0.32.15, LM Studio 0.4.23, llama-swap" in lines
+    assert "          local/ollama/qwen3:8b" in lines
+    assert '  llm -m local "prompt"  ask the best model' in lines
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("refuses", "llm localrun pull starter  a small model to begin with"),
+        ("needs a key", "llm keys set localrun-ollama  ollama wants a key"),
+    ],
+)
+def test_status_says_what_is_missing(
+    user_path: Path, invoke: Invoke, status: str, said: str
+) -> None:
+    report = SNAPSHOT.endpoints[1].model_copy(update={"status": status, "models": ()})
+    put(user_path, Snapshot(endpoints=(report,)))
+    lines = lines_of(invoke)
+    assert lines[0] == "models   none was found"
+    assert f"  {said}" in lines

@@ -1,0 +1,363 @@
+"""`rm`, `verify`, `du`, `outdated` and `update`: what becomes of models that were pulled."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_localrun.system import locks
+from tests.conftest import put_starter
+from tests.fakes.hub import COMMIT, model, sha256
+from tests.support.pulling import Q4, Q8, REPO, World, done, failed, run
+
+NEWER = "f" * 40
+FOLDER = "tiny-org/Tiny-1B-GGUF"
+PROJECTOR = {"mmproj-F16.gguf": model("f16")}
+
+
+def file_of_somebody(folder: Path, name: str = "Other-7B-Q4_0.gguf") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(model("other"))
+    return path
+
+
+def cached(hub: Path, data: bytes, *commits: str) -> list[Path]:
+    """A file in the cache of huggingface_hub, linked to from the snapshots of `commits`."""
+    repository = hub / "models--org--Other-7B-GGUF"
+    blob = repository / "blobs" / sha256(data)
+    links = [repository / "snapshots" / commit / "Other-7B-Q4_0.gguf" for commit in commits]
+    for path in (blob, *links):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(data)
+    for link in links:
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return [blob, *links]
+
+
+# rm
+
+
+@pytest.mark.parametrize(
+    "name", ["local-tiny-1b", "local/gguf/Tiny-1B-Q4_K_M", f"hf:{REPO}:Q4_K_M"]
+)
+def test_rm_deletes_what_was_pulled(world: World, name: str) -> None:
+    done("pull", f"{REPO}:Q4_K_M")
+    assert done("rm", name) == "Deleted local/gguf/Tiny-1B-Q4_K_M: 1 MB freed\n"
+    assert (world.there, world.records) == ({}, [])
+    assert sorted(path.name for path in world.models.iterdir()) == [".partial", "pulled.json"]
+    assert failed("rm", "local-tiny-1b").startswith("Error: No local model")
+
+
+def test_rm_of_all_parts(world: World) -> None:
+    world.offer(**{f"Big-Q8_0-0000{n}-of-00002.gguf": model(f"{n}") for n in (1, 2)}, **PROJECTOR)
+    done("pull", REPO)
+    assert len(world.there) == 3
+    done("rm", "local-big")
+    assert world.there == {}
+
+
+def test_projector_stays_for_who_else_needs_it(world: World) -> None:
+    world.offer(q4=Q4, q8=Q8, **PROJECTOR)
+    for quantization in ("Q4_K_M", "Q8_0"):
+        done("pull", REPO, "-q", quantization)
+    done("rm", f"hf:{REPO}:Q4_K_M")
+    assert set(world.there) == {f"{FOLDER}/Tiny-1B-Q8_0.gguf", f"{FOLDER}/mmproj-F16.gguf"}
+    done("rm", f"hf:{REPO}:Q8_0")
+    assert world.there == {}
+
+
+def test_rm_needs_a_name_without_doubt(world: World) -> None:
+    for quantization in ("Q4_K_M", "Q8_0"):
+        done("pull", REPO, "-q", quantization)
+    assert failed("rm", "local-tiny-1b") == (
+        "Error: 'local-tiny-1b' can be several models. Name one by its id:"
+        " local/gguf/Tiny-1B-Q4_K_M, local/gguf/Tiny-1B-Q8_0."
+    )
+    assert len(world.there) == 2
+
+
+@pytest.mark.parametrize("store", ["own", "lmstudio", "named"])
+def test_files_of_others_stay_unless_the_user_insists(
+    world: World, tmp_path: Path, store: str
+) -> None:
+    folders = {
+        "own": world.models,
+        "lmstudio": tmp_path / "home/.lmstudio/models/org/repo",
+        "named": tmp_path / "elsewhere",
+    }
+    path = file_of_somebody(folders[store])
+    beside = path.with_name("notes.txt")
+    beside.write_text("mine")
+    name = str(path) if store == "named" else "local-other-7b"
+    said = failed("rm", name)
+    assert said.startswith(
+        "Error: local/gguf/Other-7B-Q4_0 was not pulled by llm-localrun: its file"
+    )
+    assert said.endswith("Delete it where it came from, or with --force if you are sure.")
+    assert path.exists()
+    done("rm", name, "--force")
+    assert not path.exists()
+    assert beside.exists()
+
+
+def test_rm_from_the_cache_of_the_hub(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content goes too, and no link that leads nowhere stays."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    paths = cached(tmp_path / "hub", model("other"), COMMIT, NEWER)
+    failed("rm", "local-other-7b")
+    assert all(path.exists() for path in paths)
+    assert done("rm", "local-other-7b", "--force").endswith(": 1 MB freed\n")
+    assert not any(os.path.lexists(path) for path in paths)
+
+
+def test_rm_leaves_the_store_of_ollama_to_ollama(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "ollama"
+    monkeypatch.setenv("OLLAMA_MODELS", str(store))
+    manifest = store / "manifests/registry.ollama.ai/library/other/7b"
+    blob = store / "blobs" / f"sha256-{sha256(Q4)}"
+    for path in (manifest, blob):
+        path.parent.mkdir(parents=True)
+    blob.write_bytes(Q4)
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{sha256(Q4)}"}
+    manifest.write_text(json.dumps({"layers": [layer]}))
+    assert "lies in Ollama's store, and Ollama does not answer" in failed(
+        "rm", "local-other-7b", "--force"
+    )
+    assert blob.exists()
+
+
+def test_record_of_a_file_that_is_gone_can_be_dropped(world: World) -> None:
+    done("pull", f"{REPO}:Q4_K_M")
+    (world.models / f"{FOLDER}/Tiny-1B-Q4_K_M.gguf").unlink()
+    said = f"Forgot hf:{REPO}:Q4_K_M: no model that it brought is listed here\n"
+    assert done("rm", f"hf:{REPO}:Q4_K_M") == said
+    assert world.records == []
+
+
+def test_what_broken_pulls_have_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_localrun.pull.download._TRIES", 1)
+    world.files.cuts = [2**18, 1_000_000]
+    failed("pull", f"{REPO}:Q8_0")
+    assert json.loads(done("du", "--json"))[-1]["size"] == 1_000_000
+    (half,) = world.half_done
+    with locks.exclusive(half.with_suffix(".lock"), 0.0):
+        assert done("rm", "--unfinished") == "Deleted what broken pulls have left: 0 MB freed\n"
+    assert done("rm", "--unfinished") == "Deleted what broken pulls have left: 1 MB freed\n"
+    assert world.half_done == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("local-x", "--unfinished")])
+def test_rm_of_what(arguments: tuple[str, ...]) -> None:
+    assert run("rm", *arguments).exit_code == 2
+
+
+def test_damaged_records(world: World) -> None:
+    done("pull", f"{REPO}:Q4_K_M")
+    (world.models / "pulled.json").write_text("{")
+    assert "pulled.json is damaged. Delete it: the models stay" in failed("rm", "local-tiny-1b")
+
+
+def test_records_of_a_newer_version(world: World) -> None:
+    done("pull", f"{REPO}:Q4_K_M")
+    path = world.models / "pulled.json"
+    path.write_text(path.read_text().replace('"commit"', '"signature": "?", "commit"'))
+    done("rm", "local-tiny-1b")
+
+
+# verify
+
+
+def states(name: str) -> dict[str, str]:
+    return {
+        check["what"]: check["state"] for check in json.loads(run("verify", name, "--json").stdout)
+    }
+
+
+def test_verify_a_good_model(user_path: Path, starter_model: Path) -> None:
+    """The real model, with what was noted when it was pulled, in the real engine."""
+    put_starter(user_path, starter_model)
+    done("pull", "starter")
+    name = starter_model.name
+    assert states("local-smollm2") == {
+        f"SHA-256 of {name}": "ok",
+        f"header of {name}": "ok",
+        "chat template": "ok",
+        "loads": "ok",
+    }
+    assert run("verify", "local-smollm2").exit_code == 0
+    assert done("ps", "--json") == "[]\n"
+
+
+def test_verify_a_model_that_does_not_load(world: World) -> None:
+    """Its header is good, and there is hardly anything behind it."""
+    done("pull", f"{REPO}:Q4_K_M")
+    result = run("verify", "local-tiny-1b")
+    assert result.exit_code == 1
+    assert "loads" in result.stdout.splitlines()[-1]
+    assert "failed" in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "failing"),
+    [
+        (lambda data: data[:-4] + b"\0\0\0\0", "SHA-256 of Tiny-1B-Q4_K_M.gguf"),
+        (lambda data: data[:-100_000], "header of Tiny-1B-Q4_K_M.gguf"),
+    ],
+)
+def test_verify_a_damaged_file(world: World, damage: Any, failing: str) -> None:
+    done("pull", f"{REPO}:Q4_K_M")
+    path = world.models / f"{FOLDER}/Tiny-1B-Q4_K_M.gguf"
+    path.write_bytes(damage(Q4))
+    found = states("local-tiny-1b")
+    assert found[failing] == "failed"
+    assert "loads" not in found
+    assert run("verify", "local-tiny-1b").exit_code == 1
+
+
+@pytest.mark.parametrize(("written", "state"), [(model("other"), "ok"), (Q8, "failed")])
+def test_verify_by_the_name_that_the_hub_gives_content(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes, state: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    blob, _ = cached(tmp_path / "hub", model("other"), COMMIT)
+    blob.write_bytes(written)
+    assert states("local-other-7b")["SHA-256 of Other-7B-Q4_0.gguf"] == state
+
+
+def test_verify_what_nobody_vouches_for(world: World) -> None:
+    file_of_somebody(world.models)
+    assert states("local-other-7b")["SHA-256 of Other-7B-Q4_0.gguf"] == "unknown"
+
+
+# du
+
+
+def test_du(world: World, tmp_path: Path) -> None:
+    done("pull", f"{REPO}:Q8_0")
+    file_of_somebody(tmp_path / "home/.lmstudio/models/org/repo")
+    facts = json.loads(done("du", "--json"))
+    assert [(f["name"], f["size"], f["store"], f["pulled"]) for f in facts] == [
+        ("local/gguf/Tiny-1B-Q8_0", len(Q8), "localrun", True),
+        ("local/gguf/Other-7B-Q4_0", len(model("other")), "lmstudio", False),
+    ]
+    assert done("du").splitlines()[-1].split() == ["together", "4", "MB"]
+
+
+def test_du_of_nothing() -> None:
+    assert run("du").stderr == "No model is on the disk.\n"
+
+
+# outdated and update
+
+
+def test_what_has_not_changed(world: World) -> None:
+    done("pull", f"{REPO}:Q4_K_M")
+    world.hub.commit = NEWER
+    assert run("outdated").stderr == "Everything that was pulled is up to date.\n"
+    before = len(world.at_files.requests)
+    assert done("update") == f"hf:{REPO}:Q4_K_M: up to date\n"
+    assert len(world.at_files.requests) == before
+
+
+def test_what_has_changed(world: World) -> None:
+    done("pull", f"{REPO}:Q4_K_M")
+    world.offer(q4=Q8)
+    world.hub.commit = NEWER
+    assert done("outdated").splitlines()[1].split() == [f"hf:{REPO}:Q4_K_M", "newer"]
+    assert world.there == {f"{FOLDER}/Tiny-1B-Q4_K_M.gguf": Q4}
+    assert done("update", "local-tiny-1b") == f"hf:{REPO}:Q4_K_M: updated\n"
+    assert world.there == {f"{FOLDER}/Tiny-1B-Q4_K_M.gguf": Q8}
+    assert [(r["commit"], r["files"][0]["sha256"]) for r in world.records] == [(NEWER, sha256(Q8))]
+
+
+def test_pinned_revision_does_not_change(world: World) -> None:
+    done("pull", f"{REPO}@{COMMIT}:Q4_K_M")
+    assert json.loads(done("outdated", "--json")) == [
+        {"ref": f"hf:{REPO}@{COMMIT}:Q4_K_M", "state": "up to date", "problem": ""}
+    ]
+
+
+def test_update_clears_away_parts_that_are_no_more(world: World) -> None:
+    world.offer(**{f"Big-Q8_0-0000{n}-of-00003.gguf": model(f"{n}") for n in (1, 2, 3)})
+    done("pull", REPO)
+    parts = {f"Big-Q8_0-0000{n}-of-00002.gguf": model(f"new {n}") for n in (1, 2)}
+    world.offer(**parts)
+    done("update")
+    assert world.there == {f"{FOLDER}/{name}": data for name, data in parts.items()}
+
+
+def test_update_that_breaks_leaves_the_old_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_localrun.pull.download._TRIES", 1)
+    parts = {f"Big-Q8_0-0000{n}-of-00002.gguf": model(f"{n}") for n in (1, 2)}
+    world.offer(**parts)
+    done("pull", REPO)
+    world.offer(**{name: model(f"new {name}") for name in parts})
+    world.files.cuts = [2_000_000, 1000]
+    assert "breaks off" in failed("update")
+    assert world.there == {f"{FOLDER}/{name}": data for name, data in parts.items()}
+    done("update")
+    assert world.there == {f"{FOLDER}/{name}": model(f"new {name}") for name in parts}
+
+
+def test_address_that_has_changed(world: World) -> None:
+    url = f"{world.at_files.url}/x.gguf"
+    world.files.content = {"x.gguf": Q4}
+    done("pull", url)
+    assert run("outdated").stderr == "Everything that was pulled is up to date.\n"
+    world.files.content = {"x.gguf": Q8}
+    assert "newer" in done("outdated")
+    done("update")
+    assert world.there == {"127.0.0.1/x.gguf": Q8}
+
+
+@pytest.mark.parametrize("command", ["outdated", "update"])
+def test_repository_that_is_gone(world: World, command: str) -> None:
+    done("pull", f"{REPO}:Q4_K_M")
+    world.hub.repo = "renamed/away"
+    result = run(command)
+    assert result.exit_code == 1
+    assert f"here is no repository {REPO}" in result.output
+    assert world.there == {f"{FOLDER}/Tiny-1B-Q4_K_M.gguf": Q4}
+
+
+def test_file_that_the_user_has_deleted_is_not_brought_back(world: World) -> None:
+    done("pull", f"{REPO}:Q4_K_M")
+    (world.models / f"{FOLDER}/Tiny-1B-Q4_K_M.gguf").unlink()
+    assert run("update").stderr == "Nothing was pulled.\n"
+    assert world.there == {}
+
+
+def test_update_of_what_was_not_pulled(world: World) -> None:
+    file_of_somebody(world.models)
+    assert failed("update", "local-other-7b").startswith("Error: 'local-other-7b' was not pulled")
+
+
+def test_starter_is_always_up_to_date(user_path: Path, starter_model: Path) -> None:
+    put_starter(user_path, starter_model)
+    done("pull", "starter")
+    assert done("update") == "starter: up to date\n"
+
+
+def test_nobody_is_asked_unless_the_user_asks(world: World) -> None:
+    done("pull", f"{REPO}:Q4_K_M")
+    world.at_hub.requests.clear()
+    world.at_files.requests.clear()
+    for command in (
+        ["models"],
+        ["du"],
+        ["which", "local-tiny-1b"],
+        ["refresh"],
+        ["verify", "local"],
+    ):
+        run(*command)
+    run("rm", "local-tiny-1b")
+    assert world.at_hub.requests + world.at_files.requests == []

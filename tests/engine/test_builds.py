@@ -1,0 +1,228 @@
+"""Which llama.cpp runs a model, and llama-server as the one that does."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from llm_localrun.engine import builds
+from llm_localrun.engine.state import EngineState, running
+from llm_localrun.engine.stop import stop_all
+from llm_localrun.errors import EngineFailed
+from tests.conftest import CONFIG, configure
+from tests.engine.test_engine import in_file, number, patched, wait_until
+from tests.engine.test_engine_kills import hosts, kill
+from tests.engine.test_saved_prompts import talk
+from tests.support.drive import ask, failure
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
+
+STAND_IN = Path(__file__).parents[1] / "fakes" / "llama_server.py"
+GPU = "  CUDA0: NVIDIA RTX A2000 (12032 MiB, 11800 MiB free)"
+
+
+def executable(path: Path, code: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!{sys.executable}\n{code}\n")
+    path.chmod(0o755)
+    return path
+
+
+def stand_in(path: Path, before: str = "") -> Path:
+    code = (
+        f"import os, runpy, sys; {before}\nrunpy.run_path({str(STAND_IN)!r}, run_name='__main__')"
+    )
+    return executable(path, code)
+
+
+def with_gpu(path: Path) -> Path:
+    return stand_in(path, f"os.environ['STAND_IN_DEVICES'] = {GPU!r}")
+
+
+def too_old(path: Path) -> Path:
+    return executable(path, "print('--model --slot-save-path')")
+
+
+def without_library(path: Path) -> Path:
+    library = "libgomp.so.1: cannot open shared object file: No such file or directory"
+    said = f"{path}: error while loading shared libraries: {library}"
+    return executable(path, f"raise SystemExit({said!r})")
+
+
+@pytest.fixture
+def folder(user_path: Path) -> Path:
+    folder = user_path / "localrun" / "engine"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("on_path", "own", "kind"),
+    [
+        (None, None, "xllamacpp"),
+        (stand_in, None, "xllamacpp"),
+        (with_gpu, None, "llama-server"),
+        (with_gpu, "", "xllamacpp"),
+        (too_old, None, "xllamacpp"),
+        (stand_in, "llama-server", "llama-server"),
+        (None, "{own}", "llama-server"),
+    ],
+    ids=[
+        "xllamacpp alone",
+        "both without a GPU",
+        "llama-server has a GPU",
+        "llama-server ruled out",
+        "llama-server too old",
+        "the user's own, by name",
+        "the user's own, by path",
+    ],
+)
+def test_which_is_chosen(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    on_path: Any,
+    own: str | None,
+    kind: str,
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    if on_path:
+        on_path(tmp_path / "bin" / "llama-server")
+    if own:
+        own = own.format(own=stand_in(tmp_path / "own" / "my-server"))
+    assert builds.choose(folder, own, "").kind == kind
+
+
+@pytest.mark.parametrize(
+    ("own", "rpc", "reason"),
+    [
+        ("/no/llama-server", "", "cannot be used: there is no such program"),
+        (too_old, "", "cannot be used: it is too old, or too new: it does not know --kv-unified"),
+        (without_library, "", "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`"),
+        (stand_in, "box:50052", "need a llama-server that was built with GGML_RPC"),
+        (None, "box:50052", "need a llama-server that was built with GGML_RPC"),
+    ],
+)
+def test_none_that_can(folder: Path, tmp_path: Path, own: Any, rpc: str, reason: str) -> None:
+    path = str(own(tmp_path / "llama-server")) if callable(own) else own
+    with pytest.raises(EngineFailed) as caught:
+        builds.choose(folder, path, rpc)
+    assert reason in str(caught.value)
+
+
+def test_asked_once(folder: Path, tmp_path: Path) -> None:
+    program = stand_in(
+        tmp_path / "llama-server", f"open({str(tmp_path / 'asked')!r}, 'a').write('x')"
+    )
+    for times in (3, 3):
+        builds.choose(folder, str(program), "")
+        assert (tmp_path / "asked").stat().st_size == times
+    os.utime(program, (0, 0))
+    builds.choose(folder, str(program), "")
+    assert (tmp_path / "asked").stat().st_size == 6
+
+
+def test_report(folder: Path, tmp_path: Path) -> None:
+    report = builds.report(folder, str(with_gpu(tmp_path / "llama-server")))
+    assert report.chosen == report.builds[0]
+    assert (report.problem, report.logs) == ("", ())
+    assert [build.kind for build in report.builds] == ["llama-server", "xllamacpp"]
+    assert report.builds[0].title == "llama-server 0.6.0-dev (build 11434, commit abcdef0)"
+    (device,) = report.builds[0].devices
+    assert device.model_dump() == {
+        "name": "CUDA0",
+        "title": "NVIDIA RTX A2000",
+        "memory": 12032 * 2**20,
+    }
+    bad = builds.report(folder, "/no/llama-server")
+    assert bad.chosen is None
+    assert "there is no such program" in bad.problem
+
+
+@pytest.fixture
+def llama_server(user_path: Path, tmp_path: Path) -> Iterator[str]:
+    """The real one where there is one, else its stand-in; config.json names it."""
+    program = shutil.which("llama-server") or str(stand_in(tmp_path / "llama-server"))
+    configure(user_path, **CONFIG, llama_server=program)
+    yield program
+    stop_all(user_path / "localrun" / "engine")
+    wait_until(lambda: servers_of(hosts(user_path)) == [])
+
+
+def servers_of(pids: list[int]) -> list[psutil.Process]:
+    return [child for pid in pids for child in psutil.Process(pid).children()]
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def up(user: Path) -> EngineState:
+    (engine,) = running(user / "localrun" / "engine")
+    return engine
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kv_cache_type": "q8_0", "flash_attention": True},
+        {"draft_model": "{file}", "gpu_layers": 0},
+        {"draft_model": "ngram", "context_size": 512},
+    ],
+    ids=str,
+)
+def test_llama_server_is_given_what_was_asked_for(
+    user_path: Path, starter_model: Path, llama_server: str, options: dict[str, Any]
+) -> None:
+    if "draft_model" in options:
+        options = {**options, "draft_model": options["draft_model"].format(file=starter_model)}
+    said = ask(in_file(starter_model), "Hi", max_tokens=4, temperature=0, **options)
+    assert said.output == 4
+    engine = up(user_path)
+    assert engine.build.startswith("llama-server ")
+    assert options.items() <= asdict(engine.spec.settings).items()
+    server = psutil.Process(engine.server_pid)
+    assert server.ppid() == engine.pid
+    assert engine.key not in " ".join(server.cmdline())
+
+
+def test_llama_server_takes_up_what_was_left(
+    user_path: Path, starter_model: Path, llama_server: str
+) -> None:
+    def between() -> None:
+        stop_all(user_path / "localrun" / "engine")
+
+    tokens, reused, _ = talk(starter_model, between, {})
+    assert reused >= tokens
+
+
+@pytest.mark.parametrize("killed", ["host", "server"])
+def test_llama_server_and_its_host_die_together(
+    user_path: Path, starter_model: Path, llama_server: str, killed: str
+) -> None:
+    ask(in_file(starter_model), "Hi", max_tokens=1)
+    engine = up(user_path)
+    kill(engine.pid if killed == "host" else engine.server_pid)
+    wait_until(lambda: has_ended(engine.pid) and has_ended(engine.server_pid))
+    assert ask(in_file(starter_model), "Hi", max_tokens=1).output == 1
+
+
+def test_llama_server_that_cannot_run_a_file(
+    user_path: Path, starter_model: Path, tmp_path: Path, llama_server: str
+) -> None:
+    file = patched(starter_model, tmp_path / "hostile.gguf", "llama.block_count", number(0))
+    said = failure(lambda: ask(in_file(file), "Hi", max_tokens=1))
+    assert said.startswith(f"The engine cannot run {file}: GGML_ASSERT(hparams.n_layer_all")
+    assert hosts(user_path) == []
+    log = builds.failed_log(user_path / "localrun" / "engine")
+    assert "GGML_ASSERT" in log.read_text()

@@ -1,0 +1,210 @@
+"""Conversations that outlive the engine that they were held in."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_localrun.chat.models import AsyncLocalChat, LocalChat
+from llm_localrun.engine import saved_prompts
+from llm_localrun.engine.state import EngineSettings, EngineSpec, EngineState, Paths, new_id
+from llm_localrun.engine.stop import stop_all
+from tests.conftest import CONFIG, Llm, configure, put_starter
+from tests.engine.test_engine import in_file
+
+STORY = "A fox went out on a chilly night and prayed to the moon to give it light. " * 8
+"""Some 150 tokens."""
+OPTIONS: dict[str, Any] = {"temperature": 0, "max_tokens": 4}
+
+
+def left(user: Path) -> list[Path]:
+    """What engines have left on disk."""
+    return sorted((user / "localrun" / "prompts").glob("*"))
+
+
+def talk(model: Path, between: Callable[[], None], later: dict[str, Any]) -> tuple[int, int, str]:
+    """Has two turns of a conversation; the tokens of the first, those reused in the second, and
+    what was said then."""
+    conversation = LocalChat(in_file(model, context_max=8192)).conversation()
+    first = conversation.prompt(STORY, **OPTIONS)
+    first.text()
+    between()
+    second = conversation.prompt("And then?", **{**OPTIONS, **later})
+    said = second.text()
+    facts = second.response_json
+    assert facts is not None
+    return first.usage().input or 0, facts["cached_tokens"], said
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def flip_a_byte(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def expected(starter_model: Path, warm_user: Path) -> Iterator[str]:
+    """What is said in the second turn if nothing comes between."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM_USER_PATH", str(warm_user))
+        tokens, reused, said = talk(starter_model, lambda: None, {})
+        assert reused >= tokens
+        yield said
+
+
+@pytest.mark.parametrize(
+    ("harm", "later", "is_reused"),
+    [
+        (None, {}, True),
+        (None, {"context_size": 8192}, True),
+        (cut_off, {}, False),
+        (flip_a_byte, {}, False),
+        (None, {"kv_cache_type": "q8_0"}, False),
+    ],
+    ids=["whole", "another context size", "cut off", "flipped", "another cache type"],
+)
+def test_next_engine_takes_it_up(
+    user_path: Path,
+    starter_model: Path,
+    expected: str,
+    harm: Callable[[Path], None] | None,
+    later: dict[str, Any],
+    is_reused: bool,
+) -> None:
+    def between() -> None:
+        assert stop_all(user_path / "localrun" / "engine") == [starter_model.stem]
+        (file,) = left(user_path)
+        assert file.stat().st_mode & 0o077 == 0
+        assert file.parent.stat().st_mode & 0o077 == 0
+        if harm:
+            harm(file)
+
+    tokens, reused, said = talk(starter_model, between, later)
+    assert (reused >= tokens) == is_reused
+    assert reused == 0 or is_reused
+    assert said == expected or "kv_cache_type" in later
+
+
+def test_engine_with_more_room_takes_it_up(user_path: Path, starter_model: Path) -> None:
+    model = LocalChat(in_file(starter_model, context_max=8192))
+    conversation = model.conversation()
+    first = conversation.prompt(STORY, **OPTIONS, context_size=512)
+    first.text()
+    second = conversation.prompt("And then?", **OPTIONS, context_size=1024)
+    second.text()
+    assert second.response_json is not None
+    assert second.response_json["context_size"] == 1024
+    assert second.response_json["cached_tokens"] >= (first.usage().input or 0)
+
+
+@pytest.mark.parametrize("reason", ["logs off", "no room", "no conversation", "short"])
+def test_nothing_is_left(user_path: Path, starter_model: Path, reason: str) -> None:
+    model = LocalChat(in_file(starter_model))
+    prompt = model.prompt if reason == "no conversation" else model.conversation().prompt
+    if reason == "logs off":
+        (user_path / "logs-off").touch()
+    if reason == "no room":
+        configure(user_path, **CONFIG, prompt_cache=1000)
+    prompt("Hi" if reason == "short" else STORY, **OPTIONS).text()
+    stop_all(user_path / "localrun" / "engine")
+    assert left(user_path) == []
+
+
+def test_commands(user_path: Path, starter_model: Path, run_llm: Llm) -> None:
+    """Turns of one `llm chat`, of `llm -c` while the engine is warm, and after it has ended."""
+    put_starter(user_path, starter_model)
+    short = ("-o", "max_tokens", "2")
+    run_llm("-m", "local", STORY, "--no-log", *short)
+    run_llm("localrun", "unload", "--all")
+    assert left(user_path) == []
+    run_llm("chat", "-m", "local", *short, input=f"{STORY}\nAnd then?\nquit\n")
+    run_llm("-c", "Go on.", *short)
+    run_llm("localrun", "unload", "--all")
+    assert len(left(user_path)) == 1
+    run_llm("-c", "Go on.", *short)
+    turns = json.loads(run_llm("logs", "--json", "-n", "4").stdout)
+    assert len(turns) == 4
+    for before, after in pairwise(turns):
+        assert after["response_json"]["cached_tokens"] >= before["input_tokens"]
+    assert ["load_seconds" in turn["response_json"] for turn in turns] == [True, False, False, True]
+
+
+def test_asynchronous_conversation(user_path: Path, starter_model: Path) -> None:
+    async def second_turn() -> dict[str, Any] | None:
+        conversation = AsyncLocalChat(in_file(starter_model)).conversation()
+        await conversation.prompt(STORY, **OPTIONS).text()
+        stop_all(user_path / "localrun" / "engine")
+        response = conversation.prompt("And then?", **OPTIONS)
+        await response.text()
+        return response.response_json
+
+    facts = asyncio.run(second_turn())
+    assert facts is not None
+    assert facts["cached_tokens"] > 150
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    paths = Paths(tmp_path / "engine", new_id(1))
+    paths.prompts.mkdir()
+    return paths
+
+
+def engine(paths: Paths, build: str = "build", **settings: Any) -> EngineState:
+    spec = EngineSpec("/m.gguf", "m", 1, 1.0, EngineSettings(**{"context_size": 512, **settings}))
+    return EngineState(paths.id, spec, "key", build, started_at=0.0)
+
+
+def keep(paths: Paths, conversation: str, size: int, most_bytes: int = 10**9) -> None:
+    part = saved_prompts.part(paths, 0)
+    part.write_bytes(b"x" * size)
+    saved_prompts.keep(part, engine(paths), conversation, most_bytes)
+
+
+def test_a_conversation_is_kept_once(paths: Paths) -> None:
+    for size in (10, 20):
+        keep(paths, "a", size)
+    (file,) = paths.prompts.iterdir()
+    assert file.stat().st_size == 20
+    assert saved_prompts.find(paths, engine(paths), "a") == file
+    assert saved_prompts.is_whole(file)
+
+
+@pytest.mark.parametrize(
+    ("build", "settings", "conversation", "is_found"),
+    [
+        ("build", {}, "a", True),
+        ("build", {"context_size": 1024, "threads": 2}, "a", True),
+        ("build", {}, "b", False),
+        ("build", {}, "", False),
+        ("another", {}, "a", False),
+        ("build", {"lora": "/l.gguf"}, "a", False),
+        ("build", {"kv_cache_type": "q8_0"}, "a", False),
+    ],
+)
+def test_what_must_fit(
+    paths: Paths, build: str, settings: dict[str, Any], conversation: str, is_found: bool
+) -> None:
+    keep(paths, "a", 10)
+    found = saved_prompts.find(paths, engine(paths, build, **settings), conversation)
+    assert (found is not None) == is_found
+
+
+def test_all_together_are_bounded(paths: Paths) -> None:
+    for place, conversation in enumerate("abc"):
+        keep(paths, conversation, 10)
+        found = saved_prompts.find(paths, engine(paths), conversation)
+        assert found is not None
+        os.utime(found, (0, 1000 + place))
+    keep(paths, "d", 10, most_bytes=25)
+    found_now = [each for each in "abcd" if saved_prompts.find(paths, engine(paths), each)]
+    assert found_now == ["c", "d"]

@@ -1,0 +1,214 @@
+"""A stand-in for a model server: real sockets, and bytes that a real server has sent.
+
+`transcript` reads what was recorded; `StandIn` answers each request with what a function says, in
+pieces, with pauses, or cut off in the middle if that is what is to be tested.
+"""
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
+
+_EXCHANGE = re.compile(
+    rb"^>>> (?P<method>[A-Z]+) (?P<path>\S+)\n(?:>>> (?P<request>[^\n]*)\n)?---\n"
+    rb"(?P<head>HTTP/1\.1 .*?)\r\n\r\n(?P<body>.*?)(?=^>>> [A-Z]+ /|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client sent."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A recorded request and its reply."""
+
+    method: str
+    path: str
+    request: Any
+    status: int
+    content_type: str
+    body: bytes
+
+    @property
+    def is_streamed(self) -> bool:
+        return "ndjson" in self.content_type
+
+    def reply(self) -> bytes:
+        """The bytes of the reply, with every line a chunk if it was streamed."""
+        lines = self.body.splitlines(keepends=True)
+        return chunked(lines, self.content_type) if self.is_streamed else self._whole()
+
+    def _whole(self) -> bytes:
+        return whole(self.body, self.content_type, self.status)
+
+
+def transcript(name: str, server: str = "ollama-0.32.15") -> list[Exchange]:
+    """The exchanges recorded in `name`."""
+    text = (TRANSCRIPTS / server / f"{name}.txt").read_bytes()
+    return [_exchange(match) for match in _EXCHANGE.finditer(text)]
+
+
+def _parsed(request: bytes | None) -> Any:
+    """A recorded request; a client may have sent what is no JSON, and then it is a text."""
+    try:
+        return json.loads(request) if request else None
+    except ValueError:
+        return (request or b"").decode()
+
+
+def _exchange(match: "re.Match[bytes]") -> Exchange:
+    status_line, *lines = match["head"].decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    length = headers.get("Content-Length")
+    body = match["body"]
+    return Exchange(
+        method=match["method"].decode(),
+        path=match["path"].decode(),
+        request=_parsed(match["request"]),
+        status=int(status_line.split()[1]),
+        content_type=headers.get("Content-Type", ""),
+        body=body[: int(length)] if length else body.rstrip(b"\n") + b"\n",
+    )
+
+
+def whole(body: bytes, content_type: str = "application/json", status: int = 200) -> bytes:
+    """A reply with a length."""
+    head = f"HTTP/1.1 {status} Status\r\nContent-Type: {content_type}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def json_reply(value: Any, status: int = 200) -> bytes:
+    """A reply that is a JSON value."""
+    return whole(json.dumps(value).encode(), status=status)
+
+
+def head(content_type: str, status: int = 200) -> bytes:
+    """The head of a chunked reply."""
+    return (
+        f"HTTP/1.1 {status} Status\r\nContent-Type: {content_type}\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n"
+    ).encode()
+
+
+def chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def chunked(pieces: Iterable[bytes], content_type: str) -> bytes:
+    """A whole chunked reply."""
+    return head(content_type) + b"".join(map(chunk, pieces)) + b"0\r\n\r\n"
+
+
+def events(*payloads: Any) -> bytes:
+    """A whole reply of server-sent events, ended as OpenAI's servers do."""
+    lines = [f"data: {json.dumps(payload)}\n\n".encode() for payload in payloads]
+    return chunked([*lines, b"data: [DONE]\n\n"], "text/event-stream")
+
+
+Respond = Callable[[Request], Iterable[bytes | float]]
+"""The pieces of the reply to a request; a number is a pause in seconds. At the end the connection
+is closed."""
+
+
+@dataclass
+class StandIn:
+    """A server on a port of its own, for as long as its `with` block lasts."""
+
+    respond: Respond
+    requests: list[Request] = field(default_factory=list)
+    closed_early: threading.Event = field(default_factory=threading.Event)
+    """Set when a client goes away before it has got its whole reply."""
+    port: int = 0
+
+    def __enter__(self) -> "StandIn":
+        self._socket = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._socket.getsockname()[1]
+        self._stopping = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        # Closing alone does not wake a thread that is in accept.
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as incoming:
+            while (request := _read_request(incoming)) is not None:
+                self.requests.append(request)
+                if not self._send(connection, self.respond(request)):
+                    return
+
+    def _send(self, connection: socket.socket, pieces: Iterable[bytes | float]) -> bool:
+        """Whether the connection can go on: it can if the reply tells where it ends."""
+        sent = b""
+        try:
+            for piece in pieces:
+                if isinstance(piece, float):
+                    self._pause(connection, piece)
+                else:
+                    connection.sendall(piece)
+                    sent = piece
+        except OSError:
+            self.closed_early.set()
+            return False
+        return sent.endswith(b"0\r\n\r\n") or b"Content-Length" in sent
+
+    def _pause(self, connection: socket.socket, seconds: float) -> None:
+        """Waits; raises OSError when the client goes away meanwhile."""
+        connection.settimeout(0.01)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._stopping.is_set():
+            try:
+                if not connection.recv(1, socket.MSG_PEEK):
+                    raise ConnectionAbortedError
+            except TimeoutError:
+                continue
+        connection.settimeout(None)
+
+
+def _read_request(incoming: Any) -> Request | None:
+    try:
+        line = incoming.readline()
+        if not line.strip():
+            return None
+        method, path, _ = line.decode().split(" ", 2)
+        headers = dict(_headers(incoming))
+        body = incoming.read(int(headers.get("content-length", 0)))
+    except OSError:
+        return None
+    return Request(method, path, headers, json.loads(body) if body else None)
+
+
+def _headers(incoming: Any) -> Iterator[tuple[str, str]]:
+    while (line := incoming.readline().strip()) != b"":
+        name, _, value = line.decode().partition(":")
+        yield name.lower(), value.strip()

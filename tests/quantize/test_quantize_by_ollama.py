@@ -1,0 +1,115 @@
+"""Models whose files only Ollama has: it quantizes them itself, into a tag of its own."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llm_localrun.cli.quantize import _is_for_ollama, _Wishes
+from llm_localrun.models import Endpoint, LocalModel
+from llm_localrun.names.parse import parse_name
+from llm_localrun.pull.folder import models_folder
+from llm_localrun.servers.ollama_admin import tag_for
+from tests.fakes.http_server import StandIn
+from tests.fakes.lmstudio import LMStudio
+from tests.fakes.ollama import Ollama
+from tests.pull.test_pull_by_servers import pulls, use
+from tests.support import little_model
+from tests.support.pulling import done, failed, run
+
+SOURCE = "smollm2:135m-f16"
+
+
+def test_ollama_quantizes(user_path: Path) -> None:
+    with StandIn(Ollama(has=[SOURCE])) as server:
+        use(user_path, "ollama", server)
+        result = run("quantize", f"local/ollama/{SOURCE}", "q8_0")
+        assert result.exit_code == 0, result.output
+        asked = {"model": "smollm2:135m-q8_0", "from": SOURCE, "quantize": "Q8_0", "stream": True}
+        assert pulls(server, "/api/create") == [asked]
+        assert "local/ollama/smollm2:135m-q8_0" in done("models", "--json")
+        assert done("quantize", f"local/ollama/{SOURCE}", "Q8_0") == (
+            "It is there already: smollm2:135m-q8_0\nMake it anew with --replace.\n"
+        )
+        assert len(pulls(server, "/api/create")) == 1
+    said = [line.partition(": ")[2] for line in result.stderr.splitlines()]
+    assert said[:2] == ["parsing gguf", "verifying conversion"]
+    assert said[-2:] == ["writing manifest", "success"]
+    assert result.stdout.splitlines()[0] == "Put into Ollama as smollm2:135m-q8_0"
+    assert result.stdout.splitlines()[-1] == "size   98 MB  98 MB"
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization", "said"),
+    [
+        (SOURCE, "Q3_K_M", "unsupported quantization type Q3_K_M - supported types are F32, F16"),
+        ("smollm2:135m", "Q8_0", "quantization is only supported for F16, BF16 and F32 models"),
+    ],
+)
+def test_ollama_does_not(user_path: Path, name: str, quantization: str, said: str) -> None:
+    with StandIn(Ollama(has=[name])) as server:
+        use(user_path, "ollama", server)
+        assert said in failed("quantize", f"local/ollama/{name}", quantization)
+
+
+def test_who_quantizes_what_ollama_has(user_path: Path) -> None:
+    """Ollama does what it can while it answers: so its template stays with the model."""
+    wish = _Wishes(None, requantize=False, replace=False, no_measure=False, yes=False)
+    informed = replace(wish, imatrix=Path("imatrix.gguf"))
+    with StandIn(Ollama(has=[SOURCE])) as server:
+        served = model(server.url, "F16")
+        known = served.model_copy(update={"path": "/blobs/sha256-0"})
+        coarse = known.model_copy(update={"quantization": "Q8_0"})
+        assert _is_for_ollama(served, "Q4_K_M", wish)
+        assert _is_for_ollama(served, "Q5_K_M", wish)
+        assert _is_for_ollama(known, "Q4_K_M", wish)
+        assert not _is_for_ollama(known, "Q5_K_M", wish)
+        assert not _is_for_ollama(coarse, "Q4_K_M", wish)
+        assert not _is_for_ollama(known, "Q4_K_M", informed)
+    assert not _is_for_ollama(known, "Q4_K_M", wish)
+
+
+def model(url: str, quantization: str) -> LocalModel:
+    endpoint = Endpoint(name="ollama", kind="ollama", url=url)
+    return LocalModel(id="x", name=SOURCE, endpoint=endpoint, quantization=quantization)
+
+
+def test_file_in_ollamas_store(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = user_path / "ollama"
+    monkeypatch.setenv("OLLAMA_MODELS", str(store))
+    little_model.build(store / "blobs" / f"sha256-{'0' * 64}")
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{'0' * 64}"}
+    manifest = store / "manifests/registry.ollama.ai/library/little/3b-f16"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"schemaVersion": 2, "layers": [layer]}))
+    said = done("quantize", "local/gguf/little:3b-f16", "Q8_0", "--no-measure").splitlines()
+    made = models_folder() / "little-3b-Q8_0.gguf"
+    assert said[0] == f"Put into {made}, by ggml, out of xllamacpp"
+    assert said[1] == "The template and the parameters that Ollama has for it stay there."
+    assert [path.name for path in manifest.parent.iterdir()] == ["3b-f16"]
+
+
+def test_other_servers_keep_their_files(user_path: Path) -> None:
+    with StandIn(LMStudio()) as server:
+        use(user_path, "lmstudio", server)
+        said = failed("quantize", "local/lmstudio/openai/gpt-oss-20b", "Q8_0")
+    assert said.endswith(
+        "-20b is served by LM Studio, and its file is not known."
+        " Give the path of its GGUF file instead."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("smollm2:135m-f16", "smollm2:135m-q4_K_M"),
+        ("smollm2:135m", "smollm2:135m-q4_K_M"),
+        ("mine:latest", "mine:q4_K_M"),
+        ("me/mine:fp16", "me/mine:q4_K_M"),
+        ("hf.co/bartowski/Llama-3.2-1B-GGUF:F16", "hf.co/bartowski/Llama-3.2-1B-GGUF:q4_K_M"),
+    ],
+)
+def test_tag_says_that_it_is_the_same_model(name: str, tag: str) -> None:
+    assert tag_for(name, "Q4_K_M") == tag
+    assert parse_name(tag).words == parse_name(name).words

@@ -1,0 +1,650 @@
+"""Asking servers over real sockets: in time, by name, with the right key, and not too often."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_localrun.config import Config, ConfiguredEndpoint
+from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Status
+from llm_localrun.privacy import is_loopback
+from llm_localrun.servers.discover import DEADLINE, HANG_MEMORY, Probe, ask, probes_for
+from llm_localrun.wire.http import refusing
+from tests.fakes.http_server import Request, Respond, StandIn, chunk, head, json_reply, whole
+from tests.fakes.servers import jan, llama_server, omlx, vllm
+
+SLACK = 1.0
+"""Seconds by which a busy machine may be late."""
+NO_HURRY = 10.0
+"""Seconds for servers that answer sooner or later: a busy machine must not make them late."""
+
+
+def listing(owned_by: str | None, *ids: str) -> Respond:
+    """A server that answers /v1/models and nothing else."""
+    signed = {} if owned_by is None else {"owned_by": owned_by}
+    entries = [{"id": name, **signed} for name in ids]
+
+    def respond(request: Request) -> Iterable[bytes]:
+        if request.path.endswith("/v1/models"):
+            return [json_reply({"object": "list", "data": entries})]
+        return [json_reply({"detail": "Not Found"}, 404)]
+
+    return respond
+
+
+def always(*pieces: bytes | float) -> Respond:
+    return lambda _: pieces
+
+
+def slowly(pieces: Iterable[bytes]) -> Iterator[bytes | float]:
+    for piece in pieces:
+        yield piece
+        yield 0.02
+
+
+def drip(reply: bytes) -> Respond:
+    return lambda _: slowly(bytes([byte]) for byte in reply)
+
+
+def endless(request: Request) -> Iterator[bytes]:
+    yield head("application/json")
+    while True:
+        yield chunk(b" " * 2**16)
+
+
+class Silent:
+    """A port where connections are accepted, as the system does it, and never answered."""
+
+    def __enter__(self) -> "Silent":
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self._socket.setblocking(False)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._accepted: list[socket.socket] = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in (*self._accepted, self._socket):
+            connection.close()
+
+    def connections(self) -> int:
+        """How many there have been since this was last asked."""
+        before = len(self._accepted)
+        while True:
+            try:
+                self._accepted.append(self._socket.accept()[0])
+            except BlockingIOError:
+                return len(self._accepted) - before
+
+
+class Resetting:
+    """A server that resets the connection when it has been asked something."""
+
+    def __enter__(self) -> "Resetting":
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                if connection.recv(2**16):
+                    linger = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
+class Off:
+    """A port where nothing listens."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            self.port = unused.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+
+Server = Callable[[], "AbstractContextManager[Any]"]
+
+ANSWERING: Server = lambda: StandIn(listing("vllm", "m"))  # noqa: E731
+NEEDS_KEY: Server = lambda: StandIn(always(json_reply({"error": "Unauthorized"}, 401)))  # noqa: E731
+WEBSITE: Server = lambda: StandIn(always(whole(b"<html>Hello</html>", "text/html")))  # noqa: E731
+OFF: Server = lambda: nullcontext(Off())  # noqa: E731
+
+
+@contextmanager
+def running(*servers: Server) -> Iterator[list[Any]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(server()) for server in servers]
+
+
+def probe(url: str, kind: str = "vllm", name: str | None = None, key: str | None = None) -> Probe:
+    """A usual endpoint, or a configured one if it has a `name`."""
+    endpoint = Endpoint(name=name or kind, kind=kind, url=url)
+    return Probe(endpoint, key, named=name is not None)
+
+
+def round_of(
+    probes: Sequence[Probe],
+    before: Iterable[EndpointReport] = (),
+    *,
+    patient: bool = False,
+    seconds: float = NO_HURRY,
+) -> list[EndpointReport]:
+    return ask(probes, before, time.monotonic() + seconds, patient=patient)
+
+
+def report(
+    url: str, status: Status = "answers", age: float = 0.0, models: tuple[str, ...] = ()
+) -> EndpointReport:
+    endpoint = Endpoint(name="vllm", kind="vllm", url=url)
+    served = tuple(
+        LocalModel(id=f"local/vllm/{name}", name=name, endpoint=endpoint) for name in models
+    )
+    return EndpointReport(
+        endpoint=endpoint, status=status, asked_at=time.time() - age, models=served
+    )
+
+
+def ids(reports: Iterable[EndpointReport]) -> list[str]:
+    return [model.id for each in reports for model in each.models]
+
+
+@pytest.mark.parametrize(
+    ("server", "status"),
+    [
+        pytest.param(ANSWERING, "answers", id="answers"),
+        pytest.param(NEEDS_KEY, "needs a key", id="locked"),
+        pytest.param(OFF, "refuses", id="off"),
+        pytest.param(WEBSITE, "not understood", id="website"),
+        pytest.param(lambda: StandIn(always()), "not understood", id="hangs up"),
+        pytest.param(Resetting, "not understood", id="resets"),
+        pytest.param(
+            lambda: StandIn(always(b"SSH-2.0-OpenSSH_9.9\r\n")), "not understood", id="not HTTP"
+        ),
+        pytest.param(
+            lambda: StandIn(always(head("application/json"), chunk(b'{"data": ['))),
+            "not understood",
+            id="cut off",
+        ),
+        pytest.param(
+            lambda: StandIn(always(whole(b"[" * 100_000))), "not understood", id="nested deeply"
+        ),
+        pytest.param(
+            lambda: StandIn(always(whole(b"\xff\xfe\x00", "text/plain"))),
+            "not understood",
+            id="not UTF-8",
+        ),
+    ],
+)
+def test_server_that_reacts(server: Server, status: str) -> None:
+    with running(server) as (box,):
+        (found,) = round_of([probe(box.url)])
+    assert found.status == status
+    assert ids([found]) == (["local/vllm/m"] if status == "answers" else [])
+
+
+HANGING: dict[str, Server] = {
+    "silent": Silent,
+    "reads and says nothing": lambda: StandIn(always(60.0)),
+    "drips its head": lambda: StandIn(drip(json_reply({"data": []}))),
+    "drips its body": lambda: StandIn(
+        lambda _: slowly([head("application/json"), *[chunk(b" ")] * 100])
+    ),
+    "endless body": lambda: StandIn(endless),
+}
+
+
+@pytest.mark.parametrize("server", HANGING.values(), ids=HANGING)
+def test_server_that_hangs(server: Server) -> None:
+    with running(server) as (box,):
+        begun = time.monotonic()
+        (found,) = round_of([probe(box.url)], seconds=DEADLINE)
+        assert time.monotonic() - begun < DEADLINE + SLACK
+    assert found.status == "hangs"
+
+
+@pytest.mark.parametrize("server", ["drips its body", "endless body"])
+def test_server_that_never_ends_is_left(server: str) -> None:
+    with running(HANGING[server]) as (box,):
+        round_of([probe(box.url)], seconds=DEADLINE)
+        assert box.closed_early.wait(NO_HURRY)
+
+
+def test_all_together_within_one_deadline() -> None:
+    servers = [*HANGING.values()] * 3
+    with running(*servers, OFF, ANSWERING, WEBSITE) as boxes:
+        begun = time.monotonic()
+        reports = round_of([probe(box.url) for box in boxes], seconds=DEADLINE)
+        assert time.monotonic() - begun < DEADLINE + SLACK
+    assert [found.endpoint.url for found in reports] == [box.url for box in boxes]
+    assert {found.status for found in reports[: len(servers)]} == {"hangs"}
+
+
+def test_nothing_to_ask_and_nothing_to_wait_for() -> None:
+    begun = time.monotonic()
+    assert round_of([], [report("http://127.0.0.1:9")]) == []
+    with running(ANSWERING, OFF) as boxes:
+        round_of([probe(box.url) for box in boxes])
+    assert time.monotonic() - begun < NO_HURRY / 2
+
+
+def test_two_names_of_one_server() -> None:
+    with running(ANSWERING) as (box,):
+        begun = time.monotonic()
+        reports = round_of([probe(box.url, name=name) for name in ("one", "two")], seconds=4.0)
+        assert time.monotonic() - begun < 2.0
+    assert ids(reports) == ["local/one/m", "local/two/m"]
+
+
+@pytest.mark.parametrize(
+    ("status", "age", "patient", "asked"),
+    [
+        ("hangs", 0, False, False),
+        ("hangs", HANG_MEMORY - 10, False, False),
+        ("hangs", HANG_MEMORY + 10, False, True),
+        ("hangs", 0, True, True),
+        # The clock was set back.
+        ("hangs", -3600, False, True),
+        ("refuses", 0, False, True),
+        ("not understood", 0, False, True),
+        ("needs a key", 0, False, True),
+        ("answers", 0, False, True),
+    ],
+)
+def test_only_a_server_that_hung_lately_is_left_alone(
+    status: Status, age: float, patient: bool, asked: bool
+) -> None:
+    with StandIn(listing("vllm", "new")) as box:
+        before = report(box.url, status, age, models=("old",))
+        (found,) = round_of([probe(box.url)], [before], patient=patient)
+    assert [request.path for request in box.requests][:1] == ["/v1/models"] * asked
+    if asked:
+        assert (found.status, ids([found])) == ("answers", ["local/vllm/new"])
+        assert time.time() - 30 < found.asked_at <= time.time()
+    else:
+        assert found == before
+
+
+def test_hang_is_remembered_from_the_round_that_met_it() -> None:
+    with Silent() as box:
+        first = round_of([probe(box.url)], seconds=DEADLINE)
+        assert box.connections() > 0
+        assert round_of([probe(box.url)], first) == first
+        assert box.connections() == 0
+        (again,) = round_of([probe(box.url)], first, patient=True, seconds=DEADLINE)
+        assert again.asked_at > first[0].asked_at
+        assert box.connections() > 0
+
+
+@pytest.mark.parametrize(
+    ("server", "status"),
+    [
+        pytest.param(OFF, "refuses", id="off"),
+        pytest.param(NEEDS_KEY, "needs a key", id="locked"),
+        pytest.param(WEBSITE, "not understood", id="website"),
+        pytest.param(lambda: StandIn(always()), "not understood", id="hangs up"),
+        pytest.param(
+            lambda: StandIn(always(json_reply({"error": {"message": "Loading model"}}, 503))),
+            "loading",
+            id="loads",
+        ),
+    ],
+)
+def test_server_that_answered_once_keeps_its_models_and_their_ids(
+    server: Server, status: str
+) -> None:
+    with running(server) as (box,):
+        before = report(box.url, models=("a", "b"))
+        usual = probe(box.url, kind="llamacpp")
+        again = round_of([usual], [before])
+        third = round_of([usual], again)
+    assert [found.status for found in (*again, *third)] == [status, status]
+    assert ids(again) == ids(third) == ["local/vllm/a", "local/vllm/b"]
+
+
+def test_server_that_hangs_keeps_its_models() -> None:
+    with Silent() as box:
+        before = report(box.url, models=("a",))
+        (found,) = round_of([probe(box.url, kind="llamacpp")], [before], seconds=DEADLINE)
+    assert (found.status, ids([found])) == ("hangs", ["local/vllm/a"])
+
+
+def test_server_that_answers_tells_what_it_has_now() -> None:
+    with StandIn(listing("vllm")) as box:
+        (found,) = round_of([probe(box.url)], [report(box.url, models=("a",))])
+    assert (found.status, found.models) == ("answers", ())
+
+
+VLLM: Server = lambda: StandIn(listing("vllm", "m"))  # noqa: E731
+LLAMACPP: Server = lambda: StandIn(listing("llamacpp", "m"))  # noqa: E731
+UNSIGNED: Server = lambda: StandIn(listing(None, "m"))  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("servers", "names", "expected"),
+    [
+        ([VLLM], [None], ["local/vllm/m"]),
+        ([VLLM, VLLM, VLLM], [None] * 3, ["local/vllm/m", "local/vllm-2/m", "local/vllm-3/m"]),
+        ([LLAMACPP, VLLM], [None, None], ["local/llamacpp/m", "local/vllm/m"]),
+        ([UNSIGNED, UNSIGNED], [None, None], ["local/openai/m", "local/openai-2/m"]),
+        ([VLLM, VLLM], ["box", "attic"], ["local/box/m", "local/attic/m"]),
+        ([VLLM, VLLM], ["box", None], ["local/box/m", "local/vllm/m"]),
+        ([UNSIGNED, VLLM], ["vllm", None], ["local/vllm/m", "local/vllm-2/m"]),
+        ([VLLM, VLLM], ["box", "box"], ["local/box/m", "local/box-2/m"]),
+    ],
+)
+def test_names(servers: list[Server], names: list[str | None], expected: list[str]) -> None:
+    with running(*servers) as boxes:
+        probes = [probe(box.url, name=name) for box, name in zip(boxes, names, strict=True)]
+        reports = round_of(probes)
+        again = round_of(probes, reports)
+    assert ids(reports) == ids(again) == expected
+    for found in reports:
+        assert [model.endpoint for model in found.models] == [found.endpoint]
+
+
+def test_ids_stay_when_a_server_of_another_kind_comes_up() -> None:
+    off = Off()
+    with running(LLAMACPP) as (box,):
+        probes = [probe(off.url, "llamacpp"), probe(box.url, "llamacpp")]
+        before = round_of(probes)
+        with StandIn(listing(None, "m"), port=off.port):
+            after = round_of(probes, before)
+    assert [found.status for found in after] == ["answers", "answers"]
+    assert ids(after[1:]) == ids(before)
+
+
+def test_name_is_not_kept_for_a_port_where_nothing_ever_was() -> None:
+    first, second = Off(), Off()
+    probes = [probe(first.url, "vllm"), probe(second.url, "vllm")]
+    before = round_of(probes)
+    with StandIn(listing("vllm", "m"), port=second.port):
+        after = round_of(probes, before)
+    assert ids(after) == ["local/vllm/m"]
+    with StandIn(listing("vllm", "m"), port=first.port):
+        assert ids(round_of(probes, after)) == ["local/vllm-2/m", "local/vllm/m"]
+
+
+def test_each_key_goes_to_its_own_server_only() -> None:
+    with running(*[ANSWERING] * 3) as (one, two, three):
+        round_of(
+            [
+                probe(one.url, name="one", key="first-key"),
+                probe(two.url, name="two", key="second-key"),
+                probe(three.url),
+            ]
+        )
+    sent = [{r.headers.get("authorization") for r in box.requests} for box in (one, two, three)]
+    assert sent == [{"Bearer first-key"}, {"Bearer second-key"}, {None}]
+
+
+def keys_sent(box: StandIn) -> list[str | None]:
+    """What it was sent, one after the other, each once."""
+    return [*dict.fromkeys(request.headers.get("authorization") for request in box.requests)]
+
+
+@pytest.mark.parametrize(
+    ("server", "kind", "keys", "variables", "alias"),
+    [
+        pytest.param(
+            llama_server,
+            "llamacpp",
+            {"localrun-llamacpp": "secret"},
+            {},
+            "localrun-llamacpp",
+            id="llm",
+        ),
+        pytest.param(
+            llama_server, "llamacpp", {}, {"LLAMA_API_KEY": "secret"}, None, id="variable"
+        ),
+        pytest.param(
+            llama_server,
+            "llamacpp",
+            {"localrun-llamacpp": "secret"},
+            {"LLAMA_API_KEY": "old"},
+            "localrun-llamacpp",
+            id="llm's before the variable's",
+        ),
+        # Told by what it shows, on a port that is usually another's.
+        pytest.param(omlx, "vllm", {"localrun-omlx": "secret"}, {}, "localrun-omlx", id="told"),
+        pytest.param(jan, "jan", {"localrun-jan": "secret"}, {}, "localrun-jan", id="by its port"),
+    ],
+)
+def test_server_that_wants_a_key_gets_the_one_for_its_kind(
+    server: Callable[[str], Respond],
+    kind: str,
+    keys: dict[str, str],
+    variables: dict[str, str],
+    alias: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with StandIn(server("secret")) as box:
+        usual = Probe(Endpoint(name=kind, kind=kind, url=box.url), spare_keys=keys)
+        (found,) = round_of([usual])
+    assert (found.status, found.endpoint.key_alias) == ("answers", alias)
+    assert keys_sent(box) == [None, "Bearer secret"]
+
+
+@pytest.mark.parametrize(
+    ("server", "keys"),
+    [
+        # One that needs none is sent none.
+        pytest.param(lambda: StandIn(llama_server()), {"localrun-llamacpp": "secret"}, id="open"),
+        # Nobody knows what this is, so what is meant for llama-server is not for it.
+        pytest.param(NEEDS_KEY, {}, id="unknown"),
+        pytest.param(NEEDS_KEY, {"localrun-vllm": "secret"}, id="another's key"),
+    ],
+)
+def test_key_is_not_sent_around(
+    server: Server, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_API_KEY", "secret")
+    with running(server) as (box,):
+        endpoint = Endpoint(name="llamacpp", kind="llamacpp", url=box.url)
+        round_of([Probe(endpoint, spare_keys=keys)])
+    assert keys_sent(box) == [None]
+
+
+def test_wrong_key_is_tried_once() -> None:
+    with StandIn(llama_server("secret")) as box:
+        endpoint = Endpoint(name="llamacpp", kind="llamacpp", url=box.url)
+        (found,) = round_of([Probe(endpoint, spare_keys={"localrun-llamacpp": "wrong"})])
+    assert (found.status, found.endpoint.kind) == ("needs a key", "llamacpp")
+    assert [request.path for request in box.requests] == ["/v1/models"] * 2
+
+
+def test_dialect_that_the_user_gave() -> None:
+    config = Config(endpoints=(ConfiguredEndpoint(name="box", url="http://box", dialect="jan"),))
+    probe = probes_for(config, {})[0]
+    assert (probe.dialect, probe.endpoint.kind) == ("jan", "jan")
+    with StandIn(listing("vllm", "m")) as box:
+        url = Endpoint(name="box", kind="jan", url=box.url)
+        (found,) = round_of([Probe(url, named=True, dialect="jan")])
+    assert (found.endpoint.kind, ids([found])) == ("jan", ["local/box/m"])
+
+
+def test_version_is_asked_for_once_while_the_server_answers() -> None:
+    def paths(before: Iterable[EndpointReport]) -> tuple[list[EndpointReport], list[str]]:
+        box.requests.clear()
+        return round_of([probe(box.url)], before), [request.path for request in box.requests]
+
+    with StandIn(vllm()) as box:
+        first, asked = paths([])
+        assert (first[0].version, asked) == ("0.33.0", ["/v1/models", "/version"])
+        again, asked = paths(first)
+        assert (again[0].version, asked) == ("0.33.0", ["/v1/models"])
+        off = again[0].model_copy(update={"status": "refuses"})
+        assert paths([off])[1] == ["/v1/models", "/version"]
+
+
+def test_path_of_a_served_file_is_its_real_one(tmp_path: Path) -> None:
+    (tmp_path / "blob").touch()
+    (tmp_path / "model.gguf").symlink_to("blob")
+    with StandIn(llama_server(path=str(tmp_path / "model.gguf"))) as box:
+        (found,) = round_of([probe(box.url)])
+    assert found.models[0].marks == (f"path:{(tmp_path / 'blob').resolve()}",)
+
+
+@pytest.mark.parametrize("path", ["models/m.gguf", "none", "/models/\0.gguf", ""])
+def test_path_that_tells_nothing_is_no_error(path: str) -> None:
+    with StandIn(llama_server(path=path)) as box:
+        (found,) = round_of([probe(box.url)])
+    assert found.models[0].marks == ((f"path:{path}",) if path else ())
+
+
+def test_where_nothing_listens_is_found_out_without_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(**_: Any) -> None:
+        raise AssertionError("a thread was started")
+
+    monkeypatch.setattr(threading, "Thread", no_thread)
+    reports = round_of([probe(Off().url) for _ in range(20)])
+    assert {found.status for found in reports} == {"refuses"}
+
+
+def test_where_something_may_listen() -> None:
+    off = Off()
+    here = f"http://127.0.0.1:{off.port}"
+    with Silent() as box:
+        named = box.url.replace("127.0.0.1", "localhost")
+        urls = [box.url, named, here, "http://192.0.2.1:80", "http://", "http://127.0.0.1:99999"]
+        assert refusing(urls) == {here}
+
+
+def test_key_does_not_follow_a_redirect() -> None:
+    with running(ANSWERING) as (other,):
+        moved = (
+            f"HTTP/1.1 302 Found\r\nLocation: {other.url}/v1/models\r\nContent-Length: 0\r\n\r\n"
+        )
+        with StandIn(always(moved.encode())) as box:
+            (found,) = round_of([probe(box.url, key="first-key")])
+    assert (found.status, other.requests) == ("not understood", [])
+
+
+def test_proxy_does_not_see_what_goes_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(ANSWERING, ANSWERING) as (box, proxy):
+        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(variable, proxy.url)
+        (found,) = round_of([probe(box.url, key="first-key")])
+    assert (found.status, proxy.requests) == ("answers", [])
+
+
+@pytest.mark.parametrize("key", ["sk-\u043a\u043b\u044e\u0447", "two\nlines", "sk-\u00a0"])
+def test_key_that_no_header_can_hold(key: str) -> None:
+    with running(ANSWERING) as (box,):
+        (found,) = round_of([probe(box.url, key=key)], seconds=2.0)
+    assert (found.status, box.requests) == ("not understood", [])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:port",
+        "http://127.0.0.1:99999",
+        "http://[::1",
+        "http://a..b",
+        "http://127.0.0.1\x00",
+        "http://",
+        "http:// ",
+        "http://" + "a" * 300,
+    ],
+)
+def test_address_that_is_none(url: str) -> None:
+    (found,) = round_of([probe(url)], seconds=2.0)
+    assert found.status in ("refuses", "not understood")
+
+
+USUAL = {
+    11434: "ollama",
+    10000: "ollama",
+    11964: "ollama",
+    1234: "lmstudio",
+    8080: "llamacpp",
+    9931: "llamacpp",
+    11454: "llamacpp",
+    8000: "vllm",
+    30000: "sglang",
+    11973: "mlx",
+    1337: "jan",
+    6767: "jan",
+    5001: "koboldcpp",
+    5000: "textgen",
+    4891: "gpt4all",
+    12434: "docker",
+    13305: "lemonade",
+    9292: "llamaswap",
+    8888: "unsloth",
+}
+
+
+def configured(*urls: str) -> Config:
+    named = (ConfiguredEndpoint(name=f"box{n}", url=url) for n, url in enumerate(urls))
+    return Config(endpoints=tuple(named))
+
+
+def test_usual_endpoints_are_on_this_machine() -> None:
+    probes = probes_for(Config(), {"box": "first-key"})
+    assert {probe.endpoint.url: probe.endpoint.kind for probe in probes} == {
+        f"http://127.0.0.1:{port}": kind for port, kind in USUAL.items()
+    }
+    assert all(is_loopback(probe.endpoint.url) for probe in probes)
+    assert [probe for probe in probes if probe.named or probe.key] == []
+
+
+def test_configured_endpoints_come_first_with_their_keys() -> None:
+    config = Config(
+        endpoints=(
+            ConfiguredEndpoint(name="box", url="https://box:8000/v1/", key="box"),
+            ConfiguredEndpoint(name="attic", url="attic:8000", key="lost"),
+            ConfiguredEndpoint(name="open", url="http://open"),
+        )
+    )
+    keys = {"box": "first-key", "": "no-key", "openai": "other-key"}
+    first, second, third, *usual = probes_for(config, keys)
+    assert [(p.endpoint.name, p.endpoint.url, p.key, p.named) for p in (first, second, third)] == [
+        ("box", "https://box:8000", "first-key", True),
+        ("attic", "http://attic:8000", None, True),
+        ("open", "http://open", None, True),
+    ]
+    assert [p.endpoint.key_alias for p in (first, second, third)] == ["box", "lost", None]
+    assert len(usual) == len(USUAL)
+
+
+@pytest.mark.parametrize(
+    ("urls", "ollama_host"),
+    [
+        pytest.param(["http://127.0.0.1:11434"], "", id="the same address"),
+        pytest.param(["http://localhost:11434/v1"], "", id="localhost"),
+        pytest.param([], "127.0.0.1:8080", id="Ollama at another's usual port"),
+    ],
+)
+def test_no_server_is_asked_twice(
+    urls: list[str], ollama_host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", ollama_host)
+    found = [probe.endpoint.url for probe in probes_for(configured(*urls), {})]
+    same = [url.replace("localhost", "127.0.0.1") for url in found]
+    assert sorted(same) == sorted({*same})
+
+
+def test_usual_endpoints_can_be_switched_off() -> None:
+    config = configured("http://box:1").model_copy(update={"default_endpoints": False})
+    assert [probe.endpoint.url for probe in probes_for(config, {})] == ["http://box:1"]

@@ -1,0 +1,692 @@
+"""Every kind of server, by a stand-in that answers as it does: which it is, and what it serves."""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Snapshot
+from llm_localrun.servers.discover import Probe, ask
+from llm_localrun.servers.identify import Identity, identify
+from llm_localrun.servers.reading import Asked
+from llm_localrun.wire.response import Answer, OutOfTime, Question
+from tests.fakes.http_server import Request, Respond, StandIn
+from tests.fakes.servers import (
+    SERVERS,
+    docker,
+    get,
+    gpt4all,
+    listing,
+    llama_router,
+    llama_server,
+    mlx,
+    parsed,
+    props,
+    recorded,
+)
+from tests.support.drive import WAYS, failure, served
+from tests.support.drive import ask as prompt
+
+Facts = Mapping[str, Any]
+
+HERE = "http://127.0.0.1:9"
+
+
+def driven(
+    respond: Respond,
+    usual: str = "openai",
+    key: str | None = None,
+    url: str = HERE,
+    dialect: str | None = None,
+    known: Identity | None = None,
+) -> tuple[Identity, list[str]]:
+    """The identity of the server that answers so, and the paths that it was asked for.
+
+    `usual` is the kind of server that usually has its port.
+    """
+    endpoint = Endpoint(name="box", kind=usual, url=url)
+    asked = Asked(endpoint, known.models, known.version) if known else Asked(endpoint)
+    questions = identify(asked, dialect)
+    paths = []
+    question: Question = next(questions)
+    while True:
+        paths.append(question.path)
+        answer = Answer(*parsed(get(respond, question.path, key, question.body)))
+        try:
+            question = questions.send(answer)
+        except StopIteration as stop:
+            identity: Identity = stop.value
+            return identity, paths
+
+
+GEMMA = {
+    "quantization": "Q4_K_M",
+    "parameters": 3880099328,
+    "size": 2484000000,
+    "context_max": 131072,
+    "context_loaded": 8192,
+    "loaded": True,
+    "runs_on": "this machine",
+}
+LM_STUDIO: dict[str, Facts] = {
+    "google/gemma-4-26b-a4b": {
+        "architecture": "gemma4",
+        "quantization": "Q4_K_M",
+        "parameters": 26_000_000_000,
+        "size": 17990911801,
+        "context_max": 262144,
+        "context_loaded": None,
+        "loaded": False,
+        "capabilities": ("tools", "vision", "thinking"),
+        "think_levels": ("off", "on"),
+        "runs_on": "unknown",
+        "marks": ("lmstudio:17990911801:Q4_K_M",),
+    },
+    "google/gemma-4-26b-a4b@q8_0": {"quantization": "Q8_0", "size": None, "marks": ()},
+    "openai/gpt-oss-20b": {"capabilities": ("tools", "thinking"), "quantization": "MXFP4"},
+    "qwen2-vl-7b-instruct": {"capabilities": ("tools", "vision"), "quantization": "4bit"},
+    "granite-3.0-2b-instruct": {"capabilities": ("tools",), "think_levels": None},
+    "llama-3.1-8b@q4_k_m": {"quantization": "Q4_K_M", "size": 4920739232},
+    "llama-3.1-8b@q8_0": {"quantization": "Q8_0", "size": 8540775840},
+    "text-embedding-nomic-embed-text-v1.5": {"purpose": "embedding", "context_max": 2048},
+}
+LM_STUDIO_OLD: dict[str, Facts] = {
+    name: {"runs_on": "this machine", "size": None, "loaded": False}
+    for name in LM_STUDIO
+    if name != "google/gemma-4-26b-a4b@q8_0"
+}
+DOCKER: dict[str, Facts] = {
+    "ai/gemma3:4B-Q4_K_M": {
+        "architecture": "gemma3",
+        "quantization": "Q4_K_M",
+        "parameters": 3_880_000_000,
+        "size": round(2.31 * 2**30),
+        "context_max": 131072,
+        "context_loaded": None,
+        "loaded": True,
+        "marks": ("docker:ai/gemma3:4B-Q4_K_M",),
+    },
+    "ai/smollm2:latest": {"quantization": "Q4_K_M", "parameters": 361_820_000, "loaded": False},
+    "ai/mxbai-embed-large:latest": {"purpose": "embedding", "size": None},
+}
+
+# What must come out of each stand-in: the kind, its version, and of its models at least this.
+ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
+    "llama-server": (
+        "llamacpp",
+        "b11434-0a1b2c3d",
+        {
+            "gemma-3-4b-it-Q4_K_M.gguf": {
+                **GEMMA,
+                "capabilities": ("tools", "vision", "thinking"),
+                "marks": ("path:/models/gemma-3-4b-it-Q4_K_M.gguf",),
+            }
+        },
+    ),
+    "llama-server, router": (
+        "llamacpp",
+        "b11434-0a1b2c3d",
+        {
+            "ggml-org/gemma-3-4b-it-GGUF:Q4_K_M": {
+                **GEMMA,
+                "capabilities": ("tools", "vision"),
+                "marks": (
+                    "hf:ggml-org/gemma-3-4b-it-gguf:Q4_K_M",
+                    "path:/cache/gemma-3-4b-it-Q4_K_M.gguf",
+                ),
+            },
+            "ggml-org/tiny-GGUF:Q8_0": {"loaded": False, "quantization": "Q8_0"},
+            "unsloth/Qwen3-8B-GGUF:UD-Q4_K_XL": {
+                "loaded": False,
+                "context_loaded": None,
+                "quantization": "UD-Q4_K_XL",
+                "marks": ("hf:unsloth/qwen3-8b-gguf:UD-Q4_K_XL",),
+            },
+            "mine": {"loaded": False, "marks": ("path:/models/mine-Q6_K.gguf",)},
+        },
+    ),
+    "llamafile": (
+        "llamafile",
+        "",
+        {"Llama-3.2-3B-Instruct.Q6_K.gguf": {"quantization": "Q6_K", "loaded": True}},
+    ),
+    "vLLM": (
+        "vllm",
+        "0.33.0",
+        {
+            "Qwen/Qwen3-8B": {"context_loaded": 40960, "context_max": 40960, "loaded": True},
+            # A LoRA has its base's context.
+            "sql-lora": {"context_loaded": 40960, "loaded": True},
+        },
+    ),
+    "vLLM, a file": (
+        "vllm",
+        "",
+        {"qwen3": {"marks": ("path:/models/qwen3-8b-Q8_0.gguf",), "context_loaded": 4096}},
+    ),
+    "SGLang": (
+        "sglang",
+        "0.5.23",
+        # It was started without a parser for calls.
+        {"Qwen/Qwen3-8B": {"context_loaded": 40960, "capabilities": ("vision", "thinking")}},
+    ),
+    "KoboldCpp": (
+        "koboldcpp",
+        "1.103",
+        {
+            "koboldcpp/mistral-7b.Q4_K_S": {
+                "quantization": "Q4_K_S",
+                "context_loaded": 16384,
+                "loaded": True,
+                "capabilities": ("tools", "vision"),
+            }
+        },
+    ),
+    "text-generation-webui": ("textgen", "", {"Qwen3-8B-Q4_K_M.gguf": {"loaded": True}}),
+    "mistral.rs": (
+        "mistralrs",
+        "",
+        {"Qwen/Qwen3-4B": {"loaded": True}, "google/gemma-3-4b-it": {"loaded": False}},
+    ),
+    "mlx_lm.server": (
+        "mlx",
+        "",
+        {
+            "mlx-community/Qwen3-8B-4bit": {
+                "quantization": "4bit",
+                "loaded": None,
+                "context_loaded": None,
+                "context_max": None,
+            },
+            "mlx-community/bge-small-en-v1.5-bf16": {"purpose": "embedding"},
+        },
+    ),
+    "oMLX": (
+        "omlx",
+        "0.7.0",
+        {
+            "Qwen3-8B-4bit": {
+                "quantization": "4bit",
+                "loaded": True,
+                "size": 4620000000,
+                "context_max": 32768,
+            },
+            "my-vlm": {"capabilities": ("tools", "vision"), "loaded": None},
+            "bge-m3": {"purpose": "embedding", "loaded": False},
+            "Kimi-K2-4bit": {"runs_on": "unknown"},
+        },
+    ),
+    "LocalAI": (
+        "localai",
+        "v4.9.0",
+        {
+            # What it is called does not make it OpenAI's.
+            "gpt-4": {
+                "capabilities": ("tools", "vision"),
+                "context_loaded": 8192,
+                "runs_on": "this machine",
+            },
+            "bge-m3": {"purpose": "embedding"},
+        },
+    ),
+    "GPT4All": (
+        "gpt4all",
+        "",
+        {
+            "Llama 3 8B Instruct": {"capabilities": (), "runs_on": "this machine"},
+            "Qwen3-4B-Q4_0": {"quantization": "Q4_0", "marks": ("name:gpt4all:Qwen3-4B-Q4_0",)},
+            "ChatGPT-4": {"runs_on": "unknown", "marks": ()},
+        },
+    ),
+    "Docker Model Runner": ("docker", "", DOCKER),
+    "Docker Model Runner of old": ("docker", "", DOCKER),
+    "Lemonade": (
+        "lemonade",
+        "10.3.0",
+        {
+            "Qwen3-4B-GGUF": {
+                "quantization": "Q4_0",
+                "size": 2_400_000_000,
+                "context_max": 40960,
+                "context_loaded": 8192,
+                "loaded": True,
+                "capabilities": ("tools", "thinking"),
+                "marks": ("hf:unsloth/qwen3-4b-gguf:Q4_0",),
+            },
+            "Gemma-3-4b-it-GGUF": {"capabilities": ("vision",), "loaded": False},
+            "nomic-embed-text-v2-GGUF": {"purpose": "embedding"},
+            "fireworks.glm-5p3": {"runs_on": "cloud", "elsewhere": "fireworks"},
+            "Halo": {"runs_on": "unknown"},
+        },
+    ),
+    "Lemonade without models": ("lemonade", "10.3.0", {}),
+    "llama-swap": (
+        "llamaswap",
+        "180",
+        {
+            "qwen3-8b": {
+                "loaded": True,
+                "context_loaded": 32768,
+                "capabilities": ("tools",),
+                "runs_on": "this machine",
+            },
+            "gemma-3": {"loaded": False, "capabilities": ("tools", "vision")},
+            "unsloth/Qwen3-8B-GGUF:Q4_K_M": {
+                "runs_on": "unknown",
+                "elsewhere": "nas",
+                # The file of that name on this disk is another copy.
+                "marks": (),
+            },
+            "best": {"runs_on": "unknown"},
+        },
+    ),
+    "llama-swap of old": (
+        "llamaswap",
+        "",
+        {
+            "qwen3-8b": {"loaded": True, "runs_on": "this machine"},
+            "glm-5": {"runs_on": "unknown", "elsewhere": "nas"},
+        },
+    ),
+    "Unsloth Studio": (
+        "unsloth",
+        "2026.10.9",
+        {
+            "unsloth/Qwen3-8B-GGUF": {
+                "quantization": "UD-Q4_K_XL",
+                "context_loaded": 32768,
+                "context_max": 40960,
+                "loaded": True,
+                "runs_on": "this machine",
+                "marks": ("hf:unsloth/qwen3-8b-gguf:UD-Q4_K_XL",),
+            },
+            "openai/gpt-5": {"runs_on": "unknown", "elsewhere": "openai"},
+        },
+    ),
+    "Ollama": (
+        "ollama",
+        "0.32.15",
+        {
+            "smollm2:135m": {
+                "architecture": "llama",
+                "quantization": "Q4_1",
+                "parameters": 134_520_000,
+                "size": 98362745,
+                "context_max": 8192,
+                "context_loaded": 4096,
+                "loaded": True,
+                "capabilities": ("completion",),
+                "marks": (
+                    "ollama:fd5f44c0b5aff6453726119fc560d73a8a995a55b4a49804bc24b1969ecf1794",
+                ),
+            }
+        },
+    ),
+    "LM Studio": ("lmstudio", "", LM_STUDIO),
+    "LM Studio 0.3.30": ("lmstudio", "", LM_STUDIO_OLD),
+    "LM Studio 0.3.5": ("lmstudio", "", {name: {} for name in LM_STUDIO_OLD}),
+    "LM Studio without models": ("lmstudio", "", {}),
+    "LM Studio that loads nothing by itself": ("lmstudio", "", LM_STUDIO),
+    "LiteLLM": (
+        "openai",
+        "",
+        {
+            "gpt-4o": {"runs_on": "unknown", "elsewhere": "openai"},
+            "my-claude": {"runs_on": "unknown", "elsewhere": "openai"},
+        },
+    ),
+}
+
+NOT_ANSWERING = {
+    "llama-server, loading": ("llamacpp", "loading"),
+    "llama-server, locked": ("llamacpp", "needs a key"),
+    "vLLM, locked": ("vllm", "needs a key"),
+    "oMLX, locked": ("omlx", "needs a key"),
+    "Jan, locked": ("openai", "needs a key"),
+    "LocalAI, locked": ("localai", "needs a key"),
+    "Unsloth Studio, locked": ("unsloth", "needs a key"),
+    "LM Studio, locked": ("lmstudio", "needs a key"),
+    "AirPlay": ("openai", "not understood"),
+    "Jupyter": ("openai", "not understood"),
+}
+
+# Servers that show nothing of their own: they are what their port says.
+BY_PORT = {
+    ("Jan", "jan"): ("jan", {"Qwen3-8B-Q4_K_M": "unknown", "claude-opus-4-1": "unknown"}),
+    ("Jan", "openai"): (
+        "openai",
+        {"Qwen3-8B-Q4_K_M": "this machine", "claude-opus-4-1": "unknown"},
+    ),
+    ("Jan, locked", "jan"): ("jan", {}),
+    ("Msty Nexus", "ollama"): ("gateway", {"qwen3:8b": "unknown", "grok-4": "unknown"}),
+    ("Msty Nexus", "llamacpp"): ("openai", {"qwen3:8b": "this machine", "grok-4": "unknown"}),
+    # Those that show what they are are that on any port.
+    ("mlx_lm.server", "jan"): ("jan", None),
+    ("mlx_lm.server", "llamacpp"): ("mlx", None),
+    ("Ollama", "vllm"): ("ollama", None),
+    ("LM Studio", "ollama"): ("lmstudio", None),
+    ("mistral.rs", "lmstudio"): ("mistralrs", None),
+    ("oMLX", "vllm"): ("omlx", None),
+    ("LocalAI", "ollama"): ("localai", None),
+}
+
+
+def test_every_stand_in_is_tested() -> None:
+    tested = {*ANSWERING, *NOT_ANSWERING, *(name for name, _ in BY_PORT)}
+    assert tested == {*SERVERS}
+
+
+def assert_models(models: tuple[LocalModel, ...], facts: Mapping[str, Facts]) -> None:
+    """The models are exactly those in `facts`, and of each at least this is known."""
+    by_name = {model.name: model for model in models}
+    assert [*by_name] == [*facts]
+    for name, expected in facts.items():
+        assert {field: getattr(by_name[name], field) for field in expected} == expected, name
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_what_a_server_is_and_serves(name: str) -> None:
+    kind, version, facts = ANSWERING[name]
+    identity, _ = driven(SERVERS[name]())
+    assert (identity.kind, identity.status, identity.version) == (kind, "answers", version)
+    assert_models(identity.models, facts)
+
+
+@pytest.mark.parametrize("name", NOT_ANSWERING)
+def test_server_that_does_not_say_what_it_serves(name: str) -> None:
+    identity, _ = driven(SERVERS[name]())
+    assert (identity.kind, identity.status) == NOT_ANSWERING[name]
+    assert identity.models == ()
+
+
+@pytest.mark.parametrize(("name", "usual"), BY_PORT)
+def test_server_by_its_port(name: str, usual: str) -> None:
+    kind, places = BY_PORT[name, usual]
+    identity, _ = driven(SERVERS[name](), usual)
+    assert identity.kind == kind
+    if places is not None:
+        assert {model.name: model.runs_on for model in identity.models} == places
+
+
+KEYS = {"llama-server": "secret", "Jan": "jan-key", "Unsloth Studio": "sk-unsloth-key"}
+
+
+@pytest.mark.parametrize("name", ["llama-server", "vLLM", "oMLX", "LocalAI", "Unsloth Studio"])
+def test_key_opens_a_server(name: str) -> None:
+    identity, _ = driven(SERVERS[f"{name}, locked"](), key=KEYS.get(name, "secret"))
+    assert identity == driven(SERVERS[name]())[0]
+
+
+# What is known from the last time is not asked again.
+QUESTIONS = {
+    "llama-server": ["/v1/models", "/props"],
+    "vLLM": ["/v1/models"],
+    "SGLang": ["/v1/models", "/model_info"],
+    "KoboldCpp": [
+        "/v1/models",
+        "/api/extra/version",
+        "/api/extra/true_max_context_length",
+    ],
+    "text-generation-webui": ["/v1/models", "/v1/internal/model/info"],
+    "mistral.rs": ["/v1/models"],
+    "oMLX": ["/v1/models", "/v1/models/status"],
+    "GPT4All": ["/v1/models"],
+    "Docker Model Runner": ["/v1/models", "/engines/ps"],
+    "Lemonade": ["/v1/models", "/v1/health"],
+    "llama-swap": ["/v1/models"],
+    "Unsloth Studio": ["/v1/models"],
+    "Ollama": ["/v1/models", "/", "/api/tags", "/api/ps"],
+    "LM Studio": ["/v1/models", "/api/v1/models"],
+    "LiteLLM": ["/v1/models", "/"],
+    "Jupyter": ["/v1/models", "/"],
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_no_needless_question(name: str) -> None:
+    respond = SERVERS[name]()
+    first, _ = driven(respond)
+    again, asked = driven(respond, known=first)
+    assert asked == QUESTIONS[name]
+    assert again == first
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_nothing_is_asked_that_could_change_something(name: str) -> None:
+    """Only GETs, and none that unloads; but /api/show, which Ollama answers to a POST."""
+    sent: list[Request] = []
+    respond = SERVERS[name]()
+
+    def watched(request: Request) -> Iterator[bytes | float]:
+        sent.append(request)
+        yield from respond(request)
+
+    driven(watched)
+    assert {request.path for request in sent if request.method != "GET"} <= {"/api/show"}
+    paths = {request.path.partition("?")[0] for request in sent}
+    assert not any(path.endswith("load") for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "kind", "status"),
+    [
+        # As that it is asked, whatever it shows.
+        ("Jan", "jan", "jan", "answers"),
+        ("vLLM", "openai", "openai", "answers"),
+        ("KoboldCpp", "llamacpp", "llamacpp", "answers"),
+        ("LM Studio", "openai", "openai", "answers"),
+        ("LM Studio", "lmstudio", "lmstudio", "answers"),
+        ("Docker Model Runner of old", "docker", "docker", "answers"),
+        ("llama-server, locked", "vllm", "vllm", "needs a key"),
+        ("vLLM", "ollama", "ollama", "not understood"),
+        ("vLLM", "something-new", "something-new", "answers"),
+        ("Jupyter", "vllm", "vllm", "not understood"),
+        ("Ollama", "ollama", "ollama", "answers"),
+    ],
+)
+def test_server_of_which_the_user_says_what_it_is(
+    name: str, dialect: str, kind: str, status: str
+) -> None:
+    identity, asked = driven(SERVERS[name](), dialect=dialect)
+    assert (identity.kind, identity.status) == (kind, status)
+    assert "/" not in asked
+    if status == "answers":
+        assert identity.models != ()
+
+
+def test_all_kinds_at_once() -> None:
+    """Over real sockets, each on a port of its own."""
+    names = [*ANSWERING, *NOT_ANSWERING]
+    with ExitStack() as stack:
+        boxes = [stack.enter_context(StandIn(SERVERS[name]())) for name in names]
+        probes = [
+            Probe(Endpoint(name=f"box{n}", kind="openai", url=box.url), named=True)
+            for n, box in enumerate(boxes)
+        ]
+        reports = ask(probes, [], time.monotonic() + 20.0, patient=True)
+    found = dict(zip(names, reports, strict=True))
+    for name, (kind, version, facts) in ANSWERING.items():
+        report = found[name]
+        assert (report.endpoint.kind, report.status) == (kind, "answers"), name
+        assert report.version == version, name
+        assert [model.name for model in report.models] == [*facts], name
+    for name, (kind, status) in NOT_ANSWERING.items():
+        assert found[name].status == status, name
+        assert found[name].endpoint.kind == kind or status == "not understood", name
+
+
+# What is out of order
+
+
+def leaves(value: Any) -> Iterator[tuple[str | int, ...]]:
+    """The way to every value in a JSON value, itself included."""
+    yield ()
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        yield from ((key, *way) for way in leaves(inner))
+    for index, inner in enumerate(value[:2]) if isinstance(value, list) else ():
+        yield from ((index, *way) for way in leaves(inner))
+
+
+def replaced(value: Any, way: tuple[str | int, ...], new: Any) -> Any:
+    if not way:
+        return new
+    copy = value.copy()
+    copy[way[0]] = replaced(value[way[0]], way[1:], new)
+    return copy
+
+
+ODD: list[Any] = [None, -1, 10**400, float("inf"), "\ud800 \x00", [], {"a": [1]}]
+
+
+@pytest.mark.parametrize("name", [*ANSWERING, *NOT_ANSWERING])
+def test_odd_answers_are_no_error(name: str) -> None:
+    """Every value in every answer, one at a time, is something that nobody expects."""
+    respond = SERVERS[name]()
+    _, asked = driven(respond)
+    for path in dict.fromkeys(asked):
+        whole = parsed(get(respond, path, body={"model": "m"} if path == "/api/show" else None))[1]
+        for way, odd in itertools.product(leaves(whole), ODD):
+            identity = spoilt(respond, path, replaced(whole, way, odd))
+            assert identity.status in ("answers", "loading", "needs a key", "not understood")
+            kept(identity)
+
+
+def spoilt(respond: Respond, path: str, odd: Any) -> Identity:
+    """What becomes of a server that answers `path` with something odd."""
+    questions = identify(Asked(Endpoint(name="box", kind="openai", url=HERE)))
+    question = next(questions)
+    while True:
+        status, value, text = parsed(get(respond, question.path, body=question.body))
+        answer = Answer(status, odd if question.path == path else value, text)
+        try:
+            question = questions.send(answer)
+        except StopIteration as stop:
+            identity: Identity = stop.value
+            return identity
+
+
+def kept(identity: Identity) -> None:
+    """The catalogue can be written and read with what was found."""
+    endpoint = Endpoint(name="box", kind=identity.kind, url=HERE)
+    report = EndpointReport(
+        endpoint=endpoint, status=identity.status, asked_at=0.0, models=identity.models
+    )
+    text = Snapshot(endpoints=(report,)).model_dump_json()
+    assert Snapshot.model_validate_json(text).endpoints == (report,)
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-server", "llama-server, router", "vLLM", "SGLang", "KoboldCpp", "Lemonade"]
+)
+def test_server_that_lists_its_models_and_says_no_more(name: str) -> None:
+    """They are offered all the same; where they run is in the list."""
+    respond = SERVERS[name]()
+    whole, asked = driven(respond)
+    questions = identify(Asked(Endpoint(name="box", kind="openai", url=HERE)))
+    next(questions)
+    questions.send(Answer(*parsed(get(respond, "/v1/models"))))
+    with pytest.raises(StopIteration) as stop:
+        for _ in asked:
+            questions.throw(OutOfTime())
+    identity: Identity = stop.value.value
+    assert (identity.kind, identity.status) == (whole.kind, "answers")
+    places = {model.name: model.runs_on for model in whole.models}
+    assert {model.name: model.runs_on for model in identity.models} == places
+
+
+@pytest.mark.parametrize("name", ["LM Studio", "Ollama"])
+def test_server_whose_own_list_comes_too_late_hangs(name: str) -> None:
+    questions = identify(Asked(Endpoint(name="box", kind="openai", url=HERE)))
+    next(questions)
+    questions.send(Answer(*parsed(get(SERVERS[name](), "/v1/models"))))
+    with pytest.raises(OutOfTime):
+        questions.throw(OutOfTime())
+
+
+# Running a model of theirs
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("url_ends", ["", "/engines"])
+def test_docker_is_asked_below_its_root(url_ends: str, way: str) -> None:
+    server = docker()
+    with StandIn(server) as box:
+        outcome = prompt(served(box.url + url_ends, "docker", "ai/gemma3"), "Hi", way)
+    assert outcome.text == "Hello."
+    assert [request.path for request in server.asked] == ["/engines/v1/chat/completions"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_gpt4all_is_not_asked_to_stream(way: str) -> None:
+    server = gpt4all()
+    with StandIn(server) as box:
+        outcome = prompt(served(box.url, "gpt4all", "m", capabilities=()), "Hi", way)
+    assert outcome.text == "Hello."
+    assert [request.body["stream"] for request in server.asked] == [False]
+
+
+@pytest.mark.parametrize(
+    ("options", "most"), [({}, 131072), ({"max_tokens": 7}, 7)], ids=["unset", "set"]
+)
+def test_mlx_is_always_told_how_much_it_may_answer(options: dict[str, Any], most: int) -> None:
+    server = mlx()
+    with StandIn(server) as box:
+        prompt(served(box.url, "mlx", "mlx-community/Qwen3-8B-4bit"), "Hi", **options)
+    assert [request.body["max_tokens"] for request in server.asked] == [most]
+
+
+@pytest.mark.parametrize("kind", ["mlx", "gpt4all"])
+def test_schema_is_refused_where_it_would_be_ignored(kind: str) -> None:
+    server = mlx()
+    with StandIn(server) as box:
+        model = served(box.url, kind, "m")
+        said = failure(lambda: prompt(model, "Hi", schema={"type": "object", "properties": {}}))
+    assert "cannot hold answers to a schema" in said
+    assert server.asked == []
+
+
+def test_llama_server_that_sleeps_holds_no_model() -> None:
+    server = llama_server()
+    server.answers = {**server.answers, "/props": {**props("/m.gguf"), "is_sleeping": True}}
+    assert [model.loaded for model in driven(server)[0].models] == [False]
+
+
+def test_router_that_has_loaded_nothing_tells_its_version() -> None:
+    router = llama_router()
+    entries = [e for e in router.answers["/v1/models"]["data"] if "meta" not in e]
+    router.answers = {**router.answers, "/v1/models": listing(*entries)}
+    identity, asked = driven(router)
+    assert (identity.version, asked) == ("b11434-0a1b2c3d", ["/v1/models", "/props"])
+
+
+def test_ollama_before_its_tags_told_the_context() -> None:
+    """Before 0.30 /api/show is where the trained context is."""
+    ollama = recorded("openai", "tags", "version", "show", "ps")
+
+    def older(request: Request) -> Iterator[bytes | float]:
+        for piece in ollama(request):
+            yield (
+                piece.replace(b',"context_length":8192,"embedding_length":576', b"")
+                if (isinstance(piece, bytes) and request.path == "/api/tags")
+                else piece
+            )
+
+    (model,) = driven(older)[0].models
+    assert (model.context_max, model.capabilities) == (8192, ("completion",))
+
+
+def test_ollama_that_is_older_than_its_processes() -> None:
+    ollama = recorded("openai", "tags", "version", "show")
+    (model,) = driven(ollama)[0].models
+    assert (model.loaded, model.context_loaded) == (None, None)
+
+
+def test_model_that_ollama_replaced_is_shown_anew() -> None:
+    first, _ = driven(SERVERS["Ollama"]())
+    old = Identity(
+        "ollama", "answers", tuple(m.model_copy(update={"digest": "0a"}) for m in first.models)
+    )
+    assert "/api/show" in driven(SERVERS["Ollama"](), known=old)[1]

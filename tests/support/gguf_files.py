@@ -1,0 +1,50 @@
+"""GGUF files for tests, written with the package's own layout: what a test needs and no more."""
+
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from llm_localrun.gguf.header import Tensor
+from llm_localrun.quantize.layout import Layout, lay_out
+
+Value: TypeAlias = int | float | str | list[str]
+
+_UINT32, _FLOAT32, _STRING, _ARRAY = 4, 6, 8, 9
+
+
+def pair(key: str, value: Value) -> bytes:
+    """A key and its value as bytes."""
+    if isinstance(value, list):
+        items = b"".join(map(_text, value))
+        return _text(key) + struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + items
+    if isinstance(value, str):
+        return _text(key) + struct.pack("<I", _STRING) + _text(value)
+    if isinstance(value, int):
+        return _text(key) + struct.pack("<II", _UINT32, value)
+    return _text(key) + struct.pack("<If", _FLOAT32, value)
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return struct.pack("<Q", len(encoded)) + encoded
+
+
+def write(
+    path: Path,
+    keys: Mapping[str, Value],
+    tensors: Iterable[Tensor],
+    data: Mapping[str, bytes],
+    alignment: int = 32,
+) -> Layout:
+    """Writes a file; tensors that have no `data` are zeros, which take no room on the disk."""
+    layout = lay_out([pair(*item) for item in keys.items()], tensors, alignment)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(layout.head)
+        for tensor in layout.tensors:
+            if tensor.name in data:
+                file.seek(len(layout.head) + tensor.offset)
+                file.write(data[tensor.name])
+        file.truncate(layout.size)
+    return layout

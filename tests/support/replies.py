@@ -1,0 +1,126 @@
+"""Makes replies as servers frame them, and decodes them in pieces of any size."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from llm_localrun.errors import LocalRunError
+from llm_localrun.tokens.window import Limits
+from llm_localrun.wire.dialects import OLLAMA, OPENAI, Dialect
+from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.response import Expected, Head, Reply
+from llm_localrun.wire.sse import Payload
+from tests.fakes.http_server import Exchange, transcript
+
+JSON = "application/json"
+LINES = "application/x-ndjson"
+EVENTS = "text/event-stream"
+HTML = "text/html; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reply comes to: its events, and the error that ended it."""
+
+    events: list[Event]
+    error: type[LocalRunError] | None = None
+    message: str = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, ReasoningDelta))
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        return [event for event in self.events if isinstance(event, ToolCall)]
+
+    @property
+    def finished(self) -> list[Finished]:
+        return [event for event in self.events if isinstance(event, Finished)]
+
+
+ANYTHING = Expected(limits=Limits())
+
+
+def decode(
+    dialect: Dialect, head: Head, pieces: Iterable[bytes], expected: Expected = ANYTHING
+) -> Outcome:
+    reply = Reply("Box", dialect.decoder(), expected)
+    events: list[Event] = []
+    try:
+        events.extend(reply.feed(head))
+        for piece in pieces:
+            events.extend(reply.feed(piece))
+        events.extend(reply.close())
+    except LocalRunError as error:
+        return Outcome(events, type(error), str(error))
+    return Outcome(events)
+
+
+def cut_anywhere(
+    dialect: Dialect, head: Head, body: bytes, expected: Expected = ANYTHING
+) -> Iterator[Outcome]:
+    """What comes of a reply in two pieces, for each place, and of one in single bytes.
+
+    A long one is cut at some places only, which drift through its lines.
+    """
+    for at in range(1, len(body), 1 + len(body) // 400):
+        yield decode(dialect, head, [body[:at], body[at:]], expected)
+    yield decode(dialect, head, single_bytes(body), expected)
+
+
+def single_bytes(body: bytes) -> list[bytes]:
+    return [body[at : at + 1] for at in range(len(body))]
+
+
+def sse(*payloads: Payload) -> bytes:
+    return b"".join(b"data: %s\n\n" % json.dumps(payload).encode() for payload in payloads)
+
+
+def nd(*payloads: Payload) -> bytes:
+    return b"".join(b"%s\n" % json.dumps(payload).encode() for payload in payloads)
+
+
+def streamed(dialect: Dialect, *payloads: Payload) -> tuple[Head, bytes]:
+    """A reply that comes in pieces, to its regular end."""
+    if dialect is OLLAMA:
+        return Head(200, LINES), nd(*payloads)
+    return Head(200, EVENTS), sse(*payloads) + b"data: [DONE]\n\n"
+
+
+def at_once(payload: Payload) -> tuple[Head, bytes]:
+    """A reply that is not streamed."""
+    return Head(200, JSON), json.dumps(payload).encode()
+
+
+def chunk(finish_reason: str | None = None, /, **delta: Any) -> Payload:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
+
+
+def whole(finish_reason: str, /, **message: Any) -> Payload:
+    return {"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]}
+
+
+def dialect_of(exchange: Exchange) -> Dialect:
+    return next(dialect for dialect in (OLLAMA, OPENAI) if dialect.chat_path == exchange.path)
+
+
+def head_of(exchange: Exchange) -> Head:
+    return Head(exchange.status, exchange.content_type)
+
+
+def recorded(name: str, index: int) -> Outcome:
+    exchange = transcript(name)[index]
+    return decode(dialect_of(exchange), head_of(exchange), [exchange.body])
+
+
+MODEL = {"model": "qwen3-8b"}
+
+
+def ollama(done: bool, /, thinking: str = "", content: str = "", **facts: Any) -> Payload:
+    return {"message": {"content": content, "thinking": thinking}, "done": done, **MODEL, **facts}

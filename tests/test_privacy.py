@@ -1,0 +1,213 @@
+"""What runs on this machine, judged by addresses and by what servers say."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from llm_localrun.models import Endpoint, LocalModel, RunsOn
+from llm_localrun.privacy import (
+    host_of,
+    is_hosted,
+    is_loopback,
+    is_provider,
+    needs_leave,
+    where_ollama_runs,
+    where_relayed,
+    where_runs,
+)
+
+HERE = [
+    "http://127.0.0.1:11434",
+    "http://127.0.0.1",
+    "http://127.8.8.8:80/v1",
+    "https://127.0.0.1:8443",
+    "http://localhost:1234",
+    "http://LocalHost:1234",
+    "http://localhost.localdomain:1234",
+    "http://ip6-localhost:1234",
+    "http://box.localhost:1234",
+    "http://[::1]:8080",
+    "http://[0:0:0:0:0:0:0:1]:8080",
+    "http://user:secret@127.0.0.1:8080",
+]
+
+ELSEWHERE = [
+    "http://192.168.1.40:1234",
+    "http://10.0.0.1",
+    "http://128.0.0.1",
+    "http://[2001:db8::1]:8080",
+    "http://[fe80::1]:8080",
+    "http://example.com",
+    "https://ollama.com:443",
+    "http://box:8000",
+    "http://box.local:8000",
+    # Names and addresses that only look like this machine's.
+    "http://localhost.example.com:1234",
+    "http://notlocalhost:1234",
+    "http://127.0.0.1.example.com:1234",
+    "http://127.0.0.1@example.com:1234",
+    "http://localhost:1234@example.com",
+    "http://example.com/127.0.0.1",
+    "http://example.com:1234?localhost",
+    "http://example.com#localhost",
+    "http://127.0.0.1x",
+]
+
+NO_ADDRESS = ["", "http://", "http://:8080", "127.0.0.1", "localhost", "http://[", "http://[::1"]
+
+
+@pytest.fixture(autouse=True)
+def no_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks a name server tells it where the user goes."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a name server was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "gethostbyname", refuse)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        *((url, True) for url in HERE),
+        *((url, False) for url in ELSEWHERE),
+        *((url, False) for url in NO_ADDRESS),
+    ],
+)
+def test_is_loopback(url: str, expected: bool) -> None:
+    assert is_loopback(url) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "remote_host", "is_cloud"),
+    [
+        ("smollm2:135m", "", False),
+        ("gpt-oss:120b-cloud", "", True),
+        ("glm-4.6:cloud", "", True),
+        ("gpt-oss:20b:cloud", "", True),
+        ("user/model:1b-cloud", "", True),
+        # Ollama takes names in any case.
+        ("GLM-4.6:Cloud", "", True),
+        ("gpt-oss:120B-CLOUD", "", True),
+        # A stub may go by any name, and its host need not be Ollama's own.
+        ("mine:latest", "https://ollama.com:443", True),
+        ("proxied:latest", "http://127.0.0.1:11434", True),
+        ("gpt-oss:120b-cloud", "https://ollama.com:443", True),
+        ("cloud:latest", "", False),
+        ("cloud-llama:8b", "", False),
+        ("llama:cloud-8b", "", False),
+        ("", "", False),
+    ],
+)
+@pytest.mark.parametrize(
+    ("url", "otherwise"),
+    [
+        ("http://127.0.0.1:11434", "this machine"),
+        ("http://localhost:11434", "this machine"),
+        ("http://192.168.1.40:11434", "another machine"),
+        ("https://ollama.com", "cloud"),
+    ],
+)
+def test_where_a_model_of_ollama_runs(
+    url: str, otherwise: RunsOn, name: str, remote_host: str, is_cloud: bool
+) -> None:
+    assert where_ollama_runs(url, name, remote_host) == ("cloud" if is_cloud else otherwise)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8080", "this machine"),
+        ("http://[::1]:8080", "this machine"),
+        ("http://box:8080", "another machine"),
+        ("http://192.168.1.40:1234", "another machine"),
+        ("http://[", "another machine"),
+        ("https://ollama.com", "cloud"),
+        ("https://OLLAMA.com:443/v1", "cloud"),
+        ("http://ollama.com@box:8080", "another machine"),
+        ("http://ollama.com.box:8080", "another machine"),
+        ("http://127.0.0.1:8080/ollama.com", "this machine"),
+    ],
+)
+def test_where_a_server_runs_its_models(url: str, expected: RunsOn) -> None:
+    assert where_runs(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:1234", "unknown"),
+        ("http://box:1234", "another machine"),
+        ("https://ollama.com", "cloud"),
+    ],
+)
+def test_where_a_server_that_hands_on_runs_its_models(url: str, expected: RunsOn) -> None:
+    assert where_relayed(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("runs_on", "url", "expected"),
+    [
+        ("this machine", "http://127.0.0.1:1234", False),
+        # A machine that the user has added, and one that a server of this machine hands on to.
+        ("another machine", "http://box:1234", False),
+        ("another machine", "http://127.0.0.1:1234", True),
+        ("cloud", "http://127.0.0.1:1234", True),
+        ("cloud", "https://ollama.com", True),
+        ("unknown", "http://127.0.0.1:1234", True),
+        ("unknown", "http://box:1234", True),
+    ],
+)
+def test_what_needs_leave(runs_on: RunsOn, url: str, expected: bool) -> None:
+    endpoint = Endpoint(name="box", kind="openai", url=url)
+    model = LocalModel(id="local/box/m", name="m", endpoint=endpoint, runs_on=runs_on)
+    assert needs_leave(model) is expected
+
+
+def test_file_needs_no_leave() -> None:
+    assert not needs_leave(LocalModel(id="local/gguf/m", name="m", path="/m.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpt-4o", True),
+        ("gpt-3.5-turbo", True),
+        ("openai/gpt-5-mini", True),
+        ("ChatGPT-4", True),
+        ("o3", True),
+        ("o4-mini", True),
+        ("claude-opus-4-1", True),
+        ("anthropic/claude-3-haiku", True),
+        ("gemini-2.5-pro", True),
+        ("grok-4", True),
+        # What can be downloaded, or is named after what it was made from.
+        ("gpt-oss-20b", False),
+        ("openai/gpt-oss-120b", False),
+        ("gpt2", False),
+        ("gpt-j-6b", False),
+        ("gpt4all-falcon", False),
+        ("grok-1", False),
+        ("o1lama", False),
+        ("Qwen3-8B-claude-distill", False),
+        ("gemma-3", False),
+        ("", False),
+    ],
+)
+def test_model_that_only_its_maker_has(name: str, expected: bool) -> None:
+    assert is_hosted(name) is expected
+
+
+def test_owners_that_are_providers() -> None:
+    assert all(map(is_provider, ["openai", "Anthropic", "google", "vertex_ai"]))
+    assert not any(map(is_provider, ["", "me", "tabbyAPI", "library", "organization_owner"]))
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [("https://Ollama.com:443", "ollama.com"), ("http://[::1]:80", "::1"), ("http://[", "")],
+)
+def test_host_of(url: str, host: str) -> None:
+    assert host_of(url) == host

@@ -1,0 +1,383 @@
+"""Tool calls as servers send them, whole, in fragments or cut anywhere: each comes out whole."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llm_localrun.errors import BadReply
+from llm_localrun.wire.dialects import OLLAMA, OPENAI, Dialect
+from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.response import Head
+from llm_localrun.wire.sse import Payload
+from tests.fakes.http_server import transcript
+from tests.support.replies import (
+    Outcome,
+    at_once,
+    chunk,
+    cut_anywhere,
+    decode,
+    dialect_of,
+    head_of,
+    recorded,
+    sse,
+    streamed,
+    whole,
+)
+
+# What an Ollama has sent.
+
+RECORDED = [
+    ("tools_go", 0, "call_j23lfbic"),
+    ("tools_go", 1, "call_u0hpr3g8"),
+    ("tools_native", 0, "xAlUZf19eaU8eLTFY0ir5YqSNs8YY984"),
+    ("tools_native", 1, "yXXLWGJ9e0ZjdEzkavGEP6eeWFBsAnYX"),
+]
+
+
+@pytest.mark.parametrize(("name", "index", "call_id"), RECORDED)
+def test_recorded_calls(name: str, index: int, call_id: str) -> None:
+    call, finished = recorded(name, index).events
+    assert call == ToolCall(call_id, "get_weather", '{"city": "Paris"}')
+    assert isinstance(finished, Finished)
+    assert (finished.finish_reason, finished.completion_tokens) == ("stop", 31)
+
+
+@pytest.mark.parametrize(("name", "index", "call_id"), RECORDED)
+def test_recorded_calls_cut_at_every_byte(name: str, index: int, call_id: str) -> None:
+    exchange = transcript(name)[index]
+    dialect, head, body = dialect_of(exchange), head_of(exchange), exchange.body
+    uncut = decode(dialect, head, [body])
+    for at in range(len(body) + 1):
+        assert decode(dialect, head, [body[:at], body[at:]]) == uncut
+    assert [call.id for call in uncut.calls] == [call_id]
+
+
+# What others say that servers send. A call is told by its index; an id of "" stands for any.
+
+
+def fragment(
+    index: int | None = None, id: str | None = None, name: str | None = None, arguments: Any = None
+) -> Payload:
+    """A call or a piece of one, with what is not None."""
+    function = {"name": name, "arguments": arguments}
+    outer = {"index": index, "id": id, "type": "function" if id else None}
+    return {
+        **{key: value for key, value in outer.items() if value is not None},
+        "function": {key: value for key, value in function.items() if value is not None},
+    }
+
+
+def calls(*fragments: Payload) -> Payload:
+    return chunk(tool_calls=list(fragments))
+
+
+ROME, OSLO = '{"city": "Rome"}', '{"city": "Oslo"}'
+BOTH = [("a", "weather", ROME), ("b", "time", OSLO)]
+
+FRAGMENTS: dict[str, tuple[list[Payload], list[tuple[str, str, str]]]] = {
+    "whole, at once": (
+        [calls(fragment(0, "a", "weather", ROME), fragment(1, "b", "time", OSLO))],
+        BOTH,
+    ),
+    "whole, one after the other": (
+        [calls(fragment(0, "a", "weather", ROME)), calls(fragment(1, "b", "time", OSLO))],
+        BOTH,
+    ),
+    "arguments in pieces": (
+        [
+            calls(fragment(0, "a", "weather", "")),
+            *(calls(fragment(0, arguments=character)) for character in ROME),
+            calls(fragment(1, "b", "time", "")),
+            *(calls(fragment(1, arguments=character)) for character in OSLO),
+        ],
+        BOTH,
+    ),
+    "interleaved": (
+        [
+            calls(fragment(0, "a", "weather")),
+            calls(fragment(1, "b", "time")),
+            calls(fragment(1, arguments=OSLO[:3]), fragment(0, arguments=ROME[:5])),
+            calls(fragment(0, arguments=ROME[5:])),
+            calls(fragment(1, arguments=OSLO[3:])),
+        ],
+        BOTH,
+    ),
+    "the id in every fragment": (
+        [
+            calls(fragment(0, "a", "weather", ROME[:4])),
+            calls(fragment(0, "a", arguments=ROME[4:])),
+            calls(fragment(1, "b", "time", OSLO)),
+        ],
+        BOTH,
+    ),
+    "an empty id and name in later fragments": (
+        [
+            calls(fragment(0, "a", "weather", ROME[:4])),
+            calls(fragment(0, "", "", ROME[4:])),
+            calls(fragment(1, "b", "time", OSLO)),
+        ],
+        BOTH,
+    ),
+    "an id that comes late": (
+        [calls(fragment(0, None, "weather")), calls(fragment(0, "a", arguments=ROME))],
+        [("", "weather", ROME)],
+    ),
+    "another id in every fragment": (
+        [calls(fragment(0, "a", "weather")), calls(fragment(0, "x", arguments=ROME))],
+        BOTH[:1],
+    ),
+    "a name in pieces": (
+        [calls(fragment(0, "a", "wea")), calls(fragment(0, name="ther", arguments=ROME))],
+        BOTH[:1],
+    ),
+    "indexes from one": (
+        [calls(fragment(1, "a", "weather", ROME)), calls(fragment(2, "b", "time", OSLO))],
+        BOTH,
+    ),
+    "in the order in which they begin": (
+        [
+            calls(fragment(7, "a", "weather")),
+            calls(fragment(2, "b", "time", OSLO)),
+            calls(fragment(7, arguments=ROME)),
+        ],
+        BOTH,
+    ),
+    "one index for different calls": (
+        [calls(fragment(0, "a", "weather", ROME)), calls(fragment(0, "b", "time", OSLO))],
+        BOTH,
+    ),
+    "one index for different calls, in pieces": (
+        [
+            calls(fragment(0, "a", "weather", "")),
+            calls(fragment(0, arguments=ROME)),
+            calls(fragment(0, "b", "time", "")),
+            calls(fragment(0, arguments=OSLO)),
+        ],
+        BOTH,
+    ),
+    "no index": (
+        [calls(fragment(None, "a", "weather", ROME)), calls(fragment(None, "b", "time", OSLO))],
+        BOTH,
+    ),
+    "no index, at once": (
+        [calls(fragment(None, "a", "weather", ROME), fragment(None, "b", "time", OSLO))],
+        BOTH,
+    ),
+    "an index for one of them only": (
+        [calls(fragment(1, "a", "weather", ROME)), calls(fragment(None, "b", "time", OSLO))],
+        BOTH,
+    ),
+    "no ids": (
+        [calls(fragment(0, None, "weather", ROME)), calls(fragment(1, None, "weather", OSLO))],
+        [("", "weather", ROME), ("", "weather", OSLO)],
+    ),
+    "empty ids": (
+        [calls(fragment(0, "", "weather", ROME)), calls(fragment(1, "", "weather", OSLO))],
+        [("", "weather", ROME), ("", "weather", OSLO)],
+    ),
+    "numbers for ids, as LM Studio gives": (
+        [calls(fragment(0, "365174485", "time", ROME)), calls(fragment(1, "1", "time", OSLO))],
+        [("", "time", ROME), ("", "time", OSLO)],
+    ),
+    "one id for two calls": (
+        [calls(fragment(0, "a", "time", ROME)), calls(fragment(1, "a", "time", OSLO))],
+        [("a", "time", ROME), ("", "time", OSLO)],
+    ),
+    "no arguments": (
+        [calls(fragment(0, "a", "weather")), calls(fragment(1, "b", "time", ""))],
+        [("a", "weather", "{}"), ("b", "time", "{}")],
+    ),
+    "arguments that are cut off": (
+        [calls(fragment(0, "a", "weather", ROME[:-2])), calls(fragment(1, "b", "time", OSLO))],
+        [("a", "weather", ROME[:-2]), BOTH[1]],
+    ),
+    "arguments that are no JSON": (
+        [calls(fragment(0, "a", "weather", "city=Rome"))],
+        [("a", "weather", "city=Rome")],
+    ),
+    "arguments that are no object": (
+        [calls(fragment(0, "a", "weather", '["Rome"]'))],
+        [("a", "weather", '["Rome"]')],
+    ),
+    "one tool twice": (
+        [calls(fragment(0, "a", "weather", ROME)), calls(fragment(1, "b", "weather", ROME))],
+        [("a", "weather", ROME), ("b", "weather", ROME)],
+    ),
+    "none": ([calls()], []),
+}
+
+
+def told(outcome: Outcome, expected: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """The calls, with "" for an id that is not the server's, and does not matter."""
+    given = {call_id for call_id, _, _ in expected}
+    return [
+        (call.id if call.id in given else "", call.name, call.arguments) for call in outcome.calls
+    ]
+
+
+@pytest.mark.parametrize("case", FRAGMENTS)
+@pytest.mark.parametrize("finish_reason", ["tool_calls", "stop"])
+def test_fragments(finish_reason: str, case: str) -> None:
+    chunks, expected = FRAGMENTS[case]
+    head, body = streamed(OPENAI, *chunks, chunk(finish_reason))
+    outcome = decode(OPENAI, head, [body])
+    assert told(outcome, expected) == expected
+    assert outcome.events == [*outcome.calls, Finished(finish_reason)]
+    ids = [call.id for call in outcome.calls]
+    assert len({*ids}) == len(ids)
+    assert not any(call_id == "" or call_id.isdigit() for call_id in ids)
+    for cut in cut_anywhere(OPENAI, head, body):
+        assert told(cut, expected) == expected
+
+
+def test_no_two_replies_share_an_id() -> None:
+    """LM Studio counts from the beginning each time."""
+    head, body = streamed(OPENAI, calls(fragment(0, "1", "time", "{}")), chunk("tool_calls"))
+    ids = [decode(OPENAI, head, [body]).calls[0].id for _ in range(100)]
+    assert len({*ids}) == 100
+
+
+# Whole messages, streamed or not: what comes of the same calls in each dialect.
+
+
+def at_openai(call_id: str | None, name: str, arguments: str) -> Payload:
+    return fragment(None, call_id, name, arguments)
+
+
+def at_ollama(call_id: str | None, name: str, arguments: str) -> Payload:
+    return fragment(None, call_id, name, json.loads(arguments))
+
+
+def messages(dialect: Dialect, made: list[Payload], **said: Any) -> tuple[Payload, Payload]:
+    """A message that ends its reply, as a piece of a stream and at once."""
+    if dialect is OLLAMA:
+        payload = {"message": {"tool_calls": made, **said}, "done": True}
+        return payload, payload
+    return chunk("stop", tool_calls=made, **said), whole("stop", tool_calls=made, **said)
+
+
+WHOLE: dict[str, tuple[list[tuple[str | None, str, str]], list[tuple[str, str, str]]]] = {
+    "one": ([("a", "weather", ROME)], [("a", "weather", ROME)]),
+    "several, in their order": (
+        [("z", "weather", ROME), ("a", "time", OSLO), ("m", "weather", "{}")],
+        [("z", "weather", ROME), ("a", "time", OSLO), ("m", "weather", "{}")],
+    ),
+    "without ids": (
+        [(None, "weather", ROME), (None, "weather", ROME)],
+        [("", "weather", ROME), ("", "weather", ROME)],
+    ),
+    "with empty ids": (
+        [("", "weather", ROME), ("", "time", OSLO)],
+        [("", "weather", ROME), ("", "time", OSLO)],
+    ),
+    "with one id": (
+        [("a", "weather", ROME), ("a", "time", OSLO)],
+        [("a", "weather", ROME), ("", "time", OSLO)],
+    ),
+    "with numbers for ids": (
+        [("0", "weather", ROME), ("1", "time", OSLO)],
+        [("", "weather", ROME), ("", "time", OSLO)],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+@pytest.mark.parametrize("dialect", [OPENAI, OLLAMA])
+@pytest.mark.parametrize("way", ["streamed", "unstreamed"])
+def test_whole_calls(way: str, dialect: Dialect, case: str) -> None:
+    made, expected = WHOLE[case]
+    wire = at_ollama if dialect is OLLAMA else at_openai
+    piece, one = messages(dialect, [wire(*call) for call in made])
+    head, body = at_once(one) if way == "unstreamed" else streamed(dialect, piece)
+    outcome = decode(dialect, head, [body])
+    assert told(outcome, expected) == expected
+    ids = [call.id for call in outcome.calls]
+    assert len({*ids}) == len(ids)
+    assert not any(call_id == "" or call_id.isdigit() for call_id in ids)
+    for cut in cut_anywhere(dialect, head, body):
+        assert told(cut, expected) == expected
+
+
+def test_calls_in_several_lines_of_ollama_have_ids_of_their_own() -> None:
+    lines: list[Payload] = [
+        {"message": {"tool_calls": [at_ollama("a", name, "{}")]}, "done": False}
+        for name in ("one", "two", "three")
+    ]
+    head, body = streamed(OLLAMA, *lines, {"message": {}, "done": True})
+    made = decode(OLLAMA, head, [body]).calls
+    assert [call.name for call in made] == ["one", "two", "three"]
+    assert made[0].id == "a"
+    assert len({call.id for call in made}) == 3
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": None, "tool_calls": None},
+        {"role": "assistant", "content": "", "tool_calls": [], "function_call": None},
+    ],
+)
+def test_no_calls(said: Payload) -> None:
+    for head, body in (
+        at_once(whole("stop", **said)),
+        streamed(OPENAI, chunk(**said), chunk("stop", **said)),
+    ):
+        assert decode(OPENAI, head, [body]).events == [Finished("stop")]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "events"),
+    [
+        pytest.param(
+            dialect,
+            [
+                ReasoningDelta("Hm."),
+                TextDelta("See."),
+                ToolCall("a", "weather", ROME),
+                Finished("stop"),
+            ],
+            id=name,
+        )
+        for name, dialect in (("OpenAI", OPENAI), ("Ollama", OLLAMA))
+    ],
+)
+@pytest.mark.parametrize("way", ["streamed", "unstreamed"])
+def test_thinking_and_text_come_before_the_calls(
+    way: str, dialect: Dialect, events: list[Event]
+) -> None:
+    wire = at_ollama if dialect is OLLAMA else at_openai
+    key = "thinking" if dialect is OLLAMA else "reasoning_content"
+    piece, one = messages(dialect, [wire("a", "weather", ROME)], content="See.", **{key: "Hm."})
+    head, body = at_once(one) if way == "unstreamed" else streamed(dialect, piece)
+    assert decode(dialect, head, [body]).events == events
+
+
+def test_calls_of_an_answer_that_breaks_off_are_not_made() -> None:
+    """Their arguments may be half of what the model would have written."""
+    body = sse(calls(fragment(0, "a", "weather", ROME)))
+    outcome = decode(OPENAI, Head(200, "text/event-stream"), [body])
+    assert (outcome.calls, outcome.error) == ([], BadReply)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "call", "where"),
+    [
+        (OPENAI, "weather", "choices.0.message.tool_calls.0"),
+        (OPENAI, fragment(0, "a", "weather", ["Rome"]), "….function.arguments"),
+        (OPENAI, {"function": "weather"}, "….function"),
+        (OLLAMA, "weather", "message.tool_calls.0"),
+        (OLLAMA, {"id": "a"}, "….function"),
+        (OLLAMA, {"function": {"arguments": {}}}, "….function.name"),
+        (OLLAMA, fragment(0, "a", "weather", ROME), "….function.arguments"),
+    ],
+)
+def test_calls_that_no_server_should_send(dialect: Dialect, call: Any, where: str) -> None:
+    _, one = messages(dialect, [call])
+    head, body = at_once(one)
+    outcome = decode(dialect, head, [body])
+    first = "choices.0.message" if dialect is OPENAI else "message"
+    place = where.replace("…", f"{first}.tool_calls.0")
+    assert outcome.error is BadReply
+    assert f"an answer whose {place} is not what its API says." in outcome.message

@@ -1,0 +1,1032 @@
+"""One reply, whole or in pieces, to events or to a message that says what to do."""
+
+import json
+from dataclasses import asdict, dataclass
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from llm_localrun.errors import AnswerCutOff, BadReply, PromptTooLong, ServerRefused
+from llm_localrun.tokens.window import Limits
+from llm_localrun.wire.dialects import OLLAMA, OPENAI, Dialect
+from llm_localrun.wire.events import Finished, ReasoningDelta, TextDelta
+from llm_localrun.wire.response import Expected, Head
+from llm_localrun.wire.sse import Payload
+from tests.fakes.http_server import TRANSCRIPTS, Exchange, transcript
+from tests.support.replies import (
+    ANYTHING,
+    EVENTS,
+    HTML,
+    JSON,
+    LINES,
+    MODEL,
+    Outcome,
+    at_once,
+    chunk,
+    cut_anywhere,
+    decode,
+    dialect_of,
+    head_of,
+    nd,
+    ollama,
+    recorded,
+    single_bytes,
+    sse,
+    streamed,
+    whole,
+)
+
+# What an Ollama has sent.
+
+RECORDED = [
+    pytest.param(exchange, id=f"{file.stem} {index}")
+    for file in sorted(TRANSCRIPTS.glob("*/*.txt"))
+    for index, exchange in enumerate(transcript(file.stem, file.parent.name))
+    if exchange.path in (OLLAMA.chat_path, OPENAI.chat_path)
+]
+
+
+@pytest.mark.parametrize("exchange", RECORDED)
+def test_recorded_bytes_may_be_cut_anywhere(exchange: Exchange) -> None:
+    dialect, head, body = dialect_of(exchange), head_of(exchange), exchange.body
+    uncut = decode(dialect, head, [body])
+    for outcome in cut_anywhere(dialect, head, body):
+        assert outcome == uncut
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "reasoning", "text", "finished"),
+    [
+        (
+            "chat_stream",
+            0,
+            "",
+            "The capital of France is Paris.",
+            Finished(
+                finish_reason="stop",
+                model="smollm2:135m",
+                prompt_tokens=16,
+                completion_tokens=8,
+                load_seconds=0.000726186,
+                prompt_tokens_per_second=16e9 / 129513000,
+                generation_tokens_per_second=8e9 / 120920000,
+            ),
+        ),
+        (
+            "think_native",
+            0,
+            "The user asks a simple sum.\n",
+            "Five.",
+            Finished(
+                finish_reason="stop",
+                model="smollm2-native",
+                prompt_tokens=87,
+                completion_tokens=20,
+                load_seconds=0.001916673,
+                prompt_tokens_per_second=87e9 / 1433613000,
+                generation_tokens_per_second=20e9 / 439371000,
+            ),
+        ),
+        (
+            "num_predict",
+            1,
+            "",
+            "The",
+            Finished(
+                finish_reason="length",
+                model="smollm2:135m",
+                prompt_tokens=10,
+                completion_tokens=1,
+                load_seconds=0.829648211,
+                prompt_tokens_per_second=10e9 / 114975000,
+                generation_tokens_per_second=1e6,
+            ),
+        ),
+        ("chat_load_unload", 0, "", "", Finished("load", "smollm2:135m")),
+        (
+            "openai",
+            2,
+            "",
+            "The capital of France is Paris.",
+            Finished("stop", "smollm2:135m", prompt_tokens=16, completion_tokens=8),
+        ),
+        (
+            "openai",
+            3,
+            "",
+            "The capital of France",
+            Finished("length", "smollm2:135m", prompt_tokens=16, completion_tokens=4),
+        ),
+    ],
+)
+def test_recorded_answers(
+    name: str, index: int, reasoning: str, text: str, finished: Finished
+) -> None:
+    outcome = recorded(name, index)
+    assert (outcome.reasoning, outcome.text) == (reasoning, text)
+    assert outcome.finished == [finished]
+    assert outcome.error is None
+
+
+@pytest.mark.parametrize(
+    ("streamed", "unstreamed"),
+    [
+        (("chat_stream", 0), ("chat_nostream", 0)),
+        (("think_native", 0), ("think_native", 1)),
+        (("tools_native", 0), ("tools_native", 1)),
+    ],
+)
+def test_recorded_answers_are_the_same_streamed_and_not(
+    streamed: tuple[str, int], unstreamed: tuple[str, int]
+) -> None:
+    first, second = recorded(*streamed), recorded(*unstreamed)
+    assert (first.reasoning, first.text) == (second.reasoning, second.text)
+    for fact in ("finish_reason", "model", "prompt_tokens", "completion_tokens"):
+        assert getattr(first.finished[0], fact) == getattr(second.finished[0], fact)
+
+
+def test_recorded_answer_that_breaks_off() -> None:
+    outcome = recorded("midstream", 0)
+    assert outcome.text.startswith("In a land of ancient magic and ancient magic, the Dragon of")
+    assert outcome.finished == []
+    assert outcome.error is ServerRefused
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "message"),
+    [
+        (
+            "tools_unsupported",
+            0,
+            "Box says: registry.ollama.ai/library/smollm2:135m does not support tools (HTTP 400)."
+            " Choose another model: `llm models --tools` lists those that do.",
+        ),
+        (
+            "think_errors",
+            0,
+            'Box says: "smollm2:135m" does not support thinking (HTTP 400).'
+            " Leave out -o think, or choose a model that thinks.",
+        ),
+        (
+            "format_bad",
+            1,
+            "Box says: Field 'json_schema': \"json_schema\": JSON schema conversion failed:"
+            ' Unrecognized schema: {"type":"foo"} (HTTP 400). Simplify the schema: objects, lists,'
+            " strings, numbers and enums work everywhere.",
+        ),
+        (
+            "tools_go",
+            3,
+            "Box says: Value looks like object, but can't find closing '}' symbol (HTTP 400)."
+            " Look into the server's own log for more.",
+        ),
+    ],
+)
+def test_recorded_refusals(name: str, index: int, message: str) -> None:
+    outcome = recorded(name, index)
+    assert (outcome.error, outcome.message) == (ServerRefused, message)
+    assert outcome.events == []
+
+
+# What their documentation says that servers send: streamed and at once, the same answer.
+
+USAGE = {"usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}}
+DETAILED = {
+    "usage": {
+        "prompt_tokens": 9,
+        "completion_tokens": 2,
+        "completion_tokens_details": {"reasoning_tokens": 1},
+        "prompt_tokens_details": {"cached_tokens": 3},
+    }
+}
+TIMINGS = {
+    "timings": {
+        "cache_n": 5,
+        "prompt_n": 4,
+        "prompt_ms": 20.0,
+        "prompt_per_second": 200.0,
+        "predicted_n": 2,
+        "predicted_ms": 50.0,
+        "predicted_per_second": 40,
+    }
+}
+COUNTED = Finished("stop", "qwen3-8b", prompt_tokens=9, completion_tokens=2)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: its chunks, the same at once, and what both come to."""
+
+    chunks: list[Payload]
+    at_once: Payload
+    text: str
+    finished: Finished
+    reasoning: str = ""
+
+
+OPENAI_ANSWERS = {
+    "content alone": Answer(
+        [chunk(role="assistant", content="Hel"), chunk(content="lo"), chunk("stop")],
+        whole("stop", role="assistant", content="Hello"),
+        "Hello",
+        Finished("stop"),
+    ),
+    "content that is null or empty": Answer(
+        [chunk(role="assistant", content=None), chunk(content=""), chunk("length", content=None)],
+        whole("length", role="assistant", content=None),
+        "",
+        Finished("length"),
+    ),
+    "usage in a last chunk whose choices are empty": Answer(
+        [
+            {**chunk(role="assistant", content="Hi"), **MODEL, "usage": None},
+            {**chunk("stop"), **MODEL, "usage": None},
+            {"choices": [], **MODEL, **USAGE},
+        ],
+        {**whole("stop", content="Hi"), **MODEL, **USAGE},
+        "Hi",
+        COUNTED,
+    ),
+    "usage in a last chunk without choices": Answer(
+        [chunk("stop", content="Hi"), {**MODEL, **USAGE}],
+        {**whole("stop", content="Hi"), **MODEL, **USAGE},
+        "Hi",
+        COUNTED,
+    ),
+    "usage in every chunk": Answer(
+        [
+            {**chunk(content="H"), **MODEL, "usage": {"prompt_tokens": 9, "completion_tokens": 1}},
+            {**chunk("stop", content="i"), **MODEL, **USAGE},
+        ],
+        {**whole("stop", content="Hi"), **MODEL, **USAGE},
+        "Hi",
+        COUNTED,
+    ),
+    "usage whose details are null": Answer(
+        [
+            chunk("stop", content="Hi"),
+            {"usage": {"prompt_tokens_details": None, "completion_tokens_details": None}},
+        ],
+        {**whole("stop", content="Hi"), "usage": {"prompt_tokens_details": None}},
+        "Hi",
+        Finished("stop"),
+    ),
+    "llama-server": Answer(
+        [
+            {**chunk(role="assistant", content=None), **MODEL},
+            {**chunk(reasoning_content="Hm"), **MODEL},
+            {**chunk(reasoning_content="m."), **MODEL},
+            {**chunk(content="Hi"), **MODEL},
+            {**chunk("stop"), **MODEL},
+            {"choices": [], **MODEL, **USAGE, **TIMINGS},
+        ],
+        {**whole("stop", reasoning_content="Hmm.", content="Hi"), **MODEL, **USAGE, **TIMINGS},
+        "Hi",
+        Finished(
+            "stop",
+            "qwen3-8b",
+            prompt_tokens=9,
+            completion_tokens=2,
+            cached_tokens=5,
+            prompt_tokens_per_second=200.0,
+            generation_tokens_per_second=40.0,
+        ),
+        reasoning="Hmm.",
+    ),
+    "vLLM": Answer(
+        [
+            {**chunk(role="assistant", content="", reasoning=None), **MODEL},
+            {**chunk(reasoning="Hmm."), **MODEL},
+            {**chunk(content="Hi"), **MODEL},
+            {**chunk("stop", content=""), **MODEL, "prompt_token_ids": None},
+            {"choices": [], **MODEL, **USAGE},
+        ],
+        {
+            **whole("stop", role="assistant", content="Hi", reasoning="Hmm.", tool_calls=[]),
+            **MODEL,
+            **USAGE,
+            "prompt_logprobs": None,
+        },
+        "Hi",
+        COUNTED,
+        reasoning="Hmm.",
+    ),
+    "LM Studio": Answer(
+        [
+            {**chunk(role="assistant", reasoning_content="Hmm."), **MODEL},
+            {**chunk(content="Hi"), **MODEL},
+            {**chunk("stop"), **MODEL},
+            {"choices": [], **MODEL, **DETAILED},
+        ],
+        {
+            **whole("stop", role="assistant", reasoning_content="Hmm.", content="Hi"),
+            **MODEL,
+            **DETAILED,
+            "stats": {"tokens_per_second": 51.4, "stop_reason": "eosFound"},
+            "model_info": {"arch": "qwen3", "context_length": 4096},
+        },
+        "Hi",
+        Finished(
+            "stop",
+            "qwen3-8b",
+            prompt_tokens=9,
+            completion_tokens=2,
+            cached_tokens=3,
+            reasoning_tokens=1,
+        ),
+        reasoning="Hmm.",
+    ),
+    "reasoning and content at once": Answer(
+        [chunk("stop", reasoning="Hmm.", content="Hi")],
+        whole("stop", reasoning="Hmm.", content="Hi"),
+        "Hi",
+        Finished("stop"),
+        reasoning="Hmm.",
+    ),
+    "reasoning under both names": Answer(
+        [chunk(reasoning="Hmm.", reasoning_content="Hmm."), chunk("stop", content="Hi")],
+        whole("stop", reasoning="Hmm.", reasoning_content="Hmm.", content="Hi"),
+        "Hi",
+        Finished("stop"),
+        reasoning="Hmm.",
+    ),
+    "a cached prompt, by usage and by timings": Answer(
+        [chunk("stop", content="Hi"), {**MODEL, **DETAILED, "timings": {"cache_n": 7}}],
+        {**whole("stop", content="Hi"), **MODEL, **DETAILED, "timings": {"cache_n": 7}},
+        "Hi",
+        Finished(
+            "stop",
+            "qwen3-8b",
+            prompt_tokens=9,
+            completion_tokens=2,
+            cached_tokens=3,
+            reasoning_tokens=1,
+        ),
+    ),
+}
+
+COUNTS: dict[str, Any] = {"prompt_eval_count": 9, "eval_count": 2}
+
+OLLAMA_ANSWERS = {
+    "thinking and content": Answer(
+        [
+            ollama(False, thinking="Hm"),
+            ollama(False, thinking="m."),
+            ollama(False, content="Hi"),
+            ollama(True, done_reason="stop", **COUNTS),
+        ],
+        ollama(True, thinking="Hmm.", content="Hi", done_reason="stop", **COUNTS),
+        "Hi",
+        COUNTED,
+        reasoning="Hmm.",
+    ),
+    "content in the last chunk": Answer(
+        [ollama(False, content="H"), ollama(True, content="i", done_reason="length")],
+        ollama(True, content="Hi", done_reason="length"),
+        "Hi",
+        Finished("length", "qwen3-8b"),
+    ),
+    "no reason for the end": Answer(
+        [ollama(False, content="Hi"), ollama(True)],
+        ollama(True, content="Hi"),
+        "Hi",
+        Finished("stop", "qwen3-8b"),
+    ),
+    "durations": Answer(
+        [
+            ollama(False, content="Hi"),
+            ollama(
+                True,
+                **COUNTS,
+                load_duration=1_500_000_000,
+                prompt_eval_duration=45_000_000,
+                eval_duration=50_000_000,
+            ),
+        ],
+        ollama(
+            True,
+            content="Hi",
+            **COUNTS,
+            load_duration=1_500_000_000,
+            prompt_eval_duration=45_000_000,
+            eval_duration=50_000_000,
+        ),
+        "Hi",
+        Finished(
+            "stop",
+            "qwen3-8b",
+            prompt_tokens=9,
+            completion_tokens=2,
+            load_seconds=1.5,
+            prompt_tokens_per_second=200.0,
+            generation_tokens_per_second=40.0,
+        ),
+    ),
+    "a prompt of which all was cached": Answer(
+        [ollama(False, content="Hi"), ollama(True, eval_count=2, eval_duration=0)],
+        ollama(True, content="Hi", eval_count=2),
+        "Hi",
+        Finished("stop", "qwen3-8b", completion_tokens=2),
+    ),
+    "a model that repeats itself, stopped without a word": Answer(
+        [ollama(False, content=" ha")] * 31,
+        ollama(False, content=" ha" * 31),
+        " ha" * 31,
+        Finished("cut off", "qwen3-8b"),
+    ),
+}
+
+ANSWERS = [
+    pytest.param(dialect, answer, id=name)
+    for dialect, answers in ((OPENAI, OPENAI_ANSWERS), (OLLAMA, OLLAMA_ANSWERS))
+    for name, answer in answers.items()
+]
+
+
+@pytest.mark.parametrize(("dialect", "answer"), ANSWERS)
+@pytest.mark.parametrize("way", ["streamed", "with comments", "unstreamed"])
+def test_answers(way: str, dialect: Dialect, answer: Answer) -> None:
+    is_whole = way == "unstreamed"
+    head, body = at_once(answer.at_once) if is_whole else streamed(dialect, *answer.chunks)
+    if way == "with comments":
+        body = b"\n" + body.replace(b"\n\n", b"\n\n: keep-alive\n\n")
+    outcome = decode(dialect, head, [body])
+    assert (outcome.error, outcome.reasoning, outcome.text, outcome.finished) == (
+        None,
+        answer.reasoning,
+        answer.text,
+        [answer.finished],
+    )
+    assert outcome.events[-1] == answer.finished
+    deltas = [e for e in outcome.events if isinstance(e, TextDelta | ReasoningDelta)]
+    assert all(delta.text for delta in deltas)
+    assert decode(dialect, head, single_bytes(body)) == outcome
+
+
+def test_what_is_known_without_the_server_is_added() -> None:
+    facts = {"context_size": 8192, "load_seconds": 1.5}
+    outcome = decode(
+        OPENAI, Head(200, EVENTS), [sse(chunk("stop", content="Hi"))], Expected(facts=facts)
+    )
+    assert outcome.events == [
+        TextDelta("Hi"),
+        Finished("stop", context_size=8192, load_seconds=1.5),
+    ]
+
+
+# What can go wrong. Every message is two sentences: what is wrong, and what to do.
+
+Sent = Payload | tuple[str, bytes]
+"""A JSON body, or a body with its Content-Type."""
+
+
+def failure(dialect: Dialect, status: int, sent: Sent, expected: Expected = ANYTHING) -> Outcome:
+    """What a reply comes to that must fail, in one piece and in many."""
+    content_type, body = (JSON, json.dumps(sent).encode()) if isinstance(sent, dict) else sent
+    head = Head(status, content_type)
+    outcome = decode(dialect, head, [body], expected)
+    pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
+    assert decode(dialect, head, pieces, expected) == outcome
+    assert outcome.finished == []
+    return outcome
+
+
+LOG = "Look into the server's own log for more."
+KEY = "Give its key with --key, or store it with `llm keys set`."
+LISTING = "`llm localrun models` lists what it serves."
+BUSY = "It is loading or busy: try again in a moment."
+
+SCHEMA = "Simplify the schema: objects, lists, strings, numbers and enums work everywhere."
+GRAMMAR = "Mend the grammar: llama.cpp's own folder grammars/ shows how it is written."
+NO_TOOLS = "Choose another model: `llm models --tools` lists those that do."
+NO_THINKING = "Leave out -o think, or choose a model that thinks."
+BLIND = "Choose a model that can see."
+DEAF = "Choose a model that can hear."
+NO_IMAGE = "Look whether the file is a whole PNG, JPEG, WebP or GIF."
+SHARED = "Other prompts fill it at the same time: try again later."
+TOO_LONG = "Split the text, or choose a model with a larger context."
+
+BEGUN = sse(chunk(content="Hi"))
+UNEXPECTED = "Unexpected endpoint or method. (POST /v1/chat/completions)"
+
+REFUSALS: dict[str, tuple[Dialect, int, Sent, str]] = {
+    "model 'nope' not found (HTTP 404)": (
+        OLLAMA,
+        404,
+        {"error": "model 'nope' not found"},
+        LISTING,
+    ),
+    "The model `x` does not exist (HTTP 404)": (
+        OPENAI,
+        404,
+        {"error": {"message": "The model `x` does not exist.", "type": "NotFoundError"}},
+        LISTING,
+    ),
+    "404 page not found (HTTP 404)": (OPENAI, 404, ("text/plain", b"404 page not found"), LISTING),
+    '{"detail": "Not Found"} (HTTP 404)': (OPENAI, 404, {"detail": "Not Found"}, LISTING),
+    UNEXPECTED: (OPENAI, 200, {"error": UNEXPECTED}, LOG),
+    "Invalid API Key (HTTP 401)": (
+        OPENAI,
+        401,
+        {"error": {"message": "Invalid API Key", "type": "authentication_error", "code": 401}},
+        KEY,
+    ),
+    "unauthorized (HTTP 401)": (
+        OLLAMA,
+        401,
+        {"error": "unauthorized", "signin_url": "https://example.com"},
+        KEY,
+    ),
+    "no reason given (HTTP 403)": (OLLAMA, 403, ("", b""), KEY),
+    "Loading model (HTTP 503)": (
+        OPENAI,
+        503,
+        {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}},
+        BUSY,
+    ),
+    "server busy, please try again. maximum pending requests exceeded (HTTP 503)": (
+        OLLAMA,
+        503,
+        {"error": "server busy, please try again.  maximum pending requests\nexceeded"},
+        BUSY,
+    ),
+    "'response_format.type' must be 'json_schema' or 'text' (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": "'response_format.type' must be 'json_schema' or 'text'"},
+        LOG,
+    ),
+    "internal_error (HTTP 500)": (
+        OPENAI,
+        500,
+        {"error": {"type": "internal_error", "code": None}},
+        LOG,
+    ),
+    '{"code": 7} (HTTP 500)': (OPENAI, 500, {"error": {"code": 7}}, LOG),
+    '["a", 1] (HTTP 500)': (OPENAI, 500, {"error": ["a", 1]}, LOG),
+    '["bad"] (HTTP 400)': (OPENAI, 400, (JSON, b'["bad"]'), LOG),
+    "no reason given (HTTP 307)": (OPENAI, 307, (HTML, b""), LOG),
+    "<html> <h1>502 Bad Gateway</h1> </html> (HTTP 502)": (
+        OPENAI,
+        502,
+        (HTML, b"<html>\n <h1>502 Bad Gateway</h1>\n</html>\n"),
+        LOG,
+    ),
+    f"{'x' * 80}… (HTTP 500)": (OPENAI, 500, (HTML, b"x" * 100_000), LOG),
+    "Bad schema (HTTP 400)": (
+        OLLAMA,
+        400,
+        {"error": '{"error":{"code":400,"message":"Bad\\nschema"}}'},
+        SCHEMA,
+    ),
+    "JSON schema conversion failed: Unrecognized schema (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": {"message": "JSON schema conversion failed:\nUnrecognized schema"}},
+        SCHEMA,
+    ),
+    "Schema is not valid": (OPENAI, 200, (EVENTS, sse({"error": "Schema is not valid"})), SCHEMA),
+    "Failed to parse grammar (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": {"code": 400, "message": "Failed to parse grammar"}},
+        GRAMMAR,
+    ),
+    "x/y:1b does not support tools (HTTP 400)": (
+        OLLAMA,
+        400,
+        {"error": "x/y:1b does not support tools"},
+        NO_TOOLS,
+    ),
+    '"y:1b" does not support thinking (HTTP 400)': (
+        OLLAMA,
+        400,
+        {"error": '"y:1b" does not support thinking'},
+        NO_THINKING,
+    ),
+    "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+    " (HTTP 500)": (
+        OPENAI,
+        500,
+        {
+            "error": {
+                "code": 500,
+                "message": "image input is not supported - hint: if this is unexpected,"
+                " you may need to provide the mmproj",
+            }
+        },
+        BLIND,
+    ),
+    "audio input is not supported - hint: see the mmproj (HTTP 500)": (
+        OPENAI,
+        500,
+        {"error": {"message": "audio input is not supported - hint: see the mmproj"}},
+        DEAF,
+    ),
+    "Failed to load image or audio file (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": {"code": 400, "message": "Failed to load image or audio file"}},
+        NO_IMAGE,
+    ),
+    "the input length exceeds the context length (HTTP 400)": (
+        OLLAMA,
+        400,
+        {"error": "the input length exceeds the context length"},
+        TOO_LONG,
+    ),
+    "input is too large to process. increase the physical batch size (HTTP 500)": (
+        OPENAI,
+        500,
+        {"error": {"message": "input is too large to process. increase the physical batch size"}},
+        TOO_LONG,
+    ),
+    "Context size has been exceeded (HTTP 500)": (
+        OPENAI,
+        500,
+        {"error": {"code": 500, "message": "Context size has been exceeded."}},
+        SHARED,
+    ),
+    # Its text tells more than its number.
+    "the input length exceeds the context length (HTTP 404)": (
+        OLLAMA,
+        404,
+        {"error": "the input length exceeds the context length"},
+        TOO_LONG,
+    ),
+    "{x} is no template (HTTP 400)": (OLLAMA, 400, {"error": "{x} is no template"}, LOG),
+    "too long (HTTP 400)": (OPENAI, 400, {"error": {"message": "too long", "n_ctx": 256}}, LOG),
+    "unexpected EOF": (
+        OLLAMA,
+        200,
+        (LINES, nd(ollama(False, content="Hi"), {"error": "unexpected EOF"})),
+        LOG,
+    ),
+    "an object": (OPENAI, 200, (EVENTS, BEGUN + sse({"error": {"message": "an object."}})), LOG),
+    "a string": (OPENAI, 200, (EVENTS, BEGUN + sse({"error": "a string"})), LOG),
+    "an event": (
+        OPENAI,
+        200,
+        (EVENTS, BEGUN + b'event: error\ndata: {"error":{"message":"an event"}}\n\n'),
+        LOG,
+    ),
+    "a line": (OPENAI, 200, (EVENTS, BEGUN + b'error: {"message":"a line"}\n\n'), LOG),
+    "too late": (OPENAI, 200, (EVENTS, sse(chunk("stop"), {"error": "too late"})), LOG),
+}
+
+
+@pytest.mark.parametrize(("said", "case"), REFUSALS.items(), ids=[*REFUSALS])
+def test_what_a_server_says_is_passed_on(said: str, case: tuple[Dialect, int, Sent, str]) -> None:
+    dialect, status, sent, remedy = case
+    outcome = failure(dialect, status, sent)
+    assert outcome.error is ServerRefused
+    assert outcome.message == f"Box says: {said}. {remedy}"
+
+
+HALF = b'{"choices":[{"message":{"content":"Hel'
+DAMAGED = "JSON that breaks off or is damaged"
+INCOMPLETE = "an answer that ends before it is complete"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sent", "what"),
+    [
+        (OPENAI, (HTML, b"<p>It\r\n works</p>"), f"{HTML} instead of an answer: <p>It works</p>"),
+        (OPENAI, (HTML, b""), f"{HTML} instead of an answer"),
+        (OPENAI, ("", b""), "something without a type instead of an answer"),
+        (OPENAI, (JSON, HALF), f"{DAMAGED}: {HALF.decode()}"),
+        (OPENAI, (EVENTS, b"data: " + HALF), f"{DAMAGED}: {HALF.decode()}"),
+        (OLLAMA, (LINES, nd(ollama(False, content="Hi")) + b'{"mess'), f'{DAMAGED}: {{"mess'),
+        (OPENAI, (JSON, b'[{"choices":[]}]'), 'JSON that is not an object: [{"choices":[]}]'),
+        (OPENAI, (EVENTS, b"data: 1\n\n"), "JSON that is not an object: 1"),
+        (OLLAMA, (LINES, b'"Hi"\n'), 'JSON that is not an object: "Hi"'),
+        (
+            OPENAI,
+            whole("stop", content=5),
+            "an answer whose choices.0.message.content is not what its API says",
+        ),
+        (
+            OPENAI,
+            (EVENTS, sse({"choices": [{"delta": "Hi"}]})),
+            "an answer whose choices.0.delta is not what its API says",
+        ),
+        (OPENAI, {"choices": {"a": 1}}, "an answer whose choices is not what its API says"),
+        (
+            OPENAI,
+            {**whole("stop"), "usage": {"prompt_tokens": "many"}},
+            "an answer whose usage.prompt_tokens is not what its API says",
+        ),
+        (
+            OLLAMA,
+            {"message": "Hi", "done": True},
+            "an answer whose message is not what its API says",
+        ),
+        (
+            OLLAMA,
+            (LINES, nd(ollama(True, eval_count="many"))),
+            "an answer whose eval_count is not what its API says",
+        ),
+        (OPENAI, (EVENTS, BEGUN), INCOMPLETE),
+        (OPENAI, (EVENTS, b"data: [DONE]\n\n"), INCOMPLETE),
+        (OPENAI, (EVENTS, b""), INCOMPLETE),
+        (OPENAI, (JSON, b""), INCOMPLETE),
+        (OPENAI, {"status": "ok"}, INCOMPLETE),
+        (OLLAMA, (LINES, b""), INCOMPLETE),
+        (OLLAMA, (JSON, b""), INCOMPLETE),
+        (OLLAMA, {"status": "ok"}, INCOMPLETE),
+    ],
+)
+def test_what_no_server_should_send(dialect: Dialect, sent: Sent, what: str) -> None:
+    outcome = failure(dialect, 200, sent)
+    assert outcome.error is BadReply
+    assert outcome.message == (
+        f"Box sent {what}. Try again; if it stays so, look whether another program has its port."
+    )
+
+
+@pytest.mark.parametrize(
+    ("dialect", "content_type", "body"),
+    [
+        (OLLAMA, LINES, nd(ollama(False, content="Hi"), {"error": "x"})),
+        (OLLAMA, LINES, nd(ollama(False, content="Hi")) + b"{"),
+        (OPENAI, EVENTS, BEGUN + sse({"error": "x"})),
+        (OPENAI, EVENTS, BEGUN + sse({"choices": 1})),
+        (OPENAI, EVENTS, BEGUN),
+    ],
+)
+def test_what_came_before_a_failure_is_not_lost(
+    dialect: Dialect, content_type: str, body: bytes
+) -> None:
+    outcome = decode(dialect, Head(200, content_type), [body])
+    assert outcome.events == [TextDelta("Hi")]
+    assert outcome.error is not None
+
+
+def overflow(prompt_tokens: int, context_size: int) -> Payload:
+    """As llama-server reports it."""
+    return {
+        "error": {
+            "code": 400,
+            "message": f"request ({prompt_tokens} tokens) exceeds the available context size"
+            f" ({context_size} tokens), try increasing it",
+            "type": "exceed_context_size_error",
+            "n_prompt_tokens": prompt_tokens,
+            "n_ctx": context_size,
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("dialect", "status", "sent"),
+    [
+        (OPENAI, 400, overflow(1210, 256)),
+        (OPENAI, 200, (EVENTS, sse(overflow(1210, 256)))),
+        (OLLAMA, 400, {"error": json.dumps(overflow(1210, 256))}),
+        (OLLAMA, 200, (LINES, nd({"error": json.dumps(overflow(1210, 256))}))),
+    ],
+)
+def test_prompt_that_does_not_fit(dialect: Dialect, status: int, sent: Sent) -> None:
+    outcome = failure(dialect, status, sent)
+    assert outcome.error is PromptTooLong
+    assert outcome.message == (
+        "The prompt takes 1,210 tokens and Box holds 256."
+        " Shorten it, or give room with -o context_size 4096."
+    )
+
+
+def test_recorded_prompt_that_does_not_fit() -> None:
+    outcome = recorded("context_overflow", 2)
+    assert outcome.error is PromptTooLong
+    assert outcome.message.startswith("The prompt takes 1,210 tokens and Box holds 256. ")
+
+
+ANOTHER_MODEL = "Shorten it, or choose a model with a larger context: this one was trained for"
+START_WITH = "Shorten it, or start the server with"
+LESS_MEMORY = (
+    "Shorten it, or take less memory for each token with -o kv_cache_type q8_0: there is enough for"
+    " a context of"
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt_tokens", "context_size", "limits", "remedy"),
+    [
+        (3072, 2048, Limits(), "Shorten it, or give room with -o context_size 4096."),
+        (3073, 2048, Limits(), "Shorten it, or give room with -o context_size 8192."),
+        (9001, 8192, Limits(131072), "Shorten it, or give room with -o context_size 16384."),
+        (30000, 8192, Limits(32768), "Shorten it, or give room with -o context_size 32768."),
+        (35000, 4096, Limits(40960), "Shorten it, or give room with -o context_size 40960."),
+        (9001, 4096, Limits(8192), f"{ANOTHER_MODEL} 8,192 tokens."),
+        (200000, 4096, Limits(131072), f"{ANOTHER_MODEL} 131,072 tokens."),
+        (9001, 8192, Limits(fixed=True), f"{START_WITH} a larger context."),
+        (9001, 8192, Limits(fixed=True, flag="-c {}"), f"{START_WITH} -c 16384."),
+        (9001, 8192, Limits(131072, affordable=8192), f"{LESS_MEMORY} 8,192."),
+    ],
+)
+def test_ways_out_of_a_prompt_that_does_not_fit(
+    prompt_tokens: int, context_size: int, limits: Limits, remedy: str
+) -> None:
+    expected = Expected(limits=limits)
+    outcome = failure(OPENAI, 400, overflow(prompt_tokens, context_size), expected)
+    assert outcome.message == (
+        f"The prompt takes {prompt_tokens:,} tokens and Box holds {context_size:,}. {remedy}"
+    )
+
+
+def call(name: str, arguments: Any = "{}") -> Payload:
+    return {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def calling(made: Payload) -> Payload:
+    return {"message": {"content": "", "tool_calls": [made]}, "done": True}
+
+
+def nested(depth: int) -> Payload:
+    value: Payload = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+DEEP_CALL = call("t", '{"a":' * 10**5)
+
+HOSTILE: dict[str, tuple[Dialect, Payload]] = {
+    "a huge count": (OPENAI, {**whole("stop"), "usage": {"prompt_tokens": 10**30}}),
+    "a huge count at Ollama": (OLLAMA, ollama(True, prompt_eval_count=10**30)),
+    "a count beyond floats": (OLLAMA, ollama(True, eval_count=10**400, eval_duration=1)),
+    "a duration beyond floats": (OLLAMA, ollama(True, load_duration=10**400)),
+    "a rate that is no number": (OPENAI, {**whole("stop"), "timings": {"prompt_per_second": nan}}),
+    "an endless rate": (OPENAI, {**whole("stop"), "timings": {"predicted_per_second": inf}}),
+    "half a character": (OPENAI, whole("stop", content="\ud83d")),
+    "half a character at Ollama": (OLLAMA, ollama(True, content="\ude00")),
+    "half a character of reasoning": (OPENAI, whole("stop", reasoning="\ud83d", content="Hi")),
+    "half a character in an error": (OPENAI, {"error": "\ud83d"}),
+    "half a character in a tool's name": (OPENAI, whole("stop", tool_calls=[call("\ud83d")])),
+    "half a character in arguments": (OPENAI, whole("stop", tool_calls=[call("t", "\ud83d")])),
+    "half a character in a call's id": (
+        OPENAI,
+        whole("stop", tool_calls=[{**call("t"), "id": "\ud83d"}]),
+    ),
+    "half a character in a name at Ollama": (OLLAMA, calling(call("\ud83d", {}))),
+    "half a character in arguments at Ollama": (OLLAMA, calling(call("t", {"\ud83d": "\ude00"}))),
+    "half a character in a call's id at Ollama": (
+        OLLAMA,
+        calling({**call("t", {}), "id": "\ud83d"}),
+    ),
+    "half a character in the model's name": (OPENAI, {**whole("stop"), "model": "\ud83d"}),
+    "half a character in the end's reason": (OPENAI, whole("\ud83d", content="Hi")),
+    "arguments that are nested deeply": (OLLAMA, calling(call("t", nested(900)))),
+    "arguments that are nested too deeply": (OPENAI, whole("stop", tool_calls=[DEEP_CALL])),
+    "an error that is nested too deeply": (OLLAMA, {"error": '{"a":' * 10**5}),
+    "an overflow beyond reason": (OPENAI, overflow(9 * 10**4299, 1)),
+}
+
+
+@pytest.mark.parametrize(("dialect", "payload"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("status", [200, 400])
+def test_no_value_does_harm(status: int, dialect: Dialect, payload: Payload) -> None:
+    """What comes out can be printed, and kept as JSON and in SQLite."""
+    outcome = decode(dialect, Head(status, JSON), [json.dumps(payload).encode()])
+    assert bool(outcome.finished) == (outcome.error is None)
+    kept = json.dumps([asdict(event) for event in outcome.events], ensure_ascii=False)
+    assert f"{kept}{outcome.message}".encode()
+    facts = [value for event in outcome.finished for value in asdict(event).values()]
+    assert all(abs(value) < 2**63 for value in facts if isinstance(value, int | float))
+
+
+def test_secret_is_not_shown() -> None:
+    """Servers like to repeat a key that they do not know."""
+    secret = "sk-12345"
+    refusal = {"error": f"Incorrect key {secret}; {secret} is unknown"}
+    outcome = failure(OPENAI, 401, refusal, Expected(secret=secret))
+    assert outcome.message == f"Box says: Incorrect key …; … is unknown (HTTP 401). {KEY}"
+    page = (HTML, f"<p>{secret}</p>".encode())
+    assert failure(OPENAI, 200, page, Expected(secret=secret)).message.startswith(
+        f"Box sent {HTML} instead of an answer: <p>…</p>. "
+    )
+
+
+# What is known of a reply before it comes.
+
+
+@pytest.mark.parametrize(
+    ("asked", "answers", "is_same"),
+    [
+        ("qwen/qwen3-8b", "qwen/qwen3-8b", True),
+        ("qwen/qwen3-8b", "Qwen/Qwen3-8B", True),
+        ("qwen/qwen3-8b", "qwen/qwen3-8b:2", True),
+        ("qwen/qwen3-8b@q4_k_m", "qwen/qwen3-8b", True),
+        ("qwen/qwen3-8b", "qwen/qwen3-8b@q8_0", True),
+        ("qwen/qwen3-8b", "qwen/qwen3-14b", False),
+        ("qwen/qwen3-8b", "qwen/qwen3", False),
+        ("qwen/qwen3-8b", "gemma-3-4b", False),
+        # One who does not say who it is is believed.
+        ("qwen/qwen3-8b", None, True),
+        ("qwen/qwen3-8b", "", True),
+        # Where a server knows but one model, its name is its own business.
+        ("", "gemma-3-4b", True),
+    ],
+)
+@pytest.mark.parametrize(
+    "message", [{"content": "Hi"}, {"reasoning": "Hm."}, {"tool_calls": [call("t")]}, {}]
+)
+@pytest.mark.parametrize("way", ["streamed", "unstreamed"])
+def test_another_model_than_was_asked(
+    way: str, message: Payload, asked: str, answers: str | None, is_same: bool
+) -> None:
+    said = {"model": answers}
+    head, body = (
+        at_once({**whole("stop", **message), **said})
+        if way == "unstreamed"
+        else streamed(OPENAI, {**chunk(**message), **said}, {**chunk("stop"), **said})
+    )
+    outcome = decode(OPENAI, head, [body], Expected(model=asked))
+    if is_same:
+        assert outcome.error is None
+        assert len(outcome.events) == 1 + len(message)
+        return
+    assert (outcome.events, outcome.error) == ([], ServerRefused)
+    assert outcome.message == (
+        f"Box answers with the model {answers} instead of {asked}."
+        f" Load {asked} there first, or run the other one."
+    )
+
+
+WHOLE_JSON, CUT_JSON = '{"city": "Paris"}', '{"city": "Par'
+ROOM = "Give it room with a larger -o max_tokens, or a larger -o context_size."
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "is_wanted", "is_cut"),
+    [
+        pytest.param(CUT_JSON, "length", True, True, id="cut off"),
+        pytest.param(CUT_JSON, "stop", True, False, id="badly written, but ended"),
+        pytest.param(CUT_JSON, "length", False, False, id="nobody asked for JSON"),
+        pytest.param(WHOLE_JSON, "length", True, False, id="whole at the limit"),
+        pytest.param(f" {WHOLE_JSON}\n", "length", True, False, id="blanks around it"),
+        pytest.param(WHOLE_JSON, "stop", True, False, id="whole"),
+        pytest.param("[1, 2", "length", True, True, id="a list that is cut off"),
+        pytest.param("", "length", True, True, id="nothing"),
+        pytest.param("[" * 100_000, "length", True, True, id="runaway brackets"),
+        pytest.param('{"a":' * 100_000, "length", True, True, id="runaway objects"),
+    ],
+)
+@pytest.mark.parametrize("dialect", [OPENAI, OLLAMA])
+@pytest.mark.parametrize("way", ["streamed", "unstreamed"])
+def test_json_that_is_cut_off(
+    way: str, dialect: Dialect, text: str, finish_reason: str, is_wanted: bool, is_cut: bool
+) -> None:
+    half = len(text) // 2
+    if dialect is OLLAMA:
+        last = ollama(True, content=text[half:], done_reason=finish_reason)
+        chunks = [ollama(False, content=text[:half]), last]
+        one = ollama(True, content=text, done_reason=finish_reason)
+    else:
+        chunks = [chunk(content=text[:half]), chunk(finish_reason, content=text[half:])]
+        one = whole(finish_reason, content=text)
+    head, body = at_once(one) if way == "unstreamed" else streamed(dialect, *chunks)
+    outcome = decode(dialect, head, [body], Expected(json=is_wanted))
+    assert outcome.text == text
+    if is_cut:
+        assert (outcome.error, outcome.finished) == (AnswerCutOff, [])
+        assert outcome.message == (
+            f"The answer ended ({finish_reason}) before its JSON was complete. {ROOM}"
+        )
+    else:
+        assert outcome.error is None
+        assert [finished.finish_reason for finished in outcome.finished] == [finish_reason]
+
+
+def test_json_of_a_model_that_repeats_itself() -> None:
+    """Ollama stops it without a word."""
+    head, body = streamed(OLLAMA, *[ollama(False, content="[")] * 31)
+    outcome = decode(OLLAMA, head, [body], Expected(json=True))
+    assert outcome.message == f"The answer ended (cut off) before its JSON was complete. {ROOM}"
+
+
+@pytest.mark.parametrize("finish_reason", ["tool_calls", "stop", "length"])
+def test_asking_for_a_tool_is_no_answer_in_json_yet(finish_reason: str) -> None:
+    said = whole(finish_reason, content="Let me see.", tool_calls=[call("t")])
+    outcome = decode(OPENAI, *_pieces(said), Expected(json=True))
+    assert (outcome.error, len(outcome.calls), len(outcome.finished)) == (None, 1, 1)
+
+
+def test_recorded_json_that_is_cut_off() -> None:
+    exchange = transcript("format_json")[0]
+    outcome = decode(OLLAMA, head_of(exchange), [exchange.body], Expected(json=True))
+    assert (outcome.error, outcome.message) == (
+        AnswerCutOff,
+        f"The answer ended (length) before its JSON was complete. {ROOM}",
+    )
+
+
+def test_thinking_is_no_part_of_the_json() -> None:
+    said = whole("length", content=f"<think>Hm.</think>{WHOLE_JSON}")
+    outcome = decode(OPENAI, *_pieces(said), Expected(json=True))
+    assert (outcome.error, outcome.text) == (None, WHOLE_JSON)
+
+
+def _pieces(payload: Payload) -> tuple[Head, list[bytes]]:
+    head, body = at_once(payload)
+    return head, [body]
