@@ -34,6 +34,7 @@ from llm_localrun.quantize.run import run
 from llm_localrun.system.progress import Progress
 from llm_localrun.wire import http
 from llm_localrun.wire.response import decode_whole
+from tests.support.models import local_model
 
 README = Path(__file__).parent.parent / "README.md"
 BETWEEN = re.compile(r"(?<=<!-- quantize -->\n\n).*(?=\n<!-- /quantize -->)", re.DOTALL)
@@ -120,7 +121,7 @@ def _make(model: LocalModel, quantization: str) -> LocalModel:
 
 
 def _model_at(path: Path) -> LocalModel:
-    return LocalModel(
+    return local_model(
         id=path.stem,
         name=path.stem,
         path=str(path),

@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llm_localrun.config import read_config
-from llm_localrun.models import LocalModel, Snapshot
-from llm_localrun.name_cache import FRESH_SECONDS, Refresh, age_of, drop_registry
+from llm_localrun.models import LocalModel, RunsOn, Snapshot
+from llm_localrun.name_cache import FRESH_SECONDS, CachePolicy, age_of, drop_registry
 from llm_localrun.servers.keys import stored_keys
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home, settings_stamp
@@ -22,7 +22,7 @@ _own: list[Snapshot] = []
 """The last one that this process has made itself: looking again would find no more."""
 
 
-def get_catalogue(refresh: Refresh = "if stale") -> Snapshot:
+def get_catalogue(refresh: CachePolicy = CachePolicy.IF_STALE) -> Snapshot:
     """What can run here; the last snapshot, or a new one if `refresh` says so.
 
     Raises `ConfigError`.
@@ -32,8 +32,8 @@ def get_catalogue(refresh: Refresh = "if stale") -> Snapshot:
     if _is_good_enough(snapshot, refresh):
         _memory[folder] = snapshot
         return snapshot
-    found = _discover(snapshot, patient=refresh in ("now", "if missing"))
-    if refresh == "now":
+    found = _discover(snapshot, patient=refresh in (CachePolicy.REFRESH, CachePolicy.RETRY))
+    if refresh == CachePolicy.REFRESH:
         found = _with_devices(found)
     _own[:] = [found]
     return _keep(found)
@@ -41,9 +41,13 @@ def get_catalogue(refresh: Refresh = "if stale") -> Snapshot:
 
 def located(model: LocalModel) -> LocalModel:
     """`model`, after `lms` has been asked where it runs if nobody else was able to tell."""
-    if model.runs_on != "unknown" or model.endpoint is None or model.endpoint.kind != "lmstudio":
+    if (
+        model.runs_on != RunsOn.UNKNOWN
+        or model.endpoint is None
+        or model.endpoint.kind != "lmstudio"
+    ):
         return model
-    found = _keep(_with_devices(get_catalogue("never")))
+    found = _keep(_with_devices(get_catalogue(CachePolicy.CACHED)))
     return next((other for other in found.models if other.id == model.id), model)
 
 
@@ -62,7 +66,7 @@ def model_at(path: Path) -> LocalModel:
     from llm_localrun.files import is_same, open_file, remember, unique_id
 
     real = Path(os.path.realpath(path))
-    snapshot = get_catalogue("if absent")
+    snapshot = get_catalogue(CachePolicy.IF_EMPTY)
     last = next((e for e in snapshot.files if os.path.realpath(e.path) == str(real)), None)
     entry = open_file(real) if last is None or not is_same(last) else last
     assert entry.model is not None
@@ -87,13 +91,15 @@ def _keep(snapshot: Snapshot) -> Snapshot:
     return snapshot
 
 
-def _is_good_enough(snapshot: Snapshot, refresh: Refresh) -> bool:
-    if refresh == "if stale":
+def _is_good_enough(snapshot: Snapshot, refresh: CachePolicy) -> bool:
+    if refresh == CachePolicy.IF_STALE:
         is_fresh = age_of(snapshot.taken_at) < FRESH_SECONDS
         return is_fresh and snapshot.stamp == settings_stamp()
-    if refresh == "if missing":
+    if refresh == CachePolicy.RETRY:
         return any(snapshot is own for own in _own)
-    return refresh == "never" or (refresh == "if absent" and snapshot.taken_at > 0)
+    return refresh == CachePolicy.CACHED or (
+        refresh == CachePolicy.IF_EMPTY and snapshot.taken_at > 0
+    )
 
 
 def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
@@ -116,7 +122,7 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
 
 
 # A snapshot of another version is rebuilt, never read.
-SNAPSHOT_VERSION = 4
+SNAPSHOT_VERSION = 5
 
 
 class _Kept(BaseModel):

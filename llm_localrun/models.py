@@ -1,102 +1,209 @@
-"""What can run here: the values that discovery produces, and their snapshot on disk.
+"""The values that discovery produces: models, the routes to run them, and what was found where.
 
-Finding them is `discovery`'s business, naming them `naming`'s, running them `backends`'s.
+All are plain data, kept on disk as JSON. Finding them is left to `servers` and `files`, joining
+and keeping them to `catalogue`, naming them to `names`, running them to `chat`.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from enum import Enum
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-RunsOn = Literal["this machine", "another machine", "cloud", "unknown"]
 Purpose = Literal["chat", "embedding"]
-Status = Literal["answers", "loading", "refuses", "hangs", "needs a key", "not understood"]
 
 
-class _Value(BaseModel):
+class RunsOn(str, Enum):
+    """Where a model runs."""
+
+    THIS_MACHINE = "this machine"
+    ANOTHER_MACHINE = "another machine"
+    CLOUD = "cloud"
+    UNKNOWN = "unknown"
+
+    __str__ = str.__str__
+
+
+class ServerStatus(str, Enum):
+    """What asking a server came to."""
+
+    ANSWERS = "answers"
+    LOADING = "loading"
+    OFFLINE = "offline"
+    """Nothing listens at its address."""
+    TIMEOUT = "timeout"
+    """It accepts connections, and its answer did not come in time."""
+    NEEDS_KEY = "needs key"
+    UNRECOGNIZED = "unrecognized"
+    """What answers there is not a model server."""
+
+    __str__ = str.__str__
+
+
+class FrozenValue(BaseModel):
+    """A value that never changes and has no fields but its own."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Endpoint(_Value):
+class Endpoint(FrozenValue):
     """A model server. `url` is its root, without `/v1` and without a slash at the end."""
 
     name: str
     kind: str
     url: str
     key_alias: str | None = None
-    """The name under which `llm keys` holds the key that this server, and no other, is sent."""
+    """The name under which `llm keys` holds the key for this server and for no other."""
 
 
 def default_key_alias(endpoint_name: str) -> str:
-    """The name in `llm keys` under which an endpoint's key is looked for if none is configured."""
+    """The name in `llm keys` for an endpoint's key, unless another is configured."""
     return f"localrun-{endpoint_name}"
 
 
-class LocalModel(_Value):
-    """A model and the ways to run it: an `endpoint` that serves it, a GGUF file at `path`, or both.
+class Served(FrozenValue):
+    """A route: a server offers the model. None and "" mean that the server does not say."""
 
-    Sizes are bytes, contexts are tokens; None and "" mean that nobody said.
+    endpoint: Endpoint
+    runs_on: RunsOn = RunsOn.THIS_MACHINE
+    remote_host: str = ""
+    """The host, device or provider that runs the model, if this machine does not."""
+    loaded: bool | None = None
+    context_loaded: int | None = None
+    """Tokens of context that the server has allocated."""
+    digest: str = ""
+    """The server's identifier for this version of the model."""
+
+
+class OnDisk(FrozenValue):
+    """A route: the engine runs the model from its GGUF file."""
+
+    path: str
+    store: str = ""
+    """The tool that keeps the file: a module of `files`."""
+    projector: str = ""
+    """The file that lets the model see or hear; "" if there is none."""
+    manifest: str = ""
+    """Ollama's manifest for the file, whose other layers say how to run it; "" if none."""
+    id: str = ""
+    """The id that the file has by itself, where a server offers the model too."""
+
+
+Route: TypeAlias = Served | OnDisk
+
+
+class LocalModel(FrozenValue):
+    """A model and the routes to run it, the preferred one first.
+
+    Sizes are bytes, contexts are tokens; None and "" mean unknown.
     """
 
     id: str
     name: str
-    """What its server calls it, or the name that its file gives it."""
+    """The server's name for the model, or the file's own."""
     purpose: Purpose = "chat"
-    endpoint: Endpoint | None = None
-    path: str | None = None
-    store: str = ""
-    """Whose folder the file lies in."""
+    routes: tuple[Route, ...] = ()
     architecture: str = ""
     quantization: str = ""
     parameters: int | None = None
     size: int | None = None
     context_max: int | None = None
-    """What the model was trained for; an upper bound."""
-    context_loaded: int | None = None
-    """What its server has allocated, if it is loaded."""
-    loaded: bool | None = None
+    """The context that the model was trained for: an upper bound."""
     modified: float = 0.0
-    runs_on: RunsOn = "this machine"
-    """Where its endpoint runs it; its file would run here in any case."""
-    elsewhere: str = ""
-    """Who runs it if not this machine, as far as its server says: a host, a device, a provider."""
+    """Seconds since the epoch."""
     capabilities: tuple[str, ...] | None = None
-    """Of `tools vision audio thinking`; None if nobody said."""
+    """Of `tools`, `vision`, `audio` and `thinking`."""
     think_levels: tuple[str, ...] | None = None
-    """What `-o think` can be; None if nobody said."""
-    projector: str = ""
-    """The file that lets the model at `path` see or hear."""
-    manifest: str = ""
-    """Ollama's manifest of the file at `path`: its other layers say how that is to be run."""
-    digest: str = ""
-    """By which its server tells this version of the model from another."""
-    marks: tuple[str, ...] = ()
-    """By which the same model is recognised at its server and on the disk: see `merged`."""
-    file_id: str = ""
-    """The id that the file at `path` has by itself, where an endpoint serves it too."""
+    """The values that `-o think` can take."""
+    fingerprints: tuple[str, ...] = ()
+    """Strings by which a served model is matched with its file: see `merged`."""
 
-    def can(self, what: str, *, if_unknown: bool) -> bool:
-        """Whether the model has a capability, by what its server or its file says."""
-        return if_unknown if self.capabilities is None else what in self.capabilities
+    @property
+    def served(self) -> Served | None:
+        """The route through a server, if there is one."""
+        return next((route for route in self.routes if isinstance(route, Served)), None)
+
+    @property
+    def on_disk(self) -> OnDisk | None:
+        """The route through a file, if there is one."""
+        return next((route for route in self.routes if isinstance(route, OnDisk)), None)
+
+    @property
+    def runs_on(self) -> RunsOn:
+        """Where its server runs it. Its file, if any, would run on this machine."""
+        return self.served.runs_on if self.served else RunsOn.THIS_MACHINE
+
+    @property
+    def remote_host(self) -> str:
+        return self.served.remote_host if self.served else ""
+
+    @property
+    def loaded(self) -> bool | None:
+        return self.served.loaded if self.served else None
+
+    @property
+    def context_loaded(self) -> int | None:
+        return self.served.context_loaded if self.served else None
+
+    def can(self, capability: str, *, if_unknown: bool) -> bool:
+        """Whether the model has a capability, according to its server or its file."""
+        return if_unknown if self.capabilities is None else capability in self.capabilities
+
+    def with_served(self, **changes: Any) -> "LocalModel":
+        """The model with other values in its route through a server."""
+        routes = (
+            route.model_copy(update=changes) if isinstance(route, Served) else route
+            for route in self.routes
+        )
+        return self.model_copy(update={"routes": tuple(routes)})
+
+    # Temporary: the flat fields of before routes.
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self.served.endpoint if self.served else None
+
+    @property
+    def path(self) -> str | None:
+        return self.on_disk.path if self.on_disk else None
+
+    @property
+    def store(self) -> str:
+        return self.on_disk.store if self.on_disk else ""
+
+    @property
+    def projector(self) -> str:
+        return self.on_disk.projector if self.on_disk else ""
+
+    @property
+    def manifest(self) -> str:
+        return self.on_disk.manifest if self.on_disk else ""
+
+    @property
+    def file_id(self) -> str:
+        return self.on_disk.id if self.on_disk and self.served else ""
+
+    @property
+    def digest(self) -> str:
+        return self.served.digest if self.served else ""
 
 
-class EndpointReport(_Value):
+class EndpointReport(FrozenValue):
     """What one endpoint said when it was last asked."""
 
     endpoint: Endpoint
-    status: Status
+    status: ServerStatus
     asked_at: float
+    """Seconds since the epoch."""
     version: str = ""
     models: tuple[LocalModel, ...] = ()
     """From its last good answer, which may be older than `asked_at`."""
     devices: dict[str, str] | None = None
-    """Of an LM Studio whose `lms` has been asked: the device that has each model, by its key, ""
-    for this machine."""
+    """For an LM Studio whose `lms` was asked: model key to device name, "" for this machine."""
 
 
-class FileEntry(_Value):
-    """A file that a scan has looked into, so that the next scan need not."""
+class ScannedFile(FrozenValue):
+    """A file that a scan has opened. The next scan opens it again only if it has changed."""
 
     path: str
     size: int
@@ -104,32 +211,33 @@ class FileEntry(_Value):
     model: LocalModel | None
     """None: the file holds no model that can be run."""
     reason: str = ""
-    """Why it does not, in half a sentence."""
+    """Why it holds none, in half a sentence."""
     manifest_modified: float = 0.0
-    """When the manifest that the model is run by was written; 0 if there is none."""
+    """When Ollama's manifest for the file was written; 0 if there is none."""
 
 
-class StoreReport(_Value):
-    """What looking through one folder of somebody's came to."""
+class ScannedStore(FrozenValue):
+    """The result of scanning one folder of models."""
 
     store: str
     path: str
     status: Literal["read", "missing", "unreadable"]
     files: int = 0
-    """GGUF files seen in it, models or not."""
+    """GGUF files in it, models or not."""
     problem: str = ""
     """What could not be read in it, in half a sentence."""
 
 
-class Snapshot(_Value):
+class Snapshot(FrozenValue):
     """Everything that the last discovery found."""
 
     taken_at: float = 0.0
+    """Seconds since the epoch; 0: never."""
     stamp: str = ""
-    """Of the settings under which it was taken: `places.settings_stamp`."""
+    """The settings under which it was taken: `paths.settings_stamp`."""
     endpoints: tuple[EndpointReport, ...] = ()
-    files: tuple[FileEntry, ...] = ()
-    stores: tuple[StoreReport, ...] = ()
+    files: tuple[ScannedFile, ...] = ()
+    stores: tuple[ScannedStore, ...] = ()
 
     @property
     def models(self) -> tuple[LocalModel, ...]:
@@ -139,17 +247,18 @@ class Snapshot(_Value):
 
 
 def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[LocalModel, ...]:
-    """One entry for a model that is both served and on the disk, with both ways to run it.
+    """One model, with both routes, for each that a server offers and that is on the disk.
 
-    The two are the same if they share a mark. Only what a server on this machine serves can be, and
-    one that does not say where it runs its models is taken to run the file that is here.
+    Two are the same if they share a fingerprint. Only models that a server on this machine runs
+    are matched, and those of a server that does not say where it runs them.
     """
     files = list(files)
-    by_mark = _by_mark(files)
+    by_fingerprint = _by_fingerprint(files)
     models, joined = [], set()
     for model in served:
-        file = next((by_mark[mark] for mark in model.marks if mark in by_mark), None)
-        if file is None or model.runs_on not in ("this machine", "unknown"):
+        found = (by_fingerprint.get(fingerprint) for fingerprint in model.fingerprints)
+        file = next(filter(None, found), None)
+        if file is None or model.runs_on not in (RunsOn.THIS_MACHINE, RunsOn.UNKNOWN):
             models.append(model)
             continue
         joined.add(file.id)
@@ -157,34 +266,31 @@ def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[L
     return (*models, *(file for file in files if file.id not in joined))
 
 
-def _by_mark(files: Sequence[LocalModel]) -> dict[str, LocalModel]:
-    """The file that each mark means. A size that two files have by chance means neither."""
-    counts = Counter(mark for file in files for mark in file.marks)
+def _by_fingerprint(files: Sequence[LocalModel]) -> dict[str, LocalModel]:
+    """The file for each fingerprint. A size that two files share by chance means neither."""
+    counts = Counter(each for file in files for each in file.fingerprints)
     return {
-        mark: file
+        each: file
         for file in reversed(files)
-        for mark in file.marks
-        if counts[mark] == 1 or not mark.startswith("lmstudio:")
+        for each in file.fingerprints
+        if counts[each] == 1 or not each.startswith("lmstudio:")
     }
 
 
 def _with_file(model: LocalModel, file: LocalModel) -> LocalModel:
-    """A served model that can be run out of its file too; what its server says of it stands."""
-    return model.model_copy(
+    """A served model with the route through its file; what its server says comes first."""
+    here = model.with_served(runs_on=RunsOn.THIS_MACHINE, remote_host="")
+    on_disk = (route.model_copy(update={"id": file.id}) for route in file.routes)
+    capabilities = file.capabilities if model.capabilities is None else model.capabilities
+    return here.model_copy(
         update={
-            "runs_on": "this machine",
-            "elsewhere": "",
-            "path": file.path,
-            "store": file.store,
-            "projector": file.projector,
-            "manifest": file.manifest,
-            "file_id": file.id,
+            "routes": (*here.routes, *on_disk),
             "architecture": model.architecture or file.architecture,
             "quantization": model.quantization or file.quantization,
             "parameters": model.parameters or file.parameters,
             "size": model.size or file.size,
             "context_max": model.context_max or file.context_max,
             "modified": model.modified or file.modified,
-            "capabilities": file.capabilities if model.capabilities is None else model.capabilities,
+            "capabilities": capabilities,
         }
     )

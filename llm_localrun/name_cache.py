@@ -9,6 +9,7 @@ import contextlib
 import json
 import time
 from collections.abc import Collection, Iterable
+from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, Union
 
@@ -18,9 +19,21 @@ from llm_localrun.system.paths import home
 if TYPE_CHECKING:
     from llm_localrun.models import LocalModel
 
-Refresh: TypeAlias = Literal["never", "if absent", "if stale", "if missing", "now"]
-"""When to look anew: not at all; if nobody ever did; if that was a while ago; if something that was
-to be there is not, once a process; in any case, servers that hung a while ago included."""
+
+class CachePolicy(Enum):
+    """When to look for models again."""
+
+    CACHED = auto()
+    """Never: what was found last is good enough."""
+    IF_EMPTY = auto()
+    """If nothing was ever looked for."""
+    IF_STALE = auto()
+    """If the last look is older than `FRESH_SECONDS`, or the settings have changed since."""
+    RETRY = auto()
+    """If this process has not looked yet: something expected is missing."""
+    REFRESH = auto()
+    """Always, servers that timed out a short while ago included."""
+
 
 FRESH_SECONDS = 60.0
 """For so long what was found is believed without another look."""
@@ -47,11 +60,11 @@ class Registry(NamedTuple):
     stamp: str
     offers: list[Offer]
 
-    def is_good_enough(self, refresh: Refresh, stamp: str) -> bool:
+    def is_good_enough(self, refresh: CachePolicy, stamp: str) -> bool:
         """Whether nothing needs to be looked for, under the settings that `stamp` stands for."""
-        if refresh == "never":
+        if refresh == CachePolicy.CACHED:
             return True
-        if refresh == "if stale" and age_of(self.taken_at) >= FRESH_SECONDS:
+        if refresh == CachePolicy.IF_STALE and age_of(self.taken_at) >= FRESH_SECONDS:
             return False
         return self.taken_at > 0 and self.stamp == stamp
 
@@ -66,7 +79,7 @@ class Wish(NamedTuple):
     purpose: Literal["chat", "embedding"]
     name: str | None
     taken: Collection[str]
-    refresh: Refresh
+    refresh: CachePolicy
 
 
 Offered: TypeAlias = tuple[Union[Offer, "LocalModel"], list[str]]

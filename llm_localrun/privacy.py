@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from llm_localrun.models import LocalModel, RunsOn
 
 WHERE: Mapping[RunsOn, str] = {
-    "this machine": "on this machine",
-    "another machine": "on another machine",
-    "cloud": "in a cloud",
-    "unknown": "nobody knows where",
+    RunsOn.THIS_MACHINE: "on this machine",
+    RunsOn.ANOTHER_MACHINE: "on another machine",
+    RunsOn.CLOUD: "in a cloud",
+    RunsOn.UNKNOWN: "nobody knows where",
 }
 """How that is said of a model that runs there."""
 
@@ -40,22 +40,22 @@ def host_of(url: str) -> str:
         return ""
 
 
-def needs_leave(model: LocalModel) -> bool:
+def requires_consent(model: LocalModel) -> bool:
     """Whether a model is refused until the user has allowed it by its id.
 
     A machine that the user has added may be used; one that a server here hands on to may not.
     """
     is_added = model.endpoint is not None and not is_loopback(model.endpoint.url)
-    return model.runs_on in ("cloud", "unknown") or (
-        model.runs_on == "another machine" and not is_added
+    return model.runs_on in (RunsOn.CLOUD, RunsOn.UNKNOWN) or (
+        model.runs_on == RunsOn.ANOTHER_MACHINE and not is_added
     )
 
 
 def where_runs(url: str) -> RunsOn:
     """Where a model runs that the server at `url` offers, if it does not hand prompts on."""
     if host_of(url) == "ollama.com":
-        return "cloud"
-    return "this machine" if is_loopback(url) else "another machine"
+        return RunsOn.CLOUD
+    return RunsOn.THIS_MACHINE if is_loopback(url) else RunsOn.ANOTHER_MACHINE
 
 
 def where_ollama_runs(url: str, name: str, remote_host: str) -> RunsOn:
@@ -65,14 +65,14 @@ def where_ollama_runs(url: str, name: str, remote_host: str) -> RunsOn:
     every name whose tag says cloud, whether it has been pulled or not.
     """
     if remote_host or name.lower().endswith((":cloud", "-cloud")):
-        return "cloud"
+        return RunsOn.CLOUD
     return where_runs(url)
 
 
 def where_relayed(url: str) -> RunsOn:
     """Where a model runs of a server that may hand prompts on, and does not say of which models."""
     runs_on = where_runs(url)
-    return "unknown" if runs_on == "this machine" else runs_on
+    return RunsOn.UNKNOWN if runs_on == RunsOn.THIS_MACHINE else runs_on
 
 
 # Proxies such as LiteLLM, Bifrost and CLIProxyAPI sign with the provider that they ask.

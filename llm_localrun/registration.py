@@ -14,8 +14,8 @@ import llm
 
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat, LocalEmbedding
 from llm_localrun.name_cache import (
+    CachePolicy,
     Offered,
-    Refresh,
     Wish,
     is_met,
     is_ours,
@@ -86,16 +86,16 @@ def _looked_for(wish: Wish, command: click.Context | None, is_running: bool) -> 
     return offered
 
 
-def _refresh(command: click.Context | None, name: str | None, is_running: bool) -> Refresh:
+def _refresh(command: click.Context | None, name: str | None, is_running: bool) -> CachePolicy:
     """Servers are asked if a model of ours is meant, or listed, or if nobody can tell.
 
     `name` is the model's own where the user has given it another.
     """
     if command is not None and is_running and command.params.get("queries"):
-        return "if stale"
+        return CachePolicy.IF_STALE
     if name is not None and not is_ours(name):
-        return "never"
-    return "if absent" if name is None and is_running else "if stale"
+        return CachePolicy.CACHED
+    return CachePolicy.IF_EMPTY if name is None and is_running else CachePolicy.IF_STALE
 
 
 def _reads_logs(command: click.Context | None) -> bool:
@@ -133,7 +133,7 @@ def look_for(wish: Wish) -> list[Offered]:
     Raises a `LocalRunError`.
     """
     offered = _look(wish)
-    return offered if is_met(wish, offered) else _look(wish._replace(refresh="if missing"))
+    return offered if is_met(wish, offered) else _look(wish._replace(refresh=CachePolicy.RETRY))
 
 
 def not_offered(name: str, offered: list[Offered]) -> Exception:

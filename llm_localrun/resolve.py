@@ -12,8 +12,8 @@ from llm_localrun.catalogue import get_catalogue, model_at
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory.machine import physical_memory
-from llm_localrun.models import Endpoint, LocalModel
-from llm_localrun.name_cache import is_path
+from llm_localrun.models import Endpoint, LocalModel, ServerStatus
+from llm_localrun.name_cache import CachePolicy, is_path
 from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
 from llm_localrun.names.quantizations import canonical, quality, without_quantization
 from llm_localrun.servers.kinds import kind_of
@@ -44,7 +44,7 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
 
 def by_id(model_id: str) -> LocalModel:
     """The model that llm's registry knows by this id. Raises `UnknownModel` if it has gone."""
-    for refresh in ("never", "if missing"):
+    for refresh in (CachePolicy.CACHED, CachePolicy.RETRY):
         models = get_catalogue(refresh).models
         if found := next((model for model in models if model.id == model_id), None):
             return found
@@ -61,21 +61,21 @@ def to_run(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
     if chosen.endpoint is None or chosen.path is None:
         return chosen
     if _answers(chosen.endpoint):
-        return chosen.model_copy(update={"path": None})
+        return chosen.model_copy(update={"routes": (chosen.served,)})
     _say_once(
         f"{kind_of(chosen.endpoint.kind).title} does not answer at {chosen.endpoint.url}:"
         f" running {chosen.path} directly."
     )
-    return chosen.model_copy(update={"endpoint": None, "runs_on": "this machine"})
+    return chosen.model_copy(update={"routes": (chosen.on_disk,)})
 
 
 def _answers(endpoint: Endpoint) -> bool:
     """Whether a server is there, and did not hang when it was last asked."""
     from llm_localrun.wire import http
 
-    reports = get_catalogue("never").endpoints
+    reports = get_catalogue(CachePolicy.CACHED).endpoints
     last = next((report.status for report in reports if report.endpoint == endpoint), None)
-    return last != "hangs" and http.is_listening(endpoint.url)
+    return last != ServerStatus.TIMEOUT and http.is_listening(endpoint.url)
 
 
 _said: set[str] = set()
@@ -95,7 +95,7 @@ def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
     wanted = canonical(options.get("quantization") or model.quantization)
     if model.quantization.upper() == wanted:
         return model
-    others = siblings(model, get_catalogue("if absent").models)
+    others = siblings(model, get_catalogue(CachePolicy.IF_EMPTY).models)
     fitting = [other for other in others if other.quantization.upper() == wanted]
     if fitting:
         return ordered(fitting, order_of(read_config()))[0]

@@ -21,25 +21,33 @@ from llm_localrun.catalogue import (
     write_snapshot,
 )
 from llm_localrun.errors import ConfigError
-from llm_localrun.models import Endpoint, EndpointReport, FileEntry, LocalModel, Snapshot
-from llm_localrun.name_cache import FRESH_SECONDS, Refresh
+from llm_localrun.models import (
+    Endpoint,
+    EndpointReport,
+    RunsOn,
+    ScannedFile,
+    ServerStatus,
+    Snapshot,
+)
+from llm_localrun.name_cache import FRESH_SECONDS, CachePolicy
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import settings_stamp
 from tests.conftest import CONFIG, configure
 from tests.support.drive import failure
+from tests.support.models import local_model
 from tests.support.trees import LLAMA, MIB, field, gguf, header, write
 
 BOX = Endpoint(name="box", kind="vllm", url="http://box:8000", key_alias="box")
-SERVED = LocalModel(
+SERVED = local_model(
     id="local/box/Qwen/Qwen3-8B",
     name="Qwen/Qwen3-8B",
     endpoint=BOX,
     context_max=40960,
     context_loaded=40960,
     loaded=True,
-    runs_on="another machine",
+    runs_on=RunsOn.ANOTHER_MACHINE,
 )
-FILE = LocalModel(
+FILE = local_model(
     id="local/gguf/bge-ü-ﬁ 模型",
     name="bge-ü-ﬁ 模型",
     purpose="embedding",
@@ -54,16 +62,18 @@ FILE = LocalModel(
 FULL = Snapshot(
     taken_at=1763900000.5,
     endpoints=(
-        EndpointReport(endpoint=BOX, status="answers", asked_at=1763900000.25, models=(SERVED,)),
+        EndpointReport(
+            endpoint=BOX, status=ServerStatus.ANSWERS, asked_at=1763900000.25, models=(SERVED,)
+        ),
         EndpointReport(
             endpoint=Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:11434"),
-            status="hangs",
+            status=ServerStatus.TIMEOUT,
             asked_at=1.0,
         ),
     ),
     files=(
-        FileEntry(path="/models/bge.gguf", size=2**40, modified=1763900000.123456, model=FILE),
-        FileEntry(path="/models/mmproj.gguf", size=5, modified=0.1, model=None),
+        ScannedFile(path="/models/bge.gguf", size=2**40, modified=1763900000.123456, model=FILE),
+        ScannedFile(path="/models/mmproj.gguf", size=5, modified=0.1, model=None),
     ),
 )
 
@@ -137,8 +147,8 @@ def test_unusable_file_is_rebuilt_in_silence(
     store(folder, content)
     assert read_snapshot(folder) == Snapshot()
     gguf(folder / "models" / "m.gguf")
-    assert [model.id for model in get_catalogue("if absent").models] == ["local/gguf/m"]
-    assert read_snapshot(folder).models == get_catalogue("never").models
+    assert [model.id for model in get_catalogue(CachePolicy.IF_EMPTY).models] == ["local/gguf/m"]
+    assert read_snapshot(folder).models == get_catalogue(CachePolicy.CACHED).models
     assert capfd.readouterr() == ("", "")
 
 
@@ -169,7 +179,9 @@ def test_discovery_goes_on_where_nothing_can_be_kept(folder: Path) -> None:
     gguf(folder / "models" / "m.gguf")
     for _ in range(2):
         catalogue._memory.clear()
-        assert [model.id for model in get_catalogue("if stale").models] == ["local/gguf/m"]
+        assert [model.id for model in get_catalogue(CachePolicy.IF_STALE).models] == [
+            "local/gguf/m"
+        ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
@@ -177,7 +189,7 @@ def test_name_that_no_file_can_hold_does_not_spoil_the_rest(folder: Path) -> Non
     gguf(folder / "models" / "good.gguf")
     odd = gguf(folder / "models" / "odd.gguf")
     odd.rename(odd.with_name(os.fsdecode(b"\xff.gguf")))
-    assert [model.id for model in get_catalogue("now").models] == ["local/gguf/good"]
+    assert [model.id for model in get_catalogue(CachePolicy.REFRESH).models] == ["local/gguf/good"]
     assert [model.id for model in read_snapshot(folder).models] == ["local/gguf/good"]
 
 
@@ -206,10 +218,11 @@ def test_failed_write_leaves_the_old_file_and_no_other(
 WRITER = """
 import sys
 from pathlib import Path
-from llm_localrun.catalogue import FileEntry, Snapshot, write_snapshot
+from tests.support.models import local_model
+from llm_localrun.catalogue import ScannedFile, Snapshot, write_snapshot
 
 number = int(sys.argv[2])
-entry = FileEntry(path=f"/models/{number}.gguf", size=number, modified=0, model=None)
+entry = ScannedFile(path=f"/models/{number}.gguf", size=number, modified=0, model=None)
 for turn in range(50):
     write_snapshot(Path(sys.argv[1]), Snapshot(taken_at=turn, files=(entry,) * 400 * number))
 """
@@ -256,18 +269,18 @@ AGES = {
 }
 
 # The first discovery of a process, by what is asked for and what is on disk.
-ROUNDS: dict[Refresh, set[str]] = {
-    "never": set(),
-    "if absent": {"absent"},
-    "if stale": {*AGES} - {"fresh"},
-    "now": {*AGES},
+ROUNDS: dict[CachePolicy, set[str]] = {
+    CachePolicy.CACHED: set(),
+    CachePolicy.IF_EMPTY: {"absent"},
+    CachePolicy.IF_STALE: {*AGES} - {"fresh"},
+    CachePolicy.REFRESH: {*AGES},
 }
 
 
 @pytest.mark.parametrize("age", AGES)
 @pytest.mark.parametrize("refresh", ROUNDS)
 def test_when_it_is_looked_again(
-    refresh: Refresh, age: str, rounds: list[bool], folder: Path
+    refresh: CachePolicy, age: str, rounds: list[bool], folder: Path
 ) -> None:
     seconds = AGES[age]
     if seconds is not None:
@@ -275,7 +288,7 @@ def test_when_it_is_looked_again(
         before = FULL.model_copy(update=taken)
         write_snapshot(folder, before)
     found = get_catalogue(refresh)
-    assert rounds == [refresh == "now"] * (age in ROUNDS[refresh])
+    assert rounds == [refresh == CachePolicy.REFRESH] * (age in ROUNDS[refresh])
     if age != "absent":
         assert found.models == FULL.models
     if rounds:
@@ -283,11 +296,11 @@ def test_when_it_is_looked_again(
 
 
 @pytest.mark.parametrize("first", ROUNDS)
-@pytest.mark.parametrize("second", ["never", "if absent", "if stale"])
+@pytest.mark.parametrize("second", [CachePolicy.CACHED, CachePolicy.IF_EMPTY, CachePolicy.IF_STALE])
 def test_one_round_in_a_process(
-    first: Refresh, second: Refresh, rounds: list[bool], folder: Path
+    first: CachePolicy, second: CachePolicy, rounds: list[bool], folder: Path
 ) -> None:
-    get_catalogue("if stale")
+    get_catalogue(CachePolicy.IF_STALE)
     get_catalogue(first)
     before = list(rounds)
     (folder / "catalogue.json").unlink()
@@ -308,9 +321,9 @@ def test_another_user_directory_is_another_catalogue(
 def test_broken_configuration_is_said_when_it_is_needed(folder: Path) -> None:
     write_snapshot(folder, FULL.model_copy(update={"taken_at": time.time()}))
     (folder / "config.json").write_text("{")
-    assert get_catalogue("if absent").models == FULL.models
+    assert get_catalogue(CachePolicy.IF_EMPTY).models == FULL.models
     with pytest.raises(ConfigError, match=r"config\.json is not usable"):
-        get_catalogue("if stale")
+        get_catalogue(CachePolicy.IF_STALE)
 
 
 @pytest.mark.parametrize("keys", ["{", "[]", '{"box": 5}', "null"])
@@ -318,7 +331,9 @@ def test_broken_keys_of_llm_are_no_error(keys: str, user_path: Path) -> None:
     endpoints = [{"name": "box", "url": "http://127.0.0.1:1", "key": "box"}]
     configure(user_path, **CONFIG, endpoints=endpoints)
     (user_path / "keys.json").write_text(keys)
-    assert [report.status for report in get_catalogue("now").endpoints] == ["refuses"]
+    assert [report.status for report in get_catalogue(CachePolicy.REFRESH).endpoints] == [
+        ServerStatus.OFFLINE
+    ]
 
 
 @pytest.fixture
@@ -340,7 +355,7 @@ def test_file_given_by_path_stays_known(given: str, disk: Path, folder: Path) ->
         catalogue._memory.clear()
         assert get_catalogue(refresh).models == (model,)
     assert model_at(file) == model
-    assert get_catalogue("never").models == (model,)
+    assert get_catalogue(CachePolicy.CACHED).models == (model,)
 
 
 def test_file_in_a_store_keeps_its_id(disk: Path, folder: Path) -> None:
@@ -348,14 +363,17 @@ def test_file_in_a_store_keeps_its_id(disk: Path, folder: Path) -> None:
     (disk / "another-name.gguf").symlink_to(file)
     model = model_at(disk / "another-name.gguf")
     assert (model.id, model.store) == ("local/gguf/m", "localrun")
-    assert get_catalogue("now").models == (model,)
+    assert get_catalogue(CachePolicy.REFRESH).models == (model,)
 
 
 def test_namesake_given_by_path_has_an_id_of_its_own(disk: Path, folder: Path) -> None:
     gguf(folder / "models" / "m.gguf")
     model = model_at(gguf(disk / "m.gguf"))
     assert model.id.startswith("local/gguf/m@")
-    assert [found.id for found in get_catalogue("now").models] == ["local/gguf/m", model.id]
+    assert [found.id for found in get_catalogue(CachePolicy.REFRESH).models] == [
+        "local/gguf/m",
+        model.id,
+    ]
 
 
 def test_split_file_is_given_by_its_first_part(disk: Path) -> None:
@@ -390,7 +408,7 @@ def test_path_that_is_no_model(make: Make, said: str, disk: Path, folder: Path) 
     make(disk / "m.gguf")
     assert said in failure(lambda: model_at(Path("m.gguf")))
     assert not (folder / "known-files.json").exists()
-    assert get_catalogue("now").models == ()
+    assert get_catalogue(CachePolicy.REFRESH).models == ()
 
 
 @pytest.mark.parametrize("given", [1, 2])

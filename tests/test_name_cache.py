@@ -9,8 +9,8 @@ import pytest
 
 from llm_localrun.name_cache import (
     FRESH_SECONDS,
+    CachePolicy,
     Offer,
-    Refresh,
     Registry,
     drop_registry,
     is_ours,
@@ -57,12 +57,12 @@ def test_folder_that_cannot_be_written_to(user_path: Path) -> None:
 
 
 AGES = {"fresh": 1.0, "stale": FRESH_SECONDS + 1, "of tomorrow": -86400.0}
-GOOD: dict[tuple[str, bool], set[Refresh]] = {
-    ("fresh", True): {"never", "if absent", "if stale"},
-    ("fresh", False): {"never"},
-    ("stale", True): {"never", "if absent"},
-    ("stale", False): {"never"},
-    ("of tomorrow", True): {"never", "if absent"},
+GOOD: dict[tuple[str, bool], set[CachePolicy]] = {
+    ("fresh", True): {CachePolicy.CACHED, CachePolicy.IF_EMPTY, CachePolicy.IF_STALE},
+    ("fresh", False): {CachePolicy.CACHED},
+    ("stale", True): {CachePolicy.CACHED, CachePolicy.IF_EMPTY},
+    ("stale", False): {CachePolicy.CACHED},
+    ("of tomorrow", True): {CachePolicy.CACHED, CachePolicy.IF_EMPTY},
 }
 
 
@@ -70,7 +70,11 @@ GOOD: dict[tuple[str, bool], set[Refresh]] = {
 def test_when_it_will_do(age: str, same_settings: bool) -> None:
     registry = Registry(time.time() - AGES[age], "stamp", OFFERS)
     stamp = "stamp" if same_settings else "another"
-    asked: tuple[Refresh, ...] = ("never", "if absent", "if stale")
+    asked: tuple[CachePolicy, ...] = (
+        CachePolicy.CACHED,
+        CachePolicy.IF_EMPTY,
+        CachePolicy.IF_STALE,
+    )
     good = {refresh for refresh in asked if registry.is_good_enough(refresh, stamp)}
     assert good == GOOD[age, same_settings]
 

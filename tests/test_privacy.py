@@ -5,17 +5,18 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.models import Endpoint, LocalModel, RunsOn
+from llm_localrun.models import Endpoint, RunsOn
 from llm_localrun.privacy import (
     host_of,
     is_hosted,
     is_loopback,
     is_provider,
-    needs_leave,
+    requires_consent,
     where_ollama_runs,
     where_relayed,
     where_runs,
 )
+from tests.support.models import local_model
 
 HERE = [
     "http://127.0.0.1:11434",
@@ -104,31 +105,31 @@ def test_is_loopback(url: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("url", "otherwise"),
     [
-        ("http://127.0.0.1:11434", "this machine"),
-        ("http://localhost:11434", "this machine"),
-        ("http://192.168.1.40:11434", "another machine"),
-        ("https://ollama.com", "cloud"),
+        ("http://127.0.0.1:11434", RunsOn.THIS_MACHINE),
+        ("http://localhost:11434", RunsOn.THIS_MACHINE),
+        ("http://192.168.1.40:11434", RunsOn.ANOTHER_MACHINE),
+        ("https://ollama.com", RunsOn.CLOUD),
     ],
 )
 def test_where_a_model_of_ollama_runs(
     url: str, otherwise: RunsOn, name: str, remote_host: str, is_cloud: bool
 ) -> None:
-    assert where_ollama_runs(url, name, remote_host) == ("cloud" if is_cloud else otherwise)
+    assert where_ollama_runs(url, name, remote_host) == (RunsOn.CLOUD if is_cloud else otherwise)
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("http://127.0.0.1:8080", "this machine"),
-        ("http://[::1]:8080", "this machine"),
-        ("http://box:8080", "another machine"),
-        ("http://192.168.1.40:1234", "another machine"),
-        ("http://[", "another machine"),
-        ("https://ollama.com", "cloud"),
-        ("https://OLLAMA.com:443/v1", "cloud"),
-        ("http://ollama.com@box:8080", "another machine"),
-        ("http://ollama.com.box:8080", "another machine"),
-        ("http://127.0.0.1:8080/ollama.com", "this machine"),
+        ("http://127.0.0.1:8080", RunsOn.THIS_MACHINE),
+        ("http://[::1]:8080", RunsOn.THIS_MACHINE),
+        ("http://box:8080", RunsOn.ANOTHER_MACHINE),
+        ("http://192.168.1.40:1234", RunsOn.ANOTHER_MACHINE),
+        ("http://[", RunsOn.ANOTHER_MACHINE),
+        ("https://ollama.com", RunsOn.CLOUD),
+        ("https://OLLAMA.com:443/v1", RunsOn.CLOUD),
+        ("http://ollama.com@box:8080", RunsOn.ANOTHER_MACHINE),
+        ("http://ollama.com.box:8080", RunsOn.ANOTHER_MACHINE),
+        ("http://127.0.0.1:8080/ollama.com", RunsOn.THIS_MACHINE),
     ],
 )
 def test_where_a_server_runs_its_models(url: str, expected: RunsOn) -> None:
@@ -138,9 +139,9 @@ def test_where_a_server_runs_its_models(url: str, expected: RunsOn) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("http://127.0.0.1:1234", "unknown"),
-        ("http://box:1234", "another machine"),
-        ("https://ollama.com", "cloud"),
+        ("http://127.0.0.1:1234", RunsOn.UNKNOWN),
+        ("http://box:1234", RunsOn.ANOTHER_MACHINE),
+        ("https://ollama.com", RunsOn.CLOUD),
     ],
 )
 def test_where_a_server_that_hands_on_runs_its_models(url: str, expected: RunsOn) -> None:
@@ -150,24 +151,24 @@ def test_where_a_server_that_hands_on_runs_its_models(url: str, expected: RunsOn
 @pytest.mark.parametrize(
     ("runs_on", "url", "expected"),
     [
-        ("this machine", "http://127.0.0.1:1234", False),
+        (RunsOn.THIS_MACHINE, "http://127.0.0.1:1234", False),
         # A machine that the user has added, and one that a server of this machine hands on to.
-        ("another machine", "http://box:1234", False),
-        ("another machine", "http://127.0.0.1:1234", True),
-        ("cloud", "http://127.0.0.1:1234", True),
-        ("cloud", "https://ollama.com", True),
-        ("unknown", "http://127.0.0.1:1234", True),
-        ("unknown", "http://box:1234", True),
+        (RunsOn.ANOTHER_MACHINE, "http://box:1234", False),
+        (RunsOn.ANOTHER_MACHINE, "http://127.0.0.1:1234", True),
+        (RunsOn.CLOUD, "http://127.0.0.1:1234", True),
+        (RunsOn.CLOUD, "https://ollama.com", True),
+        (RunsOn.UNKNOWN, "http://127.0.0.1:1234", True),
+        (RunsOn.UNKNOWN, "http://box:1234", True),
     ],
 )
 def test_what_needs_leave(runs_on: RunsOn, url: str, expected: bool) -> None:
     endpoint = Endpoint(name="box", kind="openai", url=url)
-    model = LocalModel(id="local/box/m", name="m", endpoint=endpoint, runs_on=runs_on)
-    assert needs_leave(model) is expected
+    model = local_model(id="local/box/m", name="m", endpoint=endpoint, runs_on=runs_on)
+    assert requires_consent(model) is expected
 
 
 def test_file_needs_no_leave() -> None:
-    assert not needs_leave(LocalModel(id="local/gguf/m", name="m", path="/m.gguf"))
+    assert not requires_consent(local_model(id="local/gguf/m", name="m", path="/m.gguf"))
 
 
 @pytest.mark.parametrize(

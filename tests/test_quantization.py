@@ -6,12 +6,20 @@ import pytest
 
 from llm_localrun import catalogue
 from llm_localrun.errors import ConfigError
-from llm_localrun.models import Endpoint, EndpointReport, FileEntry, LocalModel, Snapshot
+from llm_localrun.models import (
+    Endpoint,
+    EndpointReport,
+    LocalModel,
+    ScannedFile,
+    ServerStatus,
+    Snapshot,
+)
 from llm_localrun.names.aliases import siblings
 from llm_localrun.names.quantizations import canonical
 from llm_localrun.resolve import how_to_get, variant
 from llm_localrun.system.paths import home
 from tests.support.drive import failure
+from tests.support.models import local_model
 
 OLLAMA = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:1")
 STUDIO = Endpoint(name="lmstudio", kind="lmstudio", url="http://127.0.0.1:2")
@@ -20,19 +28,19 @@ STUDIO_FOLDER = "/home/u/.lmstudio/models/bartowski/Qwen3-8B-GGUF/{}.gguf"
 
 
 def tag(name: str, quantization: str) -> LocalModel:
-    return LocalModel(
+    return local_model(
         id=f"local/ollama/{name}", name=name, endpoint=OLLAMA, quantization=quantization
     )
 
 
 def key(name: str, quantization: str) -> LocalModel:
-    return LocalModel(
+    return local_model(
         id=f"local/lmstudio/{name}", name=name, endpoint=STUDIO, quantization=quantization
     )
 
 
 def file(name: str, quantization: str, path: str = "/m/{}.gguf", **known: Any) -> LocalModel:
-    return LocalModel(
+    return local_model(
         id=f"local/gguf/{name}",
         name=name,
         path=path.format(name),
@@ -57,14 +65,14 @@ def know(*models: LocalModel) -> None:
     served = [
         EndpointReport(
             endpoint=endpoint,
-            status="answers",
+            status=ServerStatus.ANSWERS,
             asked_at=0,
             models=tuple(model for model in models if model.endpoint == endpoint),
         )
         for endpoint in (OLLAMA, STUDIO)
     ]
     files = [
-        FileEntry(path=model.path, size=1, modified=0, model=model)
+        ScannedFile(path=model.path, size=1, modified=0, model=model)
         for model in models
         if model.path
     ]

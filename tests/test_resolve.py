@@ -10,21 +10,31 @@ import pytest
 from llm_localrun import catalogue, resolve
 from llm_localrun.catalogue import get_catalogue, write_snapshot
 from llm_localrun.errors import UnknownModel
-from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Snapshot, Status, merged
+from llm_localrun.models import (
+    Endpoint,
+    EndpointReport,
+    LocalModel,
+    RunsOn,
+    ServerStatus,
+    Snapshot,
+    merged,
+)
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.system.paths import home, settings_stamp
 from tests.conftest import CONFIG, Llm, configure, put_starter
 from tests.fakes.http_server import StandIn, json_reply
 from tests.servers.test_endpoints import Off, Silent
+from tests.support.models import changed, local_model
 
-SERVED = LocalModel(
+SERVED = local_model(
     id="local/ollama/qwen3:8b",
     name="qwen3:8b",
     endpoint=Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:11434"),
     quantization="Q4_K_M",
     context_loaded=4096,
-    marks=("ollama:0a",),
+    fingerprints=("ollama:0a",),
 )
-FILE = LocalModel(
+FILE = local_model(
     id="local/gguf/qwen3:8b",
     name="qwen3:8b",
     path="/store/blobs/sha256-0a",
@@ -33,7 +43,7 @@ FILE = LocalModel(
     architecture="qwen3",
     size=5_000_000_000,
     capabilities=("tools",),
-    marks=("path:/store/blobs/sha256-0a", "ollama:0a"),
+    fingerprints=("path:/store/blobs/sha256-0a", "ollama:0a"),
 )
 
 
@@ -49,24 +59,27 @@ def test_served_model_and_its_file_are_one_entry() -> None:
 @pytest.mark.parametrize(
     ("served", "file"),
     [
-        ({"marks": ()}, {}),
-        ({"marks": ("ollama:0b",)}, {}),
-        ({}, {"marks": ("path:/store/blobs/sha256-0a",)}),
-        ({"runs_on": "cloud"}, {}),
-        ({"runs_on": "another machine"}, {}),
+        ({"fingerprints": ()}, {}),
+        ({"fingerprints": ("ollama:0b",)}, {}),
+        ({}, {"fingerprints": ("path:/store/blobs/sha256-0a",)}),
+        ({"runs_on": RunsOn.CLOUD}, {}),
+        ({"runs_on": RunsOn.ANOTHER_MACHINE}, {}),
     ],
 )
 def test_what_is_not_the_same_stays_apart(served: dict[str, Any], file: dict[str, Any]) -> None:
-    models = [SERVED.model_copy(update=served), FILE.model_copy(update=file)]
+    models = [changed(SERVED, **served), changed(FILE, **file)]
     assert merged(models[:1], models[1:]) == tuple(models)
 
 
 def test_size_that_two_files_have_tells_nothing() -> None:
     size, name = "lmstudio:5000000000:Q4_K_M", "hf:qwen/qwen3-8b-gguf:Q4_K_M"
-    files = [FILE.model_copy(update={"id": f"local/gguf/{n}", "marks": (size, name)}) for n in "ab"]
-    by_size = SERVED.model_copy(update={"marks": (size,)})
+    files = [
+        FILE.model_copy(update={"id": f"local/gguf/{n}", "fingerprints": (size, name)})
+        for n in "ab"
+    ]
+    by_size = SERVED.model_copy(update={"fingerprints": (size,)})
     assert [model.file_id for model in merged([by_size], files)] == ["", "", ""]
-    by_name = SERVED.model_copy(update={"marks": (size, name)})
+    by_name = SERVED.model_copy(update={"fingerprints": (size, name)})
     assert [model.file_id for model in merged([by_name], files)] == ["local/gguf/a", ""]
 
 
@@ -79,10 +92,10 @@ def test_file_that_two_servers_serve_is_listed_with_both() -> None:
     ]
 
 
-def known(url: str, status: Status = "answers", **facts: Any) -> LocalModel:
+def known(url: str, status: ServerStatus = ServerStatus.ANSWERS, **facts: Any) -> LocalModel:
     """The model of a server at `url`, in a snapshot that is fresh."""
     endpoint = Endpoint(name="box", kind="ollama", url=url)
-    model = SERVED.model_copy(update={"endpoint": endpoint, "id": "local/box/qwen3:8b", **facts})
+    model = changed(SERVED, endpoint=endpoint, id="local/box/qwen3:8b", **facts)
     report = EndpointReport(endpoint=endpoint, status=status, asked_at=time.time(), models=(model,))
     snapshot = Snapshot(taken_at=time.time(), stamp=settings_stamp(), endpoints=(report,))
     write_snapshot(home(), snapshot)
@@ -104,9 +117,9 @@ def test_server_that_is_there_is_preferred(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("status", ["answers", "refuses"])
+@pytest.mark.parametrize("status", [ServerStatus.ANSWERS, ServerStatus.OFFLINE])
 def test_file_stands_in_for_a_server_that_is_off(
-    status: Status, capfd: pytest.CaptureFixture[str]
+    status: ServerStatus, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = known(url := Off().url, status, path="/m.gguf")
     for _ in range(2):
@@ -118,14 +131,14 @@ def test_file_stands_in_for_a_server_that_is_off(
 
 def test_file_stands_in_for_a_server_that_hung(capfd: pytest.CaptureFixture[str]) -> None:
     with Silent() as silent:
-        run = resolve.to_run(known(silent.url, "hangs", path="/m.gguf"), {})
+        run = resolve.to_run(known(silent.url, ServerStatus.TIMEOUT, path="/m.gguf"), {})
         assert silent.connections() == 0
     assert (run.endpoint, run.path) == (None, "/m.gguf")
     assert "directly" in capfd.readouterr().err
 
 
 def test_server_without_a_file_is_asked_in_any_case() -> None:
-    run = resolve.to_run(known(Off().url, "refuses"), {})
+    run = resolve.to_run(known(Off().url, ServerStatus.OFFLINE), {})
     assert (run.endpoint is not None, run.path) == (True, None)
 
 
@@ -143,7 +156,7 @@ def test_prompt_runs_the_file_while_its_server_is_off(
     path = put_starter(user_path, starter_model)
     with StandIn(llama_server(path)) as server:
         configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
-        (found,) = get_catalogue("now").models
+        (found,) = get_catalogue(CachePolicy.REFRESH).models
     assert (found.id, found.file_id) == ("local/box/smol", "local/gguf/SmolLM2-135M-Instruct.Q4_1")
     for name in ("local", "local/gguf/SmolLM2-135M-Instruct.Q4_1", "local/box/smol"):
         done = run_llm("-m", name, "Hi", "-o", "max_tokens", "4", "-o", "temperature", "0")

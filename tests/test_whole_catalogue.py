@@ -71,7 +71,7 @@ def listed(invoke: Invoke, below: Path) -> list[str]:
 def _line(model: dict[str, Any], below: Path) -> str:
     told = (
         *("id", "purpose", "quantization", "size", "parameters", "context_loaded"),
-        *("context_max", "loaded", "capabilities", "runs_on", "elsewhere", "store", "path"),
+        *("context_max", "loaded", "capabilities", "runs_on", "remote_host", "store", "path"),
         *("file_id", "short_name"),
     )
     return " | ".join(_cell(model[key]) for key in told).replace(str(below), "")

@@ -20,7 +20,7 @@ from llm_localrun.config import read_config
 from llm_localrun.engine.admission import free_memory
 from llm_localrun.memory.footprint import MARGIN, Footprint, Setting
 from llm_localrun.memory.geometry import geometry_of
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, RunsOn
 from llm_localrun.servers.loading import ollama_header, ollama_running
 from llm_localrun.tokens import learned
 from llm_localrun.tokens.window import LEAST, grown
@@ -32,7 +32,7 @@ def find(model: LocalModel, server: Server, wish: Wish) -> Server:
     server = replace(server, context_size=model.context_loaded)
     if asked is not None:
         server = _told(server, asked)
-    if wish.prompt is None or model.runs_on == "cloud":
+    if wish.prompt is None or model.runs_on == RunsOn.CLOUD:
         return server
     size = size_of(wish.prompt, model, (asked or LEAST) - wish.answer)
     if asked is None:
@@ -67,7 +67,7 @@ def _grown(model: LocalModel, server: Server, needed: int, held: int) -> int:
     are the bytes that the model takes now, and will give back.
     """
     wanted = grown(needed, server.limits.trained)
-    if model.size is None or model.runs_on != "this machine":
+    if model.size is None or model.runs_on != RunsOn.THIS_MACHINE:
         return wanted
     free = free_memory(read_config().llama_server)
     if free is None:

@@ -15,7 +15,7 @@ from llm_localrun.chat.serving_common import Server, Wish
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import NotAllowed
 from llm_localrun.models import LocalModel
-from llm_localrun.privacy import WHERE, needs_leave
+from llm_localrun.privacy import WHERE, requires_consent
 from llm_localrun.tokens.window import Limits
 
 __all__ = ["Server", "Wish", "find"]
@@ -42,8 +42,8 @@ def _check_allowed(model: LocalModel, config: Config) -> None:
     if model.id in config.allow:
         return
     model = located(model)
-    if needs_leave(model):
-        where = WHERE[model.runs_on] + (f" ({model.elsewhere})" if model.elsewhere else "")
+    if requires_consent(model):
+        where = WHERE[model.runs_on] + (f" ({model.remote_host})" if model.remote_host else "")
         raise NotAllowed(
             f"{model.id} runs {where}, so the prompt would leave this machine",
             f"If it may: `llm localrun allow {shlex.quote(model.id)}`",

@@ -10,7 +10,7 @@ from llm_localrun.cli.table import show_json
 from llm_localrun.config import read_config, update_config
 from llm_localrun.errors import ConfigError
 from llm_localrun.models import LocalModel
-from llm_localrun.privacy import WHERE, needs_leave
+from llm_localrun.privacy import WHERE, requires_consent
 from llm_localrun.resolve import candidates, order_of
 
 
@@ -44,7 +44,7 @@ def _show(allowed: list[str], json_: bool) -> None:
 
 def _allow(name: str) -> None:
     model = _meant(name)
-    if not needs_leave(model):
+    if not requires_consent(model):
         click.echo(f"{model.id} runs {WHERE[model.runs_on]}: it needs no leave.", err=True)
         return
 
@@ -54,7 +54,7 @@ def _allow(name: str) -> None:
             allowed.append(model.id)
 
     update_config(change)
-    where = f" ({model.elsewhere})" if model.elsewhere else ""
+    where = f" ({model.remote_host})" if model.remote_host else ""
     click.echo(
         f"{model.id} may run from now on, {WHERE[model.runs_on]}{where}.\n"
         f"Take it back: llm localrun allow --remove {shlex.quote(model.id)}"

@@ -25,6 +25,7 @@ from llm_localrun.engine.state import running
 from llm_localrun.errors import ConfigError
 from llm_localrun.memory.machine import physical_memory
 from llm_localrun.models import Snapshot
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.system.paths import engine_folder, home
 
 
@@ -53,7 +54,7 @@ def _examined() -> tuple[list[Finding], bool]:
     """Everything that is found, and whether any model can run. Raises `ConfigError`."""
     config = read_config()
     before = read_snapshot(home())
-    snapshot = get_catalogue("now")
+    snapshot = get_catalogue(CachePolicy.REFRESH)
     report = builds.report(engine_folder(), config.llama_server, ",".join(config.rpc))
     build = report.chosen.title if report.chosen else ""
     found = [

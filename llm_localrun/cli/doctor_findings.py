@@ -15,9 +15,17 @@ from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import Report
 from llm_localrun.engine.state import EngineState
 from llm_localrun.memory.footprint import fits
-from llm_localrun.models import EndpointReport, FileEntry, LocalModel, Snapshot, StoreReport
+from llm_localrun.models import (
+    EndpointReport,
+    LocalModel,
+    RunsOn,
+    ScannedFile,
+    ScannedStore,
+    ServerStatus,
+    Snapshot,
+)
 from llm_localrun.name_cache import age_of
-from llm_localrun.privacy import is_loopback, needs_leave
+from llm_localrun.privacy import is_loopback, requires_consent
 from llm_localrun.servers.kinds import kind_of
 from llm_localrun.system.paths import home
 
@@ -36,9 +44,12 @@ def can_run(model: LocalModel, snapshot: Snapshot, config: Config, build: str) -
     """Whether `model` would run now, as far as that can be told without trying."""
     if model.path is not None and build:
         return True
-    if needs_leave(model) and model.id not in config.allow:
+    if requires_consent(model) and model.id not in config.allow:
         return False
-    return any(r.endpoint == model.endpoint and r.status == "answers" for r in snapshot.endpoints)
+    return any(
+        r.endpoint == model.endpoint and r.status == ServerStatus.ANSWERS
+        for r in snapshot.endpoints
+    )
 
 
 def of_models(snapshot: Snapshot, can: list[LocalModel]) -> Finding:
@@ -59,7 +70,7 @@ def of_servers(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
     absent = []
     for report in snapshot.endpoints:
         is_expected = report.endpoint.name in added or bool(report.models)
-        if report.status in ("refuses", "not understood") and not is_expected:
+        if report.status in (ServerStatus.OFFLINE, ServerStatus.UNRECOGNIZED) and not is_expected:
             absent.append(report)
         else:
             yield _of_server(report, report.endpoint.name in added)
@@ -75,18 +86,20 @@ def _of_server(report: EndpointReport, is_added: bool) -> Finding:
     title = f"{_title(report)} {report.version}".strip()
     parts = [f"{title} at {url}{f' ({name})' if is_added else ''}: {STATUS[report.status]}"]
     if report.models:
-        known = "" if report.status == "answers" else " known"
+        known = "" if report.status == ServerStatus.ANSWERS else " known"
         parts.append(f"{count_of(len(report.models), 'model')}{known}")
     if not is_loopback(url):
         parts.append("on another machine")
     forget = f"Check its address, or forget it: llm localrun endpoints remove {name}"
     advice = {
-        "answers": "",
-        "loading": "Wait a moment",
-        "refuses": kind_of(report.endpoint.kind).advice,
-        "hangs": "Look whether it is busy or stuck, and restart it",
-        "needs a key": f"Store it: llm keys set {key_alias(report)}",
-        "not understood": forget if is_added else "Look whether another program has its port",
+        ServerStatus.ANSWERS: "",
+        ServerStatus.LOADING: "Wait a moment",
+        ServerStatus.OFFLINE: kind_of(report.endpoint.kind).advice,
+        ServerStatus.TIMEOUT: "Look whether it is busy or stuck, and restart it",
+        ServerStatus.NEEDS_KEY: f"Store it: llm keys set {key_alias(report)}",
+        ServerStatus.UNRECOGNIZED: forget
+        if is_added
+        else "Look whether another program has its port",
     }[report.status]
     return Finding("servers", ", ".join(parts), advice, {"endpoints": [_dump(report)]})
 
@@ -128,7 +141,7 @@ def of_stores(snapshot: Snapshot) -> Iterator[Finding]:
         )
 
 
-def _of_store(store: StoreReport, skipped: list[FileEntry]) -> Finding:
+def _of_store(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
     if store.status == "missing":
         text, advice = f"{store.path}: not there", 'Make it, or take it out of "folders"'
     elif store.status == "unreadable":
@@ -144,9 +157,9 @@ def _of_store(store: StoreReport, skipped: list[FileEntry]) -> Finding:
     return Finding("files", text, advice, {"stores": [facts]})
 
 
-def _skipped(snapshot: Snapshot) -> Mapping[str, list[FileEntry]]:
+def _skipped(snapshot: Snapshot) -> Mapping[str, list[ScannedFile]]:
     """The files that hold no model, by the store that they lie in."""
-    by_store: dict[str, list[FileEntry]] = defaultdict(list)
+    by_store: dict[str, list[ScannedFile]] = defaultdict(list)
     for entry in snapshot.files:
         if entry.model is None:
             within = [s.path for s in snapshot.stores if Path(entry.path).is_relative_to(s.path)]
@@ -180,7 +193,7 @@ def of_engine(
 
 
 def of_memory(snapshot: Snapshot, memory: int | None) -> Iterator[Finding]:
-    here = [m for m in snapshot.models if m.runs_on == "this machine" or m.path is not None]
+    here = [m for m in snapshot.models if m.runs_on == RunsOn.THIS_MACHINE or m.path is not None]
     too_large = [model.id for model in here if not fits(model.size, memory)]
     text = f"{size_text(memory)} in all" if memory is not None else "this system does not tell"
     facts = {"memory": memory, "too_large": too_large}
@@ -218,7 +231,7 @@ def of_policy(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
     path = config_path()
     text = f"{path}" if path.exists() else f"{path} is not there: the defaults hold"
     yield Finding("policy", text, facts={"config": config.model_dump()})
-    leaving = [model.id for model in snapshot.models if needs_leave(model)]
+    leaving = [model.id for model in snapshot.models if requires_consent(model)]
     allowed = [model_id for model_id in leaving if model_id in config.allow]
     refused = [model_id for model_id in leaving if model_id not in config.allow]
     if allowed:

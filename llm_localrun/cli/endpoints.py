@@ -9,18 +9,19 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import count_of, safe_text, show_json, show_table, some_of
 from llm_localrun.config import ConfiguredEndpoint, problem_of, read_config, update_config
 from llm_localrun.errors import ConfigError
-from llm_localrun.models import EndpointReport, default_key_alias
+from llm_localrun.models import EndpointReport, ServerStatus, default_key_alias
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import nearest
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.kinds import KINDS, kind_of
 
 STATUS = {
-    "answers": "answers",
-    "loading": "is loading its model",
-    "refuses": "not running",
-    "hangs": "does not answer in time",
-    "needs a key": "needs a key",
-    "not understood": "is no model server",
+    ServerStatus.ANSWERS: ServerStatus.ANSWERS,
+    ServerStatus.LOADING: "is loading its model",
+    ServerStatus.OFFLINE: "not running",
+    ServerStatus.TIMEOUT: "does not answer in time",
+    ServerStatus.NEEDS_KEY: ServerStatus.NEEDS_KEY,
+    ServerStatus.UNRECOGNIZED: "is no model server",
 }
 
 
@@ -66,7 +67,9 @@ def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
         ) from None
     update_config(lambda settings: _append(settings, added))
     click.echo(f"Added {name}: {added.url}")
-    report = next(r for r in get_catalogue("now").endpoints if r.endpoint.url == added.url)
+    report = next(
+        r for r in get_catalogue(CachePolicy.REFRESH).endpoints if r.endpoint.url == added.url
+    )
     click.echo(safe_text(_found(report)))
     if not is_loopback(added.url):
         click.echo("Prompts for its models leave this machine.")
@@ -106,15 +109,15 @@ def _take_out(settings: dict[str, Any], name: str) -> None:
 def _found(report: EndpointReport) -> str:
     """What asking a new server came to, and what to do about it."""
     title = kind_of(report.endpoint.kind).title
-    if report.status == "answers":
+    if report.status == ServerStatus.ANSWERS:
         title = f"{title} {report.version}".strip()
         found = count_of(len(report.models), "model")
         return f"{title}, {found}: {some_of([model.id for model in report.models])}"
-    if report.status == "loading":
+    if report.status == ServerStatus.LOADING:
         return "It is loading its model, which is listed as soon as it is there."
-    if report.status == "needs a key":
+    if report.status == ServerStatus.NEEDS_KEY:
         return f"It needs a key: llm keys set {key_alias(report)}"
-    if report.status == "not understood":
+    if report.status == ServerStatus.UNRECOGNIZED:
         return "What answers there is no model server. Check the address, or give --dialect."
     return "It does not answer now. Its models are listed as soon as it does."
 

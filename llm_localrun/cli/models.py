@@ -16,9 +16,10 @@ from llm_localrun.cli.table import (
 )
 from llm_localrun.config import Config, read_config
 from llm_localrun.memory.footprint import fits
-from llm_localrun.models import LocalModel, Purpose
+from llm_localrun.models import LocalModel, Purpose, RunsOn, ServerStatus
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import Order, name_models, ordered, parameters_of, short_name
-from llm_localrun.privacy import needs_leave
+from llm_localrun.privacy import requires_consent
 from llm_localrun.resolve import order_of
 
 _PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
@@ -51,8 +52,8 @@ def models(json_: bool) -> None:
 @click.command()
 def refresh() -> None:
     "Ask every server and look through every folder again"
-    snapshot = get_catalogue("now")
-    answering = [r.endpoint.name for r in snapshot.endpoints if r.status == "answers"]
+    snapshot = get_catalogue(CachePolicy.REFRESH)
+    answering = [r.endpoint.name for r in snapshot.endpoints if r.status == ServerStatus.ANSWERS]
     files = sum(entry.model is not None for entry in snapshot.files)
     click.echo(
         f"{len(snapshot.models)} models: {files} in GGUF files,"
@@ -69,12 +70,30 @@ def facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]:
     """All that is known of a model, for programs."""
     named = names[model.purpose]
     return {
-        **model.model_dump(exclude={"endpoint"}),
-        "endpoint": model.endpoint and model.endpoint.model_dump(),
+        **model.model_dump(exclude={"routes"}),
+        **_route_facts(model),
         "parameters": parameters_of(model),
         "fits": fits(model.size, order.memory),
         "short_name": short_name(model, named),
         "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
+    }
+
+
+def _route_facts(model: LocalModel) -> dict[str, Any]:
+    """The routes of a model as flat facts."""
+    served, on_disk = model.served, model.on_disk
+    return {
+        "endpoint": served and served.endpoint.model_dump(),
+        "runs_on": model.runs_on,
+        "remote_host": model.remote_host,
+        "loaded": model.loaded,
+        "context_loaded": model.context_loaded,
+        "digest": served.digest if served else "",
+        "path": on_disk and on_disk.path,
+        "store": on_disk.store if on_disk else "",
+        "projector": on_disk.projector if on_disk else "",
+        "manifest": on_disk.manifest if on_disk else "",
+        "file_id": on_disk.id if on_disk and served else "",
     }
 
 
@@ -104,17 +123,17 @@ def _where(model: LocalModel) -> str:
     """Who runs it on this machine, or what does elsewhere."""
     if model.endpoint is None:
         return "file"
-    if needs_leave(model):
+    if requires_consent(model):
         return model.runs_on
-    if model.runs_on == "this machine":
+    if model.runs_on == RunsOn.THIS_MACHINE:
         return model.endpoint.name
-    return model.elsewhere or model.endpoint.name
+    return model.remote_host or model.endpoint.name
 
 
 def _notes(found: Sequence[LocalModel], config: Config) -> list[str]:
     """What the table does not say by itself."""
     notes = ["* loaded now"] if any(model.loaded for model in found) else []
-    refused = [m for m in found if needs_leave(m) and m.id not in config.allow]
+    refused = [m for m in found if requires_consent(m) and m.id not in config.allow]
     if refused:
         notes.append(
             f"{len(refused)} may leave this machine (cloud, unknown):"

@@ -13,6 +13,7 @@ from llm_localrun.cli.progress import shown
 from llm_localrun.cli.rm import meant
 from llm_localrun.cli.table import show_json, show_table
 from llm_localrun.errors import LocalRunError, UnknownModel
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.folder import models_folder
 from llm_localrun.pull.plan import Plan, plan
 from llm_localrun.pull.records import QUANTIZED, Pulled, read_records
@@ -58,7 +59,7 @@ def update(ctx: click.Context, names: tuple[str, ...], quiet: bool) -> None:
     failed = False
     for record in chosen:
         failed |= not _update(_news(record), quiet)
-    get_catalogue("now")
+    get_catalogue(CachePolicy.REFRESH)
     ctx.exit(failed)
 
 

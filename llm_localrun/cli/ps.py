@@ -13,6 +13,7 @@ from llm_localrun.engine.evict import resident
 from llm_localrun.engine.state import EngineState, Paths, lease_end, running
 from llm_localrun.engine.stop import stop, stop_all
 from llm_localrun.errors import UnknownModel
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.resolve import candidates, order_of
 from llm_localrun.system.paths import engine_folder
 
@@ -61,7 +62,9 @@ def _engines_of(name: str, engines: list[EngineState]) -> list[EngineState]:
 
 def _meant(name: str) -> list[Any]:
     try:
-        return candidates(name, get_catalogue("if absent").models, order_of(read_config()))[:1]
+        return candidates(
+            name, get_catalogue(CachePolicy.IF_EMPTY).models, order_of(read_config())
+        )[:1]
     except UnknownModel:
         return []
 

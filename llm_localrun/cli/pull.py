@@ -12,6 +12,7 @@ from llm_localrun.config import read_config
 from llm_localrun.memory.footprint import fits
 from llm_localrun.memory.machine import physical_memory
 from llm_localrun.models import LocalModel
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models, short_name
 from llm_localrun.pull.choice import offer
 from llm_localrun.pull.folder import models_folder
@@ -60,7 +61,7 @@ def pull(ref: str, quantization: str | None, quiet: bool, json_: bool) -> None:
     except KeyboardInterrupt:
         click.echo(_INTERRUPTED[plan.record.source], err=True)
         raise
-    model = model_of(record, get_catalogue("now").models)
+    model = model_of(record, get_catalogue(CachePolicy.REFRESH).models)
     path = str(models_folder() / record.files[0].path) if record.files else ""
     _tell(model, path, record, json_)
 

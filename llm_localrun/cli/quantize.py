@@ -15,6 +15,7 @@ from llm_localrun.cli.table import Row, show_table, size_text
 from llm_localrun.config import read_config
 from llm_localrun.errors import QuantizeFailed, UnknownModel
 from llm_localrun.models import LocalModel
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import quality as precision
 from llm_localrun.names.quantizations import quantization_in
@@ -105,7 +106,9 @@ def _made_here(model: LocalModel, quantization: str, wish: _Wishes) -> LocalMode
     click.echo(f"Put into {plan.target}, by {plan.quantizer.title}")
     if model.manifest:
         click.echo("The template and the parameters that Ollama has for it stay there.")
-    return _found(get_catalogue("now").models, lambda m: m.path == str(plan.target), plan.target)
+    return _found(
+        get_catalogue(CachePolicy.REFRESH).models, lambda m: m.path == str(plan.target), plan.target
+    )
 
 
 def _no_file(model: LocalModel) -> QuantizeFailed:
@@ -128,7 +131,9 @@ def _made_by_ollama(model: LocalModel, quantization: str, wish: _Wishes) -> Loca
     shown(ollama_admin.quantize(name, model.name, quantization, server_at(model.endpoint)), name)
     click.echo(f"Put into Ollama as {name}")
     return _found(
-        get_catalogue("now").models, lambda m: (m.endpoint, m.name) == (model.endpoint, name), name
+        get_catalogue(CachePolicy.REFRESH).models,
+        lambda m: (m.endpoint, m.name) == (model.endpoint, name),
+        name,
     )
 
 
@@ -178,7 +183,7 @@ def _report(model: LocalModel, made: LocalModel, quantization: str, *, measures:
 
 def _loss_rows(model: LocalModel, made: LocalModel) -> list[Row]:
     """What it has cost, measured on the files themselves. Raises a `LocalRunError`."""
-    before, after = (each.model_copy(update={"endpoint": None}) for each in (model, made))
+    before, after = (each.model_copy(update={"routes": (each.on_disk,)}) for each in (model, made))
     if model.purpose == "embedding":
         vectors = quality.vector_loss(before, after)
         return [_row("cosine of vectors", "", f"{vectors.mean:.4f}, at least {vectors.least:.4f}")]

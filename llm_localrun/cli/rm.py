@@ -15,6 +15,7 @@ from llm_localrun.cli.table import show_json, show_table, size_text
 from llm_localrun.config import read_config
 from llm_localrun.errors import UnknownModel
 from llm_localrun.models import LocalModel
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.download import unfinished
 from llm_localrun.pull.folder import models_folder, partial_folder
 from llm_localrun.pull.records import Pulled, read_records
@@ -38,7 +39,7 @@ def meant(name: str) -> Meant:
     several models share means none.
     """
     records = read_records(models_folder())
-    models = get_catalogue("now").models
+    models = get_catalogue(CachePolicy.REFRESH).models
     if pulled := [record for record in records if record.ref == name]:
         model = next((m for m in models if records_of(m, pulled)), None)
         return Meant(model, pulled)
@@ -72,7 +73,7 @@ def rm(name: str | None, force: bool, unfinished_: bool) -> None:
     freed = remove(what.model, force=force)
     told = "" if freed is None else f": {size_text(freed)} freed"
     click.echo(f"Deleted {what.model.id}{told}")
-    get_catalogue("now")
+    get_catalogue(CachePolicy.REFRESH)
 
 
 def _remove_unfinished() -> None:
@@ -87,7 +88,7 @@ def _remove_unfinished() -> None:
 @click.pass_context
 def verify(ctx: click.Context, name: str, json_: bool) -> None:
     "Check the files of the model NAME, and load it"
-    model = candidates(name, get_catalogue("now").models, order_of(read_config()))[0]
+    model = candidates(name, get_catalogue(CachePolicy.REFRESH).models, order_of(read_config()))[0]
     records = records_of(model, read_records(models_folder()))
     checks = shown(checks_of(model, records), model.name, quiet=json_)
     if json_:
@@ -102,7 +103,7 @@ def verify(ctx: click.Context, name: str, json_: bool) -> None:
 def du(json_: bool) -> None:
     "Show how much of the disk models take, and whose they are"
     models = sorted(
-        (model for model in get_catalogue("now").models if model.path is not None),
+        (model for model in get_catalogue(CachePolicy.REFRESH).models if model.path is not None),
         key=lambda model: -(model.size or 0),
     )
     records = read_records(models_folder())

@@ -16,9 +16,9 @@ from llm_localrun.config import Config, read_config
 from llm_localrun.errors import BadModelFile
 from llm_localrun.gguf.header import Header, NotGGUF, read_header
 from llm_localrun.memory.footprint import Setting, fits, footprint_of
-from llm_localrun.models import LocalModel, Snapshot
+from llm_localrun.models import LocalModel, RunsOn, Snapshot
 from llm_localrun.names.aliases import Order, parameters_of, siblings
-from llm_localrun.privacy import WHERE, needs_leave
+from llm_localrun.privacy import WHERE, requires_consent
 from llm_localrun.resolve import candidates, order_of
 from llm_localrun.servers.kinds import kind_of
 
@@ -173,11 +173,11 @@ def _ways(model: LocalModel, snapshot: Snapshot, config: Config) -> list[str]:
 
 def _away(model: LocalModel, config: Config) -> list[str]:
     """Where its server runs it, if that is not here."""
-    if model.runs_on == "this machine":
+    if model.runs_on == RunsOn.THIS_MACHINE:
         return []
     where = WHERE[model.runs_on]
-    line = f"{where}: {model.elsewhere}" if model.elsewhere else where
-    if not needs_leave(model):
+    line = f"{where}: {model.remote_host}" if model.remote_host else where
+    if not requires_consent(model):
         return [line]
     is_allowed = model.id in config.allow
     return [line, "you allow that" if is_allowed else "refused until you `llm localrun allow` it"]
@@ -191,7 +191,7 @@ def _about_template(card: _Card) -> list[str]:
 def _memory(card: _Card) -> list[str]:
     """What it takes at some contexts, and whether this machine has that."""
     model, memory = card.model, card.order.memory
-    runs_here = model.runs_on == "this machine" or model.path is not None
+    runs_here = model.runs_on == RunsOn.THIS_MACHINE or model.path is not None
     if model.size is None or memory is None or not runs_here:
         return []
     verdict = "fits into" if fits(model.size, memory) else "is too large for"

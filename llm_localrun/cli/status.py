@@ -11,7 +11,7 @@ from llm_localrun.config import read_config
 from llm_localrun.engine.builds import choose
 from llm_localrun.engine.state import EngineState, running
 from llm_localrun.errors import EngineFailed
-from llm_localrun.models import LocalModel, Snapshot
+from llm_localrun.models import LocalModel, ServerStatus, Snapshot
 from llm_localrun.names.aliases import ordered
 from llm_localrun.resolve import order_of
 from llm_localrun.servers.kinds import kind_of
@@ -59,7 +59,7 @@ def _servers(snapshot: Snapshot) -> str:
     answering = [
         f"{kind_of(report.endpoint.kind).title} {report.version}".strip()
         for report in snapshot.endpoints
-        if report.status == "answers"
+        if report.status == ServerStatus.ANSWERS
     ]
     return ", ".join(answering) or "none answers"
 
@@ -74,7 +74,7 @@ def _next_steps(
 ) -> Iterator[tuple[str, str]]:
     """Commands, and what they do: first what is missing, then what can be done."""
     for report in snapshot.endpoints:
-        if report.status == "needs a key":
+        if report.status == ServerStatus.NEEDS_KEY:
             yield f"llm keys set {key_alias(report)}", f"{report.endpoint.name} wants a key"
     if not build and any(model.path is not None for model in snapshot.models):
         yield "llm install 'llm-localrun[gguf]'", "the engine that runs files"

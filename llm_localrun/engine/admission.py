@@ -24,6 +24,7 @@ from llm_localrun.memory.footprint import (
     gigabytes,
 )
 from llm_localrun.models import LocalModel
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import siblings
 from llm_localrun.system.paths import engine_folder
 
@@ -109,7 +110,7 @@ def _ways_out(
     smaller = replace(setting, cache_type="q8_0")
     if setting.cache_type == "f16" and footprint.need(smaller).total <= free:
         yield "-o kv_cache_type q8_0"
-    variants = siblings(model, get_catalogue("if absent").models)
+    variants = siblings(model, get_catalogue(CachePolicy.IF_EMPTY).models)
     for variant in sorted(variants, key=lambda each: -(each.size or 0)):
         if variant.size and replace(footprint, weights=variant.size).need(setting).total <= free:
             yield f"-o quantization {variant.quantization}"

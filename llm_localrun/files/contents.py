@@ -11,7 +11,7 @@ from llm_localrun.files.found import QUANTIZATION, Found, stem_of
 from llm_localrun.files.ollama_store import read_manifest
 from llm_localrun.gguf.files import chat_template_in
 from llm_localrun.gguf.header import Header, NotGGUF, read_summary
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import file_type_name, quantization_in
 
@@ -50,8 +50,14 @@ def look_into(found: Found, model_id: str = "") -> LocalModel | str:
         id=model_id or f"local/gguf/{found.name}",
         name=found.name,
         purpose="embedding" if _is_embedding(header) else "chat",
-        path=found.path,
-        store=found.store,
+        routes=(
+            OnDisk(
+                path=found.path,
+                store=found.store,
+                projector=found.projector,
+                manifest=found.manifest,
+            ),
+        ),
         architecture=header.architecture,
         quantization=quantization,
         parameters=parse_name(f"model-{size_label}").parameters if size_label else None,
@@ -59,17 +65,18 @@ def look_into(found: Found, model_id: str = "") -> LocalModel | str:
         context_max=header.of_architecture("context_length"),
         modified=found.modified,
         capabilities=_capabilities(template, found),
-        projector=found.projector,
-        manifest=found.manifest,
-        marks=(f"path:{os.path.realpath(found.path)}", *filled(found.marks, quantization)),
+        fingerprints=(
+            f"path:{os.path.realpath(found.path)}",
+            *filled(found.fingerprints, quantization),
+        ),
     )
 
 
-def filled(marks: Iterable[str], quantization: str) -> list[str]:
+def filled(fingerprints: Iterable[str], quantization: str) -> list[str]:
     """Marks in which the quantization is told; without those that need one where there is none."""
     return [
         mark.replace(QUANTIZATION, quantization.upper())
-        for mark in dict.fromkeys(marks)
+        for mark in dict.fromkeys(fingerprints)
         if quantization or QUANTIZATION not in mark
     ]
 

@@ -32,7 +32,7 @@ def _in_model(root: Path, digest: str, names: list[str]) -> Iterator[Found]:
     found = replace(
         from_parts(weights, "docker", names[0]),
         projector=projectors[0].path if projectors else "",
-        marks=tuple(f"docker:{name}" for name in names),
+        fingerprints=tuple(f"docker:{name}" for name in names),
     )
     several = "its weights are in several blobs, which llama.cpp does not join"
     yield found if len(weights) == 1 else replace(found, reason=several)

@@ -124,12 +124,15 @@ def files_in(group: Group, store: str) -> Iterator[Found]:
             reason = found.reason or _reason(found)
             projector = projector_for(found, projectors) if projectors and not reason else ""
             more = by_path[projector].size if projector else 0
-            marks = (f"name:{store}:{name_of(file.path)}", *_sized(group.marks, found.size, more))
-            yield replace(found, marks=marks, reason=reason, projector=projector)
+            fingerprints = (
+                f"name:{store}:{name_of(file.path)}",
+                *_sized(group.fingerprints, found.size, more),
+            )
+            yield replace(found, fingerprints=fingerprints, reason=reason, projector=projector)
 
 
-def _sized(marks: Iterable[str], size: int, more: int) -> Iterator[str]:
-    for mark in marks:
+def _sized(fingerprints: Iterable[str], size: int, more: int) -> Iterator[str]:
+    for mark in fingerprints:
         yield mark.replace(SIZE, str(size)).replace(SIZE_WITH_PROJECTOR, str(size + more))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from llm_localrun.gguf.files import part_stems, shard_of
-from llm_localrun.models import FileEntry
+from llm_localrun.models import ScannedFile
 
 Identity = tuple[int, int]
 """Device and inode: the same for every name, link and hard link of a file."""
@@ -29,7 +29,7 @@ class Listed(NamedTuple):
 class Found:
     """A file in somebody's store that may hold a model; a split one under its first part's path.
 
-    `size` is the sum of all parts, `modified` the time of the newest. Each store writes the marks
+    `size` is the sum of all parts, `modified` the time of the newest. Each store writes the fingerprints
     (see `catalogue.merged`) by which a server of its kind would know the file.
     """
 
@@ -42,23 +42,23 @@ class Found:
     projector: str = ""
     manifest: str = ""
     manifest_modified: float = 0.0
-    marks: tuple[str, ...] = ()
+    fingerprints: tuple[str, ...] = ()
     reason: str = ""
     """Why it holds no model that can be run, where that can be told from without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Files that lie in one folder; `marks` are those of each, sizes and quantization left open."""
+    """Files that lie in one folder; `fingerprints` are those of each, sizes and quantization left open."""
 
     files: Sequence[Listed]
-    marks: tuple[str, ...] = ()
+    fingerprints: tuple[str, ...] = ()
 
 
 class Unchanged(NamedTuple):
     """An entry of the last scan that still holds."""
 
-    entry: FileEntry
+    entry: ScannedFile
     identity: Identity
 
 
@@ -66,8 +66,8 @@ class Unchanged(NamedTuple):
 class Known:
     """What the last scan found, by what the next one comes upon."""
 
-    by_path: dict[str, FileEntry]
-    by_manifest: dict[str, FileEntry]
+    by_path: dict[str, ScannedFile]
+    by_manifest: dict[str, ScannedFile]
 
 
 def is_text(path: str) -> bool:

@@ -48,5 +48,5 @@ def _found(root: Path, settings: Path, model_id: str) -> Found | None:
     return replace(
         found,
         projector=existing(str(root / projector)) if projector else "",
-        marks=(f"name:jan:{model_id}",),
+        fingerprints=(f"name:jan:{model_id}",),
     )

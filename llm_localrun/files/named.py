@@ -12,7 +12,7 @@ from llm_localrun.files.folders import projector_for
 from llm_localrun.files.found import Found, file_at, is_text, listed, stem_of
 from llm_localrun.gguf.files import is_projector_name, opened
 from llm_localrun.gguf.header import read_summary
-from llm_localrun.models import FileEntry
+from llm_localrun.models import ScannedFile
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.json_files import read_json
 from llm_localrun.system.locks import exclusive
@@ -21,7 +21,7 @@ from llm_localrun.system.paths import home
 _LOCK_SECONDS = 2.0
 
 
-def open_file(path: Path) -> FileEntry:
+def open_file(path: Path) -> ScannedFile:
     """The entry for the file at `path`, which a user has named. Raises `BadModelFile`."""
     found = file_at(str(path), "files")
     if found is None:
@@ -37,10 +37,10 @@ def open_file(path: Path) -> FileEntry:
             f"{path} holds no model that can be run by itself: {seen}",
             "Run the model that it belongs to, or choose another file",
         )
-    return FileEntry(path=found.path, size=found.size, modified=found.modified, model=seen)
+    return ScannedFile(path=found.path, size=found.size, modified=found.modified, model=seen)
 
 
-def is_same(entry: FileEntry) -> bool:
+def is_same(entry: ScannedFile) -> bool:
     """Whether the file of `entry` is there, holds a model and has not changed since."""
     found = file_at(entry.path, "files")
     if entry.model is None or found is None:

@@ -65,7 +65,7 @@ def _found(path: Path, manifests: Path, store: str) -> Found | None:
         projector=existing(str(projector)) if projector else "",
         manifest=str(path),
         manifest_modified=file.modified,
-        marks=(f"ollama:{manifest.digest}", *_hub_mark(path.relative_to(manifests).parts)),
+        fingerprints=(f"ollama:{manifest.digest}", *_hub_mark(path.relative_to(manifests).parts)),
     )
 
 

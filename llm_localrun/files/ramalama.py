@@ -22,8 +22,8 @@ def ramalama_files(root: Path, problems: list[str]) -> Iterator[Found]:
     for ref in _refs(str(store), _MAX_DEPTH, problems):
         *owners, name = ref.parent.parent.relative_to(store).parts
         is_of_hub = len(owners) == 2 and owners[0] in ("huggingface", "hf")
-        marks = (mark_of(owners[1], name),) if is_of_hub else ()
-        yield from _in_ref(ref, f"{name}:{ref.stem}", marks)
+        fingerprints = (mark_of(owners[1], name),) if is_of_hub else ()
+        yield from _in_ref(ref, f"{name}:{ref.stem}", fingerprints)
 
 
 def _refs(folder: str, levels: int, problems: list[str]) -> Iterator[Path]:
@@ -34,7 +34,7 @@ def _refs(folder: str, levels: int, problems: list[str]) -> Iterator[Path]:
             yield from _refs(entry.path, levels - 1, problems)
 
 
-def _in_ref(ref: Path, name: str, marks: tuple[str, ...]) -> Iterator[Found]:
+def _in_ref(ref: Path, name: str, fingerprints: tuple[str, ...]) -> Iterator[Found]:
     content = read_json(ref)
     snapshot = ref.parent.parent / "snapshots" / text_at(content, "hash").replace(":", "-")
     kinds = {text_at(file, "name"): text_at(file, "type") for file in list_at(content, "files")}
@@ -46,4 +46,4 @@ def _in_ref(ref: Path, name: str, marks: tuple[str, ...]) -> Iterator[Found]:
             found = file_at(str(snapshot / each), "ramalama", name)
             if found is not None:
                 projector = existing(str(snapshot / projectors[0])) if projectors else ""
-                yield replace(found, projector=projector, marks=marks)
+                yield replace(found, projector=projector, fingerprints=fingerprints)

@@ -1,7 +1,7 @@
 """One look through every store: each file once, and into those only that are new or have changed.
 
 Files are the same if they are the same on the disk, whatever links lead there; then the first
-store's name for it counts, and the marks of all. Ollama's tags are models of their own even where
+store's name for it counts, and the fingerprints of all. Ollama's tags are models of their own even where
 they share a blob: each says in its own way how that is to be run.
 """
 
@@ -16,12 +16,12 @@ from llm_localrun.files.folders import files_in
 from llm_localrun.files.found import Found, Group, Identity, Known, Listed, Unchanged, is_text
 from llm_localrun.files.locations import Place, places
 from llm_localrun.files.named import remembered_files
-from llm_localrun.models import FileEntry, LocalModel, StoreReport
+from llm_localrun.models import LocalModel, ScannedFile, ScannedStore
 
 
 def scan(
-    folders: Iterable[str], before: Iterable[FileEntry]
-) -> tuple[list[FileEntry], list[StoreReport]]:
+    folders: Iterable[str], before: Iterable[ScannedFile]
+) -> tuple[list[ScannedFile], list[ScannedStore]]:
     """An entry for each file in the stores and in `folders`, and a report on each store."""
     looked = _Look(before)
     reports = [report for place in places(folders) if (report := looked.through(place))]
@@ -33,22 +33,22 @@ def scan(
 class _Look:
     """What has been come upon so far: entries that still hold, and files to look into."""
 
-    def __init__(self, before: Iterable[FileEntry]) -> None:
+    def __init__(self, before: Iterable[ScannedFile]) -> None:
         entries = list(before)
         run_by_manifest = [entry for entry in entries if entry.manifest_modified]
         self._known = Known(
             {entry.path: entry for entry in reversed(entries)},
             {entry.model.manifest: entry for entry in run_by_manifest if entry.model is not None},
         )
-        self._all: list[FileEntry | Found] = []
+        self._all: list[ScannedFile | Found] = []
         self._at: dict[Identity, int] = {}
         self._tags: dict[Identity, list[int]] = {}
         """More tags of Ollama's for the same blob."""
         self._roots: set[Identity] = set()
 
-    def through(self, place: Place) -> StoreReport | None:
+    def through(self, place: Place) -> ScannedStore | None:
         """Looks through `place`; None if that is one that has been looked through."""
-        report = StoreReport(store=place.store, path=str(place.path), status="missing")
+        report = ScannedStore(store=place.store, path=str(place.path), status="missing")
         if not is_text(report.path):
             return None
         try:
@@ -134,9 +134,9 @@ class _Look:
             self._tags.setdefault(found.identity, []).append(len(self._all))
             self._all.append(found)
 
-    def entries(self) -> list[FileEntry]:
+    def entries(self) -> list[ScannedFile]:
         """All files, looked into; an id stays with its file, whatever comes or goes beside it."""
-        kept = [slot for slot in self._all if isinstance(slot, FileEntry)]
+        kept = [slot for slot in self._all if isinstance(slot, ScannedFile)]
         if len(kept) == len(self._all):
             return kept
         lasts = [self._last(slot) if isinstance(slot, Found) else slot for slot in self._all]
@@ -146,7 +146,7 @@ class _Look:
             for slot, last in zip(self._all, lasts, strict=True)
         ]
 
-    def _last(self, found: Found) -> FileEntry | None:
+    def _last(self, found: Found) -> ScannedFile | None:
         """What the last scan has made of a file."""
         entry = self._known.by_manifest.get(found.manifest)
         if entry is not None and entry.path == found.path:
@@ -165,7 +165,7 @@ def _more(problems: list[str]) -> str:
     return f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
 
 
-def _again(entry: FileEntry, identity: Identity) -> Found:
+def _again(entry: ScannedFile, identity: Identity) -> Found:
     """What an entry was made of."""
     model = entry.model
     assert model is not None
@@ -179,22 +179,22 @@ def _again(entry: FileEntry, identity: Identity) -> Found:
         projector=model.projector,
         manifest=model.manifest,
         manifest_modified=entry.manifest_modified,
-        marks=tuple(mark for mark in model.marks if not mark.startswith("path:")),
+        fingerprints=tuple(mark for mark in model.fingerprints if not mark.startswith("path:")),
     )
 
 
-def _is_way_to_run(slot: FileEntry | Found, found: Found) -> bool:
+def _is_way_to_run(slot: ScannedFile | Found, found: Found) -> bool:
     """Whether `found` is run as the file in `slot` is: one of them says nothing, or both alike."""
-    given = slot.model if isinstance(slot, FileEntry) else slot
+    given = slot.model if isinstance(slot, ScannedFile) else slot
     if given is None or not (given.manifest and found.manifest):
         return True
-    digests = {mark for mark in found.marks if mark.startswith("ollama:")}
-    return given.manifest == found.manifest or not digests.isdisjoint(given.marks)
+    digests = {mark for mark in found.fingerprints if mark.startswith("ollama:")}
+    return given.manifest == found.manifest or not digests.isdisjoint(given.fingerprints)
 
 
-def _joined(slot: FileEntry | Found, found: Found) -> FileEntry | Found:
+def _joined(slot: ScannedFile | Found, found: Found) -> ScannedFile | Found:
     """The file in `slot`, with what else is known of it as `found`."""
-    if isinstance(slot, FileEntry):
+    if isinstance(slot, ScannedFile):
         if slot.model is None or _tells(slot, slot.model, found):
             return slot
         slot = _again(slot, found.identity)
@@ -206,20 +206,22 @@ def _joined(slot: FileEntry | Found, found: Found) -> FileEntry | Found:
         projector=slot.projector or found.projector,
         manifest=found.manifest if is_run_so else slot.manifest,
         manifest_modified=found.manifest_modified if is_run_so else slot.manifest_modified,
-        marks=tuple(dict.fromkeys((*slot.marks, *found.marks))),
+        fingerprints=tuple(dict.fromkeys((*slot.fingerprints, *found.fingerprints))),
     )
 
 
-def _tells(entry: FileEntry, model: LocalModel, found: Found) -> bool:
+def _tells(entry: ScannedFile, model: LocalModel, found: Found) -> bool:
     """Whether an entry tells already what is known of its file as `found`."""
     is_run_so = not found.manifest or (model.manifest, entry.manifest_modified) == (
         found.manifest,
         found.manifest_modified,
     )
-    return is_run_so and set(filled(found.marks, model.quantization)) <= {*model.marks}
+    return is_run_so and set(filled(found.fingerprints, model.quantization)) <= {
+        *model.fingerprints
+    }
 
 
-def _entry(found: Found, last: FileEntry | None, taken: set[str]) -> FileEntry:
+def _entry(found: Found, last: ScannedFile | None, taken: set[str]) -> ScannedFile:
     if last is not None and _still_holds(last, found):
         return last
     kept = last.model.id if last is not None and last.model is not None else ""
@@ -230,7 +232,7 @@ def _entry(found: Found, last: FileEntry | None, taken: set[str]) -> FileEntry:
         taken.add(model_id)
     # Permissions change without the file's time changing: it is tried again.
     is_final = not reason.startswith(UNREADABLE)
-    return FileEntry(
+    return ScannedFile(
         path=found.path,
         size=found.size,
         modified=found.modified if is_final else 0.0,
@@ -240,7 +242,7 @@ def _entry(found: Found, last: FileEntry | None, taken: set[str]) -> FileEntry:
     )
 
 
-def _still_holds(last: FileEntry, found: Found) -> bool:
+def _still_holds(last: ScannedFile, found: Found) -> bool:
     if (last.size, last.modified) != (found.size, found.modified):
         return False
     if last.model is None or found.reason:

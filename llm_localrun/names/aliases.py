@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from llm_localrun.memory.footprint import fits
-from llm_localrun.models import LocalModel, Purpose
+from llm_localrun.models import LocalModel, Purpose, RunsOn
 from llm_localrun.name_cache import Offer
 from llm_localrun.names.parse import MadeFor, parse_name
 from llm_localrun.names.quantizations import quality_distance
@@ -88,13 +88,13 @@ def _counted_parameters(model: LocalModel) -> float:
 def _shown_parameters(model: LocalModel) -> str:
     count, made_for = parameters_of(model), parse_name(model.name).made_for
     if count is None:
-        return "unknown"
+        return RunsOn.UNKNOWN
     size = f"{count / 1e9:.3g}B" if count >= 1e9 else f"{count / 1e6:.3g}M"
     return f"{size} for {made_for}, half of which count" if made_for in _SPECIALTIES else size
 
 
 CRITERIA = (
-    Criterion("runs on this machine", lambda m, _: m.runs_on != "this machine"),
+    Criterion("runs on this machine", lambda m, _: m.runs_on != RunsOn.THIS_MACHINE),
     Criterion("meant for this use", lambda m, _: bool(_unfit(m)), _unfit),
     Criterion("loaded now", lambda m, _: not m.loaded),
     Criterion("fits in memory", lambda m, order: not fits(m.size, order.memory)),
@@ -102,7 +102,7 @@ CRITERIA = (
     Criterion(
         "quantization nearest the preferred one",
         lambda m, order: quality_distance(m.quantization, order.quantization),
-        lambda m: m.quantization or "unknown",
+        lambda m: m.quantization or RunsOn.UNKNOWN,
     ),
     Criterion("newer", lambda m, _: -m.modified),
     Criterion("first by name", lambda m, _: m.id),

@@ -5,7 +5,8 @@ from typing import Any
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.errors import ServerUnreachable
-from llm_localrun.models import Endpoint, default_key_alias
+from llm_localrun.models import Endpoint, ServerStatus, default_key_alias
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.keys import key_in_environment, stored_keys
 from llm_localrun.servers.kinds import kind_of
@@ -46,11 +47,12 @@ def server_of(kind: str) -> Server:
 
     Raises `ServerUnreachable`.
     """
-    for refresh in ("if stale", "if missing"):
+    for refresh in (CachePolicy.IF_STALE, CachePolicy.RETRY):
         found = [
             report.endpoint
             for report in get_catalogue(refresh).endpoints
-            if report.endpoint.kind == kind and report.status in ("answers", "needs a key")
+            if report.endpoint.kind == kind
+            and report.status in (ServerStatus.ANSWERS, ServerStatus.NEEDS_KEY)
         ]
         if found:
             return server_at(min(found, key=lambda endpoint: not is_loopback(endpoint.url)))

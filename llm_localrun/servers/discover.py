@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from llm_localrun.config import Config
-from llm_localrun.models import Endpoint, EndpointReport, LocalModel, default_key_alias
+from llm_localrun.models import (
+    Endpoint,
+    EndpointReport,
+    LocalModel,
+    ServerStatus,
+    default_key_alias,
+)
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.addresses import same_address, usual_addresses
 from llm_localrun.servers.identify import Identity, identify
@@ -106,7 +112,7 @@ def ask(
 
 
 def _hung_lately(report: EndpointReport, now: float) -> bool:
-    return report.status == "hangs" and 0 <= now - report.asked_at < HANG_MEMORY
+    return report.status == ServerStatus.TIMEOUT and 0 <= now - report.asked_at < HANG_MEMORY
 
 
 _Pair: TypeAlias = tuple[Probe, EndpointReport | None]
@@ -127,7 +133,9 @@ def _outcomes(due: Mapping[int, _Pair], deadline: float) -> dict[int, _Outcome]:
     outcomes, waiting = {}, set()
     for index, (probe, _) in due.items():
         is_off = probe.endpoint.url in off
-        outcomes[index] = _Outcome(Identity(probe.endpoint.kind, "refuses" if is_off else "hangs"))
+        outcomes[index] = _Outcome(
+            Identity(probe.endpoint.kind, ServerStatus.OFFLINE if is_off else ServerStatus.TIMEOUT)
+        )
         if not is_off:
             waiting.add(index)
             threading.Thread(target=work, args=(index,), daemon=True).start()
@@ -144,7 +152,7 @@ def _outcomes(due: Mapping[int, _Pair], deadline: float) -> dict[int, _Outcome]:
 def _outcome(probe: Probe, last: EndpointReport | None, deadline: float) -> _Outcome:
     """Asks one server; again with a key, if it wants one and there is one for its kind."""
     identity = _identity(probe, last, probe.key, deadline)
-    if identity.status != "needs a key":
+    if identity.status != ServerStatus.NEEDS_KEY:
         return _Outcome(identity)
     names = [*([last.endpoint.name] if last else []), identity.kind, probe.endpoint.name]
     aliases = [alias for alias in map(default_key_alias, names) if alias in probe.spare_keys]
@@ -160,15 +168,17 @@ def _identity(
     endpoint = probe.endpoint
     asked = Asked(endpoint)
     if last is not None:
-        asked = Asked(endpoint, last.models, last.version if last.status == "answers" else "")
+        asked = Asked(
+            endpoint, last.models, last.version if last.status == ServerStatus.ANSWERS else ""
+        )
     try:
         return http.drive(identify(asked, probe.dialect), endpoint.url, key, deadline)
     except http.Refused:
-        return Identity(endpoint.kind, "refuses")
+        return Identity(endpoint.kind, ServerStatus.OFFLINE)
     except http.NoAnswer:
-        return Identity(endpoint.kind, "hangs")
+        return Identity(endpoint.kind, ServerStatus.TIMEOUT)
     except http.NotHttp:
-        return Identity(endpoint.kind, "not understood")
+        return Identity(endpoint.kind, ServerStatus.UNRECOGNIZED)
 
 
 def _report(
@@ -176,9 +186,9 @@ def _report(
 ) -> EndpointReport:
     identity = outcome.identity
     tells = {
-        "answers": True,
-        "needs a key": identity.kind != "openai" or last is None,
-        "loading": last is None,
+        ServerStatus.ANSWERS: True,
+        ServerStatus.NEEDS_KEY: identity.kind != "openai" or last is None,
+        ServerStatus.LOADING: last is None,
     }
     kind = last.endpoint.kind if last else probe.endpoint.kind
     if tells.get(identity.status, False):
@@ -190,7 +200,7 @@ def _report(
         status=identity.status,
         asked_at=now,
         version=identity.version,
-        models=last.models if last and identity.status != "answers" else models,
+        models=last.models if last and identity.status != ServerStatus.ANSWERS else models,
         devices=last.devices if last and kind == last.endpoint.kind else None,
     )
 
@@ -201,8 +211,8 @@ def _with_real_paths(model: LocalModel) -> LocalModel:
     A path of another machine, or one that is relative to who knows what, tells nothing.
     """
     here = model.endpoint is not None and is_loopback(model.endpoint.url)
-    marks = (_with_real_path(mark) if here else mark for mark in model.marks)
-    return model.model_copy(update={"marks": tuple(marks)})
+    fingerprints = (_with_real_path(mark) if here else mark for mark in model.fingerprints)
+    return model.model_copy(update={"fingerprints": tuple(fingerprints)})
 
 
 def _with_real_path(mark: str) -> str:
@@ -232,7 +242,7 @@ def _named(
 
     def rank(index: int) -> tuple[bool, bool, bool, bool]:
         probe, report = pairs[index]
-        is_off = report.status == "refuses"
+        is_off = report.status == ServerStatus.OFFLINE
         return not probe.named, not last_name(index), not report.models, is_off
 
     taken: set[str] = set()
@@ -255,6 +265,5 @@ def _renamed(report: EndpointReport, name: str) -> EndpointReport:
 
 
 def _served(model: LocalModel, endpoint: Endpoint) -> LocalModel:
-    return model.model_copy(
-        update={"id": f"local/{endpoint.name}/{model.name}", "endpoint": endpoint}
-    )
+    renamed = model.model_copy(update={"id": f"local/{endpoint.name}/{model.name}"})
+    return renamed.with_served(endpoint=endpoint)

@@ -46,7 +46,7 @@ class _Entry(Entry):
             "parameters": weights_in(dmr.parameters or ""),
             "size": bytes_in(dmr.size or ""),
             "context_max": dmr.context_window,
-            "marks": (f"docker:{self.id}",),
+            "fingerprints": (f"docker:{self.id}",),
         }
 
 

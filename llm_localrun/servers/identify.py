@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from llm_localrun.models import LocalModel, Status
+from llm_localrun.models import LocalModel, ServerStatus
 from llm_localrun.servers.kinds import kind_by_owner, kind_of
 from llm_localrun.servers.openai_compatible import Listing
 from llm_localrun.servers.readers import read_models
@@ -22,7 +22,7 @@ class Identity:
     """What a server turned out to be."""
 
     kind: str
-    status: Status
+    status: ServerStatus
     models: tuple[LocalModel, ...] = ()
     version: str = ""
 
@@ -73,15 +73,15 @@ def identify(asked: Asked, dialect: str | None = None) -> Questions:
     """
     answer = yield Question("/v1/models")
     if _is_locked(answer):
-        return Identity(dialect or (yield from _behind_lock(answer, asked)), "needs a key")
+        return Identity(dialect or (yield from _behind_lock(answer, asked)), ServerStatus.NEEDS_KEY)
     if _is_loading(answer):
-        return Identity(dialect or "llamacpp", "loading")
+        return Identity(dialect or "llamacpp", ServerStatus.LOADING)
     kind = dialect or (yield from _kind(answer, asked))
     asked = replace(asked, endpoint=asked.endpoint.model_copy(update={"kind": kind}))
     found = yield from read_models(asked, answer)
     if found is None:
-        return Identity(kind, "not understood")
-    return Identity(kind, "answers", found.models, found.version)
+        return Identity(kind, ServerStatus.UNRECOGNIZED)
+    return Identity(kind, ServerStatus.ANSWERS, found.models, found.version)
 
 
 def _is_locked(answer: Answer) -> bool:

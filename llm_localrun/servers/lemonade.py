@@ -3,6 +3,7 @@
 Pure. Source: Lemonade's API documentation (v10).
 """
 
+from llm_localrun.models import RunsOn
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
 from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, able, ask, hub_mark
@@ -44,14 +45,14 @@ class _Entry(Entry):
             "context_max": self.max_context_window,
             "context_loaded": self.context_length,
             "capabilities": None if self.labels is None else capabilities,
-            "marks": hub_mark(checkpoint),
+            "fingerprints": hub_mark(checkpoint),
         }
 
     def _place(self) -> Facts:
-        if self.recipe == "cloud" or self.cloud_provider:
-            return {"runs_on": "cloud", "elsewhere": self.cloud_provider or ""}
+        if self.recipe == RunsOn.CLOUD or self.cloud_provider:
+            return {"runs_on": RunsOn.CLOUD, "remote_host": self.cloud_provider or ""}
         # A collection hands a prompt on to one of several models.
-        return {"runs_on": "unknown"} if (self.recipe or "").startswith("collection") else {}
+        return {"runs_on": RunsOn.UNKNOWN} if (self.recipe or "").startswith("collection") else {}
 
 
 class _Options(WireModel):

@@ -55,7 +55,7 @@ class _Entry(Entry):
         senses = (self.architecture and self.architecture.input_modalities) or ()
         return {
             **facts,
-            "marks": (*facts["marks"], *path_mark(next(iter(files), None))),
+            "fingerprints": (*facts["fingerprints"], *path_mark(next(iter(files), None))),
             "quantization": facts["quantization"] or long_quantization(meta.ftype or ""),
             "parameters": meta.n_params,
             "size": meta.size,
@@ -126,7 +126,7 @@ def _from_props(entry: _Entry, props: _Props) -> Facts:
     senses = props.modalities or _Modalities()
     caps = props.chat_template_caps or _TemplateCaps()
     return {
-        "marks": (*facts["marks"], *path_mark(props.model_path)),
+        "fingerprints": (*facts["fingerprints"], *path_mark(props.model_path)),
         "context_loaded": facts["context_loaded"] or props.default_generation_settings.n_ctx,
         "capabilities": able(
             tools=caps.supports_tools is not False,

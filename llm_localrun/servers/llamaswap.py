@@ -3,6 +3,7 @@
 Pure. Source: `internal/server/api.go` and its documentation (2026-08).
 """
 
+from llm_localrun.models import RunsOn
 from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
 from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, able, ask, version_at
 from llm_localrun.wire.response import Answer
@@ -48,7 +49,7 @@ class _Entry(Entry):
         return self.peerID or self.swap.peerID or ("a peer" if self.swap.type == "peer" else "")
 
     def facts(self) -> Facts:
-        place = {"runs_on": "unknown", "elsewhere": self.peer} if self.peer else {}
+        place = {"runs_on": RunsOn.UNKNOWN, "remote_host": self.peer} if self.peer else {}
         can = self.capabilities
         return {
             **super().facts(),
@@ -76,7 +77,7 @@ def read_llamaswap(asked: Asked, answer: Answer) -> Reading:
     if any(entry.peer for entry in entries):
         # What stands for others may stand for a peer's model.
         indirect = [entry for entry in entries if entry.swap.type in ("selector", "alias")]
-        more = {entry.id: {"runs_on": "unknown"} for entry in indirect}
+        more = {entry.id: {"runs_on": RunsOn.UNKNOWN} for entry in indirect}
     if not any(entry.status for entry in entries):
         running = yield from ask("/running", _Running)
         names = {each.model for each in running.running if each.state == "ready"} if running else {}

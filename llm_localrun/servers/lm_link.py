@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydantic import RootModel, ValidationError
 
 from llm_localrun.gguf.files import is_projector_name, shard_of
-from llm_localrun.models import EndpointReport, LocalModel
+from llm_localrun.models import EndpointReport, LocalModel, RunsOn, ServerStatus
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.lmstudio_home import bundled_models, lmstudio_home, models_folder
 from llm_localrun.system.paths import user_home
@@ -28,7 +28,7 @@ def placed(report: EndpointReport) -> EndpointReport:
     if not _may_be_linked(report):
         return report
     here = set[str]()
-    if any(model.runs_on == "unknown" for model in report.models):
+    if any(model.runs_on == RunsOn.UNKNOWN for model in report.models):
         sizes = [*_sizes_on_disk()]
         here = {m.name for m in report.models if m.size and _is_among(m.size, sizes)}
     models = (_placed(model, report.devices or {}, here) for model in report.models)
@@ -50,7 +50,7 @@ def with_devices(reports: Iterable[EndpointReport]) -> tuple[EndpointReport, ...
 
 
 def _may_be_linked(report: EndpointReport) -> bool:
-    is_lmstudio = report.endpoint.kind == "lmstudio" and report.status == "answers"
+    is_lmstudio = report.endpoint.kind == "lmstudio" and report.status == ServerStatus.ANSWERS
     return is_lmstudio and is_loopback(report.endpoint.url)
 
 
@@ -59,10 +59,10 @@ def _placed(model: LocalModel, devices: Mapping[str, str], here: set[str]) -> Lo
     key = model.name.rpartition("@")[0] if model.size is None else model.name
     device = devices.get(model.name, devices.get(key))
     if device:
-        return model.model_copy(update={"runs_on": "another machine", "elsewhere": device})
+        return model.with_served(runs_on=RunsOn.ANOTHER_MACHINE, remote_host=device)
     if device is None and key not in here:
         return model
-    return model.model_copy(update={"runs_on": "this machine", "elsewhere": ""})
+    return model.with_served(runs_on=RunsOn.THIS_MACHINE, remote_host="")
 
 
 def _is_among(size: int, sizes: Iterable[tuple[int, int]]) -> bool:

@@ -151,8 +151,10 @@ def _facts(endpoint: Endpoint, model: _Model) -> Facts:
 def _selected(model: _Model) -> Facts:
     """What is told of the selected variant alone; by its size its file is recognised."""
     quantization = (model.quantization and model.quantization.name) or ""
-    marks = (f"lmstudio:{model.size_bytes}:{quantization.upper()}",) if model.size_bytes else ()
-    return {"quantization": quantization, "size": model.size_bytes, "marks": marks}
+    fingerprints = (
+        (f"lmstudio:{model.size_bytes}:{quantization.upper()}",) if model.size_bytes else ()
+    )
+    return {"quantization": quantization, "size": model.size_bytes, "fingerprints": fingerprints}
 
 
 def _load(model: _Model, name: str) -> Facts:

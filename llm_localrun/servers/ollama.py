@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from llm_localrun.models import Endpoint, LocalModel
+from llm_localrun.models import Endpoint, LocalModel, RunsOn
 from llm_localrun.privacy import host_of, where_ollama_runs
 from llm_localrun.servers.reading import (
     Asked,
@@ -119,7 +119,7 @@ def _model(
         **_load(tag, running),
         "purpose": "embedding" if "embedding" in (capabilities or ()) else "chat",
         "architecture": details.family or "",
-        "quantization": "" if quantization == "unknown" else quantization,
+        "quantization": "" if quantization == RunsOn.UNKNOWN else quantization,
         "parameters": weights_in(details.parameter_size or ""),
         "size": tag.size,
         "context_max": details.context_length or (shown and shown.context_max),
@@ -127,16 +127,16 @@ def _model(
         "capabilities": capabilities,
         "think_levels": None if thinks else ("off",),
         "digest": tag.digest if shown is not None else "",
-        "marks": (f"ollama:{tag.digest}",),
+        "fingerprints": (f"ollama:{tag.digest}",),
     }
     return served(endpoint, tag.name, facts)
 
 
 def _place(endpoint: Endpoint, tag: _Tag) -> Facts:
     runs_on = where_ollama_runs(endpoint.url, tag.name, tag.remote_host or "")
-    if runs_on != "cloud":
+    if runs_on != RunsOn.CLOUD:
         return {}
-    return {"runs_on": runs_on, "elsewhere": host_of(tag.remote_host or "") or "ollama.com"}
+    return {"runs_on": runs_on, "remote_host": host_of(tag.remote_host or "") or "ollama.com"}
 
 
 def _load(tag: _Tag, running: Mapping[str, _Running] | None) -> Facts:

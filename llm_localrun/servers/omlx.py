@@ -3,6 +3,7 @@
 Pure. Source: what its clients read (2026-10).
 """
 
+from llm_localrun.models import RunsOn
 from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
 from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, able, ask, version_at
 from llm_localrun.wire.response import Answer
@@ -34,7 +35,7 @@ class _Model(WireModel):
         if self.max_context_window:
             facts["context_max"] = self.max_context_window
         if self.distributed:
-            facts["runs_on"] = "unknown"
+            facts["runs_on"] = RunsOn.UNKNOWN
         return facts
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from llm_localrun.models import Endpoint, LocalModel
+from llm_localrun.models import Endpoint, LocalModel, RunsOn
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.privacy import is_hosted, is_provider
 from llm_localrun.servers.reading import Facts, Maybe, hub_mark, purpose_of, served
@@ -27,7 +27,7 @@ class Entry(WireModel):
         return {
             "purpose": purpose_of(self.id),
             "quantization": quantization_in(self.id),
-            "marks": hub_mark(self.id),
+            "fingerprints": hub_mark(self.id),
         }
 
 
@@ -37,8 +37,8 @@ class _AnyonesEntry(Entry):
     def facts(self) -> Facts:
         owner = self.owned_by or ""
         if is_provider(owner):
-            return {**super().facts(), "runs_on": "unknown", "elsewhere": owner}
-        return {**super().facts(), **({"runs_on": "unknown"} if is_hosted(self.id) else {})}
+            return {**super().facts(), "runs_on": RunsOn.UNKNOWN, "remote_host": owner}
+        return {**super().facts(), **({"runs_on": RunsOn.UNKNOWN} if is_hosted(self.id) else {})}
 
 
 class _LlamafileEntry(Entry):
@@ -62,14 +62,14 @@ class _Gpt4AllEntry(_AnyonesEntry):
     """GPT4All's, which has no tools, and calls a file that it did not fetch by its name."""
 
     def facts(self) -> Facts:
-        return {**super().facts(), "capabilities": (), "marks": (f"name:gpt4all:{self.id}",)}
+        return {**super().facts(), "capabilities": (), "fingerprints": (f"name:gpt4all:{self.id}",)}
 
 
 class _JanEntry(Entry):
     """Jan's: a name below its folder, or a provider's."""
 
     def facts(self) -> Facts:
-        return {**super().facts(), "marks": (f"name:jan:{self.id}",)}
+        return {**super().facts(), "fingerprints": (f"name:jan:{self.id}",)}
 
 
 ENTRIES: dict[str, type[Entry]] = {

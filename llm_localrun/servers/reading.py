@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from llm_localrun.models import Endpoint, LocalModel, Purpose
+from llm_localrun.models import Endpoint, LocalModel, Purpose, Served
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.privacy import host_of, is_loopback, where_relayed, where_runs
 from llm_localrun.servers.kinds import kind_of
@@ -96,9 +96,10 @@ def served(endpoint: Endpoint, name: str, facts: Facts) -> LocalModel:
     where = where_relayed if kind_of(endpoint.kind).relays else where_runs
     place: Facts = {"runs_on": where(endpoint.url)}
     if not is_loopback(endpoint.url):
-        place["elsewhere"] = host_of(endpoint.url)
-    known = {**place, **facts, **({"marks": ()} if "runs_on" in facts else {})}
-    return LocalModel(id=name, name=name, endpoint=endpoint, **known)
+        place["remote_host"] = host_of(endpoint.url)
+    known = {**place, **facts, **({"fingerprints": ()} if "runs_on" in facts else {})}
+    route = {field: known.pop(field) for field in Served.model_fields if field in known}
+    return LocalModel(id=name, name=name, routes=(Served(endpoint=endpoint, **route),), **known)
 
 
 _EMBEDS = re.compile(r"embed|(?:^|[/_-])(?:bge|e5|gte|minilm)(?:$|[_-])", re.IGNORECASE)

@@ -3,6 +3,7 @@
 Pure. Source: `studio/backend` (2026.10).
 """
 
+from llm_localrun.models import RunsOn
 from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
 from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, hub_mark, version_at
 from llm_localrun.wire.response import Answer
@@ -23,12 +24,16 @@ class _Entry(Entry):
         is_file = self.quant or context_max or self.context_length or self.loaded
         return {
             **facts,
-            **({} if is_file else {"runs_on": "unknown", "elsewhere": self.id.partition("/")[0]}),
+            **(
+                {}
+                if is_file
+                else {"runs_on": RunsOn.UNKNOWN, "remote_host": self.id.partition("/")[0]}
+            ),
             "quantization": self.quant or facts["quantization"],
             "loaded": self.loaded,
             "context_max": context_max,
             "context_loaded": self.context_length,
-            "marks": hub_mark(f"{self.id}:{self.quant}") if self.quant else (),
+            "fingerprints": hub_mark(f"{self.id}:{self.quant}") if self.quant else (),
         }
 
 

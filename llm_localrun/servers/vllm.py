@@ -35,7 +35,7 @@ class _Entry(Entry):
             "context_max": self.max_model_len,
             "context_loaded": self.max_model_len,
             "loaded": True,
-            "marks": path_mark(file) or hub_mark(root) or hub_mark(self.id),
+            "fingerprints": path_mark(file) or hub_mark(root) or hub_mark(self.id),
         }
 
 

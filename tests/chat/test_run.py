@@ -11,7 +11,8 @@ import pytest
 from llm_localrun.catalogue import get_catalogue, model_at
 from llm_localrun.engine import state
 from llm_localrun.errors import NotAllowed
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, RunsOn
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.wire.http import Call
 from tests.conftest import CONFIG, Llm, configure
 from tests.fakes.http_server import Exchange, Request, StandIn, events, json_reply, transcript
@@ -423,7 +424,7 @@ def test_real_llama_server(
     store_key(user_path, "box-key", engine.key)
     configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": engine.url, "key": "box-key"}])
 
-    (report,) = get_catalogue("now").endpoints
+    (report,) = get_catalogue(CachePolicy.REFRESH).endpoints
     (model,) = report.models
     assert (report.status, report.endpoint.kind) == ("answers", "llamacpp")
     assert model.id == "local/box/SmolLM2-135M-Instruct.Q4_1"
@@ -472,7 +473,7 @@ def with_key(model: LocalModel, alias: str) -> LocalModel:
     """`model`, at a server whose key has a name."""
     assert model.endpoint is not None
     endpoint = model.endpoint.model_copy(update={"key_alias": alias})
-    return model.model_copy(update={"endpoint": endpoint})
+    return model.with_served(endpoint=endpoint)
 
 
 def authorizations(server: StandIn) -> list[str | None]:
@@ -485,8 +486,8 @@ def authorizations(server: StandIn) -> list[str | None]:
     [
         ("box", None, f"Bearer {KEY}"),
         ("box", "sk-other", "Bearer sk-other"),
-        ("unknown", None, None),
-        ("unknown", "box", f"Bearer {KEY}"),
+        (RunsOn.UNKNOWN, None, None),
+        (RunsOn.UNKNOWN, "box", f"Bearer {KEY}"),
         (None, None, None),
         (None, "sk-other", "Bearer sk-other"),
         (None, "box", f"Bearer {KEY}"),
@@ -517,7 +518,7 @@ def test_key_is_told_to_its_server_alone(user_path: Path) -> None:
             {"name": "other", "url": other.url},
         ]
         configure(user_path, **CONFIG, endpoints=endpoints)
-        for model in get_catalogue("now").models:
+        for model in get_catalogue(CachePolicy.REFRESH).models:
             for way in WAYS:
                 ask(model, "Hello", way)
     # Its list, its version, and four prompts.
@@ -528,7 +529,7 @@ def test_key_is_told_to_its_server_alone(user_path: Path) -> None:
 def test_key_on_the_command_line(user_path: Path, run_llm: Llm) -> None:
     with StandIn(vllm) as box:
         configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": box.url}])
-        get_catalogue("now")
+        get_catalogue(CachePolicy.REFRESH)
         done = run_llm("-m", "local/box/model", "Hello", "--key", "sk-typed")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Hello\n", "")
     assert authorizations(box) == [None, None, "Bearer sk-typed"]
@@ -592,7 +593,7 @@ def test_proxy_does_not_see_what_stays_here(
                 **CONFIG,
                 endpoints=[{"name": name, "url": f"http://{host}:{server.port}"}],
             )
-            (model,) = get_catalogue("now").models
+            (model,) = get_catalogue(CachePolicy.REFRESH).models
             assert ask(model, "Hello", way).text == "Hello"
         assert proxy.requests == []
         ask(served("http://box.example:8000", "vllm"), "Hello", way)
@@ -621,7 +622,7 @@ def cloud_model(url: str, runs_on: str) -> LocalModel:
 
 @in_every_way
 @pytest.mark.parametrize(
-    ("runs_on", "where"), [("cloud", "in a cloud"), ("unknown", "nobody knows where")]
+    ("runs_on", "where"), [(RunsOn.CLOUD, "in a cloud"), (RunsOn.UNKNOWN, "nobody knows where")]
 )
 def test_prompt_does_not_leave_the_machine_unasked(
     user_path: Path, runs_on: str, where: str, way: str
@@ -647,4 +648,4 @@ def test_prompt_does_not_leave_the_machine_unasked(
 @in_every_way
 def test_this_machine_needs_no_leave(way: str) -> None:
     with StandIn(lambda _: [answer_of("ollama")]) as server:
-        assert ask(cloud_model(server.url, "this machine"), "Hello", way).output == 8
+        assert ask(cloud_model(server.url, RunsOn.THIS_MACHINE), "Hello", way).output == 8

@@ -12,7 +12,8 @@ from llm_localrun.catalogue import get_catalogue, model_at
 from llm_localrun.engine.state import running
 from llm_localrun.errors import PromptTooLong
 from llm_localrun.memory import machine
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, RunsOn
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.tokens import learned
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.wire import http
@@ -24,6 +25,7 @@ from tests.fakes.lmstudio import MODELS, LMStudio
 from tests.support import tiny_models
 from tests.support.corpus import CORPUS
 from tests.support.drive import WAYS, Outcome, ask, failure, served
+from tests.support.models import local_model
 from tests.support.windows import QUESTION, SECRET, Ollama, long_prompt, says
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
@@ -142,7 +144,7 @@ def test_prompt_that_is_longer_than_what_the_model_was_trained_for() -> None:
 
 def test_model_in_a_cloud_has_the_context_it_has(user_path: Path) -> None:
     with StandIn(Ollama(default=131_072)) as server:
-        model = at_ollama(server, runs_on="cloud")
+        model = at_ollama(server, runs_on=RunsOn.CLOUD)
         configure(user_path, **CONFIG, allow=[model.id])
         assert ask(model, LONG).text == ANSWER
     assert (paths(server), windows_of(server)) == (["/api/chat"], [None])
@@ -488,7 +490,7 @@ def test_real_llama_server_counts(
     monkeypatch.setenv("LLM_USER_PATH", str(user_path))
     store_key(user_path, "box", engine.key)
     configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": engine.url, "key": "box"}])
-    (model,) = get_catalogue("now").models
+    (model,) = get_catalogue(CachePolicy.REFRESH).models
     said = refused(lambda: ask(model, "hello " * 9000))
     assert said == (
         f"The prompt takes 9,031 tokens and llama-server at {engine.url} holds 8,192."
@@ -507,7 +509,9 @@ def folder(user_path: Path) -> Path:
 @pytest.fixture
 def starter(starter_model: Path) -> LocalModel:
     name = starter_model.stem
-    return LocalModel(id=f"local/gguf/{name}", name=name, path=str(starter_model), context_max=8192)
+    return local_model(
+        id=f"local/gguf/{name}", name=name, path=str(starter_model), context_max=8192
+    )
 
 
 @pytest.fixture
@@ -561,7 +565,7 @@ def test_engine_counts_what_was_estimated_too_low(
 ) -> None:
     """With a vocabulary of bytes a prompt takes five times as many tokens as are expected."""
     path = tiny_models.llama(layers=1, width=256, hidden=256).build(tmp_path / "tiny.gguf")
-    model = LocalModel(id="local/gguf/tiny", name="tiny", path=str(path), context_max=131_072)
+    model = local_model(id="local/gguf/tiny", name="tiny", path=str(path), context_max=131_072)
     outcome = ask(model, long_prompt(9000), max_tokens=1)
     assert outcome.input is not None
     # A space is written as three bytes.
@@ -572,7 +576,7 @@ def test_engine_counts_what_was_estimated_too_low(
 
 def test_answer_that_is_to_be_long_gets_a_large_engine(tmp_path: Path, folder: Path) -> None:
     path = tiny_models.llama(layers=1, width=256, hidden=256).build(tmp_path / "tiny.gguf")
-    model = LocalModel(id="local/gguf/tiny", name="tiny", path=str(path), context_max=16_384)
+    model = local_model(id="local/gguf/tiny", name="tiny", path=str(path), context_max=16_384)
     assert context_of(ask(model, "Hi", max_tokens=9000, stop="<unk>")) == 16_384
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llm_localrun.config import read_config
+from llm_localrun.models import RunsOn, ServerStatus
 from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Invoke, configure, one_error
 from tests.fakes.http_server import Request, StandIn, json_reply
@@ -55,7 +56,7 @@ def test_endpoint_is_added_listed_and_removed(server: StandIn, invoke: Invoke) -
             "url": server.url,
             "key": "localrun-box",
             "added": True,
-            "status": "answers",
+            "status": ServerStatus.ANSWERS,
             "asked_at": pytest.approx(0, abs=1e12),
             "version": "",
             "models": ["local/box/a/b", "local/box/c"],
@@ -64,7 +65,7 @@ def test_endpoint_is_added_listed_and_removed(server: StandIn, invoke: Invoke) -
     listed = invoke("localrun", "endpoints").stdout.splitlines()
     assert [line.split()[:4] for line in listed] == [
         ["name", "url", "status", "models"],
-        ["box", server.url, "answers", "2"],
+        ["box", server.url, ServerStatus.ANSWERS, "2"],
     ]
     assert invoke("localrun", "endpoints", "remove", "box").stdout == "Removed box\n"
     assert read_config().endpoints == ()
@@ -170,7 +171,8 @@ def test_model_that_is_gone_can_still_be_forbidden(user_path: Path, invoke: Invo
 
 
 @pytest.mark.parametrize(
-    ("name", "where"), [("local-smollm2", "this machine"), ("local-bge", "another machine")]
+    ("name", "where"),
+    [("local-smollm2", RunsOn.THIS_MACHINE), ("local-bge", RunsOn.ANOTHER_MACHINE)],
 )
 def test_own_machines_need_no_leave(user_path: Path, invoke: Invoke, name: str, where: str) -> None:
     put(user_path)

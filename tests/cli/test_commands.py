@@ -11,7 +11,7 @@ from llm_localrun import resolve
 from llm_localrun.cli import show
 from llm_localrun.cli.table import count_text, show_table, size_text, tokens_text
 from llm_localrun.config import Config
-from llm_localrun.models import Snapshot
+from llm_localrun.models import RunsOn, ServerStatus, Snapshot
 from llm_localrun.resolve import candidates, order_of
 from tests.conftest import CONFIG, Invoke, configure, one_error, put_starter
 from tests.support.many_models import MEMORY, ON_OLLAMA, QWEN3_BLOB, SNAPSHOT, put
@@ -193,7 +193,7 @@ def test_json_of_models_is_complete(busy: Path, invoke: Invoke) -> None:
         "context_max": 40960,
         "context_loaded": 8192,
         "loaded": True,
-        "runs_on": "this machine",
+        "runs_on": RunsOn.THIS_MACHINE,
         "capabilities": ["tools", "thinking"],
         "fits": True,
     }
@@ -359,8 +359,8 @@ def test_status(busy: Path, invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        ("refuses", "llm localrun pull starter  a small model to begin with"),
-        ("needs a key", "llm keys set localrun-ollama  ollama wants a key"),
+        (ServerStatus.OFFLINE, "llm localrun pull starter  a small model to begin with"),
+        (ServerStatus.NEEDS_KEY, "llm keys set localrun-ollama  ollama wants a key"),
     ],
 )
 def test_status_says_what_is_missing(

@@ -12,7 +12,7 @@ from llm_localrun.cli import doctor_findings
 from llm_localrun.cli.doctor_findings import Finding, of_engine, of_memory, of_servers, of_stores
 from llm_localrun.config import Config, ConfiguredEndpoint
 from llm_localrun.engine.builds import Build, Device, Report
-from llm_localrun.models import EndpointReport, Snapshot, StoreReport
+from llm_localrun.models import EndpointReport, ScannedStore, ServerStatus, Snapshot
 from llm_localrun.servers import discover
 from tests.cli.test_allow import vllm
 from tests.conftest import CONFIG, Invoke, Llm, configure, put_starter
@@ -48,46 +48,46 @@ AT_BOX = "vLLM at http://192.168.1.5:8000 (box)"
 @pytest.mark.parametrize(
     ("snapshot", "config", "text", "advice"),
     [
-        (server("refuses"), Config(), "not running: Ollama (11434)", ""),
-        (server("not understood"), Config(), "not running: Ollama (11434)", ""),
+        (server(ServerStatus.OFFLINE), Config(), "not running: Ollama (11434)", ""),
+        (server(ServerStatus.UNRECOGNIZED), Config(), "not running: Ollama (11434)", ""),
         (
-            server("answers", version="0.32.15", models=ON_OLLAMA),
+            server(ServerStatus.ANSWERS, version="0.32.15", models=ON_OLLAMA),
             Config(),
             "Ollama 0.32.15 at http://127.0.0.1:11434: answers, 10 models",
             "",
         ),
         (
-            server("refuses", models=ON_OLLAMA[:1]),
+            server(ServerStatus.OFFLINE, models=ON_OLLAMA[:1]),
             Config(),
             f"{AT_OLLAMA}: not running, 1 model known",
             "Start it with `ollama serve`",
         ),
         (
-            server("not understood", models=ON_OLLAMA[:1]),
+            server(ServerStatus.UNRECOGNIZED, models=ON_OLLAMA[:1]),
             Config(),
             f"{AT_OLLAMA}: is no model server, 1 model known",
             "Look whether another program has its port",
         ),
         (
-            server("hangs"),
+            server(ServerStatus.TIMEOUT),
             Config(),
             f"{AT_OLLAMA}: does not answer in time",
             "Look whether it is busy or stuck, and restart it",
         ),
         (
-            server("needs a key"),
+            server(ServerStatus.NEEDS_KEY),
             Config(),
             f"{AT_OLLAMA}: needs a key",
             "Store it: llm keys set localrun-ollama",
         ),
         (
-            server("refuses", endpoint=BOX),
+            server(ServerStatus.OFFLINE, endpoint=BOX),
             ADDED,
             f"{AT_BOX}: not running, on another machine",
             "Start it with `vllm serve MODEL`",
         ),
         (
-            server("not understood", endpoint=BOX),
+            server(ServerStatus.UNRECOGNIZED, endpoint=BOX),
             ADDED,
             f"{AT_BOX}: is no model server, on another machine",
             "Check its address, or forget it: llm localrun endpoints remove box",
@@ -108,7 +108,9 @@ def test_absent_servers_are_named_once_with_their_ports() -> None:
     urls = [LLAMACPP.url, "http://127.0.0.1:9931"]
     absent = tuple(
         EndpointReport(
-            endpoint=LLAMACPP.model_copy(update={"url": url}), status="refuses", asked_at=1.0
+            endpoint=LLAMACPP.model_copy(update={"url": url}),
+            status=ServerStatus.OFFLINE,
+            asked_at=1.0,
         )
         for url in urls
     )
@@ -119,7 +121,7 @@ def test_absent_servers_are_named_once_with_their_ports() -> None:
 
 def store(status: str, **known: Any) -> Snapshot:
     report = {"store": "lmstudio", "path": "/home/ada/lmstudio", "status": status, **known}
-    return Snapshot(stores=(StoreReport.model_validate(report),))
+    return Snapshot(stores=(ScannedStore.model_validate(report),))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_policy(user_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "build", "allow", "answers", "can"),
+    ("model", "build", "allow", ServerStatus.ANSWERS, "can"),
     [
         (FILES[0], "xllamacpp", (), False, True),
         (FILES[0], "", (), False, False),
@@ -238,7 +240,7 @@ def test_policy(user_path: Path) -> None:
 def test_what_can_run(
     model: Any, build: str, allow: tuple[str, ...], answers: bool, can: bool
 ) -> None:
-    snapshot = server("answers" if answers else "refuses", models=ON_OLLAMA)
+    snapshot = server(ServerStatus.ANSWERS if answers else ServerStatus.OFFLINE, models=ON_OLLAMA)
     assert doctor_findings.can_run(model, snapshot, Config(allow=allow), build) is can
 
 

@@ -86,7 +86,7 @@ def test_files_of_others_stay_unless_the_user_insists(
     folders = {
         "own": world.models,
         "lmstudio": tmp_path / "home/.lmstudio/models/org/repo",
-        "named": tmp_path / "elsewhere",
+        "named": tmp_path / "remote_host",
     }
     path = file_of_somebody(folders[store])
     beside = path.with_name("notes.txt")

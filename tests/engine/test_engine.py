@@ -27,11 +27,12 @@ from llm_localrun.models import LocalModel
 from llm_localrun.system import locks
 from tests.conftest import Llm, put_starter
 from tests.support.drive import WAYS, ask, failure
+from tests.support.models import local_model
 
 
 def in_file(path: Path, context_max: int | None = None) -> LocalModel:
     name = path.stem
-    return LocalModel(id=f"local/gguf/{name}", name=name, path=str(path), context_max=context_max)
+    return local_model(id=f"local/gguf/{name}", name=name, path=str(path), context_max=context_max)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -15,6 +15,7 @@ from llm_localrun.wire.request import ChatMessage, ChatRequest
 from tests.conftest import Llm
 from tests.support.contract import chain
 from tests.support.drive import ask, failure
+from tests.support.models import changed
 from tests.support.trees import LIBRARY, blob, gguf, ollama_model
 
 TEMPLATE = """{{- range .Messages }}<|im_start|>{{ .Role }}
@@ -232,7 +233,7 @@ def test_adapter_is_loaded_with_its_model(store: Path, starter_model: Path) -> N
 
 def test_model_that_its_server_runs_is_not_meddled_with(store: Path, parrot: Path) -> None:
     served = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:1")
-    model = in_store(store).model_copy(update={"endpoint": served})
+    model = changed(in_store(store), endpoint=served)
     assert (modelfile_of(model), chat_template_of(model)) == (Modelfile(), "")
 
 

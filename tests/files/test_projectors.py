@@ -8,7 +8,7 @@ import pytest
 
 from llm_localrun.files import open_file, remember, scan
 from llm_localrun.gguf.files import is_projector_name
-from llm_localrun.models import FileEntry, LocalModel
+from llm_localrun.models import LocalModel, ScannedFile
 from llm_localrun.names.parse import parse_name, projected_words
 from llm_localrun.names.quantizations import quality
 from tests.support.trees import MIB, SHA, field, gguf, header, layer, manifest, string, write
@@ -43,7 +43,7 @@ def models(below: Path) -> dict[str, LocalModel]:
     return {entry.model.name: entry.model for entry in entries if entry.model is not None}
 
 
-def one_in(below: Path, before: Sequence[FileEntry]) -> list[FileEntry]:
+def one_in(below: Path, before: Sequence[ScannedFile]) -> list[ScannedFile]:
     """The entries of the one model there and of its projector, the model first."""
     entries, _ = scan([str(below)], before)
     return sorted(entries, key=lambda entry: entry.model is None)

@@ -15,7 +15,7 @@ import pytest
 
 from llm_localrun.files import is_same, remember, scan
 from llm_localrun.files.named import remembered
-from llm_localrun.models import FileEntry, LocalModel
+from llm_localrun.models import LocalModel, ScannedFile
 from tests.support.trees import (
     LIBRARY,
     LLAMA,
@@ -33,13 +33,13 @@ from tests.support.trees import (
 )
 
 
-def scanned(folder: Path, before: Iterable[FileEntry] = ()) -> list[FileEntry]:
+def scanned(folder: Path, before: Iterable[ScannedFile] = ()) -> list[ScannedFile]:
     """What is found in a folder that the user has added."""
     entries, _ = scan([str(folder)], before)
     return [entry for entry in entries if Path(entry.path).is_relative_to(folder)]
 
 
-def models(entries: Iterable[FileEntry]) -> list[LocalModel]:
+def models(entries: Iterable[ScannedFile]) -> list[LocalModel]:
     return [entry.model for entry in entries if entry.model is not None]
 
 
@@ -299,7 +299,7 @@ def test_folder_that_is_no_longer_the_users_is_its_tools_again(tmp_path: Path) -
     first = scanned(folder)
     again, _ = scan([], first)
     assert [model.store for model in models((*first, *again))] == ["folders", "lmstudio"]
-    assert "hf:org/repo:Q8_0" in models(again)[0].marks
+    assert "hf:org/repo:Q8_0" in models(again)[0].fingerprints
 
 
 # Ollama's manifests.
@@ -310,7 +310,7 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "home" / ".ollama" / "models"
 
 
-def in_stores(before: Iterable[FileEntry] = ()) -> list[FileEntry]:
+def in_stores(before: Iterable[ScannedFile] = ()) -> list[ScannedFile]:
     return scan([], before)[0]
 
 
@@ -323,7 +323,7 @@ def test_manifest_that_has_changed_is_read_again(store: Path) -> None:
     ollama_again = written.read_text().replace('"schemaVersion": 2', '"schemaVersion":  2')
     write(written, ollama_again)
     (model,) = models(in_stores(first))
-    assert f"ollama:{digest_of(written)}" in model.marks
+    assert f"ollama:{digest_of(written)}" in model.fingerprints
     assert model.id == models(first)[0].id
 
 
@@ -375,7 +375,7 @@ def test_file_of_two_stores_is_one_with_the_marks_of_both(
         f"ollama:{digest_of(written)}",
         f"lmstudio:{2 * MIB}:Q4_K_M",
         "hf:org/qwen3-8b-gguf:Q4_K_M",
-    } <= set(model.marks)
+    } <= set(model.fingerprints)
     assert (model.manifest, model.capabilities) == (str(written), ("tools",))
     assert is_same(first[0])
     again = in_stores(first)
@@ -389,7 +389,7 @@ def test_link_that_comes_later_joins(store: Path, tmp_path: Path) -> None:
     (model,) = models(in_stores(first))
     assert (model.id, model.name) == ("local/gguf/m-Q4_K_M", "m-Q4_K_M")
     assert model.manifest == str(written)
-    assert f"ollama:{digest_of(written)}" in model.marks
+    assert f"ollama:{digest_of(written)}" in model.fingerprints
 
 
 def test_blob_of_several_snapshots_and_links_is_one(tmp_path: Path) -> None:
@@ -401,10 +401,10 @@ def test_blob_of_several_snapshots_and_links_is_one(tmp_path: Path) -> None:
     entries, _ = scan([str(tmp_path / "disk")], [])
     (model,) = models(entries)
     assert (model.store, model.name) == ("folders", "link")
-    assert {f"path:{first.resolve()}", "hf:org/repo:Q8_0"} & set(model.marks) == {
+    assert {f"path:{first.resolve()}", "hf:org/repo:Q8_0"} & set(model.fingerprints) == {
         f"path:{first.resolve()}"
     }
-    assert {"name:huggingface:m.gguf", "name:huggingface:renamed.gguf"} <= set(model.marks)
+    assert {"name:huggingface:m.gguf", "name:huggingface:renamed.gguf"} <= set(model.fingerprints)
 
 
 def test_projector_of_ollama_goes_with_its_model(store: Path) -> None:

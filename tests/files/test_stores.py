@@ -13,7 +13,7 @@ import pytest
 
 from llm_localrun.files import scan
 from llm_localrun.files.locations import places
-from llm_localrun.models import FileEntry, LocalModel, StoreReport
+from llm_localrun.models import LocalModel, ScannedFile, ScannedStore
 from tests.support.trees import (
     COMMIT,
     LIBRARY,
@@ -37,13 +37,13 @@ from tests.support.trees import (
 )
 
 
-def entries(below: Path, *folders: str) -> list[FileEntry]:
+def entries(below: Path, *folders: str) -> list[ScannedFile]:
     """What is found `below`: the machine that runs the tests may have models of its own."""
     found, _ = scan(folders, [])
     return [entry for entry in found if Path(entry.path).is_relative_to(below)]
 
 
-def models(found: Iterable[FileEntry]) -> list[LocalModel]:
+def models(found: Iterable[ScannedFile]) -> list[LocalModel]:
     return [entry.model for entry in found if entry.model is not None]
 
 
@@ -57,7 +57,7 @@ def refused(below: Path, *folders: str) -> dict[str, str]:
     return {Path(entry.path).name: entry.reason for entry in found if entry.model is None}
 
 
-def report_on(store: str, *folders: str) -> StoreReport:
+def report_on(store: str, *folders: str) -> ScannedStore:
     _, reports = scan(folders, [])
     return next(report for report in reports if report.store == store)
 
@@ -69,7 +69,7 @@ def test_every_store_in_one_look(tmp_path: Path) -> None:
         (p.store, str(p.path), p.name) for p in planted
     ]
     for plan, model in zip(planted, found, strict=True):
-        assert set(plan.marks) | {f"path:{plan.path.resolve()}"} <= set(model.marks)
+        assert set(plan.fingerprints) | {f"path:{plan.path.resolve()}"} <= set(model.fingerprints)
     assert refused(tmp_path) == {
         "mmproj-model-f16.gguf": "it is a projector, which lets another model see or hear",
         "120b-cloud": "it runs at https://ollama.com: no weights are here",
@@ -283,15 +283,15 @@ def test_folders_of_the_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "folder"),
     [
-        (b'{"downloadsFolder": "%s"}', "elsewhere"),
-        (codecs.BOM_UTF8 + b'{"downloadsFolder": "%s"}', "elsewhere"),
+        (b'{"downloadsFolder": "%s"}', "remote_host"),
+        (codecs.BOM_UTF8 + b'{"downloadsFolder": "%s"}', "remote_host"),
         (b'{"downloadsFolder": ""}', "home/.lmstudio/models"),
         (b'{"downloadsFolder": null}', "home/.lmstudio/models"),
         (b'{"language": "de"}', "home/.lmstudio/models"),
     ],
 )
 def test_settings_of_lmstudio(settings: bytes, folder: str, tmp_path: Path) -> None:
-    chosen = settings.replace(b"%s", os.fsencode(tmp_path / "elsewhere"))
+    chosen = settings.replace(b"%s", os.fsencode(tmp_path / "remote_host"))
     write(tmp_path / "home" / ".lmstudio" / "settings.json", chosen)
     gguf(tmp_path / folder / "org" / "repo" / "m.gguf")
     assert named(tmp_path) == [("lmstudio", "m")]
@@ -322,7 +322,7 @@ def test_hub_keeps_what_only_an_older_commit_has(tmp_path: Path) -> None:
     write(hub / "models--org--repo" / "blobs" / "d.incomplete", header(), 2 * MIB)
     write(hub / "models--org--repo" / "refs" / "main", COMMIT)
     write(hub / "version.txt", "1")
-    found = {model.path: model.marks[-1] for model in models(entries(tmp_path))}
+    found = {model.path: model.fingerprints[-1] for model in models(entries(tmp_path))}
     assert found == {str(new): "hf:org/repo:Q8_0", str(old): "hf:org/repo:Q4_K_M"}
 
 
@@ -339,7 +339,7 @@ def test_repository_of_the_hub(folder: str, mark: str, tmp_path: Path) -> None:
     gguf(hub / folder / "snapshots" / COMMIT / "m-q4_k_m.gguf")
     gguf(hub / folder.replace("models--", "datasets--") / "snapshots" / COMMIT / "m.gguf")
     (model,) = models(entries(tmp_path))
-    assert mark in model.marks
+    assert mark in model.fingerprints
 
 
 OLLAMA = Path("home", ".ollama", "models")
@@ -361,7 +361,7 @@ def test_model_of_ollama_has_the_name_that_ollama_shows(
     written = ollama_model(tmp_path / OLLAMA, tag, template="{{ .Prompt }}")
     (model,) = models(entries(tmp_path))
     assert (model.store, model.name, model.manifest) == ("ollama", name, str(written))
-    assert f"ollama:{digest_of(written)}" in model.marks
+    assert f"ollama:{digest_of(written)}" in model.fingerprints
 
 
 def test_several_tags_of_ollama_for_one_blob(tmp_path: Path) -> None:
@@ -376,9 +376,9 @@ def test_several_tags_of_ollama_for_one_blob(tmp_path: Path) -> None:
     assert [model.name for model in found] == ["gemma3:4b", "pirate:latest"]
     assert len({model.path for model in found}) == 1
     assert len({model.id for model in found}) == 2
-    marks = [[mark for mark in model.marks if "ollama:" in mark] for model in found]
-    assert [len(each) for each in marks] == [1, 1]
-    assert marks[0] != marks[1]
+    fingerprints = [[mark for mark in model.fingerprints if "ollama:" in mark] for model in found]
+    assert [len(each) for each in fingerprints] == [1, 1]
+    assert fingerprints[0] != fingerprints[1]
 
 
 @pytest.mark.parametrize(
@@ -465,7 +465,7 @@ DOCKER = Path("home", ".docker", "models")
 
 
 @pytest.mark.parametrize(
-    ("tags", "name", "marks"),
+    ("tags", "name", "fingerprints"),
     [
         (["docker.io/ai/gemma3:4B-Q4_K_M"], "ai/gemma3:4B-Q4_K_M", ["ai/gemma3:4B-Q4_K_M"]),
         (["index.docker.io/ai/gemma3:latest"], "ai/gemma3:latest", ["ai/gemma3:latest"]),
@@ -477,14 +477,19 @@ DOCKER = Path("home", ".docker", "models")
         ),
     ],
 )
-def test_model_of_docker(tags: list[str], name: str, marks: list[str], tmp_path: Path) -> None:
+def test_model_of_docker(
+    tags: list[str], name: str, fingerprints: list[str], tmp_path: Path
+) -> None:
     weights, sees = docker_model(tmp_path / DOCKER, *tags, kinds=("gguf.v3", "mmproj"))
     docker_model(tmp_path / DOCKER, kinds=("gguf.v3",))
     (model,) = models(entries(tmp_path))
     assert (model.store, model.name, model.path) == ("docker", name, str(weights))
     assert model.projector == str(sees)
     assert model.can("vision", if_unknown=False)
-    assert set(model.marks) == {f"path:{weights}", *(f"docker:{mark}" for mark in marks)}
+    assert set(model.fingerprints) == {
+        f"path:{weights}",
+        *(f"docker:{mark}" for mark in fingerprints),
+    }
 
 
 @pytest.mark.parametrize(
@@ -525,18 +530,18 @@ def test_broken_index_of_docker_is_no_error(index: Any, tmp_path: Path) -> None:
 JAN = Path("home", ".local", "share", "Jan", "data")
 
 
-@pytest.mark.parametrize("where", ["beside its settings", "below the data folder", "elsewhere"])
+@pytest.mark.parametrize("where", ["beside its settings", "below the data folder", "remote_host"])
 def test_model_of_jan(where: str, tmp_path: Path) -> None:
     path = {
         "beside its settings": "",
         "below the data folder": "models/elsewhere.gguf",
-        "elsewhere": str(tmp_path / "disk" / "m-Q8_0.gguf"),
+        "remote_host": str(tmp_path / "disk" / "m-Q8_0.gguf"),
     }[where]
     file = jan_model(tmp_path / JAN, "Menlo/Jan-nano", path)
     (model,) = models(entries(tmp_path))
     assert (model.store, model.name, model.path) == ("jan", "Menlo/Jan-nano", str(file))
-    assert {f"path:{file}", "name:jan:Menlo/Jan-nano"} <= set(model.marks)
-    assert model.quantization == ("Q8_0" if where == "elsewhere" else "")
+    assert {f"path:{file}", "name:jan:Menlo/Jan-nano"} <= set(model.fingerprints)
+    assert model.quantization == ("Q8_0" if where == "remote_host" else "")
 
 
 def test_model_of_jan_that_sees(tmp_path: Path) -> None:
@@ -571,8 +576,8 @@ def test_model_of_ramalama(tmp_path: Path) -> None:
     }
     first = found["granite-3b-GGUF:latest"]
     assert first.projector == str(granite / "mmproj-f16.gguf")
-    assert "hf:ibm-granite/granite-3b-gguf:Q4_0" in first.marks
-    assert not any(mark.startswith("hf:") for mark in found["smollm:135m"].marks)
+    assert "hf:ibm-granite/granite-3b-gguf:Q4_0" in first.fingerprints
+    assert not any(mark.startswith("hf:") for mark in found["smollm:135m"].fingerprints)
 
 
 def test_files_that_llm_gguf_knows(tmp_path: Path) -> None:
@@ -607,7 +612,7 @@ def test_split_file_needs_all_its_parts(
     reasons = [f"part {missing} of 3 is missing"] if missing else []
     assert [*refused(tmp_path).values()] == reasons
     if size:
-        assert f"lmstudio:{size}:Q8_0" in found[0].marks
+        assert f"lmstudio:{size}:Q8_0" in found[0].fingerprints
 
 
 @pytest.mark.parametrize(
@@ -712,7 +717,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 UNPRIVILEGED = """
 import json, os, sys
-from llm_localrun.discovery.stores import scan
+from llm_localrun.files import scan
 os.setuid(65534)
 entries, reports = scan(sys.argv[1:], [])
 found = [(entry.path, entry.model and entry.model.name, entry.reason) for entry in entries]

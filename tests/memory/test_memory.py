@@ -23,6 +23,7 @@ from llm_localrun.memory.geometry import Geometry, geometry_of
 from llm_localrun.models import LocalModel
 from tests.support import tiny_models
 from tests.support.drive import ask, failure
+from tests.support.models import local_model
 from tests.support.tiny_models import Tiny
 
 MIB = 2**20
@@ -31,6 +32,7 @@ MIB = 2**20
 LOAD = """
 import sys
 from llm_localrun.engine import inside
+from tests.support.models import local_model
 from llm_localrun.engine.state import Paths, read_order
 from xllamacpp import xllamacpp
 parameters = inside._parameters(xllamacpp, read_order(sys.argv[1]), Paths(None, ""))
@@ -399,7 +401,9 @@ def test_memory_of_gpus_counts(user_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def starter(starter_model: Path) -> LocalModel:
     name = starter_model.stem
-    return LocalModel(id=f"local/gguf/{name}", name=name, path=str(starter_model), context_max=8192)
+    return local_model(
+        id=f"local/gguf/{name}", name=name, path=str(starter_model), context_max=8192
+    )
 
 
 def leave(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
@@ -477,7 +481,7 @@ def test_idle_engines_make_way_if_need_be(
 ) -> None:
     ask(starter, "Hi", max_tokens=1)
     path = tiny_models.llama(layers=1).build(tmp_path / "tiny.gguf")
-    other = LocalModel(id="local/gguf/tiny", name="tiny", path=str(path), context_max=8192)
+    other = local_model(id="local/gguf/tiny", name="tiny", path=str(path), context_max=8192)
     leave(monkeypatch, need_of(other, 8192) + spare)
     ask(other, "Hi", max_tokens=1)
     up = {engine.spec.name for engine in running(user_path / "localrun" / "engine")}

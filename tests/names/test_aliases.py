@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.models import LocalModel
+from llm_localrun.models import Endpoint, LocalModel, RunsOn
 from llm_localrun.names.aliases import (
     CRITERIA,
     Order,
@@ -21,6 +21,8 @@ from llm_localrun.names.aliases import (
 )
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import quantization_in
+from tests.support.models import changed as with_facts
+from tests.support.models import local_model
 
 GB = 10**9
 
@@ -68,16 +70,17 @@ EMBEDDING_ALIASES = [
 ]
 
 
+SERVER = Endpoint(name="box", kind="openai", url="http://127.0.0.1:1")
+
+
 def model(name: str, /, **known: Any) -> LocalModel:
-    """A file of that name, with the quantization that it carries."""
-    return LocalModel.model_validate(
-        {
-            "id": f"local/gguf/{name}",
-            "name": name,
-            "quantization": quantization_in(name),
-            **known,
-        }
-    )
+    """A model of that name, in a file or, if it is loaded or runs elsewhere, at a server."""
+    if "loaded" in known or "runs_on" in known:
+        known["endpoint"] = SERVER
+    else:
+        known["path"] = f"/models/{name}.gguf"
+    facts = {"id": f"local/gguf/{name}", "name": name, "quantization": quantization_in(name)}
+    return local_model(**{**facts, **known})
 
 
 @pytest.mark.parametrize(("name", "quantization", "aliases"), ALIASES, ids=[c[0] for c in ALIASES])
@@ -130,7 +133,7 @@ def test_parameters_are_those_that_the_server_tells_else_those_in_the_name() -> 
 ORDER = Order(memory=16 * GB, quantization="Q4_K_M")
 
 BETTER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "runs on this machine": ({"runs_on": "this machine"}, {"runs_on": "another machine"}),
+    "runs on this machine": ({"runs_on": RunsOn.THIS_MACHINE}, {"runs_on": RunsOn.ANOTHER_MACHINE}),
     "meant for this use": ({"name": "Qwen3-8B"}, {"name": "Qwen3-8B-Base"}),
     "loaded now": ({"loaded": True}, {"loaded": False}),
     "fits in memory": ({"size": 13 * GB}, {"size": 14 * GB}),
@@ -182,8 +185,8 @@ def test_each_criterion_outweighs_all_that_follow(at: int) -> None:
         ({"parameters": 1}, {"parameters": None}, "more parameters"),
         ({"name": "qwen3:8b"}, {"name": "qwen3:4b"}, "more parameters"),
         ({"name": "qwen3:4b", "parameters": 9 * GB}, {"name": "qwen3:8b"}, "more parameters"),
-        ({"runs_on": "this machine"}, {"runs_on": "unknown"}, "runs on this machine"),
-        ({"runs_on": "this machine"}, {"runs_on": "cloud"}, "runs on this machine"),
+        ({"runs_on": RunsOn.THIS_MACHINE}, {"runs_on": RunsOn.UNKNOWN}, "runs on this machine"),
+        ({"runs_on": RunsOn.THIS_MACHINE}, {"runs_on": RunsOn.CLOUD}, "runs on this machine"),
         (
             {"quantization": "Q2_K"},
             {"quantization": ""},
@@ -422,7 +425,7 @@ def test_a_loaded_model_moves_to_the_front_and_changes_no_other_name() -> None:
     """Else a server that comes or goes would take names away."""
     before = name_models(ON_MACHINE, ORDER, "chat")
     for at, each in enumerate(ON_MACHINE):
-        changed = each.model_copy(update={"loaded": True})
+        changed = with_facts(each, loaded=True, endpoint=SERVER)
         after = name_models([*ON_MACHINE[:at], changed, *ON_MACHINE[at + 1 :]], ORDER, "chat")
         assert after.keys() == before.keys()
         for alias, claimants in before.items():

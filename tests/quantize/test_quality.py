@@ -21,12 +21,13 @@ from llm_localrun.wire.shapes import ErrorReported
 from tests.conftest import PASSAGE
 from tests.quantize.test_quantize import make, plan_for
 from tests.support.drive import failure
+from tests.support.models import local_model
 
 _Result = TypeVar("_Result")
 
 
 def model_at(path: Path, **known: Any) -> LocalModel:
-    return LocalModel(id=f"local/gguf/{path.stem}", name=path.stem, path=str(path), **known)
+    return local_model(id=f"local/gguf/{path.stem}", name=path.stem, path=str(path), **known)
 
 
 def at_last(steps: Generator[Progress, None, _Result]) -> tuple[list[int], _Result]:

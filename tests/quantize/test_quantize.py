@@ -19,7 +19,7 @@ import pytest
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.gguf.header import Header, Tensor, read_header
 from llm_localrun.gguf.tensor_types import TensorType
-from llm_localrun.models import LocalModel
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.parse import parse_name
 from llm_localrun.pull.folder import models_folder, partial_folder
 from llm_localrun.quantize import tools
@@ -36,6 +36,7 @@ from tests.files.test_projectors import projector
 from tests.support import little_model
 from tests.support.drive import failure
 from tests.support.gguf_files import write
+from tests.support.models import local_model
 from tests.support.outward import Guard
 from tests.support.pulling import done as done_by
 from tests.support.pulling import failed
@@ -383,7 +384,7 @@ def test_full_disk(user_path: Path, little: Path, run_llm: Llm) -> None:
     ],
 )
 def test_name_says_that_it_is_the_same_model(user_path: Path, name: str, file_name: str) -> None:
-    target = target_for(LocalModel(id=name, name=name), "Q4_K_M")
+    target = target_for(local_model(id=name, name=name), "Q4_K_M")
     assert target == user_path / "localrun" / "models" / file_name
     assert parse_name(target.stem).words == parse_name(name).words
 
@@ -398,7 +399,9 @@ def test_projector_is_found_beside_it(tmp_path: Path) -> None:
     made = models_folder() / "Little-Vision-2B-Q8_0.gguf"
     assert left_in(models_folder()) == {made.name, placed.name, ".partial", "pulled.json"}
     assert placed.read_bytes() == beside.read_bytes()
-    (model,) = [model for model in get_catalogue("now").models if model.path == str(made)]
+    (model,) = [
+        model for model in get_catalogue(CachePolicy.REFRESH).models if model.path == str(made)
+    ]
     assert (model.projector, model.capabilities) == (str(placed), ("vision",))
 
 
@@ -419,7 +422,7 @@ def test_result_is_a_variant_at_once(f16_model: Path) -> None:
     ]
     # The F16 is what it would be made of again: the name fits both.
     assert done_by(*command).startswith(f"It is there already: {made}\n")
-    by_path = {model.path: model for model in get_catalogue("never").models}
+    by_path = {model.path: model for model in get_catalogue(CachePolicy.CACHED).models}
     source = by_path[str(models_folder() / f16_model.name)]
     assert variant(source, {"quantization": "Q8_0"}) == by_path[str(made)]
 

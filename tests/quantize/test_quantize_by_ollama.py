@@ -16,6 +16,7 @@ from tests.fakes.lmstudio import LMStudio
 from tests.fakes.ollama import Ollama
 from tests.pull.test_pull_by_servers import pulls, use
 from tests.support import little_model
+from tests.support.models import changed, local_model
 from tests.support.pulling import done, failed, run
 
 SOURCE = "smollm2:135m-f16"
@@ -59,7 +60,7 @@ def test_who_quantizes_what_ollama_has(user_path: Path) -> None:
     informed = replace(wish, imatrix=Path("imatrix.gguf"))
     with StandIn(Ollama(has=[SOURCE])) as server:
         served = model(server.url, "F16")
-        known = served.model_copy(update={"path": "/blobs/sha256-0"})
+        known = changed(served, path="/blobs/sha256-0")
         coarse = known.model_copy(update={"quantization": "Q8_0"})
         assert _is_for_ollama(served, "Q4_K_M", wish)
         assert _is_for_ollama(served, "Q5_K_M", wish)
@@ -72,7 +73,7 @@ def test_who_quantizes_what_ollama_has(user_path: Path) -> None:
 
 def model(url: str, quantization: str) -> LocalModel:
     endpoint = Endpoint(name="ollama", kind="ollama", url=url)
-    return LocalModel(id="x", name=SOURCE, endpoint=endpoint, quantization=quantization)
+    return local_model(id="x", name=SOURCE, endpoint=endpoint, quantization=quantization)
 
 
 def test_file_in_ollamas_store(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from llm_localrun.errors import (
     ServerRefused,
     ServerUnreachable,
 )
-from llm_localrun.models import EndpointReport, LocalModel, Snapshot
+from llm_localrun.models import EndpointReport, LocalModel, ServerStatus, Snapshot
 from llm_localrun.system.paths import settings_stamp
 from tests.conftest import Llm
 from tests.fakes.http_server import (
@@ -109,7 +109,7 @@ INCOMPLETE = "sent an answer that ends before it is complete"
 NOT_HTTP = "sent something that is not HTTP"
 
 BAD: dict[str, Bad] = {
-    "hangs": Bad(
+    ServerStatus.TIMEOUT: Bad(
         "ollama",
         silent(),
         ServerUnreachable,
@@ -390,7 +390,7 @@ def put_model(user: Path, model: LocalModel) -> None:
     assert model.endpoint is not None
     now = time.time()
     report = EndpointReport(
-        endpoint=model.endpoint, status="answers", asked_at=now, models=(model,)
+        endpoint=model.endpoint, status=ServerStatus.ANSWERS, asked_at=now, models=(model,)
     )
     snapshot = Snapshot(taken_at=now, stamp=settings_stamp(), endpoints=(report,))
     write_snapshot(user / "localrun", snapshot)

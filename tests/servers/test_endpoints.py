@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from llm_localrun.config import Config, ConfiguredEndpoint
-from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Status
+from llm_localrun.models import Endpoint, EndpointReport, RunsOn, ServerStatus
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.discover import DEADLINE, HANG_MEMORY, Probe, ask, probes_for
 from llm_localrun.wire.http import refusing
 from tests.fakes.http_server import Request, Respond, StandIn, chunk, head, json_reply, whole
 from tests.fakes.servers import jan, llama_server, omlx, vllm
+from tests.support.models import local_model
 
 SLACK = 1.0
 """Seconds by which a busy machine may be late."""
@@ -149,11 +150,14 @@ def round_of(
 
 
 def report(
-    url: str, status: Status = "answers", age: float = 0.0, models: tuple[str, ...] = ()
+    url: str,
+    status: ServerStatus = ServerStatus.ANSWERS,
+    age: float = 0.0,
+    models: tuple[str, ...] = (),
 ) -> EndpointReport:
     endpoint = Endpoint(name="vllm", kind="vllm", url=url)
     served = tuple(
-        LocalModel(id=f"local/vllm/{name}", name=name, endpoint=endpoint) for name in models
+        local_model(id=f"local/vllm/{name}", name=name, endpoint=endpoint) for name in models
     )
     return EndpointReport(
         endpoint=endpoint, status=status, asked_at=time.time() - age, models=served
@@ -167,26 +171,30 @@ def ids(reports: Iterable[EndpointReport]) -> list[str]:
 @pytest.mark.parametrize(
     ("server", "status"),
     [
-        pytest.param(ANSWERING, "answers", id="answers"),
-        pytest.param(NEEDS_KEY, "needs a key", id="locked"),
-        pytest.param(OFF, "refuses", id="off"),
-        pytest.param(WEBSITE, "not understood", id="website"),
-        pytest.param(lambda: StandIn(always()), "not understood", id="hangs up"),
-        pytest.param(Resetting, "not understood", id="resets"),
+        pytest.param(ANSWERING, ServerStatus.ANSWERS, id=ServerStatus.ANSWERS),
+        pytest.param(NEEDS_KEY, ServerStatus.NEEDS_KEY, id="locked"),
+        pytest.param(OFF, ServerStatus.OFFLINE, id="off"),
+        pytest.param(WEBSITE, ServerStatus.UNRECOGNIZED, id="website"),
+        pytest.param(lambda: StandIn(always()), ServerStatus.UNRECOGNIZED, id="hangs up"),
+        pytest.param(Resetting, ServerStatus.UNRECOGNIZED, id="resets"),
         pytest.param(
-            lambda: StandIn(always(b"SSH-2.0-OpenSSH_9.9\r\n")), "not understood", id="not HTTP"
+            lambda: StandIn(always(b"SSH-2.0-OpenSSH_9.9\r\n")),
+            ServerStatus.UNRECOGNIZED,
+            id="not HTTP",
         ),
         pytest.param(
             lambda: StandIn(always(head("application/json"), chunk(b'{"data": ['))),
-            "not understood",
+            ServerStatus.UNRECOGNIZED,
             id="cut off",
         ),
         pytest.param(
-            lambda: StandIn(always(whole(b"[" * 100_000))), "not understood", id="nested deeply"
+            lambda: StandIn(always(whole(b"[" * 100_000))),
+            ServerStatus.UNRECOGNIZED,
+            id="nested deeply",
         ),
         pytest.param(
             lambda: StandIn(always(whole(b"\xff\xfe\x00", "text/plain"))),
-            "not understood",
+            ServerStatus.UNRECOGNIZED,
             id="not UTF-8",
         ),
     ],
@@ -195,7 +203,7 @@ def test_server_that_reacts(server: Server, status: str) -> None:
     with running(server) as (box,):
         (found,) = round_of([probe(box.url)])
     assert found.status == status
-    assert ids([found]) == (["local/vllm/m"] if status == "answers" else [])
+    assert ids([found]) == (["local/vllm/m"] if status == ServerStatus.ANSWERS else [])
 
 
 HANGING: dict[str, Server] = {
@@ -215,7 +223,7 @@ def test_server_that_hangs(server: Server) -> None:
         begun = time.monotonic()
         (found,) = round_of([probe(box.url)], seconds=DEADLINE)
         assert time.monotonic() - begun < DEADLINE + SLACK
-    assert found.status == "hangs"
+    assert found.status == ServerStatus.TIMEOUT
 
 
 @pytest.mark.parametrize("server", ["drips its body", "endless body"])
@@ -232,7 +240,7 @@ def test_all_together_within_one_deadline() -> None:
         reports = round_of([probe(box.url) for box in boxes], seconds=DEADLINE)
         assert time.monotonic() - begun < DEADLINE + SLACK
     assert [found.endpoint.url for found in reports] == [box.url for box in boxes]
-    assert {found.status for found in reports[: len(servers)]} == {"hangs"}
+    assert {found.status for found in reports[: len(servers)]} == {ServerStatus.TIMEOUT}
 
 
 def test_nothing_to_ask_and_nothing_to_wait_for() -> None:
@@ -254,27 +262,27 @@ def test_two_names_of_one_server() -> None:
 @pytest.mark.parametrize(
     ("status", "age", "patient", "asked"),
     [
-        ("hangs", 0, False, False),
-        ("hangs", HANG_MEMORY - 10, False, False),
-        ("hangs", HANG_MEMORY + 10, False, True),
-        ("hangs", 0, True, True),
+        (ServerStatus.TIMEOUT, 0, False, False),
+        (ServerStatus.TIMEOUT, HANG_MEMORY - 10, False, False),
+        (ServerStatus.TIMEOUT, HANG_MEMORY + 10, False, True),
+        (ServerStatus.TIMEOUT, 0, True, True),
         # The clock was set back.
-        ("hangs", -3600, False, True),
-        ("refuses", 0, False, True),
-        ("not understood", 0, False, True),
-        ("needs a key", 0, False, True),
-        ("answers", 0, False, True),
+        (ServerStatus.TIMEOUT, -3600, False, True),
+        (ServerStatus.OFFLINE, 0, False, True),
+        (ServerStatus.UNRECOGNIZED, 0, False, True),
+        (ServerStatus.NEEDS_KEY, 0, False, True),
+        (ServerStatus.ANSWERS, 0, False, True),
     ],
 )
 def test_only_a_server_that_hung_lately_is_left_alone(
-    status: Status, age: float, patient: bool, asked: bool
+    status: ServerStatus, age: float, patient: bool, asked: bool
 ) -> None:
     with StandIn(listing("vllm", "new")) as box:
         before = report(box.url, status, age, models=("old",))
         (found,) = round_of([probe(box.url)], [before], patient=patient)
     assert [request.path for request in box.requests][:1] == ["/v1/models"] * asked
     if asked:
-        assert (found.status, ids([found])) == ("answers", ["local/vllm/new"])
+        assert (found.status, ids([found])) == (ServerStatus.ANSWERS, ["local/vllm/new"])
         assert time.time() - 30 < found.asked_at <= time.time()
     else:
         assert found == before
@@ -294,13 +302,13 @@ def test_hang_is_remembered_from_the_round_that_met_it() -> None:
 @pytest.mark.parametrize(
     ("server", "status"),
     [
-        pytest.param(OFF, "refuses", id="off"),
-        pytest.param(NEEDS_KEY, "needs a key", id="locked"),
-        pytest.param(WEBSITE, "not understood", id="website"),
-        pytest.param(lambda: StandIn(always()), "not understood", id="hangs up"),
+        pytest.param(OFF, ServerStatus.OFFLINE, id="off"),
+        pytest.param(NEEDS_KEY, ServerStatus.NEEDS_KEY, id="locked"),
+        pytest.param(WEBSITE, ServerStatus.UNRECOGNIZED, id="website"),
+        pytest.param(lambda: StandIn(always()), ServerStatus.UNRECOGNIZED, id="hangs up"),
         pytest.param(
             lambda: StandIn(always(json_reply({"error": {"message": "Loading model"}}, 503))),
-            "loading",
+            ServerStatus.LOADING,
             id="loads",
         ),
     ],
@@ -321,13 +329,13 @@ def test_server_that_hangs_keeps_its_models() -> None:
     with Silent() as box:
         before = report(box.url, models=("a",))
         (found,) = round_of([probe(box.url, kind="llamacpp")], [before], seconds=DEADLINE)
-    assert (found.status, ids([found])) == ("hangs", ["local/vllm/a"])
+    assert (found.status, ids([found])) == (ServerStatus.TIMEOUT, ["local/vllm/a"])
 
 
 def test_server_that_answers_tells_what_it_has_now() -> None:
     with StandIn(listing("vllm")) as box:
         (found,) = round_of([probe(box.url)], [report(box.url, models=("a",))])
-    assert (found.status, found.models) == ("answers", ())
+    assert (found.status, found.models) == (ServerStatus.ANSWERS, ())
 
 
 VLLM: Server = lambda: StandIn(listing("vllm", "m"))  # noqa: E731
@@ -365,7 +373,7 @@ def test_ids_stay_when_a_server_of_another_kind_comes_up() -> None:
         before = round_of(probes)
         with StandIn(listing(None, "m"), port=off.port):
             after = round_of(probes, before)
-    assert [found.status for found in after] == ["answers", "answers"]
+    assert [found.status for found in after] == [ServerStatus.ANSWERS, ServerStatus.ANSWERS]
     assert ids(after[1:]) == ids(before)
 
 
@@ -438,7 +446,7 @@ def test_server_that_wants_a_key_gets_the_one_for_its_kind(
     with StandIn(server("secret")) as box:
         usual = Probe(Endpoint(name=kind, kind=kind, url=box.url), spare_keys=keys)
         (found,) = round_of([usual])
-    assert (found.status, found.endpoint.key_alias) == ("answers", alias)
+    assert (found.status, found.endpoint.key_alias) == (ServerStatus.ANSWERS, alias)
     assert keys_sent(box) == [None, "Bearer secret"]
 
 
@@ -448,7 +456,7 @@ def test_server_that_wants_a_key_gets_the_one_for_its_kind(
         # One that needs none is sent none.
         pytest.param(lambda: StandIn(llama_server()), {"localrun-llamacpp": "secret"}, id="open"),
         # Nobody knows what this is, so what is meant for llama-server is not for it.
-        pytest.param(NEEDS_KEY, {}, id="unknown"),
+        pytest.param(NEEDS_KEY, {}, id=RunsOn.UNKNOWN),
         pytest.param(NEEDS_KEY, {"localrun-vllm": "secret"}, id="another's key"),
     ],
 )
@@ -466,7 +474,7 @@ def test_wrong_key_is_tried_once() -> None:
     with StandIn(llama_server("secret")) as box:
         endpoint = Endpoint(name="llamacpp", kind="llamacpp", url=box.url)
         (found,) = round_of([Probe(endpoint, spare_keys={"localrun-llamacpp": "wrong"})])
-    assert (found.status, found.endpoint.kind) == ("needs a key", "llamacpp")
+    assert (found.status, found.endpoint.kind) == (ServerStatus.NEEDS_KEY, "llamacpp")
     assert [request.path for request in box.requests] == ["/v1/models"] * 2
 
 
@@ -490,7 +498,7 @@ def test_version_is_asked_for_once_while_the_server_answers() -> None:
         assert (first[0].version, asked) == ("0.33.0", ["/v1/models", "/version"])
         again, asked = paths(first)
         assert (again[0].version, asked) == ("0.33.0", ["/v1/models"])
-        off = again[0].model_copy(update={"status": "refuses"})
+        off = again[0].model_copy(update={"status": ServerStatus.OFFLINE})
         assert paths([off])[1] == ["/v1/models", "/version"]
 
 
@@ -499,14 +507,14 @@ def test_path_of_a_served_file_is_its_real_one(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").symlink_to("blob")
     with StandIn(llama_server(path=str(tmp_path / "model.gguf"))) as box:
         (found,) = round_of([probe(box.url)])
-    assert found.models[0].marks == (f"path:{(tmp_path / 'blob').resolve()}",)
+    assert found.models[0].fingerprints == (f"path:{(tmp_path / 'blob').resolve()}",)
 
 
 @pytest.mark.parametrize("path", ["models/m.gguf", "none", "/models/\0.gguf", ""])
 def test_path_that_tells_nothing_is_no_error(path: str) -> None:
     with StandIn(llama_server(path=path)) as box:
         (found,) = round_of([probe(box.url)])
-    assert found.models[0].marks == ((f"path:{path}",) if path else ())
+    assert found.models[0].fingerprints == ((f"path:{path}",) if path else ())
 
 
 def test_where_nothing_listens_is_found_out_without_a_thread(
@@ -517,7 +525,7 @@ def test_where_nothing_listens_is_found_out_without_a_thread(
 
     monkeypatch.setattr(threading, "Thread", no_thread)
     reports = round_of([probe(Off().url) for _ in range(20)])
-    assert {found.status for found in reports} == {"refuses"}
+    assert {found.status for found in reports} == {ServerStatus.OFFLINE}
 
 
 def test_where_something_may_listen() -> None:
@@ -536,7 +544,7 @@ def test_key_does_not_follow_a_redirect() -> None:
         )
         with StandIn(always(moved.encode())) as box:
             (found,) = round_of([probe(box.url, key="first-key")])
-    assert (found.status, other.requests) == ("not understood", [])
+    assert (found.status, other.requests) == (ServerStatus.UNRECOGNIZED, [])
 
 
 def test_proxy_does_not_see_what_goes_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -544,14 +552,14 @@ def test_proxy_does_not_see_what_goes_to_this_machine(monkeypatch: pytest.Monkey
         for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(variable, proxy.url)
         (found,) = round_of([probe(box.url, key="first-key")])
-    assert (found.status, proxy.requests) == ("answers", [])
+    assert (found.status, proxy.requests) == (ServerStatus.ANSWERS, [])
 
 
 @pytest.mark.parametrize("key", ["sk-\u043a\u043b\u044e\u0447", "two\nlines", "sk-\u00a0"])
 def test_key_that_no_header_can_hold(key: str) -> None:
     with running(ANSWERING) as (box,):
         (found,) = round_of([probe(box.url, key=key)], seconds=2.0)
-    assert (found.status, box.requests) == ("not understood", [])
+    assert (found.status, box.requests) == (ServerStatus.UNRECOGNIZED, [])
 
 
 @pytest.mark.parametrize(
@@ -569,7 +577,7 @@ def test_key_that_no_header_can_hold(key: str) -> None:
 )
 def test_address_that_is_none(url: str) -> None:
     (found,) = round_of([probe(url)], seconds=2.0)
-    assert found.status in ("refuses", "not understood")
+    assert found.status in (ServerStatus.OFFLINE, ServerStatus.UNRECOGNIZED)
 
 
 USUAL = {

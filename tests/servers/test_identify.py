@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.models import Endpoint, LocalModel
+from llm_localrun.models import Endpoint, LocalModel, RunsOn, ServerStatus
 from llm_localrun.servers.identify import Identity, identify
 from llm_localrun.servers.reading import Asked
 from llm_localrun.wire.response import Answer
@@ -178,7 +178,7 @@ OLLAMA = {
     "/v1/models": listing("smollm2:135m", owned_by="library"),
 }
 
-OLLAMA_WITH_STUB = {**OLLAMA, **recorded("cloud")}
+OLLAMA_WITH_STUB = {**OLLAMA, **recorded(RunsOn.CLOUD)}
 
 SMOLLM2 = {
     "architecture": "llama",
@@ -189,7 +189,7 @@ SMOLLM2 = {
     "context_loaded": None,
     "loaded": None,
     "purpose": "chat",
-    "runs_on": "this machine",
+    "runs_on": RunsOn.THIS_MACHINE,
 }
 
 LLAMACPP_META = {
@@ -203,7 +203,7 @@ LLAMACPP_META = {
 
 
 @pytest.mark.parametrize(
-    ("answers", "otherwise", "kind", "facts"),
+    (ServerStatus.ANSWERS, "otherwise", "kind", "facts"),
     [
         pytest.param(
             LMSTUDIO_V1,
@@ -218,7 +218,7 @@ LLAMACPP_META = {
                     "context_loaded": 4096,
                     "loaded": True,
                     "purpose": "chat",
-                    "runs_on": "unknown",
+                    "runs_on": RunsOn.UNKNOWN,
                 },
                 "text-embedding-nomic-embed-text-v1.5-embedding": {
                     "quantization": "F16",
@@ -446,12 +446,12 @@ LLAMACPP_META = {
 )
 def test_server_answers(answers: Answers, otherwise: Otherwise, kind: str, facts: Facts) -> None:
     identity, _ = ask(answers, otherwise)
-    assert (identity.kind, identity.status) == (kind, "answers")
+    assert (identity.kind, identity.status) == (kind, ServerStatus.ANSWERS)
     assert_models(identity.models, facts)
 
 
 @pytest.mark.parametrize(
-    ("answers", "otherwise", "kind", "status"),
+    (ServerStatus.ANSWERS, "otherwise", "kind", "status"),
     [
         pytest.param(
             {},
@@ -466,66 +466,68 @@ def test_server_answers(answers: Answers, otherwise: Otherwise, kind: str, facts
                 401,
             ),
             "lmstudio",
-            "needs a key",
+            ServerStatus.NEEDS_KEY,
             id="LM Studio with authentication",
         ),
         pytest.param(
             {},
             lambda _: says({"error": {"message": "Invalid API Key", "code": 401}}, 401),
             "openai",
-            "needs a key",
+            ServerStatus.NEEDS_KEY,
             id="llama-server with a key",
         ),
         pytest.param(
             {},
             lambda _: says({"detail": "Forbidden"}, 403),
             "openai",
-            "needs a key",
+            ServerStatus.NEEDS_KEY,
             id="403 and a word",
         ),
-        pytest.param({}, website, "openai", "not understood", id="a website"),
-        pytest.param({}, not_found, "openai", "not understood", id="404 to everything"),
-        pytest.param({}, unexpected, "openai", "not understood", id="200 and an error, always"),
+        pytest.param({}, website, "openai", ServerStatus.UNRECOGNIZED, id="a website"),
+        pytest.param({}, not_found, "openai", ServerStatus.UNRECOGNIZED, id="404 to everything"),
+        pytest.param(
+            {}, unexpected, "openai", ServerStatus.UNRECOGNIZED, id="200 and an error, always"
+        ),
         pytest.param(
             {},
             lambda _: says({"error": {"code": 503, "message": "Loading model"}}, 503),
             "llamacpp",
-            "loading",
+            ServerStatus.LOADING,
             id="llama-server that loads",
         ),
         pytest.param(
             {},
             lambda _: text("Service Unavailable", 503),
             "openai",
-            "not understood",
+            ServerStatus.UNRECOGNIZED,
             id="503 to everything",
         ),
         pytest.param(
             {"/v1/models": says({"object": "list", "data": []}, 500)},
             not_found,
             "openai",
-            "not understood",
+            ServerStatus.UNRECOGNIZED,
             id="the right JSON under the wrong status",
         ),
         pytest.param(
             {"/v1/models": says({"object": "list", "data": None})},
             not_found,
             "openai",
-            "not understood",
+            ServerStatus.UNRECOGNIZED,
             id="a null list and no Ollama",
         ),
         pytest.param(
             {"/": text("Ollama is running\n"), "/api/tags": says({"models": None})},
             not_found,
             "ollama",
-            "not understood",
+            ServerStatus.UNRECOGNIZED,
             id="Ollama whose list is broken",
         ),
         pytest.param(
             {"/": text("Ollama is running"), "/api/tags": text("", 500)},
             not_found,
             "ollama",
-            "not understood",
+            ServerStatus.UNRECOGNIZED,
             id="Ollama that cannot list",
         ),
     ],
@@ -542,22 +544,22 @@ def cloud_tags(*names: str) -> Answers:
     return {**OLLAMA, "/api/tags": says({"models": models})}
 
 
-LEMONADE_CLOUD = listing("gpt-5", owned_by="lemonade", recipe="cloud", cloud_provider="openai")
+LEMONADE_CLOUD = listing("gpt-5", owned_by="lemonade", recipe=RunsOn.CLOUD, cloud_provider="openai")
 PEER = listing("big", owned_by="llama-swap", meta={"llamaswap": {"type": "peer"}}, peerID="nas")
 
 
 @pytest.mark.parametrize(
-    ("answers", "url", "runs_on"),
+    (ServerStatus.ANSWERS, "url", "runs_on"),
     [
         pytest.param(
             OLLAMA_WITH_STUB,
             HERE,
             {
-                "cloudstub:latest": "cloud",
-                "smollm2-go:latest": "this machine",
-                "smollm2-native:latest": "this machine",
-                "smollm2-embed:latest": "this machine",
-                "smollm2:135m": "this machine",
+                "cloudstub:latest": RunsOn.CLOUD,
+                "smollm2-go:latest": RunsOn.THIS_MACHINE,
+                "smollm2-native:latest": RunsOn.THIS_MACHINE,
+                "smollm2-embed:latest": RunsOn.THIS_MACHINE,
+                "smollm2:135m": RunsOn.THIS_MACHINE,
             },
             id="a stub under a name of its own",
         ),
@@ -565,10 +567,10 @@ PEER = listing("big", owned_by="llama-swap", meta={"llamaswap": {"type": "peer"}
             cloud_tags("gpt-oss:120b-cloud", "glm-4.6:cloud", "cloud:8b", "m:icloud"),
             HERE,
             {
-                "gpt-oss:120b-cloud": "cloud",
-                "glm-4.6:cloud": "cloud",
-                "cloud:8b": "this machine",
-                "m:icloud": "this machine",
+                "gpt-oss:120b-cloud": RunsOn.CLOUD,
+                "glm-4.6:cloud": RunsOn.CLOUD,
+                "cloud:8b": RunsOn.THIS_MACHINE,
+                "m:icloud": RunsOn.THIS_MACHINE,
             },
             id="a name whose tag says cloud",
         ),
@@ -576,31 +578,37 @@ PEER = listing("big", owned_by="llama-swap", meta={"llamaswap": {"type": "peer"}
             OLLAMA_WITH_STUB,
             "http://192.168.1.40:11434",
             {
-                "cloudstub:latest": "cloud",
-                "smollm2-go:latest": "another machine",
-                "smollm2-native:latest": "another machine",
-                "smollm2-embed:latest": "another machine",
-                "smollm2:135m": "another machine",
+                "cloudstub:latest": RunsOn.CLOUD,
+                "smollm2-go:latest": RunsOn.ANOTHER_MACHINE,
+                "smollm2-native:latest": RunsOn.ANOTHER_MACHINE,
+                "smollm2-embed:latest": RunsOn.ANOTHER_MACHINE,
+                "smollm2:135m": RunsOn.ANOTHER_MACHINE,
             },
             id="Ollama on another machine",
         ),
         pytest.param(
-            OLLAMA, "https://ollama.com:443", {"smollm2:135m": "cloud"}, id="Ollama's own cloud"
+            OLLAMA,
+            "https://ollama.com:443",
+            {"smollm2:135m": RunsOn.CLOUD},
+            id="Ollama's own cloud",
         ),
         pytest.param(
             {"/v1/models": listing("m", owned_by="vllm")},
             "http://box.local:8000",
-            {"m": "another machine"},
+            {"m": RunsOn.ANOTHER_MACHINE},
             id="a host with a name",
         ),
         pytest.param(
             {"/v1/models": listing("m", owned_by="vllm")},
             "http://[::1]:8000",
-            {"m": "this machine"},
+            {"m": RunsOn.THIS_MACHINE},
             id="loopback in the sixth version",
         ),
         pytest.param(
-            {"/v1/models": LEMONADE_CLOUD}, HERE, {"gpt-5": "cloud"}, id="a provider of Lemonade's"
+            {"/v1/models": LEMONADE_CLOUD},
+            HERE,
+            {"gpt-5": RunsOn.CLOUD},
+            id="a provider of Lemonade's",
         ),
     ],
 )
@@ -611,7 +619,7 @@ def test_where_models_run(answers: Answers, url: str, runs_on: dict[str, str]) -
 
 def test_peer_of_llama_swap_is_not_on_this_machine() -> None:
     identity, _ = ask({"/v1/models": PEER})
-    assert [model.runs_on for model in identity.models] in (["unknown"], ["cloud"])
+    assert [model.runs_on for model in identity.models] in ([RunsOn.UNKNOWN], [RunsOn.CLOUD])
 
 
 @pytest.mark.parametrize(
@@ -622,7 +630,7 @@ def test_peer_of_llama_swap_is_not_on_this_machine() -> None:
         ("llamacpp", None),
     ],
 )
-@pytest.mark.parametrize("status", ["unloaded", "loading"])
+@pytest.mark.parametrize("status", ["unloaded", ServerStatus.LOADING])
 def test_model_that_can_be_loaded_is_not_called_loaded(
     owner: str, meta: dict[str, Any] | None, status: str
 ) -> None:
@@ -658,7 +666,7 @@ def test_model_on_linked_devices_is_one_model() -> None:
 )
 def test_broken_listing_is_not_understood(body: str) -> None:
     identity, _ = ask({"/v1/models": says(json.loads(body))})
-    assert (identity.status, identity.models) == ("not understood", ())
+    assert (identity.status, identity.models) == (ServerStatus.UNRECOGNIZED, ())
 
 
 @pytest.mark.parametrize(
@@ -681,7 +689,7 @@ def test_size_that_ollama_tells(size: str, parameters: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "otherwise", "asked"),
+    (ServerStatus.ANSWERS, "otherwise", "asked"),
     [
         pytest.param(
             {"/v1/models": listing("m", owned_by="humanity")},

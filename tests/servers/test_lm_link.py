@@ -10,13 +10,15 @@ import pytest
 
 from llm_localrun import catalogue
 from llm_localrun.catalogue import get_catalogue, read_snapshot
-from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Snapshot
+from llm_localrun.models import Endpoint, EndpointReport, LocalModel, RunsOn, ServerStatus, Snapshot
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.servers.discover import Probe, ask
 from tests.conftest import configure
 from tests.fakes.http_server import StandIn
 from tests.fakes.lmstudio import MODELS, LMStudio, put_files
 from tests.support.drive import ask as prompt
 from tests.support.drive import failure
+from tests.support.models import local_model
 
 GEMMA = MODELS[0]
 KEYS = [model.key for model in MODELS]
@@ -56,7 +58,7 @@ def lms(home: Path) -> Lms:
 
 
 def places(models: Iterable[LocalModel]) -> dict[str, tuple[str, str]]:
-    return {model.name: (model.runs_on, model.elsewhere) for model in models}
+    return {model.name: (model.runs_on, model.remote_host) for model in models}
 
 
 def listed(box: StandIn, before: Iterable[EndpointReport] = ()) -> EndpointReport:
@@ -72,7 +74,7 @@ def test_models_that_lie_here_run_here(home: Path, lms: Lms) -> None:
     put_files(home)
     with StandIn(LMStudio()) as box:
         report = listed(box)
-    assert {*places(report.models).values()} == {("this machine", "")}
+    assert {*places(report.models).values()} == {(RunsOn.THIS_MACHINE, "")}
     assert len(report.models) > len(KEYS)
     assert not asked.exists()
 
@@ -81,9 +83,9 @@ def test_models_that_do_not_are_anywhere(home: Path) -> None:
     put_files(home, MODELS[2:4])
     with StandIn(LMStudio()) as box:
         found = places(listed(box).models)
-    here = {name for name, place in found.items() if place == ("this machine", "")}
+    here = {name for name, place in found.items() if place == (RunsOn.THIS_MACHINE, "")}
     assert here == {model.key for model in MODELS[2:4]}
-    assert {*found.values()} == {("this machine", ""), ("unknown", "")}
+    assert {*found.values()} == {(RunsOn.THIS_MACHINE, ""), (RunsOn.UNKNOWN, "")}
 
 
 def file(size: int, name: str = "m.gguf") -> dict[str, int]:
@@ -138,7 +140,9 @@ def test_file_that_a_model_is(files: dict[str, int], is_here: bool, home: Path) 
             opened.truncate(size)
     with StandIn(LMStudio(models=(GEMMA,))) as box:
         found = places(listed(box).models)
-    assert {place for place, _ in found.values()} == {"this machine" if is_here else "unknown"}
+    assert {place for place, _ in found.values()} == {
+        RunsOn.THIS_MACHINE if is_here else RunsOn.UNKNOWN
+    }
 
 
 def test_link_to_a_file_counts_as_the_file(home: Path, tmp_path: Path) -> None:
@@ -150,7 +154,7 @@ def test_link_to_a_file_counts_as_the_file(home: Path, tmp_path: Path) -> None:
     (folder / "dangling.gguf").symlink_to(tmp_path / "nowhere")
     (folder.parent / "file").touch()
     with StandIn(LMStudio(models=(GEMMA,))) as box:
-        assert {place for place, _ in places(listed(box).models).values()} == {"this machine"}
+        assert {place for place, _ in places(listed(box).models).values()} == {RunsOn.THIS_MACHINE}
 
 
 @pytest.mark.parametrize("chosen", ["/nowhere", "\0", 5, ""])
@@ -158,7 +162,7 @@ def test_folder_that_cannot_be_looked_through(chosen: Any, home: Path) -> None:
     (home / ".lmstudio").mkdir(parents=True)
     (home / ".lmstudio" / "settings.json").write_text(json.dumps({"downloadsFolder": chosen}))
     with StandIn(LMStudio(models=(GEMMA,))) as box:
-        assert {place for place, _ in places(listed(box).models).values()} == {"unknown"}
+        assert {place for place, _ in places(listed(box).models).values()} == {RunsOn.UNKNOWN}
 
 
 @pytest.fixture
@@ -172,17 +176,17 @@ def box(user_path: Path) -> Any:
 
 def test_refresh_asks_where_models_are(box: StandIn, lms: Lms, user_path: Path) -> None:
     asked = lms(ONLINE, {GEMMA.key: "a1b2c3", KEYS[1]: "d4e5f6"})
-    found = places(get_catalogue("now").models)
+    found = places(get_catalogue(CachePolicy.REFRESH).models)
     assert (
         found.pop(GEMMA.key)
         == found.pop(f"{GEMMA.key}@q8_0")
         == (
-            "another machine",
+            RunsOn.ANOTHER_MACHINE,
             "mac-studio",
         )
     )
-    assert found.pop(KEYS[1]) == ("another machine", "another device")
-    assert {*found.values()} == {("this machine", "")}
+    assert found.pop(KEYS[1]) == (RunsOn.ANOTHER_MACHINE, "another device")
+    assert {*found.values()} == {(RunsOn.THIS_MACHINE, "")}
     assert asked.read_text().splitlines() == ["link status --json", "ls --json"]
     # What it said holds for the rounds that follow.
     before = read_snapshot(user_path / "localrun")
@@ -196,10 +200,16 @@ def test_what_is_said_goes_before_what_lies_here(box: StandIn, lms: Lms, home: P
     """A preferred device wins over a local copy."""
     put_files(home)
     lms(ONLINE, {GEMMA.key: "a1b2c3"})
-    assert places(get_catalogue("if stale").models)[GEMMA.key] == ("this machine", "")
-    assert places(get_catalogue("now").models)[GEMMA.key] == ("another machine", "mac-studio")
+    assert places(get_catalogue(CachePolicy.IF_STALE).models)[GEMMA.key] == (
+        RunsOn.THIS_MACHINE,
+        "",
+    )
+    assert places(get_catalogue(CachePolicy.REFRESH).models)[GEMMA.key] == (
+        RunsOn.ANOTHER_MACHINE,
+        "mac-studio",
+    )
     lms(OFFLINE)
-    assert places(get_catalogue("now").models)[GEMMA.key] == ("this machine", "")
+    assert places(get_catalogue(CachePolicy.REFRESH).models)[GEMMA.key] == (RunsOn.THIS_MACHINE, "")
 
 
 @pytest.mark.parametrize(
@@ -207,13 +217,17 @@ def test_what_is_said_goes_before_what_lies_here(box: StandIn, lms: Lms, home: P
 )
 def test_without_a_link_everything_is_here(link: Any, box: StandIn, lms: Lms) -> None:
     lms(link)
-    assert {*places(get_catalogue("now").models).values()} == {("this machine", "")}
+    assert {*places(get_catalogue(CachePolicy.REFRESH).models).values()} == {
+        (RunsOn.THIS_MACHINE, "")
+    }
 
 
 @pytest.mark.parametrize("link", ["", "{", "[]", "error: unknown command 'link'", {"status": 5}])
 def test_command_that_says_nothing(link: Any, box: StandIn, lms: Lms) -> None:
     lms(link)
-    assert {place for place, _ in places(get_catalogue("now").models).values()} == {"unknown"}
+    assert {place for place, _ in places(get_catalogue(CachePolicy.REFRESH).models).values()} == {
+        RunsOn.UNKNOWN
+    }
 
 
 @pytest.mark.parametrize("script", ["#!/bin/sh\nexit 3\n", "no script", None])
@@ -226,12 +240,14 @@ def test_command_that_fails(
         folder.mkdir(parents=True)
         (folder / "lms").write_text(script)
         (folder / "lms").chmod(0o755)
-    assert {place for place, _ in places(get_catalogue("now").models).values()} == {"unknown"}
+    assert {place for place, _ in places(get_catalogue(CachePolicy.REFRESH).models).values()} == {
+        RunsOn.UNKNOWN
+    }
 
 
 def test_nothing_is_asked_where_no_lmstudio_answers(user_path: Path, lms: Lms) -> None:
     asked = lms(OFFLINE)
-    get_catalogue("now")
+    get_catalogue(CachePolicy.REFRESH)
     assert not asked.exists()
 
 
@@ -239,13 +255,13 @@ def test_nothing_is_asked_where_no_lmstudio_answers(user_path: Path, lms: Lms) -
 
 
 def model_at(name: str) -> LocalModel:
-    return next(model for model in get_catalogue("if stale").models if model.name == name)
+    return next(model for model in get_catalogue(CachePolicy.IF_STALE).models if model.name == name)
 
 
 def test_prompt_asks_where_a_model_is_before_it_is_refused(box: StandIn, lms: Lms) -> None:
     asked = lms(OFFLINE)
     model = model_at(GEMMA.key)
-    assert (model.runs_on, asked.exists()) == ("unknown", False)
+    assert (model.runs_on, asked.exists()) == (RunsOn.UNKNOWN, False)
     assert prompt(model, "Hi").text == "Hello."
     assert prompt(model_at(KEYS[1]), "Hi").text == "Hello."
     assert len(asked.read_text().splitlines()) == 2
@@ -279,12 +295,16 @@ def test_allowed_model_is_not_asked_about(box: StandIn, lms: Lms, user_path: Pat
 # In the catalogue
 
 
-def served_and_found(runs_on: Any, marks: tuple[str, ...]) -> LocalModel:
-    """A served model and a file that share their marks, joined."""
+def served_and_found(runs_on: Any, fingerprints: tuple[str, ...]) -> LocalModel:
+    """A served model and a file that share their fingerprints, joined."""
     endpoint = Endpoint(name="jan", kind="jan", url="http://127.0.0.1:1337")
-    model = LocalModel(id="local/jan/m", name="m", endpoint=endpoint, runs_on=runs_on, marks=marks)
-    file = LocalModel(id="local/gguf/m", name="m", path="/m.gguf", marks=marks)
-    report = EndpointReport(endpoint=endpoint, status="answers", asked_at=0.0, models=(model,))
+    model = local_model(
+        id="local/jan/m", name="m", endpoint=endpoint, runs_on=runs_on, fingerprints=fingerprints
+    )
+    file = local_model(id="local/gguf/m", name="m", path="/m.gguf", fingerprints=fingerprints)
+    report = EndpointReport(
+        endpoint=endpoint, status=ServerStatus.ANSWERS, asked_at=0.0, models=(model,)
+    )
     entry = {"path": "/m.gguf", "size": 1, "modified": 0.0, "model": file}
     snapshot = Snapshot.model_validate({"endpoints": [report], "files": [entry]})
     return snapshot.models[0]
@@ -293,10 +313,10 @@ def served_and_found(runs_on: Any, marks: tuple[str, ...]) -> LocalModel:
 @pytest.mark.parametrize(
     ("runs_on", "is_joined", "after"),
     [
-        ("this machine", True, "this machine"),
-        ("unknown", True, "this machine"),
-        ("another machine", False, "another machine"),
-        ("cloud", False, "cloud"),
+        (RunsOn.THIS_MACHINE, True, RunsOn.THIS_MACHINE),
+        (RunsOn.UNKNOWN, True, RunsOn.THIS_MACHINE),
+        (RunsOn.ANOTHER_MACHINE, False, RunsOn.ANOTHER_MACHINE),
+        (RunsOn.CLOUD, False, RunsOn.CLOUD),
     ],
 )
 def test_model_whose_file_is_here_runs_here(runs_on: str, is_joined: bool, after: str) -> None:
@@ -305,4 +325,4 @@ def test_model_whose_file_is_here_runs_here(runs_on: str, is_joined: bool, after
 
 
 def test_unmarked_model_stays_where_it_is() -> None:
-    assert served_and_found("unknown", ()).runs_on == "unknown"
+    assert served_and_found(RunsOn.UNKNOWN, ()).runs_on == RunsOn.UNKNOWN

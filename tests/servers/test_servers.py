@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Snapshot
+from llm_localrun.models import Endpoint, EndpointReport, LocalModel, RunsOn, ServerStatus, Snapshot
 from llm_localrun.servers.discover import Probe, ask
 from llm_localrun.servers.identify import Identity, identify
 from llm_localrun.servers.reading import Asked
@@ -69,7 +69,7 @@ GEMMA = {
     "context_max": 131072,
     "context_loaded": 8192,
     "loaded": True,
-    "runs_on": "this machine",
+    "runs_on": RunsOn.THIS_MACHINE,
 }
 LM_STUDIO: dict[str, Facts] = {
     "google/gemma-4-26b-a4b": {
@@ -82,10 +82,10 @@ LM_STUDIO: dict[str, Facts] = {
         "loaded": False,
         "capabilities": ("tools", "vision", "thinking"),
         "think_levels": ("off", "on"),
-        "runs_on": "unknown",
-        "marks": ("lmstudio:17990911801:Q4_K_M",),
+        "runs_on": RunsOn.UNKNOWN,
+        "fingerprints": ("lmstudio:17990911801:Q4_K_M",),
     },
-    "google/gemma-4-26b-a4b@q8_0": {"quantization": "Q8_0", "size": None, "marks": ()},
+    "google/gemma-4-26b-a4b@q8_0": {"quantization": "Q8_0", "size": None, "fingerprints": ()},
     "openai/gpt-oss-20b": {"capabilities": ("tools", "thinking"), "quantization": "MXFP4"},
     "qwen2-vl-7b-instruct": {"capabilities": ("tools", "vision"), "quantization": "4bit"},
     "granite-3.0-2b-instruct": {"capabilities": ("tools",), "think_levels": None},
@@ -94,7 +94,7 @@ LM_STUDIO: dict[str, Facts] = {
     "text-embedding-nomic-embed-text-v1.5": {"purpose": "embedding", "context_max": 2048},
 }
 LM_STUDIO_OLD: dict[str, Facts] = {
-    name: {"runs_on": "this machine", "size": None, "loaded": False}
+    name: {"runs_on": RunsOn.THIS_MACHINE, "size": None, "loaded": False}
     for name in LM_STUDIO
     if name != "google/gemma-4-26b-a4b@q8_0"
 }
@@ -107,7 +107,7 @@ DOCKER: dict[str, Facts] = {
         "context_max": 131072,
         "context_loaded": None,
         "loaded": True,
-        "marks": ("docker:ai/gemma3:4B-Q4_K_M",),
+        "fingerprints": ("docker:ai/gemma3:4B-Q4_K_M",),
     },
     "ai/smollm2:latest": {"quantization": "Q4_K_M", "parameters": 361_820_000, "loaded": False},
     "ai/mxbai-embed-large:latest": {"purpose": "embedding", "size": None},
@@ -122,7 +122,7 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
             "gemma-3-4b-it-Q4_K_M.gguf": {
                 **GEMMA,
                 "capabilities": ("tools", "vision", "thinking"),
-                "marks": ("path:/models/gemma-3-4b-it-Q4_K_M.gguf",),
+                "fingerprints": ("path:/models/gemma-3-4b-it-Q4_K_M.gguf",),
             }
         },
     ),
@@ -133,7 +133,7 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
             "ggml-org/gemma-3-4b-it-GGUF:Q4_K_M": {
                 **GEMMA,
                 "capabilities": ("tools", "vision"),
-                "marks": (
+                "fingerprints": (
                     "hf:ggml-org/gemma-3-4b-it-gguf:Q4_K_M",
                     "path:/cache/gemma-3-4b-it-Q4_K_M.gguf",
                 ),
@@ -143,9 +143,9 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
                 "loaded": False,
                 "context_loaded": None,
                 "quantization": "UD-Q4_K_XL",
-                "marks": ("hf:unsloth/qwen3-8b-gguf:UD-Q4_K_XL",),
+                "fingerprints": ("hf:unsloth/qwen3-8b-gguf:UD-Q4_K_XL",),
             },
-            "mine": {"loaded": False, "marks": ("path:/models/mine-Q6_K.gguf",)},
+            "mine": {"loaded": False, "fingerprints": ("path:/models/mine-Q6_K.gguf",)},
         },
     ),
     "llamafile": (
@@ -165,7 +165,7 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
     "vLLM, a file": (
         "vllm",
         "",
-        {"qwen3": {"marks": ("path:/models/qwen3-8b-Q8_0.gguf",), "context_loaded": 4096}},
+        {"qwen3": {"fingerprints": ("path:/models/qwen3-8b-Q8_0.gguf",), "context_loaded": 4096}},
     ),
     "SGLang": (
         "sglang",
@@ -216,7 +216,7 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
             },
             "my-vlm": {"capabilities": ("tools", "vision"), "loaded": None},
             "bge-m3": {"purpose": "embedding", "loaded": False},
-            "Kimi-K2-4bit": {"runs_on": "unknown"},
+            "Kimi-K2-4bit": {"runs_on": RunsOn.UNKNOWN},
         },
     ),
     "LocalAI": (
@@ -227,7 +227,7 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
             "gpt-4": {
                 "capabilities": ("tools", "vision"),
                 "context_loaded": 8192,
-                "runs_on": "this machine",
+                "runs_on": RunsOn.THIS_MACHINE,
             },
             "bge-m3": {"purpose": "embedding"},
         },
@@ -236,9 +236,12 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
         "gpt4all",
         "",
         {
-            "Llama 3 8B Instruct": {"capabilities": (), "runs_on": "this machine"},
-            "Qwen3-4B-Q4_0": {"quantization": "Q4_0", "marks": ("name:gpt4all:Qwen3-4B-Q4_0",)},
-            "ChatGPT-4": {"runs_on": "unknown", "marks": ()},
+            "Llama 3 8B Instruct": {"capabilities": (), "runs_on": RunsOn.THIS_MACHINE},
+            "Qwen3-4B-Q4_0": {
+                "quantization": "Q4_0",
+                "fingerprints": ("name:gpt4all:Qwen3-4B-Q4_0",),
+            },
+            "ChatGPT-4": {"runs_on": RunsOn.UNKNOWN, "fingerprints": ()},
         },
     ),
     "Docker Model Runner": ("docker", "", DOCKER),
@@ -254,12 +257,12 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
                 "context_loaded": 8192,
                 "loaded": True,
                 "capabilities": ("tools", "thinking"),
-                "marks": ("hf:unsloth/qwen3-4b-gguf:Q4_0",),
+                "fingerprints": ("hf:unsloth/qwen3-4b-gguf:Q4_0",),
             },
             "Gemma-3-4b-it-GGUF": {"capabilities": ("vision",), "loaded": False},
             "nomic-embed-text-v2-GGUF": {"purpose": "embedding"},
-            "fireworks.glm-5p3": {"runs_on": "cloud", "elsewhere": "fireworks"},
-            "Halo": {"runs_on": "unknown"},
+            "fireworks.glm-5p3": {"runs_on": RunsOn.CLOUD, "remote_host": "fireworks"},
+            "Halo": {"runs_on": RunsOn.UNKNOWN},
         },
     ),
     "Lemonade without models": ("lemonade", "10.3.0", {}),
@@ -271,24 +274,24 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
                 "loaded": True,
                 "context_loaded": 32768,
                 "capabilities": ("tools",),
-                "runs_on": "this machine",
+                "runs_on": RunsOn.THIS_MACHINE,
             },
             "gemma-3": {"loaded": False, "capabilities": ("tools", "vision")},
             "unsloth/Qwen3-8B-GGUF:Q4_K_M": {
-                "runs_on": "unknown",
-                "elsewhere": "nas",
+                "runs_on": RunsOn.UNKNOWN,
+                "remote_host": "nas",
                 # The file of that name on this disk is another copy.
-                "marks": (),
+                "fingerprints": (),
             },
-            "best": {"runs_on": "unknown"},
+            "best": {"runs_on": RunsOn.UNKNOWN},
         },
     ),
     "llama-swap of old": (
         "llamaswap",
         "",
         {
-            "qwen3-8b": {"loaded": True, "runs_on": "this machine"},
-            "glm-5": {"runs_on": "unknown", "elsewhere": "nas"},
+            "qwen3-8b": {"loaded": True, "runs_on": RunsOn.THIS_MACHINE},
+            "glm-5": {"runs_on": RunsOn.UNKNOWN, "remote_host": "nas"},
         },
     ),
     "Unsloth Studio": (
@@ -300,10 +303,10 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
                 "context_loaded": 32768,
                 "context_max": 40960,
                 "loaded": True,
-                "runs_on": "this machine",
-                "marks": ("hf:unsloth/qwen3-8b-gguf:UD-Q4_K_XL",),
+                "runs_on": RunsOn.THIS_MACHINE,
+                "fingerprints": ("hf:unsloth/qwen3-8b-gguf:UD-Q4_K_XL",),
             },
-            "openai/gpt-5": {"runs_on": "unknown", "elsewhere": "openai"},
+            "openai/gpt-5": {"runs_on": RunsOn.UNKNOWN, "remote_host": "openai"},
         },
     ),
     "Ollama": (
@@ -319,7 +322,7 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
                 "context_loaded": 4096,
                 "loaded": True,
                 "capabilities": ("completion",),
-                "marks": (
+                "fingerprints": (
                     "ollama:fd5f44c0b5aff6453726119fc560d73a8a995a55b4a49804bc24b1969ecf1794",
                 ),
             }
@@ -334,35 +337,38 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
         "openai",
         "",
         {
-            "gpt-4o": {"runs_on": "unknown", "elsewhere": "openai"},
-            "my-claude": {"runs_on": "unknown", "elsewhere": "openai"},
+            "gpt-4o": {"runs_on": RunsOn.UNKNOWN, "remote_host": "openai"},
+            "my-claude": {"runs_on": RunsOn.UNKNOWN, "remote_host": "openai"},
         },
     ),
 }
 
 NOT_ANSWERING = {
-    "llama-server, loading": ("llamacpp", "loading"),
-    "llama-server, locked": ("llamacpp", "needs a key"),
-    "vLLM, locked": ("vllm", "needs a key"),
-    "oMLX, locked": ("omlx", "needs a key"),
-    "Jan, locked": ("openai", "needs a key"),
-    "LocalAI, locked": ("localai", "needs a key"),
-    "Unsloth Studio, locked": ("unsloth", "needs a key"),
-    "LM Studio, locked": ("lmstudio", "needs a key"),
-    "AirPlay": ("openai", "not understood"),
-    "Jupyter": ("openai", "not understood"),
+    "llama-server, loading": ("llamacpp", ServerStatus.LOADING),
+    "llama-server, locked": ("llamacpp", ServerStatus.NEEDS_KEY),
+    "vLLM, locked": ("vllm", ServerStatus.NEEDS_KEY),
+    "oMLX, locked": ("omlx", ServerStatus.NEEDS_KEY),
+    "Jan, locked": ("openai", ServerStatus.NEEDS_KEY),
+    "LocalAI, locked": ("localai", ServerStatus.NEEDS_KEY),
+    "Unsloth Studio, locked": ("unsloth", ServerStatus.NEEDS_KEY),
+    "LM Studio, locked": ("lmstudio", ServerStatus.NEEDS_KEY),
+    "AirPlay": ("openai", ServerStatus.UNRECOGNIZED),
+    "Jupyter": ("openai", ServerStatus.UNRECOGNIZED),
 }
 
 # Servers that show nothing of their own: they are what their port says.
 BY_PORT = {
-    ("Jan", "jan"): ("jan", {"Qwen3-8B-Q4_K_M": "unknown", "claude-opus-4-1": "unknown"}),
+    ("Jan", "jan"): ("jan", {"Qwen3-8B-Q4_K_M": RunsOn.UNKNOWN, "claude-opus-4-1": RunsOn.UNKNOWN}),
     ("Jan", "openai"): (
         "openai",
-        {"Qwen3-8B-Q4_K_M": "this machine", "claude-opus-4-1": "unknown"},
+        {"Qwen3-8B-Q4_K_M": RunsOn.THIS_MACHINE, "claude-opus-4-1": RunsOn.UNKNOWN},
     ),
     ("Jan, locked", "jan"): ("jan", {}),
-    ("Msty Nexus", "ollama"): ("gateway", {"qwen3:8b": "unknown", "grok-4": "unknown"}),
-    ("Msty Nexus", "llamacpp"): ("openai", {"qwen3:8b": "this machine", "grok-4": "unknown"}),
+    ("Msty Nexus", "ollama"): ("gateway", {"qwen3:8b": RunsOn.UNKNOWN, "grok-4": RunsOn.UNKNOWN}),
+    ("Msty Nexus", "llamacpp"): (
+        "openai",
+        {"qwen3:8b": RunsOn.THIS_MACHINE, "grok-4": RunsOn.UNKNOWN},
+    ),
     # Those that show what they are are that on any port.
     ("mlx_lm.server", "jan"): ("jan", None),
     ("mlx_lm.server", "llamacpp"): ("mlx", None),
@@ -391,7 +397,11 @@ def assert_models(models: tuple[LocalModel, ...], facts: Mapping[str, Facts]) ->
 def test_what_a_server_is_and_serves(name: str) -> None:
     kind, version, facts = ANSWERING[name]
     identity, _ = driven(SERVERS[name]())
-    assert (identity.kind, identity.status, identity.version) == (kind, "answers", version)
+    assert (identity.kind, identity.status, identity.version) == (
+        kind,
+        ServerStatus.ANSWERS,
+        version,
+    )
     assert_models(identity.models, facts)
 
 
@@ -474,17 +484,17 @@ def test_nothing_is_asked_that_could_change_something(name: str) -> None:
     ("name", "dialect", "kind", "status"),
     [
         # As that it is asked, whatever it shows.
-        ("Jan", "jan", "jan", "answers"),
-        ("vLLM", "openai", "openai", "answers"),
-        ("KoboldCpp", "llamacpp", "llamacpp", "answers"),
-        ("LM Studio", "openai", "openai", "answers"),
-        ("LM Studio", "lmstudio", "lmstudio", "answers"),
-        ("Docker Model Runner of old", "docker", "docker", "answers"),
-        ("llama-server, locked", "vllm", "vllm", "needs a key"),
-        ("vLLM", "ollama", "ollama", "not understood"),
-        ("vLLM", "something-new", "something-new", "answers"),
-        ("Jupyter", "vllm", "vllm", "not understood"),
-        ("Ollama", "ollama", "ollama", "answers"),
+        ("Jan", "jan", "jan", ServerStatus.ANSWERS),
+        ("vLLM", "openai", "openai", ServerStatus.ANSWERS),
+        ("KoboldCpp", "llamacpp", "llamacpp", ServerStatus.ANSWERS),
+        ("LM Studio", "openai", "openai", ServerStatus.ANSWERS),
+        ("LM Studio", "lmstudio", "lmstudio", ServerStatus.ANSWERS),
+        ("Docker Model Runner of old", "docker", "docker", ServerStatus.ANSWERS),
+        ("llama-server, locked", "vllm", "vllm", ServerStatus.NEEDS_KEY),
+        ("vLLM", "ollama", "ollama", ServerStatus.UNRECOGNIZED),
+        ("vLLM", "something-new", "something-new", ServerStatus.ANSWERS),
+        ("Jupyter", "vllm", "vllm", ServerStatus.UNRECOGNIZED),
+        ("Ollama", "ollama", "ollama", ServerStatus.ANSWERS),
     ],
 )
 def test_server_of_which_the_user_says_what_it_is(
@@ -493,7 +503,7 @@ def test_server_of_which_the_user_says_what_it_is(
     identity, asked = driven(SERVERS[name](), dialect=dialect)
     assert (identity.kind, identity.status) == (kind, status)
     assert "/" not in asked
-    if status == "answers":
+    if status == ServerStatus.ANSWERS:
         assert identity.models != ()
 
 
@@ -510,12 +520,12 @@ def test_all_kinds_at_once() -> None:
     found = dict(zip(names, reports, strict=True))
     for name, (kind, version, facts) in ANSWERING.items():
         report = found[name]
-        assert (report.endpoint.kind, report.status) == (kind, "answers"), name
+        assert (report.endpoint.kind, report.status) == (kind, ServerStatus.ANSWERS), name
         assert report.version == version, name
         assert [model.name for model in report.models] == [*facts], name
     for name, (kind, status) in NOT_ANSWERING.items():
         assert found[name].status == status, name
-        assert found[name].endpoint.kind == kind or status == "not understood", name
+        assert found[name].endpoint.kind == kind or status == ServerStatus.UNRECOGNIZED, name
 
 
 # What is out of order
@@ -550,7 +560,12 @@ def test_odd_answers_are_no_error(name: str) -> None:
         whole = parsed(get(respond, path, body={"model": "m"} if path == "/api/show" else None))[1]
         for way, odd in itertools.product(leaves(whole), ODD):
             identity = spoilt(respond, path, replaced(whole, way, odd))
-            assert identity.status in ("answers", "loading", "needs a key", "not understood")
+            assert identity.status in (
+                ServerStatus.ANSWERS,
+                ServerStatus.LOADING,
+                ServerStatus.NEEDS_KEY,
+                ServerStatus.UNRECOGNIZED,
+            )
             kept(identity)
 
 
@@ -592,7 +607,7 @@ def test_server_that_lists_its_models_and_says_no_more(name: str) -> None:
         for _ in asked:
             questions.throw(OutOfTime())
     identity: Identity = stop.value.value
-    assert (identity.kind, identity.status) == (whole.kind, "answers")
+    assert (identity.kind, identity.status) == (whole.kind, ServerStatus.ANSWERS)
     places = {model.name: model.runs_on for model in whole.models}
     assert {model.name: model.runs_on for model in identity.models} == places
 
@@ -687,6 +702,8 @@ def test_ollama_that_is_older_than_its_processes() -> None:
 def test_model_that_ollama_replaced_is_shown_anew() -> None:
     first, _ = driven(SERVERS["Ollama"]())
     old = Identity(
-        "ollama", "answers", tuple(m.model_copy(update={"digest": "0a"}) for m in first.models)
+        "ollama",
+        ServerStatus.ANSWERS,
+        tuple(m.with_served(digest="0a") for m in first.models),
     )
     assert "/api/show" in driven(SERVERS["Ollama"](), known=old)[1]

@@ -10,6 +10,7 @@ import llm
 
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.models import Endpoint, LocalModel
+from tests.support.models import local_model
 
 WAYS = ["sync", "async", "sync unstreamed", "async unstreamed"]
 
@@ -31,7 +32,7 @@ class Outcome:
 def served(url: str, kind: str, name: str = "smollm2:135m", **known: Any) -> LocalModel:
     """A model that a server of `kind` at `url` offers."""
     endpoint = Endpoint(name=kind, kind=kind, url=url)
-    return LocalModel(id=f"local/{kind}/{name}", name=name, endpoint=endpoint, **known)
+    return local_model(id=f"local/{kind}/{name}", name=name, endpoint=endpoint, **known)
 
 
 def ask(model: LocalModel, prompt: str | None, way: str = "sync", **options: Any) -> Outcome:

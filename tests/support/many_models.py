@@ -8,12 +8,15 @@ from llm_localrun.catalogue import write_snapshot
 from llm_localrun.models import (
     Endpoint,
     EndpointReport,
-    FileEntry,
     LocalModel,
+    RunsOn,
+    ScannedFile,
+    ScannedStore,
+    ServerStatus,
     Snapshot,
-    StoreReport,
 )
 from llm_localrun.system.paths import settings_stamp
+from tests.support.models import local_model
 
 BOX = Endpoint(name="box", kind="vllm", url="http://192.168.1.5:8000")
 OLLAMA = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:11434")
@@ -29,7 +32,7 @@ def _model(
     model_id: str, size: float, quantization: str, billions: float, context: int, **known: Any
 ) -> LocalModel:
     """Sizes in GB, contexts in 1,024 tokens; 0 and "" mean that nobody said."""
-    return LocalModel(
+    return local_model(
         id=model_id,
         name=model_id.split("/", 2)[2],
         size=int(size * 1e9) or None,
@@ -41,7 +44,7 @@ def _model(
 
 
 def _served(endpoint: Endpoint, name: str, *facts: Any, can: str = "", **known: Any) -> LocalModel:
-    known.setdefault("runs_on", "another machine" if endpoint is BOX else "this machine")
+    known.setdefault("runs_on", RunsOn.ANOTHER_MACHINE if endpoint is BOX else RunsOn.THIS_MACHINE)
     capabilities = tuple(can.split())
     model_id = f"local/{endpoint.name}/{name}"
     return _model(model_id, *facts, endpoint=endpoint, capabilities=capabilities, **known)
@@ -75,8 +78,8 @@ ON_OLLAMA = (
     _served(
         *(OLLAMA, "gpt-oss:120b-cloud", 0, "MXFP4", 116.8, 128),
         can="tools thinking",
-        runs_on="cloud",
-        elsewhere="ollama.com",
+        runs_on=RunsOn.CLOUD,
+        remote_host="ollama.com",
     ),
     _served(OLLAMA, "nomic-embed-text:latest", 0.274, "F16", 0.137, 2, **EMBEDS),
     _served(
@@ -105,7 +108,7 @@ ON_BOX = (
     _served(BOX, "Qwen/Qwen3-Next-80B-A3B-Instruct-FP8", 0, "FP8", 80, 256, **LOADED),
     _served(BOX, "BAAI/bge-m3", 0, "", 0, 8, **EMBEDS),
 )
-ON_SWAP = (_served(SWAP, "frontier", 0, "", 0, 0, runs_on="unknown", elsewhere="a peer"),)
+ON_SWAP = (_served(SWAP, "frontier", 0, "", 0, 0, runs_on=RunsOn.UNKNOWN, remote_host="a peer"),)
 FILES = (
     _file("localrun", "SmolLM2-135M-Instruct.Q4_1", 0.098, "Q4_1", 0.135, 8),
     _file("lmstudio", "Qwen3-8B-Q8_0", 8.7, "Q8_0", 8.2, 40, can="tools thinking"),
@@ -124,7 +127,7 @@ FILES = (
     _file("localrun", "nomic-embed-text-v1.5.Q8_0", 0.146, "Q8_0", 0.137, 2, **EMBEDS),
     _file("folders", "Kimi-K2-Instruct-0905-UD-IQ1_S", 244, "UD-IQ1_S", 1026, 256, can="tools"),
 )
-NO_MODEL = FileEntry(
+NO_MODEL = ScannedFile(
     path="/home/ada/lmstudio/broken.gguf",
     size=5 * 10**8,
     modified=1.0,
@@ -135,7 +138,7 @@ NO_MODEL = FileEntry(
 
 def _report(endpoint: Endpoint, version: str, models: tuple[LocalModel, ...]) -> EndpointReport:
     return EndpointReport(
-        endpoint=endpoint, status="answers", asked_at=1.0, version=version, models=models
+        endpoint=endpoint, status=ServerStatus.ANSWERS, asked_at=1.0, version=version, models=models
     )
 
 
@@ -145,19 +148,19 @@ SNAPSHOT = Snapshot(
         _report(OLLAMA, "0.32.15", ON_OLLAMA),
         _report(LMSTUDIO, "0.4.23", ON_LMSTUDIO),
         _report(SWAP, "", ON_SWAP),
-        EndpointReport(endpoint=LLAMACPP, status="refuses", asked_at=1.0),
+        EndpointReport(endpoint=LLAMACPP, status=ServerStatus.OFFLINE, asked_at=1.0),
     ),
     files=(
         *(
-            FileEntry(path=str(file.path), size=file.size or 0, modified=1.0, model=file)
+            ScannedFile(path=str(file.path), size=file.size or 0, modified=1.0, model=file)
             for file in FILES
         ),
         NO_MODEL,
     ),
     stores=(
-        StoreReport(store="lmstudio", path="/home/ada/lmstudio", status="read", files=5),
-        StoreReport(store="hf", path="/home/ada/hf", status="read", files=3),
-        StoreReport(store="gpt4all", path="/home/ada/gpt4all", status="missing"),
+        ScannedStore(store="lmstudio", path="/home/ada/lmstudio", status="read", files=5),
+        ScannedStore(store="hf", path="/home/ada/hf", status="read", files=3),
+        ScannedStore(store="gpt4all", path="/home/ada/gpt4all", status="missing"),
     ),
 )
 

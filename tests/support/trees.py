@@ -194,12 +194,12 @@ def llm_gguf_index(folder: Path, models: Mapping[str, Path], name: str = "models
 
 @dataclass(frozen=True)
 class Planted:
-    """A model that is to be found: whose, where, under what name, by which marks."""
+    """A model that is to be found: whose, where, under what name, by which fingerprints."""
 
     store: str
     path: Path
     name: str
-    marks: tuple[str, ...] = ()
+    fingerprints: tuple[str, ...] = ()
 
 
 def plant(below: Path) -> list[Planted]:
@@ -284,7 +284,7 @@ def _plant_jan(data: Path) -> Planted:
 
 
 def _plant_indexed(below: Path, home: Path, data: Path) -> list[Planted]:
-    elsewhere = gguf(home / "elsewhere" / "SmolLM2-360M-Q4_K_M.gguf")
+    elsewhere = gguf(home / "remote_host" / "SmolLM2-360M-Q4_K_M.gguf")
     llm_gguf_index(below / "user" / "gguf", {"smol": elsewhere})
     own = gguf(below / "user" / "gguf" / "models" / "TinyLlama-1.1B.gguf")
     (weights,) = docker_model(home / ".docker" / "models", "docker.io/ai/smollm2:360M-Q4_K_M")
