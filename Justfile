@@ -24,4 +24,4 @@ bench NAME *ARGS:
 
 # Regenerate the README's tables from the code (`just bench quantize --write` measures the third).
 readme:
-    .venv/bin/python -m tests.readme
+    .venv/bin/python -m tests.support.readme

@@ -5,7 +5,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.readme import README, TABLES, named_kinds, options_table, regenerated, servers_table
+from tests.support.readme import (
+    README,
+    TABLES,
+    named_kinds,
+    options_table,
+    regenerated,
+    servers_table,
+)
 
 TEXT = README.read_text("utf-8")
 

@@ -11,7 +11,7 @@ from llm_localrun.kinds import KINDS, Kind
 from llm_localrun.options import Options
 from llm_localrun.wire_options import LAUNCH, TABLE, wire_for
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 OPTION_COLUMNS = {
     "Ollama": "ollama",
