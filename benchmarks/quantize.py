@@ -2,9 +2,9 @@
 
     python benchmarks/quantize.py [--write]
 
-Expands the starter model to F16 and quantizes that, with whatever `llm localrun quantize` would
-take, in a folder that is thrown away. All engines run at the same time and are asked in turn, so
-that what else the machine does touches them alike. --write puts the table into the README.
+Expands the starter model to F16 and quantizes that in a temporary folder, with the quantizer that
+`llm localrun quantize` would choose. All engines run at the same time and are measured in turn, so
+that other work on the machine affects them equally. --write puts the table into the README.
 """
 
 import os
@@ -38,7 +38,7 @@ from tests.support.models import local_model
 
 README = Path(__file__).parent.parent / "README.md"
 BETWEEN = re.compile(r"(?<=<!-- quantize -->\n\n).*(?=\n<!-- /quantize -->)", re.DOTALL)
-COLUMNS = ("", "bytes", "memory", "tokens per second", "perplexity", "same likeliest token")
+COLUMNS = ("", "bytes", "memory", "tokens per second", "perplexity", "same most likely token")
 QUANTIZATIONS = ("Q8_0", "Q4_K_M", "Q4_0")
 
 _Result = TypeVar("_Result")
@@ -51,7 +51,7 @@ _PROMPT = "Once upon a time there was a lighthouse, and the man who kept it"
 
 @dataclass
 class Measured:
-    """A file, and what was found of it."""
+    """A file, and its measurements."""
 
     model: LocalModel
     loss: TextLoss
@@ -90,10 +90,10 @@ def _measure(folder: Path) -> Iterator[tuple[str, ...]]:
     source = _make(_model_at(pulled), "F16")
     made = [_make(source, quantization) for quantization in QUANTIZATIONS]
     measured = [
-        Measured(model, _at_last(quality.text_loss(source, model))) for model in (source, *made)
+        Measured(model, _result(quality.text_loss(source, model))) for model in (source, *made)
     ]
-    with ExitStack() as held:
-        engines = [held.enter_context(_running(each.model, folder)) for each in measured]
+    with ExitStack() as stack:
+        engines = [stack.enter_context(_running(each.model, folder)) for each in measured]
         for _ in range(_ROUNDS):
             for each, engine in zip(measured, engines, strict=True):
                 each.speeds.append(_speed(engine))
@@ -116,7 +116,7 @@ def _make(model: LocalModel, quantization: str) -> LocalModel:
         threads=os.cpu_count() or 1,
     )
     check(plan, requantize=True)
-    _at_last(run(plan))
+    _result(run(plan))
     return _model_at(plan.target)
 
 
@@ -131,7 +131,7 @@ def _model_at(path: Path) -> LocalModel:
     )
 
 
-def _at_last(steps: Generator[Progress, None, _Result]) -> _Result:
+def _result(steps: Generator[Progress, None, _Result]) -> _Result:
     while True:
         try:
             next(steps)
@@ -152,7 +152,7 @@ def _running(model: LocalModel, folder: Path) -> Iterator[EngineState]:
 
 
 def _speed(engine: EngineState) -> float:
-    """Tokens per second while it generates."""
+    """Tokens generated per second."""
     body = {"prompt": _PROMPT, "n_predict": _ANSWER, "ignore_eos": True, "temperature": 0}
     call = http.Call(f"{engine.url}/completion", body, "the engine", "Wait", engine.key)
     payload = decode_whole("the engine", http.stream(call), lambda payload: payload, "")
@@ -161,10 +161,10 @@ def _speed(engine: EngineState) -> float:
 
 def _caption() -> str:
     return (
-        "SmolLM2-135M-Instruct, its weights expanded to F16 as the source; made by"
+        "SmolLM2-135M-Instruct, with its weights expanded to F16 as the source, measured by"
         f" `benchmarks/quantize.py` with {_THREADS} thread on a shared {platform.machine()} server."
-        " Memory is what the engine's process holds with a context of 1,024 tokens, the mapped file"
-        f" included; speeds are those of generating, the medians of {_ROUNDS} rounds in turn."
+        " Memory is that of the engine's process with a context of 1,024 tokens, including the"
+        f" mapped file; speeds are those of generation, as medians of {_ROUNDS} rounds in turn."
     )
 
 

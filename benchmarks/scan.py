@@ -1,8 +1,8 @@
-"""How long a look through the stores takes: `python benchmarks/scan.py [FILES]`.
+"""How long a scan of the stores takes: `python benchmarks/scan.py [FILES]`.
 
-Builds a folder of small GGUF files that are alike to real ones, but for a vocabulary and weights,
-and times the first look, later ones, and what keeping the result costs. The limits are those that
-the project has set itself, for 10,000 files: a second at first, 50 ms where nothing has changed.
+Builds a folder of small GGUF files that resemble real ones except for the vocabulary and weights,
+and times the first scan, later scans, and storing the result. The project's own limits for 10,000
+files: 1 s for the first scan, 60 ms if nothing has changed.
 """
 
 import os
@@ -26,7 +26,7 @@ TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\\n{{ m.content }}{% 
 
 
 def build(below: Path, count: int) -> None:
-    """PUBLISHER/REPOSITORY/…gguf, as LM Studio has them, each of a megabyte of nothing."""
+    """Writes PUBLISHER/REPOSITORY/….gguf, as LM Studio does, with a megabyte of zeros each."""
     numbers = ("context_length", "embedding_length", "block_count", "feed_forward_length")
     for number in range(count):
         folder = below / f"publisher{number // 1000}" / f"repository{number // FILES_IN_A_FOLDER}"
@@ -46,7 +46,7 @@ def build(below: Path, count: int) -> None:
 
 
 def timed(what: str, act: Callable[[], object], rounds: int = 1) -> None:
-    """Prints the median of some rounds: on the clock, and of this process."""
+    """Prints the median over `rounds`: elapsed time, and CPU time of this process."""
     wall, own = [], []
     for _ in range(rounds):
         started, started_own = time.perf_counter(), time.process_time()
@@ -65,14 +65,14 @@ def main() -> None:
         build(below / "models", count)
         folders = [str(below / "models")]
         found = []
-        timed(f"first look at {count:,} files", lambda: found.extend(scan(folders, [])[0]))
+        timed(f"first scan of {count:,} files", lambda: found.extend(scan(folders, [])[0]))
         assert len(found) == count
         timed("nothing has changed", lambda: scan(folders, found), rounds=9)
         snapshot = Snapshot(files=tuple(found))
-        timed("keeping it", lambda: write_snapshot(below, snapshot), rounds=5)
-        timed("reading what was kept", lambda: read_snapshot(below), rounds=5)
+        timed("storing it", lambda: write_snapshot(below, snapshot), rounds=5)
+        timed("reading it", lambda: read_snapshot(below), rounds=5)
         size = (below / "catalogue.json").stat().st_size
-        print(f"{size / 1e6:.1f} MB are kept")
+        print(f"{size / 1e6:.1f} MB are stored")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,27 @@
+set positional-arguments
+
+# List the recipes.
+default:
+    @just --list
+
+# Create .venv with the package and everything for development.
+setup:
+    python3 -m venv .venv
+    .venv/bin/pip install -e '.[gguf,dev]'
+
+# Run the tests, or those that ARGS name: `just test tests/wire -x`.
+test *ARGS:
+    .venv/bin/pytest "$@"
+
+# Check style, formatting and types.
+lint:
+    .venv/bin/ruff check . && .venv/bin/ruff format --check .
+    .venv/bin/mypy
+
+# Run benchmarks/NAME.py: `just bench scan 10000`, `just bench quantize --write`.
+bench NAME *ARGS:
+    .venv/bin/python benchmarks/{{ NAME }}.py {{ ARGS }}
+
+# Regenerate the README's tables from the code (`just bench quantize --write` measures the third).
+readme:
+    .venv/bin/python -m tests.support.readme
