@@ -29,8 +29,8 @@ class Listed(NamedTuple):
 class Found:
     """A file in somebody's store that may hold a model; a split one under its first part's path.
 
-    `size` is the sum of all parts, `modified` the time of the newest. Each store writes the fingerprints
-    (see `catalogue.merged`) by which a server of its kind would know the file.
+    `size` is the sum of all parts, `modified` the time of the newest. Each store writes the
+    fingerprints (see `catalogue.merged`) by which a server of its kind would know the file.
     """
 
     path: str
@@ -49,7 +49,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Files that lie in one folder; `fingerprints` are those of each, sizes and quantization left open."""
+    """Files that lie in one folder; `fingerprints` are those of each file."""
 
     files: Sequence[Listed]
     fingerprints: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """One look through every store: each file once, and into those only that are new or have changed.
 
 Files are the same if they are the same on the disk, whatever links lead there; then the first
-store's name for it counts, and the fingerprints of all. Ollama's tags are models of their own even where
-they share a blob: each says in its own way how that is to be run.
+store's name for it counts, and the fingerprints of all. Ollama's tags are models of their own even
+where they share a blob: each says in its own way how that is to be run.
 """
 
 import hashlib

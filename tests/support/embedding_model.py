@@ -157,7 +157,7 @@ def _tokenizer(vocabulary: list[str]) -> dict[str, bytes]:
 
 
 def _spelling(token: str) -> str:
-    """llama.cpp fingerprints where a word begins (with U+2581), WordPiece where one goes on (with ##)."""
+    """llama.cpp marks where a word begins (with U+2581), WordPiece where one goes on (with ##)."""
     if token in _SPECIAL_TOKENS:
         return token
     return token[2:] if token.startswith("##") else f"\u2581{token}"
