@@ -7,13 +7,16 @@ and in this process.
 import os
 import time
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llm_localrun.config import read_config
-from llm_localrun.models import LocalModel, RunsOn, Snapshot
+from llm_localrun.errors import ServerUnreachable
+from llm_localrun.models import LocalModel, RunsOn, ServerStatus, Snapshot
 from llm_localrun.name_cache import FRESH_SECONDS, CachePolicy, age_of, drop_registry
-from llm_localrun.servers.keys import stored_keys
+from llm_localrun.privacy import is_loopback
+from llm_localrun.servers.base import Server, stored_key, stored_keys
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home, settings_stamp
 
@@ -34,28 +37,45 @@ def get_catalogue(refresh: CachePolicy = CachePolicy.IF_STALE) -> Snapshot:
         return snapshot
     found = _discover(snapshot, patient=refresh in (CachePolicy.REFRESH, CachePolicy.RETRY))
     if refresh == CachePolicy.REFRESH:
-        found = _with_devices(found)
+        found = _locate_models(found)
     _own[:] = [found]
     return _keep(found)
 
 
 def located(model: LocalModel) -> LocalModel:
-    """`model`, after `lms` has been asked where it runs if nobody else was able to tell."""
-    if (
-        model.runs_on != RunsOn.UNKNOWN
-        or model.endpoint is None
-        or model.endpoint.kind != "lmstudio"
-    ):
+    """The model with where it runs, after its server's own tools were asked if that is unknown."""
+    if model.runs_on is not RunsOn.UNKNOWN:
         return model
-    found = _keep(_with_devices(get_catalogue(CachePolicy.CACHED)))
+    found = _keep(_locate_models(get_catalogue(CachePolicy.CACHED)))
     return next((other for other in found.models if other.id == model.id), model)
 
 
-def _with_devices(snapshot: Snapshot) -> Snapshot:
-    from llm_localrun.servers.lm_link import with_devices
+def _locate_models(snapshot: Snapshot) -> Snapshot:
+    from llm_localrun.servers.discover import locate_models
 
-    reports = with_devices(snapshot.endpoints)
-    return snapshot.model_copy(update={"endpoints": reports})
+    reports = locate_models(snapshot.endpoints, thorough=True)
+    return snapshot.model_copy(update={"endpoints": tuple(reports)})
+
+
+_Server = TypeVar("_Server", bound=Server)
+
+
+def find_server(cls: type[_Server]) -> _Server:
+    """The first server of a kind that answers, one on this machine if there is one.
+
+    Raises `ServerUnreachable`.
+    """
+    for policy in (CachePolicy.IF_STALE, CachePolicy.RETRY):
+        found = [
+            report.endpoint
+            for report in get_catalogue(policy).endpoints
+            if report.endpoint.kind == cls.kind
+            and report.status in (ServerStatus.ANSWERS, ServerStatus.NEEDS_KEY)
+        ]
+        if found:
+            endpoint = min(found, key=lambda endpoint: not is_loopback(endpoint.url))
+            return cls(endpoint, stored_key(endpoint))
+    raise ServerUnreachable(f"No {cls.title} answers on this machine", cls.start_hint)
 
 
 def model_at(path: Path) -> LocalModel:
@@ -105,13 +125,13 @@ def _is_good_enough(snapshot: Snapshot, refresh: CachePolicy) -> bool:
 def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     begun = time.monotonic()
     from llm_localrun.files import scan
-    from llm_localrun.servers.discover import ask, deadline_from, probes_for
+    from llm_localrun.servers.discover import candidates_for, deadline_from, discover
 
     stamp = settings_stamp()
     config = read_config()
     files, stores = scan(config.folders, before.files)
-    probes = probes_for(config, stored_keys())
-    reports = ask(probes, before.endpoints, deadline_from(begun), patient=patient)
+    candidates = candidates_for(config, stored_keys())
+    reports = discover(candidates, before.endpoints, deadline_from(begun), retry_timeouts=patient)
     return Snapshot(
         taken_at=time.time(),
         stamp=stamp,

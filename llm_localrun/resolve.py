@@ -16,7 +16,7 @@ from llm_localrun.models import Endpoint, LocalModel, ServerStatus
 from llm_localrun.name_cache import CachePolicy, is_path
 from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
 from llm_localrun.names.quantizations import canonical, quality, without_quantization
-from llm_localrun.servers.kinds import kind_of
+from llm_localrun.servers.base import server_class
 
 
 def order_of(config: Config) -> Order:
@@ -63,7 +63,7 @@ def to_run(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
     if _answers(chosen.endpoint):
         return chosen.model_copy(update={"routes": (chosen.served,)})
     _say_once(
-        f"{kind_of(chosen.endpoint.kind).title} does not answer at {chosen.endpoint.url}:"
+        f"{server_class(chosen.endpoint.kind).title} does not answer at {chosen.endpoint.url}:"
         f" running {chosen.path} directly."
     )
     return chosen.model_copy(update={"routes": (chosen.on_disk,)})

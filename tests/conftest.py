@@ -18,7 +18,7 @@ from llm_localrun import catalogue
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.pull import starter
 from llm_localrun.quantize import quality
-from llm_localrun.servers.kinds import KINDS
+from llm_localrun.servers.base import server_kinds
 from tests.fakes.http_server import StandIn
 from tests.fakes.hub import Files, Hub
 from tests.support.embedding_model import FILE_NAME, build
@@ -35,7 +35,7 @@ _ELSEWHERE = (
     *("JAN_DATA_FOLDER", "MODELS_PATH", "RAMALAMA_STORE"),
     *("LLAMA_CACHE", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
     *("LMSTUDIO_API_BASE", "UNSLOTH_STUDIO_URL"),
-    *(variable for kind in KINDS for variable in kind.key_variables),
+    *(variable for cls in server_kinds().values() for variable in cls.key_variables),
 )
 
 PASSAGE = (

@@ -1002,10 +1002,10 @@ def test_line_38_no_proxy_and_no_context_for_this_machine(
 
 
 def test_line_38_connecting_and_reading_have_times_of_their_own() -> None:
-    call = http.Call("http://127.0.0.1:1", {}, "Box", "Start it", read_timeout=300)
+    call = http.HttpRequest("http://127.0.0.1:1", {}, "Box", "Start it", read_timeout_s=300)
     with http._client(call, httpx.Client) as client:
         assert client.timeout.read == 300
-        assert client.timeout.connect == http.CONNECT_TIMEOUT < 10
+        assert client.timeout.connect == http.CONNECT_TIMEOUT_S < 10
 
 
 def test_line_39_noise_of_the_engine_stays_in_its_log(

@@ -8,7 +8,7 @@ import pytest
 from tests.support.readme import (
     README,
     TABLES,
-    named_kinds,
+    product_kinds,
     options_table,
     regenerated,
     servers_table,
@@ -35,7 +35,7 @@ def test_tables_stand_in_their_sections(head: str, table: Callable[[], str]) -> 
 
 def test_every_kind_of_server_has_a_row_with_its_ports() -> None:
     rows = servers_table().splitlines()
-    for kind in named_kinds():
+    for kind in product_kinds():
         (row,) = (row for row in rows if row.startswith(f"  | {kind.title} |"))
         assert {*map(str, kind.ports)} <= {*re.findall(r"\d{4,5}", row)}, kind.title
         assert re.search(r"\d{4,5}", row), f"{kind.title} has no port"

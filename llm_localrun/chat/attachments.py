@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_localrun.errors import BadAttachment
-from llm_localrun.wire.media import SAME, Media
+from llm_localrun.wire.media import ALIASES, Media
 
 if TYPE_CHECKING:
     import llm
@@ -32,7 +32,7 @@ def load(
             Path(attachment.path).open("rb").close()
         kind = attachment.resolve_type() or ""  # type: ignore[no-untyped-call]
         kind = kind.partition(";")[0].strip().lower()
-        kind = SAME.get(kind, kind)
+        kind = ALIASES.get(kind, kind)
         if kind not in accepted:
             raise _not_taken(name, kind, accepted)
         data: bytes | None = attachment.content_bytes()  # type: ignore[no-untyped-call]
@@ -55,7 +55,7 @@ def _not_fetched(name: str, reason: str) -> BadAttachment:
 
 
 def _not_taken(name: str, kind: str, accepted: Collection[str]) -> BadAttachment:
-    types = sorted(set(accepted) - set(SAME))
+    types = sorted(set(accepted) - set(ALIASES))
     takes = f"It takes {', '.join(types)}" if types else "It takes text only"
     return BadAttachment(
         f"the model cannot take {name}, which is {kind or 'of an unknown type'}",

@@ -18,7 +18,7 @@ from llm.models import AsyncConversation, Conversation, EmbeddingModel
 from llm.parts import StreamEvent
 
 from llm_localrun.name_cache import Offer
-from llm_localrun.wire.media import taken_by
+from llm_localrun.wire.media import accepted_types
 
 if TYPE_CHECKING:
     from llm_localrun.chat.options import Options
@@ -50,14 +50,14 @@ class _Local:
         `llm keys` holds for the endpoint, the environment variables of its kind.
         """
         from llm_localrun.models import default_key_alias
-        from llm_localrun.servers.keys import key_in_environment
+        from llm_localrun.servers.base import key_from_environment
 
         endpoint = self.local.endpoint
         if endpoint is None or self.key is not None:
             return self.key
         alias = endpoint.key_alias or default_key_alias(endpoint.name)
         key: str | None = llm.get_key(input=explicit_key, alias=alias)
-        return key or key_in_environment(endpoint.kind)
+        return key or key_from_environment(endpoint.kind)
 
 
 class _OptionsOnUse:
@@ -78,8 +78,8 @@ class _Chat(_Local):
     def __init__(self, known: Union[Offer, "LocalModel"]) -> None:
         super().__init__(known)
         self.supports_tools = known.can("tools", if_unknown=True)
-        self.attachment_types: set[str] | frozenset[str] = taken_by(
-            sees=known.can("vision", if_unknown=True), hears=known.can("audio", if_unknown=False)
+        self.attachment_types: set[str] | frozenset[str] = accepted_types(
+            images=known.can("vision", if_unknown=True), audio=known.can("audio", if_unknown=False)
         )
 
     def _request(
@@ -123,7 +123,7 @@ class LocalChat(_Chat, llm.KeyModel):
         interrupts = Interrupts()
         with (
             interrupts.caught(recorder.keep_what_has_come),
-            closing(run.stream(local, request, key)) as events,
+            closing(run.stream(local, local.routes[0], request, key)) as events,
         ):
             for event in events:
                 for item in recorder.record(event):
@@ -153,7 +153,7 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
         request = await asyncio.to_thread(self._request, prompt, stream, conversation, logged_as)
         local = await asyncio.to_thread(resolve.to_run, self.local, request.options)
         recorder = Recorder(local, response)
-        async with aclosing(run.astream(local, request, key)) as events:
+        async with aclosing(run.astream(local, local.routes[0], request, key)) as events:
             async for event in events:
                 for item in recorder.record(event):
                     yield item
@@ -173,7 +173,7 @@ class LocalEmbedding(_Local, EmbeddingModel):
         local = resolve.to_run(self.local, {})
         texts = map(self._text, items)
         while batch := list(islice(texts, self.batch_size)):
-            yield from map(list, run.embed(local, batch, key))
+            yield from map(list, run.embed(local, local.routes[0], batch, key))
 
     def _text(self, item: str | bytes) -> str:
         from llm_localrun.errors import BadAttachment

@@ -17,7 +17,7 @@ from llm.parts import (
 )
 
 from llm_localrun.wire.media import Media
-from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolOffer
+from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
 
 
 class Load(Protocol):
@@ -49,9 +49,9 @@ def chat_request(
     )
 
 
-def _offer(tool: llm.Tool) -> ToolOffer:
+def _offer(tool: llm.Tool) -> ToolSpec:
     parameters = {"type": "object", "properties": {}, **(tool.input_schema or {})}
-    return ToolOffer(tool.name, tool.description or "", parameters)
+    return ToolSpec(tool.name, tool.description or "", parameters)
 
 
 def _messages(messages: Sequence[llm.Message], load: Load) -> list[ChatMessage]:

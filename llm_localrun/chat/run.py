@@ -1,58 +1,62 @@
-"""A `LocalModel` and a `ChatRequest` to events: asks whoever `serving` finds, and decodes.
+"""A model, a route and a `ChatRequest` to events: has the route prepared, sends it, and decodes.
 
 Sync and async differ in one loop each; everything else is shared.
 """
 
 import asyncio
-import json
+import shlex
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import click
+from typing_extensions import assert_never
 
-from llm_localrun.chat.afterwards import learn, said_of
-from llm_localrun.chat.serving import Server, Wish, find
-from llm_localrun.engine import launch
-from llm_localrun.engine.slots import visit_of
-from llm_localrun.errors import BadReply, ServerUnreachable, UnsupportedOption
+from llm_localrun.catalogue import located
+from llm_localrun.config import Config, read_config
+from llm_localrun.engine import serve
+from llm_localrun.engine.admission import free_memory
+from llm_localrun.errors import BadReply, LocalRunError, NotAllowed, UnsupportedOption
 from llm_localrun.files.modelfile import modelfile_of
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, OnDisk, Route, Served
 from llm_localrun.names.parse import parse_name
-from llm_localrun.servers.kinds import kind_of
-from llm_localrun.servers.options import body_for
-from llm_localrun.system.paths import engine_folder
-from llm_localrun.tokens.count import Prompt
+from llm_localrun.privacy import WHERE, requires_consent
+from llm_localrun.servers.base import PreparedRequest, ServeRequest, open_server
+from llm_localrun.tokens import learned as learned_tokens
+from llm_localrun.tokens.estimate import learned, least_plausible
+from llm_localrun.tokens.window import LEAST, Size, lack_of_room, too_long
 from llm_localrun.wire import http
-from llm_localrun.wire.dialects import dialect_of
 from llm_localrun.wire.events import Event, Finished
-from llm_localrun.wire.request import ChatRequest
-from llm_localrun.wire.response import Expected, Head, Reply, decode_whole
-from llm_localrun.wire.thinking import clamp
+from llm_localrun.wire.request import ChatRequest, nearest_think_level
+from llm_localrun.wire.response import (
+    ResponseContext,
+    ResponseDecoder,
+    ResponseHead,
+    decode_whole,
+)
 
 
 def stream(
-    model: LocalModel, request: ChatRequest, key: str | None
+    model: LocalModel, route: Route, request: ChatRequest, key: str | None
 ) -> Generator[Event, None, None]:
-    """The events of `model`'s answer; closing the iterator stops it. Raises a `LocalRunError`."""
-    exchange = _prepare(model, request, key)
-    with _in_use(exchange.server):
-        with closing(http.stream(exchange.call)) as received:
+    """The events of the model's answer; closing the iterator stops it. Raises a `LocalRunError`."""
+    exchange = _start(model, route, request, key)
+    with exchange.prepared.in_use():
+        with closing(http.stream(exchange.http_request)) as received:
             for piece in received:
                 yield from exchange.feed(piece)
         yield from exchange.close()
 
 
 async def astream(
-    model: LocalModel, request: ChatRequest, key: str | None
+    model: LocalModel, route: Route, request: ChatRequest, key: str | None
 ) -> AsyncGenerator[Event, None]:
-    """`stream`, for an event loop: an engine's start does not hold it up."""
-    exchange = await asyncio.to_thread(_prepare, model, request, key)
-    with _in_use(exchange.server):
-        async with aclosing(http.astream(exchange.call)) as received:
+    """`stream`, for an event loop: starting an engine does not block it."""
+    exchange = await asyncio.to_thread(_start, model, route, request, key)
+    with exchange.prepared.in_use():
+        async with aclosing(http.astream(exchange.http_request)) as received:
             async for piece in received:
                 for event in exchange.feed(piece):
                     yield event
@@ -60,117 +64,168 @@ async def astream(
             yield event
 
 
-def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tuple[float, ...]]:
+def embed(
+    model: LocalModel, route: Route, texts: Sequence[str], key: str | None
+) -> list[tuple[float, ...]]:
     """The vectors of `texts`, in their order. Raises a `LocalRunError`."""
-    server = find(model, Wish(modelfile_of(model).options, key))
-    dialect = dialect_of(server.endpoint.kind)
-    body = dialect.encode_texts(server.model, texts, {})
-    call = server.call(dialect.embed_path, body, http.READ_TIMEOUT)
-    with _in_use(server):
-        received = list(http.stream(call))
-    vectors = decode_whole(server.title, received, dialect.decode_vectors, server.key or "")
+    config = read_config()
+    match route:
+        case Served():
+            _check_allowed(model, config)
+            prepared = open_server(route.endpoint, key).prepare_texts(model.name, texts)
+        case OnDisk():
+            prepared = serve.prepare_texts(model, route, texts, config)
+        case _:
+            assert_never(route)
+    server = prepared.server
+    with prepared.in_use():
+        received = list(http.stream(prepared.http_request(http.READ_TIMEOUT_S)))
+    vectors = decode_whole(server.label, received, server.decode_vectors, server.key or "")
     if len(vectors) != len(texts) or len({len(vector) for vector in vectors}) != 1:
         raise BadReply(
-            f"{server.title} sent {len(vectors)} vectors for {len(texts)} texts, or unequal ones",
-            "Try again; if it stays so, look for a newer version of it",
+            f"{server.label} sent {len(vectors)} vectors for {len(texts)} texts, or vectors of"
+            " different lengths",
+            "Try again; if it happens again, install a newer version of it",
         )
     return vectors
 
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """A request that is ready to be sent."""
+    """A request that is ready to be sent, and the decoder of its response."""
 
-    model: LocalModel
-    wish: Wish
-    server: Server
-    call: http.Call
-    reply: Reply
+    request: ServeRequest
+    prepared: PreparedRequest
+    decoder: ResponseDecoder
 
-    def feed(self, piece: Head | bytes) -> Iterator[Event]:
-        """The events in a piece of the reply."""
-        seated = self.server.seated
-        if seated is not None and isinstance(piece, Head) and piece.status == HTTPStatus.OK:
-            # llama.cpp sends it when it has evaluated the prompt.
-            seated.seat.note(seated.visit)
-        yield from self.reply.feed(piece)
+    @property
+    def http_request(self) -> http.HttpRequest:
+        return self.prepared.http_request(self.request.timeout_s)
+
+    def feed(self, piece: ResponseHead | bytes) -> Iterator[Event]:
+        """The events in a piece of the response."""
+        if isinstance(piece, ResponseHead) and piece.status == HTTPStatus.OK:
+            self.prepared.record_prompt_evaluated()
+        yield from self.decoder.feed(piece)
 
     def close(self) -> Iterator[Event]:
-        """The last events of the reply; what they teach is kept, what the user has to know said."""
-        for event in self.reply.close():
+        """The last events. Token counts are learned from, and the user is told what matters."""
+        for event in self.decoder.close():
             yield event
-            if isinstance(event, Finished) and (prompt := self.wish.prompt):
-                learn(self.model, self.server, prompt, event)
-                if said := said_of(self.server, self.wish, prompt, event):
-                    click.echo(said, err=True)
+            if isinstance(event, Finished):
+                _learn(self.request, self.prepared, event)
+                if note := _note(self.request, self.prepared, event):
+                    click.echo(note, err=True)
 
 
-@contextmanager
-def _in_use(server: Server) -> Iterator[None]:
-    """While an engine answers: says why if it breaks off, and lets go of it afterwards."""
-    seated = server.seated
-    try:
-        yield
-    except (BadReply, ServerUnreachable) as error:
-        if seated is None:
-            raise
-        raise launch.explain(error, seated.engine, engine_folder()) from None
-    finally:
-        if seated is not None:
-            seated.seat.leave()
-            launch.release(seated.engine, engine_folder(), server.keep_alive)
+def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | None) -> _Exchange:
+    config = read_config()
+    # Only the route counts here: a manifest says how its file is run, not how a server runs it.
+    by_route = model.model_copy(update={"routes": (route,)})
+    chat = modelfile_of(by_route).applied_to(request)
+    chat = replace(chat, options=_settle_options(model, chat))
+    serve_request = ServeRequest(model, chat, lambda: free_memory(config.llama_server))
+    match route:
+        case Served():
+            _check_allowed(model, config)
+            server = open_server(route.endpoint, key)
+            if chat.schema is not None and not server.accepts_schemas:
+                raise UnsupportedOption(
+                    f"{server.title} cannot make answers follow a schema",
+                    "Leave it out, or choose a model of another server",
+                )
+            prepared = server.prepare(serve_request, route)
+        case OnDisk():
+            prepared = serve.prepare(serve_request, route, config)
+        case _:
+            assert_never(route)
+    context = _response_context(serve_request, prepared)
+    decoder = ResponseDecoder(prepared.server.label, prepared.server.decoder(), context)
+    return _Exchange(serve_request, prepared, decoder)
 
 
-def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
-    request = modelfile_of(model).applied_to(request)
-    options = _settled(model, request)
-    kind = model.endpoint.kind if model.endpoint else "engine"
-    title = kind_of(kind).title
-    if request.schema is not None and not kind_of(kind).takes_schemas:
-        raise UnsupportedOption(
-            f"{title} cannot hold answers to a schema",
-            "Leave it out, or choose a model of another server",
+def _check_allowed(model: LocalModel, config: Config) -> None:
+    """Raises `NotAllowed` if prompts would leave this machine and the user has not allowed that."""
+    if model.id in config.allow:
+        return
+    model = located(model)
+    if requires_consent(model):
+        where = WHERE[model.runs_on] + (f" ({model.remote_host})" if model.remote_host else "")
+        raise NotAllowed(
+            f"{model.id} runs {where}, so the prompt would leave this machine",
+            f"To allow it: `llm localrun allow {shlex.quote(model.id)}`",
         )
-    dialect = dialect_of(kind)
-    encode = partial(dialect.encode, kind=kind, request=request)
-    body = encode(model.name, options=body_for(options, kind, title))
-    wish = Wish(options, key, Prompt(request), body)
-    if kind == "engine":
-        visit = visit_of(request.conversation, json.dumps(body["messages"]))
-        wish = replace(wish, visit=visit)
-    server = find(model, wish)
-    if server.options or server.model != model.name:
-        wire_options = body_for({**options, **server.options}, kind, title)
-        body = encode(server.model, options=wire_options)
-    reply = Reply(server.title, dialect.decoder(), _expected(model, kind, request, server))
-    call = server.call(dialect.chat_path, body, wish.timeout)
-    return _Exchange(model, wish, server, call, reply)
 
 
-def _expected(model: LocalModel, kind: str, request: ChatRequest, server: Server) -> Expected:
-    # Who publishes the levels of a model's thinking knows where that ends, and takes it apart.
+def _settle_options(model: LocalModel, chat: ChatRequest) -> dict[str, Any]:
+    """The options with what depends on the model filled in. Raises `UnsupportedOption`."""
+    options = dict(chat.options)
+    if chat.schema is not None:
+        # A schema asks for JSON already.
+        options.pop("json_object", None)
+    if "think" in options:
+        level = nearest_think_level(options["think"], model.think_levels)
+        if level is None and options["think"] != "off":
+            raise UnsupportedOption(f"{model.id} cannot think", "Leave out -o think")
+        options["think"] = level or "off"
+    return options
+
+
+def _response_context(request: ServeRequest, prepared: PreparedRequest) -> ResponseContext:
+    model, server = request.model, prepared.server
+    # A server that publishes the levels of a model's thinking separates thinking from the answer.
     may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
     thinks = may_think or parse_name(model.name).thinks
-    facts = {"context_size": server.context_size, "load_seconds": server.load_seconds}
-    return Expected(
+    facts = {"context_size": prepared.context_size, "load_seconds": prepared.load_seconds}
+
+    def explain_overflow(prompt_tokens: int, context_size: int) -> LocalRunError:
+        size = Size(prompt_tokens, is_exact=True)
+        return too_long(size, server.label, context_size, prepared.limits)
+
+    return ResponseContext(
         facts={name: value for name, value in facts.items() if value is not None},
-        limits=server.limits,
-        model=server.model if kind == "lmstudio" else "",
-        json=request.schema is not None or bool(request.options.get("json_object")),
-        thinking=thinks and request.options.get("think") != "off",
+        on_overflow=explain_overflow,
+        model=prepared.model if server.names_wrong_model else "",
+        is_json=request.chat.schema is not None or bool(request.options.get("json_object")),
+        may_think=thinks and request.options.get("think") != "off",
         secret=server.key or "",
     )
 
 
-def _settled(model: LocalModel, request: ChatRequest) -> dict[str, Any]:
-    """The options with what depends on the model filled in. Raises `UnsupportedOption`."""
-    settled = dict(request.options)
-    if request.schema is not None:
-        # It asks for JSON, and says which.
-        settled.pop("json_object", None)
-    if "think" in settled:
-        level = clamp(settled["think"], model.think_levels)
-        if level is None and settled["think"] != "off":
-            raise UnsupportedOption(f"{model.id} cannot think", "Leave out -o think")
-        settled["think"] = level or "off"
-    return settled
+def _learn(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> None:
+    """Brings the estimate for this model's prompts nearer to what the server counted."""
+    tokens, units = finished.prompt_tokens, request.prompt.units
+    if tokens is None or prepared.server.counts_prompts or tokens < least_plausible(units):
+        return
+    known = learned_tokens.known_of(request.model.id)
+    factors = learned(known.factors, units, tokens)
+    if factors != known.factors:
+        changed = known.model_copy(update={"factors": factors})
+        learned_tokens.keep(request.model.id, changed)
+
+
+def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> str:
+    """What the user has to know about a finished answer; "" if there is nothing."""
+    if was_cut(request, prepared, finished):
+        return (
+            f"{prepared.server.label} read {finished.prompt_tokens:,} tokens of a prompt of about"
+            f" {request.prompt.estimate({}).tokens:,}: it may have cut it. Install a newer version."
+        )
+    limit, answer = request.options.get("max_tokens"), finished.completion_tokens
+    if finished.finish_reason != "length" or (limit and (answer is None or answer >= limit)):
+        return ""
+    is_counted = answer is not None and finished.prompt_tokens is not None
+    used = (finished.prompt_tokens or 0) + (answer or 0) if is_counted else None
+    return lack_of_room(used, prepared.context_size, prepared.limits)
+
+
+def was_cut(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> bool:
+    """Whether the server read fewer tokens than the prompt can have.
+
+    A server that leaves out cached tokens, as Ollama did before 0.30, mostly reports few; so only a
+    report that fills a good part of the context counts.
+    """
+    tokens = finished.prompt_tokens
+    if tokens is None or prepared.server.counts_prompts:
+        return False
+    return (prepared.context_size or LEAST) // 8 < tokens < least_plausible(request.prompt.units)

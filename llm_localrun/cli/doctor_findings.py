@@ -26,7 +26,7 @@ from llm_localrun.models import (
 )
 from llm_localrun.name_cache import age_of
 from llm_localrun.privacy import is_loopback, requires_consent
-from llm_localrun.servers.kinds import kind_of
+from llm_localrun.servers.base import server_class
 from llm_localrun.system.paths import home
 
 
@@ -94,7 +94,7 @@ def _of_server(report: EndpointReport, is_added: bool) -> Finding:
     advice = {
         ServerStatus.ANSWERS: "",
         ServerStatus.LOADING: "Wait a moment",
-        ServerStatus.OFFLINE: kind_of(report.endpoint.kind).advice,
+        ServerStatus.OFFLINE: server_class(report.endpoint.kind).start_hint,
         ServerStatus.TIMEOUT: "Look whether it is busy or stuck, and restart it",
         ServerStatus.NEEDS_KEY: f"Store it: llm keys set {key_alias(report)}",
         ServerStatus.UNRECOGNIZED: forget
@@ -105,7 +105,7 @@ def _of_server(report: EndpointReport, is_added: bool) -> Finding:
 
 
 def _title(report: EndpointReport) -> str:
-    return kind_of(report.endpoint.kind).title
+    return server_class(report.endpoint.kind).title
 
 
 def _with_ports(reports: Iterable[EndpointReport]) -> Iterator[str]:

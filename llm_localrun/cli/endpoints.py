@@ -13,7 +13,7 @@ from llm_localrun.models import EndpointReport, ServerStatus, default_key_alias
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import nearest
 from llm_localrun.privacy import is_loopback
-from llm_localrun.servers.kinds import KINDS, kind_of
+from llm_localrun.servers.base import server_class, server_kinds
 
 STATUS = {
     ServerStatus.ANSWERS: ServerStatus.ANSWERS,
@@ -53,7 +53,7 @@ def list_(json_: bool) -> None:
 @click.option("--key", help="Its key's name in `llm keys`, if that is not localrun-NAME")
 @click.option(
     "--dialect",
-    type=click.Choice([kind.name for kind in KINDS if kind.name != "engine"]),
+    type=click.Choice([kind for kind, cls in server_kinds().items() if not cls.is_private]),
     help="The kind of server that it is, if its answers do not tell",
 )
 def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
@@ -108,7 +108,7 @@ def _take_out(settings: dict[str, Any], name: str) -> None:
 
 def _found(report: EndpointReport) -> str:
     """What asking a new server came to, and what to do about it."""
-    title = kind_of(report.endpoint.kind).title
+    title = server_class(report.endpoint.kind).title
     if report.status == ServerStatus.ANSWERS:
         title = f"{title} {report.version}".strip()
         found = count_of(len(report.models), "model")
@@ -140,7 +140,7 @@ def _facts(report: EndpointReport, is_added: bool) -> dict[str, Any]:
 
 
 def _row(report: EndpointReport, is_added: bool) -> dict[str, str]:
-    kind = kind_of(report.endpoint.kind)
+    kind = server_class(report.endpoint.kind)
     return {
         "name": report.endpoint.name,
         "url": report.endpoint.url,

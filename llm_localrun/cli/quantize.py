@@ -25,9 +25,8 @@ from llm_localrun.quantize.recipes import bits_per_weight, share_too_narrow, sha
 from llm_localrun.quantize.run import run
 from llm_localrun.quantize.tools import GGML_PACKAGE, Quantizer
 from llm_localrun.resolve import candidates, order_of
-from llm_localrun.servers import ollama_admin
-from llm_localrun.servers.admin import server_at
-from llm_localrun.servers.kinds import kind_of
+from llm_localrun.servers.base import open_with_stored_key, server_class
+from llm_localrun.servers.ollama import QUANTIZES_FROM, QUANTIZES_TO, Ollama, tag_for
 from llm_localrun.wire.http import is_listening
 
 
@@ -79,9 +78,9 @@ def _source(claimants: Sequence[LocalModel]) -> LocalModel:
 
 def _is_for_ollama(model: LocalModel, quantization: str, wish: _Wishes) -> bool:
     """Whether Ollama is to do it: a model of its own then keeps the template that it has there."""
-    if model.endpoint is None or model.endpoint.kind != "ollama" or wish.imatrix is not None:
+    if model.endpoint is None or model.endpoint.kind != Ollama.kind or wish.imatrix is not None:
         return False
-    can = quantization in ollama_admin.MAKES and model.quantization in ollama_admin.TAKES
+    can = quantization in QUANTIZES_TO and model.quantization in QUANTIZES_FROM
     return model.path is None or (can and is_listening(model.endpoint.url))
 
 
@@ -113,7 +112,7 @@ def _made_here(model: LocalModel, quantization: str, wish: _Wishes) -> LocalMode
 
 def _no_file(model: LocalModel) -> QuantizeFailed:
     assert model.endpoint is not None
-    title = kind_of(model.endpoint.kind).title
+    title = server_class(model.endpoint.kind).title
     return QuantizeFailed(
         f"{model.id} is served by {title}, and its file is not known",
         "Give the path of its GGUF file instead",
@@ -122,13 +121,15 @@ def _no_file(model: LocalModel) -> QuantizeFailed:
 
 def _made_by_ollama(model: LocalModel, quantization: str, wish: _Wishes) -> LocalModel | None:
     """The tag that comes of it; None if there is one already. Raises a `LocalRunError`."""
-    assert model.endpoint is not None
-    name = ollama_admin.tag_for(model.name, quantization)
+    assert model.served is not None
+    server = open_with_stored_key(model.served.endpoint)
+    assert isinstance(server, Ollama)
+    name = tag_for(model.name, quantization)
     served = [m.name for m in get_catalogue().models if m.endpoint == model.endpoint]
     if name in served and not wish.replace:
         _say_that_it_is_there(name)
         return None
-    shown(ollama_admin.quantize(name, model.name, quantization, server_at(model.endpoint)), name)
+    shown(server.quantize(name, model.name, quantization), name)
     click.echo(f"Put into Ollama as {name}")
     return _found(
         get_catalogue(CachePolicy.REFRESH).models,

@@ -20,7 +20,7 @@ from llm_localrun.models import LocalModel, RunsOn, Snapshot
 from llm_localrun.names.aliases import Order, parameters_of, siblings
 from llm_localrun.privacy import WHERE, requires_consent
 from llm_localrun.resolve import candidates, order_of
-from llm_localrun.servers.kinds import kind_of
+from llm_localrun.servers.base import server_class
 
 _CONTEXTS = (4096, 32768)
 """Tokens of context for which the card says how much memory they take, beside the largest."""
@@ -162,7 +162,7 @@ def _ways(model: LocalModel, snapshot: Snapshot, config: Config) -> list[str]:
     lines = []
     if model.endpoint is not None:
         report = next(r for r in snapshot.endpoints if r.endpoint == model.endpoint)
-        title = f"{kind_of(model.endpoint.kind).title} {report.version}".strip()
+        title = f"{server_class(model.endpoint.kind).title} {report.version}".strip()
         loaded = ", loaded" if model.loaded else ""
         lines.append(f"by {title} at {model.endpoint.url} ({STATUS[report.status]}{loaded})")
         lines += _away(model, config)

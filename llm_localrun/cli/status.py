@@ -14,7 +14,7 @@ from llm_localrun.errors import EngineFailed
 from llm_localrun.models import LocalModel, ServerStatus, Snapshot
 from llm_localrun.names.aliases import ordered
 from llm_localrun.resolve import order_of
-from llm_localrun.servers.kinds import kind_of
+from llm_localrun.servers.base import server_class
 from llm_localrun.system.paths import engine_folder
 
 
@@ -57,7 +57,7 @@ def _count(snapshot: Snapshot) -> str:
 
 def _servers(snapshot: Snapshot) -> str:
     answering = [
-        f"{kind_of(report.endpoint.kind).title} {report.version}".strip()
+        f"{server_class(report.endpoint.kind).title} {report.version}".strip()
         for report in snapshot.endpoints
         if report.status == ServerStatus.ANSWERS
     ]

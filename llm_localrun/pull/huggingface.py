@@ -16,7 +16,7 @@ from llm_localrun.models import default_key_alias
 from llm_localrun.pull.http_files import Source, too_many_requests
 from llm_localrun.pull.safety import is_plain
 from llm_localrun.pull.variants import HubFile
-from llm_localrun.servers.keys import stored_keys
+from llm_localrun.servers.base import stored_keys
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError

@@ -9,8 +9,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
+from llm_localrun.catalogue import find_server
 from llm_localrun.errors import PullFailed
 from llm_localrun.models import LocalModel
 from llm_localrun.pull import http_files, huggingface, starter
@@ -23,10 +24,12 @@ from llm_localrun.pull.records import Pulled, PulledFile, keep, read_records
 from llm_localrun.pull.refs import HubRef, LMStudioRef, OllamaRef, Ref, StarterRef, UrlRef
 from llm_localrun.pull.safety import parts_of
 from llm_localrun.pull.variants import Variant, variants_in
-from llm_localrun.servers import lmstudio_admin, ollama_admin
-from llm_localrun.servers.admin import Server, server_of
+from llm_localrun.servers.base import Server
+from llm_localrun.servers.lmstudio import LMStudio
+from llm_localrun.servers.ollama import Ollama
 from llm_localrun.system.progress import Progress
 
+_Server = TypeVar("_Server", bound=Server)
 Fetching: TypeAlias = Generator[Progress, None, Pulled]
 
 
@@ -70,9 +73,15 @@ def plan(ref: Ref) -> Plan:
     if isinstance(ref, UrlRef):
         return _plan_url(ref)
     if isinstance(ref, OllamaRef):
-        return _plan_served(ref, "ollama", lambda server: ollama_admin.pull(ref.name, server))
+        return _plan_served(ref, Ollama, lambda server: server.pull(ref.name))
     if isinstance(ref, LMStudioRef):
-        return _plan_served(ref, "lmstudio", lambda server: lmstudio_admin.pull(ref, server))
+        return _plan_served(
+            ref,
+            LMStudio,
+            lambda server: server.pull(
+                ref.name, is_repository=ref.is_repository, quantization=ref.quantization
+            ),
+        )
     return _plan_starter(ref)
 
 
@@ -144,11 +153,13 @@ def _plan_url(ref: UrlRef) -> Plan:
     return Plan(record, lambda: _fetch(record, files), files)
 
 
-def _plan_served(ref: Ref, kind: str, run: Callable[[Server], Iterator[Progress]]) -> Plan:
-    record = Pulled(ref=ref.text, source=kind)
+def _plan_served(
+    ref: Ref, cls: type[_Server], pull: Callable[[_Server], Iterator[Progress]]
+) -> Plan:
+    record = Pulled(ref=ref.text, source=cls.kind)
 
     def fetch() -> Fetching:
-        yield from run(server_of(kind))
+        yield from pull(find_server(cls))
         with explained(models_folder()):
             return keep(record, models_folder())
 

@@ -11,9 +11,8 @@ from llm_localrun.gguf.files import part_stems
 from llm_localrun.models import LocalModel
 from llm_localrun.pull.folder import delete, models_folder
 from llm_localrun.pull.records import Pulled, forget, read_records
-from llm_localrun.servers import ollama_admin
-from llm_localrun.servers.admin import server_at
-from llm_localrun.servers.kinds import kind_of
+from llm_localrun.servers.base import open_with_stored_key, server_class
+from llm_localrun.servers.ollama import Ollama
 from llm_localrun.system.paths import engine_folder
 
 
@@ -48,8 +47,9 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
     if model.path is not None:
         _stop_engines(model.path)
     is_in_folder = any(record.files for record in ours)
-    if not is_in_folder and model.endpoint is not None and model.endpoint.kind == "ollama":
-        ollama_admin.delete(model.name, server_at(model.endpoint))
+    server = open_with_stored_key(model.served.endpoint) if model.served else None
+    if not is_in_folder and isinstance(server, Ollama):
+        server.delete(model.name)
         freed = None
     else:
         freed = delete_files(_files(model, ours, records), models_folder())
@@ -83,12 +83,12 @@ def _files(model: LocalModel, ours: list[Pulled], records: Iterable[Pulled]) -> 
     if any(record.files for record in ours):
         return _unshared(ours, (record for record in records if record not in ours))
     if model.path is None:
-        title = kind_of(model.endpoint.kind).title if model.endpoint else model.id
+        title = server_class(model.endpoint.kind).title if model.endpoint else model.id
         raise NotRemoved(f"{title} lets nobody delete a model from outside", "Delete it there")
     if model.store == "ollama":
         raise NotRemoved(
             f"{model.name} lies in Ollama's store, and Ollama does not answer",
-            f"{kind_of('ollama').advice}, and try again",
+            f"{Ollama.start_hint}, and try again",
         )
     path = Path(model.path)
     parts = [path.with_name(f"{stem}{path.suffix}") for stem in part_stems(path.stem)]

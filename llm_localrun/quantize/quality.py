@@ -18,12 +18,12 @@ from llm_localrun.chat import run
 from llm_localrun.config import read_config
 from llm_localrun.engine import launch
 from llm_localrun.engine.launch import Seated
+from llm_localrun.engine.serve import engine_server
 from llm_localrun.engine.slots import Visit
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.models import LocalModel
-from llm_localrun.servers.kinds import kind_of
 from llm_localrun.system.paths import engine_folder
 from llm_localrun.system.progress import Progress
 from llm_localrun.wire import http, scoring
@@ -90,7 +90,8 @@ def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
     """Compares embedding models. Raises a `LocalRunError`."""
     sentences = (text for passage in passages() for text in _END.split(passage))
     texts = [text for text in sentences if len(text) > _SHORT]
-    pairs = zip(*(run.embed(model, texts, None) for model in (before, after)), strict=True)
+    vectors = [run.embed(m, m.on_disk, texts, None) for m in (before, after) if m.on_disk]
+    pairs = zip(*vectors, strict=True)
     cosines = [cosine(a, b) for a, b in pairs]
     return VectorLoss(sum(cosines) / len(cosines), min(cosines), len(cosines))
 
@@ -158,6 +159,6 @@ def _score(seated: Seated, text: Sequence[int]) -> Score:
 def _asked(
     seated: Seated, path: str, body: Payload, decode: Callable[[Payload], _Decoded]
 ) -> _Decoded:
-    engine, kind = seated.engine, kind_of("engine")
-    call = http.Call(engine.url + path, body, kind.title, kind.advice, engine.key)
-    return decode_whole(kind.title, http.stream(call), decode, engine.key)
+    server = engine_server(seated.engine)
+    received = http.stream(server.http_request("POST", path, body))
+    return decode_whole(server.label, received, decode, server.key or "")

@@ -1,12 +1,17 @@
-"""Asks the servers on this machine, all at once and within one deadline, what they serve."""
+"""Finds the servers on this machine, recognizes each by its replies, and lists their models.
+
+All are asked at once, within one deadline. An HTTP status alone proves nothing: LM Studio answers
+200 to every path, and half a dozen servers imitate Ollama. Nothing is asked that could load, unload
+or fetch a model. What is peculiar to a kind stands in its own module.
+"""
 
 import os
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from llm_localrun.config import Config
 from llm_localrun.models import (
@@ -17,126 +22,166 @@ from llm_localrun.models import (
     default_key_alias,
 )
 from llm_localrun.privacy import is_loopback
-from llm_localrun.servers.addresses import same_address, usual_addresses
-from llm_localrun.servers.identify import Identity, identify
-from llm_localrun.servers.keys import key_in_environment
-from llm_localrun.servers.lm_link import placed
-from llm_localrun.servers.reading import Asked
+from llm_localrun.servers.base import (
+    GENERIC_KIND,
+    KnownServer,
+    Sign,
+    key_from_environment,
+    open_server,
+    server_class,
+    server_kinds,
+)
+from llm_localrun.servers.openai_compatible import NameListing
 from llm_localrun.wire import http
+from llm_localrun.wire.http import Probe
+from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
 
-DEADLINE = 0.2
-"""Seconds for everything together: a quarter of a second with what is imported before it."""
-_LEAST = 0.15
-"""Seconds that servers get in any case, on a machine that is slow to import."""
-HANG_MEMORY = 300.0
-"""Seconds for which a server that hung is not asked again, unless the user wants it."""
+DEADLINE_S = 0.2
+"""For everything together: a quarter of a second with what is imported before it."""
+_MIN_TIME_S = 0.15
+"""What servers get in any case, on a machine that is slow to import."""
+TIMEOUT_MEMORY_S = 300.0
+"""A server that timed out is not asked again for so long, unless the user wants it."""
+
+
+# Where to look
+
+
+def usual_addresses() -> list[tuple[str, str]]:
+    """Every address to ask, with the kind of server that usually has it; the surest first."""
+    found: dict[str, tuple[str, str]] = {}
+    for kind, cls in server_kinds().items():
+        for url in cls.addresses():
+            found.setdefault(normalize(url), (kind, url))
+    return [*found.values()]
+
+
+def normalize(url: str) -> str:
+    """One spelling for all spellings of a URL of this machine."""
+    return url.replace("://localhost", "://127.0.0.1")
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """An endpoint to be asked, and the key to ask it with.
-
-    `named` if the user gave it a name, `dialect` if the user said what kind of server it is.
-    `spare_keys` are what `llm keys` holds for servers on their usual ports, by alias.
-    """
+class ServerCandidate:
+    """An endpoint to ask, and the key to ask it with."""
 
     endpoint: Endpoint
+    """Its kind is what usually has the port, or what the user says it is."""
     key: str | None = field(default=None, repr=False)
-    named: bool = False
-    dialect: str | None = None
+    is_named: bool = False
+    """Whether the user gave it its name."""
+    kind: str | None = None
+    """The kind that the user says it is."""
     spare_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What `llm keys` holds for servers on their usual ports, by alias."""
 
 
-class _Outcome(NamedTuple):
-    """What came of a probe, and the alias of the key that it took."""
-
-    identity: Identity
-    key_alias: str | None = None
-
-
-def probes_for(config: Config, keys: Mapping[str, str]) -> list[Probe]:
+def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandidate]:
     """The endpoints in `config` and, if it allows that, the usual addresses of this machine."""
     configured = [
-        Probe(
+        ServerCandidate(
             Endpoint(
-                name=each.name, kind=each.dialect or "openai", url=each.url, key_alias=each.key
+                name=each.name, kind=each.dialect or GENERIC_KIND, url=each.url, key_alias=each.key
             ),
             keys.get(each.key or default_key_alias(each.name)),
-            named=True,
-            dialect=each.dialect,
+            is_named=True,
+            kind=each.dialect,
         )
         for each in config.endpoints
     ]
     if not config.default_endpoints:
         return configured
-    taken = {same_address(probe.endpoint.url) for probe in configured}
+    taken = {normalize(candidate.endpoint.url) for candidate in configured}
     usual = [
-        Probe(Endpoint(name=kind, kind=kind, url=url), spare_keys=keys)
+        ServerCandidate(Endpoint(name=kind, kind=kind, url=url), spare_keys=keys)
         for kind, url in usual_addresses()
-        if same_address(url) not in taken
+        if normalize(url) not in taken
     ]
     return configured + usual
 
 
+# Asking all at once
+
+
 def deadline_from(begun: float) -> float:
     """Until when servers may answer, on the monotonic clock, if discovery has `begun` then."""
-    return max(begun + DEADLINE, time.monotonic() + _LEAST)
+    return max(begun + DEADLINE_S, time.monotonic() + _MIN_TIME_S)
 
 
-def ask(
-    probes: Collection[Probe],
+def discover(
+    candidates: Collection[ServerCandidate],
     before: Iterable[EndpointReport],
     deadline: float,
     *,
-    patient: bool,
+    retry_timeouts: bool,
 ) -> list[EndpointReport]:
-    """A report on each endpoint, in the order of `probes`, by `deadline`.
+    """A report on each endpoint, in the order of `candidates`, by `deadline`.
 
-    One that is off or hangs keeps the models of its last good answer. Unless `patient`, one that
-    hung a short while ago is not asked.
+    A server that does not answer keeps the models of its last good answer. Unless `retry_timeouts`,
+    one that timed out a short while ago is not asked.
     """
     known = {report.endpoint.url: report for report in before}
-    pairs = [(probe, known.get(probe.endpoint.url)) for probe in probes]
+    pairs = [(each, known.get(each.endpoint.url)) for each in candidates]
     now = time.time()
     due = {
-        index: (probe, last)
-        for index, (probe, last) in enumerate(pairs)
-        if patient or last is None or not _hung_lately(last, now)
+        index: (candidate, last)
+        for index, (candidate, last) in enumerate(pairs)
+        if retry_timeouts or last is None or not _timed_out_lately(last, now)
     }
-    outcomes = _outcomes(due, deadline)
+    outcomes = _ask_all(due, deadline)
     reports = [
-        _report(probe, outcomes[index], last, now) if last is None or index in due else last
-        for index, (probe, last) in enumerate(pairs)
+        _make_report(candidate, outcomes[index], last, now)
+        if last is None or index in due
+        else last
+        for index, (candidate, last) in enumerate(pairs)
     ]
-    return [placed(report) for report in _named(probes, reports, known)]
+    return locate_models(_name_endpoints(candidates, reports, known), thorough=False)
 
 
-def _hung_lately(report: EndpointReport, now: float) -> bool:
-    return report.status == ServerStatus.TIMEOUT and 0 <= now - report.asked_at < HANG_MEMORY
+def locate_models(reports: Iterable[EndpointReport], *, thorough: bool) -> list[EndpointReport]:
+    """The reports with where models run, as far as each kind knows; seconds if `thorough`."""
+    return [
+        server_class(report.endpoint.kind).locate(report, thorough=thorough) for report in reports
+    ]
 
 
-_Pair: TypeAlias = tuple[Probe, EndpointReport | None]
-"""A probe, and the last report on its endpoint."""
+def _timed_out_lately(report: EndpointReport, now: float) -> bool:
+    age = now - report.asked_at
+    return report.status is ServerStatus.TIMEOUT and 0 <= age < TIMEOUT_MEMORY_S
 
 
-def _outcomes(due: Mapping[int, _Pair], deadline: float) -> dict[int, _Outcome]:
-    """What came of each before the deadline; the threads are not waited for any longer.
+class Recognition(NamedTuple):
+    """What a server turned out to be."""
+
+    kind: str
+    status: ServerStatus
+    models: tuple[LocalModel, ...] = ()
+    version: str = ""
+    key_alias: str | None = None
+    """The alias of the key that it accepted."""
+
+
+_CandidatePair: TypeAlias = tuple[ServerCandidate, EndpointReport | None]
+"""A candidate, and the last report on its endpoint."""
+
+
+def _ask_all(due: Mapping[int, _CandidatePair], deadline: float) -> dict[int, Recognition]:
+    """What each candidate turned out to be by the deadline; threads are not waited for longer.
 
     They are daemons: a server that sends a byte a minute must not keep the command from ending.
     """
-    answers: queue.SimpleQueue[tuple[int, _Outcome]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[int, Recognition]] = queue.SimpleQueue()
 
     def work(index: int) -> None:
-        answers.put((index, _outcome(*due[index], deadline)))
+        answers.put((index, _recognize_with_keys(*due[index], deadline)))
 
-    off = http.refusing(probe.endpoint.url for probe, _ in due.values())
+    offline = http.find_offline(candidate.endpoint.url for candidate, _ in due.values())
     outcomes, waiting = {}, set()
-    for index, (probe, _) in due.items():
-        is_off = probe.endpoint.url in off
-        outcomes[index] = _Outcome(
-            Identity(probe.endpoint.kind, ServerStatus.OFFLINE if is_off else ServerStatus.TIMEOUT)
-        )
-        if not is_off:
+    for index, (candidate, _) in due.items():
+        is_offline = candidate.endpoint.url in offline
+        status = ServerStatus.OFFLINE if is_offline else ServerStatus.TIMEOUT
+        outcomes[index] = Recognition(candidate.endpoint.kind, status)
+        if not is_offline:
             waiting.add(index)
             threading.Thread(target=work, args=(index,), daemon=True).start()
     while waiting:
@@ -149,121 +194,216 @@ def _outcomes(due: Mapping[int, _Pair], deadline: float) -> dict[int, _Outcome]:
     return outcomes
 
 
-def _outcome(probe: Probe, last: EndpointReport | None, deadline: float) -> _Outcome:
+def _recognize_with_keys(
+    candidate: ServerCandidate, last: EndpointReport | None, deadline: float
+) -> Recognition:
     """Asks one server; again with a key, if it wants one and there is one for its kind."""
-    identity = _identity(probe, last, probe.key, deadline)
-    if identity.status != ServerStatus.NEEDS_KEY:
-        return _Outcome(identity)
-    names = [*([last.endpoint.name] if last else []), identity.kind, probe.endpoint.name]
-    aliases = [alias for alias in map(default_key_alias, names) if alias in probe.spare_keys]
-    key = probe.spare_keys[aliases[0]] if aliases else key_in_environment(identity.kind)
-    if key is None or key == probe.key:
-        return _Outcome(identity)
-    return _Outcome(_identity(probe, last, key, deadline), next(iter(aliases), None))
+    recognized = _recognize_at(candidate, last, candidate.key, deadline)
+    if recognized.status is not ServerStatus.NEEDS_KEY:
+        return recognized
+    names = [
+        *([last.endpoint.name] if last else []),
+        recognized.kind,
+        candidate.endpoint.name,
+    ]
+    aliases = [alias for alias in map(default_key_alias, names) if alias in candidate.spare_keys]
+    key = candidate.spare_keys[aliases[0]] if aliases else key_from_environment(recognized.kind)
+    if key is None or key == candidate.key:
+        return recognized
+    with_key = _recognize_at(candidate, last, key, deadline)
+    return with_key._replace(key_alias=next(iter(aliases), None))
 
 
-def _identity(
-    probe: Probe, last: EndpointReport | None, key: str | None, deadline: float
-) -> Identity:
-    endpoint = probe.endpoint
-    asked = Asked(endpoint)
+def _recognize_at(
+    candidate: ServerCandidate, last: EndpointReport | None, key: str | None, deadline: float
+) -> Recognition:
+    known = KnownServer()
     if last is not None:
-        asked = Asked(
-            endpoint, last.models, last.version if last.status == ServerStatus.ANSWERS else ""
-        )
-    try:
-        return http.drive(identify(asked, probe.dialect), endpoint.url, key, deadline)
-    except http.Refused:
-        return Identity(endpoint.kind, ServerStatus.OFFLINE)
-    except http.NoAnswer:
-        return Identity(endpoint.kind, ServerStatus.TIMEOUT)
-    except http.NotHttp:
-        return Identity(endpoint.kind, ServerStatus.UNRECOGNIZED)
+        answered = last.status is ServerStatus.ANSWERS
+        known = KnownServer(last.models, last.version if answered else "")
+    with Probe(candidate.endpoint.url, key, deadline) as probe:
+        recognized = recognize(probe.ask, candidate.endpoint, known, candidate.kind)
+        if recognized is not None and recognized.status is not ServerStatus.UNRECOGNIZED:
+            return recognized
+        if probe.failure is not None:
+            return Recognition(candidate.endpoint.kind, probe.failure)
+    return recognized or Recognition(candidate.endpoint.kind, ServerStatus.UNRECOGNIZED)
 
 
-def _report(
-    probe: Probe, outcome: _Outcome, last: EndpointReport | None, now: float
+# Recognizing one
+
+
+def recognize(
+    ask: Ask, endpoint: Endpoint, known: KnownServer, kind: str | None = None
+) -> Recognition | None:
+    """Finds out what serves at `endpoint`, and which models; None if it did not reply.
+
+    If the user says which `kind` it is, it is asked as that.
+    """
+    listing = ask("/v1/models")
+    if listing is None:
+        return None
+    if _is_locked(listing):
+        kind = kind or _kind_behind_lock(ask, listing, endpoint.kind)
+        return Recognition(kind, ServerStatus.NEEDS_KEY)
+    for name, cls in server_kinds().items():
+        if cls.is_loading(listing):
+            return Recognition(kind or name, ServerStatus.LOADING)
+    kind = kind or _kind_of(ask, listing, endpoint.kind)
+    server = open_server(endpoint.model_copy(update={"kind": kind}))
+    found = server.list_models(ask, listing, known)
+    if found is None:
+        return Recognition(kind, ServerStatus.UNRECOGNIZED)
+    return Recognition(kind, ServerStatus.ANSWERS, found.models, found.version)
+
+
+def _is_locked(reply: ProbeReply) -> bool:
+    """A 403 without JSON is macOS's AirPlay receiver, on text-generation-webui's port."""
+    return reply.status == 401 or (reply.status == 403 and isinstance(reply.payload, dict))
+
+
+def _error_in(reply: ProbeReply) -> dict[str, Any]:
+    error = reply.payload.get("error") if isinstance(reply.payload, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _kind_behind_lock(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
+    """The kind of a server that wants a key."""
+    kinds = server_kinds()
+    error = _error_in(reply)
+    for kind, cls in kinds.items():
+        if cls.is_locked(error):
+            return kind
+    open_signs = [
+        (kind, sign) for kind, cls in kinds.items() for sign in cls.signs if sign.needs_no_key
+    ]
+    locked = [(kind, sign) for kind, cls in kinds.items() for sign in cls.locked_signs]
+    found = _kind_by_sign(ask, [*open_signs, *locked])
+    return found or server_class(usual_kind).kind_at_usual_port()
+
+
+def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
+    """The kind of a server, by how its models are signed, else by its signs."""
+    kinds = server_kinds()
+    listing = parse_reply(NameListing, reply)
+    models = listing.data if listing else ()
+    owner = (models[0].owned_by or "") if models else ""
+    for kind, cls in kinds.items():
+        if owner and cls.owned_by == owner and cls.signature_is_proof:
+            return kind
+    greeting = ask("/")
+    for kind, cls in kinds.items():
+        if cls.greeting and greeting is not None and greeting.text.strip() == cls.greeting:
+            return kind
+    at_port = server_class(usual_kind)
+    if listing is None or owner or at_port.recognized_by_port:
+        return at_port.kind_at_usual_port()
+    # A list of unsigned models does not come from a kind that signs them.
+    signs = [
+        (kind, sign)
+        for kind, cls in kinds.items()
+        if not models or not cls.owned_by
+        for sign in cls.signs
+    ]
+    names = [model.id for model in models]
+    return _kind_by_sign(ask, signs, names) or at_port.kind_at_usual_port()
+
+
+def _kind_by_sign(ask: Ask, signs: Iterable[tuple[str, Sign]], names: Sequence[str] = ()) -> str:
+    """The kind whose sign the server shows, the surest first; "" if it shows none of them."""
+    replies: dict[str, ProbeReply | None] = {}
+    for kind, sign in sorted(signs, key=lambda each: each[1].rank):
+        if sign.path not in replies:
+            replies[sign.path] = ask(sign.path)
+        if sign.is_in(replies[sign.path], names):
+            return kind
+    return ""
+
+
+# Reports
+
+
+def _make_report(
+    candidate: ServerCandidate, found: Recognition, last: EndpointReport | None, now: float
 ) -> EndpointReport:
-    identity = outcome.identity
-    tells = {
+    tells_kind = {
         ServerStatus.ANSWERS: True,
-        ServerStatus.NEEDS_KEY: identity.kind != "openai" or last is None,
+        ServerStatus.NEEDS_KEY: found.kind != GENERIC_KIND or last is None,
         ServerStatus.LOADING: last is None,
     }
-    kind = last.endpoint.kind if last else probe.endpoint.kind
-    if tells.get(identity.status, False):
-        kind = identity.kind
-    alias = outcome.key_alias or probe.endpoint.key_alias
-    models = tuple(map(_with_real_paths, identity.models))
+    kind = last.endpoint.kind if last else candidate.endpoint.kind
+    if tells_kind.get(found.status, False):
+        kind = found.kind
+    alias = found.key_alias or candidate.endpoint.key_alias
+    models = tuple(map(_resolve_paths, found.models))
     return EndpointReport(
-        endpoint=probe.endpoint.model_copy(update={"kind": kind, "key_alias": alias}),
-        status=identity.status,
+        endpoint=candidate.endpoint.model_copy(update={"kind": kind, "key_alias": alias}),
+        status=found.status,
         asked_at=now,
-        version=identity.version,
-        models=last.models if last and identity.status != ServerStatus.ANSWERS else models,
+        version=found.version,
+        models=last.models if last and found.status is not ServerStatus.ANSWERS else models,
         devices=last.devices if last and kind == last.endpoint.kind else None,
     )
 
 
-def _with_real_paths(model: LocalModel) -> LocalModel:
-    """A model whose file is told by its real path, as the files that are found are.
+def _resolve_paths(model: LocalModel) -> LocalModel:
+    """A model whose file has its real path as a fingerprint, as files that are found have.
 
-    A path of another machine, or one that is relative to who knows what, tells nothing.
+    A path of another machine, or a relative one, matches nothing.
     """
-    here = model.endpoint is not None and is_loopback(model.endpoint.url)
-    fingerprints = (_with_real_path(mark) if here else mark for mark in model.fingerprints)
+    here = model.served is not None and is_loopback(model.served.endpoint.url)
+    fingerprints = (_resolve_path(each) if here else each for each in model.fingerprints)
     return model.model_copy(update={"fingerprints": tuple(fingerprints)})
 
 
-def _with_real_path(mark: str) -> str:
-    kind, _, path = mark.partition(":")
+def _resolve_path(fingerprint: str) -> str:
+    kind, _, path = fingerprint.partition(":")
     if kind != "path" or not os.path.isabs(path) or "\0" in path:  # noqa: PTH117
-        return mark
+        return fingerprint
     return f"path:{os.path.realpath(path)}"
 
 
-def _named(
-    probes: Iterable[Probe],
+def _name_endpoints(
+    candidates: Iterable[ServerCandidate],
     reports: Iterable[EndpointReport],
     known: Mapping[str, EndpointReport],
 ) -> list[EndpointReport]:
     """Gives each endpoint its name: the user's, else its kind, with a number from the second on.
 
-    A name stays with a server that has had models as long as that is of the kind; of others those
-    come first that have some, and those last that are not there.
+    A server that has had models keeps its name as long as it is of the same kind. Of the others,
+    those with models come first and those that are offline last.
     """
-    pairs = list(zip(probes, reports, strict=True))
+    pairs = list(zip(candidates, reports, strict=True))
 
-    def last_name(index: int) -> str:
-        probe, report = pairs[index]
+    def kept_name(index: int) -> str:
+        candidate, report = pairs[index]
         last = known.get(report.endpoint.url)
-        stays = last is not None and last.models and last.endpoint.kind == report.endpoint.kind
-        return last.endpoint.name if last is not None and stays and not probe.named else ""
+        if last is None or not last.models or candidate.is_named:
+            return ""
+        return last.endpoint.name if last.endpoint.kind == report.endpoint.kind else ""
 
     def rank(index: int) -> tuple[bool, bool, bool, bool]:
-        probe, report = pairs[index]
-        is_off = report.status == ServerStatus.OFFLINE
-        return not probe.named, not last_name(index), not report.models, is_off
+        candidate, report = pairs[index]
+        is_offline = report.status is ServerStatus.OFFLINE
+        return not candidate.is_named, not kept_name(index), not report.models, is_offline
 
     taken: set[str] = set()
     names: dict[int, str] = {}
     for index in sorted(range(len(pairs)), key=rank):
-        probe, report = pairs[index]
-        wanted = probe.endpoint.name if probe.named else report.endpoint.kind
-        name, number = last_name(index) or wanted, 2
+        candidate, report = pairs[index]
+        wanted = candidate.endpoint.name if candidate.is_named else report.endpoint.kind
+        name, number = kept_name(index) or wanted, 2
         while name in taken:
             name, number = f"{wanted}-{number}", number + 1
         taken.add(name)
         names[index] = name
-    return [_renamed(report, names[index]) for index, (_, report) in enumerate(pairs)]
+    return [_rename(report, names[index]) for index, (_, report) in enumerate(pairs)]
 
 
-def _renamed(report: EndpointReport, name: str) -> EndpointReport:
+def _rename(report: EndpointReport, name: str) -> EndpointReport:
     endpoint = report.endpoint.model_copy(update={"name": name})
-    models = tuple(_served(model, endpoint) for model in report.models)
+    models = tuple(
+        model.model_copy(update={"id": f"local/{name}/{model.name}"}).with_served(endpoint=endpoint)
+        for model in report.models
+    )
     return report.model_copy(update={"endpoint": endpoint, "models": models})
-
-
-def _served(model: LocalModel, endpoint: Endpoint) -> LocalModel:
-    renamed = model.model_copy(update={"id": f"local/{endpoint.name}/{model.name}"})
-    return renamed.with_served(endpoint=endpoint)

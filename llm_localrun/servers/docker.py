@@ -1,28 +1,26 @@
-"""Docker Model Runner: a list of images, and what runs of them.
+"""Docker Model Runner: a list of images, and which of them run.
 
-Pure. Source: docker/model-runner (2026-07).
+Source: docker/model-runner (2026-07).
 """
+
+from collections.abc import Mapping, Sequence
 
 from pydantic import RootModel
 
-from llm_localrun.servers.kinds import api_root
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import (
-    Asked,
-    Facts,
-    Found,
-    Maybe,
-    Reading,
-    ask,
-    bytes_in,
-    weights_in,
+from llm_localrun.servers.base import Facts, KnownServer, ModelListing
+from llm_localrun.servers.fields import Maybe, bytes_in, weights_in
+from llm_localrun.servers.openai_compatible import (
+    ListedModel,
+    OpenAICompatible,
+    entries_in,
+    listed_models,
 )
-from llm_localrun.wire.response import Answer, Question
+from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
 
 
-class _Dmr(WireModel):
-    """Texts for people; each may be missing."""
+class _ImageDetails(WireModel):
+    """Texts for people; each may be absent."""
 
     context_window: Maybe[Count] = None
     architecture: Maybe[Text] = None
@@ -31,43 +29,56 @@ class _Dmr(WireModel):
     size: Maybe[Text] = None
 
 
-class _Entry(Entry):
-    dmr: Maybe[_Dmr] = None
+class _DockerModel(ListedModel):
+    dmr: Maybe[_ImageDetails] = None
 
     def facts(self) -> Facts:
         facts = super().facts()
-        dmr = self.dmr or _Dmr()
+        details = self.dmr or _ImageDetails()
         # A mix names its formats from the smallest tensors to the rule: `IQ2_XXS/Q4_K_M`.
-        quantization = (dmr.quantization or "").removeprefix("MOSTLY_").rpartition("/")[2]
+        quantization = (details.quantization or "").removeprefix("MOSTLY_").rpartition("/")[2]
         return {
             **facts,
-            "architecture": dmr.architecture or "",
+            "architecture": details.architecture or "",
             "quantization": quantization or facts["quantization"],
-            "parameters": weights_in(dmr.parameters or ""),
-            "size": bytes_in(dmr.size or ""),
-            "context_max": dmr.context_window,
+            "parameters": weights_in(details.parameters or ""),
+            "size": bytes_in(details.size or ""),
+            "context_max": details.context_window,
             "fingerprints": (f"docker:{self.id}",),
         }
 
 
-class _Process(WireModel):
+class _RunningImage(WireModel):
     model_name: Text
 
 
-class _Processes(RootModel[tuple[_Process, ...]]):
-    """/engines/ps: what runs at the moment."""
+class _RunningImages(RootModel[tuple[_RunningImage, ...]]):
+    """/engines/ps."""
 
 
-def read_docker(asked: Asked, answer: Answer) -> Reading:
-    """The models of the Docker Model Runner, whose older versions list them below /engines only."""
-    url = asked.endpoint.url
-    root = api_root(url, "docker").removeprefix(url)
-    entries = entries_in(answer, _Entry)
-    if not entries:
-        entries = entries_in((yield Question(f"{root}/v1/models")), _Entry)
-    running = yield from ask(f"{root}/ps", _Processes)
-    if running is None:
-        return Found(listed(asked.endpoint, entries))
-    names = {backend.model_name for backend in running.root}
-    more = {entry.id: {"loaded": entry.id in names} for entry in entries}
-    return Found(listed(asked.endpoint, entries, more))
+class Docker(OpenAICompatible):
+    kind = "docker"
+    title = "Docker Model Runner"
+    start_hint = "Start it with `docker desktop enable model-runner --tcp 12434`"
+    usual_ports = (12434,)
+    owned_by = "docker"
+    greeting = "Docker Model Runner is running"
+    lists_at_v1 = False
+    api_root = "/engines"
+    listed_model = _DockerModel
+
+    def list_models(self, ask: Ask, v1_models: ProbeReply, known: KnownServer) -> ModelListing:
+        """Older versions list their models below /engines only."""
+        root = self.root.removeprefix(self.endpoint.url)
+        entries = entries_in(v1_models, _DockerModel)
+        if not entries:
+            entries = entries_in(ask(f"{root}/v1/models"), _DockerModel)
+        details = self._running(ask, f"{root}/ps", entries)
+        return ModelListing(listed_models(self.endpoint, entries, details))
+
+    def _running(self, ask: Ask, path: str, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
+        running = parse_reply(_RunningImages, ask(path))
+        if running is None:
+            return {}
+        names = {each.model_name for each in running.root}
+        return {entry.id: {"loaded": entry.id in names} for entry in entries}

@@ -1,37 +1,53 @@
-"""KoboldCpp: one model, and its context elsewhere.
+"""KoboldCpp: one model, whose context and senses it reports elsewhere.
 
-Pure. Source: KoboldCpp's API documentation.
+Source: KoboldCpp's API documentation (1.104).
 """
 
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, able, ask
-from llm_localrun.wire.response import Answer
+from collections.abc import Mapping, Sequence
+
+from llm_localrun.servers.base import Facts, KnownServer, Sign
+from llm_localrun.servers.fields import Maybe, capabilities_of
+from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
 
 
-class _About(WireModel):
-    """KoboldCpp's /api/extra/version."""
+class _KoboldVersion(WireModel):
+    """/api/extra/version."""
 
     version: Maybe[Text] = None
     vision: Maybe[bool] = None
     audio: Maybe[bool] = None
 
 
-class _Value(WireModel):
+class _KoboldContext(WireModel):
+    """/api/extra/true_max_context_length."""
+
     value: Maybe[Count] = None
 
 
-def read_koboldcpp(asked: Asked, answer: Answer) -> Reading:
-    """The model of the KoboldCpp whose list is `answer`; as a router it lists several."""
-    entries = entries_in(answer, Entry)
-    about = (yield from ask("/api/extra/version", _About)) or _About(version=asked.version)
-    version = about.version or ""
-    if len(entries) != 1:
-        return Found(listed(asked.endpoint, entries), version)
-    context = yield from ask("/api/extra/true_max_context_length", _Value)
-    facts: Facts = {
-        "loaded": True,
-        "context_loaded": context and context.value,
-        "capabilities": able(tools=True, vision=about.vision, audio=about.audio),
-    }
-    return Found(listed(asked.endpoint, entries, {entries[0].id: facts}), version)
+class KoboldCpp(OpenAICompatible):
+    kind = "koboldcpp"
+    title = "KoboldCpp"
+    start_hint = "Start it with `koboldcpp --model FILE`"
+    usual_ports = (5001,)
+    owned_by = "koboldcpp"
+    context_flag = "--contextsize {}"
+    signs = (Sign("/api/extra/version", "result", "KoboldCpp", needs_no_key=True),)
+
+    def details(
+        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
+    ) -> tuple[Mapping[str, Facts], str]:
+        about = parse_reply(_KoboldVersion, ask("/api/extra/version"))
+        about = about or _KoboldVersion(version=known.version)
+        version = about.version or ""
+        if len(entries) != 1:
+            # As a router it lists several, and reports about none.
+            return {}, version
+        context = parse_reply(_KoboldContext, ask("/api/extra/true_max_context_length"))
+        facts: Facts = {
+            "loaded": True,
+            "context_loaded": context and context.value,
+            "capabilities": capabilities_of(tools=True, vision=about.vision, audio=about.audio),
+        }
+        return {entries[0].id: facts}, version

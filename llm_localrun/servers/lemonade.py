@@ -1,25 +1,28 @@
-"""Lemonade: files, and models of cloud providers.
+"""Lemonade: models in files, and models of cloud providers.
 
-Pure. Source: Lemonade's API documentation (v10).
+Source: Lemonade's API documentation (10).
 """
+
+from collections.abc import Mapping, Sequence
 
 from llm_localrun.models import RunsOn
 from llm_localrun.names.quantizations import quantization_in
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, able, ask, hub_mark
-from llm_localrun.wire.response import Answer
+from llm_localrun.servers.base import Facts, KnownServer, Sign, WireOption
+from llm_localrun.servers.fields import Maybe, capabilities_of, hub_fingerprint
+from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Rate, Text, WireModel
 
-_MEDIA = ("whispercpp", "sd-cpp", "kokoro", "moonshine")
+_MEDIA_RECIPES = ("whispercpp", "sd-cpp", "kokoro", "moonshine")
 """Recipes for sound and pictures."""
 
 
-class _Entry(Entry):
+class _LemonadeModel(ListedModel):
     checkpoint: Maybe[Text] = None
     recipe: Maybe[Text] = None
     cloud_provider: Maybe[Text] = None
     size: Maybe[Rate] = None
-    """In GB."""
+    """Gigabytes."""
     downloaded: Maybe[bool] = None
     labels: Maybe[tuple[Text, ...]] = None
     max_context_window: Maybe[Count] = None
@@ -28,12 +31,12 @@ class _Entry(Entry):
     def facts(self) -> Facts:
         facts = super().facts()
         checkpoint, labels = self.checkpoint or "", self.labels or ()
-        capabilities = able(
+        capabilities = capabilities_of(
             tools="tool-calling" in labels,
             vision="vision" in labels,
             thinking="reasoning" in labels,
         )
-        if self.downloaded is False or self.recipe in _MEDIA or "reranking" in labels:
+        if self.downloaded is False or self.recipe in _MEDIA_RECIPES or "reranking" in labels:
             facts["purpose"] = None
         elif "embeddings" in labels:
             facts["purpose"] = "embedding"
@@ -45,39 +48,58 @@ class _Entry(Entry):
             "context_max": self.max_context_window,
             "context_loaded": self.context_length,
             "capabilities": None if self.labels is None else capabilities,
-            "fingerprints": hub_mark(checkpoint),
+            "fingerprints": hub_fingerprint(checkpoint),
         }
 
     def _place(self) -> Facts:
-        if self.recipe == RunsOn.CLOUD or self.cloud_provider:
+        if self.recipe == "cloud" or self.cloud_provider:
             return {"runs_on": RunsOn.CLOUD, "remote_host": self.cloud_provider or ""}
-        # A collection hands a prompt on to one of several models.
-        return {"runs_on": RunsOn.UNKNOWN} if (self.recipe or "").startswith("collection") else {}
+        # A collection passes a prompt on to one of several models.
+        is_collection = (self.recipe or "").startswith("collection")
+        return {"runs_on": RunsOn.UNKNOWN} if is_collection else {}
 
 
-class _Options(WireModel):
+class _LoadOptions(WireModel):
     ctx_size: Maybe[Count] = None
 
 
-class _Loaded(WireModel):
+class _LoadedByLemonade(WireModel):
     model_name: Text
-    recipe_options: Maybe[_Options] = None
+    recipe_options: Maybe[_LoadOptions] = None
 
 
-class _Health(WireModel):
+class _LemonadeHealth(WireModel):
+    """/v1/health."""
+
     version: Maybe[Text] = None
-    all_models_loaded: tuple[_Loaded, ...]
+    all_models_loaded: tuple[_LoadedByLemonade, ...]
 
 
-def read_lemonade(asked: Asked, answer: Answer) -> Reading:
-    """The models of the Lemonade whose list is `answer`."""
-    entries = entries_in(answer, _Entry)
-    health = yield from ask("/v1/health", _Health)
-    if health is None:
-        return Found(listed(asked.endpoint, entries), asked.version)
-    running = {each.model_name: each.recipe_options for each in health.all_models_loaded}
-    more: dict[str, Facts] = {entry.id: {"loaded": entry.id in running} for entry in entries}
-    for name, options in running.items():
-        if options and options.ctx_size:
-            more.setdefault(name, {})["context_loaded"] = options.ctx_size
-    return Found(listed(asked.endpoint, entries, more), health.version or "")
+class Lemonade(OpenAICompatible):
+    kind = "lemonade"
+    title = "Lemonade"
+    start_hint = "Start it with `lemonade-server serve`, or start its service"
+    usual_ports = (13305,)
+    shared_ports = (8000,)
+    owned_by = "lemonade"
+    key_variables = ("LEMONADE_API_KEY", "LEMONADE_ADMIN_API_KEY")
+    signs = (Sign("/v1/health", "all_models_loaded"),)
+    listed_model = _LemonadeModel
+    options = {
+        **OpenAICompatible.options,
+        "top_k": WireOption("top_k"),
+        "repeat_penalty": WireOption("repeat_penalty"),
+    }
+
+    def details(
+        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
+    ) -> tuple[Mapping[str, Facts], str]:
+        health = parse_reply(_LemonadeHealth, ask("/v1/health"))
+        if health is None:
+            return {}, known.version
+        loaded = {each.model_name: each.recipe_options for each in health.all_models_loaded}
+        facts: dict[str, Facts] = {each.id: {"loaded": each.id in loaded} for each in entries}
+        for name, options in loaded.items():
+            if options and options.ctx_size:
+                facts.setdefault(name, {})["context_loaded"] = options.ctx_size
+        return facts, health.version or ""

@@ -1,30 +1,41 @@
 """llama-server, with one model or as a router over several: /v1/models, and /props for the rest.
 
-Pure. Source: llama.cpp's `tools/server/README.md` (b11434).
+Sources: llama.cpp's `tools/server/README.md` (b11434 for what it lists, b11549 for options).
 """
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from llm_localrun.names.quantizations import long_quantization
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, able, ask, path_mark
-from llm_localrun.wire.response import Answer
+from llm_localrun.servers import msty
+from llm_localrun.servers.base import Facts, KnownServer, Sign, WireOption
+from llm_localrun.servers.fields import Maybe, capabilities_of, path_fingerprint
+from llm_localrun.servers.openai_compatible import (
+    JSON_OBJECT,
+    TEMPLATE_THINKING,
+    ListedModel,
+    OpenAICompatible,
+)
+from llm_localrun.tokens.window import Size
+from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
+from llm_localrun.wire.sse import Payload
 
 
-class _Meta(WireModel):
+class _ModelMeta(WireModel):
     """Of a model that is loaded."""
 
     n_ctx: Maybe[Count] = None
-    """What is allocated, since 2026."""
+    """Tokens of context that are allocated; since 2026."""
     n_ctx_train: Maybe[Count] = None
     n_params: Maybe[Count] = None
     size: Maybe[Count] = None
     ftype: Maybe[Text] = None
 
 
-class _Status(WireModel):
+class _RouterStatus(WireModel):
     """Of a router's model."""
 
     value: Text
@@ -35,37 +46,38 @@ class _Architecture(WireModel):
     input_modalities: Maybe[tuple[Text, ...]] = None
 
 
-class _Entry(Entry):
-    meta: Maybe[_Meta] = None
-    status: Maybe[_Status] = None
+class _LlamaModel(ListedModel):
+    meta: Maybe[_ModelMeta] = None
+    status: Maybe[_RouterStatus] = None
     architecture: Maybe[_Architecture] = None
 
     @property
     def is_loaded(self) -> bool | None:
-        """A single model is as soon as it has its `meta`."""
+        """A single model is loaded as soon as it has its `meta`."""
         if self.status is None:
             return True if self.meta else None
         return self.status.value == "loaded"
 
     def facts(self) -> Facts:
         facts = super().facts()
-        meta = self.meta or _Meta()
+        meta = self.meta or _ModelMeta()
         arguments = (self.status and self.status.args) or ()
         files = [value for flag, value in pairwise(arguments) if flag in ("-m", "--model")]
-        senses = (self.architecture and self.architecture.input_modalities) or ()
+        inputs = (self.architecture and self.architecture.input_modalities) or ()
+        # Tools count as possible until the template is known.
+        capabilities = capabilities_of(
+            tools=True, vision="image" in inputs, audio="audio" in inputs
+        )
         return {
             **facts,
-            "fingerprints": (*facts["fingerprints"], *path_mark(next(iter(files), None))),
+            "fingerprints": (*facts["fingerprints"], *path_fingerprint(next(iter(files), None))),
             "quantization": facts["quantization"] or long_quantization(meta.ftype or ""),
             "parameters": meta.n_params,
             "size": meta.size,
             "context_max": meta.n_ctx_train,
             "context_loaded": meta.n_ctx,
             "loaded": self.is_loaded,
-            # Tools count as possible until its template is known.
-            "capabilities": able(tools=True, vision="image" in senses, audio="audio" in senses)
-            if senses
-            else None,
+            "capabilities": capabilities if inputs else None,
         }
 
 
@@ -82,7 +94,7 @@ class _TemplateCaps(WireModel):
     supports_tools: Maybe[bool] = None
 
 
-class _Props(WireModel):
+class _ModelProps(WireModel):
     """/props of a model."""
 
     default_generation_settings: _SlotDefaults
@@ -94,44 +106,99 @@ class _Props(WireModel):
     is_sleeping: Maybe[bool] = None
 
 
-class _Build(WireModel):
+class _RouterProps(WireModel):
     """/props of a router, which has no model."""
 
     build_info: Maybe[Text] = None
 
 
-def read_llamacpp(asked: Asked, answer: Answer) -> Reading:
-    """The models of the llama-server whose list is `answer`."""
-    entries = entries_in(answer, _Entry)
-    is_router = not any(entry.status is None for entry in entries)
-    more: dict[str, Facts] = {}
-    version = asked.version
-    for entry in entries:
-        if is_router and not entry.is_loaded:
-            continue
-        # Without autoload, so that a model which has just been unloaded stays so.
-        of_child = f"?model={quote(entry.id, safe='')}&autoload=false" if is_router else ""
-        props = yield from ask(f"/props{of_child}", _Props)
-        if props is not None:
-            more[entry.id] = _from_props(entry, props)
-            version = props.build_info or version
-    if is_router and not version:
-        build = yield from ask("/props", _Build)
-        version = (build and build.build_info) or ""
-    return Found(listed(asked.endpoint, entries, more), version)
+class LlamaCpp(OpenAICompatible):
+    kind = "llamacpp"
+    title = "llama-server"
+    start_hint = "Start it with `llama-server -m FILE`"
+    list_position = 2
+    # 9931 is the default of builds since autumn 2026.
+    usual_ports: ClassVar[tuple[int, ...]] = (8080, 9931, msty.LLAMA_SERVER_PORT)
+    owned_by = "llamacpp"
+    key_variables: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
+    context_flag = "-c {}"
+    counts_prompts = True
+    reasoning_field = "reasoning_content"
+    signs: ClassVar[tuple[Sign, ...]] = (Sign("/props", "default_generation_settings", rank=1),)
+    listed_model = _LlamaModel
+    options = {
+        **OpenAICompatible.options,
+        "top_k": WireOption("top_k"),
+        "min_p": WireOption("min_p"),
+        "typical_p": WireOption("typical_p"),
+        "repeat_penalty": WireOption("repeat_penalty"),
+        "json_object": JSON_OBJECT,
+        "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),
+        "grammar": WireOption("grammar"),
+    }
+
+    @classmethod
+    def is_loading(cls, reply: ProbeReply) -> bool:
+        error = reply.payload.get("error") if isinstance(reply.payload, dict) else None
+        message = error.get("message") if isinstance(error, dict) else None
+        return reply.status == 503 and message == "Loading model"
+
+    @classmethod
+    def is_locked(cls, error: Mapping[str, Any]) -> bool:
+        return (error.get("code"), error.get("type")) == (401, "authentication_error")
+
+    def details(
+        self, ask: Ask, entries: Sequence[_LlamaModel], known: KnownServer
+    ) -> tuple[Mapping[str, Facts], str]:
+        is_router = not any(entry.status is None for entry in entries)
+        facts: dict[str, Facts] = {}
+        version = known.version
+        for entry in entries:
+            if is_router and not entry.is_loaded:
+                continue
+            # Without autoload, so that a model which has just been unloaded stays unloaded.
+            query = f"?model={quote(entry.id, safe='')}&autoload=false" if is_router else ""
+            props = parse_reply(_ModelProps, ask(f"/props{query}"))
+            if props is not None:
+                facts[entry.id] = _facts_from_props(entry, props)
+                version = props.build_info or version
+        if is_router and not version:
+            router = parse_reply(_RouterProps, ask("/props"))
+            version = (router and router.build_info) or ""
+        return facts, version
+
+    def count_tokens(self, body: Payload) -> Size | None:
+        """Builds of 2026 count a chat request at once. Older ones render the template and split
+        the text into tokens on separate requests."""
+        with self.probe() as probe:
+            tokens = _field(probe.ask("/v1/chat/completions/input_tokens", body), "input_tokens")
+            if isinstance(tokens, int):
+                return Size(tokens, is_exact=True)
+            prompt = _field(probe.ask("/apply-template", body), "prompt")
+            if not isinstance(prompt, str):
+                return None
+            split = probe.ask("/tokenize", {"content": prompt, "add_special": True})
+            pieces = _field(split, "tokens")
+        return Size(len(pieces), is_exact=True) if isinstance(pieces, list) else None
 
 
-def _from_props(entry: _Entry, props: _Props) -> Facts:
+def _field(reply: ProbeReply | None, name: str) -> object:
+    if reply is None or reply.status != 200 or not isinstance(reply.payload, dict):
+        return None
+    return reply.payload.get(name)
+
+
+def _facts_from_props(entry: _LlamaModel, props: _ModelProps) -> Facts:
     facts = entry.facts()
-    senses = props.modalities or _Modalities()
+    modalities = props.modalities or _Modalities()
     caps = props.chat_template_caps or _TemplateCaps()
     return {
-        "fingerprints": (*facts["fingerprints"], *path_mark(props.model_path)),
+        "fingerprints": (*facts["fingerprints"], *path_fingerprint(props.model_path)),
         "context_loaded": facts["context_loaded"] or props.default_generation_settings.n_ctx,
-        "capabilities": able(
+        "capabilities": capabilities_of(
             tools=caps.supports_tools is not False,
-            vision=senses.vision,
-            audio=senses.audio,
+            vision=modalities.vision,
+            audio=modalities.audio,
             thinking="think" in (props.chat_template or ""),
         ),
         "loaded": not props.is_sleeping,

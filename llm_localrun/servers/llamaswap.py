@@ -1,47 +1,50 @@
-"""llama-swap: starts one server or another as it is asked, and hands on to peers.
+"""llama-swap: starts one server or another as requests need it, and passes some on to peers.
 
-Pure. Source: `internal/server/api.go` and its documentation (2026-08).
+Source: llama-swap's `internal/server/api.go` and documentation (2026-08).
 """
 
+from collections.abc import Mapping, Sequence
+
 from llm_localrun.models import RunsOn
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, able, ask, version_at
-from llm_localrun.wire.response import Answer
+from llm_localrun.servers.base import Facts, KnownServer
+from llm_localrun.servers.fields import Maybe, capabilities_of
+from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
 
 
-class _Swap(WireModel):
+class _SwapMeta(WireModel):
     type: Maybe[Text] = None
-    """`model`, `peer`, `selector` or `alias`; older versions tell a peer by its id alone."""
+    """`model`, `peer`, `selector` or `alias`; older versions mark a peer by its id alone."""
     peerID: Maybe[Text] = None  # noqa: N815  # as it is on the wire
 
 
-class _Meta(WireModel):
-    llamaswap: Maybe[_Swap] = None
+class _EntryMeta(WireModel):
+    llamaswap: Maybe[_SwapMeta] = None
     n_ctx: Maybe[Count] = None
 
 
-class _Status(WireModel):
+class _SwapStatus(WireModel):
     value: Text
 
 
-class _Capabilities(WireModel):
-    """As configured, or as the server behind it says; what is not there may be possible."""
+class _SwapCapabilities(WireModel):
+    """As configured, or as the server behind it says; what is absent may be possible."""
 
     vision: Maybe[bool] = None
     audio: Maybe[bool] = None
 
 
-class _Entry(Entry):
-    status: Maybe[_Status] = None
+class _SwapModel(ListedModel):
+    status: Maybe[_SwapStatus] = None
     context_length: Maybe[Count] = None
-    capabilities: Maybe[_Capabilities] = None
-    meta: Maybe[_Meta] = None
+    capabilities: Maybe[_SwapCapabilities] = None
+    meta: Maybe[_EntryMeta] = None
     peerID: Maybe[Text] = None  # noqa: N815  # as it is on the wire
 
     @property
-    def swap(self) -> _Swap:
-        return (self.meta and self.meta.llamaswap) or _Swap()
+    def swap(self) -> _SwapMeta:
+        return (self.meta and self.meta.llamaswap) or _SwapMeta()
 
     @property
     def peer(self) -> str:
@@ -56,31 +59,43 @@ class _Entry(Entry):
             **place,
             "loaded": self.status and self.status.value == "loaded",
             "context_loaded": self.context_length or (self.meta and self.meta.n_ctx),
-            "capabilities": can and able(tools=True, vision=can.vision, audio=can.audio),
+            "capabilities": can and capabilities_of(tools=True, vision=can.vision, audio=can.audio),
         }
 
 
-class _Process(WireModel):
+class _SwapProcess(WireModel):
     model: Text
     state: Maybe[Text] = None
 
 
-class _Running(WireModel):
-    running: tuple[_Process, ...]
+class _SwapProcesses(WireModel):
+    """/running, of versions whose list has no status."""
+
+    running: tuple[_SwapProcess, ...]
 
 
-def read_llamaswap(asked: Asked, answer: Answer) -> Reading:
-    """The models of the llama-swap whose list is `answer`."""
-    entries = entries_in(answer, _Entry)
-    version = yield from version_at("/api/version", asked)
-    more: dict[str, Facts] = {}
-    if any(entry.peer for entry in entries):
-        # What stands for others may stand for a peer's model.
-        indirect = [entry for entry in entries if entry.swap.type in ("selector", "alias")]
-        more = {entry.id: {"runs_on": RunsOn.UNKNOWN} for entry in indirect}
-    if not any(entry.status for entry in entries):
-        running = yield from ask("/running", _Running)
-        names = {each.model for each in running.running if each.state == "ready"} if running else {}
-        for name in names:
-            more.setdefault(name, {})["loaded"] = True
-    return Found(listed(asked.endpoint, entries, more), version)
+class LlamaSwap(OpenAICompatible):
+    kind = "llamaswap"
+    title = "llama-swap"
+    start_hint = "Start it with `llama-swap --config FILE`"
+    usual_ports = (9292,)  # of its Docker image
+    shared_ports = (8080,)
+    owned_by = "llama-swap"
+    version_path = "/api/version"
+    listed_model = _SwapModel
+
+    def details(
+        self, ask: Ask, entries: Sequence[_SwapModel], known: KnownServer
+    ) -> tuple[Mapping[str, Facts], str]:
+        version = self.version(ask, known)
+        facts: dict[str, Facts] = {}
+        if any(entry.peer for entry in entries):
+            # A name for other entries may stand for a peer's model.
+            indirect = [entry for entry in entries if entry.swap.type in ("selector", "alias")]
+            facts = {entry.id: {"runs_on": RunsOn.UNKNOWN} for entry in indirect}
+        if not any(entry.status for entry in entries):
+            running = parse_reply(_SwapProcesses, ask("/running"))
+            for each in running.running if running else ():
+                if each.state == "ready":
+                    facts.setdefault(each.model, {})["loaded"] = True
+        return facts, version

@@ -1,66 +1,123 @@
-"""LM Studio: /api/v1/models (since 0.4.0), else /api/v0/models (since 0.3.6), else names only.
+"""LM Studio: its own list of models, the context of a loaded instance, and downloads.
 
-Pure. Sources: LM Studio's REST API documentation (April 2026). It answers 200 to every path.
+Models are listed at /api/v1/models since 0.4.0, at /api/v0/models since 0.3.6, else by name only. A
+request for a model that is not loaded loads it with the context that is set in the app, 4,096
+tokens at first. Where that is too small, this module loads an instance with more in the place of
+those that are there, because loading a model that is loaded makes a second copy. It answers 200 to
+every path.
+
+Source: LM Studio's REST API documentation (April 2026).
 """
 
 import math
 import re
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from llm_localrun.models import Endpoint, LocalModel, Purpose
+from pydantic import BaseModel, Field
+
+from llm_localrun.errors import PullFailed, ServerRefused, ServerUnreachable
+from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Purpose, Served
 from llm_localrun.privacy import where_runs
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import (
-    Asked,
+from llm_localrun.servers import lmstudio_devices
+from llm_localrun.servers.base import (
     Facts,
-    Found,
-    Maybe,
-    Reading,
-    able,
-    served,
-    weights_in,
+    KnownServer,
+    ModelListing,
+    PreparedRequest,
+    ServeRequest,
+    Sign,
+    WireOption,
+    local_url,
 )
-from llm_localrun.wire.response import Answer, Question, read
-from llm_localrun.wire.shapes import Count, Text, WireModel
+from llm_localrun.servers.fields import Maybe, capabilities_of, served_model, weights_in
+from llm_localrun.servers.lmstudio_home import server_port
+from llm_localrun.servers.openai_compatible import (
+    ListedModel,
+    OpenAICompatible,
+    entries_in,
+    listed_models,
+)
+from llm_localrun.system.paths import user_home
+from llm_localrun.system.progress import Progress
+from llm_localrun.tokens.window import LEAST, Limits, grown
+from llm_localrun.wire import http
+from llm_localrun.wire.response import Ask, ProbeReply, decode_whole, parse_reply
+from llm_localrun.wire.shapes import Count, Text, WireModel, error_in
+from llm_localrun.wire.sse import Payload
+
+_INTERNAL_PORTS = frozenset({41343, 52993, 16141, 39414, 22931})
+"""Ports at which its own processes talk to each other."""
+_POLL_S = 0.5
+_DOWNLOAD_PATH = "/api/v1/models/download"
+
+_PURPOSES: dict[str, Purpose] = {
+    "llm": "chat",
+    "vlm": "chat",
+    "embedding": "embedding",
+    "embeddings": "embedding",
+}
+# What /api/v1/models/load takes besides the model and the context. The settings of an instance are
+# carried over to the one that takes its place.
+_CARRIED = ("eval_batch_size", "flash_attention", "num_experts", "offload_kv_cache_to_gpu")
 
 
-class _Quantization(WireModel):
+class _NamedQuantization(WireModel):
     name: Maybe[Text] = None
 
 
-class _InstanceConfig(WireModel):
-    context_length: Maybe[Count] = None
-
-
-class _Instance(WireModel):
+class _InstanceEntry(WireModel):
     id: Maybe[Text] = None
-    config: Maybe[_InstanceConfig] = None
+    config: Maybe[dict[str, Any]] = None
 
 
-class _Reasoning(WireModel):
+class _ReasoningSettings(WireModel):
     allowed_options: Maybe[tuple[Text, ...]] = None
 
 
-class _Capabilities(WireModel):
+class _StudioCapabilities(WireModel):
     vision: Maybe[bool] = None
-    reasoning: Maybe[_Reasoning] = None
+    reasoning: Maybe[_ReasoningSettings] = None
 
 
-class _Model(WireModel):
+class _StudioModel(WireModel):
     key: Text
     type: Text
     architecture: Maybe[Text] = None
-    quantization: Maybe[_Quantization] = None
+    quantization: Maybe[_NamedQuantization] = None
     size_bytes: Maybe[Count] = None
     params_string: Maybe[Text] = None
-    loaded_instances: Maybe[tuple[_Instance, ...]] = None
+    loaded_instances: Maybe[tuple[_InstanceEntry, ...]] = None
     max_context_length: Maybe[Count] = None
-    capabilities: Maybe[_Capabilities] = None
+    capabilities: Maybe[_StudioCapabilities] = None
     variants: Maybe[tuple[Text, ...]] = None
     selected_variant: Maybe[Text] = None
 
+    @property
+    def other_variants(self) -> list[str]:
+        """The names of the variants that the key does not stand for: `KEY@q8_0`."""
+        variants = self.variants or ()
+        selected = self.selected_variant or next(iter(variants), None)
+        return [variant for variant in variants if variant != selected]
 
-class _Listing(WireModel):
-    models: tuple[_Model, ...]
+    @property
+    def instances(self) -> list["_Instance"]:
+        """The loaded instances whose context is known."""
+        return [
+            _Instance(each.id, size, each.config)
+            for each in self.loaded_instances or ()
+            if each.id
+            and each.config
+            and isinstance(size := each.config.get("context_length"), int)
+        ]
+
+
+class _StudioModels(WireModel):
+    """/api/v1/models."""
+
+    models: tuple[_StudioModel, ...]
 
 
 class _OldModel(WireModel):
@@ -73,69 +130,238 @@ class _OldModel(WireModel):
     loaded_context_length: Maybe[Count] = None
 
 
-class _OldListing(WireModel):
+class _OldModels(WireModel):
+    """/api/v0/models."""
+
     data: tuple[_OldModel, ...]
 
 
-_PURPOSES: dict[str, Purpose] = {
-    "llm": "chat",
-    "vlm": "chat",
-    "embedding": "embedding",
-    "embeddings": "embedding",
-}
+class _LoadReply(WireModel):
+    instance_id: Text
+    load_time_seconds: float | None = None
 
 
-def read_lmstudio(asked: Asked, answer: Answer) -> Reading:
-    """The models of an LM Studio, whose list under /v1 is `answer` and has nothing but names."""
-    endpoint = asked.endpoint
-    if listing := read(_Listing, (yield Question("/api/v1/models"))):
-        return Found(_once_each([m for model in listing.models for m in _models(endpoint, model)]))
-    if old := read(_OldListing, (yield Question("/api/v0/models"))):
-        return Found(_once_each([_old(endpoint, m) for m in old.data if m.type in _PURPOSES]))
-    names = entries_in(answer, Entry)
-    return Found(listed(endpoint, names)) if names else None
+class _DownloadJob(BaseModel):
+    status: Literal["downloading", "paused", "completed", "failed", "already_downloaded"]
+    job_id: str = Field(default="", pattern=r"^[\w-]*$")
+    """Absent if there is nothing to do."""
+    total_size_bytes: int = 0
+    downloaded_bytes: int = 0
 
 
-def _once_each(models: list[LocalModel]) -> tuple[LocalModel, ...]:
-    """Each name once: linked devices may all have a model. The smallest context is what is sure."""
+@dataclass(frozen=True, slots=True)
+class _Instance:
+    """A copy of a model in memory."""
+
+    id: str
+    context_size: int
+    config: Mapping[str, Any]
+    load_seconds: float | None = None
+
+
+class LMStudio(OpenAICompatible):
+    kind = "lmstudio"
+    title = "LM Studio"
+    start_hint = "Start its server with `lms server start`, or in the app under Developer"
+    list_position = 1
+    usual_ports = (1234,)
+    url_variables = ("LMSTUDIO_API_BASE",)
+    key_variables = ("LM_API_TOKEN", "LMSTUDIO_API_KEY")
+    found_by = ("its settings",)
+    owned_by = "organization_owner"
+    signs = (
+        Sign("/lmstudio-greeting", "lmstudio", True),
+        Sign("/api/v1/models", "models"),
+    )
+    lists_at_v1 = False
+    relays = True  # LM Link, since 0.4.5
+    names_wrong_model = True
+    reasoning_field = "reasoning_content"
+    options = {
+        **OpenAICompatible.options,
+        "top_k": WireOption("top_k"),
+        "repeat_penalty": WireOption("repeat_penalty"),
+        "keep_alive": WireOption("ttl", minimum=1),
+    }
+
+    # Finding it and its models
+
+    @classmethod
+    def addresses(cls) -> Iterator[str]:
+        yield from cls.addresses_in_variables()
+        port = server_port(user_home())
+        if port not in _INTERNAL_PORTS:
+            yield from local_url(port)
+        yield from super().addresses()
+
+    @classmethod
+    def is_locked(cls, error: Mapping[str, Any]) -> bool:
+        return (error.get("code"), error.get("type")) == ("invalid_api_key", "invalid_request")
+
+    @classmethod
+    def locate(cls, report: EndpointReport, *, thorough: bool) -> EndpointReport:
+        return lmstudio_devices.locate(report, thorough=thorough)
+
+    def list_models(
+        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+    ) -> ModelListing | None:
+        if listing := parse_reply(_StudioModels, ask("/api/v1/models")):
+            models = [each for model in listing.models for each in _variants(self.endpoint, model)]
+            return ModelListing(_without_duplicates(models))
+        if old := parse_reply(_OldModels, ask("/api/v0/models")):
+            models = [_old_model(self.endpoint, m) for m in old.data if m.type in _PURPOSES]
+            return ModelListing(_without_duplicates(models))
+        names = entries_in(v1_models, ListedModel)
+        return ModelListing(listed_models(self.endpoint, names, {})) if names else None
+
+    # Running a model
+
+    def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
+        """May load another instance. Raises `PromptTooLong` and `ServerRefused`."""
+        asked, trained = request.context_size, request.model.context_max or math.inf
+        size = request.size_unless_below(LEAST - request.answer_tokens)
+        needed = asked or size.tokens + request.answer_tokens
+        limits = Limits(trained=trained)
+        if asked is None and needed <= min(route.context_loaded or LEAST, LEAST):
+            return self._prepared(request, request.model.name, route.context_loaded, limits)
+        with self.probe() as probe:
+            instances = _instances_of(probe.ask, request.model.name)
+        if instances is None:
+            # Before 0.4.0 no model could be loaded through the API.
+            return super().prepare(request, route)
+        context_size = asked or grown(needed, trained)
+        self._prepared(request, request.model.name, context_size, limits).check_fits(size)
+        enough = [each for each in instances if each.context_size >= min(needed, context_size)]
+        if enough:
+            instance = min(enough, key=lambda each: each.context_size)
+        else:
+            instance = self._replace_instances(request, instances, context_size)
+        return self._prepared(request, instance.id, instance.context_size, limits, instance)
+
+    def _prepared(
+        self,
+        request: ServeRequest,
+        name: str,
+        context_size: int | None,
+        limits: Limits,
+        instance: _Instance | None = None,
+    ) -> PreparedRequest:
+        return PreparedRequest(
+            self,
+            self.chat_path,
+            self.encode(name, request.chat),
+            name,
+            context_size,
+            limits,
+            instance.load_seconds if instance else None,
+        )
+
+    def _replace_instances(
+        self, request: ServeRequest, instances: Sequence[_Instance], context_size: int
+    ) -> _Instance:
+        """Loads the model with this context, after unloading all `instances` of it.
+
+        Raises `ServerRefused`, and `ServerUnreachable` if it takes too long.
+        """
+        name = request.model.name
+        with self.probe(request.timeout_s) as probe:
+            for instance in instances:
+                self._admin(probe.ask, name, "unload", {"instance_id": instance.id}, request)
+            config = instances[0].config if instances else {}
+            carried = {name: config[name] for name in _CARRIED if name in config}
+            body = {"model": name, "context_length": context_size, **carried}
+            reply = self._admin(probe.ask, name, "load", body, request)
+        loaded = parse_reply(_LoadReply, reply)
+        if loaded is None:
+            return _Instance(name, context_size, {})
+        return _Instance(loaded.instance_id, context_size, {}, loaded.load_time_seconds)
+
+    def _admin(
+        self, ask: Ask, name: str, action: str, body: Payload, request: ServeRequest
+    ) -> ProbeReply:
+        reply = ask(f"/api/v1/models/{action}", body)
+        if reply is None:
+            raise ServerUnreachable(
+                f"{self.label} did not load {name} within {request.timeout_s:g} seconds",
+                "Check whether it is busy, or wait longer with -o timeout SECONDS",
+            )
+        error = error_in(reply.payload) if isinstance(reply.payload, dict) else None
+        if error is None and reply.status < 300:
+            return reply
+        said = error.message if error else reply.text.strip() or f"HTTP {reply.status}"
+        raise ServerRefused(
+            f"{self.label} says: {said.rstrip('.')}",
+            "Use a smaller -o context_size, or unload other models there",
+        )
+
+    # What it does itself
+
+    def pull(
+        self, name: str, *, is_repository: bool = False, quantization: str = ""
+    ) -> Generator[Progress, None, None]:
+        """Has LM Studio download a model of its catalog, or of a repository on the hub.
+
+        https://lmstudio.ai/docs/developer/rest/download: a job is started and polled. There is no
+        request that ends one, or that deletes a model. Raises a `LocalRunError`.
+        """
+        body = {"model": f"https://huggingface.co/{name}" if is_repository else name}
+        if quantization:
+            body["quantization"] = quantization
+        job = self._ask_job("POST", _DOWNLOAD_PATH, body)
+        path = f"{_DOWNLOAD_PATH}/status/{job.job_id}"
+        while job.status in ("downloading", "paused"):
+            action = "Paused in LM Studio" if job.status == "paused" else "Downloading"
+            yield Progress(action, job.downloaded_bytes, job.total_size_bytes or None)
+            time.sleep(_POLL_S)
+            job = self._ask_job("GET", path)
+        if job.status == "failed":
+            raise PullFailed(
+                f"{self.label} could not download {name}", "LM Studio's window says why"
+            )
+
+    def _ask_job(self, method: str, path: str, body: Payload | None = None) -> _DownloadJob:
+        received = http.stream(self.http_request(method, path, body))
+        return decode_whole(self.label, received, _decode_job, self.key or "")
+
+
+def _decode_job(payload: Payload) -> _DownloadJob:
+    if error := error_in(payload):
+        raise error
+    return _DownloadJob.model_validate(payload)
+
+
+def _without_duplicates(models: list[LocalModel]) -> tuple[LocalModel, ...]:
+    """Each name once: linked devices may all have a model. The smallest context is certain."""
     by_name: dict[str, LocalModel] = {}
     for model in sorted(models, key=lambda model: model.context_loaded or math.inf):
         by_name.setdefault(model.name, model)
     return tuple(by_name[name] for name in dict.fromkeys(model.name for model in models))
 
 
-def _models(endpoint: Endpoint, model: _Model) -> list[LocalModel]:
+def _variants(endpoint: Endpoint, model: _StudioModel) -> list[LocalModel]:
     """The model under its key, which means its selected variant, and its other variants."""
     if model.type not in _PURPOSES:
         return []
-    facts = _facts(endpoint, model)
-    return [
-        served(endpoint, model.key, {**facts, **_selected(model), **_load(model, model.key)}),
-        *(
-            served(endpoint, name, {**facts, **_load(model, name), "quantization": _variant(name)})
-            for name in _others(model)
-        ),
-    ]
+    facts = _facts(model)
+    selected = {**facts, **_selected_facts(model), **_load_facts(model, model.key)}
+    others = (
+        (name, {**facts, **_load_facts(model, name), "quantization": _quantization_of(name)})
+        for name in model.other_variants
+    )
+    return [served_model(endpoint, name, known) for name, known in ((model.key, selected), *others)]
 
 
-def _others(model: _Model) -> list[str]:
-    """The names of the variants that the key does not stand for."""
-    variants = model.variants or ()
-    selected = model.selected_variant or next(iter(variants), None)
-    return [variant for variant in variants if variant != selected]
+def _quantization_of(variant: str) -> str:
+    """The quantization in `KEY@QUANTIZATION`, in capitals as in the list."""
+    return variant.rpartition("@")[2].upper()
 
 
-def _variant(name: str) -> str:
-    """The quantization in `KEY@QUANTIZATION`, in capitals as the listing has it."""
-    return name.rpartition("@")[2].upper()
-
-
-def _facts(endpoint: Endpoint, model: _Model) -> Facts:
-    capabilities = model.capabilities or _Capabilities()
+def _facts(model: _StudioModel) -> Facts:
+    capabilities = model.capabilities or _StudioCapabilities()
     reasoning = capabilities.reasoning
     levels = reasoning.allowed_options if reasoning else None
-    # Every chat model takes tools, trained for them or not; one without published settings for its
-    # reasoning may think all the same.
+    # Every chat model accepts tools, trained for them or not. One without published settings for
+    # its reasoning may think all the same.
     chats = _PURPOSES[model.type] == "chat"
     thinks = bool({*(levels or ())} - {"off"})
     return {
@@ -143,36 +369,62 @@ def _facts(endpoint: Endpoint, model: _Model) -> Facts:
         "architecture": model.architecture or "",
         "parameters": weights_in(model.params_string or ""),
         "context_max": model.max_context_length,
-        "capabilities": able(tools=chats, vision=capabilities.vision, thinking=thinks),
+        "capabilities": capabilities_of(tools=chats, vision=capabilities.vision, thinking=thinks),
         "think_levels": levels,
     }
 
 
-def _selected(model: _Model) -> Facts:
-    """What is told of the selected variant alone; by its size its file is recognised."""
+def _selected_facts(model: _StudioModel) -> Facts:
+    """What is known of the selected variant only; its size matches it with its file."""
     quantization = (model.quantization and model.quantization.name) or ""
-    fingerprints = (
-        (f"lmstudio:{model.size_bytes}:{quantization.upper()}",) if model.size_bytes else ()
-    )
-    return {"quantization": quantization, "size": model.size_bytes, "fingerprints": fingerprints}
+    size = model.size_bytes
+    fingerprints = (f"lmstudio:{size}:{quantization.upper()}",) if size else ()
+    return {"quantization": quantization, "size": size, "fingerprints": fingerprints}
 
 
-def _load(model: _Model, name: str) -> Facts:
+def _load_facts(model: _StudioModel, name: str) -> Facts:
     """Whether the variant called `name` is loaded, and with how much context."""
-    instances = [each for each in model.loaded_instances or () if _name_of(each, model) == name]
-    contexts = [each.config.context_length or 0 for each in instances if each.config]
-    return {"loaded": bool(instances), "context_loaded": max(contexts, default=0) or None}
+    loaded = [e for e in model.loaded_instances or () if _variant_of(e.id or "", model) == name]
+    contexts = (each.config.get("context_length") for each in loaded if each.config)
+    sizes = [size for size in contexts if isinstance(size, int)]
+    return {"loaded": bool(loaded), "context_loaded": max(sizes, default=0) or None}
 
 
-def _name_of(instance: _Instance, model: _Model) -> str:
-    """Under which name an instance is listed: `KEY@q8_0:2` is of `KEY@q8_0`; others of the key."""
-    name = re.sub(r":\d+$", "", instance.id or "")
-    return name if name in _others(model) else model.key
+def _variant_of(instance_id: str, model: _StudioModel) -> str:
+    """The listed name of an instance: `KEY@q8_0:2` belongs to `KEY@q8_0`, others to the key."""
+    name = re.sub(r":\d+$", "", instance_id)
+    return name if name in model.other_variants else model.key
 
 
-def _old(endpoint: Endpoint, model: _OldModel) -> LocalModel:
+def _instances_of(ask: Ask, name: str) -> list[_Instance] | None:
+    """The loaded instances of a model; None if this version can neither list nor load any."""
+    listing = parse_reply(_StudioModels, ask("/api/v1/models"))
+    if listing is None:
+        return None
+    key = name.partition("@")[0]
+    return [
+        instance
+        for model in listing.models
+        if model.key in (name, key)
+        for instance in model.instances
+        if _is_instance_of(instance.id, name, model)
+    ]
+
+
+def _is_instance_of(instance_id: str, name: str, model: _StudioModel) -> bool:
+    """Whether an instance is of the variant that `name` means, according to its id.
+
+    An id that a user has chosen says nothing: it counts as one of the selected variant.
+    """
+    variant = instance_id.partition(":")[0]
+    if model.key == name:
+        return not variant.startswith(f"{name}@")
+    return variant == name
+
+
+def _old_model(endpoint: Endpoint, model: _OldModel) -> LocalModel:
     facts: Facts = {
-        # Before 0.4 there was no LM Link.
+        # There was no LM Link before 0.4.
         "runs_on": where_runs(endpoint.url),
         "purpose": _PURPOSES[model.type],
         "architecture": model.arch or "",
@@ -180,6 +432,8 @@ def _old(endpoint: Endpoint, model: _OldModel) -> LocalModel:
         "context_max": model.max_context_length,
         "context_loaded": model.loaded_context_length,
         "loaded": model.state == "loaded",
-        "capabilities": able(tools=_PURPOSES[model.type] == "chat", vision=model.type == "vlm"),
+        "capabilities": capabilities_of(
+            tools=_PURPOSES[model.type] == "chat", vision=model.type == "vlm"
+        ),
     }
-    return served(endpoint, model.id, facts)
+    return served_model(endpoint, model.id, facts)

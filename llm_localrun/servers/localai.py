@@ -1,15 +1,18 @@
-"""LocalAI: a list of names, and another of what they can do.
+"""LocalAI: a list of names, and another of what the models can do.
 
-Pure. Source: LocalAI's documentation and `core/http/endpoints/openai` (v4.9).
+Source: LocalAI's documentation and `core/http/endpoints/openai` (4.9).
 """
 
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, able, ask, version_at
-from llm_localrun.wire.response import Answer
+from collections.abc import Mapping, Sequence
+
+from llm_localrun.servers.base import Facts, KnownServer, Sign
+from llm_localrun.servers.fields import Maybe, capabilities_of
+from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
 
 
-class _Model(WireModel):
+class _LocalAIModel(WireModel):
     id: Text
     capabilities: Maybe[tuple[Text, ...]] = None
     input_modalities: Maybe[tuple[Text, ...]] = None
@@ -20,25 +23,33 @@ class _Model(WireModel):
         if self.capabilities is None:
             return facts
         chats, embeds = "chat" in self.capabilities, "embeddings" in self.capabilities
-        senses = self.input_modalities or ()
-        sees = "vision" in self.capabilities or "image" in senses
+        inputs = self.input_modalities or ()
+        sees = "vision" in self.capabilities or "image" in inputs
         return {
             **facts,
             "purpose": "chat" if chats else "embedding" if embeds else None,
-            "capabilities": able(tools=True, vision=sees, audio="audio" in senses),
+            "capabilities": capabilities_of(tools=True, vision=sees, audio="audio" in inputs),
         }
 
 
-class _Capabilities(WireModel):
+class _LocalAICapabilities(WireModel):
     """/v1/models/capabilities, since 2026."""
 
-    data: tuple[_Model, ...]
+    data: tuple[_LocalAIModel, ...]
 
 
-def read_localai(asked: Asked, answer: Answer) -> Reading:
-    """The models of the LocalAI whose list is `answer`."""
-    entries = entries_in(answer, Entry)
-    models = yield from ask("/v1/models/capabilities", _Capabilities)
-    version = yield from version_at("/.well-known/localai.json", asked)
-    more = {model.id: model.facts() for model in models.data} if models else {}
-    return Found(listed(asked.endpoint, entries, more), version)
+class LocalAI(OpenAICompatible):
+    kind = "localai"
+    title = "LocalAI"
+    start_hint = "Start it with `local-ai run`"
+    shared_ports = (8080,)
+    key_variables = ("LOCALAI_API_KEY",)
+    version_path = "/.well-known/localai.json"
+    signs = (Sign("/.well-known/localai.json", "endpoints", needs_no_key=True),)
+
+    def details(
+        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
+    ) -> tuple[Mapping[str, Facts], str]:
+        models = parse_reply(_LocalAICapabilities, ask("/v1/models/capabilities"))
+        facts = {model.id: model.facts() for model in models.data} if models else {}
+        return facts, self.version(ask, known)

@@ -1,31 +1,68 @@
-"""Ollama, by its own API: a list, what is loaded of it, and what each model can do.
+"""Ollama, through its own API: what it lists, how it chooses a context, and what it does itself.
 
-Pure. Source: `api/types.go` and `server/routes.go` (0.32).
+A request says how large the context has to be. One that says nothing gets the server's default,
+4,096 tokens on most machines, and one that says something else than the last reloads the model. So
+short prompts say nothing until a long one has made the context grow; from then on the larger one is
+kept while the model stays loaded.
+
+Source: Ollama's `api/types.go`, `server/routes.go` and `envconfig` (0.32).
 """
 
-from collections.abc import Generator, Mapping
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_address
+from math import inf
 from typing import Any
 
-from llm_localrun.models import Endpoint, LocalModel, RunsOn
-from llm_localrun.privacy import host_of, where_ollama_runs
-from llm_localrun.servers.reading import (
-    Asked,
+from pydantic import Field
+
+from llm_localrun.errors import PullFailed, QuantizeFailed
+from llm_localrun.gguf.header import Header
+from llm_localrun.memory.footprint import MARGIN, Footprint, Setting
+from llm_localrun.memory.geometry import geometry_of
+from llm_localrun.models import LocalModel, RunsOn, Served
+from llm_localrun.names.quantizations import with_quantization
+from llm_localrun.privacy import host_of, where_runs
+from llm_localrun.servers import msty
+from llm_localrun.servers.base import (
+    NOT_SENT,
     Facts,
-    Found,
-    Maybe,
-    Reading,
-    ask,
-    served,
-    version_at,
-    weights_in,
+    KnownServer,
+    ModelListing,
+    PreparedRequest,
+    Server,
+    ServeRequest,
+    WireOption,
 )
-from llm_localrun.wire.response import Answer, OutOfTime, Question, read
-from llm_localrun.wire.shapes import Count, Text, WireModel
+from llm_localrun.servers.fields import Maybe, served_model, weights_in
+from llm_localrun.system.progress import Progress
+from llm_localrun.tokens import learned
+from llm_localrun.tokens.window import LEAST, Limits, grown
+from llm_localrun.wire import http, ollama
+from llm_localrun.wire.request import THINK_LEVELS
+from llm_localrun.wire.response import (
+    Ask,
+    ProbeReply,
+    ResponseHead,
+    decode_lines,
+    decode_whole,
+    parse_reply,
+)
+from llm_localrun.wire.shapes import Count, Text, WireModel, error_in
+from llm_localrun.wire.sse import Payload
+
+_PORT = "11434"
+
+QUANTIZES_TO = ("F32", "F16", "Q8_0", "Q4_K_M", "Q4_K_S")
+QUANTIZES_FROM = ("F32", "F16", "BF16")
+"""What POST /api/create can make of what, according to its own messages (0.32)."""
+
+_THINK = {level: level for level in THINK_LEVELS} | {"off": False, "on": True}
 
 
-class _Details(WireModel):
+class _TagDetails(WireModel):
     family: Maybe[Text] = None
     parameter_size: Maybe[Text] = None
     quantization_level: Maybe[Text] = None
@@ -38,68 +75,343 @@ class _Tag(WireModel):
     digest: Text
     size: Maybe[Count] = None
     modified_at: Maybe[datetime] = None
-    details: Maybe[_Details] = None
+    details: Maybe[_TagDetails] = None
     capabilities: Maybe[tuple[Text, ...]] = None
     remote_host: Maybe[Text] = None
 
 
 class _Tags(WireModel):
+    """/api/tags."""
+
     models: tuple[_Tag, ...]
 
 
-class _Running(WireModel):
+class _LoadedModel(WireModel):
+    """A model in memory, of which it takes `size` bytes."""
+
     name: Text
     context_length: Maybe[Count] = None
-    """What is allocated, since 0.10."""
+    """Tokens that are allocated; since 0.10."""
+    size: Maybe[Count] = None
 
 
-class _Processes(WireModel):
-    models: tuple[_Running, ...]
+class _LoadedModels(WireModel):
+    """/api/ps."""
+
+    models: tuple[_LoadedModel, ...]
 
 
 class _Show(WireModel):
+    """/api/show: the header's numbers, without its long arrays."""
+
     capabilities: Maybe[tuple[Text, ...]] = None
-    """Since 0.6.4. What chat goes by: /api/tags overlooks what a Jinja template can do (0.32)."""
-    model_info: Maybe[dict[str, Any]] = None
+    """Since 0.6.4. Chat follows these; /api/tags overlooks what a Jinja template can do (0.32)."""
+    model_info: dict[str, Any] = Field(default_factory=dict)
+
+
+class _OllamaVersion(WireModel):
+    version: Text
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """What /api/show has said of a version of a model, which does not change."""
+class _Details:
+    """What /api/show says of one version of a model. It does not change with time."""
 
     capabilities: tuple[str, ...] | None
     context_max: int | None
 
 
-def read_ollama(asked: Asked, _: Answer) -> Reading:
-    """The models of an Ollama. What is known already is not asked anew."""
-    tags = read(_Tags, (yield Question("/api/tags")))
-    if tags is None:
-        return None
-    processes = yield from ask("/api/ps", _Processes)
-    running = {each.name: each for each in processes.models} if processes else None
-    version = yield from version_at("/api/version", asked)
-    shown = {
-        model.digest: _Shown(model.capabilities, model.context_max)
-        for model in asked.known
-        if model.digest
+class Ollama(Server):
+    kind = "ollama"
+    title = "Ollama"
+    start_hint = "Start it with `ollama serve`"
+    list_position = 0
+    usual_ports = (11434,)
+    url_variables = ("OLLAMA_HOST",)
+    found_by = ("Msty Studio's settings",)
+    owned_by = "library"
+    signature_is_proof = False
+    greeting = "Ollama is running"
+    lists_at_v1 = False
+    chat_path = "/api/chat"
+    embed_path = "/api/embed"
+    options = {
+        "temperature": WireOption("options.temperature"),
+        "top_p": WireOption("options.top_p"),
+        "top_k": WireOption("options.top_k"),
+        "min_p": WireOption("options.min_p"),
+        "typical_p": WireOption("options.typical_p"),
+        "repeat_penalty": WireOption("options.repeat_penalty"),
+        "presence_penalty": WireOption("options.presence_penalty"),
+        "frequency_penalty": WireOption("options.frequency_penalty"),
+        "seed": WireOption("options.seed"),
+        "max_tokens": WireOption("options.num_predict"),
+        "stop": WireOption("options.stop"),
+        "json_object": WireOption("format", {True: "json"}),
+        "think": WireOption("think", _THINK),
+        "quantization": NOT_SENT,
+        "context_size": WireOption("options.num_ctx"),
+        "keep_alive": WireOption("keep_alive"),
+        "gpu_layers": WireOption("options.num_gpu"),
+        "threads": WireOption("options.num_thread"),
+        "timeout": NOT_SENT,
+        "extra_body": NOT_SENT,
     }
-    try:
+
+    # Finding it and its models
+
+    @classmethod
+    def addresses(cls) -> Iterator[str]:
+        yield url_from_variable(os.environ.get("OLLAMA_HOST", ""))
+        yield from msty.ollama_addresses()
+
+    @classmethod
+    def kind_at_usual_port(cls) -> str:
+        """Something else there is a gateway, such as Msty's."""
+        return "gateway"
+
+    def list_models(
+        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+    ) -> ModelListing | None:
+        tags = parse_reply(_Tags, ask("/api/tags"))
+        if tags is None:
+            return None
+        loaded_models = parse_reply(_LoadedModels, ask("/api/ps"))
+        loaded = {each.name: each for each in loaded_models.models} if loaded_models else None
+        version = known.version
+        if not version and (reply := parse_reply(_OllamaVersion, ask("/api/version"))):
+            version = reply.version
+        details = _known_details(known.models)
         for tag in tags.models:
-            if tag.digest not in shown and not tag.remote_host:
-                shown[tag.digest] = yield from _show(tag)
-    except OutOfTime:
-        # What has not been asked about is found out the next time.
-        pass
-    models = (_model(asked.endpoint, tag, shown.get(tag.digest), running) for tag in tags.models)
-    return Found(tuple(models), version)
+            # What there is no time for is asked the next time.
+            if tag.digest not in details and not tag.remote_host and (shown := _show(ask, tag)):
+                details[tag.digest] = shown
+        models = (self._model(tag, details.get(tag.digest), loaded) for tag in tags.models)
+        return ModelListing(tuple(models), version)
+
+    def _model(
+        self, tag: _Tag, shown: _Details | None, loaded: Mapping[str, _LoadedModel] | None
+    ) -> LocalModel:
+        details = tag.details or _TagDetails()
+        capabilities = tag.capabilities if shown is None else shown.capabilities
+        thinks = capabilities is None or "thinking" in capabilities
+        quantization = details.quantization_level or ""
+        facts: Facts = {
+            **self._place(tag),
+            **_load_facts(tag, loaded),
+            "purpose": "embedding" if "embedding" in (capabilities or ()) else "chat",
+            "architecture": details.family or "",
+            "quantization": "" if quantization == "unknown" else quantization,
+            "parameters": weights_in(details.parameter_size or ""),
+            "size": tag.size,
+            "context_max": details.context_length or (shown and shown.context_max),
+            "modified": tag.modified_at.timestamp() if tag.modified_at else 0.0,
+            "capabilities": capabilities,
+            "think_levels": None if thinks else ("off",),
+            "digest": tag.digest if shown is not None else "",
+            "fingerprints": (f"ollama:{tag.digest}",),
+        }
+        return served_model(self.endpoint, tag.name, facts)
+
+    def _place(self, tag: _Tag) -> Facts:
+        remote_host = tag.remote_host or ""
+        if where_model_runs(self.endpoint.url, tag.name, remote_host) is not RunsOn.CLOUD:
+            return {}
+        return {"runs_on": RunsOn.CLOUD, "remote_host": host_of(remote_host) or "ollama.com"}
+
+    # Running a model
+
+    def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
+        model, asked = request.model, request.context_size
+        chosen: int | None = asked
+        size = None
+        if route.runs_on is not RunsOn.CLOUD:
+            size = request.size_unless_below((asked or LEAST) - request.answer_tokens)
+            if asked is None:
+                needed = size.tokens + request.answer_tokens
+                chosen = self._choose_context_size(request, needed) or None
+        more = {} if chosen is None else {"context_size": chosen}
+        options = self.encode_options({**request.options, **more})
+        prepared = PreparedRequest(
+            self,
+            self.chat_path,
+            ollama.encode(model.name, request.chat, options),
+            model.name,
+            chosen or route.context_loaded,
+            Limits(trained=model.context_max or inf),
+        )
+        if size is not None:
+            prepared.check_fits(size)
+        return prepared
+
+    def _choose_context_size(self, request: ServeRequest, needed: int) -> int:
+        """The context to ask for so that `needed` tokens fit; 0 to ask for none.
+
+        The choice is remembered, so that the next short prompt does not reload the model.
+        """
+        known = learned.known_of(request.model.id)
+        if needed <= LEAST and not known.context_size:
+            return 0
+        with self.probe() as probe:
+            loaded = _find_loaded(probe.ask, request.model.name)
+            allocated = (loaded and loaded.context_length) or 0
+            if needed > max(allocated, LEAST):
+                held = (loaded and loaded.size) or 0
+                chosen = self._grown_context_size(probe.ask, request, needed, held)
+            else:
+                chosen = allocated if allocated > LEAST else 0
+        if chosen != known.context_size:
+            changed = known.model_copy(update={"context_size": chosen})
+            learned.keep(request.model.id, changed)
+        return chosen
+
+    def _grown_context_size(self, ask: Ask, request: ServeRequest, needed: int, held: int) -> int:
+        """A context for `needed` tokens, rounded up as far as memory goes.
+
+        Whether `needed` itself fits is for Ollama to say, which spreads a model over GPUs. `held`
+        is what the model takes now, in bytes, and gives back.
+        """
+        model = request.model
+        wanted = grown(needed, model.context_max or inf)
+        if model.size is None or model.runs_on is not RunsOn.THIS_MACHINE:
+            return wanted
+        free = request.free_memory()
+        if free is None:
+            return wanted
+        show = parse_reply(_Show, ask("/api/show", {"model": model.name}))
+        geometry = geometry_of(Header(show.model_info)) if show else None
+        if geometry is None:
+            return wanted
+        footprint = Footprint(geometry, model.size)
+        affordable = footprint.largest_context(free + held - MARGIN, Setting(wanted))
+        return min(wanted, max(needed, affordable))
+
+    def decoder(self) -> ollama.OllamaDecoder:
+        return ollama.OllamaDecoder()
+
+    def encode_texts(self, model: str, texts: Sequence[str]) -> Payload:
+        return ollama.encode_texts(model, texts, {})
+
+    def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
+        return ollama.decode_vectors(payload)
+
+    # What it does itself
+
+    def pull(self, name: str) -> Generator[Progress, None, None]:
+        """Has Ollama pull `name`; an interrupted pull resumes. Raises a `LocalRunError`."""
+        last = yield from self._follow("/api/pull", {"model": name}, "Downloading")
+        if last != "success":
+            raise PullFailed(
+                f"{self.label} stopped at '{last}' before the pull was complete",
+                "Pull it again: the download resumes",
+            )
+
+    def quantize(
+        self, name: str, source: str, quantization: str
+    ) -> Generator[Progress, None, None]:
+        """Has Ollama make the model `name` from its model `source`. Raises a `LocalRunError`."""
+        body = {"model": name, "from": source, "quantize": quantization}
+        last = yield from self._follow("/api/create", body, "Quantizing")
+        if last != "success":
+            raise QuantizeFailed(
+                f"{self.label} stopped at '{last}' before it was finished", "Try again"
+            )
+
+    def delete(self, name: str) -> None:
+        """Has Ollama delete `name`. Raises a `LocalRunError`."""
+        request = self.http_request("DELETE", "/api/delete", {"model": name})
+        head, *body = http.stream(request)
+        # A success has neither a body nor a Content-Type.
+        if not isinstance(head, ResponseHead) or head.status != 200:
+            decode_whole(self.label, (head, *body), _decode_status, self.key or "")
+
+    def _follow(self, path: str, body: Payload, action: str) -> Generator[Progress, None, str]:
+        """Yields the progress of a request; returns the last status. Raises a `LocalRunError`."""
+        layers: dict[str, _StatusLine] = {}
+        last = ""
+        received = http.stream(self.http_request("POST", path, {**body, "stream": True}))
+        for line in decode_lines(self.label, received, _decode_status, self.key or ""):
+            last = line.status
+            if line.digest:
+                layers[line.digest] = line
+                done = sum(layer.done for layer in layers.values())
+                yield Progress(action, done, sum(layer.total for layer in layers.values()))
+            else:
+                yield Progress(last[:1].upper() + last[1:])
+        return last
 
 
-def _show(tag: _Tag) -> Generator[Question, Answer, _Shown]:
-    show = read(_Show, (yield Question("/api/show", {"model": tag.name})))
+def url_from_variable(host: str) -> str:
+    """OLLAMA_HOST to a URL, as Ollama's `envconfig.Host` does for a client (0.32).
+
+    An address that a server listens on, such as 0.0.0.0, is reached at the loopback one.
+    """
+    host = host.strip().strip("\"'").strip()
+    if host == "ollama.com":
+        return "https://ollama.com:443"
+    scheme, separator, rest = host.partition("://")
+    if not separator:
+        scheme, rest, usual_port = "http", host, _PORT
+    else:
+        usual_port = {"http": "80", "https": "443"}.get(scheme, _PORT)
+    authority, slash, path = rest.partition("/")
+    name, port = _split_host_port(authority)
+    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
+    name = f"[{name}]" if ":" in name else name
+    if not (port.isdecimal() and port.isascii() and int(port) < 2**16):
+        port = usual_port
+    return f"{scheme}://{name}:{port}{slash}{path}".rstrip("/")
+
+
+def _split_host_port(authority: str) -> tuple[str, str]:
+    """Host and port, as Go's `net.SplitHostPort` has them; "" for what is absent."""
+    try:
+        return str(ip_address(authority.strip("[]"))), ""
+    except ValueError:
+        host, colon, port = authority.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], port
+    return (host, port) if colon and ":" not in host else (authority, "")
+
+
+def where_model_runs(url: str, name: str, remote_host: str) -> RunsOn:
+    """Where Ollama runs a model.
+
+    It passes a prompt on for every model that has a `remote_host`, whatever its name, and for every
+    name whose tag says cloud, whether it has been pulled or not.
+    """
+    if remote_host or name.lower().endswith((":cloud", "-cloud")):
+        return RunsOn.CLOUD
+    return where_runs(url)
+
+
+def tag_for(name: str, quantization: str) -> str:
+    """The name of a model in another quantization, as Ollama's library spells it.
+
+    `qwen3:latest` in Q8_0 is `qwen3:q8_0`, and `qwen3:8b-q4_K_M` is `qwen3:8b-q8_0`.
+    """
+    model, _, tag = name.partition(":")
+    spelled = quantization[:1].lower() + quantization[1:]
+    return f"{model}:{spelled if tag in ('', 'latest') else with_quantization(tag, spelled)}"
+
+
+def _known_details(models: Sequence[LocalModel]) -> dict[str, _Details]:
+    """What /api/show has said before, by digest."""
+    return {
+        model.served.digest: _Details(model.capabilities, model.context_max)
+        for model in models
+        if model.served and model.served.digest
+    }
+
+
+def _show(ask: Ask, tag: _Tag) -> _Details | None:
+    reply = ask("/api/show", {"model": tag.name})
+    if reply is None:
+        return None
+    show = parse_reply(_Show, reply)
     if show is None:
-        return _Shown(tag.capabilities, None)
-    return _Shown(show.capabilities, _trained_context(show.model_info or {}))
+        return _Details(tag.capabilities, None)
+    return _Details(show.capabilities, _trained_context(show.model_info))
 
 
 def _trained_context(info: Mapping[str, Any]) -> int | None:
@@ -107,41 +419,40 @@ def _trained_context(info: Mapping[str, Any]) -> int | None:
     return size if isinstance(size, int) and 0 < size < 2**63 else None
 
 
-def _model(
-    endpoint: Endpoint, tag: _Tag, shown: _Shown | None, running: Mapping[str, _Running] | None
-) -> LocalModel:
-    details = tag.details or _Details()
-    capabilities = tag.capabilities if shown is None else shown.capabilities
-    thinks = capabilities is None or "thinking" in capabilities
-    quantization = details.quantization_level or ""
-    facts: Facts = {
-        **_place(endpoint, tag),
-        **_load(tag, running),
-        "purpose": "embedding" if "embedding" in (capabilities or ()) else "chat",
-        "architecture": details.family or "",
-        "quantization": "" if quantization == RunsOn.UNKNOWN else quantization,
-        "parameters": weights_in(details.parameter_size or ""),
-        "size": tag.size,
-        "context_max": details.context_length or (shown and shown.context_max),
-        "modified": tag.modified_at.timestamp() if tag.modified_at else 0.0,
-        "capabilities": capabilities,
-        "think_levels": None if thinks else ("off",),
-        "digest": tag.digest if shown is not None else "",
-        "fingerprints": (f"ollama:{tag.digest}",),
-    }
-    return served(endpoint, tag.name, facts)
-
-
-def _place(endpoint: Endpoint, tag: _Tag) -> Facts:
-    runs_on = where_ollama_runs(endpoint.url, tag.name, tag.remote_host or "")
-    if runs_on != RunsOn.CLOUD:
+def _load_facts(tag: _Tag, loaded: Mapping[str, _LoadedModel] | None) -> Facts:
+    """Whether it is loaded, unless /api/ps did not answer."""
+    if loaded is None:
         return {}
-    return {"runs_on": runs_on, "remote_host": host_of(tag.remote_host or "") or "ollama.com"}
+    found = loaded.get(tag.name)
+    return {"loaded": found is not None, "context_loaded": found and found.context_length}
 
 
-def _load(tag: _Tag, running: Mapping[str, _Running] | None) -> Facts:
-    """Whether it is loaded, unless /api/ps did not say; a stub never is."""
-    if running is None:
-        return {}
-    process = running.get(tag.name)
-    return {"loaded": process is not None, "context_loaded": process and process.context_length}
+def _find_loaded(ask: Ask, name: str) -> _LoadedModel | None:
+    loaded = parse_reply(_LoadedModels, ask("/api/ps"))
+    models = loaded.models if loaded else ()
+    return next((model for model in models if model.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _StatusLine:
+    """A line of the progress that it reports; `digest` names the layer that the bytes belong to."""
+
+    status: str
+    digest: str
+    done: int
+    total: int
+
+
+def _decode_status(payload: Payload) -> _StatusLine:
+    if error := error_in(payload):
+        raise error
+    return _StatusLine(
+        status=str(payload.get("status") or ""),
+        digest=str(payload.get("digest") or ""),
+        done=_byte_count(payload.get("completed")),
+        total=_byte_count(payload.get("total")),
+    )
+
+
+def _byte_count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

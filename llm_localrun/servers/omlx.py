@@ -1,23 +1,27 @@
-"""oMLX: MLX models, with what is known of each in /v1/models/status.
+"""oMLX: MLX models, described in /v1/models/status. Source: what its clients read (2026-10)."""
 
-Pure. Source: what its clients read (2026-10).
-"""
+from collections.abc import Iterator, Mapping, Sequence
 
 from llm_localrun.models import RunsOn
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, able, ask, version_at
-from llm_localrun.wire.response import Answer
+from llm_localrun.servers.base import Facts, KnownServer, Sign, local_url
+from llm_localrun.servers.fields import Maybe, capabilities_of
+from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.system.json_files import setting
+from llm_localrun.system.paths import user_home
+from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
 
+_PURPOSES = {"llm": "chat", "vlm": "chat", "embedding": "embedding"}
 
-class _Entry(Entry):
+
+class _OMlxModel(ListedModel):
     max_model_len: Maybe[Count] = None
 
     def facts(self) -> Facts:
         return {**super().facts(), "context_max": self.max_model_len}
 
 
-class _Model(WireModel):
+class _OMlxDetails(WireModel):
     id: Text
     model_alias: Maybe[Text] = None
     model_type: Maybe[Text] = None
@@ -31,7 +35,7 @@ class _Model(WireModel):
         facts: Facts = {"loaded": self.loaded, "size": self.estimated_size}
         if self.model_type is not None:
             facts["purpose"] = _PURPOSES.get(self.model_type)
-            facts["capabilities"] = able(tools=True, vision=self.model_type == "vlm")
+            facts["capabilities"] = capabilities_of(tools=True, vision=self.model_type == "vlm")
         if self.max_context_window:
             facts["context_max"] = self.max_context_window
         if self.distributed:
@@ -39,19 +43,35 @@ class _Model(WireModel):
         return facts
 
 
-_PURPOSES = {"llm": "chat", "vlm": "chat", "embedding": "embedding"}
+class _OMlxStatus(WireModel):
+    """/v1/models/status."""
+
+    models: tuple[_OMlxDetails, ...]
 
 
-class _Status(WireModel):
-    models: tuple[_Model, ...]
+class OMlx(OpenAICompatible):
+    kind = "omlx"
+    title = "oMLX"
+    start_hint = "Start it with `omlx serve`, or start its app"
+    shared_ports = (8000,)
+    found_by = ("its settings",)
+    owned_by = "omlx"
+    key_variables = ("OMLX_API_KEY",)
+    version_path = "/api/status"
+    signs = (Sign("/health", "engine_pool", needs_no_key=True),)
+    listed_model = _OMlxModel
 
+    @classmethod
+    def addresses(cls) -> Iterator[str]:
+        port = setting(user_home() / ".omlx" / "settings.json", "server", "port")
+        yield from local_url(port)
 
-def read_omlx(asked: Asked, answer: Answer) -> Reading:
-    """The models of the oMLX whose list is `answer`, which calls some by an alias."""
-    entries = entries_in(answer, _Entry)
-    models = yield from ask("/v1/models/status", _Status)
-    version = yield from version_at("/api/status", asked)
-    more = {}
-    for model in models.models if models else ():
-        more[model.id] = more[model.model_alias or model.id] = model.facts()
-    return Found(listed(asked.endpoint, entries, more), version)
+    def details(
+        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
+    ) -> tuple[Mapping[str, Facts], str]:
+        status = parse_reply(_OMlxStatus, ask("/v1/models/status"))
+        facts = {}
+        for model in status.models if status else ():
+            # It lists some models under an alias.
+            facts[model.id] = facts[model.model_alias or model.id] = model.facts()
+        return facts, self.version(ask, known)

@@ -1,112 +1,204 @@
-"""/v1/models, which every OpenAI-compatible server has, and to which each adds what it likes.
+"""Servers with OpenAI's API: what they have in common, and the base class of their kinds.
 
-Pure. How a kind's entries are read is a class that turns them into fields of `LocalModel`.
+Every one of them lists its models at /v1/models, and each adds fields of its own there: a kind has
+a `ListedModel` that turns them into facts. Its context was chosen when the server started.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
 
-from llm_localrun.models import Endpoint, LocalModel, RunsOn
+from llm_localrun.errors import UnsupportedOption
+from llm_localrun.models import Endpoint, LocalModel, Served
 from llm_localrun.names.quantizations import quantization_in
-from llm_localrun.privacy import is_hosted, is_provider
-from llm_localrun.servers.reading import Facts, Maybe, hub_mark, purpose_of, served
-from llm_localrun.wire.response import Answer, read
+from llm_localrun.servers.base import (
+    NOT_SENT,
+    Facts,
+    KnownServer,
+    ModelListing,
+    PreparedRequest,
+    Server,
+    ServeRequest,
+    WireOption,
+)
+from llm_localrun.servers.fields import Maybe, hub_fingerprint, purpose_of, served_model
+from llm_localrun.tokens.window import Limits, Size, larger_than
+from llm_localrun.wire import openai
+from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
+from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
 from llm_localrun.wire.shapes import Text, WireModel
+from llm_localrun.wire.sse import Payload
 
 
-class Entry(WireModel):
-    """What all servers say of a model, and what can be told from that."""
+class ListedModel(WireModel):
+    """An entry of /v1/models, with the fields that every server has."""
 
     id: Text
     owned_by: Maybe[Text] = None
 
     def facts(self) -> Facts:
-        """What the entry tells; a `purpose` of None leaves the model out."""
+        """What the entry says; a `purpose` of None leaves the model out."""
         return {
             "purpose": purpose_of(self.id),
             "quantization": quantization_in(self.id),
-            "fingerprints": hub_mark(self.id),
+            "fingerprints": hub_fingerprint(self.id),
         }
 
 
-class _AnyonesEntry(Entry):
-    """An entry of a server that may be a proxy."""
+class NameListing(WireModel):
+    """/v1/models, of which only the names have to be right."""
 
-    def facts(self) -> Facts:
-        owner = self.owned_by or ""
-        if is_provider(owner):
-            return {**super().facts(), "runs_on": RunsOn.UNKNOWN, "remote_host": owner}
-        return {**super().facts(), **({"runs_on": RunsOn.UNKNOWN} if is_hosted(self.id) else {})}
+    data: tuple[ListedModel, ...]
 
 
-class _LlamafileEntry(Entry):
-    def facts(self) -> Facts:
-        return {**super().facts(), "loaded": True}
-
-
-class _MistralRsEntry(Entry):
-    """mistral.rs's; `default` stands for another of them."""
-
-    status: Maybe[Text] = None
-
-    def facts(self) -> Facts:
-        facts = super().facts()
-        if self.id == "default":
-            facts["purpose"] = None
-        return {**facts, "loaded": self.status and self.status == "loaded"}
-
-
-class _Gpt4AllEntry(_AnyonesEntry):
-    """GPT4All's, which has no tools, and calls a file that it did not fetch by its name."""
-
-    def facts(self) -> Facts:
-        return {**super().facts(), "capabilities": (), "fingerprints": (f"name:gpt4all:{self.id}",)}
-
-
-class _JanEntry(Entry):
-    """Jan's: a name below its folder, or a provider's."""
-
-    def facts(self) -> Facts:
-        return {**super().facts(), "fingerprints": (f"name:jan:{self.id}",)}
-
-
-ENTRIES: dict[str, type[Entry]] = {
-    "openai": _AnyonesEntry,
-    "gpt4all": _Gpt4AllEntry,
-    "jan": _JanEntry,
-    "llamafile": _LlamafileEntry,
-    "mistralrs": _MistralRsEntry,
-}
-"""Of kinds that have a list and no more to say."""
-
-
-class Listing(WireModel):
-    """A list of models, of which only their names have to be right."""
-
-    data: tuple[Entry, ...]
-
-
-class _Rows(WireModel):
+class _RowListing(WireModel):
     data: tuple[Any, ...]
 
 
-_Entry = TypeVar("_Entry", bound=Entry)
+class _VersionReply(WireModel):
+    version: Text
 
 
-def entries_in(answer: Answer, shape: type[_Entry]) -> list[_Entry]:
-    """The entries of a list of models, as a kind has them; none if the answer is no such list."""
-    rows = read(_Rows, answer)
+_Listed = TypeVar("_Listed", bound=ListedModel)
+
+_EFFORTS = {level: level for level in THINK_LEVELS} | {
+    "off": "none",
+    "on": "medium",
+    "max": "high",
+}
+
+TEMPLATE_THINKING = {
+    level: {
+        "enable_thinking": level != "off",
+        **({"reasoning_effort": _EFFORTS[level]} if level not in ("off", "on") else {}),
+    }
+    for level in THINK_LEVELS
+}
+"""What `chat_template_kwargs` holds for each level of `-o think`."""
+
+JSON_OBJECT = WireOption("response_format.type", {True: "json_object"})
+
+
+class OpenAICompatible(Server):
+    """A server with OpenAI's API."""
+
+    listed_model: ClassVar[type[ListedModel]] = ListedModel
+    version_path: ClassVar[str] = ""
+    """Where it says {"version": …}; "" if nowhere."""
+    reasoning_field: ClassVar[str] = ""
+    """The field of a message in which it takes earlier thinking; "" if it takes none."""
+    chat_path = "/v1/chat/completions"
+    embed_path = "/v1/embeddings"
+    options = {
+        "temperature": WireOption("temperature"),
+        "top_p": WireOption("top_p"),
+        "presence_penalty": WireOption("presence_penalty"),
+        "frequency_penalty": WireOption("frequency_penalty"),
+        "seed": WireOption("seed"),
+        "max_tokens": WireOption("max_tokens"),
+        "stop": WireOption("stop"),
+        "logit_bias": WireOption("logit_bias"),
+        "think": WireOption("reasoning_effort", _EFFORTS),
+        "quantization": NOT_SENT,
+        "context_size": NOT_SENT,
+        "timeout": NOT_SENT,
+        "extra_body": NOT_SENT,
+    }
+
+    # Its models
+
+    def list_models(
+        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+    ) -> ModelListing | None:
+        if parse_reply(NameListing, v1_models) is None:
+            return None
+        entries = entries_in(v1_models, self.listed_model)
+        details, version = self.details(ask, entries, known)
+        return ModelListing(listed_models(self.endpoint, entries, details), version)
+
+    def details(
+        self, ask: Ask, entries: Sequence[Any], known: KnownServer
+    ) -> tuple[Mapping[str, Facts], str]:
+        """More facts about the models, by their ids, and the server's version; "" if unknown.
+
+        `entries` are of the class `listed_model`.
+        """
+        return {}, self.version(ask, known)
+
+    def version(self, ask: Ask, known: KnownServer) -> str:
+        """The server's version: asked for once, and remembered for as long as it answers."""
+        if known.version or not self.version_path:
+            return known.version
+        reply = parse_reply(_VersionReply, ask(self.version_path))
+        return reply.version if reply else ""
+
+    # Running one
+
+    def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
+        context_size = route.context_loaded
+        self._check_context_size(request, context_size)
+        body = self.encode(request.model.name, request.chat)
+        limits = Limits(fixed=True, flag=self.context_flag)
+        prepared = PreparedRequest(
+            self, self.chat_path, body, request.model.name, context_size, limits
+        )
+        if context_size is not None and request.prompt.bound >= context_size:
+            size = self.count_tokens(body) or request.size_unless_below(context_size)
+            prepared.check_fits(size)
+        return prepared
+
+    def _check_context_size(self, request: ServeRequest, context_size: int | None) -> None:
+        """Raises `UnsupportedOption` if the server has less context than the user asks for."""
+        asked = request.options.get("context_size")
+        if not isinstance(asked, int):
+            # `max` is what the server has.
+            return
+        if context_size is None:
+            raise UnsupportedOption(
+                f"{self.label} does not say how large its context is", "Leave out -o context_size"
+            )
+        if asked > context_size:
+            raise larger_than(asked, context_size, self.label, self.context_flag)
+
+    def count_tokens(self, body: Payload) -> Size | None:
+        """The exact size of the prompt in a chat request; None if the server does not count."""
+        return None
+
+    def encode(self, model: str, chat: ChatRequest, **more: Any) -> Payload:
+        """The body of a chat request; `more` are options to add to the user's."""
+        return openai.encode(
+            model,
+            chat,
+            self.encode_options({**chat.options, **more}),
+            reasoning_field=self.reasoning_field,
+            streams=self.streams,
+        )
+
+    def decoder(self) -> openai.OpenAIDecoder:
+        return openai.OpenAIDecoder()
+
+    def encode_texts(self, model: str, texts: Sequence[str]) -> Payload:
+        return openai.encode_texts(model, texts, {})
+
+    def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
+        return openai.decode_vectors(payload)
+
+
+def entries_in(reply: ProbeReply | None, shape: type[_Listed]) -> list[_Listed]:
+    """The entries of a list of models as a kind has them; none if the reply is no such list."""
+    listing = parse_reply(_RowListing, reply)
     try:
-        return [shape.model_validate(row) for row in rows.data] if rows else []
+        return [shape.model_validate(row) for row in listing.data] if listing else []
     except ValidationError:
         return []
 
 
-def listed(
-    endpoint: Endpoint, entries: Iterable[Entry], more: Mapping[str, Facts] | None = None
+def listed_models(
+    endpoint: Endpoint, entries: Iterable[ListedModel], details: Mapping[str, Facts]
 ) -> tuple[LocalModel, ...]:
-    """The models that `entries` stand for, with `more` that is known of them, by their ids."""
-    facts = {entry.id: {**entry.facts(), **(more or {}).get(entry.id, {})} for entry in entries}
-    return tuple(served(endpoint, name, known) for name, known in facts.items() if known["purpose"])
+    """The models that `entries` stand for, with more facts from `details`, by their ids."""
+    facts = {entry.id: {**entry.facts(), **details.get(entry.id, {})} for entry in entries}
+    return tuple(
+        served_model(endpoint, name, known) for name, known in facts.items() if known["purpose"]
+    )

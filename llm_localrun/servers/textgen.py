@@ -1,24 +1,31 @@
-"""text-generation-webui: which of its models is loaded.
+"""text-generation-webui: one of its models is loaded. Source: its OpenAI extension (2026-05)."""
 
-Pure. Source: its OpenAI extension (2026-05).
-"""
+from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import Asked, Found, Maybe, Reading, ask
-from llm_localrun.wire.response import Answer
+from llm_localrun.servers.base import Facts, KnownServer
+from llm_localrun.servers.fields import Maybe
+from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Text, WireModel
 
 
-class _Info(WireModel):
-    """text-generation-webui's /v1/internal/model/info."""
+class _LoadedModel(WireModel):
+    """/v1/internal/model/info."""
 
     model_name: Maybe[Text] = None
 
 
-def read_textgen(asked: Asked, answer: Answer) -> Reading:
-    """The models of the text-generation-webui whose list is `answer`."""
-    entries = entries_in(answer, Entry)
-    info = yield from ask("/v1/internal/model/info", _Info)
-    loaded = info and info.model_name
-    more = {entry.id: {"loaded": entry.id == loaded} for entry in entries} if info else {}
-    return Found(listed(asked.endpoint, entries, more))
+class TextGen(OpenAICompatible):
+    kind = "textgen"
+    title = "text-generation-webui"
+    start_hint = "Start it with `--api`"
+    usual_ports = (5000,)
+    owned_by = "user"
+
+    def details(
+        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
+    ) -> tuple[Mapping[str, Facts], str]:
+        info = parse_reply(_LoadedModel, ask("/v1/internal/model/info"))
+        if info is None:
+            return {}, ""
+        return {entry.id: {"loaded": entry.id == info.model_name} for entry in entries}, ""

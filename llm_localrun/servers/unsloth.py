@@ -1,16 +1,18 @@
 """Unsloth Studio: files by repository and quantization, and models of other providers.
 
-Pure. Source: `studio/backend` (2026.10).
+Source: Unsloth's `studio/backend` (2026.10).
 """
 
+from collections.abc import Iterator
+
 from llm_localrun.models import RunsOn
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import Asked, Facts, Found, Maybe, Reading, hub_mark, version_at
-from llm_localrun.wire.response import Answer
+from llm_localrun.servers.base import Facts, Sign
+from llm_localrun.servers.fields import Maybe, hub_fingerprint
+from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.shapes import Count, Text
 
 
-class _Entry(Entry):
+class _UnslothModel(ListedModel):
     loaded: Maybe[bool] = None
     quant: Maybe[Text] = None
     context_length: Maybe[Count] = None
@@ -20,25 +22,32 @@ class _Entry(Entry):
     def facts(self) -> Facts:
         facts = super().facts()
         context_max = self.native_context_length or self.max_context_length
-        # Of what other providers run it knows none of this.
+        # It has none of these for what other providers run.
         is_file = self.quant or context_max or self.context_length or self.loaded
+        provider = {"runs_on": RunsOn.UNKNOWN, "remote_host": self.id.partition("/")[0]}
         return {
             **facts,
-            **(
-                {}
-                if is_file
-                else {"runs_on": RunsOn.UNKNOWN, "remote_host": self.id.partition("/")[0]}
-            ),
+            **({} if is_file else provider),
             "quantization": self.quant or facts["quantization"],
             "loaded": self.loaded,
             "context_max": context_max,
             "context_loaded": self.context_length,
-            "fingerprints": hub_mark(f"{self.id}:{self.quant}") if self.quant else (),
+            "fingerprints": hub_fingerprint(f"{self.id}:{self.quant}") if self.quant else (),
         }
 
 
-def read_unsloth(asked: Asked, answer: Answer) -> Reading:
-    """The models of the Unsloth Studio whose list is `answer`."""
-    entries = entries_in(answer, _Entry)
-    version = yield from version_at("/api/health", asked)
-    return Found(listed(asked.endpoint, entries), version)
+class Unsloth(OpenAICompatible):
+    kind = "unsloth"
+    title = "Unsloth Studio"
+    start_hint = "Start it with `unsloth studio`"
+    usual_ports = (8888,)
+    url_variables = ("UNSLOTH_STUDIO_URL",)
+    owned_by = "unsloth-studio"
+    version_path = "/api/health"
+    signs = (Sign("/api/health", "service", "Unsloth UI Backend", needs_no_key=True),)
+    listed_model = _UnslothModel
+
+    @classmethod
+    def addresses(cls) -> Iterator[str]:
+        yield from cls.addresses_in_variables()
+        yield from super().addresses()

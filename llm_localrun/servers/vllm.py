@@ -1,30 +1,24 @@
-"""vLLM, and SGLang, whose list is the same.
+"""vLLM. Source: the documentation of its OpenAI-compatible server (0.33)."""
 
-Pure. Sources: the documentation of their servers (vLLM 0.33, SGLang 0.5).
-"""
+from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.openai_compatible import Entry, entries_in, listed
-from llm_localrun.servers.reading import (
-    Asked,
-    Facts,
-    Found,
-    Maybe,
-    Reading,
-    able,
-    ask,
-    hub_mark,
-    path_mark,
-    version_at,
+from llm_localrun.servers.base import Facts, KnownServer, Sign, WireOption
+from llm_localrun.servers.fields import Maybe, hub_fingerprint, path_fingerprint
+from llm_localrun.servers.openai_compatible import (
+    JSON_OBJECT,
+    TEMPLATE_THINKING,
+    ListedModel,
+    OpenAICompatible,
 )
-from llm_localrun.wire.response import Answer
-from llm_localrun.wire.shapes import Count, Text, WireModel
+from llm_localrun.wire.response import Ask
+from llm_localrun.wire.shapes import Count, Text
 
 
-class _Entry(Entry):
+class VllmModel(ListedModel):
     root: Maybe[Text] = None
     """A path, or a repository."""
     parent: Maybe[Text] = None
-    """The model that a LoRA is applied to."""
+    """The model that a LoRA adapter is applied to."""
     max_model_len: Maybe[Count] = None
 
     def facts(self) -> Facts:
@@ -35,49 +29,42 @@ class _Entry(Entry):
             "context_max": self.max_model_len,
             "context_loaded": self.max_model_len,
             "loaded": True,
-            "fingerprints": path_mark(file) or hub_mark(root) or hub_mark(self.id),
+            "fingerprints": path_fingerprint(file)
+            or hub_fingerprint(root)
+            or hub_fingerprint(self.id),
         }
 
 
-def read_vllm(asked: Asked, answer: Answer) -> Reading:
-    """The models of the vLLM whose list is `answer`."""
-    entries = entries_in(answer, _Entry)
-    version = yield from version_at("/version", asked)
-    contexts = {entry.id: entry.max_model_len for entry in entries}
-    more = {
-        entry.id: {"context_max": contexts[entry.parent], "context_loaded": contexts[entry.parent]}
-        for entry in entries
-        if entry.parent in contexts and entry.max_model_len is None
+class Vllm(OpenAICompatible):
+    kind = "vllm"
+    title = "vLLM"
+    start_hint = "Start it with `vllm serve MODEL`"
+    list_position = 3
+    usual_ports = (8000,)
+    owned_by = "vllm"
+    key_variables = ("VLLM_API_KEY",)
+    context_flag = "--max-model-len {}"
+    reasoning_field = "reasoning"
+    version_path = "/version"
+    locked_signs = (Sign("/version", "version"),)
+    listed_model = VllmModel
+    options = {
+        **OpenAICompatible.options,
+        "top_k": WireOption("top_k"),
+        "min_p": WireOption("min_p"),
+        "repeat_penalty": WireOption("repetition_penalty"),
+        "json_object": JSON_OBJECT,
+        "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),
     }
-    return Found(listed(asked.endpoint, entries, more), version)
 
-
-class _ModelInfo(WireModel):
-    """SGLang's /model_info."""
-
-    is_generation: Maybe[bool] = None
-    has_image_understanding: Maybe[bool] = None
-    has_audio_understanding: Maybe[bool] = None
-    reasoning_parser: Maybe[Text] = None
-    tool_call_parser: Maybe[Text] = None
-
-    def facts(self) -> Facts:
-        # Without a parser, which older versions do not tell of, calls stay in the text.
-        parses_calls = self.tool_call_parser or "tool_call_parser" not in self.model_fields_set
-        capabilities = able(
-            tools=parses_calls,
-            vision=self.has_image_understanding,
-            audio=self.has_audio_understanding,
-            thinking=self.reasoning_parser,
-        )
-        facts: Facts = {"capabilities": capabilities}
-        return {**facts, "purpose": "embedding"} if self.is_generation is False else facts
-
-
-def read_sglang(asked: Asked, answer: Answer) -> Reading:
-    """The model of the SGLang whose list is `answer`."""
-    entries = entries_in(answer, _Entry)
-    info = yield from ask("/model_info", _ModelInfo)
-    version = yield from version_at("/server_info", asked)
-    more = {entry.id: info.facts() for entry in entries} if info else {}
-    return Found(listed(asked.endpoint, entries, more), version)
+    def details(
+        self, ask: Ask, entries: Sequence[VllmModel], known: KnownServer
+    ) -> tuple[Mapping[str, Facts], str]:
+        """An adapter has the context of the model that it is applied to."""
+        contexts = {entry.id: entry.max_model_len for entry in entries}
+        facts = {
+            entry.id: dict.fromkeys(("context_max", "context_loaded"), contexts[entry.parent])
+            for entry in entries
+            if entry.parent in contexts and entry.max_model_len is None
+        }
+        return facts, self.version(ask, known)

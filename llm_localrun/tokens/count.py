@@ -1,21 +1,16 @@
-"""How many tokens a request's prompt takes: at most, by estimate, or as llama.cpp's server counts.
+"""How many tokens a request's prompt takes: at most, and by estimate. Pure.
 
-Pure: what has to be asked of a server is a generator of questions.
+Exact counting is left to the servers that can count.
 """
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 from llm_localrun.tokens.estimate import Factors, estimate, units_of
 from llm_localrun.tokens.window import Size
 from llm_localrun.wire.request import ChatRequest
-from llm_localrun.wire.response import Answer, Question
-from llm_localrun.wire.sse import Payload
-
-Counting: TypeAlias = Generator[Question, Answer, int | None]
 
 # Tokens that a template may put around everything, and around each message; what vocabularies put
 # in front of a text. Generous: of a short prompt nothing more has to be known.
@@ -79,27 +74,3 @@ def _tools(request: ChatRequest) -> Iterator[str]:
 
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "replace")
-
-
-def count(body: Payload) -> Counting:
-    """The tokens of the prompt in a chat request's body, by llama.cpp's server; None if it does
-    not tell.
-
-    Its builds of 2026 count in one go; before, it rendered the template and split the text into
-    tokens on separate questions.
-    """
-    counted = yield Question("/v1/chat/completions/input_tokens", body)
-    tokens = _field(counted, "input_tokens")
-    if isinstance(tokens, int):
-        return tokens
-    prompt = _field((yield Question("/apply-template", body)), "prompt")
-    if not isinstance(prompt, str):
-        return None
-    split = yield Question("/tokenize", {"content": prompt, "add_special": True})
-    pieces = _field(split, "tokens")
-    return len(pieces) if isinstance(pieces, list) else None
-
-
-def _field(answer: Answer, name: str) -> object:
-    is_good = answer.status == 200 and answer.payload is not None
-    return answer.payload.get(name) if is_good and answer.payload else None

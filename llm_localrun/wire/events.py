@@ -1,7 +1,7 @@
-"""What every backend produces while it answers: a closed union of events.
+"""The events of a response: a closed union.
 
-A reply is any number of deltas and then exactly one `Finished`. A reply that breaks off has no
-`Finished`: it raises.
+A response is any number of deltas and tool calls and then exactly one `Finished`. A response that
+breaks off raises an error and has no `Finished`.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The model asks for a tool. Always whole, with an id that no other call has.
+    """The model calls a tool. Always complete, with an id that no other call has.
 
-    `arguments` is what the model wrote: JSON text, or what was to be JSON.
+    `arguments` is what the model wrote: JSON text, possibly malformed.
     """
 
     id: str
@@ -36,7 +36,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a reply, with what the server reported about it; None where it did not say.
+    """The end of a response, with what the server reported about it; None means not reported.
 
     Tokens are counts, times are seconds, rates are tokens per second.
     """

@@ -1,6 +1,7 @@
-"""HTTP, with httpx: the only module that speaks it.
+"""HTTP to model servers, with httpx: the only module that sends a request to one.
 
-It knows no dialect: it sends a `Call` and hands on what comes back, as a `Head` and then bytes.
+It knows no server's language: it sends an `HttpRequest` and hands on the head and the bytes of the
+response, or it asks for JSON until a deadline. What the bytes mean is left to `wire.response`.
 """
 
 import errno
@@ -16,146 +17,196 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from llm_localrun.errors import BadReply, ConfigError, LocalRunError, ServerUnreachable
+from llm_localrun.models import ServerStatus
 from llm_localrun.privacy import is_loopback
-from llm_localrun.wire.response import Answer, Head, OutOfTime, Question
+from llm_localrun.wire.response import ProbeReply, ResponseHead
 from llm_localrun.wire.sse import MAX_PAYLOAD_BYTES, Payload
 
 if TYPE_CHECKING:
     import httpx
 
-CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 600.0
-"""Seconds of silence. Long: a server may load a model of 100 GB before its first byte."""
-_AT_ONCE = 0.02
-"""Seconds in which this machine surely knows what listens at its own addresses."""
-_UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 600.0
+"""Silence after which a server counts as hung. A server may load a model of 100 GB before its first
+byte."""
+_LOOPBACK_CONNECT_S = 0.02
+"""This machine knows within this time whether anything listens at its own addresses."""
+_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _MAX_TEXT = 4096
-_IS_JSON = {"Content-Type": "application/json"}
+_JSON_HEADERS = {"Content-Type": "application/json"}
 
-_Result = TypeVar("_Result")
 _Client = TypeVar("_Client")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A request that carries JSON, or nothing if its body is empty.
+class HttpRequest:
+    """A request with a JSON body, or with none if `body` is empty.
 
-    `server` is how messages name the receiver, `advice` is what helps if it is off.
+    Messages call the server `server`; `start_hint` is what helps if it is off.
     """
 
     url: str
     body: Payload
     server: str
-    advice: str
+    start_hint: str
     key: str | None = field(default=None, repr=False)
-    read_timeout: float = READ_TIMEOUT
+    read_timeout_s: float = READ_TIMEOUT_S
     method: str = "POST"
 
 
-def stream(call: Call) -> Generator[Head | bytes, None, None]:
-    """Sends `call` and yields the reply as it comes; closing the iterator closes the connection."""
+def stream(request: HttpRequest) -> Generator[ResponseHead | bytes, None, None]:
+    """Sends `request` and yields the response as it arrives: its head, then bytes.
+
+    Closing the iterator closes the connection. Raises a `LocalRunError`.
+    """
     import httpx
 
     with (
-        _translated(call),
-        _client(call, httpx.Client) as client,
-        client.stream(**_request(call)) as response,
+        _translate_errors(request),
+        _client(request, httpx.Client) as client,
+        client.stream(**_arguments(request)) as response,
     ):
         yield _head(response)
         yield from response.iter_bytes()
 
 
-async def astream(call: Call) -> AsyncGenerator[Head | bytes, None]:
+async def astream(request: HttpRequest) -> AsyncGenerator[ResponseHead | bytes, None]:
     """`stream`, for an event loop."""
     import httpx
 
-    with _translated(call):
+    with _translate_errors(request):
         async with (
-            _client(call, httpx.AsyncClient) as client,
-            client.stream(**_request(call)) as response,
+            _client(request, httpx.AsyncClient) as client,
+            client.stream(**_arguments(request)) as response,
         ):
             yield _head(response)
             async for data in response.aiter_bytes():
                 yield data
 
 
-class Refused(Exception):
-    """Nothing listens there."""
+class Probe:
+    """Asks one server for JSON until a deadline.
 
-
-class NoAnswer(Exception):
-    """Something listens there and did not answer in time."""
-
-
-class NotHttp(Exception):
-    """What answered there does not speak HTTP as it should."""
-
-
-def drive(
-    questions: Generator[Question, Answer, _Result], url: str, key: str | None, deadline: float
-) -> _Result:
-    """Answers `questions`, which are put to the server at `url`; returns what they come to.
-
-    After `deadline`, on the monotonic clock, they are thrown `OutOfTime`. Raises `Refused`,
-    `NoAnswer` and `NotHttp`.
+    `ask` is the callable that the readers of servers receive. It returns None where there is no
+    reply; `failure` then says why.
     """
-    _knock(url, deadline)
-    import httpx
 
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        with httpx.Client(headers=headers, **client_settings(url)) as client:
-            question = next(questions)
-            while True:
-                question = _answer(questions, client, url, question, deadline)
-    except StopIteration as stop:
-        result: _Result = stop.value
-        return result
-    except OutOfTime:
-        raise NoAnswer from None
-    except httpx.ConnectError:
-        raise Refused from None
-    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError):
-        # Other than a server's fault, a key or a proxy that cannot be used: running says so.
-        raise NotHttp from None
+    def __init__(self, url: str, key: str | None, deadline: float) -> None:
+        """`deadline` is on the monotonic clock."""
+        self._url = url
+        self._key = key
+        self._deadline = deadline
+        self._client: httpx.Client | None = None
+        self.failure: ServerStatus | None = None
+
+    def __enter__(self) -> "Probe":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def ask(self, path: str, json: Payload | None = None) -> ProbeReply | None:
+        """GETs `path`, or POSTs `json` to it. None if no reply came before the deadline."""
+        try:
+            self._connect()
+            return self._fetch(path, json)
+        except _NoReplyError as error:
+            self.failure = error.status
+            return None
+
+    def _connect(self) -> None:
+        if self._client is not None:
+            return
+        # Mostly nothing listens: this tells so without importing httpx.
+        _try_connecting(self._url, self._deadline)
+        import httpx
+
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        try:
+            self._client = httpx.Client(headers=headers, **client_settings(self._url))
+        except (ImportError, ValueError):
+            # A key or a proxy that cannot be used: running the model says so.
+            raise _NoReplyError(ServerStatus.UNRECOGNIZED) from None
+
+    def _fetch(self, path: str, body: Payload | None) -> ProbeReply:
+        import httpx
+
+        try:
+            return self._read(path, body)
+        except httpx.TimeoutException:
+            raise _NoReplyError(ServerStatus.TIMEOUT) from None
+        except httpx.ConnectError:
+            raise _NoReplyError(ServerStatus.OFFLINE) from None
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            raise _NoReplyError(ServerStatus.UNRECOGNIZED) from None
+
+    def _read(self, path: str, body: Payload | None) -> ProbeReply:
+        assert self._client is not None
+        if time.monotonic() > self._deadline:
+            raise _NoReplyError(ServerStatus.TIMEOUT)
+        request = self._client.stream(
+            "GET" if body is None else "POST",
+            self._url + path,
+            content=None if body is None else encode_json(body),
+            headers=None if body is None else _JSON_HEADERS,
+            timeout=_seconds_left(self._deadline),
+        )
+        received = bytearray()
+        with request as response:
+            for data in response.iter_bytes():
+                received += data
+                if len(received) > MAX_PAYLOAD_BYTES or time.monotonic() > self._deadline:
+                    raise _NoReplyError(ServerStatus.TIMEOUT)
+        text = received[:_MAX_TEXT].decode("utf-8", "replace")
+        return ProbeReply(response.status_code, _parse_json(received), text)
+
+
+class _NoReplyError(Exception):
+    """A server has not replied; `status` says how it failed."""
+
+    def __init__(self, status: ServerStatus) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 def is_listening(url: str) -> bool:
-    """Whether anything accepts connections at `url`; says so at once if it is on this machine."""
+    """Whether anything accepts connections at `url`; at once on this machine."""
     try:
-        _knock(url, time.monotonic() + CONNECT_TIMEOUT)
-    except (Refused, NoAnswer):
+        _try_connecting(url, time.monotonic() + CONNECT_TIMEOUT_S)
+    except _NoReplyError:
         return False
     return True
 
 
-def refusing(urls: Iterable[str]) -> set[str]:
-    """Those of `urls` where nothing listens: found out all at once, as far as that takes no time.
+def find_offline(urls: Iterable[str]) -> set[str]:
+    """The URLs of `urls` at which nothing listens, as far as this can be told at once.
 
-    So it does for addresses of this machine, except on Windows, which tries for two seconds.
+    All addresses of this machine are tried at the same time. Windows answers only after two
+    seconds, so there nothing is found.
     """
-    refused = set()
+    offline = set()
     with selectors.DefaultSelector() as selector, ExitStack() as sockets:
         for url in urls:
-            if (address := _own_address(url)) is None:
+            if (address := _loopback_address(url)) is None:
                 continue
-            knock = sockets.enter_context(socket.socket(address[0]))
-            knock.setblocking(False)
-            if knock.connect_ex(address[1]) in _UNDER_WAY:
-                selector.register(knock, selectors.EVENT_WRITE, (url, knock))
+            attempt = sockets.enter_context(socket.socket(address[0]))
+            attempt.setblocking(False)
+            if attempt.connect_ex(address[1]) in _IN_PROGRESS:
+                selector.register(attempt, selectors.EVENT_WRITE, (url, attempt))
             else:
-                refused.add(url)
-        deadline = time.monotonic() + _AT_ONCE
+                offline.add(url)
+        deadline = time.monotonic() + _LOOPBACK_CONNECT_S
         while selector.get_map() and (left := deadline - time.monotonic()) > 0:
             for ready, _ in selector.select(left):
-                url, knock = ready.data
-                if knock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                    refused.add(url)
-                selector.unregister(knock)
-    return refused
+                url, attempt = ready.data
+                if attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    offline.add(url)
+                selector.unregister(attempt)
+    return offline
 
 
-def _own_address(url: str) -> tuple[socket.AddressFamily, tuple[str, int]] | None:
+def _loopback_address(url: str) -> tuple[socket.AddressFamily, tuple[str, int]] | None:
     """Family and address for a socket, if `url` gives an address of this machine in numbers."""
     try:
         parts = urlsplit(url)
@@ -167,83 +218,51 @@ def _own_address(url: str) -> tuple[socket.AddressFamily, tuple[str, int]] | Non
     return (family, (str(address), port)) if address.is_loopback else None
 
 
-def _knock(url: str, deadline: float) -> None:
-    """Whether anything listens, told without importing httpx: mostly nothing does."""
+def _try_connecting(url: str, deadline: float) -> None:
+    """Raises `_NoReplyError` if nothing accepts a connection at `url` before `deadline`."""
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), _left(deadline)).close()
+        address = (parts.hostname or "", port)
+        socket.create_connection(address, _seconds_left(deadline)).close()
     except TimeoutError:
-        raise NoAnswer from None
+        raise _NoReplyError(ServerStatus.TIMEOUT) from None
     except (OSError, ValueError):
-        raise Refused from None
+        raise _NoReplyError(ServerStatus.OFFLINE) from None
 
 
-def _answer(
-    questions: Generator[Question, Answer, Any],
-    client: "httpx.Client",
-    url: str,
-    question: Question,
-    deadline: float,
-) -> Question:
-    """The next question after an answer to this one."""
-    import httpx
-
-    try:
-        answer = _fetch(client, url, question, deadline)
-    except httpx.TimeoutException:
-        return questions.throw(OutOfTime())
-    return questions.send(answer)
-
-
-def _fetch(client: "httpx.Client", url: str, question: Question, deadline: float) -> Answer:
-    import httpx
-
-    if time.monotonic() > deadline:
-        raise httpx.ReadTimeout("too late")
-    body = bytearray()
-    method = "GET" if question.body is None else "POST"
-    content = None if question.body is None else _json(question.body)
-    headers = None if content is None else _IS_JSON
-    timeout = _left(deadline)
-    request = client.stream(
-        method, url + question.path, content=content, headers=headers, timeout=timeout
-    )
-    with request as response:
-        for data in response.iter_bytes():
-            body += data
-            if len(body) > MAX_PAYLOAD_BYTES or time.monotonic() > deadline:
-                raise httpx.ReadTimeout("too much, or too late")
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
-        payload = None
-    text = body[:_MAX_TEXT].decode("utf-8", "replace")
-    return Answer(response.status_code, payload, text)
-
-
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     return max(0.001, deadline - time.monotonic())
 
 
-def _head(response: "httpx.Response") -> Head:
-    return Head(response.status_code, response.headers.get("content-type", ""))
+def _head(response: "httpx.Response") -> ResponseHead:
+    return ResponseHead(response.status_code, response.headers.get("content-type", ""))
 
 
-def _request(call: Call) -> dict[str, Any]:
-    authorization = {"Authorization": f"Bearer {call.key}"} if call.key else {}
-    headers = {**_IS_JSON, **authorization}
-    content = _json(call.body) if call.body else None
-    return {"method": call.method, "url": call.url, "content": content, "headers": headers}
+def _arguments(request: HttpRequest) -> dict[str, Any]:
+    authorization = {"Authorization": f"Bearer {request.key}"} if request.key else {}
+    return {
+        "method": request.method,
+        "url": request.url,
+        "content": encode_json(request.body) if request.body else None,
+        "headers": {**_JSON_HEADERS, **authorization},
+    }
 
 
-def _json(body: Payload) -> bytes:
-    """A body as JSON; halves of surrogate pairs, which UTF-8 does not have, become `?`."""
+def encode_json(body: Payload) -> bytes:
+    """A body as JSON. Lone surrogates, which UTF-8 cannot carry, become `?`."""
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
+def _parse_json(data: bytes | bytearray) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
 def client_settings(url: str) -> dict[str, Any]:
-    """What every client for `url` has in common.
+    """What every httpx client for `url` has in common.
 
     A proxy must not see what goes to this machine, and an SSL context (57 ms to make) is only made
     where it is used. Redirects stay off: they would carry a prompt to another host.
@@ -251,84 +270,89 @@ def client_settings(url: str) -> dict[str, Any]:
     return {"verify": url.startswith("https://"), "trust_env": not is_loopback(url)}
 
 
-def _client(call: Call, make: Callable[..., _Client]) -> _Client:
-    """A client for `call`. Raises a `LocalRunError` for what only the user can mend."""
+def _client(request: HttpRequest, make: Callable[..., _Client]) -> _Client:
+    """A client for `request`. Raises a `LocalRunError` for what only the user can fix."""
     import httpx
 
-    if call.key and not (call.key.isascii() and call.key.isprintable()):
+    if request.key and not (request.key.isascii() and request.key.isprintable()):
         raise ConfigError(
-            f"the key for {call.server} has characters that HTTP cannot carry",
+            f"The key for {request.server} has characters that HTTP cannot carry",
             "Store it again with `llm keys set`, or give another with --key",
         )
     try:
-        host = httpx.URL(call.url).host
+        host = httpx.URL(request.url).host
     except (httpx.InvalidURL, ValueError):
         host = ""
     if not host:
-        raise ServerUnreachable(f"{call.url} is no usable address", "Mend it in config.json")
-    timeout = httpx.Timeout(call.read_timeout, connect=min(CONNECT_TIMEOUT, call.read_timeout))
+        raise _unusable_address(request)
+    connect_s = min(CONNECT_TIMEOUT_S, request.read_timeout_s)
+    timeout = httpx.Timeout(request.read_timeout_s, connect=connect_s)
     try:
-        return make(timeout=timeout, **client_settings(call.url))
+        return make(timeout=timeout, **client_settings(request.url))
     except (ImportError, ValueError) as error:
         raise ServerUnreachable(
-            f"the proxy for {call.server} cannot be used: {error}",
-            "Set ALL_PROXY, HTTP_PROXY and HTTPS_PROXY right, or NO_PROXY for this host",
+            f"The proxy for {request.server} cannot be used: {error}",
+            "Correct ALL_PROXY, HTTP_PROXY and HTTPS_PROXY, or set NO_PROXY for this host",
         ) from None
 
 
+def _unusable_address(request: HttpRequest) -> ServerUnreachable:
+    return ServerUnreachable(f"{request.url} is not a usable address", "Fix it in config.json")
+
+
 @contextmanager
-def _translated(call: Call) -> Iterator[None]:
+def _translate_errors(request: HttpRequest) -> Iterator[None]:
     """Turns httpx's errors into ours."""
     import httpx
 
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _for_people(error, call) from None
+        raise _translate(error, request) from None
 
 
-def _for_people(error: Exception, call: Call) -> LocalRunError:
+def _translate(error: Exception, request: HttpRequest) -> LocalRunError:
     """What an error of httpx's means, and what to do."""
-    return _unreachable(error, call) or _broken_off(error, call)
-
-
-def _unreachable(error: Exception, call: Call) -> ServerUnreachable | None:
     import httpx
 
+    server = request.server
     if isinstance(error, httpx.ConnectError) and "SSL" in str(error):
-        problem = f"{call.server} cannot be spoken to safely: {error}"
-        remedy = "Mend its certificate, or its address in config.json"
-    elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        problem, remedy = f"{call.server} does not answer", call.advice
-    elif isinstance(error, httpx.TimeoutException):
-        problem = f"{call.server} has said nothing for {call.read_timeout:g} seconds"
-        remedy = "Look whether it is busy, or wait longer with -o timeout SECONDS"
-    elif isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        problem, remedy = f"{call.url} is no usable address", "Mend it in config.json"
-    elif isinstance(error, httpx.ProxyError):
-        problem = f"the proxy for {call.server} failed: {error}"
-        remedy = "Mend it, or set NO_PROXY for this host"
-    else:
-        return None
-    return ServerUnreachable(problem, remedy)
+        return ServerUnreachable(
+            f"TLS verification failed for {server}: {error}",
+            "Fix its certificate, or its address in config.json",
+        )
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return ServerUnreachable(f"{server} does not answer", request.start_hint)
+    if isinstance(error, httpx.TimeoutException):
+        return ServerUnreachable(
+            f"{server} sent nothing for {request.read_timeout_s:g} seconds",
+            "Check whether it is busy, or wait longer with -o timeout SECONDS",
+        )
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return _unusable_address(request)
+    if isinstance(error, httpx.ProxyError):
+        return ServerUnreachable(
+            f"The proxy for {server} failed: {error}", "Fix it, or set NO_PROXY for this host"
+        )
+    return _bad_response(error, server)
 
 
-def _broken_off(error: Exception, call: Call) -> BadReply:
+def _bad_response(error: Exception, server: str) -> BadReply:
     import httpx
 
     if isinstance(error, httpx.DecodingError):
-        return BadReply(f"{call.server} sent an answer that cannot be unpacked", "Try again")
-    if isinstance(error, httpx.RemoteProtocolError) and not _hung_up(error):
+        return BadReply(f"{server} sent a response that cannot be decompressed", "Try again")
+    if isinstance(error, httpx.RemoteProtocolError) and not _was_closed(error):
         return BadReply(
-            f"{call.server} sent something that is not HTTP",
-            "Try again; if it stays so, look whether another program has its port",
+            f"{server} sent something that is not HTTP",
+            "Try again; if it happens again, check whether another program uses its port",
         )
     return BadReply(
-        f"{call.server} broke off in the middle of its answer",
+        f"{server} closed the connection in the middle of its answer",
         "Try again; the server's own log says why it stopped",
     )
 
 
-def _hung_up(error: Exception) -> bool:
-    """httpcore tells a connection that was closed from nonsense by its words only (1.0)."""
+def _was_closed(error: Exception) -> bool:
+    """httpcore tells a closed connection from nonsense by its message only (1.0)."""
     return any(words in str(error) for words in ("disconnected", "peer closed"))

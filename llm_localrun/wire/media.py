@@ -1,29 +1,25 @@
-"""The MIME types of what models can be shown and played."""
+"""Images and sounds that models accept, and their MIME types."""
 
 import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 AUDIO = frozenset({"audio/wav", "audio/mpeg"})
 
-SAME = {"image/jpg": "image/jpeg", "audio/x-wav": "audio/wav", "audio/mp3": "audio/mpeg"}
-"""Other names that some of them go by."""
+ALIASES = {"image/jpg": "image/jpeg", "audio/x-wav": "audio/wav", "audio/mp3": "audio/mpeg"}
+"""Other spellings of some types, with the type that each stands for."""
 
 
-def _spelled(types: frozenset[str]) -> frozenset[str]:
-    return types | {other for other, name in SAME.items() if name in types}
+def _with_aliases(types: frozenset[str]) -> frozenset[str]:
+    return types | {alias for alias, name in ALIASES.items() if name in types}
 
 
-_ALL_IMAGES, _ALL_AUDIO = _spelled(IMAGES), _spelled(AUDIO)
+_ALL_IMAGES, _ALL_AUDIO = _with_aliases(IMAGES), _with_aliases(AUDIO)
 
 
-def taken_by(*, sees: bool, hears: bool) -> frozenset[str]:
-    """Every type, in every spelling, that a model takes which sees or hears."""
-    return (_ALL_IMAGES if sees else frozenset()) | (_ALL_AUDIO if hears else frozenset())
+def accepted_types(*, images: bool, audio: bool) -> frozenset[str]:
+    """Every MIME type, in every spelling, of a model that accepts `images` or `audio`."""
+    return (_ALL_IMAGES if images else frozenset()) | (_ALL_AUDIO if audio else frozenset())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Ollama's own /api/chat and /api/embed: the only way to its context size and keep-alive."""
+"""Ollama's own /api/chat and /api/embed, which alone take a context size and a keep-alive."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -23,29 +23,29 @@ from llm_localrun.wire.sse import Payload
 _NANOSECONDS = 1e9
 
 
-class _Function(WireModel):
+class _CalledFunction(WireModel):
     name: Text
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-class _Call(WireModel):
+class _WholeCall(WireModel):
     """Always whole; its id is there since 0.12.10."""
 
     id: Text | None = None
-    function: _Function
+    function: _CalledFunction
 
 
-class _Message(WireModel):
+class _ChatTurn(WireModel):
     content: Text = ""
     thinking: Text = ""
-    tool_calls: tuple[_Call, ...] | None = None
+    tool_calls: tuple[_WholeCall, ...] | None = None
 
 
-class _Chunk(WireModel):
+class _ChatLine(WireModel):
     """Durations are nanoseconds; a count or duration of zero is left out by the server."""
 
     model: Text | None = None
-    message: _Message | None = None
+    message: _ChatTurn | None = None
     done: bool = False
     done_reason: Text | None = None
     load_duration: Count | None = None
@@ -55,15 +55,15 @@ class _Chunk(WireModel):
     eval_duration: Count | None = None
 
 
-class _Vectors(WireModel):
+class _Embedded(WireModel):
     embeddings: tuple[Vector, ...]
 
 
-def encode(model: str, kind: str, request: ChatRequest, options: dict[str, Any]) -> Payload:
+def encode(model: str, request: ChatRequest, options: Payload) -> Payload:
     """The body of POST /api/chat.
 
-    `truncate` and `shift` are on by default and cut the prompt's middle in silence when it does
-    not fit; off (since 0.12.6), the server says that it does not.
+    `truncate` and `shift` are on by default: the server then cuts the middle out of a prompt that
+    does not fit, without an error. When they are off (since 0.12.6), it reports an error.
     """
     body: Payload = {
         "model": model,
@@ -96,23 +96,23 @@ def _message(message: ChatMessage) -> Payload:
     return wire
 
 
-class Decoder:
-    """Decodes stream lines and whole replies alike."""
+class OllamaDecoder:
+    """Decodes stream lines and whole responses alike."""
 
     def __init__(self) -> None:
-        self._last = _Chunk()
+        self._last = _ChatLine()
         self._answered = False
         self._call_ids: list[str] = []
 
     @property
     def model(self) -> str | None:
-        """Who answers, by what has come so far."""
+        """The model that answers, according to what has been decoded so far."""
         return self._last.model
 
     def feed(self, payload: Payload) -> Iterator[Event]:
         if error := error_in(payload):
             raise error
-        self._last = _Chunk.model_validate(payload)
+        self._last = _ChatLine.model_validate(payload)
         if (message := self._last.message) is None:
             return
         self._answered = True
@@ -130,8 +130,8 @@ class Decoder:
             raise CutOff
         last = self._last
         yield Finished(
-            # Ollama stops a model that repeats itself without a word: the stream, in good order
-            # otherwise, lacks `done`, and an unstreamed reply says `"done": false` (0.32).
+            # Ollama stops a model that repeats itself without an error: the stream then lacks
+            # `done`, and a response that is not streamed says `"done": false` (0.32).
             finish_reason=(last.done_reason or "stop") if last.done else "cut off",
             model=last.model,
             prompt_tokens=last.prompt_eval_count,
@@ -150,13 +150,13 @@ def _rate(count: int | None, nanoseconds: int | None) -> float | None:
     return count * _NANOSECONDS / nanoseconds if count and nanoseconds else None
 
 
-def encode_texts(model: str, texts: Sequence[str], options: dict[str, Any]) -> Payload:
+def encode_texts(model: str, texts: Sequence[str], options: Payload) -> Payload:
     """The body of POST /api/embed; without `truncate: false` long texts are cut in silence."""
     return {"model": model, "input": list(texts), "truncate": False, **options}
 
 
 def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
-    """The vectors in a reply, in the order of the texts. Raises like `Decoder.feed`."""
+    """The vectors in a response, in the order of the texts. Raises like `PayloadDecoder.feed`."""
     if error := error_in(payload):
         raise error
-    return list(_Vectors.model_validate(payload).embeddings)
+    return list(_Embedded.model_validate(payload).embeddings)

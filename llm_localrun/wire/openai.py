@@ -1,11 +1,9 @@
-"""OpenAI's chat completions and embeddings, as llama-server, LM Studio and vLLM speak them."""
+"""OpenAI's chat completions and embeddings, as llama-server, LM Studio and vLLM serve them."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from llm_localrun.servers.kinds import kind_of
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.media import Media
 from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall
@@ -22,17 +20,8 @@ from llm_localrun.wire.shapes import (
 )
 from llm_localrun.wire.sse import Payload
 
-# Under what name a server takes thinking back; one that is not here is not handed any.
-_REASONING_KEYS = {
-    "engine": "reasoning_content",
-    "llamacpp": "reasoning_content",
-    "lmstudio": "reasoning_content",
-    "sglang": "reasoning_content",
-    "vllm": "reasoning",
-}
 
-
-class _Function(WireModel):
+class _FunctionFragment(WireModel):
     name: Text | None = None
     arguments: Text | None = None
 
@@ -40,13 +29,13 @@ class _Function(WireModel):
 class _CallFragment(WireModel):
     index: int | None = None
     id: Text | None = None
-    function: _Function = _Function()
+    function: _FunctionFragment = _FunctionFragment()
 
 
 class _Message(WireModel):
     content: Text | None = None
-    # llama.cpp, SGLang and LM Studio say reasoning_content; vLLM, mlx_lm and, for some models,
-    # LM Studio say reasoning.
+    # llama.cpp, SGLang and LM Studio use reasoning_content; vLLM, mlx_lm and, for some models,
+    # LM Studio use reasoning.
     reasoning_content: Text | None = None
     reasoning: Text | None = None
     tool_calls: tuple[_CallFragment, ...] | None = None
@@ -88,21 +77,32 @@ class _Chunk(WireModel):
     timings: _Timings | None = None
 
 
-class _Entry(WireModel):
+class _IndexedVector(WireModel):
     index: int
     embedding: Vector
 
 
-class _Vectors(WireModel):
-    data: tuple[_Entry, ...]
+class _Embeddings(WireModel):
+    data: tuple[_IndexedVector, ...]
 
 
-def encode(model: str, kind: str, request: ChatRequest, options: dict[str, Any]) -> Payload:
-    """The body of POST /v1/chat/completions."""
-    streams = request.stream and kind_of(kind).streams
+def encode(
+    model: str,
+    request: ChatRequest,
+    options: Payload,
+    *,
+    reasoning_field: str = "",
+    streams: bool = True,
+) -> Payload:
+    """The body of POST /v1/chat/completions.
+
+    `options` is the part of it that carries options. Earlier thinking is handed back under the name
+    `reasoning_field`, if the server takes it; `streams` is False for servers that cannot stream.
+    """
+    streams = request.stream and streams
     body: Payload = {
         "model": model,
-        "messages": [_message(message, kind) for message in request.messages],
+        "messages": [_message(message, reasoning_field) for message in request.messages],
         "stream": streams,
     }
     if streams:
@@ -115,15 +115,15 @@ def encode(model: str, kind: str, request: ChatRequest, options: dict[str, Any])
     return {**body, **options}
 
 
-def _message(message: ChatMessage, kind: str) -> Payload:
+def _message(message: ChatMessage, reasoning_field: str) -> Payload:
     wire: Payload = {"role": message.role, "content": message.text}
     if message.media:
         text = [{"type": "text", "text": message.text}] if message.text else []
         wire["content"] = [*text, *(_media(media) for media in message.media)]
     if message.calls:
         wire["tool_calls"] = [_past_call(call) for call in message.calls]
-    if message.reasoning and kind in _REASONING_KEYS:
-        wire[_REASONING_KEYS[kind]] = message.reasoning
+    if message.reasoning and reasoning_field:
+        wire[reasoning_field] = message.reasoning
     if message.role == "tool":
         wire["tool_call_id"] = message.call_id
     return wire
@@ -144,7 +144,7 @@ def _past_call(call: PastCall) -> Payload:
 
 @dataclass(slots=True)
 class _OpenCall:
-    """A tool call of which more may come."""
+    """A tool call that is not complete yet."""
 
     id: str
     given_id: str
@@ -152,7 +152,7 @@ class _OpenCall:
     arguments: str = ""
 
 
-class Decoder:
+class OpenAIDecoder:
     """Decodes chunks and whole completions alike."""
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class Decoder:
 
     @property
     def model(self) -> str | None:
-        """Who answers, by what has come so far."""
+        """The model that answers, according to what has been decoded so far."""
         return self._model
 
     def feed(self, payload: Payload) -> Iterator[Event]:
@@ -195,9 +195,9 @@ class Decoder:
             call.arguments += fragment.function.arguments or ""
 
     def _call_of(self, fragment: _CallFragment) -> _OpenCall:
-        """The call that `fragment` is of: fragments belong together by their index.
+        """The call that `fragment` belongs to: fragments with one index belong together.
 
-        Some servers give no index, or the same to all calls, and send each call with its own id.
+        Some servers send no index, or the same for all calls, and give each call its own id.
         """
         index, given = fragment.index, fragment.id or ""
         call = None if index is None else self._by_index.get(index)
@@ -233,14 +233,14 @@ def _deltas(message: _Message) -> Iterator[Event]:
         yield TextDelta(message.content)
 
 
-def encode_texts(model: str, texts: Sequence[str], options: dict[str, Any]) -> Payload:
+def encode_texts(model: str, texts: Sequence[str], options: Payload) -> Payload:
     """The body of POST /v1/embeddings."""
     return {"model": model, "input": list(texts), "encoding_format": "float", **options}
 
 
 def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
-    """The vectors in a reply, in the order of the texts. Raises like `Decoder.feed`."""
+    """The vectors in a response, in the order of the texts. Raises like `PayloadDecoder.feed`."""
     if error := error_in(payload):
         raise error
-    by_index = {entry.index: entry.embedding for entry in _Vectors.model_validate(payload).data}
+    by_index = {entry.index: entry.embedding for entry in _Embeddings.model_validate(payload).data}
     return [vector for _, vector in sorted(by_index.items())]

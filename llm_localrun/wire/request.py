@@ -1,9 +1,10 @@
-"""llm's prompt to a `ChatRequest`: what is asked, in no wire language yet.
+"""A chat request in no wire language yet: messages, tools, options, and levels of thinking.
 
-The messages come from `prompt.messages` alone, which holds the whole conversation.
+Pure values. Making one from llm's prompt is left to `chat.prompt`, its JSON to `wire.openai` and
+`wire.ollama`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from llm_localrun.wire.media import Media
 
 @dataclass(frozen=True, slots=True)
 class PastCall:
-    """A tool that the model asked for in an earlier turn."""
+    """A tool call of the model in an earlier turn."""
 
     id: str
     name: str
@@ -21,18 +22,16 @@ class PastCall:
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn; `role` is system, user, assistant or tool.
-
-    `reasoning` is what is to be handed back to the model: its thinking since the last question.
-    `call_id` and `tool_name` say which call a tool's result answers.
-    """
+    """One turn; `role` is system, user, assistant or tool."""
 
     role: str
     text: str
     media: tuple[Media, ...] = ()
     calls: tuple[PastCall, ...] = ()
     reasoning: str = ""
+    """The model's thinking since the last question, which goes back to the model."""
     call_id: str = ""
+    """Of a tool's result: the id of the call that it answers."""
     tool_name: str = ""
 
     @property
@@ -41,8 +40,8 @@ class ChatMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolOffer:
-    """A tool that the model may ask for; `parameters` is a JSON schema of type object."""
+class ToolSpec:
+    """A tool that the model may call; `parameters` is a JSON schema of type object."""
 
     name: str
     description: str
@@ -51,14 +50,33 @@ class ToolOffer:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What a backend is asked to answer."""
+    """What a model is asked to answer."""
 
     messages: tuple[ChatMessage, ...]
     options: Mapping[str, Any]
-    """The options that the user set, by llm-localrun's names."""
+    """The options that the user set, under the names of `chat.options`."""
     stream: bool
-    tools: tuple[ToolOffer, ...] = ()
+    tools: tuple[ToolSpec, ...] = ()
     schema: Mapping[str, Any] | None = None
     """The JSON schema that the answer has to follow."""
     conversation: str = ""
-    """The id under which llm logs it; "" if it does not, and then nobody may keep it."""
+    """The id under which llm logs the conversation; "" if it does not, and then nothing is kept."""
+
+
+THINK_LEVELS = ("off", "low", "on", "medium", "high", "max")
+"""The values of `-o think` from least to most; `on` leaves the amount to the model."""
+
+
+def nearest_think_level(level: str, allowed: Sequence[str] | None) -> str | None:
+    """The level nearest to `level` that is `allowed`; None if the model cannot think at all.
+
+    A model whose thinking cannot be switched off gets its lowest level. `allowed` is None if the
+    levels of a model are unknown; every level passes then.
+    """
+    if allowed is None or level in allowed:
+        return level
+    thinking = [known for known in allowed if known != "off" and known in THINK_LEVELS]
+    if not thinking:
+        return None
+    wanted = THINK_LEVELS.index(level)
+    return min(thinking, key=lambda known: abs(THINK_LEVELS.index(known) - wanted))

@@ -1,20 +1,25 @@
-"""One HTTP reply, from its head and its bytes to events or an error that says what to do.
+"""One HTTP response, from its head and its bytes to events, or to an error that says what to do.
 
-Pure: the two loops in `backends` push what the transport received. This is where everything that
-a server can say wrongly becomes a sentence for people.
+Pure: the two loops in `chat.run` push what `wire.http` receives. Everything that a server can say
+wrongly becomes a sentence for people here. What a payload means is left to the decoders of
+`wire.openai` and `wire.ollama`.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from llm_localrun.errors import AnswerCutOff, BadReply, LocalRunError, ServerRefused
-from llm_localrun.tokens.window import FIXED, Limits, Size, too_long
-from llm_localrun.wire.dialects import Decoder
+from llm_localrun.errors import (
+    AnswerCutOff,
+    BadReply,
+    LocalRunError,
+    PromptTooLong,
+    ServerRefused,
+)
 from llm_localrun.wire.events import Event, Finished, TextDelta, ToolCall
 from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
@@ -24,86 +29,97 @@ _MAX_ERROR_BODY = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """The beginning of a reply."""
+class ResponseHead:
+    """The status and the Content-Type of a response."""
 
     status: int
     content_type: str
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A request of discovery: GET `path`, or POST `body` there if there is one."""
-
-    path: str
-    body: Payload | None = None
-
-
-class OutOfTime(Exception):
-    """No more questions will be answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole reply to a question of discovery; `payload` is None unless it is JSON."""
+class ProbeReply:
+    """A whole reply to a request of discovery. `payload` is None unless it is JSON."""
 
     status: int
     payload: Any
     text: str
 
 
+class Ask(Protocol):
+    """Asks a server for JSON: GETs `path`, or POSTs `json` to it. None if no reply came in time."""
+
+    def __call__(self, path: str, json: Payload | None = None) -> ProbeReply | None: ...
+
+
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
 
-def read(shape: type[_Shape], answer: Answer) -> _Shape | None:
-    """The answer as a `shape`; None if it is not one."""
-    if answer.status != 200:
+def parse_reply(shape: type[_Shape], reply: ProbeReply | None) -> _Shape | None:
+    """The reply as a `shape`; None if there is none, or if it is something else."""
+    if reply is None or reply.status != 200:
         return None
     try:
-        return shape.model_validate(answer.payload)
+        return shape.model_validate(reply.payload)
     except ValidationError:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What is known of a reply before it comes.
+class PayloadDecoder(Protocol):
+    """Decodes the payloads of one response in one wire language."""
 
-    `facts` are fields of `Finished` that the server need not be asked for, `limits` are what the
-    context can be made.
-    `model` is who has to answer, "" if the server knows but one. `json`: the text has to be JSON.
-    `thinking`: the model is known to think. `secret` is a key, which servers like to repeat and
-    which must not be shown.
-    """
+    @property
+    def model(self) -> str | None:
+        """The model that answers, according to what has been decoded so far."""
+
+    def feed(self, payload: Payload) -> Iterator[Event]:
+        """The events in `payload`.
+
+        Raises `shapes.ErrorReported` if it holds the server's error, and pydantic's
+        `ValidationError` if it is not what the language says.
+        """
+
+    def close(self) -> Iterator[Event]:
+        """The events that the regular end of the response completes. Raises `shapes.CutOff`."""
+
+
+Overflow: TypeAlias = Callable[[int, int], LocalRunError]
+"""Makes the error for a prompt of so many tokens that a context of so many tokens cannot hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseContext:
+    """What is known of a response before it comes."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
-    limits: Limits = FIXED
+    """Fields of `Finished` that the server need not report."""
+    on_overflow: Overflow | None = None
     model: str = ""
-    json: bool = False
-    thinking: bool = False
+    """The model that has to answer; "" to accept any."""
+    is_json: bool = False
+    """Whether the text has to be JSON."""
+    may_think: bool = False
+    """Whether the model is known to think, and may leave out the opening tag."""
     secret: str = ""
+    """A key, which servers repeat in their errors and which must not be shown."""
 
 
-class Reply:
-    """Decodes one reply.
+class ResponseDecoder:
+    """Decodes one response. Messages call its sender `server`."""
 
-    `server` is how messages name who sent it.
-    """
-
-    def __init__(self, server: str, decoder: Decoder, expected: Expected) -> None:
+    def __init__(self, server: str, decoder: PayloadDecoder, context: ResponseContext) -> None:
         self._server = server
         self._decoder = decoder
-        self._expected = expected
-        self._think = ThinkTags(may_lack_opening=expected.thinking)
+        self._context = context
+        self._think = ThinkTags(may_lack_opening=context.may_think)
         self._text: list[str] = []
         self._called = False
         self._framing: Framing = WholeBody()
-        self._refused: Head | None = None
+        self._refused: ResponseHead | None = None
         self._body = bytearray()
 
-    def feed(self, received: Head | bytes) -> Iterator[Event]:
+    def feed(self, received: ResponseHead | bytes) -> Iterator[Event]:
         """The events that `received` completes. Raises a `LocalRunError`."""
-        if isinstance(received, Head):
+        if isinstance(received, ResponseHead):
             self._start(received)
         elif self._refused is None:
             yield from self._decoded(lambda: self._framing.feed(received))
@@ -111,7 +127,7 @@ class Reply:
             self._body += received
 
     def close(self) -> Iterator[Event]:
-        """The events at the end of the reply. Raises a `LocalRunError`."""
+        """The events at the end of the response. Raises a `LocalRunError`."""
         if self._refused is not None:
             raise self._refusal(self._refused)
         yield from self._decoded(self._framing.close)
@@ -126,17 +142,17 @@ class Reply:
         for part in self._think.feed(event):
             if isinstance(part, Finished):
                 self._check_json(part)
-                yield replace(part, **self._expected.facts)
+                yield replace(part, **self._context.facts)
                 continue
-            if isinstance(part, TextDelta) and self._expected.json:
+            if isinstance(part, TextDelta) and self._context.is_json:
                 self._text.append(part.text)
             self._called = self._called or isinstance(part, ToolCall)
             yield part
 
     def _check_model(self) -> None:
-        """LM Studio may answer with whichever model is loaded, and say so only in passing."""
-        asked, answers = self._expected.model, self._decoder.model
-        if not asked or not answers or _same_model(asked, answers):
+        """Some servers answer with whichever model is loaded, and name it only in the response."""
+        asked, answers = self._context.model, self._decoder.model
+        if not asked or not answers or _is_same_model(asked, answers):
             return
         raise ServerRefused(
             f"{self._server} answers with the model {answers} instead of {asked}",
@@ -145,7 +161,7 @@ class Reply:
 
     def _check_json(self, finished: Finished) -> None:
         """A limit may end JSON in the middle; a model that asks for a tool has not answered yet."""
-        if not self._expected.json or self._called:
+        if not self._context.is_json or self._called:
             return
         if finished.finish_reason == "stop":
             return
@@ -153,11 +169,11 @@ class Reply:
             json.loads("".join(self._text))
         except (ValueError, RecursionError):
             raise AnswerCutOff(
-                f"the answer ended ({finished.finish_reason}) before its JSON was complete",
-                "Give it room with a larger -o max_tokens, or a larger -o context_size",
+                f"The answer ended ({finished.finish_reason}) before its JSON was complete",
+                "Use a larger -o max_tokens, or a larger -o context_size",
             ) from None
 
-    def _start(self, head: Head) -> None:
+    def _start(self, head: ResponseHead) -> None:
         framing = framing_for(head.content_type)
         if head.status >= 300 or framing is None:
             self._refused = head
@@ -179,7 +195,7 @@ class Reply:
         except ErrorReported as error:
             raise self._reported(error) from None
 
-    def _refusal(self, head: Head) -> LocalRunError:
+    def _refusal(self, head: ResponseHead) -> LocalRunError:
         try:
             payload = json.loads(self._body)
         except (ValueError, RecursionError):
@@ -188,7 +204,7 @@ class Reply:
         if error is not None:
             return self._reported(error, head.status)
         if head.status < 300:
-            kind = head.content_type or "something without a type"
+            kind = head.content_type or "data without a type"
             said = excerpt(bytes(self._body))
             return self._bad(f"{kind} instead of an answer" + (f": {said}" if said else ""))
         said = excerpt(bytes(self._body))
@@ -196,20 +212,27 @@ class Reply:
 
     def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
         if error.prompt_tokens is not None and error.context_size is not None:
-            size = Size(error.prompt_tokens, is_exact=True)
-            return too_long(size, self._server, error.context_size, self._expected.limits)
+            return self._overflow(error.prompt_tokens, error.context_size)
         number = f" (HTTP {status})" if status else ""
-        said = self._shown(error.message).rstrip(".")
+        said = self._without_secret(error.message).rstrip(".")
         return ServerRefused(f"{self._server} says: {said}{number}", _remedy(error.message, status))
 
-    def _shown(self, text: str) -> str:
-        secret = self._expected.secret
+    def _overflow(self, prompt_tokens: int, context_size: int) -> LocalRunError:
+        if self._context.on_overflow:
+            return self._context.on_overflow(prompt_tokens, context_size)
+        return PromptTooLong(
+            f"The prompt takes {prompt_tokens:,} tokens and {self._server} holds {context_size:,}",
+            "Shorten it, or start the server with a larger context",
+        )
+
+    def _without_secret(self, text: str) -> str:
+        secret = self._context.secret
         return text.replace(secret, "…") if secret else text
 
     def _bad(self, what: str) -> BadReply:
         return BadReply(
-            f"{self._server} sent {self._shown(what)}",
-            "Try again; if it stays so, look whether another program has its port",
+            f"{self._server} sent {self._without_secret(what)}",
+            "Try again; if it happens again, check whether another program uses its port",
         )
 
 
@@ -217,8 +240,8 @@ _Decoded = TypeVar("_Decoded")
 
 
 @dataclass(slots=True)
-class _Whole(Generic[_Decoded]):
-    """A decoder of replies that hold one value and no events."""
+class _ValueDecoder(Generic[_Decoded]):
+    """A decoder of responses that hold one value and no events."""
 
     decode: Callable[[Payload], _Decoded]
     decoded: _Decoded | None = None
@@ -236,13 +259,13 @@ class _Whole(Generic[_Decoded]):
 
 def decode_whole(
     server: str,
-    received: Iterable[Head | bytes],
+    received: Iterable[ResponseHead | bytes],
     decode: Callable[[Payload], _Decoded],
     secret: str,
 ) -> _Decoded:
-    """What `decode` makes of a reply that is one JSON object. Raises a `LocalRunError`."""
-    whole = _Whole(decode)
-    reply = Reply(server, whole, Expected(secret=secret))
+    """What `decode` makes of a response that is one JSON object. Raises a `LocalRunError`."""
+    whole = _ValueDecoder(decode)
+    reply = ResponseDecoder(server, whole, ResponseContext(secret=secret))
     for piece in received:
         list(reply.feed(piece))
     list(reply.close())
@@ -251,8 +274,8 @@ def decode_whole(
 
 
 @dataclass(slots=True)
-class _Lines(Generic[_Decoded]):
-    """A decoder of replies whose payloads are values of their own, and no events."""
+class _LineDecoder(Generic[_Decoded]):
+    """A decoder of responses in which each payload is a value, and no events."""
 
     decode: Callable[[Payload], _Decoded]
     decoded: list[_Decoded] = field(default_factory=list)
@@ -272,13 +295,13 @@ class _Lines(Generic[_Decoded]):
 
 def decode_lines(
     server: str,
-    received: Iterable[Head | bytes],
+    received: Iterable[ResponseHead | bytes],
     decode: Callable[[Payload], _Decoded],
     secret: str,
 ) -> Iterator[_Decoded]:
-    """What `decode` makes of each payload of a reply, as it comes. Raises a `LocalRunError`."""
-    lines = _Lines(decode)
-    reply = Reply(server, lines, Expected(secret=secret))
+    """What `decode` makes of each payload of a response, as it comes. Raises a `LocalRunError`."""
+    lines = _LineDecoder(decode)
+    reply = ResponseDecoder(server, lines, ResponseContext(secret=secret))
     for piece in received:
         list(reply.feed(piece))
         yield from lines.take()
@@ -287,27 +310,27 @@ def decode_lines(
 
 
 def _remedy(message: str, status: int | None) -> str:
-    """What helps against an error, by its text, which tells more than its number."""
+    """What to do about an error: its text says more than its number."""
     for words, remedy in _REMEDIES_BY_TEXT.items():
         if words in f" {' '.join(message.lower().split())}":
             return remedy
-    return _REMEDIES.get(status or 0, "Look into the server's own log for more")
+    return _REMEDIES.get(status or 0, "The server's own log says more")
 
 
 _REMEDIES_BY_TEXT = {
     # Not the json_schema of a complaint about response_format.
     " schema": "Simplify the schema: objects, lists, strings, numbers and enums work everywhere",
-    "grammar": "Mend the grammar: llama.cpp's own folder grammars/ shows how it is written",
+    "grammar": "Fix the grammar: llama.cpp's folder grammars/ has examples",
     "does not support tools": "Choose another model: `llm models --tools` lists those that do",
     "does not support thinking": "Leave out -o think, or choose a model that thinks",
     "image input is not supported": "Choose a model that can see",
     "audio input is not supported": "Choose a model that can hear",
     "pull model manifest": "Check the name at https://ollama.com/library, and the network",
-    "failed to load image": "Look whether the file is a whole PNG, JPEG, WebP or GIF",
+    "failed to load image": "Check that the file is a complete PNG, JPEG, WebP or GIF",
     "input length exceeds": "Split the text, or choose a model with a larger context",
     "is too large to process": "Split the text, or choose a model with a larger context",
     "larger than the max context": "Split the text, or choose a model with a larger context",
-    "context size has been exceeded": "Other prompts fill it at the same time: try again later",
+    "context size has been exceeded": "Other prompts fill it at the moment: try again later",
 }
 
 _REMEDIES = {
@@ -318,6 +341,6 @@ _REMEDIES = {
 }
 
 
-def _same_model(asked: str, answers: str) -> bool:
-    """Whether two names of LM Studio's mean one model: `KEY@VARIANT` and `KEY:2` are of KEY."""
+def _is_same_model(asked: str, answers: str) -> bool:
+    """Whether two names mean one model: `KEY@VARIANT` and `KEY:2` are instances of KEY."""
     return re.split(r"[@:]", asked.lower())[0] == re.split(r"[@:]", answers.lower())[0]

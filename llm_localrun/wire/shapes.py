@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from llm_localrun.wire.request import ToolOffer
+from llm_localrun.wire.request import ToolSpec
 from llm_localrun.wire.sse import Payload
 
 
@@ -56,7 +56,7 @@ def call_id(given: str | None, taken: Collection[str]) -> str:
     return given
 
 
-def function_tool(tool: ToolOffer) -> Payload:
+def function_tool(tool: ToolSpec) -> Payload:
     """A tool as both OpenAI's API and Ollama's describe it."""
     return {
         "type": "function",

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from llm_localrun.chat.options import Options
 from llm_localrun.errors import UnsupportedOption
-from llm_localrun.servers.options import TABLE, body_for
+from llm_localrun.servers.base import server_kinds
 from llm_localrun.wire.sse import Payload
+from tests.support.servers import server
 
 # llm hands over every value as the text that was typed.
 GOOD: list[tuple[str, str, object]] = [
@@ -217,8 +218,9 @@ def test_no_option_is_named_like_an_argument_of_prompt() -> None:
     assert taken.isdisjoint(Options.model_fields)
 
 
-def test_every_option_has_a_row_and_every_row_an_option() -> None:
-    assert set(TABLE) == set(Options.model_fields)
+def test_every_option_is_supported_by_a_kind_and_no_kind_supports_another() -> None:
+    supported = {name for cls in server_kinds().values() for name in cls.options}
+    assert supported == set(Options.model_fields)
 
 
 KINDS = (
@@ -309,7 +311,7 @@ BODIES: dict[str, tuple[object, Bodies]] = {
 
 
 def test_every_option_is_in_the_table_of_bodies() -> None:
-    assert set(BODIES) == set(TABLE)
+    assert set(BODIES) == set(Options.model_fields)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -317,10 +319,10 @@ def test_every_option_is_in_the_table_of_bodies() -> None:
 def test_what_a_backend_is_sent_for_an_option(option: str, kind: str) -> None:
     value, bodies = BODIES[option]
     if kind in bodies:
-        assert body_for({option: value}, kind, "Box") == bodies[kind]
+        assert server(kind).encode_options({option: value}) == bodies[kind]
     else:
-        with pytest.raises(UnsupportedOption, match=rf"^Box cannot honour -o {option}\. "):
-            body_for({option: value}, kind, "Box")
+        with pytest.raises(UnsupportedOption, match=rf" does not support -o {option}\. "):
+            server(kind).encode_options({option: value})
 
 
 @pytest.mark.parametrize(
@@ -337,12 +339,12 @@ def test_what_a_backend_is_sent_for_an_option(option: str, kind: str) -> None:
 )
 def test_what_mlx_is_sent(options: Payload, body: Payload) -> None:
     """It stops after 512 tokens unless it is told otherwise."""
-    assert body_for(options, "mlx", "Box") == body
+    assert server("mlx").encode_options(options) == body
 
 
 @pytest.mark.parametrize("kind", ["ollama", "llamacpp", "engine", "vllm"])
 def test_json_that_is_not_wanted_is_not_asked_for(kind: str) -> None:
-    assert body_for({"json_object": False}, kind, "Box") == {}
+    assert server(kind).encode_options({"json_object": False}) == {}
 
 
 @pytest.mark.parametrize(
@@ -371,11 +373,11 @@ def test_options_go_together(kind: str, expected: Payload) -> None:
         "json_object": True,
         "timeout": 5.0,
     }
-    assert body_for(options, kind, "Box") == expected
+    assert server(kind).encode_options(options) == expected
 
 
 def test_no_options_are_no_body() -> None:
-    assert body_for({}, "ollama", "Box") == {}
+    assert server("ollama").encode_options({}) == {}
 
 
 @pytest.mark.parametrize(
@@ -392,7 +394,7 @@ def test_no_options_are_no_body() -> None:
 )
 def test_extra_comes_last(options: Payload, kind: str, expected: Payload) -> None:
     extra = {"seed": 7, "n_probs": 3}
-    assert body_for({"extra": extra, **options}, kind, "Box") == expected
+    assert server(kind).encode_options({"extra": extra, **options}) == expected
 
 
 @pytest.mark.parametrize(
@@ -416,10 +418,10 @@ def test_extra_leaves_the_other_options_in_place(
     options: Payload, kind: str, extra: Payload, expected: Payload
 ) -> None:
     """An option is never dropped in silence."""
-    given, without = json.dumps(extra), body_for(options, kind, "Box")
-    assert body_for({**options, "extra": extra}, kind, "Box") == expected
+    given, without = json.dumps(extra), server(kind).encode_options(options)
+    assert server(kind).encode_options({**options, "extra": extra}) == expected
     assert json.dumps(extra) == given
-    assert body_for(options, kind, "Box") == without
+    assert server(kind).encode_options(options) == without
 
 
 @pytest.mark.parametrize(
@@ -427,17 +429,17 @@ def test_extra_leaves_the_other_options_in_place(
     [
         (1.0, None),
         (600.0, None),
-        (0.0, "Box cannot honour -o keep_alive 0. Leave it out, or give 1 or more."),
-        (0.5, "Box cannot honour -o keep_alive 0.5. Leave it out, or give 1 or more."),
-        (-1.0, "Box cannot honour -o keep_alive -1. Leave it out, or give 1 or more."),
+        (0.0, "LM Studio does not support -o keep_alive 0. Leave it out, or use 1 or more."),
+        (0.5, "LM Studio does not support -o keep_alive 0.5. Leave it out, or use 1 or more."),
+        (-1.0, "LM Studio does not support -o keep_alive -1. Leave it out, or use 1 or more."),
     ],
 )
 def test_lm_studio_keeps_a_model_for_a_second_or_more(seconds: float, refusal: str | None) -> None:
     if refusal is None:
-        assert body_for({"keep_alive": seconds}, "lmstudio", "Box") == {"ttl": seconds}
+        assert server("lmstudio").encode_options({"keep_alive": seconds}) == {"ttl": seconds}
     else:
         with pytest.raises(UnsupportedOption) as refused:
-            body_for({"keep_alive": seconds}, "lmstudio", "Box")
+            server("lmstudio").encode_options({"keep_alive": seconds})
         assert str(refused.value) == refusal
 
 
@@ -468,7 +470,7 @@ def test_refusal_names_the_backend_and_the_alternatives(
     option: str, kind: str, alternatives: str
 ) -> None:
     with pytest.raises(UnsupportedOption) as refused:
-        body_for({"seed": 1, option: 1}, kind, "Box")
+        server(kind).encode_options({"seed": 1, option: 1})
     assert str(refused.value) == (
         f"Box cannot honour -o {option}. Leave it out, or use {alternatives}."
     )

@@ -20,9 +20,8 @@ from llm_localrun.chat.models import LocalChat
 from llm_localrun.chat.options import Options
 from llm_localrun.chat.prompt import chat_request
 from llm_localrun.errors import BadAttachment
-from llm_localrun.wire.dialects import OLLAMA, OPENAI, dialect_of
 from llm_localrun.wire.media import Media
-from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolOffer
+from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
 from tests.support.drive import served
 
 MODEL = LocalChat(served("http://127.0.0.1:9", "ollama"))
@@ -300,7 +299,7 @@ def now() -> str:
     [
         pytest.param(
             weather,
-            ToolOffer(
+            ToolSpec(
                 "weather",
                 "The weather in a city.",
                 {
@@ -316,29 +315,29 @@ def now() -> str:
         ),
         pytest.param(
             now,
-            ToolOffer("now", "", {"type": "object", "properties": {}}),
+            ToolSpec("now", "", {"type": "object", "properties": {}}),
             id="without parameters or description",
         ),
         pytest.param(
             llm.Tool(name="t", input_schema={"properties": {"a": {}}, "$defs": {"b": {}}}),
-            ToolOffer("t", "", {"type": "object", "properties": {"a": {}}, "$defs": {"b": {}}}),
+            ToolSpec("t", "", {"type": "object", "properties": {"a": {}}, "$defs": {"b": {}}}),
             id="a schema of its own",
         ),
         pytest.param(
             llm.Tool(name="t", description="It."),
-            ToolOffer("t", "It.", {"type": "object", "properties": {}}),
+            ToolSpec("t", "It.", {"type": "object", "properties": {}}),
             id="without a schema",
         ),
     ],
 )
-def test_tools(tool: Any, expected: ToolOffer) -> None:
+def test_tools(tool: Any, expected: ToolSpec) -> None:
     assert chat_request(prompt("Hi", tools=[tool]), load, stream=True).tools == (expected,)
 
 
 def test_tools_of_a_cloud_are_not_offered() -> None:
     theirs = llm.ServerSideTool()
     assert chat_request(prompt("Hi", tools=[theirs, now]), load, stream=True).tools == (
-        ToolOffer("now", "", {"type": "object", "properties": {}}),
+        ToolSpec("now", "", {"type": "object", "properties": {}}),
     )
 
 
@@ -431,8 +430,3 @@ def test_only_what_the_user_has_given_is_fetched(
 
     chat_request(prompt(messages=history), note, stream=True)
     assert asked == expected
-
-
-@pytest.mark.parametrize("kind", ["ollama", "lmstudio", "llamacpp", "vllm", "engine", "unheard-of"])
-def test_dialects(kind: str) -> None:
-    assert dialect_of(kind) is (OLLAMA if kind == "ollama" else OPENAI)

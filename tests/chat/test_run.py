@@ -13,7 +13,7 @@ from llm_localrun.engine import state
 from llm_localrun.errors import NotAllowed
 from llm_localrun.models import LocalModel, RunsOn
 from llm_localrun.name_cache import CachePolicy
-from llm_localrun.wire.http import Call
+from llm_localrun.wire.http import HttpRequest
 from tests.conftest import CONFIG, Llm, configure
 from tests.fakes.http_server import Exchange, Request, StandIn, events, json_reply, transcript
 from tests.support.drive import WAYS, Outcome, ask, failure, served
@@ -564,7 +564,7 @@ def test_key_that_http_cannot_carry(key: str, way: str) -> None:
 
 
 def test_key_is_not_shown() -> None:
-    call = Call("http://box/v1", {}, "the box", "Start it", key=KEY)
+    call = HttpRequest("http://box/v1", {}, "the box", "Start it", key=KEY)
     assert "http://box/v1" in repr(call)
     assert KEY not in repr(call)
 

@@ -14,6 +14,7 @@ from llm_localrun.errors import PromptTooLong
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, RunsOn
 from llm_localrun.name_cache import CachePolicy
+from llm_localrun.servers import base
 from llm_localrun.tokens import learned
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.wire import http
@@ -518,13 +519,13 @@ def starter(starter_model: Path) -> LocalModel:
 def counts(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """One entry for each time that something is asked of a server before a request."""
     asked: list[None] = []
-    drive = http.drive
+    probe = http.Probe
 
     def counting(*arguments: Any) -> Any:
         asked.append(None)
-        return drive(*arguments)
+        return probe(*arguments)
 
-    monkeypatch.setattr(http, "drive", counting)
+    monkeypatch.setattr(base, "Probe", counting)
     return asked
 
 

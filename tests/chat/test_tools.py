@@ -366,7 +366,7 @@ def test_schema_that_is_cut_off_gives_advice(plain: LocalModel, way: str) -> Non
     with pytest.raises(AnswerCutOff) as caught:
         ask(plain, "Invent a dog", way, schema=DOG, temperature=0, max_tokens=4)
     assert str(caught.value) == (
-        "The answer ended (length) before its JSON was complete. Give it room with a larger"
+        "The answer ended (length) before its JSON was complete. Use a larger"
         " -o max_tokens, or a larger -o context_size."
     )
 

@@ -255,7 +255,7 @@ def test_every_way_sees_the_same(seeing: LocalModel) -> None:
 def test_damaged_image_is_an_error_for_people(seeing: LocalModel, way: str) -> None:
     said = failure(lambda: look(seeing, way, RED[:60]))
     assert said.startswith("The engine says: ")
-    assert "Look whether the file is a whole PNG, JPEG, WebP or GIF." in said
+    assert "Check that the file is a complete PNG, JPEG, WebP or GIF." in said
 
 
 def test_command(seeing: LocalModel, seeing_user: Path, tmp_path: Path, run_llm: Llm) -> None:

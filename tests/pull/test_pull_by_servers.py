@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.servers import lmstudio_admin
+from llm_localrun.servers import lmstudio
 from tests.conftest import CONFIG, configure
 from tests.fakes.http_server import StandIn
 from tests.fakes.lmstudio import MODELS, LMStudio
@@ -132,7 +132,7 @@ def test_ollama_is_asked_again_by_update(user_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmstudio_admin, "_EVERY", 0.0)
+    monkeypatch.setattr(lmstudio, "_POLL_S", 0.0)
 
 
 LINK = "https://huggingface.co/lmstudio-community/granite-GGUF"

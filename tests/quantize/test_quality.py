@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pytest
 
 from llm_localrun.engine.launch import Seated
+from llm_localrun.engine.serve import engine_server
 from llm_localrun.engine.state import running
 from llm_localrun.models import LocalModel
 from llm_localrun.quantize import quality
@@ -45,8 +46,8 @@ def probabilities(seated: Seated, before: tuple[int, ...]) -> dict[int, float]:
     """What the engine says of every token there is."""
     engine = seated.engine
     body = {"prompt": list(before), "n_predict": 1, "n_probs": 10**6, "temperature": 0}
-    call = http.Call(f"{engine.url}/completion", body, "it", "Wait", engine.key)
-    payload = decode_whole("it", http.stream(call), lambda payload: payload, "")
+    request = engine_server(engine).http_request("POST", "/completion", body)
+    payload = decode_whole("it", http.stream(request), lambda payload: payload, "")
     (generated,) = payload["completion_probabilities"]
     return {token["id"]: token["logprob"] for token in generated["top_logprobs"]}
 

@@ -10,7 +10,7 @@ from llm_localrun.cli.quantize import _is_for_ollama, _Wishes
 from llm_localrun.models import Endpoint, LocalModel
 from llm_localrun.names.parse import parse_name
 from llm_localrun.pull.folder import models_folder
-from llm_localrun.servers.ollama_admin import tag_for
+from llm_localrun.servers.ollama import tag_for
 from tests.fakes.http_server import StandIn
 from tests.fakes.lmstudio import LMStudio
 from tests.fakes.ollama import Ollama

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from llm_localrun.config import Config
-from llm_localrun.servers.addresses import ollama_url, usual_addresses
-from llm_localrun.servers.discover import probes_for
+from llm_localrun.servers.discover import candidates_for, usual_addresses
 from llm_localrun.servers.lmstudio_home import models_folder, server_port
+from llm_localrun.servers.ollama import url_from_variable
 
 
 def write(path: Path, value: Any) -> None:
@@ -172,7 +172,7 @@ def test_ollama_is_looked_for_where_its_variable_says(monkeypatch: pytest.Monkey
     ],
 )
 def test_ollama_url(host: str, url: str) -> None:
-    assert ollama_url(host) == url
+    assert url_from_variable(host) == url
 
 
 @pytest.mark.parametrize("host", ["[::1", "::1]", "[", "]:1", "http://[", "://", "://:", "\x00"])
@@ -181,4 +181,4 @@ def test_nonsense_for_an_address_of_ollama_is_no_error(
 ) -> None:
     usual = usual_addresses()
     monkeypatch.setattr("os.environ", {"OLLAMA_HOST": host})
-    assert len(probes_for(Config(), {})) == len(usual)
+    assert len(candidates_for(Config(), {})) == len(usual)

@@ -51,11 +51,11 @@ HALLO = b'data: {"choices":[{"index":0,"delta":{"content":"Hallo"},"finish_reaso
 LLAMA_SERVER = "Llama-server"
 """As it stands at the beginning of a sentence."""
 
-LOG = "Look into the server's own log for more."
+LOG = "The server's own log says more."
 LISTING = "`llm localrun models` lists what it serves."
-PORT = "Try again; if it stays so, look whether another program has its port."
+PORT = "Try again; if it happens again, check whether another program uses its port."
 OWN_LOG = "Try again; the server's own log says why it stopped."
-WAIT = "Look whether it is busy, or wait longer with -o timeout SECONDS."
+WAIT = "Check whether it is busy, or wait longer with -o timeout SECONDS."
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def overflow(prompt_tokens: int, context_size: int) -> bytes:
     return json_reply({"error": {**error, **counts}}, 400)
 
 
-BROKE_OFF = "broke off in the middle of its answer"
+BROKE_OFF = "closed the connection in the middle of its answer"
 INCOMPLETE = "sent an answer that ends before it is complete"
 NOT_HTTP = "sent something that is not HTTP"
 
@@ -113,21 +113,21 @@ BAD: dict[str, Bad] = {
         "ollama",
         silent(),
         ServerUnreachable,
-        "Ollama at {url} has said nothing for 0.3 seconds.",
+        "Ollama at {url} sent nothing for 0.3 seconds.",
         WAIT,
     ),
     "hangs after its head": Bad(
         "llamacpp",
         silent(head(SSE)),
         ServerUnreachable,
-        f"{LLAMA_SERVER} at {{url}} has said nothing for 0.3 seconds.",
+        f"{LLAMA_SERVER} at {{url}} sent nothing for 0.3 seconds.",
         WAIT,
     ),
     "hangs in the middle": Bad(
         "ollama",
         silent(head(NDJSON), chunk(LINES[0])),
         ServerUnreachable,
-        "Ollama at {url} has said nothing for 0.3 seconds.",
+        "Ollama at {url} sent nothing for 0.3 seconds.",
         WAIT,
     ),
     "a web page": nonsense(

@@ -14,8 +14,14 @@ import pytest
 from llm_localrun.config import Config, ConfiguredEndpoint
 from llm_localrun.models import Endpoint, EndpointReport, RunsOn, ServerStatus
 from llm_localrun.privacy import is_loopback
-from llm_localrun.servers.discover import DEADLINE, HANG_MEMORY, Probe, ask, probes_for
-from llm_localrun.wire.http import refusing
+from llm_localrun.servers.discover import (
+    DEADLINE_S,
+    TIMEOUT_MEMORY_S,
+    ServerCandidate,
+    candidates_for,
+    discover,
+)
+from llm_localrun.wire.http import find_offline
 from tests.fakes.http_server import Request, Respond, StandIn, chunk, head, json_reply, whole
 from tests.fakes.servers import jan, llama_server, omlx, vllm
 from tests.support.models import local_model
@@ -133,20 +139,22 @@ def running(*servers: Server) -> Iterator[list[Any]]:
         yield [stack.enter_context(server()) for server in servers]
 
 
-def probe(url: str, kind: str = "vllm", name: str | None = None, key: str | None = None) -> Probe:
+def probe(
+    url: str, kind: str = "vllm", name: str | None = None, key: str | None = None
+) -> ServerCandidate:
     """A usual endpoint, or a configured one if it has a `name`."""
     endpoint = Endpoint(name=name or kind, kind=kind, url=url)
-    return Probe(endpoint, key, named=name is not None)
+    return ServerCandidate(endpoint, key, is_named=name is not None)
 
 
 def round_of(
-    probes: Sequence[Probe],
+    probes: Sequence[ServerCandidate],
     before: Iterable[EndpointReport] = (),
     *,
     patient: bool = False,
     seconds: float = NO_HURRY,
 ) -> list[EndpointReport]:
-    return ask(probes, before, time.monotonic() + seconds, patient=patient)
+    return discover(probes, before, time.monotonic() + seconds, retry_timeouts=patient)
 
 
 def report(
@@ -221,15 +229,15 @@ HANGING: dict[str, Server] = {
 def test_server_that_hangs(server: Server) -> None:
     with running(server) as (box,):
         begun = time.monotonic()
-        (found,) = round_of([probe(box.url)], seconds=DEADLINE)
-        assert time.monotonic() - begun < DEADLINE + SLACK
+        (found,) = round_of([probe(box.url)], seconds=DEADLINE_S)
+        assert time.monotonic() - begun < DEADLINE_S + SLACK
     assert found.status == ServerStatus.TIMEOUT
 
 
 @pytest.mark.parametrize("server", ["drips its body", "endless body"])
 def test_server_that_never_ends_is_left(server: str) -> None:
     with running(HANGING[server]) as (box,):
-        round_of([probe(box.url)], seconds=DEADLINE)
+        round_of([probe(box.url)], seconds=DEADLINE_S)
         assert box.closed_early.wait(NO_HURRY)
 
 
@@ -237,8 +245,8 @@ def test_all_together_within_one_deadline() -> None:
     servers = [*HANGING.values()] * 3
     with running(*servers, OFF, ANSWERING, WEBSITE) as boxes:
         begun = time.monotonic()
-        reports = round_of([probe(box.url) for box in boxes], seconds=DEADLINE)
-        assert time.monotonic() - begun < DEADLINE + SLACK
+        reports = round_of([probe(box.url) for box in boxes], seconds=DEADLINE_S)
+        assert time.monotonic() - begun < DEADLINE_S + SLACK
     assert [found.endpoint.url for found in reports] == [box.url for box in boxes]
     assert {found.status for found in reports[: len(servers)]} == {ServerStatus.TIMEOUT}
 
@@ -263,8 +271,8 @@ def test_two_names_of_one_server() -> None:
     ("status", "age", "patient", "asked"),
     [
         (ServerStatus.TIMEOUT, 0, False, False),
-        (ServerStatus.TIMEOUT, HANG_MEMORY - 10, False, False),
-        (ServerStatus.TIMEOUT, HANG_MEMORY + 10, False, True),
+        (ServerStatus.TIMEOUT, TIMEOUT_MEMORY_S - 10, False, False),
+        (ServerStatus.TIMEOUT, TIMEOUT_MEMORY_S + 10, False, True),
         (ServerStatus.TIMEOUT, 0, True, True),
         # The clock was set back.
         (ServerStatus.TIMEOUT, -3600, False, True),
@@ -290,11 +298,11 @@ def test_only_a_server_that_hung_lately_is_left_alone(
 
 def test_hang_is_remembered_from_the_round_that_met_it() -> None:
     with Silent() as box:
-        first = round_of([probe(box.url)], seconds=DEADLINE)
+        first = round_of([probe(box.url)], seconds=DEADLINE_S)
         assert box.connections() > 0
         assert round_of([probe(box.url)], first) == first
         assert box.connections() == 0
-        (again,) = round_of([probe(box.url)], first, patient=True, seconds=DEADLINE)
+        (again,) = round_of([probe(box.url)], first, patient=True, seconds=DEADLINE_S)
         assert again.asked_at > first[0].asked_at
         assert box.connections() > 0
 
@@ -328,7 +336,7 @@ def test_server_that_answered_once_keeps_its_models_and_their_ids(
 def test_server_that_hangs_keeps_its_models() -> None:
     with Silent() as box:
         before = report(box.url, models=("a",))
-        (found,) = round_of([probe(box.url, kind="llamacpp")], [before], seconds=DEADLINE)
+        (found,) = round_of([probe(box.url, kind="llamacpp")], [before], seconds=DEADLINE_S)
     assert (found.status, ids([found])) == (ServerStatus.TIMEOUT, ["local/vllm/a"])
 
 
@@ -444,7 +452,7 @@ def test_server_that_wants_a_key_gets_the_one_for_its_kind(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with StandIn(server("secret")) as box:
-        usual = Probe(Endpoint(name=kind, kind=kind, url=box.url), spare_keys=keys)
+        usual = ServerCandidate(Endpoint(name=kind, kind=kind, url=box.url), spare_keys=keys)
         (found,) = round_of([usual])
     assert (found.status, found.endpoint.key_alias) == (ServerStatus.ANSWERS, alias)
     assert keys_sent(box) == [None, "Bearer secret"]
@@ -466,25 +474,25 @@ def test_key_is_not_sent_around(
     monkeypatch.setenv("LLAMA_API_KEY", "secret")
     with running(server) as (box,):
         endpoint = Endpoint(name="llamacpp", kind="llamacpp", url=box.url)
-        round_of([Probe(endpoint, spare_keys=keys)])
+        round_of([ServerCandidate(endpoint, spare_keys=keys)])
     assert keys_sent(box) == [None]
 
 
 def test_wrong_key_is_tried_once() -> None:
     with StandIn(llama_server("secret")) as box:
         endpoint = Endpoint(name="llamacpp", kind="llamacpp", url=box.url)
-        (found,) = round_of([Probe(endpoint, spare_keys={"localrun-llamacpp": "wrong"})])
+        (found,) = round_of([ServerCandidate(endpoint, spare_keys={"localrun-llamacpp": "wrong"})])
     assert (found.status, found.endpoint.kind) == (ServerStatus.NEEDS_KEY, "llamacpp")
     assert [request.path for request in box.requests] == ["/v1/models"] * 2
 
 
 def test_dialect_that_the_user_gave() -> None:
     config = Config(endpoints=(ConfiguredEndpoint(name="box", url="http://box", dialect="jan"),))
-    probe = probes_for(config, {})[0]
-    assert (probe.dialect, probe.endpoint.kind) == ("jan", "jan")
+    probe = candidates_for(config, {})[0]
+    assert (probe.kind, probe.endpoint.kind) == ("jan", "jan")
     with StandIn(listing("vllm", "m")) as box:
         url = Endpoint(name="box", kind="jan", url=box.url)
-        (found,) = round_of([Probe(url, named=True, dialect="jan")])
+        (found,) = round_of([ServerCandidate(url, is_named=True, kind="jan")])
     assert (found.endpoint.kind, ids([found])) == ("jan", ["local/box/m"])
 
 
@@ -534,7 +542,7 @@ def test_where_something_may_listen() -> None:
     with Silent() as box:
         named = box.url.replace("127.0.0.1", "localhost")
         urls = [box.url, named, here, "http://192.0.2.1:80", "http://", "http://127.0.0.1:99999"]
-        assert refusing(urls) == {here}
+        assert find_offline(urls) == {here}
 
 
 def test_key_does_not_follow_a_redirect() -> None:
@@ -609,12 +617,12 @@ def configured(*urls: str) -> Config:
 
 
 def test_usual_endpoints_are_on_this_machine() -> None:
-    probes = probes_for(Config(), {"box": "first-key"})
+    probes = candidates_for(Config(), {"box": "first-key"})
     assert {probe.endpoint.url: probe.endpoint.kind for probe in probes} == {
         f"http://127.0.0.1:{port}": kind for port, kind in USUAL.items()
     }
     assert all(is_loopback(probe.endpoint.url) for probe in probes)
-    assert [probe for probe in probes if probe.named or probe.key] == []
+    assert [probe for probe in probes if probe.is_named or probe.key] == []
 
 
 def test_configured_endpoints_come_first_with_their_keys() -> None:
@@ -626,8 +634,10 @@ def test_configured_endpoints_come_first_with_their_keys() -> None:
         )
     )
     keys = {"box": "first-key", "": "no-key", "openai": "other-key"}
-    first, second, third, *usual = probes_for(config, keys)
-    assert [(p.endpoint.name, p.endpoint.url, p.key, p.named) for p in (first, second, third)] == [
+    first, second, third, *usual = candidates_for(config, keys)
+    assert [
+        (p.endpoint.name, p.endpoint.url, p.key, p.is_named) for p in (first, second, third)
+    ] == [
         ("box", "https://box:8000", "first-key", True),
         ("attic", "http://attic:8000", None, True),
         ("open", "http://open", None, True),
@@ -648,11 +658,11 @@ def test_no_server_is_asked_twice(
     urls: list[str], ollama_host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", ollama_host)
-    found = [probe.endpoint.url for probe in probes_for(configured(*urls), {})]
+    found = [probe.endpoint.url for probe in candidates_for(configured(*urls), {})]
     same = [url.replace("localhost", "127.0.0.1") for url in found]
     assert sorted(same) == sorted({*same})
 
 
 def test_usual_endpoints_can_be_switched_off() -> None:
     config = configured("http://box:1").model_copy(update={"default_endpoints": False})
-    assert [probe.endpoint.url for probe in probes_for(config, {})] == ["http://box:1"]
+    assert [probe.endpoint.url for probe in candidates_for(config, {})] == ["http://box:1"]

@@ -8,40 +8,41 @@ from typing import Any
 import pytest
 
 from llm_localrun.models import Endpoint, LocalModel, RunsOn, ServerStatus
-from llm_localrun.servers.identify import Identity, identify
-from llm_localrun.servers.reading import Asked
-from llm_localrun.wire.response import Answer
+from llm_localrun.servers.base import KnownServer
+from llm_localrun.servers.discover import Recognition, recognize
+from llm_localrun.wire.response import ProbeReply
+from llm_localrun.wire.sse import Payload
 from tests.fakes.http_server import transcript
 
-Answers = Mapping[str, Answer]
-Otherwise = Callable[[str], Answer]
+Answers = Mapping[str, ProbeReply]
+Otherwise = Callable[[str], ProbeReply]
 Facts = Mapping[str, Mapping[str, Any]]
 
 HERE = "http://127.0.0.1:9"
 
 
-def says(value: Any, status: int = 200) -> Answer:
-    return Answer(status, value if isinstance(value, dict) else None, json.dumps(value))
+def says(value: Any, status: int = 200) -> ProbeReply:
+    return ProbeReply(status, value if isinstance(value, dict) else None, json.dumps(value))
 
 
-def text(body: str, status: int = 200) -> Answer:
-    return Answer(status, None, body)
+def text(body: str, status: int = 200) -> ProbeReply:
+    return ProbeReply(status, None, body)
 
 
-def not_found(path: str) -> Answer:
+def not_found(path: str) -> ProbeReply:
     return text("404 page not found", 404)
 
 
-def unexpected(path: str) -> Answer:
+def unexpected(path: str) -> ProbeReply:
     """LM Studio's answer to a path that it does not know."""
     return says({"error": f"Unexpected endpoint or method. (GET {path})"})
 
 
-def website(path: str) -> Answer:
+def website(path: str) -> ProbeReply:
     return text("<!doctype html><title>It works!</title>")
 
 
-def recorded(*names: str) -> dict[str, Answer]:
+def recorded(*names: str) -> dict[str, ProbeReply]:
     """What an Ollama has answered to each GET."""
     return {
         exchange.path: says(json.loads(exchange.body), exchange.status)
@@ -55,20 +56,21 @@ def recorded(*names: str) -> dict[str, Answer]:
 
 def ask(
     answers: Answers, otherwise: Otherwise = not_found, url: str = HERE
-) -> tuple[Identity, list[str]]:
+) -> tuple[Recognition, list[str]]:
     """The identity of the server that gives these answers, and the paths that it was asked for."""
-    questions = identify(Asked(Endpoint(name="box", kind="vllm", url=url)))
-    asked = [next(questions).path]
-    while True:
-        answer = answers[asked[-1]] if asked[-1] in answers else otherwise(asked[-1])
-        try:
-            asked.append(questions.send(answer).path)
-        except StopIteration as stop:
-            identity: Identity = stop.value
-            return identity, asked
+    asked = []
+
+    def reply(path: str, json: Payload | None = None) -> ProbeReply:
+        asked.append(path)
+        return answers[path] if path in answers else otherwise(path)
+
+    endpoint = Endpoint(name="box", kind="vllm", url=url)
+    found = recognize(reply, endpoint, KnownServer())
+    assert found is not None
+    return found, asked
 
 
-def listing(*ids: str, owned_by: str | None = None, **more: Any) -> Answer:
+def listing(*ids: str, owned_by: str | None = None, **more: Any) -> ProbeReply:
     """A /v1/models, of which only the essence is the same everywhere."""
     signed = {} if owned_by is None else {"owned_by": owned_by}
     entries = [{"id": name, "object": "model", "created": 1, **signed, **more} for name in ids]
@@ -203,7 +205,7 @@ LLAMACPP_META = {
 
 
 @pytest.mark.parametrize(
-    (ServerStatus.ANSWERS, "otherwise", "kind", "facts"),
+    ("answers", "otherwise", "kind", "facts"),
     [
         pytest.param(
             LMSTUDIO_V1,
@@ -451,7 +453,7 @@ def test_server_answers(answers: Answers, otherwise: Otherwise, kind: str, facts
 
 
 @pytest.mark.parametrize(
-    (ServerStatus.ANSWERS, "otherwise", "kind", "status"),
+    ("answers", "otherwise", "kind", "status"),
     [
         pytest.param(
             {},
@@ -689,7 +691,7 @@ def test_size_that_ollama_tells(size: str, parameters: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    (ServerStatus.ANSWERS, "otherwise", "asked"),
+    ("answers", "otherwise", "asked"),
     [
         pytest.param(
             {"/v1/models": listing("m", owned_by="humanity")},

@@ -12,7 +12,7 @@ from llm_localrun import catalogue
 from llm_localrun.catalogue import get_catalogue, read_snapshot
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, RunsOn, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy
-from llm_localrun.servers.discover import Probe, ask
+from llm_localrun.servers.discover import ServerCandidate, discover
 from tests.conftest import configure
 from tests.fakes.http_server import StandIn
 from tests.fakes.lmstudio import MODELS, LMStudio, put_files
@@ -64,7 +64,9 @@ def places(models: Iterable[LocalModel]) -> dict[str, tuple[str, str]]:
 def listed(box: StandIn, before: Iterable[EndpointReport] = ()) -> EndpointReport:
     """What a round finds at an LM Studio on its usual port."""
     endpoint = Endpoint(name="lmstudio", kind="lmstudio", url=box.url)
-    (report,) = ask([Probe(endpoint)], before, time.monotonic() + 10.0, patient=False)
+    (report,) = discover(
+        [ServerCandidate(endpoint)], before, time.monotonic() + 10.0, retry_timeouts=False
+    )
     return report
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, RunsOn, ServerStatus, Snapshot
-from llm_localrun.servers.discover import Probe, ask
-from llm_localrun.servers.identify import Identity, identify
-from llm_localrun.servers.reading import Asked
-from llm_localrun.wire.response import Answer, OutOfTime, Question
+from llm_localrun.servers.base import KnownServer
+from llm_localrun.servers.discover import Recognition, ServerCandidate, discover, recognize
+from llm_localrun.wire.response import Ask, ProbeReply
+from llm_localrun.wire.sse import Payload
 from tests.fakes.http_server import Request, Respond, StandIn
 from tests.fakes.servers import (
     SERVERS,
@@ -35,31 +35,34 @@ Facts = Mapping[str, Any]
 HERE = "http://127.0.0.1:9"
 
 
+def asker(respond: Respond, paths: list[str], key: str | None = None) -> Ask:
+    """Asks a fake without a socket, and notes the paths."""
+
+    def ask(path: str, json: Payload | None = None) -> ProbeReply:
+        paths.append(path)
+        return ProbeReply(*parsed(get(respond, path, key, json)))
+
+    return ask
+
+
 def driven(
     respond: Respond,
     usual: str = "openai",
     key: str | None = None,
     url: str = HERE,
     dialect: str | None = None,
-    known: Identity | None = None,
-) -> tuple[Identity, list[str]]:
-    """The identity of the server that answers so, and the paths that it was asked for.
+    known: Recognition | None = None,
+) -> tuple[Recognition, list[str]]:
+    """What the server that answers so turns out to be, and the paths that it was asked for.
 
     `usual` is the kind of server that usually has its port.
     """
     endpoint = Endpoint(name="box", kind=usual, url=url)
-    asked = Asked(endpoint, known.models, known.version) if known else Asked(endpoint)
-    questions = identify(asked, dialect)
-    paths = []
-    question: Question = next(questions)
-    while True:
-        paths.append(question.path)
-        answer = Answer(*parsed(get(respond, question.path, key, question.body)))
-        try:
-            question = questions.send(answer)
-        except StopIteration as stop:
-            identity: Identity = stop.value
-            return identity, paths
+    before = KnownServer(known.models, known.version) if known else KnownServer()
+    paths: list[str] = []
+    found = recognize(asker(respond, paths, key), endpoint, before, dialect)
+    assert found is not None
+    return found, paths
 
 
 GEMMA = {
@@ -513,10 +516,10 @@ def test_all_kinds_at_once() -> None:
     with ExitStack() as stack:
         boxes = [stack.enter_context(StandIn(SERVERS[name]())) for name in names]
         probes = [
-            Probe(Endpoint(name=f"box{n}", kind="openai", url=box.url), named=True)
+            ServerCandidate(Endpoint(name=f"box{n}", kind="openai", url=box.url), is_named=True)
             for n, box in enumerate(boxes)
         ]
-        reports = ask(probes, [], time.monotonic() + 20.0, patient=True)
+        reports = discover(probes, [], time.monotonic() + 20.0, retry_timeouts=True)
     found = dict(zip(names, reports, strict=True))
     for name, (kind, version, facts) in ANSWERING.items():
         report = found[name]
@@ -569,21 +572,22 @@ def test_odd_answers_are_no_error(name: str) -> None:
             kept(identity)
 
 
-def spoilt(respond: Respond, path: str, odd: Any) -> Identity:
+def spoilt(respond: Respond, spoilt_path: str, odd: Any) -> Recognition:
     """What becomes of a server that answers `path` with something odd."""
-    questions = identify(Asked(Endpoint(name="box", kind="openai", url=HERE)))
-    question = next(questions)
-    while True:
-        status, value, text = parsed(get(respond, question.path, body=question.body))
-        answer = Answer(status, odd if question.path == path else value, text)
-        try:
-            question = questions.send(answer)
-        except StopIteration as stop:
-            identity: Identity = stop.value
-            return identity
+    whole = asker(respond, [])
+
+    def ask(path: str, json: Payload | None = None) -> ProbeReply | None:
+        reply = whole(path, json)
+        if path != spoilt_path or reply is None:
+            return reply
+        return ProbeReply(reply.status, odd, reply.text)
+
+    found = recognize(ask, Endpoint(name="box", kind="openai", url=HERE), KnownServer())
+    assert found is not None
+    return found
 
 
-def kept(identity: Identity) -> None:
+def kept(identity: Recognition) -> None:
     """The catalogue can be written and read with what was found."""
     endpoint = Endpoint(name="box", kind=identity.kind, url=HERE)
     report = EndpointReport(
@@ -600,25 +604,28 @@ def test_server_that_lists_its_models_and_says_no_more(name: str) -> None:
     """They are offered all the same; where they run is in the list."""
     respond = SERVERS[name]()
     whole, asked = driven(respond)
-    questions = identify(Asked(Endpoint(name="box", kind="openai", url=HERE)))
-    next(questions)
-    questions.send(Answer(*parsed(get(respond, "/v1/models"))))
-    with pytest.raises(StopIteration) as stop:
-        for _ in asked:
-            questions.throw(OutOfTime())
-    identity: Identity = stop.value.value
+    identity = lists_only(respond)
+    assert identity is not None
     assert (identity.kind, identity.status) == (whole.kind, ServerStatus.ANSWERS)
     places = {model.name: model.runs_on for model in whole.models}
     assert {model.name: model.runs_on for model in identity.models} == places
 
 
 @pytest.mark.parametrize("name", ["LM Studio", "Ollama"])
-def test_server_whose_own_list_comes_too_late_hangs(name: str) -> None:
-    questions = identify(Asked(Endpoint(name="box", kind="openai", url=HERE)))
-    next(questions)
-    questions.send(Answer(*parsed(get(SERVERS[name](), "/v1/models"))))
-    with pytest.raises(OutOfTime):
-        questions.throw(OutOfTime())
+def test_server_whose_own_list_comes_too_late_is_not_recognized(name: str) -> None:
+    identity = lists_only(SERVERS[name]())
+    assert identity is not None
+    assert identity.status is ServerStatus.UNRECOGNIZED
+
+
+def lists_only(respond: Respond) -> Recognition | None:
+    """What a server turns out to be that has no time to answer more than /v1/models and /."""
+    whole = asker(respond, [])
+
+    def ask(path: str, json: Payload | None = None) -> ProbeReply | None:
+        return whole(path, json) if path in ("/v1/models", "/") else None
+
+    return recognize(ask, Endpoint(name="box", kind="openai", url=HERE), KnownServer())
 
 
 # Running a model of theirs
@@ -701,7 +708,7 @@ def test_ollama_that_is_older_than_its_processes() -> None:
 
 def test_model_that_ollama_replaced_is_shown_anew() -> None:
     first, _ = driven(SERVERS["Ollama"]())
-    old = Identity(
+    old = Recognition(
         "ollama",
         ServerStatus.ANSWERS,
         tuple(m.with_served(digest="0a") for m in first.models),

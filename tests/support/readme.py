@@ -3,13 +3,17 @@
 The table of what quantizing costs is measured by `benchmarks/quantize.py` instead.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from unittest.mock import patch
+from urllib.parse import urlsplit
 
 from llm_localrun.chat.options import Options
-from llm_localrun.servers.kinds import KINDS, Kind
-from llm_localrun.servers.options import LAUNCH, TABLE, wire_for
+from llm_localrun.engine.serve import EngineServer
+from llm_localrun.servers.base import Server, server_class, server_kinds
+from llm_localrun.servers.msty import PORT_OWNERS
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -19,7 +23,7 @@ OPTION_COLUMNS = {
     "llama-server": "llamacpp",
     "vLLM": "vllm",
     "other OpenAI-compatible servers": "openai",
-    "GGUF files": "engine",
+    "GGUF files": EngineServer.kind,
 }
 """The heads of the columns of options, and the kind that each column is about."""
 
@@ -27,52 +31,38 @@ _OPTION_LEGEND = (
     "A name is the one under which the backend receives the option; ✓: supported in another way.\n"
 )
 
-_UNNAMED = ("engine", "gateway", "openai")
-"""Kinds that are no product: they have no row of their own."""
-_SHARED_PORTS = {
-    "llamafile": (8080,),
-    "mlx": (8080,),
-    "omlx": (8000,),
-    "localai": (8080,),
-    "lemonade": (8000,),
-    "llamaswap": (8080,),
-    "mistralrs": (1234,),
-}
-"""Usual ports of a kind that are asked anyway, because another kind has declared them."""
-_PORT_OWNERS = {10000: "Msty 1", **dict.fromkeys((11964, 11454, 11973), "Msty Studio")}
-"""Other programs that run a server of the kind on a port of their own."""
-_ALSO_FOUND_BY = {
-    "ollama": "`OLLAMA_HOST`, Msty Studio's settings",
-    "lmstudio": "`LMSTUDIO_API_BASE`, its settings",
-    "mlx": "Msty Studio's settings",
-    "omlx": "its settings",
-    "unsloth": "`UNSLOTH_STUDIO_URL`",
-}
-
 
 def servers_table() -> str:
     """Markdown: each kind of server, its ports, and what else says where it is."""
-    rows = [(kind.title, _ports(kind), _ALSO_FOUND_BY.get(kind.name, "")) for kind in named_kinds()]
+    rows = [(cls.title, _ports(cls), _also_found_by(cls)) for cls in product_kinds()]
     rows.append(("any other server with OpenAI's API", "any of these", ""))
     # The table belongs to an item of a list.
     return "".join(f"  {line}\n" for line in _markdown(("server", "ports", "also found by"), rows))
 
 
-def named_kinds() -> list[Kind]:
-    return [kind for kind in KINDS if kind.name not in _UNNAMED]
+def product_kinds() -> list[type[Server]]:
+    """The kinds that are a product: what has no title of its own is none."""
+    return [cls for cls in server_kinds().values() if not cls.title.startswith("the ")]
 
 
-def _ports(kind: Kind) -> str:
-    ports = [*_SHARED_PORTS.get(kind.name, ()), *kind.ports]
-    owners = (f" ({_PORT_OWNERS[port]})" if port in _PORT_OWNERS else "" for port in ports)
+def _ports(cls: type[Server]) -> str:
+    # Neither the variables nor the settings of the machine that writes the table count.
+    with patch.dict(os.environ, {"HOME": "/nonexistent"}, clear=True):
+        usual = [urlsplit(url).port or 0 for url in cls.addresses()]
+    ports = [*cls.shared_ports, *usual]
+    owners = (f" ({PORT_OWNERS[port]})" if port in PORT_OWNERS else "" for port in ports)
     return ", ".join(f"{port}{owner}" for port, owner in zip(ports, owners, strict=True))
+
+
+def _also_found_by(cls: type[Server]) -> str:
+    return ", ".join([*(f"`{name}`" for name in cls.url_variables), *cls.found_by])
 
 
 def options_table() -> str:
     """Markdown: each option, and the name under which each backend receives it."""
     rows = [
         (f"`{option}`", _description(option), *(_cell(option, k) for k in OPTION_COLUMNS.values()))
-        for option in TABLE
+        for option in Options.model_fields
     ]
     lines = _markdown(("option", "what it is", *OPTION_COLUMNS), rows)
     return f"{_OPTION_LEGEND}\n" + "".join(f"{line}\n" for line in lines)
@@ -83,10 +73,10 @@ def _description(option: str) -> str:
 
 
 def _cell(option: str, kind: str) -> str:
-    wire = wire_for(option, kind)
+    wire = server_class(kind).options.get(option)
     if wire is None:
         return ""
-    return "✓" if wire is LAUNCH else f"`{wire.path}`"
+    return f"`{wire.path}`" if wire.path else "✓"
 
 
 def _markdown(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

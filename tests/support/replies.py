@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_localrun.errors import LocalRunError
-from llm_localrun.tokens.window import Limits
-from llm_localrun.wire.dialects import OLLAMA, OPENAI, Dialect
+from llm_localrun.servers.base import Server
+from llm_localrun.tokens.window import Limits, Size, too_long
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
-from llm_localrun.wire.response import Expected, Head, Reply
+from llm_localrun.wire.response import ResponseContext, ResponseDecoder, ResponseHead
 from llm_localrun.wire.sse import Payload
 from tests.fakes.http_server import Exchange, transcript
+from tests.support.servers import OLLAMA, OPENAI
 
 JSON = "application/json"
 LINES = "application/x-ndjson"
@@ -44,13 +45,25 @@ class Outcome:
         return [event for event in self.events if isinstance(event, Finished)]
 
 
-ANYTHING = Expected(limits=Limits())
+def limited(limits: Limits) -> ResponseContext:
+    """A response whose context could be made as large as `limits` say."""
+
+    def explain(prompt_tokens: int, context_size: int) -> LocalRunError:
+        return too_long(Size(prompt_tokens, is_exact=True), "Box", context_size, limits)
+
+    return ResponseContext(on_overflow=explain)
+
+
+ANYTHING = limited(Limits())
 
 
 def decode(
-    dialect: Dialect, head: Head, pieces: Iterable[bytes], expected: Expected = ANYTHING
+    dialect: Server,
+    head: ResponseHead,
+    pieces: Iterable[bytes],
+    expected: ResponseContext = ANYTHING,
 ) -> Outcome:
-    reply = Reply("Box", dialect.decoder(), expected)
+    reply = ResponseDecoder("Box", dialect.decoder(), expected)
     events: list[Event] = []
     try:
         events.extend(reply.feed(head))
@@ -63,7 +76,7 @@ def decode(
 
 
 def cut_anywhere(
-    dialect: Dialect, head: Head, body: bytes, expected: Expected = ANYTHING
+    dialect: Server, head: ResponseHead, body: bytes, expected: ResponseContext = ANYTHING
 ) -> Iterator[Outcome]:
     """What comes of a reply in two pieces, for each place, and of one in single bytes.
 
@@ -86,16 +99,16 @@ def nd(*payloads: Payload) -> bytes:
     return b"".join(b"%s\n" % json.dumps(payload).encode() for payload in payloads)
 
 
-def streamed(dialect: Dialect, *payloads: Payload) -> tuple[Head, bytes]:
+def streamed(dialect: Server, *payloads: Payload) -> tuple[ResponseHead, bytes]:
     """A reply that comes in pieces, to its regular end."""
     if dialect is OLLAMA:
-        return Head(200, LINES), nd(*payloads)
-    return Head(200, EVENTS), sse(*payloads) + b"data: [DONE]\n\n"
+        return ResponseHead(200, LINES), nd(*payloads)
+    return ResponseHead(200, EVENTS), sse(*payloads) + b"data: [DONE]\n\n"
 
 
-def at_once(payload: Payload) -> tuple[Head, bytes]:
+def at_once(payload: Payload) -> tuple[ResponseHead, bytes]:
     """A reply that is not streamed."""
-    return Head(200, JSON), json.dumps(payload).encode()
+    return ResponseHead(200, JSON), json.dumps(payload).encode()
 
 
 def chunk(finish_reason: str | None = None, /, **delta: Any) -> Payload:
@@ -106,12 +119,12 @@ def whole(finish_reason: str, /, **message: Any) -> Payload:
     return {"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]}
 
 
-def dialect_of(exchange: Exchange) -> Dialect:
+def dialect_of(exchange: Exchange) -> Server:
     return next(dialect for dialect in (OLLAMA, OPENAI) if dialect.chat_path == exchange.path)
 
 
-def head_of(exchange: Exchange) -> Head:
-    return Head(exchange.status, exchange.content_type)
+def head_of(exchange: Exchange) -> ResponseHead:
+    return ResponseHead(exchange.status, exchange.content_type)
 
 
 def recorded(name: str, index: int) -> Outcome:

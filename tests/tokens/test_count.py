@@ -7,12 +7,12 @@ import pytest
 
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.wire.media import Media
-from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolOffer
+from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
 from tests.support.corpus import CORPUS
 from tests.tokens.test_estimate import COUNTS, VOCABULARIES
 
 USER = ChatMessage("user", "Hello")
-WEATHER = ToolOffer("weather", "How it is outside", {"type": "object", "properties": {}})
+WEATHER = ToolSpec("weather", "How it is outside", {"type": "object", "properties": {}})
 
 
 def prompt(*messages: ChatMessage, **more: Any) -> Prompt:

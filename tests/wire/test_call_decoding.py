@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from llm_localrun.errors import BadReply
-from llm_localrun.wire.dialects import OLLAMA, OPENAI, Dialect
+from llm_localrun.servers.base import Server
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
-from llm_localrun.wire.response import Head
+from llm_localrun.wire.response import ResponseHead
 from llm_localrun.wire.sse import Payload
 from tests.fakes.http_server import transcript
 from tests.support.replies import (
@@ -24,6 +24,7 @@ from tests.support.replies import (
     streamed,
     whole,
 )
+from tests.support.servers import OLLAMA, OPENAI
 
 # What an Ollama has sent.
 
@@ -249,7 +250,7 @@ def at_ollama(call_id: str | None, name: str, arguments: str) -> Payload:
     return fragment(None, call_id, name, json.loads(arguments))
 
 
-def messages(dialect: Dialect, made: list[Payload], **said: Any) -> tuple[Payload, Payload]:
+def messages(dialect: Server, made: list[Payload], **said: Any) -> tuple[Payload, Payload]:
     """A message that ends its reply, as a piece of a stream and at once."""
     if dialect is OLLAMA:
         payload = {"message": {"tool_calls": made, **said}, "done": True}
@@ -285,7 +286,7 @@ WHOLE: dict[str, tuple[list[tuple[str | None, str, str]], list[tuple[str, str, s
 @pytest.mark.parametrize("case", WHOLE)
 @pytest.mark.parametrize("dialect", [OPENAI, OLLAMA])
 @pytest.mark.parametrize("way", ["streamed", "unstreamed"])
-def test_whole_calls(way: str, dialect: Dialect, case: str) -> None:
+def test_whole_calls(way: str, dialect: Server, case: str) -> None:
     made, expected = WHOLE[case]
     wire = at_ollama if dialect is OLLAMA else at_openai
     piece, one = messages(dialect, [wire(*call) for call in made])
@@ -345,7 +346,7 @@ def test_no_calls(said: Payload) -> None:
 )
 @pytest.mark.parametrize("way", ["streamed", "unstreamed"])
 def test_thinking_and_text_come_before_the_calls(
-    way: str, dialect: Dialect, events: list[Event]
+    way: str, dialect: Server, events: list[Event]
 ) -> None:
     wire = at_ollama if dialect is OLLAMA else at_openai
     key = "thinking" if dialect is OLLAMA else "reasoning_content"
@@ -357,7 +358,7 @@ def test_thinking_and_text_come_before_the_calls(
 def test_calls_of_an_answer_that_breaks_off_are_not_made() -> None:
     """Their arguments may be half of what the model would have written."""
     body = sse(calls(fragment(0, "a", "weather", ROME)))
-    outcome = decode(OPENAI, Head(200, "text/event-stream"), [body])
+    outcome = decode(OPENAI, ResponseHead(200, "text/event-stream"), [body])
     assert (outcome.calls, outcome.error) == ([], BadReply)
 
 
@@ -373,7 +374,7 @@ def test_calls_of_an_answer_that_breaks_off_are_not_made() -> None:
         (OLLAMA, fragment(0, "a", "weather", ROME), "….function.arguments"),
     ],
 )
-def test_calls_that_no_server_should_send(dialect: Dialect, call: Any, where: str) -> None:
+def test_calls_that_no_server_should_send(dialect: Server, call: Any, where: str) -> None:
     _, one = messages(dialect, [call])
     head, body = at_once(one)
     outcome = decode(dialect, head, [body])

@@ -5,7 +5,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -13,9 +13,10 @@ import pytest
 from pytest_httpx import HTTPXMock, IteratorStream
 
 from llm_localrun.errors import BadReply, LocalRunError, ServerUnreachable
+from llm_localrun.models import ServerStatus
 from llm_localrun.wire import http
-from llm_localrun.wire.http import Call, NoAnswer, NotHttp, Refused
-from llm_localrun.wire.response import Answer, Head, Question
+from llm_localrun.wire.http import HttpRequest, Probe
+from llm_localrun.wire.response import ProbeReply, ResponseHead
 
 both = pytest.mark.parametrize("way", ["sync", "async"])
 
@@ -23,15 +24,15 @@ URL = "http://127.0.0.1:8000/v1/chat/completions"
 SSE = "text/event-stream"
 
 
-def call_to(url: str = URL, **more: Any) -> Call:
-    known: dict[str, Any] = {"body": {}, "server": "The box", "advice": "Start it", **more}
-    return Call(url=url, **known)
+def call_to(url: str = URL, **more: Any) -> HttpRequest:
+    known: dict[str, Any] = {"body": {}, "server": "The box", "start_hint": "Start it", **more}
+    return HttpRequest(url=url, **known)
 
 
-def received(call: Call, way: str) -> list[Head | bytes]:
+def received(call: HttpRequest, way: str) -> list[ResponseHead | bytes]:
     """All that comes back."""
 
-    async def collect() -> list[Head | bytes]:
+    async def collect() -> list[ResponseHead | bytes]:
         return [piece async for piece in http.astream(call)]
 
     return list(http.stream(call)) if way == "sync" else asyncio.run(collect())
@@ -41,7 +42,7 @@ def received(call: Call, way: str) -> list[Head | bytes]:
 def test_posts_json_without_a_key(httpx_mock: HTTPXMock, way: str) -> None:
     httpx_mock.add_response(stream=IteratorStream([b"one", b"two"]), headers={"Content-Type": SSE})
     body = {"model": "m", "messages": [{"role": "user", "content": "é\u2028"}], "n": 1.5}
-    assert received(call_to(body=body), way) == [Head(200, SSE), b"one", b"two"]
+    assert received(call_to(body=body), way) == [ResponseHead(200, SSE), b"one", b"two"]
     (request,) = httpx_mock.get_requests()
     assert (request.method, str(request.url)) == ("POST", URL)
     assert request.headers["content-type"] == "application/json"
@@ -62,23 +63,25 @@ def test_sends_the_key(httpx_mock: HTTPXMock, way: str) -> None:
 def test_hands_on_every_status(httpx_mock: HTTPXMock, status: int, way: str) -> None:
     headers = {"Location": "http://elsewhere.example/", "Content-Type": "text/html; charset=x"}
     httpx_mock.add_response(status_code=status, headers=headers, content=b"said")
-    assert received(call_to(), way) == [Head(status, "text/html; charset=x"), b"said"]
+    assert received(call_to(), way) == [ResponseHead(status, "text/html; charset=x"), b"said"]
     assert len(httpx_mock.get_requests()) == 1
 
 
 @both
 def test_reply_without_a_type_or_a_body(httpx_mock: HTTPXMock, way: str) -> None:
     httpx_mock.add_response()
-    assert received(call_to(), way) == [Head(200, "")]
+    assert received(call_to(), way) == [ResponseHead(200, "")]
 
 
 @both
-@pytest.mark.parametrize(("read_timeout", "connect"), [(http.READ_TIMEOUT, 5), (30, 5), (0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("read_timeout", "connect"), [(http.READ_TIMEOUT_S, 5), (30, 5), (0.5, 0.5)]
+)
 def test_waits_longer_for_an_answer_than_for_a_connection(
     httpx_mock: HTTPXMock, read_timeout: float, connect: float, way: str
 ) -> None:
     httpx_mock.add_response()
-    received(call_to(read_timeout=read_timeout), way)
+    received(call_to(read_timeout_s=read_timeout), way)
     (request,) = httpx_mock.get_requests()
     timeouts = request.extensions["timeout"]
     assert (timeouts["connect"], timeouts["read"]) == (connect, read_timeout)
@@ -131,16 +134,16 @@ def test_settings(url: str, verify: bool, trust_env: bool) -> None:
 
 OFF = "The box does not answer. Start it."
 SILENT = (
-    "The box has said nothing for 30 seconds."
-    " Look whether it is busy, or wait longer with -o timeout SECONDS."
+    "The box sent nothing for 30 seconds."
+    " Check whether it is busy, or wait longer with -o timeout SECONDS."
 )
 BROKE_OFF = (
-    "The box broke off in the middle of its answer."
+    "The box closed the connection in the middle of its answer."
     " Try again; the server's own log says why it stopped."
 )
 
 
-def failing(call: Call, way: str) -> LocalRunError:
+def failing(call: HttpRequest, way: str) -> LocalRunError:
     with pytest.raises(LocalRunError) as caught:
         received(call, way)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
@@ -162,7 +165,7 @@ def failing(call: Call, way: str) -> LocalRunError:
         (
             httpx.DecodingError,
             BadReply,
-            "The box sent an answer that cannot be unpacked. Try again.",
+            "The box sent a response that cannot be decompressed. Try again.",
         ),
     ],
 )
@@ -174,7 +177,7 @@ def test_errors_become_ours(
     way: str,
 ) -> None:
     httpx_mock.add_exception(raised("unseen"))
-    caught = failing(call_to(read_timeout=30.0), way)
+    caught = failing(call_to(read_timeout_s=30.0), way)
     assert (type(caught), str(caught)) == (error, message)
 
 
@@ -216,8 +219,8 @@ def test_why_tls_failed_is_told(httpx_mock: HTTPXMock, reason: str, way: str) ->
 def test_address_that_is_none(url: str, way: str) -> None:
     caught = failing(call_to(url), way)
     assert type(caught) is ServerUnreachable
-    assert "is no usable address" in str(caught)
-    assert str(caught).endswith(" Mend it in config.json.")
+    assert "is not a usable address" in str(caught)
+    assert str(caught).endswith(" Fix it in config.json.")
 
 
 class Watched(IteratorStream):
@@ -255,41 +258,48 @@ def test_closing_early_closes_the_reply(httpx_mock: HTTPXMock, way: str) -> None
     assert stream.closed
 
 
-# Discovery's questions
+# Probes
 
 
 @pytest.fixture
 def listening() -> Iterator[str]:
-    """The address of a socket that connects and says nothing."""
+    """The address of a socket that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def questions(*paths: str) -> Generator[Question, Answer, list[Answer]]:
-    answers = []
-    for path in paths:
-        answers.append((yield Question(path)))
-    return answers
+Asked = tuple[list[ProbeReply | None], ServerStatus | None]
 
 
-def soon(seconds: float = 5.0) -> float:
-    return time.monotonic() + seconds
+def ask(*paths: str, url: str, key: str | None = None, seconds: float = 5.0) -> Asked:
+    """The replies of the server at `url`, and why the last one is missing."""
+    with Probe(url, key, time.monotonic() + seconds) as probe:
+        return [probe.ask(path) for path in paths], probe.failure
 
 
 @pytest.mark.parametrize("key", [None, "sk-1"])
-def test_questions_are_asked_in_turn(
+def test_probe_asks_one_path_after_another(
     httpx_mock: HTTPXMock, listening: str, key: str | None
 ) -> None:
     httpx_mock.add_response(url=f"{listening}/v1/models", json={"data": []})
     httpx_mock.add_response(url=f"{listening}/", text="Ollama is running", status_code=404)
-    answers = http.drive(questions("/v1/models", "/"), listening, key, soon())
-    assert answers == [
-        Answer(200, {"data": []}, '{"data":[]}'),
-        Answer(404, None, "Ollama is running"),
+    replies, failure = ask("/v1/models", "/", url=listening, key=key)
+    assert failure is None
+    assert replies == [
+        ProbeReply(200, {"data": []}, '{"data":[]}'),
+        ProbeReply(404, None, "Ollama is running"),
     ]
     for request in httpx_mock.get_requests():
         assert request.method == "GET"
         assert request.headers.get("authorization") == (f"Bearer {key}" if key else None)
+
+
+def test_probe_posts_json(httpx_mock: HTTPXMock, listening: str) -> None:
+    httpx_mock.add_response(json={})
+    with Probe(listening, None, time.monotonic() + 5) as probe:
+        assert probe.ask("/api/show", {"model": "m"}) == ProbeReply(200, {}, "{}")
+    (request,) = httpx_mock.get_requests()
+    assert (request.method, json.loads(request.content)) == ("POST", {"model": "m"})
 
 
 @pytest.mark.parametrize(
@@ -302,38 +312,37 @@ def test_questions_are_asked_in_turn(
         (b"x" * 5000, "x" * 4096),
     ],
 )
-def test_answer_that_is_no_json(
+def test_reply_that_is_not_json(
     httpx_mock: HTTPXMock, listening: str, content: bytes, text: str
 ) -> None:
     httpx_mock.add_response(content=content)
-    assert http.drive(questions("/"), listening, None, soon()) == [Answer(200, None, text)]
+    assert ask("/", url=listening) == ([ProbeReply(200, None, text)], None)
 
 
 @pytest.mark.parametrize(
-    ("raised", "error"),
+    ("raised", "failure"),
     [
-        (httpx.ConnectError, Refused),
-        (httpx.ConnectTimeout, NoAnswer),
-        (httpx.ReadTimeout, NoAnswer),
-        (httpx.WriteTimeout, NoAnswer),
-        (httpx.PoolTimeout, NoAnswer),
-        (httpx.ReadError, NotHttp),
-        (httpx.RemoteProtocolError, NotHttp),
-        (httpx.LocalProtocolError, NotHttp),
-        (httpx.DecodingError, NotHttp),
-        (httpx.UnsupportedProtocol, NotHttp),
-        (httpx.ProxyError, NotHttp),
+        (httpx.ConnectError, ServerStatus.OFFLINE),
+        (httpx.ConnectTimeout, ServerStatus.TIMEOUT),
+        (httpx.ReadTimeout, ServerStatus.TIMEOUT),
+        (httpx.WriteTimeout, ServerStatus.TIMEOUT),
+        (httpx.PoolTimeout, ServerStatus.TIMEOUT),
+        (httpx.ReadError, ServerStatus.UNRECOGNIZED),
+        (httpx.RemoteProtocolError, ServerStatus.UNRECOGNIZED),
+        (httpx.LocalProtocolError, ServerStatus.UNRECOGNIZED),
+        (httpx.DecodingError, ServerStatus.UNRECOGNIZED),
+        (httpx.UnsupportedProtocol, ServerStatus.UNRECOGNIZED),
+        (httpx.ProxyError, ServerStatus.UNRECOGNIZED),
     ],
 )
-def test_question_without_an_answer(
+def test_probe_without_a_reply(
     httpx_mock: HTTPXMock,
     listening: str,
     raised: type[httpx.RequestError],
-    error: type[Exception],
+    failure: ServerStatus,
 ) -> None:
     httpx_mock.add_exception(raised("unseen"))
-    with pytest.raises(error):
-        http.drive(questions("/"), listening, None, soon())
+    assert ask("/", url=listening) == ([None], failure)
 
 
 def endless() -> Iterator[bytes]:
@@ -347,50 +356,47 @@ def slow() -> Iterator[bytes]:
         yield b" "
 
 
-@pytest.mark.parametrize(("pieces", "deadline"), [(endless, 60.0), (slow, 0.2)])
-def test_answer_without_an_end(
-    httpx_mock: HTTPXMock, listening: str, pieces: Callable[[], Iterator[bytes]], deadline: float
+@pytest.mark.parametrize(("pieces", "seconds"), [(endless, 60.0), (slow, 0.2)])
+def test_reply_without_an_end(
+    httpx_mock: HTTPXMock, listening: str, pieces: Callable[[], Iterator[bytes]], seconds: float
 ) -> None:
     httpx_mock.add_response(stream=IteratorStream(pieces()))
     begun = time.monotonic()
-    with pytest.raises(NoAnswer):
-        http.drive(questions("/"), listening, None, soon(deadline))
+    assert ask("/", url=listening, seconds=seconds) == ([None], ServerStatus.TIMEOUT)
     assert time.monotonic() - begun < 5
 
 
-@pytest.mark.parametrize("deadline", [-1.0, 0.2])
-def test_deadline(listening: str, deadline: float) -> None:
+@pytest.mark.parametrize("seconds", [-1.0, 0.2])
+def test_probe_ends_at_its_deadline(listening: str, seconds: float) -> None:
     begun = time.monotonic()
-    with pytest.raises(NoAnswer):
-        http.drive(questions("/"), listening, None, soon(deadline))
+    replies, failure = ask("/", "/v1/models", url=listening, seconds=seconds)
+    assert (replies, failure) == ([None, None], ServerStatus.TIMEOUT)
     assert time.monotonic() - begun < 2
 
 
 def test_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(Refused):
-        http.drive(questions("/"), f"http://127.0.0.1:{port}", None, soon())
+    assert ask("/", url=f"http://127.0.0.1:{port}") == ([None], ServerStatus.OFFLINE)
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://box:port"])
 def test_address_that_cannot_be_asked(url: str) -> None:
-    with pytest.raises(Refused):
-        http.drive(questions("/"), url, None, soon(0.5))
+    assert ask("/", url=url, seconds=0.5) == ([None], ServerStatus.OFFLINE)
 
 
 @pytest.mark.parametrize("key", ["sk-schlüssel", "sk-“quoted”"])
 def test_key_that_cannot_be_sent(listening: str, key: str) -> None:
-    with pytest.raises((Refused, NoAnswer, NotHttp)):
-        http.drive(questions("/"), listening, key, soon(0.5))
+    replies, failure = ask("/", url=listening, key=key, seconds=0.5)
+    assert (replies, failure) == ([None], ServerStatus.UNRECOGNIZED)
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "ftp://127.0.0.1:9"])
 def test_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     monkeypatch.setattr(socket, "create_connection", lambda *_: socket.socket())
-    with pytest.raises((Refused, NoAnswer, NotHttp)):
-        http.drive(questions("/"), "http://box.example:8000", None, soon())
+    replies, failure = ask("/", url="http://box.example:8000")
+    assert (replies, failure) == ([None], ServerStatus.UNRECOGNIZED)
 
 
 @both

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from llm_localrun.errors import AnswerCutOff, BadReply, PromptTooLong, ServerRefused
+from llm_localrun.servers.base import Server
 from llm_localrun.tokens.window import Limits
-from llm_localrun.wire.dialects import OLLAMA, OPENAI, Dialect
 from llm_localrun.wire.events import Finished, ReasoningDelta, TextDelta
-from llm_localrun.wire.response import Expected, Head
+from llm_localrun.wire.response import ResponseContext, ResponseHead
 from llm_localrun.wire.sse import Payload
 from tests.fakes.http_server import TRANSCRIPTS, Exchange, transcript
 from tests.support.replies import (
@@ -28,6 +28,7 @@ from tests.support.replies import (
     decode,
     dialect_of,
     head_of,
+    limited,
     nd,
     ollama,
     recorded,
@@ -36,6 +37,7 @@ from tests.support.replies import (
     streamed,
     whole,
 )
+from tests.support.servers import OLLAMA, OPENAI
 
 # What an Ollama has sent.
 
@@ -179,7 +181,7 @@ def test_recorded_answer_that_breaks_off() -> None:
             "tools_go",
             3,
             "Box says: Value looks like object, but can't find closing '}' symbol (HTTP 400)."
-            " Look into the server's own log for more.",
+            " The server's own log says more.",
         ),
     ],
 )
@@ -446,7 +448,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("dialect", "answer"), ANSWERS)
 @pytest.mark.parametrize("way", ["streamed", "with comments", "unstreamed"])
-def test_answers(way: str, dialect: Dialect, answer: Answer) -> None:
+def test_answers(way: str, dialect: Server, answer: Answer) -> None:
     is_whole = way == "unstreamed"
     head, body = at_once(answer.at_once) if is_whole else streamed(dialect, *answer.chunks)
     if way == "with comments":
@@ -467,7 +469,10 @@ def test_answers(way: str, dialect: Dialect, answer: Answer) -> None:
 def test_what_is_known_without_the_server_is_added() -> None:
     facts = {"context_size": 8192, "load_seconds": 1.5}
     outcome = decode(
-        OPENAI, Head(200, EVENTS), [sse(chunk("stop", content="Hi"))], Expected(facts=facts)
+        OPENAI,
+        ResponseHead(200, EVENTS),
+        [sse(chunk("stop", content="Hi"))],
+        ResponseContext(facts=facts),
     )
     assert outcome.events == [
         TextDelta("Hi"),
@@ -481,10 +486,12 @@ Sent = Payload | tuple[str, bytes]
 """A JSON body, or a body with its Content-Type."""
 
 
-def failure(dialect: Dialect, status: int, sent: Sent, expected: Expected = ANYTHING) -> Outcome:
+def failure(
+    dialect: Server, status: int, sent: Sent, expected: ResponseContext = ANYTHING
+) -> Outcome:
     """What a reply comes to that must fail, in one piece and in many."""
     content_type, body = (JSON, json.dumps(sent).encode()) if isinstance(sent, dict) else sent
-    head = Head(status, content_type)
+    head = ResponseHead(status, content_type)
     outcome = decode(dialect, head, [body], expected)
     pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
     assert decode(dialect, head, pieces, expected) == outcome
@@ -492,25 +499,25 @@ def failure(dialect: Dialect, status: int, sent: Sent, expected: Expected = ANYT
     return outcome
 
 
-LOG = "Look into the server's own log for more."
+LOG = "The server's own log says more."
 KEY = "Give its key with --key, or store it with `llm keys set`."
 LISTING = "`llm localrun models` lists what it serves."
 BUSY = "It is loading or busy: try again in a moment."
 
 SCHEMA = "Simplify the schema: objects, lists, strings, numbers and enums work everywhere."
-GRAMMAR = "Mend the grammar: llama.cpp's own folder grammars/ shows how it is written."
+GRAMMAR = "Fix the grammar: llama.cpp's folder grammars/ has examples."
 NO_TOOLS = "Choose another model: `llm models --tools` lists those that do."
 NO_THINKING = "Leave out -o think, or choose a model that thinks."
 BLIND = "Choose a model that can see."
 DEAF = "Choose a model that can hear."
-NO_IMAGE = "Look whether the file is a whole PNG, JPEG, WebP or GIF."
-SHARED = "Other prompts fill it at the same time: try again later."
+NO_IMAGE = "Check that the file is a complete PNG, JPEG, WebP or GIF."
+SHARED = "Other prompts fill it at the moment: try again later."
 TOO_LONG = "Split the text, or choose a model with a larger context."
 
 BEGUN = sse(chunk(content="Hi"))
 UNEXPECTED = "Unexpected endpoint or method. (POST /v1/chat/completions)"
 
-REFUSALS: dict[str, tuple[Dialect, int, Sent, str]] = {
+REFUSALS: dict[str, tuple[Server, int, Sent, str]] = {
     "model 'nope' not found (HTTP 404)": (
         OLLAMA,
         404,
@@ -677,7 +684,7 @@ REFUSALS: dict[str, tuple[Dialect, int, Sent, str]] = {
 
 
 @pytest.mark.parametrize(("said", "case"), REFUSALS.items(), ids=[*REFUSALS])
-def test_what_a_server_says_is_passed_on(said: str, case: tuple[Dialect, int, Sent, str]) -> None:
+def test_what_a_server_says_is_passed_on(said: str, case: tuple[Server, int, Sent, str]) -> None:
     dialect, status, sent, remedy = case
     outcome = failure(dialect, status, sent)
     assert outcome.error is ServerRefused
@@ -694,7 +701,7 @@ INCOMPLETE = "an answer that ends before it is complete"
     [
         (OPENAI, (HTML, b"<p>It\r\n works</p>"), f"{HTML} instead of an answer: <p>It works</p>"),
         (OPENAI, (HTML, b""), f"{HTML} instead of an answer"),
-        (OPENAI, ("", b""), "something without a type instead of an answer"),
+        (OPENAI, ("", b""), "data without a type instead of an answer"),
         (OPENAI, (JSON, HALF), f"{DAMAGED}: {HALF.decode()}"),
         (OPENAI, (EVENTS, b"data: " + HALF), f"{DAMAGED}: {HALF.decode()}"),
         (OLLAMA, (LINES, nd(ollama(False, content="Hi")) + b'{"mess'), f'{DAMAGED}: {{"mess'),
@@ -737,11 +744,11 @@ INCOMPLETE = "an answer that ends before it is complete"
         (OLLAMA, {"status": "ok"}, INCOMPLETE),
     ],
 )
-def test_what_no_server_should_send(dialect: Dialect, sent: Sent, what: str) -> None:
+def test_what_no_server_should_send(dialect: Server, sent: Sent, what: str) -> None:
     outcome = failure(dialect, 200, sent)
     assert outcome.error is BadReply
     assert outcome.message == (
-        f"Box sent {what}. Try again; if it stays so, look whether another program has its port."
+        f"Box sent {what}. Try again; if it happens again, check whether another program uses its port."
     )
 
 
@@ -756,9 +763,9 @@ def test_what_no_server_should_send(dialect: Dialect, sent: Sent, what: str) -> 
     ],
 )
 def test_what_came_before_a_failure_is_not_lost(
-    dialect: Dialect, content_type: str, body: bytes
+    dialect: Server, content_type: str, body: bytes
 ) -> None:
-    outcome = decode(dialect, Head(200, content_type), [body])
+    outcome = decode(dialect, ResponseHead(200, content_type), [body])
     assert outcome.events == [TextDelta("Hi")]
     assert outcome.error is not None
 
@@ -786,7 +793,7 @@ def overflow(prompt_tokens: int, context_size: int) -> Payload:
         (OLLAMA, 200, (LINES, nd({"error": json.dumps(overflow(1210, 256))}))),
     ],
 )
-def test_prompt_that_does_not_fit(dialect: Dialect, status: int, sent: Sent) -> None:
+def test_prompt_that_does_not_fit(dialect: Server, status: int, sent: Sent) -> None:
     outcome = failure(dialect, status, sent)
     assert outcome.error is PromptTooLong
     assert outcome.message == (
@@ -827,7 +834,7 @@ LESS_MEMORY = (
 def test_ways_out_of_a_prompt_that_does_not_fit(
     prompt_tokens: int, context_size: int, limits: Limits, remedy: str
 ) -> None:
-    expected = Expected(limits=limits)
+    expected = limited(limits)
     outcome = failure(OPENAI, 400, overflow(prompt_tokens, context_size), expected)
     assert outcome.message == (
         f"The prompt takes {prompt_tokens:,} tokens and Box holds {context_size:,}. {remedy}"
@@ -851,7 +858,7 @@ def nested(depth: int) -> Payload:
 
 DEEP_CALL = call("t", '{"a":' * 10**5)
 
-HOSTILE: dict[str, tuple[Dialect, Payload]] = {
+HOSTILE: dict[str, tuple[Server, Payload]] = {
     "a huge count": (OPENAI, {**whole("stop"), "usage": {"prompt_tokens": 10**30}}),
     "a huge count at Ollama": (OLLAMA, ollama(True, prompt_eval_count=10**30)),
     "a count beyond floats": (OLLAMA, ollama(True, eval_count=10**400, eval_duration=1)),
@@ -885,9 +892,9 @@ HOSTILE: dict[str, tuple[Dialect, Payload]] = {
 
 @pytest.mark.parametrize(("dialect", "payload"), HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("status", [200, 400])
-def test_no_value_does_harm(status: int, dialect: Dialect, payload: Payload) -> None:
+def test_no_value_does_harm(status: int, dialect: Server, payload: Payload) -> None:
     """What comes out can be printed, and kept as JSON and in SQLite."""
-    outcome = decode(dialect, Head(status, JSON), [json.dumps(payload).encode()])
+    outcome = decode(dialect, ResponseHead(status, JSON), [json.dumps(payload).encode()])
     assert bool(outcome.finished) == (outcome.error is None)
     kept = json.dumps([asdict(event) for event in outcome.events], ensure_ascii=False)
     assert f"{kept}{outcome.message}".encode()
@@ -899,10 +906,10 @@ def test_secret_is_not_shown() -> None:
     """Servers like to repeat a key that they do not know."""
     secret = "sk-12345"
     refusal = {"error": f"Incorrect key {secret}; {secret} is unknown"}
-    outcome = failure(OPENAI, 401, refusal, Expected(secret=secret))
+    outcome = failure(OPENAI, 401, refusal, ResponseContext(secret=secret))
     assert outcome.message == f"Box says: Incorrect key …; … is unknown (HTTP 401). {KEY}"
     page = (HTML, f"<p>{secret}</p>".encode())
-    assert failure(OPENAI, 200, page, Expected(secret=secret)).message.startswith(
+    assert failure(OPENAI, 200, page, ResponseContext(secret=secret)).message.startswith(
         f"Box sent {HTML} instead of an answer: <p>…</p>. "
     )
 
@@ -941,7 +948,7 @@ def test_another_model_than_was_asked(
         if way == "unstreamed"
         else streamed(OPENAI, {**chunk(**message), **said}, {**chunk("stop"), **said})
     )
-    outcome = decode(OPENAI, head, [body], Expected(model=asked))
+    outcome = decode(OPENAI, head, [body], ResponseContext(model=asked))
     if is_same:
         assert outcome.error is None
         assert len(outcome.events) == 1 + len(message)
@@ -954,7 +961,7 @@ def test_another_model_than_was_asked(
 
 
 WHOLE_JSON, CUT_JSON = '{"city": "Paris"}', '{"city": "Par'
-ROOM = "Give it room with a larger -o max_tokens, or a larger -o context_size."
+ROOM = "Use a larger -o max_tokens, or a larger -o context_size."
 
 
 @pytest.mark.parametrize(
@@ -975,7 +982,7 @@ ROOM = "Give it room with a larger -o max_tokens, or a larger -o context_size."
 @pytest.mark.parametrize("dialect", [OPENAI, OLLAMA])
 @pytest.mark.parametrize("way", ["streamed", "unstreamed"])
 def test_json_that_is_cut_off(
-    way: str, dialect: Dialect, text: str, finish_reason: str, is_wanted: bool, is_cut: bool
+    way: str, dialect: Server, text: str, finish_reason: str, is_wanted: bool, is_cut: bool
 ) -> None:
     half = len(text) // 2
     if dialect is OLLAMA:
@@ -986,7 +993,7 @@ def test_json_that_is_cut_off(
         chunks = [chunk(content=text[:half]), chunk(finish_reason, content=text[half:])]
         one = whole(finish_reason, content=text)
     head, body = at_once(one) if way == "unstreamed" else streamed(dialect, *chunks)
-    outcome = decode(dialect, head, [body], Expected(json=is_wanted))
+    outcome = decode(dialect, head, [body], ResponseContext(is_json=is_wanted))
     assert outcome.text == text
     if is_cut:
         assert (outcome.error, outcome.finished) == (AnswerCutOff, [])
@@ -1001,20 +1008,20 @@ def test_json_that_is_cut_off(
 def test_json_of_a_model_that_repeats_itself() -> None:
     """Ollama stops it without a word."""
     head, body = streamed(OLLAMA, *[ollama(False, content="[")] * 31)
-    outcome = decode(OLLAMA, head, [body], Expected(json=True))
+    outcome = decode(OLLAMA, head, [body], ResponseContext(is_json=True))
     assert outcome.message == f"The answer ended (cut off) before its JSON was complete. {ROOM}"
 
 
 @pytest.mark.parametrize("finish_reason", ["tool_calls", "stop", "length"])
 def test_asking_for_a_tool_is_no_answer_in_json_yet(finish_reason: str) -> None:
     said = whole(finish_reason, content="Let me see.", tool_calls=[call("t")])
-    outcome = decode(OPENAI, *_pieces(said), Expected(json=True))
+    outcome = decode(OPENAI, *_pieces(said), ResponseContext(is_json=True))
     assert (outcome.error, len(outcome.calls), len(outcome.finished)) == (None, 1, 1)
 
 
 def test_recorded_json_that_is_cut_off() -> None:
     exchange = transcript("format_json")[0]
-    outcome = decode(OLLAMA, head_of(exchange), [exchange.body], Expected(json=True))
+    outcome = decode(OLLAMA, head_of(exchange), [exchange.body], ResponseContext(is_json=True))
     assert (outcome.error, outcome.message) == (
         AnswerCutOff,
         f"The answer ended (length) before its JSON was complete. {ROOM}",
@@ -1023,10 +1030,10 @@ def test_recorded_json_that_is_cut_off() -> None:
 
 def test_thinking_is_no_part_of_the_json() -> None:
     said = whole("length", content=f"<think>Hm.</think>{WHOLE_JSON}")
-    outcome = decode(OPENAI, *_pieces(said), Expected(json=True))
+    outcome = decode(OPENAI, *_pieces(said), ResponseContext(is_json=True))
     assert (outcome.error, outcome.text) == (None, WHOLE_JSON)
 
 
-def _pieces(payload: Payload) -> tuple[Head, list[bytes]]:
+def _pieces(payload: Payload) -> tuple[ResponseHead, list[bytes]]:
     head, body = at_once(payload)
     return head, [body]

@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from llm_localrun.wire.dialects import OLLAMA, OPENAI, Dialect
+from llm_localrun.servers.base import Server
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
-from llm_localrun.wire.response import Expected
+from llm_localrun.wire.response import ResponseContext
 from llm_localrun.wire.think_tags import ThinkTags
 from tests.support.replies import at_once, chunk, decode, ollama, streamed, whole
+from tests.support.servers import OLLAMA, OPENAI
 
 END = Finished("stop")
 CALL = ToolCall("c1", "time", "{}")
@@ -225,8 +226,8 @@ REPLIES = [
 
 @pytest.mark.parametrize(("text", "thinks", "thought", "answer"), REPLIES)
 @pytest.mark.parametrize("dialect", [OPENAI, OLLAMA])
-def test_replies(dialect: Dialect, text: str, thinks: bool, thought: str, answer: str) -> None:
-    expected = Expected(thinking=thinks)
+def test_replies(dialect: Server, text: str, thinks: bool, thought: str, answer: str) -> None:
+    expected = ResponseContext(may_think=thinks)
     if dialect is OLLAMA:
         one = at_once(ollama(True, content=text, done_reason="stop"))
         cuts = [

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import pytest
 
 from llm_localrun.chat.options import Options
-from llm_localrun.servers.options import body_for
+from llm_localrun.wire.request import THINK_LEVELS, nearest_think_level
 from llm_localrun.wire.sse import Payload
-from llm_localrun.wire.thinking import LEVELS, clamp
+from tests.support.servers import server
 
-ALL = tuple(LEVELS)
+ALL = tuple(THINK_LEVELS)
 SWITCH = ("off", "on")
 EFFORTS = ("low", "medium", "high")
 
@@ -37,8 +37,8 @@ EFFORTS = ("low", "medium", "high")
         pytest.param(("minimal",), (None,) * 6, id="unknown alone"),
     ],
 )
-def test_clamp(allowed: Sequence[str] | None, expected: Sequence[str | None]) -> None:
-    assert tuple(clamp(level, allowed) for level in LEVELS) == tuple(expected)
+def test_nearest_level(allowed: Sequence[str] | None, expected: Sequence[str | None]) -> None:
+    assert tuple(nearest_think_level(level, allowed) for level in THINK_LEVELS) == tuple(expected)
 
 
 def template(effort: str | None) -> Payload:
@@ -67,7 +67,7 @@ OPENAI: list[Payload] = [
     {"reasoning_effort": effort} for effort in ("none", "low", "medium", "medium", "high", "high")
 ]
 
-# In the order of LEVELS.
+# In the order of THINK_LEVELS.
 BODIES = {
     "ollama": OLLAMA,
     "llamacpp": TEMPLATE,
@@ -85,12 +85,14 @@ BODIES = {
     [
         (kind, level, body)
         for kind, bodies in BODIES.items()
-        for level, body in zip(LEVELS, bodies, strict=True)
+        for level, body in zip(THINK_LEVELS, bodies, strict=True)
     ],
 )
 def test_what_a_backend_is_sent(kind: str, level: str, body: Payload) -> None:
-    assert body_for({"think": level}, kind, "Box") == body
+    assert server(kind).encode_options({"think": level}) == body
 
 
 def test_options_take_every_level() -> None:
-    assert [Options.model_validate({"think": level}).think for level in LEVELS] == list(LEVELS)
+    assert [Options.model_validate({"think": level}).think for level in THINK_LEVELS] == list(
+        THINK_LEVELS
+    )

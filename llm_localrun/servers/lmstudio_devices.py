@@ -1,7 +1,7 @@
 """Where LM Studio runs its models: with LM Link it lists those of other devices as its own.
 
-Its API does not tell. Its command `lms` does, but takes a second or two; and a model that takes as
-much room as a file in LM Studio's folder is taken to be that file.
+Its API does not say. Its command `lms` does, but takes a second or two; and a model that has the
+size of a file in LM Studio's folder is taken to be that file.
 """
 
 import os
@@ -17,45 +17,31 @@ from llm_localrun.servers.lmstudio_home import bundled_models, lmstudio_home, mo
 from llm_localrun.system.paths import user_home
 from llm_localrun.wire.shapes import Text, WireModel
 
-_PATIENCE = 15.0
-"""Seconds that `lms` may take: it starts Node, and LM Studio may be busy."""
-_TOLERANCE = 0.01
-"""Of a size: nobody says which of the small files beside a model LM Studio counts."""
+_LMS_TIMEOUT_S = 15.0
+"""`lms` starts Node, and LM Studio may be busy."""
+_SIZE_TOLERANCE = 0.01
+"""Share of a size: which of the small files next to a model LM Studio counts is not documented."""
 
 
-def placed(report: EndpointReport) -> EndpointReport:
-    """A report on an LM Studio with where each of its models runs, as far as that is known."""
-    if not _may_be_linked(report):
+def locate(report: EndpointReport, *, thorough: bool) -> EndpointReport:
+    """A report on an LM Studio with where each of its models runs, as far as that is known.
+
+    `thorough` asks `lms`, which takes seconds.
+    """
+    if report.status is not ServerStatus.ANSWERS or not is_loopback(report.endpoint.url):
         return report
+    if thorough and (devices := _ask_lms()) is not None:
+        report = report.model_copy(update={"devices": devices})
     here = set[str]()
-    if any(model.runs_on == RunsOn.UNKNOWN for model in report.models):
+    if any(model.runs_on is RunsOn.UNKNOWN for model in report.models):
         sizes = [*_sizes_on_disk()]
         here = {m.name for m in report.models if m.size and _is_among(m.size, sizes)}
-    models = (_placed(model, report.devices or {}, here) for model in report.models)
+    models = (_located(model, report.devices or {}, here) for model in report.models)
     return report.model_copy(update={"models": tuple(models)})
 
 
-def with_devices(reports: Iterable[EndpointReport]) -> tuple[EndpointReport, ...]:
-    """`reports` with what `lms` says of the models of LM Studio, if it answers."""
-    reports = tuple(reports)
-    if not any(_may_be_linked(report) for report in reports):
-        return reports
-    devices = _ask_lms()
-    if devices is None:
-        return reports
-    return tuple(
-        placed(report.model_copy(update={"devices": devices})) if _may_be_linked(report) else report
-        for report in reports
-    )
-
-
-def _may_be_linked(report: EndpointReport) -> bool:
-    is_lmstudio = report.endpoint.kind == "lmstudio" and report.status == ServerStatus.ANSWERS
-    return is_lmstudio and is_loopback(report.endpoint.url)
-
-
-def _placed(model: LocalModel, devices: Mapping[str, str], here: set[str]) -> LocalModel:
-    """What `lms` has said goes before what lies here: a preferred device wins over a local copy."""
+def _located(model: LocalModel, devices: Mapping[str, str], here: set[str]) -> LocalModel:
+    """What `lms` says comes before the files here: a preferred device wins over a local copy."""
     key = model.name.rpartition("@")[0] if model.size is None else model.name
     device = devices.get(model.name, devices.get(key))
     if device:
@@ -66,7 +52,10 @@ def _placed(model: LocalModel, devices: Mapping[str, str], here: set[str]) -> Lo
 
 
 def _is_among(size: int, sizes: Iterable[tuple[int, int]]) -> bool:
-    return any(least * (1 - _TOLERANCE) <= size <= most * (1 + _TOLERANCE) for least, most in sizes)
+    return any(
+        least * (1 - _SIZE_TOLERANCE) <= size <= most * (1 + _SIZE_TOLERANCE)
+        for least, most in sizes
+    )
 
 
 def _sizes_on_disk() -> Iterator[tuple[int, int]]:
@@ -80,7 +69,7 @@ def _sizes_on_disk() -> Iterator[tuple[int, int]]:
 
 
 def _listing(folder: "os.PathLike[str]") -> list["os.DirEntry[str]"]:
-    """What is in a folder, as far as it can be read; a link is what it points to."""
+    """The entries of a folder; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return [*entries]
@@ -113,32 +102,32 @@ def _sizes(files: Mapping[str, int]) -> Iterator[tuple[int, int]]:
         yield weights, sum(files.values())
 
 
-class _Peer(WireModel):
+class _LinkedDevice(WireModel):
     deviceIdentifier: Text  # noqa: N815  # as `lms` prints it
     deviceName: Text  # noqa: N815  # as `lms` prints it
 
 
-class _Status(WireModel):
+class _LinkStatus(WireModel):
     """`lms link status --json`."""
 
     status: Text
-    peers: tuple[_Peer, ...] = ()
+    peers: tuple[_LinkedDevice, ...] = ()
 
 
-class _Downloaded(WireModel):
+class _DownloadedModel(WireModel):
     modelKey: Text  # noqa: N815  # as `lms` prints it
     deviceIdentifier: Text | None = None  # noqa: N815  # as `lms` prints it
 
 
-class _Models(RootModel[tuple[_Downloaded, ...]]):
+class _DownloadedModels(RootModel[tuple[_DownloadedModel, ...]]):
     """`lms ls --json`."""
 
 
 def _ask_lms() -> dict[str, str] | None:
-    """The device that each model is on, by its key, "" for this one; None if nobody says."""
+    """The device that has each model, by its key, "" for this one; None if `lms` does not say."""
     try:
-        link = _Status.model_validate_json(_lms("link", "status", "--json"))
-        models = _Models.model_validate_json(_lms("ls", "--json")).root
+        link = _LinkStatus.model_validate_json(_lms("link", "status", "--json"))
+        models = _DownloadedModels.model_validate_json(_lms("ls", "--json")).root
     except ValidationError:
         return None
     names = {peer.deviceIdentifier: peer.deviceName for peer in link.peers}
@@ -153,7 +142,7 @@ def _ask_lms() -> dict[str, str] | None:
 
 
 def _lms(*arguments: str) -> bytes:
-    """What `lms` prints; nothing if it is not there, fails, or takes too long."""
+    """What `lms` prints; nothing if it is not installed, fails, or takes too long."""
     import subprocess
 
     own = str(lmstudio_home(user_home()) / "bin")
@@ -165,7 +154,7 @@ def _lms(*arguments: str) -> bytes:
             [command, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_LMS_TIMEOUT_S,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):

@@ -1,0 +1,320 @@
+"""Runs a model from its file: an engine with a context that the prompt takes and memory allows.
+
+What the engine's process does is left to `host`, finding and starting it to `launch`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from llm_localrun import engine_defaults
+from llm_localrun.config import Config
+from llm_localrun.engine import launch, saved_prompts
+from llm_localrun.engine.admission import admitted
+from llm_localrun.engine.launch import Seated
+from llm_localrun.engine.slots import Visit, visit_of
+from llm_localrun.engine.state import NGRAM, EngineSettings, EngineState, running
+from llm_localrun.errors import BadReply, ServerUnreachable
+from llm_localrun.files.modelfile import chat_template_of, modelfile_of
+from llm_localrun.models import Endpoint, LocalModel, OnDisk
+from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
+from llm_localrun.servers.llamacpp import LlamaCpp
+from llm_localrun.system.paths import engine_folder
+from llm_localrun.tokens.window import ANSWER, Limits, Size, grown
+from llm_localrun.wire import http
+from llm_localrun.wire.request import ChatRequest
+
+_LOAD_GRACE_S = 60.0
+"""What loading a file may take beyond what its size makes likely."""
+_RESTORE_TIMEOUT_S = 60.0
+
+
+class EngineServer(LlamaCpp):
+    """llama.cpp's server as llm-localrun starts it: one process for each file in use."""
+
+    kind = "engine"
+    title = "the engine"
+    start_hint = "It stopped a moment ago. Try again: it will restart"
+    list_position = 99
+    is_private = True
+    usual_ports = ()
+    signs = ()
+    key_variables = ()
+    options = {
+        **LlamaCpp.options,
+        "keep_alive": NOT_SENT,
+        "gpu_layers": NOT_SENT,
+        "threads": NOT_SENT,
+        "kv_cache_type": NOT_SENT,
+        "overcommit": NOT_SENT,
+        "flash_attention": NOT_SENT,
+        "draft_model": NOT_SENT,
+        "lora": NOT_SENT,
+    }
+
+    @property
+    def label(self) -> str:
+        return self.title
+
+
+def engine_server(engine: EngineState | None = None) -> EngineServer:
+    """The server of an engine, or one that is not started yet."""
+    endpoint = Endpoint(name="gguf", kind=EngineServer.kind, url=engine.url if engine else "")
+    return EngineServer(endpoint, engine.key if engine else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SlotRequest(PreparedRequest):
+    """A request that has a slot in an engine."""
+
+    slot: Seated
+    keep_alive_s: float
+
+    def record_prompt_evaluated(self) -> None:
+        # llama.cpp sends the head when it has evaluated the prompt.
+        self.slot.seat.note(self.slot.visit)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Says why the engine broke off, if it does, and gives the slot back."""
+        try:
+            yield
+        except (BadReply, ServerUnreachable) as error:
+            raise launch.explain(error, self.slot.engine, engine_folder()) from None
+        finally:
+            self.slot.seat.leave()
+            launch.release(self.slot.engine, engine_folder(), self.keep_alive_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What to run, with which settings."""
+
+    model: LocalModel
+    route: OnDisk
+    options: Mapping[str, Any]
+    config: Config
+    settings: EngineSettings
+    """All but the context."""
+    asked_context_size: int | None = None
+    answer_tokens: int = ANSWER
+
+    @property
+    def running(self) -> EngineState | None:
+        """The engine with the largest context of those that run this file with these settings."""
+        engines = [
+            engine
+            for engine in running(engine_folder())
+            if engine.spec.path == self.route.path and engine.spec.settings.meets(self.settings)
+        ]
+        return max(engines, key=lambda engine: engine.spec.context_size, default=None)
+
+    @property
+    def trained_context_size(self) -> int:
+        return self.model.context_max or engine_defaults.CONTEXT_SIZE
+
+    @property
+    def default_context_size(self) -> int:
+        return min(self.trained_context_size, engine_defaults.CONTEXT_SIZE)
+
+    def context_size_for(self, prompt: Size, available: int) -> int:
+        """The context for a prompt and its answer: `available`, if they fit or the user set it."""
+        needed = prompt.tokens + self.answer_tokens
+        if self.asked_context_size is not None or needed <= available:
+            return available
+        return max(available, self.default_context_size, grown(needed, self.trained_context_size))
+
+    @property
+    def keep_alive_s(self) -> float:
+        keep_alive_s: float = self.options.get("keep_alive", self.config.keep_alive)
+        return keep_alive_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The engine for a job, and the largest context that there is memory for."""
+
+    job: _Job
+    settings: EngineSettings
+    limits: launch.Bounds
+    affordable: float
+
+    @property
+    def context_size(self) -> int:
+        return self.settings.context_size or self.job.default_context_size
+
+    def find_or_start(self) -> tuple[EngineState, bool]:
+        """An engine, and whether it is new."""
+        job = self.job
+        wanted = launch.Wanted(job.route.path, job.model.name, self.settings)
+        grace_s: float = job.options.get("timeout", _LOAD_GRACE_S)
+        return launch.ensure(wanted, engine_folder(), job.keep_alive_s, grace_s, self.limits)
+
+
+def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedRequest:
+    """The request with a slot in an engine: in one that runs, if it will do, or in a new one.
+
+    Where the bytes of a prompt do not show that it fits, the engine counts its tokens. Raises
+    `PromptTooLong`, `NotEnoughMemory` and what `launch.ensure` raises.
+    """
+    model = request.model
+    settings = _settings(model, route, request.options, config)
+    asked = request.context_size
+    job = _Job(model, route, request.options, config, settings, asked, request.answer_tokens)
+    body = engine_server().encode(model.name, request.chat)
+    available_engine = job.running
+    available = available_engine.spec.context_size if available_engine else job.default_context_size
+    context_size = asked or available
+    size = request.size_unless_below(context_size - request.answer_tokens)
+    if available_engine is not None and job.context_size_for(size, context_size) > context_size:
+        size = engine_server(available_engine).count_tokens(body) or size
+    plan = _plan(job, job.context_size_for(size, context_size))
+    visit = visit_of(request.chat.conversation, _prompt_text(request.chat))
+    was_new = False
+    if request.prompt.bound >= plan.context_size:
+        plan, size, was_new = _grow_after_counting(plan, size, body)
+    tokens = _claimed_tokens(request, size, plan)
+    prepared = _with_slot(plan, body, replace(visit, tokens=tokens))
+    if was_new and prepared.load_seconds is None:
+        return replace(prepared, load_seconds=prepared.slot.engine.load_seconds)
+    return prepared
+
+
+def prepare_texts(
+    model: LocalModel, route: OnDisk, texts: Sequence[str], config: Config
+) -> PreparedRequest:
+    """The request that embeds `texts`, with a slot in an engine. Raises a `LocalRunError`."""
+    options = modelfile_of(model.model_copy(update={"routes": (route,)})).options
+    settings = _settings(model, route, options, config)
+    job = _Job(model, route, options, config, settings)
+    engine = job.running
+    plan = _plan(job, engine.spec.context_size if engine else job.default_context_size)
+    body = engine_server().encode_texts(model.name, texts)
+    return replace(_with_slot(plan, body, Visit()), path=EngineServer.embed_path)
+
+
+def _grow_after_counting(
+    plan: _Plan, size: Size, body: Mapping[str, Any]
+) -> tuple[_Plan, Size, bool]:
+    """The plan, with a larger context if the engine counts more tokens than were estimated.
+
+    Also the counted size, and whether an engine was started for this. Raises `PromptTooLong`.
+    """
+    job = plan.job
+    engine, is_new = plan.find_or_start()
+    if not size.is_exact:
+        size = engine_server(engine).count_tokens(dict(body)) or size
+    available = engine.spec.context_size
+    if (larger := job.context_size_for(size, available)) > available:
+        plan = _plan(job, larger)
+    # What the user sets holds in a larger engine that happens to run, too.
+    context_size = job.asked_context_size or max(available, plan.context_size)
+    limits = Limits(job.trained_context_size, plan.affordable)
+    PreparedRequest(
+        engine_server(engine), EngineServer.chat_path, {}, job.model.name, context_size, limits
+    ).check_fits(size)
+    return plan, size, is_new
+
+
+def _claimed_tokens(request: ServeRequest, size: Size, plan: _Plan) -> int:
+    """The tokens that a prompt and its answer may fill of a context that is shared."""
+    tokens = size.tokens
+    if not size.is_exact:
+        tokens = min(tokens, request.prompt.estimate({}).tokens)
+    return min(tokens + request.answer_tokens, plan.context_size)
+
+
+def _prompt_text(chat: ChatRequest) -> str:
+    """A text that begins as another prompt's does, as far as the prompts have their beginning in
+    common."""
+    turns = (
+        (
+            message.role,
+            message.text,
+            message.reasoning,
+            [(call.name, json.dumps(dict(call.arguments))) for call in message.calls],
+            [media.base64 for media in message.media],
+        )
+        for message in chat.messages
+    )
+    return "\n".join(map(repr, turns))
+
+
+def _settings(
+    model: LocalModel, route: OnDisk, options: Mapping[str, Any], config: Config
+) -> EngineSettings:
+    """All that is settled before the context is."""
+    by_route = model.model_copy(update={"routes": (route,)})
+    return EngineSettings(
+        threads=options.get("threads", config.threads),
+        gpu_layers=options.get("gpu_layers"),
+        kv_cache_type=options.get("kv_cache_type"),
+        flash_attention=options.get("flash_attention"),
+        embedding=model.purpose == "embedding",
+        projector=route.projector,
+        lora=_absolute(options.get("lora")) or modelfile_of(by_route).adapter,
+        draft_model=_draft_model(options.get("draft_model")),
+        chat_template=chat_template_of(by_route),
+        rpc=",".join(config.rpc),
+    )
+
+
+def _plan(job: _Job, context_size: int) -> _Plan:
+    """An engine with this context; with less if memory is short and the user did not set it."""
+    wanted = replace(job.settings, context_size=context_size)
+    limits = launch.bounds_of(job.config)
+    if job.options.get("overcommit") or job.config.rpc:
+        return _Plan(job, wanted, limits, inf)
+    may_shrink = job.asked_context_size is None
+    settings, limits = admitted(job.model, wanted, limits, may_shrink=may_shrink)
+    affordable = inf if settings == wanted else settings.context_size
+    return _Plan(job, settings, limits, affordable or inf)
+
+
+def _with_slot(plan: _Plan, body: Mapping[str, Any], visit: Visit) -> _SlotRequest:
+    """The request with a slot in the engine of the plan, which may be running already."""
+    job = plan.job
+    slot = launch.seat(visit, engine_folder(), plan.find_or_start)
+    server = engine_server(slot.engine)
+    if slot.left is not None:
+        _restore(server, slot, slot.left)
+    return _SlotRequest(
+        server,
+        EngineServer.chat_path,
+        {**body, "id_slot": slot.seat.number},
+        job.model.name,
+        max(slot.engine.spec.context_size, plan.context_size),
+        Limits(job.trained_context_size, plan.affordable),
+        slot.engine.load_seconds if slot.is_new else None,
+        slot=slot,
+        keep_alive_s=job.keep_alive_s,
+    )
+
+
+def _restore(server: EngineServer, slot: Seated, left: Path) -> None:
+    """Has llama.cpp load what an earlier engine saved; otherwise it evaluates the prompt again."""
+    path = f"/slots/{slot.seat.number}?action=restore"
+    body = {"filename": left.name, "id_slot": slot.seat.number}
+    request = server.http_request("POST", path, body, _RESTORE_TIMEOUT_S)
+    try:
+        if saved_prompts.is_whole(left):
+            with suppress(BadReply, ServerUnreachable), closing(http.stream(request)) as received:
+                for _ in received:
+                    pass
+    except BaseException:
+        slot.seat.leave()
+        raise
+    # The engine has it now, and saves more when it ends.
+    left.unlink(missing_ok=True)
+
+
+def _draft_model(option: str | None) -> str:
+    return NGRAM if option == NGRAM else _absolute(option)
+
+
+def _absolute(path: Any) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""

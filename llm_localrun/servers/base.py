@@ -1,0 +1,473 @@
+"""What llm-localrun knows of a kind of model server: the base class of one module per kind.
+
+Every module of this package that defines a `Server` with a `kind` of its own adds that kind. The
+class holds facts (title, usual ports, options), how the server is recognized and how its models are
+listed, and how a prompt is made to fit and sent. Finding servers is left to `discover`.
+"""
+
+import importlib
+import os
+import pkgutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, TypeAlias
+
+import llm
+
+from llm_localrun.config import server_root
+from llm_localrun.errors import ConfigError, UnsupportedOption
+from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served, default_key_alias
+from llm_localrun.privacy import host_of
+from llm_localrun.tokens import learned
+from llm_localrun.tokens.count import Prompt
+from llm_localrun.tokens.window import ANSWER, UNLIMITED, Limits, Size, too_long
+from llm_localrun.wire import http
+from llm_localrun.wire.http import HttpRequest, Probe
+from llm_localrun.wire.request import ChatRequest
+from llm_localrun.wire.response import Ask, PayloadDecoder, ProbeReply
+from llm_localrun.wire.sse import Payload
+
+ADMIN_TIMEOUT_S = 30.0
+"""A server that is up reports what it has loaded, or counts a prompt, within this time."""
+
+Facts: TypeAlias = dict[str, Any]
+"""Fields of `Served` and of `LocalModel`: {"loaded": True, "context_max": 32768}."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireOption:
+    """Where the value of an option goes in the JSON body."""
+
+    path: str
+    """Keys joined by dots: `options.num_ctx`; "" for an option that is not sent."""
+    values: Mapping[Any, Any] | None = None
+    """What to send for each value of the option; None sends the value itself."""
+    minimum: float | None = None
+
+
+NOT_SENT = WireOption("")
+"""An option that takes effect before anything is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A reply by which a kind is recognized: `path` answers with an object that has `key`.
+
+    If `value` is given, the key has to have this value.
+    """
+
+    path: str
+    key: str
+    value: Any = None
+    needs_no_key: bool = False
+    """Whether the server shows it without the API key that it may want."""
+    rank: int = 0
+    """Signs of a lower rank are looked for first: 0 for those that no other server imitates."""
+    repositories_only: bool = False
+    """Whether the server lists repositories, OWNER/NAME, and nothing else."""
+
+    def is_in(self, reply: ProbeReply | None, names: Sequence[str] = ()) -> bool:
+        """Whether the reply shows it, of a server that lists models of these `names`."""
+        payload = reply.payload if reply is not None and isinstance(reply.payload, dict) else {}
+        if self.repositories_only and not all("/" in name for name in names):
+            return False
+        return self.key in payload and self.value in (None, payload[self.key])
+
+
+@dataclass(frozen=True, slots=True)
+class KnownServer:
+    """What a server said when it last answered."""
+
+    models: tuple[LocalModel, ...] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelListing:
+    """What a server of a known kind says when it is asked for its models."""
+
+    models: tuple[LocalModel, ...]
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """A chat request for a model, on its way to the server or the engine that runs it.
+
+    The options of `chat` are settled: what depends on the model is filled in.
+    """
+
+    model: LocalModel
+    chat: ChatRequest
+    free_memory: Callable[[], int | None] = lambda: None
+    """Returns the bytes of memory that are free; None if unknown."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self.chat.options
+
+    @cached_property
+    def prompt(self) -> Prompt:
+        return Prompt(self.chat)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens to leave free for the answer."""
+        tokens: int = self.options.get("max_tokens", ANSWER)
+        return tokens
+
+    @property
+    def timeout_s(self) -> float:
+        """Silence after which the server counts as hung."""
+        timeout_s: float = self.options.get("timeout", http.READ_TIMEOUT_S)
+        return timeout_s
+
+    @property
+    def context_size(self) -> int | None:
+        """The context that the user asks for; None if the option is not set.
+
+        Raises `ConfigError` for `max` if the largest context is unknown.
+        """
+        asked: int | str | None = self.options.get("context_size")
+        if not isinstance(asked, str):
+            return asked
+        if self.model.context_max is None:
+            raise ConfigError(
+                f"The largest context of {self.model.id} is unknown",
+                "Give a number of tokens as -o context_size",
+            )
+        return self.model.context_max
+
+    def size_unless_below(self, tokens: int) -> Size:
+        """The size of the prompt, estimated only if it could exceed so many `tokens`."""
+        if self.prompt.bound <= tokens:
+            return Size(self.prompt.bound, is_exact=False)
+        return self.prompt.estimate(learned.known_of(self.model.id).factors)
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """A request that is ready to be sent, with what is known of the context that it goes to."""
+
+    server: "Server"
+    path: str
+    body: Payload
+    model: str
+    """The server's name for the model, or for its loaded instance."""
+    context_size: int | None = None
+    """Tokens that the context holds; None if unknown."""
+    limits: Limits = UNLIMITED
+    load_seconds: float | None = None
+    """How long the model took to load, if it was loaded for this request."""
+
+    def http_request(self, timeout_s: float) -> HttpRequest:
+        return self.server.http_request("POST", self.path, self.body, timeout_s)
+
+    def check_fits(self, size: Size) -> None:
+        """Raises `PromptTooLong` if a prompt of this size does not fit."""
+        if self.context_size is not None and not size.fits(self.context_size):
+            raise too_long(size, self.server.label, self.context_size, self.limits)
+
+    def record_prompt_evaluated(self) -> None:
+        """Called when the head of a successful response has come."""
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Around the exchange: translates its errors and releases what the request holds."""
+        yield
+
+
+class Server:
+    """A kind of model server, and with an endpoint and a key one such server."""
+
+    kind: ClassVar[str]
+    title: ClassVar[str]
+    """How messages and tables call the kind."""
+    start_hint: ClassVar[str] = (
+        "Start it, or choose another model: `llm localrun models` lists them"
+    )
+    list_position: ClassVar[int] = 9
+    """Kinds with a lower number come first in lists and are asked first."""
+    usual_ports: ClassVar[tuple[int, ...]] = ()
+    shared_ports: ClassVar[tuple[int, ...]] = ()
+    """Ports that it uses too, which are asked for another kind anyway."""
+    url_variables: ClassVar[tuple[str, ...]] = ()
+    """Environment variables that hold its address."""
+    key_variables: ClassVar[tuple[str, ...]] = ()
+    """Environment variables from which its own clients take an API key."""
+    found_by: ClassVar[tuple[str, ...]] = ()
+    """What else says where it is, for the README: "its settings"."""
+    owned_by: ClassVar[str] = ""
+    """How its /v1/models signs its entries."""
+    signature_is_proof: ClassVar[bool] = True
+    """Whether no other server signs entries in the same way."""
+    recognized_by_port: ClassVar[bool] = False
+    """Whether a server at its usual port is of this kind unless something else is shown."""
+    signs: ClassVar[tuple[Sign, ...]] = ()
+    locked_signs: ClassVar[tuple[Sign, ...]] = ()
+    """Signs that tell a kind only if the server wants a key."""
+    greeting: ClassVar[str] = ""
+    """What `GET /` answers, where imitators of the kind answer something else."""
+    lists_at_v1: ClassVar[bool] = True
+    """Whether /v1/models is where it lists its models."""
+    api_root: ClassVar[str] = ""
+    """The path below its address at which /v1 begins."""
+    is_private: ClassVar[bool] = False
+    """Whether only llm-localrun starts and uses it: the engine."""
+    relays: ClassVar[bool] = False
+    """Whether it may pass prompts on to other machines without saying for which models."""
+    streams: ClassVar[bool] = True
+    accepts_schemas: ClassVar[bool] = True
+    context_flag: ClassVar[str] = ""
+    """The flag that sets its context when it starts: "-c {}"; "" if unknown."""
+    counts_prompts: ClassVar[bool] = False
+    """Whether it counts the tokens of a prompt exactly, so that there is nothing to learn."""
+    names_wrong_model: ClassVar[bool] = False
+    """Whether it may answer with another model than asked, and names it in the response."""
+    options: ClassVar[Mapping[str, WireOption]] = {}
+    """The options of `chat.options` that it supports, and where each goes in the body."""
+    fixed_body: ClassVar[Payload] = {}
+    """What is added to every chat request."""
+    chat_path: ClassVar[str]
+    embed_path: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in cls.__dict__:
+            _KINDS[cls.kind] = cls
+
+    def __init__(self, endpoint: Endpoint, key: str | None = None) -> None:
+        self.endpoint = endpoint
+        self.key = key
+
+    # Finding and recognizing it
+
+    @classmethod
+    def addresses(cls) -> Iterator[str]:
+        """The URLs at which to look for it, the surest first."""
+        yield from (f"http://127.0.0.1:{port}" for port in cls.usual_ports)
+
+    @classmethod
+    def addresses_in_variables(cls) -> Iterator[str]:
+        """The URLs in `url_variables`, of which each may hold several with commas between."""
+        for variable in cls.url_variables:
+            for text in os.environ.get(variable, "").split(","):
+                if url := _usable_url(text):
+                    yield url
+
+    @classmethod
+    def kind_at_usual_port(cls) -> str:
+        """The kind of a server at its usual port that shows no sign of any kind."""
+        return GENERIC_KIND if cls.owned_by else cls.kind
+
+    @classmethod
+    def is_loading(cls, reply: ProbeReply) -> bool:
+        """Whether this reply to GET /v1/models means that the server is loading its model."""
+        return False
+
+    @classmethod
+    def is_locked(cls, error: Mapping[str, Any]) -> bool:
+        """Whether a request without a key fails with this `error` object at this kind only."""
+        return False
+
+    @classmethod
+    def locate(cls, report: EndpointReport, *, thorough: bool) -> EndpointReport:
+        """The report with where each model runs, where only this kind's own tools know.
+
+        Takes seconds if `thorough`.
+        """
+        return report
+
+    def list_models(
+        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+    ) -> ModelListing | None:
+        """The models of the server, which answered GET /v1/models with `v1_models`.
+
+        What was `known` of it need not be asked again. None if it does not answer as its kind does.
+        """
+        raise NotImplementedError
+
+    # Requests
+
+    @property
+    def label(self) -> str:
+        """How messages call this server: "Ollama at http://127.0.0.1:11434"."""
+        return f"{self.title} at {self.endpoint.url}"
+
+    @property
+    def root(self) -> str:
+        """The URL below which /v1 begins, whether the user gave that or the server's address."""
+        url = self.endpoint.url
+        return url if url.endswith(self.api_root) else url + self.api_root
+
+    def http_request(
+        self,
+        method: str,
+        path: str,
+        body: Payload | None = None,
+        timeout_s: float = http.READ_TIMEOUT_S,
+    ) -> HttpRequest:
+        return HttpRequest(
+            url=self.root + path,
+            body=body or {},
+            server=self.label,
+            start_hint=self.start_hint,
+            key=self.key,
+            read_timeout_s=timeout_s,
+            method=method,
+        )
+
+    @contextmanager
+    def probe(self, timeout_s: float = ADMIN_TIMEOUT_S) -> Iterator[Probe]:
+        """Something whose `ask` asks this server; what goes wrong, the request itself reports."""
+        with Probe(self.endpoint.url, self.key, time.monotonic() + timeout_s) as probe:
+            yield probe
+
+    # Running a model
+
+    def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
+        """The request as it will be sent, in a context that its prompt fits into.
+
+        May load the model. Raises a `LocalRunError`: `PromptTooLong` if no context can hold the
+        prompt.
+        """
+        raise NotImplementedError
+
+    def prepare_texts(self, model: str, texts: Sequence[str]) -> PreparedRequest:
+        """The request that embeds `texts`."""
+        body = self.encode_texts(model, texts)
+        return PreparedRequest(self, self.embed_path, body, model)
+
+    def encode_texts(self, model: str, texts: Sequence[str]) -> Payload:
+        raise NotImplementedError
+
+    def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
+        """The vectors in a response, in the order of the texts."""
+        raise NotImplementedError
+
+    def decoder(self) -> PayloadDecoder:
+        """A decoder of one chat response."""
+        raise NotImplementedError
+
+    def encode_options(self, options: Mapping[str, Any]) -> Payload:
+        """The part of a request's body that carries `options`. Raises `UnsupportedOption`."""
+        body: Payload = dict(self.fixed_body)
+        for name, value in options.items():
+            wire = self.options.get(name)
+            if wire is None:
+                raise UnsupportedOption(
+                    f"{self._sentence_title} does not support -o {name}",
+                    f"Leave it out, or use {_supporters(name)}",
+                )
+            if wire.minimum is not None and value < wire.minimum:
+                raise UnsupportedOption(
+                    f"{self._sentence_title} does not support -o {name} {value:g}",
+                    f"Leave it out, or use {wire.minimum:g} or more",
+                )
+            is_default = wire.values is not None and value not in wire.values
+            if wire.path and not is_default:
+                _set_at(body, wire.path, value if wire.values is None else wire.values[value])
+        return _merge(body, options.get("extra_body", {}))
+
+    @property
+    def _sentence_title(self) -> str:
+        """The title at the beginning of a sentence: "The engine"."""
+        return f"T{self.title[1:]}" if self.title.startswith("the ") else self.title
+
+
+_KINDS: dict[str, type[Server]] = {}
+GENERIC_KIND = "openai"
+"""The kind of a server that has OpenAI's API and shows no sign of any other kind."""
+
+
+def server_kinds() -> Mapping[str, type[Server]]:
+    """Every kind of server by its name, in the order of lists."""
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{__package__}.{module.name}")
+    kinds = sorted(_KINDS.items(), key=lambda each: (each[1].list_position, each[0]))
+    return dict(kinds)
+
+
+def server_class(kind: str) -> type[Server]:
+    """The class of `kind`; of an unknown name, that of servers with OpenAI's API."""
+    if kind not in _KINDS:
+        server_kinds()
+    return _KINDS.get(kind, _KINDS[GENERIC_KIND])
+
+
+def open_server(endpoint: Endpoint, key: str | None = None) -> Server:
+    """The server at `endpoint`; nothing is sent yet."""
+    return server_class(endpoint.kind)(endpoint, key)
+
+
+def open_with_stored_key(endpoint: Endpoint) -> Server:
+    """The server at `endpoint` with the key that is stored for it."""
+    return open_server(endpoint, stored_key(endpoint))
+
+
+def stored_key(endpoint: Endpoint) -> str | None:
+    """The key that `llm keys` holds for `endpoint`, or else a variable of its kind."""
+    stored = stored_keys().get(endpoint.key_alias or default_key_alias(endpoint.name))
+    return stored or key_from_environment(endpoint.kind)
+
+
+def key_from_environment(kind: str) -> str | None:
+    """The API key in the variables that clients of this kind read."""
+    return next(filter(None, map(os.environ.get, server_class(kind).key_variables)), None)
+
+
+def stored_keys() -> dict[str, str]:
+    """What `llm keys` holds; nothing if its file is damaged, which llm itself reports."""
+    try:
+        keys: dict[str, str] = llm.load_keys()  # type: ignore[no-untyped-call]
+    except (OSError, ValueError):
+        return {}
+    return keys if isinstance(keys, dict) else {}
+
+
+def variables() -> tuple[str, ...]:
+    """The environment variables that decide where servers are looked for."""
+    return tuple(name for kind in server_kinds().values() for name in kind.url_variables)
+
+
+def local_url(port: Any) -> Iterator[str]:
+    """The URL of a port on this machine, if that is what some settings hold."""
+    if isinstance(port, int) and not isinstance(port, bool) and 0 < port < 2**16:
+        yield f"http://127.0.0.1:{port}"
+
+
+def _usable_url(text: str) -> str:
+    """What a user has put into a variable as the root of a server; "" if it is not a URL."""
+    try:
+        url = server_root(text.strip())
+    except ValueError:
+        return ""
+    return url if host_of(url) else ""
+
+
+def _supporters(option: str) -> str:
+    """The kinds that support an option: "Ollama, vLLM or a GGUF file"."""
+    kinds = [cls for cls in server_kinds().values() if option in cls.options]
+    if any(cls.kind == GENERIC_KIND for cls in kinds):
+        return "a server with OpenAI's API"
+    *others, last = [cls.title for cls in kinds]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _merge(body: Payload, extra: Payload) -> Payload:
+    """`extra` over `body`; objects that both have are merged in turn."""
+    merged = {**body, **extra}
+    for key in body.keys() & extra.keys():
+        if isinstance(body[key], dict) and isinstance(extra[key], dict):
+            merged[key] = _merge(body[key], extra[key])
+    return merged
+
+
+def _set_at(body: Payload, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        body = body.setdefault(parent, {})
+    body[last] = value

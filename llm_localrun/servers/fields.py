@@ -1,0 +1,86 @@
+"""Reads what servers say of their models: optional JSON fields, sizes written for people, names.
+
+Pure. Which fields a kind of server has is left to its module.
+"""
+
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+from llm_localrun.models import Endpoint, LocalModel, Purpose, Served
+from llm_localrun.names.quantizations import quantization_in
+from llm_localrun.privacy import host_of, is_loopback, where_relayed, where_runs
+from llm_localrun.servers.base import Facts, server_class
+
+
+def _none_if_malformed(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
+_Value = TypeVar("_Value")
+Maybe = Annotated[_Value | None, WrapValidator(_none_if_malformed)]
+"""A field that a model can be run without: a value of another type counts as absent."""
+
+
+def served_model(endpoint: Endpoint, name: str, facts: Facts) -> LocalModel:
+    """A model that `endpoint` serves. Discovery sets its id when it has named the endpoint.
+
+    A model whose server says where it runs does not match a file here, whatever its name.
+    """
+    where = where_relayed if server_class(endpoint.kind).relays else where_runs
+    known: Facts = {"runs_on": where(endpoint.url)}
+    if not is_loopback(endpoint.url):
+        known["remote_host"] = host_of(endpoint.url)
+    known |= facts
+    if "runs_on" in facts:
+        known["fingerprints"] = ()
+    route = {field: known.pop(field) for field in Served.model_fields if field in known}
+    return LocalModel(id=name, name=name, routes=(Served(endpoint=endpoint, **route),), **known)
+
+
+def capabilities_of(**has: object) -> tuple[str, ...]:
+    """`LocalModel.capabilities` from flags: the names of those that are true."""
+    return tuple(name for name, value in has.items() if value)
+
+
+_EMBEDS = re.compile(r"embed|(?:^|[/_-])(?:bge|e5|gte|minilm)(?:$|[_-])", re.IGNORECASE)
+_NEITHER = re.compile(r"rerank|whisper|parakeet|kokoro|(?:^|[/_-])tts(?:$|[_-])", re.IGNORECASE)
+
+
+def purpose_of(name: str) -> Purpose | None:
+    """The purpose of a model by its name, where its server does not say; None: not for text."""
+    if _NEITHER.search(name):
+        return None
+    return "embedding" if _EMBEDS.search(name) else "chat"
+
+
+def hub_fingerprint(reference: str) -> tuple[str, ...]:
+    """The fingerprint of `OWNER/REPOSITORY:QUANTIZATION`; none if `reference` is something else."""
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+):([\w.-]+)", reference)
+    quantization = quantization_in(f":{match[2]}") if match else ""
+    return (f"hf:{match[1].lower()}:{quantization.upper()}",) if match and quantization else ()
+
+
+def path_fingerprint(path: str | None) -> tuple[str, ...]:
+    """The fingerprint of a file that a server says it runs; discovery resolves its links."""
+    return (f"path:{path}",) if path else ()
+
+
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "B": 3, "T": 4}
+_NUMBER = r"(\d{1,9}(?:\.\d{1,9})?)\s*"
+
+
+def weights_in(text: str) -> int | None:
+    """A number of weights: `134.52M`, `8.2B`, `3.88 B`, or the `26B-A4B` of a mixture."""
+    match = re.fullmatch(_NUMBER + r"([KMBT])(?:-A[\d.]+B)?", text.strip().upper())
+    return match and round(float(match[1]) * 1000 ** _UNITS[match[2]])
+
+
+def bytes_in(text: str) -> int | None:
+    """A number of bytes: `2.31 GiB` or `2.48 GB`."""
+    match = re.fullmatch(_NUMBER + r"([KMGT]?)(I?)B", text.strip().upper())
+    return match and round(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]])

@@ -1,0 +1,30 @@
+"""mlx_lm.server: MLX models of the Hugging Face hub. Source: mlx_lm's `SERVER.md` (0.31)."""
+
+from collections.abc import Iterator
+
+from llm_localrun.servers import msty
+from llm_localrun.servers.base import Sign, WireOption
+from llm_localrun.servers.openai_compatible import OpenAICompatible
+
+
+class Mlx(OpenAICompatible):
+    kind = "mlx"
+    title = "mlx_lm.server"
+    start_hint = "Start it with `mlx_lm.server`"
+    shared_ports = (8080,)
+    found_by = ("Msty Studio's settings",)
+    accepts_schemas = False
+    # Many servers answer so, but few of them leave their models unsigned.
+    signs = (Sign("/health", "status", "ok", rank=2, repositories_only=True),)
+    # Otherwise its answers end after 512 tokens. This is as good as no limit.
+    fixed_body = {"max_tokens": 2**17}
+    options = {
+        **OpenAICompatible.options,
+        "top_k": WireOption("top_k"),
+        "min_p": WireOption("min_p"),
+        "repeat_penalty": WireOption("repetition_penalty"),
+    }
+
+    @classmethod
+    def addresses(cls) -> Iterator[str]:
+        return msty.mlx_addresses()

@@ -1,0 +1,26 @@
+"""Any other server with OpenAI's API: it may be a proxy to another machine."""
+
+from llm_localrun.models import RunsOn
+from llm_localrun.privacy import is_hosted, is_provider
+from llm_localrun.servers.base import Facts
+from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+
+
+class MaybeRelayedModel(ListedModel):
+    """An entry of a server that may be a proxy."""
+
+    def facts(self) -> Facts:
+        owner = self.owned_by or ""
+        if is_provider(owner):
+            return {**super().facts(), "runs_on": RunsOn.UNKNOWN, "remote_host": owner}
+        place = {"runs_on": RunsOn.UNKNOWN} if is_hosted(self.id) else {}
+        return {**super().facts(), **place}
+
+
+class OpenAIServer(OpenAICompatible):
+    """A server of an unknown kind."""
+
+    kind = "openai"
+    title = "the server"
+    list_position = 99
+    listed_model = MaybeRelayedModel

@@ -1,0 +1,52 @@
+"""SGLang, whose list is vLLM's. Source: the documentation of its server (0.5)."""
+
+from collections.abc import Mapping, Sequence
+
+from llm_localrun.servers.base import Facts, KnownServer
+from llm_localrun.servers.fields import Maybe, capabilities_of
+from llm_localrun.servers.openai_compatible import OpenAICompatible
+from llm_localrun.servers.vllm import Vllm, VllmModel
+from llm_localrun.wire.response import Ask, parse_reply
+from llm_localrun.wire.shapes import Text, WireModel
+
+
+class _SglangInfo(WireModel):
+    """/model_info."""
+
+    is_generation: Maybe[bool] = None
+    has_image_understanding: Maybe[bool] = None
+    has_audio_understanding: Maybe[bool] = None
+    reasoning_parser: Maybe[Text] = None
+    tool_call_parser: Maybe[Text] = None
+
+    def facts(self) -> Facts:
+        # Without a parser, which older versions do not report, calls stay in the text.
+        parses_calls = self.tool_call_parser or "tool_call_parser" not in self.model_fields_set
+        capabilities = capabilities_of(
+            tools=parses_calls,
+            vision=self.has_image_understanding,
+            audio=self.has_audio_understanding,
+            thinking=self.reasoning_parser,
+        )
+        facts: Facts = {"capabilities": capabilities}
+        return {**facts, "purpose": "embedding"} if self.is_generation is False else facts
+
+
+class Sglang(OpenAICompatible):
+    kind = "sglang"
+    title = "SGLang"
+    start_hint = "Start it with `python -m sglang.launch_server --model-path MODEL`"
+    usual_ports = (30000,)
+    owned_by = "sglang"
+    context_flag = "--context-length {}"
+    reasoning_field = "reasoning_content"
+    version_path = "/server_info"
+    listed_model = VllmModel
+    options = Vllm.options
+
+    def details(
+        self, ask: Ask, entries: Sequence[VllmModel], known: KnownServer
+    ) -> tuple[Mapping[str, Facts], str]:
+        info = parse_reply(_SglangInfo, ask("/model_info"))
+        facts = {entry.id: info.facts() for entry in entries} if info else {}
+        return facts, self.version(ask, known)
