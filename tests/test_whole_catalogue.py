@@ -110,7 +110,7 @@ OFF = {
     " Start it with `vllm serve MODEL`.",
     "local/lmstudio/openai/gpt-oss-20b": "local/lmstudio/openai/gpt-oss-20b runs nobody knows"
     " where, so the prompt would leave this machine."
-    " If it may: `llm localrun allow local/lmstudio/openai/gpt-oss-20b`.",
+    " To allow it: `llm localrun allow local/lmstudio/openai/gpt-oss-20b`.",
 }
 
 

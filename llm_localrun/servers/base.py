@@ -393,9 +393,10 @@ def server_kinds() -> Mapping[str, type[Server]]:
 
 def server_class(kind: str) -> type[Server]:
     """The class of `kind`; of an unknown name, that of servers with OpenAI's API."""
-    if kind not in _KINDS:
-        server_kinds()
-    return _KINDS.get(kind, _KINDS[GENERIC_KIND])
+    if kind in _KINDS:
+        return _KINDS[kind]
+    kinds = server_kinds()
+    return kinds.get(kind) or kinds[GENERIC_KIND]
 
 
 def open_server(endpoint: Endpoint, key: str | None = None) -> Server:
@@ -449,12 +450,15 @@ def _usable_url(text: str) -> str:
 
 
 def _supporters(option: str) -> str:
-    """The kinds that support an option: "Ollama, vLLM or a GGUF file"."""
+    """What supports an option: "a model of Ollama or vLLM, or a GGUF file"."""
     kinds = [cls for cls in server_kinds().values() if option in cls.options]
     if any(cls.kind == GENERIC_KIND for cls in kinds):
         return "a server with OpenAI's API"
-    *others, last = [cls.title for cls in kinds]
-    return f"{', '.join(others)} or {last}" if others else last
+    titles = [cls.title for cls in kinds if not cls.is_private]
+    if not titles:
+        return "a GGUF file"
+    of_servers = "a model of " + " or ".join(filter(None, [", ".join(titles[:-1]), titles[-1]]))
+    return f"{of_servers}, or a GGUF file" if len(titles) < len(kinds) else of_servers
 
 
 def _merge(body: Payload, extra: Payload) -> Payload:

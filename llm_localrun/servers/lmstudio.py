@@ -205,7 +205,10 @@ class LMStudio(OpenAICompatible):
     def list_models(
         self, ask: Ask, v1_models: ProbeReply, known: KnownServer
     ) -> ModelListing | None:
-        if listing := parse_reply(_StudioModels, ask("/api/v1/models")):
+        reply = ask("/api/v1/models")
+        if reply is None:
+            return None
+        if listing := parse_reply(_StudioModels, reply):
             models = [each for model in listing.models for each in _variants(self.endpoint, model)]
             return ModelListing(_without_duplicates(models))
         if old := parse_reply(_OldModels, ask("/api/v0/models")):

@@ -446,23 +446,23 @@ def test_lm_studio_keeps_a_model_for_a_second_or_more(seconds: float, refusal: s
 @pytest.mark.parametrize(
     ("option", "kind", "alternatives"),
     [
-        ("keep_alive", "vllm", "a model of Ollama's or a model of LM Studio's or a GGUF file"),
-        ("threads", "openai", "a model of Ollama's or a GGUF file"),
-        ("typical_p", "vllm", "a model of Ollama's or a model of llama-server's or a GGUF file"),
+        ("keep_alive", "vllm", "a model of Ollama or LM Studio, or a GGUF file"),
+        ("threads", "vllm", "a model of Ollama, or a GGUF file"),
+        ("typical_p", "vllm", "a model of Ollama, llama-server or llamafile, or a GGUF file"),
         (
             "min_p",
             "lmstudio",
-            "a model of Ollama's or a model of llama-server's or a model of vLLM's"
-            " or a model of mlx_lm.server's or a GGUF file",
+            "a model of Ollama, llama-server, vLLM, llamafile, mlx_lm.server or SGLang,"
+            " or a GGUF file",
         ),
-        ("logit_bias", "ollama", "an OpenAI-compatible server"),
-        ("grammar", "ollama", "a model of llama-server's or a GGUF file"),
+        ("logit_bias", "ollama", "a server with OpenAI's API"),
+        ("grammar", "ollama", "a model of llama-server or llamafile, or a GGUF file"),
         ("lora", "llamacpp", "a GGUF file"),
         ("draft_model", "ollama", "a GGUF file"),
         (
             "json_object",
             "lmstudio",
-            "a model of Ollama's or a model of llama-server's or a model of vLLM's or a GGUF file",
+            "a model of Ollama, llama-server, vLLM, llamafile or SGLang, or a GGUF file",
         ),
     ],
 )
@@ -472,5 +472,5 @@ def test_refusal_names_the_backend_and_the_alternatives(
     with pytest.raises(UnsupportedOption) as refused:
         server(kind).encode_options({"seed": 1, option: 1})
     assert str(refused.value) == (
-        f"Box cannot honour -o {option}. Leave it out, or use {alternatives}."
+        f"{server(kind).title} does not support -o {option}. Leave it out, or use {alternatives}."
     )

@@ -634,7 +634,7 @@ def test_prompt_does_not_leave_the_machine_unasked(
         assert server.requests == []
         assert caught.value.message == (
             f"local/ollama/gpt-oss:120b-cloud runs {where}, so the prompt would leave this machine."
-            " If it may: `llm localrun allow local/ollama/gpt-oss:120b-cloud`."
+            " To allow it: `llm localrun allow local/ollama/gpt-oss:120b-cloud`."
         )
         configure(user_path, **CONFIG, allow=["local/ollama/gpt-oss", "local/ollama/other"])
         with pytest.raises(NotAllowed):

@@ -77,7 +77,9 @@ def test_ollama_cannot_pull(user_path: Path) -> None:
 def test_ollama_ends_before_it_is_done(user_path: Path) -> None:
     with StandIn(Ollama(registry={"x": [10]}, ends_early=True)) as server:
         use(user_path, "ollama", server)
-        assert "ended with 'writing manifest' before it was done" in failed("pull", "ollama:x")
+        assert "stopped at 'writing manifest' before the pull was complete" in failed(
+            "pull", "ollama:x"
+        )
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_lmstudio_has_it_already(user_path: Path) -> None:
     ("ref", "said"),
     [
         ("lmstudio:ibm/other", 'says: Model "ibm/other" not found (HTTP 404)'),
-        ("lmstudio:ibm/granite", "could not download ibm/granite. LM Studio's own window says why"),
+        ("lmstudio:ibm/granite", "could not download ibm/granite. LM Studio's window says why"),
     ],
 )
 def test_lmstudio_cannot_download(user_path: Path, ref: str, said: str) -> None:

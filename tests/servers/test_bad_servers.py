@@ -154,7 +154,7 @@ BAD: dict[str, Bad] = {
         "ollama",
         "Ollama",
         [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"],
-        "sent something without a type instead of an answer",
+        "sent data without a type instead of an answer",
     ),
     "half a JSON object": nonsense(
         "ollama",
@@ -304,7 +304,7 @@ BAD: dict[str, Bad] = {
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
             b"Content-Encoding: gzip\r\nContent-Length: 9\r\n\r\nnot gzip!"
         ],
-        "sent an answer that cannot be unpacked",
+        "sent a response that cannot be decompressed",
         "Try again.",
     ),
 }

@@ -666,7 +666,7 @@ def test_schema_is_refused_where_it_would_be_ignored(kind: str) -> None:
     with StandIn(server) as box:
         model = served(box.url, kind, "m")
         said = failure(lambda: prompt(model, "Hi", schema={"type": "object", "properties": {}}))
-    assert "cannot hold answers to a schema" in said
+    assert "cannot make answers follow a schema" in said
     assert server.asked == []
 
 
