@@ -1,33 +1,26 @@
-"""What a server's counts at the end of a reply teach, and what the user has to be told of them."""
+"""What follows from a server's counts at the end of a reply: corrected estimates, and warnings."""
 
 from llm_localrun.chat.serving_common import Server, Wish
 from llm_localrun.models import LocalModel
-from llm_localrun.tokens import learned as calibration
 from llm_localrun.tokens.count import Prompt
-from llm_localrun.tokens.estimate import learned, least_plausible
-from llm_localrun.tokens.window import LEAST, lack_of_room
+from llm_localrun.tokens.estimate import least_plausible
+from llm_localrun.tokens.learned import learn_from_reply
+from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer
 from llm_localrun.wire.events import Finished
 
 _COUNTING = ("engine", "llamacpp")
-"""Servers that count prompts beforehand: there is nothing to be learned."""
+"""Servers that count prompts beforehand, so that nothing is estimated."""
 
 
-def learn(model: LocalModel, server: Server, prompt: Prompt, finished: Finished) -> None:
-    """Brings the estimate of this model's prompts nearer to what was counted of this one."""
-    tokens = finished.prompt_tokens
-    if tokens is None or server.endpoint.kind in _COUNTING:
-        return
-    if tokens < least_plausible(prompt.units):
-        return
-    known = calibration.known_of(model.id)
-    factors = learned(known.factors, prompt.units, tokens)
-    if factors != known.factors:
-        calibration.keep(model.id, known.model_copy(update={"factors": factors}))
+def correct_estimate(model: LocalModel, server: Server, prompt: Prompt, finished: Finished) -> None:
+    """Learns from the count of the prompt's tokens, if the server reports one."""
+    if finished.prompt_tokens is not None and server.endpoint.kind not in _COUNTING:
+        learn_from_reply(model.id, prompt.parts, finished.prompt_tokens)
 
 
-def said_of(server: Server, wish: Wish, prompt: Prompt, finished: Finished) -> str:
-    """What the user has to know of an answer that came to an end; "" if there is nothing."""
-    if is_cut(server, prompt, finished):
+def describe_ending(server: Server, wish: Wish, prompt: Prompt, finished: Finished) -> str:
+    """What the user has to know about an answer that ended; "" if there is nothing."""
+    if _is_prompt_cut(server, prompt, finished):
         return (
             f"{server.title} has read {finished.prompt_tokens:,} tokens of a prompt of about"
             f" {prompt.estimate({}).tokens:,}: it may have cut it. Look for a newer version."
@@ -37,16 +30,17 @@ def said_of(server: Server, wish: Wish, prompt: Prompt, finished: Finished) -> s
         return ""
     is_counted = answer is not None and finished.prompt_tokens is not None
     used = (finished.prompt_tokens or 0) + (answer or 0) if is_counted else None
-    return lack_of_room(used, server.context_size, server.limits)
+    return describe_cut_answer(used, server.context_size, server.limits)
 
 
-def is_cut(server: Server, prompt: Prompt, finished: Finished) -> bool:
-    """Whether a server has read less of a prompt than there can have been.
+def _is_prompt_cut(server: Server, prompt: Prompt, finished: Finished) -> bool:
+    """Whether a server read fewer tokens than the prompt can have.
 
-    What it reports fills a good part of the context then: one that leaves out what it had cached,
-    as Ollama did before 0.30, mostly reports little.
+    A count that is small beside the context does not show it: Ollama before 0.30 left out the
+    tokens that it had cached.
     """
     tokens = finished.prompt_tokens
     if tokens is None or server.endpoint.kind in _COUNTING:
         return False
-    return (server.context_size or LEAST) // 8 < tokens < least_plausible(prompt.units)
+    smallest = (server.context_size or MIN_CONTEXT_TOKENS) // 8
+    return smallest < tokens < least_plausible(prompt.parts)

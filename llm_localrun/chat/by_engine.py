@@ -16,7 +16,7 @@ from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.files.modelfile import chat_template_of, modelfile_of
 from llm_localrun.models import Endpoint, LocalModel
 from llm_localrun.system.paths import engine_folder
-from llm_localrun.tokens.window import Limits, Size, grown
+from llm_localrun.tokens.window import Limits, Size, round_up_context
 from llm_localrun.wire import http
 
 _PATIENCE = 60.0
@@ -56,7 +56,7 @@ class _Job:
         needed = prompt.tokens + self.wish.answer
         if self.asked is not None or needed <= held:
             return held
-        return max(held, self.usual, grown(needed, self.trained))
+        return max(held, self.usual, round_up_context(needed, self.trained))
 
     @property
     def keep_alive(self) -> float:

@@ -6,7 +6,7 @@ from llm_localrun.chat.serving_common import Server, Wish, checked, counted, siz
 from llm_localrun.errors import UnsupportedOption
 from llm_localrun.models import LocalModel
 from llm_localrun.servers.kinds import kind_of
-from llm_localrun.tokens.window import Limits, larger_than
+from llm_localrun.tokens.window import Limits, context_too_small
 
 
 def find(model: LocalModel, server: Server, wish: Wish) -> Server:
@@ -33,4 +33,4 @@ def _check_wanted(wanted: int | str | None, held: int | None, server: Server, fl
             f"{server.title} does not say how large its context is", "Leave out -o context_size"
         )
     if wanted > held:
-        raise larger_than(wanted, held, server.title, flag)
+        raise context_too_small(wanted, held, server.title, flag)

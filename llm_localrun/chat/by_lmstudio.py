@@ -20,7 +20,7 @@ from llm_localrun.chat.serving_common import (
 from llm_localrun.errors import ServerUnreachable
 from llm_localrun.models import LocalModel
 from llm_localrun.servers.loading import Instance, lmstudio_instances, lmstudio_reload
-from llm_localrun.tokens.window import LEAST, grown
+from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, round_up_context
 
 
 def find(model: LocalModel, server: Server, wish: Wish) -> Server:
@@ -31,15 +31,16 @@ def find(model: LocalModel, server: Server, wish: Wish) -> Server:
     asked = asked_context(model, wish)
     if wish.prompt is None:
         return server
-    size = size_of(wish.prompt, model, LEAST - wish.answer)
+    size = size_of(wish.prompt, model, MIN_CONTEXT_TOKENS - wish.answer)
     needed = asked or size.tokens + wish.answer
-    if asked is None and needed <= min(model.context_loaded or LEAST, LEAST):
+    usual = min(model.context_loaded or MIN_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS)
+    if asked is None and needed <= usual:
         return replace(server, context_size=model.context_loaded)
     instances = put(lmstudio_instances(model.name), server, PATIENCE)
     if instances is None:
         # Before 0.4.0 there was no way to load a model from outside.
         return find_fixed(model, server, wish)
-    context_size = asked or grown(needed, server.limits.trained)
+    context_size = asked or round_up_context(needed, server.limits.trained)
     checked(size, replace(server, context_size=context_size))
     enough = [each for each in instances if each.context_size >= min(needed, context_size)]
     if not enough:

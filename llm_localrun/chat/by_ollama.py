@@ -22,8 +22,8 @@ from llm_localrun.memory.footprint import MARGIN, Footprint, Setting
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import LocalModel, RunsOn
 from llm_localrun.servers.loading import ollama_header, ollama_running
-from llm_localrun.tokens import learned
-from llm_localrun.tokens.window import LEAST, grown
+from llm_localrun.tokens.learned import read_facts, write_facts
+from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, round_up_context
 
 
 def find(model: LocalModel, server: Server, wish: Wish) -> Server:
@@ -34,7 +34,7 @@ def find(model: LocalModel, server: Server, wish: Wish) -> Server:
         server = _told(server, asked)
     if wish.prompt is None or model.runs_on == RunsOn.CLOUD:
         return server
-    size = size_of(wish.prompt, model, (asked or LEAST) - wish.answer)
+    size = size_of(wish.prompt, model, (asked or MIN_CONTEXT_TOKENS) - wish.answer)
     if asked is None:
         server = _with_room(model, server, size.tokens + wish.answer)
     return checked(size, server)
@@ -46,17 +46,17 @@ def _told(server: Server, context_size: int) -> Server:
 
 
 def _with_room(model: LocalModel, server: Server, needed: int) -> Server:
-    known = learned.known_of(model.id)
-    if needed <= LEAST and not known.context_size:
+    known = read_facts(model.id)
+    if needed <= MIN_CONTEXT_TOKENS and not known.context_size:
         return server
     running = put(ollama_running(model.name), server, PATIENCE)
     loaded = (running and running.context_length) or 0
-    if needed > max(loaded, LEAST):
+    if needed > max(loaded, MIN_CONTEXT_TOKENS):
         wanted = _grown(model, server, needed, running.size if running else 0)
     else:
-        wanted = loaded if loaded > LEAST else 0
+        wanted = loaded if loaded > MIN_CONTEXT_TOKENS else 0
     if wanted != known.context_size:
-        learned.keep(model.id, known.model_copy(update={"context_size": wanted}))
+        write_facts(model.id, known.model_copy(update={"context_size": wanted}))
     return _told(server, wanted) if wanted else server
 
 
@@ -66,7 +66,7 @@ def _grown(model: LocalModel, server: Server, needed: int, held: int) -> int:
     Whether what is needed fits is for Ollama to say, which shares a model out among GPUs. `held`
     are the bytes that the model takes now, and will give back.
     """
-    wanted = grown(needed, server.limits.trained)
+    wanted = round_up_context(needed, server.limits.trained)
     if model.size is None or model.runs_on != RunsOn.THIS_MACHINE:
         return wanted
     free = free_memory(read_config().llama_server)

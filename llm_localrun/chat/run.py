@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from llm_localrun.chat.afterwards import learn, said_of
+from llm_localrun.chat.afterwards import correct_estimate, describe_ending
 from llm_localrun.chat.serving import Server, Wish, find
 from llm_localrun.engine import launch
 from llm_localrun.engine.slots import visit_of
@@ -100,8 +100,8 @@ class _Exchange:
         for event in self.reply.close():
             yield event
             if isinstance(event, Finished) and (prompt := self.wish.prompt):
-                learn(self.model, self.server, prompt, event)
-                if said := said_of(self.server, self.wish, prompt, event):
+                correct_estimate(self.model, self.server, prompt, event)
+                if said := describe_ending(self.server, self.wish, prompt, event):
                     click.echo(said, err=True)
 
 

@@ -11,9 +11,9 @@ from llm_localrun.errors import ConfigError
 from llm_localrun.models import Endpoint, LocalModel
 from llm_localrun.servers.kinds import api_root, kind_of
 from llm_localrun.servers.loading import Asking
-from llm_localrun.tokens import learned
 from llm_localrun.tokens.count import Prompt, count
-from llm_localrun.tokens.window import ANSWER, UNLIMITED, Limits, Size, too_long
+from llm_localrun.tokens.learned import read_facts
+from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, UNLIMITED, Limits, Size, too_long
 from llm_localrun.wire import http
 from llm_localrun.wire.sse import Payload
 
@@ -43,7 +43,7 @@ class Wish:
     @property
     def answer(self) -> int:
         """Tokens that are to be left free for the answer."""
-        answer: int = self.options.get("max_tokens", ANSWER)
+        answer: int = self.options.get("max_tokens", ANSWER_RESERVE_TOKENS)
         return answer
 
     @property
@@ -106,7 +106,7 @@ def size_of(prompt: Prompt, model: LocalModel, enough: int) -> Size:
     """The tokens of a prompt; estimated only if they could be more than `enough`."""
     if prompt.bound <= enough:
         return Size(prompt.bound, is_exact=False)
-    return prompt.estimate(learned.known_of(model.id).factors)
+    return prompt.estimate(read_facts(model.id).script_factors)
 
 
 def counted(server: Server, wish: Wish) -> Size | None:
