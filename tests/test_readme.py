@@ -8,8 +8,8 @@ import pytest
 from tests.support.readme import (
     README,
     TABLES,
-    product_kinds,
     options_table,
+    product_kinds,
     regenerated,
     servers_table,
 )

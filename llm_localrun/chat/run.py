@@ -24,9 +24,9 @@ from llm_localrun.models import LocalModel, OnDisk, Route, Served
 from llm_localrun.names.parse import parse_name
 from llm_localrun.privacy import WHERE, requires_consent
 from llm_localrun.servers.base import PreparedRequest, ServeRequest, open_server
-from llm_localrun.tokens import learned as learned_tokens
-from llm_localrun.tokens.estimate import learned, least_plausible
-from llm_localrun.tokens.window import LEAST, Size, lack_of_room, too_long
+from llm_localrun.tokens.estimate import least_plausible
+from llm_localrun.tokens.learned import learn_from_reply
+from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Size, describe_cut_answer, too_long
 from llm_localrun.wire import http
 from llm_localrun.wire.events import Event, Finished
 from llm_localrun.wire.request import ChatRequest, nearest_think_level
@@ -194,14 +194,8 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
 
 def _learn(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> None:
     """Brings the estimate for this model's prompts nearer to what the server counted."""
-    tokens, units = finished.prompt_tokens, request.prompt.units
-    if tokens is None or prepared.server.counts_prompts or tokens < least_plausible(units):
-        return
-    known = learned_tokens.known_of(request.model.id)
-    factors = learned(known.factors, units, tokens)
-    if factors != known.factors:
-        changed = known.model_copy(update={"factors": factors})
-        learned_tokens.keep(request.model.id, changed)
+    if finished.prompt_tokens is not None and not prepared.server.counts_prompts:
+        learn_from_reply(request.model.id, request.prompt.parts, finished.prompt_tokens)
 
 
 def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> str:
@@ -216,7 +210,7 @@ def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) 
         return ""
     is_counted = answer is not None and finished.prompt_tokens is not None
     used = (finished.prompt_tokens or 0) + (answer or 0) if is_counted else None
-    return lack_of_room(used, prepared.context_size, prepared.limits)
+    return describe_cut_answer(used, prepared.context_size, prepared.limits)
 
 
 def was_cut(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> bool:
@@ -228,4 +222,8 @@ def was_cut(request: ServeRequest, prepared: PreparedRequest, finished: Finished
     tokens = finished.prompt_tokens
     if tokens is None or prepared.server.counts_prompts:
         return False
-    return (prepared.context_size or LEAST) // 8 < tokens < least_plausible(request.prompt.units)
+    return (
+        (prepared.context_size or MIN_CONTEXT_TOKENS) // 8
+        < tokens
+        < least_plausible(request.prompt.parts)
+    )

@@ -24,7 +24,7 @@ from llm_localrun.models import Endpoint, LocalModel, OnDisk
 from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
 from llm_localrun.servers.llamacpp import LlamaCpp
 from llm_localrun.system.paths import engine_folder
-from llm_localrun.tokens.window import ANSWER, Limits, Size, grown
+from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, Limits, Size, round_up_context
 from llm_localrun.wire import http
 from llm_localrun.wire.request import ChatRequest
 
@@ -101,7 +101,7 @@ class _Job:
     settings: EngineSettings
     """All but the context."""
     asked_context_size: int | None = None
-    answer_tokens: int = ANSWER
+    answer_tokens: int = ANSWER_RESERVE_TOKENS
 
     @property
     def running(self) -> EngineState | None:
@@ -126,7 +126,11 @@ class _Job:
         needed = prompt.tokens + self.answer_tokens
         if self.asked_context_size is not None or needed <= available:
             return available
-        return max(available, self.default_context_size, grown(needed, self.trained_context_size))
+        return max(
+            available,
+            self.default_context_size,
+            round_up_context(needed, self.trained_context_size),
+        )
 
     @property
     def keep_alive_s(self) -> float:

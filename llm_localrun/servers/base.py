@@ -21,9 +21,9 @@ from llm_localrun.config import server_root
 from llm_localrun.errors import ConfigError, UnsupportedOption
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served, default_key_alias
 from llm_localrun.privacy import host_of
-from llm_localrun.tokens import learned
 from llm_localrun.tokens.count import Prompt
-from llm_localrun.tokens.window import ANSWER, UNLIMITED, Limits, Size, too_long
+from llm_localrun.tokens.learned import read_facts
+from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, UNLIMITED, Limits, Size, too_long
 from llm_localrun.wire import http
 from llm_localrun.wire.http import HttpRequest, Probe
 from llm_localrun.wire.request import ChatRequest
@@ -116,7 +116,7 @@ class ServeRequest:
     @property
     def answer_tokens(self) -> int:
         """Tokens to leave free for the answer."""
-        tokens: int = self.options.get("max_tokens", ANSWER)
+        tokens: int = self.options.get("max_tokens", ANSWER_RESERVE_TOKENS)
         return tokens
 
     @property
@@ -145,7 +145,7 @@ class ServeRequest:
         """The size of the prompt, estimated only if it could exceed so many `tokens`."""
         if self.prompt.bound <= tokens:
             return Size(self.prompt.bound, is_exact=False)
-        return self.prompt.estimate(learned.known_of(self.model.id).factors)
+        return self.prompt.estimate(read_facts(self.model.id).script_factors)
 
 
 @dataclass(frozen=True)

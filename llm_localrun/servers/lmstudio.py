@@ -42,7 +42,7 @@ from llm_localrun.servers.openai_compatible import (
 )
 from llm_localrun.system.paths import user_home
 from llm_localrun.system.progress import Progress
-from llm_localrun.tokens.window import LEAST, Limits, grown
+from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Limits, round_up_context
 from llm_localrun.wire import http
 from llm_localrun.wire.response import Ask, ProbeReply, decode_whole, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel, error_in
@@ -222,17 +222,19 @@ class LMStudio(OpenAICompatible):
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
         """May load another instance. Raises `PromptTooLong` and `ServerRefused`."""
         asked, trained = request.context_size, request.model.context_max or math.inf
-        size = request.size_unless_below(LEAST - request.answer_tokens)
+        size = request.size_unless_below(MIN_CONTEXT_TOKENS - request.answer_tokens)
         needed = asked or size.tokens + request.answer_tokens
         limits = Limits(trained=trained)
-        if asked is None and needed <= min(route.context_loaded or LEAST, LEAST):
+        if asked is None and needed <= min(
+            route.context_loaded or MIN_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS
+        ):
             return self._prepared(request, request.model.name, route.context_loaded, limits)
         with self.probe() as probe:
             instances = _instances_of(probe.ask, request.model.name)
         if instances is None:
             # Before 0.4.0 no model could be loaded through the API.
             return super().prepare(request, route)
-        context_size = asked or grown(needed, trained)
+        context_size = asked or round_up_context(needed, trained)
         self._prepared(request, request.model.name, context_size, limits).check_fits(size)
         enough = [each for each in instances if each.context_size >= min(needed, context_size)]
         if enough:

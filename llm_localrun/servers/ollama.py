@@ -38,8 +38,8 @@ from llm_localrun.servers.base import (
 )
 from llm_localrun.servers.fields import Maybe, served_model, weights_in
 from llm_localrun.system.progress import Progress
-from llm_localrun.tokens import learned
-from llm_localrun.tokens.window import LEAST, Limits, grown
+from llm_localrun.tokens.learned import read_facts, write_facts
+from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Limits, round_up_context
 from llm_localrun.wire import http, ollama
 from llm_localrun.wire.request import THINK_LEVELS
 from llm_localrun.wire.response import (
@@ -226,7 +226,7 @@ class Ollama(Server):
         chosen: int | None = asked
         size = None
         if route.runs_on is not RunsOn.CLOUD:
-            size = request.size_unless_below((asked or LEAST) - request.answer_tokens)
+            size = request.size_unless_below((asked or MIN_CONTEXT_TOKENS) - request.answer_tokens)
             if asked is None:
                 needed = size.tokens + request.answer_tokens
                 chosen = self._choose_context_size(request, needed) or None
@@ -249,20 +249,20 @@ class Ollama(Server):
 
         The choice is remembered, so that the next short prompt does not reload the model.
         """
-        known = learned.known_of(request.model.id)
-        if needed <= LEAST and not known.context_size:
+        known = read_facts(request.model.id)
+        if needed <= MIN_CONTEXT_TOKENS and not known.context_size:
             return 0
         with self.probe() as probe:
             loaded = _find_loaded(probe.ask, request.model.name)
             allocated = (loaded and loaded.context_length) or 0
-            if needed > max(allocated, LEAST):
+            if needed > max(allocated, MIN_CONTEXT_TOKENS):
                 held = (loaded and loaded.size) or 0
                 chosen = self._grown_context_size(probe.ask, request, needed, held)
             else:
-                chosen = allocated if allocated > LEAST else 0
+                chosen = allocated if allocated > MIN_CONTEXT_TOKENS else 0
         if chosen != known.context_size:
             changed = known.model_copy(update={"context_size": chosen})
-            learned.keep(request.model.id, changed)
+            write_facts(request.model.id, changed)
         return chosen
 
     def _grown_context_size(self, ask: Ask, request: ServeRequest, needed: int, held: int) -> int:
@@ -272,7 +272,7 @@ class Ollama(Server):
         is what the model takes now, in bytes, and gives back.
         """
         model = request.model
-        wanted = grown(needed, model.context_max or inf)
+        wanted = round_up_context(needed, model.context_max or inf)
         if model.size is None or model.runs_on is not RunsOn.THIS_MACHINE:
             return wanted
         free = request.free_memory()

@@ -23,7 +23,7 @@ from llm_localrun.servers.base import (
     WireOption,
 )
 from llm_localrun.servers.fields import Maybe, hub_fingerprint, purpose_of, served_model
-from llm_localrun.tokens.window import Limits, Size, larger_than
+from llm_localrun.tokens.window import Limits, Size, context_too_small
 from llm_localrun.wire import openai
 from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
 from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
@@ -159,7 +159,7 @@ class OpenAICompatible(Server):
                 f"{self.label} does not say how large its context is", "Leave out -o context_size"
             )
         if asked > context_size:
-            raise larger_than(asked, context_size, self.label, self.context_flag)
+            raise context_too_small(asked, context_size, self.label, self.context_flag)
 
     def count_tokens(self, body: Payload) -> Size | None:
         """The exact size of the prompt in a chat request; None if the server does not count."""

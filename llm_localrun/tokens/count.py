@@ -1,4 +1,4 @@
-"""How many tokens a request's prompt takes: at most, and by estimate. Pure.
+"""How many tokens the prompt of a request takes: an upper bound, and an estimate. Pure.
 
 Exact counting is left to the servers that can count.
 """
@@ -8,20 +8,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from llm_localrun.tokens.estimate import Factors, estimate, units_of
+from llm_localrun.tokens.estimate import Factors, estimate, parts_of
 from llm_localrun.tokens.window import Size
 from llm_localrun.wire.request import ChatRequest
 
-# Tokens that a template may put around everything, and around each message; what vocabularies put
-# in front of a text. Generous: of a short prompt nothing more has to be known.
-_TEMPLATE, _MESSAGE = 1024, 32
-_MEDIA = 2048
-"""Tokens of an image or a sound, of which servers take a few hundred mostly."""
+# Upper bounds: what a template puts around all messages and around each, and what an image or a
+# sound takes.
+MAX_TEMPLATE_TOKENS = 1024
+MAX_MESSAGE_TOKENS = 32
+MAX_MEDIA_TOKENS = 2048
+
+# Estimates of the same, until the model's replies have corrected them.
+USUAL_TEMPLATE_TOKENS = 64
+USUAL_MESSAGE_TOKENS = 8
+USUAL_MEDIA_TOKENS = 1500
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What of a request becomes tokens."""
+    """What of a request the model reads as tokens."""
 
     request: ChatRequest
 
@@ -30,34 +35,33 @@ class Prompt:
         return [*_texts(self.request)]
 
     @property
-    def media(self) -> int:
+    def media_count(self) -> int:
         """How many images and sounds there are."""
         return sum(len(message.media) for message in self.request.messages)
 
     @cached_property
     def bound(self) -> int:
-        """No fewer tokens than the prompt takes: none stands for less than a byte of its texts.
+        """At least as many tokens as the prompt takes, since each stands for one byte or more.
 
-        Tools count twice, because templates write them out in a manner of their own.
+        The bytes of tools count twice: templates write them in formats of their own.
         """
-        tools = sum(len(_encoded(text)) for text in _tools(self.request))
         return (
-            sum(len(_encoded(text)) for text in self.texts)
-            + tools
-            + _TEMPLATE
-            + _MESSAGE * len(self.request.messages)
-            + _MEDIA * self.media
+            sum(len(_encoded(text)) for text in [*self.texts, *_tools(self.request)])
+            + MAX_TEMPLATE_TOKENS
+            + MAX_MESSAGE_TOKENS * len(self.request.messages)
+            + MAX_MEDIA_TOKENS * self.media_count
         )
 
     @cached_property
-    def units(self) -> dict[str, float]:
-        """Its pieces, as `tokens` takes texts apart."""
-        around = {"template": 1.0, "message": len(self.request.messages), "media": self.media}
-        return {**units_of(self.texts), **around}
+    def parts(self) -> dict[str, float]:
+        """Its tokens by script, with the most expensive vocabulary."""
+        template = USUAL_TEMPLATE_TOKENS + USUAL_MESSAGE_TOKENS * len(self.request.messages)
+        media = USUAL_MEDIA_TOKENS * self.media_count
+        return {**parts_of(self.texts), "template": template, "media": media}
 
     def estimate(self, factors: Factors) -> Size:
-        """On the safe side, from what is known of a model."""
-        return Size(estimate(self.units, factors), is_exact=False)
+        """The tokens it takes, with the factors learned of the model."""
+        return Size(estimate(self.parts, factors), is_exact=False)
 
 
 def _texts(request: ChatRequest) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""What has been learned of each model at a server: how many tokens its texts take, and the context
-to which it was last made to grow. Kept in `localrun/tokens.json`.
+"""What was learned of each model at a server, kept in `localrun/tokens.json`.
 
-The arithmetic is that of `tokens`. Two commands that learn at once may lose what one of them has.
+The file holds numbers and model ids, no text. Two commands that write it at the same time may lose
+what one of them learned. `estimate.py` has the arithmetic.
 """
 
 import contextlib
@@ -12,42 +12,62 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home
+from llm_localrun.tokens.estimate import Parts, learn, least_plausible
 
-_MOST = 200
-"""Models; those that were used longest ago are forgotten."""
+_MAX_MODELS = 200
 
 
-class Known(BaseModel):
-    """Of one model. `context_size` is 0 if it has not been made to grow, or has been unloaded."""
+class ModelFacts(BaseModel):
+    """What was learned of one model.
+
+    `script_factors` correct the estimate of its tokens: `{"CJK": 0.52}`. `context_size` is the
+    context in tokens for which it was last reloaded, 0 if it has its usual one.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    factors: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(default_factory=dict)
+    script_factors: dict[str, Annotated[float, Field(gt=0, le=40)]] = Field(default_factory=dict)
     context_size: int = Field(default=0, ge=0)
 
 
-class _File(BaseModel):
-    models: dict[str, Known] = Field(default_factory=dict)
+class _TokensFile(BaseModel):
+    models: dict[str, ModelFacts] = Field(default_factory=dict)
 
 
-def known_of(model_id: str) -> Known:
-    """What is known of the model; nothing if that cannot be read."""
-    return _read().models.get(model_id, Known())
+def read_facts(model_id: str) -> ModelFacts:
+    """What was learned of a model; nothing if the file cannot be read."""
+    return _read().models.get(model_id, ModelFacts())
 
 
-def keep(model_id: str, known: Known) -> None:
-    """Keeps what is known of the model; on a full disk, nothing is learned."""
+def write_facts(model_id: str, facts: ModelFacts) -> None:
+    """Writes what was learned of a model, unless the file cannot be written.
+
+    Keeps the 200 models that were written last.
+    """
     others = {key: value for key, value in _read().models.items() if key != model_id}
-    latest = dict([*others.items(), (model_id, known)][-_MOST:])
+    latest = dict([*others.items(), (model_id, facts)][-_MAX_MODELS:])
     with contextlib.suppress(OSError):
-        write_atomically(_path(), _File(models=latest).model_dump_json().encode())
+        write_atomically(_path(), _TokensFile(models=latest).model_dump_json().encode())
 
 
-def _read() -> _File:
+def learn_from_reply(model_id: str, parts: Parts, counted: int) -> None:
+    """Corrects the estimate for a model after its server counted the tokens of a prompt.
+
+    Ignores a count that is too low to be that of the whole prompt.
+    """
+    if counted < least_plausible(parts):
+        return
+    facts = read_facts(model_id)
+    factors = learn(facts.script_factors, parts, counted)
+    if factors != facts.script_factors:
+        write_facts(model_id, facts.model_copy(update={"script_factors": factors}))
+
+
+def _read() -> _TokensFile:
     try:
-        return _File.model_validate_json(_path().read_bytes())
+        return _TokensFile.model_validate_json(_path().read_bytes())
     except (OSError, ValidationError):
-        return _File()
+        return _TokensFile()
 
 
 def _path() -> Path:

@@ -1,7 +1,7 @@
-"""How large a context has to be for a prompt, and what to say when it cannot be.
+"""Which context a prompt needs, and what to tell the user when it does not fit.
 
-Pure. A context holds a prompt and its answer together; a prompt fits if it leaves room for at least
-one token. What can be done about one that does not is `serving`'s business.
+Pure. A context holds the prompt and its answer. A prompt fits if at least one token is left for the
+answer.
 """
 
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from math import inf
 
 from llm_localrun.errors import PromptTooLong, UnsupportedOption
 
-LEAST = 4096
-"""Tokens: the smallest context that is asked for when nobody has said how large it is to be."""
-ANSWER = 1024
-"""Tokens that are kept free for an answer, if nobody has said how long it may be."""
-_EARLY = 8
-"""Tokens before the end of the context at which servers may stop."""
+MIN_CONTEXT_TOKENS = 4096
+"""The smallest context that is requested, unless the user asks for a smaller one."""
+ANSWER_RESERVE_TOKENS = 1024
+"""What is kept free for an answer, unless the user limits its length."""
+STOP_DISTANCE_TOKENS = 8
+"""How far before the end of its context a server may stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How large a context can be made, in tokens, and by whom.
 
-    `trained` is what the model was trained for, `affordable` what there is memory for, `fixed` what
-    the server was started with, if that cannot be changed from here; then `flag` is what it has to
-    be started with instead, `{}` standing for the tokens, "" if nobody knows.
+    `trained` is what the model was trained for and `affordable` what the memory is enough for. If
+    `fixed`, only a restart of the server changes its context; `flag` is then the server's flag with
+    `{}` for the tokens, "" if unknown.
     """
 
     trained: float = inf
@@ -42,7 +42,7 @@ FIXED = Limits(fixed=True)
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The tokens of a prompt; an estimate is on the safe side."""
+    """The tokens of a prompt: counted, or an estimate that is rather too high than too low."""
 
     tokens: int
     is_exact: bool
@@ -51,63 +51,62 @@ class Size:
         return self.tokens < context_size
 
 
-def grown(tokens: int, largest: float) -> int:
-    """The context for so many tokens: the next power of two, of at least 4,096, up to `largest`."""
-    size = LEAST
+def round_up_context(tokens: int, largest: float) -> int:
+    """The context for this many tokens: a power of two from 4,096 on, but at most `largest`."""
+    size = MIN_CONTEXT_TOKENS
     while size < tokens:
         size *= 2
     return int(min(size, largest))
 
 
 def too_long(prompt: Size, server: str, context_size: int, limits: Limits) -> PromptTooLong:
-    """What to say of a prompt that does not fit into the context at a server."""
+    """The error for a prompt that does not fit into the context of a server."""
     about = "" if prompt.is_exact else "about "
     return PromptTooLong(
         f"The prompt takes {about}{prompt.tokens:,} tokens and {server} holds {context_size:,}",
-        ways_out(prompt.tokens, limits),
+        f"Shorten it, or {_remedy(prompt.tokens + ANSWER_RESERVE_TOKENS, limits)}",
     )
 
 
-def ways_out(tokens: int, limits: Limits) -> str:
-    """What to do with a prompt of so many tokens that does not fit."""
-    wanted = tokens + ANSWER
-    if limits.fixed:
-        return f"Shorten it, or {_start_with(wanted, limits.flag)}"
-    if wanted <= limits.largest:
-        return f"Shorten it, or give room with -o context_size {grown(wanted, limits.largest)}"
-    if limits.affordable < limits.trained:
-        return (
-            "Shorten it, or take less memory for each token with -o kv_cache_type q8_0: there is"
-            f" enough for a context of {limits.affordable:,}"
-        )
-    return (
-        f"Shorten it, or choose a model with a larger context: this one was trained for"
-        f" {limits.trained:,} tokens"
-    )
-
-
-def larger_than(wanted: int, context_size: int, server: str, flag: str) -> UnsupportedOption:
-    """What to say when a server that cannot be told holds less than the context that is wanted."""
+def context_too_small(wanted: int, context_size: int, server: str, flag: str) -> UnsupportedOption:
+    """The error for a server with a fixed context that is smaller than the user wants."""
     problem = f"{server} holds {context_size:,} tokens, not {wanted:,}"
-    return UnsupportedOption(problem, _start_with(wanted, flag))
+    return UnsupportedOption(problem, _restart(wanted, flag))
 
 
-def lack_of_room(used: int | None, context_size: int | None, limits: Limits) -> str:
-    """What to say of an answer that a limit has cut short which nobody has asked for.
+def describe_cut_answer(used: int | None, context_size: int | None, limits: Limits) -> str:
+    """What to tell the user when the server cut an answer that the user did not limit.
 
-    `used` are the tokens of the prompt and the answer together, None if nobody has counted.
+    `used` is the tokens of the prompt and the answer together, None if the server did not count.
     """
-    if used is None or context_size is None or used + _EARLY < context_size:
-        return "The answer stopped at a limit of its server's; -o max_tokens sets another."
-    full = f"The answer stopped for lack of room: the context of {context_size:,} tokens is full"
+    if used is None or context_size is None or used + STOP_DISTANCE_TOKENS < context_size:
+        return "The answer stopped at a limit of the server. Set another with -o max_tokens N."
+    full = f"The answer stopped because the context of {context_size:,} tokens is full"
     if limits.fixed:
-        return f"{full}. To give it more, {_start_with(2 * context_size, limits.flag)}."
+        return f"{full}. To enlarge it, {_restart(2 * context_size, limits.flag)}."
     if 2 * context_size <= limits.largest:
-        return f"{full}. Give it more with -o context_size {2 * context_size}."
+        return f"{full}. Enlarge it with -o context_size {2 * context_size}."
     return f"{full}, and it cannot be larger."
 
 
-def _start_with(tokens: int, flag: str) -> str:
+def _remedy(wanted: int, limits: Limits) -> str:
+    """How to get a context of `wanted` tokens, or what to do instead."""
+    if limits.fixed:
+        return _restart(wanted, limits.flag)
+    if wanted <= limits.largest:
+        size = round_up_context(wanted, limits.largest)
+        return f"enlarge the context with -o context_size {size}"
+    if limits.affordable < limits.trained:
+        return (
+            "use less memory per token with -o kv_cache_type q8_0: the memory is enough for a"
+            f" context of {limits.affordable:,}"
+        )
+    return (
+        f"choose a model with a larger context: this one was trained for {limits.trained:,} tokens"
+    )
+
+
+def _restart(tokens: int, flag: str) -> str:
     if not flag:
         return "start the server with a larger context"
-    return f"start the server with {flag.format(grown(tokens, inf))}"
+    return f"start the server with {flag.format(round_up_context(tokens, inf))}"

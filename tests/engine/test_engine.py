@@ -373,7 +373,7 @@ def test_what_makes_llama_cpp_crash_does_not_reach_it(
 
 def test_prompt_that_does_not_fit(starter_model: Path) -> None:
     model = in_file(starter_model, context_max=8192)
-    for size, way_out in ((1024, "or give room with -o context_size 4096"), (8192, "was trained")):
+    for size, way_out in ((1024, "with -o context_size 4096"), (8192, "was trained")):
         prompt = "hello " * (size + 100)
         said = failure(lambda p=prompt, s=size: ask(model, p, context_size=s))  # type: ignore[misc]
         assert f"tokens and the engine holds {size:,}." in said

@@ -290,7 +290,7 @@ BAD: dict[str, Bad] = {
         [transcript("context_overflow")[2].reply()],
         PromptTooLong,
         "The prompt takes 1,210 tokens and Ollama at {url} holds 256.",
-        "Shorten it, or give room with -o context_size 4096.",
+        "Shorten it, or enlarge the context with -o context_size 4096.",
     ),
     "another protocol": nonsense(
         "ollama", "Ollama", [b"220 box ESMTP\r\n502 5.5.2 Unknown command\r\n\r\n"], NOT_HTTP

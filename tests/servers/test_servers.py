@@ -603,7 +603,7 @@ def kept(identity: Recognition) -> None:
 def test_server_that_lists_its_models_and_says_no_more(name: str) -> None:
     """They are offered all the same; where they run is in the list."""
     respond = SERVERS[name]()
-    whole, asked = driven(respond)
+    whole, _ = driven(respond)
     identity = lists_only(respond)
     assert identity is not None
     assert (identity.kind, identity.status) == (whole.kind, ServerStatus.ANSWERS)

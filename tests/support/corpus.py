@@ -1,4 +1,9 @@
-"""Texts of many kinds, to count tokens of: written for this, or made here."""
+"""Texts of many kinds and the tokens that nine vocabularies take of them.
+
+The texts were written for the tests or are made here. `data/token_counts.json` holds the counts:
+SmolLM2's and Gemma 3's by llama.cpp b11549, Mistral's by mistral-common 1.13, the others by
+@lenml/tokenizers 3.7.2.
+"""
 
 import base64
 import csv
@@ -8,7 +13,7 @@ import random
 import uuid
 from pathlib import Path
 
-_TEXTS = Path(__file__).parents[1] / "data" / "texts"
+_DATA = Path(__file__).parents[1] / "data"
 _random = random.Random(0)
 
 
@@ -102,7 +107,7 @@ def _uuids() -> str:
 
 
 CORPUS = {
-    **{path.stem: path.read_text("utf-8") for path in sorted(_TEXTS.iterdir())},
+    **{path.stem: path.read_text("utf-8") for path in sorted((_DATA / "texts").iterdir())},
     "c++": _cpp(),
     "json": _json(),
     "html": _html(),
@@ -116,3 +121,7 @@ CORPUS = {
     "hex": _hex(),
     "uuids": _uuids(),
 }
+
+COUNTS: dict[str, dict[str, int]] = json.loads((_DATA / "token_counts.json").read_text())
+"""By text and vocabulary: `{"prose": {"Qwen3": 349}}`."""
+VOCABULARIES = [*COUNTS["prose"]]

@@ -748,7 +748,8 @@ def test_what_no_server_should_send(dialect: Server, sent: Sent, what: str) -> N
     outcome = failure(dialect, 200, sent)
     assert outcome.error is BadReply
     assert outcome.message == (
-        f"Box sent {what}. Try again; if it happens again, check whether another program uses its port."
+        f"Box sent {what}."
+        " Try again; if it happens again, check whether another program uses its port."
     )
 
 
@@ -798,7 +799,7 @@ def test_prompt_that_does_not_fit(dialect: Server, status: int, sent: Sent) -> N
     assert outcome.error is PromptTooLong
     assert outcome.message == (
         "The prompt takes 1,210 tokens and Box holds 256."
-        " Shorten it, or give room with -o context_size 4096."
+        " Shorten it, or enlarge the context with -o context_size 4096."
     )
 
 
@@ -809,9 +810,10 @@ def test_recorded_prompt_that_does_not_fit() -> None:
 
 
 ANOTHER_MODEL = "Shorten it, or choose a model with a larger context: this one was trained for"
+ENLARGE = "Shorten it, or enlarge the context with -o context_size"
 START_WITH = "Shorten it, or start the server with"
 LESS_MEMORY = (
-    "Shorten it, or take less memory for each token with -o kv_cache_type q8_0: there is enough for"
+    "Shorten it, or use less memory per token with -o kv_cache_type q8_0: the memory is enough for"
     " a context of"
 )
 
@@ -819,11 +821,11 @@ LESS_MEMORY = (
 @pytest.mark.parametrize(
     ("prompt_tokens", "context_size", "limits", "remedy"),
     [
-        (3072, 2048, Limits(), "Shorten it, or give room with -o context_size 4096."),
-        (3073, 2048, Limits(), "Shorten it, or give room with -o context_size 8192."),
-        (9001, 8192, Limits(131072), "Shorten it, or give room with -o context_size 16384."),
-        (30000, 8192, Limits(32768), "Shorten it, or give room with -o context_size 32768."),
-        (35000, 4096, Limits(40960), "Shorten it, or give room with -o context_size 40960."),
+        (3072, 2048, Limits(), f"{ENLARGE} 4096."),
+        (3073, 2048, Limits(), f"{ENLARGE} 8192."),
+        (9001, 8192, Limits(131072), f"{ENLARGE} 16384."),
+        (30000, 8192, Limits(32768), f"{ENLARGE} 32768."),
+        (35000, 4096, Limits(40960), f"{ENLARGE} 40960."),
         (9001, 4096, Limits(8192), f"{ANOTHER_MODEL} 8,192 tokens."),
         (200000, 4096, Limits(131072), f"{ANOTHER_MODEL} 131,072 tokens."),
         (9001, 8192, Limits(fixed=True), f"{START_WITH} a larger context."),
