@@ -190,8 +190,8 @@ def test_prompt_that_was_cut_all_the_same_is_told_of(capsys: pytest.CaptureFixtu
         outcome = ask(at_ollama(server), LONG)
     assert outcome.text == "I do not know."
     assert capsys.readouterr().err == (
-        f"Ollama at {server.url} has read 2,048 tokens of a prompt of about {ESTIMATED}: it may"
-        " have cut it. Look for a newer version.\n"
+        f"Ollama at {server.url} read 2,048 tokens of a prompt of about {ESTIMATED}: it may"
+        " have cut it. Install a newer version.\n"
     )
 
 
@@ -329,14 +329,14 @@ def test_load_that_fails() -> None:
         said = failure(lambda: ask(at_lmstudio(server), LONG))
     assert said == (
         f"LM Studio at {server.url} says: The model process exited with SIGABRT."
-        " Give a smaller -o context_size, or unload what else it holds."
+        " Use a smaller -o context_size, or unload other models there."
     )
 
 
 def test_load_that_takes_too_long() -> None:
     with StandIn(LMStudio(load_seconds=5.0)) as server:
         said = failure(lambda: ask(at_lmstudio(server), LONG, timeout=0.3))
-    assert said.startswith(f"LM Studio at {server.url} has not loaded {GEMMA} within 0.3 seconds.")
+    assert said.startswith(f"LM Studio at {server.url} did not load {GEMMA} within 0.3 seconds.")
 
 
 @pytest.mark.parametrize("api", ["v0", "old"])
