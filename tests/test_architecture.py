@@ -1,6 +1,7 @@
-"""The layout: imports go one way, nothing heavy comes with the plugin, waiting has its places."""
+"""The layout: imports go down, a kind of server is one file, nothing heavy comes with the plugin."""
 
 import ast
+import importlib
 import importlib.metadata
 import subprocess
 import sys
@@ -12,105 +13,40 @@ import pytest
 from packaging.requirements import Requirement
 
 import llm_localrun
-from llm_localrun.name_cache import Offer, write_registry
-from llm_localrun.system.paths import settings_stamp
+import llm_localrun.servers
+from llm_localrun.models import Endpoint, ServerStatus
+from llm_localrun.name_cache import CachedName, write_names
+from llm_localrun.servers import base
+from llm_localrun.servers.base import KnownServer, server_kinds
+from llm_localrun.servers.discover import recognize, usual_addresses
+from llm_localrun.wire.response import ProbeReply
+from llm_localrun.wire.sse import Payload
 
 PACKAGE = Path(llm_localrun.__file__).parent
+FLOORS = [
+    line
+    for line in (Path(__file__).parent / "floors.txt").read_text().split()
+    if not line.startswith("#")
+]
+"""The packages and modules at the top, lowest first: each may import those before it."""
+
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
 TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+PACKAGES = sorted({module.partition(".")[0] for module in MODULES if "." in module})
 
-SERVERS = sorted(
-    name
-    for name in MODULES
-    if name.startswith("discovery.servers.") and not name.endswith((".reading", ".listing"))
-)
-
-# Each layer may import itself and what stands before it, nothing behind it.
-LAYERS = (
-    ("gguf.tensor_types",),
-    ("__init__", "framing", "gguf", "gguf.header", "gguf.names", "gguf.geometry", "kinds"),
-    ("machine", "thinking", "tokens"),
-    ("gguf.layout", "gguf.recipes"),
-    ("hub.quantize_worker",),
-    ("gotemplate.syntax", "gotemplate.jinja", "gotemplate"),
-    ("places", "media_types", "foreign"),
-    (
-        *("engine", "engine.locks", "engine.state", "engine.parameters", "engine.seats"),
-        *("engine.prompts", "engine.reasons", "engine.inside", "engine.child", "engine.host"),
-    ),
-    ("memory", "footprint"),
-    (
-        "errors",
-        "events",
-        "model_names",
-        "catalogue",
-        "config",
-        "locality",
-        "options",
-        "attachments",
-    ),
-    ("calibration", "context"),
-    ("naming", "registry", "quantizations", "request", "wire_options"),
-    ("dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama", "dialects"),
-    ("dialects.scoring",),
-    ("reply",),
-    ("model_file", "ollama_store"),
-    ("counting", "loading", "discovery.servers.reading", "transport"),
-    ("engine.stop", "engine.room", "engine.builds", "engine.launch"),
-    ("discovery.lmstudio_home", "discovery.servers.listing"),
-    ("discovery.stores.found", "discovery.stores.folders"),
-    (
-        *("discovery.stores.huggingface", "discovery.stores.lmstudio", "discovery.stores.ollama"),
-        *("discovery.stores.docker", "discovery.stores.jan", "discovery.stores.ramalama"),
-        *("discovery.stores.llm_gguf", "discovery.stores.contents"),
-    ),
-    ("discovery.stores.locations", "discovery.stores.named"),
-    ("discovery.stores.scan", "discovery.stores"),
-    ("discovery.addresses", *SERVERS),
-    ("discovery.servers",),
-    ("discovery.identify", "discovery.lm_link"),
-    ("discovery.endpoints", "discovery", "modelfile"),
-    ("resolve",),
-    ("serving.common", "serving.admission"),
-    ("serving.by_fixed", "serving.by_ollama", "serving.afterwards"),
-    ("serving.by_engine", "serving.by_lmstudio"),
-    ("serving",),
-    ("backends",),
-    ("hub", "hub.progress", "hub.safety", "hub.variants", "hub.folder", "hub.records"),
-    ("hub.checksum",),
-    ("hub.refs", "hub.recommend", "hub.transfer", "hub.servers"),
-    ("hub.download", "hub.huggingface", "hub.ollama", "hub.lmstudio", "hub.starter"),
-    ("hub.choice", "hub.remove", "hub.verify"),
-    ("hub.pull",),
-    ("hub.quality", "hub.quantizers"),
-    ("hub.quantize_plan",),
-    ("hub.quantize",),
-    ("interrupts", "recorder"),
-    ("models",),
-    ("offers",),
-    ("registration", "commands.tables", "commands.progress"),
-    ("commands.endpoints", "commands.engines", "commands.fetch", "commands.listing"),
-    ("commands.policy", "commands.which", "commands.card", "commands.findings"),
-    ("commands.doctor", "commands.status", "commands.keeping"),
-    ("commands.updates",),
-    ("commands.quantize",),
-    ("commands",),
-    ("plugin",),
-)
-LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
-
-PURE = (
-    *("events", "framing", "request", "reply", "wire_options", "naming", "model_names", "locality"),
-    *("gguf.header", "gguf.names", "discovery.identify", "discovery.servers", *SERVERS),
-    *("discovery.servers.reading", "discovery.servers.listing"),
-    *("gguf.tensor_types", "gguf.layout", "gguf.recipes", "dialects.scoring"),
-    *("dialects", "dialects.think", "dialects.wire", "dialects.openai", "dialects.ollama"),
-    *("memory", "gguf.geometry", "tokens", "context", "counting", "loading", "quantizations"),
-    *("hub.progress", "hub.safety", "hub.variants", "hub.refs", "hub.recommend"),
-    *("thinking", "gotemplate", "gotemplate.syntax", "gotemplate.jinja"),
+# Rooms that do no I/O, but for the modules that are named.
+PURE_ROOMS = {
+    "wire": {"wire.http"},
+    "names": set[str](),
+    "tokens": {"tokens.learned"},
+    "files.gotemplate": set[str](),
+}
+PURE_MODULES = (
+    *("gguf.header", "gguf.tensor_types", "memory.geometry", "privacy"),
+    *("quantize.layout", "quantize.recipes", "pull.refs", "pull.variants"),
 )
 IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
 
@@ -129,24 +65,44 @@ def imports_of(module: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own_imports(module: str) -> Iterator[str]:
-    for name in imports_of(module):
-        inner = name.removeprefix("llm_localrun").removeprefix(".")
-        if name.startswith("llm_localrun") and inner in MODULES:
-            yield inner
+def own_imports(module: str) -> set[str]:
+    """The modules of the package that a module imports, those inside its functions included."""
+    names = (name.removeprefix("llm_localrun.") for name in imports_of(module))
+    return {name for name in names if name in MODULES}
 
 
-def test_every_module_has_its_layer() -> None:
-    assert set(LAYER_OF) == set(MODULES)
+def floor_of(module: str) -> int:
+    return FLOORS.index(module.partition(".")[0])
+
+
+def test_every_package_and_module_at_the_top_has_its_floor() -> None:
+    assert {module.partition(".")[0] for module in MODULES} - {"__init__"} == set(FLOORS)
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"__init__"}))
-def test_imports_go_one_way(module: str) -> None:
-    behind = {name for name in own_imports(module) if LAYER_OF[name] > LAYER_OF[module]}
-    assert behind == set()
+def test_imports_go_down(module: str) -> None:
+    assert {name for name in own_imports(module) if floor_of(name) > floor_of(module)} == set()
 
 
-@pytest.mark.parametrize("module", PURE)
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_has_no_cycles(package: str) -> None:
+    inside = {name for name in MODULES if name.partition(".")[0] == package}
+    waiting = {name: (own_imports(name) & inside) - {name, package} for name in inside}
+    while free := {name for name, needs in waiting.items() if not needs & waiting.keys()}:
+        waiting = {name: needs for name, needs in waiting.items() if name not in free}
+    assert waiting == {}
+
+
+def is_pure(module: str) -> bool:
+    if module in PURE_MODULES:
+        return True
+    return any(
+        module.startswith(f"{room}.") and module not in others
+        for room, others in PURE_ROOMS.items()
+    )
+
+
+@pytest.mark.parametrize("module", [*filter(is_pure, sorted(MODULES))])
 def test_pure_modules_do_no_io(module: str) -> None:
     roots = {name.partition(".")[0] for name in imports_of(module)}
     assert roots & IO_MODULES == set()
@@ -158,28 +114,91 @@ def test_pure_modules_do_no_io(module: str) -> None:
     assert "open" not in calls
 
 
-def test_async_stands_where_it_may() -> None:
+def test_async_functions_are_in_three_modules() -> None:
     asynchronous = {
         module
         for module, tree in TREES.items()
         if any(isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(tree))
     }
-    assert asynchronous == {"transport", "backends", "models"}
+    assert asynchronous == {"wire.http", "chat.run", "chat.models"}
 
 
 def importers_of(name: str) -> set[str]:
     return {module for module in MODULES if name in {n.split(".")[0] for n in imports_of(module)}}
 
 
-def test_http_has_its_places() -> None:
-    """`transport` speaks to model servers and follows no redirect, `hub.transfer` gets files from
-    anywhere and looks at each redirect; huggingface_hub has an HTTP library of its own."""
-    assert importers_of("httpx") == {"transport", "hub.transfer"}
-    assert importers_of("huggingface_hub") == {"hub.huggingface"}
+def test_two_modules_use_http() -> None:
+    """`wire.http` sends to model servers and follows no redirect, `pull.http_files` gets files from
+    anywhere and checks each redirect; huggingface_hub has an HTTP library of its own."""
+    assert importers_of("httpx") == {"wire.http", "pull.http_files"}
+    assert importers_of("huggingface_hub") == {"pull.huggingface"}
+
+
+# One file per kind of server
+
+
+def names_of_kinds() -> set[str]:
+    """The kinds whose names mean nothing else in the code."""
+    common = {"docker", "engine", "gateway", "jan", "mlx", "openai", "llamafile"}
+    return {kind for kind in server_kinds() if kind not in common}
+
+
+def strays(module: str) -> Iterator[str]:
+    """The names of kinds that a module quotes and that are not its own."""
+    at_home = set(module.split("."))
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value in names_of_kinds() and node.value not in at_home:
+                yield f"{module}: {node.value}"
+
+
+def test_a_kind_is_named_in_its_own_file_only() -> None:
+    assert [stray for module in sorted(MODULES) for stray in strays(module)] == []
+
+
+MADE_UP = '''
+"""A made-up server."""
+
+from llm_localrun.servers.base import Sign
+from llm_localrun.servers.openai_compatible import OpenAICompatible
+
+
+class MadeUp(OpenAICompatible):
+    kind = "madeup"
+    title = "Made-Up Server"
+    usual_ports = (4711,)
+    signs = (Sign("/about", "made_up"),)
+    context_flag = "--context {}"
+'''
+
+
+def test_a_new_kind_of_server_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "madeup.py").write_text(MADE_UP)
+    monkeypatch.setattr(
+        llm_localrun.servers, "__path__", [*llm_localrun.servers.__path__, str(tmp_path)]
+    )
+    monkeypatch.setattr(base, "_KINDS", dict(base._KINDS))
+    assert "madeup" in server_kinds()
+    assert ("madeup", "http://127.0.0.1:4711") in usual_addresses()
+
+    replies = {"/v1/models": {"data": [{"id": "m"}]}, "/about": {"made_up": 1}}
+
+    def ask(path: str, json: Payload | None = None) -> ProbeReply:
+        return ProbeReply(200 if path in replies else 404, replies.get(path), "")
+
+    endpoint = Endpoint(name="box", kind="openai", url="http://127.0.0.1:4711")
+    found = recognize(ask, endpoint, KnownServer())
+    assert found is not None
+    assert (found.kind, found.status) == ("madeup", ServerStatus.ANSWERS)
+    assert [model.name for model in found.models] == ["m"]
+    sys.modules.pop("llm_localrun.servers.madeup", None)
+
+
+# What starting costs
 
 
 def test_no_dependency_brings_numpy() -> None:
-    """sqlite-utils imports it into every `llm` command if it is there."""
+    """sqlite-utils imports it into every `llm` command if it is installed."""
     needed, waiting = set(), ["llm-localrun[gguf]"]
     while waiting:
         requirement = Requirement(waiting.pop())
@@ -226,21 +245,27 @@ def test_registration_of_another_model_brings_nothing_heavy() -> None:
 
 
 def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) -> None:
-    write_registry(time.time(), settings_stamp(), [Offer("local/a/m", "chat", ["local"], None)])
+    from llm_localrun.system.paths import settings_stamp
+
+    write_names(time.time(), settings_stamp(()), [CachedName("local/a/m", "chat", ["local"], None)])
     loaded = loaded_by(
         "from click.testing import CliRunner; import llm.cli\n"
         "result = CliRunner().invoke(llm.cli.cli, ['models', 'options', 'show', 'local'])\n"
         "assert 'local/a/m' in result.output, result.output"
     )
     assert {name.removeprefix("llm_localrun.") for name in loaded if "llm_localrun." in name} == {
-        *("plugin", "registration", "registry", "places", "models", "media_types"),
+        *("plugin", "registration", "name_cache", "system", "system.paths", "system.atomic"),
+        *("chat", "chat.models", "wire", "wire.media"),
     }
 
 
-@pytest.mark.parametrize("module", ["engine.host", "hub.quantize_worker"])
+@pytest.mark.parametrize("module", ["engine.host", "quantize.worker"])
 def test_processes_of_our_own_start_without_llm(module: str) -> None:
     loaded = loaded_by(f"import llm_localrun.{module}")
     assert loaded & {"llm", "click", "pydantic", "httpx", "sqlite_utils"} == set()
+
+
+# What can be seen at a glance
 
 
 def test_functions_can_be_seen_whole() -> None:

@@ -1,4 +1,4 @@
-"""What the wire languages share: how servers report errors, and how a reply breaks off."""
+"""JSON shapes that the wire languages share: texts, counts, errors, tools."""
 
 import json
 import secrets
@@ -12,13 +12,13 @@ from llm_localrun.wire.sse import Payload
 
 
 class WireModel(BaseModel):
-    """A JSON object from a server: fields that we do not know are left alone."""
+    """A JSON object from a server; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 def _printable(text: str) -> str:
-    """`text` with halves of surrogate pairs, which nothing can print or keep, made visible."""
+    """`text` with lone surrogates, which cannot be printed or stored, replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -31,11 +31,11 @@ Rate: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class CutOff(Exception):
-    """The reply ended, in good order as far as HTTP can tell, before it was complete."""
+    """The response ended without an HTTP error before it was complete."""
 
 
 class ErrorReported(Exception):
-    """The server says that it failed. `prompt_tokens` and `context_size` if that is why."""
+    """The server reports an error. `prompt_tokens` and `context_size` are set if they are the cause."""
 
     def __init__(
         self, message: str, prompt_tokens: int | None = None, context_size: int | None = None
@@ -47,9 +47,9 @@ class ErrorReported(Exception):
 
 
 def call_id(given: str | None, taken: Collection[str]) -> str:
-    """The server's id for a tool call, or ours if it could not be told from another's.
+    """The server's id for a tool call, or a new one if that is not unique.
 
-    LM Studio counts its calls from the beginning in each reply.
+    LM Studio numbers its calls from the beginning in each response.
     """
     if not given or given.isdigit() or given in taken:
         return f"call_{secrets.token_hex(8)}"
@@ -57,7 +57,7 @@ def call_id(given: str | None, taken: Collection[str]) -> str:
 
 
 def function_tool(tool: ToolSpec) -> Payload:
-    """A tool as both OpenAI's API and Ollama's describe it."""
+    """A tool as OpenAI's API and Ollama's both describe it."""
     return {
         "type": "function",
         "function": {
@@ -69,10 +69,10 @@ def function_tool(tool: ToolSpec) -> Payload:
 
 
 def error_in(payload: Payload) -> ErrorReported | None:
-    """The error that `payload` reports, if it does.
+    """The error in `payload`, if there is one.
 
-    `error` is a string at Ollama and sometimes at LM Studio, an object at the others; Ollama wraps
-    llama-server's object, as JSON text, into its string.
+    `error` is a string from Ollama and sometimes from LM Studio, an object from the others. Ollama
+    puts llama-server's object, as JSON text, into its string.
     """
     error = payload.get("error")
     if not error:

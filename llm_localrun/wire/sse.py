@@ -1,7 +1,7 @@
-"""Bytes to JSON payloads, for the three ways in which servers frame a reply.
+"""Bytes to JSON payloads, for the three framings of a response: events, lines, one body.
 
-Pure and incremental: bytes may be cut anywhere, inside a character or a line ending too. What a
-payload means is the dialects' business.
+Pure and incremental: bytes may be split anywhere, also inside a character or a line ending. What a
+payload means is left to `wire.openai` and `wire.ollama`.
 """
 
 import json
@@ -10,12 +10,12 @@ from typing import Any, Protocol, TypeAlias
 
 Payload: TypeAlias = dict[str, Any]
 
-# A line that never ends must not take all the memory there is.
+# A line that never ends must not fill the memory.
 MAX_PAYLOAD_BYTES = 64 * 2**20
 
 
 class Malformed(ValueError):
-    """The bytes are not what the framing promises; the message says how, in half a sentence."""
+    """The bytes do not follow the framing; the message says how, in half a sentence."""
 
 
 class Framing(Protocol):
@@ -29,7 +29,7 @@ class Framing(Protocol):
 
 
 def framing_for(content_type: str) -> Framing | None:
-    """The framing that a Content-Type header announces; None if it is none of ours."""
+    """The framing for a Content-Type header; None if it is not supported."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "text/event-stream":
         return EventStream()
@@ -40,11 +40,11 @@ def framing_for(content_type: str) -> Framing | None:
     return None
 
 
-class _Lines:
+class _LineSplitter:
     """Bytes to complete lines.
 
-    Cuts at b"\\n" alone: `str.splitlines` and httpx's `iter_lines` also cut at U+2028, U+2029 and
-    U+0085, which may stand unescaped inside a JSON string.
+    Splits at b"\\n" only: `str.splitlines` and httpx's `iter_lines` also split at U+2028, U+2029
+    and U+0085, which a JSON string may contain unescaped.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class JsonLines:
     """One JSON object a line (Ollama's streams)."""
 
     def __init__(self) -> None:
-        self._lines = _Lines()
+        self._lines = _LineSplitter()
 
     def feed(self, data: bytes) -> Iterator[Payload]:
         for line in self._lines.feed(data):
@@ -80,13 +80,13 @@ class JsonLines:
 
 
 class EventStream:
-    """Server-sent events with JSON data, as OpenAI-compatible servers write them.
+    """Server-sent events with JSON data, as servers with OpenAI's API write them.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
 
     def __init__(self) -> None:
-        self._lines = _Lines()
+        self._lines = _LineSplitter()
         self._data: list[bytes] = []
 
     def feed(self, data: bytes) -> Iterator[Payload]:
@@ -97,7 +97,7 @@ class EventStream:
                 yield from self._dispatch()
 
     def close(self) -> Iterator[Payload]:
-        # The standard drops an event without its blank line; servers do end like that.
+        # The standard drops an event without its blank line, but servers do end like that.
         if self._lines.rest():
             self._field(self._lines.rest())
         yield from self._dispatch()
@@ -121,7 +121,7 @@ class EventStream:
 
 
 class WholeBody:
-    """A reply that was not streamed: the whole body is one payload."""
+    """A response that was not streamed: the whole body is one payload."""
 
     def __init__(self) -> None:
         self._body = bytearray()
@@ -141,7 +141,7 @@ def _payload(data: bytes) -> Payload:
     try:
         value = json.loads(data)
     except ValueError:
-        raise Malformed(f"JSON that breaks off or is damaged: {excerpt(data)}") from None
+        raise Malformed(f"JSON that is incomplete or damaged: {excerpt(data)}") from None
     except RecursionError:
         raise Malformed("JSON that is nested too deeply") from None
     if not isinstance(value, dict):
@@ -150,7 +150,7 @@ def _payload(data: bytes) -> Payload:
 
 
 def excerpt(data: bytes, limit: int = 80) -> str:
-    """The beginning of `data` as one printable line, for messages."""
+    """The first `limit` characters of `data` as one printable line, for messages."""
     text = data.decode("utf-8", "replace")
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= limit else f"{line[:limit]}…"

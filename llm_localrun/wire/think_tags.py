@@ -1,27 +1,39 @@
-"""Takes thinking apart from the answer where a server leaves both in the text.
+"""Separates thinking from the answer where a server leaves both in the text.
 
-Servers that do not know a model's template hand its `<think>…</think>` on as text, and where the
-template itself opens the thinking, without the opening tag.
+Servers that do not know a model's template pass its `<think>…</think>` on as text. Where the
+template itself opens the thinking, the opening tag is missing.
 """
 
 from collections.abc import Iterator
+from enum import Enum, auto
 
 from llm_localrun.wire.events import Event, ReasoningDelta, TextDelta
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
 
-class ThinkTags:
-    """Splits the text of one reply, however it is cut into pieces.
+class _State(Enum):
+    BEGIN = auto()
+    EITHER = auto()
+    """No tag yet: the text may be thinking or the answer."""
+    OPENED = auto()
+    THINKING = auto()
+    GAP = auto()
+    """Between thinking and the answer."""
+    ANSWER = auto()
 
-    `may_lack_opening`: the model is known to think and its opening tag may be missing. Its text is
-    then held back until the closing tag or the end tells what it was.
+
+class ThinkTags:
+    """Splits the text of one response, whatever pieces it comes in.
+
+    With `may_lack_opening` the model is known to think and its opening tag may be missing. Its text
+    is then held back until the closing tag or the end shows what it was.
     """
 
     def __init__(self, *, may_lack_opening: bool) -> None:
         self._may_lack_opening = may_lack_opening
         self._held = ""
-        self._state = "begin"
+        self._state = _State.BEGIN
 
     def feed(self, event: Event) -> Iterator[Event]:
         """The events that `event` becomes; all but text go through as they are."""
@@ -30,7 +42,7 @@ class ThinkTags:
             yield from self._split()
             return
         if isinstance(event, ReasoningDelta):
-            # The server takes thinking apart itself, so what is text is text.
+            # The server separates thinking itself, so its text is the answer.
             self._may_lack_opening = False
         yield from self.flush()
         yield event
@@ -38,48 +50,48 @@ class ThinkTags:
     def flush(self) -> Iterator[Event]:
         """What was held back, now that nothing more belongs to it."""
         text, self._held = self._held, ""
-        if text and self._state == "thinking":
+        if text and self._state is _State.THINKING:
             yield ReasoningDelta(text)
-        elif text and (self._state != "begin" or text.strip()):
+        elif text and (self._state is not _State.BEGIN or text.strip()):
             yield TextDelta(text)
 
     def _split(self) -> Iterator[Event]:
-        if self._state == "begin":
+        if self._state is _State.BEGIN:
             self._begin()
-        if self._state == "either":
+        if self._state is _State.EITHER:
             self._either()
-        if self._state == "opened":
+        if self._state is _State.OPENED:
             self._opened()
-        if self._state == "thinking":
+        if self._state is _State.THINKING:
             yield from self._thinking()
-        if self._state == "gap":
+        if self._state is _State.GAP:
             self._gap()
-        if self._state == "answer":
+        if self._state is _State.ANSWER:
             yield from self.flush()
 
     def _begin(self) -> None:
         start = self._held.lstrip()
         if start.startswith(_OPEN):
-            self._held, self._state = start[len(_OPEN) :], "opened"
+            self._held, self._state = start[len(_OPEN) :], _State.OPENED
         elif not _OPEN.startswith(start):
-            self._state = "either" if self._may_lack_opening else "answer"
+            self._state = _State.EITHER if self._may_lack_opening else _State.ANSWER
 
     def _either(self) -> None:
         if not self._may_lack_opening:
-            self._state = "answer"
+            self._state = _State.ANSWER
         elif _CLOSE in self._held:
-            self._held, self._state = self._held.lstrip(), "thinking"
+            self._held, self._state = self._held.lstrip(), _State.THINKING
 
     def _opened(self) -> None:
-        """Templates put line ends behind the opening tag."""
+        """Templates put line ends after the opening tag."""
         self._held = self._held.lstrip("\n")
         if self._held:
-            self._state = "thinking"
+            self._state = _State.THINKING
 
     def _thinking(self) -> Iterator[Event]:
         thought, close, rest = self._held.partition(_CLOSE)
         if close:
-            self._held, self._state = rest, "gap"
+            self._held, self._state = rest, _State.GAP
         else:
             kept = _tag_begun_at_end(thought)
             thought, self._held = thought[: len(thought) - kept], thought[len(thought) - kept :]
@@ -90,7 +102,7 @@ class ThinkTags:
         """Models put blank lines between their thinking and their answer."""
         self._held = self._held.lstrip()
         if self._held:
-            self._state = "answer"
+            self._state = _State.ANSWER
 
 
 def _tag_begun_at_end(text: str) -> int:

@@ -160,19 +160,19 @@ BAD: dict[str, Bad] = {
         "ollama",
         "Ollama",
         [whole(b'{"model":"smollm2:135m","mess', JSON)],
-        'sent JSON that breaks off or is damaged: {"model":"smollm2:135m","mess',
+        'sent JSON that is incomplete or damaged: {"model":"smollm2:135m","mess',
     ),
     "half a line": nonsense(
         "ollama",
         "Ollama",
         [chunked([LINES[0], b'{"model":"smoll'], NDJSON)],
-        'sent JSON that breaks off or is damaged: {"model":"smoll',
+        'sent JSON that is incomplete or damaged: {"model":"smoll',
     ),
     "half an event": nonsense(
         "lmstudio",
         "LM Studio",
         [chunked([HALLO, b'data: {"choices":[{"del'], SSE)],
-        'sent JSON that breaks off or is damaged: {"choices":[{"del',
+        'sent JSON that is incomplete or damaged: {"choices":[{"del',
     ),
     "a list": nonsense(
         "ollama", "Ollama", [json_reply([1, 2])], "sent JSON that is not an object: [1, 2]"

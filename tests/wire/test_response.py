@@ -692,7 +692,7 @@ def test_what_a_server_says_is_passed_on(said: str, case: tuple[Server, int, Sen
 
 
 HALF = b'{"choices":[{"message":{"content":"Hel'
-DAMAGED = "JSON that breaks off or is damaged"
+DAMAGED = "JSON that is incomplete or damaged"
 INCOMPLETE = "an answer that ends before it is complete"
 
 

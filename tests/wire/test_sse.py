@@ -136,24 +136,24 @@ def test_what_only_looks_like_a_line_ending_stays(
 
 
 MALFORMED = [
-    (EventStream, b'data: {"a":\n\n', 'JSON that breaks off or is damaged: {"a":'),
-    (EventStream, b'data: {"a":1}\ndata: {"a":2}\n\n', "JSON that breaks off or is damaged: "),
-    (EventStream, b"data: hello\n\n", "JSON that breaks off or is damaged: hello"),
+    (EventStream, b'data: {"a":\n\n', 'JSON that is incomplete or damaged: {"a":'),
+    (EventStream, b'data: {"a":1}\ndata: {"a":2}\n\n', "JSON that is incomplete or damaged: "),
+    (EventStream, b"data: hello\n\n", "JSON that is incomplete or damaged: hello"),
     (EventStream, b"data: [1]\n\n", "JSON that is not an object: [1]"),
     (EventStream, b'data: "x"\n\n', 'JSON that is not an object: "x"'),
     (EventStream, b"data: null", "JSON that is not an object: null"),
-    (EventStream, b"error: boom\n\n", 'JSON that breaks off or is damaged: {"error":boom}'),
-    (JsonLines, b'{"a":1\n', 'JSON that breaks off or is damaged: {"a":1'),
-    (JsonLines, b'{"a":1}{"a":2}\n', "JSON that breaks off or is damaged: "),
-    (JsonLines, b'{"a":"x\xff"}\n', 'JSON that breaks off or is damaged: {"a":"x\ufffd"}'),
+    (EventStream, b"error: boom\n\n", 'JSON that is incomplete or damaged: {"error":boom}'),
+    (JsonLines, b'{"a":1\n', 'JSON that is incomplete or damaged: {"a":1'),
+    (JsonLines, b'{"a":1}{"a":2}\n', "JSON that is incomplete or damaged: "),
+    (JsonLines, b'{"a":"x\xff"}\n', 'JSON that is incomplete or damaged: {"a":"x\ufffd"}'),
     (JsonLines, b"[]", "JSON that is not an object: []"),
     (JsonLines, b"1\n", "JSON that is not an object: 1"),
-    (WholeBody, b'{"a":', 'JSON that breaks off or is damaged: {"a":'),
-    (WholeBody, b'\x00\xff{"a":1}', 'JSON that breaks off or is damaged: \ufffd{"a":1}'),
-    (WholeBody, b"<html>", "JSON that breaks off or is damaged: <html>"),
+    (WholeBody, b'{"a":', 'JSON that is incomplete or damaged: {"a":'),
+    (WholeBody, b'\x00\xff{"a":1}', 'JSON that is incomplete or damaged: \ufffd{"a":1}'),
+    (WholeBody, b"<html>", "JSON that is incomplete or damaged: <html>"),
     (WholeBody, b"true", "JSON that is not an object: true"),
     (WholeBody, b"[" * 10**5, "JSON that is nested too deeply"),
-    (WholeBody, b'{"a":' + b"9" * 5000 + b"}", "JSON that breaks off or is damaged: "),
+    (WholeBody, b'{"a":' + b"9" * 5000 + b"}", "JSON that is incomplete or damaged: "),
 ]
 
 
