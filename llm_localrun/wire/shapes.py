@@ -35,7 +35,7 @@ class CutOff(Exception):
 
 
 class ErrorReported(Exception):
-    """The server reports an error; with `prompt_tokens` and `context_size` if they are the cause."""
+    """The server reports an error, with `prompt_tokens` and `context_size` if they are why."""
 
     def __init__(
         self, message: str, prompt_tokens: int | None = None, context_size: int | None = None
