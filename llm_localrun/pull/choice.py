@@ -34,7 +34,7 @@ class Offer:
             return found.variant
         smallest = min((fit.variant for fit in self.fits), key=lambda variant: variant.size)
         raise PullFailed(
-            f"no variant of {self.ref.repo} fits the memory of this machine: the smallest has"
+            f"No variant of {self.ref.repo} fits the memory of this machine: the smallest has"
             f" {smallest.size / 1e9:.1f} GB",
             f"Choose another model, or name it: hf:{self.ref.repo}/{smallest.path}",
         )

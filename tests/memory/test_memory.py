@@ -465,7 +465,7 @@ def test_context_that_nobody_asked_for_is_as_large_as_memory_allows(
     leave(monkeypatch, need_of(starter, 1024) - (taken.context + taken.compute) / 1e6)
     said = failure(lambda: ask(starter, "hello " * 1500))
     assert said == (
-        "The prompt takes 1,531 tokens and the engine holds 1,024. Shorten it, or take less memory"
+        "The prompt takes 1,531 tokens and llama.cpp holds 1,024. Shorten it, or take less memory"
         " for each token with -o kv_cache_type q8_0: there is enough for a context of 1,024."
     )
 
