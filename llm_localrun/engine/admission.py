@@ -10,8 +10,8 @@ from dataclasses import replace
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.engine import builds
 from llm_localrun.engine.evict import held, setting_of
-from llm_localrun.engine.launch import Bounds
-from llm_localrun.engine.state import EngineSettings, EngineState, running
+from llm_localrun.engine.settings import EngineLimits
+from llm_localrun.engine.state import EngineSettings, EngineState, list_running
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.memory import machine
 from llm_localrun.memory.footprint import (
@@ -33,15 +33,15 @@ _WORTH = 512
 
 
 def admitted(
-    model: LocalModel, settings: EngineSettings, bounds: Bounds, *, may_shrink: bool
-) -> tuple[EngineSettings, Bounds]:
+    model: LocalModel, settings: EngineSettings, bounds: EngineLimits, *, may_shrink: bool
+) -> tuple[EngineSettings, EngineLimits]:
     """The settings if there is memory for them, or else, if they may, with a smaller context; and
     the bounds within which that fits: idle engines have to make way then.
 
     Raises `NotEnoughMemory`.
     """
     assert model.path is not None
-    free, engines = machine.free_ram(), running(engine_folder())
+    free, engines = machine.free_ram(), list_running(engine_folder())
     if free is None or any(_is_enough(engine, model, settings) for engine in engines):
         return settings, bounds
     setting, files = setting_of(settings), settings.files()
@@ -76,12 +76,12 @@ def free_memory(llama_server: str | None) -> int | None:
     return free + sum(device.memory or 0 for device in build.devices) if build else free
 
 
-def _within(bounds: Bounds, memory: int) -> Bounds:
+def _within(bounds: EngineLimits, memory: int) -> EngineLimits:
     return replace(bounds, memory=min(memory, memory if bounds.memory is None else bounds.memory))
 
 
 def _is_enough(engine: EngineState, model: LocalModel, settings: EngineSettings) -> bool:
-    return engine.spec.path == model.path and engine.spec.settings.meets(settings)
+    return engine.spec.path == model.path and engine.spec.settings.satisfies(settings)
 
 
 def _given_back(engine: EngineState) -> int:

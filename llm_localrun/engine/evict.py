@@ -1,9 +1,15 @@
-"""Keeps the engines within a budget of memory: the idle one left longest ago goes first."""
+"""Keeps the engines within a memory budget: the least recently used idle engine goes first."""
 
 from pathlib import Path
 
 from llm_localrun.engine import slots
-from llm_localrun.engine.state import EngineSettings, EngineSpec, EngineState, Paths, known
+from llm_localrun.engine.state import (
+    EnginePaths,
+    EngineSettings,
+    EngineSpec,
+    EngineState,
+    list_engines,
+)
 from llm_localrun.engine.stop import stop_if_idle
 from llm_localrun.errors import EngineFailed
 from llm_localrun.memory.footprint import Setting, bound_of
@@ -12,15 +18,18 @@ _OVERHEAD = 1.1
 """Beyond the weights, where the file does not tell."""
 
 
-def make_room(spec: EngineSpec, folder: Path, budget: int | None) -> None:
-    """Stops idle engines until `spec` fits in `budget` bytes beside the others.
+def evict_idle(spec: EngineSpec, folder: Path, budget: int | None) -> None:
+    """Stops idle engines until `spec` fits in `budget` bytes together with the other engines.
 
-    A model that is too large even if alone is let through: it may run all the same, slowly. Raises
-    `EngineFailed` if the others are in use.
+    A model that does not fit alone is not refused: it may run, but slowly. Raises `EngineFailed` if
+    the other engines are in use.
     """
     if budget is None:
         return
-    others = sorted(known(folder), key=lambda engine: slots.last_used(Paths(folder, engine.id)))
+    others = sorted(
+        list_engines(folder),
+        key=lambda engine: slots.last_used(EnginePaths(folder, engine.id)),
+    )
     for engine in others[:]:
         if needed(spec) + sum(map(held, others)) <= budget:
             return
@@ -29,8 +38,8 @@ def make_room(spec: EngineSpec, folder: Path, budget: int | None) -> None:
     if others and needed(spec) + sum(map(held, others)) > budget:
         names = ", ".join(engine.spec.name for engine in others)
         raise EngineFailed(
-            f"{spec.name} does not fit in memory beside what is answering now: {names}",
-            "Try again when that is done, or raise engine_memory in config.json",
+            f"{spec.name} does not fit in memory while these models answer: {names}",
+            "Try again later, or raise engine_memory in config.json",
         )
 
 

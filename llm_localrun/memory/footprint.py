@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from llm_localrun.engine_defaults import BATCH, SEATS
+from llm_localrun.engine_defaults import BATCH_SIZE, SLOTS
 from llm_localrun.gguf.files import part_stems
 from llm_localrun.gguf.header import BLOCKS, Header, NotGGUF, read_header, read_summary
 from llm_localrun.gguf.tensor_types import TensorType
@@ -53,7 +53,7 @@ class Setting:
     @property
     def batch(self) -> int:
         """Tokens that are evaluated at once; an input to be embedded is one batch."""
-        return self.context_size if self.embedding else BATCH
+        return self.context_size if self.embedding else BATCH_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def context_bytes(geometry: Geometry, setting: Setting) -> int:
         return 0
     numbers = geometry.kept * _cells(setting.context_size)
     numbers += geometry.kept_in_window * _cells_in_window(geometry, setting)
-    states = geometry.state * SEATS * _FLOAT
+    states = geometry.state * SLOTS * _FLOAT
     return int(numbers * _bytes_per_number(setting.cache_type)) + states
 
 
@@ -150,7 +150,7 @@ def _cells(tokens: int) -> int:
 
 def _cells_in_window(geometry: Geometry, setting: Setting) -> int:
     """As many as all conversations' windows take, and a batch (llama-kv-cache-iswa.cpp)."""
-    most = geometry.window * SEATS + setting.batch
+    most = geometry.window * SLOTS + setting.batch
     return _cells(min(_cells(setting.context_size), most))
 
 

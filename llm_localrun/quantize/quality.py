@@ -17,12 +17,12 @@ from typing import TypeVar
 from llm_localrun.chat import run
 from llm_localrun.config import read_config
 from llm_localrun.engine import launch
-from llm_localrun.engine.launch import Seated
-from llm_localrun.engine.slots import Visit
-from llm_localrun.engine.state import EngineSettings
+from llm_localrun.engine.launch import AcquiredSlot
+from llm_localrun.engine.settings import engine_settings, read_limits
+from llm_localrun.engine.slots import SlotContents
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadReply, ServerUnreachable
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.servers.kinds import kind_of
 from llm_localrun.system.paths import engine_folder
 from llm_localrun.system.progress import Progress
@@ -35,8 +35,6 @@ _LEAD = 32
 """Tokens of a passage that are not scored: at a beginning, every model can only guess."""
 _LENGTH = 160
 _CONTEXT = 1024
-_PATIENCE = 60.0
-"""Seconds that loading may take beyond what a file's size makes likely."""
 
 _END = re.compile(r"(?<=[.!?])\s+|\n+")
 _SHORT = 20
@@ -118,45 +116,45 @@ def _scores(model: LocalModel, nth: int) -> Generator[Progress, None, list[Score
 
 
 @contextmanager
-def _engine(model: LocalModel) -> Iterator[Seated]:
-    """A seat in an engine for `model`, which ends afterwards unless it was there before."""
-    assert model.path is not None
+def _engine(model: LocalModel) -> Iterator[AcquiredSlot]:
+    """A slot in an engine for `model`. An engine that was started for this ends afterwards."""
+    assert model.on_disk is not None
     folder, config = engine_folder(), read_config()
-    settings = EngineSettings(
-        context_size=min(_CONTEXT, model.context_max or _CONTEXT), threads=config.threads
-    )
+    # The file alone: texts are scored without a template or a projector.
+    route = OnDisk(path=model.on_disk.path)
+    context_size = min(_CONTEXT, model.context_max or _CONTEXT)
+    settings = engine_settings(model, route, {}, config, context_size=context_size)
     find = partial(
-        launch.ensure,
-        launch.Wanted(model.path, model.name, settings),
+        launch.find_or_start,
+        launch.EngineRequest(route.path, model.name, settings),
         folder,
         keep_alive=0.0,
-        patience=_PATIENCE,
-        bounds=launch.Bounds(config.llama_server),
+        limits=read_limits(config),
     )
-    seated = launch.seat(Visit(), folder, find)
+    seated = launch.acquire_slot(SlotContents(), folder, find)
     try:
         yield seated
     except (BadReply, ServerUnreachable) as error:
-        raise launch.explain(error, seated.engine, folder) from None
+        raise launch.diagnose(error, seated.engine, folder) from None
     finally:
-        seated.seat.leave()
+        seated.slot.release()
         if seated.is_new:
             stop(seated.engine, folder)
 
 
-def _tokens(seated: Seated, passage: str) -> tuple[int, ...]:
+def _tokens(seated: AcquiredSlot, passage: str) -> tuple[int, ...]:
     body = scoring.encode_text(passage)
     return _asked(seated, scoring.tokens_path, body, scoring.decode_tokens)[:_LENGTH]
 
 
-def _score(seated: Seated, text: Sequence[int]) -> Score:
+def _score(seated: AcquiredSlot, text: Sequence[int]) -> Score:
     """Of the last token of `text`."""
-    body = scoring.encode_score(text[:-1], text[-1], seated.seat.number)
+    body = scoring.encode_score(text[:-1], text[-1], seated.slot.number)
     return _asked(seated, scoring.score_path, body, scoring.decode_score)
 
 
 def _asked(
-    seated: Seated, path: str, body: Payload, decode: Callable[[Payload], _Decoded]
+    seated: AcquiredSlot, path: str, body: Payload, decode: Callable[[Payload], _Decoded]
 ) -> _Decoded:
     engine, kind = seated.engine, kind_of("engine")
     call = http.Call(engine.url + path, body, kind.title, kind.advice, engine.key)

@@ -13,9 +13,9 @@ import pytest
 
 from llm_localrun.engine import builds
 from llm_localrun.engine.admission import free_memory
-from llm_localrun.engine.builds import Build, Device, Report
+from llm_localrun.engine.builds import Build, BuildReport, Device
 from llm_localrun.engine.evict import setting_of
-from llm_localrun.engine.state import EngineSettings, EngineSpec, Order, running
+from llm_localrun.engine.state import EngineSettings, EngineSpec, HostInstructions, list_running
 from llm_localrun.gguf.header import Header, Tensor
 from llm_localrun.memory import footprint, machine
 from llm_localrun.memory.footprint import Footprint, Need, Setting, bound_of, footprint_of
@@ -31,11 +31,12 @@ MIB = 2**20
 # The engine's own parameters, but with llama.cpp telling what it does.
 LOAD = """
 import sys
-from llm_localrun.engine import inside
+from llm_localrun.engine import xllamacpp as engine_xllamacpp
 from tests.support.models import local_model
-from llm_localrun.engine.state import Paths, read_order
+from llm_localrun.engine.state import EnginePaths, parse_instructions
 from xllamacpp import xllamacpp
-parameters = inside._parameters(xllamacpp, read_order(sys.argv[1]), Paths(None, ""))
+instructions = parse_instructions(sys.argv[1])
+parameters = engine_xllamacpp._parameters(xllamacpp, instructions, EnginePaths(None, ""))
 parameters.verbosity = 4
 server = xllamacpp.Server(parameters)
 sys.stdin.read()
@@ -46,7 +47,7 @@ BUFFER = re.compile(r"(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 def allocated(path: Path, settings: EngineSettings) -> Need:
     """What the engine allocates for a model, by its own account."""
     spec = EngineSpec(str(path), "model", 0, 0.0, replace(settings, threads=1))
-    order = Order("", spec, "key", "", "", "", False, 0.0, 0.0, 0)
+    order = HostInstructions("", spec, "key", "", "", "", False, 0.0, 0.0, 0)
     command = [sys.executable, "-c", LOAD, json.dumps(asdict(order))]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True) as engine:
@@ -391,7 +392,7 @@ def test_memory_of_gpus_counts(user_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert free_memory("") == 10**6
     gpu = Device(name="CUDA0", title="A GPU", memory=8 * 10**6)
     build = Build(kind="xllamacpp", path="", devices=(gpu, gpu))
-    monkeypatch.setattr(builds, "report", lambda *_: Report((build,), build, "", ()))
+    monkeypatch.setattr(builds, "report", lambda *_: BuildReport((build,), build, "", ()))
     assert free_memory("") == 17 * 10**6
 
 
@@ -428,7 +429,7 @@ def test_load_that_cannot_fit_is_refused(
         " for its weights, 0.2 GB for the context) and 0.5 GB are free."
         " Use -o context_size 2048, or load it all the same with -o overcommit true."
     )
-    assert running(user_path / "localrun" / "engine") == []
+    assert list_running(user_path / "localrun" / "engine") == []
 
 
 def test_smaller_cache_is_named_where_it_helps(
@@ -484,5 +485,5 @@ def test_idle_engines_make_way_if_need_be(
     other = local_model(id="local/gguf/tiny", name="tiny", path=str(path), context_max=8192)
     leave(monkeypatch, need_of(other, 8192) + spare)
     ask(other, "Hi", max_tokens=1)
-    up = {engine.spec.name for engine in running(user_path / "localrun" / "engine")}
+    up = {engine.spec.name for engine in list_running(user_path / "localrun" / "engine")}
     assert up == ({starter.name, "tiny"} if stays else {"tiny"})
