@@ -131,31 +131,31 @@ def _engine(model: LocalModel) -> Iterator[AcquiredSlot]:
         keep_alive=0.0,
         limits=read_limits(config),
     )
-    seated = launch.acquire_slot(SlotContents(), folder, find)
+    acquired = launch.acquire_slot(SlotContents(), folder, find)
     try:
-        yield seated
+        yield acquired
     except (BadReply, ServerUnreachable) as error:
-        raise launch.diagnose(error, seated.engine, folder) from None
+        raise launch.diagnose(error, acquired.engine, folder) from None
     finally:
-        seated.slot.release()
-        if seated.is_new:
-            stop(seated.engine, folder)
+        acquired.slot.release()
+        if acquired.is_new:
+            stop(acquired.engine, folder)
 
 
-def _tokens(seated: AcquiredSlot, passage: str) -> tuple[int, ...]:
+def _tokens(acquired: AcquiredSlot, passage: str) -> tuple[int, ...]:
     body = scoring.encode_text(passage)
-    return _asked(seated, scoring.tokens_path, body, scoring.decode_tokens)[:_LENGTH]
+    return _asked(acquired, scoring.tokens_path, body, scoring.decode_tokens)[:_LENGTH]
 
 
-def _score(seated: AcquiredSlot, text: Sequence[int]) -> Score:
+def _score(acquired: AcquiredSlot, text: Sequence[int]) -> Score:
     """Of the last token of `text`."""
-    body = scoring.encode_score(text[:-1], text[-1], seated.slot.number)
-    return _asked(seated, scoring.score_path, body, scoring.decode_score)
+    body = scoring.encode_score(text[:-1], text[-1], acquired.slot.number)
+    return _asked(acquired, scoring.score_path, body, scoring.decode_score)
 
 
 def _asked(
-    seated: AcquiredSlot, path: str, body: Payload, decode: Callable[[Payload], _Decoded]
+    acquired: AcquiredSlot, path: str, body: Payload, decode: Callable[[Payload], _Decoded]
 ) -> _Decoded:
-    engine, kind = seated.engine, kind_of("engine")
+    engine, kind = acquired.engine, kind_of("engine")
     call = http.Call(engine.url + path, body, kind.title, kind.advice, engine.key)
     return decode_whole(kind.title, http.stream(call), decode, engine.key)
