@@ -50,7 +50,7 @@ def admitted(
         return settings, bounds
     footprint = footprint_of(model.path, files) or bound
     free = free_memory(bounds.llama_server) or free
-    bounds = _within(bounds, free - MARGIN + sum(map(held, engines)))
+    bounds = bounds.within(free - MARGIN + sum(map(held, engines)))
     free += sum(map(_given_back, engines))
     affordable = footprint.largest_context(free - MARGIN, setting)
     if affordable >= setting.context_size:
@@ -74,10 +74,6 @@ def free_memory(llama_server: str | None) -> int | None:
         return free
     build = builds.report(engine_folder(), llama_server).chosen
     return free + sum(device.memory or 0 for device in build.devices) if build else free
-
-
-def _within(bounds: EngineLimits, memory: int) -> EngineLimits:
-    return replace(bounds, memory=min(memory, memory if bounds.memory is None else bounds.memory))
 
 
 def _is_enough(engine: EngineState, model: LocalModel, settings: EngineSettings) -> bool:

@@ -52,7 +52,7 @@ _SLOT_TIMEOUT_S = 3600.0
 _EXIT_TIMEOUT_S = 10.0
 """How long a process may take to end after it has closed its output."""
 _CRASH_CHECK_S = 1.0
-"""How long a connection that broke off is taken for the sign of an engine that is ending."""
+"""How long an engine may take to end after it has broken off a connection."""
 _MAX_LOG_BYTES = 2**16
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"

@@ -1,14 +1,14 @@
 """The settings of engines: from a model's file, the user's options and config.json."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llm_localrun.config import Config
 from llm_localrun.engine.state import NGRAM, EngineSettings
 from llm_localrun.files.modelfile import chat_template_of, modelfile_of
-from llm_localrun.memory.machine import physical_memory
+from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
 
 _MEMORY_SHARE = 0.75
@@ -25,12 +25,16 @@ class EngineLimits:
     prompt_bytes: int = 2 * 2**30
     """Bytes on disk for the saved prompts of conversations."""
 
+    def within(self, memory: int) -> "EngineLimits":
+        """These limits with at most `memory` bytes for all engines together."""
+        return replace(self, memory=memory if self.memory is None else min(memory, self.memory))
+
 
 def read_limits(config: Config) -> EngineLimits:
     """The limits in `config`. By default, engines may take three quarters of the memory."""
     memory = config.engine_memory
-    if memory is None and (machine := physical_memory()) is not None:
-        memory = int(machine * _MEMORY_SHARE)
+    if memory is None and (physical := machine.physical_memory()) is not None:
+        memory = int(physical * _MEMORY_SHARE)
     return EngineLimits(config.llama_server, memory, config.prompt_cache)
 
 

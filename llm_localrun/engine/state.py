@@ -16,8 +16,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +64,10 @@ class EngineSettings:
 
         A larger context than requested does.
         """
-        return all(
-            wanted is None or (given >= wanted if name == "context_size" else given == wanted)
-            for name, given, wanted in self._pairs(requested)
-        )
-
-    def _pairs(self, other: "EngineSettings") -> Iterator[tuple[str, Any, Any]]:
-        for field in fields(self):
-            yield field.name, getattr(self, field.name), getattr(other, field.name)
+        wanted = {name: value for name, value in asdict(requested).items() if value is not None}
+        size = wanted.pop("context_size", 0)
+        given = asdict(self)
+        return (given.pop("context_size") or 0) >= size and wanted.items() <= given.items()
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def started(model: Path, folder: Path, keep_alive: float = 60.0) -> Iterator[Eng
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_leaves_the_same(warm: Path, starter_model: Path, way: str) -> None:
+def test_all_ways_give_the_same_response(warm: Path, starter_model: Path, way: str) -> None:
     model = in_file(warm / "localrun" / "models" / starter_model.name)
     options = {"temperature": 0, "max_tokens": 12}
     expected = ask(model, "Name the primary colours", "sync", **options)
@@ -75,7 +75,7 @@ def test_every_way_leaves_the_same(warm: Path, starter_model: Path, way: str) ->
     )
 
 
-def test_second_command_finds_it_warm(
+def test_second_command_uses_the_same_engine(
     user_path: Path, starter_model: Path, run_llm: Llm, folder: Path
 ) -> None:
     put_starter(user_path, starter_model)
@@ -88,7 +88,7 @@ def test_second_command_finds_it_warm(
     assert len(list_running(folder)) == 1
 
 
-def test_commands_at_once_share_one(starter_model: Path, folder: Path) -> None:
+def test_simultaneous_prompts_share_an_engine(starter_model: Path, folder: Path) -> None:
     model = in_file(starter_model)
 
     async def prompt_all() -> None:
@@ -100,7 +100,7 @@ def test_commands_at_once_share_one(starter_model: Path, folder: Path) -> None:
     assert not list(folder.glob("*.starting"))
 
 
-def test_async_start_leaves_the_loop_free(starter_model: Path, folder: Path) -> None:
+def test_async_start_does_not_block_the_loop(starter_model: Path, folder: Path) -> None:
     from llm_localrun.chat.models import AsyncLocalChat
 
     async def ticks_while_starting() -> int:
@@ -204,7 +204,7 @@ def test_ends_when_its_lease_expires(starter_model: Path, folder: Path) -> None:
         assert list(folder.iterdir()) == []
 
 
-def test_keep_alive_of_a_call(starter_model: Path, folder: Path) -> None:
+def test_option_keep_alive(starter_model: Path, folder: Path) -> None:
     ask(in_file(starter_model), "Hi", max_tokens=1, keep_alive="0")
     wait_until(lambda: list_running(folder) == [])
     ask(in_file(starter_model), "Hi", max_tokens=1, keep_alive=-1)
@@ -212,7 +212,7 @@ def test_keep_alive_of_a_call(starter_model: Path, folder: Path) -> None:
     assert read_lease(EnginePaths(folder, engine.id)) == float("inf")
 
 
-def test_busy_engine_outlives_its_lease(starter_model: Path, folder: Path) -> None:
+def test_busy_engine_survives_its_lease(starter_model: Path, folder: Path) -> None:
     with started(starter_model, folder) as engine:
         paths = EnginePaths(folder, engine.id)
         slot = acquire(paths, SlotContents(), False, 1)
@@ -259,7 +259,7 @@ def test_dead_engine_is_replaced(starter_model: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_killed_in_the_middle_of_an_answer(starter_model: Path, folder: Path, way: str) -> None:
+def test_killed_during_an_answer(starter_model: Path, folder: Path, way: str) -> None:
     model = in_file(starter_model)
     ask(model, "Hi", max_tokens=1)
     (engine,) = list_running(folder)
@@ -316,7 +316,7 @@ def test_hostile_file(
         (b"GGUF\x63\0\0\0" + b"\0" * 40, "its version is 99; 2 and 3 are known"),
     ],
 )
-def test_no_model_file(folder: Path, tmp_path: Path, content: bytes, reason: str) -> None:
+def test_file_that_is_no_model(folder: Path, tmp_path: Path, content: bytes, reason: str) -> None:
     file = tmp_path / "bad.gguf"
     file.write_bytes(content)
     with pytest.raises(BadModelFile, match=reason):
@@ -324,7 +324,7 @@ def test_no_model_file(folder: Path, tmp_path: Path, content: bytes, reason: str
     assert not folder.exists()
 
 
-def test_cut_off_file(starter_model: Path, folder: Path, tmp_path: Path) -> None:
+def test_truncated_file(starter_model: Path, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "cut.gguf"
     file.write_bytes(starter_model.read_bytes()[:90_000_000])
     with pytest.raises(BadModelFile, match="it is cut off: 90,000,000 bytes of at least 98,"):
@@ -356,7 +356,7 @@ def test_context_beyond_what_it_was_trained_for(starter_model: Path, folder: Pat
         ),
     ],
 )
-def test_what_makes_llama_cpp_crash_does_not_reach_it(
+def test_settings_that_make_llama_cpp_crash_are_refused(
     starter_model: Path, folder: Path, settings: EngineSettings, reason: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
