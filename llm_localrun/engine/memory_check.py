@@ -5,7 +5,7 @@ Whether a model fits into an amount of memory is decided in `memory.fit`.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from llm_localrun.catalogue import get_catalogue
@@ -16,7 +16,7 @@ from llm_localrun.engine.state import EngineSettings, EngineState, list_running
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.memory import machine
-from llm_localrun.memory.fit import MARGIN_BYTES, fit_of
+from llm_localrun.memory.fit import MARGIN_BYTES, is_enough, largest_context
 from llm_localrun.memory.footprint import Footprint, Need, Setting, footprint_of_files
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
@@ -50,19 +50,17 @@ def ensure_fits(
             settings, context_size=min(model.context_max or CONTEXT_SIZE, CONTEXT_SIZE)
         )
     setting = setting_of(settings)
-    if fit_of(footprint, setting, free).fits_with(setting.context_size):
+    if is_enough(free, footprint, setting):
         return settings, limits
     free = free_memory(limits.llama_server) or free
     limits = limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
     free += sum(map(_released_by, engines))
-    fit = fit_of(footprint, setting, free)
-    if fit.fits_with(setting.context_size):
-        return settings, limits
-    if may_shrink and fit.fits:
-        return replace(settings, context_size=fit.context_size), limits
+    affordable = largest_context(footprint, setting, free)
+    if affordable == setting.context_size or (may_shrink and affordable):
+        return replace(settings, context_size=affordable), limits
     raise NotEnoughMemory(
         _problem(model, footprint.need(setting), setting, free),
-        remedy or _remedy([*_options(model, footprint, setting, free)]),
+        remedy or _remedy(_options(model, footprint, setting, free)),
     )
 
 
@@ -107,24 +105,19 @@ def _options(
     model: LocalModel, footprint: Footprint, setting: Setting, free: float
 ) -> Iterator[str]:
     """What would fit: a smaller context, a smaller type of cache, a smaller variant."""
-    fit = fit_of(footprint, setting, free)
-    if fit.context_size:
-        yield f"-o context_size {fit.context_size}"
+    if affordable := largest_context(footprint, setting, free):
+        yield f"-o context_size {affordable}"
     smaller = replace(setting, cache_type="q8_0")
-    if setting.cache_type == "f16" and _holds(footprint, smaller, free):
+    if setting.cache_type == "f16" and is_enough(free, footprint, smaller):
         yield "-o kv_cache_type q8_0"
     variants = siblings(model, get_catalogue(CachePolicy.IF_EMPTY).models)
     for variant in sorted(variants, key=lambda each: -(each.size or 0)):
-        if variant.size and _holds(replace(footprint, weights=variant.size), setting, free):
+        if variant.size and is_enough(free, replace(footprint, weights=variant.size), setting):
             yield f"-o quantization {variant.quantization}"
             return
 
 
-def _holds(footprint: Footprint, setting: Setting, free: float) -> bool:
-    return fit_of(footprint, setting, free).fits_with(setting.context_size)
-
-
-def _remedy(options: list[str]) -> str:
-    if not options:
-        return "Choose a smaller model, or load it anyway with -o overcommit true"
-    return f"Use {' or '.join(options)}, or load it anyway with -o overcommit true"
+def _remedy(options: Iterable[str]) -> str:
+    use = " or ".join(options)
+    smaller = f"Use {use}" if use else "Choose a smaller model"
+    return f"{smaller}, or load it anyway with -o overcommit true"

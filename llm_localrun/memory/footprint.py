@@ -23,8 +23,8 @@ _UNKNOWN_CONTEXT_SHARE = 0.1
 _UNKNOWN_COMPUTE_BYTES = 3 * 2**28 - PROCESS_BYTES
 """For the compute buffers of a model whose geometry is unknown."""
 
-_STEP = 256
-"""Cells: caches have a multiple of so many (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
+CACHE_STEP_TOKENS = 256
+"""Caches are for a multiple of so many (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
 _FLOAT_BYTES, _HALF_BYTES = 4, 2
 
 
@@ -122,7 +122,7 @@ def compute_bytes(geometry: Geometry, setting: Setting) -> int:
 
 
 def _cells(tokens: int) -> int:
-    return -(-tokens // _STEP) * _STEP
+    return -(-tokens // CACHE_STEP_TOKENS) * CACHE_STEP_TOKENS
 
 
 def _window_cells(geometry: Geometry, setting: Setting) -> int:

@@ -22,7 +22,6 @@ from llm_localrun.memory.fit import (
     Fit,
     fit_of,
     fit_of_model,
-    fits,
     largest_context,
 )
 from llm_localrun.memory.footprint import Footprint, Setting
@@ -100,7 +99,6 @@ def test_smallest_context(trained: int, spare: int, fit: Fit) -> None:
 def test_fit_of_a_model(facts: dict[str, Any], memory: int | None, fit: Fit) -> None:
     model = local_model(id="local/x/m", name="m", **facts)
     assert fit_of_model(model, memory) == fit
-    assert fits(model, memory) == fit.fits
 
 
 # What the commands and the engine say, of the same files on machines of different sizes.
