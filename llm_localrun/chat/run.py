@@ -17,7 +17,7 @@ from typing_extensions import assert_never
 from llm_localrun.catalogue import located
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
-from llm_localrun.engine.admission import free_memory
+from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.errors import BadReply, LocalRunError, NotAllowed, UnsupportedOption
 from llm_localrun.files.modelfile import modelfile_of
 from llm_localrun.models import LocalModel, OnDisk, Route, Served

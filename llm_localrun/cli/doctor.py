@@ -21,9 +21,9 @@ from llm_localrun.cli.doctor_findings import (
 from llm_localrun.cli.table import safe_text, show_json
 from llm_localrun.config import config_path, read_config
 from llm_localrun.engine import builds
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.errors import ConfigError
-from llm_localrun.memory.machine import physical_memory
+from llm_localrun.memory import machine
 from llm_localrun.models import Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.system.paths import engine_folder, home
@@ -60,8 +60,8 @@ def _examined() -> tuple[list[Finding], bool]:
     found = [
         *of_servers(snapshot, config),
         *of_stores(snapshot),
-        *of_engine(snapshot, report, running(engine_folder())),
-        *of_memory(snapshot, physical_memory()),
+        *of_engine(snapshot, report, list_running(engine_folder())),
+        *of_memory(snapshot, machine.physical_memory()),
         *of_cache(before, read_snapshot(home()), snapshot),
         *of_policy(snapshot, config),
     ]
@@ -74,8 +74,8 @@ def _without_config(error: ConfigError) -> list[Finding]:
     report = builds.report(engine_folder(), None)
     return [
         Finding("policy", f"{config_path()} cannot be used", error.message),
-        *of_engine(Snapshot(), report, running(engine_folder())),
-        *of_memory(Snapshot(), physical_memory()),
+        *of_engine(Snapshot(), report, list_running(engine_folder())),
+        *of_memory(Snapshot(), machine.physical_memory()),
     ]
 
 

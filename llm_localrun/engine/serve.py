@@ -14,12 +14,13 @@ from typing import Any
 from llm_localrun import engine_defaults
 from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
-from llm_localrun.engine.admission import admitted
-from llm_localrun.engine.launch import Seated
-from llm_localrun.engine.slots import Visit, visit_of
-from llm_localrun.engine.state import NGRAM, EngineSettings, EngineState, running
+from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot, EngineRequest
+from llm_localrun.engine.memory_check import ensure_fits
+from llm_localrun.engine.settings import EngineLimits, engine_settings, read_limits
+from llm_localrun.engine.slots import SlotContents, contents_for
+from llm_localrun.engine.state import EngineSettings, EngineState, list_running
 from llm_localrun.errors import BadReply, ServerUnreachable
-from llm_localrun.files.modelfile import chat_template_of, modelfile_of
+from llm_localrun.files.modelfile import modelfile_of
 from llm_localrun.models import Endpoint, LocalModel, OnDisk
 from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
 from llm_localrun.servers.llamacpp import LlamaCpp
@@ -28,8 +29,6 @@ from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, Limits, Size, roun
 from llm_localrun.wire import http
 from llm_localrun.wire.request import ChatRequest
 
-_LOAD_GRACE_S = 60.0
-"""What loading a file may take beyond what its size makes likely."""
 _RESTORE_TIMEOUT_S = 60.0
 
 
@@ -37,10 +36,11 @@ class EngineServer(LlamaCpp):
     """llama.cpp's server as llm-localrun starts it: one process for each file in use."""
 
     kind = "engine"
-    title = "the engine"
-    start_hint = "It stopped a moment ago. Try again: it will restart"
+    title = "llama.cpp"
+    start_hint = "Try again: it will restart"
     list_position = 99
     is_private = True
+    is_product = False
     usual_ports = ()
     signs = ()
     key_variables = ()
@@ -71,12 +71,12 @@ def engine_server(engine: EngineState | None = None) -> EngineServer:
 class _SlotRequest(PreparedRequest):
     """A request that has a slot in an engine."""
 
-    slot: Seated
+    slot: AcquiredSlot
     keep_alive_s: float
 
     def record_prompt_evaluated(self) -> None:
         # llama.cpp sends the head when it has evaluated the prompt.
-        self.slot.seat.note(self.slot.visit)
+        self.slot.slot.record(self.slot.contents)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -84,10 +84,10 @@ class _SlotRequest(PreparedRequest):
         try:
             yield
         except (BadReply, ServerUnreachable) as error:
-            raise launch.explain(error, self.slot.engine, engine_folder()) from None
+            raise launch.diagnose(error, self.slot.engine, engine_folder()) from None
         finally:
-            self.slot.seat.leave()
-            launch.release(self.slot.engine, engine_folder(), self.keep_alive_s)
+            self.slot.slot.release()
+            launch.renew_lease(self.slot.engine, engine_folder(), self.keep_alive_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,8 @@ class _Job:
         """The engine with the largest context of those that run this file with these settings."""
         engines = [
             engine
-            for engine in running(engine_folder())
-            if engine.spec.path == self.route.path and engine.spec.settings.meets(self.settings)
+            for engine in list_running(engine_folder())
+            if engine.spec.path == self.route.path and engine.spec.settings.satisfies(self.settings)
         ]
         return max(engines, key=lambda engine: engine.spec.context_size, default=None)
 
@@ -144,7 +144,7 @@ class _Plan:
 
     job: _Job
     settings: EngineSettings
-    limits: launch.Bounds
+    limits: EngineLimits
     affordable: float
 
     @property
@@ -154,19 +154,21 @@ class _Plan:
     def find_or_start(self) -> tuple[EngineState, bool]:
         """An engine, and whether it is new."""
         job = self.job
-        wanted = launch.Wanted(job.route.path, job.model.name, self.settings)
-        grace_s: float = job.options.get("timeout", _LOAD_GRACE_S)
-        return launch.ensure(wanted, engine_folder(), job.keep_alive_s, grace_s, self.limits)
+        request = EngineRequest(job.route.path, job.model.name, self.settings)
+        grace_s: float = job.options.get("timeout", LOAD_GRACE_S)
+        return launch.find_or_start(
+            request, engine_folder(), job.keep_alive_s, grace_s, self.limits
+        )
 
 
 def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedRequest:
     """The request with a slot in an engine: in one that runs, if it will do, or in a new one.
 
     Where the bytes of a prompt do not show that it fits, the engine counts its tokens. Raises
-    `PromptTooLong`, `NotEnoughMemory` and what `launch.ensure` raises.
+    `PromptTooLong`, `NotEnoughMemory` and what `launch.find_or_start` raises.
     """
     model = request.model
-    settings = _settings(model, route, request.options, config)
+    settings = engine_settings(model, route, request.options, config)
     asked = request.context_size
     job = _Job(model, route, request.options, config, settings, asked, request.answer_tokens)
     body = engine_server().encode(model.name, request.chat)
@@ -177,12 +179,12 @@ def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedReq
     if available_engine is not None and job.context_size_for(size, context_size) > context_size:
         size = engine_server(available_engine).count_tokens(body) or size
     plan = _plan(job, job.context_size_for(size, context_size))
-    visit = visit_of(request.chat.conversation, _prompt_text(request.chat))
+    contents = contents_for(request.chat.conversation, _prompt_text(request.chat))
     was_new = False
     if request.prompt.bound >= plan.context_size:
         plan, size, was_new = _grow_after_counting(plan, size, body)
     tokens = _claimed_tokens(request, size, plan)
-    prepared = _with_slot(plan, body, replace(visit, tokens=tokens))
+    prepared = _with_slot(plan, body, replace(contents, tokens=tokens))
     if was_new and prepared.load_seconds is None:
         return replace(prepared, load_seconds=prepared.slot.engine.load_seconds)
     return prepared
@@ -193,12 +195,12 @@ def prepare_texts(
 ) -> PreparedRequest:
     """The request that embeds `texts`, with a slot in an engine. Raises a `LocalRunError`."""
     options = modelfile_of(model.model_copy(update={"routes": (route,)})).options
-    settings = _settings(model, route, options, config)
+    settings = engine_settings(model, route, options, config)
     job = _Job(model, route, options, config, settings)
     engine = job.running
     plan = _plan(job, engine.spec.context_size if engine else job.default_context_size)
     body = engine_server().encode_texts(model.name, texts)
-    return replace(_with_slot(plan, body, Visit()), path=EngineServer.embed_path)
+    return replace(_with_slot(plan, body, SlotContents()), path=EngineServer.embed_path)
 
 
 def _grow_after_counting(
@@ -248,48 +250,29 @@ def _prompt_text(chat: ChatRequest) -> str:
     return "\n".join(map(repr, turns))
 
 
-def _settings(
-    model: LocalModel, route: OnDisk, options: Mapping[str, Any], config: Config
-) -> EngineSettings:
-    """All that is settled before the context is."""
-    by_route = model.model_copy(update={"routes": (route,)})
-    return EngineSettings(
-        threads=options.get("threads", config.threads),
-        gpu_layers=options.get("gpu_layers"),
-        kv_cache_type=options.get("kv_cache_type"),
-        flash_attention=options.get("flash_attention"),
-        embedding=model.purpose == "embedding",
-        projector=route.projector,
-        lora=_absolute(options.get("lora")) or modelfile_of(by_route).adapter,
-        draft_model=_draft_model(options.get("draft_model")),
-        chat_template=chat_template_of(by_route),
-        rpc=",".join(config.rpc),
-    )
-
-
 def _plan(job: _Job, context_size: int) -> _Plan:
     """An engine with this context; with less if memory is short and the user did not set it."""
     wanted = replace(job.settings, context_size=context_size)
-    limits = launch.bounds_of(job.config)
+    limits = read_limits(job.config)
     if job.options.get("overcommit") or job.config.rpc:
         return _Plan(job, wanted, limits, inf)
     may_shrink = job.asked_context_size is None
-    settings, limits = admitted(job.model, wanted, limits, may_shrink=may_shrink)
+    settings, limits = ensure_fits(job.model, wanted, limits, may_shrink=may_shrink)
     affordable = inf if settings == wanted else settings.context_size
     return _Plan(job, settings, limits, affordable or inf)
 
 
-def _with_slot(plan: _Plan, body: Mapping[str, Any], visit: Visit) -> _SlotRequest:
+def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> _SlotRequest:
     """The request with a slot in the engine of the plan, which may be running already."""
     job = plan.job
-    slot = launch.seat(visit, engine_folder(), plan.find_or_start)
+    slot = launch.acquire_slot(contents, engine_folder(), plan.find_or_start)
     server = engine_server(slot.engine)
-    if slot.left is not None:
-        _restore(server, slot, slot.left)
+    if slot.saved is not None:
+        _restore(server, slot, slot.saved)
     return _SlotRequest(
         server,
         EngineServer.chat_path,
-        {**body, "id_slot": slot.seat.number},
+        {**body, "id_slot": slot.slot.number},
         job.model.name,
         max(slot.engine.spec.context_size, plan.context_size),
         Limits(job.trained_context_size, plan.affordable),
@@ -299,26 +282,18 @@ def _with_slot(plan: _Plan, body: Mapping[str, Any], visit: Visit) -> _SlotReque
     )
 
 
-def _restore(server: EngineServer, slot: Seated, left: Path) -> None:
+def _restore(server: EngineServer, slot: AcquiredSlot, saved: Path) -> None:
     """Has llama.cpp load what an earlier engine saved; otherwise it evaluates the prompt again."""
-    path = f"/slots/{slot.seat.number}?action=restore"
-    body = {"filename": left.name, "id_slot": slot.seat.number}
+    path = f"/slots/{slot.slot.number}?action=restore"
+    body = {"filename": saved.name, "id_slot": slot.slot.number}
     request = server.http_request("POST", path, body, _RESTORE_TIMEOUT_S)
     try:
-        if saved_prompts.is_whole(left):
+        if saved_prompts.is_intact(saved):
             with suppress(BadReply, ServerUnreachable), closing(http.stream(request)) as received:
                 for _ in received:
                     pass
     except BaseException:
-        slot.seat.leave()
+        slot.slot.release()
         raise
     # The engine has it now, and saves more when it ends.
-    left.unlink(missing_ok=True)
-
-
-def _draft_model(option: str | None) -> str:
-    return NGRAM if option == NGRAM else _absolute(option)
-
-
-def _absolute(path: Any) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""
+    saved.unlink(missing_ok=True)

@@ -215,6 +215,8 @@ class Server:
     """Whether /v1/models is where it lists its models."""
     api_root: ClassVar[str] = ""
     """The path below its address at which /v1 begins."""
+    is_product: ClassVar[bool] = True
+    """Whether the title is a product's name, to be listed as a server that is supported."""
     is_private: ClassVar[bool] = False
     """Whether only llm-localrun starts and uses it: the engine."""
     relays: ClassVar[bool] = False
@@ -358,23 +360,18 @@ class Server:
             wire = self.options.get(name)
             if wire is None:
                 raise UnsupportedOption(
-                    f"{self._sentence_title} does not support -o {name}",
+                    f"{self.title} does not support -o {name}",
                     f"Leave it out, or use {_supporters(name)}",
                 )
             if wire.minimum is not None and value < wire.minimum:
                 raise UnsupportedOption(
-                    f"{self._sentence_title} does not support -o {name} {value:g}",
+                    f"{self.title} does not support -o {name} {value:g}",
                     f"Leave it out, or use {wire.minimum:g} or more",
                 )
             is_default = wire.values is not None and value not in wire.values
             if wire.path and not is_default:
                 _set_at(body, wire.path, value if wire.values is None else wire.values[value])
         return _merge(body, options.get("extra_body", {}))
-
-    @property
-    def _sentence_title(self) -> str:
-        """The title at the beginning of a sentence: "The engine"."""
-        return f"T{self.title[1:]}" if self.title.startswith("the ") else self.title
 
 
 _KINDS: dict[str, type[Server]] = {}

@@ -7,6 +7,7 @@ class Gateway(OpenAICompatible):
     """A server that may pass prompts on to any machine."""
 
     kind = "gateway"
-    title = "the gateway"
+    title = "Gateway"
+    is_product = False
     list_position = 99
     relays = True

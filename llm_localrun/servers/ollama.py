@@ -20,7 +20,8 @@ from pydantic import Field
 
 from llm_localrun.errors import PullFailed, QuantizeFailed
 from llm_localrun.gguf.header import Header
-from llm_localrun.memory.footprint import MARGIN, Footprint, Setting
+from llm_localrun.memory.fit import largest_context
+from llm_localrun.memory.footprint import Footprint, Setting
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import LocalModel, RunsOn, Served
 from llm_localrun.names.quantizations import with_quantization
@@ -283,7 +284,7 @@ class Ollama(Server):
         if geometry is None:
             return wanted
         footprint = Footprint(geometry, model.size)
-        affordable = footprint.largest_context(free + held - MARGIN, Setting(wanted))
+        affordable = largest_context(footprint, Setting(wanted), free + held)
         return min(wanted, max(needed, affordable))
 
     def decoder(self) -> ollama.OllamaDecoder:

@@ -21,6 +21,7 @@ class OpenAIServer(OpenAICompatible):
     """A server of an unknown kind."""
 
     kind = "openai"
-    title = "the server"
+    title = "OpenAI-compatible server"
+    is_product = False
     list_position = 99
     listed_model = MaybeRelayedModel

@@ -41,8 +41,7 @@ def servers_table() -> str:
 
 
 def product_kinds() -> list[type[Server]]:
-    """The kinds that are a product: what has no title of its own is none."""
-    return [cls for cls in server_kinds().values() if not cls.title.startswith("the ")]
+    return [cls for cls in server_kinds().values() if cls.is_product]
 
 
 def _ports(cls: type[Server]) -> str:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from llm_localrun.catalogue import model_at
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.tokens.estimate import Factors, Parts, estimate, learn, least_plausible, parts_of
 from tests.support.corpus import CORPUS, COUNTS, VOCABULARIES
 from tests.support.drive import ask
@@ -43,7 +43,9 @@ def test_counts_belong_to_the_texts() -> None:
 
 def test_counts_are_those_of_the_engine(warm: Path) -> None:
     ask(model_at(next((warm / "localrun" / "models").iterdir())), "Hi", max_tokens=1)
-    engine = max(running(warm / "localrun" / "engine"), key=lambda each: each.spec.context_size)
+    engine = max(
+        list_running(warm / "localrun" / "engine"), key=lambda each: each.spec.context_size
+    )
     headers = {"Authorization": f"Bearer {engine.key}"}
     with httpx.Client(base_url=engine.url, headers=headers) as client:
         for name, text in CORPUS.items():

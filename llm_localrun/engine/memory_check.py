@@ -1,0 +1,123 @@
+"""Checks that there is memory for an engine before it starts, and says what would fit if not.
+
+llama.cpp does not check: the system kills it when memory runs out, and other programs before it.
+Whether a model fits into an amount of memory is decided in `memory.fit`.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from llm_localrun.catalogue import get_catalogue
+from llm_localrun.engine import builds
+from llm_localrun.engine.evict import footprint_of, setting_of, size_in_memory
+from llm_localrun.engine.settings import EngineLimits
+from llm_localrun.engine.state import EngineSettings, EngineState, list_running
+from llm_localrun.engine_defaults import CONTEXT_SIZE
+from llm_localrun.errors import NotEnoughMemory
+from llm_localrun.memory import machine
+from llm_localrun.memory.fit import MARGIN_BYTES, is_enough, largest_context
+from llm_localrun.memory.footprint import Footprint, Need, Setting, footprint_of_files
+from llm_localrun.models import LocalModel
+from llm_localrun.name_cache import CachePolicy
+from llm_localrun.names.aliases import siblings
+from llm_localrun.system.paths import engine_folder
+
+
+def ensure_fits(
+    model: LocalModel,
+    settings: EngineSettings,
+    limits: EngineLimits,
+    *,
+    may_shrink: bool,
+    remedy: str = "",
+) -> tuple[EngineSettings, EngineLimits]:
+    """The settings if there is memory for them, else, if `may_shrink`, with a smaller context; and
+    the limits within which they fit, which make idle engines end. Without a context size in the
+    settings, it is the one that engines have by default. A model that RPC servers share is not
+    checked: their memory is unknown.
+
+    Raises `NotEnoughMemory` with `remedy`, or with the options that would help.
+    """
+    assert model.path is not None
+    free, engines = machine.free_ram(), list_running(engine_folder())
+    footprint = footprint_of_files(model.path, settings.files())
+    is_up = any(_satisfies(engine, model, settings) for engine in engines)
+    if free is None or footprint is None or is_up or settings.rpc:
+        return settings, limits
+    if settings.context_size is None:
+        settings = replace(
+            settings, context_size=min(model.context_max or CONTEXT_SIZE, CONTEXT_SIZE)
+        )
+    setting = setting_of(settings)
+    if is_enough(free, footprint, setting):
+        return settings, limits
+    free = free_memory(limits.llama_server) or free
+    limits = limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
+    free += sum(map(_released_by, engines))
+    affordable = largest_context(footprint, setting, free)
+    if affordable == setting.context_size or (may_shrink and affordable):
+        return replace(settings, context_size=affordable), limits
+    raise NotEnoughMemory(
+        _problem(model, footprint.need(setting), setting, free),
+        remedy or _remedy(_options(model, footprint, setting, free)),
+    )
+
+
+def free_memory(llama_server: str | None) -> int | None:
+    """The RAM that is free and the memory of GPUs, in bytes; None if the system does not tell.
+
+    `llama_server` is as in config.json. Takes a second if the GPUs were not asked lately.
+    """
+    free = machine.free_ram()
+    # A Mac's GPU shares the RAM, which is counted already.
+    if free is None or sys.platform == "darwin":
+        return free
+    build = builds.report(engine_folder(), llama_server).chosen
+    return free + sum(device.memory or 0 for device in build.devices) if build else free
+
+
+def _satisfies(engine: EngineState, model: LocalModel, settings: EngineSettings) -> bool:
+    return engine.spec.path == model.path and engine.spec.settings.satisfies(settings)
+
+
+def _released_by(engine: EngineState) -> int:
+    """What is free when an engine ends, besides its weights: the system can drop those anyway."""
+    need = footprint_of(engine.spec).need(setting_of(engine.spec.settings))
+    return need.context + need.compute
+
+
+def _problem(model: LocalModel, need: Need, setting: Setting, free: float) -> str:
+    available = max(0, free - MARGIN_BYTES)
+    return (
+        f"{model.name} does not fit into the free memory: with a context of"
+        f" {setting.context_size:,} tokens it needs {_gigabytes(need.total)}"
+        f" ({_gigabytes(need.weights)} for its weights, {_gigabytes(need.context)} for the"
+        f" context), and {_gigabytes(available)} are available"
+    )
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _options(
+    model: LocalModel, footprint: Footprint, setting: Setting, free: float
+) -> Iterator[str]:
+    """What would fit: a smaller context, a smaller type of cache, a smaller variant."""
+    if affordable := largest_context(footprint, setting, free):
+        yield f"-o context_size {affordable}"
+    smaller = replace(setting, cache_type="q8_0")
+    if setting.cache_type == "f16" and is_enough(free, footprint, smaller):
+        yield "-o kv_cache_type q8_0"
+    variants = siblings(model, get_catalogue(CachePolicy.IF_EMPTY).models)
+    for variant in sorted(variants, key=lambda each: -(each.size or 0)):
+        if variant.size and is_enough(free, replace(footprint, weights=variant.size), setting):
+            yield f"-o quantization {variant.quantization}"
+            return
+
+
+def _remedy(options: Iterable[str]) -> str:
+    use = " or ".join(options)
+    smaller = f"Use {use}" if use else "Choose a smaller model"
+    return f"{smaller}, or load it anyway with -o overcommit true"
