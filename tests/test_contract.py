@@ -38,9 +38,9 @@ from llm_localrun.models import LocalModel
 from llm_localrun.servers import discover
 from llm_localrun.wire import http
 from tests.conftest import Llm, put_starter
+from tests.fakes.broken import Silent
 from tests.fakes.http_server import Request, StandIn, events, transcript
 from tests.fakes.lmstudio import Call, LMStudio, Says, put_files
-from tests.servers.test_endpoints import Silent
 from tests.support.contract import NAMES, SERVERS, call_ids, chain, found, respond_as, saying, sent
 from tests.support.drive import WAYS, Outcome, ask, failure, served
 from tests.test_registration import age, point_at

@@ -20,8 +20,8 @@ from llm_localrun.models import Snapshot
 from llm_localrun.name_cache import FRESH_SECONDS, drop_registry
 from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Foreign, Invoke, Llm, configure, one_error
+from tests.fakes.broken import Off, Silent
 from tests.fakes.http_server import Request, Respond, StandIn, events, json_reply, transcript, whole
-from tests.servers.test_endpoints import Off, Silent
 from tests.support.trees import gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")

@@ -22,8 +22,8 @@ from llm_localrun.models import (
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.system.paths import home, settings_stamp
 from tests.conftest import CONFIG, Llm, configure, put_starter
+from tests.fakes.broken import Off, Silent
 from tests.fakes.http_server import StandIn, json_reply
-from tests.servers.test_endpoints import Off, Silent
 from tests.support.models import changed, local_model
 
 SERVED = local_model(
