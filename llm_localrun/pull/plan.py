@@ -14,11 +14,11 @@ from typing import TypeAlias
 from llm_localrun.errors import PullFailed
 from llm_localrun.models import LocalModel
 from llm_localrun.pull import http_files, huggingface, starter
-from llm_localrun.pull.choice import named
 from llm_localrun.pull.download import Wanted, claim, download, explained, hold
 from llm_localrun.pull.folder import delete, models_folder, partial_folder, place_in
 from llm_localrun.pull.http_files import BrokenOff, Source
 from llm_localrun.pull.huggingface import Repository
+from llm_localrun.pull.recommend import named
 from llm_localrun.pull.records import Pulled, PulledFile, keep, read_records
 from llm_localrun.pull.refs import HubRef, LMStudioRef, OllamaRef, Ref, StarterRef, UrlRef
 from llm_localrun.pull.safety import parts_of

@@ -9,9 +9,10 @@ from typing import Literal, TypeAlias
 
 from llm_localrun.config import read_config
 from llm_localrun.engine import launch
+from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
-from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed
+from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
 from llm_localrun.gguf.files import part_stems
 from llm_localrun.gguf.header import Header, NotGGUF, read_header
 from llm_localrun.models import LocalModel
@@ -25,6 +26,7 @@ State: TypeAlias = Literal["ok", "failed", "unknown"]
 
 _PATIENCE = 60.0
 """Seconds that loading may take beyond what a file's size makes likely."""
+_TOO_LARGE = "Close other programs, or verify it on a machine with more memory"
 # The hub's cache and Ollama call a file by the SHA-256 of what it holds.
 _CONTENT_NAME = re.compile(r"(?:sha256-)?([0-9a-f]{64})")
 
@@ -115,17 +117,23 @@ def _template_check(model: LocalModel, header: Header | None) -> Check:
 
 
 def _load_check(model: LocalModel) -> Check:
-    """Whether the engine takes it; an engine that has it loaded is proof enough."""
+    """Whether the engine loads the model; if an engine has loaded it already, it does.
+
+    A model that does not fit into the free memory is not loaded, and not said to be damaged.
+    """
     config = read_config()
     settings = EngineSettings(
         threads=config.threads,
         embedding=model.purpose == "embedding",
         projector=model.projector,
     )
-    wanted = launch.Wanted(model.path or "", model.name, settings)
+    bounds = launch.bounds_of(config)
     try:
-        bounds = launch.bounds_of(config)
+        settings, bounds = ensure_fits(model, settings, bounds, may_shrink=True, remedy=_TOO_LARGE)
+        wanted = launch.Wanted(model.path or "", model.name, settings)
         engine, is_new = launch.ensure(wanted, engine_folder(), 0.0, _PATIENCE, bounds)
+    except NotEnoughMemory as error:
+        return Check("loads", "unknown", str(error))
     except (BadModelFile, EngineFailed, ConfigError) as error:
         return Check("loads", "failed", str(error))
     if is_new:

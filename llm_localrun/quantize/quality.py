@@ -15,9 +15,10 @@ from importlib.resources import files
 from typing import TypeVar
 
 from llm_localrun.chat import run
-from llm_localrun.config import read_config
+from llm_localrun.config import Config, read_config
 from llm_localrun.engine import launch
 from llm_localrun.engine.launch import Seated
+from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.slots import Visit
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
@@ -37,6 +38,8 @@ _LENGTH = 160
 _CONTEXT = 1024
 _PATIENCE = 60.0
 """Seconds that loading may take beyond what a file's size makes likely."""
+
+_TOO_LARGE = "Close other programs before you measure what quantizing it has cost"
 
 _END = re.compile(r"(?<=[.!?])\s+|\n+")
 _SHORT = 20
@@ -90,6 +93,8 @@ def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
     """Compares embedding models. Raises a `LocalRunError`."""
     sentences = (text for passage in passages() for text in _END.split(passage))
     texts = [text for text in sentences if len(text) > _SHORT]
+    for model in (before, after):
+        _checked(model, EngineSettings(embedding=True), read_config())
     pairs = zip(*(run.embed(model, texts, None) for model in (before, after)), strict=True)
     cosines = [cosine(a, b) for a, b in pairs]
     return VectorLoss(sum(cosines) / len(cosines), min(cosines), len(cosines))
@@ -119,19 +124,23 @@ def _scores(model: LocalModel, nth: int) -> Generator[Progress, None, list[Score
 
 @contextmanager
 def _engine(model: LocalModel) -> Iterator[Seated]:
-    """A seat in an engine for `model`, which ends afterwards unless it was there before."""
+    """A seat in an engine for `model`, which ends afterwards unless it was there before.
+
+    Raises `NotEnoughMemory` and what `launch.seat` raises.
+    """
     assert model.path is not None
     folder, config = engine_folder(), read_config()
     settings = EngineSettings(
         context_size=min(_CONTEXT, model.context_max or _CONTEXT), threads=config.threads
     )
+    settings, bounds = _checked(model, settings, config)
     find = partial(
         launch.ensure,
         launch.Wanted(model.path, model.name, settings),
         folder,
         keep_alive=0.0,
         patience=_PATIENCE,
-        bounds=launch.Bounds(config.llama_server),
+        bounds=bounds,
     )
     seated = launch.seat(Visit(), folder, find)
     try:
@@ -142,6 +151,14 @@ def _engine(model: LocalModel) -> Iterator[Seated]:
         seated.seat.leave()
         if seated.is_new:
             stop(seated.engine, folder)
+
+
+def _checked(
+    model: LocalModel, settings: EngineSettings, config: Config
+) -> tuple[EngineSettings, launch.Bounds]:
+    """Settings and bounds for an engine that there is memory for. Raises `NotEnoughMemory`."""
+    bounds = launch.bounds_of(config)
+    return ensure_fits(model, settings, bounds, may_shrink=True, remedy=_TOO_LARGE)
 
 
 def _tokens(seated: Seated, passage: str) -> tuple[int, ...]:
