@@ -238,7 +238,7 @@ class Snapshot(FrozenValue):
     taken_at: float = 0.0
     """Seconds since the epoch; 0: never."""
     stamp: str = ""
-    """The settings under which it was taken: `paths.settings_stamp`."""
+    """The settings under which it was taken: `name_cache.settings_stamp`."""
     endpoints: tuple[EndpointReport, ...] = ()
     files: tuple[ScannedFile, ...] = ()
     stores: tuple[ScannedStore, ...] = ()

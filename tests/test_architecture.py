@@ -12,8 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import llm_localrun
-from llm_localrun.name_cache import Offer, write_registry
-from llm_localrun.system.paths import settings_stamp
+from llm_localrun.name_cache import CachedName, settings_stamp, write_names
 
 PACKAGE = Path(llm_localrun.__file__).parent
 MODULES = {
@@ -226,14 +225,16 @@ def test_registration_of_another_model_brings_nothing_heavy() -> None:
 
 
 def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) -> None:
-    write_registry(time.time(), settings_stamp(), [Offer("local/a/m", "chat", ["local"], None)])
+    names = [CachedName("local/a/m", "chat", ["local"], None)]
+    write_names(time.time(), settings_stamp(["OLLAMA_HOST"]), names)
     loaded = loaded_by(
         "from click.testing import CliRunner; import llm.cli\n"
         "result = CliRunner().invoke(llm.cli.cli, ['models', 'options', 'show', 'local'])\n"
         "assert 'local/a/m' in result.output, result.output"
     )
     assert {name.removeprefix("llm_localrun.") for name in loaded if "llm_localrun." in name} == {
-        *("plugin", "registration", "registry", "places", "models", "media_types"),
+        *("plugin", "registration", "name_cache", "chat", "chat.models", "wire", "wire.media"),
+        *("system", "system.paths", "system.atomic"),
     }
 
 

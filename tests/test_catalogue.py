@@ -29,9 +29,8 @@ from llm_localrun.models import (
     ServerStatus,
     Snapshot,
 )
-from llm_localrun.name_cache import FRESH_SECONDS, CachePolicy
+from llm_localrun.name_cache import FRESH_SECONDS, CachePolicy, settings_stamp
 from llm_localrun.system.atomic import write_atomically
-from llm_localrun.system.paths import settings_stamp
 from tests.conftest import CONFIG, configure
 from tests.support.drive import failure
 from tests.support.models import local_model
@@ -218,8 +217,8 @@ def test_failed_write_leaves_the_old_file_and_no_other(
 WRITER = """
 import sys
 from pathlib import Path
-from tests.support.models import local_model
-from llm_localrun.catalogue import ScannedFile, Snapshot, write_snapshot
+from llm_localrun.catalogue import write_snapshot
+from llm_localrun.models import ScannedFile, Snapshot
 
 number = int(sys.argv[2])
 entry = ScannedFile(path=f"/models/{number}.gguf", size=number, modified=0, model=None)
@@ -254,7 +253,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     def discover(before: Snapshot, *, patient: bool) -> Snapshot:
         asked.append(patient)
-        return before.model_copy(update={"taken_at": time.time(), "stamp": settings_stamp()})
+        return before.model_copy(update={"taken_at": time.time(), "stamp": settings_stamp([])})
 
     monkeypatch.setattr(catalogue, "_discover", discover)
     return asked
@@ -284,7 +283,7 @@ def test_when_it_is_looked_again(
 ) -> None:
     seconds = AGES[age]
     if seconds is not None:
-        taken = {"taken_at": time.time() - seconds, "stamp": settings_stamp()}
+        taken = {"taken_at": time.time() - seconds, "stamp": settings_stamp([])}
         before = FULL.model_copy(update=taken)
         write_snapshot(folder, before)
     found = get_catalogue(refresh)

@@ -16,7 +16,7 @@ from llm_localrun.models import (
 )
 from llm_localrun.names.aliases import siblings
 from llm_localrun.names.quantizations import canonical
-from llm_localrun.resolve import how_to_get, variant
+from llm_localrun.resolve import how_to_get, resolve_variant
 from llm_localrun.system.paths import home
 from tests.support.drive import failure
 from tests.support.models import local_model
@@ -106,19 +106,19 @@ def test_variant_that_is_asked_for(
 ) -> None:
     know(*ALL, *OTHERS)
     options = {} if wanted is None else {"quantization": wanted}
-    assert variant(model, options) == (chosen or model)
+    assert resolve_variant(model, options) == (chosen or model)
 
 
 def test_variant_that_is_not_there(user_path: object) -> None:
     know(Q4_TAG, Q8_TAG, *OTHERS)
-    said = failure(lambda: variant(Q4_TAG, {"quantization": "Q6_K"}))
+    said = failure(lambda: resolve_variant(Q4_TAG, {"quantization": "Q6_K"}))
     assert said == (
         "There is no Q6_K of qwen3:8b here. There is Q4_K_M, Q8_0;"
         " `llm localrun pull ollama:qwen3:8b-q6_k` gets it."
     )
     with pytest.raises(ConfigError, match=r"`llm localrun quantize local/gguf/Qwen3-8B-F16 Q6_K`"):
         know(Q4_TAG, F16_FILE)
-        variant(Q4_TAG, {"quantization": "Q6_K"})
+        resolve_variant(Q4_TAG, {"quantization": "Q6_K"})
 
 
 @pytest.mark.parametrize(

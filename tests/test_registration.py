@@ -14,14 +14,14 @@ import sqlite_utils
 from llm.migrations import migrate
 
 from llm_localrun import catalogue
-from llm_localrun.catalogue import read_snapshot, write_snapshot
+from llm_localrun.catalogue import write_snapshot
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.models import Snapshot
-from llm_localrun.name_cache import FRESH_SECONDS, drop_registry
 from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Foreign, Invoke, Llm, configure, one_error
 from tests.fakes.broken import Off, Silent
 from tests.fakes.http_server import Request, Respond, StandIn, events, json_reply, transcript, whole
+from tests.support.snapshots import age, point_at
 from tests.support.trees import gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
@@ -56,21 +56,6 @@ def ollama(*names: str) -> Respond:
 def rounds(box: StandIn) -> int:
     """How often the server has been asked what it serves."""
     return sum(request.path == "/v1/models" for request in box.requests)
-
-
-def point_at(user: Path, *urls: str, **settings: Any) -> None:
-    named = [{"name": f"box{n or ''}", "url": url} for n, url in enumerate(urls)]
-    configure(user, **{**CONFIG, "endpoints": named, **settings})
-
-
-def age(user: Path, seconds: float = FRESH_SECONDS + 5) -> None:
-    """Makes the snapshot on disk older, and this process one that has not read it."""
-    folder = user / "localrun"
-    snapshot = read_snapshot(folder)
-    taken_at = snapshot.taken_at - seconds
-    write_snapshot(folder, snapshot.model_copy(update={"taken_at": taken_at}))
-    drop_registry()
-    catalogue._memory.clear()
 
 
 def names(models: Iterable[Any]) -> list[str]:

@@ -20,7 +20,7 @@ from llm_localrun.engine import launch
 from llm_localrun.engine.slots import visit_of
 from llm_localrun.errors import BadReply, ServerUnreachable, UnsupportedOption
 from llm_localrun.files.modelfile import modelfile_of
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, Route
 from llm_localrun.names.parse import parse_name
 from llm_localrun.servers.kinds import kind_of
 from llm_localrun.servers.options import body_for
@@ -35,9 +35,10 @@ from llm_localrun.wire.thinking import clamp
 
 
 def stream(
-    model: LocalModel, request: ChatRequest, key: str | None
+    model: LocalModel, route: Route, request: ChatRequest, key: str | None
 ) -> Generator[Event, None, None]:
     """The events of `model`'s answer; closing the iterator stops it. Raises a `LocalRunError`."""
+    model = model.model_copy(update={"routes": (route,)})
     exchange = _prepare(model, request, key)
     with _in_use(exchange.server):
         with closing(http.stream(exchange.call)) as received:
@@ -47,9 +48,10 @@ def stream(
 
 
 async def astream(
-    model: LocalModel, request: ChatRequest, key: str | None
+    model: LocalModel, route: Route, request: ChatRequest, key: str | None
 ) -> AsyncGenerator[Event, None]:
     """`stream`, for an event loop: an engine's start does not hold it up."""
+    model = model.model_copy(update={"routes": (route,)})
     exchange = await asyncio.to_thread(_prepare, model, request, key)
     with _in_use(exchange.server):
         async with aclosing(http.astream(exchange.call)) as received:
@@ -60,8 +62,11 @@ async def astream(
             yield event
 
 
-def embed(model: LocalModel, texts: Sequence[str], key: str | None) -> list[tuple[float, ...]]:
+def embed(
+    model: LocalModel, route: Route, texts: Sequence[str], key: str | None
+) -> list[tuple[float, ...]]:
     """The vectors of `texts`, in their order. Raises a `LocalRunError`."""
+    model = model.model_copy(update={"routes": (route,)})
     server = find(model, Wish(modelfile_of(model).options, key))
     dialect = dialect_of(server.endpoint.kind)
     body = dialect.encode_texts(server.model, texts, {})

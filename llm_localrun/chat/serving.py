@@ -9,7 +9,7 @@ context has to be is `context`'s arithmetic.
 import shlex
 from math import inf
 
-from llm_localrun.catalogue import located
+from llm_localrun.catalogue import locate
 from llm_localrun.chat import by_engine, by_fixed, by_lmstudio, by_ollama
 from llm_localrun.chat.serving_common import Server, Wish
 from llm_localrun.config import Config, read_config
@@ -41,7 +41,7 @@ def _check_allowed(model: LocalModel, config: Config) -> None:
     """Raises `NotAllowed` if prompts would go where the user has not said that they may."""
     if model.id in config.allow:
         return
-    model = located(model)
+    model = locate(model)
     if requires_consent(model):
         where = WHERE[model.runs_on] + (f" ({model.remote_host})" if model.remote_host else "")
         raise NotAllowed(

@@ -95,7 +95,9 @@ def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
     texts = [text for text in sentences if len(text) > _SHORT]
     for model in (before, after):
         _checked(model, EngineSettings(embedding=True), read_config())
-    pairs = zip(*(run.embed(model, texts, None) for model in (before, after)), strict=True)
+    pairs = zip(
+        *(run.embed(model, model.routes[0], texts, None) for model in (before, after)), strict=True
+    )
     cosines = [cosine(a, b) for a, b in pairs]
     return VectorLoss(sum(cosines) / len(cosines), min(cosines), len(cosines))
 

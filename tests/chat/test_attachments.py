@@ -10,7 +10,7 @@ from pathlib import Path
 import llm
 import pytest
 
-from llm_localrun.chat.attachments import load
+from llm_localrun.chat.attachments import load_attachment
 from llm_localrun.errors import BadAttachment
 from llm_localrun.wire.media import AUDIO, IMAGES, Media
 from tests.fakes.http_server import Request, StandIn, head, whole
@@ -48,7 +48,7 @@ def test_types_are_told_by_content(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "attached"
     path.write_bytes(content)
     for attachment in (llm.Attachment(content=content), llm.Attachment(path=str(path))):
-        assert load(attachment, ALL) == Media(kind, content)
+        assert load_attachment(attachment, ALL) == Media(kind, content)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_types_are_told_by_content(kind: str, tmp_path: Path) -> None:
     ],
 )
 def test_types_that_are_given(given: str, kind: str, is_image: bool) -> None:
-    media = load(llm.Attachment(type=given, content=b"whatever"), ALL)
+    media = load_attachment(llm.Attachment(type=given, content=b"whatever"), ALL)
     assert media == Media(kind, b"whatever")
     assert media.is_image is is_image
     assert base64.b64decode(media.base64) == b"whatever"
@@ -86,14 +86,16 @@ def test_types_that_are_given(given: str, kind: str, is_image: bool) -> None:
 )
 def test_addresses(given: str, kind: str) -> None:
     with StandIn(lambda request: [whole(b"bytes", given)]) as server:
-        assert load(llm.Attachment(url=f"{server.url}/cat"), ALL) == Media(kind, b"bytes")
+        assert load_attachment(llm.Attachment(url=f"{server.url}/cat"), ALL) == Media(
+            kind, b"bytes"
+        )
         assert [request.path for request in server.requests] == ["/cat", "/cat"]
 
 
 def test_address_of_a_known_type_is_fetched_once() -> None:
     with StandIn(lambda request: [whole(b"bytes", "text/plain")]) as server:
         attachment = llm.Attachment(type="image/png", url=f"{server.url}/cat")
-        assert load(attachment, ALL) == Media("image/png", b"bytes")
+        assert load_attachment(attachment, ALL) == Media("image/png", b"bytes")
         assert [request.method for request in server.requests] == ["GET"]
 
 
@@ -104,18 +106,20 @@ def test_redirected_address() -> None:
         return [whole(b"Tom", "image/gif")]
 
     with StandIn(respond) as server:
-        assert load(llm.Attachment(url=f"{server.url}/cat"), ALL) == Media("image/gif", b"Tom")
+        assert load_attachment(llm.Attachment(url=f"{server.url}/cat"), ALL) == Media(
+            "image/gif", b"Tom"
+        )
 
 
 def refusal(
     attachment: llm.Attachment, accepted: Iterable[str] = ALL, *, may_fetch: bool = True
 ) -> str:
     with pytest.raises(BadAttachment) as refused:
-        load(attachment, frozenset(accepted), may_fetch=may_fetch)
+        load_attachment(attachment, frozenset(accepted), may_fetch=may_fetch)
     return str(refused.value)
 
 
-ANEW = "Attach it anew."
+PERMISSIONS = "Check its path and permissions."
 OTHERWISE = "choose another model, or begin a conversation without the attachment."
 IMAGES_ONLY = f"It takes image/gif, image/jpeg, image/png, image/webp: {OTHERWISE}"
 TEXT_ONLY = f"It takes text only: {OTHERWISE}"
@@ -171,7 +175,7 @@ def test_files_that_cannot_be_read(
     (tmp_path / "folder").mkdir()
     path = tmp_path / name
     attachment = llm.Attachment(type=given, path=str(path))
-    assert refusal(attachment) == f"{path} cannot be read: {reason}. {ANEW}"
+    assert refusal(attachment) == f"{path} cannot be read: {reason}. {PERMISSIONS}"
 
 
 def test_empty_file_of_no_known_type(tmp_path: Path) -> None:
@@ -190,7 +194,7 @@ def test_nothing_is_no_attachment(tmp_path: Path) -> None:
         (llm.Attachment(type="image/png", content=b""), "The attachment"),
         (llm.Attachment(type="image/png"), "The attachment"),
     ):
-        assert refusal(attachment) == f"{name} is empty. {ANEW}"
+        assert refusal(attachment) == f"{name} is empty. Attach another file."
 
 
 def test_attachment_without_anything() -> None:
@@ -256,7 +260,7 @@ def test_addresses_that_are_none(given: str | None, url: str, reason: str) -> No
 
 
 UNASKED = (
-    "is an address that a tool has given, which is not fetched unasked."
+    "comes from a tool, and only addresses that you give are fetched."
     " Let the tool return the content instead."
 )
 
@@ -279,4 +283,4 @@ def test_what_a_tool_returns_is_taken(tmp_path: Path) -> None:
         llm.Attachment(content=png(), url="http://127.0.0.1:9/cat.png"),
     ):
         attachment.type = "image/png"
-        assert load(attachment, ALL, may_fetch=False) == Media("image/png", png())
+        assert load_attachment(attachment, ALL, may_fetch=False) == Media("image/png", png())
