@@ -12,7 +12,6 @@ from typing import BinaryIO
 import pytest
 
 from llm_localrun.gguf.header import (
-    BLOCKS,
     Header,
     NotGGUF,
     Tensor,
@@ -21,6 +20,7 @@ from llm_localrun.gguf.header import (
     read_header,
     read_summary,
 )
+from llm_localrun.gguf.tensor_types import BLOCKS
 
 STRING, ARRAY = 8, 9
 CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
