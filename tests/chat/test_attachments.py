@@ -1,4 +1,4 @@
-"""Attachments: what is read from files, bytes and addresses, and what cannot be."""
+"""Attachments from files, bytes and addresses, and those that cannot be read."""
 
 import base64
 import socket
@@ -30,7 +30,7 @@ def png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + pixels
 
 
-# The beginning of each kind of file is what it is told by.
+# The first bytes of each type of file, by which it is recognized.
 CONTENTS = {
     "image/png": png(),
     "image/jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0\xff\xd9",
@@ -42,9 +42,9 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_types_are_told_by_content(kind: str, tmp_path: Path) -> None:
+def test_types_are_recognized_by_content(kind: str, tmp_path: Path) -> None:
     content = CONTENTS[kind]
-    # The name says nothing.
+    # The name has no extension.
     path = tmp_path / "attached"
     path.write_bytes(content)
     for attachment in (llm.Attachment(content=content), llm.Attachment(path=str(path))):
@@ -92,7 +92,7 @@ def test_addresses(given: str, kind: str) -> None:
         assert [request.path for request in server.requests] == ["/cat", "/cat"]
 
 
-def test_address_of_a_known_type_is_fetched_once() -> None:
+def test_address_with_a_given_type_is_fetched_once() -> None:
     with StandIn(lambda request: [whole(b"bytes", "text/plain")]) as server:
         attachment = llm.Attachment(type="image/png", url=f"{server.url}/cat")
         assert load_attachment(attachment, ALL) == Media("image/png", b"bytes")
@@ -158,7 +158,7 @@ DOWNLOAD = "Download it, and attach the file."
         ),
     ],
 )
-def test_types_that_are_not_taken(
+def test_types_that_the_model_cannot_take(
     attachment: llm.Attachment, accepted: Iterable[str], message: str
 ) -> None:
     assert refusal(attachment, accepted) == message
@@ -186,7 +186,7 @@ def test_empty_file_of_no_known_type(tmp_path: Path) -> None:
     )
 
 
-def test_nothing_is_no_attachment(tmp_path: Path) -> None:
+def test_empty_attachment_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "empty.png"
     path.touch()
     for attachment, name in (
@@ -197,7 +197,7 @@ def test_nothing_is_no_attachment(tmp_path: Path) -> None:
         assert refusal(attachment) == f"{name} is empty. Attach another file."
 
 
-def test_attachment_without_anything() -> None:
+def test_attachment_without_type_and_content() -> None:
     assert refusal(llm.Attachment()) == (
         "The attachment is of no known type: Attachment has no type and no content to derive it"
         f" from. {GUESS}"
@@ -225,7 +225,7 @@ def test_addresses_that_fail(given: str | None, pieces: list[bytes], reason: str
         )
 
 
-def test_address_that_breaks_off() -> None:
+def test_address_whose_answer_is_incomplete() -> None:
     with StandIn(lambda request: [head("image/png"), b"5\r\nhal"]) as server:
         url = f"{server.url}/cat"
         message = refusal(llm.Attachment(type="image/png", url=url))
@@ -233,7 +233,7 @@ def test_address_that_breaks_off() -> None:
     assert message.endswith(f". {DOWNLOAD}")
 
 
-def test_address_where_nobody_answers() -> None:
+def test_address_where_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/cat.png"
     assert refusal(llm.Attachment(url=url)) == (
@@ -253,7 +253,7 @@ def test_address_where_nobody_answers() -> None:
         ),
     ],
 )
-def test_addresses_that_are_none(given: str | None, url: str, reason: str) -> None:
+def test_invalid_addresses(given: str | None, url: str, reason: str) -> None:
     assert refusal(llm.Attachment(type=given, url=url)) == (
         f"{url.strip()} cannot be fetched: {reason}. {DOWNLOAD}"
     )
@@ -266,7 +266,7 @@ UNASKED = (
 
 
 @pytest.mark.parametrize("given", [None, "image/png", "video/mp4"])
-def test_what_a_tool_gives_is_not_fetched(given: str | None) -> None:
+def test_address_from_a_tool_is_not_fetched(given: str | None) -> None:
     with StandIn(lambda request: [whole(b"bytes", "image/png")]) as server:
         url = f"{server.url}/cat"
         message = refusal(llm.Attachment(type=given, url=url), may_fetch=False)
@@ -274,7 +274,7 @@ def test_what_a_tool_gives_is_not_fetched(given: str | None) -> None:
     assert message == f"{url} {UNASKED}"
 
 
-def test_what_a_tool_returns_is_taken(tmp_path: Path) -> None:
+def test_content_from_a_tool_is_read(tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
     path.write_bytes(png())
     for attachment in (
