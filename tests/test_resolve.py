@@ -17,7 +17,7 @@ from llm_localrun.models import (
     RunsOn,
     ServerStatus,
     Snapshot,
-    merged,
+    merge_routes,
 )
 from llm_localrun.name_cache import CachePolicy, settings_stamp
 from llm_localrun.system.paths import home
@@ -49,7 +49,7 @@ FILE = local_model(
 
 def test_served_model_and_its_file_are_one_model() -> None:
     assert FILE.on_disk is not None
-    (model,) = merged([SERVED], [FILE])
+    (model,) = merge_routes([SERVED], [FILE])
     assert model.id == SERVED.id
     assert model.on_disk == FILE.on_disk.model_copy(update={"id": FILE.id})
     assert model.served == SERVED.served
@@ -71,7 +71,7 @@ def test_models_without_a_common_fingerprint_stay_separate(
     served: dict[str, Any], file: dict[str, Any]
 ) -> None:
     models = [changed(SERVED, **served), changed(FILE, **file)]
-    assert merged(models[:1], models[1:]) == tuple(models)
+    assert merge_routes(models[:1], models[1:]) == tuple(models)
 
 
 def file_id(model: LocalModel) -> str:
@@ -86,14 +86,14 @@ def test_size_that_two_files_share_matches_neither() -> None:
         for n in "ab"
     ]
     by_size = SERVED.model_copy(update={"fingerprints": (size,)})
-    assert [file_id(model) for model in merged([by_size], files)] == ["", "", ""]
+    assert [file_id(model) for model in merge_routes([by_size], files)] == ["", "", ""]
     by_name = SERVED.model_copy(update={"fingerprints": (size, name)})
-    assert [file_id(model) for model in merged([by_name], files)] == ["local/gguf/a", ""]
+    assert [file_id(model) for model in merge_routes([by_name], files)] == ["local/gguf/a", ""]
 
 
 def test_file_that_two_servers_serve_is_listed_with_both() -> None:
     other = SERVED.model_copy(update={"id": "local/llamacpp/qwen3"})
-    models = merged([SERVED, other], [FILE])
+    models = merge_routes([SERVED, other], [FILE])
     assert [(model.id, file_id(model)) for model in models] == [
         (SERVED.id, FILE.id),
         (other.id, FILE.id),
