@@ -13,7 +13,8 @@ class TensorType(IntEnum):
     block_weights: int
     block_bytes: int
 
-    def __new__(cls, number: int, block_weights: int, block_bytes: int) -> "TensorType":
+    # With the defaults, a type checker accepts a lookup: TensorType(12).
+    def __new__(cls, number: int, block_weights: int = 0, block_bytes: int = 0) -> "TensorType":
         member = int.__new__(cls, number)
         member._value_ = number
         member.block_weights, member.block_bytes = block_weights, block_bytes
