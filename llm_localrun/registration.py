@@ -91,24 +91,20 @@ def _registrations(purpose: _Purpose, taken: set[str]) -> list[Registration]:
     """The models for `purpose`, from `names.json` if it is good enough for the command."""
     command = click.get_current_context(silent=True)
     is_running = command is not None and command.info_name in _RUNNING[purpose]
-    request = _request(command, purpose, taken, is_running)
+    name, aliases = _name_in(command, is_running), user_aliases()
+    taken = taken | aliases.keys()
+    request = NameRequest(
+        purpose,
+        name if name is not None and is_ours(name) and name not in taken else None,
+        taken,
+        _policy(command, name and aliases.get(name, name), is_running),
+    )
     cache = read_names()
     if cache is not None and cache.is_usable(request.policy):
         registrations = request.select(cache.names)
         if request.is_answered_by(registrations):
             return registrations
     return _look_again(request, command, is_running)
-
-
-def _request(
-    command: click.Context | None, purpose: _Purpose, taken: set[str], is_running: bool
-) -> NameRequest:
-    name = _name_in(command, is_running)
-    aliases = user_aliases()
-    taken = taken | aliases.keys()
-    requested = name if name is not None and is_ours(name) and name not in taken else None
-    target = None if name is None else aliases.get(name, name)
-    return NameRequest(purpose, requested, taken, _policy(command, target, is_running))
 
 
 def _policy(command: click.Context | None, target: str | None, is_running: bool) -> CachePolicy:
