@@ -12,7 +12,7 @@ import time
 import llm
 
 from llm_localrun.chat.models import LocalChat
-from llm_localrun.resolve import by_id
+from llm_localrun.resolve import model_with_id
 
 STARTER = "local/gguf/SmolLM2-135M-Instruct.Q4_1"
 FIRST_LINE = "The password for the vault is zebra-41."
@@ -27,7 +27,7 @@ FILLER = (
 
 def main() -> None:
     threads = int(sys.argv[1]) if len(sys.argv) > 1 else 2
-    model = LocalChat(by_id(STARTER))
+    model = LocalChat(model_with_id(STARTER))
     prompt = f"{FIRST_LINE}\n\n{FILLER * 75}\n{QUESTION}"
     for context_size in (4096, None):
         begun = time.monotonic()

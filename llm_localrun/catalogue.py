@@ -1,9 +1,10 @@
-"""Finds every model that this machine can run: the one way to a catalogue.
+"""The catalogue: every model that this machine can run, from servers and files together.
 
-Asking servers and looking into files costs time, so what was found is kept on disk for a minute,
-and in this process.
+Asking servers and scanning folders takes time, so the last snapshot is kept on disk, in
+`localrun/catalogue.json`, and in this process. `name_cache.CachePolicy` says when it is renewed.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -14,35 +15,45 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llm_localrun.config import read_config
 from llm_localrun.errors import ServerUnreachable
 from llm_localrun.models import LocalModel, RunsOn, ServerStatus, Snapshot
-from llm_localrun.name_cache import FRESH_SECONDS, CachePolicy, age_of, drop_registry
+from llm_localrun.name_cache import (
+    CachePolicy,
+    delete_names,
+    is_current,
+    is_fresh,
+    settings_stamp,
+)
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.base import Server, stored_key, stored_keys
 from llm_localrun.system.atomic import write_atomically
-from llm_localrun.system.paths import home, settings_stamp
+from llm_localrun.system.paths import home
+
+_VARIABLES = (
+    *("OLLAMA_HOST", "OLLAMA_MODELS", "LLAMA_CACHE", "LMSTUDIO_API_BASE", "UNSLOTH_STUDIO_URL"),
+    *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "MODELS_PATH", "RAMALAMA_STORE"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "JAN_DATA_FOLDER"),
+)
+"""The environment variables, besides config.json, on which it depends where models are found."""
 
 _memory: dict[Path, Snapshot] = {}
-_own: list[Snapshot] = []
-"""The last one that this process has made itself: looking again would find no more."""
+_taken_here: list[Snapshot] = []
+"""The last snapshot that this process took itself: taking another one would find no more."""
 
 
-def get_catalogue(refresh: CachePolicy = CachePolicy.IF_STALE) -> Snapshot:
-    """What can run here; the last snapshot, or a new one if `refresh` says so.
-
-    Raises `ConfigError`.
-    """
+def get_catalogue(policy: CachePolicy = CachePolicy.IF_STALE) -> Snapshot:
+    """The last snapshot, or a new one if `policy` asks for it. Raises `ConfigError`."""
     folder = home()
     snapshot = _memory.get(folder) or read_snapshot(folder)
-    if _is_good_enough(snapshot, refresh):
+    if _is_usable(snapshot, policy):
         _memory[folder] = snapshot
         return snapshot
-    found = _discover(snapshot, patient=refresh in (CachePolicy.REFRESH, CachePolicy.RETRY))
-    if refresh == CachePolicy.REFRESH:
+    found = _discover(snapshot, patient=policy in (CachePolicy.REFRESH, CachePolicy.RETRY))
+    if policy == CachePolicy.REFRESH:
         found = _locate_models(found)
-    _own[:] = [found]
+    _taken_here[:] = [found]
     return _keep(found)
 
 
-def located(model: LocalModel) -> LocalModel:
+def locate(model: LocalModel) -> LocalModel:
     """The model with where it runs, after its server's own tools were asked if that is unknown."""
     if model.runs_on is not RunsOn.UNKNOWN:
         return model
@@ -79,7 +90,7 @@ def find_server(cls: type[_Server]) -> _Server:
 
 
 def model_at(path: Path) -> LocalModel:
-    """The model in the file at `path`, which is in the catalogue from now on.
+    """The model in the file at `path`, which becomes part of the catalogue.
 
     Raises `BadModelFile` and `ConfigError`.
     """
@@ -87,38 +98,38 @@ def model_at(path: Path) -> LocalModel:
 
     real = Path(os.path.realpath(path))
     snapshot = get_catalogue(CachePolicy.IF_EMPTY)
-    last = next((e for e in snapshot.files if os.path.realpath(e.path) == str(real)), None)
-    entry = open_file(real) if last is None or not is_same(last) else last
-    assert entry.model is not None
-    if entry is last:
-        return entry.model
+    last = next((f for f in snapshot.files if os.path.realpath(f.path) == str(real)), None)
+    if last is not None and last.model is not None and is_same(last):
+        return last.model
+    file = open_file(real)
+    assert file.model is not None
     if last is not None and last.model is not None:
         model_id = last.model.id
     else:
-        model_id = unique_id(entry.model, {model.id for model in snapshot.models})
-    model = entry.model.model_copy(update={"id": model_id})
+        model_id = unique_id(file.model, {model.id for model in snapshot.models})
+    model = file.model.model_copy(update={"id": model_id})
     remember(real)
-    entry = entry.model_copy(update={"model": model})
+    file = file.model_copy(update={"model": model})
     others = [other for other in snapshot.files if other is not last]
-    _keep(snapshot.model_copy(update={"files": (*others, entry)}))
+    _keep(snapshot.model_copy(update={"files": (*others, file)}))
     return model
 
 
 def _keep(snapshot: Snapshot) -> Snapshot:
-    drop_registry()
+    delete_names()
     write_snapshot(home(), snapshot)
     _memory[home()] = snapshot
     return snapshot
 
 
-def _is_good_enough(snapshot: Snapshot, refresh: CachePolicy) -> bool:
-    if refresh == CachePolicy.IF_STALE:
-        is_fresh = age_of(snapshot.taken_at) < FRESH_SECONDS
-        return is_fresh and snapshot.stamp == settings_stamp()
-    if refresh == CachePolicy.RETRY:
-        return any(snapshot is own for own in _own)
-    return refresh == CachePolicy.CACHED or (
-        refresh == CachePolicy.IF_EMPTY and snapshot.taken_at > 0
+def _is_usable(snapshot: Snapshot, policy: CachePolicy) -> bool:
+    """Whether `policy` allows `snapshot` to be used."""
+    if policy == CachePolicy.IF_STALE:
+        return is_fresh(snapshot.taken_at) and is_current(snapshot.stamp)
+    if policy == CachePolicy.RETRY:
+        return any(snapshot is own for own in _taken_here)
+    return policy == CachePolicy.CACHED or (
+        policy == CachePolicy.IF_EMPTY and snapshot.taken_at > 0
     )
 
 
@@ -127,7 +138,7 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     from llm_localrun.files import scan
     from llm_localrun.servers.discover import candidates_for, deadline_from, discover
 
-    stamp = settings_stamp()
+    stamp = settings_stamp(_VARIABLES)
     config = read_config()
     files, stores = scan(config.folders, before.files)
     candidates = candidates_for(config, stored_keys())
@@ -141,12 +152,12 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     )
 
 
-# A snapshot of another version is rebuilt, never read.
 SNAPSHOT_VERSION = 6
+"""A file of another version is ignored and replaced."""
 
 
-class _Kept(BaseModel):
-    """The file on disk."""
+class _CatalogueFile(BaseModel):
+    """The content of catalogue.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -157,25 +168,16 @@ class _Kept(BaseModel):
 def read_snapshot(folder: Path) -> Snapshot:
     """The snapshot in `folder`; an empty one if there is none that this version can use."""
     try:
-        text = (folder / "catalogue.json").read_bytes()
-    except OSError:
-        return Snapshot()
-    try:
-        kept = _Kept.model_validate_json(text)
-    except ValidationError:
+        kept = _CatalogueFile.model_validate_json((folder / "catalogue.json").read_bytes())
+    except (OSError, ValidationError):
         return Snapshot()
     return kept.snapshot if kept.version == SNAPSHOT_VERSION else Snapshot()
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
-    """Puts `snapshot` in place of the last one, whole or not at all.
-
-    A folder that cannot be written to costs a new discovery each time, and nothing else.
-    """
-    kept = _Kept(version=SNAPSHOT_VERSION, snapshot=snapshot)
-    # What is as it is by default goes without saying: a third of the time to read it all again.
+    """Replaces the snapshot in `folder`. If that fails, every command looks for models again."""
+    kept = _CatalogueFile(version=SNAPSHOT_VERSION, snapshot=snapshot)
+    # Without the defaults, reading the file takes a third of the time.
     text = kept.model_dump_json(exclude_defaults=True)
-    try:
+    with contextlib.suppress(OSError):
         write_atomically(folder / "catalogue.json", text.encode())
-    except OSError:
-        return

@@ -1,7 +1,7 @@
-"""The values that discovery produces: models, the routes to run them, and what was found where.
+"""The values that discovery produces: models, the routes to run them, and where they were found.
 
-All are plain data, kept on disk as JSON. Finding them is left to `servers` and `files`, joining
-and keeping them to `catalogue`, naming them to `names`, running them to `chat`.
+All are plain data that `catalogue` keeps on disk as JSON. `servers` and `files` find them, `names`
+names them, and `chat` runs them.
 """
 
 from collections import Counter
@@ -26,23 +26,23 @@ class RunsOn(str, Enum):
 
 
 class ServerStatus(str, Enum):
-    """What asking a server came to."""
+    """The result of asking a server for its models."""
 
     ANSWERS = "answers"
     LOADING = "loading"
     OFFLINE = "offline"
     """Nothing listens at its address."""
     TIMEOUT = "timeout"
-    """It accepts connections, and its answer did not come in time."""
+    """It accepts connections but did not answer in time."""
     NEEDS_KEY = "needs key"
     UNRECOGNIZED = "unrecognized"
-    """What answers there is not a model server."""
+    """Its answers are not those of a model server."""
 
     __str__ = str.__str__
 
 
 class FrozenValue(BaseModel):
-    """A value that never changes and has no fields but its own."""
+    """The base of these values: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,16 +54,16 @@ class Endpoint(FrozenValue):
     kind: str
     url: str
     key_alias: str | None = None
-    """The name under which `llm keys` holds the key for this server and for no other."""
+    """The name of this server's key in `llm keys`; None: `default_key_alias(name)`."""
 
 
 def default_key_alias(endpoint_name: str) -> str:
-    """The name in `llm keys` for an endpoint's key, unless another is configured."""
+    """The name of an endpoint's key in `llm keys`, unless config.json has another."""
     return f"localrun-{endpoint_name}"
 
 
 class Served(FrozenValue):
-    """A route: a server offers the model. None and "" mean that the server does not say."""
+    """A route: a server runs the model. None and "" mean that the server does not say."""
 
     endpoint: Endpoint
     runs_on: RunsOn = RunsOn.THIS_MACHINE
@@ -87,7 +87,7 @@ class OnDisk(FrozenValue):
     manifest: str = ""
     """Ollama's manifest for the file, whose other layers say how to run it; "" if none."""
     id: str = ""
-    """The id that the file has by itself, where a server offers the model too."""
+    """The id of the file alone, if a server offers the model too; "" otherwise."""
     load_size: int = 0
     """Bytes of all files that the engine loads: every part and the projector. 0: unknown."""
     geometry: tuple[int, ...] = ()
@@ -117,11 +117,11 @@ class LocalModel(FrozenValue):
     modified: float = 0.0
     """Seconds since the epoch."""
     capabilities: tuple[str, ...] | None = None
-    """Of `tools`, `vision`, `audio` and `thinking`."""
+    """Some of `tools`, `vision`, `audio` and `thinking`."""
     think_levels: tuple[str, ...] | None = None
-    """The values that `-o think` can take."""
+    """The values of `-o think`: `("low", "medium", "high")`; None if the server lists none."""
     fingerprints: tuple[str, ...] = ()
-    """Strings by which a served model is matched with its file: see `merged`."""
+    """Strings by which a served model is matched with its file: see `merge_routes`."""
 
     @property
     def served(self) -> Served | None:
@@ -135,7 +135,7 @@ class LocalModel(FrozenValue):
 
     @property
     def runs_on(self) -> RunsOn:
-        """Where its server runs it. Its file, if any, would run on this machine."""
+        """Where the server runs it; a model without a server runs on this machine."""
         return self.served.runs_on if self.served else RunsOn.THIS_MACHINE
 
     @property
@@ -155,7 +155,7 @@ class LocalModel(FrozenValue):
         return if_unknown if self.capabilities is None else capability in self.capabilities
 
     def with_served(self, **changes: Any) -> "LocalModel":
-        """The model with other values in its route through a server."""
+        """The model with `changes` in its route through a server."""
         routes = (
             route.model_copy(update=changes) if isinstance(route, Served) else route
             for route in self.routes
@@ -193,7 +193,7 @@ class LocalModel(FrozenValue):
 
 
 class EndpointReport(FrozenValue):
-    """What one endpoint said when it was last asked."""
+    """The result of asking an endpoint the last time."""
 
     endpoint: Endpoint
     status: ServerStatus
@@ -201,9 +201,9 @@ class EndpointReport(FrozenValue):
     """Seconds since the epoch."""
     version: str = ""
     models: tuple[LocalModel, ...] = ()
-    """From its last good answer, which may be older than `asked_at`."""
+    """From its last usable answer, which may be older than `asked_at`."""
     devices: dict[str, str] | None = None
-    """For an LM Studio whose `lms` was asked: model key to device name, "" for this machine."""
+    """If LM Studio's `lms` was asked: device name by model key, "" for this machine."""
 
 
 class ScannedFile(FrozenValue):
@@ -213,9 +213,9 @@ class ScannedFile(FrozenValue):
     size: int
     modified: float
     model: LocalModel | None
-    """None: the file holds no model that can be run."""
+    """None: the file contains no model that can be run."""
     reason: str = ""
-    """Why it holds none, in half a sentence."""
+    """Why it contains none, in half a sentence: "it is a vocabulary without weights"."""
     manifest_modified: float = 0.0
     """When Ollama's manifest for the file was written; 0 if there is none."""
 
@@ -227,9 +227,9 @@ class ScannedStore(FrozenValue):
     path: str
     status: Literal["read", "missing", "unreadable"]
     files: int = 0
-    """GGUF files in it, models or not."""
+    """The number of GGUF files in it, models or not."""
     problem: str = ""
-    """What could not be read in it, in half a sentence."""
+    """What could not be read, in half a sentence."""
 
 
 class Snapshot(FrozenValue):
@@ -238,7 +238,7 @@ class Snapshot(FrozenValue):
     taken_at: float = 0.0
     """Seconds since the epoch; 0: never."""
     stamp: str = ""
-    """The settings under which it was taken: `paths.settings_stamp`."""
+    """The settings under which it was taken: `name_cache.settings_stamp`."""
     endpoints: tuple[EndpointReport, ...] = ()
     files: tuple[ScannedFile, ...] = ()
     stores: tuple[ScannedStore, ...] = ()
@@ -247,14 +247,18 @@ class Snapshot(FrozenValue):
     def models(self) -> tuple[LocalModel, ...]:
         """Every model once, the served ones first."""
         served = [model for report in self.endpoints for model in report.models]
-        return merged(served, [entry.model for entry in self.files if entry.model is not None])
+        return merge_routes(
+            served, [entry.model for entry in self.files if entry.model is not None]
+        )
 
 
-def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[LocalModel, ...]:
-    """One model, with both routes, for each that a server offers and that is on the disk.
+def merge_routes(
+    served: Iterable[LocalModel], files: Iterable[LocalModel]
+) -> tuple[LocalModel, ...]:
+    """All models, where a served model and a file with a common fingerprint are one model.
 
-    Two are the same if they share a fingerprint. Only models that a server on this machine runs
-    are matched, and those of a server that does not say where it runs them.
+    Such a model has both routes. A model that runs outside this machine is not merged; one of a
+    server that does not say where it runs is.
     """
     files = list(files)
     by_fingerprint = _by_fingerprint(files)
@@ -271,7 +275,7 @@ def merged(served: Iterable[LocalModel], files: Iterable[LocalModel]) -> tuple[L
 
 
 def _by_fingerprint(files: Sequence[LocalModel]) -> dict[str, LocalModel]:
-    """The file for each fingerprint. A size that two files share by chance means neither."""
+    """The file for each fingerprint, except for a size that several files share."""
     counts = Counter(each for file in files for each in file.fingerprints)
     return {
         each: file
@@ -282,7 +286,7 @@ def _by_fingerprint(files: Sequence[LocalModel]) -> dict[str, LocalModel]:
 
 
 def _with_file(model: LocalModel, file: LocalModel) -> LocalModel:
-    """A served model with the route through its file; what its server says comes first."""
+    """A served model with the route through its file. The server's values take precedence."""
     here = model.with_served(runs_on=RunsOn.THIS_MACHINE, remote_host="")
     on_disk = (route.model_copy(update={"id": file.id}) for route in file.routes)
     capabilities = file.capabilities if model.capabilities is None else model.capabilities

@@ -1,109 +1,81 @@
-"""The names under which llm knows our models, ready made on disk.
+"""The names under which llm registers our models, kept in `localrun/names.json`.
 
-Every `llm` command that builds llm's registry reads this file and nothing else of ours, so it is
-read without pydantic, and this module imports nothing that takes time. Making the names is
-`offers`'s business.
+Most `llm` commands read this file and nothing else of ours. It is therefore read without pydantic,
+and this module imports only what starts fast. `names.aliases` makes the names, `registration`
+registers them.
 """
 
 import contextlib
 import json
+import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from enum import Enum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, Union
+from typing import Any, NamedTuple
 
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home
-
-if TYPE_CHECKING:
-    from llm_localrun.models import LocalModel
 
 
 class CachePolicy(Enum):
     """When to look for models again."""
 
     CACHED = auto()
-    """Never: what was found last is good enough."""
+    """Never: use the last result, whatever its age."""
     IF_EMPTY = auto()
-    """If nothing was ever looked for."""
+    """If there is no result yet."""
     IF_STALE = auto()
-    """If the last look is older than `FRESH_SECONDS`, or the settings have changed since."""
+    """If the last result is older than `FRESH_SECONDS`, or if the settings have changed since."""
     RETRY = auto()
     """If this process has not looked yet: something expected is missing."""
     REFRESH = auto()
-    """Always, servers that timed out a short while ago included."""
+    """Always. Servers that recently timed out are asked too."""
 
 
 FRESH_SECONDS = 60.0
-"""For so long what was found is believed without another look."""
+"""The age up to which `CachePolicy.IF_STALE` uses a result."""
 _VERSION = 1
+_ABSENT = "absent"
 
 
-class Offer(NamedTuple):
-    """A model as llm's registry has it: as much as a command needs that does not run it."""
+class CachedName(NamedTuple):
+    """A model as llm's registry needs it: enough for a command that does not run it."""
 
     id: str
+    """For example `local/ollama/qwen3:8b`."""
     purpose: str
+    """`chat` or `embedding`."""
     aliases: list[str]
+    """The aliases that no better candidate has: `["local-qwen3-8b", "local-qwen3"]`."""
     capabilities: list[str] | None
+    """As `LocalModel.capabilities`."""
 
-    def can(self, what: str, *, if_unknown: bool) -> bool:
+    def can(self, capability: str, *, if_unknown: bool) -> bool:
         """As `LocalModel.can`."""
-        return if_unknown if self.capabilities is None else what in self.capabilities
+        return if_unknown if self.capabilities is None else capability in self.capabilities
 
 
-class Registry(NamedTuple):
-    """All offers, when what they stand for was found, and under which settings."""
+class NameCache(NamedTuple):
+    """The content of `names.json`."""
 
     taken_at: float
+    """When the models were found, in seconds since the epoch."""
     stamp: str
-    offers: list[Offer]
+    """The settings at that time: see `settings_stamp`."""
+    names: list[CachedName]
 
-    def is_good_enough(self, refresh: CachePolicy, stamp: str) -> bool:
-        """Whether nothing needs to be looked for, under the settings that `stamp` stands for."""
-        if refresh == CachePolicy.CACHED:
+    def is_usable(self, policy: CachePolicy) -> bool:
+        """Whether `policy` allows these names to be used without looking for models again."""
+        if policy == CachePolicy.CACHED:
             return True
-        if refresh == CachePolicy.IF_STALE and age_of(self.taken_at) >= FRESH_SECONDS:
+        if policy == CachePolicy.IF_STALE and not is_fresh(self.taken_at):
             return False
-        return self.taken_at > 0 and self.stamp == stamp
-
-
-class Wish(NamedTuple):
-    """What a command wants of llm's registry.
-
-    `name` is the one of ours that it asks for, if it does; `taken` are names that others have given
-    out; `refresh` says how old what is known may be.
-    """
-
-    purpose: Literal["chat", "embedding"]
-    name: str | None
-    taken: Collection[str]
-    refresh: CachePolicy
-
-
-Offered: TypeAlias = tuple[Union[Offer, "LocalModel"], list[str]]
-"""What llm's registry is to have, and the aliases under which."""
-
-
-def offered_by(offers: Iterable[Offer], wish: Wish) -> list[Offered]:
-    """The offers for the wish's purpose, less the names that are taken."""
-    return [
-        (offer, [alias for alias in offer.aliases if alias not in wish.taken])
-        for offer in offers
-        if offer.purpose == wish.purpose and offer.id not in wish.taken
-    ]
-
-
-def is_met(wish: Wish, offered: Iterable[Offered]) -> bool:
-    """Whether the name that is asked for, if any, is among those offered."""
-    return wish.name is None or any(
-        wish.name == known.id or wish.name in aliases for known, aliases in offered
-    )
+        return self.taken_at > 0 and is_current(self.stamp)
 
 
 def is_path(name: str) -> bool:
-    """Whether `name` is meant as a file: `./x`, `~/x`, `/x`, or anything that ends in .gguf."""
+    """Whether `name` denotes a file: `./x`, `~/x`, `/x`, or anything that ends in .gguf."""
     if name.startswith("local/"):
         return False
     return (
@@ -114,48 +86,75 @@ def is_path(name: str) -> bool:
 
 
 def is_ours(name: str) -> bool:
-    """Whether `name` can only mean a model of ours: our prefix, or a file."""
+    """Whether only this plugin can have a model called `name`: it has our prefix or is a path."""
     return name == "local" or name.startswith(("local-", "local/")) or is_path(name)
 
 
 def age_of(taken_at: float) -> float:
-    """Seconds since then; a clock that was set back makes everything old."""
+    """Seconds since `taken_at`; infinite for a time in the future, after a clock was set back."""
     age = time.time() - taken_at
     return age if age >= 0 else float("inf")
 
 
-def read_registry() -> Registry | None:
-    """The registry on disk; None if there is none that this version can use."""
+def is_fresh(taken_at: float) -> bool:
+    """Whether a result of `taken_at` is at most `FRESH_SECONDS` old."""
+    return age_of(taken_at) < FRESH_SECONDS
+
+
+def settings_stamp(variables: Iterable[str]) -> str:
+    """A text that changes when config.json or one of the environment `variables` does.
+
+    It contains the names of the variables, so that `is_current` needs nothing else:
+    "1763900000000000000 312\\nOLLAMA_HOST='127.0.0.1:11434'\\nHF_HOME=''".
+    """
+    try:
+        stat = (home() / "config.json").stat()
+        config = f"{stat.st_mtime_ns} {stat.st_size}"
+    except OSError:
+        config = _ABSENT
+    # repr() keeps a value on one line.
+    return "\n".join([config, *(f"{name}={os.environ.get(name, '')!r}" for name in variables)])
+
+
+def is_current(stamp: str) -> bool:
+    """Whether the settings are still those for which `settings_stamp` returned `stamp`."""
+    _, *assignments = stamp.split("\n")
+    return stamp == settings_stamp(each.partition("=")[0] for each in assignments)
+
+
+def read_names() -> NameCache | None:
+    """The names on disk; None if there are none that this version can read."""
     try:
         version, taken_at, stamp, rows = json.loads(_path().read_bytes())
         if version != _VERSION:
             return None
-        return Registry(float(taken_at), str(stamp), [_offer(*row) for row in rows])
+        return NameCache(float(taken_at), str(stamp), [_cached_name(*row) for row in rows])
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
-def write_registry(taken_at: float, stamp: str, offers: Iterable[Offer]) -> None:
-    """Puts the registry in place of the last one; where that cannot be, names are made anew."""
-    try:
-        write_atomically(_path(), json.dumps([_VERSION, taken_at, stamp, [*offers]]).encode())
-    except OSError:
-        return
+def write_names(taken_at: float, stamp: str, names: Iterable[CachedName]) -> None:
+    """Replaces the names on disk. If that fails, the next command makes the names again."""
+    with contextlib.suppress(OSError):
+        write_atomically(_path(), json.dumps([_VERSION, taken_at, stamp, [*names]]).encode())
+    with contextlib.suppress(OSError):
+        # The name that an earlier version gave this file.
+        (home() / "registry.json").unlink(missing_ok=True)
 
 
-def drop_registry() -> None:
-    """Names are made anew by the next command: what they stand for has changed."""
+def delete_names() -> None:
+    """Makes the next command make the names again, because the models have changed."""
     with contextlib.suppress(OSError):
         _path().unlink(missing_ok=True)
 
 
 def _path() -> Path:
-    return home() / "registry.json"
+    return home() / "names.json"
 
 
-def _offer(model_id: Any, purpose: Any, aliases: Any, capabilities: Any) -> Offer:
-    """A row of the file as an offer. Raises TypeError if it is none."""
+def _cached_name(model_id: Any, purpose: Any, aliases: Any, capabilities: Any) -> CachedName:
+    """A row of the file. Raises TypeError if it has other types than a `CachedName`."""
     texts = [model_id, purpose, *aliases, *(capabilities or ())]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError
-    return Offer(model_id, purpose, list(aliases), capabilities and list(capabilities))
+    return CachedName(model_id, purpose, list(aliases), capabilities and list(capabilities))

@@ -1,6 +1,7 @@
-"""What runs on this machine and what does not.
+"""Where a model runs, and whether its prompts may go there without the user's consent.
 
-Pure: judges addresses and what servers say of their models. Refusing is `backends`'s business.
+Judges addresses and what servers tell about their models; asks no name server. Refusing a prompt is
+left to `chat`.
 """
 
 import ipaddress
@@ -14,15 +15,15 @@ WHERE: Mapping[RunsOn, str] = {
     RunsOn.THIS_MACHINE: "on this machine",
     RunsOn.ANOTHER_MACHINE: "on another machine",
     RunsOn.CLOUD: "in a cloud",
-    RunsOn.UNKNOWN: "nobody knows where",
+    RunsOn.UNKNOWN: "on an unknown machine",
 }
-"""How that is said of a model that runs there."""
+"""Where a model runs, to follow "it runs"."""
 
 _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the host of `url` is this machine, told without asking a name server."""
+    """Whether the host of `url` is this machine, judged by its name or address alone."""
     host = host_of(url)
     if host in _LOCAL_NAMES or host.endswith(".localhost"):
         return True
@@ -33,7 +34,7 @@ def is_loopback(url: str) -> bool:
 
 
 def host_of(url: str) -> str:
-    """The host in `url`, in lower case; "" if there is none."""
+    """The host in `url`, in lower case: `example.com`, `::1`; "" if there is none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -41,28 +42,31 @@ def host_of(url: str) -> str:
 
 
 def requires_consent(model: LocalModel) -> bool:
-    """Whether a model is refused until the user has allowed it by its id.
+    """Whether a model is refused until its id is in `allow` of config.json.
 
-    A machine that the user has added may be used; one that a server here hands on to may not.
+    Another machine needs no consent if the user added it as an endpoint. It needs consent if a
+    server on this machine relays prompts to it.
     """
-    is_added = model.endpoint is not None and not is_loopback(model.endpoint.url)
-    return model.runs_on in (RunsOn.CLOUD, RunsOn.UNKNOWN) or (
-        model.runs_on == RunsOn.ANOTHER_MACHINE and not is_added
-    )
+    served = model.served
+    if served is None:
+        return False
+    if served.runs_on == RunsOn.ANOTHER_MACHINE:
+        return is_loopback(served.endpoint.url)
+    return served.runs_on in (RunsOn.CLOUD, RunsOn.UNKNOWN)
 
 
 def where_runs(url: str) -> RunsOn:
-    """Where a model runs that the server at `url` offers, if it does not hand prompts on."""
+    """Where the server at `url` runs its models, if it does not relay prompts."""
     if host_of(url) == "ollama.com":
         return RunsOn.CLOUD
     return RunsOn.THIS_MACHINE if is_loopback(url) else RunsOn.ANOTHER_MACHINE
 
 
 def where_ollama_runs(url: str, name: str, remote_host: str) -> RunsOn:
-    """Where a model of Ollama's runs.
+    """Where Ollama at `url` runs the model called `name`.
 
-    Ollama hands a prompt on for every model that has a `remote_host`, under whatever name, and for
-    every name whose tag says cloud, whether it has been pulled or not.
+    Ollama relays the prompts of every model that has a `remote_host`, and those of every name whose
+    tag ends in "cloud", pulled or not.
     """
     if remote_host or name.lower().endswith((":cloud", "-cloud")):
         return RunsOn.CLOUD
@@ -70,12 +74,12 @@ def where_ollama_runs(url: str, name: str, remote_host: str) -> RunsOn:
 
 
 def where_relayed(url: str) -> RunsOn:
-    """Where a model runs of a server that may hand prompts on, and does not say of which models."""
+    """Where the server at `url` runs its models, if it may relay prompts and does not say which."""
     runs_on = where_runs(url)
     return RunsOn.UNKNOWN if runs_on == RunsOn.THIS_MACHINE else runs_on
 
 
-# Proxies such as LiteLLM, Bifrost and CLIProxyAPI sign with the provider that they ask.
+# Proxies such as LiteLLM, Bifrost and CLIProxyAPI name the provider as the owner of a model.
 _PROVIDERS = frozenset(
     {
         *("anthropic", "aws", "azure", "bedrock", "cerebras", "cohere", "deepseek", "fireworks"),
@@ -83,17 +87,17 @@ _PROVIDERS = frozenset(
         *("perplexity", "together", "vertex_ai", "x-ai", "xai"),
     }
 )
-# What may be downloaded, as gpt-oss and gpt-2 may, is not among them.
+# Models whose weights are not published. Those of gpt-oss and gpt-2, for example, are.
 _HOSTED = re.compile(
     r"(?:^|/)(?:gpt-(?:3\.5|[4-9])|chatgpt|o[1-9](?:$|-)|claude-|gemini-|grok-[3-9])", re.IGNORECASE
 )
 
 
 def is_provider(owner: str) -> bool:
-    """Whether a model that is signed so is run by a provider: some proxy handed on the name."""
+    """Whether a model of this `owner` runs at a hosting provider, behind a proxy."""
     return owner.lower() in _PROVIDERS
 
 
 def is_hosted(name: str) -> bool:
-    """Whether a model is one that its maker keeps to itself, so that only a proxy can offer it."""
+    """Whether the weights of a model are unpublished, so that only a proxy can offer it."""
     return _HOSTED.search(name) is not None

@@ -1,30 +1,30 @@
-"""Registers our models with llm, at no cost to commands that want another model.
+"""Registers our models with llm, at little cost to commands that use other models.
 
-llm builds its registry anew up to three times a command, for whatever model; so what is being
-asked for is read from the running click command, and only then is anything looked for. As long as
-nothing has to be, the registry on disk is all that is read.
+llm builds its registry up to three times in one command, whatever model the command uses. So the
+hook reads the running click command to see which model it uses, and looks for models only if that
+may be one of ours. Otherwise it reads `names.json` and nothing else.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import click
 import llm
 
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat, LocalEmbedding
 from llm_localrun.name_cache import (
+    CachedName,
     CachePolicy,
-    Offered,
-    Wish,
-    is_met,
     is_ours,
     is_path,
-    offered_by,
-    read_registry,
-    write_registry,
+    read_names,
+    write_names,
 )
-from llm_localrun.system.paths import home, settings_stamp
+from llm_localrun.system.paths import home
+
+if TYPE_CHECKING:
+    from llm_localrun.models import LocalModel
 
 _Purpose = Literal["chat", "embedding"]
 
@@ -33,93 +33,53 @@ _RUNNING: dict[_Purpose, tuple[str, ...]] = {
     "embedding": ("embed", "embed-multi", "similar"),
 }
 
+Registration: TypeAlias = "tuple[CachedName | LocalModel, list[str]]"
+"""A model to register with llm, and its aliases."""
+
+
+class NameRequest(NamedTuple):
+    """The names that a command needs registered."""
+
+    purpose: _Purpose
+    name: str | None
+    """The name of ours that the command uses; None if it uses none, or does not say."""
+    taken: Collection[str]
+    """Names that other plugins and the user's aliases have: we do not register them."""
+    policy: CachePolicy
+
+    def select(self, names: Iterable[CachedName]) -> list[Registration]:
+        """The models for this purpose, without the names that are taken."""
+        return [
+            (cached, [alias for alias in cached.aliases if alias not in self.taken])
+            for cached in names
+            if cached.purpose == self.purpose and cached.id not in self.taken
+        ]
+
+    def is_answered_by(self, registrations: Iterable[Registration]) -> bool:
+        """Whether the requested name, if there is one, is among `registrations`."""
+        return self.name is None or any(
+            self.name == model.id or self.name in aliases for model, aliases in registrations
+        )
+
 
 def register_models(register: Callable[..., None], others: Sequence[Any]) -> None:
-    """The hook. Raises only if the command is about to run a model of ours that it cannot run."""
+    """The hook for chat models. `others` are the models that other plugins have registered.
+
+    Raises a `LocalRunError` only if the command runs a model of ours and that is impossible.
+    """
     taken = {name for other in others for name in (other.model.model_id, *other.aliases)}
-    for known, aliases in _offered("chat", taken):
-        register(LocalChat(known), AsyncLocalChat(known), aliases=aliases)
+    for model, aliases in _registrations("chat", taken):
+        register(LocalChat(model), AsyncLocalChat(model), aliases=aliases)
 
 
 def register_embedding_models(register: Callable[..., None]) -> None:
-    """The hook for embedding models, with the same promise."""
-    for known, aliases in _offered("embedding", set()):
-        register(LocalEmbedding(known), aliases=aliases)
-
-
-def _offered(purpose: _Purpose, taken: set[str]) -> list[Offered]:
-    """Every model for `purpose` with its aliases; `taken` are names of other plugins' models."""
-    command = click.get_current_context(silent=True)
-    is_running = command is not None and command.info_name in _RUNNING[purpose]
-    wish = _wish(command, purpose, taken, is_running)
-    registry = read_registry()
-    if registry is not None and registry.is_good_enough(wish.refresh, settings_stamp()):
-        offered = offered_by(registry.offers, wish)
-        if is_met(wish, offered):
-            return offered
-    return _looked_for(wish, command, is_running)
-
-
-def _wish(
-    command: click.Context | None, purpose: _Purpose, taken: set[str], is_running: bool
-) -> Wish:
-    name = _name_asked_for(command, is_running)
-    aliases = user_aliases()
-    taken = taken | aliases.keys()
-    wanted = name if name is not None and is_ours(name) and name not in taken else None
-    meant = None if name is None else aliases.get(name, name)
-    return Wish(purpose, wanted, taken, _refresh(command, meant, is_running))
-
-
-def _looked_for(wish: Wish, command: click.Context | None, is_running: bool) -> list[Offered]:
-    """What is found; nothing, rather than an error, if the command can do without."""
-    from llm_localrun.errors import LocalRunError
-
-    try:
-        offered = look_for(wish)
-    except LocalRunError:
-        if wish.name is not None and not _reads_logs(command):
-            raise
-        return []
-    if wish.name is not None and is_running and not is_met(wish, offered):
-        raise not_offered(wish.name, offered)
-    return offered
-
-
-def _refresh(command: click.Context | None, name: str | None, is_running: bool) -> CachePolicy:
-    """Servers are asked if a model of ours is meant, or listed, or if nobody can tell.
-
-    `name` is the model's own where the user has given it another.
-    """
-    if command is not None and is_running and command.params.get("queries"):
-        return CachePolicy.IF_STALE
-    if name is not None and not is_ours(name):
-        return CachePolicy.CACHED
-    return CachePolicy.IF_EMPTY if name is None and is_running else CachePolicy.IF_STALE
-
-
-def _reads_logs(command: click.Context | None) -> bool:
-    """Old turns can be read, whatever is broken."""
-    return command is not None and command.parent is not None and command.parent.info_name == "logs"
-
-
-def _name_asked_for(command: click.Context | None, is_running: bool) -> str | None:
-    """The model that the running command was told to use; None if that cannot be told."""
-    if command is None:
-        return None
-    for parameter in ("model_id", "model"):
-        if isinstance(name := command.params.get(parameter), str):
-            return name
-    elsewhere = ("_continue", "conversation_id", "template")
-    takes_default = is_running and command.info_name in _RUNNING["chat"]
-    if takes_default and not any(command.params.get(place) for place in elsewhere):
-        default: str = llm.get_default_model()  # type: ignore[no-untyped-call]
-        return default
-    return None
+    """The hook for embedding models. Raises what `register_models` raises."""
+    for model, aliases in _registrations("embedding", set()):
+        register(LocalEmbedding(model), aliases=aliases)
 
 
 def user_aliases() -> dict[str, str]:
-    """The names that the user has given out with `llm aliases set`, which go before ours."""
+    """The aliases set with `llm aliases set`: `{"mine": "local/ollama/qwen3:8b"}`."""
     try:
         aliases = json.loads((home().parent / "aliases.json").read_bytes())
     except (OSError, ValueError):
@@ -127,38 +87,96 @@ def user_aliases() -> dict[str, str]:
     return aliases if isinstance(aliases, dict) else {}
 
 
-def look_for(wish: Wish) -> list[Offered]:
-    """Everything that meets the wish; looks again for a name that is not among it.
+def _registrations(purpose: _Purpose, taken: set[str]) -> list[Registration]:
+    """The models for `purpose`, from `names.json` if it is good enough for the command."""
+    command = click.get_current_context(silent=True)
+    is_running = command is not None and command.info_name in _RUNNING[purpose]
+    name, aliases = _name_in(command, is_running), user_aliases()
+    taken = taken | aliases.keys()
+    request = NameRequest(
+        purpose,
+        name if name is not None and is_ours(name) and name not in taken else None,
+        taken,
+        _policy(command, name and aliases.get(name, name), is_running),
+    )
+    cache = read_names()
+    if cache is not None and cache.is_usable(request.policy):
+        registrations = request.select(cache.names)
+        if request.is_answered_by(registrations):
+            return registrations
+    return _look_again(request, command, is_running)
 
-    Raises a `LocalRunError`.
+
+def _policy(command: click.Context | None, target: str | None, is_running: bool) -> CachePolicy:
+    """Servers are asked if the command uses or lists our models, or if it may do so.
+
+    `target` is the name that the command uses, after the user's aliases.
     """
-    offered = _look(wish)
-    return offered if is_met(wish, offered) else _look(wish._replace(refresh=CachePolicy.RETRY))
+    if command is not None and is_running and command.params.get("queries"):
+        return CachePolicy.IF_STALE
+    if target is not None and not is_ours(target):
+        return CachePolicy.CACHED
+    return CachePolicy.IF_EMPTY if target is None and is_running else CachePolicy.IF_STALE
 
 
-def not_offered(name: str, offered: list[Offered]) -> Exception:
-    """What to say of a name that nothing in `offered` has."""
+def _name_in(command: click.Context | None, is_running: bool) -> str | None:
+    """The model name that the command was given, or llm's default; None if it is not known."""
+    if command is None:
+        return None
+    for parameter in ("model_id", "model"):
+        if isinstance(name := command.params.get(parameter), str):
+            return name
+    other_sources = ("_continue", "conversation_id", "template")
+    takes_default = is_running and command.info_name in _RUNNING["chat"]
+    if takes_default and not any(command.params.get(source) for source in other_sources):
+        default: str = llm.get_default_model()  # type: ignore[no-untyped-call]
+        return default
+    return None
+
+
+def _look_again(
+    request: NameRequest, command: click.Context | None, is_running: bool
+) -> list[Registration]:
+    """The models that discovery finds; [] instead of an error if the command can do without."""
+    from llm_localrun.errors import LocalRunError
     from llm_localrun.resolve import unknown_model
 
-    return unknown_model(name, [n for known, aliases in offered for n in (*aliases, known.id)])
+    try:
+        found = _discover(request)
+        if not request.is_answered_by(found):
+            found = _discover(request._replace(policy=CachePolicy.RETRY))
+    except LocalRunError:
+        if request.name is not None and not _reads_logs(command):
+            raise
+        return []
+    if request.name is not None and is_running and not request.is_answered_by(found):
+        names = [name for model, aliases in found for name in (*aliases, model.id)]
+        raise unknown_model(request.name, names)
+    return found
 
 
-def _look(wish: Wish) -> list[Offered]:
+def _reads_logs(command: click.Context | None) -> bool:
+    """Whether this is `llm logs`, which works even if our configuration is broken."""
+    return command is not None and command.parent is not None and command.parent.info_name == "logs"
+
+
+def _discover(request: NameRequest) -> list[Registration]:
+    """Looks for models as the policy says and writes `names.json`. Raises a `LocalRunError`."""
     from llm_localrun.catalogue import get_catalogue
     from llm_localrun.config import read_config
-    from llm_localrun.names.aliases import make_offers
+    from llm_localrun.names.aliases import make_names
     from llm_localrun.resolve import candidates, order_of
 
-    snapshot = get_catalogue(wish.refresh)
+    snapshot = get_catalogue(request.policy)
     order = order_of(read_config())
-    offers = make_offers(snapshot.models, order)
-    write_registry(snapshot.taken_at, snapshot.stamp, offers)
-    offered = offered_by(offers, wish)
-    if wish.name is None or not is_path(wish.name):
-        return offered
-    at_path = candidates(wish.name, snapshot.models, order)[0]
-    if at_path.purpose != wish.purpose:
-        return offered
-    aliases = next((names for known, names in offered if known.id == at_path.id), [])
-    others = [each for each in offered if each[0].id != at_path.id]
-    return [*others, (at_path, [*aliases, wish.name])]
+    names = make_names(snapshot.models, order)
+    write_names(snapshot.taken_at, snapshot.stamp, names)
+    found = request.select(names)
+    if request.name is None or not is_path(request.name):
+        return found
+    at_path = candidates(request.name, snapshot.models, order)[0]
+    if at_path.purpose != request.purpose:
+        return found
+    aliases = next((aliases for model, aliases in found if model.id == at_path.id), [])
+    others = [each for each in found if each[0].id != at_path.id]
+    return [*others, (at_path, [*aliases, request.name])]

@@ -1,4 +1,7 @@
-"""A name to a `LocalModel`: ids, aliases and paths, or the nearest names if there is none."""
+"""Finds the model that a name denotes, and chooses the variant and the route to run it.
+
+`names.aliases` makes the aliases and their order; `chat` runs the model.
+"""
 
 import os
 import re
@@ -13,7 +16,7 @@ from llm_localrun.config import Config, read_config
 from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import fit_of_model
-from llm_localrun.models import Endpoint, LocalModel, ServerStatus
+from llm_localrun.models import Endpoint, LocalModel, Route, ServerStatus
 from llm_localrun.name_cache import CachePolicy, is_path
 from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
 from llm_localrun.names.quantizations import canonical, quality, without_quantization
@@ -27,16 +30,16 @@ def order_of(config: Config) -> Order:
 
 
 def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[LocalModel]:
-    """The models that `name` may mean, the one that it does mean first.
+    """The models that `name` may denote, best first: by id, alias or path.
 
-    A path is remembered. Raises `UnknownModel` and `BadModelFile`.
+    A path becomes part of the catalogue. Raises `UnknownModel` and `BadModelFile`.
     """
     if is_path(name):
         return [model_at(Path(os.path.expanduser(name)))]  # noqa: PTH111  # the other raises
     named = {
         **name_models(models, order, "embedding"),
         **name_models(models, order, "chat"),
-        **{model.file_id: [model] for model in models if model.file_id},
+        **{model.on_disk.id: [model] for model in models if model.on_disk and model.on_disk.id},
         **{model.id: [model] for model in models},
     }
     if name in named:
@@ -44,35 +47,38 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
     raise unknown_model(name, list(named))
 
 
-def by_id(model_id: str) -> LocalModel:
-    """The model that llm's registry knows by this id. Raises `UnknownModel` if it has gone."""
-    for refresh in (CachePolicy.CACHED, CachePolicy.RETRY):
-        models = get_catalogue(refresh).models
-        if found := next((model for model in models if model.id == model_id), None):
-            return found
+def model_with_id(model_id: str) -> LocalModel:
+    """The model with this id. Raises `UnknownModel` if it no longer exists."""
+    models: Sequence[LocalModel] = ()
+    for policy in (CachePolicy.CACHED, CachePolicy.RETRY):
+        models = get_catalogue(policy).models
+        for model in models:
+            if model.id == model_id:
+                return model
     raise unknown_model(model_id, [model.id for model in models])
 
 
-def to_run(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
-    """The variant of `model` that the options ask for, with the one way in which it is run.
+def choose_route(model: LocalModel, options: Mapping[str, Any]) -> tuple[LocalModel, Route]:
+    """The variant of `model` that the options ask for, and the route by which to run it.
 
-    Its server is preferred while that answers; its file, if it has one, stands in. Raises
-    `ConfigError` if there is no such variant.
+    The server is preferred if it accepts connections; otherwise the file is used, if there is one.
+    Raises `ConfigError` if there is no such variant.
     """
-    chosen = variant(model, options)
-    if chosen.endpoint is None or chosen.path is None:
-        return chosen
-    if _answers(chosen.endpoint):
-        return chosen.model_copy(update={"routes": (chosen.served,)})
-    _say_once(
-        f"{server_class(chosen.endpoint.kind).title} does not answer at {chosen.endpoint.url}:"
-        f" running {chosen.path} directly."
+    variant = resolve_variant(model, options)
+    served, on_disk = variant.served, variant.on_disk
+    if served is None or on_disk is None:
+        return variant, variant.routes[0]
+    if _is_reachable(served.endpoint):
+        return variant, served
+    _warn_once(
+        f"{server_class(served.endpoint.kind).title} does not answer at {served.endpoint.url}:"
+        f" running {on_disk.path} directly."
     )
-    return chosen.model_copy(update={"routes": (chosen.on_disk,)})
+    return variant, on_disk
 
 
-def _answers(endpoint: Endpoint) -> bool:
-    """Whether a server is there, and did not hang when it was last asked."""
+def _is_reachable(endpoint: Endpoint) -> bool:
+    """Whether a server accepts connections and did not time out when it was last asked."""
     from llm_localrun.wire import http
 
     reports = get_catalogue(CachePolicy.CACHED).endpoints
@@ -80,27 +86,28 @@ def _answers(endpoint: Endpoint) -> bool:
     return last != ServerStatus.TIMEOUT and http.is_listening(endpoint.url)
 
 
-_said: set[str] = set()
+_warnings: set[str] = set()
 
 
-def _say_once(message: str) -> None:
-    if message not in _said:
-        _said.add(message)
+def _warn_once(message: str) -> None:
+    """Writes `message` to standard error, once in a process."""
+    if message not in _warnings:
+        _warnings.add(message)
         click.echo(message, err=True)
 
 
-def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
-    """The variant of `model` in the quantization that the options ask for, if they do.
+def resolve_variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
+    """`model`, or its variant in the quantization that the options ask for.
 
-    Raises `ConfigError` if there is none.
+    Raises `ConfigError` if there is no such variant.
     """
     wanted = canonical(options.get("quantization") or model.quantization)
     if model.quantization.upper() == wanted:
         return model
     others = siblings(model, get_catalogue(CachePolicy.IF_EMPTY).models)
-    fitting = [other for other in others if other.quantization.upper() == wanted]
-    if fitting:
-        return ordered(fitting, order_of(read_config()))[0]
+    matching = [other for other in others if other.quantization.upper() == wanted]
+    if matching:
+        return ordered(matching, order_of(read_config()))[0]
     present = sorted({other.quantization for other in (model, *others) if other.quantization})
     there = f"There is {', '.join(present)}; " if present else ""
     raise ConfigError(
@@ -110,16 +117,16 @@ def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
 
 
 def unknown_model(name: str, known: Sequence[str]) -> UnknownModel:
-    """What to say when nothing is called `name` but these names are `known`."""
+    """The error for a `name` that no model has; it suggests the most similar `known` names."""
     if not known:
         return UnknownModel(
             "No local model was found on this machine",
             "Get a small one with `llm localrun pull starter`, or start LM Studio or Ollama",
         )
-    close = nearest(name, known) or sorted(known, key=len)[:3]
+    similar = nearest(name, known) or sorted(known, key=len)[:3]
     return UnknownModel(
         f"No local model is called '{name}'",
-        f"Nearest: {', '.join(close)}. `llm localrun models` lists all",
+        f"Nearest: {', '.join(similar)}. `llm localrun models` lists all",
     )
 
 

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 import llm_localrun
 import llm_localrun.servers
 from llm_localrun.models import Endpoint, ServerStatus
-from llm_localrun.name_cache import CachedName, write_names
+from llm_localrun.name_cache import CachedName, settings_stamp, write_names
 from llm_localrun.servers import base
 from llm_localrun.servers.base import KnownServer, server_kinds
 from llm_localrun.servers.discover import recognize, usual_addresses
@@ -245,17 +245,16 @@ def test_registration_of_another_model_brings_nothing_heavy() -> None:
 
 
 def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) -> None:
-    from llm_localrun.system.paths import settings_stamp
-
-    write_names(time.time(), settings_stamp(()), [CachedName("local/a/m", "chat", ["local"], None)])
+    names = [CachedName("local/a/m", "chat", ["local"], None)]
+    write_names(time.time(), settings_stamp(["OLLAMA_HOST"]), names)
     loaded = loaded_by(
         "from click.testing import CliRunner; import llm.cli\n"
         "result = CliRunner().invoke(llm.cli.cli, ['models', 'options', 'show', 'local'])\n"
         "assert 'local/a/m' in result.output, result.output"
     )
     assert {name.removeprefix("llm_localrun.") for name in loaded if "llm_localrun." in name} == {
-        *("plugin", "registration", "name_cache", "system", "system.paths", "system.atomic"),
-        *("chat", "chat.models", "wire", "wire.media"),
+        *("plugin", "registration", "name_cache", "chat", "chat.models", "wire", "wire.media"),
+        *("system", "system.paths", "system.atomic"),
     }
 
 

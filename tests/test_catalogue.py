@@ -1,4 +1,4 @@
-"""The snapshot on disk: whole or not there, fresh enough or made anew, and files given by path."""
+"""The snapshot on disk: complete or absent, and renewed when too old; models given as paths."""
 
 import json
 import os
@@ -29,9 +29,8 @@ from llm_localrun.models import (
     ServerStatus,
     Snapshot,
 )
-from llm_localrun.name_cache import FRESH_SECONDS, CachePolicy
+from llm_localrun.name_cache import FRESH_SECONDS, CachePolicy, settings_stamp
 from llm_localrun.system.atomic import write_atomically
-from llm_localrun.system.paths import settings_stamp
 from tests.conftest import CONFIG, configure
 from tests.support.drive import failure
 from tests.support.models import local_model
@@ -89,7 +88,7 @@ def folder(user_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("snapshot", [Snapshot(), FULL], ids=["empty", "full"])
-def test_snapshot_comes_back_as_it_was(snapshot: Snapshot, folder: Path) -> None:
+def test_snapshot_is_read_as_it_was_written(snapshot: Snapshot, folder: Path) -> None:
     write_snapshot(folder, snapshot)
     assert read_snapshot(folder) == snapshot
     write_snapshot(folder, snapshot)
@@ -101,7 +100,7 @@ def test_served_models_come_first() -> None:
 
 
 def kept(version: int | None = SNAPSHOT_VERSION, **changes: Any) -> bytes:
-    """A file as it is written, but for some changes."""
+    """The content of catalogue.json, with some changes."""
     snapshot = {**json.loads(FULL.model_dump_json()), **changes}
     return json.dumps({"version": version, "snapshot": snapshot}).encode()
 
@@ -132,7 +131,7 @@ BROKEN = {
 }
 
 
-def test_what_is_as_by_default_goes_without_saying(folder: Path) -> None:
+def test_defaults_are_not_written(folder: Path) -> None:
     write_snapshot(folder, FULL)
     text = (folder / "catalogue.json").read_text()
     assert "null" not in text.replace('"model":null', "")
@@ -141,7 +140,7 @@ def test_what_is_as_by_default_goes_without_saying(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_unusable_file_is_rebuilt_in_silence(
+def test_unusable_file_is_replaced_in_silence(
     content: bytes, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     store(folder, content)
@@ -165,7 +164,7 @@ def test_file_that_cannot_be_read(obstacle: str, folder: Path) -> None:
     "place",
     ["a file", "a file/below", "dangling", "occupied"],
 )
-def test_folder_that_cannot_be_written_to_is_no_error(place: str, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_to_is_ignored(place: str, tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("not a folder")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at all")
     (tmp_path / "occupied" / "catalogue.json").mkdir(parents=True)
@@ -174,7 +173,7 @@ def test_folder_that_cannot_be_written_to_is_no_error(place: str, tmp_path: Path
     assert [path.name for path in (tmp_path / "occupied").iterdir()] == ["catalogue.json"]
 
 
-def test_discovery_goes_on_where_nothing_can_be_kept(folder: Path) -> None:
+def test_models_are_found_even_if_the_snapshot_cannot_be_written(folder: Path) -> None:
     (folder / "catalogue.json").mkdir()
     gguf(folder / "models" / "m.gguf")
     for _ in range(2):
@@ -185,7 +184,7 @@ def test_discovery_goes_on_where_nothing_can_be_kept(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
-def test_name_that_no_file_can_hold_does_not_spoil_the_rest(folder: Path) -> None:
+def test_file_name_that_is_not_unicode_is_skipped(folder: Path) -> None:
     gguf(folder / "models" / "good.gguf")
     odd = gguf(folder / "models" / "odd.gguf")
     odd.rename(odd.with_name(os.fsdecode(b"\xff.gguf")))
@@ -193,12 +192,12 @@ def test_name_that_no_file_can_hold_does_not_spoil_the_rest(folder: Path) -> Non
     assert [model.id for model in read_snapshot(folder).models] == ["local/gguf/good"]
 
 
-def test_file_is_for_its_owner_only(folder: Path) -> None:
+def test_file_is_readable_by_its_owner_only(folder: Path) -> None:
     write_snapshot(folder, FULL)
     assert stat.S_IMODE((folder / "catalogue.json").stat().st_mode) == 0o600
 
 
-def test_failed_write_leaves_the_old_file_and_no_other(
+def test_failed_write_leaves_only_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "file"
@@ -218,8 +217,8 @@ def test_failed_write_leaves_the_old_file_and_no_other(
 WRITER = """
 import sys
 from pathlib import Path
-from tests.support.models import local_model
-from llm_localrun.catalogue import ScannedFile, Snapshot, write_snapshot
+from llm_localrun.catalogue import write_snapshot
+from llm_localrun.models import ScannedFile, Snapshot
 
 number = int(sys.argv[2])
 entry = ScannedFile(path=f"/models/{number}.gguf", size=number, modified=0, model=None)
@@ -249,12 +248,12 @@ def test_many_writers_never_leave_a_broken_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def rounds(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each discovery was patient; none of them looks at anything."""
+    """One item for each discovery: whether it was patient. Discovery finds nothing here."""
     asked: list[bool] = []
 
     def discover(before: Snapshot, *, patient: bool) -> Snapshot:
         asked.append(patient)
-        return before.model_copy(update={"taken_at": time.time(), "stamp": settings_stamp()})
+        return before.model_copy(update={"taken_at": time.time(), "stamp": settings_stamp([])})
 
     monkeypatch.setattr(catalogue, "_discover", discover)
     return asked
@@ -268,7 +267,7 @@ AGES = {
     "of tomorrow": -86400.0,
 }
 
-# The first discovery of a process, by what is asked for and what is on disk.
+# For each policy, the snapshots on disk for which the first call discovers.
 ROUNDS: dict[CachePolicy, set[str]] = {
     CachePolicy.CACHED: set(),
     CachePolicy.IF_EMPTY: {"absent"},
@@ -279,12 +278,12 @@ ROUNDS: dict[CachePolicy, set[str]] = {
 
 @pytest.mark.parametrize("age", AGES)
 @pytest.mark.parametrize("refresh", ROUNDS)
-def test_when_it_is_looked_again(
+def test_when_models_are_looked_for_again(
     refresh: CachePolicy, age: str, rounds: list[bool], folder: Path
 ) -> None:
     seconds = AGES[age]
     if seconds is not None:
-        taken = {"taken_at": time.time() - seconds, "stamp": settings_stamp()}
+        taken = {"taken_at": time.time() - seconds, "stamp": settings_stamp([])}
         before = FULL.model_copy(update=taken)
         write_snapshot(folder, before)
     found = get_catalogue(refresh)
@@ -297,7 +296,7 @@ def test_when_it_is_looked_again(
 
 @pytest.mark.parametrize("first", ROUNDS)
 @pytest.mark.parametrize("second", [CachePolicy.CACHED, CachePolicy.IF_EMPTY, CachePolicy.IF_STALE])
-def test_one_round_in_a_process(
+def test_one_discovery_in_a_process(
     first: CachePolicy, second: CachePolicy, rounds: list[bool], folder: Path
 ) -> None:
     get_catalogue(CachePolicy.IF_STALE)
@@ -318,7 +317,7 @@ def test_another_user_directory_is_another_catalogue(
     assert len(rounds) == 2
 
 
-def test_broken_configuration_is_said_when_it_is_needed(folder: Path) -> None:
+def test_broken_configuration_is_an_error_only_when_it_is_read(folder: Path) -> None:
     write_snapshot(folder, FULL.model_copy(update={"taken_at": time.time()}))
     (folder / "config.json").write_text("{")
     assert get_catalogue(CachePolicy.IF_EMPTY).models == FULL.models
@@ -327,7 +326,7 @@ def test_broken_configuration_is_said_when_it_is_needed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("keys", ["{", "[]", '{"box": 5}', "null"])
-def test_broken_keys_of_llm_are_no_error(keys: str, user_path: Path) -> None:
+def test_broken_keys_of_llm_are_ignored(keys: str, user_path: Path) -> None:
     endpoints = [{"name": "box", "url": "http://127.0.0.1:1", "key": "box"}]
     configure(user_path, **CONFIG, endpoints=endpoints)
     (user_path / "keys.json").write_text(keys)
@@ -338,14 +337,14 @@ def test_broken_keys_of_llm_are_no_error(keys: str, user_path: Path) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that nothing looks through, as the current one."""
+    """The current directory, which no scan reads."""
     (tmp_path / "disk").mkdir()
     monkeypatch.chdir(tmp_path / "disk")
     yield tmp_path / "disk"
 
 
 @pytest.mark.parametrize("given", ["m.gguf", "./m.gguf", "../disk/m.gguf", "link.gguf", "absolute"])
-def test_file_given_by_path_stays_known(given: str, disk: Path, folder: Path) -> None:
+def test_model_given_as_a_path_stays_known(given: str, disk: Path, folder: Path) -> None:
     file = gguf(disk / "m.gguf", size=4096)
     (disk / "link.gguf").symlink_to("m.gguf")
     model = model_at(file if given == "absolute" else Path(given))
@@ -366,7 +365,7 @@ def test_file_in_a_store_keeps_its_id(disk: Path, folder: Path) -> None:
     assert get_catalogue(CachePolicy.REFRESH).models == (model,)
 
 
-def test_namesake_given_by_path_has_an_id_of_its_own(disk: Path, folder: Path) -> None:
+def test_second_model_of_the_same_name_has_another_id(disk: Path, folder: Path) -> None:
     gguf(folder / "models" / "m.gguf")
     model = model_at(gguf(disk / "m.gguf"))
     assert model.id.startswith("local/gguf/m@")
@@ -376,7 +375,7 @@ def test_namesake_given_by_path_has_an_id_of_its_own(disk: Path, folder: Path) -
     ]
 
 
-def test_split_file_is_given_by_its_first_part(disk: Path) -> None:
+def test_split_file_is_given_as_its_first_part(disk: Path) -> None:
     for part in (1, 2):
         gguf(disk / f"Big-{part:05}-of-00002.gguf")
     model = model_at(disk / "Big-00001-of-00002.gguf")
@@ -404,7 +403,7 @@ REJECTED: dict[str, tuple[Make, str]] = {
 
 
 @pytest.mark.parametrize(("make", "said"), REJECTED.values(), ids=REJECTED)
-def test_path_that_is_no_model(make: Make, said: str, disk: Path, folder: Path) -> None:
+def test_path_without_a_model(make: Make, said: str, disk: Path, folder: Path) -> None:
     make(disk / "m.gguf")
     assert said in failure(lambda: model_at(Path("m.gguf")))
     assert not (folder / "known-files.json").exists()
@@ -418,14 +417,14 @@ def test_split_file_that_lacks_a_part(given: int, disk: Path) -> None:
     assert "or a part of it is missing" in failure(lambda: model_at(path))
 
 
-def test_known_file_that_is_gone_is_missing(disk: Path) -> None:
+def test_known_file_that_was_deleted_is_missing(disk: Path) -> None:
     file = gguf(disk / "m.gguf")
     model_at(file)
     file.unlink()
     assert "There is no model file" in failure(lambda: model_at(file))
 
 
-def test_file_that_has_become_another_is_looked_into_again(disk: Path) -> None:
+def test_file_that_changed_is_read_again(disk: Path) -> None:
     file = gguf(disk / "m.gguf", {"llama.context_length": 2048})
     assert model_at(file).context_max == 2048
     gguf(file, {"llama.context_length": 4096}, size=3 * MIB)

@@ -38,12 +38,12 @@ from llm_localrun.models import LocalModel
 from llm_localrun.servers import discover
 from llm_localrun.wire import http
 from tests.conftest import Llm, put_starter
+from tests.fakes.broken import Silent
 from tests.fakes.http_server import Request, StandIn, events, transcript
 from tests.fakes.lmstudio import Call, LMStudio, Says, put_files
-from tests.servers.test_endpoints import Silent
 from tests.support.contract import NAMES, SERVERS, call_ids, chain, found, respond_as, saying, sent
 from tests.support.drive import WAYS, Outcome, ask, failure, served
-from tests.test_registration import age, point_at
+from tests.support.snapshots import age, point_at
 
 # llm leaves files open.
 pytestmark = [
@@ -581,7 +581,9 @@ def test_line_19_attachment_of_the_history_that_is_gone(
     messages = [llm.user("Look", attachment), llm.user("And?")]
     with saying(kind) as (model, server):
         said = failure(lambda: ask(model, None, way, messages=messages))
-    assert said == f"{path} cannot be read: No such file or directory. Attach it anew."
+    assert said == (
+        f"{path} cannot be read: No such file or directory. Check its path and permissions."
+    )
     assert server.requests == []
 
 

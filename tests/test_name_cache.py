@@ -1,37 +1,38 @@
-"""The names that are ready made on disk: read without a doubt, or made anew."""
+"""The names on disk: used if they are fresh and made for the same settings, replaced otherwise."""
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llm_localrun.name_cache import (
     FRESH_SECONDS,
+    CachedName,
     CachePolicy,
-    Offer,
-    Registry,
-    drop_registry,
+    NameCache,
+    delete_names,
+    is_current,
     is_ours,
-    read_registry,
-    write_registry,
+    read_names,
+    settings_stamp,
+    write_names,
 )
-from llm_localrun.system.paths import settings_stamp
 from tests.conftest import CONFIG, configure
 
-OFFERS = [
-    Offer("local/ollama/qwen3:8b", "chat", ["local-qwen3", "local"], ["tools"]),
-    Offer("local/vllm/m", "embedding", [], None),
+NAMES = [
+    CachedName("local/ollama/qwen3:8b", "chat", ["local-qwen3", "local"], ["tools"]),
+    CachedName("local/vllm/m", "embedding", [], None),
 ]
 
 
-def test_registry_comes_back_as_it_was() -> None:
-    write_registry(5.0, "stamp", OFFERS)
-    assert read_registry() == Registry(5.0, "stamp", OFFERS)
-    drop_registry()
-    assert read_registry() is None
-    drop_registry()
+def test_names_are_read_as_they_were_written() -> None:
+    write_names(5.0, "stamp", NAMES)
+    assert read_names() == NameCache(5.0, "stamp", NAMES)
+    delete_names()
+    assert read_names() is None
+    delete_names()
 
 
 @pytest.mark.parametrize(
@@ -44,20 +45,36 @@ def test_registry_comes_back_as_it_was() -> None:
         b'[1, 5.0, "s", [["id", "chat", [], {"tools": 1}, "more"]]]',
     ],
 )
-def test_unusable_file_is_no_registry(content: bytes, user_path: Path) -> None:
-    (user_path / "localrun" / "registry.json").write_bytes(content)
-    assert read_registry() is None
+def test_unusable_file_is_ignored(content: bytes, user_path: Path) -> None:
+    (user_path / "localrun" / "names.json").write_bytes(content)
+    assert read_names() is None
 
 
 def test_folder_that_cannot_be_written_to(user_path: Path) -> None:
-    (user_path / "localrun" / "registry.json").mkdir()
-    write_registry(5.0, "stamp", OFFERS)
-    drop_registry()
-    assert read_registry() is None
+    (user_path / "localrun" / "names.json").mkdir()
+    write_names(5.0, "stamp", NAMES)
+    delete_names()
+    assert read_names() is None
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_file_of_an_earlier_version_is_ignored_and_removed(
+    is_folder: bool, user_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    earlier = user_path / "localrun" / "registry.json"
+    if is_folder:
+        earlier.mkdir()
+    else:
+        earlier.write_text(json.dumps([1, time.time(), "stamp", []]))
+    assert read_names() is None
+    write_names(5.0, "stamp", NAMES)
+    assert read_names() == NameCache(5.0, "stamp", NAMES)
+    assert earlier.exists() == is_folder
+    assert capfd.readouterr() == ("", "")
 
 
 AGES = {"fresh": 1.0, "stale": FRESH_SECONDS + 1, "of tomorrow": -86400.0}
-GOOD: dict[tuple[str, bool], set[CachePolicy]] = {
+USABLE: dict[tuple[str, bool], set[CachePolicy]] = {
     ("fresh", True): {CachePolicy.CACHED, CachePolicy.IF_EMPTY, CachePolicy.IF_STALE},
     ("fresh", False): {CachePolicy.CACHED},
     ("stale", True): {CachePolicy.CACHED, CachePolicy.IF_EMPTY},
@@ -66,35 +83,57 @@ GOOD: dict[tuple[str, bool], set[CachePolicy]] = {
 }
 
 
-@pytest.mark.parametrize(("age", "same_settings"), GOOD)
-def test_when_it_will_do(age: str, same_settings: bool) -> None:
-    registry = Registry(time.time() - AGES[age], "stamp", OFFERS)
-    stamp = "stamp" if same_settings else "another"
-    asked: tuple[CachePolicy, ...] = (
-        CachePolicy.CACHED,
-        CachePolicy.IF_EMPTY,
-        CachePolicy.IF_STALE,
-    )
-    good = {refresh for refresh in asked if registry.is_good_enough(refresh, stamp)}
-    assert good == GOOD[age, same_settings]
-
-
-def _configured(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    configure(user, **CONFIG, folders=["/more"])
-
-
-def _elsewhere(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:5")
-
-
-@pytest.mark.parametrize("settle", [_configured, _elsewhere])
-def test_stamp_changes_with_the_settings(
-    settle: Any, user_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("age", "same_settings"), USABLE)
+def test_policies_for_which_names_are_usable(
+    age: str, same_settings: bool, user_path: Path
 ) -> None:
-    before = settings_stamp()
-    assert settings_stamp() == before
-    settle(user_path, monkeypatch)
-    assert settings_stamp() != before
+    names = NameCache(time.time() - AGES[age], settings_stamp([]), NAMES)
+    if not same_settings:
+        configure(user_path, **CONFIG, folders=["/more"])
+    policies = (CachePolicy.CACHED, CachePolicy.IF_EMPTY, CachePolicy.IF_STALE)
+    assert {policy for policy in policies if names.is_usable(policy)} == USABLE[age, same_settings]
+
+
+Change = Callable[[Path, pytest.MonkeyPatch], object]
+CHANGES: dict[str, Change] = {
+    "config.json changes": lambda user, _: configure(user, **CONFIG, folders=["/more"]),
+    "config.json is removed": lambda user, _: (user / "localrun" / "config.json").unlink(),
+    "a variable is set": lambda _, patch: patch.setenv("OLLAMA_HOST", "127.0.0.1:5"),
+    "a variable changes": lambda _, patch: patch.setenv("HF_HOME", "/other"),
+    "a variable is removed": lambda _, patch: patch.delenv("HF_HOME"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_stamp_is_not_current_after_a_change(
+    change: Change, user_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", "/models")
+    stamp = settings_stamp(["OLLAMA_HOST", "HF_HOME"])
+    assert is_current(stamp)
+    change(user_path, monkeypatch)
+    assert not is_current(stamp)
+
+
+@pytest.mark.parametrize("value", ["", "=", "a=b", "two\nlines", "'quoted'", "\udcff", "\\n"])
+def test_stamp_holds_any_value(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", value)
+    stamp = settings_stamp(["HF_HOME", "OLLAMA_HOST"])
+    assert is_current(stamp)
+    json.dumps(stamp).encode()
+    monkeypatch.setenv("HF_HOME", f"{value}x")
+    assert not is_current(stamp)
+
+
+def test_other_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamp = settings_stamp(["HF_HOME"])
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:5")
+    assert is_current(stamp)
+
+
+@pytest.mark.parametrize("stamp", ["", "stamp", "0 0", "\n\n", "absent\nHF_HOME=''"])
+def test_stamp_of_other_settings_is_not_current(stamp: str) -> None:
+    assert not is_current(stamp)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +145,12 @@ def test_stamp_changes_with_the_settings(
         ("", False),
     ],
 )
-def test_names_that_can_only_be_ours(name: str, ours: bool) -> None:
+def test_names_that_only_this_plugin_can_have(name: str, ours: bool) -> None:
     assert is_ours(name) == ours
 
 
 def test_file_is_small(user_path: Path) -> None:
-    write_registry(5.0, settings_stamp(), OFFERS * 100)
-    text = (user_path / "localrun" / "registry.json").read_text()
-    assert json.loads(text)[3][0] == list(OFFERS[0])
+    write_names(5.0, settings_stamp(["OLLAMA_HOST"]), NAMES * 100)
+    text = (user_path / "localrun" / "names.json").read_text()
+    assert json.loads(text)[3][0] == list(NAMES[0])
     assert len(text) < 100 * 200

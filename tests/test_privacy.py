@@ -1,4 +1,4 @@
-"""What runs on this machine, judged by addresses and by what servers say."""
+"""Where models run, judged by addresses and by what servers say."""
 
 import socket
 from typing import Any
@@ -43,7 +43,7 @@ ELSEWHERE = [
     "https://ollama.com:443",
     "http://box:8000",
     "http://box.local:8000",
-    # Names and addresses that only look like this machine's.
+    # Names and addresses that only resemble those of this machine.
     "http://localhost.example.com:1234",
     "http://notlocalhost:1234",
     "http://127.0.0.1.example.com:1234",
@@ -60,7 +60,7 @@ NO_ADDRESS = ["", "http://", "http://:8080", "127.0.0.1", "localhost", "http://[
 
 @pytest.fixture(autouse=True)
 def no_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks a name server tells it where the user goes."""
+    """Fails a test that asks a name server, which would learn the addresses of the user."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a name server was asked")
@@ -92,7 +92,7 @@ def test_is_loopback(url: str, expected: bool) -> None:
         # Ollama takes names in any case.
         ("GLM-4.6:Cloud", "", True),
         ("gpt-oss:120B-CLOUD", "", True),
-        # A stub may go by any name, and its host need not be Ollama's own.
+        # A relayed model may have any name, and any host.
         ("mine:latest", "https://ollama.com:443", True),
         ("proxied:latest", "http://127.0.0.1:11434", True),
         ("gpt-oss:120b-cloud", "https://ollama.com:443", True),
@@ -144,7 +144,7 @@ def test_where_a_server_runs_its_models(url: str, expected: RunsOn) -> None:
         ("https://ollama.com", RunsOn.CLOUD),
     ],
 )
-def test_where_a_server_that_hands_on_runs_its_models(url: str, expected: RunsOn) -> None:
+def test_where_a_server_that_relays_runs_its_models(url: str, expected: RunsOn) -> None:
     assert where_relayed(url) == expected
 
 
@@ -152,7 +152,7 @@ def test_where_a_server_that_hands_on_runs_its_models(url: str, expected: RunsOn
     ("runs_on", "url", "expected"),
     [
         (RunsOn.THIS_MACHINE, "http://127.0.0.1:1234", False),
-        # A machine that the user has added, and one that a server of this machine hands on to.
+        # A machine that the user added, and one that a server on this machine relays to.
         (RunsOn.ANOTHER_MACHINE, "http://box:1234", False),
         (RunsOn.ANOTHER_MACHINE, "http://127.0.0.1:1234", True),
         (RunsOn.CLOUD, "http://127.0.0.1:1234", True),
@@ -161,13 +161,13 @@ def test_where_a_server_that_hands_on_runs_its_models(url: str, expected: RunsOn
         (RunsOn.UNKNOWN, "http://box:1234", True),
     ],
 )
-def test_what_needs_leave(runs_on: RunsOn, url: str, expected: bool) -> None:
+def test_models_that_require_consent(runs_on: RunsOn, url: str, expected: bool) -> None:
     endpoint = Endpoint(name="box", kind="openai", url=url)
     model = local_model(id="local/box/m", name="m", endpoint=endpoint, runs_on=runs_on)
     assert requires_consent(model) is expected
 
 
-def test_file_needs_no_leave() -> None:
+def test_file_requires_no_consent() -> None:
     assert not requires_consent(local_model(id="local/gguf/m", name="m", path="/m.gguf"))
 
 
@@ -184,7 +184,7 @@ def test_file_needs_no_leave() -> None:
         ("anthropic/claude-3-haiku", True),
         ("gemini-2.5-pro", True),
         ("grok-4", True),
-        # What can be downloaded, or is named after what it was made from.
+        # Models that can be downloaded, or that are named after another model.
         ("gpt-oss-20b", False),
         ("openai/gpt-oss-120b", False),
         ("gpt2", False),
@@ -197,7 +197,7 @@ def test_file_needs_no_leave() -> None:
         ("", False),
     ],
 )
-def test_model_that_only_its_maker_has(name: str, expected: bool) -> None:
+def test_models_with_unpublished_weights(name: str, expected: bool) -> None:
     assert is_hosted(name) is expected
 
 

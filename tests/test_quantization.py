@@ -1,4 +1,4 @@
-"""`-o quantization`: a model's variants over all sources, and how one that is absent can be had."""
+"""`-o quantization`: a model's variants from all sources, and how to get one that is absent."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from llm_localrun.models import (
 )
 from llm_localrun.names.aliases import siblings
 from llm_localrun.names.quantizations import canonical
-from llm_localrun.resolve import how_to_get, variant
+from llm_localrun.resolve import how_to_get, resolve_variant
 from llm_localrun.system.paths import home
 from tests.support.drive import failure
 from tests.support.models import local_model
@@ -61,7 +61,7 @@ ALL = [Q4_TAG, Q8_TAG, Q6_KEY, Q5_FILE, F16_FILE]
 
 
 def know(*models: LocalModel) -> None:
-    """Makes these the ones that were found."""
+    """Makes these the models in the catalogue."""
     served = [
         EndpointReport(
             endpoint=endpoint,
@@ -79,7 +79,7 @@ def know(*models: LocalModel) -> None:
     catalogue._memory[home()] = Snapshot(taken_at=1, endpoints=tuple(served), files=tuple(files))
 
 
-def test_variants_are_found_over_all_sources() -> None:
+def test_variants_are_found_in_all_sources() -> None:
     for model in ALL:
         assert [model, *siblings(model, [*ALL, *OTHERS])] == [
             model,
@@ -101,24 +101,24 @@ def test_variants_are_found_over_all_sources() -> None:
         (None, None),
     ],
 )
-def test_variant_that_is_asked_for(
+def test_variant_for_the_option(
     user_path: object, model: LocalModel, wanted: str | None, chosen: LocalModel | None
 ) -> None:
     know(*ALL, *OTHERS)
     options = {} if wanted is None else {"quantization": wanted}
-    assert variant(model, options) == (chosen or model)
+    assert resolve_variant(model, options) == (chosen or model)
 
 
-def test_variant_that_is_not_there(user_path: object) -> None:
+def test_absent_variant_is_an_error(user_path: object) -> None:
     know(Q4_TAG, Q8_TAG, *OTHERS)
-    said = failure(lambda: variant(Q4_TAG, {"quantization": "Q6_K"}))
+    said = failure(lambda: resolve_variant(Q4_TAG, {"quantization": "Q6_K"}))
     assert said == (
         "There is no Q6_K of qwen3:8b here. There is Q4_K_M, Q8_0;"
         " `llm localrun pull ollama:qwen3:8b-q6_k` gets it."
     )
     with pytest.raises(ConfigError, match=r"`llm localrun quantize local/gguf/Qwen3-8B-F16 Q6_K`"):
         know(Q4_TAG, F16_FILE)
-        variant(Q4_TAG, {"quantization": "Q6_K"})
+        resolve_variant(Q4_TAG, {"quantization": "Q6_K"})
 
 
 @pytest.mark.parametrize(

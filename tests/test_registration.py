@@ -1,4 +1,4 @@
-"""What llm's registry holds of ours, and what that costs commands that want something else."""
+"""Which models llm's registry contains, and that commands for other models ask no server."""
 
 import asyncio
 import json
@@ -14,14 +14,14 @@ import sqlite_utils
 from llm.migrations import migrate
 
 from llm_localrun import catalogue
-from llm_localrun.catalogue import read_snapshot, write_snapshot
+from llm_localrun.catalogue import write_snapshot
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.models import Snapshot
-from llm_localrun.name_cache import FRESH_SECONDS, drop_registry
 from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Foreign, Invoke, Llm, configure, one_error
+from tests.fakes.broken import Off, Silent
 from tests.fakes.http_server import Request, Respond, StandIn, events, json_reply, transcript, whole
-from tests.servers.test_endpoints import Off, Silent
+from tests.support.snapshots import age, point_at
 from tests.support.trees import gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
@@ -32,7 +32,7 @@ ANSWER = "The capital of France is Paris."
 
 
 def ollama(*names: str) -> Respond:
-    """An Ollama that answers every prompt with what a real one has said."""
+    """An Ollama that answers every prompt as a real one did."""
     chat = transcript("chat_stream")[0].reply()
     tags = [
         {
@@ -54,23 +54,8 @@ def ollama(*names: str) -> Respond:
 
 
 def rounds(box: StandIn) -> int:
-    """How often the server has been asked what it serves."""
+    """How often the server was asked for its models."""
     return sum(request.path == "/v1/models" for request in box.requests)
-
-
-def point_at(user: Path, *urls: str, **settings: Any) -> None:
-    named = [{"name": f"box{n or ''}", "url": url} for n, url in enumerate(urls)]
-    configure(user, **{**CONFIG, "endpoints": named, **settings})
-
-
-def age(user: Path, seconds: float = FRESH_SECONDS + 5) -> None:
-    """Makes the snapshot on disk older, and this process one that has not read it."""
-    folder = user / "localrun"
-    snapshot = read_snapshot(folder)
-    taken_at = snapshot.taken_at - seconds
-    write_snapshot(folder, snapshot.model_copy(update={"taken_at": taken_at}))
-    drop_registry()
-    catalogue._memory.clear()
 
 
 def names(models: Iterable[Any]) -> list[str]:
@@ -82,8 +67,8 @@ def ours() -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def foreign_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """llm's database with one turn of a foreign model; to make a new one takes long."""
+def other_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """llm's database with one answer of another plugin's model; creating it is slow."""
     response = Foreign("gpt-4o").prompt("hi")
     response.text()
     path = tmp_path_factory.mktemp("log") / "logs.db"
@@ -95,9 +80,9 @@ def foreign_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def surroundings(user_path: Path, foreign_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine must not make the stand-ins late, and nothing may reach a real provider."""
-    shutil.copy(foreign_log, user_path)
+def surroundings(user_path: Path, other_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the fake servers more time on a busy machine, and keeps tests from a real provider."""
+    shutil.copy(other_log, user_path)
     monkeypatch.setattr(discover, "DEADLINE", 10.0)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
@@ -119,7 +104,7 @@ def silent(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]
         yield server
 
 
-# Commands that want nothing of ours
+# Commands that use no model of this plugin
 
 
 @pytest.mark.parametrize(
@@ -133,7 +118,7 @@ def silent(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]
         ("-c", "hi"),
     ],
 )
-def test_foreign_command_makes_no_connection(
+def test_command_for_other_models_makes_no_connection(
     command: tuple[str, ...], silent: Silent, user_path: Path, run_llm: Llm
 ) -> None:
     if "-c" in command:
@@ -170,7 +155,7 @@ def test_foreign_command_makes_no_connection(
         ("localrun", "ps"),
     ],
 )
-def test_foreign_command_in_this_process_makes_no_connection(
+def test_command_for_other_models_in_this_process_makes_no_connection(
     command: tuple[str, ...], snapshot: str, silent: Silent, user_path: Path, invoke: Invoke
 ) -> None:
     if snapshot == "stale":
@@ -179,7 +164,7 @@ def test_foreign_command_in_this_process_makes_no_connection(
     assert silent.connections() == 0
 
 
-def test_foreign_default_of_the_environment_makes_no_connection(
+def test_default_model_of_another_plugin_makes_no_connection(
     silent: Silent, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLM_MODEL", "gpt-4o")
@@ -187,7 +172,7 @@ def test_foreign_default_of_the_environment_makes_no_connection(
     assert silent.connections() == 0
 
 
-# Commands that want something of ours
+# Commands that use models of this plugin
 
 
 ANSWERED = [
@@ -226,7 +211,7 @@ NAMED = [
 
 
 @pytest.mark.parametrize("command", ANSWERED)
-def test_prompt_is_answered_after_one_round(
+def test_prompt_asks_for_models_once(
     command: tuple[str, ...], box: StandIn, user_path: Path, invoke: Invoke
 ) -> None:
     done = invoke(*command)
@@ -239,7 +224,7 @@ def test_prompt_is_answered_after_one_round(
 
 
 @pytest.mark.parametrize("command", LISTED)
-def test_list_is_made_in_one_round(command: tuple[str, ...], box: StandIn, invoke: Invoke) -> None:
+def test_list_asks_for_models_once(command: tuple[str, ...], box: StandIn, invoke: Invoke) -> None:
     done = invoke(*command)
     assert (done.exit_code, done.stderr) == (0, "")
     assert rounds(box) == 1
@@ -250,7 +235,7 @@ def test_list_is_made_in_one_round(command: tuple[str, ...], box: StandIn, invok
 
 
 @pytest.mark.parametrize("command", NAMED)
-def test_name_is_known_after_one_round(
+def test_command_with_a_name_asks_for_models_once(
     command: tuple[str, ...], box: StandIn, user_path: Path, invoke: Invoke
 ) -> None:
     done = invoke(*command, input="exit\n")
@@ -269,14 +254,14 @@ def test_name_is_known_after_one_round(
         ("localrun", "which", "local-nosuch"),
     ],
 )
-def test_unknown_name_takes_one_round_too(
+def test_unknown_name_asks_for_models_once(
     command: tuple[str, ...], box: StandIn, user_path: Path, invoke: Invoke
 ) -> None:
     invoke(*command)
     assert rounds(box) == 1
 
 
-def test_hook_that_runs_often_in_a_process_asks_once(box: StandIn) -> None:
+def test_repeated_hook_asks_for_models_once(box: StandIn) -> None:
     for _ in range(3):
         assert {each.model.model_id for each in ours()} == OURS
         assert llm.get_model("local").model_id in OURS
@@ -284,7 +269,9 @@ def test_hook_that_runs_often_in_a_process_asks_once(box: StandIn) -> None:
     assert rounds(box) == 1
 
 
-def test_new_model_is_found_though_the_snapshot_is_fresh(user_path: Path, invoke: Invoke) -> None:
+def test_unknown_name_is_looked_for_even_if_the_snapshot_is_fresh(
+    user_path: Path, invoke: Invoke
+) -> None:
     served = [SMOLLM]
 
     def respond(request: Request) -> Iterable[bytes | float]:
@@ -299,7 +286,7 @@ def test_new_model_is_found_though_the_snapshot_is_fresh(user_path: Path, invoke
 
 
 @pytest.mark.parametrize("snapshot", ["absent", "stale"])
-def test_users_alias_for_a_model_of_ours(
+def test_users_alias_for_a_local_model(
     snapshot: str, box: StandIn, user_path: Path, invoke: Invoke
 ) -> None:
     (user_path / "aliases.json").write_text(json.dumps({"mine": f"local/box/{SMOLLM}"}))
@@ -310,7 +297,7 @@ def test_users_alias_for_a_model_of_ours(
     assert box.requests[-1].body["model"] == SMOLLM
 
 
-def test_template_with_a_model_of_ours(box: StandIn, user_path: Path, invoke: Invoke) -> None:
+def test_template_with_a_local_model(box: StandIn, user_path: Path, invoke: Invoke) -> None:
     (user_path / "templates").mkdir()
     (user_path / "templates" / "short.yaml").write_text("model: local-smollm2\nprompt: $input\n")
     assert invoke("-t", "short", "hi").stdout.startswith(ANSWER)
@@ -318,7 +305,7 @@ def test_template_with_a_model_of_ours(box: StandIn, user_path: Path, invoke: In
 
 
 @pytest.mark.parametrize("way", ["default", "environment"])
-def test_default_of_ours(
+def test_local_model_as_default(
     way: str, box: StandIn, user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "environment":
@@ -333,7 +320,7 @@ def test_default_of_ours(
 # What is registered
 
 
-def test_every_model_has_an_async_twin_of_its_id(box: StandIn) -> None:
+def test_every_model_has_an_async_model_with_its_id(box: StandIn) -> None:
     found = ours()
     assert {each.model.model_id for each in found} == OURS
     assert len(found) == len(OURS)
@@ -345,7 +332,7 @@ def test_every_model_has_an_async_twin_of_its_id(box: StandIn) -> None:
             assert llm.get_async_model(name).model_id == each.model.model_id
 
 
-def test_no_name_is_given_twice(box: StandIn) -> None:
+def test_no_name_is_registered_twice(box: StandIn) -> None:
     given = names(llm.get_models_with_aliases())
     assert sorted(given) == sorted({*given})
     assert {"local", "local-qwen3-8b-q4-k-m", "local-qwen3-8b", "local-qwen3", "local-qwen"} < {
@@ -353,20 +340,20 @@ def test_no_name_is_given_twice(box: StandIn) -> None:
     }
 
 
-def test_every_name_says_that_it_is_local(box: StandIn) -> None:
+def test_every_name_begins_with_local(box: StandIn) -> None:
     given = names(ours())
     assert given
     assert [n for n in given if n != "local" and not n.startswith(("local-", "local/"))] == []
 
 
-def test_embedding_model_is_not_offered_for_chats(box: StandIn, invoke: Invoke) -> None:
+def test_embedding_model_is_not_registered_for_chat(box: StandIn, invoke: Invoke) -> None:
     assert NOMIC not in invoke("models").stdout
     assert NOMIC in invoke("localrun", "models").stdout
     said = one_error(invoke("-m", f"local/box/{NOMIC}", "hi"))
     assert said.startswith(f"No local model is called 'local/box/{NOMIC}'")
 
 
-def test_names_of_other_plugins_are_left_alone(
+def test_names_of_other_plugins_are_not_registered_again(
     box: StandIn, invoke: Invoke, other_plugin: Callable[..., None]
 ) -> None:
     other_plugin({"local": [], "their-model": ["local-qwen3"], f"local/box/{SMOLLM}": []})
@@ -379,7 +366,7 @@ def test_names_of_other_plugins_are_left_alone(
     assert invoke("-m", "local-qwen3-8b", "hi").stdout.startswith(ANSWER)
 
 
-def test_aliases_of_the_user_go_before_ours(
+def test_aliases_of_the_user_take_precedence(
     box: StandIn, user_path: Path, invoke: Invoke, other_plugin: Callable[..., None]
 ) -> None:
     other_plugin({"their-model": []})
@@ -403,12 +390,12 @@ def test_models_with_options_and_as_json(box: StandIn, invoke: Invoke) -> None:
     assert everything > OURS
 
 
-def test_listing_prints_nothing_of_its_own(box: StandIn, capfd: pytest.CaptureFixture[str]) -> None:
+def test_registering_prints_nothing(box: StandIn, capfd: pytest.CaptureFixture[str]) -> None:
     llm.get_models_with_aliases()
     assert capfd.readouterr() == ("", "")
 
 
-# Trouble with config.json
+# A config.json that is not usable
 
 
 BROKEN = {
@@ -424,7 +411,7 @@ BROKEN = {
 
 @pytest.fixture(params=[*BROKEN.values()], ids=[*BROKEN])
 def broken(request: pytest.FixtureRequest, user_path: Path) -> str:
-    """Makes config.json one that cannot be used."""
+    """Makes config.json unusable and returns its path."""
     (user_path / "localrun" / "config.json").write_text(request.param)
     return str(user_path / "localrun" / "config.json")
 
@@ -445,7 +432,7 @@ def test_broken_configuration_is_one_error(
     assert one_error(invoke(*command)).startswith(f"{broken} is not usable: ")
 
 
-def test_broken_configuration_does_not_touch_others(broken: str, invoke: Invoke) -> None:
+def test_broken_configuration_does_not_affect_other_models(broken: str, invoke: Invoke) -> None:
     assert "No key found" in one_error(invoke("-m", "gpt-4o", "hi"))
     listed = invoke("models")
     assert (listed.exit_code, listed.stderr) == (0, "")
@@ -453,7 +440,9 @@ def test_broken_configuration_does_not_touch_others(broken: str, invoke: Invoke)
 
 
 @pytest.mark.parametrize("name", ["local", "local/box/qwen3:8b", "./gone.gguf"])
-def test_logs_can_be_read_whatever_is_broken(name: str, user_path: Path, invoke: Invoke) -> None:
+def test_logs_can_be_read_if_the_configuration_is_broken(
+    name: str, user_path: Path, invoke: Invoke
+) -> None:
     if not name.endswith(".gguf"):
         (user_path / "localrun" / "config.json").write_text("{")
     done = invoke("logs", "-m", name)
@@ -469,7 +458,7 @@ def test_broken_configuration_of_a_real_command(user_path: Path, run_llm: Llm) -
 
 
 @pytest.mark.parametrize("aliases", ["", "{", "[]", "null", '{"mine": 5}'])
-def test_broken_aliases_are_for_llm_to_report(aliases: str, box: StandIn, user_path: Path) -> None:
+def test_broken_aliases_are_ignored(aliases: str, box: StandIn, user_path: Path) -> None:
     from llm_localrun.registration import register_models
 
     (user_path / "aliases.json").write_text(aliases)
@@ -482,14 +471,14 @@ def test_broken_aliases_are_for_llm_to_report(aliases: str, box: StandIn, user_p
     "name", ["~nobody-of-this-name/m.gguf", "./missing.gguf", "a" * 5000 + ".gguf", "/"]
 )
 @pytest.mark.parametrize("command", ["prompt", "chat"])
-def test_path_to_nothing_is_one_error(name: str, command: str, invoke: Invoke) -> None:
+def test_path_without_a_file_is_one_error(name: str, command: str, invoke: Invoke) -> None:
     assert one_error(invoke(command, "-m", name, input="hi\nexit\n"))
 
 
-# Servers that hang, or are off
+# Servers that time out or are off
 
 
-def test_server_that_hangs_is_waited_for_once(
+def test_commands_wait_once_for_a_server_that_times_out(
     silent: Silent, user_path: Path, invoke: Invoke
 ) -> None:
     begun = time.monotonic()
@@ -504,7 +493,7 @@ def test_server_that_hangs_is_waited_for_once(
     assert silent.connections() > 0
 
 
-def test_server_that_hangs_is_waited_for_once_by_real_commands(
+def test_real_commands_wait_once_for_a_server_that_times_out(
     silent: Silent, user_path: Path, run_llm: Llm
 ) -> None:
     assert run_llm("models").returncode == 0
@@ -517,7 +506,7 @@ def test_server_that_hangs_is_waited_for_once_by_real_commands(
 
 @pytest.fixture
 def gone(user_path: Path, invoke: Invoke) -> str:
-    """The URL of an Ollama that has answered a prompt and listed its models, and is off now."""
+    """The URL of an Ollama that was used before and is off now."""
     with StandIn(ollama(QWEN, SMOLLM)) as box:
         point_at(user_path, box.url)
         assert invoke("-m", "local", "hi").exit_code == 0
@@ -536,7 +525,7 @@ def gone(user_path: Path, invoke: Invoke) -> str:
         ("chat", "-m", "local"),
     ],
 )
-def test_running_a_model_whose_server_is_off_says_so(
+def test_running_a_model_whose_server_is_off_is_an_error(
     command: tuple[str, ...], gone: str, invoke: Invoke
 ) -> None:
     done = invoke(*command, input="hi\nexit\n")
@@ -579,7 +568,7 @@ def test_model_whose_server_is_off_can_be_named(
 
 
 def locked(key: str, *names: str) -> Respond:
-    """A vLLM that wants a key."""
+    """A vLLM that requires `key`."""
 
     def respond(request: Request) -> Iterable[bytes]:
         if request.headers.get("authorization") != f"Bearer {key}":
@@ -595,7 +584,7 @@ def locked(key: str, *names: str) -> Respond:
 
 @pytest.fixture
 def two_locked(user_path: Path) -> Iterator[tuple[StandIn, StandIn]]:
-    """Two servers with keys of their own, of which llm holds both."""
+    """Two servers with different keys, both known to llm."""
     with StandIn(locked("first-key", "alpha")) as one, StandIn(locked("second-key", "beta")) as two:
         named = [
             {"name": "one", "url": one.url, "key": "one"},
@@ -607,7 +596,7 @@ def two_locked(user_path: Path) -> Iterator[tuple[StandIn, StandIn]]:
         yield one, two
 
 
-def test_key_goes_to_its_server_and_nowhere_else(
+def test_key_is_sent_to_its_server_only(
     two_locked: tuple[StandIn, StandIn], user_path: Path, invoke: Invoke
 ) -> None:
     said = invoke("models").output
@@ -628,7 +617,7 @@ def test_key_goes_to_its_server_and_nowhere_else(
         assert key.encode() not in kept
 
 
-def test_key_given_with_the_command_goes_before_the_stored_one(
+def test_key_of_the_command_takes_precedence(
     two_locked: tuple[StandIn, StandIn], invoke: Invoke
 ) -> None:
     invoke("models")
@@ -640,7 +629,7 @@ def test_key_given_with_the_command_goes_before_the_stored_one(
 
 
 @pytest.mark.parametrize("keys", [None, {}, {"one": "wrong"}])
-def test_server_that_wants_a_key_is_no_error(
+def test_server_that_requires_another_key_is_skipped(
     keys: dict[str, str] | None,
     two_locked: tuple[StandIn, StandIn],
     user_path: Path,
@@ -656,10 +645,10 @@ def test_server_that_wants_a_key_is_no_error(
     assert one_error(invoke("-m", "local", "hi"))
 
 
-# Files given by their paths
+# Models given as paths
 
 
-def test_path_can_be_named_and_stays_known(
+def test_model_given_as_a_path_stays_known(
     user_path: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gguf(tmp_path / "disk" / "mine.gguf")
@@ -689,7 +678,7 @@ def test_prompt_from_python(box: StandIn) -> None:
     assert [r.body["model"] for r in box.requests if r.path == "/api/chat"] == [QWEN, SMOLLM]
 
 
-def test_nothing_is_listening_and_nothing_is_found(user_path: Path, invoke: Invoke) -> None:
+def test_no_servers_and_no_files(user_path: Path, invoke: Invoke) -> None:
     point_at(user_path, Off().url)
     done = invoke("models")
     assert (done.exit_code, done.stderr) == (0, "")

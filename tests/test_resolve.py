@@ -1,4 +1,4 @@
-"""A model that is both served and on the disk: one entry, and who is asked to run it."""
+"""A model that a server offers and that is on the disk: one model, and how its route is chosen."""
 
 import time
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from llm_localrun.models import (
     RunsOn,
     ServerStatus,
     Snapshot,
-    merged,
+    merge_routes,
 )
-from llm_localrun.name_cache import CachePolicy
-from llm_localrun.system.paths import home, settings_stamp
+from llm_localrun.name_cache import CachePolicy, settings_stamp
+from llm_localrun.system.paths import home
 from tests.conftest import CONFIG, Llm, configure, put_starter
+from tests.fakes.broken import Off, Silent
 from tests.fakes.http_server import StandIn, json_reply
-from tests.servers.test_endpoints import Off, Silent
 from tests.support.models import changed, local_model
 
 SERVED = local_model(
@@ -47,11 +47,12 @@ FILE = local_model(
 )
 
 
-def test_served_model_and_its_file_are_one_entry() -> None:
-    (model,) = merged([SERVED], [FILE])
-    assert (model.id, model.file_id) == (SERVED.id, FILE.id)
-    assert (model.endpoint, model.path) == (SERVED.endpoint, FILE.path)
-    assert (model.manifest, model.store) == (FILE.manifest, "ollama")
+def test_served_model_and_its_file_are_one_model() -> None:
+    assert FILE.on_disk is not None
+    (model,) = merge_routes([SERVED], [FILE])
+    assert model.id == SERVED.id
+    assert model.on_disk == FILE.on_disk.model_copy(update={"id": FILE.id})
+    assert model.served == SERVED.served
     assert (model.quantization, model.context_loaded) == ("Q4_K_M", 4096)
     assert (model.architecture, model.size, model.capabilities) == ("qwen3", FILE.size, ("tools",))
 
@@ -66,38 +67,45 @@ def test_served_model_and_its_file_are_one_entry() -> None:
         ({"runs_on": RunsOn.ANOTHER_MACHINE}, {}),
     ],
 )
-def test_what_is_not_the_same_stays_apart(served: dict[str, Any], file: dict[str, Any]) -> None:
+def test_models_without_a_common_fingerprint_stay_separate(
+    served: dict[str, Any], file: dict[str, Any]
+) -> None:
     models = [changed(SERVED, **served), changed(FILE, **file)]
-    assert merged(models[:1], models[1:]) == tuple(models)
+    assert merge_routes(models[:1], models[1:]) == tuple(models)
 
 
-def test_size_that_two_files_have_tells_nothing() -> None:
+def file_id(model: LocalModel) -> str:
+    """The id that the file of `model` has by itself; "" if it has only one route."""
+    return model.on_disk.id if model.on_disk else ""
+
+
+def test_size_that_two_files_share_matches_neither() -> None:
     size, name = "lmstudio:5000000000:Q4_K_M", "hf:qwen/qwen3-8b-gguf:Q4_K_M"
     files = [
         FILE.model_copy(update={"id": f"local/gguf/{n}", "fingerprints": (size, name)})
         for n in "ab"
     ]
     by_size = SERVED.model_copy(update={"fingerprints": (size,)})
-    assert [model.file_id for model in merged([by_size], files)] == ["", "", ""]
+    assert [file_id(model) for model in merge_routes([by_size], files)] == ["", "", ""]
     by_name = SERVED.model_copy(update={"fingerprints": (size, name)})
-    assert [model.file_id for model in merged([by_name], files)] == ["local/gguf/a", ""]
+    assert [file_id(model) for model in merge_routes([by_name], files)] == ["local/gguf/a", ""]
 
 
 def test_file_that_two_servers_serve_is_listed_with_both() -> None:
     other = SERVED.model_copy(update={"id": "local/llamacpp/qwen3"})
-    models = merged([SERVED, other], [FILE])
-    assert [(model.id, model.path) for model in models] == [
-        (SERVED.id, FILE.path),
-        (other.id, FILE.path),
+    models = merge_routes([SERVED, other], [FILE])
+    assert [(model.id, file_id(model)) for model in models] == [
+        (SERVED.id, FILE.id),
+        (other.id, FILE.id),
     ]
 
 
 def known(url: str, status: ServerStatus = ServerStatus.ANSWERS, **facts: Any) -> LocalModel:
-    """The model of a server at `url`, in a snapshot that is fresh."""
+    """A model of a server at `url`, in a fresh snapshot on disk."""
     endpoint = Endpoint(name="box", kind="ollama", url=url)
     model = changed(SERVED, endpoint=endpoint, id="local/box/qwen3:8b", **facts)
     report = EndpointReport(endpoint=endpoint, status=status, asked_at=time.time(), models=(model,))
-    snapshot = Snapshot(taken_at=time.time(), stamp=settings_stamp(), endpoints=(report,))
+    snapshot = Snapshot(taken_at=time.time(), stamp=settings_stamp([]), endpoints=(report,))
     write_snapshot(home(), snapshot)
     catalogue._memory.clear()
     return model
@@ -109,55 +117,59 @@ def server() -> Iterator[StandIn]:
         yield server
 
 
-def test_server_that_is_there_is_preferred(
+def test_server_that_accepts_connections_is_preferred(
     server: StandIn, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = resolve.to_run(known(server.url, path="/m.gguf"), {})
-    assert (run.endpoint is not None, run.path) == (True, None)
+    model = known(server.url, path="/m.gguf")
+    assert resolve.choose_route(model, {}) == (model, model.served)
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("status", [ServerStatus.ANSWERS, ServerStatus.OFFLINE])
-def test_file_stands_in_for_a_server_that_is_off(
+def test_file_is_run_if_the_server_is_off(
     status: ServerStatus, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = known(url := Off().url, status, path="/m.gguf")
     for _ in range(2):
-        run = resolve.to_run(model, {})
-        assert (run.id, run.endpoint, run.path) == (model.id, None, "/m.gguf")
-    said = f"Ollama does not answer at {url}: running /m.gguf directly.\n"
-    assert capfd.readouterr().err == said
+        assert resolve.choose_route(model, {}) == (model, model.on_disk)
+    warning = f"Ollama does not answer at {url}: running /m.gguf directly.\n"
+    assert capfd.readouterr().err == warning
 
 
-def test_file_stands_in_for_a_server_that_hung(capfd: pytest.CaptureFixture[str]) -> None:
+def test_file_is_run_if_the_server_timed_out(capfd: pytest.CaptureFixture[str]) -> None:
     with Silent() as silent:
-        run = resolve.to_run(known(silent.url, ServerStatus.TIMEOUT, path="/m.gguf"), {})
+        model = known(silent.url, ServerStatus.TIMEOUT, path="/m.gguf")
+        assert resolve.choose_route(model, {}) == (model, model.on_disk)
         assert silent.connections() == 0
-    assert (run.endpoint, run.path) == (None, "/m.gguf")
     assert "directly" in capfd.readouterr().err
 
 
-def test_server_without_a_file_is_asked_in_any_case() -> None:
-    run = resolve.to_run(known(Off().url, ServerStatus.OFFLINE), {})
-    assert (run.endpoint is not None, run.path) == (True, None)
+def test_model_without_a_file_is_left_to_its_server() -> None:
+    model = known(Off().url, ServerStatus.OFFLINE)
+    assert resolve.choose_route(model, {}) == (model, model.served)
 
 
-def test_id_is_looked_up_and_looked_for_again(server: StandIn) -> None:
+def test_model_without_a_server_is_run_from_its_file() -> None:
+    assert resolve.choose_route(FILE, {}) == (FILE, FILE.on_disk)
+
+
+def test_unknown_id_is_looked_for_again(server: StandIn) -> None:
     model = known(server.url)
-    assert resolve.by_id(model.id) == model
+    assert resolve.model_with_id(model.id) == model
     with pytest.raises(UnknownModel, match="No local model"):
-        resolve.by_id("local/box/gone")
+        resolve.model_with_id("local/box/gone")
 
 
-def test_prompt_runs_the_file_while_its_server_is_off(
+def test_prompt_runs_the_file_if_its_server_is_off(
     starter_model: Path, user_path: Path, run_llm: Llm
 ) -> None:
-    """The real command, the real engine; the server was there once and is not any more."""
+    """With the real command and engine, after the server has answered once."""
     path = put_starter(user_path, starter_model)
     with StandIn(llama_server(path)) as server:
         configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
         (found,) = get_catalogue(CachePolicy.REFRESH).models
-    assert (found.id, found.file_id) == ("local/box/smol", "local/gguf/SmolLM2-135M-Instruct.Q4_1")
+    assert found.id == "local/box/smol"
+    assert file_id(found) == "local/gguf/SmolLM2-135M-Instruct.Q4_1"
     for name in ("local", "local/gguf/SmolLM2-135M-Instruct.Q4_1", "local/box/smol"):
         done = run_llm("-m", name, "Hi", "-o", "max_tokens", "4", "-o", "temperature", "0")
         assert (done.returncode, done.stderr) == (
@@ -168,7 +180,7 @@ def test_prompt_runs_the_file_while_its_server_is_off(
 
 
 def llama_server(path: Path) -> Any:
-    """What llama-server says that has this file (tools/server/README.md)."""
+    """The answers of a llama-server that runs this file (tools/server/README.md)."""
     replies = {
         "/v1/models": {"data": [{"id": "smol", "owned_by": "llamacpp", "meta": {"n_ctx": 8192}}]},
         "/props": {"default_generation_settings": {"n_ctx": 8192}, "model_path": str(path)},

@@ -108,8 +108,8 @@ OFF = {
     " Start it with `ollama serve`.",
     "local/vllm/Qwen/Qwen3-8B": "vLLM at http://127.0.0.1:8000 does not answer."
     " Start it with `vllm serve MODEL`.",
-    "local/lmstudio/openai/gpt-oss-20b": "local/lmstudio/openai/gpt-oss-20b runs nobody knows"
-    " where, so the prompt would leave this machine."
+    "local/lmstudio/openai/gpt-oss-20b": "local/lmstudio/openai/gpt-oss-20b runs on an"
+    " unknown machine, so the prompt would leave this machine."
     " To allow it: `llm localrun allow local/lmstudio/openai/gpt-oss-20b`.",
 }
 

@@ -1,4 +1,4 @@
-"""llm's attachments to bytes: reads files, and URLs that the user has given."""
+"""Reads llm's attachments: files, and URLs that the user gave."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -11,50 +11,52 @@ if TYPE_CHECKING:
     import llm
 
 
-def load(
+def load_attachment(
     attachment: "llm.Attachment", accepted: Collection[str], *, may_fetch: bool = True
 ) -> Media:
-    """The content of `attachment`, of a type that is `accepted`.
+    """The content of `attachment`. `accepted` are MIME types: {"image/png", "image/jpeg"}.
 
-    A URL is only fetched if the user has given it. Raises `BadAttachment`.
+    A URL is fetched only if `may_fetch`. Raises `BadAttachment`.
     """
     import httpx2
 
     name = attachment.path or attachment.url or "The attachment"
     if attachment.url and not attachment.content and not may_fetch:
         raise BadAttachment(
-            f"{name} is an address that a tool has given, which is not fetched unasked",
+            f"{name} comes from a tool, and only addresses that you give are fetched",
             "Let the tool return the content instead",
         )
     try:
         if attachment.path and not attachment.content:
-            # What cannot be read has no type either.
+            # Otherwise resolve_type would report an unknown type for a file that is missing.
             Path(attachment.path).open("rb").close()
         kind = attachment.resolve_type() or ""  # type: ignore[no-untyped-call]
         kind = kind.partition(";")[0].strip().lower()
         kind = ALIASES.get(kind, kind)
         if kind not in accepted:
-            raise _not_taken(name, kind, accepted)
+            raise _wrong_type(name, kind, accepted)
         data: bytes | None = attachment.content_bytes()  # type: ignore[no-untyped-call]
     except OSError as error:
         reason = error.strerror or str(error)
-        raise BadAttachment(f"{name} cannot be read: {reason}", "Attach it anew") from None
+        raise BadAttachment(
+            f"{name} cannot be read: {reason}", "Check its path and permissions"
+        ) from None
     except httpx2.HTTPStatusError as error:
-        raise _not_fetched(name, f"HTTP {error.response.status_code}") from None
+        raise _fetch_failed(name, f"HTTP {error.response.status_code}") from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise _not_fetched(name, str(error)) from None
+        raise _fetch_failed(name, str(error)) from None
     except ValueError as error:
         raise BadAttachment(f"{name} is of no known type: {error}", "Use --at PATH TYPE") from None
     if not data:
-        raise BadAttachment(f"{name} is empty", "Attach it anew")
+        raise BadAttachment(f"{name} is empty", "Attach another file")
     return Media(kind, data)
 
 
-def _not_fetched(name: str, reason: str) -> BadAttachment:
+def _fetch_failed(name: str, reason: str) -> BadAttachment:
     return BadAttachment(f"{name} cannot be fetched: {reason}", "Download it, and attach the file")
 
 
-def _not_taken(name: str, kind: str, accepted: Collection[str]) -> BadAttachment:
+def _wrong_type(name: str, kind: str, accepted: Collection[str]) -> BadAttachment:
     types = sorted(set(accepted) - set(ALIASES))
     takes = f"It takes {', '.join(types)}" if types else "It takes text only"
     return BadAttachment(

@@ -1,7 +1,8 @@
-"""Ctrl-C while an answer comes: what has come is kept.
+"""Ctrl-C during an answer: what has arrived is kept and logged.
 
-llm logs what a model's `execute` has yielded if that returns, and nothing if an exception goes
-through it. So Ctrl-C has to arrive inside `execute`, also when it is pressed while llm prints.
+llm logs what a model's `execute` has yielded if `execute` returns, and nothing if it raises an
+exception. So KeyboardInterrupt must be raised and caught inside `execute`, even if Ctrl-C is
+pressed while llm prints.
 """
 
 import signal
@@ -16,15 +17,15 @@ _COMMANDS = ("prompt", "chat")
 
 
 class Interrupts:
-    """Catches Ctrl-C for the time of one answer."""
+    """Handles Ctrl-C during one answer."""
 
     def __init__(self) -> None:
-        self._outside = False
-        self._pressed = False
+        self._is_deferred = False
+        self._is_pending = False
 
     @contextmanager
     def caught(self, keep: Callable[[], bool]) -> Iterator[None]:
-        """Ends the block at Ctrl-C; as if by itself if `keep`, asked then, says so."""
+        """If Ctrl-C interrupts the block: ends it normally if `keep()` is True."""
         with self._handled():
             try:
                 yield
@@ -33,27 +34,27 @@ class Interrupts:
                     raise
 
     @contextmanager
-    def outside(self) -> Iterator[None]:
-        """Around a `yield`: Ctrl-C pressed meanwhile arrives when the block ends."""
-        self._outside = True
+    def deferred(self) -> Iterator[None]:
+        """Wraps a `yield`: KeyboardInterrupt is raised at the end of the block, not within it."""
+        self._is_deferred = True
         try:
             yield
         finally:
-            self._outside = False
-        if self._pressed:
+            self._is_deferred = False
+        if self._is_pending:
             raise KeyboardInterrupt
 
     @contextmanager
     def _handled(self) -> Iterator[None]:
-        """Only in llm's own commands: in a program of its own, Ctrl-C is that program's."""
+        """Installs the signal handler, in llm's commands only: other programs have their own."""
         command = click.get_current_context(silent=True)
-        is_ours = (
+        is_llm_command = (
             command is not None
             and command.info_name in _COMMANDS
             and threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
-        if not is_ours:
+        if not is_llm_command:
             yield
             return
         signal.signal(signal.SIGINT, self._on_signal)
@@ -63,7 +64,7 @@ class Interrupts:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._outside and not self._pressed:
-            self._pressed = True
+        if self._is_deferred and not self._is_pending:
+            self._is_pending = True
         else:
             signal.default_int_handler(number, frame)

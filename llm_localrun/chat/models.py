@@ -1,7 +1,8 @@
-"""llm's models on top of a `LocalModel`: `LocalChat`, its async twin, and `LocalEmbedding`.
+"""llm's model classes for a `LocalModel`: `LocalChat`, `AsyncLocalChat` and `LocalEmbedding`.
 
-The twins differ in one loop; what an event leaves in llm's response is `recorder`'s business. Every
-`llm` command makes an object for every model, so what running one takes is imported when it runs.
+They turn a prompt into a request (`prompt`), have it answered (`run`) and write the events of the
+answer into llm's response (`response`). Every `llm` command creates an object for every model, so
+this module imports what runs a model only when one runs.
 """
 
 import asyncio
@@ -10,58 +11,60 @@ from contextlib import aclosing, closing
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import click
 import llm
 from llm.models import AsyncConversation, Conversation, EmbeddingModel
 from llm.parts import StreamEvent
 
-from llm_localrun.name_cache import Offer
+from llm_localrun.name_cache import CachedName
 from llm_localrun.wire.media import accepted_types
 
 if TYPE_CHECKING:
     from llm_localrun.chat.options import Options
     from llm_localrun.models import LocalModel
+    from llm_localrun.wire.request import ChatRequest
 
 
 class _Local:
-    """What all models of ours share."""
+    """The base of all our model classes."""
 
     key: str | None = None
 
-    def __init__(self, known: Union[Offer, "LocalModel"]) -> None:
-        self._known = known
-        self.model_id = known.id
+    def __init__(self, model: "CachedName | LocalModel") -> None:
+        self._model = model
+        self.model_id = model.id
 
     @cached_property
     def local(self) -> "LocalModel":
-        """The model itself, looked up in the catalogue if llm has only been told of an offer."""
-        if not isinstance(self._known, Offer):
-            return self._known
-        from llm_localrun.resolve import by_id
+        """The model in the catalogue. Raises `UnknownModel` if it no longer exists."""
+        if not isinstance(self._model, CachedName):
+            return self._model
+        from llm_localrun.resolve import model_with_id
 
-        return by_id(self.model_id)
+        return model_with_id(self.model_id)
 
     def get_key(self, explicit_key: str | None = None) -> str | None:
-        """The key for this model's server, and none for any other; keys are optional.
+        """The key for this model's server; None if there is none, because keys are optional.
 
-        The first of: what was set on the model, what was given on the command line, what
-        `llm keys` holds for the endpoint, the environment variables of its kind.
+        In this order: the key set on this object, `explicit_key` (`--key`), the key that `llm keys`
+        has for the endpoint, the environment variables of the kind of server.
         """
         from llm_localrun.models import default_key_alias
         from llm_localrun.servers.base import key_from_environment
 
-        endpoint = self.local.endpoint
-        if endpoint is None or self.key is not None:
+        served = self.local.served
+        if served is None or self.key is not None:
             return self.key
+        endpoint = served.endpoint
         alias = endpoint.key_alias or default_key_alias(endpoint.name)
         key: str | None = llm.get_key(input=explicit_key, alias=alias)
         return key or key_from_environment(endpoint.kind)
 
 
 class _OptionsOnUse:
-    """The class of a model's options, which pydantic takes milliseconds to make."""
+    """The class of a model's options, imported on use: pydantic takes milliseconds to create it."""
 
     def __get__(self, model: object, owner: type) -> type["Options"]:
         from llm_localrun.chat.options import Options
@@ -70,16 +73,16 @@ class _OptionsOnUse:
 
 
 class _Chat(_Local):
-    """What the twins share."""
+    """The base of `LocalChat` and `AsyncLocalChat`."""
 
     can_stream = True
     supports_schema = True
 
-    def __init__(self, known: Union[Offer, "LocalModel"]) -> None:
-        super().__init__(known)
-        self.supports_tools = known.can("tools", if_unknown=True)
+    def __init__(self, model: "CachedName | LocalModel") -> None:
+        super().__init__(model)
+        self.supports_tools = model.can("tools", if_unknown=True)
         self.attachment_types: set[str] | frozenset[str] = accepted_types(
-            images=known.can("vision", if_unknown=True), audio=known.can("audio", if_unknown=False)
+            images=model.can("vision", if_unknown=True), audio=model.can("audio", if_unknown=False)
         )
 
     def _request(
@@ -87,20 +90,20 @@ class _Chat(_Local):
         prompt: llm.Prompt,
         stream: bool,
         conversation: Conversation | AsyncConversation | None,
-        logged_as: str,
-    ) -> Any:
-        from llm_localrun.chat.attachments import load
+        conversation_id: str,
+    ) -> "ChatRequest":
+        from llm_localrun.chat.attachments import load_attachment
         from llm_localrun.chat.prompt import chat_request
 
-        load_accepted = partial(load, accepted=self.attachment_types)
+        load = partial(load_attachment, accepted=self.attachment_types)
         schema = _schema(prompt, conversation)
         return chat_request(
-            prompt, load_accepted, stream=stream, schema=schema, conversation=logged_as
+            prompt, load, stream=stream, schema=schema, conversation=conversation_id
         )
 
 
 class LocalChat(_Chat, llm.KeyModel):
-    """A chat model that runs here, for llm's synchronous API."""
+    """A chat model, for llm's synchronous API."""
 
     Options = _OptionsOnUse()  # type: ignore[assignment]  # llm types it by the nested default
 
@@ -115,19 +118,19 @@ class LocalChat(_Chat, llm.KeyModel):
         from llm_localrun import resolve
         from llm_localrun.chat import run
         from llm_localrun.chat.interrupts import Interrupts
-        from llm_localrun.chat.response import Recorder
+        from llm_localrun.chat.response import ResponseRecorder
 
-        request = self._request(prompt, stream, conversation, _logged_as(conversation))
-        local = resolve.to_run(self.local, request.options)
-        recorder = Recorder(local, response)
+        request = self._request(prompt, stream, conversation, _log_id(conversation))
+        model, route = resolve.choose_route(self.local, request.options)
+        recorder = ResponseRecorder(model, route, response)
         interrupts = Interrupts()
         with (
-            interrupts.caught(recorder.keep_what_has_come),
-            closing(run.stream(local, local.routes[0], request, key)) as events,
+            interrupts.caught(recorder.finish_interrupted),
+            closing(run.stream(model, route, request, key)) as events,
         ):
             for event in events:
                 for item in recorder.record(event):
-                    with interrupts.outside():
+                    with interrupts.deferred():
                         yield item
 
 
@@ -146,21 +149,21 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
     ) -> AsyncGenerator[StreamEvent, None]:
         from llm_localrun import resolve
         from llm_localrun.chat import run
-        from llm_localrun.chat.response import Recorder
+        from llm_localrun.chat.response import ResponseRecorder
 
-        # Attachments are read from disk or fetched.
-        logged_as = _logged_as(conversation)
-        request = await asyncio.to_thread(self._request, prompt, stream, conversation, logged_as)
-        local = await asyncio.to_thread(resolve.to_run, self.local, request.options)
-        recorder = Recorder(local, response)
-        async with aclosing(run.astream(local, local.routes[0], request, key)) as events:
+        log_id = _log_id(conversation)
+        # Reading attachments and asking whether a server listens would block the event loop.
+        request = await asyncio.to_thread(self._request, prompt, stream, conversation, log_id)
+        model, route = await asyncio.to_thread(resolve.choose_route, self.local, request.options)
+        recorder = ResponseRecorder(model, route, response)
+        async with aclosing(run.astream(model, route, request, key)) as events:
             async for event in events:
                 for item in recorder.record(event):
                     yield item
 
 
 class LocalEmbedding(_Local, EmbeddingModel):
-    """An embedding model that runs here."""
+    """An embedding model."""
 
     batch_size = 32
 
@@ -170,10 +173,10 @@ class LocalEmbedding(_Local, EmbeddingModel):
         from llm_localrun import resolve
         from llm_localrun.chat import run
 
-        local = resolve.to_run(self.local, {})
+        model, route = resolve.choose_route(self.local, {})
         texts = map(self._text, items)
         while batch := list(islice(texts, self.batch_size)):
-            yield from map(list, run.embed(local, local.routes[0], batch, key))
+            yield from map(list, run.embed(model, route, batch, key))
 
     def _text(self, item: str | bytes) -> str:
         from llm_localrun.errors import BadAttachment
@@ -185,10 +188,10 @@ class LocalEmbedding(_Local, EmbeddingModel):
         return item
 
 
-def _logged_as(conversation: Conversation | AsyncConversation | None) -> str:
-    """The id under which llm logs a conversation; "" if the user has said that it must not.
+def _log_id(conversation: Conversation | AsyncConversation | None) -> str:
+    """The id under which llm logs a conversation; "" if the user turned logging off.
 
-    To be asked in the thread that runs the command: click knows its options there only.
+    Call it in the thread that runs the command: click knows the command's options only there.
     """
     command = click.get_current_context(silent=True)
     options = command.params if command else {}
@@ -201,7 +204,7 @@ def _logged_as(conversation: Conversation | AsyncConversation | None) -> str:
 def _schema(
     prompt: llm.Prompt, conversation: Conversation | AsyncConversation | None
 ) -> Mapping[str, Any] | None:
-    """The schema of the question that a turn of tool results belongs to: llm drops it there."""
+    """The schema of the question to which tool results belong; llm drops it from their turn."""
     if not prompt.tool_results or conversation is None:
         return None
     earlier: Sequence[Any] = conversation.responses

@@ -1,6 +1,7 @@
-"""llm's prompt to a `ChatRequest`.
+"""Converts llm's prompt to a `ChatRequest`.
 
-The messages come from `prompt.messages` alone, which holds the whole conversation."""
+`prompt.messages` holds the whole conversation, so the messages come from there alone.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSp
 
 
 class Load(Protocol):
-    """Reads an attachment; `may_fetch` is whether the user has given it, and so its address."""
+    """Reads an attachment. `may_fetch`: the user gave it, so its URL may be fetched."""
 
     def __call__(self, attachment: llm.Attachment, *, may_fetch: bool) -> Media: ...
 
@@ -34,40 +35,41 @@ def chat_request(
     schema: Mapping[str, Any] | None = None,
     conversation: str = "",
 ) -> ChatRequest:
-    """What `prompt` asks for; `schema` is the one of its conversation where it has none.
+    """The request for `prompt`.
 
-    `load` reads an attachment.
+    `load` reads an attachment. `schema` applies if the prompt has none of its own. `conversation`
+    is the id under which llm logs it, "" if it does not.
     """
     messages = _with_system(_messages(prompt.messages, load), prompt.system)
     return ChatRequest(
         messages=tuple(message for message in messages if not message.is_empty),
         options=prompt.options.model_dump(exclude_none=True),
         stream=stream,
-        tools=tuple(_offer(tool) for tool in prompt.tools if isinstance(tool, llm.Tool)),
+        tools=tuple(_tool_offer(tool) for tool in prompt.tools if isinstance(tool, llm.Tool)),
         schema=prompt.schema if isinstance(prompt.schema, dict) else schema,
         conversation=conversation,
     )
 
 
-def _offer(tool: llm.Tool) -> ToolSpec:
+def _tool_offer(tool: llm.Tool) -> ToolSpec:
     parameters = {"type": "object", "properties": {}, **(tool.input_schema or {})}
     return ToolSpec(tool.name, tool.description or "", parameters)
 
 
 def _messages(messages: Sequence[llm.Message], load: Load) -> list[ChatMessage]:
-    """Thinking is handed back only in a chain of tool calls, as the models' templates expect."""
+    """Reasoning is sent back only within a chain of tool calls, as the models' templates expect."""
     last_question = max((i for i, m in enumerate(messages) if _is_question(m)), default=-1)
     chat: list[ChatMessage] = []
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if message.role == "tool":
-            chat += [_tool_result(p) for p in message.parts if _is_own(p, ToolResultPart)]
+            chat += [_tool_result(p) for p in message.parts if _is_local(p, ToolResultPart)]
             continue
         turn = ChatMessage(
             role=message.role,
             text=_joined(message.parts, TextPart),
-            media=_media(message.parts, load, may_fetch=not _follows_tool(messages, place)),
-            calls=tuple(_call(part) for part in message.parts if _is_own(part, ToolCallPart)),
-            reasoning=_joined(message.parts, ReasoningPart) if place > last_question else "",
+            media=_media(message.parts, load, may_fetch=not _follows_tool(messages, index)),
+            calls=tuple(_call(part) for part in message.parts if _is_local(part, ToolCallPart)),
+            reasoning=_joined(message.parts, ReasoningPart) if index > last_question else "",
         )
         chat.append(turn)
     return chat
@@ -81,15 +83,15 @@ def _joined(parts: Sequence[Part], kind: type[TextPart | ReasoningPart]) -> str:
     return "".join(part.text for part in parts if isinstance(part, kind))
 
 
-def _is_own(part: Part, kind: type[ToolCallPart | ToolResultPart]) -> bool:
-    """Whether `part` is of `kind` and was run here: a cloud's own tools mean nothing to us."""
+def _is_local(part: Part, kind: type[ToolCallPart | ToolResultPart]) -> bool:
+    """Whether `part` is of `kind` and belongs to a tool that llm ran, not to a provider's own."""
     return isinstance(part, kind) and not part.server_executed
 
 
-def _follows_tool(messages: Sequence[llm.Message], place: int) -> bool:
-    """Whether a message holds what a tool has attached to its result: llm puts it behind that."""
-    follows = place > 0 and messages[place - 1].role == "tool"
-    return follows and not _is_question(messages[place])
+def _follows_tool(messages: Sequence[llm.Message], index: int) -> bool:
+    """Whether a message holds the attachments of a tool: llm puts them after the tool's result."""
+    follows = index > 0 and messages[index - 1].role == "tool"
+    return follows and not _is_question(messages[index])
 
 
 def _media(parts: Sequence[Part], load: Load, *, may_fetch: bool) -> tuple[Media, ...]:
@@ -103,10 +105,10 @@ def _media(parts: Sequence[Part], load: Load, *, may_fetch: bool) -> tuple[Media
 
 def _call(part: Part) -> PastCall:
     assert isinstance(part, ToolCallPart)
-    # Another provider may have kept what is no JSON object.
-    arguments: Any = part.arguments
-    known = arguments if isinstance(arguments, dict) else {"_raw": arguments}
-    return PastCall(part.tool_call_id or "", part.name, known)
+    # In llm's log, the arguments of another provider's call may be something else than an object.
+    logged: Any = part.arguments
+    arguments = logged if isinstance(logged, dict) else {"_raw": logged}
+    return PastCall(part.tool_call_id or "", part.name, arguments)
 
 
 def _tool_result(part: Part) -> ChatMessage:
@@ -118,9 +120,9 @@ def _tool_result(part: Part) -> ChatMessage:
 
 
 def _with_system(messages: list[ChatMessage], system: str | None) -> list[ChatMessage]:
-    """Lets a system prompt given for this turn take the place of the conversation's.
+    """Replaces the conversation's system prompt if this turn has another.
 
-    llm keeps the first one in `prompt.messages` when `-c -s NEW` gives another.
+    With `-c -s NEW`, `prompt.messages` still contains the conversation's first system prompt.
     """
     systems = [message for message in messages if message.role == "system"]
     if not system or any(message.text == system for message in systems):

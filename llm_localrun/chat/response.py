@@ -1,4 +1,7 @@
-"""Writes a reply's events into llm's response: text, reasoning, tool calls, usage and facts."""
+"""Writes the events of an answer into llm's response: text, reasoning, tool calls and statistics.
+
+llm logs what `ResponseRecorder` puts into `response_json`, `usage` and `resolved_model`.
+"""
 
 import json
 import time
@@ -10,14 +13,17 @@ import llm
 from llm.parts import StreamEvent
 from typing_extensions import assert_never
 
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+
+_LLM_COLUMNS = ("model", "prompt_tokens", "completion_tokens", "reasoning_tokens")
+"""Fields of `Finished` that llm's log has columns for."""
 
 
 class _MalformedArguments(dict[str, Any]):
-    """Arguments of a tool call that are no JSON object.
+    """Arguments of a tool call that are not a JSON object: `{"_raw": "the model's text"}`.
 
-    llm unpacks them into the tool's own; that fails, and the model is told why.
+    When llm unpacks them for the tool, an exception is raised. llm sends its text to the model.
     """
 
     def keys(self) -> NoReturn:
@@ -27,19 +33,24 @@ class _MalformedArguments(dict[str, Any]):
         self.keys()
 
 
-class Recorder:
-    """Writes a reply's events into llm's response."""
+class ResponseRecorder:
+    """Writes the events of an answer into llm's response."""
 
-    def __init__(self, local: LocalModel, response: llm.Response | llm.AsyncResponse) -> None:
-        self._local = local
+    def __init__(
+        self, model: LocalModel, route: Route, response: llm.Response | llm.AsyncResponse
+    ) -> None:
         self._response = response
-        self._begun = time.monotonic()
+        self._facts = {
+            "quantization": model.quantization or None,
+            "endpoint": route.endpoint.name if isinstance(route, Served) else "gguf",
+        }
+        self._started_at = time.monotonic()
         self._time_to_first_token: float | None = None
 
     def record(self, event: Event) -> Iterator[StreamEvent]:
-        """What llm is to be handed for `event`."""
+        """Records `event`; yields what `execute` must yield to llm for it."""
         if self._time_to_first_token is None:
-            self._time_to_first_token = time.monotonic() - self._begun
+            self._time_to_first_token = time.monotonic() - self._started_at
         if isinstance(event, TextDelta):
             yield StreamEvent(type="text", chunk=event.text)
         elif isinstance(event, ReasoningDelta):
@@ -51,15 +62,15 @@ class Recorder:
         else:
             assert_never(event)
 
-    def keep_what_has_come(self) -> bool:
-        """Ends an interrupted answer in good order; False if nothing of it has come."""
+    def finish_interrupted(self) -> bool:
+        """Completes the response of an interrupted answer; False if no event has arrived yet."""
         if self._time_to_first_token is None:
             return False
         self._finish(Finished(finish_reason="interrupted"))
         return True
 
     def _call(self, call: ToolCall) -> Iterator[StreamEvent]:
-        """The events record the call; adding it is what makes llm run the tool."""
+        """llm logs a call from the events, and runs the tool because of `add_tool_call`."""
         arguments = _arguments(call.arguments)
         chunk = json.dumps(dict(arguments.items()))
         yield StreamEvent(type="tool_call_name", chunk=call.name, tool_call_id=call.id)
@@ -77,23 +88,19 @@ class Recorder:
         )
         if finished.model:
             self._response.set_resolved_model(finished.model)
-        self._response.response_json = self._facts(finished)
+        self._response.response_json = self._statistics(finished)
 
-    def _facts(self, finished: Finished) -> dict[str, Any]:
-        endpoint = self._local.endpoint
-        facts = {
+    def _statistics(self, finished: Finished) -> dict[str, Any]:
+        """`{"finish_reason": "stop", "time_to_first_token": 0.1234, "endpoint": "ollama", …}`."""
+        statistics = {
             **asdict(finished),
             "time_to_first_token": self._time_to_first_token,
-            "quantization": self._local.quantization or None,
-            "endpoint": endpoint.name if endpoint else "gguf",
+            **self._facts,
         }
-        for counted in ("model", "prompt_tokens", "completion_tokens", "reasoning_tokens"):
-            # llm keeps these in columns of its own.
-            del facts[counted]
         return {
             name: round(value, 4) if isinstance(value, float) else value
-            for name, value in facts.items()
-            if value is not None
+            for name, value in statistics.items()
+            if value is not None and name not in _LLM_COLUMNS
         }
 
 

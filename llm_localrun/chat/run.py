@@ -14,7 +14,7 @@ from typing import Any
 import click
 from typing_extensions import assert_never
 
-from llm_localrun.catalogue import located
+from llm_localrun.catalogue import locate
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
@@ -148,7 +148,7 @@ def _check_allowed(model: LocalModel, config: Config) -> None:
     """Raises `NotAllowed` if prompts would leave this machine and the user has not allowed that."""
     if model.id in config.allow:
         return
-    model = located(model)
+    model = locate(model)
     if requires_consent(model):
         where = WHERE[model.runs_on] + (f" ({model.remote_host})" if model.remote_host else "")
         raise NotAllowed(

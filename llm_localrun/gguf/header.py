@@ -1,7 +1,8 @@
-"""Reads the header of a GGUF file with `struct`, and nothing of its tensors' data.
+"""Reads the header of a GGUF file: its metadata and its table of tensors.
 
-Every length is bounded before it is believed: the file may be truncated or made to harm. Opening
-the file is left to the caller. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+The file may be truncated or malicious, so every length is checked against a limit before memory is
+allocated or time is spent for it. `gguf.files` opens files. Format:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import math
@@ -11,12 +12,12 @@ from dataclasses import dataclass, field
 from mmap import mmap
 from typing import BinaryIO, TypeAlias
 
-from llm_localrun.gguf.tensor_types import TensorType
+from llm_localrun.gguf.tensor_types import BLOCKS
 
 Buffer: TypeAlias = bytes | mmap
 Scalar: TypeAlias = int | float | bool | str
 Value: TypeAlias = Scalar | tuple[int | float | bool, ...] | None
-"""None stands for an array that was passed over: of strings, or a long one."""
+"""None: an array that was skipped, because it contains strings or is long."""
 
 MAGIC = b"GGUF"
 _MAX_STRING = 16 * 2**20
@@ -24,76 +25,28 @@ _MAX_KEY = 2**16
 _MAX_KEYS = 2**16
 _MAX_TENSORS = 2**17
 _MAX_STRINGS = 2**21
-"""The largest vocabularies have a quarter of a million tokens, and twice as many merges."""
+"""The largest vocabularies have 250,000 tokens and twice as many merges."""
 _MAX_KEPT_ARRAY = 4096
 _MAX_SKIP = 2**40
 _MAX_DIMENSIONS = 8
 _DEFAULT_ALIGNMENT = 32
 _FIRST_READ, _LARGEST_READ = 2**13, 2**18
-"""Bytes; what a listing needs stands in the first two or three thousand."""
+"""Bytes; the first 3,000 contain what a list of models needs."""
 _FIRST_TENSOR = b"token_embd.weight"
-"""Every model has it, and its name stands behind the metadata."""
+"""The name of a tensor that every model has; it follows the metadata."""
 
 _STRING, _ARRAY = 8, 9
-_FORMATS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
-
-# Tensor type: (weights in a block, bytes of a block), from ggml.c's type traits (b11549).
-BLOCKS: Mapping[int, tuple[int, int]] = {
-    TensorType.F32: (1, 4),
-    TensorType.F16: (1, 2),
-    TensorType.Q4_0: (32, 18),
-    TensorType.Q4_1: (32, 20),
-    TensorType.Q5_0: (32, 22),
-    TensorType.Q5_1: (32, 24),
-    TensorType.Q8_0: (32, 34),
-    TensorType.Q2_K: (256, 84),
-    TensorType.Q3_K: (256, 110),
-    TensorType.Q4_K: (256, 144),
-    TensorType.Q5_K: (256, 176),
-    TensorType.Q6_K: (256, 210),
-    TensorType.IQ2_XXS: (256, 66),
-    TensorType.IQ2_XS: (256, 74),
-    TensorType.IQ3_XXS: (256, 98),
-    TensorType.IQ1_S: (256, 50),
-    TensorType.IQ4_NL: (32, 18),
-    TensorType.IQ3_S: (256, 110),
-    TensorType.IQ2_S: (256, 82),
-    TensorType.IQ4_XS: (256, 136),
-    TensorType.I8: (1, 1),
-    TensorType.I16: (1, 2),
-    TensorType.I32: (1, 4),
-    TensorType.I64: (1, 8),
-    TensorType.F64: (1, 8),
-    TensorType.IQ1_M: (256, 56),
-    TensorType.BF16: (1, 2),
-    TensorType.TQ1_0: (256, 54),
-    TensorType.TQ2_0: (256, 66),
-    TensorType.MXFP4: (32, 17),
-    TensorType.NVFP4: (64, 36),
-    TensorType.Q1_0: (128, 18),
-    TensorType.Q2_0: (64, 18),
-}
+_FORMATS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
+"""The `struct` format of each type of value."""
 
 
 class NotGGUF(ValueError):
-    """The file is no usable GGUF file; the message says why, in half a sentence."""
+    """The file is not a usable GGUF file. The message is half a sentence: "it is empty"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An entry of the tensor table; `size` is bytes, None for a type that we do not know."""
+    """An entry of the table of tensors. `type` is a number of `TensorType`; `offset` is bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -106,22 +59,23 @@ class Tensor:
 
     @property
     def size(self) -> int | None:
+        """In bytes; None if the type is unknown."""
         block = BLOCKS.get(self.type)
         return None if block is None else self.weights // block[0] * block[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The metadata of a GGUF file, and its tensor table if that was asked for."""
+    """The metadata of a GGUF file and, from `read_header`, its table of tensors."""
 
     metadata: Mapping[str, Value]
     tensors: tuple[Tensor, ...] = field(default=(), repr=False)
     rest_at: int | None = None
-    """Where in the file the metadata begin that were not read; None if all were."""
+    """The position in the file of the first key that was not read; None if all were."""
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
-    """Where each key begins in the file, and where its value ends."""
+    """For each key, its position in the file and the end of its value."""
     data_start: int = 0
-    """Where the tensors' data begins: their offsets count from here."""
+    """The position in the file from which the offsets of tensors count."""
     is_big_endian: bool = False
 
     @property
@@ -129,20 +83,22 @@ class Header:
         return self.text("general.architecture")
 
     def text(self, key: str) -> str:
+        """The string at `key`; "" if there is none."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else ""
 
     def number(self, key: str) -> int | None:
+        """The integer at `key`; None if there is none."""
         value = self.metadata.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def of_architecture(self, key: str) -> int | None:
-        """The number at `<architecture>.<key>`."""
+        """The integer at `<architecture>.<key>`: `llama.context_length` for `context_length`."""
         return self.number(f"{self.architecture}.{key}")
 
 
 def read_summary(file: BinaryIO) -> Header:
-    """The metadata up to the vocabulary, which is long: enough to list a model.
+    """The metadata before the vocabulary, which is long. That is enough to list a model.
 
     Raises `NotGGUF` and OSError.
     """
@@ -157,7 +113,7 @@ def read_summary(file: BinaryIO) -> Header:
 
 
 def read_header(file: BinaryIO, file_size: int) -> Header:
-    """All metadata and the tensor table, checked against `file_size` in bytes.
+    """All metadata and the table of tensors, checked against `file_size` in bytes.
 
     Raises `NotGGUF` and OSError.
     """
@@ -172,7 +128,7 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
     tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
-        raise NotGGUF("its alignment is not a number")
+        raise NotGGUF("its alignment is not a positive number")
     start = -(-reader.position // alignment) * alignment
     end = start + max((t.offset + (t.size or 0) for t in tensors), default=0)
     if end > file_size:
@@ -183,10 +139,10 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
 
 
 def find_text(head: Buffer, key: str, start: int, end: int) -> str:
-    """The text at `key` among the metadata from `start` to `end` in `head`; "" if there is none.
+    """The text at `key` in the metadata from `start` to `end` of `head`; "" if there is none.
 
-    For a key that stands behind the vocabulary: found by its bytes, length and type included, in a
-    hundredth of the time that reading up to it takes.
+    It searches for the bytes of the key, its length and its type. For a key after the vocabulary,
+    that takes a hundredth of the time of reading all metadata.
     """
     name = key.encode()
     pattern = struct.pack("<Q", len(name)) + name + struct.pack("<I", _STRING)
@@ -202,7 +158,7 @@ def find_text(head: Buffer, key: str, start: int, end: int) -> str:
 
 
 class _Reader:
-    """Bounded reads from the beginning of a file, a window of which is in memory."""
+    """Reads a file from its beginning, with limits, through a window in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -232,7 +188,7 @@ class _Reader:
         return self._window_at + self._next
 
     def _take(self, size: int) -> int:
-        """Where in the window the next `size` bytes stand; they are passed."""
+        """Advances by `size` bytes; returns where they begin in the window."""
         if self._next + size > len(self._window):
             self._refill(size)
         start = self._next
@@ -240,7 +196,7 @@ class _Reader:
         return start
 
     def _refill(self, size: int) -> None:
-        """Moves the window on, so that at least the next `size` bytes are in it."""
+        """Moves the window so that it contains the next `size` bytes."""
         self._read_size = min(2 * self._read_size, _LARGEST_READ)
         rest = self._window[self._next :]
         self._window_at += self._next
@@ -251,11 +207,11 @@ class _Reader:
 
     def skip(self, size: int) -> None:
         if size > _MAX_SKIP:
-            raise NotGGUF(f"an array of {size:,} bytes stands in its header")
+            raise NotGGUF(f"its header declares an array of {size:,} bytes")
         if self._next + size <= len(self._window):
             self._next += size
             return
-        # Seeking past the end would succeed, so the last byte is read.
+        # Seeking beyond the end of the file would succeed, so read the last byte.
         last = self.position + size - 1
         self._file.seek(last)
         self._window, self._window_at, self._next = b"", last, 0
@@ -263,10 +219,10 @@ class _Reader:
 
     def skip_strings(self, count: int) -> None:
         for _ in range(count):
-            self.skip(self.length())
+            self.skip(self.count())
 
     def begins_vocabulary(self) -> bool:
-        """Whether a long array of strings comes next; nothing is passed."""
+        """Whether a long array of strings follows. The position does not change."""
         start = self._next = self._take(12)
         (kind,) = self._kind_in(self._window, start)
         (count,) = self._length_in(self._window, start + 4)
@@ -285,21 +241,15 @@ class _Reader:
         kind: int = self._kind_in(self._window, start)[0]
         return kind
 
-    def length(self, limit: int = _MAX_STRING) -> int:
+    def count(self, limit: int = _MAX_STRING, of: str = "bytes in a text") -> int:
         start = self._take(8)
-        length: int = self._length_in(self._window, start)[0]
-        if length > limit:
-            raise NotGGUF(f"a length of {length:,} stands in its header")
-        return length
-
-    def count(self, limit: int, of: str) -> int:
-        count = int(self.unpack("Q"))
+        count: int = self._length_in(self._window, start)[0]
         if count > limit:
-            raise NotGGUF(f"its header speaks of {count:,} {of}")
+            raise NotGGUF(f"its header declares {count:,} {of}")
         return count
 
     def string(self, limit: int = _MAX_STRING) -> str:
-        start = self._take(self.length(limit))
+        start = self._take(self.count(limit))
         return self._window[start : self._next].decode("utf-8", "replace")
 
 
@@ -328,13 +278,13 @@ def _format(kind: int) -> str:
     try:
         return _FORMATS[kind]
     except KeyError:
-        raise NotGGUF(f"a value of the unknown type {kind} stands in its header") from None
+        raise NotGGUF(f"its header contains a value of the unknown type {kind}") from None
 
 
 def _read_tensor(reader: _Reader) -> Tensor:
     name = reader.string(_MAX_KEY)
     dimensions = int(reader.unpack("I"))
     if dimensions > _MAX_DIMENSIONS:
-        raise NotGGUF(f"a tensor of {dimensions} dimensions stands in its header")
+        raise NotGGUF(f"its header declares a tensor of {dimensions} dimensions")
     shape = tuple(int(size) for size in reader.unpack_many("Q", dimensions))
     return Tensor(name, shape, int(reader.unpack("I")), int(reader.unpack("Q")))

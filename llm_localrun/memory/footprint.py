@@ -12,8 +12,8 @@ from pathlib import Path
 
 from llm_localrun.engine_defaults import BATCH_SIZE, SLOTS
 from llm_localrun.gguf.files import part_stems
-from llm_localrun.gguf.header import BLOCKS, NotGGUF, read_summary
-from llm_localrun.gguf.tensor_types import TensorType
+from llm_localrun.gguf.header import NotGGUF, read_summary
+from llm_localrun.gguf.tensor_types import BLOCKS, TensorType
 from llm_localrun.memory.geometry import Geometry, geometry_of
 
 PROCESS_BYTES = 40 * 2**20

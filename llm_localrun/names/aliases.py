@@ -1,6 +1,6 @@
-"""The names under which llm knows a model: its aliases, and the order of those who share one.
+"""The aliases of models, and the order of the models that can claim the same alias.
 
-Pure. An alias goes to the first model in the order of `CRITERIA`.
+An alias belongs to the first model in the order of `CRITERIA`.
 """
 
 import difflib
@@ -9,35 +9,40 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from llm_localrun.models import LocalModel, Purpose, RunsOn
-from llm_localrun.name_cache import Offer
+from llm_localrun.name_cache import CachedName
 from llm_localrun.names.parse import MadeFor, parse_name
 from llm_localrun.names.quantizations import quality_distance
 
-_PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
-_GENERAL = {"chat": "local", "embedding": "local-embed"}
+_GENERAL: dict[Purpose, str] = {"chat": "local", "embedding": "local-embed"}
+"""The alias that every model of a purpose can claim."""
 
 
 def aliases_of(model: LocalModel) -> list[str]:
-    """Every alias that `model` can claim, from specific to general."""
-    specific = reversed(_specific(model))
+    """Every alias that `model` can claim, from specific to general.
+
+    `["local-qwen3-8b-q4-k-m-ollama", "local-qwen3-8b-q4-k-m", "local-qwen3-8b", "local-qwen3",
+    "local-qwen", "local"]` for `qwen3:8b` at Ollama.
+    """
+    specific = reversed(_specific_aliases(model))
     names = (f"local-{name}" for name in parse_name(model.name).names)
     return list(dict.fromkeys([*specific, *names, _GENERAL[model.purpose]]))
 
 
-def _specific(model: LocalModel) -> tuple[str, str, str]:
-    """The whole name of `model`; with its quantization; with its source as well."""
+def _specific_aliases(model: LocalModel) -> tuple[str, str, str]:
+    """The complete name; with the quantization; with the source (server or "gguf") as well."""
     name = f"local-{parse_name(model.name).names[0]}"
-    quantized = f"{name}{_ending(model.quantization)}"
+    quantized = f"{name}{_suffix(model.quantization)}"
     source = model.id.partition("/")[2].partition("/")[0]
-    return name, quantized, f"{quantized}{_ending(source)}"
+    return name, quantized, f"{quantized}{_suffix(source)}"
 
 
-def _ending(text: str) -> str:
+def _suffix(text: str) -> str:
+    """`-q4-k-m` for `Q4_K_M`."""
     return "".join(f"-{part}" for part in re.findall(r"[a-z0-9]+", text.lower()))
 
 
 def parameters_of(model: LocalModel) -> int | None:
-    """How many weights `model` has, by its server or header, else by its name."""
+    """The number of weights of `model`: from its server or header, otherwise from its name."""
     return model.parameters or parse_name(model.name).parameters
 
 
@@ -53,57 +58,57 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One step of the order: the smaller `rank` comes first, and `reason` says why it did.
-
-    `shows` is what there is to say of one model in this respect, if anything.
-    """
+    """One step of the order. The model with the smaller `rank` comes first."""
 
     reason: str
+    """Why it comes first: "more parameters"."""
     rank: Callable[[LocalModel, Order], float | str]
-    shows: Callable[[LocalModel], str] = lambda _: ""
+    detail: Callable[[LocalModel], str] = lambda _: ""
+    """The value of a model, for people: "8B"; "" if `reason` says enough."""
 
 
-# What a model for each purpose may be made for and still be none that serves the purpose.
-_UNFIT: dict[Purpose, frozenset[MadeFor]] = {
+_UNSUITABLE: dict[Purpose, frozenset[MadeFor]] = {
     "chat": frozenset({"completion", "ranking", "moderation"}),
     "embedding": frozenset({"ranking"}),
 }
+"""Models that have a purpose technically, but were made for something else."""
 _SPECIALTIES: frozenset[MadeFor] = frozenset({"code", "pictures", "mathematics"})
 
 
-def _unfit(model: LocalModel) -> str:
+def _other_use(model: LocalModel) -> str:
+    """`for completion` if that makes `model` unsuitable for its purpose; otherwise ""."""
     made_for = parse_name(model.name).made_for
-    return f"for {made_for}" if made_for in _UNFIT[model.purpose] else ""
+    return f"for {made_for}" if made_for in _UNSUITABLE[model.purpose] else ""
 
 
-def _counted_parameters(model: LocalModel) -> float:
-    """Half the parameters, where they were trained for one task.
+def _effective_parameters(model: LocalModel) -> float:
+    """The number of weights; half of it for a model made for one task.
 
-    Of a family's coder and its model for everything, nearly as large, the latter is what most
-    people mean; but a large coder is still better at everything than a tiny model.
+    Of a coder and a general model of similar size, most people mean the general one. But a large
+    coder is better at everything than a tiny general model.
     """
     is_special = parse_name(model.name).made_for in _SPECIALTIES
     return (parameters_of(model) or 0) / (2 if is_special else 1)
 
 
-def _shown_parameters(model: LocalModel) -> str:
+def _parameters_detail(model: LocalModel) -> str:
     count, made_for = parameters_of(model), parse_name(model.name).made_for
     if count is None:
-        return RunsOn.UNKNOWN
+        return "unknown"
     size = f"{count / 1e9:.3g}B" if count >= 1e9 else f"{count / 1e6:.3g}M"
     return f"{size} for {made_for}, half of which count" if made_for in _SPECIALTIES else size
 
 
 CRITERIA = (
     Criterion("runs on this machine", lambda m, _: m.runs_on != RunsOn.THIS_MACHINE),
-    Criterion("meant for this use", lambda m, _: bool(_unfit(m)), _unfit),
+    Criterion("meant for this use", lambda m, _: bool(_other_use(m)), _other_use),
     Criterion("loaded now", lambda m, _: not m.loaded),
     Criterion("fits in memory", lambda m, order: not order.fits(m)),
-    Criterion("more parameters", lambda m, _: -_counted_parameters(m), _shown_parameters),
+    Criterion("more parameters", lambda m, _: -_effective_parameters(m), _parameters_detail),
     Criterion(
         "quantization nearest the preferred one",
         lambda m, order: quality_distance(m.quantization, order.quantization),
-        lambda m: m.quantization or RunsOn.UNKNOWN,
+        lambda m: m.quantization or "unknown",
     ),
     Criterion("newer", lambda m, _: -m.modified),
     Criterion("first by name", lambda m, _: m.id),
@@ -111,7 +116,7 @@ CRITERIA = (
 
 
 def ordered(models: Iterable[LocalModel], order: Order) -> list[LocalModel]:
-    """`models`, the best first."""
+    """`models`, best first."""
     return sorted(models, key=lambda model: [c.rank(model, order) for c in CRITERIA])
 
 
@@ -119,16 +124,16 @@ def reason_before(first: LocalModel, second: LocalModel, order: Order) -> str:
     """Why `first` comes before `second`: "more parameters (8B; the next: 4B)"."""
     for criterion in CRITERIA:
         if criterion.rank(first, order) != criterion.rank(second, order):
-            shown = criterion.shows(first), criterion.shows(second)
-            told = "; the next: ".join(shown).removeprefix("; ")
-            return f"{criterion.reason} ({told})" if any(shown) else criterion.reason
+            details = criterion.detail(first), criterion.detail(second)
+            comparison = "; the next: ".join(details).removeprefix("; ")
+            return f"{criterion.reason} ({comparison})" if any(details) else criterion.reason
     return ""
 
 
 def name_models(
     models: Collection[LocalModel], order: Order, purpose: Purpose
 ) -> dict[str, list[LocalModel]]:
-    """Every alias, with the models of `purpose` that can claim it, the best first."""
+    """Every alias with the models of `purpose` that can claim it, best first."""
     named: dict[str, list[LocalModel]] = {}
     for model in ordered((m for m in models if m.purpose == purpose), order):
         for alias in aliases_of(model):
@@ -137,22 +142,22 @@ def name_models(
 
 
 def short_name(model: LocalModel, named: Mapping[str, list[LocalModel]]) -> str:
-    """The name to type for `model`: as short as still says which model it is.
+    """The shortest name that still says which model it is, in `named` as `name_models` returns it.
 
-    Base and size do, where no other model has them; else all words do, then the quantization and
-    the source.
+    That is base and size (`local-qwen3-8b`) if all models that can claim it are variants of this
+    one; otherwise the complete name, then with its quantization, then with its source.
     """
     parsed = parse_name(model.name)
     plain = "-".join(filter(None, ("local", parsed.base, parsed.size)))
     first, *others = named.get(plain, [model])
     if first.id == model.id and len(siblings(model, others)) == len(others):
         return plain
-    own = (alias for alias in _specific(model) if named[alias][0].id == model.id)
+    own = (alias for alias in _specific_aliases(model) if named[alias][0].id == model.id)
     return next(own, model.id)
 
 
 def siblings(model: LocalModel, models: Iterable[LocalModel]) -> list[LocalModel]:
-    """The same model in another quantization, or at another place."""
+    """The variants of `model`: other quantizations, and the same one from other sources."""
     words = parse_name(model.name).words
     return [
         other
@@ -164,21 +169,24 @@ def siblings(model: LocalModel, models: Iterable[LocalModel]) -> list[LocalModel
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The names in `known` that `name` may have been meant to be."""
+    """The `known` names most similar to `name`, at most `count`."""
     return difflib.get_close_matches(name, list(known), count, cutoff=0.5)
 
 
-def make_offers(models: Collection[LocalModel], order: Order) -> list[Offer]:
-    """Every one of `models` with the names that it is the first to claim."""
+def make_names(models: Collection[LocalModel], order: Order) -> list[CachedName]:
+    """All of `models`, each with the aliases for which it is the best candidate."""
     aliases: dict[str, list[str]] = {model.id: [] for model in models}
-    for purpose in _PURPOSES:
+    for purpose in _GENERAL:
         for alias, claimants in name_models(models, order, purpose).items():
             aliases[claimants[0].id].append(alias)
+    for model in models:
+        if model.on_disk and model.on_disk.id:
+            aliases[model.id].append(model.on_disk.id)
     return [
-        Offer(
+        CachedName(
             id=model.id,
             purpose=model.purpose,
-            aliases=[*aliases[model.id], *filter(None, [model.file_id])],
+            aliases=aliases[model.id],
             capabilities=None if model.capabilities is None else [*model.capabilities],
         )
         for model in models

@@ -1,7 +1,7 @@
-"""What a model's own name says of it: what people call it, its size, what it was made for.
+"""Parses the name of a model: what people call it, its size, and what it was made for.
 
-Pure; servers and files name models in many ways, all of them made for people. The tables hold
-what no rule could tell; each has its examples in `tests/test_model_names.py`.
+Publishers, servers and files spell names in many ways. What no rule covers is in the tables below;
+`tests/names/test_parse.py` has an example for every entry.
 """
 
 import functools
@@ -16,20 +16,20 @@ from llm_localrun.names.quantizations import without_quantization
 MadeFor = Literal[
     "anything", "code", "pictures", "mathematics", "completion", "ranking", "moderation"
 ]
-"""What a model is good for. Completion is all that a base model does: none taught it to answer."""
+"""What a model was made for; "completion" is a base model, which was not taught to answer."""
 
-# Between digits a dot belongs to a version: llama3.2, v1.5.
+# A dot between digits belongs to a version: llama3.2, v1.5.
 _SEPARATOR = re.compile(r"[^a-z0-9.]+|\.(?!\d)|(?<!\d)\.")
-# Some write a low line for it: internlm2_5, llama-3_2, stablelm-2-1_6b.
+# An underscore instead of the dot: internlm2_5, llama-3_2, stablelm-2-1_6b.
 _DECIMAL = re.compile(r"(?<=-)\d_\d(?=b?(?:[-_.:]|$))|(?<=[a-z])\d_\d(?=[-_.:]|$)")
-# Nothing that may be a version or a size; 01-ai and ai21labs are owners too.
+# An owner, such as 01-ai or ai21labs, but nothing that may be a version or a size.
 _OWNER = re.compile(r"(?:\d+-)?[A-Za-z]+(?:\d+[A-Za-z]{2,})?(?:-[A-Za-z]+)*")
-# Ollama's qwen2.5vl.
+# "vl" written without a separator: Ollama's qwen2.5vl.
 _GLUED = re.compile(r"(?<=\d)vl(?![a-z])")
 _SIZE = re.compile(r"(?:(?P<experts>\d{1,4})x|e)?(?P<number>\d{1,6}(?:\.\d+)?)(?P<unit>[mbt])")
-# Of a mixture of experts: how much works on a token, a3b, or how many there are, 16e.
+# Of a mixture of experts: the active parameters, a3b, or the number of experts, 16e.
 _MIXTURE = re.compile(r"a\d+(?:\.\d+)?[mb]|\d+e")
-# Besides these, a context and a date measure a model: 128k, 2507, 0528, 2024.
+# A context length or a date: 128k, 2507, 0528, 2024.
 _CONTEXT_OR_DATE = re.compile(
     r"\d+k|202\d|(?:20)?2\d(?:0[1-9]|1[0-2])(?:[0-3]\d)?|(?:0[1-9]|1[0-2])[0-3]\d"
 )
@@ -40,23 +40,23 @@ _NOISE = frozenset(
 )
 _CHAT = frozenset({"instruct", "it", "chat"})
 _BASE = frozenset({"base", "pretrain", "pretrained"})
-# Those who put their own name before the model's.
+# Publishers that write their own name before the model's.
 _PUBLISHERS = frozenset({"ai21", "amd", "c4ai", "huihui", "meta", "nous", "nvidia", "openai"})
-# Words that name nothing without the next: gpt-oss, command-r, all-minilm, neural-chat.
-_HALVES = frozenset({"all", "command", "gpt", "multilingual", "neural", "open", "stable"})
-# What a model was made from: hermes3-llama3.1, llava-v1.6-mistral, deepseek-r1-distill-qwen.
+# Words that are a name only with the next word: gpt-oss, command-r, all-minilm, neural-chat.
+_PREFIXES = frozenset({"all", "command", "gpt", "multilingual", "neural", "open", "stable"})
+# The model that another was made from: hermes3-llama3.1, deepseek-r1-distill-qwen.
 _ORIGINS = frozenset({"distill", "llama", "mistral", "mixtral", "qwen", "gemma", "phi", "yi"})
-# Meta's licence wants its model's name before that of what is made from it.
+# Meta's license requires "llama" at the beginning of the names of derived models.
 _MADE_FROM_LLAMA = frozenset({"nemotron", "tulu"})
-# A phi4-mini is a phi4; a qwen3-coder is no qwen3.
+# Sizes and grades of one model: a phi4-mini is a phi4, but a qwen3-coder is not a qwen3.
 _GRADES = frozenset(
     {
         *("air", "dense", "flash", "h", "large", "maverick", "medium", "micro", "mini", "moe"),
         *("nano", "next", "pro", "scout", "small", "super", "tiny"),
     }
 )
-# In their publishers' capitals and without a further word these are base models. In small letters
-# they are not: Ollama, LM Studio and people leave out that a model was taught to chat.
+# Base models if the publisher's name, with capitals, says nothing else. In lower case they are chat
+# models: Ollama, LM Studio and people omit "instruct".
 _BARE_BASE = frozenset(
     {
         *("llama2", "llama3", "llama3.1", "llama3.2", "codellama", "mistral", "mixtral", "qwen"),
@@ -64,7 +64,7 @@ _BARE_BASE = frozenset(
         *("smollm2", "olmo2", "yi", "yi1.5"),
     }
 )
-# How the words end that say what a model was made for.
+# The ends of words that tell what a model was made for.
 _SPECIALTIES: Mapping[MadeFor, tuple[str, ...]] = {
     "ranking": ("rerank", "reranker"),
     "moderation": ("guard", "guardian", "shieldgemma"),
@@ -78,22 +78,25 @@ _UNITS = {"m": 1e6, "b": 1e9, "t": 1e12}
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """What `Qwen3-8B-Instruct-Q4_K_M` says: base qwen3, family qwen, size 8b."""
+    """The parts of a name. The examples are for `Qwen3-8B-Instruct-Q4_K_M`."""
 
     names: tuple[str, ...]
-    """What people call it, from specific to general: qwen3-8b-instruct qwen3-8b qwen3 qwen."""
+    """What people call it, from specific to general: qwen3-8b-instruct, qwen3-8b, qwen3, qwen."""
     words: frozenset[str]
-    """What tells it from other models, whoever wrote its name."""
+    """The words that distinguish it from other models, whoever wrote the name: qwen3, 8b."""
     base: str
+    """`qwen3`."""
     family: str
+    """`qwen`."""
     size: str
+    """`8b`; "" if the name has none."""
     made_for: MadeFor
     thinks: bool
-    """Whether it is one of those that begin with their thinking."""
+    """Whether it always writes its reasoning before the answer."""
 
     @property
     def parameters(self) -> int | None:
-        """The number of weights that the size promises."""
+        """The number of weights by the size: 8_000_000_000; None if the name has no size."""
         match = _SIZE.fullmatch(self.size)
         if match is None:
             return None
@@ -102,23 +105,23 @@ class ModelName:
 
 @functools.cache
 def parse_name(name: str) -> ModelName:
-    """Takes apart a server's or a file's name for a model."""
-    return _parsed(_without_owner(name))
+    """Parses the name that a server or a file gives to a model."""
+    return _parse_title(_without_owner(name))
 
 
 @functools.cache
-def _parsed(name: str) -> ModelName:
-    """Quantizations of one model come to one name here, and to one result."""
+def _parse_title(name: str) -> ModelName:
+    """Parses a name without owner and quantization, so that all variants of a model share it."""
     parts = _parts(name)
     called = [*parts.stem, *(word for word in parts.rest if _specialty(word))]
-    head = 2 if called[0] in _HALVES and len(called) > 1 else 1
+    head = 2 if called[0] in _PREFIXES and len(called) > 1 else 1
     origins = (i for i in range(head, len(called)) if _unversioned(called[i]) in _ORIGINS)
     base = called[: next(origins, None)]
     family = _family(base, head)
     made_for = _made_for(parts)
     return ModelName(
         names=tuple(dict.fromkeys(_names(parts, called, base, family))),
-        words=frozenset(_telling(parts, made_for)),
+        words=frozenset(_distinctive_words(parts, made_for)),
         base="-".join(base),
         family=family,
         size=next(filter(_SIZE.fullmatch, parts.after), ""),
@@ -128,20 +131,24 @@ def _parsed(name: str) -> ModelName:
 
 
 def projected_words(stem: str) -> frozenset[str]:
-    """The words of the model that a projector's name bears; none for mmproj-model-f16."""
+    """The `words` of the model that a projector is for; none for `mmproj-model-f16`."""
     rest = re.sub(r"[-_.]?mmproj[-_.]?", "-", without_quantization(stem), flags=re.IGNORECASE)
     rest = rest.strip("-_.")
     return parse_name(rest).words if rest.lower() not in ("", "model") else frozenset()
 
 
 class _Parts(NamedTuple):
-    """The words of a name in their order: llama3.2 | 11b vision instruct |, qwen3 | | 8b."""
+    """The words of a name in their order, in three sections.
+
+    `llama3.2-vision:11b-instruct` has the stem llama3.2 vision, no rest, and the tag 11b instruct;
+    `Qwen3-8B-Instruct` has the stem qwen3, the rest 8b instruct, and no tag.
+    """
 
     stem: Sequence[str]
-    """Up to a size, a date, or what tells that the model was taught to chat."""
+    """Up to a size, a date, or a word for chat or base models."""
     rest: Sequence[str]
     tag: Sequence[str]
-    """What stood behind a colon."""
+    """What follows a colon."""
     has_capitals: bool
 
     @property
@@ -155,31 +162,31 @@ class _Parts(NamedTuple):
 
 def _parts(name: str) -> _Parts:
     title, _, tag = name.partition(":")
-    words = _joined(_without_publisher(_split(title))) or ["model"]
-    shortest = 2 if words[0] in _HALVES else 1
+    words = _join_versions(_without_publisher(_split_words(title))) or ["model"]
+    shortest = 2 if words[0] in _PREFIXES else 1
     ends = (i for i in range(1, len(words)) if _ends_stem(words, i, may_chat=i >= shortest))
     end = next(ends, len(words))
-    return _Parts(words[:end], words[end:], _split(tag), title != title.lower())
+    return _Parts(words[:end], words[end:], _split_words(tag), title != title.lower())
 
 
 def _without_owner(name: str) -> str:
-    """`name` less folders, whoever owns it, its ending, and its quantization."""
-    # "--" is the Hugging Face cache's and MLX servers' way to write a slash.
+    """`name` without folders, owner, file extension and quantization."""
+    # The Hugging Face cache and MLX servers write "--" for a slash.
     stem = name.rstrip("/-").rpartition("/")[2].rpartition("--")[2]
     if stem.lower().endswith(".gguf"):
         stem = stem[: -len(".gguf")]
     stem = without_quantization(shard[0] if (shard := shard_of(stem)) else stem)
-    # Older llama.cpp keeps OWNER_REPOSITORY-GGUF_FILE.
+    # Older versions of llama.cpp name a file OWNER_REPOSITORY-GGUF_FILE.
     file = stem.lower().rfind("-gguf_") + len("-gguf_")
     if len("-gguf_") <= file < len(stem):
         return stem[file:]
-    # "google_gemma-3-4b-it": some publishers put the owner of the original before a low line.
+    # Some publishers write the owner of the original first: google_gemma-3-4b-it.
     owner, _, rest = stem.partition("_")
     is_owned = "-" in rest and rest[0].isalpha() and _OWNER.fullmatch(owner)
     return rest if is_owned else stem
 
 
-def _split(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     text = _DECIMAL.sub(lambda match: match[0].replace("_", "."), text.lower())
     words = _SEPARATOR.split(_GLUED.sub("-vl", text))
     return [word for word in words if word and word not in _NOISE]
@@ -187,13 +194,13 @@ def _split(text: str) -> list[str]:
 
 def _without_publisher(words: list[str]) -> list[str]:
     if words[:2] == ["text", "embedding"] and len(words) > 2:
-        # LM Studio's mark on embedding models.
+        # LM Studio's prefix for embedding models.
         return words[2:]
     is_named = len(words) > 1 and not _SIZE.fullmatch(words[1])
     return words[1:] if is_named and words[0] in _PUBLISHERS else words
 
 
-def _joined(words: Sequence[str]) -> list[str]:
+def _join_versions(words: Sequence[str]) -> list[str]:
     """gemma 3 4b → gemma3 4b; mistral small 3.2 24b → mistral small3.2 24b."""
     joined: list[str] = []
     for word in words:
@@ -211,20 +218,20 @@ def _is_measure(word: str) -> bool:
 
 
 def _ends_stem(words: Sequence[str], at: int, *, may_chat: bool) -> bool:
-    """Whether with the word there begins what tells a model from others of its name."""
+    """Whether the word at `at` ends the stem: a size, a date, or a word for chat or base models."""
     word = words[at]
     if word in _CHAT:
         return may_chat
     if word in _BASE:
-        # Elsewhere it is a size: bge-base-en.
+        # In bge-base-en it is a size.
         return len(words) == at + 1 or _is_measure(words[at + 1])
-    # The second is the month in c4ai-command-r-08-2024.
+    # A month before its year: c4ai-command-r-08-2024.
     return _is_measure(word) or (word.isdigit() and _is_measure("".join(words[at + 1 : at + 2])))
 
 
 @functools.cache
 def _specialty(word: str) -> MadeFor | None:
-    # A version may follow, as in starcoder2; of glm4.5v the v is none.
+    # Of starcoder2, the 2 is a version; of glm4.5v, the v is not part of the version.
     is_v = word == "v" or (word.endswith("v") and word[-2].isdigit())
     name = _unversioned(word)
     ends = (made_for for made_for, endings in _SPECIALTIES.items() if name.endswith(endings))
@@ -239,23 +246,23 @@ def _made_for(parts: _Parts) -> MadeFor:
 
 def _is_base(parts: _Parts) -> bool:
     if not _BASE.isdisjoint(parts.after) or not {"text", "code"}.isdisjoint(parts.tag):
-        # Ollama's llama3:8b-text and codellama:7b-code are base models too.
+        # Tags of Ollama: llama3:8b-text, codellama:7b-code.
         return True
     if "pt" in parts.after and "gemma" in parts.stem[0]:
-        # It stands for pretrained there; in the names of ERNIE for PyTorch.
+        # "Pretrained" in names of Gemma, but PyTorch in those of ERNIE.
         return True
     is_bare = all(_is_measure(word) or _is_version(word) for word in parts.rest)
     return parts.has_capitals and not parts.tag and is_bare and "-".join(parts.stem) in _BARE_BASE
 
 
-def _telling(parts: _Parts, made_for: MadeFor) -> Iterator[str]:
+def _distinctive_words(parts: _Parts, made_for: MadeFor) -> Iterator[str]:
     """The words that a model has under each of its names.
 
-    Names leave out as they please that it was taught to chat, how much of a mixture works, ".0".
+    Some names omit that a model was taught to chat, the active parameters of a mixture, or ".0".
     """
     is_base = made_for == "completion"
-    left_out = _CHAT | _BASE | {"pt", "text", "code"} if is_base else _CHAT
-    words = [*parts.stem, *(word for word in parts.after if word not in left_out)]
+    omitted = _CHAT | _BASE | {"pt", "text", "code"} if is_base else _CHAT
+    words = [*parts.stem, *(word for word in parts.after if word not in omitted)]
     yield from (word.removesuffix(".0") for word in words if not _MIXTURE.fullmatch(word))
     if is_base:
         yield "base"
@@ -264,10 +271,10 @@ def _telling(parts: _Parts, made_for: MadeFor) -> Iterator[str]:
 def _family(base: Sequence[str], head: int) -> str:
     first, *others = map(_unversioned, base)
     if head > 1:
-        # A command-r7b is a command-r.
+        # command-r7b belongs to command-r.
         return f"{first}-{re.sub(r'[0-9]+b$', '', base[1])}"
-    made_from_it = (word for word in others if word in _MADE_FROM_LLAMA)
-    return next(made_from_it, first) if first == "llama" else first
+    derived = (word for word in others if word in _MADE_FROM_LLAMA)
+    return next(derived, first) if first == "llama" else first
 
 
 @functools.cache
@@ -295,7 +302,7 @@ def _names(parts: _Parts, called: Sequence[str], base: Sequence[str], family: st
 
 
 def _sizes(words: Sequence[str]) -> list[Sequence[str]]:
-    """30b a3b, then 30b alone."""
+    """The sizes in `words`: [["30b", "a3b"], ["30b"]]."""
     at = next((i for i, word in enumerate(words) if _SIZE.fullmatch(word)), None)
     if at is None:
         return []

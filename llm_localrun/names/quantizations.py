@@ -1,12 +1,12 @@
-"""The names of quantizations and of GGUF files, and what a header's `general.file_type` stands for.
+"""The names of quantizations: in file and model names, in GGUF headers, and from fine to coarse.
 
-Quantizations are spelled as their makers do: Q4_K_M (llama.cpp), 4bit (MLX), AWQ (vLLM).
+They are spelled as their makers spell them: Q4_K_M (llama.cpp), 4bit (MLX), AWQ (vLLM).
 """
 
 import functools
 import re
 
-# In brackets what tells one from another; around them what only says how it came about.
+# The group is the quantization; what is around it only says how it was made.
 _QUANTIZATION = re.compile(
     r"""(?:^|[-._:@])(?:i1-|quantized\.|(?:unsloth-)?bnb-)?(
       (?:UD-)?(?:Q4_0_[48]_[48]
@@ -18,7 +18,7 @@ _QUANTIZATION = re.compile(
     )(?:(?<=DWQ)-(?:v\d+|\d{4,8})|(?<=MXFP4)-Q[48]|(?<=FP8)-dynamic)?(?=$|[-._])""",
     re.IGNORECASE | re.VERBOSE,
 )
-# What stands beside models under names of their own, as llama.cpp and its tools give them.
+# Other files next to models, by the names that llama.cpp and its tools give them.
 _ROLES = (
     (re.compile(r"^\._"), "it is what macOS keeps beside a file"),
     (
@@ -32,46 +32,23 @@ _ALIASES = {"FP16": "F16", "FP32": "F32", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q
 
 # llama.cpp's `enum llama_ftype` (include/llama.h, b11549).
 _FILE_TYPES = {
-    0: "F32",
-    1: "F16",
-    2: "Q4_0",
-    3: "Q4_1",
-    7: "Q8_0",
-    8: "Q5_0",
-    9: "Q5_1",
-    10: "Q2_K",
-    11: "Q3_K_S",
-    12: "Q3_K_M",
-    13: "Q3_K_L",
-    14: "Q4_K_S",
-    15: "Q4_K_M",
-    16: "Q5_K_S",
-    17: "Q5_K_M",
-    18: "Q6_K",
-    19: "IQ2_XXS",
-    20: "IQ2_XS",
-    21: "Q2_K_S",
-    22: "IQ3_XS",
-    23: "IQ3_XXS",
-    24: "IQ1_S",
-    25: "IQ4_NL",
-    26: "IQ3_S",
-    27: "IQ3_M",
-    28: "IQ2_S",
-    29: "IQ2_M",
-    30: "IQ4_XS",
-    31: "IQ1_M",
-    32: "BF16",
-    36: "TQ1_0",
-    37: "TQ2_0",
-    38: "MXFP4_MOE",
-    39: "NVFP4",
-    40: "Q1_0",
-    41: "Q2_0",
+    **dict(enumerate(("F32", "F16", "Q4_0", "Q4_1"))),
+    **dict(
+        enumerate(
+            (
+                *("Q8_0", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M"),
+                *("Q5_K_S", "Q5_K_M", "Q6_K", "IQ2_XXS", "IQ2_XS", "Q2_K_S", "IQ3_XS", "IQ3_XXS"),
+                *("IQ1_S", "IQ4_NL", "IQ3_S", "IQ3_M", "IQ2_S", "IQ2_M", "IQ4_XS", "IQ1_M", "BF16"),
+            ),
+            start=7,
+        )
+    ),
+    **dict(enumerate(("TQ1_0", "TQ2_0", "MXFP4_MOE", "NVFP4", "Q1_0", "Q2_0"), start=36)),
 }
 _GUESSED = 1024
+"""The flag `LLAMA_FTYPE_GUESSED`."""
 
-# From least to most faithful; neighbours are a matter of judgement.
+# From the lowest quality to the highest. The order of neighbors is our judgment.
 QUALITY = (
     *("IQ1_S", "IQ1_M", "Q1_0", "TQ1_0", "IQ2_XXS", "IQ2_XS", "TQ2_0", "2bit", "Q2_0", "IQ2_S"),
     *("IQ2_M", "Q2_K_S", "Q2_K", "IQ3_XXS", "IQ3_XS", "3bit", "Q3_K_S", "IQ3_S", "IQ3_M"),
@@ -79,28 +56,28 @@ QUALITY = (
     *("Q4_K_S", "4bit-DWQ", "Q4_K_M", "Q4_1", "Q5_K_S", "Q5_0", "5bit", "Q5_K_M", "Q5_1"),
     *("6bit", "Q6_K", "MXFP8", "8bit", "Q8_0", "FP8", "BF16", "F16", "F32"),
 )
-_PLACES = {name.upper(): place for place, name in enumerate(QUALITY)}
+_INDEXES = {name.upper(): index for index, name in enumerate(QUALITY)}
 
 
 def quantization_in(name: str) -> str:
-    """The quantization that `name` carries, as its makers spell it; "" if none.
+    """The quantization in a model's or file's name: `Q4_K_M` in `qwen3-8b-q4_k_m`; "" if none.
 
-    The last match counts: `F16-Q4_0` is a Q4_0.
+    The last one counts: `F16-Q4_0` is a Q4_0.
     """
     matches = _QUANTIZATION.findall(name)
     if not matches:
         return ""
-    found: str = re.sub(r"-?BIT", "bit", matches[-1].upper())
-    return _ALIASES.get(found, found)
+    quantization: str = re.sub(r"-?BIT", "bit", matches[-1].upper())
+    return _ALIASES.get(quantization, quantization)
 
 
 def without_quantization(name: str) -> str:
-    """`name` less every quantization in it."""
+    """`name` without the quantizations in it."""
     return _QUANTIZATION.sub("", name)
 
 
 def with_quantization(name: str, quantization: str) -> str:
-    """`name` with another quantization in the place of the last one in it, or at its end."""
+    """`name` with its last quantization replaced, or with one appended if it has none."""
     *_, last = [None, *_QUANTIZATION.finditer(name)]
     if last is None:
         return f"{name}-{quantization}"
@@ -109,7 +86,7 @@ def with_quantization(name: str, quantization: str) -> str:
 
 
 def file_type_name(file_type: int | None) -> str:
-    """The name of `general.file_type`; "" if unknown."""
+    """The quantization for the number `general.file_type` of a header; "" if unknown."""
     return "" if file_type is None else _FILE_TYPES.get(file_type & ~_GUESSED, "")
 
 
@@ -123,10 +100,10 @@ _LONG_NAMES = {
 
 
 def long_quantization(text: str) -> str:
-    """A server's word for a quantization, made for people, to the usual one; "" if unknown.
+    """The usual name of a quantization that a server describes for people; "" if unknown.
 
-    llama-server writes `Q4_K - Medium`; Docker Model Runner `MOSTLY_Q4_K_M`, and
-    `IQ2_XXS/Q4_K_M` for what is a Q4_K_M.
+    `Q4_K_M` for `Q4_K - Medium` (llama-server), `MOSTLY_Q4_K_M` and `IQ2_XXS/Q4_K_M` (Docker Model
+    Runner).
     """
     text = text.removeprefix("(guessed) ").rpartition("/")[2]
     if text.startswith("unknown"):
@@ -139,26 +116,26 @@ def long_quantization(text: str) -> str:
 
 
 def quality_distance(quantization: str, preferred: str) -> int:
-    """How far apart two quantizations are in `QUALITY`; unknown ones are far from everything."""
-    places = _place(quantization), _place(preferred)
-    return len(QUALITY) if -1 in places else abs(places[0] - places[1])
+    """The distance of two quantizations in `QUALITY`; the largest of all if one is unknown."""
+    indexes = _index(quantization), _index(preferred)
+    return len(QUALITY) if -1 in indexes else abs(indexes[0] - indexes[1])
 
 
 @functools.cache
-def _place(quantization: str) -> int:
-    """The place in `QUALITY` of a quantization or of the one that it varies; -1 if unknown."""
+def _index(quantization: str) -> int:
+    """The index in `QUALITY` of a quantization, or of the one it is a variant of; -1 if unknown."""
     name = quantization.upper().removeprefix("UD-")
-    if name not in _PLACES:
-        # Larger variants of the K ones: Q4_K_XL, Q6_K_L, Q4_K_P.
+    if name not in _INDEXES:
+        # Larger variants of K quantizations: Q4_K_XL, Q6_K_L, Q4_K_P.
         name = re.sub(r"_(?:X*L|P)$", "", name)
         name = {**_ALIASES, "Q8_K": "Q8_0"}.get(name, name)
-    if name not in _PLACES and (bits := re.search(r"(?:^|INT|W|-)([2-8])(?:BIT|A|$)", name)):
+    if name not in _INDEXES and (bits := re.search(r"(?:^|INT|W|-)([2-8])(?:BIT|A|$)", name)):
         name = f"{bits[1]}BIT"
-    return _PLACES.get({"AWQ": "4BIT", "GPTQ": "4BIT"}.get(name, name), -1)
+    return _INDEXES.get({"AWQ": "4BIT", "GPTQ": "4BIT"}.get(name, name), -1)
 
 
 def quality(quantization: str) -> int:
-    """The place of a quantization in `QUALITY`; -1 for one that is not there."""
+    """The index of a quantization in `QUALITY`; -1 if it is not there."""
     return QUALITY.index(quantization) if quantization in QUALITY else -1
 
 
@@ -172,5 +149,5 @@ def other_role(stem: str) -> str:
 
 
 def canonical(quantization: str) -> str:
-    """A quantization as the user writes it, in the spelling that models bear: FP16 is F16."""
+    """A quantization that the user typed, in the spelling of the catalogue: F16 for fp16."""
     return (quantization_in(quantization) or quantization).upper()

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from llm_localrun.gguf.header import BLOCKS, Header, Tensor
-from llm_localrun.gguf.tensor_types import TensorType, type_name
+from llm_localrun.gguf.header import Header, Tensor
+from llm_localrun.gguf.tensor_types import BLOCKS, TensorType, type_name
 
 T = TensorType
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from llm_localrun.gguf.files import part_stems
-from llm_localrun.gguf.header import BLOCKS, Header, NotGGUF, Tensor, read_header
-from llm_localrun.gguf.tensor_types import TensorType
+from llm_localrun.gguf.header import Header, NotGGUF, Tensor, read_header
+from llm_localrun.gguf.tensor_types import BLOCKS, TensorType
 from llm_localrun.quantize.layout import Layout, lay_out, number_pair
 from llm_localrun.quantize.recipes import EMBEDDINGS, MIXES, in_order, shape_of, types_for
 

@@ -1,4 +1,4 @@
-"""Attachments: what is read from files, bytes and addresses, and what cannot be."""
+"""Attachments from files, bytes and addresses, and those that cannot be read."""
 
 import base64
 import socket
@@ -10,7 +10,7 @@ from pathlib import Path
 import llm
 import pytest
 
-from llm_localrun.chat.attachments import load
+from llm_localrun.chat.attachments import load_attachment
 from llm_localrun.errors import BadAttachment
 from llm_localrun.wire.media import AUDIO, IMAGES, Media
 from tests.fakes.http_server import Request, StandIn, head, whole
@@ -30,7 +30,7 @@ def png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + pixels
 
 
-# The beginning of each kind of file is what it is told by.
+# The first bytes of each type of file, by which it is recognized.
 CONTENTS = {
     "image/png": png(),
     "image/jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0\xff\xd9",
@@ -42,13 +42,13 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_types_are_told_by_content(kind: str, tmp_path: Path) -> None:
+def test_types_are_recognized_by_content(kind: str, tmp_path: Path) -> None:
     content = CONTENTS[kind]
-    # The name says nothing.
+    # The name has no extension.
     path = tmp_path / "attached"
     path.write_bytes(content)
     for attachment in (llm.Attachment(content=content), llm.Attachment(path=str(path))):
-        assert load(attachment, ALL) == Media(kind, content)
+        assert load_attachment(attachment, ALL) == Media(kind, content)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_types_are_told_by_content(kind: str, tmp_path: Path) -> None:
     ],
 )
 def test_types_that_are_given(given: str, kind: str, is_image: bool) -> None:
-    media = load(llm.Attachment(type=given, content=b"whatever"), ALL)
+    media = load_attachment(llm.Attachment(type=given, content=b"whatever"), ALL)
     assert media == Media(kind, b"whatever")
     assert media.is_image is is_image
     assert base64.b64decode(media.base64) == b"whatever"
@@ -86,14 +86,16 @@ def test_types_that_are_given(given: str, kind: str, is_image: bool) -> None:
 )
 def test_addresses(given: str, kind: str) -> None:
     with StandIn(lambda request: [whole(b"bytes", given)]) as server:
-        assert load(llm.Attachment(url=f"{server.url}/cat"), ALL) == Media(kind, b"bytes")
+        assert load_attachment(llm.Attachment(url=f"{server.url}/cat"), ALL) == Media(
+            kind, b"bytes"
+        )
         assert [request.path for request in server.requests] == ["/cat", "/cat"]
 
 
-def test_address_of_a_known_type_is_fetched_once() -> None:
+def test_address_with_a_given_type_is_fetched_once() -> None:
     with StandIn(lambda request: [whole(b"bytes", "text/plain")]) as server:
         attachment = llm.Attachment(type="image/png", url=f"{server.url}/cat")
-        assert load(attachment, ALL) == Media("image/png", b"bytes")
+        assert load_attachment(attachment, ALL) == Media("image/png", b"bytes")
         assert [request.method for request in server.requests] == ["GET"]
 
 
@@ -104,18 +106,20 @@ def test_redirected_address() -> None:
         return [whole(b"Tom", "image/gif")]
 
     with StandIn(respond) as server:
-        assert load(llm.Attachment(url=f"{server.url}/cat"), ALL) == Media("image/gif", b"Tom")
+        assert load_attachment(llm.Attachment(url=f"{server.url}/cat"), ALL) == Media(
+            "image/gif", b"Tom"
+        )
 
 
 def refusal(
     attachment: llm.Attachment, accepted: Iterable[str] = ALL, *, may_fetch: bool = True
 ) -> str:
     with pytest.raises(BadAttachment) as refused:
-        load(attachment, frozenset(accepted), may_fetch=may_fetch)
+        load_attachment(attachment, frozenset(accepted), may_fetch=may_fetch)
     return str(refused.value)
 
 
-ANEW = "Attach it anew."
+PERMISSIONS = "Check its path and permissions."
 OTHERWISE = "choose another model, or begin a conversation without the attachment."
 IMAGES_ONLY = f"It takes image/gif, image/jpeg, image/png, image/webp: {OTHERWISE}"
 TEXT_ONLY = f"It takes text only: {OTHERWISE}"
@@ -154,7 +158,7 @@ DOWNLOAD = "Download it, and attach the file."
         ),
     ],
 )
-def test_types_that_are_not_taken(
+def test_types_that_the_model_cannot_take(
     attachment: llm.Attachment, accepted: Iterable[str], message: str
 ) -> None:
     assert refusal(attachment, accepted) == message
@@ -171,7 +175,7 @@ def test_files_that_cannot_be_read(
     (tmp_path / "folder").mkdir()
     path = tmp_path / name
     attachment = llm.Attachment(type=given, path=str(path))
-    assert refusal(attachment) == f"{path} cannot be read: {reason}. {ANEW}"
+    assert refusal(attachment) == f"{path} cannot be read: {reason}. {PERMISSIONS}"
 
 
 def test_empty_file_of_no_known_type(tmp_path: Path) -> None:
@@ -182,7 +186,7 @@ def test_empty_file_of_no_known_type(tmp_path: Path) -> None:
     )
 
 
-def test_nothing_is_no_attachment(tmp_path: Path) -> None:
+def test_empty_attachment_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "empty.png"
     path.touch()
     for attachment, name in (
@@ -190,10 +194,10 @@ def test_nothing_is_no_attachment(tmp_path: Path) -> None:
         (llm.Attachment(type="image/png", content=b""), "The attachment"),
         (llm.Attachment(type="image/png"), "The attachment"),
     ):
-        assert refusal(attachment) == f"{name} is empty. {ANEW}"
+        assert refusal(attachment) == f"{name} is empty. Attach another file."
 
 
-def test_attachment_without_anything() -> None:
+def test_attachment_without_type_and_content() -> None:
     assert refusal(llm.Attachment()) == (
         "The attachment is of no known type: Attachment has no type and no content to derive it"
         f" from. {GUESS}"
@@ -221,7 +225,7 @@ def test_addresses_that_fail(given: str | None, pieces: list[bytes], reason: str
         )
 
 
-def test_address_that_breaks_off() -> None:
+def test_address_whose_answer_is_incomplete() -> None:
     with StandIn(lambda request: [head("image/png"), b"5\r\nhal"]) as server:
         url = f"{server.url}/cat"
         message = refusal(llm.Attachment(type="image/png", url=url))
@@ -229,7 +233,7 @@ def test_address_that_breaks_off() -> None:
     assert message.endswith(f". {DOWNLOAD}")
 
 
-def test_address_where_nobody_answers() -> None:
+def test_address_where_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/cat.png"
     assert refusal(llm.Attachment(url=url)) == (
@@ -249,20 +253,20 @@ def test_address_where_nobody_answers() -> None:
         ),
     ],
 )
-def test_addresses_that_are_none(given: str | None, url: str, reason: str) -> None:
+def test_invalid_addresses(given: str | None, url: str, reason: str) -> None:
     assert refusal(llm.Attachment(type=given, url=url)) == (
         f"{url.strip()} cannot be fetched: {reason}. {DOWNLOAD}"
     )
 
 
 UNASKED = (
-    "is an address that a tool has given, which is not fetched unasked."
+    "comes from a tool, and only addresses that you give are fetched."
     " Let the tool return the content instead."
 )
 
 
 @pytest.mark.parametrize("given", [None, "image/png", "video/mp4"])
-def test_what_a_tool_gives_is_not_fetched(given: str | None) -> None:
+def test_address_from_a_tool_is_not_fetched(given: str | None) -> None:
     with StandIn(lambda request: [whole(b"bytes", "image/png")]) as server:
         url = f"{server.url}/cat"
         message = refusal(llm.Attachment(type=given, url=url), may_fetch=False)
@@ -270,7 +274,7 @@ def test_what_a_tool_gives_is_not_fetched(given: str | None) -> None:
     assert message == f"{url} {UNASKED}"
 
 
-def test_what_a_tool_returns_is_taken(tmp_path: Path) -> None:
+def test_content_from_a_tool_is_read(tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
     path.write_bytes(png())
     for attachment in (
@@ -279,4 +283,4 @@ def test_what_a_tool_returns_is_taken(tmp_path: Path) -> None:
         llm.Attachment(content=png(), url="http://127.0.0.1:9/cat.png"),
     ):
         attachment.type = "image/png"
-        assert load(attachment, ALL, may_fetch=False) == Media("image/png", png())
+        assert load_attachment(attachment, ALL, may_fetch=False) == Media("image/png", png())

@@ -1,4 +1,4 @@
-"""Ctrl-C: what has come is kept, the session goes on, and the engine stops generating."""
+"""Ctrl-C keeps the partial answer, continues the session and stops the engine's generation."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def is_idle(user: Path) -> bool:
     return not any(slot["is_processing"] for slot in slots)
 
 
-def test_prompt_keeps_and_logs_what_has_come(warm: Path, run_llm: Llm) -> None:
+def test_prompt_keeps_and_logs_the_partial_answer(warm: Path, run_llm: Llm) -> None:
     with llm_process("-m", "local", "Count to a thousand.", *LONG) as process:
         begun = read_some(process, 20)
         interrupt(process)
@@ -79,7 +79,7 @@ def test_engine_stops_generating_at_once(warm: Path, run_llm: Llm) -> None:
         process.communicate(timeout=20)
 
 
-def test_chat_goes_on(warm: Path, run_llm: Llm) -> None:
+def test_chat_continues(warm: Path, run_llm: Llm) -> None:
     with llm_process("chat", "-m", "local", *LONG) as process:
         assert process.stdin is not None
         process.stdin.write(b"Count to a thousand.\n")

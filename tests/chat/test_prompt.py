@@ -1,4 +1,4 @@
-"""What is asked: messages, tools and schemas from llm's prompts and conversations."""
+"""Requests made from llm's prompts and conversations: messages, tools, schemas and options."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def prompt(text: str | None = None, **known: Any) -> llm.Prompt:
 
 
 def load(attachment: llm.Attachment, *, may_fetch: bool) -> Media:
-    """A stand-in for the one that reads: takes every attachment for what it says it is."""
+    """Returns the content and the type that the attachment states."""
     return Media(attachment.type or "", attachment.content or b"")
 
 
@@ -110,7 +110,7 @@ def test_messages(asked: llm.Prompt, expected: list[Turn]) -> None:
         pytest.param([], "New.", [("system", "New.")], id="no history"),
     ],
 )
-def test_system_prompt_of_this_turn_takes_the_place_of_the_first(
+def test_system_prompt_of_this_turn_replaces_the_first(
     history: Sequence[Message], system: str | None, expected: list[Turn]
 ) -> None:
     assert turns(prompt("Who?", system=system, messages=history)) == expected
@@ -274,13 +274,13 @@ RESULT = Message("tool", [result("11 C")])
         pytest.param([thought("Hm.", TextPart("Hello."))], ["Hm."], id="without a question"),
     ],
 )
-def test_thinking_is_handed_back_since_the_last_question(
+def test_reasoning_is_sent_back_since_the_last_question(
     history: Sequence[Message], expected: list[str]
 ) -> None:
     assert [message.reasoning for message in messages_of(prompt(messages=history))] == expected
 
 
-def test_results_of_this_turn_go_with_their_calls() -> None:
+def test_results_of_this_turn_follow_their_calls() -> None:
     given = [llm.ToolResult(name="weather", output="11 C", tool_call_id="c1")]
     assert messages_of(prompt(tool_results=given)) == (answers("11 C"),)
 
@@ -334,7 +334,7 @@ def test_tools(tool: Any, expected: ToolSpec) -> None:
     assert chat_request(prompt("Hi", tools=[tool]), load, stream=True).tools == (expected,)
 
 
-def test_tools_of_a_cloud_are_not_offered() -> None:
+def test_tools_of_a_provider_are_not_offered() -> None:
     theirs = llm.ServerSideTool()
     assert chat_request(prompt("Hi", tools=[theirs, now]), load, stream=True).tools == (
         ToolSpec("now", "", {"type": "object", "properties": {}}),
@@ -384,11 +384,11 @@ def test_options_that_the_user_set(
     assert request == ChatRequest((ChatMessage("user", "Hi"),), expected, stream)
 
 
-def test_an_attachment_that_cannot_be_read_is_an_error() -> None:
+def test_attachment_that_cannot_be_read_is_an_error() -> None:
     def refuse(attachment: llm.Attachment, *, may_fetch: bool) -> Media:
-        raise BadAttachment("It is gone", "Attach it again")
+        raise BadAttachment("It is gone", "Attach another file")
 
-    with pytest.raises(BadAttachment, match=r"^It is gone\. Attach it again\.$"):
+    with pytest.raises(BadAttachment, match=r"^It is gone\. Attach another file\.$"):
         chat_request(prompt("Hi", attachments=[IMAGE.attachment]), refuse, stream=True)
 
 
@@ -419,7 +419,7 @@ LINK = AttachmentPart(llm.Attachment(url="http://127.0.0.1:9/cat.png"))
         ),
     ],
 )
-def test_only_what_the_user_has_given_is_fetched(
+def test_only_addresses_of_the_user_are_fetched(
     history: Sequence[Message], expected: list[bool]
 ) -> None:
     asked: list[bool] = []

@@ -622,7 +622,7 @@ def cloud_model(url: str, runs_on: str) -> LocalModel:
 
 @in_every_way
 @pytest.mark.parametrize(
-    ("runs_on", "where"), [(RunsOn.CLOUD, "in a cloud"), (RunsOn.UNKNOWN, "nobody knows where")]
+    ("runs_on", "where"), [(RunsOn.CLOUD, "in a cloud"), (RunsOn.UNKNOWN, "on an unknown machine")]
 )
 def test_prompt_does_not_leave_the_machine_unasked(
     user_path: Path, runs_on: str, where: str, way: str

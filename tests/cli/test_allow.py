@@ -10,8 +10,8 @@ from llm_localrun.config import read_config
 from llm_localrun.models import RunsOn, ServerStatus
 from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Invoke, configure, one_error
+from tests.fakes.broken import Off, ServerFactory, Silent, website
 from tests.fakes.http_server import Request, StandIn, json_reply
-from tests.servers.test_endpoints import OFF, WEBSITE, Server, Silent
 from tests.support.many_models import put
 from tests.support.outward import Guard
 
@@ -86,17 +86,17 @@ def test_server_that_needs_a_key(user_path: Path, invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (OFF, "It does not answer now. Its models are listed as soon as it does."),
+        (Off, "It does not answer now. Its models are listed as soon as it does."),
         (Silent, "It does not answer now. Its models are listed as soon as it does."),
         (
-            WEBSITE,
+            website,
             "What answers there is no model server. Check the address, or give --dialect.",
         ),
     ],
     ids=["off", "silent", "a web page"],
 )
 def test_server_that_is_none_is_added_all_the_same(
-    make: Server, said: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    make: ServerFactory, said: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discover, "DEADLINE", 0.5)
     with make() as server:

@@ -228,7 +228,7 @@ def test_card_of_a_model_that_can_be_run_in_two_ways(busy: Path, invoke: Invoke)
         ("local-gpt-oss-120b", [], "in a cloud: ollama.com"),
         ("local-gpt-oss-120b", [], "refused until you `llm localrun allow` it"),
         ("local-gpt-oss-120b", ["local/ollama/gpt-oss:120b-cloud"], "you allow that"),
-        ("local-frontier", [], "nobody knows where: a peer"),
+        ("local-frontier", [], "on an unknown machine: a peer"),
         ("local-bge-m3", [], "on another machine"),
         ("local-kimi", [], "is too large for the 24 GB of this machine"),
         ("local-mistral", [], "/home/ada/hf/mmproj-F16.gguf"),

@@ -84,12 +84,12 @@ PROJECTOR = "it is a projector, which lets another model see or hear"
         ),
         pytest.param(
             header(LLAMA, string("k") + struct.pack("<I", 99)),
-            "a value of the unknown type 99 stands in its header",
+            "its header contains a value of the unknown type 99",
             id="new type",
         ),
         pytest.param(
             header(LLAMA, string("k") + struct.pack("<IIQ", 9, 9, 1)),
-            "a value of the unknown type 9 stands in its header",
+            "its header contains a value of the unknown type 9",
             id="nested list",
         ),
     ],

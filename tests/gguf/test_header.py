@@ -1,4 +1,4 @@
-"""Headers of GGUF files: read, cut off anywhere, and made to harm."""
+"""Headers of GGUF files: complete, truncated, and malicious."""
 
 import io
 import struct
@@ -12,7 +12,6 @@ from typing import BinaryIO
 import pytest
 
 from llm_localrun.gguf.header import (
-    BLOCKS,
     Header,
     NotGGUF,
     Tensor,
@@ -21,6 +20,7 @@ from llm_localrun.gguf.header import (
     read_header,
     read_summary,
 )
+from llm_localrun.gguf.tensor_types import BLOCKS
 
 STRING, ARRAY = 8, 9
 CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -93,7 +93,7 @@ def read_whole(data: bytes) -> Header:
 
 
 def model(writer: Writer = LITTLE, version: int = 3) -> bytes:
-    """A file with every type of value and two tensors, the last of them up to its last byte."""
+    """A file with every type of value and two tensors; the last tensor ends at its last byte."""
     entries = [
         writer.string("general.architecture", "llama"),
         *(
@@ -155,7 +155,7 @@ def test_file_without_keys_or_tensors() -> None:
 
 
 @pytest.mark.parametrize(("count", "kept"), [(4096, True), (4097, False)])
-def test_long_arrays_are_passed_over(count: int, kept: bool) -> None:
+def test_long_arrays_are_skipped(count: int, kept: bool) -> None:
     entries = [LITTLE.array("a", 2, [7] * count), LITTLE.scalar("b", 4, 1)]
     data = LITTLE.file(entries)
     assert read_whole(data).metadata == {"a": (7,) * count if kept else None, "b": 1}
@@ -164,7 +164,7 @@ def test_long_arrays_are_passed_over(count: int, kept: bool) -> None:
             read_whole(data[:size])
 
 
-def test_broken_characters_are_no_obstacle() -> None:
+def test_invalid_utf8_is_replaced() -> None:
     key = LITTLE.pack("Q", 2) + b"k\xff"
     value = LITTLE.pack("IQ", STRING, 3) + b"v\xc3("
     metadata = read_whole(LITTLE.file([key + value])).metadata
@@ -183,7 +183,7 @@ def test_broken_characters_are_no_obstacle() -> None:
         (None, "", None),
     ],
 )
-def test_values_of_the_wrong_type_are_as_good_as_none(
+def test_values_of_the_wrong_type_count_as_absent(
     value: Value, text: str, number: int | None
 ) -> None:
     header = Header({"general.architecture": "llama", "key": value, "llama.key": value})
@@ -227,11 +227,11 @@ def test_bits_per_weight(kind: int, bits: float) -> None:
     assert 8 * size / weights == bits
 
 
-# Files that are cut off.
+# Truncated files.
 
 
 @pytest.mark.parametrize("writer", [LITTLE, BIG], ids=["little", "big"])
-def test_file_cut_off_anywhere(writer: Writer) -> None:
+def test_file_truncated_at_any_byte(writer: Writer) -> None:
     data = model(writer)
     for size in range(len(data)):
         with pytest.raises(NotGGUF):
@@ -239,7 +239,7 @@ def test_file_cut_off_anywhere(writer: Writer) -> None:
 
 
 @pytest.mark.parametrize("writer", [LITTLE, BIG], ids=["little", "big"])
-def test_summary_of_a_file_cut_off_anywhere(writer: Writer) -> None:
+def test_summary_of_a_file_truncated_at_any_byte(writer: Writer) -> None:
     entries = [writer.string("general.architecture", "llama"), writer.strings("t", VOCABULARY)]
     data = writer.file(entries)
     enough = data.index(writer.pack("Q", len(VOCABULARY))) + 8
@@ -269,7 +269,7 @@ def test_summary_of_a_file_cut_off_anywhere(writer: Writer) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_why_a_file_is_no_model(data: bytes, said: str) -> None:
+def test_reasons_why_a_file_is_not_usable(data: bytes, said: str) -> None:
     with pytest.raises(NotGGUF) as refused:
         read_whole(data)
     assert str(refused.value) == said
@@ -285,14 +285,14 @@ def test_alignment_counts(alignment: int) -> None:
         read_whole(data[:-1])
 
 
-def test_tensor_of_an_unknown_type_counts_from_where_it_begins() -> None:
+def test_tensor_of_an_unknown_type_must_begin_in_the_file() -> None:
     data = LITTLE.file(tensors=[LITTLE.tensor("t", [3], 99, 64)], data=64)
     assert read_whole(data).tensors[0].size is None
     with pytest.raises(NotGGUF, match="it is cut off"):
         read_whole(data[:-1])
 
 
-# Files that are made to harm.
+# Malicious files.
 
 
 def claiming(tensors: int, keys: int, rest: bytes = b"") -> bytes:
@@ -313,7 +313,7 @@ def aligned(entry: bytes) -> bytes:
 
 MAX = 2**64 - 1
 
-HOSTILE = {
+MALICIOUS = {
     "keys without end": claiming(0, MAX),
     "tensors without end": claiming(MAX, 0),
     "a key of 2**60 bytes": claiming(0, 1, LITTLE.pack("Q", 2**60)),
@@ -352,7 +352,7 @@ HOSTILE = {
 
 @dataclass
 class Opened:
-    """A file on disk and its bytes in memory, both to be read."""
+    """The same bytes as a file on disk and as a file in memory."""
 
     path: Path
     data: bytes
@@ -368,9 +368,9 @@ class Opened:
             file.close()
 
 
-@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_file_is_no_model_and_takes_no_memory(data: bytes, tmp_path: Path) -> None:
-    with Opened(tmp_path / "hostile.gguf", data) as files:
+@pytest.mark.parametrize("data", MALICIOUS.values(), ids=MALICIOUS)
+def test_malicious_file_is_refused_without_much_memory(data: bytes, tmp_path: Path) -> None:
+    with Opened(tmp_path / "malicious.gguf", data) as files:
         for file in files:
             tracemalloc.start()
             try:
@@ -384,17 +384,17 @@ def test_hostile_file_is_no_model_and_takes_no_memory(data: bytes, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "data",
-    [data for name, data in HOSTILE.items() if "tensor" not in name and "alignment" not in name],
-    ids=[name for name in HOSTILE if "tensor" not in name and "alignment" not in name],
+    [data for name, data in MALICIOUS.items() if "tensor" not in name and "alignment" not in name],
+    ids=[name for name in MALICIOUS if "tensor" not in name and "alignment" not in name],
 )
-def test_hostile_file_has_no_summary(data: bytes, tmp_path: Path) -> None:
-    with Opened(tmp_path / "hostile.gguf", data) as files:
+def test_malicious_file_has_no_summary(data: bytes, tmp_path: Path) -> None:
+    with Opened(tmp_path / "malicious.gguf", data) as files:
         for file in files:
             with pytest.raises(NotGGUF):
                 read_summary(file)
 
 
-# A text that stands behind long arrays.
+# A text after long arrays.
 
 KEY = "tokenizer.chat_template"
 TEMPLATE = "{% if tools %}…{% endif %}"
@@ -405,7 +405,7 @@ END = START + len(LITTLE.string(KEY, TEMPLATE))
 
 
 def texts(data: bytes, tmp_path: Path, end: int | None = None) -> set[str]:
-    """What is found in `data` up to `end`, in memory and on the disk: the same, if all is well."""
+    """The texts found in `data` up to `end`, in memory and on disk; a test expects one."""
     path = tmp_path / "text.gguf"
     path.write_bytes(data)
     size = len(data) if end is None else end
@@ -452,7 +452,7 @@ def claiming_text(length: int, rest: bytes = b"") -> bytes:
         pytest.param(claiming_text(MAX, b"abc"), "", id="2**64 bytes"),
     ],
 )
-def test_text_behind_long_arrays(data: bytes, expected: str, tmp_path: Path) -> None:
+def test_text_after_long_arrays(data: bytes, expected: str, tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         assert texts(data, tmp_path) == {expected}
@@ -477,18 +477,18 @@ def test_text_behind_long_arrays(data: bytes, expected: str, tmp_path: Path) -> 
         (2 * len(FOUND), TEMPLATE),
     ],
 )
-def test_text_is_looked_for_up_to_an_end(end: int, expected: str, tmp_path: Path) -> None:
+def test_text_is_searched_for_up_to_an_end(end: int, expected: str, tmp_path: Path) -> None:
     assert texts(FOUND, tmp_path, end) == {expected}
 
 
-def test_text_is_looked_for_from_a_start_and_before_the_tensors(tmp_path: Path) -> None:
+def test_text_is_searched_for_between_a_start_and_the_tensors(tmp_path: Path) -> None:
     assert find_text(FOUND, KEY, START, len(FOUND)) == TEMPLATE
     assert find_text(FOUND, KEY, START + 1, len(FOUND)) == ""
     weights = LITTLE.tensor("token_embd.weight", [1], F32, 0)
     assert find_text(weights + FOUND, KEY, 0, 2 * len(FOUND)) == ""
 
 
-def test_text_in_a_file_cut_off_anywhere(tmp_path: Path) -> None:
+def test_text_in_a_file_truncated_at_any_byte(tmp_path: Path) -> None:
     whole = TEMPLATE.encode()
     for size in range(1, len(FOUND)):
         there = whole[: max(0, size - END + len(whole))]
@@ -525,7 +525,7 @@ def test_starter_model_to_its_last_byte(starter_model: Path) -> None:
     assert str(refused.value) == f"it is cut off: {size - 1:,} bytes of at least {size:,}"
 
 
-def test_starter_model_cut_off_behind_its_header(starter_model: Path) -> None:
+def test_starter_model_truncated_after_its_header(starter_model: Path) -> None:
     with starter_model.open("rb") as file:
         beginning = file.read(8 * 2**20)
     with pytest.raises(NotGGUF, match="it is cut off: 8,388,608 bytes of at least 98,362,432"):
@@ -544,8 +544,8 @@ def test_summary_of_the_starter_model_reads_little(starter_model: Path) -> None:
     assert summary.number("general.file_type") == 3
 
 
-def test_huge_file_of_zeros_is_soon_done_with(tmp_path: Path) -> None:
-    """Zeros are empty strings, empty keys and tensors of no name: each has a bound."""
+def test_huge_file_of_zeros_is_refused_quickly(tmp_path: Path) -> None:
+    """Zeros are empty strings, empty keys and tensors without a name, and each has a limit."""
     for name, beginning in (
         ("strings", array(STRING, 2**21)),
         ("keys", claiming(0, 2**16)),

@@ -1,4 +1,4 @@
-"""Models' names as people and tools write them, and the aliases that users may type for them."""
+"""The aliases of models, and the order of those that share an alias."""
 
 import random
 import re
@@ -26,7 +26,7 @@ from tests.support.models import local_model
 
 GB = 10**9
 
-# A name, the quantization that its server or file gives, and its aliases less "local-".
+# A name, the quantization that its server or file gives, and its aliases without "local-".
 ALIASES = [
     ("Qwen3-8B-Q4_K_M", "Q4_K_M", "qwen3-8b-q4-k-m-gguf qwen3-8b-q4-k-m qwen3-8b qwen3 qwen"),
     (
@@ -74,7 +74,7 @@ SERVER = Endpoint(name="box", kind="openai", url="http://127.0.0.1:1")
 
 
 def model(name: str, /, **known: Any) -> LocalModel:
-    """A model of that name, in a file or, if it is loaded or runs elsewhere, at a server."""
+    """A model at a server if it is loaded or runs elsewhere, otherwise in a file."""
     if "loaded" in known or "runs_on" in known:
         known["endpoint"] = SERVER
     else:
@@ -115,14 +115,14 @@ def test_the_source_is_part_of_the_most_specific_alias(model_id: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "/", "Q4_K_M", "latest", "通义-7B", "Modèle (neu) 7B!", "-:-"]
 )
-def test_odd_names_have_usable_aliases_too(name: str) -> None:
+def test_odd_names_have_usable_aliases(name: str) -> None:
     aliases = aliases_of(model(name))
     assert aliases[-1] == "local"
     assert len(aliases) > 1
     assert len(set(aliases)) == len(aliases)
 
 
-def test_parameters_are_those_that_the_server_tells_else_those_in_the_name() -> None:
+def test_parameters_come_from_the_server_or_else_from_the_name() -> None:
     assert parameters_of(model("qwen3:8b")) == 8 * GB
     assert parameters_of(model("qwen3:8b", parameters=123)) == 123
     assert parameters_of(model("qwen3:latest")) is None
@@ -162,8 +162,8 @@ def test_each_criterion_alone_decides(
 
 
 @pytest.mark.parametrize("at", range(len(BETTER)))
-def test_each_criterion_outweighs_all_that_follow(at: int) -> None:
-    """One model is better by a single criterion, the other by every later one."""
+def test_each_criterion_outweighs_all_later_ones(at: int) -> None:
+    """One model is better by one criterion, the other by all later ones."""
     decisive, *rest = list(BETTER.values())[at:]
     winner: dict[str, Any] = {**decisive[0]}
     loser: dict[str, Any] = {**decisive[1]}
@@ -194,7 +194,7 @@ def test_each_criterion_outweighs_all_that_follow(at: int) -> None:
         ),
     ],
 )
-def test_what_nobody_said_is_no_advantage(
+def test_unknown_values_are_no_advantage(
     better: dict[str, Any], worse: dict[str, Any], reason: str
 ) -> None:
     first, second = model("qwen3", **better), model("qwen3", **worse)
@@ -202,21 +202,21 @@ def test_what_nobody_said_is_no_advantage(
     assert reason_before(first, second, ORDER).partition(" (")[0] == reason
 
 
-# Of two models whose names and sizes these are, the first is the better one.
+# Pairs of models; the first one is preferred.
 BETTER_SUITED = [
-    # Nearly as large, one is for everything and the other for one task.
+    # Of similar size: a general model before one for a single task.
     ("qwen3:14b", "qwen2.5-coder:14b"),
     ("qwen3:8b", "qwen3-vl:8b"),
     ("deepseek-r1:14b", "deepseek-coder-v2:16b"),
     ("qwen3:4b", "qwen2.5-coder:7b"),
     ("qwen2.5:7b", "qwen2-math:7b"),
     ("mistral:7b", "llava:13b"),
-    # Much larger, one for one task is better at all the others too.
+    # A much larger model for a single task before a small general one.
     ("qwen2.5-coder:32b", "qwen3:0.6b"),
     ("qwen3-coder:30b", "qwen3:4b"),
     ("Qwen2.5-VL-7B-Instruct", "SmolLM2-135M-Instruct"),
     ("llama3.2-vision:11b", "llama3.2:3b"),
-    # What cannot answer comes last, however large it is.
+    # A model that cannot answer comes last, whatever its size.
     ("qwen3:0.6b", "Qwen3-32B-Base"),
     ("llama3.2:1b", "llama-guard3:8b"),
     ("qwen3:0.6b", "Qwen3-Reranker-8B"),
@@ -224,18 +224,18 @@ BETTER_SUITED = [
 
 
 @pytest.mark.parametrize(("better", "worse"), BETTER_SUITED)
-def test_what_a_model_was_made_for_counts(better: str, worse: str) -> None:
+def test_purpose_of_a_model_counts(better: str, worse: str) -> None:
     first, second = model(better), model(worse)
     assert ordered([second, first], ORDER) == [first, second]
 
 
-def test_base_model_that_an_editor_keeps_loaded_answers_no_prompts() -> None:
+def test_loaded_base_model_comes_after_a_chat_model() -> None:
     editors = model("qwen2.5-coder:1.5b-base", loaded=True)
     chat = model("qwen3:8b", loaded=False)
     assert ordered([editors, chat], ORDER) == [chat, editors]
 
 
-def test_a_reranker_is_not_taken_for_an_embedding_model() -> None:
+def test_reranker_comes_after_an_embedding_model() -> None:
     reranker = model("bge-reranker-v2-m3", purpose="embedding", parameters=568_000_000, loaded=True)
     embeds = model("bge-base-en-v1.5", purpose="embedding", parameters=109_000_000)
     assert ordered([reranker, embeds], ORDER) == [embeds, reranker]
@@ -268,7 +268,7 @@ def test_a_reranker_is_not_taken_for_an_embedding_model() -> None:
         ),
     ],
 )
-def test_reasons_tell_what_they_compare(
+def test_reasons_give_the_compared_values(
     first: dict[str, Any], second: dict[str, Any], reason: str
 ) -> None:
     assert reason_before(model("qwen3", **first), model("qwen3", **second), ORDER) == reason
@@ -336,7 +336,7 @@ def test_name_models(alias: str, expected: list[str]) -> None:
     assert [model.name for model in named[alias]] == expected
 
 
-# Where each model of a machine comes from, what it is called there, and its quantization.
+# The models of a machine: source, name and quantization.
 MACHINE = [
     ("ollama", "qwen3:8b", "Q4_K_M"),
     ("ollama", "qwen2.5-coder:7b", "Q4_K_M"),
@@ -403,7 +403,7 @@ ON_MACHINE = [
         ("local", "lmstudio/qwen/qwen3-30b-a3b-2507"),
     ],
 )
-def test_what_people_type(typed: str, meant: str) -> None:
+def test_aliases_on_a_machine(typed: str, meant: str) -> None:
     assert name_models(ON_MACHINE, ORDER, "chat")[typed][0].id == f"local/{meant}"
 
 
@@ -415,8 +415,8 @@ def test_aliases_do_not_depend_on_the_order_in_which_models_are_found() -> None:
         assert name_models(found, ORDER, "chat") == expected
 
 
-def test_a_loaded_model_moves_to_the_front_and_changes_no_other_name() -> None:
-    """Else a server that comes or goes would take names away."""
+def test_loading_a_model_changes_no_other_name() -> None:
+    """Otherwise, names would change when a server starts or stops."""
     before = name_models(ON_MACHINE, ORDER, "chat")
     for at, each in enumerate(ON_MACHINE):
         changed = with_facts(each, loaded=True, endpoint=SERVER)
@@ -427,15 +427,15 @@ def test_a_loaded_model_moves_to_the_front_and_changes_no_other_name() -> None:
             assert [other for other in after[alias] if other != changed] == others
 
 
-def test_every_model_has_a_name_that_tells_it_from_all_others() -> None:
-    """Though some are one model in two quantizations, or at two servers."""
+def test_every_model_has_a_unique_short_name() -> None:
+    """Even if two are variants of one model, or at two servers."""
     named = name_models(ON_MACHINE, ORDER, "chat")
     names = {short_name(each, named) for each in ON_MACHINE}
     assert len(names) == len(ON_MACHINE)
     assert names <= named.keys()
 
 
-def test_aliases_are_made_of_what_needs_no_quoting_and_are_no_ids() -> None:
+def test_aliases_need_no_quoting_and_are_not_ids() -> None:
     odd = [
         model(name, id=f"local/my box/{name}") for name in ("通义 (x)/Modèle_7B", "A'B", "../x$")
     ]
@@ -444,14 +444,14 @@ def test_aliases_are_made_of_what_needs_no_quoting_and_are_no_ids() -> None:
     assert named.keys().isdisjoint(each.id for each in ON_MACHINE)
 
 
-def test_a_name_is_taken_apart_once() -> None:
+def test_each_name_is_parsed_once() -> None:
     parse_name.cache_clear()
     for _ in range(3):
         name_models(ON_MACHINE, ORDER, "chat")
     assert parse_name.cache_info().misses == len({each.name for each in ON_MACHINE})
 
 
-def test_name_models_keeps_purposes_apart() -> None:
+def test_name_models_separates_purposes() -> None:
     chat = name_models(CATALOGUE, ORDER, "chat")
     embedding = name_models(CATALOGUE, ORDER, "embedding")
     assert "local-embed" not in chat
@@ -480,7 +480,7 @@ def test_short_names(name: str, expected: str) -> None:
     assert short_name(wanted, name_models(CATALOGUE, ORDER, wanted.purpose)) == expected
 
 
-def test_model_of_which_every_name_is_taken_goes_by_its_id() -> None:
+def test_model_without_an_alias_of_its_own_is_named_by_its_id() -> None:
     first = model("Qwen3-8B-Q4_K_M", modified=2.0)
     second = model("Qwen3-8B-Q4_K_M", id="local/gguf/Qwen3-8B-Q4_K_M@abcdef", modified=1.0)
     named = name_models([first, second], ORDER, "chat")
@@ -488,7 +488,7 @@ def test_model_of_which_every_name_is_taken_goes_by_its_id() -> None:
     assert short_name(second, named) == "local/gguf/Qwen3-8B-Q4_K_M@abcdef"
 
 
-def test_all_words_tell_apart_what_base_and_size_do_not() -> None:
+def test_short_name_has_all_words_if_base_and_size_are_not_enough() -> None:
     thinking, instruct = model("Qwen3-30B-A3B-Thinking-2507"), model("Qwen3-30B-A3B-Instruct-2507")
     named = name_models([thinking, instruct], ORDER, "chat")
     assert short_name(thinking, named) == "local-qwen3-30b-a3b-thinking-2507"
@@ -525,5 +525,5 @@ Ask = Callable[[], list[str]]
         (lambda: nearest("local-qwen", []), 0),
     ],
 )
-def test_nearest_gives_no_more_than_asked_for(ask: Ask, count: int) -> None:
+def test_nearest_returns_at_most_count_names(ask: Ask, count: int) -> None:
     assert len(ask()) == count

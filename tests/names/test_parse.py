@@ -1,4 +1,4 @@
-"""Models' names as people and tools really write them, and what each means to people."""
+"""Parsing names of models, in the spellings that people and tools use."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -8,9 +8,9 @@ import pytest
 from llm_localrun.names.parse import parse_name, projected_words
 from llm_localrun.names.quantizations import quantization_in
 
-# A name; its family, what the model is called, its size and quantization, - where none is told.
+# A name; its family, base, size and quantization (- if it has none).
 NAMES = """
-# Files, as those who quantize name them.
+# Files, as publishers of quantizations name them.
 Qwen1.5-7B-Chat-Q4_K_M                         qwen         qwen1.5               7b     Q4_K_M
 Qwen2-1.5B-Instruct.Q8_0                       qwen         qwen2                 1.5b   Q8_0
 Qwen2.5-7B-Instruct-Q6_K_L                     qwen         qwen2.5               7b     Q6_K_L
@@ -171,7 +171,7 @@ moondream2-text-model-f16                      moondream    moondream2-text-mode
 MiniCPM-V-2_6-Q4_K_M                           minicpm      minicpm-v-2.6         -      Q4_K_M
 InternVL3-8B-Instruct-Q4_K_M                   internvl     internvl3             8b     Q4_K_M
 SmolVLM2-500M-Video-Instruct-Q8_0              smolvlm      smolvlm2              500m   Q8_0
-# Tuned anew by others.
+# Fine-tuned models.
 Huihui-Qwen3-8B-abliterated-v2.i1-Q4_K_M       qwen         qwen3                 8b     Q4_K_M
 gemma-3-27b-it-abliterated.q4_k_m              gemma        gemma3                27b    Q4_K_M
 DeepSeek-R1-Distill-Qwen-14B-abliterated-v2-Q4_K_M deepseek deepseek-r1           14b    Q4_K_M
@@ -348,7 +348,7 @@ intfloat/multilingual-e5-large-instruct        multilingual-e5 multilingual-e5-l
 intfloat/e5-mistral-7b-instruct                e5           e5                    7b     -
 Qwen3-Reranker-0.6B-Q8_0                       qwen         qwen3-reranker        0.6b   Q8_0
 bge-reranker-v2-m3-Q8_0                        bge          bge-reranker-v2-m3    -      Q8_0
-# What people call their own.
+# Names that users give to their own models.
 my model 7B                                    my           my-model              7b     -
 model                                          model        model                 -      -
 """
@@ -371,12 +371,12 @@ def test_names(case: list[str]) -> None:
     assert told == expected
 
 
-def test_the_table_is_large_and_holds_each_name_once() -> None:
+def test_table_is_large_and_has_each_name_once() -> None:
     names = [case[0] for case in cases(NAMES)]
     assert len(names) == len(set(names)) >= 300
 
 
-# What a model is good for, where it is not everything.
+# Models made for one use, and the use.
 MADE_FOR = {
     "code": """
         Qwen2.5-Coder-7B-Instruct qwen3-coder:30b deepseek-coder-v2:16b codellama:13b
@@ -391,7 +391,7 @@ MADE_FOR = {
         deepseek-ocr:3b LFM2-VL-1.6B Kimi-VL-A3B-Thinking-2506
         """,
     "mathematics": "Qwen2.5-Math-7B-Instruct mathstral-7B-v0.1 wizard-math:7b deepseek-math-7b-rl",
-    # Base models: none has taught them to answer.
+    # Base models.
     "completion": """
         Qwen3-8B-Base-Q4_K_M qwen2.5-coder:1.5b-base deepseek-v3-base gemma-3-4b-pt-Q8_0
         llama3:8b-text-q8_0 codellama:7b-code codegemma:2b-code Mistral-Nemo-Base-2407
@@ -408,7 +408,7 @@ MADE_FOR = {
         llama-guard3:8b Llama-Guard-3-8B Qwen3Guard-Gen-8B granite3-guardian:8b shieldgemma:9b
         gpt-oss-safeguard-20b
         """,
-    # The same families without their specialists; and words that only look like a specialty.
+    # General models of the same families, and words that only resemble a specialty.
     "anything": """
         qwen3:8b Qwen3-8B Qwen2.5-7B-Instruct llama3.2:3b llama-3.2-3b meta/llama-3.3-70b gemma3:4b
         google/gemma-3-12b qwen/qwen2.5-7b mistral:latest Mistral-7B-Instruct-v0.3 QwQ-32B
@@ -427,7 +427,7 @@ def test_what_a_model_was_made_for(name: str, made_for: str) -> None:
     assert parse_name(name).made_for == made_for
 
 
-# Each line: one model as Ollama, LM Studio, repositories and files call it.
+# Each line: the names of one model at Ollama, at LM Studio, in repositories and in files.
 SAME = """
 qwen3:8b qwen/qwen3-8b Qwen/Qwen3-8B unsloth/Qwen3-8B-GGUF Qwen3-8B-Q4_K_M Qwen_Qwen3-8B-Q8_0
 qwen3:8b ai/qwen3:8B-Q4_K_M koboldcpp/Qwen3-8B-Q4_K_M Qwen3-8B.i1-IQ3_M Qwen/Qwen3-8B-FP8
@@ -464,7 +464,7 @@ qwen3-embedding:0.6b text-embedding-qwen3-embedding-0.6b Qwen3-Embedding-0.6B-Q8
 
 
 @pytest.mark.parametrize("line", SAME.strip().splitlines())
-def test_one_model_has_the_same_words_whoever_names_it(line: str) -> None:
+def test_all_names_of_a_model_have_the_same_words(line: str) -> None:
     first, *others = line.split()
     words = parse_name(first).words
     assert [name for name in others if parse_name(name).words != words] == []
@@ -506,7 +506,7 @@ def test_different_models_have_different_words() -> None:
         ("snowflake-arctic-embed-m", "snowflake-arctic-embed-l"),
     ],
 )
-def test_another_model_has_other_words(name: str, other: str) -> None:
+def test_similar_names_of_different_models_have_different_words(name: str, other: str) -> None:
     assert parse_name(name).words != parse_name(other).words
 
 
@@ -569,7 +569,7 @@ def test_another_model_has_other_words(name: str, other: str) -> None:
         ("all-MiniLM-L6-v2", "all-minilm-l6-v2 all-minilm-l6 all-minilm"),
     ],
 )
-def test_what_people_call_a_model(name: str, names: str) -> None:
+def test_names_that_people_use(name: str, names: str) -> None:
     assert list(parse_name(name).names) == names.split()
 
 
@@ -592,7 +592,7 @@ def test_what_people_call_a_model(name: str, names: str) -> None:
         ("hermes2", "Hermes-2-Pro-Mistral-7B"),
     ],
 )
-def test_a_small_or_a_large_one_is_of_its_generation(generation: str, names: str) -> None:
+def test_sizes_and_grades_belong_to_their_generation(generation: str, names: str) -> None:
     assert [name for name in names.split() if generation not in parse_name(name).names] == []
 
 
@@ -608,7 +608,7 @@ def test_a_small_or_a_large_one_is_of_its_generation(generation: str, names: str
         ("mistral", "e5-mistral-7b-instruct dolphin-mistral:7b"),
     ],
 )
-def test_a_special_one_leaves_the_plain_name_to_others(generation: str, names: str) -> None:
+def test_specialist_does_not_claim_the_plain_name(generation: str, names: str) -> None:
     assert [name for name in names.split() if generation in parse_name(name).names] == []
 
 
@@ -664,7 +664,7 @@ def test_odd_names(name: str, names: str) -> None:
         ("model-", None),
     ],
 )
-def test_parameters_that_a_name_promises(name: str, parameters: int | None) -> None:
+def test_parameters_in_a_name(name: str, parameters: int | None) -> None:
     assert parse_name(name).parameters == parameters
 
 
@@ -692,5 +692,5 @@ def test_names_of_models_that_think(names: str, thinks: bool) -> None:
         ("Ministral-3-3B-Instruct-2512-BF16-mmproj", "Ministral-3-3B-Instruct-2512-Q4_K_M"),
     ],
 )
-def test_a_projector_bears_the_words_of_its_model(projector: str, model: str) -> None:
+def test_projector_has_the_words_of_its_model(projector: str, model: str) -> None:
     assert projected_words(projector) == parse_name(model).words

@@ -1,4 +1,4 @@
-"""What the names of GGUF files say, and the numbers and names of quantizations."""
+"""The names of quantizations and their order, and the roles of files by their names."""
 
 import pytest
 
@@ -183,7 +183,7 @@ def test_unknown_file_types(number: int | None) -> None:
         ("Q4_K_R4", "Q4_K_R4"),
     ],
 )
-def test_names_that_servers_give_for_people(text: str, name: str) -> None:
+def test_quantizations_described_for_people(text: str, name: str) -> None:
     assert long_quantization(text) == name
 
 
@@ -236,11 +236,11 @@ DRAFT = "it drafts for another model"
         ("._Qwen3-8B-Q4_K_M", "it is what macOS keeps beside a file"),
     ],
 )
-def test_names_of_what_is_no_model(stem: str, role: str) -> None:
+def test_roles_of_files_that_are_not_models(stem: str, role: str) -> None:
     assert other_role(stem) == role
 
 
-# For each preferred quantization, others from near to far.
+# A preferred quantization, and others by increasing distance.
 NEAR_TO_FAR = [
     ("Q4_K_M", ["Q4_K_M", "Q4_K_S", "Q6_K", "Q8_0", "F16"]),
     ("Q4_K_M", ["Q4_K_M", "Q3_K_M", "Q2_K", "IQ1_S"]),
@@ -267,7 +267,7 @@ def test_quality_distance_grows(preferred: str, others: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", QUALITY)
-def test_nothing_is_nearer_than_the_same(name: str) -> None:
+def test_distance_to_itself_is_zero(name: str) -> None:
     assert quality_distance(name, name) == quality_distance(name.lower(), name) == 0
 
 
@@ -298,9 +298,7 @@ def test_unknown_quantizations_are_farther_than_all_others(
         ("UD-MXFP4_MOE", "MXFP4_MOE"),
     ],
 )
-def test_those_without_a_place_of_their_own_have_that_of_their_like(
-    quantization: str, like: str
-) -> None:
+def test_variants_count_as_the_quantization_they_vary(quantization: str, like: str) -> None:
     assert quality_distance(quantization, like) == quality_distance(like, quantization) == 0
 
 

@@ -358,7 +358,7 @@ def test_names_do_not_leave_the_folder(world: World, tmp_path: Path, path: str) 
     for ref in (REPO, f"{REPO}:Q4_K_M"):
         assert f"{REPO} holds no GGUF files" in failed("pull", ref)
     left = {p.name for p in set(tmp_path.rglob("*")) - before}
-    assert left <= {"catalogue.json", "registry.json"}
+    assert left <= {"catalogue.json", "names.json"}
 
 
 def test_link_in_the_folder_is_not_followed_out_of_it(world: World, tmp_path: Path) -> None:

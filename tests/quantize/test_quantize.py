@@ -28,7 +28,7 @@ from llm_localrun.quantize.plan import Plan, check, target_for
 from llm_localrun.quantize.recipes import MIXES
 from llm_localrun.quantize.run import run
 from llm_localrun.quantize.tools import Quantizer
-from llm_localrun.resolve import variant
+from llm_localrun.resolve import resolve_variant
 from llm_localrun.system import locks
 from llm_localrun.system.progress import Progress
 from tests.conftest import Llm
@@ -425,7 +425,7 @@ def test_result_is_a_variant_at_once(f16_model: Path) -> None:
     assert done_by(*command).startswith(f"It is there already: {made}\n")
     by_path = {model.path: model for model in get_catalogue(CachePolicy.CACHED).models}
     source = by_path[str(models_folder() / f16_model.name)]
-    assert variant(source, {"quantization": "Q8_0"}) == by_path[str(made)]
+    assert resolve_variant(source, {"quantization": "Q8_0"}) == by_path[str(made)]
 
 
 @pytest.mark.usefixtures("short")

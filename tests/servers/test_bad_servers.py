@@ -25,7 +25,7 @@ from llm_localrun.errors import (
     ServerUnreachable,
 )
 from llm_localrun.models import EndpointReport, LocalModel, ServerStatus, Snapshot
-from llm_localrun.system.paths import settings_stamp
+from llm_localrun.name_cache import settings_stamp
 from tests.conftest import Llm
 from tests.fakes.http_server import (
     Request,
@@ -392,7 +392,7 @@ def put_model(user: Path, model: LocalModel) -> None:
     report = EndpointReport(
         endpoint=model.endpoint, status=ServerStatus.ANSWERS, asked_at=now, models=(model,)
     )
-    snapshot = Snapshot(taken_at=now, stamp=settings_stamp(), endpoints=(report,))
+    snapshot = Snapshot(taken_at=now, stamp=settings_stamp([]), endpoints=(report,))
     write_snapshot(user / "localrun", snapshot)
 
 

@@ -1,11 +1,9 @@
 """Asking servers over real sockets: in time, by name, with the right key, and not too often."""
 
-import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from llm_localrun.servers.discover import (
     discover,
 )
 from llm_localrun.wire.http import find_offline
+from tests.fakes.broken import Off, Resetting, ServerFactory, Silent, always, needs_key, website
 from tests.fakes.http_server import Request, Respond, StandIn, chunk, head, json_reply, whole
 from tests.fakes.servers import jan, llama_server, omlx, vllm
 from tests.support.models import local_model
@@ -45,10 +44,6 @@ def listing(owned_by: str | None, *ids: str) -> Respond:
     return respond
 
 
-def always(*pieces: bytes | float) -> Respond:
-    return lambda _: pieces
-
-
 def slowly(pieces: Iterable[bytes]) -> Iterator[bytes | float]:
     for piece in pieces:
         yield piece
@@ -65,76 +60,11 @@ def endless(request: Request) -> Iterator[bytes]:
         yield chunk(b" " * 2**16)
 
 
-class Silent:
-    """A port where connections are accepted, as the system does it, and never answered."""
-
-    def __enter__(self) -> "Silent":
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=100)
-        self._socket.setblocking(False)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._accepted: list[socket.socket] = []
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for connection in (*self._accepted, self._socket):
-            connection.close()
-
-    def connections(self) -> int:
-        """How many there have been since this was last asked."""
-        before = len(self._accepted)
-        while True:
-            try:
-                self._accepted.append(self._socket.accept()[0])
-            except BlockingIOError:
-                return len(self._accepted) - before
-
-
-class Resetting:
-    """A server that resets the connection when it has been asked something."""
-
-    def __enter__(self) -> "Resetting":
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with connection:
-                if connection.recv(2**16):
-                    linger = struct.pack("ii", 1, 0)
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-
-
-class Off:
-    """A port where nothing listens."""
-
-    def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            self.port = unused.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-
-
-Server = Callable[[], "AbstractContextManager[Any]"]
-
-ANSWERING: Server = lambda: StandIn(listing("vllm", "m"))  # noqa: E731
-NEEDS_KEY: Server = lambda: StandIn(always(json_reply({"error": "Unauthorized"}, 401)))  # noqa: E731
-WEBSITE: Server = lambda: StandIn(always(whole(b"<html>Hello</html>", "text/html")))  # noqa: E731
-OFF: Server = lambda: nullcontext(Off())  # noqa: E731
+ANSWERING: ServerFactory = lambda: StandIn(listing("vllm", "m"))  # noqa: E731
 
 
 @contextmanager
-def running(*servers: Server) -> Iterator[list[Any]]:
+def running(*servers: ServerFactory) -> Iterator[list[Any]]:
     with ExitStack() as stack:
         yield [stack.enter_context(server()) for server in servers]
 
@@ -180,9 +110,9 @@ def ids(reports: Iterable[EndpointReport]) -> list[str]:
     ("server", "status"),
     [
         pytest.param(ANSWERING, ServerStatus.ANSWERS, id=ServerStatus.ANSWERS),
-        pytest.param(NEEDS_KEY, ServerStatus.NEEDS_KEY, id="locked"),
-        pytest.param(OFF, ServerStatus.OFFLINE, id="off"),
-        pytest.param(WEBSITE, ServerStatus.UNRECOGNIZED, id="website"),
+        pytest.param(needs_key, ServerStatus.NEEDS_KEY, id="locked"),
+        pytest.param(Off, ServerStatus.OFFLINE, id="off"),
+        pytest.param(website, ServerStatus.UNRECOGNIZED, id="website"),
         pytest.param(lambda: StandIn(always()), ServerStatus.UNRECOGNIZED, id="hangs up"),
         pytest.param(Resetting, ServerStatus.UNRECOGNIZED, id="resets"),
         pytest.param(
@@ -207,14 +137,14 @@ def ids(reports: Iterable[EndpointReport]) -> list[str]:
         ),
     ],
 )
-def test_server_that_reacts(server: Server, status: str) -> None:
+def test_server_that_reacts(server: ServerFactory, status: str) -> None:
     with running(server) as (box,):
         (found,) = round_of([probe(box.url)])
     assert found.status == status
     assert ids([found]) == (["local/vllm/m"] if status == ServerStatus.ANSWERS else [])
 
 
-HANGING: dict[str, Server] = {
+HANGING: dict[str, ServerFactory] = {
     "silent": Silent,
     "reads and says nothing": lambda: StandIn(always(60.0)),
     "drips its head": lambda: StandIn(drip(json_reply({"data": []}))),
@@ -226,7 +156,7 @@ HANGING: dict[str, Server] = {
 
 
 @pytest.mark.parametrize("server", HANGING.values(), ids=HANGING)
-def test_server_that_hangs(server: Server) -> None:
+def test_server_that_hangs(server: ServerFactory) -> None:
     with running(server) as (box,):
         begun = time.monotonic()
         (found,) = round_of([probe(box.url)], seconds=DEADLINE_S)
@@ -243,7 +173,7 @@ def test_server_that_never_ends_is_left(server: str) -> None:
 
 def test_all_together_within_one_deadline() -> None:
     servers = [*HANGING.values()] * 3
-    with running(*servers, OFF, ANSWERING, WEBSITE) as boxes:
+    with running(*servers, Off, ANSWERING, website) as boxes:
         begun = time.monotonic()
         reports = round_of([probe(box.url) for box in boxes], seconds=DEADLINE_S)
         assert time.monotonic() - begun < DEADLINE_S + SLACK
@@ -254,7 +184,7 @@ def test_all_together_within_one_deadline() -> None:
 def test_nothing_to_ask_and_nothing_to_wait_for() -> None:
     begun = time.monotonic()
     assert round_of([], [report("http://127.0.0.1:9")]) == []
-    with running(ANSWERING, OFF) as boxes:
+    with running(ANSWERING, Off) as boxes:
         round_of([probe(box.url) for box in boxes])
     assert time.monotonic() - begun < NO_HURRY / 2
 
@@ -310,9 +240,9 @@ def test_hang_is_remembered_from_the_round_that_met_it() -> None:
 @pytest.mark.parametrize(
     ("server", "status"),
     [
-        pytest.param(OFF, ServerStatus.OFFLINE, id="off"),
-        pytest.param(NEEDS_KEY, ServerStatus.NEEDS_KEY, id="locked"),
-        pytest.param(WEBSITE, ServerStatus.UNRECOGNIZED, id="website"),
+        pytest.param(Off, ServerStatus.OFFLINE, id="off"),
+        pytest.param(needs_key, ServerStatus.NEEDS_KEY, id="locked"),
+        pytest.param(website, ServerStatus.UNRECOGNIZED, id="website"),
         pytest.param(lambda: StandIn(always()), ServerStatus.UNRECOGNIZED, id="hangs up"),
         pytest.param(
             lambda: StandIn(always(json_reply({"error": {"message": "Loading model"}}, 503))),
@@ -322,7 +252,7 @@ def test_hang_is_remembered_from_the_round_that_met_it() -> None:
     ],
 )
 def test_server_that_answered_once_keeps_its_models_and_their_ids(
-    server: Server, status: str
+    server: ServerFactory, status: str
 ) -> None:
     with running(server) as (box,):
         before = report(box.url, models=("a", "b"))
@@ -346,9 +276,9 @@ def test_server_that_answers_tells_what_it_has_now() -> None:
     assert (found.status, found.models) == (ServerStatus.ANSWERS, ())
 
 
-VLLM: Server = lambda: StandIn(listing("vllm", "m"))  # noqa: E731
-LLAMACPP: Server = lambda: StandIn(listing("llamacpp", "m"))  # noqa: E731
-UNSIGNED: Server = lambda: StandIn(listing(None, "m"))  # noqa: E731
+VLLM: ServerFactory = lambda: StandIn(listing("vllm", "m"))  # noqa: E731
+LLAMACPP: ServerFactory = lambda: StandIn(listing("llamacpp", "m"))  # noqa: E731
+UNSIGNED: ServerFactory = lambda: StandIn(listing(None, "m"))  # noqa: E731
 
 
 @pytest.mark.parametrize(
@@ -364,7 +294,7 @@ UNSIGNED: Server = lambda: StandIn(listing(None, "m"))  # noqa: E731
         ([VLLM, VLLM], ["box", "box"], ["local/box/m", "local/box-2/m"]),
     ],
 )
-def test_names(servers: list[Server], names: list[str | None], expected: list[str]) -> None:
+def test_names(servers: list[ServerFactory], names: list[str | None], expected: list[str]) -> None:
     with running(*servers) as boxes:
         probes = [probe(box.url, name=name) for box, name in zip(boxes, names, strict=True)]
         reports = round_of(probes)
@@ -464,12 +394,12 @@ def test_server_that_wants_a_key_gets_the_one_for_its_kind(
         # One that needs none is sent none.
         pytest.param(lambda: StandIn(llama_server()), {"localrun-llamacpp": "secret"}, id="open"),
         # Nobody knows what this is, so what is meant for llama-server is not for it.
-        pytest.param(NEEDS_KEY, {}, id=RunsOn.UNKNOWN),
-        pytest.param(NEEDS_KEY, {"localrun-vllm": "secret"}, id="another's key"),
+        pytest.param(needs_key, {}, id=RunsOn.UNKNOWN),
+        pytest.param(needs_key, {"localrun-vllm": "secret"}, id="another's key"),
     ],
 )
 def test_key_is_not_sent_around(
-    server: Server, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    server: ServerFactory, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLAMA_API_KEY", "secret")
     with running(server) as (box,):

@@ -273,7 +273,7 @@ def test_prompt_asks_where_a_model_is_before_it_is_refused(box: StandIn, lms: Lm
     ("link", "devices", "where"),
     [
         (ONLINE, {GEMMA.key: "a1b2c3"}, "runs on another machine (mac-studio)"),
-        ("", {}, "runs nobody knows where"),
+        ("", {}, "runs on an unknown machine"),
     ],
 )
 def test_prompt_does_not_go_to_another_device(

@@ -15,7 +15,7 @@ from llm_localrun.models import (
     ServerStatus,
     Snapshot,
 )
-from llm_localrun.system.paths import settings_stamp
+from llm_localrun.name_cache import settings_stamp
 from tests.support.models import local_model
 
 BOX = Endpoint(name="box", kind="vllm", url="http://192.168.1.5:8000")
@@ -167,5 +167,5 @@ SNAPSHOT = Snapshot(
 
 def put(user: Path, snapshot: Snapshot = SNAPSHOT) -> None:
     """Makes `snapshot` what was found just now."""
-    fresh = snapshot.model_copy(update={"taken_at": time.time(), "stamp": settings_stamp()})
+    fresh = snapshot.model_copy(update={"taken_at": time.time(), "stamp": settings_stamp([])})
     write_snapshot(user / "localrun", fresh)
