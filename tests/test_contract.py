@@ -72,7 +72,7 @@ def empty_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def surroundings(user_path: Path, empty_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not make the stand-ins late, and nothing may reach a real provider."""
     shutil.copy(empty_log, user_path)
-    monkeypatch.setattr(discover, "DEADLINE", 10.0)
+    monkeypatch.setattr(discover, "DEADLINE_S", 10.0)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
@@ -271,7 +271,7 @@ def test_line_06_one_discovery_for_all_hooks(box: StandIn) -> None:
 def test_line_07_hanging_servers_take_bounded_time_once(
     user_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discover, "DEADLINE", 0.25)
+    monkeypatch.setattr(discover, "DEADLINE_S", 0.25)
     with Silent() as first, Silent() as second:
         point_at(user_path, first.url, second.url, "http://127.0.0.1:1")
         begun = time.monotonic()

@@ -83,7 +83,7 @@ def other_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def surroundings(user_path: Path, other_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives the fake servers more time on a busy machine, and keeps tests from a real provider."""
     shutil.copy(other_log, user_path)
-    monkeypatch.setattr(discover, "DEADLINE", 10.0)
+    monkeypatch.setattr(discover, "DEADLINE_S", 10.0)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
@@ -98,7 +98,7 @@ def box(user_path: Path) -> Iterator[StandIn]:
 @pytest.fixture
 def silent(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
     """A configured server that accepts connections and does not answer."""
-    monkeypatch.setattr(discover, "DEADLINE", 0.25)
+    monkeypatch.setattr(discover, "DEADLINE_S", 0.25)
     with Silent() as server:
         point_at(user_path, server.url)
         yield server

@@ -21,7 +21,7 @@ CLOUD = "local/ollama/gpt-oss:120b-cloud"
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not make the stand-ins late."""
-    monkeypatch.setattr(discover, "DEADLINE", 10.0)
+    monkeypatch.setattr(discover, "DEADLINE_S", 10.0)
 
 
 def vllm(request: Request) -> list[bytes]:
@@ -98,7 +98,7 @@ def test_server_that_needs_a_key(user_path: Path, invoke: Invoke) -> None:
 def test_server_that_is_none_is_added_all_the_same(
     make: ServerFactory, said: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discover, "DEADLINE", 0.5)
+    monkeypatch.setattr(discover, "DEADLINE_S", 0.5)
     with make() as server:
         added = invoke("localrun", "endpoints", "add", "box", server.url)
     assert (added.exit_code, added.stderr) == (0, "")
