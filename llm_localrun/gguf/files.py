@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from llm_localrun.errors import BadModelFile
 from llm_localrun.gguf.header import Header, NotGGUF, find_text
 
 _MAX_HEADER = 64 * 2**20
@@ -20,6 +19,9 @@ _TEMPLATE = "tokenizer.chat_template"
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """The file at `path`, opened to read its header. Raises `BadModelFile` for any failure."""
+    # Imported here because the quantizing process uses this module without click and llm.
+    from llm_localrun.errors import BadModelFile
+
     try:
         with path.open("rb") as file:
             yield file
