@@ -22,6 +22,11 @@ Each is an `llm.ModelError`, which `llm prompt` and the Python API know, and a
 `click.ClickException`, which also keeps `llm chat` and `llm embed` from ending in a traceback.
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import click
 import llm
 
@@ -104,3 +109,26 @@ class NotRemoved(LocalRunError):
 
 class QuantizeFailed(LocalRunError):
     """A model could not be quantized."""
+
+
+@contextmanager
+def translate_os_errors(
+    error_type: type[LocalRunError], path: Path, action: str, hint: str = ""
+) -> Iterator[None]:
+    """Turns an OSError into an `error_type` that says that a file cannot be used.
+
+    `action` completes "PATH cannot be ...": written, deleted. `path` stands in for the file if the
+    OSError names none. `hint` follows the advice for a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = f"Free space on its disk. {hint}"
+        elif isinstance(error, PermissionError):
+            remedy = "Fix its permissions, and try again"
+        else:
+            remedy = "Check the folder and its disk, and try again"
+        raise error_type(
+            f"{error.filename or path} cannot be {action}: {error.strerror}", remedy
+        ) from None

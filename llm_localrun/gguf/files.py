@@ -7,13 +7,15 @@ import mmap
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePath
+from typing import BinaryIO, TypeVar
 
 from llm_localrun.gguf.header import Header, NotGGUF, find_text
 
 _MAX_HEADER = 64 * 2**20
 _TEMPLATE = "tokenizer.chat_template"
+
+_Path = TypeVar("_Path", bound=PurePath)
 
 
 @contextmanager
@@ -84,7 +86,7 @@ def part_stems(stem: str) -> list[str]:
     return [part_stem(stem, each) for each in range(1, count + 1)] if number == 1 else []
 
 
-def parts_of(path: Path) -> list[Path]:
+def parts_of(path: _Path) -> list[_Path]:
     """The paths of all parts of the file whose first part is `path`; [] for a later part.
 
     A file that is not split is its only part. The parts need not exist.

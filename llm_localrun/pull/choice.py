@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from llm_localrun.errors import PullFailed
 from llm_localrun.gguf.header import NotGGUF, read_summary
 from llm_localrun.pull import http_files, huggingface
-from llm_localrun.pull.http_files import BrokenOff, Source
+from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import Repository
 from llm_localrun.pull.recommend import Fit, Fits, Geometry, best, geometry_of, largest_context
 from llm_localrun.pull.refs import HubRef
@@ -45,7 +45,7 @@ def offer(ref: HubRef, fits: Fits) -> Offer:
 
     Raises `PullFailed`.
     """
-    repository = huggingface.repository(ref.repo, ref.revision)
+    repository = huggingface.list_repository(ref.repo, ref.revision)
     variants = variants_in(repository.files)
     if not variants and not ref.file:
         raise PullFailed(
@@ -65,14 +65,14 @@ def _geometry(repository: Repository, variants: Sequence[Variant]) -> Geometry:
     try:
         head = _beginning(repository.source(variants[0].parts[0]))
         found = geometry_of(read_summary(io.BytesIO(head)))
-    except (BrokenOff, NotGGUF):
+    except (DownloadInterrupted, NotGGUF):
         return unknown
     return replace(found, trained=found.trained or repository.context_max)
 
 
-def _beginning(source: Source) -> bytes:
+def _beginning(source: FileSource) -> bytes:
     head = bytearray()
-    with closing(http_files.get(source, 0, _HEADER - 1)) as pieces:
+    with closing(http_files.stream_file(source, 0, _HEADER - 1)) as pieces:
         for piece in pieces:
             head += piece if isinstance(piece, bytes) else b""
             if len(head) >= _HEADER:

@@ -9,21 +9,20 @@ from llm_localrun.engine.stop import stop
 from llm_localrun.errors import NotRemoved
 from llm_localrun.gguf.files import part_stems
 from llm_localrun.models import LocalModel
-from llm_localrun.pull.folder import delete, models_folder
-from llm_localrun.pull.records import Pulled, forget, read_records
+from llm_localrun.pull.records import PullRecord, delete, drop_record, read_records
 from llm_localrun.servers import ollama_admin
 from llm_localrun.servers.admin import server_at
 from llm_localrun.servers.kinds import kind_of
-from llm_localrun.system.paths import engine_folder
+from llm_localrun.system.paths import engine_folder, models_folder
 
 
-def records_of(model: LocalModel, records: Iterable[Pulled]) -> list[Pulled]:
+def records_of(model: LocalModel, records: Iterable[PullRecord]) -> list[PullRecord]:
     """Those that say that we have pulled `model`."""
     folder = models_folder()
     return [record for record in records if _has_brought(record, model, folder)]
 
 
-def _has_brought(record: Pulled, model: LocalModel, folder: Path) -> bool:
+def _has_brought(record: PullRecord, model: LocalModel, folder: Path) -> bool:
     if record.files:
         first = os.path.realpath(folder / record.files[0].path)
         return model.path is not None and os.path.realpath(model.path) == first
@@ -54,18 +53,18 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
     else:
         freed = delete_files(_files(model, ours, records), models_folder())
     for record in ours:
-        forget(record.ref, models_folder())
+        drop_record(record.ref, models_folder())
     return freed
 
 
-def forget_gone(record: Pulled) -> None:
+def forget_gone(record: PullRecord) -> None:
     """Drops a record whose model is not listed, with what is left of its files.
 
     Raises a `LocalRunError`.
     """
     others = (other for other in read_records(models_folder()) if other.ref != record.ref)
     delete_files(_unshared([record], others), models_folder())
-    forget(record.ref, models_folder())
+    drop_record(record.ref, models_folder())
 
 
 def _whose(model: LocalModel) -> str:
@@ -78,7 +77,7 @@ def _stop_engines(path: str) -> None:
             stop(engine, engine_folder())
 
 
-def _files(model: LocalModel, ours: list[Pulled], records: Iterable[Pulled]) -> set[Path]:
+def _files(model: LocalModel, ours: list[PullRecord], records: Iterable[PullRecord]) -> set[Path]:
     """What has to go for `model` to be gone. Raises `NotRemoved`."""
     if any(record.files for record in ours):
         return _unshared(ours, (record for record in records if record not in ours))
@@ -95,7 +94,7 @@ def _files(model: LocalModel, ours: list[Pulled], records: Iterable[Pulled]) -> 
     return {file for part in parts for file in _with_blob(part, model.store)}
 
 
-def _unshared(records: Iterable[Pulled], others: Iterable[Pulled]) -> set[Path]:
+def _unshared(records: Iterable[PullRecord], others: Iterable[PullRecord]) -> set[Path]:
     """The files of `records` that no other one has brought too: a projector serves several."""
     folder = models_folder()
     needed = {path for record in others for path in record.paths(folder)}

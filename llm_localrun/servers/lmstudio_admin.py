@@ -11,7 +11,6 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from llm_localrun.errors import PullFailed
-from llm_localrun.pull.refs import LMStudioRef
 from llm_localrun.servers.admin import Server
 from llm_localrun.system.progress import Progress
 from llm_localrun.wire import http
@@ -32,13 +31,17 @@ class _Job(BaseModel):
     downloaded_bytes: int = 0
 
 
-def pull(ref: LMStudioRef, server: Server) -> Generator[Progress, None, None]:
-    """Has LM Studio download what `ref` names. Raises a `LocalRunError`."""
-    body = {"model": ref.name}
-    if ref.is_repository:
-        body["model"] = f"https://huggingface.co/{ref.name}"
-    if ref.quantization:
-        body["quantization"] = ref.quantization
+def pull(
+    name: str, is_repository: bool, quantization: str, server: Server
+) -> Generator[Progress, None, None]:
+    """Makes LM Studio download a model. Raises a `LocalRunError`.
+
+    `name` is in LM Studio's catalog, or that of a Hugging Face repository. `quantization` is "" for
+    LM Studio's own choice.
+    """
+    body = {"model": f"https://huggingface.co/{name}" if is_repository else name}
+    if quantization:
+        body["quantization"] = quantization
     job = _ask(server, "POST", _PATH, body)
     path = f"{_PATH}/status/{job.job_id}"
     while job.status in ("downloading", "paused"):
@@ -48,7 +51,7 @@ def pull(ref: LMStudioRef, server: Server) -> Generator[Progress, None, None]:
         job = _ask(server, "GET", path)
     if job.status == "failed":
         raise PullFailed(
-            f"{server.title} could not download {ref.name}", "LM Studio's own window says why"
+            f"{server.title} could not download {name}", "LM Studio's own window says why"
         )
 
 

@@ -33,6 +33,16 @@ def engine_folder() -> Path:
     return home() / "engine"
 
 
+def models_folder() -> Path:
+    """The folder for models that llm-localrun downloads or makes."""
+    return home() / "models"
+
+
+def partial_folder() -> Path:
+    """The folder for unfinished files: inside the models folder, so that both are on one disk."""
+    return models_folder() / ".partial"
+
+
 def user_home() -> Path:
     """The user's own folder; `~` as it is if nobody knows where that is."""
     return Path(os.path.expanduser("~"))  # noqa: PTH111  # Path.home raises instead

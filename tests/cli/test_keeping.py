@@ -142,7 +142,7 @@ def test_record_of_a_file_that_is_gone_can_be_dropped(world: World) -> None:
 
 
 def test_what_broken_pulls_have_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_localrun.pull.download._TRIES", 1)
+    monkeypatch.setattr("llm_localrun.pull.download._MAX_TRIES", 1)
     world.files.cuts = [2**18, 1_000_000]
     failed("pull", f"{REPO}:Q8_0")
     assert json.loads(done("du", "--json"))[-1]["size"] == 1_000_000
@@ -296,7 +296,7 @@ def test_update_clears_away_parts_that_are_no_more(world: World) -> None:
 def test_update_that_breaks_leaves_the_old_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_localrun.pull.download._TRIES", 1)
+    monkeypatch.setattr("llm_localrun.pull.download._MAX_TRIES", 1)
     parts = {f"Big-Q8_0-0000{n}-of-00002.gguf": model(f"{n}") for n in (1, 2)}
     world.offer(**parts)
     done("pull", REPO)

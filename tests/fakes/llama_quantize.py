@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     if "--allow-requantize" not in options:
         _fail("refused.txt")
     options.remove("--allow-requantize")
-    quantizer = tools.on_engine()
+    quantizer = tools.xllamacpp_quantizer()
     assert quantizer is not None
     command = [*quantizer.command, *options, source, target, quantization, threads]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
