@@ -122,7 +122,7 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
 
 
 # A snapshot of another version is rebuilt, never read.
-SNAPSHOT_VERSION = 5
+SNAPSHOT_VERSION = 6
 
 
 class _Kept(BaseModel):

@@ -88,6 +88,10 @@ class OnDisk(FrozenValue):
     """Ollama's manifest for the file, whose other layers say how to run it; "" if none."""
     id: str = ""
     """The id that the file has by itself, where a server offers the model too."""
+    load_size: int = 0
+    """Bytes of all files that the engine loads: every part and the projector. 0: unknown."""
+    geometry: tuple[int, ...] = ()
+    """The numbers of `memory.geometry.Geometry`; empty if the header lacks them."""
 
 
 Route: TypeAlias = Served | OnDisk

@@ -11,7 +11,8 @@ import click
 from llm_localrun.catalogue import get_catalogue, model_at
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import ConfigError, UnknownModel
-from llm_localrun.memory.machine import physical_memory
+from llm_localrun.memory import machine
+from llm_localrun.memory.fit import fits
 from llm_localrun.models import Endpoint, LocalModel, ServerStatus
 from llm_localrun.name_cache import CachePolicy, is_path
 from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
@@ -20,8 +21,9 @@ from llm_localrun.servers.kinds import kind_of
 
 
 def order_of(config: Config) -> Order:
-    """The order of candidates on this machine, to the user's taste."""
-    return Order(physical_memory(), config.quantization)
+    """The order of candidates on this machine, by the user's preferences."""
+    memory = machine.physical_memory()
+    return Order(lambda model: fits(model, memory), config.quantization)
 
 
 def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[LocalModel]:

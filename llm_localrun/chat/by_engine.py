@@ -10,7 +10,7 @@ from llm_localrun import engine_defaults
 from llm_localrun.chat.serving_common import Server, Wish, asked_context, checked, counted, size_of
 from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
-from llm_localrun.engine.admission import admitted
+from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.state import NGRAM, EngineSettings, EngineState, running
 from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.files.modelfile import chat_template_of, modelfile_of
@@ -184,7 +184,7 @@ def _planned(job: _Job, context_size: int) -> _Plan:
     bounds = launch.bounds_of(job.config)
     if job.wish.options.get("overcommit") or job.config.rpc:
         return _Plan(job, wanted, bounds, inf)
-    settings, bounds = admitted(job.model, wanted, bounds, may_shrink=job.asked is None)
+    settings, bounds = ensure_fits(job.model, wanted, bounds, may_shrink=job.asked is None)
     affordable = inf if settings == wanted else settings.context_size
     return _Plan(job, settings, bounds, affordable or inf)
 

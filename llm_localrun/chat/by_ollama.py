@@ -17,8 +17,9 @@ from llm_localrun.chat.serving_common import (
     size_of,
 )
 from llm_localrun.config import read_config
-from llm_localrun.engine.admission import free_memory
-from llm_localrun.memory.footprint import MARGIN, Footprint, Setting
+from llm_localrun.engine.memory_check import free_memory
+from llm_localrun.memory.fit import largest_context
+from llm_localrun.memory.footprint import Footprint, Setting
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import LocalModel, RunsOn
 from llm_localrun.servers.loading import ollama_header, ollama_running
@@ -77,5 +78,5 @@ def _grown(model: LocalModel, server: Server, needed: int, held: int) -> int:
     if geometry is None:
         return wanted
     footprint = Footprint(geometry, model.size)
-    affordable = footprint.largest_context(free + held - MARGIN, Setting(wanted))
+    affordable = largest_context(footprint, Setting(wanted), free + held)
     return min(wanted, max(needed, affordable))

@@ -23,7 +23,7 @@ from llm_localrun.config import config_path, read_config
 from llm_localrun.engine import builds
 from llm_localrun.engine.state import running
 from llm_localrun.errors import ConfigError
-from llm_localrun.memory.machine import physical_memory
+from llm_localrun.memory import machine
 from llm_localrun.models import Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.system.paths import engine_folder, home
@@ -61,7 +61,7 @@ def _examined() -> tuple[list[Finding], bool]:
         *of_servers(snapshot, config),
         *of_stores(snapshot),
         *of_engine(snapshot, report, running(engine_folder())),
-        *of_memory(snapshot, physical_memory()),
+        *of_memory(snapshot, machine.physical_memory()),
         *of_cache(before, read_snapshot(home()), snapshot),
         *of_policy(snapshot, config),
     ]
@@ -75,7 +75,7 @@ def _without_config(error: ConfigError) -> list[Finding]:
     return [
         Finding("policy", f"{config_path()} cannot be used", error.message),
         *of_engine(Snapshot(), report, running(engine_folder())),
-        *of_memory(Snapshot(), physical_memory()),
+        *of_memory(Snapshot(), machine.physical_memory()),
     ]
 
 

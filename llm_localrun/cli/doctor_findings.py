@@ -14,11 +14,10 @@ from llm_localrun.cli.table import count_of, seconds_text, size_text, some_of
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import Report
 from llm_localrun.engine.state import EngineState
-from llm_localrun.memory.footprint import fits
+from llm_localrun.memory.fit import fits
 from llm_localrun.models import (
     EndpointReport,
     LocalModel,
-    RunsOn,
     ScannedFile,
     ScannedStore,
     ServerStatus,
@@ -193,8 +192,7 @@ def of_engine(
 
 
 def of_memory(snapshot: Snapshot, memory: int | None) -> Iterator[Finding]:
-    here = [m for m in snapshot.models if m.runs_on == RunsOn.THIS_MACHINE or m.path is not None]
-    too_large = [model.id for model in here if not fits(model.size, memory)]
+    too_large = [model.id for model in snapshot.models if not fits(model, memory)]
     text = f"{size_text(memory)} in all" if memory is not None else "this system does not tell"
     facts = {"memory": memory, "too_large": too_large}
     if not too_large:

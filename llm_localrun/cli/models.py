@@ -15,7 +15,6 @@ from llm_localrun.cli.table import (
     tokens_text,
 )
 from llm_localrun.config import Config, read_config
-from llm_localrun.memory.footprint import fits
 from llm_localrun.models import LocalModel, Purpose, RunsOn, ServerStatus
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import Order, name_models, ordered, parameters_of, short_name
@@ -73,7 +72,7 @@ def facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]:
         **model.model_dump(exclude={"routes"}),
         **_route_facts(model),
         "parameters": parameters_of(model),
-        "fits": fits(model.size, order.memory),
+        "fits": order.fits(model),
         "short_name": short_name(model, named),
         "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
     }
@@ -105,7 +104,7 @@ def _row(model: LocalModel, names: Names, order: Order) -> dict[str, str]:
         "quant": model.quantization,
         "ctx": tokens_text(model.context_loaded or model.context_max),
         "trained": tokens_text(model.context_max),
-        "fits": "" if fits(model.size, order.memory) else "no",
+        "fits": "" if order.fits(model) else "no",
         "can": " ".join(abilities(model)),
         "where": f"{_where(model)}*" if model.loaded else _where(model),
         "id": model.id,

@@ -7,17 +7,15 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.progress import shown
-from llm_localrun.cli.table import show_json, show_table, size_text, tokens_text
+from llm_localrun.cli.table import show_json, show_table, size_text
 from llm_localrun.config import read_config
-from llm_localrun.memory.footprint import fits
-from llm_localrun.memory.machine import physical_memory
+from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models, short_name
-from llm_localrun.pull.choice import offer
 from llm_localrun.pull.http_files import RESUME_ADVICE
 from llm_localrun.pull.plan import PullPlan, find_same_content, plan_pull, plan_variant
-from llm_localrun.pull.recommend import Fit
+from llm_localrun.pull.recommend import VariantFit, fitted_variants
 from llm_localrun.pull.records import PullRecord
 from llm_localrun.pull.refs import HubRef, parse_ref
 from llm_localrun.pull.variants import Variant
@@ -70,25 +68,24 @@ def _plan(ref: str, quantization: str | None, *, quiet: bool) -> PullPlan:
     meant = parse_ref(ref, quantization)
     if not isinstance(meant, HubRef):
         return plan_pull(meant)
-    memory = physical_memory()
-    offered = offer(meant, lambda size: fits(size, memory))
-    variant = offered.chosen(read_config().quantization)
-    if not quiet and offered.fits:
-        show_table(fit_rows(offered.fits, variant), err=True)
-    return plan_variant(meant, offered.repository, variant)
+    fitted = fitted_variants(meant, machine.physical_memory())
+    variant = fitted.choose(read_config().quantization)
+    if not quiet and fitted.variants:
+        show_table(fit_rows(fitted.variants, variant), err=True)
+    return plan_variant(meant, fitted.repository, variant)
 
 
-def fit_rows(found: Iterable[Fit], chosen: Variant | None = None) -> list[dict[str, str]]:
+def fit_rows(found: Iterable[VariantFit], chosen: Variant | None = None) -> list[dict[str, str]]:
     """Rows of a table: the variants of a repository, and how each fits this machine."""
     return [
         {
-            "quantization": fit.variant.quantization or fit.variant.path,
-            "size": size_text(fit.variant.size),
-            "fits": "yes" if fit.fits else "no",
-            "up to": tokens_text(fit.context) if fit.context else "",
-            "": "this one" if fit.variant == chosen else "",
+            "quantization": each.variant.quantization or each.variant.path,
+            "size": size_text(each.variant.size),
+            "fits": "yes" if each.fit.fits else "no",
+            "up to": f"{each.fit.context_size:,}" if each.fit.context_size else "",
+            "": "this one" if each.variant == chosen else "",
         }
-        for fit in sorted(found, key=lambda fit: fit.variant.size)
+        for each in sorted(found, key=lambda each: each.variant.size)
     ]
 
 

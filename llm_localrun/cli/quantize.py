@@ -13,7 +13,7 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.progress import shown
 from llm_localrun.cli.table import Row, show_table, size_text
 from llm_localrun.config import read_config
-from llm_localrun.errors import QuantizeFailed, UnknownModel
+from llm_localrun.errors import NotEnoughMemory, QuantizeFailed, UnknownModel
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.parse import parse_name
@@ -173,7 +173,14 @@ def _report(model: LocalModel, made: LocalModel, quantization: str, *, measures:
         _row("bits per weight", *(f"{bits_per_weight(each):.2f}" for each in (before, after))),
         _row("stored as", *(_stored(shares(each)) for each in (before, after))),
     ]
-    show_table([*rows, *(_loss_rows(model, made) if measures else [])])
+    problem = ""
+    try:
+        rows += _loss_rows(model, made) if measures else []
+    except NotEnoughMemory as error:
+        problem = f"The loss of quality was not measured: {error}"
+    show_table(rows)
+    if problem:
+        click.echo(problem, err=True)
     if narrow := share_too_narrow(quantization, before):
         click.echo(
             f"{narrow:.0%} of its weights stand in rows whose length the blocks of"

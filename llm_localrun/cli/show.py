@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from llm_localrun.cli.table import count_text, show_card, show_json, size_text, 
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import BadModelFile
 from llm_localrun.gguf.header import Header, NotGGUF, read_header
-from llm_localrun.memory.footprint import Setting, fits, footprint_of
+from llm_localrun.memory import machine
+from llm_localrun.memory.fit import default_setting, fit_of_model, footprint_of
 from llm_localrun.models import LocalModel, RunsOn, Snapshot
 from llm_localrun.names.aliases import Order, parameters_of, siblings
 from llm_localrun.privacy import WHERE, requires_consent
@@ -23,15 +24,7 @@ from llm_localrun.resolve import candidates, order_of
 from llm_localrun.servers.kinds import kind_of
 
 _CONTEXTS = (4096, 32768)
-"""Tokens of context for which the card says how much memory they take, beside the largest."""
-
-
-def memory_at(model: LocalModel, context_size: int) -> int | None:
-    """Bytes that the file of `model` takes with so many tokens of context; None if not known."""
-    beside = [model.projector] if model.projector else []
-    footprint = footprint_of(model.path, beside) if model.path else None
-    setting = Setting(context_size, embedding=model.purpose == "embedding")
-    return footprint.need(setting).total if footprint else None
+"""Tokens: the card says how much memory the model needs with these and with its largest context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +89,25 @@ def _template(card: _Card) -> str:
 
 
 def _needs(model: LocalModel) -> dict[int, int]:
-    """Bytes of memory by tokens of context, as far as they are known."""
-    largest = model.context_max
+    """Bytes of memory by tokens of context; empty if the geometry of the model is unknown."""
+    footprint, largest = footprint_of(model), model.context_max
+    if footprint is None or footprint.geometry is None:
+        return {}
     sizes = {min(size, largest) if largest else size for size in (*_CONTEXTS, largest) if size}
-    needs = {size: memory_at(model, size) for size in sorted(sizes)}
-    return {size: need for size, need in needs.items() if need is not None}
+    setting = default_setting(model.context_max, model.purpose)
+    return {
+        size: footprint.need(replace(setting, context_size=size)).total for size in sorted(sizes)
+    }
 
 
 def _as_json(card: _Card) -> dict[str, Any]:
+    memory = machine.physical_memory()
     return {
         **facts(card.model, card.names, card.order),
         "template": card.header and card.header.text("tokenizer.chat_template"),
         "memory_by_context": _needs(card.model),
-        "memory": card.order.memory,
+        "memory": memory,
+        "largest_context": fit_of_model(card.model, memory).context_size,
         "others": [facts(other, card.names, card.order) for other in card.others],
     }
 
@@ -130,7 +129,7 @@ def _lines(card: _Card, snapshot: Snapshot, config: Config) -> list[tuple[str, l
         ("file", [model.path] if model.path else []),
         ("projector", [model.projector] if model.projector else []),
         ("template", _about_template(card)),
-        ("memory", _memory(card)),
+        ("memory", _memory(model)),
         ("also here", [_other(each) for each in card.others]),
     ]
 
@@ -188,19 +187,20 @@ def _about_template(card: _Card) -> list[str]:
     return [f"{len(text):,} characters, shown by --template"] if text else []
 
 
-def _memory(card: _Card) -> list[str]:
-    """What it takes at some contexts, and whether this machine has that."""
-    model, memory = card.model, card.order.memory
-    runs_here = model.runs_on == RunsOn.THIS_MACHINE or model.path is not None
-    if model.size is None or memory is None or not runs_here:
+def _memory(model: LocalModel) -> list[str]:
+    """What the model needs with some contexts, and whether and how it fits this machine."""
+    memory = machine.physical_memory()
+    if memory is None or footprint_of(model) is None:
         return []
-    verdict = "fits into" if fits(model.size, memory) else "is too large for"
+    fit = fit_of_model(model, memory)
     lines = [
         f"{size_text(need)} with {tokens_text(size)} of context"
-        + ("" if need <= memory else ": more than there is")
+        + ("" if fit.fits_with(size) else ": does not fit")
         for size, need in _needs(model).items()
     ]
-    return [*lines, f"{verdict} the {size_text(memory)} of this machine"]
+    verdict = f"{'fits into' if fit.fits else 'is too large for'} the {size_text(memory)} of"
+    limit = f" with up to {fit.context_size:,} tokens of context" if fit.context_size else ""
+    return [*lines, f"{verdict} this machine{limit}"]
 
 
 def _other(model: LocalModel) -> str:

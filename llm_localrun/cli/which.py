@@ -10,7 +10,6 @@ import llm
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import count_text, show_json, show_table, size_text
 from llm_localrun.config import read_config
-from llm_localrun.memory.footprint import fits
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import is_ours, is_path
 from llm_localrun.names.aliases import Order, parameters_of, reason_before
@@ -72,7 +71,7 @@ def _facts(model: LocalModel, reason: str, taken_by: str | None, order: Order) -
         "reason": reason,
         "runs_on": model.runs_on,
         "loaded": model.loaded,
-        "fits": fits(model.size, order.memory),
+        "fits": order.fits(model),
         "parameters": parameters_of(model),
         "quantization": model.quantization,
         "size": model.size,
@@ -88,5 +87,5 @@ def _row(model: LocalModel, reason: str, order: Order) -> dict[str, str]:
         "quant": model.quantization,
         "size": size_text(model.size),
         "loaded": "yes" if model.loaded else "",
-        "fits": "" if fits(model.size, order.memory) else "no",
+        "fits": "" if order.fits(model) else "no",
     }

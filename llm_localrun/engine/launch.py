@@ -41,7 +41,7 @@ from llm_localrun.engine.stop import has_ended, stop_if_idle
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LocalRunError
 from llm_localrun.gguf.files import opened
 from llm_localrun.gguf.header import Header, read_header
-from llm_localrun.memory.machine import physical_memory
+from llm_localrun.memory import machine
 from llm_localrun.system import locks
 
 _SHARE_OF_MEMORY = 0.75
@@ -100,14 +100,18 @@ class Bounds:
     prompt_bytes: int = 2 * 2**30
     """Bytes on disk for the evaluated prompts of conversations."""
 
+    def within(self, memory: int) -> "Bounds":
+        """These bounds with at most so many bytes for all engines together."""
+        return replace(self, memory=memory if self.memory is None else min(memory, self.memory))
+
 
 _DEFAULT_BOUNDS = Bounds()
 
 
 def bounds_of(config: Config) -> Bounds:
     """What `config` settles; by default, engines may take three quarters of the memory."""
-    machine = physical_memory()
-    share = None if machine is None else int(machine * _SHARE_OF_MEMORY)
+    physical = machine.physical_memory()
+    share = None if physical is None else int(physical * _SHARE_OF_MEMORY)
     memory = share if config.engine_memory is None else config.engine_memory
     return Bounds(config.llama_server, memory, config.prompt_cache)
 
@@ -286,7 +290,7 @@ def _make_room(spec: EngineSpec, folder: Path, budget: int | None) -> None:
     for engine in known(folder):
         if engine.spec.path == spec.path:
             stop_if_idle(engine, folder)
-    evict.make_room(spec, folder, budget)
+    evict.evict_idle(spec, folder, budget)
 
 
 class _Starting:

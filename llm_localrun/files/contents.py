@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from llm_localrun.files.found import QUANTIZATION, Found, stem_of
+from llm_localrun.files.found import QUANTIZATION, Found, listed, stem_of
 from llm_localrun.files.ollama_store import read_manifest
 from llm_localrun.gguf.files import chat_template_in
 from llm_localrun.gguf.header import Header, NotGGUF, read_summary
-from llm_localrun.models import LocalModel, OnDisk
+from llm_localrun.memory.geometry import geometry_of
+from llm_localrun.models import LocalModel, OnDisk, Purpose
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import file_type_name, quantization_in
 
@@ -49,13 +50,15 @@ def look_into(found: Found, model_id: str = "") -> LocalModel | str:
     return LocalModel(
         id=model_id or f"local/gguf/{found.name}",
         name=found.name,
-        purpose="embedding" if _is_embedding(header) else "chat",
+        purpose=purpose_of(header),
         routes=(
             OnDisk(
                 path=found.path,
                 store=found.store,
                 projector=found.projector,
                 manifest=found.manifest,
+                load_size=found.size + _size_of(found.projector),
+                geometry=geometry_of(header) or (),
             ),
         ),
         architecture=header.architecture,
@@ -95,13 +98,20 @@ def _unfit(header: Header) -> str:
     return _NO_MODEL.get(kind, "")
 
 
-def _is_embedding(header: Header) -> bool:
-    pooling = header.of_architecture("pooling_type")
-    return (
-        bool(pooling)
+def purpose_of(header: Header) -> Purpose:
+    """What the model with this header is for."""
+    is_embedding = (
+        bool(header.of_architecture("pooling_type"))
         or header.architecture in _EMBEDDING_ARCHITECTURES
         or header.architecture.endswith("-embedding")
     )
+    return "embedding" if is_embedding else "chat"
+
+
+def _size_of(path: str) -> int:
+    """The bytes of a file; 0 if there is none."""
+    file = listed(path) if path else None
+    return file.size if file else 0
 
 
 def _capabilities(template: str, found: Found) -> tuple[str, ...]:

@@ -1,49 +1,36 @@
-"""What a model needs of memory, in bytes: its weights, its context of any size, and what it
-computes with.
+"""How many bytes of memory a model needs: for its weights, its context and its computation.
 
-Pure: from a model's geometry. The formulas are llama.cpp's (b11549), with the parameters that
-`engine.parameters` has; the file of its `src/` that one was read in is named. The layout of the
-compute buffer is a planner's work and not written down there: that formula was fitted to what the
-planner allocates, which CONTRIBUTING.md has a table of. What the machine has is `machine`'s
-business.
+Where the model's geometry is known, the formulas are llama.cpp's (b11549) with the parameters that
+`engine` gives it; each names the file of llama.cpp's `src/` that it comes from. llama.cpp's planner
+lays out the compute buffer: that formula was fitted to the sizes that the planner allocates (see
+`docs/design/memory.md`). Whether a model fits into an amount of memory is decided in `fit`.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 
 from llm_localrun.engine_defaults import BATCH, SEATS
 from llm_localrun.gguf.files import part_stems
-from llm_localrun.gguf.header import BLOCKS, Header, NotGGUF, read_header, read_summary
+from llm_localrun.gguf.header import BLOCKS, NotGGUF, read_summary
 from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.memory.geometry import Geometry, geometry_of
 
-# Beyond the weights: the KV cache at a small context, compute buffers, the rest of the system.
-_OVERHEAD = 1.1
-_REST_OF_SYSTEM = 2**30
-
-PROCESS = 40 * 2**20
-"""Bytes of the engine's process beside what it allocates for a model: Python, llama.cpp's code."""
-
-MARGIN = 2**28
-"""Bytes that are left free: for others, and for the prompts that an engine keeps later on."""
+PROCESS_BYTES = 40 * 2**20
+"""Of the engine's process besides what it allocates for a model: Python, llama.cpp's code."""
+_UNKNOWN_CONTEXT_SHARE = 0.1
+"""Of the weights, for the context of a model whose geometry is unknown."""
+_UNKNOWN_COMPUTE_BYTES = 3 * 2**28 - PROCESS_BYTES
+"""For the compute buffers of a model whose geometry is unknown."""
 
 _STEP = 256
-"""Caches have whole multiples of so many cells (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
-_FLOAT, _HALF = 4, 2
-
-
-def fits(weights: int | None, memory: int | None) -> bool:
-    """Whether a model of so many bytes can run in so much memory; True if either is unknown."""
-    if weights is None or memory is None:
-        return True
-    return weights * _OVERHEAD + _REST_OF_SYSTEM <= memory
+"""Cells: caches have a multiple of so many (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
+_FLOAT_BYTES, _HALF_BYTES = 4, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a model is to be run, as far as that decides what it needs."""
+    """How a model is run, as far as that decides what it needs. `context_size` is tokens."""
 
     context_size: int
     cache_type: str = "f16"
@@ -52,13 +39,13 @@ class Setting:
 
     @property
     def batch(self) -> int:
-        """Tokens that are evaluated at once; an input to be embedded is one batch."""
+        """Tokens that are evaluated at once; a text to embed is one batch."""
         return self.context_size if self.embedding else BATCH
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that a model needs in a setting: the KV cache and what else is kept is its context."""
+    """Bytes that a model needs in a setting; `context` is its caches and states."""
 
     weights: int
     context: int
@@ -66,132 +53,79 @@ class Need:
 
     @property
     def total(self) -> int:
-        return self.weights + self.context + self.compute + PROCESS
+        return self.weights + self.context + self.compute + PROCESS_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a model needs in any setting; `weights` is bytes, of all the files that are loaded."""
+    """What decides how much memory a model needs in any setting.
 
-    geometry: Geometry
+    `weights` is the bytes of all files that are loaded. Their headers count too: at most a few
+    megabytes, and a hub and a server report no other size. Without a `geometry`, the need is a
+    bound that holds for contexts of some thousand tokens: a tenth of the weights and 0.75 GiB.
+    """
+
+    geometry: Geometry | None
     weights: int
 
     def need(self, setting: Setting) -> Need:
-        """What it needs in `setting`."""
+        if self.geometry is None:
+            context = int(self.weights * _UNKNOWN_CONTEXT_SHARE)
+            return Need(self.weights, context, _UNKNOWN_COMPUTE_BYTES)
         context = context_bytes(self.geometry, setting)
         return Need(self.weights, context, compute_bytes(self.geometry, setting))
 
-    def largest_context(self, memory: float, setting: Setting) -> int:
-        """The largest context in tokens, up to that of `setting`, with which it fits into `memory`
-        bytes; 0 if there is none. Smaller ones are multiples of 256."""
-        if self.need(setting).total <= memory:
-            return setting.context_size
-        fitting, too_large = 0, -(-setting.context_size // _STEP)
-        while too_large - fitting > 1:
-            middle = (fitting + too_large) // 2
-            tried = replace(setting, context_size=middle * _STEP)
-            if self.need(tried).total <= memory:
-                fitting = middle
-            else:
-                too_large = middle
-        return fitting * _STEP
 
+def footprint_of_files(path: str, others: Iterable[str] = ()) -> Footprint | None:
+    """The footprint of the model in the file at `path` and all its parts.
 
-def gigabytes(size: float) -> str:
-    """Bytes for people: 0.3 GB, 41.2 GB."""
-    return f"{size / 1e9:.1f} GB"
-
-
-def weight_bytes(header: Header) -> int | None:
-    """The bytes of the tensors in a header's table; None if it has one of a type we do not know."""
-    sizes = [tensor.size for tensor in header.tensors]
-    return None if None in sizes else sum(size for size in sizes if size is not None)
-
-
-def bytes_per_token(geometry: Geometry, cache_type: str = "f16") -> float:
-    """What each token of context takes in the KV cache, where no window bounds it."""
-    return geometry.kept * _bytes_per_number(cache_type)
+    `others` are files that are loaded with it: a projector, an adapter, a draft model. None if one
+    of the files cannot be read.
+    """
+    first = Path(path)
+    parts = [first.with_name(f"{stem}{first.suffix}") for stem in part_stems(first.stem)]
+    try:
+        with first.open("rb") as file:
+            geometry = geometry_of(read_summary(file))
+        sizes = [file.stat().st_size for file in (*(parts or [first]), *map(Path, others))]
+    except (OSError, NotGGUF):
+        return None
+    return Footprint(geometry, sum(sizes))
 
 
 def context_bytes(geometry: Geometry, setting: Setting) -> int:
     """The KV cache, and the states of layers that keep one instead (llama-kv-cache.cpp,
     llama-memory-recurrent.cpp)."""
-    if not geometry.is_cached:
+    if not geometry.cached:
         return 0
-    numbers = geometry.kept * _cells(setting.context_size)
-    numbers += geometry.kept_in_window * _cells_in_window(geometry, setting)
-    states = geometry.state * SEATS * _FLOAT
-    return int(numbers * _bytes_per_number(setting.cache_type)) + states
+    numbers = geometry.kv_width * _cells(setting.context_size)
+    numbers += geometry.window_kv_width * _window_cells(geometry, setting)
+    block_numbers, block_bytes = BLOCKS[TensorType[setting.cache_type.upper()]]
+    states = geometry.state_width * SEATS * _FLOAT_BYTES
+    return int(numbers * block_bytes / block_numbers) + states
 
 
 def compute_bytes(geometry: Geometry, setting: Setting) -> int:
-    """What a batch of tokens makes on its way through a layer, and which of them sees which.
+    """The intermediate results of a batch of tokens in a layer, and the mask that says which
+    tokens each of them sees.
 
-    Without flash attention, every head's scores for all of the context are among it.
+    Without flash attention they include every head's scores for the whole context.
     """
-    seen = _cells(setting.context_size) if geometry.kept else 0
-    seen += _cells_in_window(geometry, setting) if geometry.kept_in_window else 0
+    seen = _cells(setting.context_size) if geometry.kv_width else 0
+    seen += _window_cells(geometry, setting) if geometry.window_kv_width else 0
     passed = 5 * geometry.width
-    widest = max(3 * geometry.hidden, 2 * geometry.queries)
+    widest = max(3 * geometry.hidden_width, 2 * geometry.query_width)
     if setting.flash_attention:
-        return setting.batch * (_FLOAT * (passed + widest) + _HALF * seen)
-    scores = 2 * geometry.queries + geometry.heads * _cells(setting.context_size)
-    return setting.batch * _FLOAT * (passed + max(widest, scores) + seen)
-
-
-def _bytes_per_number(cache_type: str) -> float:
-    numbers, size = BLOCKS[TensorType[cache_type.upper()]]
-    return size / numbers
+        return setting.batch * (_FLOAT_BYTES * (passed + widest) + _HALF_BYTES * seen)
+    scores = 2 * geometry.query_width + geometry.heads * _cells(setting.context_size)
+    return setting.batch * _FLOAT_BYTES * (passed + max(widest, scores) + seen)
 
 
 def _cells(tokens: int) -> int:
     return -(-tokens // _STEP) * _STEP
 
 
-def _cells_in_window(geometry: Geometry, setting: Setting) -> int:
-    """As many as all conversations' windows take, and a batch (llama-kv-cache-iswa.cpp)."""
+def _window_cells(geometry: Geometry, setting: Setting) -> int:
+    """Enough for the windows of all conversations and a batch (llama-kv-cache-iswa.cpp)."""
     most = geometry.window * SEATS + setting.batch
     return _cells(min(_cells(setting.context_size), most))
-
-
-def footprint_of(path: str, beside: Iterable[str] = ()) -> Footprint | None:
-    """What the model in the file at `path` needs, by the tensor tables of all its parts.
-
-    `beside` are files that are loaded with it. None if one cannot be read, or does not tell.
-    """
-    try:
-        return _read(tuple((file, file.stat().st_mtime_ns) for file in _files(path, beside)))
-    except (OSError, NotGGUF):
-        return None
-
-
-def bound_of(path: str, beside: Iterable[str] = ()) -> Footprint | None:
-    """No less than what `footprint_of` says, by the sizes of files: in a hundredth of its time."""
-    files = _files(path, beside)
-    try:
-        with files[0].open("rb") as file:
-            geometry = geometry_of(read_summary(file))
-        size = sum(file.stat().st_size for file in files)
-    except (OSError, NotGGUF):
-        return None
-    return Footprint(geometry, size) if geometry else None
-
-
-def _files(path: str, beside: Iterable[str]) -> list[Path]:
-    first = Path(path)
-    parts = [first.with_name(f"{stem}{first.suffix}") for stem in part_stems(first.stem)]
-    return [*(parts or [first]), *map(Path, beside)]
-
-
-@lru_cache(maxsize=8)
-def _read(files: tuple[tuple[Path, int], ...]) -> Footprint | None:
-    """Of files as they were at a time: reading their headers takes up to a tenth of a second."""
-    headers = [_header(path) for path, _ in files]
-    geometry = geometry_of(headers[0])
-    sizes = [size for header in headers if (size := weight_bytes(header)) is not None]
-    return Footprint(geometry, sum(sizes)) if geometry and len(sizes) == len(headers) else None
-
-
-def _header(path: Path) -> Header:
-    with path.open("rb") as file:
-        return read_header(file, path.stat().st_size)

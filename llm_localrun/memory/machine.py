@@ -1,6 +1,6 @@
-"""What RAM this machine has, in all and at the moment, in bytes.
+"""How much RAM this machine has, and how much of it is free, in bytes.
 
-What a model needs of it is `memory`'s business; GPUs are told of by the builds of llama.cpp.
+The builds of llama.cpp report the memory of GPUs: see `engine.builds`.
 """
 
 import os
@@ -13,9 +13,10 @@ _ROOT = Path("/")
 
 
 def physical_memory() -> int | None:
-    """The machine's RAM; None where the system does not tell.
+    """All RAM of the machine; None where the system does not report it.
 
-    All of it, not what is free now: a name must not mean another model because a browser is open.
+    Listings use it instead of what is free now: a name must not mean another model because a
+    browser is open.
     """
     if sys.platform == "win32":
         return None
@@ -26,7 +27,8 @@ def physical_memory() -> int | None:
 
 
 def free_ram(root: Path = _ROOT) -> int | None:
-    """The RAM that a new process can have without pushing others out; None if nobody tells.
+    """The RAM that a new process can have without displacing others; None if the system does not
+    report it.
 
     A container, or a service with a limit, has what its control group leaves it.
     """
@@ -46,7 +48,7 @@ def _free_by_psutil() -> int | None:
 
 
 def _in_meminfo(path: Path) -> int | None:
-    """MemAvailable, in which the kernel counts what it can drop at once."""
+    """MemAvailable, which includes what the kernel can drop at once."""
     try:
         found = re.search(r"^MemAvailable: +(\d+) kB$", path.read_text(), re.MULTILINE)
     except OSError:
@@ -70,6 +72,6 @@ def _in_control_groups(root: Path) -> Iterator[int]:
         except (OSError, ValueError):
             # The root has no limit, and a group without one says "max".
             continue
-        # Files that are cached count as used, and are dropped when something else is wanted.
+        # Cached files count as used, and are dropped when memory is needed.
         cached = re.findall(r"^(?:in)?active_file (\d+)$", stat, re.MULTILINE)
         yield max(0, limit - used + sum(map(int, cached)))

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from llm_localrun.memory.footprint import fits
 from llm_localrun.models import LocalModel, Purpose, RunsOn
 from llm_localrun.name_cache import Offer
 from llm_localrun.names.parse import MadeFor, parse_name
@@ -44,10 +43,12 @@ def parameters_of(model: LocalModel) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the order of candidates depends on beside the models: bytes of memory, a taste."""
+    """What the order of candidates depends on besides the models themselves."""
 
-    memory: int | None
+    fits: Callable[[LocalModel], bool]
+    """Whether a model fits into the memory of this machine."""
     quantization: str
+    """The one that the user prefers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ CRITERIA = (
     Criterion("runs on this machine", lambda m, _: m.runs_on != RunsOn.THIS_MACHINE),
     Criterion("meant for this use", lambda m, _: bool(_unfit(m)), _unfit),
     Criterion("loaded now", lambda m, _: not m.loaded),
-    Criterion("fits in memory", lambda m, order: not fits(m.size, order.memory)),
+    Criterion("fits in memory", lambda m, order: not order.fits(m)),
     Criterion("more parameters", lambda m, _: -_counted_parameters(m), _shown_parameters),
     Criterion(
         "quantization nearest the preferred one",

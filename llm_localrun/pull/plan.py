@@ -15,10 +15,10 @@ from typing import TypeAlias
 from llm_localrun.errors import PullFailed, translate_os_errors
 from llm_localrun.models import LocalModel
 from llm_localrun.pull import http_files, huggingface, starter
-from llm_localrun.pull.choice import named
 from llm_localrun.pull.download import FileToDownload, download, lock_files, lock_partial
 from llm_localrun.pull.http_files import RESUME_ADVICE, DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import Repository
+from llm_localrun.pull.recommend import named
 from llm_localrun.pull.records import (
     PulledFile,
     PullRecord,

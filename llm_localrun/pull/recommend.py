@@ -1,94 +1,142 @@
-"""Which variant of a model fits a machine's memory, and up to which context.
+"""Which variant of a repository's model to pull: the one that is named, or the best that fits.
 
-Pure: reckons with the sizes that a hub reports and, where its header was read, with what the model
-needs for each token of context.
+Whether a variant fits is decided in `memory.fit`, from the sizes that the hub lists and the header
+at the beginning of one of its files.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import io
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
-from llm_localrun.gguf.header import Header
-from llm_localrun.memory.footprint import bytes_per_token
-from llm_localrun.memory.geometry import geometry_of as whole_geometry_of
+from llm_localrun.engine_defaults import CONTEXT_SIZE
+from llm_localrun.errors import PullFailed
+from llm_localrun.files.contents import purpose_of
+from llm_localrun.gguf.header import Header, NotGGUF, read_summary
+from llm_localrun.memory.fit import UNLIMITED, Fit, default_setting, fit_of
+from llm_localrun.memory.footprint import Footprint
+from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.names.quantizations import quality_distance
-from llm_localrun.pull.variants import Variant
+from llm_localrun.pull import http_files, huggingface
+from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
+from llm_localrun.pull.huggingface import Repository
+from llm_localrun.pull.refs import HubRef
+from llm_localrun.pull.variants import Variant, variant_of, variants_in
 
-_COMFORTABLE = 8192
-"""Tokens; a variant that leaves room for less is only taken if none leaves more."""
-_LEAST = 2048
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """What a model needs for its context: bytes for each token, and the tokens it was trained for.
-
-    None where its header does not tell.
-    """
-
-    bytes_per_token: int | None = None
-    trained: int | None = None
+_HEADER_BYTES = 2**18
+"""At the beginning of a file: they hold what its model needs for its context."""
+_ROOMY_CONTEXT_TOKENS = CONTEXT_SIZE
+"""A variant with room for less is only chosen if none has room for more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """The largest context, in tokens, at which a variant fits.
-
-    0: it does not fit; None: it fits, and nobody knows up to which.
-    """
+class VariantFit:
+    """A variant, and how it fits this machine."""
 
     variant: Variant
-    context: int | None
-
-    @property
-    def fits(self) -> bool:
-        return self.context != 0
+    fit: Fit
 
 
-Fits = Callable[[int], bool]
-"""Whether so many bytes, weights and context together, fit the machine."""
+@dataclass(frozen=True, slots=True)
+class FittedVariants:
+    """The variants of a repository's model, and how each fits this machine."""
+
+    ref: HubRef
+    repository: Repository
+    variants: tuple[VariantFit, ...]
+
+    def choose(self, preferred: str) -> Variant:
+        """The variant that the REF names, else the best that fits. Raises `PullFailed`."""
+        if self.ref.file or self.ref.quantization:
+            return named(self.ref, self.repository)
+        if found := best(self.variants, preferred):
+            return found
+        smallest = min((each.variant for each in self.variants), key=lambda variant: variant.size)
+        raise PullFailed(
+            f"No variant of {self.ref.repo} fits the memory of this machine: the smallest has"
+            f" {smallest.size / 1e9:.1f} GB",
+            f"Choose another model, or name it: hf:{self.ref.repo}/{smallest.path}",
+        )
 
 
-def geometry_of(header: Header) -> Geometry:
-    """The geometry that a model's metadata tell.
+def fitted_variants(ref: HubRef, memory: int | None) -> FittedVariants:
+    """The variants in the repository of `ref`, and how each fits into `memory` bytes.
 
-    Too much rather than too little: layers that only look a little way back count in full.
+    Raises `PullFailed`.
     """
-    known, trained = whole_geometry_of(header), header.of_architecture("context_length")
-    if known is not None:
-        known = replace(known, kept=known.kept + known.kept_in_window)
-    per_token = round(bytes_per_token(known)) if known else None
-    return Geometry(per_token or None, trained if trained and trained > 0 else None)
+    repository = huggingface.list_repository(ref.repo, ref.revision)
+    variants = variants_in(repository.files)
+    if not variants and not ref.file:
+        raise PullFailed(
+            f"{ref.repo} holds no GGUF files",
+            "Repositories that do mostly have a name that ends in -GGUF",
+        )
+    header = _header(repository, variants)
+    fitted = (VariantFit(each, fit_of_variant(each, header, memory)) for each in variants)
+    return FittedVariants(ref, repository, tuple(fitted))
 
 
-def largest_context(weights: int, geometry: Geometry, fits: Fits) -> int | None:
-    """The `context` of a `Fit`: the largest of the usual sizes at which so many bytes fit."""
-    if geometry.bytes_per_token is None:
-        return None if fits(weights) else 0
-    per_token = geometry.bytes_per_token
-    usual = _contexts(geometry.trained)
-    return max((tokens for tokens in usual if fits(weights + tokens * per_token)), default=0)
+def fit_of_variant(variant: Variant, header: Header, memory: int | None) -> Fit:
+    """How a variant fits into `memory` bytes once it is on this machine.
 
-
-def _contexts(trained: int | None) -> Iterable[int]:
-    """From the least that is worth having, doubling, up to what the model was trained for."""
-    tokens = min(_LEAST, trained or _LEAST)
-    while tokens < (trained or _COMFORTABLE):
-        yield tokens
-        tokens *= 2
-    yield trained or _COMFORTABLE
-
-
-def best(fits: Sequence[Fit], preferred: str) -> Fit | None:
-    """The one to take: of those with room to work in, the nearest to the `preferred` quantization.
-
-    None if none fits.
+    `header` is that of any variant: they differ in their weights only.
     """
-    fitting = [fit for fit in fits if fit.fits]
-    roomy = [fit for fit in fitting if fit.context is None or fit.context >= _COMFORTABLE]
-    largest = max((fit.context or 0 for fit in fitting), default=0)
-    roomy = roomy or [fit for fit in fitting if fit.context == largest]
+    if memory is None:
+        return UNLIMITED
+    trained = header.of_architecture("context_length")
+    setting = default_setting(trained, purpose_of(header))
+    return fit_of(Footprint(geometry_of(header), variant.size), setting, memory)
+
+
+def _header(repository: Repository, variants: Sequence[Variant]) -> Header:
+    """The header at the beginning of a variant's file; an empty one if it cannot be read."""
+    try:
+        head = _beginning(repository.source(variants[0].parts[0])) if variants else b""
+        return read_summary(io.BytesIO(head))
+    except (DownloadInterrupted, NotGGUF):
+        return Header({})
+
+
+def _beginning(source: FileSource) -> bytes:
+    head = bytearray()
+    with closing(http_files.stream_file(source, 0, _HEADER_BYTES - 1)) as pieces:
+        for piece in pieces:
+            head += piece if isinstance(piece, bytes) else b""
+            if len(head) >= _HEADER_BYTES:
+                break
+    return bytes(head)
+
+
+def best(variants: Sequence[VariantFit], preferred: str) -> Variant | None:
+    """Of the variants with room for a long prompt, the nearest to the `preferred` quantization.
+
+    Where none has such room, those with the largest context count. None if no variant fits.
+    """
+    fitting = [each for each in variants if each.fit.fits]
+    largest = max((each.fit.context_size or 0 for each in fitting), default=0)
+    enough = min(_ROOMY_CONTEXT_TOKENS, largest)
     return min(
-        roomy,
-        key=lambda fit: (quality_distance(fit.variant.quantization, preferred), fit.variant.path),
+        (each.variant for each in fitting if each.fit.fits_with(enough)),
+        key=lambda variant: (quality_distance(variant.quantization, preferred), variant.path),
         default=None,
     )
+
+
+def named(ref: HubRef, repository: Repository) -> Variant:
+    """The variant that `ref` names. Raises `PullFailed`."""
+    variants = variants_in(repository.files)
+    if ref.file:
+        found = variant_of(ref.file, repository.files)
+        fitting = [found] if found else []
+    else:
+        # Unsloth's own mixes have a prefix that people leave out.
+        marked = (ref.quantization, f"UD-{ref.quantization}")
+        named = ([v for v in variants if v.quantization == name] for name in marked)
+        fitting = next(filter(None, named), [])
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        several = ", ".join(f"hf:{ref.repo}/{variant.path}" for variant in fitting)
+        raise PullFailed(f"{ref.text} can be several files", f"Name one: {several}")
+    present = ", ".join(dict.fromkeys(v.quantization or v.path for v in variants)) or "nothing"
+    raise PullFailed(f"{ref.repo} has no {ref.file or ref.quantization}", f"There is {present}")

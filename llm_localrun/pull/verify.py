@@ -9,9 +9,10 @@ from pathlib import Path
 
 from llm_localrun.config import read_config
 from llm_localrun.engine import launch
+from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
-from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed
+from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
 from llm_localrun.files.ollama_store import read_manifest
 from llm_localrun.gguf.files import parts_of
 from llm_localrun.gguf.header import Header, NotGGUF, read_header
@@ -23,6 +24,7 @@ from llm_localrun.system.progress import Progress
 
 _LOAD_GRACE_S = 60.0
 """Added to the time that a load of the file's size usually takes."""
+_TOO_LARGE = "Close other programs, or verify it on a machine with more memory"
 # The hub's cache and Ollama name a file after the SHA-256 of its content.
 _CONTENT_NAME = re.compile(r"(?:sha256-)?([0-9a-f]{64})")
 
@@ -129,17 +131,23 @@ def _check_template(model: LocalModel, on_disk: OnDisk, header: Header | None) -
 
 
 def _check_load(model: LocalModel, on_disk: OnDisk) -> FileCheck:
-    """Loads the model in the engine. An engine that runs it already is proof enough."""
+    """Loads the model in the engine. An engine that runs it already is proof enough.
+
+    A model that does not fit into the free memory is not loaded, and not reported as damaged.
+    """
     config = read_config()
     settings = EngineSettings(
         threads=config.threads,
         embedding=model.purpose == "embedding",
         projector=on_disk.projector,
     )
-    wanted = launch.Wanted(on_disk.path, model.name, settings)
+    bounds = launch.bounds_of(config)
     try:
-        bounds = launch.bounds_of(config)
+        settings, bounds = ensure_fits(model, settings, bounds, may_shrink=True, remedy=_TOO_LARGE)
+        wanted = launch.Wanted(on_disk.path, model.name, settings)
         engine, is_new = launch.ensure(wanted, engine_folder(), 0.0, _LOAD_GRACE_S, bounds)
+    except NotEnoughMemory as error:
+        return FileCheck("loads", CheckState.UNKNOWN, str(error))
     except (BadModelFile, EngineFailed, ConfigError) as error:
         return FileCheck("loads", CheckState.FAILED, str(error))
     if is_new:

@@ -15,9 +15,10 @@ from importlib.resources import files
 from typing import TypeVar
 
 from llm_localrun.chat import run
-from llm_localrun.config import read_config
+from llm_localrun.config import Config, read_config
 from llm_localrun.engine import launch
 from llm_localrun.engine.launch import Seated
+from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.slots import Visit
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
@@ -37,6 +38,8 @@ _PASSAGE_TOKENS = 160
 _CONTEXT_TOKENS = 1024
 _LOAD_GRACE_S = 60.0
 """Added to the time that a load of the file's size usually takes."""
+
+_TOO_LARGE = "Close other programs before you measure what quantizing it has cost"
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _MIN_TEXT_LENGTH = 20
@@ -91,6 +94,8 @@ def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
     """Compares two files of an embedding model. Raises a `LocalRunError`."""
     sentences = (text for passage in passages() for text in _SENTENCE_END.split(passage))
     texts = [text for text in sentences if len(text) > _MIN_TEXT_LENGTH]
+    for model in (before, after):
+        _ensure_fits(model, EngineSettings(embedding=True), read_config())
     pairs = zip(*(run.embed(model, texts, None) for model in (before, after)), strict=True)
     cosines = [cosine(a, b) for a, b in pairs]
     return VectorLoss(sum(cosines) / len(cosines), min(cosines), len(cosines))
@@ -121,18 +126,22 @@ def _scores(model: LocalModel, nth: int) -> Generator[Progress, None, list[Score
 
 @contextmanager
 def _engine(model: LocalModel) -> Iterator[Seated]:
-    """A seat in an engine for `model`, which ends afterwards unless it was there before."""
+    """An engine slot for `model`. The engine ends afterwards unless it was there before.
+
+    Raises `NotEnoughMemory` and what `launch.seat` raises.
+    """
     assert model.on_disk is not None
     folder, config = engine_folder(), read_config()
     context_size = min(_CONTEXT_TOKENS, model.context_max or _CONTEXT_TOKENS)
     settings = EngineSettings(context_size=context_size, threads=config.threads)
+    settings, bounds = _ensure_fits(model, settings, config)
     find = partial(
         launch.ensure,
         launch.Wanted(model.on_disk.path, model.name, settings),
         folder,
         keep_alive=0.0,
         patience=_LOAD_GRACE_S,
-        bounds=launch.Bounds(config.llama_server),
+        bounds=bounds,
     )
     seated = launch.seat(Visit(), folder, find)
     try:
@@ -143,6 +152,14 @@ def _engine(model: LocalModel) -> Iterator[Seated]:
         seated.seat.leave()
         if seated.is_new:
             stop(seated.engine, folder)
+
+
+def _ensure_fits(
+    model: LocalModel, settings: EngineSettings, config: Config
+) -> tuple[EngineSettings, launch.Bounds]:
+    """Settings and bounds for an engine that there is memory for. Raises `NotEnoughMemory`."""
+    bounds = launch.bounds_of(config)
+    return ensure_fits(model, settings, bounds, may_shrink=True, remedy=_TOO_LARGE)
 
 
 def _tokens(seated: Seated, passage: str) -> tuple[int, ...]:

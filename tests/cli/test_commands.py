@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from llm_localrun import resolve
-from llm_localrun.cli import show
 from llm_localrun.cli.table import count_text, show_table, size_text, tokens_text
 from llm_localrun.config import Config
+from llm_localrun.memory import machine
 from llm_localrun.models import RunsOn, ServerStatus, Snapshot
 from llm_localrun.resolve import candidates, order_of
 from tests.conftest import CONFIG, Invoke, configure, one_error, put_starter
@@ -20,7 +19,7 @@ from tests.support.many_models import MEMORY, ON_OLLAMA, QWEN3_BLOB, SNAPSHOT, p
 @pytest.fixture
 def busy(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user of a machine with many models."""
-    monkeypatch.setattr(resolve, "physical_memory", lambda: MEMORY)
+    monkeypatch.setattr(machine, "physical_memory", lambda: MEMORY)
     put(user_path)
     return user_path
 
@@ -239,21 +238,6 @@ def test_cards_say(busy: Path, invoke: Invoke, name: str, allow: list[str], said
     configure(busy, **CONFIG, allow=allow)
     put(busy)
     assert any(line.endswith(said) for line in lines_of(invoke, "show", name))
-
-
-def test_card_says_what_contexts_take(
-    busy: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(show, "memory_at", lambda _, context_size: 10**9 + 10**6 * context_size)
-    lines = lines_of(invoke, "show", "local-qwen3-8b")
-    at = lines.index("memory       5.1 GB with 4k of context")
-    assert lines[at + 1 : at + 4] == [
-        "             34 GB with 32k of context: more than there is",
-        "             42 GB with 40k of context: more than there is",
-        "             fits into the 24 GB of this machine",
-    ]
-    told = json_of(invoke, "show", "local-qwen3-8b")
-    assert told["memory_by_context"]["4096"] == 10**9 + 10**6 * 4096
 
 
 def test_card_of_a_real_file(user_path: Path, starter_model: Path, invoke: Invoke) -> None:

@@ -22,9 +22,9 @@ def spec(name: str, size: int) -> EngineSpec:
 
 @pytest.fixture
 def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Three engines of 4 GB, last used in the order of their names; the names of those that run.
+    """The names of three engines that run, each with 4 GB of weights, least recently used first.
 
-    "busy" answers somebody.
+    "busy" is answering a request.
     """
     running = ["old", "busy", "new"]
     held: list[BinaryIO] = []
@@ -53,23 +53,23 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     ("size", "budget", "left"),
     [
         (1 * GB, None, ["old", "busy", "new"]),
-        (1 * GB, 15 * GB, ["old", "busy", "new"]),
-        (4 * GB, 15 * GB, ["busy", "new"]),
-        (8 * GB, 15 * GB, ["busy"]),
+        (1 * GB, 18 * GB, ["old", "busy", "new"]),
+        (4 * GB, 18 * GB, ["busy", "new"]),
+        (8 * GB, 18 * GB, ["busy"]),
     ],
 )
 def test_idle_engine_left_longest_ago_goes_first(
     tmp_path: Path, engines: list[str], size: int, budget: int | None, left: list[str]
 ) -> None:
-    evict.make_room(spec("wanted", size), tmp_path, budget)
+    evict.evict_idle(spec("wanted", size), tmp_path, budget)
     assert engines == left
 
 
 def test_what_answers_is_left_alone(tmp_path: Path, engines: list[str]) -> None:
-    with pytest.raises(EngineFailed, match="beside what is answering now: busy"):
-        evict.make_room(spec("wanted", 12 * GB), tmp_path, 15 * GB)
+    with pytest.raises(EngineFailed, match="together with the models that are answering now: busy"):
+        evict.evict_idle(spec("wanted", 12 * GB), tmp_path, 18 * GB)
     assert engines == ["busy"]
 
 
 def test_model_that_is_too_large_alone_is_let_through(tmp_path: Path) -> None:
-    evict.make_room(spec("wanted", 40 * GB), tmp_path, 15 * GB)
+    evict.evict_idle(spec("wanted", 40 * GB), tmp_path, 18 * GB)

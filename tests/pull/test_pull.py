@@ -150,7 +150,7 @@ def test_default_is_what_fits(
 ) -> None:
     """What is not weights takes a tenth of them and a gibibyte, as everywhere else."""
     memory = None if megabytes is None else int(megabytes * 1e6)
-    monkeypatch.setattr("llm_localrun.cli.pull.physical_memory", lambda: memory)
+    monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: memory)
     configure(user_path, **CONFIG, **settings)
     sizes = {"Q2_K": 1_000_000, "Q4_K_M": 9_000_000, "Q8_0": 12_000_000}
     world.offer(**{f"Tiny-1B-{name}.gguf": model(name, size) for name, size in sizes.items()})
@@ -161,7 +161,7 @@ def test_default_is_what_fits(
 def test_variants_are_shown_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token of the model takes 2 layers x 2 heads x 16 numbers x 2 x 2 bytes: 256 bytes."""
     room = int((len(Q4) + 16_384 * 256) * 1.1 + 2**30) + 1
-    monkeypatch.setattr("llm_localrun.cli.pull.physical_memory", lambda: room)
+    monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: room)
     assert [line.split() for line in run("pull", REPO).stderr.splitlines()[:3]] == [
         ["quantization", "size", "fits", "up", "to"],
         ["Q4_K_M", "1", "MB", "yes", "16k", "this", "one"],
@@ -170,7 +170,7 @@ def test_variants_are_shown_before(world: World, monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_localrun.cli.pull.physical_memory", lambda: 2**30)
+    monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: 2**30)
     assert failed("pull", REPO) == (
         f"Error: No variant of {REPO} fits the memory of this machine: the smallest has 0.0 GB."
         f" Choose another model, or name it: hf:{IN_REPO}Q4_K_M.gguf."

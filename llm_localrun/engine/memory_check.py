@@ -1,0 +1,129 @@
+"""Checks that there is memory for an engine before it starts, and says what would fit if not.
+
+llama.cpp does not check: the system kills it when memory runs out, and other programs before it.
+Whether a model fits into an amount of memory is decided in `memory.fit`.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+from llm_localrun.catalogue import get_catalogue
+from llm_localrun.engine import builds
+from llm_localrun.engine.evict import footprint_of, setting_of, size_in_memory
+from llm_localrun.engine.launch import Bounds
+from llm_localrun.engine.state import EngineSettings, EngineState, running
+from llm_localrun.engine_defaults import CONTEXT_SIZE
+from llm_localrun.errors import NotEnoughMemory
+from llm_localrun.memory import machine
+from llm_localrun.memory.fit import MARGIN_BYTES, fit_of
+from llm_localrun.memory.footprint import Footprint, Need, Setting, footprint_of_files
+from llm_localrun.models import LocalModel
+from llm_localrun.name_cache import CachePolicy
+from llm_localrun.names.aliases import siblings
+from llm_localrun.system.paths import engine_folder
+
+
+def ensure_fits(
+    model: LocalModel,
+    settings: EngineSettings,
+    bounds: Bounds,
+    *,
+    may_shrink: bool,
+    remedy: str = "",
+) -> tuple[EngineSettings, Bounds]:
+    """The settings if there is memory for them, else, if `may_shrink`, with a smaller context; and
+    the bounds within which they fit, which make idle engines end. Without a context size in the
+    settings, it is the one that engines have by default.
+
+    Raises `NotEnoughMemory` with `remedy`, or with the options that would help.
+    """
+    assert model.path is not None
+    free, engines = machine.free_ram(), running(engine_folder())
+    footprint = footprint_of_files(model.path, settings.files())
+    is_up = any(_meets(engine, model, settings) for engine in engines)
+    if free is None or footprint is None or is_up:
+        return settings, bounds
+    if settings.context_size is None:
+        settings = replace(
+            settings, context_size=min(model.context_max or CONTEXT_SIZE, CONTEXT_SIZE)
+        )
+    setting = setting_of(settings)
+    if fit_of(footprint, setting, free).fits_with(setting.context_size):
+        return settings, bounds
+    free = free_memory(bounds.llama_server) or free
+    bounds = bounds.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
+    free += sum(map(_released_by, engines))
+    fit = fit_of(footprint, setting, free)
+    if fit.fits_with(setting.context_size):
+        return settings, bounds
+    if may_shrink and fit.fits:
+        return replace(settings, context_size=fit.context_size), bounds
+    raise NotEnoughMemory(
+        _problem(model, footprint.need(setting), setting, free),
+        remedy or _remedy([*_options(model, footprint, setting, free)]),
+    )
+
+
+def free_memory(llama_server: str | None) -> int | None:
+    """The RAM that is free and the memory of GPUs, in bytes; None if the system does not tell.
+
+    `llama_server` is as in config.json. Takes a second if the GPUs were not asked lately.
+    """
+    free = machine.free_ram()
+    # A Mac's GPU shares the RAM, which is counted already.
+    if free is None or sys.platform == "darwin":
+        return free
+    build = builds.report(engine_folder(), llama_server).chosen
+    return free + sum(device.memory or 0 for device in build.devices) if build else free
+
+
+def _meets(engine: EngineState, model: LocalModel, settings: EngineSettings) -> bool:
+    return engine.spec.path == model.path and engine.spec.settings.meets(settings)
+
+
+def _released_by(engine: EngineState) -> int:
+    """What is free when an engine ends, besides its weights: the system can drop those anyway."""
+    need = footprint_of(engine.spec).need(setting_of(engine.spec.settings))
+    return need.context + need.compute
+
+
+def _problem(model: LocalModel, need: Need, setting: Setting, free: float) -> str:
+    available = max(0, free - MARGIN_BYTES)
+    return (
+        f"{model.name} does not fit into the free memory: with a context of"
+        f" {setting.context_size:,} tokens it needs {_gigabytes(need.total)}"
+        f" ({_gigabytes(need.weights)} for its weights, {_gigabytes(need.context)} for the"
+        f" context), and {_gigabytes(available)} are available"
+    )
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _options(
+    model: LocalModel, footprint: Footprint, setting: Setting, free: float
+) -> Iterator[str]:
+    """What would fit: a smaller context, a smaller type of cache, a smaller variant."""
+    fit = fit_of(footprint, setting, free)
+    if fit.context_size:
+        yield f"-o context_size {fit.context_size}"
+    smaller = replace(setting, cache_type="q8_0")
+    if setting.cache_type == "f16" and _holds(footprint, smaller, free):
+        yield "-o kv_cache_type q8_0"
+    variants = siblings(model, get_catalogue(CachePolicy.IF_EMPTY).models)
+    for variant in sorted(variants, key=lambda each: -(each.size or 0)):
+        if variant.size and _holds(replace(footprint, weights=variant.size), setting, free):
+            yield f"-o quantization {variant.quantization}"
+            return
+
+
+def _holds(footprint: Footprint, setting: Setting, free: float) -> bool:
+    return fit_of(footprint, setting, free).fits_with(setting.context_size)
+
+
+def _remedy(options: list[str]) -> str:
+    if not options:
+        return "Choose a smaller model, or load it anyway with -o overcommit true"
+    return f"Use {' or '.join(options)}, or load it anyway with -o overcommit true"

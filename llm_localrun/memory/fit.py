@@ -1,0 +1,129 @@
+"""Whether a model fits into memory, and up to which context: the one answer for all commands.
+
+A model fits into an amount of memory if the engine would load it with that much memory free: its
+weights, a context of at least `MIN_USEFUL_CONTEXT_TOKENS`, its compute buffers and the engine's
+process, with `MARGIN_BYTES` to spare. `models`, `show`, `which`, `doctor` and `pull` ask for all
+RAM of this machine, so that the answer does not change with what else runs. The engine, `verify`
+and `quantize` ask for the memory that is free, that of GPUs included.
+
+Pure: `machine` and `engine.memory_check` know how much memory there is.
+"""
+
+from dataclasses import dataclass, replace
+
+from llm_localrun.engine_defaults import CONTEXT_SIZE
+from llm_localrun.memory.footprint import Footprint, Setting
+from llm_localrun.memory.geometry import Geometry
+from llm_localrun.models import LocalModel, OnDisk, Purpose, RunsOn
+
+MIN_USEFUL_CONTEXT_TOKENS = 512
+"""Loading a model for less is not worthwhile, unless it was trained for less or you ask for it."""
+MARGIN_BYTES = 2**28
+"""Stays free: for other programs, and for the prompts that an engine keeps later on."""
+
+_STEP = 256
+"""Tokens: contexts that memory limits are multiples of it, as llama.cpp's caches are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a model fits into an amount of memory.
+
+    `context_size` is the largest context, in tokens, with which it fits: 0 if it fits with none,
+    None if nothing tells a limit.
+    """
+
+    context_size: int | None
+
+    @property
+    def fits(self) -> bool:
+        return self.context_size != 0
+
+    def fits_with(self, context_size: int) -> bool:
+        """Whether the model fits with a context of so many tokens."""
+        return self.context_size is None or context_size <= self.context_size
+
+
+UNLIMITED = Fit(None)
+
+
+def fit_of(footprint: Footprint, setting: Setting, memory: float) -> Fit:
+    """How a model fits into `memory` bytes, with a context of at most that of `setting`."""
+    largest = largest_context(footprint, setting, memory)
+    return UNLIMITED if largest and footprint.geometry is None else Fit(largest)
+
+
+def fit_of_model(model: LocalModel, memory: int | None) -> Fit:
+    """How a model of the catalogue fits into `memory` bytes, in the setting that the engine gives
+    it by default. Opens no file.
+
+    A model fits where nothing tells that it does not: if its size or the memory is unknown, or if
+    another machine runs it.
+    """
+    footprint = footprint_of(model)
+    if footprint is None or memory is None:
+        return UNLIMITED
+    return fit_of(footprint, _default_setting_of(model), memory)
+
+
+def fits(model: LocalModel, memory: int | None) -> bool:
+    """`fit_of_model(model, memory).fits`, in a tenth of the time."""
+    footprint = footprint_of(model)
+    if footprint is None or memory is None:
+        return True
+    return _is_enough(memory, footprint, _smallest(_default_setting_of(model)))
+
+
+def footprint_of(model: LocalModel) -> Footprint | None:
+    """The footprint of a model on this machine, from what the catalogue knows.
+
+    None if the size is unknown, or if another machine runs the model, or may do so.
+    """
+    if model.on_disk is not None and model.on_disk.load_size:
+        return Footprint(_geometry_in(model.on_disk), model.on_disk.load_size)
+    runs_here = model.on_disk is not None or model.runs_on == RunsOn.THIS_MACHINE
+    return Footprint(None, model.size) if runs_here and model.size is not None else None
+
+
+def _geometry_in(route: OnDisk) -> Geometry | None:
+    is_whole = len(route.geometry) == len(Geometry._fields)
+    return Geometry._make(route.geometry) if is_whole else None
+
+
+def default_setting(context_max: int | None, purpose: Purpose) -> Setting:
+    """The setting in which the engine runs a model with the largest context that it may have.
+
+    `context_max` is the context in tokens that it was trained for, None if that is unknown.
+    """
+    return Setting(max(1, context_max or CONTEXT_SIZE), embedding=purpose == "embedding")
+
+
+def _default_setting_of(model: LocalModel) -> Setting:
+    return default_setting(model.context_max, model.purpose)
+
+
+def largest_context(footprint: Footprint, setting: Setting, memory: float) -> int:
+    """The largest context in tokens, up to that of `setting`, with which a model fits into
+    `memory` bytes; 0 if it fits with none. Smaller ones than that of `setting` are multiples of
+    256."""
+    if _is_enough(memory, footprint, setting):
+        return setting.context_size
+    if not _is_enough(memory, footprint, _smallest(setting)):
+        return 0
+    fitting, too_large = MIN_USEFUL_CONTEXT_TOKENS // _STEP, -(-setting.context_size // _STEP)
+    while too_large - fitting > 1:
+        middle = (fitting + too_large) // 2
+        if _is_enough(memory, footprint, replace(setting, context_size=middle * _STEP)):
+            fitting = middle
+        else:
+            too_large = middle
+    return fitting * _STEP
+
+
+def _smallest(setting: Setting) -> Setting:
+    context_size = min(MIN_USEFUL_CONTEXT_TOKENS, setting.context_size)
+    return replace(setting, context_size=context_size)
+
+
+def _is_enough(memory: float, footprint: Footprint, setting: Setting) -> bool:
+    return footprint.need(setting).total + MARGIN_BYTES <= memory

@@ -1,0 +1,122 @@
+"""The memory check before an engine starts: what is refused, shrunk and evicted."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_localrun.engine import builds
+from llm_localrun.engine.builds import Build, Device, Report
+from llm_localrun.engine.memory_check import free_memory
+from llm_localrun.engine.state import running
+from llm_localrun.memory import machine
+from llm_localrun.memory.fit import MARGIN_BYTES
+from llm_localrun.memory.footprint import Setting, footprint_of_files
+from llm_localrun.models import LocalModel
+from tests.support import tiny_models
+from tests.support.drive import ask, failure
+from tests.support.models import local_model
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="there a GPU shares the RAM")
+def test_memory_of_gpus_counts(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(monkeypatch, 1)
+    assert free_memory("") == 10**6
+    gpu = Device(name="CUDA0", title="A GPU", memory=8 * 10**6)
+    build = Build(kind="xllamacpp", path="", devices=(gpu, gpu))
+    monkeypatch.setattr(builds, "report", lambda *_: Report((build,), build, "", ()))
+    assert free_memory("") == 17 * 10**6
+
+
+# Engines that there is no memory for.
+
+
+@pytest.fixture
+def starter(starter_model: Path) -> LocalModel:
+    name = starter_model.stem
+    return local_model(
+        id=f"local/gguf/{name}", name=name, path=str(starter_model), context_max=8192
+    )
+
+
+def leave(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
+    """Lets so much memory be free, in megabytes."""
+    monkeypatch.setattr(machine, "free_ram", lambda: int(free * 1e6))
+
+
+def need_of(model: LocalModel, context_size: int, **more: Any) -> float:
+    """Megabytes, with what is left free beside."""
+    found = footprint_of_files(str(model.path))
+    assert found is not None
+    return (found.need(Setting(context_size, **more)).total + MARGIN_BYTES) / 1e6
+
+
+def test_load_that_cannot_fit_is_refused(
+    user_path: Path, starter: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(monkeypatch, need_of(starter, 2048))
+    said = failure(lambda: ask(starter, "Hi", context_size=8192))
+    assert said == (
+        "SmolLM2-135M-Instruct.Q4_1 does not fit into the free memory: with a context of 8,192"
+        " tokens it needs 0.4 GB (0.1 GB for its weights, 0.2 GB for the context), and 0.2 GB are"
+        " available. Use -o context_size 2048, or load it anyway with -o overcommit true."
+    )
+    assert running(user_path / "localrun" / "engine") == []
+
+
+def test_smaller_cache_is_named_where_it_helps(
+    starter: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(monkeypatch, need_of(starter, 8192, cache_type="q8_0"))
+    said = failure(lambda: ask(starter, "Hi", context_size=8192))
+    assert "Use -o context_size 4352 or -o kv_cache_type q8_0, or load it" in said
+
+
+def test_weights_that_do_not_fit(starter: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(monkeypatch, 50)
+    said = failure(lambda: ask(starter, "Hi"))
+    assert "and 0.0 GB are available. Choose a smaller model, or load it anyway with" in said
+
+
+def test_overcommit_loads_it_all_the_same(
+    starter: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(monkeypatch, 50)
+    assert ask(starter, "Hi", max_tokens=1, overcommit=True).output == 1
+    # Its memory is its own now.
+    assert ask(starter, "Hi", max_tokens=1).output == 1
+
+
+def test_context_that_nobody_asked_for_is_as_large_as_memory_allows(
+    starter: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(monkeypatch, need_of(starter, 1024))
+    assert (ask(starter, "Hi", max_tokens=1).json or {})["context_size"] == 1024
+    footprint = footprint_of_files(str(starter.path))
+    assert footprint is not None
+    taken = footprint.need(Setting(1024))
+    leave(monkeypatch, need_of(starter, 1024) - (taken.context + taken.compute) / 1e6)
+    said = failure(lambda: ask(starter, "hello " * 1500))
+    assert said == (
+        "The prompt takes 1,531 tokens and the engine holds 1,024. Shorten it, or take less memory"
+        " for each token with -o kv_cache_type q8_0: there is enough for a context of 1,024."
+    )
+
+
+@pytest.mark.parametrize(("spare", "stays"), [(1, True), (-1, False)])
+def test_idle_engines_make_way_if_need_be(
+    spare: int,
+    stays: bool,
+    user_path: Path,
+    tmp_path: Path,
+    starter: LocalModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ask(starter, "Hi", max_tokens=1)
+    path = tiny_models.llama(layers=1).build(tmp_path / "tiny.gguf")
+    other = local_model(id="local/gguf/tiny", name="tiny", path=str(path), context_max=8192)
+    leave(monkeypatch, need_of(other, 8192) + spare)
+    ask(other, "Hi", max_tokens=1)
+    up = {engine.spec.name for engine in running(user_path / "localrun" / "engine")}
+    assert up == ({starter.name, "tiny"} if stays else {"tiny"})
