@@ -152,12 +152,10 @@ def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
             write_atomically(Path(os.path.realpath(path)), text)
     except TimeoutError:
         raise ConfigError(
-            f"another command has been changing {path} for too long", "Try again"
+            f"Another command has been changing {path} for too long", "Try again"
         ) from None
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}", "Make room there, or mend permissions"
-        ) from None
+        raise ConfigError.from_os_error("written", path, error) from None
     return config
 
 
@@ -175,9 +173,7 @@ def _read() -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}", "Mend its permissions"
-        ) from None
+        raise ConfigError.from_os_error("read", path, error) from None
 
 
 def _validated(text: bytes, remedy: str) -> Config:

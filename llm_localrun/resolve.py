@@ -104,7 +104,7 @@ def variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
     present = sorted({other.quantization for other in (model, *others) if other.quantization})
     there = f"There is {', '.join(present)}; " if present else ""
     raise ConfigError(
-        f"there is no {wanted} of {model.name} here",
+        f"There is no {wanted} of {model.name} here",
         f"{there}`{how_to_get(model, others, wanted)}` gets it",
     )
 

@@ -20,7 +20,7 @@ def load(
     """
     import httpx2
 
-    name = attachment.path or attachment.url or "the attachment"
+    name = attachment.path or attachment.url or "The attachment"
     if attachment.url and not attachment.content and not may_fetch:
         raise BadAttachment(
             f"{name} is an address that a tool has given, which is not fetched unasked",
@@ -58,6 +58,6 @@ def _not_taken(name: str, kind: str, accepted: Collection[str]) -> BadAttachment
     types = sorted(set(accepted) - set(SAME))
     takes = f"It takes {', '.join(types)}" if types else "It takes text only"
     return BadAttachment(
-        f"the model cannot take {name}, which is {kind or 'of an unknown type'}",
+        f"{name} is {kind or 'of an unknown type'}, which the model cannot take",
         f"{takes}: choose another model, or begin a conversation without the attachment",
     )

@@ -96,7 +96,7 @@ def asked_context(model: LocalModel, wish: Wish) -> int | None:
         return asked
     if model.context_max is None:
         raise ConfigError(
-            f"nobody says how large the context of {model.id} can be",
+            f"Nobody says how large the context of {model.id} can be",
             "Give a number of tokens as -o context_size",
         )
     return model.context_max

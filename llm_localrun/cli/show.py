@@ -82,7 +82,7 @@ def _template(card: _Card) -> str:
     text = card.header.text("tokenizer.chat_template") if card.header else ""
     if not text:
         raise BadModelFile(
-            f"there is no chat template of {card.model.id} to be read",
+            f"There is no chat template of {card.model.id} to be read",
             "Its file holds none" if card.model.path else "Its server keeps that to itself",
         )
     return text

@@ -130,7 +130,7 @@ def _best(builds: list[Build], llama_server: str | None, rpc: str) -> Build:
         )
     if rpc:
         raise EngineFailed(
-            "the RPC servers in config.json need a llama-server that was built with GGML_RPC",
+            "The RPC servers in config.json need a llama-server that was built with GGML_RPC",
             "Put its path into config.json as llama_server, or take rpc out",
         )
     raise EngineFailed(

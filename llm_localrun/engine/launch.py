@@ -189,13 +189,13 @@ def explain(error: LocalRunError, state: EngineState, folder: Path) -> LocalRunE
         return error
     if not paths.state.exists():
         return EngineFailed(
-            f"the engine was unloaded while it ran {state.spec.path}",
+            f"The engine was unloaded while it ran {state.spec.path}",
             "Try again: it is started anew",
         )
     problem = reason_in(_tail(paths.log)) or "it was killed, perhaps for lack of memory"
     _bury(paths)
     return EngineFailed(
-        f"the engine died while it ran {state.spec.path}: {problem}",
+        f"The engine died while it ran {state.spec.path}: {problem}",
         "Try again: it is started anew. If it dies again, the file may be damaged",
     )
 
@@ -361,7 +361,7 @@ class _Starting:
         if self._id:
             _bury(Paths(self._folder, self._id))
         return EngineFailed(
-            f"the engine cannot run {self._spec.path}: {problem}",
+            f"The engine cannot run {self._spec.path}: {problem}",
             "The file may be damaged or of a kind that this build does not know: fetch it again,"
             " or choose another",
         )

@@ -5,12 +5,13 @@ next pull of the same bytes resumes it. A file is moved to its target only when 
 complete, have the right SHA-256 and are GGUF files. The requests are left to `http_files`.
 """
 
+import errno
 import hashlib
 import os
 import shutil
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -74,6 +75,18 @@ class DownloadedFile:
 
 class _BadContent(PullFailed):
     """The content of a partial file is of no use."""
+
+
+@contextmanager
+def translate_disk_errors(folder: Path) -> Iterator[None]:
+    """Turns an OSError about a file of `folder` into a `PullFailed`."""
+    try:
+        yield
+    except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = f"Free space on its disk. {RESUME_ADVICE}" if is_full else ""
+        path = error.filename or folder
+        raise PullFailed.from_os_error("written", path, error, remedy) from None
 
 
 # Hashes and space

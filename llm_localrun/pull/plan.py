@@ -12,11 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from llm_localrun.errors import PullFailed, translate_os_errors
+from llm_localrun.errors import PullFailed
 from llm_localrun.models import LocalModel
 from llm_localrun.pull import http_files, huggingface, starter
-from llm_localrun.pull.download import FileToDownload, download, lock_files, lock_partial
-from llm_localrun.pull.http_files import RESUME_ADVICE, DownloadInterrupted, FileSource
+from llm_localrun.pull.download import (
+    FileToDownload,
+    download,
+    lock_files,
+    lock_partial,
+    translate_disk_errors,
+)
+from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import Repository
 from llm_localrun.pull.recommend import named
 from llm_localrun.pull.records import (
@@ -153,7 +159,7 @@ def _plan_server(ref: ServerRef) -> PullPlan:
 
     def fetch() -> FetchSteps:
         yield from _pull_by_server(ref)
-        with translate_os_errors(PullFailed, models_folder(), "written"):
+        with translate_disk_errors(models_folder()):
             return save_record(record, models_folder())
 
     return PullPlan(record, fetch)
@@ -172,7 +178,7 @@ def _plan_starter(ref: StarterRef) -> PullPlan:
     record = PullRecord(ref=ref.text, source="starter", files=(file,))
 
     def fetch() -> FetchSteps:
-        with translate_os_errors(PullFailed, models_folder(), "written"), ExitStack() as held:
+        with translate_disk_errors(models_folder()), ExitStack() as held:
             partial_folder().mkdir(parents=True, exist_ok=True)
             yield from lock_partial(partial_folder() / ref.text, held)
             if not starter.is_complete(target):
@@ -185,7 +191,7 @@ def _plan_starter(ref: StarterRef) -> PullPlan:
 def _fetch(record: PullRecord, files: Sequence[FileToDownload]) -> FetchSteps:
     """Downloads `files`, saves their record, and deletes what the record's REF needs no longer."""
     folder, partial = models_folder(), partial_folder()
-    with translate_os_errors(PullFailed, folder, "written", RESUME_ADVICE), ExitStack() as held:
+    with translate_disk_errors(folder), ExitStack() as held:
         yield from lock_files(files, partial, held)
         # Another pull of the same files may have ended while this one waited for the lock.
         records = read_records(folder)

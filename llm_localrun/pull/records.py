@@ -146,7 +146,7 @@ def read_records(folder: Path) -> tuple[PullRecord, ...]:
     except FileNotFoundError:
         return ()
     except OSError as error:
-        raise PullFailed(f"{path} cannot be read: {error.strerror}", "Check the file") from None
+        raise PullFailed.from_os_error("read", path, error) from None
     except ValidationError:
         raise PullFailed(
             f"{path} is damaged", "Delete it: the models stay, but no longer count as pulled"

@@ -116,6 +116,4 @@ def delete_files(files: Iterable[Path], folder: Path) -> int:
     try:
         return delete(files, folder)
     except OSError as error:
-        raise NotRemoved(
-            f"{error.filename} cannot be deleted: {error.strerror}", "Mend its permissions"
-        ) from None
+        raise NotRemoved.from_os_error("deleted", error.filename, error) from None

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 
-from llm_localrun.errors import QuantizeFailed, translate_os_errors
+from llm_localrun.errors import QuantizeFailed
 from llm_localrun.names.quantizations import quantization_in, without_quantization
 from llm_localrun.pull.download import sha256_of
 from llm_localrun.pull.records import QUANTIZED, PulledFile, PullRecord, save_record
@@ -50,13 +50,12 @@ def run(plan: QuantizePlan) -> Generator[Progress, None, None]:
 
 @contextmanager
 def _translate_errors(target: Path) -> Iterator[None]:
-    with translate_os_errors(QuantizeFailed, target, "written"):
-        try:
-            yield
-        except TimeoutError:
-            raise QuantizeFailed(
-                f"Another command is making {target}", "Wait until it ends"
-            ) from None
+    try:
+        yield
+    except TimeoutError:
+        raise QuantizeFailed(f"Another command is making {target}", "Wait until it ends") from None
+    except OSError as error:
+        raise QuantizeFailed.from_os_error("written", target, error) from None
 
 
 def _make(plan: QuantizePlan, partial: Path) -> Iterator[Progress]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from llm_localrun.errors import QuantizeFailed, translate_os_errors
+from llm_localrun.errors import QuantizeFailed
 from llm_localrun.quantize.recipes import MIXES
 from llm_localrun.system.paths import home
 
@@ -74,7 +74,7 @@ def install_quantizer() -> Quantizer:
     It is installed into a folder of its own, where Python does not look for packages.
     """
     folder = _package_folder()
-    with translate_os_errors(QuantizeFailed, folder, "written"):
+    try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             installed = Path(temporary) / "installed"
@@ -86,6 +86,8 @@ def install_quantizer() -> Quantizer:
                 )
             shutil.rmtree(folder, ignore_errors=True)
             installed.replace(folder)
+    except OSError as error:
+        raise QuantizeFailed.from_os_error("written", folder, error) from None
     quantizer = _package_quantizer()
     assert quantizer is not None
     return quantizer

@@ -129,28 +129,28 @@ DOWNLOAD = "Download it, and attach the file."
         (
             llm.Attachment(type="application/pdf", content=b"%PDF"),
             IMAGES,
-            f"The model cannot take the attachment, which is application/pdf. {IMAGES_ONLY}",
+            f"The attachment is application/pdf, which the model cannot take. {IMAGES_ONLY}",
         ),
         (
             llm.Attachment(type="audio/x-wav", content=b"RIFF"),
             IMAGES,
-            f"The model cannot take the attachment, which is audio/wav. {IMAGES_ONLY}",
+            f"The attachment is audio/wav, which the model cannot take. {IMAGES_ONLY}",
         ),
         (
             llm.Attachment(type="image/jpg", content=b"\xff"),
             (),
-            f"The model cannot take the attachment, which is image/jpeg. {TEXT_ONLY}",
+            f"The attachment is image/jpeg, which the model cannot take. {TEXT_ONLY}",
         ),
         (
             llm.Attachment(type="image/png", content=b"\x89PNG"),
             AUDIO,
-            "The model cannot take the attachment, which is image/png."
+            "The attachment is image/png, which the model cannot take."
             f" It takes audio/mpeg, audio/wav: {OTHERWISE}",
         ),
         (
             llm.Attachment(content=b"\x01\x02 nothing that anybody knows"),
             IMAGES,
-            f"The model cannot take the attachment, which is of an unknown type. {IMAGES_ONLY}",
+            f"The attachment is of an unknown type, which the model cannot take. {IMAGES_ONLY}",
         ),
     ],
 )

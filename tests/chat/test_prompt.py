@@ -387,9 +387,9 @@ def test_options_that_the_user_set(
 
 def test_an_attachment_that_cannot_be_read_is_an_error() -> None:
     def refuse(attachment: llm.Attachment, *, may_fetch: bool) -> Media:
-        raise BadAttachment("it is gone", "Attach it anew")
+        raise BadAttachment("It is gone", "Attach it again")
 
-    with pytest.raises(BadAttachment, match=r"^It is gone\. Attach it anew\.$"):
+    with pytest.raises(BadAttachment, match=r"^It is gone\. Attach it again\.$"):
         chat_request(prompt("Hi", attachments=[IMAGE.attachment]), refuse, stream=True)
 
 

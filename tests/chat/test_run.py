@@ -454,7 +454,7 @@ def test_real_llama_server(
     wrong = run_llm("-m", model.id, COLOURS, "--key", "wrong")
     assert (wrong.returncode, wrong.stderr) == (
         1,
-        f"Error: Llama-server at {engine.url} says: Invalid API Key (HTTP 401). {KEY_REMEDY}\n",
+        f"Error: llama-server at {engine.url} says: Invalid API Key (HTTP 401). {KEY_REMEDY}\n",
     )
 
 

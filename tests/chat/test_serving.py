@@ -424,7 +424,7 @@ def test_server_that_does_not_say_what_it_holds() -> None:
     with StandIn(answering) as server:
         model = served(server.url, "openai", "m")
         said = failure(lambda: ask(model, "Hello", context_size=8192))
-        assert said.startswith("The server at ")
+        assert said.startswith("OpenAI-compatible server at ")
         assert said.endswith("does not say how large its context is. Leave out -o context_size.")
         assert server.requests == []
         ask(model, LONG)
@@ -542,7 +542,7 @@ def test_engine_is_restarted_with_room_and_answers_from_the_first_line(
     assert context_of(outcome) == 8192
     said = refused(lambda: ask(starter, FOUR_HUNDRED_TOKENS, context_size=256))
     assert said == (
-        f"The prompt takes {outcome.input} tokens and the engine holds 256."
+        f"The prompt takes {outcome.input} tokens and llama.cpp holds 256."
         " Shorten it, or give room with -o context_size 4096."
     )
     # All that took them: nothing was evaluated of the prompt that was refused.

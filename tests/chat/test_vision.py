@@ -254,7 +254,7 @@ def test_every_way_sees_the_same(seeing: LocalModel) -> None:
 @in_two_ways
 def test_damaged_image_is_an_error_for_people(seeing: LocalModel, way: str) -> None:
     said = failure(lambda: look(seeing, way, RED[:60]))
-    assert said.startswith("The engine says: ")
+    assert said.startswith("llama.cpp says: ")
     assert "Look whether the file is a whole PNG, JPEG, WebP or GIF." in said
 
 

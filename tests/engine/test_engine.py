@@ -376,7 +376,7 @@ def test_prompt_that_does_not_fit(starter_model: Path) -> None:
     for size, way_out in ((1024, "or give room with -o context_size 4096"), (8192, "was trained")):
         prompt = "hello " * (size + 100)
         said = failure(lambda p=prompt, s=size: ask(model, p, context_size=s))  # type: ignore[misc]
-        assert f"tokens and the engine holds {size:,}." in said
+        assert f"tokens and llama.cpp holds {size:,}." in said
         assert way_out in said
 
 

@@ -534,7 +534,7 @@ def test_index_that_does_not_have_it(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(files))
     said = failure(tools.install)
-    assert said.startswith("Pip could not install libggml-python==0.20.2.post1: No matching")
+    assert said.startswith("pip could not install libggml-python==0.20.2.post1: No matching")
     assert left_in(user_path / "localrun" / "tools") == set()
 
 
@@ -542,7 +542,7 @@ def test_index_that_does_not_have_it(
     ("arguments", "said"),
     [
         ((), "Error: Nothing here can quantize. Let libggml-python==0.20.2.post1 (2.5 MB) be"),
-        (("--yes",), "Error: Pip could not install libggml-python==0.20.2.post1: No matching"),
+        (("--yes",), "Error: pip could not install libggml-python==0.20.2.post1: No matching"),
     ],
 )
 def test_nothing_is_installed_unasked(
