@@ -43,7 +43,7 @@ _SHA256 = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class HubRef:
-    """A model in a repository of a Hugging Face hub, with a `quantization` or a `file` or neither."""
+    """A model in a repository of a Hugging Face hub; `quantization` or `file` may narrow it."""
 
     repo: str
     revision: str = MAIN
