@@ -41,8 +41,15 @@ def pull(name: str, server: Server) -> Generator[Progress, None, None]:
 
 
 def tag_for(name: str, quantization: str) -> str:
-    """What the model `name` is called in another quantization, as Ollama's library spells it."""
+    """The name of the model `name` in another quantization, in the spelling of Ollama's library.
+
+    `qwen3:8b` in Q8_0 is `qwen3:8b-q8_0`, and in F16 `qwen3:8b-fp16`. The size that the tag
+    `latest` stands for is not known: `qwen3:latest` in Q8_0 is `qwen3:q8_0`.
+    """
     model, _, tag = name.partition(":")
+    is_repository = model.startswith(("hf.co/", "huggingface.co/"))
+    if quantization == "F16" and not is_repository:
+        quantization = "fp16"
     spelled = quantization[:1].lower() + quantization[1:]
     return f"{model}:{spelled if tag in ('', 'latest') else with_quantization(tag, spelled)}"
 

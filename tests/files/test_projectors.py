@@ -11,19 +11,18 @@ from llm_localrun.gguf.files import is_projector_name
 from llm_localrun.models import LocalModel, ScannedFile
 from llm_localrun.names.parse import parse_name, projected_words
 from llm_localrun.names.quantizations import quality
-from tests.support.trees import MIB, SHA, field, gguf, header, layer, manifest, string, write
-
-
-def flag(key: str, value: bool) -> bytes:
-    return string(key) + struct.pack("<I?", 7, value)
-
-
-def projector(path: Path, *, vision: bool = True, audio: bool | None = None) -> Path:
-    """A projector's file; None leaves it open whether there is an encoder."""
-    fields = [field("general.architecture", "clip"), flag("clip.has_vision_encoder", vision)]
-    if audio is not None:
-        fields.append(flag("clip.has_audio_encoder", audio))
-    return write(path, header(*fields))
+from tests.support.trees import (
+    MIB,
+    SHA,
+    field,
+    gguf,
+    header,
+    layer,
+    manifest,
+    projector,
+    string,
+    write,
+)
 
 
 def model_of(path: Path, template: str | None = None) -> Path:

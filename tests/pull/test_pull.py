@@ -186,11 +186,11 @@ def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupted_and_resumed_to_the_same_bytes(
     world: World, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    monkeypatch.setattr(download, "_TRIES", 1)
+    monkeypatch.setattr(download, "_MAX_TRIES", 1)
     at %= len(Q8)
     world.files.cuts = [2**18, at]
     said = failed("pull", f"{REPO}:Q8_0")
-    assert said.endswith("What has come is kept: the same command goes on where it stopped.")
+    assert said.endswith("Interrupted downloads resume: run the same command again.")
     assert world.there == {}
     (half,) = world.half_done
     assert half.read_bytes() == Q8[:at]
@@ -223,7 +223,7 @@ def test_process_that_ends_in_the_middle(
     assert world.there == {}
     if number == signal.SIGINT:
         assert said.endswith(
-            b"What has come is kept: the same command goes on where it stopped.\n\nAborted!\n"
+            b"Interrupted downloads resume: run the same command again.\n\nAborted!\n"
         )
     world.files.pause = 0.0
     again = run_llm("localrun", "pull", f"{REPO}:Q8_0")
@@ -237,7 +237,7 @@ def test_process_that_ends_in_the_middle(
 def test_large_file_comes_in_several_requests(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "_MOST_AT_ONCE", 1_000_000)
+    monkeypatch.setattr(download, "_MAX_REQUEST_BYTES", 1_000_000)
     done("pull", f"{REPO}:Q8_0")
     assert world.there == {f"{IN_REPO}Q8_0.gguf": Q8}
     assert ranges(world.at_files) == [
@@ -263,7 +263,7 @@ def test_address_is_resumed_if_it_is_known_to_be_the_same(
     changes: bool,
     starts: list[str],
 ) -> None:
-    monkeypatch.setattr(download, "_TRIES", 1)
+    monkeypatch.setattr(download, "_MAX_TRIES", 1)
     world.files.ranges, world.files.etags = ranges_, etags
     world.files.content = {"x.gguf": Q8}
     world.files.cuts = [1, 700_000]
@@ -286,7 +286,7 @@ def test_two_pulls_at_once_share_one_download(world: World) -> None:
     outcomes = [(pull.communicate(), pull.returncode) for pull in pulls]
     assert [code for _, code in outcomes] == [0, 0], outcomes
     assert ranges(world.at_files) == [f"bytes=0-{len(Q8) - 1}"]
-    assert b"waiting for another pull of it" in outcomes[0][0][1] + outcomes[1][0][1]
+    assert b"waiting for another pull of the same file" in outcomes[0][0][1] + outcomes[1][0][1]
     assert world.there == {f"{IN_REPO}Q8_0.gguf": Q8}
 
 
@@ -302,9 +302,13 @@ def nothing_left(world: World) -> bool:
 @pytest.mark.parametrize(
     ("data", "lie", "said"),
     [
-        (Q4, "f" * 64, "Tiny-1B-Q4_K_M.gguf was damaged on its way, or changed: its SHA-256"),
-        (b"PK\3\4" + bytes(1_000_000), "", "is no usable GGUF file: it does not begin with GGUF"),
-        (Q4[:-1], "", "is no usable GGUF file: it is cut off"),
+        (Q4, "f" * 64, "The SHA-256 of Tiny-1B-Q4_K_M.gguf is wrong: it was damaged"),
+        (
+            b"PK\3\4" + bytes(1_000_000),
+            "",
+            "is not a usable GGUF file: it does not begin with GGUF",
+        ),
+        (Q4[:-1], "", "is not a usable GGUF file: it is cut off"),
     ],
 )
 def test_content_that_is_not_right_leaves_nothing(
@@ -319,7 +323,7 @@ def test_content_that_is_not_right_leaves_nothing(
 def test_wrong_hash_of_an_address(world: World) -> None:
     world.files.content = {"x.gguf": Q4}
     url = f"{world.at_files.url}/x.gguf#sha256="
-    assert "its SHA-256 is not the right one" in failed("pull", url + "0" * 64)
+    assert "The SHA-256 of x.gguf is wrong" in failed("pull", url + "0" * 64)
     assert nothing_left(world)
     done("pull", url + sha256(Q4))
     assert world.there == {"127.0.0.1/x.gguf": Q4}
@@ -328,7 +332,7 @@ def test_wrong_hash_of_an_address(world: World) -> None:
 @pytest.mark.parametrize("size", [len(Q4) - 100, len(Q4) + 100])
 def test_another_size_than_the_hub_says(world: World, size: int) -> None:
     world.files.content[sha256(Q4)] = Q4.ljust(size, b"x")[:size]
-    assert f"sends {size:,} bytes, and the file has to have {len(Q4):,}" in failed("pull", REPO)
+    assert f"sends {size:,} bytes, but the file should have {len(Q4):,}" in failed("pull", REPO)
     assert nothing_left(world)
 
 
@@ -374,7 +378,7 @@ def test_file_of_somebody_else_is_not_replaced(world: World) -> None:
     path = world.models / f"{IN_REPO}Q4_K_M.gguf"
     path.parent.mkdir(parents=True)
     path.write_bytes(Q8)
-    assert "is there already, and is another file than this one" in failed("pull", REPO)
+    assert "exists and is a different file" in failed("pull", REPO)
     assert path.read_bytes() == Q8
 
 
@@ -386,7 +390,7 @@ def test_redirect_to_where_it_is_not_safe(world: World) -> None:
 
 def test_redirects_without_end(world: World) -> None:
     world.hub.cdn = f"{world.at_hub.url}/{REPO}/resolve/main/Tiny-1B-Q4_K_M.gguf?"
-    assert "redirects without end" in failed("pull", REPO)
+    assert "sent more than 10 redirects" in failed("pull", REPO)
 
 
 @pytest.mark.parametrize(
@@ -414,8 +418,8 @@ def test_full_disk_is_seen_before(world: World, monkeypatch: pytest.MonkeyPatch)
     nearly_full = shutil.disk_usage("/")._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
     assert failed("pull", f"{REPO}:Q8_0") == (
-        "Error: 0.00 GB have to be fetched, and 0.00 GB are free on the disk of"
-        f" {world.models}. Make room there, or choose a smaller quantization with -q."
+        f"Error: The disk of {world.models / '.partial'} has 0.00 GB free, and 0.00 GB are needed."
+        " Free space there, or choose a smaller quantization with -q."
     )
     assert ranges(world.at_files) == []
 
@@ -452,13 +456,13 @@ HTML = whole(b"<html>Sign in to the network</html>", "text/html")
 @pytest.mark.parametrize(
     ("refusal", "said"),
     [
-        (TOO_MANY, "has had too many requests from here (HTTP 429). Try again in 55 seconds."),
+        (TOO_MANY, "received too many requests from you (HTTP 429). Try again in 55 seconds."),
         (whole(b"", status=429), "(HTTP 429). Try again in a few minutes."),
-        (whole(b"oops", "text/plain", 500), "says: oops. Try again later."),
-        (whole(b"", "text/plain", 502), "says: HTTP 502. Try again later."),
-        (HTML, "does not answer as a Hugging Face hub does. Check HF_ENDPOINT."),
-        (json_reply([]), "does not answer as a Hugging Face hub does"),
-        (json_reply({"siblings": [1]}), "does not answer as a Hugging Face hub does"),
+        (whole(b"oops", "text/plain", 500), "answered with an error: oops. Try again later."),
+        (whole(b"", "text/plain", 502), "answered with an error: HTTP 502. Try again later."),
+        (HTML, "is not that of a Hugging Face hub. Check HF_ENDPOINT."),
+        (json_reply([]), "is not that of a Hugging Face hub"),
+        (json_reply({"siblings": [1]}), "is not that of a Hugging Face hub"),
         (b"nonsense\r\n\r\n", "cannot be reached"),
     ],
 )
@@ -470,7 +474,7 @@ def test_hub_that_cannot_answer(world: World, refusal: bytes, said: str) -> None
 def test_file_that_too_many_want(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hub, "_resolved", lambda *_: TOO_MANY)
     said = failed("pull", f"{REPO}:Q8_0")
-    assert "Try again in 55 seconds. What has come is kept" in said
+    assert "Try again in 55 seconds. Interrupted downloads resume" in said
 
 
 @pytest.mark.parametrize(
@@ -478,7 +482,7 @@ def test_file_that_too_many_want(world: World, monkeypatch: pytest.MonkeyPatch) 
     [
         ("other/repo", "there is no repository other/repo at"),
         (f"{REPO}@v2:Q8_0", f"{REPO} has no revision v2."),
-        ("a--b/c", "'a--b/c' is no name of a repository"),
+        ("a--b/c", "'a--b/c' is not a repository name"),
     ],
 )
 def test_hub_does_not_know_it(world: World, ref: str, said: str) -> None:
@@ -488,12 +492,14 @@ def test_hub_does_not_know_it(world: World, ref: str, said: str) -> None:
 def test_nobody_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 cannot be reached" in failed("pull", REPO)
-    assert "127.0.0.1:9 cannot be reached" in failed("pull", "http://127.0.0.1:9/x.gguf")
+    assert "127.0.0.1:9 did not send the file" in failed("pull", "http://127.0.0.1:9/x.gguf")
 
 
 def test_offline_is_offline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE is set, so the Hugging Face hub is not asked" in failed("pull", REPO)
+    assert "HF_HUB_OFFLINE is set, which forbids requests to the Hugging Face hub" in failed(
+        "pull", REPO
+    )
     assert world.at_hub.requests == []
 
 
@@ -529,7 +535,7 @@ def test_gated_repository_without_a_token(world: World) -> None:
     world.hub.gated = True
     said = failed("pull", f"{REPO}:Q8_0")
     assert f"Access to model {REPO} is restricted. (HTTP 401)" in said
-    assert f"Accept its terms at {world.at_hub.url}/{REPO}, and give a token:" in said
+    assert f"Accept its terms at {world.at_hub.url}/{REPO}, and set a token:" in said
     assert "llm keys set localrun-huggingface" in said
 
 

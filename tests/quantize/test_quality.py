@@ -19,9 +19,9 @@ from llm_localrun.wire.response import decode_whole
 from llm_localrun.wire.scoring import Score
 from llm_localrun.wire.shapes import ErrorReported
 from tests.conftest import PASSAGE
-from tests.quantize.test_quantize import make, plan_for
 from tests.support.drive import failure
 from tests.support.models import local_model
+from tests.support.quantizing import make, plan_for
 
 _Result = TypeVar("_Result")
 

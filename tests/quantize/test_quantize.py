@@ -21,18 +21,16 @@ from llm_localrun.gguf.header import Header, Tensor, read_header
 from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.parse import parse_name
-from llm_localrun.pull.folder import models_folder, partial_folder
 from llm_localrun.quantize import tools
-from llm_localrun.quantize.plan import Plan, check, target_for
+from llm_localrun.quantize.plan import check, target_for
 from llm_localrun.quantize.recipes import MIXES
 from llm_localrun.quantize.run import run
-from llm_localrun.quantize.tools import Quantizer
 from llm_localrun.resolve import variant
 from llm_localrun.system import locks
+from llm_localrun.system.paths import models_folder, partial_folder
 from llm_localrun.system.progress import Progress
 from tests.conftest import Llm
 from tests.fakes.llama_quantize import put_on_path
-from tests.files.test_projectors import projector
 from tests.support import little_model
 from tests.support.drive import failure
 from tests.support.gguf_files import write
@@ -41,6 +39,8 @@ from tests.support.outward import Guard
 from tests.support.pulling import done as done_by
 from tests.support.pulling import failed
 from tests.support.pulling import run as run_command
+from tests.support.quantizing import ENGINE, make, plan_for
+from tests.support.trees import projector
 
 # Of the files that llama.cpp's own llama-quantize made (October 1st, 2026: 0c1e570), on x86-64:
 # elsewhere the last digits may be others. The starter is expanded to F16 and that quantized.
@@ -59,10 +59,6 @@ LITTLE = {
     ("IQ4_XS", False): "eeb86b257371bde8151d1e9a37548e4c65e4d604292555ced4d46119a8e3f23b",
     ("IQ4_XS", True): "6647ed032da95b8e9e9db2daa864aaf2318959237e47231fe4f3ef92e16e1661",
 }
-
-_found = tools.on_engine()
-assert _found is not None
-ENGINE: Quantizer = _found
 
 README = Path(__file__).parents[2] / "README.md"
 """Its table is written by `benchmarks/quantize.py --write`."""
@@ -87,27 +83,6 @@ def digest(path: Path) -> str:
             made.update(f"{tensor.name} {tensor.shape} {tensor.type}\n".encode())
             made.update(file.read(tensor.size or 0))
     return made.hexdigest()
-
-
-def plan_for(source: Path, quantization: str, **settled: object) -> Plan:
-    """What the command would plan for a file that has no projector."""
-    plan = Plan(
-        source=source,
-        target=models_folder() / f"made.{quantization}.gguf",
-        projector="",
-        quantization=quantization,
-        quantizer=ENGINE,
-        importance=None,
-        threads=2,
-    )
-    return replace(plan, **settled)  # type: ignore[arg-type]
-
-
-def make(plan: Plan) -> Path:
-    check(plan, requantize=True)
-    for _ in run(plan):
-        pass
-    return plan.target
 
 
 @pytest.fixture(scope="session")
@@ -196,9 +171,17 @@ def test_alignment_of_the_source_is_kept(files: Path) -> None:
 @pytest.mark.parametrize(
     ("quantization", "changed", "said"),
     [
-        ("Q9", {}, "What quantizes here (ggml, out of xllamacpp) cannot make Q9. It can make F32"),
-        ("IQ2_XXS", {}, "What quantizes here (ggml, out of xllamacpp) cannot make IQ2_XXS"),
-        ("Q4_0", {"general.architecture": "falcon"}, "Models of the architecture falcon need"),
+        (
+            "Q9",
+            {},
+            "The quantizer on this machine (ggml of xllamacpp) cannot make Q9. It can make F32",
+        ),
+        ("IQ2_XXS", {}, "The quantizer on this machine (ggml of xllamacpp) cannot make IQ2_XXS"),
+        (
+            "Q4_0",
+            {"general.architecture": "falcon"},
+            "The rules for models of the architecture falcon are",
+        ),
     ],
 )
 def test_refused(files: Path, quantization: str, changed: dict[str, str], said: str) -> None:
@@ -211,9 +194,12 @@ def test_refused(files: Path, quantization: str, changed: dict[str, str], said: 
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (TensorType.Q4_1, "has been quantized before (Q4_1), and would lose twice. Take the model"),
-        (TensorType.MXFP4, "has been quantized before (MXFP4), and would lose twice."),
-        (99, "is stored in a way that is not known here."),
+        (
+            TensorType.Q4_1,
+            "is quantized already (Q4_1) and would lose quality a second time. Use the",
+        ),
+        (TensorType.MXFP4, "is quantized already (MXFP4) and would lose quality a second time."),
+        (99, "has tensors of a type or byte order that is not supported."),
     ],
 )
 def test_what_cannot_be_a_source(files: Path, kind: int, said: str) -> None:
@@ -240,10 +226,10 @@ def test_no_weights_damage_and_itself(little: Path, files: Path) -> None:
             plan_for(little, "F16", target=little),
         )
     }
-    assert "holds no weights to quantize" in said["norm.gguf"]
+    assert "has no weights to quantize" in said["norm.gguf"]
     assert "is no GGUF model: it is cut off" in said["cut.gguf"]
     assert "does not exist" in said["none.gguf"]
-    assert "is the F16 already" in said[little.name]
+    assert "is F16 already" in said[little.name]
 
 
 def test_projectors_and_names_of_nothing(files: Path) -> None:
@@ -257,14 +243,17 @@ def test_room_is_looked_for_first(little: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**26 + 10**6))
     check(plan_for(little, "Q2_K"), requantize=False)
     said = failure(lambda: check(plan_for(little, "Q8_0"), requantize=False))
-    assert said.startswith("The result takes 1 MB, and")
+    assert "has 0.07 GB free, and 0.00 GB are needed. Free space there." in said
 
 
 @pytest.mark.parametrize(
     ("importance", "said"),
     [
-        (b"an old one", "is no importance matrix in a GGUF file: it does not begin with GGUF."),
-        (None, "the importance matrix is another model's: blk.0.attn_k.weight has another width."),
+        (b"an old one", "is not an importance matrix in a GGUF file: it does not begin with GGUF."),
+        (
+            None,
+            "the importance matrix is for another model: blk.0.attn_k.weight has a different size.",
+        ),
     ],
 )
 def test_importance_that_does_not_fit(
@@ -291,7 +280,7 @@ def test_weights_that_are_no_numbers(files: Path) -> None:
     write(source, little_model.KEYS, tensors, {name: b"\0\0\xc0\x7f" * 256 * 64})
     said = failure(lambda: make(plan_for(source, "Q8_0")))
     assert said == (
-        "The model could not be quantized: it holds weights that are no numbers."
+        "The model could not be quantized: some of its weights are not finite numbers."
         " Nothing was changed."
     )
     assert left_in(models_folder()) == {".partial"}
@@ -327,11 +316,11 @@ def test_what_a_quantizer_forgot(little: Path, files: Path) -> None:
     command = ("/bin/sh", "-c", f'cp {short} "$2"', "sh")
     forgetful = replace(ENGINE, title="it", command=command)
     said = failure(lambda: make(plan_for(little, "Q4_0", quantizer=forgetful)))
-    assert said == "What it made lacks a part of the model. Try again."
+    assert said == "The file that it made lacks tensors of the model. Try again."
     assert left_in(models_folder()) == {".partial"}
     dead = replace(forgetful, command=("/bin/sh", "-c", "kill -9 $$", "sh"))
     said = failure(lambda: make(plan_for(little, "Q4_0", quantizer=dead)))
-    assert "the quantizer was killed (signal 9), perhaps for lack of memory" in said
+    assert "the quantizer was killed by signal 9, perhaps for lack of memory" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -414,7 +403,7 @@ def test_result_is_a_variant_at_once(f16_model: Path) -> None:
     assert result.stderr.startswith("SmolLM2-135M-Instruct.Q8_0: quantizing, ")
     made = models_folder() / "SmolLM2-135M-Instruct.Q8_0.gguf"
     assert result.stdout.splitlines() == [
-        f"Put into {made}, by ggml, out of xllamacpp",
+        f"Put into {made}, by ggml of xllamacpp",
         "                 before    after",
         "size             271 MB    145 MB",
         "bits per weight  16.00     8.51",
@@ -437,7 +426,7 @@ def test_what_it_has_cost_is_told(starter_model: Path) -> None:
         " larger types, as llama.cpp does it."
     )
     kept = failed("quantize", str(starter_model), "Q8_0")
-    assert "has been quantized before (Q4_1), and would lose twice." in kept
+    assert "is quantized already (Q4_1) and would lose quality a second time." in kept
 
 
 def test_result_is_ours_to_verify_and_to_delete(user_path: Path, little: Path) -> None:
@@ -478,7 +467,7 @@ def test_llama_quantize_goes_first(
     little: Path, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", put_on_path(files / "bin"))
-    found = tools.find()
+    found = tools.find_quantizer()
     assert found is not None
     assert found.title == str(files / "bin" / "llama-quantize")
     assert {"IQ2_XXS", "TQ1_0", "MXFP4_MOE", *MIXES} - set(found.types) == set()
@@ -499,7 +488,9 @@ def test_program_that_only_has_the_name(files: Path, monkeypatch: pytest.MonkeyP
     program.write_text("#!/bin/sh\necho hello\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{files}:/bin")
-    assert failure(tools.find).startswith(f"{program} does not say what it can make")
+    assert failure(tools.find_quantizer).startswith(
+        f"{program} does not list the types that it can make"
+    )
 
 
 def test_llama_quantize_that_does_not_run(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,7 +498,7 @@ def test_llama_quantize_that_does_not_run(files: Path, monkeypatch: pytest.Monke
     program.write_text("#!/nowhere/at/all\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(files))
-    assert failure(tools.find).startswith(f"{program} does not run: ")
+    assert failure(tools.find_quantizer).startswith(f"{program} does not run: ")
 
 
 @as_recorded
@@ -518,11 +509,11 @@ def test_ggml_is_installed_where_nothing_quantizes(
     little: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert tools.find() is None
+    assert tools.find_quantizer() is None
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(ggml_index))
-    installed = tools.install()
-    assert tools.find() == installed
+    installed = tools.install_quantizer()
+    assert tools.find_quantizer() == installed
     assert left_in(user_path / "localrun" / "tools") == {"libggml-python-0.20.2.post1"}
     made = make(plan_for(little, "Q4_K_M", quantizer=installed))
     assert digest(made) == LITTLE["Q4_K_M", False]
@@ -533,7 +524,7 @@ def test_index_that_does_not_have_it(
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(files))
-    said = failure(tools.install)
+    said = failure(tools.install_quantizer)
     assert said.startswith("pip could not install libggml-python==0.20.2.post1: No matching")
     assert left_in(user_path / "localrun" / "tools") == set()
 
