@@ -146,11 +146,11 @@ def test_what_broken_pulls_have_left(world: World, monkeypatch: pytest.MonkeyPat
     world.files.cuts = [2**18, 1_000_000]
     failed("pull", f"{REPO}:Q8_0")
     assert json.loads(done("du", "--json"))[-1]["size"] == 1_000_000
-    (half,) = world.half_done
+    (half,) = world.unfinished
     with locks.exclusive(half.with_suffix(".lock"), 0.0):
         assert done("rm", "--unfinished") == "Deleted what broken pulls have left: 0 MB freed\n"
     assert done("rm", "--unfinished") == "Deleted what broken pulls have left: 1 MB freed\n"
-    assert world.half_done == []
+    assert world.unfinished == []
 
 
 @pytest.mark.parametrize("arguments", [(), ("local-x", "--unfinished")])

@@ -65,7 +65,7 @@ def test_redirects(url: str, location: str, target: str) -> None:
         (HUB, "https://cdn.org:x/"),
     ],
 )
-def test_redirects_that_are_refused(url: str, location: str) -> None:
+def test_refused_redirects(url: str, location: str) -> None:
     assert "which is not safe" in failure(lambda: resolve_redirect(url, location, "the hub"))
 
 

@@ -1,4 +1,4 @@
-"""Models that Ollama and LM Studio pull for us, and that Ollama deletes."""
+"""Pulling models with Ollama and LM Studio, and deleting them with Ollama."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.fakes.ollama import GONE, UNKNOWN, Ollama
 from tests.support.pulling import bodies_sent_to, done, failed, records_in, run, use_server
 
 GRANITE = MODELS[3]
-"""On no disk of a server that is made with the others."""
+"""A model that a server with `OTHERS` does not have."""
 OTHERS = MODELS[:3]
 
 
@@ -58,7 +58,7 @@ def test_ollama_cannot_pull(user_path: Path) -> None:
     assert not (user_path / "localrun/models/pulled.json").exists()
 
 
-def test_ollama_ends_before_it_is_done(user_path: Path) -> None:
+def test_ollama_stops_early(user_path: Path) -> None:
     with StandIn(Ollama(registry={"x": [10]}, ends_early=True)) as server:
         use_server(user_path, "ollama", server)
         assert "ended with 'writing manifest' before it was done" in failed("pull", "ollama:x")
@@ -71,11 +71,11 @@ def test_ollama_ends_before_it_is_done(user_path: Path) -> None:
         ("lmstudio:a/b", "Error: No LM Studio answers on this machine. Start its server with"),
     ],
 )
-def test_no_server_is_there(ref: str, said: str) -> None:
+def test_server_is_off(ref: str, said: str) -> None:
     assert failed("pull", ref).startswith(said)
 
 
-def test_ollama_deletes_what_was_pulled_and_nothing_else(user_path: Path) -> None:
+def test_ollama_deletes_only_pulled_models(user_path: Path) -> None:
     ollama = Ollama(registry={"qwen3": [10]}, has=["gemma3:4b"])
     with StandIn(ollama) as server:
         use_server(user_path, "ollama", server)
@@ -92,16 +92,14 @@ def test_ollama_deletes_what_was_pulled_and_nothing_else(user_path: Path) -> Non
         ]
 
 
-def test_ollama_does_not_know_what_is_to_be_deleted(
-    user_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ollama_cannot_delete(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ollama, "_delete", lambda *_: UNKNOWN.reply())
     with StandIn(Ollama(has=["gemma3:4b"])) as server:
         use_server(user_path, "ollama", server)
         assert "says: model 'corsair' not found" in failed("rm", "local-gemma3-4b", "--force")
 
 
-def test_ollama_is_asked_again_by_update(user_path: Path) -> None:
+def test_update_pulls_from_ollama_again(user_path: Path) -> None:
     with StandIn(Ollama(registry={"qwen3": [10]})) as server:
         use_server(user_path, "ollama", server)
         done("pull", "ollama:qwen3")
@@ -176,7 +174,7 @@ def test_lmstudio_cannot_download(user_path: Path, ref: str, said: str) -> None:
         assert said in failed("pull", ref)
 
 
-def test_lmstudio_before_there_were_downloads(user_path: Path) -> None:
+def test_lmstudio_without_downloads(user_path: Path) -> None:
     with StandIn(LMStudio(api="v0")) as server:
         use_server(user_path, "lmstudio", server)
         assert "Unexpected endpoint or method." in failed("pull", "lmstudio:ibm/granite")

@@ -22,7 +22,7 @@ from tests.support.drive import failure
         ("a/con-x/aux_.gguf", ("a", "con-x", "aux_.gguf")),
     ],
 )
-def test_plain_names(path: str, parts: tuple[str, ...]) -> None:
+def test_safe_names(path: str, parts: tuple[str, ...]) -> None:
     assert split_name(path) == parts
 
 
@@ -37,7 +37,7 @@ def test_plain_names(path: str, parts: tuple[str, ...]) -> None:
         *("a*.gguf", "a?.gguf", "<x>.gguf", 'a".gguf', "a|b.gguf", "x" * 201, "é" * 101),
     ],
 )
-def test_names_that_are_refused(path: str) -> None:
+def test_unsafe_names(path: str) -> None:
     assert "is not a safe file name" in failure(lambda: split_name(path))
 
 

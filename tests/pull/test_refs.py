@@ -55,7 +55,7 @@ MEANT: list[tuple[str, Ref]] = [
 
 
 @pytest.mark.parametrize(("text", "ref"), MEANT, ids=[text for text, _ in MEANT])
-def test_ref_is_what_its_text_says(text: str, ref: Ref) -> None:
+def test_parse_ref(text: str, ref: Ref) -> None:
     assert parse_ref(text) == ref
     assert parse_ref(ref.text) == ref
 
@@ -69,7 +69,7 @@ def test_ref_is_what_its_text_says(text: str, ref: Ref) -> None:
         (f"lmstudio:hf:{REPO}", "q8_0", ServerRef("lmstudio", REPO, True, "Q8_0")),
     ],
 )
-def test_quantization_of_its_own(text: str, quantization: str, ref: Ref) -> None:
+def test_quantization_option(text: str, quantization: str, ref: Ref) -> None:
     assert parse_ref(text, quantization) == ref
 
 
@@ -108,5 +108,5 @@ def test_quantization_of_its_own(text: str, quantization: str, ref: Ref) -> None
         (REPO, "best", "'best' is not a quantization"),
     ],
 )
-def test_no_ref(text: str, quantization: str | None, said: str) -> None:
+def test_invalid_refs(text: str, quantization: str | None, said: str) -> None:
     assert failure(lambda: parse_ref(text, quantization)).startswith(said)

