@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llm_localrun.gguf.files import is_projector_name, part_stems, shard_of
-from llm_localrun.names.parse import parse_name, projected_words
 from llm_localrun.names.quantizations import other_role, quality, quality_distance, quantization_in
+from llm_localrun.names.roles import matching_projectors
 
 _ENDING = ".gguf"
 _PROJECTOR_PRECISION = "F16"
@@ -94,12 +94,9 @@ def _parts(file: HubFile, by_path: dict[str, HubFile]) -> tuple[HubFile, ...]:
 
 
 def _projector_for(path: str, projectors: Iterable[HubFile]) -> HubFile | None:
-    """One that bears the model's name, else one that bears none; F16 rather than anything else."""
-    words = parse_name(_name(path)).words
-    by_words = {file: projected_words(_stem(file.path)) for file in projectors}
-    named = [file for file, its_words in by_words.items() if its_words == words]
-    nameless = [file for file, its_words in by_words.items() if not its_words]
-    return min(named or nameless, key=_by_precision, default=None)
+    """The projector for the model at `path`: of several, the one closest to F16."""
+    matching = matching_projectors(_name(path), projectors, lambda file: _stem(file.path))
+    return min(matching, key=_by_precision, default=None)
 
 
 def _by_precision(file: HubFile) -> tuple[int, int, str]:

@@ -12,8 +12,9 @@ from llm_localrun.engine import launch
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed
-from llm_localrun.gguf.files import part_stems
-from llm_localrun.gguf.header import Header, NotGGUF, read_header
+from llm_localrun.files.modelfile import template_of
+from llm_localrun.gguf.files import parts_of
+from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.models import LocalModel
 from llm_localrun.pull.checksum import sha256_in_steps
 from llm_localrun.pull.folder import models_folder
@@ -49,13 +50,10 @@ def verify(model: LocalModel, records: list[Pulled]) -> Generator[Progress, None
             "Whoever serves it checks it when it is pulled: pull it again",
         )
     checks = []
-    headers = []
     for path in _files(model):
         checks.append((yield from _hash_check(path, _expected(path, records))))
-        check, header = _header_check(path)
-        checks.append(check)
-        headers.append(header)
-    checks.append(_template_check(model, headers[0]))
+        checks.append(_header_check(path))
+    checks.append(_template_check(model))
     if all(check.state != "failed" for check in checks):
         yield Progress("Loading")
         checks.append(_load_check(model))
@@ -64,9 +62,8 @@ def verify(model: LocalModel, records: list[Pulled]) -> Generator[Progress, None
 
 def _files(model: LocalModel) -> list[Path]:
     """Every part of the model, and its projector."""
-    path = Path(model.path or "")
-    parts = [path.with_name(f"{stem}{path.suffix}") for stem in part_stems(path.stem)]
-    return [*parts, *([Path(model.projector)] if model.projector else [])]
+    projector = [Path(model.projector)] if model.projector else []
+    return [*parts_of(Path(model.path or "")), *projector]
 
 
 def _expected(path: Path, records: list[Pulled]) -> str:
@@ -93,25 +90,27 @@ def _hash_check(path: Path, expected: str) -> Generator[Progress, None, Check]:
     return Check(what, "ok")
 
 
-def _header_check(path: Path) -> tuple[Check, Header | None]:
+def _header_check(path: Path) -> Check:
     what = f"header of {path.name}"
     try:
         with path.open("rb") as file:
             header = read_header(file, path.stat().st_size)
     except (OSError, NotGGUF) as error:
-        return Check(what, "failed", str(error)), None
+        return Check(what, "failed", str(error))
     detail = f"{header.architecture}, {len(header.tensors)} tensors"
-    return Check(what, "ok", detail), header
+    return Check(what, "ok", detail)
 
 
-def _template_check(model: LocalModel, header: Header | None) -> Check:
-    """A model without a template is run with llama.cpp's own, which may not be what it knows."""
+def _template_check(model: LocalModel) -> Check:
+    """A model without a template runs with llama.cpp's own, which it may not be trained for."""
     what = "chat template"
     if model.purpose == "embedding":
         return Check(what, "ok", "an embedding model needs none")
-    if header is not None and header.text("tokenizer.chat_template"):
-        return Check(what, "ok")
-    return Check(what, "unknown", "the file has none")
+    try:
+        template = template_of(model.on_disk) if model.on_disk else ""
+    except BadModelFile:
+        return Check(what, "unknown", "the file cannot be read")
+    return Check(what, "ok") if template else Check(what, "unknown", "the file has none")
 
 
 def _load_check(model: LocalModel) -> Check:
