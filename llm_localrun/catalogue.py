@@ -80,7 +80,7 @@ def model_at(path: Path) -> LocalModel:
     remember(real)
     entry = entry.model_copy(update={"model": model})
     others = [other for other in snapshot.files if other is not last]
-    _keep(snapshot.model_copy(update={"files": (*others, entry)}))
+    _keep(snapshot.model_copy(update={"files": (*others, entry), "scan_digest": ""}))
     return model
 
 
@@ -109,15 +109,11 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
 
     stamp = settings_stamp()
     config = read_config()
-    files, stores = scan(config.folders, before.files)
+    scanned = scan(config.folders, before)
     probes = probes_for(config, stored_keys())
     reports = ask(probes, before.endpoints, deadline_from(begun), patient=patient)
-    return Snapshot(
-        taken_at=time.time(),
-        stamp=stamp,
-        endpoints=tuple(reports),
-        files=tuple(files),
-        stores=tuple(stores),
+    return scanned.model_copy(
+        update={"taken_at": time.time(), "stamp": stamp, "endpoints": tuple(reports)}
     )
 
 

@@ -13,7 +13,7 @@ from llm_localrun.engine import launch, saved_prompts
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.state import NGRAM, EngineSettings, EngineState, running
 from llm_localrun.errors import BadReply, ServerUnreachable
-from llm_localrun.files.modelfile import chat_template_of, modelfile_of
+from llm_localrun.files.modelfile import chat_template_of, read_modelfile
 from llm_localrun.models import Endpoint, LocalModel
 from llm_localrun.system.paths import engine_folder
 from llm_localrun.tokens.window import Limits, Size, grown
@@ -154,6 +154,7 @@ def _claim(plan: _Plan, size: Size) -> int:
 def _settings(model: LocalModel, wish: Wish, config: Config) -> EngineSettings:
     """All that is settled before the context is."""
     options = wish.options
+    adapter = read_modelfile(model.on_disk).adapter if model.on_disk else ""
     return EngineSettings(
         threads=options.get("threads", config.threads),
         gpu_layers=options.get("gpu_layers"),
@@ -161,7 +162,7 @@ def _settings(model: LocalModel, wish: Wish, config: Config) -> EngineSettings:
         flash_attention=options.get("flash_attention"),
         embedding=model.purpose == "embedding",
         projector=model.projector,
-        lora=_file(options.get("lora")) or modelfile_of(model).adapter,
+        lora=_file(options.get("lora")) or adapter,
         draft_model=_draft_model(options.get("draft_model")),
         chat_template=chat_template_of(model),
         rpc=",".join(config.rpc),

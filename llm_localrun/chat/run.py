@@ -15,11 +15,11 @@ from typing import Any
 import click
 
 from llm_localrun.chat.afterwards import learn, said_of
+from llm_localrun.chat.modelfile import request_defaults as modelfile_of
 from llm_localrun.chat.serving import Server, Wish, find
 from llm_localrun.engine import launch
 from llm_localrun.engine.slots import visit_of
 from llm_localrun.errors import BadReply, ServerUnreachable, UnsupportedOption
-from llm_localrun.files.modelfile import modelfile_of
 from llm_localrun.models import LocalModel
 from llm_localrun.names.parse import parse_name
 from llm_localrun.servers.kinds import kind_of

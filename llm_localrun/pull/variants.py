@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from llm_localrun.gguf.files import is_projector_name, parts_of, shard_of
-from llm_localrun.names.parse import parse_name, projected_words
 from llm_localrun.names.quantizations import other_role, quality, quality_distance, quantization_in
+from llm_localrun.names.roles import matching_projectors
 
 _ENDING = ".gguf"
 _PROJECTOR_PRECISION = "F16"
@@ -97,12 +97,9 @@ def _parts(file: HubFile, by_path: dict[str, HubFile]) -> tuple[HubFile, ...]:
 
 
 def _projector_for(path: str, projectors: Iterable[HubFile]) -> HubFile | None:
-    """The projector with the model's name, else one without any name. F16 is preferred."""
-    words = parse_name(_name(path)).words
-    by_words = {file: projected_words(_stem(file.path)) for file in projectors}
-    matching = [file for file, its_words in by_words.items() if its_words == words]
-    nameless = [file for file, its_words in by_words.items() if not its_words]
-    return min(matching or nameless, key=_precision_order, default=None)
+    """The projector for the model at `path`: of several, the one closest to F16."""
+    matching = matching_projectors(_name(path), projectors, lambda file: _stem(file.path))
+    return min(matching, key=_precision_order, default=None)
 
 
 def _precision_order(file: HubFile) -> tuple[int, int, str]:

@@ -13,9 +13,9 @@ from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
-from llm_localrun.files.ollama_store import read_manifest
+from llm_localrun.files.modelfile import template_of
 from llm_localrun.gguf.files import parts_of
-from llm_localrun.gguf.header import Header, NotGGUF, read_header
+from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.pull.download import sha256_steps
 from llm_localrun.pull.records import PullRecord
@@ -63,13 +63,10 @@ def verify(
         )
     hashes = _recorded_hashes(records)
     checks: list[FileCheck] = []
-    headers: list[Header | None] = []
     for path in _files_of(on_disk):
         checks.append((yield from _check_hash(path, hashes)))
-        check, header = _check_header(path)
-        checks.append(check)
-        headers.append(header)
-    checks.append(_check_template(model, on_disk, headers[0]))
+        checks.append(_check_header(path))
+    checks.append(_check_template(model, on_disk))
     if all(check.state != CheckState.FAILED for check in checks):
         yield Progress("Loading")
         checks.append(_check_load(model, on_disk))
@@ -106,26 +103,27 @@ def _check_hash(path: Path, hashes: dict[str, str]) -> Generator[Progress, None,
     return FileCheck(what, CheckState.OK)
 
 
-def _check_header(path: Path) -> tuple[FileCheck, Header | None]:
+def _check_header(path: Path) -> FileCheck:
     what = f"header of {path.name}"
     try:
         with path.open("rb") as file:
             header = read_header(file, path.stat().st_size)
     except (OSError, NotGGUF) as error:
-        return FileCheck(what, CheckState.FAILED, str(error)), None
+        return FileCheck(what, CheckState.FAILED, str(error))
     detail = f"{header.architecture}, {len(header.tensors)} tensors"
-    return FileCheck(what, CheckState.OK, detail), header
+    return FileCheck(what, CheckState.OK, detail)
 
 
-def _check_template(model: LocalModel, on_disk: OnDisk, header: Header | None) -> FileCheck:
+def _check_template(model: LocalModel, on_disk: OnDisk) -> FileCheck:
     """Without a template, llama.cpp uses its own, which may not be the model's."""
     what = "chat template"
     if model.purpose == "embedding":
         return FileCheck(what, CheckState.OK, "embedding models need none")
-    manifest = read_manifest(Path(on_disk.manifest)) if on_disk.manifest else None
-    if manifest is not None and manifest.text("template"):
-        return FileCheck(what, CheckState.OK, "in Ollama's manifest")
-    if header is not None and header.text("tokenizer.chat_template"):
+    try:
+        has_template = template_of(on_disk) != ""
+    except BadModelFile:
+        return FileCheck(what, CheckState.UNKNOWN, "the file cannot be read")
+    if has_template:
         return FileCheck(what, CheckState.OK)
     return FileCheck(what, CheckState.UNKNOWN, "the file has none")
 

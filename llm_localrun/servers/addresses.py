@@ -10,10 +10,10 @@ from ipaddress import ip_address
 from typing import Any
 
 from llm_localrun.config import server_root
-from llm_localrun.files.locations import msty_settings
 from llm_localrun.privacy import host_of, is_loopback
 from llm_localrun.servers.kinds import KINDS
 from llm_localrun.servers.lmstudio_home import server_port
+from llm_localrun.servers.msty import setting_at
 from llm_localrun.system.json_files import setting
 from llm_localrun.system.paths import user_home
 
@@ -68,9 +68,8 @@ def _settled_ports() -> Iterator[tuple[str, Any]]:
     """What is in the servers' own settings, which are no proof that they run."""
     yield "lmstudio", server_port(user_home())
     yield "omlx", setting(user_home() / ".omlx" / "settings.json", "server", "port")
-    msty = msty_settings()
     for kind, service in (("ollama", "localAIService"), ("mlx", "mlxService")):
-        yield kind, _port_in(setting(msty, service, "host"))
+        yield kind, _port_in(setting_at(service, "host"))
 
 
 def _port_in(host: Any) -> int | None:

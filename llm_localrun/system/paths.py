@@ -1,6 +1,7 @@
 """Where the files of llm-localrun lie, and how they are written: whole, or not at all."""
 
 import os
+import re
 from pathlib import Path
 
 import llm
@@ -46,3 +47,22 @@ def partial_folder() -> Path:
 def user_home() -> Path:
     """The user's own folder; `~` as it is if nobody knows where that is."""
     return Path(os.path.expanduser("~"))  # noqa: PTH111  # Path.home raises instead
+
+
+# What a variable stands for where it is not set.
+_DEFAULTS = {
+    "XDG_CACHE_HOME": "~/.cache",
+    "XDG_CONFIG_HOME": "~/.config",
+    "XDG_DATA_HOME": "~/.local/share",
+    "APPDATA": "~/AppData/Roaming",
+    "LOCALAPPDATA": "~/AppData/Local",
+}
+
+
+def expanded(path: str) -> Path:
+    """`path` with its first part expanded: `$XDG_CACHE_HOME/x`, `~/x`, `~ada/x`.
+
+    A `~` stays as it is if the home folder is unknown.
+    """
+    path = re.sub(r"^\$(\w+)", lambda m: os.environ.get(m[1]) or _DEFAULTS[m[1]], path)
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises instead

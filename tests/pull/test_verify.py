@@ -34,7 +34,7 @@ def template_check(model: LocalModel) -> FileCheck:
 @pytest.mark.parametrize(
     ("texts", "purpose", "state", "detail"),
     [
-        ({"template": "{{ .Prompt }}"}, "chat", "ok", "in Ollama's manifest"),
+        ({"template": "{{ .Prompt }}"}, "chat", "ok", ""),
         ({}, "chat", "unknown", "the file has none"),
         ({}, "embedding", "ok", "embedding models need none"),
     ],
