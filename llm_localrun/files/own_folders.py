@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llm_localrun.files.base import Store, StoreItem
 from llm_localrun.files.folders import walk
-from llm_localrun.system.paths import expanded, home
+from llm_localrun.system.paths import expanded, models_folder
 
 
 class OwnFolder(Store):
@@ -15,7 +15,7 @@ class OwnFolder(Store):
     precedence = 10
 
     def folders(self, added: Sequence[str]) -> list[Path]:
-        return [home() / "models"]
+        return [models_folder()]
 
 
 class AddedFolders(Store):

@@ -64,15 +64,6 @@ class FileToDownload:
         return bool(self.sha256 or self.etag)
 
 
-@dataclass(frozen=True, slots=True)
-class DownloadedFile:
-    """A file at its target."""
-
-    target: Path
-    size: int
-    sha256: str
-
-
 class _BadContent(PullFailed):
     """The content of a partial file is of no use."""
 
@@ -171,8 +162,8 @@ def _lock_of(file: Path, partial: Path) -> Path:
 
 def download(
     files: Sequence[FileToDownload], partial: Path, replaceable: Collection[Path]
-) -> Generator[Progress, None, list[DownloadedFile]]:
-    """Downloads `files`, which `lock_files` has locked, to their targets. Returns them in order.
+) -> Generator[Progress, None, dict[FileToDownload, str]]:
+    """Downloads `files`, which `lock_files` has locked, to their targets. Returns their SHA-256.
 
     A target that has the right content already is not downloaded; one with other content is
     replaced only if it is in `replaceable`. `partial` is the folder for unfinished files. Raises
@@ -186,10 +177,7 @@ def download(
     for file in missing:
         file.target.parent.mkdir(parents=True, exist_ok=True)
         _partial_path(file, partial).replace(file.target)
-    return [
-        DownloadedFile(file.target, file.target.stat().st_size, hashes.get(file, file.sha256))
-        for file in files
-    ]
+    return {file: hashes.get(file, file.sha256) for file in files}
 
 
 def _missing_files(

@@ -196,8 +196,10 @@ def _fetch(record: PullRecord, files: Sequence[FileToDownload]) -> FetchSteps:
         # Another pull of the same files may have ended while this one waited for the lock.
         records = read_records(folder)
         known = [_with_known_hash(file, record, records) for file in files]
-        downloaded = yield from download(known, partial, _replaceable(record, records, folder))
-        pulled = tuple(_pulled_file(f.target, f.size, f.sha256) for f in reversed(downloaded))
+        hashes = yield from download(known, partial, _replaceable(record, records, folder))
+        pulled = tuple(
+            _pulled_file(f.target, f.target.stat().st_size, hashes[f]) for f in reversed(known)
+        )
         saved = save_record(record.model_copy(update={"files": pulled}), folder)
         delete(_obsolete(saved, records, folder), folder)
     return saved
