@@ -24,7 +24,7 @@ from llm_localrun.pull.download import (
 )
 from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import Repository
-from llm_localrun.pull.recommend import named
+from llm_localrun.pull.recommend import find_variant
 from llm_localrun.pull.records import (
     PulledFile,
     PullRecord,
@@ -80,7 +80,7 @@ def plan_pull(ref: Ref) -> PullPlan:
     """The plan for pulling `ref`. Raises a `LocalRunError`."""
     if isinstance(ref, HubRef):
         repository = huggingface.list_repository(ref.repo, ref.revision)
-        return plan_variant(ref, repository, named(ref, repository))
+        return plan_variant(ref, repository, find_variant(ref, repository))
     if isinstance(ref, UrlRef):
         return _plan_url(ref)
     if isinstance(ref, ServerRef):
