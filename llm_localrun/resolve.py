@@ -13,7 +13,7 @@ from llm_localrun.catalogue import get_catalogue, model_at
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory import machine
-from llm_localrun.memory.fit import fits
+from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import Endpoint, LocalModel, OnDisk, ServerStatus
 from llm_localrun.name_cache import CachePolicy, is_path
 from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
@@ -26,7 +26,7 @@ from llm_localrun.system.paths import models_folder
 def order_of(config: Config) -> Order:
     """The order of candidates on this machine, by the user's preferences."""
     memory = machine.physical_memory()
-    return Order(lambda model: fits(model, memory), config.quantization)
+    return Order(lambda model: fit_of_model(model, memory).fits, config.quantization)
 
 
 def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[LocalModel]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import NotRemoved
 from llm_localrun.files import store_named
@@ -77,7 +77,7 @@ def _stop_engines(model: LocalModel) -> None:
     if model.on_disk is None:
         return
     path = os.path.realpath(model.on_disk.path)
-    for engine in running(engine_folder()):
+    for engine in list_running(engine_folder()):
         if os.path.realpath(engine.spec.path) == path:
             stop(engine, engine_folder())
 

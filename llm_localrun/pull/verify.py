@@ -8,9 +8,9 @@ from enum import Enum
 from pathlib import Path
 
 from llm_localrun.config import read_config
-from llm_localrun.engine import launch
+from llm_localrun.engine.launch import EngineRequest, find_or_start
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.state import EngineSettings
+from llm_localrun.engine.settings import engine_settings, read_limits
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
 from llm_localrun.files.modelfile import template_of
@@ -22,8 +22,6 @@ from llm_localrun.pull.records import PullRecord
 from llm_localrun.system.paths import engine_folder, models_folder
 from llm_localrun.system.progress import Progress
 
-_LOAD_GRACE_S = 60.0
-"""Added to the time that a load of the file's size usually takes."""
 _TOO_LARGE = "Close other programs, or verify it on a machine with more memory"
 # The hub's cache and Ollama name a file after the SHA-256 of its content.
 _CONTENT_NAME = re.compile(r"(?:sha256-)?([0-9a-f]{64})")
@@ -134,16 +132,16 @@ def _check_load(model: LocalModel, on_disk: OnDisk) -> FileCheck:
     A model that does not fit into the free memory is not loaded, and not reported as damaged.
     """
     config = read_config()
-    settings = EngineSettings(
-        threads=config.threads,
-        embedding=model.purpose == "embedding",
-        projector=on_disk.projector,
-    )
-    bounds = launch.bounds_of(config)
     try:
-        settings, bounds = ensure_fits(model, settings, bounds, may_shrink=True, remedy=_TOO_LARGE)
-        wanted = launch.Wanted(on_disk.path, model.name, settings)
-        engine, is_new = launch.ensure(wanted, engine_folder(), 0.0, _LOAD_GRACE_S, bounds)
+        settings, limits = ensure_fits(
+            model,
+            engine_settings(model, on_disk, {}, config),
+            read_limits(config),
+            may_shrink=True,
+            remedy=_TOO_LARGE,
+        )
+        request = EngineRequest(on_disk.path, model.name, settings)
+        engine, is_new = find_or_start(request, engine_folder(), keep_alive=0.0, limits=limits)
     except NotEnoughMemory as error:
         return FileCheck("loads", CheckState.UNKNOWN, str(error))
     except (BadModelFile, EngineFailed, ConfigError) as error:

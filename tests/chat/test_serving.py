@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.catalogue import get_catalogue, model_at
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.errors import PromptTooLong
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, RunsOn
@@ -486,7 +486,9 @@ def test_real_llama_server_counts(
     user_path: Path, warm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask(model_at(next((warm / "localrun" / "models").iterdir())), "Hi", max_tokens=1)
-    engine = max(running(warm / "localrun" / "engine"), key=lambda each: each.spec.context_size)
+    engine = max(
+        list_running(warm / "localrun" / "engine"), key=lambda each: each.spec.context_size
+    )
     monkeypatch.setenv("LLM_USER_PATH", str(user_path))
     store_key(user_path, "box", engine.key)
     configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": engine.url, "key": "box"}])

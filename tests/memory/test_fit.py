@@ -9,10 +9,10 @@ import pytest
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.engine import builds
-from llm_localrun.engine.builds import Report
-from llm_localrun.engine.launch import Bounds
+from llm_localrun.engine.builds import BuildReport
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.state import EngineSettings, running
+from llm_localrun.engine.settings import EngineLimits
+from llm_localrun.engine.state import EngineSettings, list_running
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.gguf.header import Header, read_summary
 from llm_localrun.memory import machine
@@ -22,7 +22,6 @@ from llm_localrun.memory.fit import (
     Fit,
     fit_of,
     fit_of_model,
-    fits,
     largest_context,
 )
 from llm_localrun.memory.footprint import Footprint, Setting
@@ -100,7 +99,6 @@ def test_smallest_context(trained: int, spare: int, fit: Fit) -> None:
 def test_fit_of_a_model(facts: dict[str, Any], memory: int | None, fit: Fit) -> None:
     model = local_model(id="local/x/m", name="m", **facts)
     assert fit_of_model(model, memory) == fit
-    assert fits(model, memory) == fit.fits
 
 
 # What the commands and the engine say, of the same files on machines of different sizes.
@@ -138,7 +136,7 @@ def machine_with(
 ) -> Callable[[int], None]:
     """Gives this machine so many bytes of RAM, all of them free, and no GPU."""
     configure(user_path, **CONFIG, folders=[str(folder)])
-    monkeypatch.setattr(builds, "report", lambda *_: Report((), None, "", ()))
+    monkeypatch.setattr(builds, "report", lambda *_: BuildReport((), None, "", ()))
 
     def pin(memory: int) -> None:
         monkeypatch.setattr(machine, "physical_memory", lambda: memory)
@@ -152,7 +150,7 @@ def granted(model: LocalModel) -> int:
     would not load it."""
     settings = EngineSettings(context_size=model.context_max or 8192)
     try:
-        fitting, _ = ensure_fits(model, settings, Bounds(), may_shrink=True)
+        fitting, _ = ensure_fits(model, settings, EngineLimits(), may_shrink=True)
     except NotEnoughMemory:
         return 0
     return fitting.context_size or 0
@@ -264,7 +262,7 @@ def test_verify_does_not_load_what_does_not_fit(
     assert (check["what"], check["state"]) == ("loads", "unknown")
     assert check["detail"].startswith("Dense does not fit into the free memory: with a context of")
     assert check["detail"].endswith("or verify it on a machine with more memory.")
-    assert running(engine_folder()) == []
+    assert list_running(engine_folder()) == []
 
 
 def test_quality_is_not_measured_where_a_model_does_not_fit(
@@ -277,4 +275,4 @@ def test_quality_is_not_measured_where_a_model_does_not_fit(
         next(quality.text_loss(model, model))
     with pytest.raises(NotEnoughMemory, match="Close other programs before you measure"):
         quality.vector_loss(model, model)
-    assert running(engine_folder()) == []
+    assert list_running(engine_folder()) == []

@@ -19,6 +19,7 @@ import pytest
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.gguf.header import Header, Tensor, read_header
 from llm_localrun.gguf.tensor_types import TensorType
+from llm_localrun.memory import machine
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.parse import parse_name
 from llm_localrun.quantize import tools
@@ -429,6 +430,19 @@ def test_report_of_the_loss(starter_model: Path) -> None:
     )
     kept = failed("quantize", str(starter_model), "Q8_0")
     assert "is quantized already (Q4_1) and would lose quality a second time." in kept
+
+
+def test_loss_is_not_measured_without_enough_memory(
+    little: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "free_ram", lambda: 10**8)
+    done = run_command("quantize", str(little), "Q8_0")
+    assert done.exit_code == 0, done.output
+    rows = [line.split("  ")[0] for line in done.stdout.splitlines()[2:]]
+    assert rows == ["size", "bits per weight", "stored as"]
+    assert done.stderr.splitlines()[-1].startswith(
+        f"The loss of quality was not measured: {little.stem} does not fit into the free memory"
+    )
 
 
 def test_result_can_be_verified_and_deleted(user_path: Path, little: Path) -> None:
