@@ -206,4 +206,6 @@ def test_lmstudio_deletes_nothing(user_path: Path) -> None:
     with StandIn(LMStudio(models=(GRANITE,))) as server:
         use(user_path, "lmstudio", server)
         said = failed("rm", "local-granite", "--force")
-    assert said == "Error: LM Studio lets nobody delete a model from outside. Delete it there."
+    assert said == (
+        "Error: LM Studio has no way for other programs to delete a model. Delete it there."
+    )
