@@ -10,7 +10,7 @@ from llm_localrun.errors import BadModelFile
 from llm_localrun.files.contents import look_into
 from llm_localrun.files.folders import projector_for
 from llm_localrun.files.found import FoundFile, file_at, is_text, listed, stem_of
-from llm_localrun.gguf.files import is_projector_name, opened
+from llm_localrun.gguf.files import is_projector_name, opened, parts_of
 from llm_localrun.gguf.header import read_summary
 from llm_localrun.models import ScannedFile
 from llm_localrun.system.atomic import write_atomically
@@ -28,10 +28,7 @@ def open_file(path: Path) -> ScannedFile:
         read_summary(file)
     found = file_at(str(path))
     if found is None:
-        raise BadModelFile(
-            f"{path} is not the first part of a split file, or another part is missing",
-            "Give the path of the first part, and check that all parts are in its folder",
-        )
+        raise _not_whole(path)
     model = look_into(_with_projector(found))
     if isinstance(model, str):
         raise BadModelFile(
@@ -39,6 +36,19 @@ def open_file(path: Path) -> ScannedFile:
             "Run the model that it belongs to, or choose another file",
         )
     return ScannedFile(path=found.path, size=found.size, modified=found.modified, model=model)
+
+
+def _not_whole(path: Path) -> BadModelFile:
+    parts = parts_of(path)
+    if not parts:
+        return BadModelFile(
+            f"{path} is a later part of a split file", "Give the path of the first part"
+        )
+    missing = next((part for part in parts if not part.exists()), path)
+    return BadModelFile(
+        f"{path} cannot be run: {missing.name} is missing",
+        "Download that part into the same folder",
+    )
 
 
 def is_same(entry: ScannedFile) -> bool:
