@@ -26,11 +26,11 @@ from llm_localrun.engine.state import EngineSettings, EngineState
 from llm_localrun.engine.stop import stop
 from llm_localrun.models import LocalModel
 from llm_localrun.pull import starter
-from llm_localrun.pull.folder import models_folder
 from llm_localrun.quantize import quality, tools
-from llm_localrun.quantize.plan import Plan, check, target_for
+from llm_localrun.quantize.plan import QuantizePlan, check, target_for
 from llm_localrun.quantize.quality import TextLoss
 from llm_localrun.quantize.run import run
+from llm_localrun.system.paths import models_folder
 from llm_localrun.system.progress import Progress
 from llm_localrun.wire import http
 from llm_localrun.wire.response import decode_whole
@@ -103,10 +103,10 @@ def _measure(folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def _make(model: LocalModel, quantization: str) -> LocalModel:
-    quantizer = tools.find()
+    quantizer = tools.find_quantizer()
     assert quantizer is not None
     assert model.path is not None
-    plan = Plan(
+    plan = QuantizePlan(
         source=Path(model.path),
         target=target_for(model, quantization),
         projector="",

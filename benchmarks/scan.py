@@ -69,11 +69,13 @@ def main() -> None:
         os.environ |= {"HOME": str(below / "home"), "LLM_USER_PATH": str(below / "user")}
         build(below / "models", count)
         folders = [str(below / "models")]
-        found = []
-        timed(f"first scan of {count:,} files", lambda: found.extend(scan(folders, [])[0]))
-        assert len(found) == count
-        timed("nothing has changed", lambda: scan(folders, found), rounds=9)
-        snapshot = Snapshot(files=tuple(found))
+        scans = []
+        timed(f"first scan of {count:,} files", lambda: scans.append(scan(folders, Snapshot())))
+        (snapshot,) = scans
+        assert len(snapshot.files) == count
+        timed("nothing has changed", lambda: scan(folders, snapshot), rounds=9)
+        changed = snapshot.model_copy(update={"scan_digest": ""})
+        timed("one file has changed", lambda: scan(folders, changed), rounds=5)
         timed("storing it", lambda: write_snapshot(below, snapshot), rounds=5)
         timed("reading it", lambda: read_snapshot(below), rounds=5)
         size = (below / "catalogue.json").stat().st_size

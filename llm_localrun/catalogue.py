@@ -8,7 +8,6 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,16 +22,9 @@ from llm_localrun.name_cache import (
     settings_stamp,
 )
 from llm_localrun.privacy import is_loopback
-from llm_localrun.servers.base import Server, stored_key, stored_keys
+from llm_localrun.servers.base import Server, open_with_stored_key, server_class, stored_keys
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home
-
-_VARIABLES = (
-    *("OLLAMA_HOST", "OLLAMA_MODELS", "LLAMA_CACHE", "LMSTUDIO_API_BASE", "UNSLOTH_STUDIO_URL"),
-    *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "MODELS_PATH", "RAMALAMA_STORE"),
-    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "JAN_DATA_FOLDER"),
-)
-"""The environment variables, besides config.json, on which it depends where models are found."""
 
 _memory: dict[Path, Snapshot] = {}
 _taken_here: list[Snapshot] = []
@@ -68,10 +60,7 @@ def _locate_models(snapshot: Snapshot) -> Snapshot:
     return snapshot.model_copy(update={"endpoints": tuple(reports)})
 
 
-_Server = TypeVar("_Server", bound=Server)
-
-
-def find_server(cls: type[_Server]) -> _Server:
+def find_server(kind: str) -> Server:
     """The first server of a kind that answers, one on this machine if there is one.
 
     Raises `ServerUnreachable`.
@@ -80,12 +69,12 @@ def find_server(cls: type[_Server]) -> _Server:
         found = [
             report.endpoint
             for report in get_catalogue(policy).endpoints
-            if report.endpoint.kind == cls.kind
+            if report.endpoint.kind == kind
             and report.status in (ServerStatus.ANSWERS, ServerStatus.NEEDS_KEY)
         ]
         if found:
-            endpoint = min(found, key=lambda endpoint: not is_loopback(endpoint.url))
-            return cls(endpoint, stored_key(endpoint))
+            return open_with_stored_key(min(found, key=lambda each: not is_loopback(each.url)))
+    cls = server_class(kind)
     raise ServerUnreachable(f"No {cls.title} answers on this machine", cls.start_hint)
 
 
@@ -111,7 +100,7 @@ def model_at(path: Path) -> LocalModel:
     remember(real)
     file = file.model_copy(update={"model": model})
     others = [other for other in snapshot.files if other is not last]
-    _keep(snapshot.model_copy(update={"files": (*others, file)}))
+    _keep(snapshot.model_copy(update={"files": (*others, file), "scan_digest": ""}))
     return model
 
 
@@ -135,20 +124,17 @@ def _is_usable(snapshot: Snapshot, policy: CachePolicy) -> bool:
 
 def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     begun = time.monotonic()
-    from llm_localrun.files import scan
+    from llm_localrun import files
+    from llm_localrun.servers import base as servers
     from llm_localrun.servers.discover import candidates_for, deadline_from, discover
 
-    stamp = settings_stamp(_VARIABLES)
+    stamp = settings_stamp(sorted({*files.variables(), *servers.variables()}))
     config = read_config()
-    files, stores = scan(config.folders, before.files)
+    scanned = files.scan(config.folders, before)
     candidates = candidates_for(config, stored_keys())
     reports = discover(candidates, before.endpoints, deadline_from(begun), retry_timeouts=patient)
-    return Snapshot(
-        taken_at=time.time(),
-        stamp=stamp,
-        endpoints=tuple(reports),
-        files=tuple(files),
-        stores=tuple(stores),
+    return scanned.model_copy(
+        update={"taken_at": time.time(), "stamp": stamp, "endpoints": tuple(reports)}
     )
 
 

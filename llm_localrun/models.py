@@ -242,6 +242,8 @@ class Snapshot(FrozenValue):
     endpoints: tuple[EndpointReport, ...] = ()
     files: tuple[ScannedFile, ...] = ()
     stores: tuple[ScannedStore, ...] = ()
+    scan_digest: str = ""
+    """SHA-256 of what the stores listed. If it is the same again, no file has changed."""
 
     @property
     def models(self) -> tuple[LocalModel, ...]:

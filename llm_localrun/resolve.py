@@ -5,6 +5,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import click
 from llm_localrun.catalogue import get_catalogue, model_at
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import ConfigError, UnknownModel
+from llm_localrun.files import store_named
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import fit_of_model
-from llm_localrun.models import Endpoint, LocalModel, Route, ServerStatus
+from llm_localrun.models import Endpoint, LocalModel, OnDisk, Route, ServerStatus
 from llm_localrun.name_cache import CachePolicy, is_path
 from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
-from llm_localrun.names.quantizations import canonical, quality, without_quantization
+from llm_localrun.names.quantizations import canonical, quality, quantization_in
 from llm_localrun.servers.base import server_class
+from llm_localrun.system.json_files import list_at, read_json, text_at
+from llm_localrun.system.paths import models_folder
 
 
 def order_of(config: Config) -> Order:
@@ -109,10 +113,10 @@ def resolve_variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel
     if matching:
         return ordered(matching, order_of(read_config()))[0]
     present = sorted({other.quantization for other in (model, *others) if other.quantization})
-    there = f"There is {', '.join(present)}; " if present else ""
+    there = f"There is {', '.join(present)}. " if present else ""
     raise ConfigError(
         f"There is no {wanted} of {model.name} here",
-        f"{there}`{how_to_get(model, others, wanted)}` gets it",
+        f"{there}{advice_for_variant(model, others, wanted)}",
     )
 
 
@@ -130,36 +134,44 @@ def unknown_model(name: str, known: Sequence[str]) -> UnknownModel:
     )
 
 
-# From these llama.cpp makes all others without losing more than the target itself loses.
 _SOURCES = ("F32", "BF16", "F16")
+"""Quantizations of which all others can be made without an additional loss."""
+_HUB_REF = re.compile(r"hf:([^/:@]+/[^/:@]+)")
+_OWNER_AND_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-_PARTS = re.compile(r"[/\\]")
+def advice_for_variant(model: LocalModel, others: Sequence[LocalModel], wanted: str) -> str:
+    """How to get `model` in the quantization `wanted`. `others` are its variants on this machine.
 
-
-_REPOSITORY = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)")
-
-
-def how_to_get(model: LocalModel, others: Sequence[LocalModel], wanted: str) -> str:
-    """The command that makes the variant of `model` that is wanted out of one of `others`, or gets
-    it."""
-    variants = (model, *others)
-    sources = [each for each in variants if each.path and each.quantization in _SOURCES]
+    Suggests a command only if the model's origin, or a file to quantize, is known.
+    """
+    if not quantization_in(wanted):
+        return "Q4_K_M, Q8_0 and F16 are examples of quantizations"
+    sources = [each for each in (model, *others) if each.on_disk and each.quantization in _SOURCES]
     if sources and wanted not in _SOURCES and quality(wanted) >= 0:
-        return f"llm localrun quantize {sources[0].id} {wanted}"
-    return f"llm localrun pull {_reference(model, wanted)}"
+        return f"Make it with `llm localrun quantize {shlex.quote(sources[0].id)} {wanted}`"
+    if arguments := _pull_arguments(model, wanted):
+        return f"Try `llm localrun pull {arguments}`"
+    return "Get another file of this model, and run it by its path"
 
 
-def _reference(model: LocalModel, wanted: str) -> str:
-    """What `pull` calls the variant, as far as the model tells where it is from."""
-    if model.endpoint is not None and model.endpoint.kind == "lmstudio":
-        return f"lmstudio:{model.name.partition('@')[0]}@{wanted.lower()}"
-    if model.endpoint is not None and model.endpoint.kind == "ollama":
-        base = without_quantization(model.name)
-        is_repository = base.startswith(("hf.co/", "huggingface.co/"))
-        return f"ollama:{base.rstrip(':')}{':' if is_repository else '-'}{wanted.lower()}"
-    if model.path and (found := _REPOSITORY.search(model.path)):
-        return f"{found['owner']}/{found['name']} -q {wanted}"
-    if model.path and model.store == "lmstudio":
-        return f"{'/'.join(_PARTS.split(model.path)[-3:-1])} -q {wanted}"
-    return f"OWNER/REPO -q {wanted}"
+def _pull_arguments(model: LocalModel, wanted: str) -> str:
+    """The arguments of `pull` for a variant; "" if the model's origin is not known."""
+    if model.served:
+        kind = model.served.endpoint.kind
+        if name := server_class(kind).pull_name(model.name, wanted):
+            return f"{kind}:{name}"
+    repository = _repository_of(model.on_disk) if model.on_disk else ""
+    return f"{repository} -q {wanted}" if _OWNER_AND_NAME.fullmatch(repository) else ""
+
+
+def _repository_of(on_disk: OnDisk) -> str:
+    """The Hugging Face repository that a file is from, as OWNER/REPO; "" if it is not known."""
+    if repository := store_named(on_disk.store).repository_of(on_disk.path):
+        return repository
+    for record in list_at(read_json(models_folder() / "pulled.json"), "pulled"):
+        paths = (models_folder() / text_at(file, "path") for file in list_at(record, "files"))
+        if on_disk.path in map(str, paths):
+            match = _HUB_REF.match(text_at(record, "ref"))
+            return match[1] if match else ""
+    return ""

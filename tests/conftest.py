@@ -113,7 +113,7 @@ def stop_engines(user: Path) -> None:
 def starter_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
     """The starter model, pulled once and kept in pytest's cache."""
     target = pytestconfig.cache.mkdir("localrun") / "models" / starter.FILE_NAME
-    if not starter.is_there(target):
+    if not starter.is_complete(target):
         with guard.lifted():
             for _ in starter.pull(target):
                 pass
@@ -165,7 +165,7 @@ def warm(warm_user: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def world(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A hub with a model in two variants; what breaks is tried again at once."""
     files = Files()
-    monkeypatch.setattr("llm_localrun.pull.download._FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("llm_localrun.pull.download._FIRST_RETRY_S", 0.0)
     with StandIn(files) as at_files:
         hub = Hub(at_files.url)
         with StandIn(hub) as at_hub:

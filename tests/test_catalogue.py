@@ -385,9 +385,12 @@ def test_split_file_is_given_as_its_first_part(disk: Path) -> None:
 Make = Callable[[Path], object]
 
 REJECTED: dict[str, tuple[Make, str]] = {
-    "missing": (lambda _: None, "There is no model file"),
-    "a dangling link": (lambda path: path.symlink_to("nowhere"), "There is no model file"),
-    "a folder": (lambda path: path.mkdir(), "cannot be read: Is a directory"),
+    "missing": (lambda _: None, "m.gguf does not exist. Check the path;"),
+    "a dangling link": (lambda path: path.symlink_to("nowhere"), "does not exist. Check the path;"),
+    "a folder": (
+        lambda path: path.mkdir(),
+        "m.gguf is a directory. Give the path of a .gguf file in it.",
+    ),
     "empty": (lambda path: write(path, ""), "is no GGUF model: it is empty"),
     "a text": (lambda path: write(path, "text"), "is no GGUF model: it does not begin with GGUF"),
     "cut off": (lambda path: write(path, header(count=9)), "it ends in the middle of its header"),
@@ -410,18 +413,23 @@ def test_path_without_a_model(make: Make, said: str, disk: Path, folder: Path) -
     assert get_catalogue(CachePolicy.REFRESH).models == ()
 
 
-@pytest.mark.parametrize("given", [1, 2])
-def test_split_file_that_lacks_a_part(given: int, disk: Path) -> None:
-    gguf(disk / f"Big-{given:05}-of-00002.gguf")
-    path = disk / f"Big-{given:05}-of-00002.gguf"
-    assert "or a part of it is missing" in failure(lambda: model_at(path))
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (1, "cannot be run: Big-00002-of-00002.gguf is missing. Download that part into the"),
+        (2, "is a later part of a split file. Give the path of the first part."),
+    ],
+)
+def test_split_file_that_lacks_a_part(given: int, said: str, disk: Path) -> None:
+    path = gguf(disk / f"Big-{given:05}-of-00002.gguf")
+    assert said in failure(lambda: model_at(path))
 
 
 def test_known_file_that_was_deleted_is_missing(disk: Path) -> None:
     file = gguf(disk / "m.gguf")
     model_at(file)
     file.unlink()
-    assert "There is no model file" in failure(lambda: model_at(file))
+    assert f"{file} does not exist." in failure(lambda: model_at(file))
 
 
 def test_file_that_changed_is_read_again(disk: Path) -> None:

@@ -16,8 +16,10 @@ from llm_localrun.models import (
 )
 from llm_localrun.names.aliases import siblings
 from llm_localrun.names.quantizations import canonical
-from llm_localrun.resolve import how_to_get, resolve_variant
-from llm_localrun.system.paths import home
+from llm_localrun.pull.records import PulledFile, PullRecord, save_record
+from llm_localrun.pull.refs import parse_ref
+from llm_localrun.resolve import advice_for_variant, resolve_variant
+from llm_localrun.system.paths import home, models_folder
 from tests.support.drive import failure
 from tests.support.models import local_model
 
@@ -113,36 +115,75 @@ def test_absent_variant_is_an_error(user_path: object) -> None:
     know(Q4_TAG, Q8_TAG, *OTHERS)
     said = failure(lambda: resolve_variant(Q4_TAG, {"quantization": "Q6_K"}))
     assert said == (
-        "There is no Q6_K of qwen3:8b here. There is Q4_K_M, Q8_0;"
-        " `llm localrun pull ollama:qwen3:8b-q6_k` gets it."
+        "There is no Q6_K of qwen3:8b here. There is Q4_K_M, Q8_0."
+        " Try `llm localrun pull ollama:qwen3:8b-q6_K`."
     )
     with pytest.raises(ConfigError, match=r"`llm localrun quantize local/gguf/Qwen3-8B-F16 Q6_K`"):
         know(Q4_TAG, F16_FILE)
         resolve_variant(Q4_TAG, {"quantization": "Q6_K"})
 
 
+UNKNOWN_ORIGIN = "Get another file of this model, and run it by its path"
+
+
 @pytest.mark.parametrize(
-    ("model", "wanted", "command"),
+    ("model", "wanted", "advice"),
     [
         (Q4_TAG, "Q8_0", "pull ollama:qwen3:8b-q8_0"),
-        (Q8_TAG, "Q4_K_M", "pull ollama:qwen3:8b-q4_k_m"),
+        (Q4_TAG, "F16", "pull ollama:qwen3:8b-fp16"),
+        (Q8_TAG, "Q4_K_M", "pull ollama:qwen3:8b-q4_K_M"),
+        (tag("qwen3:latest", "Q4_K_M"), "Q8_0", "pull ollama:qwen3:q8_0"),
         (tag("hf.co/u/Q-GGUF:Q4_K_M", "Q4_K_M"), "Q8_0", "pull ollama:hf.co/u/Q-GGUF:q8_0"),
+        (tag("hf.co/u/Q-GGUF:latest", "Q4_K_M"), "F16", "pull ollama:hf.co/u/Q-GGUF:f16"),
         (key("qwen/qwen3-8b", "Q4_K_M"), "Q8_0", "pull lmstudio:qwen/qwen3-8b@q8_0"),
         (Q6_KEY, "Q8_0", "pull lmstudio:qwen/qwen3-8b@q8_0"),
+        (key("qwen3-8b", "Q4_K_M"), "Q8_0", None),
         (file("Qwen3-8B-Q5_K_M", "Q5_K_M", HUB), "Q8_0", "pull unsloth/Qwen3-8B-GGUF -q Q8_0"),
         (
             file("Qwen3-8B-Q5_K_M", "Q5_K_M", STUDIO_FOLDER, store="lmstudio"),
             "Q8_0",
             "pull bartowski/Qwen3-8B-GGUF -q Q8_0",
         ),
-        (Q5_FILE, "Q8_0", "pull OWNER/REPO -q Q8_0"),
+        (Q5_FILE, "Q8_0", None),
         (F16_FILE, "Q8_0", "quantize local/gguf/Qwen3-8B-F16 Q8_0"),
-        (F16_FILE, "F32", "pull OWNER/REPO -q F32"),
-        (F16_FILE, "4BIT", "pull OWNER/REPO -q 4BIT"),
+        (file("My F16", "F16"), "Q8_0", "quantize 'local/gguf/My F16' Q8_0"),
+        (F16_FILE, "F32", None),
+        (F16_FILE, "4BIT", None),
     ],
 )
-def test_command_that_gets_a_variant(model: LocalModel, wanted: str, command: str) -> None:
-    assert how_to_get(model, [], wanted) == f"llm localrun {command}"
+def test_advice_for_a_variant(
+    user_path: object, model: LocalModel, wanted: str, advice: str | None
+) -> None:
+    expected = UNKNOWN_ORIGIN
+    if advice is not None:
+        verb = "Make it with" if advice.startswith("quantize") else "Try"
+        expected = f"{verb} `llm localrun {advice}`"
+    assert advice_for_variant(model, [], wanted) == expected
+    if advice is not None and advice.startswith("pull"):
+        ref, *options = advice.split()[1:]
+        parse_ref(ref, *options[1:])
+
+
+@pytest.mark.parametrize(
+    ("ref", "advice"),
+    [
+        ("hf:o/r-GGUF:Q5_K_M", "Try `llm localrun pull o/r-GGUF -q Q8_0`"),
+        ("hf:o/r-GGUF@v1:Q5_K_M", "Try `llm localrun pull o/r-GGUF -q Q8_0`"),
+        ("hf:o/r-GGUF/UD/x-Q5_K_M.gguf", "Try `llm localrun pull o/r-GGUF -q Q8_0`"),
+        ("https://example.org/x-Q5_K_M.gguf", UNKNOWN_ORIGIN),
+        ("quantize:x-Q5_K_M.gguf", UNKNOWN_ORIGIN),
+    ],
+)
+def test_advice_for_a_file_that_was_pulled(user_path: object, ref: str, advice: str) -> None:
+    pulled = PulledFile(path="o/r-GGUF/x-Q5_K_M.gguf", size=1, sha256="")
+    save_record(PullRecord(ref=ref, source="", files=(pulled,)), models_folder())
+    model = file("x-Q5_K_M", "Q5_K_M", str(models_folder() / pulled.path))
+    assert advice_for_variant(model, [], "Q8_0") == advice
+
+
+def test_advice_for_what_is_no_quantization(user_path: object) -> None:
+    said = advice_for_variant(Q4_TAG, [], "NONSENSE")
+    assert said == "Q4_K_M, Q8_0 and F16 are examples of quantizations"
 
 
 @pytest.mark.parametrize(

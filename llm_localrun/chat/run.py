@@ -15,11 +15,11 @@ import click
 from typing_extensions import assert_never
 
 from llm_localrun.catalogue import locate
+from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.errors import BadReply, LocalRunError, NotAllowed, UnsupportedOption
-from llm_localrun.files.modelfile import modelfile_of
 from llm_localrun.models import LocalModel, OnDisk, Route, Served
 from llm_localrun.names.parse import parse_name
 from llm_localrun.privacy import WHERE, requires_consent
@@ -74,7 +74,8 @@ def embed(
             _check_allowed(model, config)
             prepared = open_server(route.endpoint, key).prepare_texts(model.name, texts)
         case OnDisk():
-            prepared = serve.prepare_texts(model, route, texts, config)
+            options = request_defaults(model, route).options
+            prepared = serve.prepare_texts(model, route, texts, options, config)
         case _:
             assert_never(route)
     server = prepared.server
@@ -120,9 +121,7 @@ class _Exchange:
 
 def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | None) -> _Exchange:
     config = read_config()
-    # Only the route counts here: a manifest says how its file is run, not how a server runs it.
-    by_route = model.model_copy(update={"routes": (route,)})
-    chat = modelfile_of(by_route).applied_to(request)
+    chat = request_defaults(model, route).applied_to(request)
     chat = replace(chat, options=_settle_options(model, chat))
     serve_request = ServeRequest(model, chat, lambda: free_memory(config.llama_server))
     match route:

@@ -14,10 +14,10 @@ from llm_localrun.cli.rm import meant
 from llm_localrun.cli.table import show_json, show_table
 from llm_localrun.errors import LocalRunError, UnknownModel
 from llm_localrun.name_cache import CachePolicy
-from llm_localrun.pull.folder import models_folder
-from llm_localrun.pull.plan import Plan, plan
-from llm_localrun.pull.records import QUANTIZED, Pulled, read_records
+from llm_localrun.pull.plan import PullPlan, plan_pull
+from llm_localrun.pull.records import QUANTIZED, PullRecord, read_records
 from llm_localrun.pull.refs import parse_ref
+from llm_localrun.system.paths import models_folder
 
 _State = Literal["newer", "up to date", "cannot be told", "failed"]
 
@@ -26,9 +26,9 @@ _State = Literal["newer", "up to date", "cannot be told", "failed"]
 class _News:
     """What whoever has a model says of it now."""
 
-    record: Pulled
+    record: PullRecord
     state: _State
-    plan: Plan | None = None
+    plan: PullPlan | None = None
     problem: str = ""
 
 
@@ -63,14 +63,14 @@ def update(ctx: click.Context, names: tuple[str, ...], quiet: bool) -> None:
     ctx.exit(failed)
 
 
-def _pulled() -> list[Pulled]:
+def _pulled() -> list[PullRecord]:
     """What was pulled and is still there: the user may have deleted a file by hand."""
     folder = models_folder()
     records = (record for record in read_records(folder) if record.source != QUANTIZED)
     return [record for record in records if all(path.exists() for path in record.paths(folder))]
 
 
-def _pulled_as(name: str) -> list[Pulled]:
+def _pulled_as(name: str) -> list[PullRecord]:
     records = [record for record in meant(name).records if record.source != QUANTIZED]
     if not records:
         raise UnknownModel(
@@ -98,15 +98,15 @@ def _update(news: _News, quiet: bool) -> bool:
     return True
 
 
-def _news(record: Pulled) -> _News:
+def _news(record: PullRecord) -> _News:
     try:
-        planned = plan(parse_ref(record.ref))
+        planned = plan_pull(parse_ref(record.ref))
     except LocalRunError as error:
         return _News(record, "failed", problem=str(error))
-    brings_news = planned.brings_news(record)
-    if brings_news is None:
+    is_newer = planned.differs_from(record)
+    if is_newer is None:
         return _News(record, "cannot be told", planned, "`llm localrun update` pulls it again")
-    return _News(record, "newer" if brings_news else "up to date", planned)
+    return _News(record, "newer" if is_newer else "up to date", planned)
 
 
 def _row(news: _News) -> dict[str, str]:

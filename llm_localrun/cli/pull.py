@@ -13,20 +13,19 @@ from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models, short_name
-from llm_localrun.pull.folder import models_folder
-from llm_localrun.pull.http_files import KEPT
-from llm_localrun.pull.plan import Plan, plan_variant, same_content
-from llm_localrun.pull.plan import plan as plan_for
+from llm_localrun.pull.http_files import RESUME_ADVICE
+from llm_localrun.pull.plan import PullPlan, find_same_content, plan_pull, plan_variant
 from llm_localrun.pull.recommend import VariantFit, fitted_variants
-from llm_localrun.pull.records import Pulled
+from llm_localrun.pull.records import PullRecord
 from llm_localrun.pull.refs import HubRef, parse_ref
 from llm_localrun.pull.variants import Variant
 from llm_localrun.resolve import order_of
+from llm_localrun.system.paths import models_folder
 
 _INTERRUPTED = {
-    "huggingface": f"{KEPT}.",
-    "url": f"{KEPT}.",
-    "ollama": "Ollama keeps what has come: the same command goes on where it stopped.",
+    "huggingface": f"{RESUME_ADVICE}.",
+    "url": f"{RESUME_ADVICE}.",
+    "ollama": f"{RESUME_ADVICE}.",
     "lmstudio": "LM Studio goes on downloading it.",
     "starter": "Nothing of it was kept.",
 }
@@ -50,7 +49,7 @@ def pull(ref: str, quantization: str | None, quiet: bool, json_: bool) -> None:
     lmstudio:hf:OWNER/REPO[:QUANT]   by LM Studio, from the Hugging Face hub
     """
     plan = _plan(ref, quantization, quiet=quiet)
-    there = same_content(plan, get_catalogue().models)
+    there = find_same_content(plan, get_catalogue().models)
     if there is not None:
         _tell(there, there.path or "", plan.record, json_)
         return
@@ -64,11 +63,11 @@ def pull(ref: str, quantization: str | None, quiet: bool, json_: bool) -> None:
     _tell(model, path, record, json_)
 
 
-def _plan(ref: str, quantization: str | None, *, quiet: bool) -> Plan:
+def _plan(ref: str, quantization: str | None, *, quiet: bool) -> PullPlan:
     """What to do for `ref`; says which variant that takes if it had to be chosen."""
     meant = parse_ref(ref, quantization)
     if not isinstance(meant, HubRef):
-        return plan_for(meant)
+        return plan_pull(meant)
     fitted = fitted_variants(meant, machine.physical_memory())
     variant = fitted.choose(read_config().quantization)
     if not quiet and fitted.variants:
@@ -90,7 +89,7 @@ def fit_rows(found: Iterable[VariantFit], chosen: Variant | None = None) -> list
     ]
 
 
-def model_of(record: Pulled, models: Sequence[LocalModel]) -> LocalModel | None:
+def model_of(record: PullRecord, models: Sequence[LocalModel]) -> LocalModel | None:
     """The model that `record` has brought; None if it is not listed, as projectors are not."""
     if record.files:
         path = os.path.realpath(models_folder() / record.files[0].path)
@@ -101,7 +100,7 @@ def model_of(record: Pulled, models: Sequence[LocalModel]) -> LocalModel | None:
     return next((model for model in served if model.name in names), None)
 
 
-def _tell(model: LocalModel | None, path: str, record: Pulled, json_: bool) -> None:
+def _tell(model: LocalModel | None, path: str, record: PullRecord, json_: bool) -> None:
     """What has come, and how to try it."""
     name = _name_of(model) if model else ""
     if json_:

@@ -20,7 +20,7 @@ from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import quality as precision
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.quantize import quality, tools
-from llm_localrun.quantize.plan import Plan, check, target_for, tensors_of
+from llm_localrun.quantize.plan import QuantizePlan, check, target_for, tensors_of
 from llm_localrun.quantize.recipes import bits_per_weight, share_too_narrow, shares
 from llm_localrun.quantize.run import run
 from llm_localrun.quantize.tools import GGML_PACKAGE, Quantizer
@@ -88,12 +88,12 @@ def _made_here(model: LocalModel, quantization: str, wish: _Wishes) -> LocalMode
     """The file that comes of it; None if there is one already. Raises a `LocalRunError`."""
     if model.path is None:
         raise _no_file(model)
-    plan = Plan(
+    plan = QuantizePlan(
         source=Path(model.path),
         target=target_for(model, quantization),
         projector=model.projector,
         quantization=quantization,
-        quantizer=tools.find() or _installed(wish.yes),
+        quantizer=tools.find_quantizer() or _installed(wish.yes),
         importance=wish.imatrix,
         threads=read_config().threads or os.cpu_count() or 1,
     )
@@ -153,7 +153,7 @@ def _installed(yes: bool) -> Quantizer:
         raise QuantizeFailed(problem, f"Let {GGML_PACKAGE} (2.5 MB) be installed with --yes")
     if not yes and not click.confirm(f"Nothing here can quantize. Install {GGML_PACKAGE} (2.5 MB)"):
         raise QuantizeFailed(problem, "Install llama.cpp, which brings llama-quantize")
-    return tools.install()
+    return tools.install_quantizer()
 
 
 def _say_that_it_is_there(what: str) -> None:

@@ -16,12 +16,12 @@ from llm_localrun.config import read_config
 from llm_localrun.errors import UnknownModel
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
-from llm_localrun.pull.download import unfinished
-from llm_localrun.pull.folder import models_folder, partial_folder
-from llm_localrun.pull.records import Pulled, read_records
+from llm_localrun.pull.download import unfinished_files
+from llm_localrun.pull.records import PullRecord, read_records
 from llm_localrun.pull.remove import delete_files, forget_gone, records_of, remove
 from llm_localrun.pull.verify import verify as checks_of
 from llm_localrun.resolve import candidates, order_of
+from llm_localrun.system.paths import models_folder, partial_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Meant:
     """What a name on the command line means: a model, what was pulled, or both."""
 
     model: LocalModel | None
-    records: list[Pulled]
+    records: list[PullRecord]
 
 
 def meant(name: str) -> Meant:
@@ -62,7 +62,7 @@ def rm(name: str | None, force: bool, unfinished_: bool) -> None:
     if (name is None) != unfinished_:
         raise click.UsageError("Give the name of a model, or --unfinished.")
     if name is None:
-        _remove_unfinished()
+        _remove_unfinished_files()
         return
     what = meant(name)
     if what.model is None:
@@ -76,8 +76,8 @@ def rm(name: str | None, force: bool, unfinished_: bool) -> None:
     get_catalogue(CachePolicy.REFRESH)
 
 
-def _remove_unfinished() -> None:
-    files = unfinished(partial_folder())
+def _remove_unfinished_files() -> None:
+    files = unfinished_files(partial_folder())
     freed = delete_files(files, partial_folder())
     click.echo(f"Deleted what broken pulls have left: {size_text(freed)} freed")
 
@@ -117,7 +117,7 @@ def du(json_: bool) -> None:
         click.echo("No model is on the disk.", err=True)
 
 
-def _facts(model: LocalModel, records: Iterable[Pulled]) -> dict[str, Any]:
+def _facts(model: LocalModel, records: Iterable[PullRecord]) -> dict[str, Any]:
     ours = records_of(model, records)
     size = ours[0].size if ours and ours[0].files else model.size or 0
     return {
@@ -130,7 +130,7 @@ def _facts(model: LocalModel, records: Iterable[Pulled]) -> dict[str, Any]:
 
 
 def _unfinished_facts() -> list[dict[str, Any]]:
-    size = sum(part.stat().st_size for part in unfinished(partial_folder()))
+    size = sum(part.stat().st_size for part in unfinished_files(partial_folder()))
     if not size:
         return []
     return [

@@ -14,6 +14,7 @@ from llm_localrun.cli.models import Names, abilities, facts, names_of
 from llm_localrun.cli.table import count_text, show_card, show_json, size_text, tokens_text
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import BadModelFile
+from llm_localrun.files.modelfile import template_of
 from llm_localrun.gguf.header import Header, NotGGUF, read_header
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import default_setting, fit_of_model, footprint_of
@@ -33,6 +34,8 @@ class _Card:
 
     model: LocalModel
     header: Header | None
+    template: str
+    """Of its manifest or file: see `template_of`."""
     names: Names
     others: list[LocalModel]
     """The same model in another quantization, or at another place."""
@@ -41,7 +44,7 @@ class _Card:
 
 @click.command()
 @click.argument("name")
-@click.option("--template", is_flag=True, help="Output the chat template that is in its file")
+@click.option("--template", is_flag=True, help="Output its chat template")
 @click.option("json_", "--json", is_flag=True, help="Output JSON")
 def show(name: str, template: bool, json_: bool) -> None:
     "Show all that is known of the model NAME"
@@ -61,6 +64,7 @@ def _card(name: str, snapshot: Snapshot, order: Order) -> _Card:
     return _Card(
         model,
         _header(model),
+        _template_text(model),
         names_of(snapshot.models, order),
         siblings(model, snapshot.models),
         order,
@@ -78,14 +82,20 @@ def _header(model: LocalModel) -> Header | None:
         return None
 
 
+def _template_text(model: LocalModel) -> str:
+    try:
+        return template_of(model.on_disk) if model.on_disk else ""
+    except BadModelFile:
+        return ""
+
+
 def _template(card: _Card) -> str:
-    text = card.header.text("tokenizer.chat_template") if card.header else ""
-    if not text:
+    if not card.template:
         raise BadModelFile(
-            f"There is no chat template of {card.model.id} to be read",
-            "Its file holds none" if card.model.path else "Its server keeps that to itself",
+            f"No chat template is known for {card.model.id}",
+            "Its file has none" if card.model.on_disk else "Its server does not publish it",
         )
-    return text
+    return card.template
 
 
 def _needs(model: LocalModel) -> dict[int, int]:
@@ -103,7 +113,7 @@ def _as_json(card: _Card) -> dict[str, Any]:
     memory = machine.physical_memory()
     return {
         **facts(card.model, card.names, card.order),
-        "template": card.header and card.header.text("tokenizer.chat_template"),
+        "template": card.template if card.header else None,
         "memory_by_context": _needs(card.model),
         "memory": memory,
         "largest_context": fit_of_model(card.model, memory).context_size,
@@ -182,8 +192,7 @@ def _away(model: LocalModel, config: Config) -> list[str]:
 
 
 def _about_template(card: _Card) -> list[str]:
-    text = card.header.text("tokenizer.chat_template") if card.header else ""
-    return [f"{len(text):,} characters, shown by --template"] if text else []
+    return [f"{len(card.template):,} characters, shown by --template"] if card.template else []
 
 
 def _memory(model: LocalModel) -> list[str]:

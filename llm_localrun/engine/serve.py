@@ -20,7 +20,6 @@ from llm_localrun.engine.settings import EngineLimits, engine_settings, read_lim
 from llm_localrun.engine.slots import SlotContents, contents_for
 from llm_localrun.engine.state import EngineSettings, EngineState, list_running
 from llm_localrun.errors import BadReply, ServerUnreachable
-from llm_localrun.files.modelfile import modelfile_of
 from llm_localrun.models import Endpoint, LocalModel, OnDisk
 from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
 from llm_localrun.servers.llamacpp import LlamaCpp
@@ -191,10 +190,13 @@ def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedReq
 
 
 def prepare_texts(
-    model: LocalModel, route: OnDisk, texts: Sequence[str], config: Config
+    model: LocalModel,
+    route: OnDisk,
+    texts: Sequence[str],
+    options: Mapping[str, Any],
+    config: Config,
 ) -> PreparedRequest:
     """The request that embeds `texts`, with a slot in an engine. Raises a `LocalRunError`."""
-    options = modelfile_of(model.model_copy(update={"routes": (route,)})).options
     settings = engine_settings(model, route, options, config)
     job = _Job(model, route, options, config, settings)
     engine = job.running

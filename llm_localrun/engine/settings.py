@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_localrun.config import Config
 from llm_localrun.engine.state import NGRAM, EngineSettings
-from llm_localrun.files.modelfile import chat_template_of, modelfile_of
+from llm_localrun.files.modelfile import chat_template_of, read_modelfile
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
 
@@ -52,7 +52,6 @@ def engine_settings(
     `context_size`, the engine chooses it. Raises `BadModelFile` if the model's chat template cannot
     be used.
     """
-    file = model.model_copy(update={"routes": (route,)})
     draft_model = options.get("draft_model")
     return EngineSettings(
         context_size=context_size,
@@ -62,9 +61,9 @@ def engine_settings(
         flash_attention=options.get("flash_attention"),
         embedding=model.purpose == "embedding",
         projector=route.projector,
-        lora=_absolute(options.get("lora")) or modelfile_of(file).adapter,
+        lora=_absolute(options.get("lora")) or read_modelfile(route).adapter,
         draft_model=NGRAM if draft_model == NGRAM else _absolute(draft_model),
-        chat_template=chat_template_of(file),
+        chat_template=chat_template_of(model, route),
         rpc=",".join(config.rpc),
     )
 

@@ -1,13 +1,15 @@
-"""Finds the GGUF files that any tool has left on this machine.
+"""Finds the GGUF files that any tool keeps on this machine.
 
-locations   where each tool keeps them, on each system
-folders     looks through folders; `ollama`, `docker` and others through stores of their own kind
-scan        each file once, and into those only that are new or have changed
-contents    a file's header to a model, or to why it holds none that can be run
-named       files that users have named by their paths
+base        what the stores have in common; a module per tool says where, how read, how deleted
+folders     walks folders, and decides from names what each file is
+scan        lists every store, and opens only the files that are new or have changed
+contents    reads a file's header: the model in it, or why it cannot be run
+named       files that users have named by path
+modelfile   what Ollama's manifest says about running a model: template, system prompt, parameters
 """
 
+from llm_localrun.files.base import store_named, variables
 from llm_localrun.files.named import is_same, open_file, remember
 from llm_localrun.files.scan import scan, unique_id
 
-__all__ = ["is_same", "open_file", "remember", "scan", "unique_id"]
+__all__ = ["is_same", "open_file", "remember", "scan", "store_named", "unique_id", "variables"]

@@ -1,14 +1,14 @@
-"""Looks into a file that was found: the model in it, or why it holds none that can be run.
+"""Reads the header of a file that was found: the model in it, or why it cannot be run.
 
-Reads a file's header and nothing of its weights.
+Reads nothing of its weights.
 """
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from llm_localrun.files.found import QUANTIZATION, Found, listed, stem_of
-from llm_localrun.files.ollama_store import read_manifest
+from llm_localrun.files.found import QUANTIZATION, FoundFile, listed, stem_of
+from llm_localrun.files.ollama_manifest import read_manifest
 from llm_localrun.gguf.files import chat_template_in
 from llm_localrun.gguf.header import Header, NotGGUF, read_summary
 from llm_localrun.memory.geometry import geometry_of
@@ -19,7 +19,7 @@ from llm_localrun.names.quantizations import file_type_name, quantization_in
 UNREADABLE = "it cannot be read"
 _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3")
 
-# Names that only Ollama's own engine gives (model/models, 0.12): llama.cpp has others or none.
+# Architectures that only Ollama's own engine knows (model/models, 0.12).
 _OLLAMA_ONLY = ("mllama", "gptoss", "qwen25vl")
 
 _NO_MODEL = {
@@ -29,8 +29,8 @@ _NO_MODEL = {
 }
 
 
-def look_into(found: Found, model_id: str = "") -> LocalModel | str:
-    """The model in the file, or in half a sentence why it holds none that can be run."""
+def look_into(found: FoundFile, model_id: str = "") -> LocalModel | str:
+    """The model in the file, or half a sentence that says why it holds none that can be run."""
     try:
         with open(found.path, "rb", buffering=0) as opened:  # noqa: PTH123
             header = read_summary(opened)
@@ -76,11 +76,11 @@ def look_into(found: Found, model_id: str = "") -> LocalModel | str:
 
 
 def filled(fingerprints: Iterable[str], quantization: str) -> list[str]:
-    """Marks in which the quantization is told; without those that need one where there is none."""
+    """The fingerprints with the quantization filled in; without those that need an unknown one."""
     return [
-        mark.replace(QUANTIZATION, quantization.upper())
-        for mark in dict.fromkeys(fingerprints)
-        if quantization or QUANTIZATION not in mark
+        each.replace(QUANTIZATION, quantization.upper())
+        for each in dict.fromkeys(fingerprints)
+        if quantization or QUANTIZATION not in each
     ]
 
 
@@ -114,8 +114,8 @@ def _size_of(path: str) -> int:
     return file.size if file else 0
 
 
-def _capabilities(template: str, found: Found) -> tuple[str, ...]:
-    # What Ollama keeps beside the file is used before what is in it.
+def _capabilities(template: str, found: FoundFile) -> tuple[str, ...]:
+    # The template in Ollama's manifest is used instead of the one in the file.
     manifest = read_manifest(Path(found.manifest)) if found.manifest else None
     template = (manifest.text("template") if manifest else "") or template
     can = {
@@ -127,7 +127,7 @@ def _capabilities(template: str, found: Found) -> tuple[str, ...]:
 
 
 def _senses(projector: str) -> dict[str, bool]:
-    """What a model is able to take through its projector."""
+    """The capabilities that a model has from its projector."""
     if not projector:
         return {}
     try:

@@ -1,18 +1,33 @@
-"""LM Studio's folder: PUBLISHER/REPOSITORY/…gguf, under names of the Hugging Face hub."""
+"""LM Studio's folder: PUBLISHER/REPOSITORY/….gguf, under names of the Hugging Face hub."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm_localrun.files.folders import walk
-from llm_localrun.files.found import QUANTIZATION, SIZE, SIZE_WITH_PROJECTOR, Group
-from llm_localrun.files.huggingface import mark_of
+from llm_localrun.files.base import Store
+from llm_localrun.files.folders import FolderListing, walk
+from llm_localrun.files.found import QUANTIZATION, SIZE, SIZE_WITH_PROJECTOR
+from llm_localrun.files.huggingface import hub_fingerprint
+from llm_localrun.servers.lmstudio_home import models_folder
+from llm_localrun.system.paths import user_home
 
 
-def lmstudio_files(root: Path, problems: list[str]) -> Iterator[Group]:
-    """The files of every repository."""
-    # It is not said whether the size that it lists is with the projector.
-    sizes = tuple(f"lmstudio:{size}:{QUANTIZATION}" for size in (SIZE, SIZE_WITH_PROJECTOR))
-    for group in walk(root, problems):
-        below = Path(group.files[0].path).relative_to(root).parts[:-1]
-        hub = (mark_of(*below[:2]),) if len(below) >= 2 else ()
-        yield Group(group.files, (*hub, *sizes))
+class LMStudio(Store):
+    """Files in folders of two levels."""
+
+    name = "lmstudio"
+    precedence = 30
+
+    def configured_folder(self) -> str:
+        return str(models_folder(user_home()))
+
+    def repository_of(self, path: str) -> str:
+        return "/".join(Path(path).parts[-3:-1])
+
+    def scan(self, folder: Path, problems: list[str]) -> Iterator[FolderListing]:
+        """The files of every repository."""
+        # LM Studio does not document whether the size that it lists includes the projector.
+        sizes = tuple(f"{self.name}:{size}:{QUANTIZATION}" for size in (SIZE, SIZE_WITH_PROJECTOR))
+        for listing in walk(folder, problems):
+            below = Path(listing.files[0].path).relative_to(folder).parts[:-1]
+            hub = (hub_fingerprint(*below[:2]),) if len(below) >= 2 else ()
+            yield FolderListing(listing.files, (*hub, *sizes))

@@ -1,76 +1,124 @@
-"""Ollama's store, and Msty's, which is one: manifests/HOST/NAMESPACE/NAME/TAG point to blobs."""
+"""Ollama's store: manifests/HOST/NAMESPACE/NAME/TAG name the blobs of each model.
+
+What a manifest says is left to `ollama_manifest`.
+"""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
+from llm_localrun.errors import NotRemoved
+from llm_localrun.files.base import Store
 from llm_localrun.files.folders import entries_of, is_folder
-from llm_localrun.files.found import Found, Known, Unchanged, existing, file_at, listed
-from llm_localrun.files.ollama_store import Manifest, read_manifest
+from llm_localrun.files.found import FoundFile, ListedFile, existing, file_at, listed
+from llm_localrun.files.ollama_manifest import Manifest, read_manifest
+from llm_localrun.models import LocalModel, OnDisk
 
 _LEVELS = 4
+"""Folders from `manifests` to a tag: host, namespace, name."""
 
 
-def ollama_files(
-    root: Path, store: str, known: Known, problems: list[str]
-) -> Iterator[Found | Unchanged]:
-    """A file for each tag; which of them are alike is for others to see."""
-    manifests = root / "manifests"
-    for path in _files(str(manifests), _LEVELS, problems):
-        unchanged = _unchanged(path, known)
-        if unchanged is not None:
-            yield unchanged
-        elif (found := _found(Path(path), manifests, store)) is not None:
-            yield found
+class Ollama(Store):
+    """A model for each tag."""
+
+    name = "ollama"
+    precedence = 60
+    overrides: ClassVar[tuple[str, ...]] = ("OLLAMA_MODELS",)
+    linux: ClassVar[tuple[str, ...]] = (
+        "~/.ollama/models",
+        "/usr/share/ollama/.ollama/models",
+        "/var/lib/ollama/.ollama/models",
+    )
+    mac = ("~/.ollama/models",)
+    windows = ("~/.ollama/models",)
+
+    def scan(self, folder: Path, problems: list[str]) -> Iterator["TagListing"]:
+        manifests = folder / "manifests"
+        tags = [listed(path) for path in _tag_paths(str(manifests), problems)]
+        blobs = [listed(entry.path) for entry in entries_of(str(folder / "blobs"), problems)]
+        yield TagListing(manifests, tags, blobs)
+
+    def files_to_delete(self, model: LocalModel, route: OnDisk) -> list[Path]:
+        """Refuses: the store can belong to another user, so Ollama's server deletes the model."""
+        raise NotRemoved(
+            f"{model.name} is in Ollama's store, and Ollama does not answer",
+            "Start it with `ollama serve`, and try again",
+        )
 
 
-def _files(folder: str, levels: int, problems: list[str]) -> Iterator[str]:
-    for entry in entries_of(folder, problems):
+@dataclass(frozen=True, slots=True)
+class TagListing:
+    """The manifests in a store and its blobs: no manifest is read until one of them changes."""
+
+    manifests: Path
+    tags: list[ListedFile | None]
+    blobs: list[ListedFile | None]
+
+    def found_files(self, store: str) -> Iterator[FoundFile]:
+        """A file for each tag; several tags can have the same blob."""
+        for tag in self.tags:
+            if tag is not None:
+                yield replace(_found(tag, self.manifests), store=store)
+
+
+def tag_files(tag: Path) -> list[Path]:
+    """The manifest of a tag, and the blobs that no other manifest in its store names.
+
+    Raises `NotRemoved` if another manifest cannot be read.
+    """
+    manifest = read_manifest(tag)
+    if manifest is None:
+        return [tag]
+    problems: list[str] = []
+    needed: set[Path] = set()
+    for path in _tag_paths(str(tag.parents[3]), problems):
+        other = read_manifest(Path(path))
+        if other is None:
+            problems.append(f"{path}: it is not a manifest")
+        elif path != str(tag):
+            needed.update(other.all_blobs())
+    if problems:
+        raise NotRemoved(
+            f"which files other models share with {tag} is unknown ({problems[0]})",
+            "Repair or delete that file, and try again",
+        )
+    return [tag, *(blob for blob in manifest.all_blobs() if blob not in needed)]
+
+
+def _tag_paths(manifests: str, problems: list[str], levels: int = _LEVELS) -> Iterator[str]:
+    for entry in entries_of(manifests, problems):
         if levels > 1 and is_folder(entry):
-            yield from _files(entry.path, levels - 1, problems)
+            yield from _tag_paths(entry.path, problems, levels - 1)
         elif levels == 1 and not is_folder(entry):
             yield entry.path
 
 
-def _unchanged(path: str, known: Known) -> Unchanged | None:
-    """The entry of the last scan, if neither manifest nor blob has changed: neither is read."""
-    entry = known.by_manifest.get(path)
-    manifest = listed(path)
-    if entry is None or manifest is None or manifest.modified != entry.manifest_modified:
-        return None
-    blob = listed(entry.path)
-    if blob is None or (blob.size, blob.modified) != (entry.size, entry.modified):
-        return None
-    return Unchanged(entry, blob.identity)
-
-
-def _found(path: Path, manifests: Path, store: str) -> Found | None:
-    manifest, file = read_manifest(path), listed(str(path))
-    if file is None:
-        return None
-    name = _name(path.relative_to(manifests).parts)
-    # What cannot be run is known by its manifest.
-    itself = Found(str(path), name, store, file.size, file.modified, file.identity)
-    if manifest is None:
-        return replace(itself, reason="its manifest cannot be read")
-    if reason := _reason(manifest):
-        return replace(itself, reason=reason)
-    blob = manifest.blob("model")
-    found = file_at(str(blob), store, name) if blob else None
-    if found is None:
-        return replace(itself, reason="its blob is missing: pull it again")
+def _found(tag: ListedFile, manifests: Path) -> FoundFile:
+    """The file that a tag names. What cannot be run goes by the path of its manifest."""
+    path = Path(tag.path)
+    parts = path.relative_to(manifests).parts
+    name = _shown_name(parts)
+    manifest = read_manifest(path)
+    reason = _reason(manifest) if manifest else "its manifest cannot be read"
+    blob = manifest.blob("model") if manifest and not reason else None
+    found = file_at(str(blob), name) if blob else None
+    if manifest is None or found is None:
+        reason = reason or "its blob is missing: pull it again"
+        return FoundFile(tag.path, name, tag.size, tag.modified, tag.identity, reason=reason)
     projector = manifest.blob("projector")
     return replace(
         found,
         projector=existing(str(projector)) if projector else "",
-        manifest=str(path),
-        manifest_modified=file.modified,
-        fingerprints=(f"ollama:{manifest.digest}", *_hub_mark(path.relative_to(manifests).parts)),
+        manifest=tag.path,
+        manifest_modified=tag.modified,
+        manifest_digest=manifest.digest,
+        fingerprints=(f"{Ollama.name}:{manifest.digest}", *_hub_fingerprint(parts)),
     )
 
 
 def _reason(manifest: Manifest) -> str:
-    """Why there is nothing that llm-localrun could run; "" if there is."""
+    """Why llm-localrun cannot run what the manifest names; "" if it can."""
     models = len(manifest.layers.get("model", ()))
     if models == 1:
         return ""
@@ -83,16 +131,16 @@ def _reason(manifest: Manifest) -> str:
     return "its manifest names no weights"
 
 
-def _name(parts: tuple[str, ...]) -> str:
-    """As Ollama shows it: the default host and namespace are left out."""
+def _shown_name(parts: tuple[str, ...]) -> str:
+    """The name that Ollama shows: without the default host and namespace."""
     host, namespace, name, tag = parts
     if host != "registry.ollama.ai":
         return f"{host}/{namespace}/{name}:{tag}"
     return f"{name}:{tag}" if namespace == "library" else f"{namespace}/{name}:{tag}"
 
 
-def _hub_mark(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """The mark of a model that came from the Hugging Face hub, where tags are quantizations."""
+def _hub_fingerprint(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The fingerprint of a model from the Hugging Face hub, where tags are quantizations."""
     host, owner, repository, tag = parts
     if host not in ("hf.co", "huggingface.co"):
         return ()

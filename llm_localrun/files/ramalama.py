@@ -3,27 +3,58 @@
 https://github.com/containers/ramalama, ramalama/model_store (0.25).
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from llm_localrun.errors import NotRemoved
+from llm_localrun.files.base import Store
 from llm_localrun.files.folders import entries_of, is_folder
-from llm_localrun.files.found import Found, existing, file_at
-from llm_localrun.files.huggingface import mark_of
+from llm_localrun.files.found import FoundFile, existing, file_at
+from llm_localrun.files.huggingface import hub_fingerprint
 from llm_localrun.gguf.files import is_projector_name
+from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.system.json_files import list_at, read_json, text_at
 
 _MAX_DEPTH = 6
 
 
-def ramalama_files(root: Path, problems: list[str]) -> Iterator[Found]:
-    """A file for each tag of each model."""
-    store = root / "store"
-    for ref in _refs(str(store), _MAX_DEPTH, problems):
-        *owners, name = ref.parent.parent.relative_to(store).parts
-        is_of_hub = len(owners) == 2 and owners[0] in ("huggingface", "hf")
-        fingerprints = (mark_of(owners[1], name),) if is_of_hub else ()
-        yield from _in_ref(ref, f"{name}:{ref.stem}", fingerprints)
+class RamaLama(Store):
+    """Files of snapshots, which are links to blobs."""
+
+    name = "ramalama"
+    precedence = 120
+    overrides = ("RAMALAMA_STORE",)
+    linux = ("$XDG_DATA_HOME/ramalama", "/var/lib/ramalama")
+    mac = ("$XDG_DATA_HOME/ramalama",)
+    windows = ("$XDG_DATA_HOME/ramalama",)
+
+    def scan(self, folder: Path, problems: list[str]) -> Iterator[FoundFile]:
+        """A file for each tag of each model."""
+        store = folder / "store"
+        for ref in _refs(str(store), _MAX_DEPTH, problems):
+            *owners, name = ref.parent.parent.relative_to(store).parts
+            is_of_hub = len(owners) == 2 and owners[0] in ("huggingface", "hf")
+            fingerprints = (hub_fingerprint(owners[1], name),) if is_of_hub else ()
+            yield from _in_ref(ref, f"{name}:{ref.stem}", fingerprints)
+
+    def files_to_delete(self, model: LocalModel, route: OnDisk) -> list[Path]:
+        """Refuses: RamaLama's tags can share blobs, and it has a command for this."""
+        raise NotRemoved(
+            f"{route.path} is in RamaLama's store, which only RamaLama can change",
+            f"Run `ramalama rm {shlex.quote(_listed_name(model, route))}`",
+        )
+
+
+def _listed_name(model: LocalModel, route: OnDisk) -> str:
+    """The name in `ramalama ls`: TRANSPORT://…/MODEL:TAG."""
+    folder = next(each for each in Path(route.path).parents if each.name == "snapshots").parent
+    root = next((each for each in folder.parents if each.name == "store"), folder.parent)
+    transport, *below = folder.relative_to(root).parts
+    separator = ":///" if transport == "file" else "://"
+    tag = model.name.rpartition(":")[2]
+    return f"{transport}{separator}{'/'.join(below)}:{tag}"
 
 
 def _refs(folder: str, levels: int, problems: list[str]) -> Iterator[Path]:
@@ -34,16 +65,16 @@ def _refs(folder: str, levels: int, problems: list[str]) -> Iterator[Path]:
             yield from _refs(entry.path, levels - 1, problems)
 
 
-def _in_ref(ref: Path, name: str, fingerprints: tuple[str, ...]) -> Iterator[Found]:
+def _in_ref(ref: Path, name: str, fingerprints: tuple[str, ...]) -> Iterator[FoundFile]:
     content = read_json(ref)
     snapshot = ref.parent.parent / "snapshots" / text_at(content, "hash").replace(":", "-")
     kinds = {text_at(file, "name"): text_at(file, "type") for file in list_at(content, "files")}
     projectors = [each for each in kinds if is_projector_name(each)]
     for each, kind in kinds.items():
-        # What came from Ollama has no ending.
+        # A model that came from Ollama has no suffix.
         is_model = each.lower().endswith(".gguf") or kind in ("model", "gguf_model")
         if is_model and each not in projectors:
-            found = file_at(str(snapshot / each), "ramalama", name)
+            found = file_at(str(snapshot / each), name)
             if found is not None:
                 projector = existing(str(snapshot / projectors[0])) if projectors else ""
                 yield replace(found, projector=projector, fingerprints=fingerprints)

@@ -1,265 +1,200 @@
-"""One look through every store: each file once, and into those only that are new or have changed.
+"""Scans every store: lists each file once, and opens only those that are new or have changed.
 
-Files are the same if they are the same on the disk, whatever links lead there; then the first
-store's name for it counts, and the fingerprints of all. Ollama's tags are models of their own even
-where they share a blob: each says in its own way how that is to be run.
+Names and links that lead to the same file on the disk are one file: the first store's name counts,
+and it has the fingerprints of all. Ollama's tags are models of their own even where they share a
+blob, because each has its own template and parameters.
 """
 
 import hashlib
-import itertools
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
+from llm_localrun.files.base import StoreFolder, StoreItem, store_folders
 from llm_localrun.files.contents import UNREADABLE, filled, look_into
-from llm_localrun.files.folders import files_in
-from llm_localrun.files.found import Found, Group, Identity, Known, Listed, Unchanged, is_text
-from llm_localrun.files.locations import Place, places
+from llm_localrun.files.found import FoundFile, Identity, is_text
 from llm_localrun.files.named import remembered_files
-from llm_localrun.models import LocalModel, ScannedFile, ScannedStore
+from llm_localrun.models import LocalModel, ScannedFile, ScannedStore, Snapshot
 
 
-def scan(
-    folders: Iterable[str], before: Iterable[ScannedFile]
-) -> tuple[list[ScannedFile], list[ScannedStore]]:
-    """An entry for each file in the stores and in `folders`, and a report on each store."""
-    looked = _Look(before)
-    reports = [report for place in places(folders) if (report := looked.through(place))]
-    for found in remembered_files():
-        looked.add(found)
-    return looked.entries(), reports
+def scan(folders: Sequence[str], before: Snapshot) -> Snapshot:
+    """`before` with the files that the stores and `folders` hold now, and a report per store.
+
+    If nothing in any store has changed since, `before` itself is returned.
+    """
+    listings = list(_listings(folders))
+    named = list(remembered_files())
+    digest = hashlib.sha256(repr((listings, named)).encode()).hexdigest()
+    if digest == before.scan_digest:
+        return before
+    by_store = [(listing, list(listing.found_files())) for listing in listings]
+    found = _joined([file for _, files in by_store for file in files] + named)
+    files = tuple(_Entries(before.files).of(found))
+    # Permissions can change while the times of files do not, so unreadable files are tried again.
+    is_final = not any(file.reason.startswith(UNREADABLE) for file in files)
+    reports = tuple(listing.report(files) for listing, files in by_store)
+    return before.model_copy(
+        update={"files": files, "stores": reports, "scan_digest": digest if is_final else ""}
+    )
 
 
-class _Look:
-    """What has been come upon so far: entries that still hold, and files to look into."""
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """A folder of a store, and what it lists; its `repr` changes if any of that does."""
+
+    store: str
+    path: str
+    status: Literal["read", "missing", "unreadable"]
+    items: list[StoreItem] = field(default_factory=list)
+    problem: str = ""
+
+    def found_files(self) -> Iterator[FoundFile]:
+        for item in self.items:
+            yield from item.found_files(self.store)
+
+    def report(self, files: Iterable[FoundFile]) -> ScannedStore:
+        parts = {file.identity: file.parts for file in files}
+        return ScannedStore(
+            store=self.store,
+            path=self.path,
+            status=self.status,
+            files=sum(parts.values()),
+            problem=self.problem,
+        )
+
+
+def _listings(folders: Sequence[str]) -> Iterator[_Listing]:
+    """What each store lists, without a folder that was already read under another name."""
+    read: set[Identity] = set()
+    for folder in store_folders(folders):
+        if is_text(str(folder.path)) and (listing := _listing(folder, read)):
+            yield listing
+
+
+def _listing(folder: StoreFolder, read: set[Identity]) -> _Listing | None:
+    store, path = folder.store.name, str(folder.path)
+    try:
+        with os.scandir(path):
+            stat = folder.path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return _Listing(store, path, "missing")
+    except OSError as error:
+        return _Listing(store, path, "unreadable", problem=error.strerror or str(error))
+    if (stat.st_dev, stat.st_ino) in read:
+        return None
+    read.add((stat.st_dev, stat.st_ino))
+    problems: list[str] = []
+    items = list(folder.store.scan(folder.path, problems))
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return _Listing(store, path, "read", items, f"{problems[0]}{others}" if problems else "")
+
+
+def _joined(found: Iterable[FoundFile]) -> list[FoundFile]:
+    """Each file once, with all that is known of it."""
+    by_identity: dict[Identity, list[FoundFile]] = {}
+    for file in found:
+        same = by_identity.setdefault(file.identity, [])
+        at = next((at for at, other in enumerate(same) if _run_alike(other, file)), None)
+        if at is None:
+            same.append(file)
+        else:
+            same[at] = _with_facts_of(file, same[at])
+    return [file for same in by_identity.values() for file in same]
+
+
+def _run_alike(first: FoundFile, second: FoundFile) -> bool:
+    """Whether two names for a file are run alike: by equal manifests, or one without any."""
+    digests = first.manifest_digest, second.manifest_digest
+    return bool(first.reason) or "" in digests or digests[0] == digests[1]
+
+
+def _with_facts_of(second: FoundFile, first: FoundFile) -> FoundFile:
+    """The file `first`, with what else is known of it as `second`."""
+    if first.reason:
+        return second
+    return replace(
+        first,
+        projector=first.projector or second.projector,
+        manifest=first.manifest or second.manifest,
+        manifest_modified=first.manifest_modified or second.manifest_modified,
+        manifest_digest=first.manifest_digest or second.manifest_digest,
+        fingerprints=tuple(dict.fromkeys((*first.fingerprints, *second.fingerprints))),
+    )
+
+
+class _Entries:
+    """Makes entries of files, from those of the last scan as far as they still hold."""
 
     def __init__(self, before: Iterable[ScannedFile]) -> None:
-        entries = list(before)
-        run_by_manifest = [entry for entry in entries if entry.manifest_modified]
-        self._known = Known(
-            {entry.path: entry for entry in reversed(entries)},
-            {entry.model.manifest: entry for entry in run_by_manifest if entry.model is not None},
-        )
-        self._all: list[ScannedFile | Found] = []
-        self._at: dict[Identity, int] = {}
-        self._tags: dict[Identity, list[int]] = {}
-        """More tags of Ollama's for the same blob."""
-        self._roots: set[Identity] = set()
+        self._before: dict[tuple[str, str] | str, ScannedFile] = {}
+        for entry in before:
+            self._before.setdefault(entry.path, entry)
+            self._before.setdefault((entry.path, _manifest_of(entry)), entry)
 
-    def through(self, place: Place) -> ScannedStore | None:
-        """Looks through `place`; None if that is one that has been looked through."""
-        report = ScannedStore(store=place.store, path=str(place.path), status="missing")
-        if not is_text(report.path):
-            return None
-        try:
-            with os.scandir(place.path):
-                stat = place.path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return report
-        except OSError as error:
-            problem = error.strerror or str(error)
-            return report.model_copy(update={"status": "unreadable", "problem": problem})
-        if (stat.st_dev, stat.st_ino) in self._roots:
-            return None
-        self._roots.add((stat.st_dev, stat.st_ino))
-        problems: list[str] = []
-        unchanged = 0
-        others: set[Identity] = set()
-        for item in place.look(place, self._known, problems):
-            if isinstance(item, Group) and self._add_unchanged_group(item, place.store):
-                unchanged += len(item.files)
-                continue
-            others.update(file.identity for file in _files_of(item))
-            self._take(item, place.store)
-        return report.model_copy(
-            update={
-                "status": "read",
-                "files": unchanged + len(others),
-                "problem": f"{problems[0]}{_more(problems)}" if problems else "",
-            }
-        )
-
-    def _take(self, item: Found | Group | Unchanged, store: str) -> None:
-        if isinstance(item, Unchanged):
-            self._add_unchanged(item)
-        elif isinstance(item, Found):
-            self.add(item)
-        else:
-            for found in files_in(item, store):
-                self.add(found)
-
-    def _add_unchanged_group(self, group: Group, store: str) -> bool:
-        """Takes over the entries of a folder in which nothing has changed: most of them."""
-        known, entries, projectors = self._known.by_path, [], set()
-        for path, size, modified, _ in group.files:
-            entry = known.get(path)
-            if entry is None or entry.size != size or entry.modified != modified:
-                return False
-            model = entry.model
-            if model is not None:
-                if model.store != store:
-                    return False
-                if model.projector:
-                    projectors.add(model.projector)
-            entries.append(entry)
-        if projectors and not projectors <= {file.path for file in group.files}:
-            return False
-        identities = [file.identity for file in group.files]
-        if not self._at.keys().isdisjoint(identities):
-            return False
-        self._at.update(zip(identities, itertools.count(len(self._all))))
-        self._all.extend(entries)
-        return True
-
-    def _add_unchanged(self, item: Unchanged) -> None:
-        at = self._at.get(item.identity)
-        if at is None:
-            self._at[item.identity] = len(self._all)
-            self._all.append(item.entry)
-        elif self._all[at] is not item.entry:
-            self.add(_again(item.entry, item.identity))
-
-    def add(self, found: Found) -> None:
-        """Takes in a file, with what is the same on the disk if there is such a one."""
-        first = self._at.get(found.identity)
-        if first is None:
-            self._at[found.identity] = len(self._all)
-            self._all.append(found)
-            return
-        slots = [first, *self._tags.get(found.identity, ())]
-        at = next((slot for slot in slots if _is_way_to_run(self._all[slot], found)), None)
-        if at is not None:
-            self._all[at] = _joined(self._all[at], found)
-        else:
-            self._tags.setdefault(found.identity, []).append(len(self._all))
-            self._all.append(found)
-
-    def entries(self) -> list[ScannedFile]:
-        """All files, looked into; an id stays with its file, whatever comes or goes beside it."""
-        kept = [slot for slot in self._all if isinstance(slot, ScannedFile)]
-        if len(kept) == len(self._all):
-            return kept
-        lasts = [self._last(slot) if isinstance(slot, Found) else slot for slot in self._all]
+    def of(self, found: Sequence[FoundFile]) -> list[ScannedFile]:
+        """An entry for each file. A file keeps its id, whichever other files come and go."""
+        lasts = [self._last(file) for file in found]
         taken = {last.model.id for last in lasts if last is not None and last.model is not None}
-        return [
-            _entry(slot, last, taken) if isinstance(slot, Found) else slot
-            for slot, last in zip(self._all, lasts, strict=True)
-        ]
+        return [_entry(file, last, taken) for file, last in zip(found, lasts, strict=True)]
 
-    def _last(self, found: Found) -> ScannedFile | None:
-        """What the last scan has made of a file."""
-        entry = self._known.by_manifest.get(found.manifest)
-        if entry is not None and entry.path == found.path:
+    def _last(self, found: FoundFile) -> ScannedFile | None:
+        """The entry of the last scan; not that of another tag with the same blob."""
+        if entry := self._before.get((found.path, found.manifest)):
             return entry
-        entry = self._known.by_path.get(found.path)
-        if entry is None or (found.manifest and entry.model is not None and entry.model.manifest):
-            return None
-        return entry
+        entry = self._before.get(found.path)
+        return None if entry is None or (found.manifest and _manifest_of(entry)) else entry
 
 
-def _files_of(item: Found | Group | Unchanged) -> Sequence[Listed | Found | Unchanged]:
-    return item.files if isinstance(item, Group) else (item,)
+def _manifest_of(entry: ScannedFile) -> str:
+    route = entry.model.on_disk if entry.model else None
+    return route.manifest if route else ""
 
 
-def _more(problems: list[str]) -> str:
-    return f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-
-
-def _again(entry: ScannedFile, identity: Identity) -> Found:
-    """What an entry was made of."""
-    model = entry.model
-    assert model is not None
-    return Found(
-        path=entry.path,
-        name=model.name,
-        store=model.store,
-        size=entry.size,
-        modified=entry.modified,
-        identity=identity,
-        projector=model.projector,
-        manifest=model.manifest,
-        manifest_modified=entry.manifest_modified,
-        fingerprints=tuple(mark for mark in model.fingerprints if not mark.startswith("path:")),
-    )
-
-
-def _is_way_to_run(slot: ScannedFile | Found, found: Found) -> bool:
-    """Whether `found` is run as the file in `slot` is: one of them says nothing, or both alike."""
-    given = slot.model if isinstance(slot, ScannedFile) else slot
-    if given is None or not (given.manifest and found.manifest):
-        return True
-    digests = {mark for mark in found.fingerprints if mark.startswith("ollama:")}
-    return given.manifest == found.manifest or not digests.isdisjoint(given.fingerprints)
-
-
-def _joined(slot: ScannedFile | Found, found: Found) -> ScannedFile | Found:
-    """The file in `slot`, with what else is known of it as `found`."""
-    if isinstance(slot, ScannedFile):
-        if slot.model is None or _tells(slot, slot.model, found):
-            return slot
-        slot = _again(slot, found.identity)
-    if slot.reason:
-        return found
-    is_run_so = found.manifest and slot.manifest in ("", found.manifest)
-    return replace(
-        slot,
-        projector=slot.projector or found.projector,
-        manifest=found.manifest if is_run_so else slot.manifest,
-        manifest_modified=found.manifest_modified if is_run_so else slot.manifest_modified,
-        fingerprints=tuple(dict.fromkeys((*slot.fingerprints, *found.fingerprints))),
-    )
-
-
-def _tells(entry: ScannedFile, model: LocalModel, found: Found) -> bool:
-    """Whether an entry tells already what is known of its file as `found`."""
-    is_run_so = not found.manifest or (model.manifest, entry.manifest_modified) == (
-        found.manifest,
-        found.manifest_modified,
-    )
-    return is_run_so and set(filled(found.fingerprints, model.quantization)) <= {
-        *model.fingerprints
-    }
-
-
-def _entry(found: Found, last: ScannedFile | None, taken: set[str]) -> ScannedFile:
+def _entry(found: FoundFile, last: ScannedFile | None, taken: set[str]) -> ScannedFile:
     if last is not None and _still_holds(last, found):
         return last
     kept = last.model.id if last is not None and last.model is not None else ""
     model_id = kept or _free_id(found.name, found.path, taken)
-    seen = found.reason or look_into(found, model_id)
-    model, reason = (None, seen) if isinstance(seen, str) else (seen, "")
+    result = found.reason or look_into(found, model_id)
+    model, reason = (None, result) if isinstance(result, str) else (result, "")
     if model is not None:
         taken.add(model_id)
-    # Permissions change without the file's time changing: it is tried again.
-    is_final = not reason.startswith(UNREADABLE)
     return ScannedFile(
         path=found.path,
         size=found.size,
-        modified=found.modified if is_final else 0.0,
+        # An unreadable file counts as changed in the next scan.
+        modified=0.0 if reason.startswith(UNREADABLE) else found.modified,
         model=model,
         reason=reason,
         manifest_modified=found.manifest_modified,
     )
 
 
-def _still_holds(last: ScannedFile, found: Found) -> bool:
+def _still_holds(last: ScannedFile, found: FoundFile) -> bool:
     if (last.size, last.modified) != (found.size, found.modified):
         return False
     if last.model is None or found.reason:
         return last.model is None and found.reason in ("", last.reason)
-    model = last.model
-    return (model.store, model.projector) == (found.store, found.projector) and _tells(
-        last, model, found
+    route = last.model.on_disk
+    return (
+        route is not None
+        and last.manifest_modified == found.manifest_modified
+        and (route.store, route.projector) == (found.store, found.projector)
+        and route.manifest == found.manifest
+        # The first one is the path's.
+        and list(last.model.fingerprints[1:]) == filled(found.fingerprints, last.model.quantization)
     )
 
 
 def unique_id(model: LocalModel, taken: set[str]) -> str:
-    """An id for a file's model that no other has."""
-    return _free_id(model.name, str(model.path), taken)
+    """An id for a file's model that no other model has."""
+    route = model.on_disk
+    return _free_id(model.name, route.path if route else "", taken)
 
 
 def _free_id(name: str, path: str, taken: set[str]) -> str:
-    """A file's name is its id; a second file of the name adds what tells its path."""
+    """`local/gguf/NAME`; for a second file with the name, followed by a hash of its path."""
     model_id = f"local/gguf/{name}"
     if model_id in taken:
         model_id += "@" + hashlib.sha256(path.encode()).hexdigest()[:6]

@@ -1,1 +1,1 @@
-"""Getting models onto this machine: the only part that speaks to anything but model servers."""
+"""Gets models: from a Hugging Face hub, the web, a package index, or through a server."""

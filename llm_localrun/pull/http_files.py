@@ -1,7 +1,7 @@
-"""GET of large files: in pieces, from any byte on, with redirects that are looked at first.
+"""HTTP GET of large files: in chunks, from any byte on, with each redirect checked first.
 
-Beside `transport`, which speaks to model servers and follows no redirect. Knows nothing of what
-it fetches; resuming, checking and writing are `download`'s business.
+`wire.http` talks to model servers and follows no redirect; this module fetches files from anywhere.
+Resuming, checking and writing are left to `download`.
 """
 
 import re
@@ -9,165 +9,219 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from llm_localrun import __version__
 from llm_localrun.errors import PullFailed
-from llm_localrun.pull.safety import origin, redirected
+from llm_localrun.privacy import is_loopback
 from llm_localrun.wire.http import client_settings
 
 if TYPE_CHECKING:
     import httpx
 
-_CONNECT_TIMEOUT, _READ_TIMEOUT = 10.0, 60.0
-"""Seconds of silence."""
-_MOST_REDIRECTS = 10
+_CONNECT_TIMEOUT_S = 10.0
+_READ_TIMEOUT_S = 60.0
+"""Without a byte from the server."""
+_MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
-_SECONDS = re.compile(r"^(\d+)$|\bt=(\d+)")
-KEPT = "What has come is kept: the same command goes on where it stopped"
+_RETRY_SECONDS = re.compile(r"^(\d+)$|\bt=(\d+)")
+RESUME_ADVICE = "Interrupted downloads resume: run the same command again"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where a file lies. `token` is sent to the origin of `url` and to no other."""
+class FileSource:
+    """The address of a file. `token` is sent to the origin of `url` and to no other."""
 
     url: str
     token: str | None = field(default=None, repr=False)
-    token_advice: str = "Look whether the address needs a login: that cannot be given here"
+    token_advice: str = "The address may need a login, which llm-localrun cannot send"
 
     @property
     def server(self) -> str:
-        """How messages name who sends it."""
+        """The name of the server in messages."""
         return urlsplit(self.url).netloc
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """The beginning of a reply: its first byte's place, and the whole file's length if known.
+class ReplyStart:
+    """The start of a reply: the position of its first byte, and the size of the whole file.
 
-    `mark` is the validator by which the server tells this version of the file, "" if it has none.
+    `etag` is the validator for this version of the file: a strong ETag or a Last-Modified date, ""
+    if the server sends neither.
     """
 
     first: int
     total: int | None
-    mark: str
+    etag: str
 
 
-class BrokenOff(Exception):
-    """The server or the network failed in a way that may be over soon; says how."""
+class DownloadInterrupted(Exception):
+    """The server or the network failed in a way that may pass. Its text says how."""
 
 
-def get(
-    source: Source, first: int = 0, last: int | None = None, mark: str = ""
-) -> Generator[Start | bytes, None, None]:
-    """The file from byte `first` on, to byte `last`: a `Start`, then bytes.
+def stream_file(
+    source: FileSource, first: int = 0, last: int | None = None, etag: str = ""
+) -> Generator[ReplyStart | bytes, None, None]:
+    """Yields a `ReplyStart`, then the bytes `first` to `last` of the file.
 
-    It starts at 0 instead if the server cannot do otherwise, or if the file is not that of `mark`
-    any more. Raises `PullFailed` and `BrokenOff`.
+    They start at 0 instead if the server cannot do otherwise, or if the file is no longer the
+    version `etag`. Raises `PullFailed` and `DownloadInterrupted`.
     """
     import httpx
 
     headers = {"Accept-Encoding": "identity", "User-Agent": f"llm-localrun/{__version__}"}
     if first or last is not None:
         headers["Range"] = f"bytes={first}-{'' if last is None else last}"
-    if mark:
-        headers["If-Range"] = mark
-    timeout = httpx.Timeout(_READ_TIMEOUT, connect=_CONNECT_TIMEOUT)
-    with _translated(source):
+    if etag:
+        headers["If-Range"] = etag
+    timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+    with _translate_errors(source):
         url = source.url
-        for _ in range(_MOST_REDIRECTS):
+        for _ in range(_MAX_REDIRECTS):
             with (
                 httpx.Client(timeout=timeout, **client_settings(url)) as client,
                 client.stream("GET", url, headers=_with_token(headers, source, url)) as response,
             ):
                 if response.has_redirect_location:
-                    url = redirected(url, response.headers["location"], source.server)
+                    url = resolve_redirect(url, response.headers["location"], source.server)
                     continue
-                yield _start(response, source, first)
+                yield _read_start(response, source, first)
                 yield from response.iter_raw()
                 return
-    raise PullFailed(f"{source.server} redirects without end", "Check the address")
+    raise PullFailed(
+        f"{source.server} sent more than {_MAX_REDIRECTS} redirects", "Check the address"
+    )
 
 
-def look_at(source: Source) -> Start:
-    """What the server says of the file, for which one byte is asked. Raises as `get` does."""
-    pieces = get(source, 0, 0)
-    start = next(pieces)
-    pieces.close()
-    assert isinstance(start, Start)
+def probe(source: FileSource) -> ReplyStart:
+    """The server's facts about the file, from a request for one byte.
+
+    Raises `PullFailed` and `DownloadInterrupted`.
+    """
+    chunks = stream_file(source, 0, 0)
+    start = next(chunks)
+    chunks.close()
+    assert isinstance(start, ReplyStart)
     return start
 
 
-def _with_token(headers: Mapping[str, str], source: Source, url: str) -> dict[str, str]:
-    if source.token is None or origin(url) != origin(source.url):
+def _with_token(headers: Mapping[str, str], source: FileSource, url: str) -> dict[str, str]:
+    if source.token is None or origin_of(url) != origin_of(source.url):
         return dict(headers)
     return {**headers, "Authorization": f"Bearer {source.token}"}
 
 
-def _start(response: "httpx.Response", source: Source, first: int) -> Start:
+def _read_start(response: "httpx.Response", source: FileSource, first: int) -> ReplyStart:
     headers = response.headers
     etag = headers.get("etag", "")
-    # A weak one promises the same meaning, not the same bytes (RFC 9110, 13.1.5).
-    mark = headers.get("last-modified", "") if etag.startswith("W/") or not etag else etag
+    # A weak ETag does not promise the same bytes (RFC 9110, 13.1.5).
+    if not etag or etag.startswith("W/"):
+        etag = headers.get("last-modified", "")
     if response.status_code == 206:
         match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
         if match is None or match[1] is None or int(match[1]) != first:
-            raise BrokenOff("it sent another part of the file than was asked for")
-        return Start(first, None if match[2] == "*" else int(match[2]), mark)
+            raise DownloadInterrupted("it sent a different part of the file")
+        return ReplyStart(first, None if match[2] == "*" else int(match[2]), etag)
     if response.status_code == 200:
         length = headers.get("content-length", "")
-        return Start(0, int(length) if length.isdigit() else None, mark)
-    raise _refusal(response, source)
+        return ReplyStart(0, int(length) if length.isdigit() else None, etag)
+    raise _status_error(response, source)
 
 
-def _refusal(response: "httpx.Response", source: Source) -> PullFailed | BrokenOff:
+def _status_error(
+    response: "httpx.Response", source: FileSource
+) -> PullFailed | DownloadInterrupted:
     status, server = response.status_code, source.server
     if status == 429:
         return too_many_requests(server, response.headers)
     if status >= 500 or status == 408:
-        return BrokenOff(f"it answered with HTTP {status}")
-    said = response.headers.get("x-error-message", "") or response.reason_phrase
-    problem = f"{server} does not give the file: {said} (HTTP {status})"
+        return DownloadInterrupted(f"it answered with HTTP {status}")
+    reason = response.headers.get("x-error-message", "") or response.reason_phrase
+    problem = f"{server} did not send the file: {reason} (HTTP {status})"
     if status in (401, 403):
         return PullFailed(problem, source.token_advice)
-    return PullFailed(problem, "Check the address; the file may have been moved or removed")
+    return PullFailed(problem, "Check the address: the file may have been moved or deleted")
 
 
 def too_many_requests(server: str, headers: Mapping[str, str]) -> PullFailed:
-    """What a reply of HTTP 429 means. `headers` are the reply's.
+    """The error for a reply of HTTP 429 with these `headers`.
 
-    Servers say in Retry-After when to come again, Hugging Face's hub in RateLimit.
+    Servers name the seconds to wait in Retry-After, Hugging Face's hub in RateLimit (`t=55`).
     """
-    said = headers.get("retry-after") or headers.get("ratelimit") or ""
-    match = _SECONDS.search(said)
+    match = _RETRY_SECONDS.search(headers.get("retry-after") or headers.get("ratelimit") or "")
     when = f"in {match[1] or match[2]} seconds" if match else "in a few minutes"
     return PullFailed(
-        f"{server} has had too many requests from here (HTTP 429)",
-        f"Try again {when}. {KEPT}",
+        f"{server} received too many requests from you (HTTP 429)",
+        f"Try again {when}. {RESUME_ADVICE}",
     )
 
 
 @contextmanager
-def _translated(source: Source) -> Iterator[None]:
+def _translate_errors(source: FileSource) -> Iterator[None]:
     """Turns httpx's errors into ours."""
     import httpx
 
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise PullFailed(f"{source.url} is no usable address: {error}", "Check it") from None
+        raise PullFailed(
+            f"{source.url} is not a valid address: {error}", "Check the address"
+        ) from None
     except httpx.ProxyError as error:
         raise PullFailed(
-            f"The proxy for {source.server} failed: {error}", "Mend it, or set NO_PROXY"
+            f"The proxy for {source.server} failed: {error}", "Fix the proxy, or set NO_PROXY"
         ) from None
     except httpx.HTTPError as error:
         if "CERTIFICATE" in str(error).upper():
             raise PullFailed(
-                f"{source.server} cannot be spoken to safely: {error}", "Check the address"
+                f"TLS verification of {source.server} failed: {error}", "Check the address"
             ) from None
-        raise BrokenOff(str(error) or type(error).__name__) from None
+        raise DownloadInterrupted(str(error) or type(error).__name__) from None
     except (ImportError, ValueError) as error:
         raise PullFailed(
-            f"{source.server} cannot be asked: {error}",
-            "Set ALL_PROXY, HTTP_PROXY and HTTPS_PROXY right",
+            f"No request can be sent to {source.server}: {error}",
+            "Check ALL_PROXY, HTTP_PROXY and HTTPS_PROXY",
         ) from None
+
+
+# Addresses
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether the reply of `url` cannot be changed on the network: https, or this machine.
+
+    An address with a user or a password is not safe: addresses are shown and recorded.
+    """
+    try:
+        parts = urlsplit(url)
+        has_host, _ = bool(parts.hostname) and parts.username is None, parts.port
+    except ValueError:
+        return False
+    return has_host and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)))
+
+
+def resolve_redirect(url: str, location: str, server: str) -> str:
+    """The address that a redirect of `url` leads to. Raises `PullFailed` if it is not allowed.
+
+    A redirect may lead to https, or to the same origin if the user gave an http address. Only this
+    machine may redirect to this machine: other servers must not reach the ones that run here.
+    """
+    target = urljoin(url, location)
+    leads_inward = is_loopback(target) and not is_loopback(url)
+    if leads_inward or not (is_safe_url(target) or origin_of(target) == origin_of(url)):
+        raise PullFailed(
+            f"{server} redirects to {target[:80]!r}, which is not safe",
+            "Nothing was downloaded from there. Check the address, or choose another source",
+        )
+    return target
+
+
+def origin_of(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of `url`, empty if it is invalid. A token is for one origin only."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "", "", None
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname or "", port or default

@@ -1,215 +1,218 @@
-"""A REF to a model on this machine: what has to be fetched, and fetching it.
+"""Plans a pull: turns a REF into the files to download, and the record that the pull leaves.
 
-`plan` asks who has the model and fetches nothing of it; `Plan.fetch` does, and notes it in the
-records. How far that is comes as `Progress` values; showing them is the commands' business.
+`plan_pull` asks the hub or the web server about the model and downloads nothing of it;
+`PullPlan.fetch` downloads it and saves the record. Progress comes as `Progress` values; showing
+them is left to `cli`.
 """
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from llm_localrun.catalogue import find_server
 from llm_localrun.errors import PullFailed
 from llm_localrun.models import LocalModel
 from llm_localrun.pull import http_files, huggingface, starter
-from llm_localrun.pull.download import Wanted, claim, download, explained, hold
-from llm_localrun.pull.folder import delete, models_folder, partial_folder, place_in
-from llm_localrun.pull.http_files import BrokenOff, Source
+from llm_localrun.pull.download import (
+    FileToDownload,
+    download,
+    lock_files,
+    lock_partial,
+    translate_disk_errors,
+)
+from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import Repository
-from llm_localrun.pull.recommend import named
-from llm_localrun.pull.records import Pulled, PulledFile, keep, read_records
-from llm_localrun.pull.refs import HubRef, LMStudioRef, OllamaRef, Ref, StarterRef, UrlRef
-from llm_localrun.pull.safety import parts_of
+from llm_localrun.pull.recommend import find_variant
+from llm_localrun.pull.records import (
+    PulledFile,
+    PullRecord,
+    delete,
+    path_below,
+    read_records,
+    save_record,
+    split_name,
+)
+from llm_localrun.pull.refs import HubRef, Ref, ServerRef, StarterRef, UrlRef
 from llm_localrun.pull.variants import Variant, variants_in
-from llm_localrun.servers.base import Server
-from llm_localrun.servers.lmstudio import LMStudio
-from llm_localrun.servers.ollama import Ollama
+from llm_localrun.system.paths import models_folder, partial_folder
 from llm_localrun.system.progress import Progress
 
-_Server = TypeVar("_Server", bound=Server)
-Fetching: TypeAlias = Generator[Progress, None, Pulled]
+FetchSteps: TypeAlias = Generator[Progress, None, PullRecord]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a pull is going to do: `fetch` does it, and `record` is what it will leave in short.
+class PullPlan:
+    """A pull that `fetch` carries out. `record` is the record it will save, as far as it is known.
 
-    `files` are what we fetch ourselves; a server fetches what it serves.
+    `files` are the files that llm-localrun downloads; () for a pull by a server.
     """
 
-    record: Pulled
-    fetch: Callable[[], Fetching]
-    files: tuple[Wanted, ...] = ()
+    record: PullRecord
+    fetch: Callable[[], FetchSteps]
+    files: tuple[FileToDownload, ...] = ()
 
     @property
     def title(self) -> str:
-        """What is pulled, in a word."""
+        """A short name for the progress display."""
         return self.record.ref.rpartition("/")[2]
 
-    def brings_news(self, record: Pulled) -> bool | None:
-        """Whether it would bring other bytes than `record` has; None if that cannot be told."""
-        if self.record.mark:
-            return self.record.mark != record.mark
+    def differs_from(self, record: PullRecord) -> bool | None:
+        """Whether it would bring other bytes than `record` has. None if that is not known."""
+        if self.record.etag:
+            return self.record.etag != record.etag
         if not self.record.files:
             return None
-        then = {file.path: file for file in record.files}
-        is_same = all(_is_same(file, then.pop(file.path, None)) for file in self.record.files)
-        return not is_same or bool(then)
+        old = {file.path: file for file in record.files}
+        is_same = all(_is_same(file, old.pop(file.path, None)) for file in self.record.files)
+        return not is_same or bool(old)
 
 
-def _is_same(now: PulledFile, then: PulledFile | None) -> bool:
-    """Whether a file is what it was; not every hub tells a small file's SHA-256."""
-    return then is not None and now.size == then.size and now.sha256 in ("", then.sha256)
+def _is_same(new: PulledFile, old: PulledFile | None) -> bool:
+    """Whether two files are equal as far as it is known: a hub may not list a file's SHA-256."""
+    return old is not None and new.size == old.size and new.sha256 in ("", old.sha256)
 
 
-def plan(ref: Ref) -> Plan:
-    """What pulling `ref` is going to do. Raises a `LocalRunError`."""
+def plan_pull(ref: Ref) -> PullPlan:
+    """The plan for pulling `ref`. Raises a `LocalRunError`."""
     if isinstance(ref, HubRef):
-        repository = huggingface.repository(ref.repo, ref.revision)
-        return plan_variant(ref, repository, named(ref, repository))
+        repository = huggingface.list_repository(ref.repo, ref.revision)
+        return plan_variant(ref, repository, find_variant(ref, repository))
     if isinstance(ref, UrlRef):
         return _plan_url(ref)
-    if isinstance(ref, OllamaRef):
-        return _plan_served(ref, Ollama, lambda server: server.pull(ref.name))
-    if isinstance(ref, LMStudioRef):
-        return _plan_served(
-            ref,
-            LMStudio,
-            lambda server: server.pull(
-                ref.name, is_repository=ref.is_repository, quantization=ref.quantization
-            ),
-        )
+    if isinstance(ref, ServerRef):
+        return _plan_server(ref)
     return _plan_starter(ref)
 
 
-def same_content(plan: Plan, models: Iterable[LocalModel]) -> LocalModel | None:
-    """The model in another tool's store that has every byte of what `plan` would fetch.
+def find_same_content(plan: PullPlan, models: Iterable[LocalModel]) -> LocalModel | None:
+    """The model in another tool's store that has every file that `plan` would download.
 
-    Told by the names of its files: the hub's cache and Ollama call them by their SHA-256.
+    The names of its files say so: the hub's cache and Ollama name files after their SHA-256.
     """
     needed = {file.sha256 for file in plan.files}
     if not needed or "" in needed:
         return None
-    return next((model for model in models if needed <= _contents(model)), None)
+    return next((model for model in models if needed <= _content_names(model)), None)
 
 
-def _contents(model: LocalModel) -> set[str]:
-    """What the names of the model's files, and of those beside them, say that they hold."""
-    if model.path is None:
+def _content_names(model: LocalModel) -> set[str]:
+    """The names of the model's files and of the GGUF files in their folder, links resolved."""
+    if model.on_disk is None:
         return set()
-    path = Path(model.path)
-    files = (
-        path,
-        *path.parent.glob("*.gguf"),
-        *([Path(model.projector)] if model.projector else []),
-    )
+    path, projector = Path(model.on_disk.path), model.on_disk.projector
+    files = (path, *path.parent.glob("*.gguf"), *([Path(projector)] if projector else []))
     return {Path(os.path.realpath(file)).name.removeprefix("sha256-") for file in files}
 
 
-def plan_variant(ref: HubRef, repository: Repository, variant: Variant) -> Plan:
-    """What pulling `variant` out of `repository` is going to do. Raises `PullFailed`."""
+def plan_variant(ref: HubRef, repository: Repository, variant: Variant) -> PullPlan:
+    """The plan for pulling `variant` from `repository`. Raises `PullFailed`."""
     folder = models_folder()
-    beside = (*ref.repo.split("/"), *parts_of(variant.path)[:-1])
+    # A projector lies in the model's folder, where it is looked for.
+    parents = (*ref.repo.split("/"), *split_name(variant.path)[:-1])
     files = tuple(
-        Wanted(
+        FileToDownload(
             repository.source(file),
-            place_in(folder, (*beside, parts_of(file.path)[-1])),
+            path_below(folder, (*parents, split_name(file.path)[-1])),
             file.size,
             file.sha256,
         )
         for file in variant.files
     )
-    record = Pulled(
-        ref=_settled(ref, repository, variant).text,
+    record = PullRecord(
+        ref=_exact_ref(ref, repository, variant).text,
         source="huggingface",
-        files=tuple(_pulled(file.target, file.size or 0, file.sha256) for file in reversed(files)),
+        files=tuple(_pulled_file(f.target, f.size or 0, f.sha256) for f in reversed(files)),
         commit=repository.commit,
     )
-    return Plan(record, lambda: _fetch(record, files), files)
+    return PullPlan(record, lambda: _fetch(record, files), files)
 
 
-def _settled(ref: HubRef, repository: Repository, variant: Variant) -> HubRef:
-    """A REF that means `variant`, by its quantization if that is enough."""
+def _exact_ref(ref: HubRef, repository: Repository, variant: Variant) -> HubRef:
+    """The REF for `variant` and no other: with its quantization, or its file if it needs that."""
     same = [v for v in variants_in(repository.files) if v.quantization == variant.quantization]
     if ref.file or not variant.quantization or len(same) > 1:
         return replace(ref, quantization="", file=variant.path)
     return replace(ref, quantization=variant.quantization)
 
 
-def _plan_url(ref: UrlRef) -> Plan:
-    source = Source(ref.url)
-    target = place_in(models_folder(), parts_of(f"{ref.host.replace(':', '-')}/{ref.file_name}"))
+def _plan_url(ref: UrlRef) -> PullPlan:
+    source = FileSource(ref.url)
+    name = f"{ref.host.replace(':', '-')}/{ref.file_name}"
+    target = path_below(models_folder(), split_name(name))
     try:
-        start = http_files.look_at(source)
-    except BrokenOff as error:
+        start = http_files.probe(source)
+    except DownloadInterrupted as error:
         raise PullFailed(
-            f"{source.server} cannot be reached: {error}", "Check the address and the network"
+            f"{source.server} did not send the file: {error}", "Check the address and the network"
         ) from None
-    record = Pulled(ref=ref.text, source="url", mark=start.mark)
-    files = (Wanted(source, target, start.total, ref.sha256, start.mark),)
-    return Plan(record, lambda: _fetch(record, files), files)
+    record = PullRecord(ref=ref.text, source="url", etag=start.etag)
+    files = (FileToDownload(source, target, start.total, ref.sha256, start.etag),)
+    return PullPlan(record, lambda: _fetch(record, files), files)
 
 
-def _plan_served(
-    ref: Ref, cls: type[_Server], pull: Callable[[_Server], Iterator[Progress]]
-) -> Plan:
-    record = Pulled(ref=ref.text, source=cls.kind)
+def _plan_server(ref: ServerRef) -> PullPlan:
+    record = PullRecord(ref=ref.text, source=ref.kind)
 
-    def fetch() -> Fetching:
-        yield from pull(find_server(cls))
-        with explained(models_folder()):
-            return keep(record, models_folder())
-
-    return Plan(record, fetch)
-
-
-def _plan_starter(ref: StarterRef) -> Plan:
-    target = models_folder() / starter.FILE_NAME
-    file = _pulled(target, starter.SIZE, starter.SHA256)
-    record = Pulled(ref=ref.text, source="starter", files=(file,))
-
-    def fetch() -> Fetching:
-        with explained(models_folder()), ExitStack() as held:
-            partial_folder().mkdir(parents=True, exist_ok=True)
-            yield from hold(held, partial_folder() / ref.text)
-            if not starter.is_there(target):
-                yield from starter.pull(target)
-            return keep(record, models_folder())
-
-    return Plan(record, fetch)
-
-
-def _fetch(record: Pulled, files: Sequence[Wanted]) -> Fetching:
-    """Puts `files` into their places, and notes what they are."""
-    folder, partial = models_folder(), partial_folder()
-    with explained(folder), ExitStack() as held:
-        yield from claim(files, partial, held)
-        # Another pull of the same may have ended just now.
-        records = read_records(folder)
-        known = [_as_known(file, record, records) for file in files]
-        placed = yield from download(known, partial, _ours(record, records, folder))
-        files_now = tuple(
-            _pulled(place.target, place.size, place.sha256) for place in reversed(placed)
+    def fetch() -> FetchSteps:
+        server = find_server(ref.kind)
+        yield from server.pull(
+            ref.name, is_repository=ref.is_repository, quantization=ref.quantization
         )
-        kept = keep(record.model_copy(update={"files": files_now}), folder)
-        delete(_left_behind(kept, records, folder), folder)
-    return kept
+        with translate_disk_errors(models_folder()):
+            return save_record(record, models_folder())
+
+    return PullPlan(record, fetch)
 
 
-def _as_known(file: Wanted, record: Pulled, records: Iterable[Pulled]) -> Wanted:
-    """With the SHA-256 that an address had when its server said the same of it."""
-    if file.sha256 or not file.mark:
+def _plan_starter(ref: StarterRef) -> PullPlan:
+    target = models_folder() / starter.FILE_NAME
+    file = _pulled_file(target, starter.SIZE, starter.SHA256)
+    record = PullRecord(ref=ref.text, source="starter", files=(file,))
+
+    def fetch() -> FetchSteps:
+        with translate_disk_errors(models_folder()), ExitStack() as held:
+            partial_folder().mkdir(parents=True, exist_ok=True)
+            yield from lock_partial(partial_folder() / ref.text, held)
+            if not starter.is_complete(target):
+                yield from starter.pull(target)
+            return save_record(record, models_folder())
+
+    return PullPlan(record, fetch)
+
+
+def _fetch(record: PullRecord, files: Sequence[FileToDownload]) -> FetchSteps:
+    """Downloads `files`, saves their record, and deletes what the record's REF needs no longer."""
+    folder, partial = models_folder(), partial_folder()
+    with translate_disk_errors(folder), ExitStack() as held:
+        yield from lock_files(files, partial, held)
+        # Another pull of the same files may have ended while this one waited for the lock.
+        records = read_records(folder)
+        known = [_with_known_hash(file, record, records) for file in files]
+        hashes = yield from download(known, partial, _replaceable(record, records, folder))
+        pulled = tuple(
+            _pulled_file(f.target, f.target.stat().st_size, hashes[f]) for f in reversed(known)
+        )
+        saved = save_record(record.model_copy(update={"files": pulled}), folder)
+        delete(_obsolete(saved, records, folder), folder)
+    return saved
+
+
+def _with_known_hash(
+    file: FileToDownload, record: PullRecord, records: Iterable[PullRecord]
+) -> FileToDownload:
+    """`file` with the SHA-256 that its address had when its server sent the same `etag`."""
+    if file.sha256 or not file.etag:
         return file
-    same = (r.files[0] for r in records if r.ref == record.ref and r.mark == file.mark and r.files)
+    same = (r.files[0] for r in records if r.ref == record.ref and r.etag == file.etag and r.files)
     last = next(same, None)
     return replace(file, sha256=last.sha256) if last and last.size == file.size else file
 
 
-def _ours(record: Pulled, records: Iterable[Pulled], folder: Path) -> set[Path]:
-    """What a pull of `record` may replace: what its REF, or its hub, has brought before."""
+def _replaceable(record: PullRecord, records: Iterable[PullRecord], folder: Path) -> set[Path]:
+    """The files that a pull of `record` may replace: those of its REF, or of the same hub."""
     return {
         path
         for other in records
@@ -218,12 +221,12 @@ def _ours(record: Pulled, records: Iterable[Pulled], folder: Path) -> set[Path]:
     }
 
 
-def _left_behind(kept: Pulled, records: Iterable[Pulled], folder: Path) -> set[Path]:
-    """What the same REF has brought before, and nothing needs any more."""
-    before = {path for r in records if r.ref == kept.ref for path in r.paths(folder)}
-    others = (r for r in records if r.ref != kept.ref)
-    return before - {path for r in (kept, *others) for path in r.paths(folder)}
+def _obsolete(saved: PullRecord, records: Iterable[PullRecord], folder: Path) -> set[Path]:
+    """The files that an earlier pull of the same REF brought and that no record has any more."""
+    before = {path for r in records if r.ref == saved.ref for path in r.paths(folder)}
+    others = (r for r in records if r.ref != saved.ref)
+    return before - {path for r in (saved, *others) for path in r.paths(folder)}
 
 
-def _pulled(target: Path, size: int, sha256: str) -> PulledFile:
+def _pulled_file(target: Path, size: int, sha256: str) -> PulledFile:
     return PulledFile(path=target.relative_to(models_folder()).as_posix(), size=size, sha256=sha256)

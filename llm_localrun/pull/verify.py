@@ -1,11 +1,11 @@
-"""Whether a model's files are what they should be: hash, header, template, and that they load."""
+"""Checks the files of a model: their SHA-256, headers and chat template, and that they load."""
 
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from llm_localrun.config import read_config
 from llm_localrun.engine.launch import EngineRequest, find_or_start
@@ -13,128 +13,139 @@ from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.settings import engine_settings, read_limits
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
-from llm_localrun.gguf.files import part_stems
-from llm_localrun.gguf.header import Header, NotGGUF, read_header
-from llm_localrun.models import LocalModel
-from llm_localrun.pull.checksum import sha256_in_steps
-from llm_localrun.pull.folder import models_folder
-from llm_localrun.pull.records import Pulled
-from llm_localrun.system.paths import engine_folder
+from llm_localrun.files.modelfile import template_of
+from llm_localrun.gguf.files import parts_of
+from llm_localrun.gguf.header import NotGGUF, read_header
+from llm_localrun.models import LocalModel, OnDisk
+from llm_localrun.pull.download import sha256_steps
+from llm_localrun.pull.records import PullRecord
+from llm_localrun.system.paths import engine_folder, models_folder
 from llm_localrun.system.progress import Progress
 
-State: TypeAlias = Literal["ok", "failed", "unknown"]
-
 _TOO_LARGE = "Close other programs, or verify it on a machine with more memory"
-# The hub's cache and Ollama call a file by the SHA-256 of what it holds.
+# The hub's cache and Ollama name a file after the SHA-256 of its content.
 _CONTENT_NAME = re.compile(r"(?:sha256-)?([0-9a-f]{64})")
 
 
+class CheckState(str, Enum):
+    """The result of a check."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+    __str__ = str.__str__
+
+
 @dataclass(frozen=True, slots=True)
-class Check:
-    """What was looked at, and what came of it."""
+class FileCheck:
+    """A check and its result: `("header of x.gguf", OK, "llama, 272 tensors")`."""
 
     what: str
-    state: State
+    state: CheckState
     detail: str = ""
 
 
-def verify(model: LocalModel, records: list[Pulled]) -> Generator[Progress, None, list[Check]]:
-    """Checks every file of `model` against what `records` say, and loads it.
+def verify(
+    model: LocalModel, records: Iterable[PullRecord]
+) -> Generator[Progress, None, list[FileCheck]]:
+    """Compares every file of `model` with `records`, and loads the model.
 
-    Raises `BadModelFile` if it has no files here.
+    Yields progress and returns the checks. Raises `BadModelFile` if the model has no file here.
     """
-    if model.path is None:
+    on_disk = model.on_disk
+    if on_disk is None:
         raise BadModelFile(
-            f"{model.id} has no file here that could be verified",
-            "Whoever serves it checks it when it is pulled: pull it again",
+            f"{model.id} has no file on this machine that could be checked",
+            "Its server checks it when it is pulled: pull it again",
         )
-    checks = []
-    headers = []
-    for path in _files(model):
-        checks.append((yield from _hash_check(path, _expected(path, records))))
-        check, header = _header_check(path)
-        checks.append(check)
-        headers.append(header)
-    checks.append(_template_check(model, headers[0]))
-    if all(check.state != "failed" for check in checks):
+    hashes = _recorded_hashes(records)
+    checks: list[FileCheck] = []
+    for path in _files_of(on_disk):
+        checks.append((yield from _check_hash(path, hashes)))
+        checks.append(_check_header(path))
+    checks.append(_check_template(model, on_disk))
+    if all(check.state != CheckState.FAILED for check in checks):
         yield Progress("Loading")
-        checks.append(_load_check(model))
+        checks.append(_check_load(model, on_disk))
     return checks
 
 
-def _files(model: LocalModel) -> list[Path]:
-    """Every part of the model, and its projector."""
-    path = Path(model.path or "")
-    parts = [path.with_name(f"{stem}{path.suffix}") for stem in part_stems(path.stem)]
-    return [*parts, *([Path(model.projector)] if model.projector else [])]
+def _files_of(on_disk: OnDisk) -> list[Path]:
+    """All parts of the model, and its projector."""
+    projectors = [Path(on_disk.projector)] if on_disk.projector else []
+    return [*parts_of(Path(on_disk.path)), *projectors]
 
 
-def _expected(path: Path, records: list[Pulled]) -> str:
-    """The SHA-256 that the file has to have; "" if nobody says."""
-    real = Path(os.path.realpath(path))
-    for record in records:
-        for file in record.files:
-            if os.path.realpath(models_folder() / file.path) == str(real):
-                return file.sha256
-    match = _CONTENT_NAME.fullmatch(real.name)
-    return match[1] if match else ""
+def _recorded_hashes(records: Iterable[PullRecord]) -> dict[str, str]:
+    """The SHA-256 of each recorded file, by its path with links resolved."""
+    folder = models_folder()
+    files = (file for record in records for file in record.files)
+    return {os.path.realpath(folder / file.path): file.sha256 for file in files}
 
 
-def _hash_check(path: Path, expected: str) -> Generator[Progress, None, Check]:
+def _check_hash(path: Path, hashes: dict[str, str]) -> Generator[Progress, None, FileCheck]:
     what = f"SHA-256 of {path.name}"
+    real_path = os.path.realpath(path)
+    match = _CONTENT_NAME.fullmatch(Path(real_path).name)
+    expected = hashes.get(real_path) or (match[1] if match else "")
     if not expected:
-        return Check(what, "unknown", "nobody says what it has to be")
+        return FileCheck(what, CheckState.UNKNOWN, "the expected value is not known")
     try:
-        digest = yield from sha256_in_steps(path)
+        digest = yield from sha256_steps(path)
     except OSError as error:
-        return Check(what, "failed", error.strerror or "it cannot be read")
+        return FileCheck(what, CheckState.FAILED, error.strerror or "it cannot be read")
     if digest != expected:
-        return Check(what, "failed", "the file is damaged, or was changed: pull it again")
-    return Check(what, "ok")
+        detail = "the file is damaged or was changed: pull it again"
+        return FileCheck(what, CheckState.FAILED, detail)
+    return FileCheck(what, CheckState.OK)
 
 
-def _header_check(path: Path) -> tuple[Check, Header | None]:
+def _check_header(path: Path) -> FileCheck:
     what = f"header of {path.name}"
     try:
         with path.open("rb") as file:
             header = read_header(file, path.stat().st_size)
     except (OSError, NotGGUF) as error:
-        return Check(what, "failed", str(error)), None
+        return FileCheck(what, CheckState.FAILED, str(error))
     detail = f"{header.architecture}, {len(header.tensors)} tensors"
-    return Check(what, "ok", detail), header
+    return FileCheck(what, CheckState.OK, detail)
 
 
-def _template_check(model: LocalModel, header: Header | None) -> Check:
-    """A model without a template is run with llama.cpp's own, which may not be what it knows."""
+def _check_template(model: LocalModel, on_disk: OnDisk) -> FileCheck:
+    """Without a template, llama.cpp uses its own, which may not be the model's."""
     what = "chat template"
     if model.purpose == "embedding":
-        return Check(what, "ok", "an embedding model needs none")
-    if header is not None and header.text("tokenizer.chat_template"):
-        return Check(what, "ok")
-    return Check(what, "unknown", "the file has none")
+        return FileCheck(what, CheckState.OK, "embedding models need none")
+    try:
+        has_template = template_of(on_disk) != ""
+    except BadModelFile:
+        return FileCheck(what, CheckState.UNKNOWN, "the file cannot be read")
+    if has_template:
+        return FileCheck(what, CheckState.OK)
+    return FileCheck(what, CheckState.UNKNOWN, "the file has none")
 
 
-def _load_check(model: LocalModel) -> Check:
-    """Whether the engine loads the model; if an engine has loaded it already, it does.
+def _check_load(model: LocalModel, on_disk: OnDisk) -> FileCheck:
+    """Loads the model in the engine. An engine that runs it already is proof enough.
 
-    A model that does not fit into the free memory is not loaded, and not said to be damaged.
+    A model that does not fit into the free memory is not loaded, and not reported as damaged.
     """
     config = read_config()
-    assert model.on_disk is not None
     try:
         settings, limits = ensure_fits(
             model,
-            engine_settings(model, model.on_disk, {}, config),
+            engine_settings(model, on_disk, {}, config),
             read_limits(config),
             may_shrink=True,
             remedy=_TOO_LARGE,
         )
-        request = EngineRequest(model.on_disk.path, model.name, settings)
+        request = EngineRequest(on_disk.path, model.name, settings)
         engine, is_new = find_or_start(request, engine_folder(), keep_alive=0.0, limits=limits)
     except NotEnoughMemory as error:
-        return Check("loads", "unknown", str(error))
+        return FileCheck("loads", CheckState.UNKNOWN, str(error))
     except (BadModelFile, EngineFailed, ConfigError) as error:
-        return Check("loads", "failed", str(error))
+        return FileCheck("loads", CheckState.FAILED, str(error))
     if is_new:
         stop(engine, engine_folder())
-    return Check("loads", "ok", f"in {engine.load_seconds:.1f} s")
+    return FileCheck("loads", CheckState.OK, f"in {engine.load_seconds:.1f} s")

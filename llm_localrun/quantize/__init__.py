@@ -1,1 +1,1 @@
-"""TODO."""
+"""Makes smaller files of models, and measures what that costs in quality."""

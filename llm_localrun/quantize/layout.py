@@ -1,6 +1,6 @@
-"""How a GGUF file is laid out: the bytes before the tensors' data, and where each tensor lies.
+"""Computes the layout of a GGUF file: the bytes before the tensor data, and each tensor's offset.
 
-Pure arithmetic; writing is left to the caller. Format: version 3 of
+Pure; writing the file is left to the caller. Format: version 3 of
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -16,7 +16,7 @@ _UINT32 = 4
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A file to be: `head`, then each tensor at its offset, which counts from the head's end."""
+    """A file to write: `head`, then the tensors at their offsets from its end; `size` in all."""
 
     head: bytes
     tensors: tuple[Tensor, ...]
@@ -24,38 +24,38 @@ class Layout:
 
 
 def lay_out(pairs: Sequence[bytes], tensors: Iterable[Tensor], alignment: int) -> Layout:
-    """The layout for keys with their values, as bytes, and tensors, whose offsets are set anew.
+    """The layout for encoded key-value `pairs` and `tensors`, whose offsets are ignored.
 
-    `pairs` have to say the same `alignment`, unless it is 32.
+    `pairs` must include `general.alignment` unless `alignment` is 32.
     """
-    placed = []
+    moved = []
     end = 0
     for tensor in tensors:
-        placed.append(replace(tensor, offset=aligned(end, alignment)))
+        moved.append(replace(tensor, offset=align(end, alignment)))
         assert tensor.size is not None
-        end = placed[-1].offset + tensor.size
-    head = MAGIC + struct.pack("<IQQ", _VERSION, len(placed), len(pairs))
-    head += b"".join(pairs) + b"".join(map(_entry, placed))
-    head += bytes(aligned(len(head), alignment) - len(head))
-    return Layout(head, tuple(placed), len(head) + aligned(end, alignment))
+        end = moved[-1].offset + tensor.size
+    head = MAGIC + struct.pack("<IQQ", _VERSION, len(moved), len(pairs))
+    head += b"".join(pairs) + b"".join(map(_encode_tensor, moved))
+    head += bytes(align(len(head), alignment) - len(head))
+    return Layout(head, tuple(moved), len(head) + align(end, alignment))
 
 
-def aligned(size: int, alignment: int) -> int:
-    """The next multiple of `alignment`."""
+def align(size: int, alignment: int) -> int:
+    """`size` rounded up to a multiple of `alignment`."""
     return -(-size // alignment) * alignment
 
 
-def number_pair(key: str, value: int) -> bytes:
-    """A key with an unsigned number of 32 bits."""
-    return _text(key) + struct.pack("<II", _UINT32, value)
+def encode_number(key: str, value: int) -> bytes:
+    """A key-value pair with an unsigned 32-bit number."""
+    return _encode_text(key) + struct.pack("<II", _UINT32, value)
 
 
-def _entry(tensor: Tensor) -> bytes:
+def _encode_tensor(tensor: Tensor) -> bytes:
     dimensions = len(tensor.shape)
     numbers = struct.pack(f"<I{dimensions}Q", dimensions, *tensor.shape)
-    return _text(tensor.name) + numbers + struct.pack("<IQ", tensor.type, tensor.offset)
+    return _encode_text(tensor.name) + numbers + struct.pack("<IQ", tensor.type, tensor.offset)
 
 
-def _text(text: str) -> bytes:
+def _encode_text(text: str) -> bytes:
     encoded = text.encode()
     return struct.pack("<Q", len(encoded)) + encoded

@@ -1,8 +1,8 @@
-"""What quantizing has cost a model: how well two files of it predict the same text.
+"""Measures the quality that quantizing costs: how well two files of a model predict the same text.
 
-Perplexity is the exponential of the mean negative log-probability of the text's tokens: of how
-many tokens the model is as unsure as if it had to guess among so many. Agreement is how often both
-files find the same token likeliest. Vectors of embedding models are compared by their cosine.
+Perplexity is the exponential of the mean negative log-probability of the text's tokens; lower is
+better. Agreement is the share of tokens for which both files have the same likeliest token. The
+vectors of embedding models are compared by their cosine.
 """
 
 import math
@@ -33,23 +33,23 @@ from llm_localrun.wire.response import decode_whole
 from llm_localrun.wire.scoring import Score
 from llm_localrun.wire.sse import Payload
 
-_LEAD = 32
-"""Tokens of a passage that are not scored: at a beginning, every model can only guess."""
-_LENGTH = 160
-_CONTEXT = 1024
+_UNSCORED_TOKENS = 32
+"""At the start of a passage, where every model can only guess."""
+_PASSAGE_TOKENS = 160
+_CONTEXT_TOKENS = 1024
 
 _TOO_LARGE = "Close other programs before you measure what quantizing it has cost"
 
-_END = re.compile(r"(?<=[.!?])\s+|\n+")
-_SHORT = 20
-"""Characters. Shorter texts say too little to be compared."""
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_MIN_TEXT_LENGTH = 20
+"""Characters. Vectors of shorter texts say too little."""
 
 _Decoded = TypeVar("_Decoded")
 
 
 @dataclass(frozen=True, slots=True)
 class TextLoss:
-    """Over `tokens` tokens: perplexity before and after, and the share of equal first choices."""
+    """The loss over `tokens` tokens: perplexity before and after, and the agreement, 0 to 1."""
 
     before: float
     after: float
@@ -59,7 +59,7 @@ class TextLoss:
 
 @dataclass(frozen=True, slots=True)
 class VectorLoss:
-    """Over `texts` texts: the mean and the least cosine of the vectors before and after."""
+    """The loss over `texts` texts: mean and least cosine of the vectors before and after."""
 
     mean: float
     least: float
@@ -67,31 +67,32 @@ class VectorLoss:
 
 
 def passages() -> list[str]:
-    """The text that all is measured on: prose, dialogue, code and instructions."""
+    """The passages to measure with: prose, dialogue, code and instructions."""
     return (files("llm_localrun") / "quantize" / "quality.txt").read_text("utf-8").split("\n---\n")
 
 
 def text_loss(before: LocalModel, after: LocalModel) -> Generator[Progress, None, TextLoss]:
-    """Compares chat models. Raises a `LocalRunError`."""
+    """Compares two files of a chat model. Raises a `LocalRunError`."""
     first = yield from _scores(before, 0)
     second = yield from _scores(after, 1)
     return compare(first, second)
 
 
 def compare(before: Sequence[Score], after: Sequence[Score]) -> TextLoss:
-    """The loss between two files' scores of the same tokens."""
+    """The loss from two files' scores of the same tokens."""
     same = sum(a.likeliest == b.likeliest for a, b in zip(before, after, strict=True))
     return TextLoss(perplexity(before), perplexity(after), same / len(before), len(before))
 
 
 def perplexity(scores: Sequence[Score]) -> float:
+    """The perplexity of the text that `scores` are for."""
     return math.exp(-sum(score.logprob for score in scores) / len(scores))
 
 
 def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
-    """Compares embedding models. Raises a `LocalRunError`."""
-    sentences = (text for passage in passages() for text in _END.split(passage))
-    texts = [text for text in sentences if len(text) > _SHORT]
+    """Compares two files of an embedding model. Raises a `LocalRunError`."""
+    sentences = (text for passage in passages() for text in _SENTENCE_END.split(passage))
+    texts = [text for text in sentences if len(text) > _MIN_TEXT_LENGTH]
     for model in (before, after):
         _checked_settings(model)
     vectors = [run.embed(m, m.on_disk, texts, None) for m in (before, after) if m.on_disk]
@@ -101,22 +102,23 @@ def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
 
 
 def cosine(a: Sequence[float], b: Sequence[float]) -> float:
+    """The cosine of the angle between two vectors; 0 if one has no length."""
     lengths = math.hypot(*a) * math.hypot(*b)
     return sum(x * y for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0
 
 
 def _scores(model: LocalModel, nth: int) -> Generator[Progress, None, list[Score]]:
-    """The scores of every passage's tokens by the `nth` of two files.
+    """The scores of every passage's tokens in the `nth` of two files, 0 or 1.
 
-    One token at a time: how the engine computes several at once depends on when they come, and so
-    do the last digits of what it says.
+    Tokens are scored one at a time: in a batch, the last digits would depend on when the requests
+    arrive.
     """
     scores: list[Score] = []
     with _engine(model) as engine:
         texts = [_tokens(engine, passage) for passage in passages()]
-        total = sum(max(0, len(text) - _LEAD) for text in texts)
+        total = sum(max(0, len(text) - _UNSCORED_TOKENS) for text in texts)
         for text in texts:
-            for end in range(_LEAD + 1, len(text) + 1):
+            for end in range(_UNSCORED_TOKENS + 1, len(text) + 1):
                 yield Progress("Measuring", nth * total + len(scores), 2 * total, "tokens")
                 scores.append(_score(engine, text[:end]))
     return scores
@@ -130,7 +132,8 @@ def _engine(model: LocalModel) -> Iterator[AcquiredSlot]:
     """
     assert model.on_disk is not None
     folder = engine_folder()
-    settings, limits = _checked_settings(model, min(_CONTEXT, model.context_max or _CONTEXT))
+    context_size = min(_CONTEXT_TOKENS, model.context_max or _CONTEXT_TOKENS)
+    settings, limits = _checked_settings(model, context_size)
     find = partial(
         launch.find_or_start,
         launch.EngineRequest(model.on_disk.path, model.name, settings),
@@ -163,16 +166,16 @@ def _checked_settings(
 
 def _tokens(acquired: AcquiredSlot, passage: str) -> tuple[int, ...]:
     body = scoring.encode_text(passage)
-    return _asked(acquired, scoring.tokens_path, body, scoring.decode_tokens)[:_LENGTH]
+    return _request(acquired, scoring.tokens_path, body, scoring.decode_tokens)[:_PASSAGE_TOKENS]
 
 
 def _score(acquired: AcquiredSlot, text: Sequence[int]) -> Score:
-    """Of the last token of `text`."""
+    """The score of the last token of `text`."""
     body = scoring.encode_score(text[:-1], text[-1], acquired.slot.number)
-    return _asked(acquired, scoring.score_path, body, scoring.decode_score)
+    return _request(acquired, scoring.score_path, body, scoring.decode_score)
 
 
-def _asked(
+def _request(
     acquired: AcquiredSlot, path: str, body: Payload, decode: Callable[[Payload], _Decoded]
 ) -> _Decoded:
     server = engine_server(acquired.engine)

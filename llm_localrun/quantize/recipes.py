@@ -1,8 +1,8 @@
-"""Which type each tensor of a model gets when it is quantized: llama.cpp's mixes.
+"""Chooses the type of each tensor when a model is quantized, by llama.cpp's mixes.
 
-A mix has a base type; tensors that suffer most are given more bits, and rows that a type's blocks
-do not divide another type. The rules are those of llama.cpp (src/llama-quant.cpp,
-`llama_tensor_get_type`, October 2026), for the mixes that need no importance matrix.
+A mix has a base type. Tensors that lose most get more bits, and rows whose length is not a multiple
+of a type's block size get another type. The rules are those of llama.cpp (src/llama-quant.cpp,
+`llama_tensor_get_type`, October 2026), for the mixes that need no importance matrix. Pure.
 """
 
 import re
@@ -17,15 +17,15 @@ from llm_localrun.gguf.tensor_types import BLOCKS, TensorType, type_name
 T = TensorType
 
 NOT_COVERED = frozenset({"falcon", "glm5-next"})
-"""Architectures for which llama.cpp has rules of their own that are not repeated here."""
+"""Architectures for which llama.cpp has other rules, which this module lacks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the rules ask of a model: its layers, its experts, and how it shares attention heads.
+    """The facts about a model that the rules need: numbers of layers and experts, attention heads.
 
-    `shares_heads`: four or more query heads share a key and value. `is_70b`: llama.cpp gives the
-    values more bits in models of the Llama 2 70B kind, where eight share one.
+    `shares_heads`: four or more query heads share a key and value. `is_70b`: eight share one, as in
+    Llama 2 70B; llama.cpp gives the values of these models more bits.
     """
 
     layers: int
@@ -35,7 +35,7 @@ class Shape:
 
 
 def shape_of(header: Header) -> Shape:
-    """The shape that a header describes."""
+    """The shape of the model with this header."""
     layers = header.of_architecture("block_count") or 0
     heads = _first(header, "attention.head_count")
     shared = _first(header, "attention.head_count_kv") or heads
@@ -52,7 +52,7 @@ def shape_of(header: Header) -> Shape:
 
 
 def _first(header: Header, key: str) -> int:
-    """A number, or the first of a number for each layer; 0 if there is none."""
+    """A number, or the first of a list with one for each layer; 0 if there is none."""
     value = header.metadata.get(f"{header.architecture}.{key}")
     if isinstance(value, tuple):
         value = value[0] if value else 0
@@ -60,8 +60,8 @@ def _first(header: Header, key: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a tensor stands among its kind, and what else a rule may ask."""
+class _Position:
+    """The `number` of a tensor among `count` of its kind, and the other inputs of a rule."""
 
     number: int
     count: int
@@ -69,58 +69,59 @@ class _Place:
     has_importance: bool
 
 
-_Condition: TypeAlias = Callable[[_Place], bool]
+_Condition: TypeAlias = Callable[[_Position], bool]
 _Rules: TypeAlias = tuple[tuple[_Condition, TensorType], ...]
 
 
-def _always(_: _Place) -> bool:
+def _always(_: _Position) -> bool:
     return True
 
 
-def _first_two(place: _Place) -> bool:
-    return place.number < 2
+def _first_two(position: _Position) -> bool:
+    return position.number < 2
 
 
-def _first_four(place: _Place) -> bool:
-    return place.number < 4
+def _first_four(position: _Position) -> bool:
+    return position.number < 4
 
 
-def _first_sixteenth(place: _Place) -> bool:
-    return place.number < place.count // 16
+def _first_sixteenth(position: _Position) -> bool:
+    return position.number < position.count // 16
 
 
-def _first_eighth(place: _Place) -> bool:
-    return place.number < place.count // 8
+def _first_eighth(position: _Position) -> bool:
+    return position.number < position.count // 8
 
 
-def _first_eighth_informed(place: _Place) -> bool:
-    return _first_eighth(place) and place.has_importance
+def _first_eighth_with_importance(position: _Position) -> bool:
+    return _first_eighth(position) and position.has_importance
 
 
-def _first_eighth_blind(place: _Place) -> bool:
-    return _first_eighth(place) and not place.has_importance
+def _first_eighth_without_importance(position: _Position) -> bool:
+    return _first_eighth(position) and not position.has_importance
 
 
-def _ends_and_thirds(place: _Place) -> bool:
-    """The first and the last eighth, and every third of those between."""
-    eighth = place.count // 8
+def _ends_and_thirds(position: _Position) -> bool:
+    """The first and the last eighth, and every third between them."""
+    eighth = position.count // 8
     return (
-        place.number < eighth
-        or place.number >= 7 * place.count // 8
-        or (place.number - eighth) % 3 == 2
+        position.number < eighth
+        or position.number >= 7 * position.count // 8
+        or (position.number - eighth) % 3 == 2
     )
 
 
-def _shared_heads(place: _Place) -> bool:
-    return place.shares_heads
+def _shared_heads(position: _Position) -> bool:
+    return position.shares_heads
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """A quantization: its number as `general.file_type`, and what its tensors get.
+    """A quantization: its number in `general.file_type`, and the types of its tensors.
 
-    The first rule that holds for a tensor is taken, else `base`. `values` are the attention's,
-    `downs` the feed-forward's last matrices, `outputs` the attention's last ones.
+    The type is that of the first rule that holds, else `base`. `values` are the rules for the
+    attention's values, `downs` for the feed-forward's down projections. `outputs` is the type of
+    the attention's output projections.
     """
 
     file_type: int
@@ -139,13 +140,17 @@ MIXES: Mapping[str, Mix] = {
     "Q5_K_M": Mix(17, T.Q5_K, ((_ends_and_thirds, T.Q6_K),), ((_ends_and_thirds, T.Q6_K),)),
     "Q5_K_S": Mix(16, T.Q5_K),
     "Q5_1": Mix(9, T.Q5_1),
-    "Q5_0": Mix(8, T.Q5_0, downs=((_first_eighth_informed, T.Q5_1),)),
+    "Q5_0": Mix(8, T.Q5_0, downs=((_first_eighth_with_importance, T.Q5_1),)),
     "Q4_K_M": Mix(15, T.Q4_K, ((_ends_and_thirds, T.Q6_K),), ((_ends_and_thirds, T.Q6_K),)),
     "Q4_K_S": Mix(14, T.Q4_K, ((_first_four, T.Q5_K),), ((_first_eighth, T.Q5_K),)),
     "Q4_1": Mix(3, T.Q4_1),
-    "Q4_0": Mix(2, T.Q4_0, downs=((_first_eighth_informed, T.Q4_1),)),
-    "IQ4_NL": Mix(25, T.IQ4_NL, ((_shared_heads, T.Q5_K),), ((_first_eighth_blind, T.Q5_K),)),
-    "IQ4_XS": Mix(30, T.IQ4_XS, ((_shared_heads, T.Q5_K),), ((_first_eighth_blind, T.Q5_K),)),
+    "Q4_0": Mix(2, T.Q4_0, downs=((_first_eighth_with_importance, T.Q4_1),)),
+    "IQ4_NL": Mix(
+        25, T.IQ4_NL, ((_shared_heads, T.Q5_K),), ((_first_eighth_without_importance, T.Q5_K),)
+    ),
+    "IQ4_XS": Mix(
+        30, T.IQ4_XS, ((_shared_heads, T.Q5_K),), ((_first_eighth_without_importance, T.Q5_K),)
+    ),
     "Q3_K_L": Mix(13, T.Q3_K, ((_always, T.Q5_K),), ((_always, T.Q5_K),), T.Q5_K),
     "Q3_K_M": Mix(
         12,
@@ -162,12 +167,12 @@ MIXES: Mapping[str, Mix] = {
 
 _FLOATS = (T.F32, T.F16, T.BF16)
 
-# Mixtral's kind: eight experts share the attention, so that more bits for it cost little.
+# Models like Mixtral: eight experts share the attention, so that more bits for it cost little.
 _MIXTRAL_EXPERTS = 8
 _MIXTRAL_OUTPUTS = frozenset({"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS"})
 
-# For rows that the blocks of 256 do not divide.
-_NARROWER = {
+# For rows whose length is not a multiple of 256.
+_SMALL_BLOCK_TYPES = {
     T.Q2_K: T.Q4_0,
     T.Q3_K: T.Q4_0,
     T.Q4_K: T.Q5_0,
@@ -180,8 +185,8 @@ EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
 _VALUES = ("attn_qkv.weight", "attn_kv_b.weight", "attn_v.weight")
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
-# Small, or read as they are by llama.cpp's code.
-_LEFT_ALONE = re.compile(
+# Small tensors, and those that llama.cpp reads in their original type.
+_NOT_QUANTIZED = re.compile(
     r"_norm\.weight|ffn_gate_inp\.weight|ffn_gate_tid2eid\.weight|altup|laurel"
     r"|per_layer_model_proj|^position_embd\.weight$|^token_types\.weight$|ssm_conv1d"
     r"|shortconv\.conv\.weight|indexer\.[kq]_proj\.weight|time_mix_first\.weight"
@@ -192,13 +197,15 @@ _LEFT_ALONE = re.compile(
 
 
 def is_quantizable(tensor: Tensor) -> bool:
-    """Whether a tensor is one of the matrices that quantizing is about."""
+    """Whether a tensor is one of the matrices that are quantized."""
     is_matrix = any(size > 1 for size in tensor.shape[1:])
-    return is_matrix and tensor.name.endswith("weight") and _LEFT_ALONE.search(tensor.name) is None
+    return (
+        is_matrix and tensor.name.endswith("weight") and _NOT_QUANTIZED.search(tensor.name) is None
+    )
 
 
 def in_order(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """By layer, then by name: the order in which llama.cpp counts and writes them."""
+    """The tensors by layer, then by name: llama.cpp's order of counting and writing."""
     return sorted(tensors, key=lambda tensor: (_layer(tensor.name), tensor.name))
 
 
@@ -210,7 +217,7 @@ def _layer(name: str) -> int:
 def types_for(
     quantization: str, tensors: Sequence[Tensor], shape: Shape, *, has_importance: bool
 ) -> dict[str, int]:
-    """The type that each tensor gets, by its name. `quantization` is one of `MIXES`."""
+    """The type of each tensor, by its name. `quantization` is one of `MIXES`."""
     names = {tensor.name for tensor in tensors}
     recipe = _Recipe(
         quantization,
@@ -226,7 +233,7 @@ def types_for(
 
 
 class _Recipe:
-    """A mix, applied to one tensor after the other: some rules count what has come before."""
+    """Applies a mix to one tensor after the other: some rules count the tensors before."""
 
     def __init__(
         self, quantization: str, shape: Shape, has_importance: bool, values: int, is_tied: bool
@@ -243,30 +250,30 @@ class _Recipe:
     def type_of(self, tensor: Tensor) -> TensorType:
         if self._mix.base in _FLOATS:
             return self._mix.base
-        return fitting(self._wanted(tensor), tensor.shape[0])
+        return type_for_width(self._preferred_type(tensor), tensor.shape[0])
 
-    def _wanted(self, tensor: Tensor) -> TensorType:
+    def _preferred_type(self, tensor: Tensor) -> TensorType:
         name = tensor.name
         if name == "output.weight" or (self._is_tied and name in EMBEDDINGS):
-            return self._last(tensor)
+            return self._output_matrix(tensor)
         if name.endswith(_VALUES):
-            return self._value()
+            return self._attention_value()
         if name.endswith("attn_k.weight") and self._shape.experts == _MIXTRAL_EXPERTS:
             return T.Q8_0
         if "ffn_down" in name:
-            return self._down(name)
+            return self._feed_forward_down(name)
         if name.endswith("attn_output.weight"):
-            return self._output()
+            return self._attention_output()
         return self._mix.base
 
-    def _last(self, tensor: Tensor) -> TensorType:
-        """Of the matrix that makes tokens, often the one that reads them too."""
+    def _output_matrix(self, tensor: Tensor) -> TensorType:
+        """For the matrix that produces tokens, which often is the embedding too."""
         if tensor.shape[0] % BLOCKS[self._mix.base][0] or self._mix.base == T.Q8_0:
             return T.Q8_0
         return T.Q6_K
 
-    def _value(self) -> TensorType:
-        chosen = self._ruled(self._mix.values, self._values_seen, self._values)
+    def _attention_value(self) -> TensorType:
+        chosen = self._apply_rules(self._mix.values, self._values_seen, self._values)
         self._values_seen += 1
         if self._shape.experts == _MIXTRAL_EXPERTS:
             return T.Q8_0
@@ -274,38 +281,38 @@ class _Recipe:
             return T.Q5_K
         return chosen
 
-    def _down(self, name: str) -> TensorType:
-        # Those of the experts do not come in the order of their layers.
+    def _feed_forward_down(self, name: str) -> TensorType:
+        # The tensors of experts are not in the order of their layers.
         number = _layer(name) if self._shape.experts > 1 else self._downs_seen
         self._downs_seen += 1
-        return self._ruled(self._mix.downs, number, self._shape.layers)
+        return self._apply_rules(self._mix.downs, number, self._shape.layers)
 
-    def _output(self) -> TensorType:
+    def _attention_output(self) -> TensorType:
         if self._shape.experts == _MIXTRAL_EXPERTS:
             return T.Q5_K if self._quantization in _MIXTRAL_OUTPUTS else self._mix.base
         return self._mix.outputs or self._mix.base
 
-    def _ruled(self, rules: _Rules, number: int, count: int) -> TensorType:
-        place = _Place(number, count, self._shape.shares_heads, self._has_importance)
-        return next((kind for holds, kind in rules if holds(place)), self._mix.base)
+    def _apply_rules(self, rules: _Rules, number: int, count: int) -> TensorType:
+        position = _Position(number, count, self._shape.shares_heads, self._has_importance)
+        return next((kind for holds, kind in rules if holds(position)), self._mix.base)
 
 
-def fitting(kind: TensorType, width: int) -> TensorType:
-    """`kind`, or what is taken in its stead for rows of `width` weights."""
+def type_for_width(kind: TensorType, width: int) -> TensorType:
+    """`kind`, or the type that replaces it for rows of `width` weights."""
     if width % BLOCKS[kind][0] == 0:
         return kind
-    narrower = _NARROWER.get(kind, kind)
-    return T.F16 if width % BLOCKS[narrower][0] else narrower
+    smaller = _SMALL_BLOCK_TYPES.get(kind, kind)
+    return T.F16 if width % BLOCKS[smaller][0] else smaller
 
 
 def bits_per_weight(tensors: Iterable[Tensor]) -> float:
-    """The bits that a weight takes in the mean."""
+    """The mean number of bits that a weight takes."""
     sizes = [(tensor.size or 0, tensor.weights) for tensor in tensors]
     return 8 * sum(size for size, _ in sizes) / max(1, sum(weights for _, weights in sizes))
 
 
 def shares(tensors: Iterable[Tensor]) -> dict[str, float]:
-    """Which part of the weights is stored in which type, by its name; the largest first."""
+    """The share of the weights that each type has, the largest first: {"Q4_K": 0.9, …}."""
     weights: Counter[str] = Counter()
     for tensor in tensors:
         weights[type_name(tensor.type)] += tensor.weights
@@ -313,7 +320,7 @@ def shares(tensors: Iterable[Tensor]) -> dict[str, float]:
 
 
 def share_too_narrow(quantization: str, tensors: Iterable[Tensor]) -> float:
-    """Which part of the weights stands in rows that the blocks of a quantization do not divide."""
+    """The share of the weights in rows whose length is not a multiple of the base type's block."""
     mix = MIXES.get(quantization)
     if mix is None:
         return 0.0

@@ -1,7 +1,7 @@
-"""Quantizes a model's file: another file of the same model, whole or not at all.
+"""Carries out a `QuantizePlan`: runs the quantizer, checks its file and moves it into place.
 
-The source is only read. What is half done lies in the folder for that, and takes its place when it
-is complete. Which program does the work is `quantizers`'s business.
+The source is only read. The unfinished file lies in the partial folder until it is complete. The
+choice of the quantizer is left to `tools`.
 """
 
 import os
@@ -16,49 +16,49 @@ from pathlib import Path
 
 from llm_localrun.errors import QuantizeFailed
 from llm_localrun.names.quantizations import quantization_in, without_quantization
-from llm_localrun.pull.checksum import sha256_of
-from llm_localrun.pull.folder import models_folder, partial_folder
-from llm_localrun.pull.records import QUANTIZED, Pulled, PulledFile, keep
-from llm_localrun.quantize.plan import Plan, tensors_of
+from llm_localrun.pull.download import sha256_of
+from llm_localrun.pull.records import QUANTIZED, PulledFile, PullRecord, save_record
+from llm_localrun.quantize.plan import QuantizePlan, tensors_of
 from llm_localrun.system import locks
+from llm_localrun.system.paths import models_folder, partial_folder
 from llm_localrun.system.progress import Progress
 
 _STEP = re.compile(r"\[ *(\d+)/ *\d+\] ")
 _REASON = re.compile(r"(?:error|failed to quantize): (?P<text>.+)")
 
 
-def run(plan: Plan) -> Generator[Progress, None, None]:
-    """Makes the file. Raises `QuantizeFailed`.
+def run(plan: QuantizePlan) -> Generator[Progress, None, None]:
+    """Makes the file of `plan`, and yields progress. Raises `QuantizeFailed`.
 
-    Closing the iterator stops it and leaves nothing behind.
+    Closing the generator stops the quantizer and deletes the unfinished file.
     """
     partial = partial_folder() / f"{plan.target.name}.part"
-    with _explained(plan.target):
+    with _translate_errors(plan.target):
         partial.parent.mkdir(parents=True, exist_ok=True)
         with locks.exclusive(partial.with_suffix(".lock"), timeout=0):
             try:
                 yield from _make(plan, partial)
-                _check_made(partial, plan)
-                _put_down(partial)
-                made = [plan.target, *_place_projector(plan)]
+                _check_result(partial, plan)
+                _flush_to_disk(partial)
+                files = [plan.target, *_link_projector(plan)]
                 partial.replace(plan.target)
             finally:
                 partial.unlink(missing_ok=True)
-        yield Progress("Noting what was made")
-        keep(_record(made), models_folder())
+        yield Progress("Recording the file")
+        save_record(_record_of(files), models_folder())
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def _translate_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise QuantizeFailed(f"Another command is making {target}", "Wait for it") from None
+        raise QuantizeFailed(f"Another command is making {target}", "Wait until it ends") from None
     except OSError as error:
         raise QuantizeFailed.from_os_error("written", target, error) from None
 
 
-def _make(plan: Plan, partial: Path) -> Iterator[Progress]:
+def _make(plan: QuantizePlan, partial: Path) -> Iterator[Progress]:
     importance = ["--imatrix", str(plan.importance)] if plan.importance else []
     files = [str(plan.source.absolute()), str(partial)]
     with subprocess.Popen(
@@ -68,7 +68,7 @@ def _make(plan: Plan, partial: Path) -> Iterator[Progress]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        # Without it a failed assertion of ggml's spends ten seconds in gdb (b11549).
+        # Without this, a failed assertion in ggml spends ten seconds in gdb (b11549).
         env={**os.environ, "GGML_NO_BACKTRACE": "1"},
     ) as process:
         try:
@@ -81,7 +81,7 @@ def _make(plan: Plan, partial: Path) -> Iterator[Progress]:
 
 
 def _steps(process: "subprocess.Popen[str]") -> Iterator[int]:
-    """Follows a quantizer to its end; yields how many tensors are done."""
+    """Reads the output of a quantizer to its end; yields the number of tensors that are done."""
     assert process.stdout is not None
     last_lines: deque[str] = deque(maxlen=20)
     for line in process.stdout:
@@ -90,60 +90,62 @@ def _steps(process: "subprocess.Popen[str]") -> Iterator[int]:
             yield int(step[1])
     if (status := process.wait()) != 0:
         raise QuantizeFailed(
-            f"The model could not be quantized: {_reason(last_lines, status)}",
+            f"The model could not be quantized: {_failure_reason(last_lines, status)}",
             "Nothing was changed",
         )
 
 
-def _reason(last_lines: Iterable[str], status: int) -> str:
-    """Why a quantizer gave up: the first error is the true one."""
+def _failure_reason(last_lines: Iterable[str], status: int) -> str:
+    """Why a quantizer failed: its first error, later ones are consequences."""
     if status < 0:
-        return f"the quantizer was killed (signal {-status}), perhaps for lack of memory"
+        return f"the quantizer was killed by signal {-status}, perhaps for lack of memory"
     lines = [line.strip() for line in last_lines if line.strip()]
     reasons = [match["text"] for line in lines if (match := _REASON.search(line))]
     return (reasons or lines[-1:] or [f"the quantizer ended with status {status}"])[0]
 
 
-# What is looked at afterwards.
+# After the quantizer
 
 
-def _check_made(partial: Path, plan: Plan) -> None:
-    """A quantizer's word that all went well is not enough to take its file for a model."""
+def _check_result(partial: Path, plan: QuantizePlan) -> None:
+    """Raises `QuantizeFailed` unless the file has all tensors: exit status 0 does not say that."""
     made, wanted = ({t.name for t in tensors_of(path)} for path in (partial, plan.source))
     if made != wanted:
         raise QuantizeFailed(
-            f"What {plan.quantizer.title} made lacks a part of the model", "Try again"
+            f"The file that {plan.quantizer.title} made lacks tensors of the model", "Try again"
         )
 
 
-def _put_down(partial: Path) -> None:
+def _flush_to_disk(partial: Path) -> None:
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def _place_projector(plan: Plan) -> list[Path]:
-    """What lets the model see is found beside it: the same file gets a second name there."""
+def _link_projector(plan: QuantizePlan) -> list[Path]:
+    """Links the projector into the folder of the target, where it is looked for. Returns its path.
+
+    [] if there is none, or if it lies there already.
+    """
     projector = Path(plan.projector)
     if not plan.projector or projector.parent == plan.target.parent:
         return []
     precision = quantization_in(projector.stem) or "F16"
-    beside = plan.target.with_name(
+    link = plan.target.with_name(
         f"mmproj-{without_quantization(plan.target.stem)}-{precision}.gguf"
     )
-    if beside.exists():
-        return [beside]
-    try:
-        beside.hardlink_to(projector.resolve())
-    except OSError:
-        # Another disk, or one that knows no links.
-        shutil.copyfile(projector, beside)
-    return [beside]
+    if not link.exists():
+        try:
+            link.hardlink_to(projector.resolve())
+        except OSError:
+            # Another disk, or one without hard links.
+            shutil.copyfile(projector, link)
+    return [link]
 
 
-def _record(made: list[Path]) -> Pulled:
-    """By which `rm` knows that the files are ours, and `verify` what they have to be."""
+def _record_of(paths: list[Path]) -> PullRecord:
+    """The record with which `rm` may delete the files, and `verify` can check them."""
     files = (
         PulledFile(path=path.name, size=path.stat().st_size, sha256=sha256_of(path))
-        for path in made
+        for path in paths
     )
-    return Pulled(ref=f"{QUANTIZED}:{made[0].name}", source=QUANTIZED, files=tuple(files))
+    return PullRecord(ref=f"{QUANTIZED}:{paths[0].name}", source=QUANTIZED, files=tuple(files))

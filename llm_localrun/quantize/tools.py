@@ -1,8 +1,8 @@
-"""What can quantize on this machine, and getting it where nothing can.
+"""Finds a quantizer on this machine, or installs one.
 
-llama-quantize, where it is installed, knows every type. Else the functions that quantize are taken
-out of the engine: xllamacpp offers nothing of the kind to Python, but its library exports ggml's
-whole interface on Linux and macOS. Where it does not, on Windows, a small package has ggml itself.
+The first choice is llama-quantize, which knows every type. The next is the library of xllamacpp:
+its Python interface cannot quantize, but the library exports ggml's functions on Linux and macOS.
+On Windows it does not; there, a small package with ggml's libraries can be installed.
 """
 
 import mmap
@@ -20,109 +20,112 @@ from llm_localrun.quantize.recipes import MIXES
 from llm_localrun.system.paths import home
 
 GGML_PACKAGE = "libggml-python==0.20.2.post1"
-"""2.5 MB, MIT, nothing but ggml's libraries."""
+"""2.5 MB, MIT: ggml's libraries and no dependencies."""
 
 _BOOTSTRAP = (
     "import sys; sys.path[:0] = [{!r}]; from llm_localrun.quantize.worker import main; main()"
 )
-_LIST = re.compile("allowed quantization types", re.IGNORECASE)
-_EXPORT = b"ggml_quantize_chunk\0"
+_TYPE_LIST = re.compile("allowed quantization types", re.IGNORECASE)
+_EXPORTED_NAME = b"ggml_quantize_chunk\0"
 _LISTED_TYPE = re.compile(r"^ +(?:\d+ +or +)?([A-Z][A-Z0-9_]+) *:", re.MULTILINE)
-_HELP_SECONDS = 30.0
+_HELP_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Quantizer:
-    """A program with llama-quantize's command line: [--imatrix FILE] SOURCE TARGET TYPE THREADS."""
+    """A program with llama-quantize's command line: [--imatrix FILE] SOURCE TARGET TYPE THREADS.
+
+    `types` are the quantizations that it can make. `follows_recipes` says whether `recipes` knows
+    what it makes; llama-quantize knows more than that.
+    """
 
     title: str
     command: tuple[str, ...]
     types: tuple[str, ...]
     follows_recipes: bool
-    """Whether `gguf.recipes` says what it makes; llama-quantize knows more."""
 
 
-def find() -> Quantizer | None:
-    """The best one on this machine; None if there is none yet. Raises `QuantizeFailed`."""
+def find_quantizer() -> Quantizer | None:
+    """The best one on this machine, None if there is none. Raises `QuantizeFailed`."""
     if program := shutil.which("llama-quantize"):
         return _llama_quantize(program)
-    return on_engine() or _on_package()
+    return xllamacpp_quantizer() or _package_quantizer()
 
 
-def on_engine() -> Quantizer | None:
-    """The engine's ggml, if its library lets go of it."""
+def xllamacpp_quantizer() -> Quantizer | None:
+    """ggml in xllamacpp's library, if that exports its functions."""
     spec = find_spec("xllamacpp")
     if spec is None or spec.origin is None:
         return None
     libraries = Path(spec.origin).parent.glob("xllamacpp*.so")
-    return next((_on_ggml("xllamacpp", each) for each in libraries if _exports_ggml(each)), None)
+    return next(
+        (_ggml_quantizer("xllamacpp", each) for each in libraries if _exports_ggml(each)), None
+    )
 
 
-def _on_package() -> Quantizer | None:
-    library = _library_in(_package_folder())
-    return None if library is None else _on_ggml(GGML_PACKAGE, library)
+def _package_quantizer() -> Quantizer | None:
+    library = _find_library(_package_folder())
+    return None if library is None else _ggml_quantizer(GGML_PACKAGE, library)
 
 
-def install() -> Quantizer:
-    """Gets ggml from the package index that pip is set to. Raises `QuantizeFailed`.
+def install_quantizer() -> Quantizer:
+    """Installs `GGML_PACKAGE` from pip's package index. Raises `QuantizeFailed`.
 
-    It goes into a folder of its own, where no other program meets it.
+    It is installed into a folder of its own, where Python does not look for packages.
     """
     folder = _package_folder()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            made = Path(temporary) / "made"
-            _pip_install(made)
-            if _library_in(made) is None:
+            installed = Path(temporary) / "installed"
+            _pip_install(installed)
+            if _find_library(installed) is None:
                 raise QuantizeFailed(
-                    f"{GGML_PACKAGE} does not hold ggml's library",
-                    "Install llama.cpp, which brings llama-quantize",
+                    f"{GGML_PACKAGE} does not contain ggml's library",
+                    "Install llama.cpp, which includes llama-quantize",
                 )
             shutil.rmtree(folder, ignore_errors=True)
-            made.replace(folder)
+            installed.replace(folder)
     except OSError as error:
-        raise QuantizeFailed(
-            f"{GGML_PACKAGE} cannot be put into {folder.parent}: {error.strerror}",
-            "Make room there, or mend its permissions",
-        ) from None
-    quantizer = _on_package()
+        raise QuantizeFailed.from_os_error("written", folder, error) from None
+    quantizer = _package_quantizer()
     assert quantizer is not None
     return quantizer
 
 
 def _llama_quantize(program: str) -> Quantizer:
-    """llama.cpp's own; which types it knows stands in what it prints as its usage."""
+    """llama.cpp's program. It lists its types in its help."""
     try:
         done = subprocess.run(
             [program, "--help"],
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_HELP_SECONDS,
+            timeout=_HELP_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise QuantizeFailed(
-            f"{program} does not run: {error}", "Mend it, or take it from the PATH"
+            f"{program} does not run: {error}", "Fix it, or remove it from the PATH"
         ) from None
-    *_, listed = _LIST.split(done.stdout)
+    *_, listed = _TYPE_LIST.split(done.stdout)
     types = tuple(name for name in _LISTED_TYPE.findall(listed) if name != "COPY")
     if not types:
         raise QuantizeFailed(
-            f"{program} does not say what it can make", "Take it from the PATH, or get a newer one"
+            f"{program} does not list the types that it can make",
+            "Remove it from the PATH, or install a newer llama.cpp",
         )
-    # That only what loses nothing is requantized is seen to before.
+    # `plan.check` has refused a quantized source unless the user allows it.
     return Quantizer(program, (program, "--allow-requantize"), types, follows_recipes=False)
 
 
-def _on_ggml(package: str, library: Path) -> Quantizer:
+def _ggml_quantizer(package: str, library: Path) -> Quantizer:
     bootstrap = _BOOTSTRAP.format(str(Path(__file__).parents[2]))
     command = (sys.executable, "-I", "-S", "-c", bootstrap, str(library))
-    return Quantizer(f"ggml, out of {package}", command, tuple(MIXES), follows_recipes=True)
+    return Quantizer(f"ggml of {package}", command, tuple(MIXES), follows_recipes=True)
 
 
-def _library_in(folder: Path) -> Path | None:
+def _find_library(folder: Path) -> Path | None:
     """ggml's library in the package: libggml-base.so, .dylib, or ggml-base.dll."""
     libraries = (
         path
@@ -133,13 +136,13 @@ def _library_in(folder: Path) -> Path | None:
 
 
 def _exports_ggml(library: Path) -> bool:
-    """Whether a library names the function that quantizes: it is told without loading it."""
+    """Whether a library contains the name of ggml's function; the library is not loaded."""
     try:
         with (
             library.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         ):
-            return mapped.find(_EXPORT) >= 0
+            return mapped.find(_EXPORTED_NAME) >= 0
     except (OSError, ValueError):
         return False
 
@@ -158,5 +161,5 @@ def _pip_install(target: Path) -> None:
         raise QuantizeFailed(
             f"pip could not install {GGML_PACKAGE}: {last_line or 'it gave no reason'}",
             "Check the network and pip's index settings (`pip config list`), or install llama.cpp,"
-            " which brings llama-quantize",
+            " which includes llama-quantize",
         )

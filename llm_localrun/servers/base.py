@@ -8,6 +8,7 @@ listed, and how a prompt is made to fit and sent. Finding servers is left to `di
 import importlib
 import os
 import pkgutil
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from llm_localrun.config import server_root
 from llm_localrun.errors import ConfigError, UnsupportedOption
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served, default_key_alias
 from llm_localrun.privacy import host_of
+from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.tokens.learned import read_facts
 from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, UNLIMITED, Limits, Size, too_long
@@ -235,6 +237,14 @@ class Server:
     """What is added to every chat request."""
     chat_path: ClassVar[str]
     embed_path: ClassVar[str]
+    pull_names: ClassVar["re.Pattern[str] | None"] = None
+    """The names of models in `pull KIND:NAME`; None if it does not pull models."""
+    pulls_repositories: ClassVar[bool] = False
+    """Whether it pulls `KIND:hf:OWNER/REPO[:QUANT]`, a repository of the Hugging Face hub."""
+    interrupted_pull: ClassVar[str] = ""
+    """What happens to a pull whose command is interrupted."""
+    can_delete: ClassVar[bool] = False
+    """Whether it deletes its models."""
 
     def __init_subclass__(cls) -> None:
         if "kind" in cls.__dict__:
@@ -352,6 +362,28 @@ class Server:
     def decoder(self) -> PayloadDecoder:
         """A decoder of one chat response."""
         raise NotImplementedError
+
+    # What it does with its own models
+
+    def pull(
+        self, name: str, *, is_repository: bool = False, quantization: str = ""
+    ) -> Iterator[Progress]:
+        """Has the server get a model, of which `pull_names` describes the name.
+
+        Raises a `LocalRunError`.
+        """
+        raise NotImplementedError
+
+    def delete(self, name: str) -> None:
+        """Has the server delete a model. Raises a `LocalRunError`."""
+        raise NotImplementedError
+
+    @classmethod
+    def pull_name(cls, name: str, quantization: str) -> str:
+        """The name in `pull KIND:NAME` of a model in another quantization; "" if unknown."""
+        return ""
+
+    # Options
 
     def encode_options(self, options: Mapping[str, Any]) -> Payload:
         """The part of a request's body that carries `options`. Raises `UnsupportedOption`."""

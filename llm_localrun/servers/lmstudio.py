@@ -51,6 +51,8 @@ from llm_localrun.wire.sse import Payload
 _INTERNAL_PORTS = frozenset({41343, 52993, 16141, 39414, 22931})
 """Ports at which its own processes talk to each other."""
 _POLL_S = 0.5
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
+_OWNER_AND_NAME = f"{_PART}/{_PART}"
 _DOWNLOAD_PATH = "/api/v1/models/download"
 
 _PURPOSES: dict[str, Purpose] = {
@@ -176,6 +178,9 @@ class LMStudio(OpenAICompatible):
     lists_at_v1 = False
     relays = True  # LM Link, since 0.4.5
     names_wrong_model = True
+    pull_names = re.compile(rf"{_OWNER_AND_NAME}(?:@[\w.-]+)?")
+    pulls_repositories = True
+    interrupted_pull = "LM Studio continues the download."
     reasoning_field = "reasoning_content"
     options = {
         **OpenAICompatible.options,
@@ -323,6 +328,11 @@ class LMStudio(OpenAICompatible):
             raise PullFailed(
                 f"{self.label} could not download {name}", "LM Studio's window says why"
             )
+
+    @classmethod
+    def pull_name(cls, name: str, quantization: str) -> str:
+        key = name.partition("@")[0]
+        return f"{key}@{quantization.lower()}" if re.fullmatch(_OWNER_AND_NAME, key) else ""
 
     def _ask_job(self, method: str, path: str, body: Payload | None = None) -> _DownloadJob:
         received = http.stream(self.http_request(method, path, body))

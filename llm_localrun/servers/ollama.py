@@ -9,6 +9,7 @@ Source: Ollama's `api/types.go`, `server/routes.go` and `envconfig` (0.32).
 """
 
 import os
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -134,6 +135,9 @@ class Ollama(Server):
     signature_is_proof = False
     greeting = "Ollama is running"
     lists_at_v1 = False
+    pull_names = re.compile(r"(?:[\w.-]+(?::\d+)?/)?(?:[\w.-]+/)?[\w.-]+(?::[\w.-]+)?", re.ASCII)
+    interrupted_pull = "Interrupted downloads resume: run the same command again."
+    can_delete = True
     chat_path = "/api/chat"
     embed_path = "/api/embed"
     options = {
@@ -298,14 +302,20 @@ class Ollama(Server):
 
     # What it does itself
 
-    def pull(self, name: str) -> Generator[Progress, None, None]:
-        """Has Ollama pull `name`; an interrupted pull resumes. Raises a `LocalRunError`."""
+    def pull(
+        self, name: str, *, is_repository: bool = False, quantization: str = ""
+    ) -> Generator[Progress, None, None]:
+        """Has Ollama pull `name`, whose tag says the quantization. Raises a `LocalRunError`."""
         last = yield from self._follow("/api/pull", {"model": name}, "Downloading")
         if last != "success":
             raise PullFailed(
                 f"{self.label} stopped at '{last}' before the pull was complete",
                 "Pull it again: the download resumes",
             )
+
+    @classmethod
+    def pull_name(cls, name: str, quantization: str) -> str:
+        return tag_for(name, quantization)
 
     def quantize(
         self, name: str, source: str, quantization: str

@@ -1,11 +1,11 @@
-"""How far something is that takes long, as a value; showing it is the commands' business."""
+"""The progress of a long operation, as a value. Showing it is left to `cli`."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is being done, and how much; `total` is None if nobody knows."""
+    """What is being done, and how much of it is done. `total` is None if it is not known."""
 
     what: str
     done: int = 0

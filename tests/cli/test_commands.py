@@ -14,6 +14,7 @@ from llm_localrun.models import RunsOn, ServerStatus, Snapshot
 from llm_localrun.resolve import candidates, order_of
 from tests.conftest import CONFIG, Invoke, configure, one_error, put_starter
 from tests.support.many_models import MEMORY, ON_OLLAMA, QWEN3_BLOB, SNAPSHOT, put
+from tests.support.trees import gguf, ollama_model
 
 
 @pytest.fixture
@@ -254,14 +255,29 @@ def test_card_of_a_real_file(user_path: Path, starter_model: Path, invoke: Invok
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("local-bge-m3", "There is no chat template of local/box/BAAI/bge-m3 to be read. Its ser"),
-        ("local-kimi", "There is no chat template of local/gguf/Kimi-K2-Instruct-0905-UD-IQ1_S to"),
+        ("local-bge-m3", "No chat template is known for local/box/BAAI/bge-m3. Its server"),
+        ("local-kimi", "No chat template is known for local/gguf/Kimi-K2-Instruct-0905-UD-IQ1_S."),
     ],
 )
-def test_template_that_cannot_be_read(busy: Path, invoke: Invoke, name: str, said: str) -> None:
+def test_template_that_is_not_known(busy: Path, invoke: Invoke, name: str, said: str) -> None:
     assert (
         one_error(invoke("localrun", "show", name, "--template")).lower().startswith(said.lower())
     )
+
+
+@pytest.mark.parametrize("own", [{}, {"tokenizer.chat_template": "{{ messages }}"}])
+def test_template_in_a_manifest_of_ollama(
+    tmp_path: Path, invoke: Invoke, own: dict[str, int | str]
+) -> None:
+    """As Ollama keeps it, and instead of the one in the file."""
+    template = "{{ .System }} {{ .Prompt }}"
+    store = tmp_path / "home/.ollama/models"
+    weights = gguf(tmp_path / "weights", own)
+    ollama_model(store, "registry.ollama.ai/library/parrot/1b", weights, template=template)
+    assert invoke("localrun", "show", "local-parrot", "--template").stdout == f"{template}\n"
+    assert json_of(invoke, "show", "local-parrot")["template"] == template
+    length = f"template     {len(template)} characters, shown by --template"
+    assert length in lines_of(invoke, "show", "local-parrot")
 
 
 @pytest.mark.parametrize("command", ["show", "which", "allow"])

@@ -2,15 +2,28 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_localrun.system import locks
-from tests.conftest import put_starter
+from tests.conftest import CONFIG, configure, put_starter
+from tests.fakes.http_server import Request, StandIn, json_reply
 from tests.fakes.hub import COMMIT, model, sha256
+from tests.fakes.ollama import Ollama
 from tests.support.pulling import Q4, Q8, REPO, World, done, failed, run
+from tests.support.trees import (
+    LIBRARY,
+    digest_of,
+    docker_model,
+    gguf,
+    layer,
+    manifest,
+    ollama_model,
+    ramalama_model,
+)
 
 NEWER = "f" * 40
 FOLDER = "tiny-org/Tiny-1B-GGUF"
@@ -35,6 +48,16 @@ def cached(hub: Path, data: bytes, *commits: str) -> list[Path]:
     for link in links:
         link.symlink_to(os.path.relpath(blob, link.parent))
     return [blob, *links]
+
+
+def blobs_of(tag: Path) -> list[dict[str, str]]:
+    """The configuration and the layers that a manifest of Ollama's names."""
+    content = json.loads(tag.read_text())
+    return [content["config"], *content["layers"]]
+
+
+def path_of(store: Path, blob: dict[str, str]) -> Path:
+    return store / "blobs" / blob["digest"].replace(":", "-")
 
 
 # rm
@@ -133,6 +156,124 @@ def test_rm_leaves_the_store_of_ollama_to_ollama(
     assert blob.exists()
 
 
+@pytest.mark.parametrize("shared", ["weights", "a template", "nothing"])
+def test_rm_from_the_store_of_msty(world: World, tmp_path: Path, shared: str) -> None:
+    """The manifest goes, and the blobs that no other manifest names."""
+    store = tmp_path / "home/.config/MstyStudio/models"
+    gone = ollama_model(store, f"{LIBRARY}/gone/1b", template="{{ .Prompt }}", system="Sing.")
+    config, weights, template, system = blobs_of(gone)
+    layers = {
+        "weights": [weights],
+        "a template": [layer(sha="ab" * 32), template],
+        "nothing": [layer(sha="ab" * 32)],
+    }[shared]
+    kept = manifest(store, f"{LIBRARY}/kept/1b", layers, {"name": "another"})
+    gguf(store / "blobs" / f"sha256-{'ab' * 32}")
+    others = blobs_of(kept)
+    assert "was not pulled by llm-localrun" in failed("rm", "local-gone")
+    assert done("rm", "local-gone", "--force").startswith("Deleted local/gguf/gone:1b: ")
+    assert not gone.exists()
+    assert kept.exists()
+    needed = {path_of(store, each) for each in others}
+    assert {path for path in (store / "blobs").iterdir() if path in needed} == needed
+    for each in (config, weights, template, system):
+        assert path_of(store, each).exists() is (each in others)
+
+
+def test_rm_of_one_of_two_tags_of_msty(world: World, tmp_path: Path) -> None:
+    """Tags that are alike share everything: only the one that is named goes."""
+    store = tmp_path / "home/.config/MstyStudio/models"
+    first = ollama_model(store, f"{LIBRARY}/m/1b")
+    second = first.with_name("latest")
+    second.write_bytes(first.read_bytes())
+    done("rm", "local/gguf/m:1b", "--force")
+    assert (first.exists(), second.exists()) == (False, True)
+    assert all(path_of(store, each).exists() for each in blobs_of(second))
+    done("rm", "local/gguf/m:latest", "--force")
+    assert [*(store / "blobs").iterdir()] == []
+
+
+def test_rm_from_msty_beside_a_manifest_that_is_damaged(world: World, tmp_path: Path) -> None:
+    store = tmp_path / "home/.config/MstyStudio/models"
+    tag = ollama_model(store, f"{LIBRARY}/m/1b")
+    damaged = tag.parents[1] / "other" / "1b"
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    said = failed("rm", "local-m", "--force")
+    assert said == (
+        f"Error: which files other models share with {tag} is unknown ({damaged}: it is not a"
+        " manifest). Repair or delete that file, and try again."
+    )
+    assert tag.exists()
+    assert all(path_of(store, each).exists() for each in blobs_of(tag))
+
+
+def test_rm_from_msty_by_its_server(world: World, tmp_path: Path, user_path: Path) -> None:
+    """Msty runs Ollama: while that answers, it deletes the model itself."""
+    store = tmp_path / "home/.config/MstyStudio/models"
+    tag = ollama_model(store, f"{LIBRARY}/tiny/1b")
+    ollama = Ollama(has=["tiny:1b"])
+
+    def answer(request: Request) -> Iterator[bytes]:
+        if request.path == "/api/tags" and ollama.has:
+            yield json_reply({"models": [{"name": "tiny:1b", "digest": digest_of(tag)}]})
+        else:
+            yield from ollama(request)
+
+    with StandIn(answer) as server:
+        configure(user_path, **CONFIG, endpoints=[{"name": "msty", "url": server.url}])
+        (fact,) = json.loads(done("du", "--json"))
+        assert (fact["name"], fact["store"]) == ("local/msty/tiny:1b", "msty")
+        assert done("rm", "local-tiny", "--force") == "Deleted local/msty/tiny:1b\n"
+    assert ollama.has == []
+    assert tag.exists()
+
+
+@pytest.mark.parametrize("tags", [("ai/smollm2:360M",), ("ai/smollm2:360M", "mine:latest")])
+def test_rm_leaves_the_store_of_docker_to_docker(
+    world: World, tmp_path: Path, tags: tuple[str, ...]
+) -> None:
+    store = tmp_path / "home/.docker/models"
+    blobs = docker_model(store, *(f"docker.io/{tag}" for tag in tags), kinds=("gguf.v3", "mmproj"))
+    before = {path for path in store.rglob("*") if path.is_file()}
+    said = failed("rm", "local-smollm2", "--force")
+    commands = " and ".join(f"`docker model rm {tag}`" for tag in tags)
+    assert said == (
+        f"Error: {blobs[0]} is in Docker Model Runner's store, which only Docker can change."
+        f" Run {commands}."
+    )
+    assert {path for path in store.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("huggingface/ibm/granite-3b", "huggingface://ibm/granite-3b:latest"),
+        ("ollama/library/granite-3b", "ollama://library/granite-3b:latest"),
+        ("file/home/ada/granite-3b", "file:///home/ada/granite-3b:latest"),
+    ],
+)
+def test_rm_leaves_the_store_of_ramalama_to_ramalama(
+    world: World, tmp_path: Path, name: str, url: str
+) -> None:
+    root = tmp_path / "home/.local/share/ramalama"
+    snapshot = ramalama_model(root, name, "latest", {"granite-3b-Q4_0.gguf": "model"})
+    before = {path for path in root.rglob("*") if not path.is_dir()}
+    said = failed("rm", "local-granite", "--force")
+    assert said == (
+        f"Error: {snapshot / 'granite-3b-Q4_0.gguf'} is in RamaLama's store, which only RamaLama"
+        f" can change. Run `ramalama rm {url}`."
+    )
+    assert {path for path in root.rglob("*") if not path.is_dir()} == before
+
+
+def test_rm_from_the_cache_of_llama_cpp(world: World, tmp_path: Path) -> None:
+    """Newer llama.cpp keeps files as the hub does."""
+    paths = cached(tmp_path / "home/.cache/llama.cpp", model("other"), COMMIT)
+    done("rm", "local-other-7b", "--force")
+    assert not any(os.path.lexists(path) for path in paths)
+
+
 def test_record_of_a_file_that_is_gone_can_be_dropped(world: World) -> None:
     done("pull", f"{REPO}:Q4_K_M")
     (world.models / f"{FOLDER}/Tiny-1B-Q4_K_M.gguf").unlink()
@@ -142,15 +283,15 @@ def test_record_of_a_file_that_is_gone_can_be_dropped(world: World) -> None:
 
 
 def test_what_broken_pulls_have_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_localrun.pull.download._TRIES", 1)
+    monkeypatch.setattr("llm_localrun.pull.download._MAX_TRIES", 1)
     world.files.cuts = [2**18, 1_000_000]
     failed("pull", f"{REPO}:Q8_0")
     assert json.loads(done("du", "--json"))[-1]["size"] == 1_000_000
-    (half,) = world.half_done
+    (half,) = world.unfinished
     with locks.exclusive(half.with_suffix(".lock"), 0.0):
         assert done("rm", "--unfinished") == "Deleted what broken pulls have left: 0 MB freed\n"
     assert done("rm", "--unfinished") == "Deleted what broken pulls have left: 1 MB freed\n"
-    assert world.half_done == []
+    assert world.unfinished == []
 
 
 @pytest.mark.parametrize("arguments", [(), ("local-x", "--unfinished")])
@@ -236,6 +377,14 @@ def test_verify_what_nobody_vouches_for(world: World) -> None:
     assert states("local-other-7b")["SHA-256 of Other-7B-Q4_0.gguf"] == "unknown"
 
 
+@pytest.mark.parametrize(("template", "state"), [("{{ .Prompt }}", "ok"), ("", "unknown")])
+def test_verify_a_template_in_a_manifest_of_ollama(
+    world: World, tmp_path: Path, template: str, state: str
+) -> None:
+    ollama_model(tmp_path / "home/.ollama/models", f"{LIBRARY}/m/1b", template=template)
+    assert states("local-m")["chat template"] == state
+
+
 # du
 
 
@@ -296,13 +445,13 @@ def test_update_clears_away_parts_that_are_no_more(world: World) -> None:
 def test_update_that_breaks_leaves_the_old_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_localrun.pull.download._TRIES", 1)
+    monkeypatch.setattr("llm_localrun.pull.download._MAX_TRIES", 1)
     parts = {f"Big-Q8_0-0000{n}-of-00002.gguf": model(f"{n}") for n in (1, 2)}
     world.offer(**parts)
     done("pull", REPO)
     world.offer(**{name: model(f"new {name}") for name in parts})
     world.files.cuts = [2_000_000, 1000]
-    assert "breaks off" in failed("update")
+    assert "closed connection" in failed("update")
     assert world.there == {f"{FOLDER}/{name}": data for name, data in parts.items()}
     done("update")
     assert world.there == {f"{FOLDER}/{name}": model(f"new {name}") for name in parts}

@@ -1,4 +1,4 @@
-"""What is shown while something is pulled: on a terminal, in a pipe, in quiet."""
+"""The progress display: on a terminal, in a pipe, and with --quiet."""
 
 import os
 import pty
@@ -37,19 +37,23 @@ MB, GB = 10**6, 10**9
             8.0,
             f"[{'#' * 6}{'-' * 18}]  25%  256 of 1024 tokens  8 tokens/s  2m left",
         ),
-        (Progress("Waiting for another pull of it"), 0.0, "Waiting for another pull of it"),
+        (
+            Progress("Waiting for another pull of the same file"),
+            0.0,
+            "Waiting for another pull of the same file",
+        ),
     ],
 )
 def test_bar(progress: Progress, rate: float, text: str) -> None:
     assert bar_text(progress, rate) == text
 
 
-def test_rate_is_that_of_late(capsys: pytest.CaptureFixture[str]) -> None:
-    """100 MB were there before; what was checked does not count, nor what was long ago."""
+def test_rate_of_the_last_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the download of the last 10 seconds counts, not the check of the unfinished file."""
     times = iter(range(0, 1000))
     bar = _Bar("x", clock=lambda: float(next(times)) / 2)
     for done in range(0, 101, 10):
-        bar.show(Progress("Checking what has come", done * MB, GB))
+        bar.show(Progress("Checking the unfinished file", done * MB, GB))
     for done in range(100, 300, 2):
         bar.show(Progress("Downloading", done * MB, GB))
     bar.end()
@@ -80,7 +84,7 @@ def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_terminal(world: World) -> None:
-    """The real command on a terminal of its own, whose width is kept to."""
+    """The real command on a pseudo-terminal. Lines stay within its width."""
     world.files.pause = 0.03
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100"}

@@ -1,7 +1,7 @@
-"""Stand-ins for what models are pulled from: a web server with files, and a Hugging Face hub.
+"""Fakes of the sources that models are pulled from: a web server, and a Hugging Face hub.
 
-The hub speaks its API as huggingface_hub 2.4 reads it, and sends who wants a file to another
-address, as the real one does. What is pulled is a small but whole GGUF file: see `model`.
+The hub has the API that huggingface_hub 2.4 reads. It redirects requests for files to another
+address, as the real one does. The files are small but complete GGUF files: see `model`.
 """
 
 import hashlib
@@ -11,18 +11,21 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from llm_localrun.gguf.header import Tensor
+from llm_localrun.gguf.tensor_types import TensorType
+from llm_localrun.quantize.layout import lay_out
 from tests.fakes.http_server import Request, json_reply, whole
-from tests.gguf.test_header import F32, LITTLE
+from tests.support.gguf_files import Value, pair
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
-_PIECE = 2**16
+_CHUNK_BYTES = 2**16
 
-Pieces = Iterator[bytes | float]
+Chunks = Iterator[bytes | float]
 
 
 def model(name: str = "tiny", size: int = 1_200_000, **more: int) -> bytes:
-    """A GGUF file of a llama with 2 layers, that ends with `size` bytes of one tensor."""
+    """A GGUF file of a llama with 2 layers and `size` bytes of weights in one tensor."""
     numbers = {
         "context_length": 32_768,
         "block_count": 2,
@@ -31,15 +34,16 @@ def model(name: str = "tiny", size: int = 1_200_000, **more: int) -> bytes:
         "attention.head_count_kv": 2,
         **more,
     }
-    entries = [
-        LITTLE.string("general.architecture", "llama"),
-        LITTLE.string("general.name", name),
-        *(LITTLE.scalar(f"llama.{key}", 4, value) for key, value in numbers.items()),
-        LITTLE.string("tokenizer.chat_template", "{{ messages }}"),
-    ]
+    keys: dict[str, Value] = {
+        "general.architecture": "llama",
+        "general.name": name,
+        **{f"llama.{key}": value for key, value in numbers.items()},
+        "tokenizer.chat_template": "{{ messages }}",
+    }
     weights = hashlib.shake_256(name.encode()).digest(size // 4 * 4)
-    head = LITTLE.file(entries, [LITTLE.tensor("output.weight", [len(weights) // 4], F32, 0)])
-    return head + weights
+    tensor = Tensor("output.weight", (len(weights) // 4,), TensorType.F32, 0)
+    layout = lay_out([pair(*item) for item in keys.items()], [tensor], alignment=32)
+    return layout.head + weights
 
 
 def sha256(data: bytes) -> str:
@@ -48,9 +52,9 @@ def sha256(data: bytes) -> str:
 
 @dataclass
 class Files:
-    """A web server. It breaks off each reply after the next of `cuts` bytes, as long as there are.
+    """A web server with files. Its next replies break off after so many bytes as `cuts` has.
 
-    `ranges` and `etags` say whether it can begin in the middle, and tell versions apart.
+    `ranges`: it answers Range requests. `etags`: it sends ETags.
     """
 
     content: dict[str, bytes] = field(default_factory=dict)
@@ -58,16 +62,16 @@ class Files:
     ranges: bool = True
     etags: bool = True
     pause: float = 0.0
-    """Seconds between two pieces of 64 KiB."""
+    """Seconds between two chunks of 64 KiB."""
 
-    def __call__(self, request: Request) -> Pieces:
+    def __call__(self, request: Request) -> Chunks:
         data = self.content.get(unquote(urlsplit(request.path).path).lstrip("/"))
         if data is None:
             yield whole(b"Not Found", "text/plain", 404)
             return
         yield from self._cut(self._sent(request, data))
 
-    def _sent(self, request: Request, data: bytes) -> Pieces:
+    def _sent(self, request: Request, data: bytes) -> Chunks:
         etag = f'"{sha256(data)[:16]}"'
         match = _RANGE.fullmatch(request.headers.get("range", ""))
         is_current = request.headers.get("if-range", etag) == etag
@@ -83,21 +87,21 @@ class Files:
             yield _head(206, len(data), head)
         else:
             yield _head(200, len(data), head)
-        for at in range(0, len(data), _PIECE):
-            yield data[at : at + _PIECE]
+        for at in range(0, len(data), _CHUNK_BYTES):
+            yield data[at : at + _CHUNK_BYTES]
             if self.pause:
                 yield self.pause
 
-    def _cut(self, pieces: Pieces) -> Pieces:
-        """The head, and as much of the body as is to come."""
-        yield next(pieces)
+    def _cut(self, chunks: Chunks) -> Chunks:
+        """The head, and the body up to the next cut."""
+        yield next(chunks)
         left = self.cuts.pop(0) if self.cuts else None
-        for piece in pieces:
-            if left is None or isinstance(piece, float):
-                yield piece
+        for chunk in chunks:
+            if left is None or isinstance(chunk, float):
+                yield chunk
             elif left >= 0:
-                yield piece[:left]
-                left -= len(piece)
+                yield chunk[:left]
+                left -= len(chunk)
 
 
 def _head(status: int, length: int, lines: list[str]) -> bytes:
@@ -107,9 +111,9 @@ def _head(status: int, length: int, lines: list[str]) -> bytes:
 
 @dataclass
 class Hub:
-    """A Hugging Face hub with one repository, whose files lie at `cdn`.
+    """A Hugging Face hub with one repository, whose files are at `cdn`.
 
-    `gated`: who wants a file needs the token. `refusal` is what everything is answered with.
+    `gated`: files need the token. `refusal`: the reply to every request.
     """
 
     cdn: str
@@ -120,9 +124,9 @@ class Hub:
     token: str = "hf_secret"
     refusal: bytes | None = None
     lies: dict[str, str] = field(default_factory=dict)
-    """SHA-256 that it tells of files instead of the true ones."""
+    """Wrong SHA-256 that it lists, by path."""
 
-    def __call__(self, request: Request) -> Pieces:
+    def __call__(self, request: Request) -> Chunks:
         if self.refusal is not None:
             yield self.refusal
             return

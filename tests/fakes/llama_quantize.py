@@ -1,7 +1,7 @@
-"""A stand-in for llama-quantize, which is not to be had in a package.
+"""A fake of llama-quantize, which no package contains.
 
-It says what the real one said (`transcripts/llama-quantize-0c1e570/`), fails where that failed, and
-makes its file with the engine's ggml, whose bytes are the same (see `test_quantize`).
+It prints what the real one printed (`transcripts/llama-quantize-0c1e570/`), fails where that
+failed, and makes its file with the engine's ggml, whose bytes are the same (see `test_quantize`).
 """
 
 import subprocess
@@ -16,7 +16,7 @@ _NEEDS_IMPORTANCE = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS")
 
 
 def put_on_path(folder: Path) -> str:
-    """Makes `folder` one that holds a llama-quantize; the PATH that begins with it."""
+    """Writes the program into the new `folder`. Returns a PATH that begins with it."""
     folder.mkdir()
     program = folder / "llama-quantize"
     program.write_text(
@@ -28,7 +28,7 @@ def put_on_path(folder: Path) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """The real one's command line, as far as it is used."""
+    """The part of the real command line that the plugin uses."""
     if arguments == ["--help"]:
         sys.stdout.write((SAID / "usage.txt").read_text())
         sys.exit(1)
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     if "--allow-requantize" not in options:
         _fail("refused.txt")
     options.remove("--allow-requantize")
-    quantizer = tools.on_engine()
+    quantizer = tools.xllamacpp_quantizer()
     assert quantizer is not None
     command = [*quantizer.command, *options, source, target, quantization, threads]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -7,10 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
+from llm_localrun.chat.modelfile import RequestDefaults, request_defaults
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.files import scan
-from llm_localrun.files.modelfile import Modelfile, chat_template_of, modelfile_of
-from llm_localrun.models import Endpoint, LocalModel
+from llm_localrun.files.modelfile import Modelfile, chat_template_of, read_modelfile, template_of
+from llm_localrun.models import Endpoint, LocalModel, OnDisk, Snapshot
 from llm_localrun.wire.request import ChatMessage, ChatRequest
 from tests.conftest import Llm
 from tests.support.contract import chain
@@ -33,9 +34,24 @@ def store(tmp_path: Path) -> Path:
 
 def in_store(store: Path) -> LocalModel:
     """The model of the one tag there."""
-    entries, _ = scan([], [])
+    entries = scan([], Snapshot()).files
     (model,) = (entry.model for entry in entries if entry.model is not None)
     return model
+
+
+def route_of(model: LocalModel) -> OnDisk:
+    assert model.on_disk is not None
+    return model.on_disk
+
+
+def template_in(store: Path) -> str:
+    model = in_store(store)
+    return chat_template_of(model, route_of(model))
+
+
+def defaults_in(store: Path) -> RequestDefaults:
+    model = in_store(store)
+    return request_defaults(model, route_of(model))
 
 
 @pytest.fixture
@@ -161,7 +177,7 @@ def test_which_template_is_used(
     layers = {} if template is None else {"template": template}
     weights = gguf(tmp_path / "weights", own)
     ollama_model(store, f"{LIBRARY}/m/latest", weights, config, **layers)
-    assert (chat_template_of(in_store(store)) != "") is is_used
+    assert (template_in(store) != "") is is_used
 
 
 @pytest.mark.parametrize(
@@ -185,7 +201,7 @@ def test_parameters(parameters: Any, options: dict[str, Any], store: Path, tmp_p
     weights = gguf(tmp_path / "weights", {"llama.context_length": 8192})
     text = parameters if isinstance(parameters, str) else json.dumps(parameters)
     ollama_model(store, f"{LIBRARY}/m/latest", weights, params=text)
-    assert modelfile_of(in_store(store)).options == options
+    assert defaults_in(store).options == options
 
 
 @pytest.mark.parametrize(
@@ -200,14 +216,14 @@ def test_parameters(parameters: Any, options: dict[str, Any], store: Path, tmp_p
 def test_what_the_user_says_stands_before_what_ollama_says(
     given: list[str], sent: list[str]
 ) -> None:
-    modelfile = Modelfile(
+    defaults = RequestDefaults(
         system="default",
         options={"temperature": 0.1, "top_k": 5},
         messages=(ChatMessage("user", "example"),),
     )
     messages = tuple(ChatMessage(role, role[0]) for role in given)
     request = ChatRequest(messages, {"temperature": 1.0}, stream=True)
-    applied = modelfile.applied_to(request)
+    applied = defaults.applied_to(request)
     names = {"s": "system", "u": "user", "a": "assistant"}
     spelt = [name if ":" in name else f"{names[name[0]]}:{name[0]}" for name in sent]
     assert [f"{message.role}:{message.text}" for message in applied.messages] == spelt
@@ -219,25 +235,53 @@ def test_what_the_user_says_stands_before_what_ollama_says(
 )
 def test_broken_messages_are_none(messages: str, store: Path) -> None:
     ollama_model(store, f"{LIBRARY}/m/latest", messages=messages)
-    assert modelfile_of(in_store(store)).messages == ()
+    assert defaults_in(store).messages == ()
 
 
 def test_adapter_is_loaded_with_its_model(store: Path, starter_model: Path) -> None:
     """llama.cpp says of which file it is that it cannot be one."""
     ollama_model(store, f"{LIBRARY}/m/latest", starter_model, adapter="no adapter")
     file = store / "blobs" / f"sha256-{blob(store, 'no adapter')}"
-    assert modelfile_of(in_store(store)).adapter == str(file)
+    assert read_modelfile(route_of(in_store(store))).adapter == str(file)
     said = failure(lambda: ask(in_store(store), "Hi"))
     assert said.startswith(f"{file} is no GGUF model: it does not begin with GGUF.")
 
 
-def test_model_that_its_server_runs_is_not_meddled_with(store: Path, parrot: Path) -> None:
+def test_model_that_its_server_runs_gets_the_defaults_from_its_server(
+    store: Path, parrot: Path
+) -> None:
     served = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:1")
     model = changed(in_store(store), endpoint=served)
-    assert (modelfile_of(model), chat_template_of(model)) == (Modelfile(), "")
+    by_server, by_file = model.routes
+    assert request_defaults(model, by_server) == RequestDefaults()
+    # If its file is run after all, it is run as Ollama would run it.
+    assert isinstance(by_file, OnDisk)
+    assert request_defaults(model, by_file) == defaults_in(store)
+    assert chat_template_of(model, by_file) == template_in(store) != ""
 
 
 def test_manifest_that_is_gone_is_no_error(store: Path, parrot: Path) -> None:
     model = in_store(store)
     parrot.unlink()
-    assert (modelfile_of(model), chat_template_of(model)) == (Modelfile(), "")
+    assert read_modelfile(route_of(model)) == Modelfile()
+    assert request_defaults(model, route_of(model)) == RequestDefaults()
+    assert chat_template_of(model, route_of(model)) == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "own", "expected"),
+    [
+        pytest.param("{{ .Prompt }}", OWN, "{{ .Prompt }}", id="Ollama's before the file's"),
+        pytest.param("{{ .Prompt }}", {}, "{{ .Prompt }}", id="Ollama's alone"),
+        pytest.param("{{ .Nonsense }}", {}, "{{ .Nonsense }}", id="one that is not translated"),
+        pytest.param(None, OWN, OWN["tokenizer.chat_template"], id="the file's"),
+        pytest.param("", OWN, OWN["tokenizer.chat_template"], id="an empty one"),
+        pytest.param(None, {}, "", id="none"),
+    ],
+)
+def test_template_that_is_displayed(
+    template: str | None, own: dict[str, int | str], expected: str, store: Path, tmp_path: Path
+) -> None:
+    layers = {} if template is None else {"template": template}
+    ollama_model(store, f"{LIBRARY}/m/latest", gguf(tmp_path / "weights", own), {}, **layers)
+    assert template_of(route_of(in_store(store))) == expected

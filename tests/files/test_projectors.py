@@ -8,22 +8,21 @@ import pytest
 
 from llm_localrun.files import open_file, remember, scan
 from llm_localrun.gguf.files import is_projector_name
-from llm_localrun.models import LocalModel, ScannedFile
+from llm_localrun.models import LocalModel, ScannedFile, Snapshot
 from llm_localrun.names.parse import parse_name, projected_words
 from llm_localrun.names.quantizations import quality
-from tests.support.trees import MIB, SHA, field, gguf, header, layer, manifest, string, write
-
-
-def flag(key: str, value: bool) -> bytes:
-    return string(key) + struct.pack("<I?", 7, value)
-
-
-def projector(path: Path, *, vision: bool = True, audio: bool | None = None) -> Path:
-    """A projector's file; None leaves it open whether there is an encoder."""
-    fields = [field("general.architecture", "clip"), flag("clip.has_vision_encoder", vision)]
-    if audio is not None:
-        fields.append(flag("clip.has_audio_encoder", audio))
-    return write(path, header(*fields))
+from tests.support.trees import (
+    MIB,
+    SHA,
+    field,
+    gguf,
+    header,
+    layer,
+    manifest,
+    projector,
+    string,
+    write,
+)
 
 
 def model_of(path: Path, template: str | None = None) -> Path:
@@ -39,13 +38,13 @@ def model_of(path: Path, template: str | None = None) -> Path:
 
 
 def models(below: Path) -> dict[str, LocalModel]:
-    entries, _ = scan([str(below)], [])
+    entries = scan([str(below)], Snapshot()).files
     return {entry.model.name: entry.model for entry in entries if entry.model is not None}
 
 
 def one_in(below: Path, before: Sequence[ScannedFile]) -> list[ScannedFile]:
     """The entries of the one model there and of its projector, the model first."""
-    entries, _ = scan([str(below)], before)
+    entries = scan([str(below)], Snapshot(files=tuple(before))).files
     return sorted(entries, key=lambda entry: entry.model is None)
 
 
@@ -204,7 +203,7 @@ def test_a_file_that_is_named_by_its_path_has_its_projector_too(by: str, tmp_pat
         model = open_file(path).model
     else:
         remember(path)
-        entries, _ = scan([], [])
+        entries = scan([], Snapshot()).files
         (model,) = (entry.model for entry in entries if entry.path == str(path))
     assert model is not None
     assert (model.projector, model.can("vision", if_unknown=False)) == (str(beside), True)

@@ -15,7 +15,7 @@ import pytest
 
 from llm_localrun.files import is_same, remember, scan
 from llm_localrun.files.named import remembered
-from llm_localrun.models import LocalModel, ScannedFile
+from llm_localrun.models import LocalModel, ScannedFile, Snapshot
 from tests.support.trees import (
     LIBRARY,
     LLAMA,
@@ -35,7 +35,7 @@ from tests.support.trees import (
 
 def scanned(folder: Path, before: Iterable[ScannedFile] = ()) -> list[ScannedFile]:
     """What is found in a folder that the user has added."""
-    entries, _ = scan([str(folder)], before)
+    entries = scan([str(folder)], Snapshot(files=tuple(before))).files
     return [entry for entry in entries if Path(entry.path).is_relative_to(folder)]
 
 
@@ -233,16 +233,19 @@ def test_unchanged_files_are_not_opened_again(tmp_path: Path, opened: Counter[st
     named = gguf(tmp_path / "Downloads" / "named.gguf")
     remember(named)
     opened.clear()
-    first = scanned(tmp_path / "disk") and scan([str(tmp_path / "disk")], [])[0]
+    first = scan([str(tmp_path / "disk")], Snapshot())
     files = {str(path) for path in (*(plan.path for plan in planted), split[0], text, named)}
     manifests = {str(path) for path in tmp_path.glob("home/.ollama/models/manifests/*/*/*/*")}
     assert files | manifests <= opened.keys()
     opened.clear()
-    again, _ = scan([str(tmp_path / "disk")], first)
-    assert all(entry is last for entry, last in zip(again, first, strict=True))
-    # A cloud's stub has no entry of its own in which to look.
-    stub = {str(tmp_path / f"home/.ollama/models/manifests/{LIBRARY}/gpt-oss/120b-cloud")}
-    assert (files | manifests) & opened.keys() == stub
+    assert scan([str(tmp_path / "disk")], first) is first
+    assert not (files | manifests) & opened.keys()
+    # One that is new does not make the others be opened.
+    new = gguf(tmp_path / "disk" / "new.gguf")
+    again = scan([str(tmp_path / "disk")], first)
+    assert files & opened.keys() == set()
+    assert str(new) in opened
+    assert [entry for entry in again.files if entry.path != str(new)] == [*first.files]
 
 
 @pytest.mark.parametrize("change", ["size", "time", "content and time"])
@@ -297,7 +300,7 @@ def test_folder_that_is_no_longer_the_users_is_its_tools_again(tmp_path: Path) -
     folder = tmp_path / "home" / ".lmstudio" / "models" / "org" / "repo"
     gguf(folder / "m-Q8_0.gguf")
     first = scanned(folder)
-    again, _ = scan([], first)
+    again = scan([], Snapshot(files=tuple(first))).files
     assert [model.store for model in models((*first, *again))] == ["folders", "lmstudio"]
     assert "hf:org/repo:Q8_0" in models(again)[0].fingerprints
 
@@ -311,7 +314,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def in_stores(before: Iterable[ScannedFile] = ()) -> list[ScannedFile]:
-    return scan([], before)[0]
+    return [*scan([], Snapshot(files=tuple(before))).files]
 
 
 def test_manifest_that_has_changed_is_read_again(store: Path) -> None:
@@ -398,7 +401,7 @@ def test_blob_of_several_snapshots_and_links_is_one(tmp_path: Path) -> None:
     hub_file(hub, "renamed.gguf", "a", "e" * 40)
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "link.gguf").symlink_to(first)
-    entries, _ = scan([str(tmp_path / "disk")], [])
+    entries = scan([str(tmp_path / "disk")], Snapshot()).files
     (model,) = models(entries)
     assert (model.store, model.name) == ("folders", "link")
     assert {f"path:{first.resolve()}", "hf:org/repo:Q8_0"} & set(model.fingerprints) == {

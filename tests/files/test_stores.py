@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from llm_localrun.files import scan
-from llm_localrun.files.locations import places
-from llm_localrun.models import LocalModel, ScannedFile, ScannedStore
+from llm_localrun.files.base import store_folders
+from llm_localrun.models import LocalModel, ScannedFile, ScannedStore, Snapshot
 from tests.support.trees import (
     COMMIT,
     LIBRARY,
@@ -39,7 +39,7 @@ from tests.support.trees import (
 
 def entries(below: Path, *folders: str) -> list[ScannedFile]:
     """What is found `below`: the machine that runs the tests may have models of its own."""
-    found, _ = scan(folders, [])
+    found = scan(folders, Snapshot()).files
     return [entry for entry in found if Path(entry.path).is_relative_to(below)]
 
 
@@ -58,7 +58,7 @@ def refused(below: Path, *folders: str) -> dict[str, str]:
 
 
 def report_on(store: str, *folders: str) -> ScannedStore:
-    _, reports = scan(folders, [])
+    reports = scan(folders, Snapshot()).stores
     return next(report for report in reports if report.store == store)
 
 
@@ -78,7 +78,7 @@ def test_every_store_in_one_look(tmp_path: Path) -> None:
 
 def test_report_on_every_store(tmp_path: Path) -> None:
     stores = [planted.store for planted in plant(tmp_path)]
-    _, reports = scan([], [])
+    reports = scan([], Snapshot()).stores
     read = {report.store: report for report in reports if report.status == "read"}
     assert set(stores) <= set(read)
     assert all(report.problem == "" for report in reports)
@@ -130,7 +130,9 @@ def test_place(
     system: str, store: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
-    assert (store, tmp_path / path) in [(place.store, place.path) for place in places([])]
+    assert (store, tmp_path / path) in [
+        (place.store.name, place.path) for place in store_folders([])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -157,8 +159,8 @@ def test_places_outside_of_the_home(
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
     outside = {
-        (place.store, str(place.path))
-        for place in places([])
+        (place.store.name, str(place.path))
+        for place in store_folders([])
         if not place.path.is_relative_to(tmp_path)
     }
     assert outside == expected
@@ -187,7 +189,7 @@ def test_variable_says_where(
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv(variable, str(tmp_path / "x"))
-    found = [place.path for place in places([]) if place.store == store]
+    found = [place.path for place in store_folders([]) if place.store.name == store]
     assert found[0] == tmp_path / path
 
 
@@ -204,7 +206,7 @@ def test_variables_of_the_hub_have_an_order(
 ) -> None:
     monkeypatch.setenv(earlier, str(tmp_path / "x"))
     monkeypatch.setenv(later, str(tmp_path / "y"))
-    (place,) = (place for place in places([]) if place.store == "huggingface")
+    (place,) = (place for place in store_folders([]) if place.store.name == "huggingface")
     assert place.path.is_relative_to(tmp_path / "x")
 
 
@@ -228,7 +230,7 @@ def test_variables_of_the_hub_have_an_order(
 def test_settings_say_where(store: str, file: str, settings: str, tmp_path: Path) -> None:
     chosen = str(tmp_path / "chosen folder")
     write(tmp_path / "home" / file, settings.replace("{path}", chosen))
-    assert chosen in [str(place.path) for place in places([]) if place.store == store]
+    assert chosen in [str(place.path) for place in store_folders([]) if place.store.name == store]
 
 
 def test_folder_that_two_names_lead_to_is_looked_through_once(
@@ -238,7 +240,7 @@ def test_folder_that_two_names_lead_to_is_looked_through_once(
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     monkeypatch.setenv("LLAMA_CACHE", str(tmp_path / "disk"))
     assert named(tmp_path, str(tmp_path / "link")) == [("folders", "m")]
-    _, reports = scan([str(tmp_path / "link")], [])
+    reports = scan([str(tmp_path / "link")], Snapshot()).stores
     assert "llamacpp" not in [report.store for report in reports]
 
 
@@ -702,7 +704,7 @@ def test_breadth_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         gguf(tmp_path / "disk" / name / f"{name}.gguf")
     report = report_on("folders", str(tmp_path / "disk"))
     assert (report.files, report.status) == (2, "read")
-    assert report.problem == "it has more than 3 folders: the rest was passed over"
+    assert report.problem == "it has more than 3 folders: the rest was skipped"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
@@ -718,10 +720,13 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 UNPRIVILEGED = """
 import json, os, sys
 from llm_localrun.files import scan
+from llm_localrun.files.base import stores
+from llm_localrun.models import Snapshot
+stores()
 os.setuid(65534)
-entries, reports = scan(sys.argv[1:], [])
-found = [(entry.path, entry.model and entry.model.name, entry.reason) for entry in entries]
-said = [(report.path, report.status, report.files, report.problem) for report in reports]
+snapshot = scan(sys.argv[1:], Snapshot())
+found = [(entry.path, entry.model and entry.model.name, entry.reason) for entry in snapshot.files]
+said = [(report.path, report.status, report.files, report.problem) for report in snapshot.stores]
 print(json.dumps([found, said]))
 """
 

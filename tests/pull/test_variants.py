@@ -1,4 +1,4 @@
-"""The files of a repository to the variants of its model."""
+"""Grouping the files of a repository into variants."""
 
 from collections.abc import Sequence
 

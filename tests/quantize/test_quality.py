@@ -1,4 +1,4 @@
-"""What quantizing costs: the figures against the engine's own full probabilities, and by hand."""
+"""Measuring the loss: scores are compared with the engine's probabilities of all tokens."""
 
 import math
 from collections.abc import Generator
@@ -20,9 +20,9 @@ from llm_localrun.wire.response import decode_whole
 from llm_localrun.wire.scoring import Score
 from llm_localrun.wire.shapes import ErrorReported
 from tests.conftest import PASSAGE
-from tests.quantize.test_quantize import make, plan_for
 from tests.support.drive import failure
 from tests.support.models import local_model
+from tests.support.quantizing import make, plan_for
 
 _Result = TypeVar("_Result")
 
@@ -32,7 +32,7 @@ def model_at(path: Path, **known: Any) -> LocalModel:
 
 
 def at_last(steps: Generator[Progress, None, _Result]) -> tuple[list[int], _Result]:
-    """How far each step was, and what they came to."""
+    """The progress of each step, and the result."""
     done = []
     while True:
         try:
@@ -43,7 +43,7 @@ def at_last(steps: Generator[Progress, None, _Result]) -> tuple[list[int], _Resu
 
 
 def probabilities(seated: AcquiredSlot, before: tuple[int, ...]) -> dict[int, float]:
-    """What the engine says of every token there is."""
+    """The engine's log-probability of every token, by id."""
     engine = seated.engine
     body = {"prompt": list(before), "n_predict": 1, "n_probs": 10**6, "temperature": 0}
     request = engine_server(engine).http_request("POST", "/completion", body)
@@ -73,7 +73,7 @@ def test_loss_of_the_starter(short: None, starter_model: Path) -> None:
     assert loss.tokens == 14
     assert loss.after > loss.before > 1
     assert 0 < loss.agreement < 1
-    # It is the same each time, and a file loses nothing against itself.
+    # The result is reproducible, and a file has no loss compared with itself.
     _, same = at_last(quality.text_loss(models[0], models[0]))
     assert same == TextLoss(loss.before, loss.before, 1.0, 14)
 
@@ -101,7 +101,7 @@ def test_loss_of_an_embedding_model(short: None, embedding_model: Path) -> None:
     assert none.least == pytest.approx(1)
 
 
-def test_arithmetic() -> None:
+def test_compare_and_cosine() -> None:
     before = [Score(math.log(1 / 2), 7), Score(math.log(1 / 8), 3)]
     after = [Score(math.log(1 / 4), 7), Score(math.log(1 / 16), 5)]
     loss = quality.compare(before, after)
@@ -112,13 +112,13 @@ def test_arithmetic() -> None:
     assert quality.cosine((0, 0), (1, 1)) == 0
 
 
-def test_text_has_passages_of_enough_tokens(starter_model: Path) -> None:
+def test_passages_have_enough_tokens(starter_model: Path) -> None:
     with quality._engine(model_at(starter_model)) as engine:
         assert [len(quality._tokens(engine, text)) for text in quality.passages()] == [160] * 4
 
 
 @pytest.mark.parametrize("logprob", [-200, -3.4028234663852886e38])
-def test_what_is_impossible_in_32_bits(logprob: float) -> None:
+def test_smallest_probability(logprob: float) -> None:
     token = {"id": 1, "logprob": logprob, "top_logprobs": [{"id": 2, "logprob": -0.1}]}
     score = scoring.decode_score({"completion_probabilities": [token]})
     assert score == Score(math.log(2.0**-126), 2)

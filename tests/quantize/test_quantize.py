@@ -1,4 +1,4 @@
-"""Quantizing: the same bytes as llama-quantize's, whole or not at all, out of a file left alone."""
+"""Quantizing: the same bytes as llama-quantize, complete or not at all, from a source only read."""
 
 import hashlib
 import json
@@ -22,18 +22,16 @@ from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.memory import machine
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.parse import parse_name
-from llm_localrun.pull.folder import models_folder, partial_folder
 from llm_localrun.quantize import tools
-from llm_localrun.quantize.plan import Plan, check, target_for
+from llm_localrun.quantize.plan import check, target_for
 from llm_localrun.quantize.recipes import MIXES
 from llm_localrun.quantize.run import run
-from llm_localrun.quantize.tools import Quantizer
 from llm_localrun.resolve import resolve_variant
 from llm_localrun.system import locks
+from llm_localrun.system.paths import models_folder, partial_folder
 from llm_localrun.system.progress import Progress
 from tests.conftest import Llm
 from tests.fakes.llama_quantize import put_on_path
-from tests.files.test_projectors import projector
 from tests.support import little_model
 from tests.support.drive import failure
 from tests.support.gguf_files import write
@@ -42,9 +40,11 @@ from tests.support.outward import Guard
 from tests.support.pulling import done as done_by
 from tests.support.pulling import failed
 from tests.support.pulling import run as run_command
+from tests.support.quantizing import ENGINE, make, plan_for
+from tests.support.trees import projector
 
-# Of the files that llama.cpp's own llama-quantize made (October 1st, 2026: 0c1e570), on x86-64:
-# elsewhere the last digits may be others. The starter is expanded to F16 and that quantized.
+# Digests of the files that llama-quantize made on x86-64 (llama.cpp 0c1e570 of October 1st, 2026);
+# on other processors, the last digits may differ. The starter was converted to F16 first.
 STARTER = {
     "F16": "7d0480aa4dc02130d5f3f7f28453e55779a7e19fc6045a6bf2ae7d7a93bea05d",
     "Q8_0": "aebb60fe91d2a3a1a6fd565b8edb9633e476c0d19bb76f81a8bcd084fc94082a",
@@ -61,12 +61,8 @@ LITTLE = {
     ("IQ4_XS", True): "6647ed032da95b8e9e9db2daa864aaf2318959237e47231fe4f3ef92e16e1661",
 }
 
-_found = tools.on_engine()
-assert _found is not None
-ENGINE: Quantizer = _found
-
 README = Path(__file__).parents[2] / "README.md"
-"""Its table is written by `benchmarks/quantize.py --write`."""
+"""`benchmarks/quantize.py --write` writes its table."""
 
 as_recorded = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="recorded on x86-64"
@@ -79,7 +75,7 @@ def header_of(path: Path) -> Header:
 
 
 def digest(path: Path) -> str:
-    """Of every tensor: its name, its shape, its type and its data."""
+    """The SHA-256 of the names, shapes, types and data of all tensors."""
     header = header_of(path)
     made = hashlib.sha256()
     with path.open("rb") as file:
@@ -90,30 +86,9 @@ def digest(path: Path) -> str:
     return made.hexdigest()
 
 
-def plan_for(source: Path, quantization: str, **settled: object) -> Plan:
-    """What the command would plan for a file that has no projector."""
-    plan = Plan(
-        source=source,
-        target=models_folder() / f"made.{quantization}.gguf",
-        projector="",
-        quantization=quantization,
-        quantizer=ENGINE,
-        importance=None,
-        threads=2,
-    )
-    return replace(plan, **settled)  # type: ignore[arg-type]
-
-
-def make(plan: Plan) -> Path:
-    check(plan, requantize=True)
-    for _ in run(plan):
-        pass
-    return plan.target
-
-
 @pytest.fixture(scope="session")
 def f16_model(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starter model, expanded to F16."""
+    """The starter model, converted to F16."""
     target = tmp_path_factory.mktemp("f16") / "SmolLM2-135M-Instruct.F16.gguf"
     command = [*ENGINE.command, str(starter_model), str(target), "F16", "2"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -122,7 +97,7 @@ def f16_model(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A folder for this test's files alone."""
+    """A folder for the files of one test."""
     (tmp_path / "files").mkdir()
     return tmp_path / "files"
 
@@ -134,16 +109,16 @@ def little_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def little(files: Path, little_once: Path) -> Path:
-    """The little model, for this test alone."""
+    """A copy of the little model for one test."""
     return Path(shutil.copy(little_once, files))
 
 
-# What is made.
+# Results
 
 
 @as_recorded
 @pytest.mark.parametrize("quantization", STARTER)
-def test_starter_is_what_llama_quantize_makes_of_it(f16_model: Path, quantization: str) -> None:
+def test_starter_is_quantized_as_by_llama_quantize(f16_model: Path, quantization: str) -> None:
     before = f16_model.stat()
     is_source = quantization == "F16"
     made = f16_model if is_source else make(plan_for(f16_model, quantization))
@@ -155,7 +130,7 @@ def test_starter_is_what_llama_quantize_makes_of_it(f16_model: Path, quantizatio
 
 @as_recorded
 @pytest.mark.parametrize(("quantization", "informed"), LITTLE)
-def test_little_model_is_what_llama_quantize_makes_of_it(
+def test_little_model_is_quantized_as_by_llama_quantize(
     little: Path, files: Path, quantization: str, informed: bool
 ) -> None:
     importance = little_model.build_importance(files / "imatrix.gguf") if informed else None
@@ -163,13 +138,13 @@ def test_little_model_is_what_llama_quantize_makes_of_it(
     assert digest(made) == LITTLE[quantization, informed]
 
 
-def test_keys_stay_as_they_are(little: Path) -> None:
+def test_other_keys_are_copied(little: Path) -> None:
     before, after = header_of(little), header_of(make(plan_for(little, "Q4_0")))
     assert after.number("general.file_type") == MIXES["Q4_0"].file_type
     assert after.number("general.quantization_version") == 2
-    anew = {"general.file_type", "general.quantization_version"}
-    assert after.spans.keys() - anew == before.spans.keys() - anew
-    same = before.spans.keys() - anew
+    changed = {"general.file_type", "general.quantization_version"}
+    assert after.spans.keys() - changed == before.spans.keys() - changed
+    same = before.spans.keys() - changed
     assert {key: after.metadata[key] for key in same} == {key: before.metadata[key] for key in same}
     assert all(tensor.offset % 32 == 0 for tensor in after.tensors)
 
@@ -191,18 +166,28 @@ def test_alignment_of_the_source_is_kept(files: Path) -> None:
     assert {tensor.offset % 64 for tensor in header.tensors} == {0}
 
 
-# What is refused.
+# Refusals
 
 
 @pytest.mark.parametrize(
     ("quantization", "changed", "said"),
     [
-        ("Q9", {}, "What quantizes here (ggml, out of xllamacpp) cannot make Q9. It can make F32"),
-        ("IQ2_XXS", {}, "What quantizes here (ggml, out of xllamacpp) cannot make IQ2_XXS"),
-        ("Q4_0", {"general.architecture": "falcon"}, "Models of the architecture falcon need"),
+        (
+            "Q9",
+            {},
+            "The quantizer on this machine (ggml of xllamacpp) cannot make Q9. It can make F32",
+        ),
+        ("IQ2_XXS", {}, "The quantizer on this machine (ggml of xllamacpp) cannot make IQ2_XXS"),
+        (
+            "Q4_0",
+            {"general.architecture": "falcon"},
+            "The rules for models of the architecture falcon are",
+        ),
     ],
 )
-def test_refused(files: Path, quantization: str, changed: dict[str, str], said: str) -> None:
+def test_unsupported_quantizations(
+    files: Path, quantization: str, changed: dict[str, str], said: str
+) -> None:
     source = files / "source.gguf"
     write(source, {**little_model.KEYS, **changed}, little_model.tensors(), {})
     plan = plan_for(source, quantization)
@@ -212,12 +197,15 @@ def test_refused(files: Path, quantization: str, changed: dict[str, str], said: 
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (TensorType.Q4_1, "has been quantized before (Q4_1), and would lose twice. Take the model"),
-        (TensorType.MXFP4, "has been quantized before (MXFP4), and would lose twice."),
-        (99, "is stored in a way that is not known here."),
+        (
+            TensorType.Q4_1,
+            "is quantized already (Q4_1) and would lose quality a second time. Use the",
+        ),
+        (TensorType.MXFP4, "is quantized already (MXFP4) and would lose quality a second time."),
+        (99, "has tensors of a type or byte order that is not supported."),
     ],
 )
-def test_what_cannot_be_a_source(files: Path, kind: int, said: str) -> None:
+def test_unsupported_sources(files: Path, kind: int, said: str) -> None:
     tensors = [Tensor("blk.0.attn_q.weight", (256, 64), TensorType.F16, 0)]
     layout = write(files / "x.gguf", little_model.KEYS, tensors, {})
     entry = layout.head.index(b"attn_q.weight") + len("attn_q.weight") + 4 + 16
@@ -228,7 +216,7 @@ def test_what_cannot_be_a_source(files: Path, kind: int, said: str) -> None:
     assert said in failure(lambda: check(plan, requantize=False))
 
 
-def test_no_weights_damage_and_itself(little: Path, files: Path) -> None:
+def test_unusable_sources(little: Path, files: Path) -> None:
     norm = Tensor("output_norm.weight", (256,), TensorType.F32, 0)
     write(files / "norm.gguf", little_model.KEYS, [norm], {})
     (files / "cut.gguf").write_bytes(little.read_bytes()[:-100])
@@ -241,34 +229,37 @@ def test_no_weights_damage_and_itself(little: Path, files: Path) -> None:
             plan_for(little, "F16", target=little),
         )
     }
-    assert "holds no weights to quantize" in said["norm.gguf"]
+    assert "has no weights to quantize" in said["norm.gguf"]
     assert "is no GGUF model: it is cut off" in said["cut.gguf"]
-    assert "cannot be read: No such file" in said["none.gguf"]
-    assert "is the F16 already" in said[little.name]
+    assert "does not exist" in said["none.gguf"]
+    assert "is F16 already" in said[little.name]
 
 
-def test_projectors_and_names_of_nothing(files: Path) -> None:
+def test_projector_and_unknown_name(files: Path) -> None:
     said = failed("quantize", str(projector(files / "mmproj-model-f16.gguf")), "Q8_0")
     assert "holds no model that can be run by itself" in said
     assert failed("quantize", "local-nothing", "Q8_0").startswith("Error: No local model")
 
 
-def test_room_is_looked_for_first(little: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space(little: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(little.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**26 + 10**6))
     check(plan_for(little, "Q2_K"), requantize=False)
     said = failure(lambda: check(plan_for(little, "Q8_0"), requantize=False))
-    assert said.startswith("The result takes 1 MB, and")
+    assert "has 0.07 GB free, and 0.00 GB are needed. Free space there." in said
 
 
 @pytest.mark.parametrize(
     ("importance", "said"),
     [
-        (b"an old one", "is no importance matrix in a GGUF file: it does not begin with GGUF."),
-        (None, "the importance matrix is another model's: blk.0.attn_k.weight has another width."),
+        (b"an old one", "is not an importance matrix in a GGUF file: it does not begin with GGUF."),
+        (
+            None,
+            "the importance matrix is for another model: blk.0.attn_k.weight has a different size.",
+        ),
     ],
 )
-def test_importance_that_does_not_fit(
+def test_unusable_importance_matrix(
     little: Path, files: Path, importance: bytes | None, said: str
 ) -> None:
     path = files / "imatrix.gguf"
@@ -285,27 +276,27 @@ def test_importance_that_does_not_fit(
     assert left_in(models_folder()) == {".partial"}
 
 
-def test_weights_that_are_no_numbers(files: Path) -> None:
+def test_weights_that_are_not_finite(files: Path) -> None:
     name = "blk.0.attn_q.weight"
     tensors = [Tensor(name, (256, 64), TensorType.F32, 0)]
     source = files / "x.gguf"
     write(source, little_model.KEYS, tensors, {name: b"\0\0\xc0\x7f" * 256 * 64})
     said = failure(lambda: make(plan_for(source, "Q8_0")))
     assert said == (
-        "The model could not be quantized: it holds weights that are no numbers."
+        "The model could not be quantized: some of its weights are not finite numbers."
         " Nothing was changed."
     )
     assert left_in(models_folder()) == {".partial"}
 
 
-# Whole or not at all.
+# Complete or not at all
 
 
 def left_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_only_one_at_a_time(little: Path) -> None:
+def test_two_commands_for_one_file(little: Path) -> None:
     plan = plan_for(little, "Q4_0")
     partial_folder().mkdir(parents=True)
     with locks.exclusive(partial_folder() / f"{plan.target.name}.lock", timeout=0):
@@ -313,7 +304,7 @@ def test_only_one_at_a_time(little: Path) -> None:
     assert make(plan).exists()
 
 
-def test_stopped_leaves_nothing(f16_model: Path) -> None:
+def test_stopped_quantization_leaves_nothing(f16_model: Path) -> None:
     steps = run(plan_for(f16_model, "Q5_K_M"))
     assert next(steps) == Progress("Quantizing", 576 * 4, 269_100_288)
     assert left_in(partial_folder()) == {"made.Q5_K_M.gguf.part", "made.Q5_K_M.gguf.lock"}
@@ -322,17 +313,17 @@ def test_stopped_leaves_nothing(f16_model: Path) -> None:
     assert left_in(models_folder()) == {".partial"}
 
 
-def test_what_a_quantizer_forgot(little: Path, files: Path) -> None:
+def test_incomplete_result_and_killed_quantizer(little: Path, files: Path) -> None:
     short = files / "short.gguf"
     write(short, little_model.KEYS, list(little_model.tensors())[:-1], {})
     command = ("/bin/sh", "-c", f'cp {short} "$2"', "sh")
     forgetful = replace(ENGINE, title="it", command=command)
     said = failure(lambda: make(plan_for(little, "Q4_0", quantizer=forgetful)))
-    assert said == "What it made lacks a part of the model. Try again."
+    assert said == "The file that it made lacks tensors of the model. Try again."
     assert left_in(models_folder()) == {".partial"}
     dead = replace(forgetful, command=("/bin/sh", "-c", "kill -9 $$", "sh"))
     said = failure(lambda: make(plan_for(little, "Q4_0", quantizer=dead)))
-    assert "the quantizer was killed (signal 9), perhaps for lack of memory" in said
+    assert "the quantizer was killed by signal 9, perhaps for lack of memory" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -367,7 +358,7 @@ def test_full_disk(user_path: Path, little: Path, run_llm: Llm) -> None:
     assert left_in(partial_folder()) == set()
 
 
-# Where it goes.
+# Targets
 
 
 @pytest.mark.parametrize(
@@ -384,13 +375,13 @@ def test_full_disk(user_path: Path, little: Path, run_llm: Llm) -> None:
         ("nomic-embed-text-v1.5.f32", "nomic-embed-text-v1.5.Q4_K_M.gguf"),
     ],
 )
-def test_name_says_that_it_is_the_same_model(user_path: Path, name: str, file_name: str) -> None:
+def test_target_has_the_name_of_the_model(user_path: Path, name: str, file_name: str) -> None:
     target = target_for(local_model(id=name, name=name), "Q4_K_M")
     assert target == user_path / "localrun" / "models" / file_name
     assert parse_name(target.stem).words == parse_name(name).words
 
 
-def test_projector_is_found_beside_it(tmp_path: Path) -> None:
+def test_projector_is_linked_into_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     source = little_model.build(folder / "Little-Vision-2B-F16.gguf")
     beside = projector(folder / "mmproj-model-f16.gguf")
@@ -406,7 +397,7 @@ def test_projector_is_found_beside_it(tmp_path: Path) -> None:
     assert (model.projector, model.capabilities) == (str(placed), ("vision",))
 
 
-def test_result_is_a_variant_at_once(f16_model: Path) -> None:
+def test_result_is_a_variant(f16_model: Path) -> None:
     models_folder().mkdir()
     (models_folder() / f16_model.name).hardlink_to(f16_model)
     command = ("quantize", "local-smollm2", "q8_0", "--no-measure")
@@ -415,13 +406,13 @@ def test_result_is_a_variant_at_once(f16_model: Path) -> None:
     assert result.stderr.startswith("SmolLM2-135M-Instruct.Q8_0: quantizing, ")
     made = models_folder() / "SmolLM2-135M-Instruct.Q8_0.gguf"
     assert result.stdout.splitlines() == [
-        f"Put into {made}, by ggml, out of xllamacpp",
+        f"Put into {made}, by ggml of xllamacpp",
         "                 before    after",
         "size             271 MB    145 MB",
         "bits per weight  16.00     8.51",
         "stored as        F16 100%  Q8_0 100%",
     ]
-    # The F16 is what it would be made of again: the name fits both.
+    # The name denotes both files; the F16 is the source again.
     assert done_by(*command).startswith(f"It is there already: {made}\n")
     by_path = {model.path: model for model in get_catalogue(CachePolicy.CACHED).models}
     source = by_path[str(models_folder() / f16_model.name)]
@@ -429,7 +420,7 @@ def test_result_is_a_variant_at_once(f16_model: Path) -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_what_it_has_cost_is_told(starter_model: Path) -> None:
+def test_report_of_the_loss(starter_model: Path) -> None:
     said = done_by("quantize", str(starter_model), "Q2_K", "--requantize").splitlines()
     rows = [line.split("  ")[0] for line in said[2:-1]]
     assert rows == ["size", "bits per weight", "stored as", "perplexity", "same likeliest token"]
@@ -438,10 +429,10 @@ def test_what_it_has_cost_is_told(starter_model: Path) -> None:
         " larger types, as llama.cpp does it."
     )
     kept = failed("quantize", str(starter_model), "Q8_0")
-    assert "has been quantized before (Q4_1), and would lose twice." in kept
+    assert "is quantized already (Q4_1) and would lose quality a second time." in kept
 
 
-def test_loss_is_not_measured_where_there_is_no_memory_for_it(
+def test_loss_is_not_measured_without_enough_memory(
     little: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "free_ram", lambda: 10**8)
@@ -454,12 +445,12 @@ def test_loss_is_not_measured_where_there_is_no_memory_for_it(
     )
 
 
-def test_result_is_ours_to_verify_and_to_delete(user_path: Path, little: Path) -> None:
+def test_result_can_be_verified_and_deleted(user_path: Path, little: Path) -> None:
     done_by("quantize", str(little), "Q8_0", "--no-measure")
     name = "local/gguf/Little-Q8_0"
     (ok, *_) = json.loads(run_command("verify", name, "--json").stdout)
     assert (ok["what"], ok["state"]) == ("SHA-256 of Little-Q8_0.gguf", "ok")
-    # Nobody has anything newer of it.
+    # There are no updates for a file that was made here.
     assert done_by("outdated", "--json") == "[]\n"
     assert failed("update", name).startswith("Error: 'local/gguf/Little-Q8_0' was not pulled")
     assert done_by("rm", name).startswith(f"Deleted {name}: 1 MB freed")
@@ -467,12 +458,12 @@ def test_result_is_ours_to_verify_and_to_delete(user_path: Path, little: Path) -
     assert little.exists()
 
 
-# Who makes it.
+# Quantizers
 
 
 @pytest.fixture(scope="session")
 def ggml_index(pytestconfig: pytest.Config, guard: Guard) -> Path:
-    """A folder that pip can take for an index, with ggml's package; kept in pytest's cache."""
+    """A folder that pip can use as an index, with ggml's package; kept in pytest's cache."""
     folder = pytestconfig.cache.mkdir("localrun") / tools.GGML_PACKAGE
     if not list(folder.glob("*.whl")):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
@@ -483,22 +474,22 @@ def ggml_index(pytestconfig: pytest.Config, guard: Guard) -> Path:
 
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which nothing quantizes."""
+    """Hides every quantizer."""
     monkeypatch.setattr(tools, "find_spec", lambda _: None)
     monkeypatch.setenv("PATH", "/nowhere")
 
 
-def test_llama_quantize_goes_first(
+def test_llama_quantize_is_preferred(
     little: Path, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", put_on_path(files / "bin"))
-    found = tools.find()
+    found = tools.find_quantizer()
     assert found is not None
     assert found.title == str(files / "bin" / "llama-quantize")
     assert {"IQ2_XXS", "TQ1_0", "MXFP4_MOE", *MIXES} - set(found.types) == set()
     assert "COPY" not in found.types
     plan = plan_for(little, "Q4_0", quantizer=found)
-    # The last is that the file is noted; the one before was said by the real one.
+    # The last step is the record; the one before it is from the output of llama-quantize.
     assert list(run(plan))[-2] == Progress("Quantizing", 2_444_288, 2_444_288)
     assert digest(plan.target) == digest(make(plan_for(little, "Q4_0")))
     said = failure(lambda: make(plan_for(little, "IQ2_XXS", quantizer=found)))
@@ -508,12 +499,14 @@ def test_llama_quantize_goes_first(
     assert "could not be quantized: requantizing from type q4_1 is disabled." in said
 
 
-def test_program_that_only_has_the_name(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_program_named_llama_quantize(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = files / "llama-quantize"
     program.write_text("#!/bin/sh\necho hello\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{files}:/bin")
-    assert failure(tools.find).startswith(f"{program} does not say what it can make")
+    assert failure(tools.find_quantizer).startswith(
+        f"{program} does not list the types that it can make"
+    )
 
 
 def test_llama_quantize_that_does_not_run(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -521,33 +514,33 @@ def test_llama_quantize_that_does_not_run(files: Path, monkeypatch: pytest.Monke
     program.write_text("#!/nowhere/at/all\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(files))
-    assert failure(tools.find).startswith(f"{program} does not run: ")
+    assert failure(tools.find_quantizer).startswith(f"{program} does not run: ")
 
 
 @as_recorded
-def test_ggml_is_installed_where_nothing_quantizes(
+def test_install_ggml(
     user_path: Path,
     no_engine: None,
     ggml_index: Path,
     little: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert tools.find() is None
+    assert tools.find_quantizer() is None
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(ggml_index))
-    installed = tools.install()
-    assert tools.find() == installed
+    installed = tools.install_quantizer()
+    assert tools.find_quantizer() == installed
     assert left_in(user_path / "localrun" / "tools") == {"libggml-python-0.20.2.post1"}
     made = make(plan_for(little, "Q4_K_M", quantizer=installed))
     assert digest(made) == LITTLE["Q4_K_M", False]
 
 
-def test_index_that_does_not_have_it(
+def test_index_without_the_package(
     user_path: Path, no_engine: None, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(files))
-    said = failure(tools.install)
+    said = failure(tools.install_quantizer)
     assert said.startswith("pip could not install libggml-python==0.20.2.post1: No matching")
     assert left_in(user_path / "localrun" / "tools") == set()
 
@@ -559,7 +552,7 @@ def test_index_that_does_not_have_it(
         (("--yes",), "Error: pip could not install libggml-python==0.20.2.post1: No matching"),
     ],
 )
-def test_nothing_is_installed_unasked(
+def test_installation_needs_consent(
     user_path: Path,
     no_engine: None,
     little: Path,

@@ -1,4 +1,4 @@
-"""Models whose files only Ollama has: it quantizes them itself, into a tag of its own."""
+"""Quantizing with Ollama, which makes a new tag of its own model."""
 
 import json
 from dataclasses import replace
@@ -9,31 +9,30 @@ import pytest
 from llm_localrun.cli.quantize import _is_for_ollama, _Wishes
 from llm_localrun.models import Endpoint, LocalModel
 from llm_localrun.names.parse import parse_name
-from llm_localrun.pull.folder import models_folder
 from llm_localrun.servers.ollama import tag_for
+from llm_localrun.system.paths import models_folder
 from tests.fakes.http_server import StandIn
 from tests.fakes.lmstudio import LMStudio
 from tests.fakes.ollama import Ollama
-from tests.pull.test_pull_by_servers import pulls, use
 from tests.support import little_model
 from tests.support.models import changed, local_model
-from tests.support.pulling import done, failed, run
+from tests.support.pulling import bodies_sent_to, done, failed, run, use_server
 
 SOURCE = "smollm2:135m-f16"
 
 
 def test_ollama_quantizes(user_path: Path) -> None:
     with StandIn(Ollama(has=[SOURCE])) as server:
-        use(user_path, "ollama", server)
+        use_server(user_path, "ollama", server)
         result = run("quantize", f"local/ollama/{SOURCE}", "q8_0")
         assert result.exit_code == 0, result.output
         asked = {"model": "smollm2:135m-q8_0", "from": SOURCE, "quantize": "Q8_0", "stream": True}
-        assert pulls(server, "/api/create") == [asked]
+        assert bodies_sent_to(server, "/api/create") == [asked]
         assert "local/ollama/smollm2:135m-q8_0" in done("models", "--json")
         assert done("quantize", f"local/ollama/{SOURCE}", "Q8_0") == (
             "It is there already: smollm2:135m-q8_0\nMake it anew with --replace.\n"
         )
-        assert len(pulls(server, "/api/create")) == 1
+        assert len(bodies_sent_to(server, "/api/create")) == 1
     said = [line.partition(": ")[2] for line in result.stderr.splitlines()]
     assert said[:2] == ["parsing gguf", "verifying conversion"]
     assert said[-2:] == ["writing manifest", "success"]
@@ -48,14 +47,14 @@ def test_ollama_quantizes(user_path: Path) -> None:
         ("smollm2:135m", "Q8_0", "quantization is only supported for F16, BF16 and F32 models"),
     ],
 )
-def test_ollama_does_not(user_path: Path, name: str, quantization: str, said: str) -> None:
+def test_ollama_refuses(user_path: Path, name: str, quantization: str, said: str) -> None:
     with StandIn(Ollama(has=[name])) as server:
-        use(user_path, "ollama", server)
+        use_server(user_path, "ollama", server)
         assert said in failed("quantize", f"local/ollama/{name}", quantization)
 
 
-def test_who_quantizes_what_ollama_has(user_path: Path) -> None:
-    """Ollama does what it can while it answers: so its template stays with the model."""
+def test_choice_between_ollama_and_ggml(user_path: Path) -> None:
+    """Ollama is preferred for what it can make, because it keeps the model's template."""
     wish = _Wishes(None, requantize=False, replace=False, no_measure=False, yes=False)
     informed = replace(wish, imatrix=Path("imatrix.gguf"))
     with StandIn(Ollama(has=[SOURCE])) as server:
@@ -76,7 +75,7 @@ def model(url: str, quantization: str) -> LocalModel:
     return local_model(id="x", name=SOURCE, endpoint=endpoint, quantization=quantization)
 
 
-def test_file_in_ollamas_store(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_in_the_store_of_ollama(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = user_path / "ollama"
     monkeypatch.setenv("OLLAMA_MODELS", str(store))
     little_model.build(store / "blobs" / f"sha256-{'0' * 64}")
@@ -86,14 +85,14 @@ def test_file_in_ollamas_store(user_path: Path, monkeypatch: pytest.MonkeyPatch)
     manifest.write_text(json.dumps({"schemaVersion": 2, "layers": [layer]}))
     said = done("quantize", "local/gguf/little:3b-f16", "Q8_0", "--no-measure").splitlines()
     made = models_folder() / "little-3b-Q8_0.gguf"
-    assert said[0] == f"Put into {made}, by ggml, out of xllamacpp"
+    assert said[0] == f"Put into {made}, by ggml of xllamacpp"
     assert said[1] == "The template and the parameters that Ollama has for it stay there."
     assert [path.name for path in manifest.parent.iterdir()] == ["3b-f16"]
 
 
-def test_other_servers_keep_their_files(user_path: Path) -> None:
+def test_served_model_without_a_file(user_path: Path) -> None:
     with StandIn(LMStudio()) as server:
-        use(user_path, "lmstudio", server)
+        use_server(user_path, "lmstudio", server)
         said = failed("quantize", "local/lmstudio/openai/gpt-oss-20b", "Q8_0")
     assert said.endswith(
         "-20b is served by LM Studio, and its file is not known."
@@ -111,6 +110,6 @@ def test_other_servers_keep_their_files(user_path: Path) -> None:
         ("hf.co/bartowski/Llama-3.2-1B-GGUF:F16", "hf.co/bartowski/Llama-3.2-1B-GGUF:q4_K_M"),
     ],
 )
-def test_tag_says_that_it_is_the_same_model(name: str, tag: str) -> None:
+def test_tag_has_the_name_of_the_model(name: str, tag: str) -> None:
     assert tag_for(name, "Q4_K_M") == tag
     assert parse_name(tag).words == parse_name(name).words

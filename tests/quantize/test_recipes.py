@@ -1,7 +1,7 @@
-"""Which type each tensor gets: what the real llama-quantize has chosen.
+"""The type of each tensor: compared with the choices of the real llama-quantize.
 
 `data/recipes.json` was recorded from llama.cpp's llama-quantize of October 1st, 2026 (0c1e570):
-`python -m tests.test_recipes PATH_OF_LLAMA_QUANTIZE` does it again.
+`python -m tests.quantize.test_recipes PATH_OF_LLAMA_QUANTIZE` records it again.
 """
 
 import json
@@ -31,14 +31,14 @@ from tests.support.gguf_files import Value, write
 
 RECORDED = Path(__file__).parents[1] / "data" / "recipes.json"
 
-# For these llama.cpp decides otherwise if there is an importance matrix.
+# With an importance matrix, llama.cpp chooses other types for these.
 INFORMED = ("Q4_0", "Q5_0", "IQ4_NL", "IQ4_XS")
 QUANTIZATIONS = [name for name in MIXES if name != "F32"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A model as far as the rules look at it: `width` is that of its rows."""
+    """The facts about a model that the rules need. `width` is the length of its rows."""
 
     architecture: str
     layers: int
@@ -117,7 +117,7 @@ SAMPLES = {
 
 
 def summary(types: Mapping[str, str]) -> dict[str, str]:
-    """The types of each kind of tensor, layer by layer, repetitions counted."""
+    """The types of each kind of tensor by layer, run-length encoded: `Q6_K*4 Q4_K`."""
     kinds: dict[str, list[str]] = {}
     for name in sorted(types, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
         kinds.setdefault(re.sub(r"\d+", "*", name), []).append(types[name])
@@ -174,11 +174,11 @@ def test_types_are_those_of_llama_quantize(
         ("number.weight", (), False),
     ],
 )
-def test_what_is_quantized(name: str, shape: tuple[int, ...], expected: bool) -> None:
+def test_quantizable_tensors(name: str, shape: tuple[int, ...], expected: bool) -> None:
     assert is_quantizable(Tensor(name, shape, TensorType.F16, 0)) is expected
 
 
-def test_what_a_file_is_made_of() -> None:
+def test_shares_and_bits_per_weight() -> None:
     tensors = [
         Tensor("output.weight", (256, 3), TensorType.Q6_K, 0),
         Tensor("token_embd.weight", (32, 6), TensorType.Q8_0, 0),
@@ -223,7 +223,7 @@ def _record(program: str) -> None:
 
 
 def _chosen(log: str) -> Iterator[tuple[str, str]]:
-    """The tensors in what --dry-run prints, with the types that they would get."""
+    """The tensors and their new types in the output of --dry-run."""
     for line in re.findall(r"^\[ *\d+/ *\d+\] .*$", log, re.MULTILINE):
         match = re.search(r"\] (\S+) .*type = +(\w+).*?(?:\((\w+)\))?$", line)
         assert match is not None
@@ -231,7 +231,7 @@ def _chosen(log: str) -> Iterator[tuple[str, str]]:
 
 
 def _importance(path: Path) -> Path:
-    """An importance matrix; that there is one is all that matters."""
+    """An importance matrix. Its values do not matter here."""
     name = "blk.0.ffn_up.weight"
     tensors = [
         Tensor(f"{name}.in_sum2", (256, 1), TensorType.F32, 0),

@@ -1,4 +1,4 @@
-"""GGUF files for tests, written with the package's own layout: what a test needs and no more."""
+"""Writes small GGUF files for tests, with the package's own layout."""
 
 import struct
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ def write(
     data: Mapping[str, bytes],
     alignment: int = 32,
 ) -> Layout:
-    """Writes a file; tensors that have no `data` are zeros, which take no room on the disk."""
+    """Writes a file. Tensors without `data` are zeros, which take no disk space."""
     layout = lay_out([pair(*item) for item in keys.items()], tensors, alignment)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:

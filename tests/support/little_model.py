@@ -1,4 +1,4 @@
-"""A model of 2 MB with weights of every kind that is quantized, and an importance matrix for it."""
+"""A model of 2 MB with every kind of tensor that is quantized, and an importance matrix for it."""
 
 import random
 import struct
@@ -54,13 +54,13 @@ def tensors() -> Iterator[Tensor]:
 
 
 def build(path: Path) -> Path:
-    """The model in one file."""
+    """Writes the model as one file."""
     write(path, KEYS, tensors(), {tensor.name: _data(tensor) for tensor in tensors()})
     return path
 
 
 def build_split(folder: Path) -> Path:
-    """The same in two files; the first of them."""
+    """Writes the model as two files. Returns the first."""
     everything = list(tensors())
     parts = (everything[:6], everything[6:])
     for number, part in enumerate(parts):
@@ -76,7 +76,7 @@ def build_split(folder: Path) -> Path:
 
 
 def build_importance(path: Path) -> Path:
-    """An importance matrix: of one of the experts nothing was counted."""
+    """Writes an importance matrix, in which one of the experts has no inputs."""
     entries: dict[str, tuple[Tensor, bytes]] = {}
     for tensor in tensors():
         if len(tensor.shape) > 1 and "_inp" not in tensor.name and "embd" not in tensor.name:
@@ -103,7 +103,7 @@ def _numbers(tensor: Tensor) -> list[float]:
 
 
 def _data(tensor: Tensor) -> bytes:
-    """Random weights in the tensor's type."""
+    """Random weights, encoded in the tensor's type."""
     numbers = _numbers(tensor)
     if tensor.type == TensorType.F32:
         return _floats(numbers)

@@ -1,4 +1,4 @@
-"""A world to pull in: a hub, what it sends people to, and the folder that they fill."""
+"""What tests of `pull` need: a hub, the server that has its files, and commands to run."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _PATHS = {"q4": "Tiny-1B-Q4_K_M.gguf", "q8": "Tiny-1B-Q8_0.gguf"}
 
 @dataclass
 class World:
-    """What there is to pull from, and where it goes."""
+    """The sources to pull from, and the models folder that pulls fill."""
 
     hub: Hub
     files: Files
@@ -27,7 +27,7 @@ class World:
     models: Path
 
     def offer(self, **files: bytes) -> None:
-        """Puts files into the repository: `q4` and `q8` have names, other keys are paths."""
+        """Replaces the repository's files. `q4` and `q8` have names; other keys are paths."""
         self.hub.files = {_PATHS.get(key, key): data for key, data in files.items()}
         self.files.content = {sha256(data): data for data in files.values()}
 
@@ -38,15 +38,31 @@ class World:
         return {str(path.relative_to(self.models)): path.read_bytes() for path in found}
 
     @property
-    def half_done(self) -> list[Path]:
+    def unfinished(self) -> list[Path]:
+        """The files in the partial folder."""
         return list((self.models / ".partial").iterdir())
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """What was noted of the pulls."""
-        pulled: list[dict[str, Any]]
-        pulled = json.loads((self.models / "pulled.json").read_text())["pulled"]
-        return pulled
+        """The records of pulls."""
+        return records_in(self.models)
+
+
+def records_in(models: Path) -> list[dict[str, Any]]:
+    """The records of pulls into the folder `models`."""
+    pulled: list[dict[str, Any]] = json.loads((models / "pulled.json").read_text())["pulled"]
+    return pulled
+
+
+def use_server(user_path: Path, kind: str, server: StandIn) -> None:
+    """Makes `server` the user's only endpoint, with the name of its kind."""
+    settings = {"default_endpoints": False, "endpoints": [{"name": kind, "url": server.url}]}
+    (user_path / "localrun" / "config.json").write_text(json.dumps(settings))
+
+
+def bodies_sent_to(server: StandIn, path: str) -> list[Any]:
+    """The bodies of the requests to `path`."""
+    return [request.body for request in server.requests if request.path == path]
 
 
 def run(*arguments: str) -> Result:
@@ -58,14 +74,14 @@ def run(*arguments: str) -> Result:
 
 
 def done(*arguments: str) -> str:
-    """What a command says that succeeds."""
+    """The output of a command that succeeds."""
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def failed(*arguments: str) -> str:
-    """The last line of what a command says that fails as it should."""
+    """The last line of the error output of a command that fails."""
     result = run(*arguments)
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 1

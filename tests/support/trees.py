@@ -58,10 +58,16 @@ def gguf(
     return write(path, header(*(field(key, value) for key, value in fields.items())), size)
 
 
-def projector(path: Path) -> Path:
-    """What lets a model see."""
-    sees = string("clip.has_vision_encoder") + struct.pack("<I?", 7, True)
-    return write(path, header(field("general.architecture", "clip"), sees), 2 * MIB)
+def flag(key: str, value: bool) -> bytes:
+    return string(key) + struct.pack("<I?", 7, value)
+
+
+def projector(path: Path, *, vision: bool = True, audio: bool | None = None) -> Path:
+    """The file of a projector for images or sound; its header does not mention audio for None."""
+    fields = [field("general.architecture", "clip"), flag("clip.has_vision_encoder", vision)]
+    if audio is not None:
+        fields.append(flag("clip.has_audio_encoder", audio))
+    return write(path, header(*fields))
 
 
 # The Hugging Face hub's cache.

@@ -1,7 +1,7 @@
-"""Ollama's store: manifests that name the layers of a model, and the blobs that the layers are.
+"""Ollama's manifests, which name the layers of a model, and the blobs that the layers are.
 
-https://github.com/ollama/ollama, `manifest/` and `types/model/name.go` (0.32). Reads; what the
-layers mean for running a model is `modelfile`'s business.
+https://github.com/ollama/ollama, `manifest/` and `types/model/name.go` (0.32). What the layers
+mean for running a model is left to `modelfile`.
 """
 
 import hashlib
@@ -14,40 +14,47 @@ from llm_localrun.system.json_files import list_at, parse_json, text_at
 
 _LAYER = "application/vnd.ollama.image."
 _MAX_TEXT = 2**20
-"""Bytes of a template or another layer that is read whole."""
+"""Bytes of a template or another layer that are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a manifest says: the digests of its layers, by their kind (`model`, `template` …)."""
+    """A manifest: the digests of its layers (`sha256:…`) by kind (`model`, `template` …)."""
 
     blobs: Path
     digest: str
-    """SHA-256 of the manifest itself, by which /api/tags tells models apart."""
+    """SHA-256 of the manifest itself, by which /api/tags identifies models."""
     layers: Mapping[str, tuple[str, ...]]
     config: str = ""
+    """The digest of the model's configuration."""
 
     def blob(self, kind: str) -> Path | None:
         """The file of the first layer of a kind; None if there is no such layer."""
         digests = self.layers.get(kind, ())
         return _blob(self.blobs, digests[0]) if digests else None
 
+    def all_blobs(self) -> list[Path]:
+        """The files of all layers and of the configuration, whether they exist or not."""
+        digests = [*(each for layer in self.layers.values() for each in layer), self.config]
+        blobs = (_blob(self.blobs, digest) for digest in digests)
+        return [blob for blob in blobs if blob is not None]
+
     def text(self, kind: str) -> str:
         """The text of the first layer of a kind; "" if there is none that can be read."""
         return _text(self.blob(kind))
 
     def json(self, kind: str) -> Any:
-        """What the first layer of a kind says in JSON; None if it says nothing."""
+        """The JSON value in the first layer of a kind; None if there is none."""
         return parse_json(self.text(kind))
 
     def setting(self, key: str) -> str:
-        """A text in the model's configuration, `renderer` or `remote_host` say; "" if none."""
+        """A text in the model's configuration, e.g. `renderer` or `remote_host`; "" if none."""
         value = text_at(parse_json(_text(_blob(self.blobs, self.config))), key)
         return value.encode("utf-8", "replace").decode()
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """The manifest at `path` = STORE/manifests/HOST/NAMESPACE/NAME/TAG; None if it is none."""
+    """The manifest at `path` = STORE/manifests/HOST/NAMESPACE/NAME/TAG; None if it is not one."""
     try:
         data = path.read_bytes()
     except (OSError, ValueError):

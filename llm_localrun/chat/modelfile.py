@@ -1,0 +1,85 @@
+"""What Ollama's manifest sets for a request: system prompt, options, and turns before it.
+
+Reading the manifest is left to `files.modelfile`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from llm_localrun.chat.options import Options
+from llm_localrun.files.modelfile import read_modelfile
+from llm_localrun.models import LocalModel, Route, Served
+from llm_localrun.wire.request import ChatMessage, ChatRequest
+
+# The parameters that are options here, by Ollama's names.
+_OPTIONS = {
+    "num_ctx": "context_size",
+    "num_predict": "max_tokens",
+    "num_gpu": "gpu_layers",
+    "num_thread": "threads",
+    **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed")},
+    **{name: name for name in ("repeat_penalty", "presence_penalty", "frequency_penalty", "stop")},
+}
+_ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDefaults:
+    """What a manifest sets for requests. What the user says replaces it."""
+
+    system: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """By llm-localrun's names, validated."""
+    messages: tuple[ChatMessage, ...] = ()
+    """Turns that come before the conversation."""
+
+    def applied_to(self, request: ChatRequest) -> ChatRequest:
+        """The request with defaults for what it leaves open."""
+        messages = request.messages
+        has_system = bool(messages) and messages[0].role == "system"
+        if self.system and not has_system:
+            messages = (ChatMessage("system", self.system), *messages)
+            has_system = True
+        start = 1 if has_system else 0
+        return replace(
+            request,
+            messages=(*messages[:start], *self.messages, *messages[start:]),
+            options={**self.options, **request.options},
+        )
+
+
+def request_defaults(model: LocalModel, route: Route) -> RequestDefaults:
+    """What Ollama's manifest sets for a model that is run from its file; a server applies it."""
+    if isinstance(route, Served):
+        return RequestDefaults()
+    modelfile = read_modelfile(route)
+    return RequestDefaults(
+        system=modelfile.system,
+        options=_options(modelfile.parameters, model.context_max),
+        messages=tuple(
+            ChatMessage(role, text) for role, text in modelfile.messages if role in _ROLES
+        ),
+    )
+
+
+def _options(parameters: Mapping[str, Any], context_max: int | None) -> dict[str, Any]:
+    """The parameters that are options here and have valid values."""
+    options: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if name in _OPTIONS:
+            options |= _valid(_OPTIONS[name], value)
+    if context_max is not None and "context_size" in options:
+        # As in Ollama, where the model was trained for less.
+        options["context_size"] = min(options["context_size"], context_max)
+    return options
+
+
+def _valid(option: str, value: Any) -> dict[str, Any]:
+    try:
+        return Options.model_validate({option: value}).model_dump(exclude_none=True)
+    except ValidationError:
+        # Ollama has values that mean "automatic": 0 threads, -1 tokens.
+        return {}
