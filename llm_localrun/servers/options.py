@@ -106,7 +106,7 @@ TABLE: dict[str, dict[str, Wire]] = {
     "lora": {"engine": LAUNCH},
     "grammar": {"llamacpp": Wire("grammar")},
     "timeout": {"ollama": LAUNCH, OPENAI: LAUNCH},
-    "extra": {"ollama": LAUNCH, OPENAI: LAUNCH},
+    "extra_body": {"ollama": LAUNCH, OPENAI: LAUNCH},
 }
 
 _LIKE = {"engine": "llamacpp", "llamafile": "llamacpp", "sglang": "vllm"}
@@ -149,7 +149,7 @@ def body_for(options: Mapping[str, Any], kind: str, backend: str) -> Payload:
         is_switched_off = wire.values is not None and value not in wire.values
         if wire is not LAUNCH and not is_switched_off:
             _put(body, wire.path, value if wire.values is None else wire.values[value])
-    return _merged(body, options.get("extra", {}))
+    return _merged(body, options.get("extra_body", {}))
 
 
 def _merged(body: Payload, extra: Payload) -> Payload:

@@ -9,7 +9,7 @@ from tests.conftest import Llm, put_starter
 
 GREEDY = ("-o", "temperature", "0", "-o", "max_tokens", "24")
 # What is in the cache decides how the rest is cut into batches, and so the last digits.
-ALIKE = (*GREEDY, "-o", "extra", '{"cache_prompt": false}')
+ALIKE = (*GREEDY, "-o", "extra_body", '{"cache_prompt": false}')
 
 
 def logged(run_llm: Llm, count: int = 1) -> list[dict[str, object]]:
