@@ -1,6 +1,7 @@
-"""`show`: the whole card of one model."""
+"""Show everything that is known about a model."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,15 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.endpoints import STATUS
-from llm_localrun.cli.models import Names, abilities, facts, names_of
-from llm_localrun.cli.table import count_text, show_card, show_json, size_text, tokens_text
+from llm_localrun.cli.facts import Names, abilities, facts, names_of
+from llm_localrun.cli.table import (
+    count_text,
+    json_option,
+    show_card,
+    show_json,
+    size_text,
+    tokens_text,
+)
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import BadModelFile
 from llm_localrun.gguf.header import Header, NotGGUF, read_header
@@ -23,41 +31,41 @@ from llm_localrun.resolve import candidates, order_of
 from llm_localrun.servers.kinds import kind_of
 
 _CONTEXTS = (4096, 32768)
-"""Tokens of context for which the card says how much memory they take, beside the largest."""
+"""Tokens of context for which the card shows the memory needed, besides the maximum."""
 
 
 def memory_at(model: LocalModel, context_size: int) -> int | None:
-    """Bytes that the file of `model` takes with so many tokens of context; None if not known."""
-    beside = [model.projector] if model.projector else []
-    footprint = footprint_of(model.path, beside) if model.path else None
+    """Bytes that the file of `model` needs with so many tokens of context; None if unknown."""
+    file = model.on_disk
+    beside = [file.projector] if file and file.projector else []
+    footprint = footprint_of(file.path, beside) if file else None
     setting = Setting(context_size, embedding=model.purpose == "embedding")
     return footprint.need(setting).total if footprint else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A model, and what else its card is made of."""
+    """A model, and everything else that its card shows."""
 
     model: LocalModel
     header: Header | None
     names: Names
     others: list[LocalModel]
-    """The same model in another quantization, or at another place."""
+    """The same model in other quantizations or from other sources."""
     order: Order
 
 
-@click.command()
+@click.command(help=__doc__)
 @click.argument("name")
-@click.option("--template", is_flag=True, help="Output the chat template that is in its file")
-@click.option("json_", "--json", is_flag=True, help="Output JSON")
-def show(name: str, template: bool, json_: bool) -> None:
-    "Show all that is known of the model NAME"
+@click.option("--template", is_flag=True, help="Output the chat template in its file")
+@json_option
+def show(name: str, template: bool, as_json: bool) -> None:
     config = read_config()
     snapshot = get_catalogue()
     card = _card(name, snapshot, order_of(config))
     if template:
         click.echo(_template(card))
-    elif json_:
+    elif as_json:
         show_json(_as_json(card))
     else:
         show_card(_lines(card, snapshot, config))
@@ -75,28 +83,33 @@ def _card(name: str, snapshot: Snapshot, order: Order) -> _Card:
 
 
 def _header(model: LocalModel) -> Header | None:
-    """The header of its file; None if it has none, or none that can be read."""
-    if model.path is None:
+    """The header of the model's file; None if there is no file or it cannot be read."""
+    if model.on_disk is None:
         return None
     try:
-        with Path(model.path).open("rb") as file:
+        with Path(model.on_disk.path).open("rb") as file:
             return read_header(file, os.fstat(file.fileno()).st_size)
     except (OSError, NotGGUF):
         return None
 
 
 def _template(card: _Card) -> str:
-    text = card.header.text("tokenizer.chat_template") if card.header else ""
+    """The chat template of the model. Raises `BadModelFile` if it is not known."""
+    text = _header_template(card)
     if not text:
         raise BadModelFile(
-            f"there is no chat template of {card.model.id} to be read",
-            "Its file holds none" if card.model.path else "Its server keeps that to itself",
+            f"The chat template of {card.model.id} is not known",
+            "Its file has none" if card.model.on_disk else "Its server does not tell it",
         )
     return text
 
 
+def _header_template(card: _Card) -> str:
+    return card.header.text("tokenizer.chat_template") if card.header else ""
+
+
 def _needs(model: LocalModel) -> dict[int, int]:
-    """Bytes of memory by tokens of context, as far as they are known."""
+    """The memory needed in bytes, by tokens of context, as far as it is known."""
     largest = model.context_max
     sizes = {min(size, largest) if largest else size for size in (*_CONTEXTS, largest) if size}
     needs = {size: memory_at(model, size) for size in sorted(sizes)}
@@ -114,8 +127,8 @@ def _as_json(card: _Card) -> dict[str, Any]:
 
 
 def _lines(card: _Card, snapshot: Snapshot, config: Config) -> list[tuple[str, list[str]]]:
-    """Labels, and the lines that stand beside each."""
-    model = card.model
+    """The labels of the card, and the lines next to each."""
+    model, file = card.model, card.model.on_disk
     known = facts(model, card.names, card.order)
     return [
         ("name", [known["short_name"]]),
@@ -126,9 +139,9 @@ def _lines(card: _Card, snapshot: Snapshot, config: Config) -> list[tuple[str, l
         ("can", _one_line(abilities(model))),
         ("-o think", _one_line(model.think_levels or ())),
         ("context", _one_line(_context(model))),
-        ("runs", _ways(model, snapshot, config)),
-        ("file", [model.path] if model.path else []),
-        ("projector", [model.projector] if model.projector else []),
+        ("runs", _routes(model, snapshot, config)),
+        ("file", [file.path] if file else []),
+        ("projector", [file.projector] if file and file.projector else []),
         ("template", _about_template(card)),
         ("memory", _memory(card)),
         ("also here", [_other(each) for each in card.others]),
@@ -153,26 +166,27 @@ def _context(model: LocalModel) -> list[str]:
     loaded, trained = model.context_loaded, model.context_max
     return [
         f"{loaded:,} tokens loaded" if loaded else "",
-        f"{trained:,} trained" if trained else "",
+        f"trained for {trained:,} tokens" if trained else "",
     ]
 
 
-def _ways(model: LocalModel, snapshot: Snapshot, config: Config) -> list[str]:
-    """How it is run, the preferred way first."""
+def _routes(model: LocalModel, snapshot: Snapshot, config: Config) -> list[str]:
+    """The routes of the model in words, the preferred one first."""
     lines = []
-    if model.endpoint is not None:
-        report = next(r for r in snapshot.endpoints if r.endpoint == model.endpoint)
-        title = f"{kind_of(model.endpoint.kind).title} {report.version}".strip()
+    if model.served is not None:
+        endpoint = model.served.endpoint
+        report = next(r for r in snapshot.endpoints if r.endpoint == endpoint)
+        title = f"{kind_of(endpoint.kind).title} {report.version}".strip()
         loaded = ", loaded" if model.loaded else ""
-        lines.append(f"by {title} at {model.endpoint.url} ({STATUS[report.status]}{loaded})")
-        lines += _away(model, config)
-    if model.path is not None:
-        lines.append("out of its file" + (", if its server is off" if model.endpoint else ""))
+        lines.append(f"on {title} at {endpoint.url} ({STATUS[report.status]}{loaded})")
+        lines += _remote(model, config)
+    if model.on_disk is not None:
+        lines.append("from its file" + (", if the server does not answer" if model.served else ""))
     return lines
 
 
-def _away(model: LocalModel, config: Config) -> list[str]:
-    """Where its server runs it, if that is not here."""
+def _remote(model: LocalModel, config: Config) -> list[str]:
+    """Where the server runs the model, if that is not this machine."""
     if model.runs_on == RunsOn.THIS_MACHINE:
         return []
     where = WHERE[model.runs_on]
@@ -180,18 +194,22 @@ def _away(model: LocalModel, config: Config) -> list[str]:
     if not requires_consent(model):
         return [line]
     is_allowed = model.id in config.allow
-    return [line, "you allow that" if is_allowed else "refused until you `llm localrun allow` it"]
+    return [line, "you have allowed it" if is_allowed else f"refused until you {_allow(model)}"]
+
+
+def _allow(model: LocalModel) -> str:
+    return f"`llm localrun allow {shlex.quote(model.id)}`"
 
 
 def _about_template(card: _Card) -> list[str]:
-    text = card.header.text("tokenizer.chat_template") if card.header else ""
-    return [f"{len(text):,} characters, shown by --template"] if text else []
+    text = _header_template(card)
+    return [f"{len(text):,} characters; --template outputs it"] if text else []
 
 
 def _memory(card: _Card) -> list[str]:
-    """What it takes at some contexts, and whether this machine has that."""
+    """The memory needed at some sizes of context, and whether this machine has it."""
     model, memory = card.model, card.order.memory
-    runs_here = model.runs_on == RunsOn.THIS_MACHINE or model.path is not None
+    runs_here = model.runs_on == RunsOn.THIS_MACHINE or model.on_disk is not None
     if model.size is None or memory is None or not runs_here:
         return []
     verdict = "fits into" if fits(model.size, memory) else "is too large for"

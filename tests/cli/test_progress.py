@@ -1,4 +1,4 @@
-"""What is shown while something is pulled: on a terminal, in a pipe, in quiet."""
+"""Progress of long commands: on a terminal, in a pipe, and with --quiet."""
 
 import os
 import pty
@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-from llm_localrun.cli.progress import _Bar, bar_text, shown
+from llm_localrun.cli.progress import _Bar, bar_text, show_progress
 from llm_localrun.system.progress import Progress
 from tests.support.pulling import REPO, World
 
@@ -44,8 +44,8 @@ def test_bar(progress: Progress, rate: float, text: str) -> None:
     assert bar_text(progress, rate) == text
 
 
-def test_rate_is_that_of_late(capsys: pytest.CaptureFixture[str]) -> None:
-    """100 MB were there before; what was checked does not count, nor what was long ago."""
+def test_rate_is_an_average_over_the_last_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """The 100 MB that were only checked do not count."""
     times = iter(range(0, 1000))
     bar = _Bar("x", clock=lambda: float(next(times)) / 2)
     for done in range(0, 101, 10):
@@ -64,7 +64,7 @@ def pulling() -> Generator[Progress, None, str]:
 
 
 def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(pulling(), "x") == "record"
+    assert show_progress(pulling(), "x") == "record"
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == [
         "x: downloading, 0 MB of 100 MB (0%)",
@@ -75,12 +75,12 @@ def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(pulling(), "x", quiet=True) == "record"
+    assert show_progress(pulling(), "x", quiet=True) == "record"
     assert capsys.readouterr() == ("", "")
 
 
 def test_terminal(world: World) -> None:
-    """The real command on a terminal of its own, whose width is kept to."""
+    """The real command on a pseudo-terminal: no line is wider than it."""
     world.files.pause = 0.03
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100"}
@@ -106,7 +106,7 @@ def _read(descriptor: int) -> Generator[bytes, None, None]:
         while data := os.read(descriptor, 4096):
             yield data
     except OSError:
-        # How Linux says that the other end has been closed.
+        # Linux raises this when the other end is closed.
         pass
     finally:
         os.close(descriptor)

@@ -119,11 +119,11 @@ def test_ollama_is_asked_again_by_update(user_path: Path) -> None:
         use(user_path, "ollama", server)
         done("pull", "ollama:qwen3")
         assert done("outdated").split() == [
-            *("pulled", "state", "ollama:qwen3", "cannot", "be", "told"),
-            *("`llm", "localrun", "update`", "pulls", "it", "again"),
+            *("pulled", "state", "ollama:qwen3", "unknown"),
+            *("`llm", "localrun", "update`", "downloads", "it", "again"),
         ]
         assert len(pulls(server, "/api/pull")) == 1
-        assert done("update") == "ollama:qwen3: pulled again\n"
+        assert done("update") == "ollama:qwen3: downloaded again\n"
         assert len(pulls(server, "/api/pull")) == 2
 
 
@@ -168,7 +168,7 @@ def test_lmstudio_has_it_already(user_path: Path) -> None:
         use(user_path, "lmstudio", server)
         assert done("pull", "lmstudio:google/gemma-4-26b-a4b", "--quiet") == (
             "Ready: local/lmstudio/google/gemma-4-26b-a4b\n"
-            "Try it: llm -m local-gemma4-26b 'Name the primary colours'\n"
+            "Try it: llm -m local-gemma4-26b 'Name the primary colors'\n"
         )
 
 

@@ -414,14 +414,14 @@ def test_result_is_a_variant_at_once(f16_model: Path) -> None:
     assert result.stderr.startswith("SmolLM2-135M-Instruct.Q8_0: quantizing, ")
     made = models_folder() / "SmolLM2-135M-Instruct.Q8_0.gguf"
     assert result.stdout.splitlines() == [
-        f"Put into {made}, by ggml, out of xllamacpp",
+        f"Wrote {made} with ggml, out of xllamacpp",
         "                 before    after",
         "size             271 MB    145 MB",
         "bits per weight  16.00     8.51",
         "stored as        F16 100%  Q8_0 100%",
     ]
     # The F16 is what it would be made of again: the name fits both.
-    assert done_by(*command).startswith(f"It is there already: {made}\n")
+    assert done_by(*command).startswith(f"It exists already: {made}\n")
     by_path = {model.path: model for model in get_catalogue(CachePolicy.CACHED).models}
     source = by_path[str(models_folder() / f16_model.name)]
     assert variant(source, {"quantization": "Q8_0"}) == by_path[str(made)]
@@ -431,10 +431,10 @@ def test_result_is_a_variant_at_once(f16_model: Path) -> None:
 def test_what_it_has_cost_is_told(starter_model: Path) -> None:
     said = done_by("quantize", str(starter_model), "Q2_K", "--requantize").splitlines()
     rows = [line.split("  ")[0] for line in said[2:-1]]
-    assert rows == ["size", "bits per weight", "stored as", "perplexity", "same likeliest token"]
+    assert rows == ["size", "bits per weight", "stored as", "perplexity", "same most likely token"]
     assert said[-1] == (
-        "80% of its weights stand in rows whose length the blocks of Q2_K do not divide: they have"
-        " larger types, as llama.cpp does it."
+        "80% of the weights are in rows whose length is not a multiple of the block size of Q2_K."
+        " Like llama.cpp, this gives them larger types."
     )
     kept = failed("quantize", str(starter_model), "Q8_0")
     assert "has been quantized before (Q4_1), and would lose twice." in kept
@@ -541,7 +541,10 @@ def test_index_that_does_not_have_it(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "Error: Nothing here can quantize. Let libggml-python==0.20.2.post1 (2.5 MB) be"),
+        (
+            (),
+            "Error: No quantizer is installed. Give --yes to install libggml-python==0.20.2.post1",
+        ),
         (("--yes",), "Error: Pip could not install libggml-python==0.20.2.post1: No matching"),
     ],
 )
