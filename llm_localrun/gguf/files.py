@@ -1,4 +1,7 @@
-"""What is read of a model's file beyond its header, and what people are told if it is none."""
+"""Names of GGUF files, the parts of a split one, and opening a file with errors that explain.
+
+Reading the header itself is left to `header`.
+"""
 
 import mmap
 import re
@@ -7,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from llm_localrun.errors import BadModelFile
 from llm_localrun.gguf.header import Header, NotGGUF, find_text
 
 _MAX_HEADER = 64 * 2**20
@@ -16,19 +18,36 @@ _TEMPLATE = "tokenizer.chat_template"
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file at `path`, for its header to be read. Raises `BadModelFile` if that cannot be."""
+    """The file at `path`, opened to read its header. Raises `BadModelFile` for any failure."""
+    # Imported here because the quantizing process uses this module without click and llm.
+    from llm_localrun.errors import BadModelFile
+
     try:
         with path.open("rb") as file:
             yield file
     except NotGGUF as error:
         raise BadModelFile(
-            f"{path} is no GGUF model: {error}", "Fetch it again, or choose another file"
+            f"{path} is no GGUF model: {error}", "Download it again, or choose another file"
         ) from None
     except OSError as error:
-        raise BadModelFile(
+        raise BadModelFile(*_explained(path, error)) from None
+
+
+def _explained(path: Path, error: OSError) -> tuple[str, str]:
+    """What is wrong with a file that cannot be opened or read, and what to do."""
+    if isinstance(error, FileNotFoundError):
+        return (
+            f"{path} does not exist",
+            "Check the path; `llm localrun models` lists the files that were found",
+        )
+    if path.is_dir():
+        return f"{path} is a directory", "Give the path of a .gguf file in it"
+    if isinstance(error, PermissionError):
+        return (
             f"{path} cannot be read: {error.strerror}",
-            "Mend its permissions, or choose another file",
-        ) from None
+            "Give yourself permission to read it, or choose another file",
+        )
+    return f"{path} cannot be read: {error.strerror}", "Check the disk, or choose another file"
 
 
 def chat_template_in(file: BinaryIO, header: Header) -> str:
@@ -60,6 +79,14 @@ def part_stem(stem: str, number: int) -> str:
 
 
 def part_stems(stem: str) -> list[str]:
-    """The names of all parts of the file that `stem` begins; none if it is a later part's."""
+    """The stems of all parts of the file whose first part is `stem`; [] for a later part."""
     _, number, count = shard_of(stem) or (stem, 1, 1)
     return [part_stem(stem, each) for each in range(1, count + 1)] if number == 1 else []
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The paths of all parts of the file whose first part is `path`; [] for a later part.
+
+    A file that is not split is its only part. The parts need not exist.
+    """
+    return [path.with_name(f"{stem}{path.suffix}") for stem in part_stems(path.stem)]

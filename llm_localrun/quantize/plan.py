@@ -5,9 +5,9 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llm_localrun.errors import BadModelFile, QuantizeFailed
-from llm_localrun.gguf.files import part_stems
-from llm_localrun.gguf.header import Header, NotGGUF, Tensor, read_header
+from llm_localrun.errors import QuantizeFailed
+from llm_localrun.gguf.files import opened, parts_of
+from llm_localrun.gguf.header import Header, Tensor, read_header
 from llm_localrun.gguf.tensor_types import TensorType, type_name
 from llm_localrun.models import LocalModel
 from llm_localrun.names.quantizations import with_quantization
@@ -72,20 +72,12 @@ def check(plan: Plan, *, requantize: bool) -> None:
 
 
 def _headers(path: Path) -> list[Header]:
-    parts = [path.with_name(f"{stem}{path.suffix}") for stem in part_stems(path.stem)]
-    return [_header(part) for part in parts]
+    return [_header(part) for part in parts_of(path)]
 
 
 def _header(path: Path) -> Header:
-    try:
-        with path.open("rb") as file:
-            return read_header(file, path.stat().st_size)
-    except NotGGUF as error:
-        raise BadModelFile(
-            f"{path} is no GGUF model: {error}", "Fetch it again, or choose another file"
-        ) from None
-    except OSError as error:
-        raise BadModelFile(f"{path} cannot be read: {error.strerror}", "Choose another") from None
+    with opened(path) as file:
+        return read_header(file, path.stat().st_size)
 
 
 def _check_quantization(plan: Plan) -> None:

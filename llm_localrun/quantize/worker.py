@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from llm_localrun.gguf.files import part_stems
+from llm_localrun.gguf.files import parts_of
 from llm_localrun.gguf.header import BLOCKS, Header, NotGGUF, Tensor, read_header
 from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.quantize.layout import Layout, lay_out, number_pair
@@ -166,7 +166,7 @@ def _quantize(arguments: argparse.Namespace) -> None:
     ggml = _Ggml(arguments.library)
     importance = _read_importance(arguments.imatrix) if arguments.imatrix else {}
     with ExitStack() as held:
-        parts = [_open(path, held) for path in _paths(arguments.source)]
+        parts = [_open(path, held) for path in parts_of(arguments.source)]
         sources = {tensor.name: (part, tensor) for part in parts for tensor in part.header.tensors}
         layout = _lay_out(parts, arguments.type, has_importance=bool(importance))
         pool = held.enter_context(ThreadPoolExecutor(arguments.threads))
@@ -180,11 +180,6 @@ def _quantize(arguments: argparse.Namespace) -> None:
                 target.writelines(pool.map(ggml.convert, some, itertools.repeat(tensor.type)))
             _say(f"[{number:4}/{len(layout.tensors):4}] {tensor.name}")
         target.truncate(layout.size)
-
-
-def _paths(source: Path) -> list[Path]:
-    """All parts of a split file."""
-    return [source.with_name(f"{stem}{source.suffix}") for stem in part_stems(source.stem)]
 
 
 def _open(path: Path, held: ExitStack) -> _Part:
