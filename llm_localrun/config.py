@@ -11,22 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from llm_localrun.engine_defaults import MOST_THREADS
 from llm_localrun.errors import ConfigError
-from llm_localrun.names.quantizations import (
-    quality_distance,
-    quantization_in,
-    without_quantization,
-)
+from llm_localrun.names.quantizations import quality_distance, quantization_in, without_quantization
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.locks import exclusive
 from llm_localrun.system.paths import home

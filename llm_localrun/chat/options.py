@@ -43,107 +43,71 @@ CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"
 Think = Literal["off", "on", "low", "medium", "high", "max"]
 
 
+def _option(description: str, **limits: Any) -> Any:
+    """A field that is unset by default. `limits` are arguments of pydantic's `Field`."""
+    return Field(default=None, description=description, **limits)
+
+
 class Options(llm.Options):
     """Options for sampling and for running; None: the model and its server decide."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    temperature: float | None = Field(
-        default=None,
-        ge=0,
-        description="Randomness of sampling; 0 always takes the most likely token",
+    temperature: float | None = _option(
+        "Randomness of sampling; 0 always takes the most likely token", ge=0
     )
-    top_p: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Sample from the most likely tokens whose probabilities add up to this",
+    top_p: float | None = _option(
+        "Sample from the most likely tokens whose probabilities add up to this", gt=0, le=1
     )
-    top_k: int | None = Field(
-        default=None, ge=0, description="Sample from this many of the most likely tokens; 0: all"
+    top_k: int | None = _option("Sample from this many of the most likely tokens; 0: all", ge=0)
+    min_p: float | None = _option(
+        "Drop tokens less likely than this share of the most likely one", ge=0, le=1
     )
-    min_p: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Drop tokens less likely than this share of the most likely one",
+    typical_p: float | None = _option("Locally typical sampling; 1 turns it off", gt=0, le=1)
+    repeat_penalty: float | None = _option(
+        "Penalty on tokens that occurred recently; 1 turns it off", gt=0
     )
-    typical_p: float | None = Field(
-        default=None, gt=0, le=1, description="Locally typical sampling; 1 turns it off"
+    presence_penalty: float | None = _option("Penalty on tokens that occurred at all", ge=-2, le=2)
+    frequency_penalty: float | None = _option(
+        "Penalty on tokens for each time that they have occurred", ge=-2, le=2
     )
-    repeat_penalty: float | None = Field(
-        default=None,
-        gt=0,
-        description="Penalty on tokens that occurred recently; 1 turns it off",
+    seed: int | None = _option("Seed of the sampler, for repeatable answers")
+    max_tokens: int | None = _option("Stop after this many generated tokens", ge=1)
+    stop: Texts | None = _option("Stop before this text (a list of texts in Python)")
+    logit_bias: Annotated[dict[str, float], BeforeValidator(_json)] | None = _option(
+        'Favor tokens by their ids, from -100 to 100: {"15043": -100}'
     )
-    presence_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="Penalty on tokens that occurred at all"
+    json_object: bool | None = _option(
+        "Make the answer a JSON object; ask for one in the prompt too"
     )
-    frequency_penalty: float | None = Field(
-        default=None,
-        ge=-2,
-        le=2,
-        description="Penalty on tokens for each time that they have occurred",
+    think: Annotated[Think, BeforeValidator(_lower)] | None = _option(
+        "Whether and how much to think before the answer"
     )
-    seed: int | None = Field(
-        default=None, description="Seed of the sampler, for repeatable answers"
+    context_size: Annotated[int, Field(ge=16)] | Literal["max"] | None = _option(
+        "Tokens of context for the prompt and the answer together, or max"
     )
-    max_tokens: int | None = Field(
-        default=None, ge=1, description="Stop after this many generated tokens"
+    quantization: Annotated[str, BeforeValidator(_upper)] | None = _option(
+        "Run this variant of the model: Q4_K_M, Q8_0, 4BIT"
     )
-    stop: Texts | None = Field(
-        default=None, description="Stop before this text (a list of texts in Python)"
+    keep_alive: Duration | None = _option(
+        "How long the model stays loaded after use: seconds, 10m, 0, or -1 for ever"
     )
-    logit_bias: Annotated[dict[str, float], BeforeValidator(_json)] | None = Field(
-        default=None, description='Favor tokens by their ids, from -100 to 100: {"15043": -100}'
+    gpu_layers: int | None = _option("Layers to put on the GPU; 0: none", ge=0)
+    threads: int | None = _option("Number of CPU threads", ge=1, le=512)
+    kv_cache_type: Annotated[CacheType, BeforeValidator(_lower)] | None = _option(
+        "Data type of the KV cache; q8_0 halves its memory"
     )
-    json_object: bool | None = Field(
-        default=None, description="Make the answer a JSON object; ask for one in the prompt too"
+    overcommit: bool | None = _option("Load the model even if it needs more memory than is free")
+    flash_attention: bool | None = _option("Attention that needs less memory for long contexts")
+    draft_model: str | None = _option(
+        "GGUF file of a draft model, or ngram to draft from the conversation"
     )
-    think: Annotated[Think, BeforeValidator(_lower)] | None = Field(
-        default=None, description="Whether and how much to think before the answer"
-    )
-    context_size: Annotated[int, Field(ge=16)] | Literal["max"] | None = Field(
-        default=None,
-        description="Tokens of context for the prompt and the answer together, or max",
-    )
-    quantization: Annotated[str, BeforeValidator(_upper)] | None = Field(
-        default=None, description="Run this variant of the model: Q4_K_M, Q8_0, 4BIT"
-    )
-    keep_alive: Duration | None = Field(
-        default=None,
-        description="How long the model stays loaded after use: seconds, 10m, 0, or -1 for ever",
-    )
-    gpu_layers: int | None = Field(
-        default=None, ge=0, description="Layers to put on the GPU; 0: none"
-    )
-    threads: int | None = Field(default=None, ge=1, le=512, description="Number of CPU threads")
-    kv_cache_type: Annotated[CacheType, BeforeValidator(_lower)] | None = Field(
-        default=None, description="Data type of the KV cache; q8_0 halves its memory"
-    )
-    overcommit: bool | None = Field(
-        default=None, description="Load the model even if it needs more memory than is free"
-    )
-    flash_attention: bool | None = Field(
-        default=None, description="Attention that needs less memory for long contexts"
-    )
-    draft_model: str | None = Field(
-        default=None,
-        description="GGUF file of a draft model, or ngram to draft from the conversation",
-    )
-    lora: str | None = Field(default=None, description="GGUF file of a LoRA adapter to apply")
-    grammar: str | None = Field(
-        default=None, description="Grammar of the answer in llama.cpp's GBNF"
-    )
-    timeout: float | None = Field(
-        default=None,
-        gt=0,
-        description="Seconds to wait for the next data from the server",
-    )
-    extra_body: JsonObject | None = Field(
-        default=None,
+    lora: str | None = _option("GGUF file of a LoRA adapter to apply")
+    grammar: str | None = _option("Grammar of the answer in llama.cpp's GBNF")
+    timeout: float | None = _option("Seconds to wait for the next data from the server", gt=0)
+    extra_body: JsonObject | None = _option(
+        "JSON object that is merged into the body of the request",
         validation_alias=AliasChoices("extra_body", "extra"),
-        description="JSON object that is merged into the body of the request",
     )
 
     @model_validator(mode="before")

@@ -6,14 +6,7 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.facts import Names, abilities, facts, names_of
-from llm_localrun.cli.table import (
-    count_text,
-    json_option,
-    show,
-    show_notes,
-    size_text,
-    tokens_text,
-)
+from llm_localrun.cli.table import count_text, json_option, show, show_notes, size_text, tokens_text
 from llm_localrun.config import Config, read_config
 from llm_localrun.memory.footprint import fits
 from llm_localrun.models import LocalModel, RunsOn

@@ -5,7 +5,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import click
 
@@ -23,39 +23,28 @@ _STEP_PERCENT = 10
 """Between two lines in a pipe."""
 
 
-class _Display(Protocol):
-    def show(self, progress: Progress) -> None: ...
-
-    def end(self) -> None: ...
-
-
 def show_progress(
     steps: Generator[Progress, None, _Result], title: str, *, quiet: bool = False
 ) -> _Result:
     """Runs `steps`, shows its progress under `title`, and returns its result."""
-    display: _Display = _NoDisplay() if quiet else _Lines(title)
-    if not quiet and sys.stderr.isatty():
-        display = _Bar(title)
+    display = (
+        None if quiet else _ProgressBar(title) if sys.stderr.isatty() else _ProgressLines(title)
+    )
     try:
         while True:
-            display.show(next(steps))
+            progress = next(steps)
+            if display is not None:
+                display.show(progress)
     except StopIteration as stop:
         result: _Result = stop.value
         return result
     finally:
         steps.close()
-        display.end()
+        if isinstance(display, _ProgressBar):
+            display.end()
 
 
-class _NoDisplay:
-    def show(self, progress: Progress) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-
-class _Lines:
+class _ProgressLines:
     """A line for each step and for each tenth of it."""
 
     def __init__(self, title: str) -> None:
@@ -69,11 +58,8 @@ class _Lines:
             what = safe_text(progress.what).lower()
             click.echo(f"{self._title}: {what}{_amount(progress)}", err=True)
 
-    def end(self) -> None:
-        pass
 
-
-class _Bar:
+class _ProgressBar:
     """One line that is redrawn: the bar, the amount, the rate and the remaining time."""
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-from llm_localrun.cli.progress import _Bar, bar_text, show_progress
+from llm_localrun.cli.progress import _ProgressBar, bar_text, show_progress
 from llm_localrun.system.progress import Progress
 from tests.support.pulling import REPO, World
 
@@ -47,7 +47,7 @@ def test_bar(progress: Progress, rate: float, text: str) -> None:
 def test_rate_is_an_average_over_the_last_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     """The 100 MB that were only checked do not count."""
     times = iter(range(0, 1000))
-    bar = _Bar("x", clock=lambda: float(next(times)) / 2)
+    bar = _ProgressBar("x", clock=lambda: float(next(times)) / 2)
     for done in range(0, 101, 10):
         bar.show(Progress("Checking what has come", done * MB, GB))
     for done in range(100, 300, 2):
