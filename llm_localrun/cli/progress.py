@@ -27,9 +27,8 @@ def show_progress(
     steps: Generator[Progress, None, _Result], title: str, *, quiet: bool = False
 ) -> _Result:
     """Runs `steps`, shows its progress under `title`, and returns its result."""
-    display = (
-        None if quiet else _ProgressBar(title) if sys.stderr.isatty() else _ProgressLines(title)
-    )
+    kind = _ProgressBar if sys.stderr.isatty() else _ProgressLines
+    display = None if quiet else kind(title)
     try:
         while True:
             progress = next(steps)
