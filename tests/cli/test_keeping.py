@@ -17,7 +17,7 @@ FOLDER = "tiny-org/Tiny-1B-GGUF"
 PROJECTOR = {"mmproj-F16.gguf": model("f16")}
 
 
-def file_of_somebody(folder: Path, name: str = "Other-7B-Q4_0.gguf") -> Path:
+def file_of_another_tool(folder: Path, name: str = "Other-7B-Q4_0.gguf") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_bytes(model("other"))
@@ -88,7 +88,7 @@ def test_files_of_others_stay_unless_the_user_insists(
         "lmstudio": tmp_path / "home/.lmstudio/models/org/repo",
         "named": tmp_path / "remote_host",
     }
-    path = file_of_somebody(folders[store])
+    path = file_of_another_tool(folders[store])
     beside = path.with_name("notes.txt")
     beside.write_text("mine")
     name = str(path) if store == "named" else "local-other-7b"
@@ -232,7 +232,7 @@ def test_verify_with_the_checksum_in_the_name_of_a_hub_blob(
 
 
 def test_verify_without_a_known_checksum(world: World) -> None:
-    file_of_somebody(world.models)
+    file_of_another_tool(world.models)
     assert states("local-other-7b")["SHA-256 of Other-7B-Q4_0.gguf"] == "unknown"
 
 
@@ -241,7 +241,7 @@ def test_verify_without_a_known_checksum(world: World) -> None:
 
 def test_du(world: World, tmp_path: Path) -> None:
     done("pull", f"{REPO}:Q8_0")
-    file_of_somebody(tmp_path / "home/.lmstudio/models/org/repo")
+    file_of_another_tool(tmp_path / "home/.lmstudio/models/org/repo")
     facts = json.loads(done("du", "--json"))
     assert [(f["name"], f["size"], f["store"], f["pulled"]) for f in facts] == [
         ("local/gguf/Tiny-1B-Q8_0", len(Q8), "localrun", True),
@@ -335,7 +335,7 @@ def test_update_does_not_restore_deleted_files(world: World) -> None:
 
 
 def test_update_of_a_model_that_was_not_pulled(world: World) -> None:
-    file_of_somebody(world.models)
+    file_of_another_tool(world.models)
     assert failed("update", "local-other-7b").startswith("Error: 'local-other-7b' was not pulled")
 
 
