@@ -1,6 +1,6 @@
-"""What the user has settled, on disk: `config.json` in llm's user directory under `localrun/`.
+"""Reads, checks and changes the user's settings: `localrun/config.json` in llm's user directory.
 
-A missing file means the defaults. A file that cannot be used is an error, and is left alone.
+A missing file means the defaults. A file that is not valid is an error and is not changed.
 """
 
 import json
@@ -11,48 +11,42 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from llm_localrun.engine_defaults import MAX_THREADS
 from llm_localrun.errors import ConfigError
+from llm_localrun.names.quantizations import quality_distance, quantization_in, without_quantization
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.locks import exclusive
 from llm_localrun.system.paths import home
 
-_LOCK_PATIENCE = 10.0
-"""Seconds to wait for another command that is changing the file."""
-_MEND = "Mend the file, or delete it to go back to the defaults"
+_LOCK_TIMEOUT_S = 10.0
+"""How long to wait for another command that is changing the file."""
+_FIX_FILE = "Fix the file, or delete it to return to the defaults"
 
 
-def _part_of_an_id(name: str) -> str:
-    """A name as it can stand in the ids of models."""
+def _endpoint_name(name: str) -> str:
+    """Checks that `name` can be a part of model ids. Raises ValueError."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise ValueError("it is made of a-z, 0-9, - and _, and begins with one of the first two")
+        raise ValueError("use a-z, 0-9, - and _ only, and begin with a letter or a digit")
     return name
 
 
 def server_root(url: str) -> str:
-    """A URL as the user may paste it, `http://box:8000/v1/` say, to the root of the server.
+    """The root of a server from a URL as the user may paste it: `http://box:8000/v1/`, `box:8000`.
 
     Raises ValueError.
     """
     if "://" not in url:
         url = f"http://{url}"
     if not url.startswith(("http://", "https://")):
-        raise ValueError("only http:// and https:// are spoken")
+        raise ValueError("only http:// and https:// are supported")
     parts = urlsplit(url)
     if not parts.hostname:
-        raise ValueError("it names no host")
-    # Reading a port that is no number raises ValueError.
+        raise ValueError("the URL has no host")
+    # Reading a port that is not a number raises ValueError.
     port = f":{parts.port}" if parts.port else ""
-    # What a server listens on, and prints, is reached at this machine's own address.
+    # A server prints the address that it listens on. Clients reach it at the loopback address.
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(parts.hostname)
     if reachable is not None:
         url = parts._replace(netloc=f"{reachable}{port}").geturl()
@@ -64,7 +58,7 @@ _UNITS = {unit: 1024**power for power, unit in enumerate(("", "K", "M", "G", "T"
 
 
 def _bytes(value: object) -> object:
-    """`12GB`, `500 MB` or a number of bytes to bytes; other types as they are."""
+    """Converts `12GB` or `500 MB` to bytes, and returns other types unchanged."""
     if not isinstance(value, str):
         return value
     if (size := _BYTES.fullmatch(value.strip())) is None:
@@ -74,51 +68,81 @@ def _bytes(value: object) -> object:
 
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 
+_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(value: object) -> object:
+    """Converts `10m`, `1h30m`, `45s` or `90` to seconds, and returns other types unchanged."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    parts = list(_DURATION.finditer(text))
+    if parts and "".join(part.group() for part in parts) == text:
+        return sum(float(part["number"]) * _SECONDS[part["unit"]] for part in parts)
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("give seconds, or a duration such as 45s, 10m or 1h30m") from None
+
+
+Duration = Annotated[float, BeforeValidator(_seconds)]
+"""Seconds, given as a number or as a text such as 10m."""
+
+
+def _quantization(text: str) -> str:
+    """The quantization `text` in its usual spelling: q4_k_m is Q4_K_M. Raises ValueError."""
+    name = quantization_in(text.strip())
+    # A quantization that is not ranked has no distance to any, not even to itself.
+    if without_quantization(text.strip()) or quality_distance(name, name):
+        raise ValueError(f"{text!r} is not a quantization; examples are Q4_K_M, Q8_0 and 4bit")
+    return name
+
 
 class ConfiguredEndpoint(BaseModel):
-    """A server that the user has named."""
+    """A server that the user has added."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, AfterValidator(_part_of_an_id)]
+    name: Annotated[str, AfterValidator(_endpoint_name)]
     url: Annotated[str, AfterValidator(server_root)]
     key: str | None = None
-    """The name of its key in `llm keys`."""
+    """The name of its key in `llm keys`; None: localrun-NAME."""
     dialect: str | None = None
-    """The kind of server that it is to be spoken to as; None: what its answers say it is."""
+    """The kind of server, such as vllm; None: recognized by its answers."""
 
 
 RpcServer = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
 
 
 class Config(BaseModel):
-    """The whole of config.json."""
+    """The contents of config.json."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     endpoints: tuple[ConfiguredEndpoint, ...] = ()
     folders: tuple[str, ...] = ()
-    """More folders that hold GGUF files."""
+    """Additional folders with GGUF files."""
     default_endpoints: bool = True
-    """Whether to look for servers on their usual ports."""
+    """Whether to look for servers on their default ports."""
     allow: tuple[str, ...] = ()
-    """Ids of models that may run elsewhere than on this machine."""
-    quantization: str = "Q4_K_M"
-    """The preferred one, where a name fits several."""
+    """Ids of models that may run outside this machine."""
+    quantization: Annotated[str, AfterValidator(_quantization)] = "Q4_K_M"
+    """The preferred quantization, where a name means several models."""
     threads: int | None = Field(default=None, ge=1, le=MAX_THREADS)
-    """Threads of the engine; llama.cpp's own choice by default."""
-    keep_alive: float = 300.0
-    """Seconds for which the engine keeps an unused model; negative: for ever."""
+    """Threads of the engine; None: llama.cpp chooses."""
+    keep_alive: Duration = 300.0
+    """Seconds for which the engine keeps an unused model in memory; negative: for ever."""
     llama_server: str | None = None
-    """The llama-server that runs GGUF files; "": none, xllamacpp does. By default one on PATH does
-    if it has a GPU and xllamacpp has none."""
+    """Path of the llama-server that runs GGUF files; "": xllamacpp runs them. None: the one on
+    PATH, if it has a GPU and xllamacpp has none."""
     engine_memory: Bytes | None = None
-    """What all engines may take of the memory together; three quarters by default."""
+    """Memory that all engines together may use; None: three quarters of this machine's."""
     prompt_cache: Bytes = 2 * 2**30
-    """What may be kept on disk of evaluated conversations; 0: nothing."""
+    """Disk space for saved states of evaluated conversations; 0: save none."""
     rpc: tuple[RpcServer, ...] = ()
-    """llama.cpp's RPC servers, over which models are spread; what they compute leaves this
-    machine."""
+    """llama.cpp RPC servers, HOST:PORT, that share the work of the engine. The data that they
+    compute leaves this machine."""
 
 
 def config_path() -> Path:
@@ -126,29 +150,29 @@ def config_path() -> Path:
 
 
 def read_config() -> Config:
-    """The user's configuration. Raises `ConfigError` if the file cannot be used."""
+    """The user's settings. Raises `ConfigError` if the file cannot be read or is not valid."""
     text = _read()
-    return Config() if text is None else _validated(text, _MEND)
+    return Config() if text is None else _validated(text, _FIX_FILE)
 
 
 def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
-    """Changes what the file holds, and returns that; commands at once do so one after the other.
+    """Changes the file and returns the new settings. Concurrent commands take turns.
 
-    `change` is given the file's JSON and may alter it. Raises `ConfigError`, and leaves the file
-    alone, if it is not usable before or after.
+    `change` receives the file's JSON object and alters it. Raises `ConfigError`, and does not
+    change the file, if it is not valid before or after.
     """
     path = config_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(path.with_suffix(".lock"), _LOCK_PATIENCE):
+        with exclusive(path.with_suffix(".lock"), _LOCK_TIMEOUT_S):
             text = _read()
             text = b"{}" if text is None else text
-            _validated(text, _MEND)
+            _validated(text, _FIX_FILE)
             settings = json.loads(text)
             change(settings)
             text = json.dumps(settings, indent=2, ensure_ascii=False).encode() + b"\n"
-            config = _validated(text, "It was left as it was")
-            # Where the file is a link, it stays one.
+            config = _validated(text, "The file was not changed")
+            # Write through a symbolic link instead of replacing it.
             write_atomically(Path(os.path.realpath(path)), text)
     except TimeoutError:
         raise ConfigError(
@@ -160,10 +184,10 @@ def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
 
 
 def problem_of(error: ValidationError) -> str:
-    """What is wrong with a user's settings, in half a sentence: where it is, and what."""
+    """The first problem in a user's settings: `endpoints.0.url: the URL has no host`."""
     first = error.errors()[0]
-    where = ".".join(str(step) for step in first["loc"])
-    return f"{where or 'the file'}: {first['msg'].removeprefix('Value error, ')}"
+    key = ".".join(str(step) for step in first["loc"])
+    return f"{key or 'the file'}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _read() -> bytes | None:
@@ -180,4 +204,4 @@ def _validated(text: bytes, remedy: str) -> Config:
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(f"{config_path()} is not usable: {problem_of(error)}", remedy) from None
+        raise ConfigError(f"{config_path()} is not valid: {problem_of(error)}", remedy) from None

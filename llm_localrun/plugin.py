@@ -1,6 +1,6 @@
-"""llm's hooks, nothing else: what they do is imported when it is needed.
+"""The hooks that llm calls. The code behind them is imported when it is needed.
 
-Every `llm` command imports this module, so it must cost nothing and never fail.
+Every `llm` command imports this module, so importing it must be fast and must not fail.
 """
 
 from typing import Any
@@ -10,37 +10,46 @@ import llm
 
 
 class _Commands(click.Group):
-    """`llm localrun`: its commands are imported on use."""
+    """The group `llm localrun`. Imports a command when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        from llm_localrun.cli import COMMANDS
+        from llm_localrun.cli import command_names
 
-        return sorted(COMMANDS)
+        return command_names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from llm_localrun.cli import command_called
+        from llm_localrun.cli import load_command
 
-        return command_called(cmd_name)
+        return load_command(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands. Unlike click's own method, it imports none of them."""
+        from llm_localrun.cli import summaries
+
+        with formatter.section("Commands"):
+            formatter.write_dl(summaries())
 
 
 @click.pass_context
-def _status(context: click.Context) -> None:
-    """What `llm localrun` does by itself."""
+def _run_without_command(context: click.Context) -> None:
+    """Runs `llm localrun status` if the user gave no command."""
     if context.invoked_subcommand is None:
-        from llm_localrun.cli.status import show_status
+        from llm_localrun.cli.status import status
 
-        show_status()
+        context.invoke(status)
 
 
 @llm.hookimpl
 def register_commands(cli: click.Group) -> None:
     help_text = "Find, run and manage local models"
     cli.add_command(
-        _Commands("localrun", help=help_text, callback=_status, invoke_without_command=True)
+        _Commands(
+            "localrun", help=help_text, callback=_run_without_command, invoke_without_command=True
+        )
     )
 
 
-# Last, so that the names of all other plugins' models are known and left alone.
+# Called last, so that names which other plugins' models have are left to them.
 @llm.hookimpl(trylast=True)
 def register_models(register: Any, model_aliases: list[Any]) -> None:
     from llm_localrun.registration import register_models

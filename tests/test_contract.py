@@ -134,7 +134,7 @@ def backend(request: pytest.FixtureRequest, user_path: Path, empty_log: Path) ->
         user: Path = request.getfixturevalue("warm")
         shutil.copy(empty_log, user)
         # What is in the cache decides how the rest is cut into batches, and so the last digits.
-        alike = {"temperature": 0, "extra": {"cache_prompt": False}}
+        alike = {"temperature": 0, "extra_body": {"cache_prompt": False}}
         yield Backend("engine", found(STARTER), {**alike, "grammar": THINKING})
         return
     with StandIn(respond_as(request.param, lambda _: Says("Hello.", reasoning="Hm."))) as server:
@@ -791,12 +791,12 @@ def test_line_30_options(box: StandIn) -> None:
 
 def test_line_30_options_are_logged_as_they_were_given(box: StandIn) -> None:
     given = ("-o", "temperature", "0.5", "-o", "stop", "x", "-o", "keep_alive", "10m")
-    output("-m", "local-gemma4", "hi", *given, "-o", "extra", '{"a": 1}')
+    output("-m", "local-gemma4", "hi", *given, "-o", "extra_body", '{"a": 1}')
     assert turns()[0]["options_json"] == {
         "temperature": 0.5,
         "stop": ["x"],
         "keep_alive": 600.0,
-        "extra": {"a": 1},
+        "extra_body": {"a": 1},
     }
     output("-m", "local-gemma4", "hi")
     assert turns()[0]["options_json"] == {}
@@ -903,7 +903,7 @@ def is_idle(user: Path, path: str | None) -> bool:
 
 
 def test_line_34_closing_a_response_stops_the_engine(plain: LocalModel, warm: Path) -> None:
-    response = LocalChat(plain).prompt("Hi", extra={"ignore_eos": True})
+    response = LocalChat(plain).prompt("Hi", extra_body={"ignore_eos": True})
     received = iter(response)
     next(received)
     assert not is_idle(warm, plain.path)

@@ -1,31 +1,15 @@
-"""What `-o` accepts, checked by pydantic before anything else happens.
+"""The options of a prompt, `-o NAME VALUE`, and their validation.
 
-Which backend honours which option, and under what name, is `wire_options`'s business.
+Which server supports which option, and under what name, is in `servers.options`.
 """
 
 import json
-import re
 from typing import Annotated, Any, Literal
 
 import llm
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
-_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def seconds(value: object) -> object:
-    """`10m`, `1h30m`, `45s`, `90` or `-1` (for ever) to seconds; other types as they are."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip().lower()
-    parts = list(_DURATION.finditer(text))
-    if parts and "".join(part.group() for part in parts) == text:
-        return sum(float(part["number"]) * _SECONDS[part["unit"]] for part in parts)
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("give seconds, or a duration such as 45s, 10m or 1h30m") from None
+from llm_localrun.config import Duration
 
 
 def _strings(value: object) -> object:
@@ -33,12 +17,12 @@ def _strings(value: object) -> object:
 
 
 def _json(value: object) -> object:
-    """JSON text, as it comes from the command line, to what it says."""
+    """Parses JSON text from the command line, and returns other types unchanged."""
     if not isinstance(value, str):
         return value
     try:
         given = json.loads(value)
-        # Python reads numbers that JSON does not have.
+        # Python also parses NaN and Infinity, which are not JSON.
         json.dumps(given, allow_nan=False)
         return given
     except (ValueError, RecursionError):
@@ -53,105 +37,82 @@ def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-Duration = Annotated[float, BeforeValidator(seconds)]
 Texts = Annotated[list[str], BeforeValidator(_strings)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json)]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 Think = Literal["off", "on", "low", "medium", "high", "max"]
 
 
+def _option(description: str, **limits: Any) -> Any:
+    """A field that is unset by default. `limits` are arguments of pydantic's `Field`."""
+    return Field(default=None, description=description, **limits)
+
+
 class Options(llm.Options):
-    """Sampling and running options; None leaves a thing to the model and its server."""
+    """Options for sampling and for running; None: the model and its server decide."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    temperature: float | None = Field(
-        default=None,
-        ge=0,
-        description="Randomness of sampling; 0 always takes the likeliest token",
+    temperature: float | None = _option(
+        "Randomness of sampling; 0 always takes the most likely token", ge=0
     )
-    top_p: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Sample among the likeliest tokens that sum up to this",
+    top_p: float | None = _option(
+        "Sample from the most likely tokens whose probabilities add up to this", gt=0, le=1
     )
-    top_k: int | None = Field(
-        default=None, ge=0, description="Sample among this many of the likeliest tokens; 0: all"
+    top_k: int | None = _option("Sample from this many of the most likely tokens; 0: all", ge=0)
+    min_p: float | None = _option(
+        "Drop tokens less likely than this share of the most likely one", ge=0, le=1
     )
-    min_p: float | None = Field(
-        default=None, ge=0, le=1, description="Drop tokens less likely than this share of the best"
+    typical_p: float | None = _option("Locally typical sampling; 1 turns it off", gt=0, le=1)
+    repeat_penalty: float | None = _option(
+        "Penalty on tokens that occurred recently; 1 turns it off", gt=0
     )
-    typical_p: float | None = Field(
-        default=None, gt=0, le=1, description="Locally typical sampling; 1 turns it off"
+    presence_penalty: float | None = _option("Penalty on tokens that occurred at all", ge=-2, le=2)
+    frequency_penalty: float | None = _option(
+        "Penalty on tokens for each time that they have occurred", ge=-2, le=2
     )
-    repeat_penalty: float | None = Field(
-        default=None,
-        gt=0,
-        description="Penalty on tokens that occurred lately; 1 turns it off",
+    seed: int | None = _option("Seed of the sampler, for repeatable answers")
+    max_tokens: int | None = _option("Stop after this many generated tokens", ge=1)
+    stop: Texts | None = _option("Stop before this text (a list of texts in Python)")
+    logit_bias: Annotated[dict[str, float], BeforeValidator(_json)] | None = _option(
+        'Favor tokens by their ids, from -100 to 100: {"15043": -100}'
     )
-    presence_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="Penalty on tokens that have occurred at all"
+    json_object: bool | None = _option(
+        "Make the answer a JSON object; ask for one in the prompt too"
     )
-    frequency_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="Penalty on tokens by how often they have occurred"
+    think: Annotated[Think, BeforeValidator(_lower)] | None = _option(
+        "Whether and how much to think before the answer"
     )
-    seed: int | None = Field(
-        default=None, description="Seed of the sampler, for repeatable answers"
+    context_size: Annotated[int, Field(ge=16)] | Literal["max"] | None = _option(
+        "Tokens of context for the prompt and the answer together, or max"
     )
-    max_tokens: int | None = Field(
-        default=None, ge=1, description="Stop after this many generated tokens"
+    quantization: Annotated[str, BeforeValidator(_upper)] | None = _option(
+        "Run this variant of the model: Q4_K_M, Q8_0, 4BIT"
     )
-    stop: Texts | None = Field(
-        default=None, description="Stop before this text (a list of texts in Python)"
+    keep_alive: Duration | None = _option(
+        "How long the model stays loaded after use: seconds, 10m, 0, or -1 for ever"
     )
-    logit_bias: Annotated[dict[str, float], BeforeValidator(_json)] | None = Field(
-        default=None, description='Favour tokens by their ids, from -100 to 100: {"15043": -100}'
+    gpu_layers: int | None = _option("Layers to put on the GPU; 0: none", ge=0)
+    threads: int | None = _option("Number of CPU threads", ge=1, le=512)
+    kv_cache_type: Annotated[CacheType, BeforeValidator(_lower)] | None = _option(
+        "Data type of the KV cache; q8_0 halves its memory"
     )
-    json_object: bool | None = Field(
-        default=None, description="Make the answer a JSON object; say so in the prompt too"
+    overcommit: bool | None = _option("Load the model even if it needs more memory than is free")
+    flash_attention: bool | None = _option("Attention that needs less memory for long contexts")
+    draft_model: str | None = _option(
+        "GGUF file of a draft model, or ngram to draft from the conversation"
     )
-    think: Annotated[Think, BeforeValidator(_lower)] | None = Field(
-        default=None, description="Whether and how much to think before the answer"
+    lora: str | None = _option("GGUF file of a LoRA adapter to apply")
+    grammar: str | None = _option("Grammar of the answer in llama.cpp's GBNF")
+    timeout: float | None = _option("Seconds to wait for the next data from the server", gt=0)
+    extra_body: JsonObject | None = _option(
+        "JSON object that is merged into the body of the request",
+        validation_alias=AliasChoices("extra_body", "extra"),
     )
-    context_size: Annotated[int, Field(ge=16)] | Literal["max"] | None = Field(
-        default=None, description="Tokens that the prompt and the answer may fill together, or max"
-    )
-    quantization: Annotated[str, BeforeValidator(_upper)] | None = Field(
-        default=None, description="Run this variant of the model: Q4_K_M, Q8_0, 4BIT"
-    )
-    keep_alive: Duration | None = Field(
-        default=None,
-        description="Keep the model loaded so long after its use: seconds, 10m, 0, or -1 for ever",
-    )
-    gpu_layers: int | None = Field(
-        default=None, ge=0, description="Layers to put on the GPU; 0: none"
-    )
-    threads: int | None = Field(
-        default=None, ge=1, le=512, description="CPU threads to compute with"
-    )
-    kv_cache_type: Annotated[CacheType, BeforeValidator(_lower)] | None = Field(
-        default=None, description="How the engine stores the context; q8_0 halves its memory"
-    )
-    overcommit: bool | None = Field(
-        default=None, description="Load a model even if it needs more memory than is free"
-    )
-    flash_attention: bool | None = Field(
-        default=None, description="Attention that needs less memory for long contexts"
-    )
-    draft_model: str | None = Field(
-        default=None,
-        description="GGUF file of a model that guesses ahead, or ngram: from what was said",
-    )
-    lora: str | None = Field(default=None, description="GGUF file of a LoRA adapter to apply")
-    grammar: str | None = Field(
-        default=None, description="Grammar in llama.cpp's GBNF that the answer has to follow"
-    )
-    timeout: float | None = Field(
-        default=None,
-        gt=0,
-        description="Seconds of silence after which a server counts as hung",
-    )
-    extra: JsonObject | None = Field(
-        default=None, description="JSON object that is merged into the request as it is"
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_both_names(cls, values: Any) -> Any:
+        if isinstance(values, dict) and {"extra", "extra_body"} <= values.keys():
+            raise ValueError("extra is the old name of extra_body; give only one of them")
+        return values

@@ -1,27 +1,39 @@
-"""`llm localrun …`: one module a family of commands, all of them listed here.
+"""The commands of `llm localrun`: each is a function in a module of the same name.
 
-A module is imported when one of its commands is run: what pulls models need not be there for `ps`.
+A command is imported when it runs. The docstring of its module is its help text, so the list of
+commands is made from the source of the modules.
 """
 
+import ast
+import pkgutil
 from importlib import import_module
 
 import click
 
-# In which module each is.
-COMMANDS = {
-    **dict.fromkeys(("models", "refresh"), "models"),
-    **dict.fromkeys(("ps", "unload"), "ps"),
-    **dict.fromkeys(("rm", "verify", "du"), "rm"),
-    **dict.fromkeys(("outdated", "update"), "outdated"),
-    **{"allow": "allow", "doctor": "doctor", "endpoints": "endpoints", "pull": "pull"},
-    **{"quantize": "quantize", "show": "show", "which": "which"},
-}
+_HELPERS = frozenset({"doctor_findings", "facts", "progress", "pulled", "table"})
+"""Modules that hold no command."""
 
 
-def command_called(name: str) -> click.Command | None:
-    """The command of that name, if there is one."""
-    if (family := COMMANDS.get(name)) is None:
+def command_names() -> list[str]:
+    """The names of all commands, sorted."""
+    modules = {module.name for module in pkgutil.iter_modules(__path__)}
+    return sorted(modules - _HELPERS)
+
+
+def load_command(name: str) -> click.Command | None:
+    """The command `name`; None if there is none."""
+    if name not in command_names():
         return None
-    module = import_module(f"{__name__}.{family}")
-    command: click.Command = getattr(module, name)
+    command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
     return command
+
+
+def summaries() -> list[tuple[str, str]]:
+    """The name of each command and the first line of its help text. Imports no command."""
+    return [(name, _summary(name)) for name in command_names()]
+
+
+def _summary(name: str) -> str:
+    source = pkgutil.get_data(__name__, f"{name}.py") or b""
+    text = ast.get_docstring(ast.parse(source)) or ""
+    return text.partition("\n")[0].removesuffix(".")

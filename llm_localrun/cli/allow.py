@@ -1,51 +1,49 @@
-"""`allow`: which models may run elsewhere than on this machine."""
+"""Allow a model to run outside this machine.
+
+Prompts to the model NAME are then sent to the host that runs it. Without NAME, list the models
+that you have allowed.
+"""
 
 import shlex
 from typing import Any
 
 import click
 
-from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.table import show_json
+from llm_localrun.cli.facts import find_model
+from llm_localrun.cli.table import json_option, show_json
 from llm_localrun.config import read_config, update_config
 from llm_localrun.errors import ConfigError
-from llm_localrun.models import LocalModel
 from llm_localrun.privacy import WHERE, requires_consent
-from llm_localrun.resolve import candidates, order_of
 
 
-@click.command(short_help="Let a model run elsewhere than on this machine")
+@click.command(help=__doc__)
 @click.argument("name", required=False)
-@click.option("--remove", is_flag=True, help="Take it back")
-@click.option("json_", "--json", is_flag=True, help="Output JSON")
-def allow(name: str | None, remove: bool, json_: bool) -> None:
-    """Let the model NAME run in a cloud, or where nobody knows.
-
-    Its prompts leave this machine. Without NAME: list the models that may.
-    """
+@click.option("--remove", is_flag=True, help="Refuse the model again")
+@json_option
+def allow(name: str | None, remove: bool, as_json: bool) -> None:
     if name is None:
         if remove:
-            raise click.UsageError("Give the name of the model that may no longer.")
-        _show(list(read_config().allow), json_)
+            raise click.UsageError("Give the name of the model to refuse.")
+        _list(list(read_config().allow), as_json)
     elif remove:
         _forbid(name)
     else:
         _allow(name)
 
 
-def _show(allowed: list[str], json_: bool) -> None:
-    if json_:
+def _list(allowed: list[str], as_json: bool) -> None:
+    if as_json:
         show_json(allowed)
     elif allowed:
         click.echo("\n".join(allowed))
     else:
-        click.echo("No model may run elsewhere than on this machine.", err=True)
+        click.echo("You have not allowed any model to run outside this machine.", err=True)
 
 
 def _allow(name: str) -> None:
-    model = _meant(name)
+    model = find_model(name)
     if not requires_consent(model):
-        click.echo(f"{model.id} runs {WHERE[model.runs_on]}: it needs no leave.", err=True)
+        click.echo(f"{model.id} runs {WHERE[model.runs_on]}: no permission is needed.", err=True)
         return
 
     def change(settings: dict[str, Any]) -> None:
@@ -54,26 +52,22 @@ def _allow(name: str) -> None:
             allowed.append(model.id)
 
     update_config(change)
-    where = f" ({model.remote_host})" if model.remote_host else ""
+    host = f" ({model.remote_host})" if model.remote_host else ""
     click.echo(
-        f"{model.id} may run from now on, {WHERE[model.runs_on]}{where}.\n"
-        f"Take it back: llm localrun allow --remove {shlex.quote(model.id)}"
+        f"{model.id} is now allowed. It runs {WHERE[model.runs_on]}{host}.\n"
+        f"To refuse it again: llm localrun allow --remove {shlex.quote(model.id)}"
     )
 
 
 def _forbid(name: str) -> None:
-    model_id = name if name in read_config().allow else _meant(name).id
+    model_id = name if name in read_config().allow else find_model(name).id
 
     def change(settings: dict[str, Any]) -> None:
         if model_id not in settings.get("allow", []):
             raise ConfigError(
-                f"{model_id} is not allowed anyway", "`llm localrun allow` lists what is"
+                f"{model_id} is not allowed", "`llm localrun allow` lists the allowed models"
             )
         settings["allow"].remove(model_id)
 
     update_config(change)
-    click.echo(f"{model_id} is refused from now on.")
-
-
-def _meant(name: str) -> LocalModel:
-    return candidates(name, get_catalogue().models, order_of(read_config()))[0]
+    click.echo(f"{model_id} is now refused.")

@@ -1,5 +1,9 @@
-"""`doctor`: asks and looks anew, and says what is not well and how to mend it."""
+"""Check everything, and say how to fix what is wrong.
 
+Ends with exit status 1 if no model can run.
+"""
+
+import textwrap
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
@@ -9,17 +13,17 @@ import click
 from llm_localrun.catalogue import get_catalogue, read_snapshot
 from llm_localrun.cli.doctor_findings import (
     Finding,
+    cache_findings,
     can_run,
-    of_cache,
-    of_engine,
-    of_memory,
-    of_models,
-    of_policy,
-    of_servers,
-    of_stores,
+    engine_findings,
+    memory_findings,
+    model_finding,
+    policy_findings,
+    server_findings,
+    store_findings,
 )
-from llm_localrun.cli.table import safe_text, show_json
-from llm_localrun.config import config_path, read_config
+from llm_localrun.cli.table import json_option, safe_text, show_json, terminal_width
+from llm_localrun.config import read_config
 from llm_localrun.engine import builds
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import ConfigError
@@ -29,53 +33,49 @@ from llm_localrun.name_cache import CachePolicy
 from llm_localrun.system.paths import engine_folder, home
 
 
-@click.command()
-@click.option("json_", "--json", is_flag=True, help="Output JSON")
+@click.command(help=__doc__)
+@json_option
 @click.pass_context
-def doctor(context: click.Context, json_: bool) -> None:
-    """Look at everything, and say what is not well and how to mend it
-
-    Ends with status 1 if no model can run.
-    """
+def doctor(context: click.Context, as_json: bool) -> None:
     try:
-        found, any_can_run = _examined()
+        found, any_can_run = _examine()
     except ConfigError as error:
-        found, any_can_run = _without_config(error), False
-    if json_:
+        found, any_can_run = _examine_without_config(error), False
+    if as_json:
         show_json({"can_run": any_can_run, "findings": [_as_json(finding) for finding in found]})
     else:
         _show(found)
     if not any_can_run:
-        click.echo("Nothing can run.", err=True)
+        click.echo("No model can run.", err=True)
         context.exit(1)
 
 
-def _examined() -> tuple[list[Finding], bool]:
-    """Everything that is found, and whether any model can run. Raises `ConfigError`."""
+def _examine() -> tuple[list[Finding], bool]:
+    """All findings, and whether any model can run. Raises `ConfigError`."""
     config = read_config()
     before = read_snapshot(home())
     snapshot = get_catalogue(CachePolicy.REFRESH)
     report = builds.report(engine_folder(), config.llama_server, ",".join(config.rpc))
     build = report.chosen.title if report.chosen else ""
     found = [
-        *of_servers(snapshot, config),
-        *of_stores(snapshot),
-        *of_engine(snapshot, report, list_running(engine_folder())),
-        *of_memory(snapshot, machine.physical_memory()),
-        *of_cache(before, read_snapshot(home()), snapshot),
-        *of_policy(snapshot, config),
+        *server_findings(snapshot, config),
+        *store_findings(snapshot),
+        *engine_findings(snapshot, report, list_running(engine_folder())),
+        *memory_findings(snapshot, machine.physical_memory()),
+        *cache_findings(before, read_snapshot(home()), snapshot),
+        *policy_findings(snapshot, config),
     ]
-    can = [m for m in snapshot.models if can_run(m, snapshot, config, build)]
-    return [*found, of_models(snapshot, can)], bool(can)
+    runnable = [m for m in snapshot.models if can_run(m, snapshot, config, build)]
+    return [*found, model_finding(snapshot, runnable)], bool(runnable)
 
 
-def _without_config(error: ConfigError) -> list[Finding]:
-    """What can be said if nobody knows where to look."""
+def _examine_without_config(error: ConfigError) -> list[Finding]:
+    """Findings that do not depend on the configuration, which is not valid."""
     report = builds.report(engine_folder(), None)
     return [
-        Finding("policy", f"{config_path()} cannot be used", error.message),
-        *of_engine(Snapshot(), report, list_running(engine_folder())),
-        *of_memory(Snapshot(), machine.physical_memory()),
+        Finding("policy", "the configuration is not valid", error.message),
+        *engine_findings(Snapshot(), report, list_running(engine_folder())),
+        *memory_findings(Snapshot(), machine.physical_memory()),
     ]
 
 
@@ -83,9 +83,21 @@ def _show(found: Iterable[Finding]) -> None:
     for section, members in groupby(found, key=lambda finding: finding.section):
         click.secho(section, bold=True)
         for finding in members:
-            click.echo(f"{'!' if finding.advice else ' '} {safe_text(finding.text)}")
+            _show_text(finding.text, "! " if finding.advice else "  ")
             if finding.advice:
-                click.echo(f"    {safe_text(finding.advice)}")
+                _show_text(finding.advice, "    ")
+
+
+def _show_text(text: str, first_indent: str) -> None:
+    """Prints `text`, wrapped to the width of the terminal. Long paths are not broken."""
+    lines = [safe_text(text)]
+    if (width := terminal_width()) is not None:
+        indent = len(first_indent)
+        lines = textwrap.wrap(
+            lines[0], max(width - indent, 20), break_long_words=False, break_on_hyphens=False
+        )
+    for number, line in enumerate(lines):
+        click.echo(f"{first_indent if number == 0 else ' ' * len(first_indent)}{line}")
 
 
 def _as_json(finding: Finding) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What `doctor` finds: a finding for each thing that was looked at, and what would mend it.
+"""The findings of `doctor`: what was checked, and how to fix what is wrong.
 
-Judges what discovery has found; asks and reads nothing that is not there already.
+Judges the catalogue and the reports of other modules. Queries no server and scans no folder.
 """
 
 from collections import defaultdict
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_localrun.cli.endpoints import STATUS, key_alias
-from llm_localrun.cli.table import count_of, seconds_text, size_text, some_of
+from llm_localrun.cli.table import count_of, first_few, seconds_text, size_text
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import BuildReport
 from llm_localrun.engine.state import EngineState
@@ -31,7 +31,7 @@ from llm_localrun.system.paths import home
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that was looked at. All is well with it unless there is advice."""
+    """Something that was checked. It is in order if there is no advice."""
 
     section: str
     text: str
@@ -40,31 +40,32 @@ class Finding:
 
 
 def can_run(model: LocalModel, snapshot: Snapshot, config: Config, build: str) -> bool:
-    """Whether `model` would run now, as far as that can be told without trying."""
-    if model.path is not None and build:
+    """Whether `model` would run now. `build` is the engine's build, "" if there is none."""
+    if model.on_disk is not None and build:
         return True
-    if requires_consent(model) and model.id not in config.allow:
+    if model.served is None or (requires_consent(model) and model.id not in config.allow):
         return False
+    endpoint = model.served.endpoint
     return any(
-        r.endpoint == model.endpoint and r.status == ServerStatus.ANSWERS
-        for r in snapshot.endpoints
+        report.endpoint == endpoint and report.status == ServerStatus.ANSWERS
+        for report in snapshot.endpoints
     )
 
 
-def of_models(snapshot: Snapshot, can: list[LocalModel]) -> Finding:
-    """The sum of it: how many models `can` run."""
-    facts = {"can_run": [model.id for model in can]}
-    if can:
-        text = f"{len(can)} of {count_of(len(snapshot.models), 'model')} can run"
+def model_finding(snapshot: Snapshot, runnable: list[LocalModel]) -> Finding:
+    """How many models can run."""
+    facts = {"can_run": [model.id for model in runnable]}
+    if runnable:
+        text = f"{len(runnable)} of {count_of(len(snapshot.models), 'model')} can run"
         return Finding("models", text, facts=facts)
-    text = "none of them can run" if snapshot.models else "none was found"
+    text = "none of the models can run" if snapshot.models else "no model was found"
     return Finding("models", text, "Get a small one: llm localrun pull starter", facts)
 
 
 # Servers
 
 
-def of_servers(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
+def server_findings(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
     added = {endpoint.name for endpoint in config.endpoints}
     absent = []
     for report in snapshot.endpoints:
@@ -72,15 +73,16 @@ def of_servers(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
         if report.status in (ServerStatus.OFFLINE, ServerStatus.UNRECOGNIZED) and not is_expected:
             absent.append(report)
         else:
-            yield _of_server(report, report.endpoint.name in added)
+            yield _server_finding(report, report.endpoint.name in added)
     if absent:
-        text = f"not running: {', '.join(_with_ports(absent))}"
+        text = f"not found: {', '.join(_with_ports(absent))}"
         yield Finding("servers", text, facts={"endpoints": [_dump(each) for each in absent]})
     if not config.default_endpoints:
-        yield Finding("servers", "The usual ports are left out: default_endpoints is false")
+        text = "default ports are not checked: default_endpoints is false"
+        yield Finding("servers", text)
 
 
-def _of_server(report: EndpointReport, is_added: bool) -> Finding:
+def _server_finding(report: EndpointReport, is_added: bool) -> Finding:
     name, url = report.endpoint.name, report.endpoint.url
     title = f"{_title(report)} {report.version}".strip()
     parts = [f"{title} at {url}{f' ({name})' if is_added else ''}: {STATUS[report.status]}"]
@@ -89,18 +91,23 @@ def _of_server(report: EndpointReport, is_added: bool) -> Finding:
         parts.append(f"{count_of(len(report.models), 'model')}{known}")
     if not is_loopback(url):
         parts.append("on another machine")
-    forget = f"Check its address, or forget it: llm localrun endpoints remove {name}"
+    advice = _server_advice(report, is_added)
+    return Finding("servers", ", ".join(parts), advice, {"endpoints": [_dump(report)]})
+
+
+def _server_advice(report: EndpointReport, is_added: bool) -> str:
+    remove = f"llm localrun endpoints remove {report.endpoint.name}"
     advice = {
         ServerStatus.ANSWERS: "",
         ServerStatus.LOADING: "Wait a moment",
         ServerStatus.OFFLINE: server_class(report.endpoint.kind).start_hint,
-        ServerStatus.TIMEOUT: "Look whether it is busy or stuck, and restart it",
-        ServerStatus.NEEDS_KEY: f"Store it: llm keys set {key_alias(report)}",
-        ServerStatus.UNRECOGNIZED: forget
+        ServerStatus.TIMEOUT: "Check whether it is busy; if it hangs, restart it",
+        ServerStatus.NEEDS_KEY: f"Store its key: llm keys set {key_alias(report)}",
+        ServerStatus.UNRECOGNIZED: f"Check its URL, or remove it: {remove}"
         if is_added
-        else "Look whether another program has its port",
-    }[report.status]
-    return Finding("servers", ", ".join(parts), advice, {"endpoints": [_dump(report)]})
+        else "Check whether another program uses its port",
+    }
+    return advice[report.status]
 
 
 def _title(report: EndpointReport) -> str:
@@ -108,7 +115,7 @@ def _title(report: EndpointReport) -> str:
 
 
 def _with_ports(reports: Iterable[EndpointReport]) -> Iterator[str]:
-    """Each kind of server once, with the ports where it was looked for."""
+    """Each kind of server once, with its ports."""
     ports: dict[str, list[str]] = defaultdict(list)
     for report in reports:
         ports[_title(report)].append(report.endpoint.url.rpartition(":")[2])
@@ -125,39 +132,39 @@ def _dump(report: EndpointReport) -> dict[str, Any]:
 # Files
 
 
-def of_stores(snapshot: Snapshot) -> Iterator[Finding]:
+def store_findings(snapshot: Snapshot) -> Iterator[Finding]:
     skipped = _skipped(snapshot)
     missing = []
     for store in snapshot.stores:
         if store.status == "missing" and store.store != "folders":
             missing.append(store)
         else:
-            yield _of_store(store, skipped[store.path])
-    elsewhere = {store.store for store in snapshot.stores if store.status != "missing"}
-    if names := ", ".join(sorted({store.store for store in missing} - elsewhere)):
+            yield _store_finding(store, skipped[store.path])
+    found = {store.store for store in snapshot.stores if store.status != "missing"}
+    if names := ", ".join(sorted({store.store for store in missing} - found)):
         yield Finding(
-            "files", f"not there: {names}", facts={"stores": [s.model_dump() for s in missing]}
+            "files", f"not found: {names}", facts={"stores": [s.model_dump() for s in missing]}
         )
 
 
-def _of_store(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
+def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
     if store.status == "missing":
-        text, advice = f"{store.path}: not there", 'Make it, or take it out of "folders"'
+        text, advice = f"{store.path}: not found", 'Create it, or remove it from "folders"'
     elif store.status == "unreadable":
-        text, advice = f"{store.path}: cannot be read", "Mend its permissions"
+        text, advice = f"{store.path}: cannot be read", "Fix its permissions"
     else:
         text, advice = f"{store.path}: {count_of(store.files, 'file')}", ""
     if store.problem:
-        text, advice = f"{text} ({store.problem})", advice or "Mend its permissions"
+        text, advice = f"{text} ({store.problem})", advice or "Fix its permissions"
     if skipped:
         reasons = [f"{Path(each.path).name}: {each.reason}" for each in skipped]
-        text += f", {len(skipped)} skipped ({some_of(reasons)})"
+        text += f", {len(skipped)} skipped ({first_few(reasons)})"
     facts = {**store.model_dump(), "skipped": [each.model_dump() for each in skipped]}
     return Finding("files", text, advice, {"stores": [facts]})
 
 
 def _skipped(snapshot: Snapshot) -> Mapping[str, list[ScannedFile]]:
-    """The files that hold no model, by the store that they lie in."""
+    """The files that hold no model, by the path of their store."""
     by_store: dict[str, list[ScannedFile]] = defaultdict(list)
     for entry in snapshot.files:
         if entry.model is None:
@@ -169,20 +176,20 @@ def _skipped(snapshot: Snapshot) -> Mapping[str, list[ScannedFile]]:
 # This machine
 
 
-def of_engine(
+def engine_findings(
     snapshot: Snapshot, report: BuildReport, engines: Iterable[EngineState]
 ) -> Iterator[Finding]:
-    """The builds of llama.cpp that there are, the engines that are up, and what those write."""
-    files = [model for model in snapshot.models if model.path is not None]
+    """The installed builds of llama.cpp, the running engines and their logs."""
+    files = [model for model in snapshot.models if model.on_disk is not None]
     if not report.builds and files:
-        text = f"not installed: {count_of(len(files), 'file')} cannot be run"
+        text = f"not installed: {count_of(len(files), 'file')} cannot run"
         yield Finding("engine", text, "llm install 'llm-localrun[gguf]'")
     elif not report.builds:
-        yield Finding("engine", "not installed; GGUF files need it")
+        yield Finding("engine", "not installed: only GGUF files need it")
     for build in report.builds:
         devices = [f"{device.title} ({size_text(device.memory)})" for device in build.devices]
-        is_spare = report.chosen is not None and build != report.chosen
-        text = f"{build.title}, {', '.join(devices) or 'no GPU'}{', not used' if is_spare else ''}"
+        is_unused = report.chosen is not None and build != report.chosen
+        text = f"{build.title}, {', '.join(devices) or 'no GPU'}{', not used' if is_unused else ''}"
         yield Finding("engine", text, build.problem, build.model_dump())
     for engine in engines:
         text = f"{engine.spec.name} is loaded, {engine.build}, process {engine.pid}"
@@ -191,50 +198,50 @@ def of_engine(
         yield Finding("engine", f"llama.cpp's log: {log}", facts={"log": str(log)})
 
 
-def of_memory(snapshot: Snapshot, memory: int | None) -> Iterator[Finding]:
-    too_large = [m.id for m in snapshot.models if not fit_of_model(m, memory).fits]
-    text = f"{size_text(memory)} in all" if memory is not None else "this system does not tell"
+def memory_findings(snapshot: Snapshot, memory: int | None) -> Iterator[Finding]:
+    too_large = [model.id for model in snapshot.models if not fit_of_model(model, memory).fits]
+    text = f"{size_text(memory)} in total" if memory is not None else "size unknown"
     facts = {"memory": memory, "too_large": too_large}
     if not too_large:
         yield Finding("memory", text, facts=facts)
         return
     yield Finding(
         "memory",
-        f"{text}; too little for {some_of(too_large)}",
-        "Run a smaller quantization: `llm localrun show NAME` lists those that are here",
+        f"{text}, too little for {first_few(too_large)}",
+        "Run a smaller quantization: `llm localrun show NAME` lists those on this machine",
         facts,
     )
 
 
-def of_cache(before: Snapshot, written: Snapshot, snapshot: Snapshot) -> Iterator[Finding]:
-    """`before` was on the disk at first and `written` now is; `snapshot` should be."""
+def cache_findings(before: Snapshot, written: Snapshot, snapshot: Snapshot) -> Iterator[Finding]:
+    """Whether the new `snapshot` was written to the cache, which held the one `before`."""
     age = age_of(before.taken_at)
-    old = f"{seconds_text(age)} old" if before.taken_at else "not there"
+    old = f"{seconds_text(age)} old" if before.taken_at else "missing"
     facts = {"path": str(home() / "catalogue.json"), "age": age if before.taken_at else None}
     if written.taken_at != snapshot.taken_at:
         yield Finding(
             "cache",
-            f"{facts['path']} cannot be written, so every command looks anew",
-            "Make room there, or mend its permissions",
+            f"{facts['path']} cannot be written, so every command searches for models again",
+            "Free disk space, or fix the permissions of its folder",
             facts,
         )
     else:
-        yield Finding("cache", f"{facts['path']}: was {old}, is new now", facts=facts)
+        yield Finding("cache", f"{facts['path']}: was {old}, now updated", facts=facts)
 
 
-# What may leave
+# Privacy
 
 
-def of_policy(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
+def policy_findings(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
     path = config_path()
-    text = f"{path}" if path.exists() else f"{path} is not there: the defaults hold"
+    text = f"{path}" if path.exists() else f"{path} does not exist: the defaults apply"
     yield Finding("policy", text, facts={"config": config.model_dump()})
-    leaving = [model.id for model in snapshot.models if requires_consent(model)]
-    allowed = [model_id for model_id in leaving if model_id in config.allow]
-    refused = [model_id for model_id in leaving if model_id not in config.allow]
+    remote = [model.id for model in snapshot.models if requires_consent(model)]
+    allowed = [model_id for model_id in remote if model_id in config.allow]
+    refused = [model_id for model_id in remote if model_id not in config.allow]
     if allowed:
-        text = f"allowed to leave this machine: {some_of(allowed)}"
+        text = f"allowed to run outside this machine: {first_few(allowed)}"
         yield Finding("policy", text, facts={"allowed": allowed})
     if refused:
-        text = f"refused, because they may leave this machine: {some_of(refused)}"
+        text = f"refused, because they may run outside this machine: {first_few(refused)}"
         yield Finding("policy", text, facts={"refused": refused})

@@ -1,12 +1,13 @@
-"""`endpoints`: the servers that are asked for models, and the user's own among them."""
+"""List, add and remove model servers."""
 
 from typing import Any
 
 import click
 from pydantic import ValidationError
+from typing_extensions import assert_never
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.table import count_of, safe_text, show_json, show_table, some_of
+from llm_localrun.cli.table import count_of, first_few, json_option, safe_text, show
 from llm_localrun.config import ConfiguredEndpoint, problem_of, read_config, update_config
 from llm_localrun.errors import ConfigError
 from llm_localrun.models import EndpointReport, ServerStatus, default_key_alias
@@ -15,71 +16,72 @@ from llm_localrun.names.aliases import nearest
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.base import server_class, server_kinds
 
-STATUS = {
-    ServerStatus.ANSWERS: ServerStatus.ANSWERS,
+STATUS: dict[ServerStatus, str] = {
+    ServerStatus.ANSWERS: "answers",
     ServerStatus.LOADING: "is loading its model",
-    ServerStatus.OFFLINE: "not running",
-    ServerStatus.TIMEOUT: "does not answer in time",
-    ServerStatus.NEEDS_KEY: ServerStatus.NEEDS_KEY,
-    ServerStatus.UNRECOGNIZED: "is no model server",
+    ServerStatus.OFFLINE: "offline",
+    ServerStatus.TIMEOUT: "did not answer in time",
+    ServerStatus.NEEDS_KEY: "needs a key",
+    ServerStatus.UNRECOGNIZED: "is not a model server",
 }
+"""What to say of a server, after its name."""
 
 
-@click.group(invoke_without_command=True)
+@click.group(help=__doc__, invoke_without_command=True)
 @click.pass_context
 def endpoints(context: click.Context) -> None:
-    "List, add and remove model servers"
     if context.invoked_subcommand is None:
         context.invoke(list_)
 
 
 @endpoints.command("list")
-@click.option("json_", "--json", is_flag=True, help="Output JSON")
-def list_(json_: bool) -> None:
-    "List the servers that are asked for models: yours, and those on their usual ports"
+@json_option
+def list_(as_json: bool) -> None:
+    """List the servers that are asked for models: yours, and those on default ports."""
     added = {endpoint.name for endpoint in read_config().endpoints}
     reports = get_catalogue().endpoints
-    if json_:
-        show_json([_facts(report, report.endpoint.name in added) for report in reports])
-    elif reports:
-        show_table([_row(report, report.endpoint.name in added) for report in reports])
-    else:
-        click.echo("No server is asked. Add one: llm localrun endpoints add NAME URL", err=True)
+    show(
+        as_json,
+        (_facts(report, report.endpoint.name in added) for report in reports),
+        (_row(report, report.endpoint.name in added) for report in reports),
+        if_empty="There are no servers. Add one: llm localrun endpoints add NAME URL",
+    )
 
 
 @endpoints.command()
 @click.argument("name")
 @click.argument("url")
-@click.option("--key", help="Its key's name in `llm keys`, if that is not localrun-NAME")
+@click.option("--key", help="Name of its key in `llm keys`; localrun-NAME by default")
 @click.option(
     "--dialect",
     type=click.Choice([kind for kind, cls in server_kinds().items() if not cls.is_private]),
-    help="The kind of server that it is, if its answers do not tell",
+    metavar="KIND",
+    help="Kind of server, such as vllm or openai, if it is not recognized",
 )
 def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
-    "Add the server at URL, whose models are called local/NAME/…"
+    """Add the server at URL. The ids of its models begin with local/NAME/."""
     try:
         added = ConfiguredEndpoint(name=name, url=url, key=key, dialect=dialect)
     except ValidationError as error:
         raise ConfigError(
             f"This endpoint cannot be added: {problem_of(error)}",
-            "An example: `llm localrun endpoints add box http://192.168.1.5:8000`",
+            "Example: `llm localrun endpoints add box http://192.168.1.5:8000`",
         ) from None
     update_config(lambda settings: _append(settings, added))
     click.echo(f"Added {name}: {added.url}")
     report = next(
         r for r in get_catalogue(CachePolicy.REFRESH).endpoints if r.endpoint.url == added.url
     )
-    click.echo(safe_text(_found(report)))
+    click.echo(safe_text(_describe(report)))
     if not is_loopback(added.url):
-        click.echo("Prompts for its models leave this machine.")
+        click.echo("Prompts to its models leave this machine.")
 
 
 @endpoints.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    "Forget the server NAME"
-    update_config(lambda settings: _take_out(settings, name))
+    """Remove the server NAME from the configuration."""
+    update_config(lambda settings: _remove(settings, name))
     click.echo(f"Removed {name}")
 
 
@@ -88,42 +90,45 @@ def _append(settings: dict[str, Any], added: ConfiguredEndpoint) -> None:
     for other in (ConfiguredEndpoint.model_validate(each) for each in configured):
         if added.name == other.name or added.url == other.url:
             raise ConfigError(
-                f"There is an endpoint {other.name} at {other.url} already",
+                f"There already is an endpoint {other.name} at {other.url}",
                 f"Remove it first: `llm localrun endpoints remove {other.name}`",
             )
     configured.append(added.model_dump(exclude_none=True))
 
 
-def _take_out(settings: dict[str, Any], name: str) -> None:
+def _remove(settings: dict[str, Any], name: str) -> None:
     configured = settings.get("endpoints", [])
     kept = [endpoint for endpoint in configured if endpoint["name"] != name]
     if len(kept) == len(configured):
         close = nearest(name, [endpoint["name"] for endpoint in configured])
         raise ConfigError(
-            f"No endpoint {name} has been added",
-            f"Nearest: {', '.join(close)}" if close else "`llm localrun endpoints list` lists all",
+            f"There is no endpoint {name} in the configuration",
+            f"Nearest: {', '.join(close)}" if close else "`llm localrun endpoints` lists all",
         )
     settings["endpoints"] = kept
 
 
-def _found(report: EndpointReport) -> str:
-    """What asking a new server came to, and what to do about it."""
-    title = server_class(report.endpoint.kind).title
-    if report.status == ServerStatus.ANSWERS:
-        title = f"{title} {report.version}".strip()
-        found = count_of(len(report.models), "model")
-        return f"{title}, {found}: {some_of([model.id for model in report.models])}"
-    if report.status == ServerStatus.LOADING:
-        return "It is loading its model, which is listed as soon as it is there."
-    if report.status == ServerStatus.NEEDS_KEY:
-        return f"It needs a key: llm keys set {key_alias(report)}"
-    if report.status == ServerStatus.UNRECOGNIZED:
-        return "What answers there is no model server. Check the address, or give --dialect."
-    return "It does not answer now. Its models are listed as soon as it does."
+def _describe(report: EndpointReport) -> str:
+    """What a new server answered, and what to do about it."""
+    match report.status:
+        case ServerStatus.ANSWERS:
+            title = f"{server_class(report.endpoint.kind).title} {report.version}".strip()
+            count = count_of(len(report.models), "model")
+            return f"{title}, {count}: {first_few([model.id for model in report.models])}"
+        case ServerStatus.LOADING:
+            return "It is loading its model, which will be listed when it is ready."
+        case ServerStatus.NEEDS_KEY:
+            return f"It needs a key: llm keys set {key_alias(report)}"
+        case ServerStatus.UNRECOGNIZED:
+            return "It is not a model server. Check the URL, or give --dialect."
+        case ServerStatus.OFFLINE | ServerStatus.TIMEOUT:
+            return "It does not answer now. Its models will be listed when it does."
+        case unknown:
+            assert_never(unknown)
 
 
 def key_alias(report: EndpointReport) -> str:
-    """The name in `llm keys` under which the key of a server is looked for."""
+    """The name of a server's key in `llm keys`."""
     return report.endpoint.key_alias or default_key_alias(report.endpoint.name)
 
 

@@ -1,11 +1,11 @@
-"""How far something is: a bar on a terminal, a line now and then in a pipe, or nothing."""
+"""Shows progress on stderr: as a bar on a terminal, as lines in a pipe, or not at all."""
 
 import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import click
 
@@ -14,67 +14,52 @@ from llm_localrun.system.progress import Progress
 
 _Result = TypeVar("_Result")
 
-_BAR = 24
-_REDRAW = 0.1
-"""Seconds between two looks of the bar."""
-_WINDOW = 10.0
-"""Seconds over which the rate is taken."""
-_STEP = 10
-"""Per cent between two lines in a pipe."""
+_BAR_WIDTH = 24
+_REDRAW_S = 0.1
+"""Minimum time between two redraws of the bar."""
+_RATE_WINDOW_S = 10.0
+"""The rate is the average over this time."""
+_STEP_PERCENT = 10
+"""Between two lines in a pipe."""
 
 
-class _Display(Protocol):
-    def show(self, progress: Progress) -> None: ...
-
-    def end(self) -> None: ...
-
-
-def shown(
-    pulling: Generator[Progress, None, _Result], title: str, *, quiet: bool = False
+def show_progress(
+    steps: Generator[Progress, None, _Result], title: str, *, quiet: bool = False
 ) -> _Result:
-    """What `pulling` returns, after showing on stderr how far it is with what is called `title`."""
-    display: _Display = _Silence() if quiet else _Lines(title)
-    if not quiet and sys.stderr.isatty():
-        display = _Bar(title)
+    """Runs `steps`, shows its progress under `title`, and returns its result."""
+    kind = _ProgressBar if sys.stderr.isatty() else _ProgressLines
+    display = None if quiet else kind(title)
     try:
         while True:
-            display.show(next(pulling))
+            progress = next(steps)
+            if display is not None:
+                display.show(progress)
     except StopIteration as stop:
         result: _Result = stop.value
         return result
     finally:
-        pulling.close()
-        display.end()
+        steps.close()
+        if isinstance(display, _ProgressBar):
+            display.end()
 
 
-class _Silence:
-    def show(self, progress: Progress) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-
-class _Lines:
-    """A line for each thing that is done, and for each tenth of it."""
+class _ProgressLines:
+    """A line for each step and for each tenth of it."""
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._last: tuple[str, int] | None = None
 
     def show(self, progress: Progress) -> None:
-        tenth = _percent(progress) // _STEP
+        tenth = _percent(progress) // _STEP_PERCENT
         if self._last != (progress.what, tenth):
             self._last = progress.what, tenth
             what = safe_text(progress.what).lower()
             click.echo(f"{self._title}: {what}{_amount(progress)}", err=True)
 
-    def end(self) -> None:
-        pass
 
-
-class _Bar:
-    """One line that is drawn anew: bar, amount, rate, and how long it will still take."""
+class _ProgressBar:
+    """One line that is redrawn: the bar, the amount, the rate and the remaining time."""
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._title = title
@@ -90,37 +75,36 @@ class _Bar:
             self._what = progress.what
             self._samples.clear()
         self._samples.append((now, progress.done))
-        while now - self._samples[0][0] > _WINDOW:
+        while now - self._samples[0][0] > _RATE_WINDOW_S:
             self._samples.popleft()
         self._latest = progress
-        if now - self._drawn >= _REDRAW:
-            self._draw()
+        if now - self._drawn >= _REDRAW_S:
+            self._draw(progress)
 
     def end(self) -> None:
         if self._latest is not None:
-            self._draw()
+            self._draw(self._latest)
             click.echo(err=True)
 
-    def _draw(self) -> None:
-        assert self._latest is not None
+    def _draw(self, progress: Progress) -> None:
         self._drawn = self._clock()
-        line = f"{self._title}  {bar_text(self._latest, self._rate())}"
+        line = f"{self._title}  {bar_text(progress, self._rate())}"
         width = shutil.get_terminal_size().columns - 1
         click.echo(f"\r{line[:width]:<{width}}", nl=False, err=True)
 
     def _rate(self) -> float:
-        """How much a second, of late."""
+        """Units per second, recently."""
         (begun, before), (now, done) = self._samples[0], self._samples[-1]
         return (done - before) / (now - begun) if now > begun else 0.0
 
 
 def bar_text(progress: Progress, rate: float) -> str:
-    """What the bar says of `progress` at `rate` units a second."""
+    """The text of the bar at `rate` units per second."""
     if progress.total is None:
         return f"{safe_text(progress.what)}{_amount(progress)}"
-    filled = _BAR * _percent(progress) // 100
+    filled = _BAR_WIDTH * _percent(progress) // 100
     parts = [
-        f"[{'#' * filled}{'-' * (_BAR - filled)}] {_percent(progress):3}%",
+        f"[{'#' * filled}{'-' * (_BAR_WIDTH - filled)}] {_percent(progress):3}%",
         _part(progress, progress.total),
     ]
     if rate > 0:

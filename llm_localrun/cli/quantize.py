@@ -1,8 +1,12 @@
-"""`quantize`: makes a smaller file of a model, and says what that has cost."""
+"""Make a smaller file of a model.
+
+TYPE is a quantization: Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, … The new file is made from the most
+precise file of the model NAME, which is kept.
+"""
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +14,11 @@ from typing import Any
 import click
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.progress import shown
+from llm_localrun.cli.progress import show_progress
 from llm_localrun.cli.table import Row, show_table, size_text
 from llm_localrun.config import read_config
 from llm_localrun.errors import NotEnoughMemory, QuantizeFailed, UnknownModel
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, Served
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import quality as precision
@@ -25,13 +29,13 @@ from llm_localrun.quantize.recipes import bits_per_weight, share_too_narrow, sha
 from llm_localrun.quantize.run import run
 from llm_localrun.quantize.tools import GGML_PACKAGE, Quantizer
 from llm_localrun.resolve import candidates, order_of
-from llm_localrun.servers.base import open_with_stored_key, server_class
+from llm_localrun.servers.base import stored_key
 from llm_localrun.servers.ollama import QUANTIZES_FROM, QUANTIZES_TO, Ollama, tag_for
 from llm_localrun.wire.http import is_listening
 
 
 @dataclass(frozen=True, slots=True)
-class _Wishes:
+class _QuantizeOptions:
     """The options of the command."""
 
     imatrix: Path | None
@@ -41,142 +45,132 @@ class _Wishes:
     yes: bool
 
 
-@click.command(short_help="Make a smaller file of a model")
+@click.command(help=__doc__)
 @click.argument("name")
 @click.argument("type_", metavar="TYPE")
 @click.option(
     "--imatrix",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Importance matrix of the model, made by llama-imatrix: says which weights matter",
+    help="Importance matrix of the model, made by llama-imatrix",
 )
-@click.option("--requantize", is_flag=True, help="Take a source that is quantized already")
-@click.option("--replace", is_flag=True, help="Make it anew if it is there already")
-@click.option("--no-measure", is_flag=True, help="Do not measure what it has cost in quality")
-@click.option("-y", "--yes", is_flag=True, help="Install what quantizes, if need be, unasked")
-def quantize(name: str, type_: str, **wishes: Any) -> None:
-    """Make a file of the model NAME in the quantization TYPE: Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, …
-
-    It is made of the most precise file of the model there is, which stays as it is.
-    """
+@click.option("--requantize", is_flag=True, help="Accept a file that is already quantized")
+@click.option("--replace", is_flag=True, help="Replace the new file if it exists")
+@click.option("--no-measure", is_flag=True, help="Do not measure the loss of quality")
+@click.option("-y", "--yes", is_flag=True, help="Install a quantizer without asking, if needed")
+def quantize(name: str, type_: str, **options: Any) -> None:
     model = _source(candidates(name, get_catalogue().models, order_of(read_config())))
     quantization = quantization_in(type_) or type_.upper()
-    wish = _Wishes(**wishes)
-    if _is_for_ollama(model, quantization, wish):
-        made = _made_by_ollama(model, quantization, wish)
+    given = _QuantizeOptions(**options)
+    if served := _route_through_ollama(model, quantization, given):
+        made = _quantize_by_ollama(model, served, quantization, given)
     else:
-        made = _made_here(model, quantization, wish)
+        made = _quantize_file(model, quantization, given)
     if made is not None:
-        _report(model, made, quantization, measures=not wish.no_measure)
+        _report(model, made, quantization, measure=not given.no_measure)
 
 
 def _source(claimants: Sequence[LocalModel]) -> LocalModel:
-    """The most precise file of the model that is meant: a name may fit several of its variants."""
+    """The most precise file of the model: a name can mean several variants."""
     words = parse_name(claimants[0].name).words
-    variants = [m for m in claimants if m.path and parse_name(m.name).words == words]
+    variants = [m for m in claimants if m.on_disk and parse_name(m.name).words == words]
     return max(variants, key=lambda m: precision(m.quantization), default=claimants[0])
 
 
-def _is_for_ollama(model: LocalModel, quantization: str, wish: _Wishes) -> bool:
-    """Whether Ollama is to do it: a model of its own then keeps the template that it has there."""
-    if model.endpoint is None or model.endpoint.kind != Ollama.kind or wish.imatrix is not None:
-        return False
+def _route_through_ollama(
+    model: LocalModel, quantization: str, options: _QuantizeOptions
+) -> Served | None:
+    """The route through Ollama if Ollama is to quantize the model, which keeps its template."""
+    served = model.served
+    if served is None or served.endpoint.kind != Ollama.kind or options.imatrix is not None:
+        return None
     can = quantization in QUANTIZES_TO and model.quantization in QUANTIZES_FROM
-    return model.path is None or (can and is_listening(model.endpoint.url))
+    is_chosen = model.on_disk is None or (can and is_listening(served.endpoint.url))
+    return served if is_chosen else None
 
 
-def _made_here(model: LocalModel, quantization: str, wish: _Wishes) -> LocalModel | None:
-    """The file that comes of it; None if there is one already. Raises a `LocalRunError`."""
-    if model.path is None:
-        raise _no_file(model)
+def _quantize_file(
+    model: LocalModel, quantization: str, options: _QuantizeOptions
+) -> LocalModel | None:
+    """The model in the new file; None if the file exists already. Raises a `LocalRunError`."""
+    if model.on_disk is None:
+        raise QuantizeFailed(
+            f"The file of {model.id} is not known: its server does not tell where it is",
+            "Give the path of its GGUF file instead",
+        )
     plan = QuantizePlan(
-        source=Path(model.path),
+        source=Path(model.on_disk.path),
         target=target_for(model, quantization),
-        projector=model.projector,
+        projector=model.on_disk.projector,
         quantization=quantization,
-        quantizer=tools.find_quantizer() or _installed(wish.yes),
-        importance=wish.imatrix,
+        quantizer=tools.find_quantizer() or _install_quantizer(options.yes),
+        importance=options.imatrix,
         threads=read_config().threads or os.cpu_count() or 1,
     )
-    check(plan, requantize=wish.requantize)
-    if plan.target.exists() and not wish.replace:
-        _say_that_it_is_there(str(plan.target))
+    check(plan, requantize=options.requantize)
+    if plan.target.exists() and not options.replace:
+        _say_that_it_exists(str(plan.target))
         return None
-    shown(run(plan), plan.target.stem)
-    click.echo(f"Put into {plan.target}, by {plan.quantizer.title}")
-    if model.manifest:
-        click.echo("The template and the parameters that Ollama has for it stay there.")
-    return _found(
-        get_catalogue(CachePolicy.REFRESH).models, lambda m: m.path == str(plan.target), plan.target
-    )
+    show_progress(run(plan), plan.target.stem)
+    click.echo(f"Wrote {plan.target} with {plan.quantizer.title}")
+    if model.on_disk.manifest:
+        click.echo("The new file does not have the template and parameters that Ollama keeps.")
+    path = str(plan.target)
+    return _find(lambda m: m.on_disk is not None and m.on_disk.path == path, path)
 
 
-def _no_file(model: LocalModel) -> QuantizeFailed:
-    assert model.endpoint is not None
-    title = server_class(model.endpoint.kind).title
-    return QuantizeFailed(
-        f"{model.id} is served by {title}, and its file is not known",
-        "Give the path of its GGUF file instead",
-    )
+def _quantize_by_ollama(
+    model: LocalModel, served: Served, quantization: str, options: _QuantizeOptions
+) -> LocalModel | None:
+    """The new model in Ollama; None if it exists already. Raises a `LocalRunError`."""
+    name, endpoint = tag_for(model.name, quantization), served.endpoint
 
+    def is_there(other: LocalModel) -> bool:
+        return other.name == name and other.served is not None and other.served.endpoint == endpoint
 
-def _made_by_ollama(model: LocalModel, quantization: str, wish: _Wishes) -> LocalModel | None:
-    """The tag that comes of it; None if there is one already. Raises a `LocalRunError`."""
-    assert model.served is not None
-    server = open_with_stored_key(model.served.endpoint)
-    assert isinstance(server, Ollama)
-    name = tag_for(model.name, quantization)
-    served = [m.name for m in get_catalogue().models if m.endpoint == model.endpoint]
-    if name in served and not wish.replace:
-        _say_that_it_is_there(name)
+    if any(map(is_there, get_catalogue().models)) and not options.replace:
+        _say_that_it_exists(name)
         return None
-    shown(server.quantize(name, model.name, quantization), name)
-    click.echo(f"Put into Ollama as {name}")
-    return _found(
-        get_catalogue(CachePolicy.REFRESH).models,
-        lambda m: (m.endpoint, m.name) == (model.endpoint, name),
-        name,
-    )
+    server = Ollama(endpoint, stored_key(endpoint))
+    show_progress(server.quantize(name, model.name, quantization), name)
+    click.echo(f"Created {name} in Ollama")
+    return _find(is_there, name)
 
 
-def _found(
-    models: Iterable[LocalModel], is_it: Callable[[LocalModel], bool], what: object
-) -> LocalModel:
-    for model in filter(is_it, models):
+def _find(is_it: Callable[[LocalModel], bool], what: str) -> LocalModel:
+    """The new model in the catalogue."""
+    for model in filter(is_it, get_catalogue(CachePolicy.REFRESH).models):
         return model
-    raise UnknownModel(f"{what} was made, and is not found", "Try `llm localrun refresh`")
+    raise UnknownModel(f"{what} was made, but is not listed", "Try `llm localrun refresh`")
 
 
-def _installed(yes: bool) -> Quantizer:
-    """Gets something that quantizes, if the user likes. Raises `QuantizeFailed`."""
-    problem = "Nothing here can quantize"
+def _install_quantizer(yes: bool) -> Quantizer:
+    """Installs a quantizer, after asking the user unless `yes`. Raises `QuantizeFailed`."""
+    problem = "No quantizer is installed"
     if not yes and not sys.stdin.isatty():
-        raise QuantizeFailed(problem, f"Let {GGML_PACKAGE} (2.5 MB) be installed with --yes")
-    if not yes and not click.confirm(f"Nothing here can quantize. Install {GGML_PACKAGE} (2.5 MB)"):
-        raise QuantizeFailed(problem, "Install llama.cpp, which brings llama-quantize")
+        raise QuantizeFailed(problem, f"Give --yes to install {GGML_PACKAGE} (2.5 MB)")
+    if not yes and not click.confirm(f"{problem}. Install {GGML_PACKAGE} (2.5 MB)?"):
+        raise QuantizeFailed(problem, "Install llama.cpp, which includes llama-quantize")
     return tools.install_quantizer()
 
 
-def _say_that_it_is_there(what: str) -> None:
-    click.echo(f"It is there already: {what}\nMake it anew with --replace.")
+def _say_that_it_exists(what: str) -> None:
+    click.echo(f"It exists already: {what}\nGive --replace to make it again.")
 
 
-# What has come of it.
-
-
-def _report(model: LocalModel, made: LocalModel, quantization: str, *, measures: bool) -> None:
-    """Says what was saved and, as far as the files can be read, what it has cost."""
+def _report(model: LocalModel, made: LocalModel, quantization: str, *, measure: bool) -> None:
+    """Compares the new model with its source, as far as their files can be read."""
     rows = [_row("size", size_text(model.size), size_text(made.size))]
-    if model.path is None or made.path is None:
+    if model.on_disk is None or made.on_disk is None:
         show_table(rows)
         return
-    before, after = tensors_of(Path(model.path)), tensors_of(Path(made.path))
+    before, after = (tensors_of(Path(each.path)) for each in (model.on_disk, made.on_disk))
     rows += [
         _row("bits per weight", *(f"{bits_per_weight(each):.2f}" for each in (before, after))),
         _row("stored as", *(_stored(shares(each)) for each in (before, after))),
     ]
     problem = ""
     try:
-        rows += _loss_rows(model, made) if measures else []
+        rows += _loss_rows(model, made) if measure else []
     except NotEnoughMemory as error:
         problem = f"The loss of quality was not measured: {error}"
     show_table(rows)
@@ -184,21 +178,21 @@ def _report(model: LocalModel, made: LocalModel, quantization: str, *, measures:
         click.echo(problem, err=True)
     if narrow := share_too_narrow(quantization, before):
         click.echo(
-            f"{narrow:.0%} of its weights stand in rows whose length the blocks of"
-            f" {quantization} do not divide: they have larger types, as llama.cpp does it."
+            f"{narrow:.0%} of the weights are in rows whose length is not a multiple of the block"
+            f" size of {quantization}. Like llama.cpp, this gives them larger types."
         )
 
 
 def _loss_rows(model: LocalModel, made: LocalModel) -> list[Row]:
-    """What it has cost, measured on the files themselves. Raises a `LocalRunError`."""
+    """The loss of quality, measured with both files. Raises a `LocalRunError`."""
     before, after = (each.model_copy(update={"routes": (each.on_disk,)}) for each in (model, made))
     if model.purpose == "embedding":
         vectors = quality.vector_loss(before, after)
-        return [_row("cosine of vectors", "", f"{vectors.mean:.4f}, at least {vectors.least:.4f}")]
-    loss = shown(quality.text_loss(before, after), made.name)
+        return [_row("cosine similarity", "", f"{vectors.mean:.4f}, at least {vectors.least:.4f}")]
+    loss = show_progress(quality.text_loss(before, after), made.name)
     return [
         _row("perplexity", f"{loss.before:.2f}", f"{loss.after:.2f}"),
-        _row("same likeliest token", "", f"{loss.agreement:.1%} of {loss.tokens}"),
+        _row("same most likely token", "", f"{loss.agreement:.1%} of {loss.tokens}"),
     ]
 
 
@@ -207,5 +201,5 @@ def _row(name: str, before: str, after: str) -> Row:
 
 
 def _stored(by_type: dict[str, float]) -> str:
-    """The types that matter: F32 of the norms is a thousandth of most models."""
+    """The types with at least 1% of the weights: the F32 of the norms is about 0.1%."""
     return ", ".join(f"{name} {share:.0%}" for name, share in by_type.items() if share >= 0.01)

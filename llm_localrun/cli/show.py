@@ -1,6 +1,7 @@
-"""`show`: the whole card of one model."""
+"""Show everything that is known about a model."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,15 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.endpoints import STATUS
-from llm_localrun.cli.models import Names, abilities, facts, names_of
-from llm_localrun.cli.table import count_text, show_card, show_json, size_text, tokens_text
+from llm_localrun.cli.facts import Names, abilities, facts, names_of
+from llm_localrun.cli.table import (
+    count_text,
+    json_option,
+    show_card,
+    show_json,
+    size_text,
+    tokens_text,
+)
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import BadModelFile
 from llm_localrun.files.modelfile import template_of
@@ -25,35 +33,34 @@ from llm_localrun.resolve import candidates, order_of
 from llm_localrun.servers.base import server_class
 
 _CONTEXTS = (4096, 32768)
-"""Tokens: the card says how much memory the model needs with these and with its largest context."""
+"""Tokens of context for which the card shows the memory needed, besides the maximum."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A model, and what else its card is made of."""
+    """A model, and everything else that its card shows."""
 
     model: LocalModel
     header: Header | None
     template: str
-    """Of its manifest or file: see `template_of`."""
+    """From its manifest or file; "" if unknown."""
     names: Names
     others: list[LocalModel]
-    """The same model in another quantization, or at another place."""
+    """The same model in other quantizations or from other sources."""
     order: Order
 
 
-@click.command()
+@click.command(help=__doc__)
 @click.argument("name")
 @click.option("--template", is_flag=True, help="Output its chat template")
-@click.option("json_", "--json", is_flag=True, help="Output JSON")
-def show(name: str, template: bool, json_: bool) -> None:
-    "Show all that is known of the model NAME"
+@json_option
+def show(name: str, template: bool, as_json: bool) -> None:
     config = read_config()
     snapshot = get_catalogue()
     card = _card(name, snapshot, order_of(config))
     if template:
         click.echo(_template(card))
-    elif json_:
+    elif as_json:
         show_json(_as_json(card))
     else:
         show_card(_lines(card, snapshot, config))
@@ -64,7 +71,7 @@ def _card(name: str, snapshot: Snapshot, order: Order) -> _Card:
     return _Card(
         model,
         _header(model),
-        _template_text(model),
+        _template_of(model),
         names_of(snapshot.models, order),
         siblings(model, snapshot.models),
         order,
@@ -72,17 +79,17 @@ def _card(name: str, snapshot: Snapshot, order: Order) -> _Card:
 
 
 def _header(model: LocalModel) -> Header | None:
-    """The header of its file; None if it has none, or none that can be read."""
-    if model.path is None:
+    """The header of the model's file; None if there is no file or it cannot be read."""
+    if model.on_disk is None:
         return None
     try:
-        with Path(model.path).open("rb") as file:
+        with Path(model.on_disk.path).open("rb") as file:
             return read_header(file, os.fstat(file.fileno()).st_size)
     except (OSError, NotGGUF):
         return None
 
 
-def _template_text(model: LocalModel) -> str:
+def _template_of(model: LocalModel) -> str:
     try:
         return template_of(model.on_disk) if model.on_disk else ""
     except BadModelFile:
@@ -90,23 +97,25 @@ def _template_text(model: LocalModel) -> str:
 
 
 def _template(card: _Card) -> str:
+    """The chat template of the model. Raises `BadModelFile` if it is not known."""
     if not card.template:
         raise BadModelFile(
-            f"No chat template is known for {card.model.id}",
-            "Its file has none" if card.model.on_disk else "Its server does not publish it",
+            f"The chat template of {card.model.id} is not known",
+            "Its file has none" if card.model.on_disk else "Its server does not tell it",
         )
     return card.template
 
 
 def _needs(model: LocalModel) -> dict[int, int]:
-    """Bytes of memory by tokens of context; empty if the geometry of the model is unknown."""
-    footprint = footprint_of(model)
+    """The memory needed in bytes, by tokens of context; empty if the geometry is unknown."""
+    footprint, largest = footprint_of(model), model.context_max
     if footprint is None or footprint.geometry is None:
         return {}
+    sizes = {min(size, largest) if largest else size for size in (*_CONTEXTS, largest) if size}
     setting = default_setting(model.context_max, model.purpose)
-    largest = setting.context_size
-    sizes = sorted({min(size, largest) for size in (*_CONTEXTS, largest)})
-    return {size: footprint.need(replace(setting, context_size=size)).total for size in sizes}
+    return {
+        size: footprint.need(replace(setting, context_size=size)).total for size in sorted(sizes)
+    }
 
 
 def _as_json(card: _Card) -> dict[str, Any]:
@@ -122,8 +131,8 @@ def _as_json(card: _Card) -> dict[str, Any]:
 
 
 def _lines(card: _Card, snapshot: Snapshot, config: Config) -> list[tuple[str, list[str]]]:
-    """Labels, and the lines that stand beside each."""
-    model = card.model
+    """The labels of the card, and the lines next to each."""
+    model, file = card.model, card.model.on_disk
     known = facts(model, card.names, card.order)
     return [
         ("name", [known["short_name"]]),
@@ -134,9 +143,9 @@ def _lines(card: _Card, snapshot: Snapshot, config: Config) -> list[tuple[str, l
         ("can", _one_line(abilities(model))),
         ("-o think", _one_line(model.think_levels or ())),
         ("context", _one_line(_context(model))),
-        ("runs", _ways(model, snapshot, config)),
-        ("file", [model.path] if model.path else []),
-        ("projector", [model.projector] if model.projector else []),
+        ("runs", _routes(model, snapshot, config)),
+        ("file", [file.path] if file else []),
+        ("projector", [file.projector] if file and file.projector else []),
         ("template", _about_template(card)),
         ("memory", _memory(model)),
         ("also here", [_other(each) for each in card.others]),
@@ -161,26 +170,27 @@ def _context(model: LocalModel) -> list[str]:
     loaded, trained = model.context_loaded, model.context_max
     return [
         f"{loaded:,} tokens loaded" if loaded else "",
-        f"{trained:,} trained" if trained else "",
+        f"trained for {trained:,} tokens" if trained else "",
     ]
 
 
-def _ways(model: LocalModel, snapshot: Snapshot, config: Config) -> list[str]:
-    """How it is run, the preferred way first."""
+def _routes(model: LocalModel, snapshot: Snapshot, config: Config) -> list[str]:
+    """The routes of the model in words, the preferred one first."""
     lines = []
-    if model.endpoint is not None:
-        report = next(r for r in snapshot.endpoints if r.endpoint == model.endpoint)
-        title = f"{server_class(model.endpoint.kind).title} {report.version}".strip()
+    if model.served is not None:
+        endpoint = model.served.endpoint
+        report = next(r for r in snapshot.endpoints if r.endpoint == endpoint)
+        title = f"{server_class(endpoint.kind).title} {report.version}".strip()
         loaded = ", loaded" if model.loaded else ""
-        lines.append(f"by {title} at {model.endpoint.url} ({STATUS[report.status]}{loaded})")
-        lines += _away(model, config)
-    if model.path is not None:
-        lines.append("out of its file" + (", if its server is off" if model.endpoint else ""))
+        lines.append(f"on {title} at {endpoint.url} ({STATUS[report.status]}{loaded})")
+        lines += _remote(model, config)
+    if model.on_disk is not None:
+        lines.append("from its file" + (", if the server does not answer" if model.served else ""))
     return lines
 
 
-def _away(model: LocalModel, config: Config) -> list[str]:
-    """Where its server runs it, if that is not here."""
+def _remote(model: LocalModel, config: Config) -> list[str]:
+    """Where the server runs the model, if that is not this machine."""
     if model.runs_on == RunsOn.THIS_MACHINE:
         return []
     where = WHERE[model.runs_on]
@@ -188,15 +198,19 @@ def _away(model: LocalModel, config: Config) -> list[str]:
     if not requires_consent(model):
         return [line]
     is_allowed = model.id in config.allow
-    return [line, "you allow that" if is_allowed else "refused until you `llm localrun allow` it"]
+    return [line, "you have allowed it" if is_allowed else f"refused until you {_allow(model)}"]
+
+
+def _allow(model: LocalModel) -> str:
+    return f"`llm localrun allow {shlex.quote(model.id)}`"
 
 
 def _about_template(card: _Card) -> list[str]:
-    return [f"{len(card.template):,} characters, shown by --template"] if card.template else []
+    return [f"{len(card.template):,} characters; --template outputs it"] if card.template else []
 
 
 def _memory(model: LocalModel) -> list[str]:
-    """What the model needs with some contexts, and whether and how it fits this machine."""
+    """The memory needed at some sizes of context, and whether this machine has it."""
     memory = machine.physical_memory()
     if memory is None or footprint_of(model) is None:
         return []

@@ -1,4 +1,4 @@
-"""`llm localrun` alone: how things stand, in a few lines, and what to do next."""
+"""Show what is available here, and what to do next."""
 
 from collections.abc import Iterator
 
@@ -18,8 +18,8 @@ from llm_localrun.servers.base import server_class
 from llm_localrun.system.paths import engine_folder
 
 
-def show_status() -> None:
-    """Asks nobody whom `models` would not ask."""
+@click.command(help=__doc__)
+def status() -> None:
     snapshot = get_catalogue()
     engines = list_running(engine_folder())
     build = _build()
@@ -28,7 +28,7 @@ def show_status() -> None:
     show_card(
         [
             ("models", [_count(snapshot)]),
-            ("local is", [best.id] if best else []),
+            ("local", [best.id] if best else []),
             ("servers", [_servers(snapshot)]),
             ("engine", [build or "not installed"]),
             ("loaded", list(_loaded(snapshot, engines))),
@@ -39,7 +39,7 @@ def show_status() -> None:
 
 
 def _build() -> str:
-    """What would run GGUF files, with its version; "" if nothing would."""
+    """The name and version of the build that runs GGUF files; "" if there is none."""
     config = read_config()
     try:
         return choose(engine_folder(), config.llama_server, ",".join(config.rpc)).title
@@ -49,10 +49,10 @@ def _build() -> str:
 
 def _count(snapshot: Snapshot) -> str:
     models = snapshot.models
-    served = sum(model.endpoint is not None for model in models)
+    served = sum(model.served is not None for model in models)
     if not models:
-        return "none was found"
-    return f"{len(models)}: {served} at servers, {len(models) - served} in files alone"
+        return "none found"
+    return f"{len(models)}: {served} on servers, {len(models) - served} in files only"
 
 
 def _servers(snapshot: Snapshot) -> str:
@@ -72,16 +72,16 @@ def _loaded(snapshot: Snapshot, engines: list[EngineState]) -> Iterator[str]:
 def _next_steps(
     snapshot: Snapshot, best: LocalModel | None, build: str
 ) -> Iterator[tuple[str, str]]:
-    """Commands, and what they do: first what is missing, then what can be done."""
+    """Commands and what they do. Those that solve a problem come first."""
     for report in snapshot.endpoints:
         if report.status == ServerStatus.NEEDS_KEY:
-            yield f"llm keys set {key_alias(report)}", f"{report.endpoint.name} wants a key"
-    if not build and any(model.path is not None for model in snapshot.models):
-        yield "llm install 'llm-localrun[gguf]'", "the engine that runs files"
+            yield f"llm keys set {key_alias(report)}", f"store the key of {report.endpoint.name}"
+    if not build and any(model.on_disk for model in snapshot.models):
+        yield "llm install 'llm-localrun[gguf]'", "install the engine that runs GGUF files"
     if best is None:
-        yield "llm localrun pull starter", "a small model to begin with"
+        yield "llm localrun pull starter", "get a small model"
     else:
         yield 'llm -m local "prompt"', "ask the best model"
         yield "llm localrun models", f"list {count_of(len(snapshot.models), 'model')}"
-    yield "llm localrun doctor", "what was looked for, and what is not well"
-    yield "llm localrun --help", "all commands"
+    yield "llm localrun doctor", "find out what is wrong, and how to fix it"
+    yield "llm localrun --help", "list all commands"

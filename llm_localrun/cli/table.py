@@ -1,43 +1,67 @@
-"""How the commands show things: aligned tables for people, JSON for programs."""
+"""Prints the output of commands: tables and cards for people, JSON for programs."""
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 _GAP = "  "
-_LEAST_FOR_FIRST = 20
-_MOST_NAMES = 3
-"""So many are named in a line; `--json` has them all."""
+_MIN_FIRST_WIDTH = 20
+_MAX_NAMES = 3
+"""Names in a line of text; `--json` lists all of them."""
 
 Row = Mapping[str, str]
+"""The cells of a table's row, by the heading of their column."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Output JSON")
+
+
+def show(
+    as_json: bool,
+    facts: Iterable[Any],
+    rows: Iterable[Row],
+    *,
+    optional: Sequence[str] = (),
+    if_empty: str = "",
+) -> None:
+    """Prints `facts` as a JSON array, or `rows` as a table.
+
+    Without rows, prints `if_empty` on stderr. `optional` is as in `show_table`.
+    """
+    if as_json:
+        show_json([*facts])
+    elif table := [*rows]:
+        show_table(table, optional)
+    else:
+        click.echo(if_empty, err=True)
 
 
 def show_json(value: Any) -> None:
+    """Prints `value` as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal, or what COLUMNS says; None where the output is no terminal's."""
+    """Columns of the terminal, or the value of COLUMNS; None if stdout is not a terminal."""
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
-def show_table(rows: Sequence[Row], extra: Sequence[str] = (), *, err: bool = False) -> None:
-    """Rows of equal keys, which head the columns.
+def show_table(rows: Sequence[Row], optional: Sequence[str] = (), *, err: bool = False) -> None:
+    """Prints a table. All rows have the same keys, which are the headings of the columns.
 
-    Columns without any value are left out, and of those in `extra` the last ones for which the
-    terminal has no room. Nothing is cut or wrapped: what is in the first column is there to be
-    copied, so where it is too wide it has a line of its own.
+    Leaves out columns without values. On a narrow terminal it also leaves out columns in
+    `optional`, the last one first. Cells are never cut or wrapped: a cell of the first column that
+    is too wide gets a line of its own, so that it can be copied.
     """
     width = terminal_width()
-    columns = _columns_that_fit(rows, extra, width)
+    columns = _columns_that_fit(rows, optional, width)
     first, *others = columns
     widths = {name: _width_of(rows, name) for name in columns}
     if width is not None:
-        room = width - sum(len(_GAP) + widths[name] for name in others)
-        widths[first] = min(widths[first], max(room, _LEAST_FOR_FIRST))
+        available = width - sum(len(_GAP) + widths[name] for name in others)
+        widths[first] = min(widths[first], max(available, _MIN_FIRST_WIDTH))
     numeric = {name for name in others if all(row[name][:1].isdigit() for row in rows if row[name])}
     heads = _line({name: name for name in columns}, widths, numeric)
     click.echo(click.style(heads, bold=True), err=err)
@@ -49,7 +73,7 @@ def show_table(rows: Sequence[Row], extra: Sequence[str] = (), *, err: bool = Fa
 
 
 def show_card(entries: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Labels, each with the lines that belong to it beside it; those without any are left out."""
+    """Prints labels with their lines next to them, and leaves out labels without lines."""
     filled = [(label, [*map(safe_text, lines)]) for label, lines in entries if any(lines)]
     width = max(len(label) for label, _ in filled)
     for label, lines in filled:
@@ -60,14 +84,14 @@ def show_card(entries: Sequence[tuple[str, Sequence[str]]]) -> None:
 
 
 def show_notes(notes: Sequence[str]) -> None:
-    """Lines below a table, for people: programs are to find nothing but its rows."""
+    """Prints lines below a table on stderr, if the output is a terminal."""
     if notes and terminal_width() is not None:
         click.echo("\n" + "\n".join(notes), err=True)
 
 
-def _columns_that_fit(rows: Sequence[Row], extra: Sequence[str], width: int | None) -> list[str]:
+def _columns_that_fit(rows: Sequence[Row], optional: Sequence[str], width: int | None) -> list[str]:
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
-    for name in reversed(extra):
+    for name in reversed(optional):
         needed = sum(_width_of(rows, column) + len(_GAP) for column in columns) - len(_GAP)
         if width is None or needed <= width:
             break
@@ -81,7 +105,7 @@ def _width_of(rows: Sequence[Row], name: str) -> int:
 
 
 def _line(row: Row, widths: Mapping[str, int], numeric: set[str]) -> str:
-    """The cells of `row` under each other's, numbers by their last digits."""
+    """The cells of `row`, aligned in their columns; numbers are aligned to the right."""
     cells = (
         row[name].rjust(width) if name in numeric else row[name].ljust(width)
         for name, width in widths.items()
@@ -90,23 +114,23 @@ def _line(row: Row, widths: Mapping[str, int], numeric: set[str]) -> str:
 
 
 def safe_text(text: str) -> str:
-    """`text` without what would move the cursor or colour the terminal: servers name models."""
+    """`text` without control characters, which a server could put into the name of a model."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def count_of(count: int, what: str) -> str:
-    """1 model, 2 models."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def count_of(count: int, noun: str) -> str:
+    """A number with its noun: 1 model, 2 models."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def some_of(names: Sequence[str]) -> str:
-    """The first of `names`, and how many more there are."""
-    more = [f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
-    return ", ".join([*names[:_MOST_NAMES], *more])
+def first_few(names: Sequence[str]) -> str:
+    """The first of `names`, and the number of the others: a, b, c, 4 more."""
+    more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
+    return ", ".join([*names[:_MAX_NAMES], *more])
 
 
 def size_text(size: int | None) -> str:
-    """Bytes as disks count them: 98 MB, 4.7 GB, 18 GB."""
+    """Bytes in decimal units: 98 MB, 4.7 GB, 18 GB; "" for None."""
     if size is None:
         return ""
     if size < 999.5e6:
@@ -115,7 +139,7 @@ def size_text(size: int | None) -> str:
 
 
 def count_text(count: int | None) -> str:
-    """Weights as people count them: 135M, 8.2B, 70B."""
+    """A number of parameters: 135M, 8.2B, 70B; "" for None."""
     if count is None:
         return ""
     if count < 999.5e6:
@@ -124,7 +148,7 @@ def count_text(count: int | None) -> str:
 
 
 def tokens_text(tokens: int | None) -> str:
-    """Tokens as people say them: 8k, 128k, 1M."""
+    """A number of tokens: 8k, 128k, 1M; "" for None."""
     if tokens is None:
         return ""
     if tokens < 1024:
@@ -133,7 +157,7 @@ def tokens_text(tokens: int | None) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """A time from now: 45s, 5m, 2h."""
+    """A duration: 45s, 5m, 2h."""
     if seconds == float("inf"):
         return "never"
     if seconds < 60:

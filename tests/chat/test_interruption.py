@@ -15,7 +15,7 @@ import httpx
 from llm_localrun.engine.state import list_running
 from tests.conftest import Llm
 
-LONG = ("-o", "temperature", "0", "-o", "extra", '{"ignore_eos": true}')
+LONG = ("-o", "temperature", "0", "-o", "extra_body", '{"ignore_eos": true}')
 
 
 @contextmanager

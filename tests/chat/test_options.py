@@ -1,4 +1,4 @@
-"""What `-o` accepts, and what each backend is sent for it."""
+"""Which values `-o` accepts, and what each kind of server receives for them."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from llm_localrun.servers.base import server_kinds
 from llm_localrun.wire.sse import Payload
 from tests.support.servers import server
 
-# llm hands over every value as the text that was typed.
+# llm passes every value as the text that the user typed.
 GOOD: list[tuple[str, str, object]] = [
     ("temperature", "0", 0.0),
     ("temperature", "0.7", 0.7),
@@ -62,8 +62,8 @@ GOOD: list[tuple[str, str, object]] = [
     ("draft_model", "~/Draft.gguf", "~/Draft.gguf"),
     ("lora", "Adapter.gguf", "Adapter.gguf"),
     ("grammar", 'root ::= "yes"', 'root ::= "yes"'),
-    ("extra", '{"options": {"num_batch": 8}}', {"options": {"num_batch": 8}}),
-    ("extra", "{}", {}),
+    ("extra_body", '{"options": {"num_batch": 8}}', {"options": {"num_batch": 8}}),
+    ("extra_body", "{}", {}),
     ("keep_alive", "90", 90.0),
     ("keep_alive", "0", 0.0),
     ("keep_alive", "-1", -1.0),
@@ -133,15 +133,15 @@ def test_accepted(name: str, typed: str, value: object) -> None:
         ("think", "xhigh"),
         ("kv_cache_type", "q3_0"),
         ("flash_attention", "maybe"),
-        ("extra", ""),
-        ("extra", "{"),
-        ("extra", "[1]"),
-        ("extra", '"text"'),
+        ("extra_body", ""),
+        ("extra_body", "{"),
+        ("extra_body", "[1]"),
+        ("extra_body", '"text"'),
         # No JSON can carry these.
-        ("extra", '{"a": NaN}'),
-        ("extra", '{"a": [-Infinity]}'),
-        ("extra", '{"a": 1e999}'),
-        ("extra", '{"a":' * 100_000),
+        ("extra_body", '{"a": NaN}'),
+        ("extra_body", '{"a": [-Infinity]}'),
+        ("extra_body", '{"a": 1e999}'),
+        ("extra_body", '{"a":' * 100_000),
         ("keep_alive", ""),
         ("keep_alive", "ten minutes"),
         ("keep_alive", "m"),
@@ -169,48 +169,60 @@ def test_refused(name: str, typed: str) -> None:
     assert {error["loc"][0] for error in refused.value.errors()} == {name}
 
 
-def test_refused_duration_says_what_one_looks_like() -> None:
+def test_error_for_a_duration_gives_examples() -> None:
     with pytest.raises(ValidationError, match="such as 45s, 10m or 1h30m"):
         Options.model_validate({"keep_alive": "soon"})
 
 
-@pytest.mark.parametrize("name", ["extra", "logit_bias"])
-def test_refused_json_says_how_it_is_given(name: str) -> None:
+@pytest.mark.parametrize("name", ["extra_body", "logit_bias"])
+def test_error_for_json_says_how_to_give_it(name: str) -> None:
     with pytest.raises(ValidationError, match="give a JSON object, in quotes"):
         Options.model_validate({name: "{a: 1}"})
 
 
-def test_python_may_give_more_than_texts() -> None:
+def test_python_values_are_accepted_too() -> None:
     options = Options(
         stop=["END", "\n"],
         keep_alive=600,
         temperature=1,
         seed=None,
         logit_bias={"15043": -100},
-        extra={"options": {"num_batch": 8}},
+        extra_body={"options": {"num_batch": 8}},
     )
     assert options.model_dump(exclude_none=True) == {
         "stop": ["END", "\n"],
         "keep_alive": 600.0,
         "temperature": 1.0,
         "logit_bias": {"15043": -100.0},
-        "extra": {"options": {"num_batch": 8}},
+        "extra_body": {"options": {"num_batch": 8}},
     }
 
 
-def test_nothing_is_set_by_itself() -> None:
+@pytest.mark.parametrize("name", ["extra", "extra_body"])
+def test_extra_is_an_old_name_of_extra_body(name: str) -> None:
+    assert Options.model_validate({name: '{"a": 1}'}).extra_body == {"a": 1}
+    options = Options.model_validate({name: {"a": 1}})
+    assert options.model_dump(exclude_none=True) == {"extra_body": {"a": 1}}
+
+
+def test_extra_and_extra_body_together_are_refused() -> None:
+    with pytest.raises(ValidationError, match="extra is the old name of extra_body; give only one"):
+        Options.model_validate({"extra": "{}", "extra_body": "{}"})
+
+
+def test_options_are_unset_by_default() -> None:
     assert set(Options().model_dump().values()) == {None}
 
 
 @pytest.mark.parametrize("name", Options.model_fields)
-def test_every_option_is_described(name: str) -> None:
+def test_every_option_has_a_description(name: str) -> None:
     description = Options.model_fields[name].description
     assert description
     assert description[0].isupper()
     assert not description.endswith(".")
 
 
-def test_no_option_is_named_like_an_argument_of_prompt() -> None:
+def test_no_option_has_the_name_of_an_argument_of_prompt() -> None:
     taken = {
         *("prompt", "fragments", "attachments", "system", "schema", "tools", "tool_results"),
         *("system_fragments", "messages", "stream", "key", "options", "hide_reasoning"),
@@ -243,7 +255,7 @@ def as_named(name: str, value: object) -> Bodies:
     return to_all({"options": {name: value}}, {name: value})
 
 
-# The body that each kind of server is sent; a kind that is left out cannot honour the option.
+# The body that each kind of server receives; a missing kind does not support the option.
 BODIES: dict[str, tuple[object, Bodies]] = {
     "temperature": (0.5, as_named("temperature", 0.5)),
     "top_p": (0.9, as_named("top_p", 0.9)),
@@ -306,17 +318,17 @@ BODIES: dict[str, tuple[object, Bodies]] = {
     "lora": ("Adapter.gguf", to("engine", {})),
     "grammar": ("root ::= x", to("llamacpp llamafile engine", {"grammar": "root ::= x"})),
     "timeout": (30.0, to_all({}, {})),
-    "extra": ({"n_probs": 3, "seed": 1}, to_all(*[{"n_probs": 3, "seed": 1}] * 2)),
+    "extra_body": ({"n_probs": 3, "seed": 1}, to_all(*[{"n_probs": 3, "seed": 1}] * 2)),
 }
 
 
-def test_every_option_is_in_the_table_of_bodies() -> None:
+def test_bodies_has_every_option() -> None:
     assert set(BODIES) == set(Options.model_fields)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("option", BODIES)
-def test_what_a_backend_is_sent_for_an_option(option: str, kind: str) -> None:
+def test_body_for_each_option_and_kind(option: str, kind: str) -> None:
     value, bodies = BODIES[option]
     if kind in bodies:
         assert server(kind).encode_options({option: value}) == bodies[kind]
@@ -334,16 +346,16 @@ def test_what_a_backend_is_sent_for_an_option(option: str, kind: str) -> None:
             {"top_k": 40, "min_p": 0.1, "repeat_penalty": 1.1, "max_tokens": 9},
             {"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1, "max_tokens": 9},
         ),
-        ({"extra": {"max_tokens": 7}}, {"max_tokens": 7}),
+        ({"extra_body": {"max_tokens": 7}}, {"max_tokens": 7}),
     ],
 )
-def test_what_mlx_is_sent(options: Payload, body: Payload) -> None:
-    """It stops after 512 tokens unless it is told otherwise."""
+def test_body_for_mlx(options: Payload, body: Payload) -> None:
+    """Without max_tokens it stops after 512 tokens."""
     assert server("mlx").encode_options(options) == body
 
 
 @pytest.mark.parametrize("kind", ["ollama", "llamacpp", "engine", "vllm"])
-def test_json_that_is_not_wanted_is_not_asked_for(kind: str) -> None:
+def test_json_object_false_sends_nothing(kind: str) -> None:
     assert server(kind).encode_options({"json_object": False}) == {}
 
 
@@ -364,7 +376,7 @@ def test_json_that_is_not_wanted_is_not_asked_for(kind: str) -> None:
         ),
     ],
 )
-def test_options_go_together(kind: str, expected: Payload) -> None:
+def test_body_for_several_options(kind: str, expected: Payload) -> None:
     options: dict[str, Any] = {
         "temperature": 0.0,
         "max_tokens": 9,
@@ -376,7 +388,7 @@ def test_options_go_together(kind: str, expected: Payload) -> None:
     assert server(kind).encode_options(options) == expected
 
 
-def test_no_options_are_no_body() -> None:
+def test_body_without_options() -> None:
     assert server("ollama").encode_options({}) == {}
 
 
@@ -392,9 +404,9 @@ def test_no_options_are_no_body() -> None:
         ),
     ],
 )
-def test_extra_comes_last(options: Payload, kind: str, expected: Payload) -> None:
+def test_extra_body_overrides_other_options(options: Payload, kind: str, expected: Payload) -> None:
     extra = {"seed": 7, "n_probs": 3}
-    assert server(kind).encode_options({"extra": extra, **options}) == expected
+    assert server(kind).encode_options({"extra_body": extra, **options}) == expected
 
 
 @pytest.mark.parametrize(
@@ -414,12 +426,11 @@ def test_extra_comes_last(options: Payload, kind: str, expected: Payload) -> Non
         ),
     ],
 )
-def test_extra_leaves_the_other_options_in_place(
+def test_extra_body_is_merged_into_objects_of_other_options(
     options: Payload, kind: str, extra: Payload, expected: Payload
 ) -> None:
-    """An option is never dropped in silence."""
     given, without = json.dumps(extra), server(kind).encode_options(options)
-    assert server(kind).encode_options({**options, "extra": extra}) == expected
+    assert server(kind).encode_options({**options, "extra_body": extra}) == expected
     assert json.dumps(extra) == given
     assert server(kind).encode_options(options) == without
 
@@ -434,7 +445,7 @@ def test_extra_leaves_the_other_options_in_place(
         (-1.0, "LM Studio does not support -o keep_alive -1. Leave it out, or use 1 or more."),
     ],
 )
-def test_lm_studio_keeps_a_model_for_a_second_or_more(seconds: float, refusal: str | None) -> None:
+def test_smallest_keep_alive_of_lm_studio(seconds: float, refusal: str | None) -> None:
     if refusal is None:
         assert server("lmstudio").encode_options({"keep_alive": seconds}) == {"ttl": seconds}
     else:
@@ -466,7 +477,7 @@ def test_lm_studio_keeps_a_model_for_a_second_or_more(seconds: float, refusal: s
         ),
     ],
 )
-def test_refusal_names_the_backend_and_the_alternatives(
+def test_refusal_names_the_server_and_the_alternatives(
     option: str, kind: str, alternatives: str
 ) -> None:
     with pytest.raises(UnsupportedOption) as refused:

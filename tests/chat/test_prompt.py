@@ -371,8 +371,8 @@ def test_schemas(own: Any, of_conversation: Any, expected: Any) -> None:
         (Options(json_object=False), {"json_object": False}),
         (Options(stop=["END"], keep_alive=0), {"stop": ["END"], "keep_alive": 0.0}),
         (
-            Options(think="on", context_size="max", extra={"a": 1}),
-            {"think": "on", "context_size": "max", "extra": {"a": 1}},
+            Options(think="on", context_size="max", extra_body={"a": 1}),
+            {"think": "on", "context_size": "max", "extra_body": {"a": 1}},
         ),
     ],
 )

@@ -8,8 +8,8 @@ import pytest
 from tests.conftest import Llm, put_starter
 
 GREEDY = ("-o", "temperature", "0", "-o", "max_tokens", "24")
-# What is in the cache decides how the rest is cut into batches, and so the last digits.
-ALIKE = (*GREEDY, "-o", "extra", '{"cache_prompt": false}')
+# A cached prefix changes the batches, and so the last digits of the probabilities.
+UNCACHED = (*GREEDY, "-o", "extra_body", '{"cache_prompt": false}')
 
 
 def logged(run_llm: Llm, count: int = 1) -> list[dict[str, object]]:
@@ -18,9 +18,9 @@ def logged(run_llm: Llm, count: int = 1) -> list[dict[str, object]]:
 
 
 def test_prompt_answers_and_is_logged(warm: Path, run_llm: Llm) -> None:
-    done = run_llm("-m", "local", "Name the primary colours", *GREEDY)
+    done = run_llm("-m", "local", "Name the primary colors", *GREEDY)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "primary colours" in done.stdout
+    assert "primary colors" in done.stdout
     (turn,) = logged(run_llm)
     assert turn["model"] == "local/gguf/SmolLM2-135M-Instruct.Q4_1"
     assert turn["resolved_model"] == "SmolLM2-135M-Instruct.Q4_1"
@@ -37,18 +37,18 @@ def test_prompt_answers_and_is_logged(warm: Path, run_llm: Llm) -> None:
     assert facts["time_to_first_token"] > 0
 
 
-def test_unstreamed_prompt_says_the_same(warm: Path, run_llm: Llm) -> None:
-    streamed = run_llm("-m", "local", "Name the primary colours", *ALIKE)
-    unstreamed = run_llm("-m", "local", "Name the primary colours", "--no-stream", *ALIKE)
+def test_unstreamed_prompt_gives_the_same_answer(warm: Path, run_llm: Llm) -> None:
+    streamed = run_llm("-m", "local", "Name the primary colors", *UNCACHED)
+    unstreamed = run_llm("-m", "local", "Name the primary colors", "--no-stream", *UNCACHED)
     assert streamed.stdout == unstreamed.stdout
     first, second = logged(run_llm, 2)
     for same in ("response", "input_tokens", "output_tokens", "resolved_model"):
         assert first[same] == second[same]
 
 
-def test_async_prompt_says_the_same(warm: Path, run_llm: Llm) -> None:
-    sync = run_llm("-m", "local", "Name the primary colours", *ALIKE)
-    assert run_llm("-m", "local", "Name the primary colours", "--async", *ALIKE).stdout == (
+def test_async_prompt_gives_the_same_answer(warm: Path, run_llm: Llm) -> None:
+    sync = run_llm("-m", "local", "Name the primary colors", *UNCACHED)
+    assert run_llm("-m", "local", "Name the primary colors", "--async", *UNCACHED).stdout == (
         sync.stdout
     )
 
@@ -62,7 +62,7 @@ def test_continued_conversation_reaches_the_model(warm: Path, run_llm: Llm) -> N
     assert second["conversation_id"] == first["conversation_id"]
     assert second["model"] == first["model"]
     assert int(str(second["input_tokens"])) > int(str(first["input_tokens"])) + 24
-    # The engine has seen all of it but the new question.
+    # The engine has all of it in its cache except the new question.
     assert json.loads(str(second["token_details"]))["cached_tokens"] >= first["input_tokens"]
 
 
@@ -88,7 +88,7 @@ def test_template(warm: Path, run_llm: Llm) -> None:
     assert turn["options_json"] == {"temperature": 0.0, "max_tokens": 24}
 
 
-def test_changed_system_prompt_takes_the_place_of_the_first(warm: Path, run_llm: Llm) -> None:
+def test_changed_system_prompt_replaces_the_first(warm: Path, run_llm: Llm) -> None:
     run_llm("-m", "local", "-s", "Answer with the word banana.", "Hello", *GREEDY)
     (first,) = logged(run_llm)
     run_llm("-c", "-s", "x " * 200, "Hello", *GREEDY)
@@ -97,7 +97,7 @@ def test_changed_system_prompt_takes_the_place_of_the_first(warm: Path, run_llm:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("local-smollm3", "No local model is called 'local-smollm3'. Nearest: local-smollm"),
         ("./missing.gguf", "There is no model file"),
@@ -109,15 +109,15 @@ def test_changed_system_prompt_takes_the_place_of_the_first(warm: Path, run_llm:
 )
 @pytest.mark.parametrize("command", [("prompt", "hi"), ("chat",)])
 def test_unknown_name(
-    warm: Path, run_llm: Llm, command: tuple[str, ...], name: str, said: str
+    warm: Path, run_llm: Llm, command: tuple[str, ...], name: str, message: str
 ) -> None:
     done = run_llm(*command, "-m", name)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"Error: {said}")
+    assert done.stderr.startswith(f"Error: {message}")
     assert "Traceback" not in done.stderr
 
 
-def test_path_runs_and_continues(
+def test_prompt_to_a_path_and_its_continuation(
     user_path: Path, starter_model: Path, run_llm: Llm, tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.gguf"
@@ -128,13 +128,13 @@ def test_path_runs_and_continues(
     assert done.returncode == 0, done.stderr
     assert run_llm("-c", "Again", *GREEDY, cwd="/").returncode == 0
     assert [turn["model"] for turn in logged(run_llm, 2)] == ["local/gguf/other"] * 2
-    # A link to a file that is in the catalogue is that file.
+    # A symbolic link to a file in the catalogue means that file.
     assert run_llm("-m", "./mine.gguf", "Hello", *GREEDY, cwd=tmp_path).returncode == 0
     assert logged(run_llm)[0]["model"] == "local/gguf/SmolLM2-135M-Instruct.Q4_1"
     assert run_llm("localrun", "unload", "local/gguf/other").stdout == "Unloaded other\n"
 
 
-def test_nothing_to_run(user_path: Path, run_llm: Llm) -> None:
+def test_prompt_without_any_model(user_path: Path, run_llm: Llm) -> None:
     done = run_llm("-m", "local", "hi")
     assert done.returncode == 1
     assert done.stderr == (
@@ -167,8 +167,8 @@ def test_models_which_ps(warm: Path, run_llm: Llm) -> None:
         "local-smollm2-135m-instruct",
     ]
     assert "local-smollm2" in run_llm("localrun", "models").stdout
-    (meant,) = json.loads(run_llm("localrun", "which", "local", "--json").stdout)
-    assert (meant["id"], meant["reason"]) == (model["id"], "no other model has this name")
+    (listed,) = json.loads(run_llm("localrun", "which", "local", "--json").stdout)
+    assert (listed["id"], listed["reason"]) == (model["id"], "no other model has this name")
     engines = json.loads(run_llm("localrun", "ps", "--json").stdout)
     assert model["path"] in [engine["path"] for engine in engines]
     assert all(engine["memory"] > 50e6 and engine["pid"] for engine in engines)

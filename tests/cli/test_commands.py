@@ -1,12 +1,15 @@
-"""What `llm localrun …` shows of a catalogue, to people and to programs."""
+"""The output of `llm localrun` commands about a catalogue of models, as text and as JSON."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_localrun.cli import command_names, load_command, summaries
 from llm_localrun.cli.table import count_text, show_table, size_text, tokens_text
 from llm_localrun.config import Config
 from llm_localrun.memory import machine
@@ -19,7 +22,7 @@ from tests.support.trees import gguf, ollama_model
 
 @pytest.fixture
 def busy(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user of a machine with many models."""
+    """The user directory of a machine with many models."""
     monkeypatch.setattr(machine, "physical_memory", lambda: MEMORY)
     put(user_path)
     return user_path
@@ -42,7 +45,7 @@ def json_of(invoke: Invoke, *arguments: str) -> Any:
 
 
 @pytest.mark.parametrize("columns", [80, 100, 140, None])
-def test_models_fit_and_every_name_is_whole(
+def test_table_of_models_fits_the_terminal_and_shows_whole_names(
     busy: Path, invoke: Invoke, columns: int | None
 ) -> None:
     lines = lines_of(invoke, "models", columns=columns)
@@ -62,13 +65,13 @@ def test_models_fit_and_every_name_is_whole(
         (None, ["name", "params", "size", "quant", "ctx", "trained", "fits", "can", "where", "id"]),
     ],
 )
-def test_models_have_more_columns_where_there_is_room(
+def test_wider_terminals_show_more_columns(
     busy: Path, invoke: Invoke, columns: int | None, header: list[str]
 ) -> None:
     assert lines_of(invoke, "models", columns=columns)[0].split() == header
 
 
-def test_models_in_a_pipe_have_a_line_each(busy: Path, invoke: Invoke) -> None:
+def test_models_in_a_pipe_have_one_line_each(busy: Path, invoke: Invoke) -> None:
     assert len(lines_of(invoke, "models")) == 1 + 31
 
 
@@ -104,7 +107,9 @@ def test_name_that_is_too_long_has_a_line_of_its_own(busy: Path, invoke: Invoke)
         (None, ""),
     ],
 )
-def test_notes_are_for_people(busy: Path, invoke: Invoke, columns: int | None, notes: str) -> None:
+def test_notes_are_shown_on_a_terminal_only(
+    busy: Path, invoke: Invoke, columns: int | None, notes: str
+) -> None:
     environment = {"COLUMNS": None if columns is None else str(columns)}
     assert invoke("localrun", "models", env=environment).stderr == notes
 
@@ -119,7 +124,7 @@ def test_table_of_any_width(
             {"name": "a", "n": "9", "empty": "", "word": "x", "more": "1234567890"},
             {"name": "a-name-of-some-length", "n": "10", "empty": "", "word": "", "more": ""},
         ],
-        extra=["more"],
+        optional=["more"],
     )
     expected = {
         20: "name                   n  word\na                      9  x\n"
@@ -132,7 +137,7 @@ def test_table_of_any_width(
     assert capsys.readouterr().out == expected[columns]
 
 
-def test_names_cannot_do_anything_to_the_terminal(user_path: Path, invoke: Invoke) -> None:
+def test_control_characters_in_names_are_replaced(user_path: Path, invoke: Invoke) -> None:
     hostile = ON_OLLAMA[1].model_copy(
         update={"name": "a\x1b]0;b\x07", "id": "local/o/a\x1b]0;b\x07"}
     )
@@ -156,7 +161,7 @@ def test_names_cannot_do_anything_to_the_terminal(user_path: Path, invoke: Invok
         *((tokens_text, value, text) for value, text in ((131072, "128k"), (2**20, "1M"))),
     ],
 )
-def test_numbers_for_people(text: Callable[[Any], str], value: Any, expected: str) -> None:
+def test_formatted_numbers(text: Callable[[Any], str], value: Any, expected: str) -> None:
     assert text(value) == expected
 
 
@@ -172,7 +177,7 @@ def test_every_name_means_its_model(busy: Path, invoke: Invoke) -> None:
 
 def test_json_of_models_is_complete(busy: Path, invoke: Invoke) -> None:
     (model,) = [m for m in json_of(invoke, "models") if m["id"] == "local/ollama/qwen3:8b"]
-    told = {
+    expected = {
         "name": "qwen3:8b",
         "short_name": "local-qwen3-8b",
         "aliases": [
@@ -197,13 +202,13 @@ def test_json_of_models_is_complete(busy: Path, invoke: Invoke) -> None:
         "capabilities": ["tools", "thinking"],
         "fits": True,
     }
-    assert {key: model[key] for key in told} == told
+    assert {key: model[key] for key in expected} == expected
 
 
 # show
 
 
-def test_card_of_a_model_that_can_be_run_in_two_ways(busy: Path, invoke: Invoke) -> None:
+def test_card_of_a_model_with_two_routes(busy: Path, invoke: Invoke) -> None:
     assert lines_of(invoke, "show", "local-qwen3-8b") == [
         "name         local-qwen3-8b",
         "id           local/ollama/qwen3:8b",
@@ -214,9 +219,9 @@ def test_card_of_a_model_that_can_be_run_in_two_ways(busy: Path, invoke: Invoke)
         "model        qwen3, 8.2B parameters",
         "size         5.2 GB, Q4_K_M",
         "can          tools, think",
-        "context      8,192 tokens loaded, 40,960 trained",
-        "runs         by Ollama 0.32.15 at http://127.0.0.1:11434 (answers, loaded)",
-        "             out of its file, if its server is off",
+        "context      8,192 tokens loaded, trained for 40,960 tokens",
+        "runs         on Ollama 0.32.15 at http://127.0.0.1:11434 (answers, loaded)",
+        "             from its file, if the server does not answer",
         f"file         {QWEN3_BLOB}",
         "memory       fits into the 24 GB of this machine",
         "also here    local/gguf/Qwen3-8B-Q8_0  Q8_0, 8.7 GB",
@@ -224,45 +229,48 @@ def test_card_of_a_model_that_can_be_run_in_two_ways(busy: Path, invoke: Invoke)
 
 
 @pytest.mark.parametrize(
-    ("name", "allow", "said"),
+    ("name", "allow", "line"),
     [
         ("local-gpt-oss-120b", [], "in a cloud: ollama.com"),
-        ("local-gpt-oss-120b", [], "refused until you `llm localrun allow` it"),
-        ("local-gpt-oss-120b", ["local/ollama/gpt-oss:120b-cloud"], "you allow that"),
-        ("local-frontier", [], "on an unknown machine: a peer"),
+        (
+            "local-gpt-oss-120b",
+            [],
+            "refused until you `llm localrun allow local/ollama/gpt-oss:120b-cloud`",
+        ),
+        ("local-gpt-oss-120b", ["local/ollama/gpt-oss:120b-cloud"], "you have allowed it"),
+        ("local-frontier", [], "nobody knows where: a peer"),
         ("local-bge-m3", [], "on another machine"),
         ("local-kimi", [], "is too large for the 24 GB of this machine"),
         ("local-mistral", [], "/home/ada/hf/mmproj-F16.gguf"),
     ],
 )
-def test_cards_say(busy: Path, invoke: Invoke, name: str, allow: list[str], said: str) -> None:
+def test_lines_of_cards(busy: Path, invoke: Invoke, name: str, allow: list[str], line: str) -> None:
     configure(busy, **CONFIG, allow=allow)
     put(busy)
-    assert any(line.endswith(said) for line in lines_of(invoke, "show", name))
+    assert any(shown.endswith(line) for shown in lines_of(invoke, "show", name))
 
 
 def test_card_of_a_real_file(user_path: Path, starter_model: Path, invoke: Invoke) -> None:
     put_starter(user_path, starter_model)
     lines = lines_of(invoke, "show", "local-smollm2")
     assert "model        llama, 135M parameters, 30 layers" in lines
-    assert "template     368 characters, shown by --template" in lines
-    told = json_of(invoke, "show", "local-smollm2")
+    assert "template     368 characters; --template outputs it" in lines
+    output = json_of(invoke, "show", "local-smollm2")
     (template,) = ["\n".join(invoke("localrun", "show", "local", "--template").stdout.splitlines())]
-    assert told["template"] == template
+    assert output["template"] == template
     assert "<|im_start|>" in template
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
-        ("local-bge-m3", "No chat template is known for local/box/BAAI/bge-m3. Its server"),
-        ("local-kimi", "No chat template is known for local/gguf/Kimi-K2-Instruct-0905-UD-IQ1_S."),
+        ("local-bge-m3", "box/BAAI/bge-m3 is not known. Its server does not tell it."),
+        ("local-kimi", "gguf/Kimi-K2-Instruct-0905-UD-IQ1_S is not known. Its file has none."),
     ],
 )
-def test_template_that_is_not_known(busy: Path, invoke: Invoke, name: str, said: str) -> None:
-    assert (
-        one_error(invoke("localrun", "show", name, "--template")).lower().startswith(said.lower())
-    )
+def test_unknown_template(busy: Path, invoke: Invoke, name: str, message: str) -> None:
+    error = one_error(invoke("localrun", "show", name, "--template"))
+    assert error == f"The chat template of local/{message}"
 
 
 @pytest.mark.parametrize("own", [{}, {"tokenizer.chat_template": "{{ messages }}"}])
@@ -276,36 +284,36 @@ def test_template_in_a_manifest_of_ollama(
     ollama_model(store, "registry.ollama.ai/library/parrot/1b", weights, template=template)
     assert invoke("localrun", "show", "local-parrot", "--template").stdout == f"{template}\n"
     assert json_of(invoke, "show", "local-parrot")["template"] == template
-    length = f"template     {len(template)} characters, shown by --template"
+    length = f"template     {len(template)} characters; --template outputs it"
     assert length in lines_of(invoke, "show", "local-parrot")
 
 
 @pytest.mark.parametrize("command", ["show", "which", "allow"])
 def test_unknown_name(busy: Path, invoke: Invoke, command: str) -> None:
-    said = one_error(invoke("localrun", command, "local-qwen3-9b"))
-    assert said.startswith("No local model is called 'local-qwen3-9b'. Nearest: local-qwen3-8b")
+    error = one_error(invoke("localrun", command, "local-qwen3-9b"))
+    assert error.startswith("No local model is called 'local-qwen3-9b'. Nearest: local-qwen3-8b")
 
 
 # which
 
 
-def test_which_says_why(busy: Path, invoke: Invoke) -> None:
+def test_which_gives_reasons(busy: Path, invoke: Invoke) -> None:
     assert lines_of(invoke, "which", "local-gpt-oss", columns=80) == [
-        "model                              before the next because  params  quant   size",
-        "local/lmstudio/openai/gpt-oss-20b  first by name               21B  MXFP4  12 GB",
-        "local/ollama/gpt-oss:20b           runs on this machine        21B  MXFP4  14 GB",
-        "local/ollama/gpt-oss:120b-cloud    last                       117B  MXFP4",
+        "model                              reason for its rank   params  quant   size",
+        "local/lmstudio/openai/gpt-oss-20b  first by name            21B  MXFP4  12 GB",
+        "local/ollama/gpt-oss:20b           runs on this machine     21B  MXFP4  14 GB",
+        "local/ollama/gpt-oss:120b-cloud    last                    117B  MXFP4",
     ]
-    told = json_of(invoke, "which", "local-gpt-oss")
-    assert [(each["id"], each["reason"]) for each in told] == [
+    output = json_of(invoke, "which", "local-gpt-oss")
+    assert [(each["id"], each["reason"]) for each in output] == [
         ("local/lmstudio/openai/gpt-oss-20b", "first by name"),
         ("local/ollama/gpt-oss:20b", "runs on this machine"),
         ("local/ollama/gpt-oss:120b-cloud", "last"),
     ]
-    assert {each["taken_by"] for each in told} == {None}
+    assert {each["taken_by"] for each in output} == {None}
 
 
-def test_which_knows_the_users_aliases(busy: Path, invoke: Invoke) -> None:
+def test_which_explains_aliases_of_the_user(busy: Path, invoke: Invoke) -> None:
     aliases = {"tiny": "local/gguf/SmolLM2-135M-Instruct.Q4_1", "local-qwen": "gpt-4o"}
     (busy / "aliases.json").write_text(json.dumps(aliases))
     tiny = invoke("localrun", "which", "tiny")
@@ -313,31 +321,27 @@ def test_which_knows_the_users_aliases(busy: Path, invoke: Invoke) -> None:
     assert "local/gguf/SmolLM2-135M-Instruct.Q4_1" in tiny.stdout
     qwen = invoke("localrun", "which", "local-qwen")
     assert "local-qwen is your alias for gpt-4o" in qwen.stderr
-    assert "Otherwise it would be the first of these" in qwen.stderr
+    assert "Without it, the name would mean the first of these" in qwen.stderr
     assert qwen.stdout.splitlines()[1].startswith("local/ollama/qwen3:8b ")
     assert json_of(invoke, "which", "tiny")[0]["taken_by"] is None
 
 
-def test_which_knows_other_plugins(
+def test_which_explains_names_of_other_plugins(
     busy: Path, invoke: Invoke, other_plugin: Callable[..., None]
 ) -> None:
     other_plugin({"remote-qwen": ["local-qwen"]})
     done = invoke("localrun", "which", "local-qwen")
     assert done.stderr == (
-        "local-qwen is remote-qwen: another plugin gave that name out.\n"
-        "`llm -m local-qwen` runs that. Otherwise it would be the first of these:\n"
+        "local-qwen is the name of remote-qwen, a model of another plugin.\n"
+        "`llm -m local-qwen` runs that model."
+        " Without it, the name would mean the first of these:\n"
     )
     assert done.stdout.splitlines()[1].startswith("local/ollama/qwen3:8b ")
-    assert json_of_taken(invoke) == {"remote-qwen"}
-
-
-def json_of_taken(invoke: Invoke) -> set[str]:
-    told = json.loads(invoke("localrun", "which", "local-qwen", "--json").stdout)
-    return {each["taken_by"] for each in told}
+    assert {each["taken_by"] for each in json_of(invoke, "which", "local-qwen")} == {"remote-qwen"}
 
 
 @pytest.mark.parametrize("aliases", ["{", "[]"])
-def test_which_with_aliases_that_are_damaged(busy: Path, invoke: Invoke, aliases: str) -> None:
+def test_which_with_invalid_aliases_json(busy: Path, invoke: Invoke, aliases: str) -> None:
     (busy / "aliases.json").write_text(aliases)
     assert lines_of(invoke, "which", "local-bge")[1].startswith("local/box/BAAI/bge-m3")
 
@@ -345,29 +349,63 @@ def test_which_with_aliases_that_are_damaged(busy: Path, invoke: Invoke, aliases
 # The status
 
 
-def test_status(busy: Path, invoke: Invoke) -> None:
-    lines = lines_of(invoke)
+@pytest.mark.parametrize("arguments", [(), ("status",)])
+def test_status(busy: Path, invoke: Invoke, arguments: tuple[str, ...]) -> None:
+    lines = lines_of(invoke, *arguments)
     assert lines[:2] == [
-        "models    31: 19 at servers, 12 in files alone",
-        "local is  local/lmstudio/google/gemma-4-26b-a4b",
+        "models   31: 19 on servers, 12 in files only",
+        "local    local/lmstudio/google/gemma-4-26b-a4b",
     ]
-    assert "servers   vLLM 0.11.0, Ollama 0.32.15, LM Studio 0.4.23, llama-swap" in lines
-    assert "          local/ollama/qwen3:8b" in lines
+    assert "servers  vLLM 0.11.0, Ollama 0.32.15, LM Studio 0.4.23, llama-swap" in lines
+    assert "         local/ollama/qwen3:8b" in lines
     assert '  llm -m local "prompt"  ask the best model' in lines
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "line"),
     [
-        (ServerStatus.OFFLINE, "llm localrun pull starter  a small model to begin with"),
-        (ServerStatus.NEEDS_KEY, "llm keys set localrun-ollama  ollama wants a key"),
+        (ServerStatus.OFFLINE, "llm localrun pull starter  get a small model"),
+        (ServerStatus.NEEDS_KEY, "llm keys set localrun-ollama  store the key of ollama"),
     ],
 )
-def test_status_says_what_is_missing(
-    user_path: Path, invoke: Invoke, status: str, said: str
+def test_status_suggests_next_steps(
+    user_path: Path, invoke: Invoke, status: str, line: str
 ) -> None:
     report = SNAPSHOT.endpoints[1].model_copy(update={"status": status, "models": ()})
     put(user_path, Snapshot(endpoints=(report,)))
     lines = lines_of(invoke)
-    assert lines[0] == "models   none was found"
-    assert f"  {said}" in lines
+    assert lines[0] == "models   none found"
+    assert f"  {line}" in lines
+
+
+# The list of commands
+
+
+def test_every_module_is_a_command_or_a_helper() -> None:
+    for name in command_names():
+        command = load_command(name)
+        assert command is not None
+        assert command.name == name
+    assert load_command("table") is None
+    assert load_command("nonsense") is None
+
+
+def test_help_lists_the_first_line_of_each_help_text(invoke: Invoke) -> None:
+    listed = invoke("localrun", "--help", env={"COLUMNS": "200"}).stdout
+    for name, summary in summaries():
+        command = load_command(name)
+        assert command is not None
+        assert command.help is not None
+        assert command.help.partition("\n")[0] == f"{summary}."
+        assert f"\n  {name:<9}  {summary}\n" in listed
+
+
+def test_help_imports_no_command() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; import llm.cli\n"
+        "result = CliRunner().invoke(llm.cli.cli, ['localrun', '--help'])\n"
+        "assert 'Commands:' in result.output, result.output\n"
+        "print(*(name for name in sys.modules if name.startswith('llm_localrun.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"llm_localrun.cli", "llm_localrun.plugin"}

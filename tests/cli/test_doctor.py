@@ -1,4 +1,4 @@
-"""`llm localrun doctor`: what is well, what is not, and what mends it."""
+"""`llm localrun doctor`: its findings, and their advice."""
 
 import json
 from collections.abc import Iterable
@@ -8,15 +8,22 @@ from typing import Any
 import pytest
 
 from llm_localrun import catalogue
-from llm_localrun.cli import doctor_findings
-from llm_localrun.cli.doctor_findings import Finding, of_engine, of_memory, of_servers, of_stores
+from llm_localrun.cli.doctor_findings import (
+    Finding,
+    can_run,
+    engine_findings,
+    memory_findings,
+    policy_findings,
+    server_findings,
+    store_findings,
+)
 from llm_localrun.config import Config, ConfiguredEndpoint
-from llm_localrun.engine.builds import Build, BuildReport, Device
+from llm_localrun.engine.builds import Build, Device, BuildReport
 from llm_localrun.models import EndpointReport, ScannedStore, ServerStatus, Snapshot
 from llm_localrun.servers import discover
-from tests.cli.test_allow import vllm
 from tests.conftest import CONFIG, Invoke, Llm, configure, put_starter
 from tests.fakes.http_server import StandIn
+from tests.fakes.servers import vllm
 from tests.support.many_models import (
     BOX,
     FILES,
@@ -31,12 +38,12 @@ from tests.support.many_models import (
 ADDED = Config(endpoints=(ConfiguredEndpoint(name="box", url=BOX.url),))
 
 
-def said(findings: Iterable[Finding]) -> list[tuple[str, str]]:
+def texts_of(findings: Iterable[Finding]) -> list[tuple[str, str]]:
     return [(finding.text, finding.advice) for finding in findings]
 
 
 def server(status: str, **known: Any) -> Snapshot:
-    """What was found where a server has `status`."""
+    """A snapshot with one server that has `status`."""
     report = {"endpoint": OLLAMA, "status": status, "asked_at": 1.0, **known}
     return Snapshot(endpoints=(EndpointReport.model_validate(report),))
 
@@ -48,8 +55,8 @@ AT_BOX = "vLLM at http://192.168.1.5:8000 (box)"
 @pytest.mark.parametrize(
     ("snapshot", "config", "text", "advice"),
     [
-        (server(ServerStatus.OFFLINE), Config(), "not running: Ollama (11434)", ""),
-        (server(ServerStatus.UNRECOGNIZED), Config(), "not running: Ollama (11434)", ""),
+        (server(ServerStatus.OFFLINE), Config(), "not found: Ollama (11434)", ""),
+        (server(ServerStatus.UNRECOGNIZED), Config(), "not found: Ollama (11434)", ""),
         (
             server(ServerStatus.ANSWERS, version="0.32.15", models=ON_OLLAMA),
             Config(),
@@ -59,49 +66,49 @@ AT_BOX = "vLLM at http://192.168.1.5:8000 (box)"
         (
             server(ServerStatus.OFFLINE, models=ON_OLLAMA[:1]),
             Config(),
-            f"{AT_OLLAMA}: not running, 1 model known",
+            f"{AT_OLLAMA}: offline, 1 model known",
             "Start it with `ollama serve`",
         ),
         (
             server(ServerStatus.UNRECOGNIZED, models=ON_OLLAMA[:1]),
             Config(),
-            f"{AT_OLLAMA}: is no model server, 1 model known",
-            "Look whether another program has its port",
+            f"{AT_OLLAMA}: is not a model server, 1 model known",
+            "Check whether another program uses its port",
         ),
         (
             server(ServerStatus.TIMEOUT),
             Config(),
-            f"{AT_OLLAMA}: does not answer in time",
-            "Look whether it is busy or stuck, and restart it",
+            f"{AT_OLLAMA}: did not answer in time",
+            "Check whether it is busy; if it hangs, restart it",
         ),
         (
             server(ServerStatus.NEEDS_KEY),
             Config(),
             f"{AT_OLLAMA}: needs a key",
-            "Store it: llm keys set localrun-ollama",
+            "Store its key: llm keys set localrun-ollama",
         ),
         (
             server(ServerStatus.OFFLINE, endpoint=BOX),
             ADDED,
-            f"{AT_BOX}: not running, on another machine",
+            f"{AT_BOX}: offline, on another machine",
             "Start it with `vllm serve MODEL`",
         ),
         (
             server(ServerStatus.UNRECOGNIZED, endpoint=BOX),
             ADDED,
-            f"{AT_BOX}: is no model server, on another machine",
-            "Check its address, or forget it: llm localrun endpoints remove box",
+            f"{AT_BOX}: is not a model server, on another machine",
+            "Check its URL, or remove it: llm localrun endpoints remove box",
         ),
         (
             Snapshot(),
             Config(default_endpoints=False),
-            "The usual ports are left out: default_endpoints is false",
+            "default ports are not checked: default_endpoints is false",
             "",
         ),
     ],
 )
 def test_servers(snapshot: Snapshot, config: Config, text: str, advice: str) -> None:
-    assert said(of_servers(snapshot, config)) == [(text, advice)]
+    assert texts_of(server_findings(snapshot, config)) == [(text, advice)]
 
 
 def test_absent_servers_are_named_once_with_their_ports() -> None:
@@ -114,8 +121,8 @@ def test_absent_servers_are_named_once_with_their_ports() -> None:
         )
         for url in urls
     )
-    (finding,) = of_servers(Snapshot(endpoints=absent), Config())
-    assert finding.text == "not running: llama-server (8080, 9931)"
+    (finding,) = server_findings(Snapshot(endpoints=absent), Config())
+    assert finding.text == "not found: llama-server (8080, 9931)"
     assert [each["endpoint"]["url"] for each in finding.facts["endpoints"]] == urls
 
 
@@ -134,26 +141,26 @@ def store(status: str, **known: Any) -> Snapshot:
             " (broken.gguf: it ends in the middle of its header)",
             "",
         ),
-        (store("missing"), "not there: lmstudio", ""),
+        (store("missing"), "not found: lmstudio", ""),
         (
             store("missing", store="folders"),
-            "/home/ada/lmstudio: not there",
-            'Make it, or take it out of "folders"',
+            "/home/ada/lmstudio: not found",
+            'Create it, or remove it from "folders"',
         ),
         (
             store("unreadable", problem="Permission denied"),
             "/home/ada/lmstudio: cannot be read (Permission denied)",
-            "Mend its permissions",
+            "Fix its permissions",
         ),
         (
             store("read", files=3, problem="qwen: Permission denied"),
             "/home/ada/lmstudio: 3 files (qwen: Permission denied)",
-            "Mend its permissions",
+            "Fix its permissions",
         ),
     ],
 )
 def test_stores(snapshot: Snapshot, text: str, advice: str) -> None:
-    assert said(of_stores(snapshot)) == [(text, advice)]
+    assert texts_of(store_findings(snapshot)) == [(text, advice)]
 
 
 GPU = Device(name="CUDA0", title="NVIDIA RTX 4090", memory=24 * 10**9)
@@ -164,7 +171,7 @@ LOG = Path("/engine.log")
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "report", "said_of_it"),
+    ("snapshot", "report", "expected"),
     [
         (SNAPSHOT, BuildReport((WHEEL,), WHEEL, "", ()), [("xllamacpp 2026.10, no GPU", "")]),
         (
@@ -181,52 +188,52 @@ LOG = Path("/engine.log")
             BuildReport((OLD,), None, "no build can be used", ()),
             [("llama-server b1, no GPU", "It lacks --fit")],
         ),
-        (Snapshot(), BuildReport((), None, "", ()), [("not installed; GGUF files need it", "")]),
+        (Snapshot(), BuildReport((), None, "", ()), [("not installed: only GGUF files need it", "")]),
         (
             Snapshot(files=SNAPSHOT.files[:2]),
             BuildReport((), None, "", ()),
-            [("not installed: 2 files cannot be run", "llm install 'llm-localrun[gguf]'")],
+            [("not installed: 2 files cannot run", "llm install 'llm-localrun[gguf]'")],
         ),
     ],
 )
-def test_engine(snapshot: Snapshot, report: BuildReport, said_of_it: list[tuple[str, str]]) -> None:
-    assert said(of_engine(snapshot, report, [])) == said_of_it
+def test_engine(snapshot: Snapshot, report: Report, expected: list[tuple[str, str]]) -> None:
+    assert texts_of(engine_findings(snapshot, report, [])) == expected
 
 
 @pytest.mark.parametrize(
-    ("memory", "text", "is_well"),
+    ("memory", "text", "is_enough"),
     [
-        (10**12, "1000 GB in all", True),
-        (None, "this system does not tell", True),
+        (10**12, "1000 GB in total", True),
+        (None, "size unknown", True),
         (
             40 * 10**9,
-            "40 GB in all; too little for local/gguf/Llama-3.3-70B-Instruct-Q4_K_M,"
+            "40 GB in total, too little for local/gguf/Llama-3.3-70B-Instruct-Q4_K_M,"
             " local/gguf/Kimi-K2-Instruct-0905-UD-IQ1_S",
             False,
         ),
         (
             MEMORY // 6,
-            "4.0 GB in all; too little for local/ollama/qwen3:8b, local/ollama/gemma3:27b,"
+            "4.0 GB in total, too little for local/ollama/qwen3:8b, local/ollama/gemma3:27b,"
             " local/ollama/deepseek-r1:14b, 18 more",
             False,
         ),
     ],
 )
-def test_memory(memory: int | None, text: str, is_well: bool) -> None:
-    (finding,) = of_memory(SNAPSHOT, memory)
-    assert (finding.text, not finding.advice) == (text, is_well)
+def test_memory(memory: int | None, text: str, is_enough: bool) -> None:
+    (finding,) = memory_findings(SNAPSHOT, memory)
+    assert (finding.text, not finding.advice) == (text, is_enough)
 
 
 def test_policy(user_path: Path) -> None:
     config = Config(allow=("local/llamaswap/frontier", "local/ollama/gone:cloud"))
-    assert said(doctor_findings.of_policy(SNAPSHOT, config))[1:] == [
-        ("allowed to leave this machine: local/llamaswap/frontier", ""),
-        ("refused, because they may leave this machine: local/ollama/gpt-oss:120b-cloud", ""),
+    assert texts_of(policy_findings(SNAPSHOT, config))[1:] == [
+        ("allowed to run outside this machine: local/llamaswap/frontier", ""),
+        ("refused, because they may run outside this machine: local/ollama/gpt-oss:120b-cloud", ""),
     ]
 
 
 @pytest.mark.parametrize(
-    ("model", "build", "allow", ServerStatus.ANSWERS, "can"),
+    ("model", "build", "allow", "answers", "expected"),
     [
         (FILES[0], "xllamacpp", (), False, True),
         (FILES[0], "", (), False, False),
@@ -237,69 +244,72 @@ def test_policy(user_path: Path) -> None:
         (ON_OLLAMA[5], "", (ON_OLLAMA[5].id,), True, True),
     ],
 )
-def test_what_can_run(
-    model: Any, build: str, allow: tuple[str, ...], answers: bool, can: bool
+def test_can_run(
+    model: Any, build: str, allow: tuple[str, ...], answers: bool, expected: bool
 ) -> None:
     snapshot = server(ServerStatus.ANSWERS if answers else ServerStatus.OFFLINE, models=ON_OLLAMA)
-    assert doctor_findings.can_run(model, snapshot, Config(allow=allow), build) is can
+    assert can_run(model, snapshot, Config(allow=allow), build) is expected
 
 
 # The command
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine must not make the stand-ins late."""
-    monkeypatch.setattr(discover, "DEADLINE_S", 10.0)
+def generous_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the servers of these tests may be slow."""
+    monkeypatch.setattr(discover, "DEADLINE", 10.0)
 
 
-@pytest.mark.usefixtures("patient")
-def test_all_is_well(user_path: Path, starter_model: Path, invoke: Invoke) -> None:
+@pytest.mark.usefixtures("generous_deadline")
+def test_everything_in_order(user_path: Path, starter_model: Path, invoke: Invoke) -> None:
     put_starter(user_path, starter_model)
-    with StandIn(vllm) as server:
+    with StandIn(vllm()) as server:
         configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
         done = invoke("localrun", "doctor")
         asked = len(server.requests)
-        assert f"  vLLM at {server.url} (box): answers, 2 models\n" in done.stdout
-        # However fresh what is known is, it looks again.
-        told = json.loads(invoke("localrun", "doctor", "--json").stdout)
-        assert len(server.requests) == 2 * asked > 0
+        assert f"  vLLM 0.33.0 at {server.url} (box): answers, 2 models\n" in done.stdout
+        # It asks the server again, however recent the cache is.
+        output = json.loads(invoke("localrun", "doctor", "--json").stdout)
+        assert len(server.requests) > asked
     assert (done.exit_code, done.stderr) == (0, "")
     assert "\n!" not in f"\n{done.stdout}"
     assert "  3 of 3 models can run\n" in done.stdout
-    assert told["can_run"] is True
-    assert {finding["section"] for finding in told["findings"]} >= {
+    assert output["can_run"] is True
+    assert {finding["section"] for finding in output["findings"]} >= {
         *("servers", "engine", "memory", "cache", "policy", "models")
     }
-    assert all(finding["well"] for finding in told["findings"])
+    assert all(finding["well"] for finding in output["findings"])
 
 
-@pytest.mark.usefixtures("patient")
-def test_server_that_has_been_stopped(user_path: Path, invoke: Invoke) -> None:
-    with StandIn(vllm) as server:
+@pytest.mark.usefixtures("generous_deadline")
+def test_stopped_server(user_path: Path, invoke: Invoke) -> None:
+    with StandIn(vllm()) as server:
         configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
         assert invoke("localrun", "doctor").exit_code == 0
     done = invoke("localrun", "doctor")
-    assert (done.exit_code, done.stderr) == (1, "Nothing can run.\n")
+    assert (done.exit_code, done.stderr) == (1, "No model can run.\n")
     assert (
-        f"! vLLM at {server.url} (box): not running, 2 models known\n"
+        f"! vLLM at {server.url} (box): offline, 2 models known\n"
         "    Start it with `vllm serve MODEL`\n"
     ) in done.stdout
-    assert "! none of them can run\n    Get a small one: llm localrun pull starter" in done.stdout
+    assert (
+        "! none of the models can run\n    Get a small one: llm localrun pull starter"
+        in done.stdout
+    )
 
 
-def test_nothing_at_all(run_llm: Llm) -> None:
+def test_no_models_and_no_servers(run_llm: Llm) -> None:
     done = run_llm("localrun", "doctor")
-    assert (done.returncode, done.stderr) == (1, "Nothing can run.\n")
-    assert "! none was found\n    Get a small one: llm localrun pull starter" in done.stdout
+    assert (done.returncode, done.stderr) == (1, "No model can run.\n")
+    assert "! no model was found\n    Get a small one: llm localrun pull starter" in done.stdout
 
 
-def test_broken_configuration(user_path: Path, invoke: Invoke) -> None:
+def test_invalid_configuration(user_path: Path, invoke: Invoke) -> None:
     path = user_path / "localrun" / "config.json"
     path.write_text('{"threads": 0}')
     done = invoke("localrun", "doctor")
     assert done.exit_code == 1
-    assert f"! {path} cannot be used\n    {path} is not usable: threads: " in done.stdout
+    assert f"! the configuration is not valid\n    {path} is not valid: threads: " in done.stdout
     assert json.loads(invoke("localrun", "doctor", "--json").stdout)["can_run"] is False
     assert path.read_text() == '{"threads": 0}'
 
@@ -307,5 +317,17 @@ def test_broken_configuration(user_path: Path, invoke: Invoke) -> None:
 def test_cache_that_cannot_be_written(user_path: Path, invoke: Invoke) -> None:
     (user_path / "localrun" / "catalogue.json").mkdir()
     done = invoke("localrun", "doctor")
-    assert "catalogue.json cannot be written, so every command looks anew\n" in done.stdout
+    assert (
+        "catalogue.json cannot be written, so every command searches for models again\n"
+        in done.stdout
+    )
     catalogue._memory.clear()
+
+
+def test_long_findings_are_wrapped_on_a_terminal(invoke: Invoke) -> None:
+    done = invoke("localrun", "doctor", env={"COLUMNS": "60"})
+    lines = done.stdout.splitlines()
+    wrapped = [line for line in lines if "/" not in line]
+    assert max(map(len, wrapped)) <= 60
+    at = next(n for n, line in enumerate(lines) if line.startswith("  not found: "))
+    assert lines[at + 1].startswith("  ")

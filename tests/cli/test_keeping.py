@@ -1,4 +1,4 @@
-"""`rm`, `verify`, `du`, `outdated` and `update`: what becomes of models that were pulled."""
+"""`rm`, `verify`, `du`, `outdated` and `update`."""
 
 import json
 import os
@@ -30,7 +30,7 @@ FOLDER = "tiny-org/Tiny-1B-GGUF"
 PROJECTOR = {"mmproj-F16.gguf": model("f16")}
 
 
-def file_of_somebody(folder: Path, name: str = "Other-7B-Q4_0.gguf") -> Path:
+def file_of_another_tool(folder: Path, name: str = "Other-7B-Q4_0.gguf") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_bytes(model("other"))
@@ -96,7 +96,7 @@ def test_rm_needs_a_name_without_doubt(world: World) -> None:
     for quantization in ("Q4_K_M", "Q8_0"):
         done("pull", REPO, "-q", quantization)
     assert failed("rm", "local-tiny-1b") == (
-        "Error: 'local-tiny-1b' can be several models. Name one by its id:"
+        "Error: 'local-tiny-1b' can mean several models. Give the id of one:"
         " local/gguf/Tiny-1B-Q4_K_M, local/gguf/Tiny-1B-Q8_0."
     )
     assert len(world.there) == 2
@@ -111,7 +111,7 @@ def test_files_of_others_stay_unless_the_user_insists(
         "lmstudio": tmp_path / "home/.lmstudio/models/org/repo",
         "named": tmp_path / "remote_host",
     }
-    path = file_of_somebody(folders[store])
+    path = file_of_another_tool(folders[store])
     beside = path.with_name("notes.txt")
     beside.write_text("mine")
     name = str(path) if store == "named" else "local-other-7b"
@@ -150,7 +150,7 @@ def test_rm_leaves_the_store_of_ollama_to_ollama(
     blob.write_bytes(Q4)
     layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{sha256(Q4)}"}
     manifest.write_text(json.dumps({"layers": [layer]}))
-    assert "lies in Ollama's store, and Ollama does not answer" in failed(
+    assert "is in Ollama's store, and Ollama does not answer" in failed(
         "rm", "local-other-7b", "--force"
     )
     assert blob.exists()
@@ -277,20 +277,20 @@ def test_rm_from_the_cache_of_llama_cpp(world: World, tmp_path: Path) -> None:
 def test_record_of_a_file_that_is_gone_can_be_dropped(world: World) -> None:
     done("pull", f"{REPO}:Q4_K_M")
     (world.models / f"{FOLDER}/Tiny-1B-Q4_K_M.gguf").unlink()
-    said = f"Forgot hf:{REPO}:Q4_K_M: no model that it brought is listed here\n"
+    said = f"Forgot hf:{REPO}:Q4_K_M: no model of it is listed\n"
     assert done("rm", f"hf:{REPO}:Q4_K_M") == said
     assert world.records == []
 
 
-def test_what_broken_pulls_have_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rm_of_unfinished_downloads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm_localrun.pull.download._MAX_TRIES", 1)
     world.files.cuts = [2**18, 1_000_000]
     failed("pull", f"{REPO}:Q8_0")
     assert json.loads(done("du", "--json"))[-1]["size"] == 1_000_000
     (half,) = world.unfinished
     with locks.exclusive(half.with_suffix(".lock"), 0.0):
-        assert done("rm", "--unfinished") == "Deleted what broken pulls have left: 0 MB freed\n"
-    assert done("rm", "--unfinished") == "Deleted what broken pulls have left: 1 MB freed\n"
+        assert done("rm", "--unfinished") == "Deleted unfinished downloads: 0 MB freed\n"
+    assert done("rm", "--unfinished") == "Deleted unfinished downloads: 1 MB freed\n"
     assert world.unfinished == []
 
 
@@ -322,7 +322,7 @@ def states(name: str) -> dict[str, str]:
 
 
 def test_verify_a_good_model(user_path: Path, starter_model: Path) -> None:
-    """The real model, with what was noted when it was pulled, in the real engine."""
+    """The real model in the real engine, checked against the record of its pull."""
     put_starter(user_path, starter_model)
     done("pull", "starter")
     name = starter_model.name
@@ -337,7 +337,7 @@ def test_verify_a_good_model(user_path: Path, starter_model: Path) -> None:
 
 
 def test_verify_a_model_that_does_not_load(world: World) -> None:
-    """Its header is good, and there is hardly anything behind it."""
+    """Its header is valid, but it has almost no data."""
     done("pull", f"{REPO}:Q4_K_M")
     result = run("verify", "local-tiny-1b")
     assert result.exit_code == 1
@@ -363,7 +363,7 @@ def test_verify_a_damaged_file(world: World, damage: Any, failing: str) -> None:
 
 
 @pytest.mark.parametrize(("written", "state"), [(model("other"), "ok"), (Q8, "failed")])
-def test_verify_by_the_name_that_the_hub_gives_content(
+def test_verify_with_the_checksum_in_the_name_of_a_hub_blob(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes, state: str
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -372,8 +372,8 @@ def test_verify_by_the_name_that_the_hub_gives_content(
     assert states("local-other-7b")["SHA-256 of Other-7B-Q4_0.gguf"] == state
 
 
-def test_verify_what_nobody_vouches_for(world: World) -> None:
-    file_of_somebody(world.models)
+def test_verify_without_a_known_checksum(world: World) -> None:
+    file_of_another_tool(world.models)
     assert states("local-other-7b")["SHA-256 of Other-7B-Q4_0.gguf"] == "unknown"
 
 
@@ -390,32 +390,32 @@ def test_verify_a_template_in_a_manifest_of_ollama(
 
 def test_du(world: World, tmp_path: Path) -> None:
     done("pull", f"{REPO}:Q8_0")
-    file_of_somebody(tmp_path / "home/.lmstudio/models/org/repo")
+    file_of_another_tool(tmp_path / "home/.lmstudio/models/org/repo")
     facts = json.loads(done("du", "--json"))
     assert [(f["name"], f["size"], f["store"], f["pulled"]) for f in facts] == [
         ("local/gguf/Tiny-1B-Q8_0", len(Q8), "localrun", True),
         ("local/gguf/Other-7B-Q4_0", len(model("other")), "lmstudio", False),
     ]
-    assert done("du").splitlines()[-1].split() == ["together", "4", "MB"]
+    assert done("du").splitlines()[-1].split() == ["total", "4", "MB"]
 
 
-def test_du_of_nothing() -> None:
-    assert run("du").stderr == "No model is on the disk.\n"
+def test_du_without_models() -> None:
+    assert run("du").stderr == "There is no model on the disk.\n"
 
 
 # outdated and update
 
 
-def test_what_has_not_changed(world: World) -> None:
+def test_unchanged_model_is_not_downloaded_again(world: World) -> None:
     done("pull", f"{REPO}:Q4_K_M")
     world.hub.commit = NEWER
-    assert run("outdated").stderr == "Everything that was pulled is up to date.\n"
+    assert run("outdated").stderr == "All pulled models are up to date.\n"
     before = len(world.at_files.requests)
     assert done("update") == f"hf:{REPO}:Q4_K_M: up to date\n"
     assert len(world.at_files.requests) == before
 
 
-def test_what_has_changed(world: World) -> None:
+def test_changed_model_is_updated(world: World) -> None:
     done("pull", f"{REPO}:Q4_K_M")
     world.offer(q4=Q8)
     world.hub.commit = NEWER
@@ -426,14 +426,14 @@ def test_what_has_changed(world: World) -> None:
     assert [(r["commit"], r["files"][0]["sha256"]) for r in world.records] == [(NEWER, sha256(Q8))]
 
 
-def test_pinned_revision_does_not_change(world: World) -> None:
+def test_pinned_revision_is_up_to_date(world: World) -> None:
     done("pull", f"{REPO}@{COMMIT}:Q4_K_M")
     assert json.loads(done("outdated", "--json")) == [
         {"ref": f"hf:{REPO}@{COMMIT}:Q4_K_M", "state": "up to date", "problem": ""}
     ]
 
 
-def test_update_clears_away_parts_that_are_no_more(world: World) -> None:
+def test_update_deletes_parts_that_the_new_version_lacks(world: World) -> None:
     world.offer(**{f"Big-Q8_0-0000{n}-of-00003.gguf": model(f"{n}") for n in (1, 2, 3)})
     done("pull", REPO)
     parts = {f"Big-Q8_0-0000{n}-of-00002.gguf": model(f"new {n}") for n in (1, 2)}
@@ -442,9 +442,7 @@ def test_update_clears_away_parts_that_are_no_more(world: World) -> None:
     assert world.there == {f"{FOLDER}/{name}": data for name, data in parts.items()}
 
 
-def test_update_that_breaks_leaves_the_old_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_update_keeps_the_old_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm_localrun.pull.download._MAX_TRIES", 1)
     parts = {f"Big-Q8_0-0000{n}-of-00002.gguf": model(f"{n}") for n in (1, 2)}
     world.offer(**parts)
@@ -457,11 +455,11 @@ def test_update_that_breaks_leaves_the_old_one(
     assert world.there == {f"{FOLDER}/{name}": model(f"new {name}") for name in parts}
 
 
-def test_address_that_has_changed(world: World) -> None:
+def test_file_behind_a_url_that_has_changed(world: World) -> None:
     url = f"{world.at_files.url}/x.gguf"
     world.files.content = {"x.gguf": Q4}
     done("pull", url)
-    assert run("outdated").stderr == "Everything that was pulled is up to date.\n"
+    assert run("outdated").stderr == "All pulled models are up to date.\n"
     world.files.content = {"x.gguf": Q8}
     assert "newer" in done("outdated")
     done("update")
@@ -478,15 +476,15 @@ def test_repository_that_is_gone(world: World, command: str) -> None:
     assert world.there == {f"{FOLDER}/Tiny-1B-Q4_K_M.gguf": Q4}
 
 
-def test_file_that_the_user_has_deleted_is_not_brought_back(world: World) -> None:
+def test_update_does_not_restore_deleted_files(world: World) -> None:
     done("pull", f"{REPO}:Q4_K_M")
     (world.models / f"{FOLDER}/Tiny-1B-Q4_K_M.gguf").unlink()
-    assert run("update").stderr == "Nothing was pulled.\n"
+    assert run("update").stderr == "No model was pulled.\n"
     assert world.there == {}
 
 
-def test_update_of_what_was_not_pulled(world: World) -> None:
-    file_of_somebody(world.models)
+def test_update_of_a_model_that_was_not_pulled(world: World) -> None:
+    file_of_another_tool(world.models)
     assert failed("update", "local-other-7b").startswith("Error: 'local-other-7b' was not pulled")
 
 
@@ -496,7 +494,7 @@ def test_starter_is_always_up_to_date(user_path: Path, starter_model: Path) -> N
     assert done("update") == "starter: up to date\n"
 
 
-def test_nobody_is_asked_unless_the_user_asks(world: World) -> None:
+def test_other_commands_do_not_contact_the_hub(world: World) -> None:
     done("pull", f"{REPO}:Q4_K_M")
     world.at_hub.requests.clear()
     world.at_files.requests.clear()

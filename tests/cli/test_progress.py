@@ -1,4 +1,4 @@
-"""The progress display: on a terminal, in a pipe, and with --quiet."""
+"""Progress of long commands: on a terminal, in a pipe, and with --quiet."""
 
 import os
 import pty
@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-from llm_localrun.cli.progress import _Bar, bar_text, shown
+from llm_localrun.cli.progress import _ProgressBar, bar_text, show_progress
 from llm_localrun.system.progress import Progress
 from tests.support.pulling import REPO, World
 
@@ -37,21 +37,17 @@ MB, GB = 10**6, 10**9
             8.0,
             f"[{'#' * 6}{'-' * 18}]  25%  256 of 1024 tokens  8 tokens/s  2m left",
         ),
-        (
-            Progress("Waiting for another pull of the same file"),
-            0.0,
-            "Waiting for another pull of the same file",
-        ),
+        (Progress("Waiting for another pull"), 0.0, "Waiting for another pull"),
     ],
 )
 def test_bar(progress: Progress, rate: float, text: str) -> None:
     assert bar_text(progress, rate) == text
 
 
-def test_rate_of_the_last_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    """Only the download of the last 10 seconds counts, not the check of the unfinished file."""
+def test_rate_is_an_average_over_the_last_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """The 100 MB that were only checked do not count."""
     times = iter(range(0, 1000))
-    bar = _Bar("x", clock=lambda: float(next(times)) / 2)
+    bar = _ProgressBar("x", clock=lambda: float(next(times)) / 2)
     for done in range(0, 101, 10):
         bar.show(Progress("Checking the unfinished file", done * MB, GB))
     for done in range(100, 300, 2):
@@ -68,7 +64,7 @@ def pulling() -> Generator[Progress, None, str]:
 
 
 def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(pulling(), "x") == "record"
+    assert show_progress(pulling(), "x") == "record"
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == [
         "x: downloading, 0 MB of 100 MB (0%)",
@@ -79,12 +75,12 @@ def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(pulling(), "x", quiet=True) == "record"
+    assert show_progress(pulling(), "x", quiet=True) == "record"
     assert capsys.readouterr() == ("", "")
 
 
 def test_terminal(world: World) -> None:
-    """The real command on a pseudo-terminal. Lines stay within its width."""
+    """The real command on a pseudo-terminal: no line is wider than it."""
     world.files.pause = 0.03
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100"}
@@ -110,7 +106,7 @@ def _read(descriptor: int) -> Generator[bytes, None, None]:
         while data := os.read(descriptor, 4096):
             yield data
     except OSError:
-        # How Linux says that the other end has been closed.
+        # Linux raises this when the other end is closed.
         pass
     finally:
         os.close(descriptor)

@@ -53,7 +53,7 @@ IN_REPO = f"{REPO}/Tiny-1B-"
 def test_ref_to_a_hub(world: World, arguments: tuple[str, ...], file: str, ref: str) -> None:
     said = done("pull", *arguments)
     path = world.models / f"{IN_REPO}{file}"
-    assert said == f"Ready: {path}\nTry it: llm -m local-tiny-1b 'Name the primary colours'\n"
+    assert said == f"Ready: {path}\nTry it: llm -m local-tiny-1b 'Name the primary colors'\n"
     assert world.there == {f"{IN_REPO}{file}": world.hub.files[f"Tiny-1B-{file}"]}
     assert world.unfinished == []
     (noted,) = world.records
@@ -170,8 +170,8 @@ def test_variants_are_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     enough = footprint.need(Setting(16_384)).total + MARGIN_BYTES
     monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: enough)
     assert [line.split() for line in run("pull", REPO).stderr.splitlines()[:3]] == [
-        ["quantization", "size", "fits", "up", "to"],
-        ["Q4_K_M", "1", "MB", "yes", "16,384", "this", "one"],
+        ["quantization", "size", "fits", "max", "context"],
+        ["Q4_K_M", "1", "MB", "yes", "16,384", "chosen"],
         ["Q8_0", "2", "MB", "yes", "15,360"],
     ]
 
@@ -558,6 +558,6 @@ def test_pulled_model_answers(
     assert pulled.returncode == 0, pulled.stderr
     name = pulled.stdout.split("llm -m ")[1].split()[0]
     options = ("-o", "temperature", "0", "-o", "max_tokens", "8")
-    answered = run_llm("-m", name, "Name the primary colours", *options)
+    answered = run_llm("-m", name, "Name the primary colors", *options)
     assert (answered.returncode, answered.stderr) == (0, "")
     assert answered.stdout.strip()

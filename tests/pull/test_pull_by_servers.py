@@ -106,11 +106,11 @@ def test_update_pulls_from_ollama_again(user_path: Path) -> None:
         use_server(user_path, "ollama", server)
         done("pull", "ollama:qwen3")
         assert done("outdated").split() == [
-            *("pulled", "state", "ollama:qwen3", "cannot", "be", "told"),
-            *("`llm", "localrun", "update`", "pulls", "it", "again"),
+            *("pulled", "state", "ollama:qwen3", "unknown"),
+            *("`llm", "localrun", "update`", "downloads", "it", "again"),
         ]
         assert len(bodies_sent_to(server, "/api/pull")) == 1
-        assert done("update") == "ollama:qwen3: pulled again\n"
+        assert done("update") == "ollama:qwen3: downloaded again\n"
         assert len(bodies_sent_to(server, "/api/pull")) == 2
 
 
@@ -157,7 +157,7 @@ def test_lmstudio_has_it_already(user_path: Path) -> None:
         use_server(user_path, "lmstudio", server)
         assert done("pull", "lmstudio:google/gemma-4-26b-a4b", "--quiet") == (
             "Ready: local/lmstudio/google/gemma-4-26b-a4b\n"
-            "Try it: llm -m local-gemma4-26b 'Name the primary colours'\n"
+            "Try it: llm -m local-gemma4-26b 'Name the primary colors'\n"
         )
 
 

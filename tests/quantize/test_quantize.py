@@ -406,14 +406,14 @@ def test_result_is_a_variant(f16_model: Path) -> None:
     assert result.stderr.startswith("SmolLM2-135M-Instruct.Q8_0: quantizing, ")
     made = models_folder() / "SmolLM2-135M-Instruct.Q8_0.gguf"
     assert result.stdout.splitlines() == [
-        f"Put into {made}, by ggml of xllamacpp",
+        f"Wrote {made} with ggml, out of xllamacpp",
         "                 before    after",
         "size             271 MB    145 MB",
         "bits per weight  16.00     8.51",
         "stored as        F16 100%  Q8_0 100%",
     ]
-    # The name denotes both files; the F16 is the source again.
-    assert done_by(*command).startswith(f"It is there already: {made}\n")
+    # The F16 is what it would be made of again: the name fits both.
+    assert done_by(*command).startswith(f"It exists already: {made}\n")
     by_path = {model.path: model for model in get_catalogue(CachePolicy.CACHED).models}
     source = by_path[str(models_folder() / f16_model.name)]
     assert resolve_variant(source, {"quantization": "Q8_0"}) == by_path[str(made)]
@@ -423,10 +423,10 @@ def test_result_is_a_variant(f16_model: Path) -> None:
 def test_report_of_the_loss(starter_model: Path) -> None:
     said = done_by("quantize", str(starter_model), "Q2_K", "--requantize").splitlines()
     rows = [line.split("  ")[0] for line in said[2:-1]]
-    assert rows == ["size", "bits per weight", "stored as", "perplexity", "same likeliest token"]
+    assert rows == ["size", "bits per weight", "stored as", "perplexity", "same most likely token"]
     assert said[-1] == (
-        "80% of its weights stand in rows whose length the blocks of Q2_K do not divide: they have"
-        " larger types, as llama.cpp does it."
+        "80% of the weights are in rows whose length is not a multiple of the block size of Q2_K."
+        " Like llama.cpp, this gives them larger types."
     )
     kept = failed("quantize", str(starter_model), "Q8_0")
     assert "is quantized already (Q4_1) and would lose quality a second time." in kept
@@ -548,8 +548,11 @@ def test_index_without_the_package(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "Error: Nothing here can quantize. Let libggml-python==0.20.2.post1 (2.5 MB) be"),
-        (("--yes",), "Error: pip could not install libggml-python==0.20.2.post1: No matching"),
+        (
+            (),
+            "Error: No quantizer is installed. Give --yes to install libggml-python==0.20.2.post1",
+        ),
+        (("--yes",), "Error: Pip could not install libggml-python==0.20.2.post1: No matching"),
     ],
 )
 def test_installation_needs_consent(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_localrun.cli.quantize import _is_for_ollama, _Wishes
+from llm_localrun.cli.quantize import _QuantizeOptions, _route_through_ollama
 from llm_localrun.models import Endpoint, LocalModel
 from llm_localrun.names.parse import parse_name
 from llm_localrun.servers.ollama import tag_for
@@ -30,13 +30,13 @@ def test_ollama_quantizes(user_path: Path) -> None:
         assert bodies_sent_to(server, "/api/create") == [asked]
         assert "local/ollama/smollm2:135m-q8_0" in done("models", "--json")
         assert done("quantize", f"local/ollama/{SOURCE}", "Q8_0") == (
-            "It is there already: smollm2:135m-q8_0\nMake it anew with --replace.\n"
+            "It exists already: smollm2:135m-q8_0\nGive --replace to make it again.\n"
         )
         assert len(bodies_sent_to(server, "/api/create")) == 1
     said = [line.partition(": ")[2] for line in result.stderr.splitlines()]
     assert said[:2] == ["parsing gguf", "verifying conversion"]
     assert said[-2:] == ["writing manifest", "success"]
-    assert result.stdout.splitlines()[0] == "Put into Ollama as smollm2:135m-q8_0"
+    assert result.stdout.splitlines()[0] == "Created smollm2:135m-q8_0 in Ollama"
     assert result.stdout.splitlines()[-1] == "size   98 MB  98 MB"
 
 
@@ -53,21 +53,21 @@ def test_ollama_refuses(user_path: Path, name: str, quantization: str, said: str
         assert said in failed("quantize", f"local/ollama/{name}", quantization)
 
 
-def test_choice_between_ollama_and_ggml(user_path: Path) -> None:
-    """Ollama is preferred for what it can make, because it keeps the model's template."""
-    wish = _Wishes(None, requantize=False, replace=False, no_measure=False, yes=False)
-    informed = replace(wish, imatrix=Path("imatrix.gguf"))
+def test_when_ollama_quantizes(user_path: Path) -> None:
+    """Ollama quantizes what it can while it answers, because it keeps the template of the model."""
+    options = _QuantizeOptions(None, requantize=False, replace=False, no_measure=False, yes=False)
+    informed = replace(options, imatrix=Path("imatrix.gguf"))
     with StandIn(Ollama(has=[SOURCE])) as server:
         served = model(server.url, "F16")
         known = changed(served, path="/blobs/sha256-0")
         coarse = known.model_copy(update={"quantization": "Q8_0"})
-        assert _is_for_ollama(served, "Q4_K_M", wish)
-        assert _is_for_ollama(served, "Q5_K_M", wish)
-        assert _is_for_ollama(known, "Q4_K_M", wish)
-        assert not _is_for_ollama(known, "Q5_K_M", wish)
-        assert not _is_for_ollama(coarse, "Q4_K_M", wish)
-        assert not _is_for_ollama(known, "Q4_K_M", informed)
-    assert not _is_for_ollama(known, "Q4_K_M", wish)
+        assert _route_through_ollama(served, "Q4_K_M", options)
+        assert _route_through_ollama(served, "Q5_K_M", options)
+        assert _route_through_ollama(known, "Q4_K_M", options)
+        assert not _route_through_ollama(known, "Q5_K_M", options)
+        assert not _route_through_ollama(coarse, "Q4_K_M", options)
+        assert not _route_through_ollama(known, "Q4_K_M", informed)
+    assert not _route_through_ollama(known, "Q4_K_M", options)
 
 
 def model(url: str, quantization: str) -> LocalModel:
@@ -85,8 +85,8 @@ def test_file_in_the_store_of_ollama(user_path: Path, monkeypatch: pytest.Monkey
     manifest.write_text(json.dumps({"schemaVersion": 2, "layers": [layer]}))
     said = done("quantize", "local/gguf/little:3b-f16", "Q8_0", "--no-measure").splitlines()
     made = models_folder() / "little-3b-Q8_0.gguf"
-    assert said[0] == f"Put into {made}, by ggml of xllamacpp"
-    assert said[1] == "The template and the parameters that Ollama has for it stay there."
+    assert said[0] == f"Wrote {made} with ggml, out of xllamacpp"
+    assert said[1] == "The new file does not have the template and parameters that Ollama keeps."
     assert [path.name for path in manifest.parent.iterdir()] == ["3b-f16"]
 
 
@@ -94,9 +94,9 @@ def test_served_model_without_a_file(user_path: Path) -> None:
     with StandIn(LMStudio()) as server:
         use_server(user_path, "lmstudio", server)
         said = failed("quantize", "local/lmstudio/openai/gpt-oss-20b", "Q8_0")
-    assert said.endswith(
-        "-20b is served by LM Studio, and its file is not known."
-        " Give the path of its GGUF file instead."
+    assert said == (
+        "Error: The file of local/lmstudio/openai/gpt-oss-20b is not known: its server does not"
+        " tell where it is. Give the path of its GGUF file instead."
     )
 
 

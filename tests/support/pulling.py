@@ -7,7 +7,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from llm_localrun.cli import command_called
+from llm_localrun.cli import load_command
 from tests.fakes.http_server import StandIn
 from tests.fakes.hub import Files, Hub, model, sha256
 
@@ -68,7 +68,7 @@ def bodies_sent_to(server: StandIn, path: str) -> list[Any]:
 def run(*arguments: str) -> Result:
     """A command of `llm localrun`, in this process."""
     name, *rest = arguments
-    command = command_called(name)
+    command = load_command(name)
     assert command is not None
     return CliRunner().invoke(command, rest, prog_name=f"llm localrun {name}")
 

@@ -1,0 +1,64 @@
+"""Show how much disk space each model uses."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+from llm_localrun.catalogue import get_catalogue
+from llm_localrun.cli.table import Row, json_option, show, size_text
+from llm_localrun.models import LocalModel, OnDisk
+from llm_localrun.name_cache import CachePolicy
+from llm_localrun.pull.download import unfinished_files
+from llm_localrun.pull.records import PullRecord, read_records
+from llm_localrun.pull.remove import records_of
+from llm_localrun.system.paths import models_folder, partial_folder
+
+
+@click.command(help=__doc__)
+@json_option
+def du(as_json: bool) -> None:
+    models = get_catalogue(CachePolicy.REFRESH).models
+    largest_first = sorted(models, key=lambda model: -(model.size or 0))
+    records = read_records(models_folder())
+    files = [_facts(model, model.on_disk, records) for model in largest_first if model.on_disk]
+    facts = [*files, *_unfinished()]
+    show(as_json, facts, _rows(facts), if_empty="There is no model on the disk.")
+
+
+def _facts(model: LocalModel, file: OnDisk, records: Iterable[PullRecord]) -> dict[str, Any]:
+    ours = records_of(model, records)
+    size = ours[0].size if ours and ours[0].files else model.size or 0
+    return {
+        "name": model.id,
+        "size": size,
+        "store": file.store,
+        "pulled": bool(ours),
+        "path": file.path,
+    }
+
+
+def _unfinished() -> Iterator[dict[str, Any]]:
+    """The facts of unfinished downloads together, if there are any."""
+    size = sum(part.stat().st_size for part in unfinished_files(partial_folder()))
+    if size:
+        yield {
+            "name": "unfinished downloads (llm localrun rm --unfinished)",
+            "size": size,
+            "store": "localrun",
+            "pulled": True,
+            "path": str(partial_folder()),
+        }
+
+
+def _rows(facts: list[dict[str, Any]]) -> Iterator[Row]:
+    for fact in facts:
+        yield {
+            "model": fact["name"],
+            "size": size_text(fact["size"]),
+            "in": fact["store"],
+            "pulled": "yes" if fact["pulled"] else "",
+        }
+    if facts:
+        total = sum(fact["size"] for fact in facts)
+        yield {"model": "total", "size": size_text(total), "in": "", "pulled": ""}

@@ -1,0 +1,20 @@
+"""Query every server and scan every folder again."""
+
+import click
+
+from llm_localrun.catalogue import get_catalogue
+from llm_localrun.cli.table import count_of
+from llm_localrun.models import ServerStatus
+from llm_localrun.name_cache import CachePolicy
+
+
+@click.command(help=__doc__)
+def refresh() -> None:
+    snapshot = get_catalogue(CachePolicy.REFRESH)
+    answering = [r.endpoint.name for r in snapshot.endpoints if r.status == ServerStatus.ANSWERS]
+    models = snapshot.models
+    served = sum(model.served is not None for model in models)
+    click.echo(
+        f"{count_of(len(models), 'model')}: {served} on servers"
+        f" ({', '.join(answering) or 'none answers'}), {len(models) - served} in files only"
+    )

@@ -1,0 +1,30 @@
+"""Check the files of a model, and load it."""
+
+from dataclasses import asdict
+
+import click
+
+from llm_localrun.cli.facts import find_model
+from llm_localrun.cli.progress import show_progress
+from llm_localrun.cli.table import json_option, show
+from llm_localrun.name_cache import CachePolicy
+from llm_localrun.pull.records import read_records
+from llm_localrun.pull.remove import records_of
+from llm_localrun.pull.verify import verify as checks_of
+from llm_localrun.system.paths import models_folder
+
+
+@click.command(help=__doc__)
+@click.argument("name")
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, name: str, as_json: bool) -> None:
+    model = find_model(name, CachePolicy.REFRESH)
+    records = records_of(model, read_records(models_folder()))
+    checks = show_progress(checks_of(model, records), model.name, quiet=as_json)
+    show(
+        as_json,
+        map(asdict, checks),
+        ({"result": c.state, "check": c.what, "detail": c.detail} for c in checks),
+    )
+    ctx.exit(any(check.state == "failed" for check in checks))
