@@ -150,7 +150,7 @@ def test_rm_leaves_the_store_of_ollama_to_ollama(
     blob.write_bytes(Q4)
     layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{sha256(Q4)}"}
     manifest.write_text(json.dumps({"layers": [layer]}))
-    assert "lies in Ollama's store, and Ollama does not answer" in failed(
+    assert "is in Ollama's store, and Ollama does not answer" in failed(
         "rm", "local-other-7b", "--force"
     )
     assert blob.exists()
@@ -201,8 +201,8 @@ def test_rm_from_msty_beside_a_manifest_that_is_damaged(world: World, tmp_path: 
     damaged.write_text("{")
     said = failed("rm", "local-m", "--force")
     assert said == (
-        f"Error: which files other models share with {tag} is unknown ({damaged}: it is not a"
-        " manifest). Repair or delete that file, and try again."
+        f"Error: {damaged}: it is not a manifest, so it is unknown which files other models share"
+        f" with {tag}. Repair or delete that file, and try again."
     )
     assert tag.exists()
     assert all(path_of(store, each).exists() for each in blobs_of(tag))
