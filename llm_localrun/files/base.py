@@ -112,6 +112,9 @@ def stores() -> tuple[Store, ...]:
     package = importlib.import_module(__package__)
     found: list[Store] = []
     for each in pkgutil.iter_modules(package.__path__):
+        if each.ispkg:
+            # `gotemplate`, which a scan does not need.
+            continue
         module = importlib.import_module(f"{__package__}.{each.name}")
         found += [value() for value in vars(module).values() if _is_store_of(value, each.name)]
     return tuple(sorted(found, key=lambda store: store.precedence))

@@ -18,6 +18,9 @@ class GPT4All(Store):
     mac = (f"{APPLICATION_SUPPORT}/nomic.ai/GPT4All",)
     windows = ("$LOCALAPPDATA/nomic.ai/GPT4All",)
 
+    def variables(self) -> set[str]:
+        return super().variables() | {"APPDATA", "XDG_CONFIG_HOME"}
+
     def configured_folder(self) -> str:
         folder = "$APPDATA" if sys.platform == "win32" else "$XDG_CONFIG_HOME"
         settings = expanded(f"{folder}/nomic.ai/GPT4All.ini")

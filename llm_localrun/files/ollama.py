@@ -80,7 +80,7 @@ def tag_files(tag: Path) -> list[Path]:
             needed.update(other.all_blobs())
     if problems:
         raise NotRemoved(
-            f"which files other models share with {tag} is unknown ({problems[0]})",
+            f"{problems[0]}, so it is unknown which files other models share with {tag}",
             "Repair or delete that file, and try again",
         )
     return [tag, *(blob for blob in manifest.all_blobs() if blob not in needed)]

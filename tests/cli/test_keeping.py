@@ -201,8 +201,8 @@ def test_rm_from_msty_beside_a_manifest_that_is_damaged(world: World, tmp_path: 
     damaged.write_text("{")
     said = failed("rm", "local-m", "--force")
     assert said == (
-        f"Error: which files other models share with {tag} is unknown ({damaged}: it is not a"
-        " manifest). Repair or delete that file, and try again."
+        f"Error: {damaged}: it is not a manifest, so it is unknown which files other models share"
+        f" with {tag}. Repair or delete that file, and try again."
     )
     assert tag.exists()
     assert all(path_of(store, each).exists() for each in blobs_of(tag))

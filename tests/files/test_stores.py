@@ -5,14 +5,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm_localrun.files import scan
-from llm_localrun.files.base import store_folders
+from llm_localrun import files
+from llm_localrun.files import scan, variables
+from llm_localrun.files.base import store_folders, stores
 from llm_localrun.models import LocalModel, ScannedFile, ScannedStore, Snapshot
 from tests.support.trees import (
     COMMIT,
@@ -853,3 +854,53 @@ def test_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Path, "home", homeless)
     gguf(tmp_path / "user" / "localrun" / "models" / "good.gguf")
     assert named(tmp_path) == [("localrun", "good")]
+
+
+# What a store is to the rest of the package.
+
+MADE_UP = """
+from llm_localrun.files.base import Store
+
+class MadeUp(Store):
+    name = "made-up"
+    precedence = 65
+    overrides = ("MADE_UP_MODELS", "MADE_UP_HOME/models")
+    linux = ("$XDG_DATA_HOME/made-up",)
+"""
+
+
+@pytest.fixture
+def made_up_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A store that is added by one module."""
+    write(tmp_path / "more" / "made_up.py", MADE_UP)
+    monkeypatch.setattr(files, "__path__", [*files.__path__, str(tmp_path / "more")])
+    stores.cache_clear()
+    yield
+    stores.cache_clear()
+    del sys.modules["llm_localrun.files.made_up"]
+
+
+def test_store_is_added_by_one_module(made_up_store: None, tmp_path: Path) -> None:
+    gguf(tmp_path / "home/.local/share/made-up/new.gguf")
+    gguf(tmp_path / "home/.lmstudio/models/org/repo/first.gguf")
+    gguf(tmp_path / "home/models/last.gguf")
+    assert [store for store, _ in named(tmp_path)] == ["lmstudio", "made-up", "models"]
+    assert {"MADE_UP_MODELS", "MADE_UP_HOME", "XDG_DATA_HOME", "OLLAMA_MODELS"} <= {*variables()}
+
+
+def test_stores_have_an_order_and_names_of_their_own() -> None:
+    names = [store.name for store in stores()]
+    assert names == [
+        *("localrun", "folders", "lmstudio", "huggingface", "llamacpp", "ollama", "msty"),
+        *("gpt4all", "jan", "llm-gguf", "docker", "ramalama", "lemonade", "models"),
+    ]
+    assert len({store.precedence for store in stores()}) == len(names)
+
+
+def test_every_variable_of_a_store_is_known() -> None:
+    """What `settings_stamp` watches."""
+    assert set(variables()) == {
+        *("OLLAMA_MODELS", "LLAMA_CACHE", "MODELS_PATH", "RAMALAMA_STORE", "JAN_DATA_FOLDER"),
+        *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"),
+        *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "APPDATA", "LOCALAPPDATA"),
+    }
