@@ -89,7 +89,8 @@ def ways_out(tokens: int, limits: Limits) -> str:
 def larger_than(wanted: int, context_size: int, server: str, flag: str) -> UnsupportedOption:
     """What to say when a server that cannot be told holds less than the context that is wanted."""
     problem = f"{server} holds {context_size:,} tokens, not {wanted:,}"
-    return UnsupportedOption(problem, _start_with(wanted, flag))
+    advice = _start_with(wanted, flag)
+    return UnsupportedOption(problem, advice[0].upper() + advice[1:])
 
 
 def lack_of_room(used: int | None, context_size: int | None, limits: Limits) -> str:
