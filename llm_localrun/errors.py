@@ -33,12 +33,8 @@ _Error = TypeVar("_Error", bound="LocalRunError")
 _OS_REMEDIES = {
     errno.ENOENT: "Check the path",
     errno.EISDIR: "Give the path of a file, not of a directory",
-    errno.EACCES: "Fix its permissions",
-    errno.EPERM: "Fix its permissions",
-    errno.EROFS: "Choose a disk that can be written to",
-    errno.ENOSPC: "Free space on its disk",
-    errno.EDQUOT: "Free space on its disk",
-    errno.EFBIG: "Free space on its disk",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Fix its permissions"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free space on its disk"),
 }
 
 

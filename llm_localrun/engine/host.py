@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -81,7 +80,14 @@ def _start_up(
     _redirect_output(paths.log)
     state = _create_files(instructions, paths)
     _send_line(output, paths.id)
-    server, state = _load(instructions, paths, state)
+    begun = time.monotonic()
+    _set_alarm(instructions.load_seconds)
+    server = _start_server(instructions, paths)
+    _set_alarm(0)
+    seconds = time.monotonic() - begun
+    state = replace(state, url=server.url, server_pid=server.pid, load_seconds=seconds)
+    write_lease(paths, instructions.keep_alive)
+    write_state(paths.folder, state)
     _send_line(output, "ready")
     os.close(output)
     return server, state
@@ -119,21 +125,6 @@ def _send_line(output: int, line: str) -> None:
     # The command may have been killed. The next one finds the loaded engine.
     with contextlib.suppress(BrokenPipeError):
         os.write(output, f"{line}\n".encode())
-
-
-def _load(
-    instructions: HostInstructions, paths: EnginePaths, state: EngineState
-) -> tuple[RunningServer, EngineState]:
-    begun = time.monotonic()
-    _set_alarm(instructions.load_seconds)
-    server = _start_server(instructions, paths)
-    _set_alarm(0)
-    state = replace(
-        state, url=server.url, server_pid=server.pid, load_seconds=time.monotonic() - begun
-    )
-    write_lease(paths, instructions.keep_alive)
-    write_state(paths.folder, state)
-    return server, state
 
 
 def _set_alarm(seconds: float) -> None:
@@ -178,19 +169,18 @@ def _empty_large_log(log: Path) -> None:
 
 
 def _shut_down(
-    server: RunningServer,
-    state: EngineState,
-    paths: EnginePaths,
-    free: Iterable[Slot],
-    max_prompt_bytes: int,
+    server: RunningServer, state: EngineState, paths: EnginePaths, free: list[Slot], max_bytes: int
 ) -> None:
-    """Saves the conversations in `free` slots, removes the files and ends this process."""
+    """Saves the conversations in `free` slots, removes the files and ends this process.
+
+    All saved prompts together get `max_bytes`; 0 saves none.
+    """
     paths.state.unlink(missing_ok=True)
     for slot in free:
-        if slot.previous.conversation and max_prompt_bytes:
+        if slot.previous.conversation and max_bytes:
             # A conversation that cannot be saved is evaluated again.
             with contextlib.suppress(OSError):
-                _save_slot(state, paths, slot, max_prompt_bytes)
+                _save_slot(state, paths, slot, max_bytes)
     server.end()
     paths.remove()
     # Not sys.exit: a thread of llama.cpp may be generating an answer.

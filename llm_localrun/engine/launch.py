@@ -81,15 +81,6 @@ class EngineRequest:
     """What the engine calls the model in its replies."""
     settings: EngineSettings = field(default_factory=EngineSettings)
 
-    def is_satisfied_by(self, spec: EngineSpec, file: os.stat_result) -> bool:
-        """Whether an engine of `spec` will do. `file` is the current state of the model's file."""
-        same_file = (spec.path, spec.file_size, spec.file_modified) == (
-            self.path,
-            file.st_size,
-            file.st_mtime,
-        )
-        return same_file and spec.settings.satisfies(self.settings)
-
 
 _DEFAULT_LIMITS = EngineLimits()
 
@@ -148,17 +139,17 @@ def find_or_start(
 
     Raises `BadModelFile`, `EngineFailed` and `ConfigError`.
     """
-    file = _stat(request.path)
-    timeout = load_grace + file.st_size / _SLOW_DISK_BYTES_PER_S
+    spec = _make_spec(request)
+    timeout = load_grace + spec.file_size / _SLOW_DISK_BYTES_PER_S
     with _translate_os_errors(folder):
-        if engine := _find(request, file, folder):
+        if engine := _find(spec, folder):
             return engine, False
-        spec = _make_spec(request, file)
+        spec = _with_checked_settings(spec)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = hashlib.sha256(request.path.encode()).hexdigest()[:16]
         with locks.exclusive(folder / f"{name}.starting", 2 * timeout):
             # Another command may have started it meanwhile.
-            if engine := _find(request, file, folder):
+            if engine := _find(spec, folder):
                 return engine, False
             return _start(spec, folder, keep_alive, timeout, limits), True
 
@@ -184,7 +175,7 @@ def diagnose(error: LocalRunError, state: EngineState, folder: Path) -> LocalRun
         return EngineFailed(
             f"The engine was unloaded while it ran {state.spec.path}", "Try again: it will restart"
         )
-    reason = builds.reason_in(_read_log(paths.log)) or "it was killed; its log gives no reason"
+    reason = _read_reason(paths) or "it was killed; its log gives no reason"
     _remove_all_but_log(paths)
     return EngineFailed(
         f"The engine ended while it ran {state.spec.path}: {reason}",
@@ -204,18 +195,18 @@ def _translate_os_errors(folder: Path) -> Iterator[None]:
         raise EngineFailed.from_os_error("written to", folder, error) from None
 
 
-def _stat(path: str) -> os.stat_result:
+def _make_spec(request: EngineRequest) -> EngineSpec:
+    """The request together with the current state of its file. Raises `BadModelFile`."""
     try:
-        return Path(path).stat()
+        file = Path(request.path).stat()
     except OSError as error:
-        raise BadModelFile.from_os_error(
-            "read", path, error, "`llm localrun models` lists the files that were found"
-        ) from None
+        advice = "`llm localrun models` lists the files that were found"
+        raise BadModelFile.from_os_error("read", request.path, error, advice) from None
+    return EngineSpec(request.path, request.name, file.st_size, file.st_mtime, request.settings)
 
 
-def _find(request: EngineRequest, file: os.stat_result, folder: Path) -> EngineState | None:
-    running = list_running(folder)
-    return next((each for each in running if request.is_satisfied_by(each.spec, file)), None)
+def _find(spec: EngineSpec, folder: Path) -> EngineState | None:
+    return next((each for each in list_running(folder) if each.spec.satisfies(spec)), None)
 
 
 def _check_header(path: str) -> Header:
@@ -223,31 +214,28 @@ def _check_header(path: str) -> Header:
         return read_header(file, os.fstat(file.fileno()).st_size)
 
 
-def _make_spec(request: EngineRequest, file: os.stat_result) -> EngineSpec:
-    """What to start. Raises `BadModelFile` or `ConfigError` for what makes llama.cpp abort."""
-    header = _check_header(request.path)
-    for path in request.settings.files():
+def _with_checked_settings(spec: EngineSpec) -> EngineSpec:
+    """`spec` with a context size.
+
+    Raises `BadModelFile` or `ConfigError` for files and settings that make llama.cpp abort.
+    """
+    header = _check_header(spec.path)
+    for path in spec.settings.files():
         _check_header(path)
     trained = header.of_architecture("context_length") or engine_defaults.CONTEXT_SIZE
-    context_size = request.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)
+    context_size = spec.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)
     if context_size > trained:
         raise ConfigError(
-            f"{request.name} was trained for a context of {trained:,} tokens, not {context_size:,}",
+            f"{spec.name} was trained for a context of {trained:,} tokens, not {context_size:,}",
             f"Use -o context_size {trained} or less",
         )
-    settings = replace(request.settings, context_size=context_size)
+    settings = replace(spec.settings, context_size=context_size)
     if problem := find_problem(settings):
         raise ConfigError(
-            f"llama.cpp cannot run {request.name} with these settings: {problem}",
+            f"llama.cpp cannot run {spec.name} with these settings: {problem}",
             "Change that setting",
         )
-    return EngineSpec(
-        path=request.path,
-        name=request.name,
-        file_size=file.st_size,
-        file_modified=file.st_mtime,
-        settings=settings,
-    )
+    return replace(spec, settings=settings)
 
 
 def _start(
@@ -292,15 +280,31 @@ class _Host:
         line = json.dumps(asdict(instructions)).encode() + b"\n"
         threading.Thread(target=self._communicate, args=[line], daemon=True).start()
         self._id = ""  # until the host has sent it
-        self._id = self._read_line()
+        with self._kill_on_error():
+            self._id = self._read_line()
 
     def wait_until_loaded(self) -> EngineState:
         """The engine, when it has loaded. Raises `EngineFailed`."""
-        self._read_line()
-        state = read_state(EnginePaths(self._folder, self._id).state)
-        if state is None:
-            raise self._fail(*self._unloaded())
-        return state
+        with self._kill_on_error():
+            self._read_line()
+            if state := read_state(self._paths.state):
+                return state
+            raise self._unloaded()
+
+    @property
+    def _paths(self) -> EnginePaths:
+        return EnginePaths(self._folder, self._id)
+
+    @contextmanager
+    def _kill_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            if self._id:
+                _remove_all_but_log(self._paths)
+            raise
 
     def _communicate(self, line: bytes) -> None:
         assert self._process.stdin is not None
@@ -318,47 +322,31 @@ class _Host:
         try:
             line = self._lines.get(timeout=self._timeout)
         except Empty:
-            raise self._fail(
+            raise EngineFailed(
                 f"{self._spec.path} was still loading after {self._timeout:.0f} s",
                 "Wait longer with -o timeout SECONDS, or choose another model",
             ) from None
-        except BaseException:
-            self._kill()
-            raise
         if not line:
-            raise self._fail(*self._explain_exit())
+            raise self._exited()
         if line.isdecimal():
-            self._kill()
             raise OSError(int(line), os.strerror(int(line)))
         return line
 
-    def _explain_exit(self) -> tuple[str, str]:
-        """Why the host has ended, and what to do."""
+    def _exited(self) -> EngineFailed:
+        """The error for a host that has ended, with the reason from its log."""
         # It closes its output before it ends, and may write to its log in between.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_EXIT_TIMEOUT_S)
-        paths = EnginePaths(self._folder, self._id)
-        if self._id and not paths.state.exists():
+        if self._id and not self._paths.state.exists():
             return self._unloaded()
         status = f"the engine exited with status {self._process.returncode}"
-        reason = builds.reason_in(_read_log(paths.log)) or status
-        return (
-            f"llama.cpp cannot load {self._spec.path}: {reason}",
+        return EngineFailed(
+            f"llama.cpp cannot load {self._spec.path}: {_read_reason(self._paths) or status}",
             "Download the file again, or use a newer build of llama.cpp",
         )
 
-    def _unloaded(self) -> tuple[str, str]:
-        return f"{self._spec.path} was unloaded while it was loading", "Try again"
-
-    def _fail(self, problem: str, remedy: str) -> EngineFailed:
-        self._kill()
-        return EngineFailed(problem, remedy)
-
-    def _kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        if self._id:
-            _remove_all_but_log(EnginePaths(self._folder, self._id))
+    def _unloaded(self) -> EngineFailed:
+        return EngineFailed(f"{self._spec.path} was unloaded while it was loading", "Try again")
 
 
 def _spawn() -> subprocess.Popen[bytes]:
@@ -385,9 +373,9 @@ def _remove_all_but_log(paths: EnginePaths) -> None:
     paths.remove()
 
 
-def _read_log(log: Path) -> str:
-    """The end of a log; "" if it cannot be read."""
+def _read_reason(paths: EnginePaths) -> str:
+    """Why an engine ended, from its log; "" if that gives no reason or cannot be read."""
     try:
-        return log.read_bytes()[-_MAX_LOG_BYTES:].decode("utf-8", "replace")
+        return builds.reason_in(paths.log.read_bytes()[-_MAX_LOG_BYTES:].decode("utf-8", "replace"))
     except OSError:
         return ""

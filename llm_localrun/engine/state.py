@@ -16,7 +16,7 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +81,19 @@ class EngineSpec:
     file_modified: float
     """Seconds since the epoch."""
     settings: EngineSettings
-    """With a context size, which is chosen before an engine starts."""
+    """With a context size once the engine starts."""
 
     @property
     def context_size(self) -> int:
         """Tokens that all conversations share."""
         assert self.settings.context_size is not None
         return self.settings.context_size
+
+    def satisfies(self, requested: "EngineSpec") -> bool:
+        """Whether this is the requested file, unchanged, with settings that do."""
+        requested = replace(requested, name=self.name)
+        is_same = replace(self, settings=requested.settings) == requested
+        return is_same and self.settings.satisfies(requested.settings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ def too_long(prompt: Size, server: str, context_size: int, limits: Limits) -> Pr
 def context_too_small(wanted: int, context_size: int, server: str, flag: str) -> UnsupportedOption:
     """The error for a server with a fixed context that is smaller than the user wants."""
     problem = f"{server} holds {context_size:,} tokens, not {wanted:,}"
-    return UnsupportedOption(problem, _restart(wanted, flag))
+    advice = _restart(wanted, flag)
+    return UnsupportedOption(problem, advice[0].upper() + advice[1:])
 
 
 def describe_cut_answer(used: int | None, context_size: int | None, limits: Limits) -> str:

@@ -149,7 +149,8 @@ def test_other_types_are_refused_before_anything_is_sent(type_: str, kind: str, 
             ask(model, "Look", way, attachments=[attachment])
         history = [llm.user("Look", attachment), llm.user("And?")]
         said = failure(lambda: ask(model, None, way, messages=history))
-    assert f"which is {type_}. It takes image/gif, image/jpeg, image/png, image/webp" in said
+    types = "image/gif, image/jpeg, image/png, image/webp"
+    assert f"is {type_}, which the model cannot take. It takes {types}" in said
     assert server.requests == []
 
 

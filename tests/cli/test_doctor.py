@@ -196,7 +196,7 @@ LOG = Path("/engine.log")
         ),
     ],
 )
-def test_engine(snapshot: Snapshot, report: Report, expected: list[tuple[str, str]]) -> None:
+def test_engine(snapshot: Snapshot, report: BuildReport, expected: list[tuple[str, str]]) -> None:
     assert texts_of(engine_findings(snapshot, report, [])) == expected
 
 
