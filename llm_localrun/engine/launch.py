@@ -150,7 +150,7 @@ def find_or_start(
     """
     file = _stat(request.path)
     timeout = load_grace + file.st_size / _SLOW_DISK_BYTES_PER_S
-    with _translate_os_errors(request, folder):
+    with _translate_os_errors(folder):
         if engine := _find(request, file, folder):
             return engine, False
         spec = _make_spec(request, file)
@@ -193,12 +193,12 @@ def diagnose(error: LocalRunError, state: EngineState, folder: Path) -> LocalRun
 
 
 @contextmanager
-def _translate_os_errors(request: EngineRequest, folder: Path) -> Iterator[None]:
+def _translate_os_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
         raise EngineFailed(
-            f"Another command is still loading {request.path}", "Wait for it, or stop it"
+            "Another command is still starting an engine", "Wait for it, or stop it"
         ) from None
     except OSError as error:
         raise EngineFailed.from_os_error("written to", folder, error) from None

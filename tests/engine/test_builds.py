@@ -57,8 +57,8 @@ def too_old(path: Path) -> Path:
 
 def without_library(path: Path) -> Path:
     library = "libgomp.so.1: cannot open shared object file: No such file or directory"
-    said = f"{path}: error while loading shared libraries: {library}"
-    return executable(path, f"raise SystemExit({said!r})")
+    message = f"{path}: error while loading shared libraries: {library}"
+    return executable(path, f"raise SystemExit({message!r})")
 
 
 @pytest.fixture
@@ -192,8 +192,8 @@ def test_settings_reach_llama_server(
 ) -> None:
     if "draft_model" in options:
         options = {**options, "draft_model": options["draft_model"].format(file=starter_model)}
-    said = ask(in_file(starter_model), "Hi", max_tokens=4, temperature=0, **options)
-    assert said.output == 4
+    outcome = ask(in_file(starter_model), "Hi", max_tokens=4, temperature=0, **options)
+    assert outcome.output == 4
     engine = up(user_path)
     assert engine.build.startswith("llama-server ")
     assert options.items() <= asdict(engine.spec.settings).items()
@@ -227,8 +227,8 @@ def test_llama_server_that_cannot_run_a_file(
     user_path: Path, starter_model: Path, tmp_path: Path, llama_server: str
 ) -> None:
     file = patched(starter_model, tmp_path / "hostile.gguf", "llama.block_count", number_value(0))
-    said = failure(lambda: ask(in_file(file), "Hi", max_tokens=1))
-    assert said.startswith(f"llama.cpp cannot load {file}: GGML_ASSERT(hparams.n_layer_all")
+    message = failure(lambda: ask(in_file(file), "Hi", max_tokens=1))
+    assert message.startswith(f"llama.cpp cannot load {file}: GGML_ASSERT(hparams.n_layer_all")
     assert hosts(user_path) == []
     log = builds.failed_log(user_path / "localrun" / "engine")
     assert "GGML_ASSERT" in log.read_text()

@@ -166,12 +166,12 @@ def test_settings_reach_llama_cpp(
         for name, value in options.items()
     }
     model = in_file(starter_model, context_max=8192)
-    said = ask(model, "Name the primary colours", max_tokens=8, temperature=0, **given)
+    outcome = ask(model, "Name the primary colours", max_tokens=8, temperature=0, **given)
     (engine,) = list_running(folder)
     expected = {**given, "context_size": 8192} if "context_size" in given else given
     settings = asdict(engine.spec.settings)
     assert {name: settings[name] for name in given} == expected
-    assert said.output == 8
+    assert outcome.output == 8
 
 
 @pytest.mark.parametrize("option", ["lora", "draft_model"])
@@ -180,8 +180,10 @@ def test_additional_file_that_is_no_model(
 ) -> None:
     file = tmp_path / "other.gguf"
     file.write_bytes(b"hello")
-    said = failure(lambda: ask(in_file(starter_model), "Hi", max_tokens=1, **{option: str(file)}))
-    assert said.startswith(f"{file} is no GGUF model: it does not begin with GGUF.")
+    message = failure(
+        lambda: ask(in_file(starter_model), "Hi", max_tokens=1, **{option: str(file)})
+    )
+    assert message.startswith(f"{file} is no GGUF model: it does not begin with GGUF.")
     assert not folder.exists()
 
 
@@ -265,9 +267,9 @@ def test_killed_during_an_answer(starter_model: Path, folder: Path, way: str) ->
     (engine,) = list_running(folder)
     killer = threading.Timer(0.3, os.kill, (engine.pid, signal.SIGKILL))
     killer.start()
-    said = failure(lambda: ask(model, "Count to a thousand, slowly. " * 60, way))
+    message = failure(lambda: ask(model, "Count to a thousand, slowly. " * 60, way))
     killer.join()
-    assert said.startswith(f"The engine ended while it ran {starter_model}: it was killed")
+    assert message.startswith(f"The engine ended while it ran {starter_model}: it was killed")
     assert list(folder.iterdir()) == []
 
 
@@ -302,8 +304,8 @@ def test_hostile_file(
 ) -> None:
     file = patched(starter_model, tmp_path / "hostile.gguf", key, value)
     options: dict[str, Any] = {"timeout": 1} if value is ENDLESS_TEMPLATE else {}
-    said = failure(lambda: ask(in_file(file), "Hi", max_tokens=1, **options))
-    assert said.startswith(reason.format(file=file))
+    message = failure(lambda: ask(in_file(file), "Hi", max_tokens=1, **options))
+    assert message.startswith(reason.format(file=file))
     assert list(folder.iterdir()) == []
 
 
@@ -369,9 +371,9 @@ def test_prompt_that_does_not_fit(starter_model: Path) -> None:
     model = in_file(starter_model, context_max=8192)
     for size, way_out in ((1024, "or give room with -o context_size 4096"), (8192, "was trained")):
         prompt = "hello " * (size + 100)
-        said = failure(lambda p=prompt, s=size: ask(model, p, context_size=s))  # type: ignore[misc]
-        assert f"tokens and llama.cpp holds {size:,}." in said
-        assert way_out in said
+        message = failure(lambda p=prompt, s=size: ask(model, p, context_size=s))  # type: ignore[misc]
+        assert f"tokens and llama.cpp holds {size:,}." in message
+        assert way_out in message
 
 
 def test_without_the_engine_installed(

@@ -127,16 +127,16 @@ def test_unload_ends_loading_engines_and_those_with_a_damaged_state(
     file = patched(
         starter_model, tmp_path / "hangs.gguf", "tokenizer.chat_template", ENDLESS_TEMPLATE
     )
-    said: list[str] = []
+    messages: list[str] = []
     loading = threading.Thread(
-        target=lambda: said.append(failure(lambda: ask(in_file(file), "Hi")))
+        target=lambda: messages.append(failure(lambda: ask(in_file(file), "Hi")))
     )
     loading.start()
     wait_until(lambda: any(state.spec.path == str(file) for state in list_engines(folder)))
     names = run_llm("localrun", "unload", "--all").stdout.splitlines()
     assert sorted(names) == ["Unloaded hangs", f"Unloaded process {engine.pid}"]
     loading.join()
-    assert said[0].startswith(f"{file} was unloaded while it was loading")
+    assert messages[0].startswith(f"{file} was unloaded while it was loading")
     assert_nothing_remains(user_path)
 
 
@@ -154,8 +154,8 @@ def full_disk() -> Iterator[None]:
 def test_full_disk(user_path: Path, starter_model: Path, folder: Path) -> None:
     model = in_file(starter_model)
     with full_disk():
-        said = failure(lambda: ask(model, "Hi", max_tokens=1))
-        assert "File too large" in said
+        message = failure(lambda: ask(model, "Hi", max_tokens=1))
+        assert "File too large" in message
     cold = ask(model, "Hi", max_tokens=1, temperature=0)
     with full_disk():
         assert ask(model, "Hi", max_tokens=1, temperature=0).text == cold.text

@@ -57,7 +57,7 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
 
 
 @pytest.mark.parametrize(
-    ("size", "budget", "left"),
+    ("size", "budget", "kept"),
     [
         (1 * GB, None, ["old", "busy", "new"]),
         (1 * GB, 18 * GB, ["old", "busy", "new"]),
@@ -66,10 +66,10 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     ],
 )
 def test_least_recently_used_engine_goes_first(
-    tmp_path: Path, engines: list[str], size: int, budget: int | None, left: list[str]
+    tmp_path: Path, engines: list[str], size: int, budget: int | None, kept: list[str]
 ) -> None:
     evict.evict_idle(spec("wanted", size), tmp_path, budget)
-    assert engines == left
+    assert engines == kept
 
 
 def test_engine_in_use_is_kept(tmp_path: Path, engines: list[str]) -> None:
