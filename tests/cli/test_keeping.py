@@ -150,7 +150,7 @@ def test_rm_leaves_the_store_of_ollama_to_ollama(
     blob.write_bytes(Q4)
     layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{sha256(Q4)}"}
     manifest.write_text(json.dumps({"layers": [layer]}))
-    assert "lies in Ollama's store, and Ollama does not answer" in failed(
+    assert "is in Ollama's store, and Ollama does not answer" in failed(
         "rm", "local-other-7b", "--force"
     )
     assert blob.exists()
