@@ -69,14 +69,16 @@ def know(*models: LocalModel) -> None:
             endpoint=endpoint,
             status=ServerStatus.ANSWERS,
             asked_at=0,
-            models=tuple(model for model in models if model.endpoint == endpoint),
+            models=tuple(
+                model for model in models if model.served and model.served.endpoint == endpoint
+            ),
         )
         for endpoint in (OLLAMA, STUDIO)
     ]
     files = [
-        ScannedFile(path=model.path, size=1, modified=0, model=model)
+        ScannedFile(path=model.on_disk.path, size=1, modified=0, model=model)
         for model in models
-        if model.path
+        if model.on_disk
     ]
     catalogue._memory[home()] = Snapshot(taken_at=1, endpoints=tuple(served), files=tuple(files))
 

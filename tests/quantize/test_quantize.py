@@ -20,6 +20,7 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.gguf.header import Header, Tensor, read_header
 from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.memory import machine
+from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.parse import parse_name
 from llm_localrun.quantize import tools
@@ -84,6 +85,11 @@ def digest(path: Path) -> str:
             made.update(f"{tensor.name} {tensor.shape} {tensor.type}\n".encode())
             made.update(file.read(tensor.size or 0))
     return made.hexdigest()
+
+
+def models_by_path(policy: CachePolicy) -> dict[str, LocalModel]:
+    models = get_catalogue(policy).models
+    return {model.on_disk.path: model for model in models if model.on_disk is not None}
 
 
 @pytest.fixture(scope="session")
@@ -391,10 +397,9 @@ def test_projector_is_linked_into_the_folder(tmp_path: Path) -> None:
     made = models_folder() / "Little-Vision-2B-Q8_0.gguf"
     assert left_in(models_folder()) == {made.name, placed.name, ".partial", "pulled.json"}
     assert placed.read_bytes() == beside.read_bytes()
-    (model,) = [
-        model for model in get_catalogue(CachePolicy.REFRESH).models if model.path == str(made)
-    ]
-    assert (model.projector, model.capabilities) == (str(placed), ("vision",))
+    model = models_by_path(CachePolicy.REFRESH)[str(made)]
+    assert model.on_disk is not None
+    assert (model.on_disk.projector, model.capabilities) == (str(placed), ("vision",))
 
 
 def test_result_is_a_variant(f16_model: Path) -> None:
@@ -412,9 +417,9 @@ def test_result_is_a_variant(f16_model: Path) -> None:
         "bits per weight  16.00     8.51",
         "stored as        F16 100%  Q8_0 100%",
     ]
-    # The F16 is what it would be made of again: the name fits both.
+    # The name means both files; the F16 is the source again.
     assert done_by(*command).startswith(f"It exists already: {made}\n")
-    by_path = {model.path: model for model in get_catalogue(CachePolicy.CACHED).models}
+    by_path = models_by_path(CachePolicy.CACHED)
     source = by_path[str(models_folder() / f16_model.name)]
     assert resolve_variant(source, {"quantization": "Q8_0"}) == by_path[str(made)]
 
