@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from llm_localrun.engine.launch import Wanted, ensure
-from llm_localrun.engine.state import EngineState, running
+from llm_localrun.engine.launch import EngineRequest, find_or_start
+from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.pull import starter
 
@@ -84,7 +84,7 @@ def _first_token(title: str, lines: int, options: argparse.Namespace) -> None:
         cold.append(_llm(_story(lines, f"cold {number}")))
         whole.append(_llm(_story(lines, f"warm {number}")))
         own.append(_logged("time_to_first_token"))
-        (engine,) = running(folder)
+        (engine,) = list_running(folder)
         bare.append(_bare(engine, _story(lines, f"bare {number}")))
         if options.smollm2:
             other.append(_smollm2(options.smollm2, _story(lines, f"other {number}")))
@@ -206,7 +206,7 @@ os._exit(0)
 
 def _speed(model: Path, folder: Path, options: argparse.Namespace) -> None:
     """Measures the same long prompt and answer in the engine and in plain xllamacpp, in turn."""
-    engine, _ = ensure(Wanted(str(model), model.stem), folder, keep_alive=-1, patience=60)
+    engine, _ = find_or_start(EngineRequest(str(model), model.stem), folder, keep_alive=-1)
     by_engine, by_loop = [], []
     for number in range(options.rounds):
         body = _long_request(number)

@@ -143,8 +143,8 @@ def _result(steps: Generator[Progress, None, _Result]) -> _Result:
 def _running(model: LocalModel, folder: Path) -> Iterator[EngineState]:
     assert model.path is not None
     settings = EngineSettings(context_size=1024, threads=_THREADS)
-    wanted = launch.Wanted(model.path, model.name, settings)
-    engine, _ = launch.ensure(wanted, folder / "engine", keep_alive=600, patience=60)
+    request = launch.EngineRequest(model.path, model.name, settings)
+    engine, _ = launch.find_or_start(request, folder / "engine", keep_alive=600)
     try:
         yield engine
     finally:

@@ -27,7 +27,12 @@ TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\\n{{ m.content }}{% 
 
 def build(below: Path, count: int) -> None:
     """Writes PUBLISHER/REPOSITORY/….gguf, as LM Studio does, with a megabyte of zeros each."""
-    numbers = ("context_length", "embedding_length", "block_count", "feed_forward_length")
+    numbers = {
+        "context_length": 4096,
+        "embedding_length": 4096,
+        "block_count": 32,
+        "feed_forward_length": 11008,
+    }
     for number in range(count):
         folder = below / f"publisher{number // 1000}" / f"repository{number // FILES_IN_A_FOLDER}"
         fields = [
@@ -36,7 +41,7 @@ def build(below: Path, count: int) -> None:
             field("general.name", f"Model {number}"),
             field("general.size_label", "7B"),
             field("general.file_type", 15),
-            *(field(f"llama.{key}", 4096) for key in numbers),
+            *(field(f"llama.{key}", number) for key, number in numbers.items()),
             field("llama.attention.head_count", 32),
             field("llama.attention.head_count_kv", 8),
             field("tokenizer.ggml.model", "gpt2"),

@@ -20,7 +20,7 @@ from pydantic import (
     ValidationError,
 )
 
-from llm_localrun.engine_defaults import MOST_THREADS
+from llm_localrun.engine_defaults import MAX_THREADS
 from llm_localrun.errors import ConfigError
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.locks import exclusive
@@ -105,7 +105,7 @@ class Config(BaseModel):
     """Ids of models that may run elsewhere than on this machine."""
     quantization: str = "Q4_K_M"
     """The preferred one, where a name fits several."""
-    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
+    threads: int | None = Field(default=None, ge=1, le=MAX_THREADS)
     """Threads of the engine; llama.cpp's own choice by default."""
     keep_alive: float = 300.0
     """Seconds for which the engine keeps an unused model; negative: for ever."""
@@ -152,12 +152,10 @@ def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
             write_atomically(Path(os.path.realpath(path)), text)
     except TimeoutError:
         raise ConfigError(
-            f"another command has been changing {path} for too long", "Try again"
+            f"Another command has been changing {path} for too long", "Try again"
         ) from None
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}", "Make room there, or mend permissions"
-        ) from None
+        raise ConfigError.from_os_error("written", path, error) from None
     return config
 
 
@@ -175,9 +173,7 @@ def _read() -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}", "Mend its permissions"
-        ) from None
+        raise ConfigError.from_os_error("read", path, error) from None
 
 
 def _validated(text: bytes, remedy: str) -> Config:

@@ -1,105 +1,134 @@
-"""Everything that can go wrong, as one tree.
+"""Every error that the user sees, as one tree.
 
     LocalRunError
-    ├── ConfigError          config.json, or an option's value, is not usable
-    ├── UnknownModel         no model of that name on this machine
-    ├── NotAllowed           the model runs elsewhere and the user has not said that it may
-    ├── UnsupportedOption    the chosen backend cannot honour an option
-    ├── BadAttachment        an attachment cannot be read, or the model cannot take it
-    ├── PromptTooLong        the prompt does not fit the context
-    ├── AnswerCutOff         what was to be JSON ended before it was complete
-    ├── ServerUnreachable    nothing answers, or not in time
-    ├── ServerRefused        the server answered with an error of its own
-    ├── BadReply             what the server sent is not what its protocol says
-    ├── BadModelFile         the file is missing, damaged or no GGUF model
-    ├── NotEnoughMemory      loading the model would take more memory than is free
-    ├── EngineFailed         llama.cpp did not start or did not survive
-    ├── PullFailed           a model could not be fetched
-    ├── NotRemoved           a model could not be deleted, or is not ours to delete
+    ├── ConfigError          config.json, or the value of an option, is not valid
+    ├── UnknownModel         no model on this machine has that name
+    ├── NotAllowed           the model runs outside this machine and is not allowed
+    ├── UnsupportedOption    the chosen server does not support an option
+    ├── BadAttachment        an attachment cannot be read, or the model does not accept it
+    ├── PromptTooLong        the prompt does not fit in the context
+    ├── AnswerCutOff         the answer ended before its JSON was complete
+    ├── ServerUnreachable    the server does not answer, or not in time
+    ├── ServerRefused        the server answered with an error
+    ├── BadReply             the reply violates the server's protocol
+    ├── BadModelFile         the file is missing, damaged or not a GGUF model
+    ├── NotEnoughMemory      the model needs more memory than is free
+    ├── EngineFailed         llama.cpp did not start, or ended unexpectedly
+    ├── PullFailed           a model could not be downloaded
+    ├── NotRemoved           a model could not be deleted
     └── QuantizeFailed       a model could not be quantized
 
-Each is an `llm.ModelError`, which `llm prompt` and the Python API know, and a
-`click.ClickException`, which also keeps `llm chat` and `llm embed` from ending in a traceback.
+Each is an `llm.ModelError`, which `llm prompt` and the Python API handle, and a
+`click.ClickException`, so that `llm chat` and `llm embed` show the message without a traceback.
 """
+
+import errno
+from typing import TypeVar
 
 import click
 import llm
 
+_Error = TypeVar("_Error", bound="LocalRunError")
+
+_OS_REMEDIES = {
+    errno.ENOENT: "Check the path",
+    errno.EISDIR: "Give the path of a file, not of a directory",
+    errno.EACCES: "Fix its permissions",
+    errno.EPERM: "Fix its permissions",
+    errno.EROFS: "Choose a disk that can be written to",
+    errno.ENOSPC: "Free space on its disk",
+    errno.EDQUOT: "Free space on its disk",
+    errno.EFBIG: "Free space on its disk",
+}
+
 
 class LocalRunError(llm.ModelError, click.ClickException):
-    """Root of the tree: one sentence that says what is wrong, one that says what to do."""
+    """Root of the tree: a sentence with the problem, and one with the remedy.
+
+    `problem` and `remedy` are shown as they are; a missing full stop is added. Write them with a
+    capital letter, unless they begin with a name such as `llama.cpp` or a path.
+    """
 
     def __init__(self, problem: str, remedy: str) -> None:
         click.ClickException.__init__(self, f"{_sentence(problem)} {_sentence(remedy)}")
 
+    @classmethod
+    def from_os_error(
+        cls: type[_Error], action: str, path: object, error: OSError, remedy: str = ""
+    ) -> _Error:
+        """An error about a file: "PATH cannot be ACTION: …".
+
+        `action` is a participle: "read", "written". Without `remedy`, the advice follows from
+        `error`.
+        """
+        advice = _OS_REMEDIES.get(error.errno or 0, "Check its permissions and its disk")
+        return cls(f"{path} cannot be {action}: {error.strerror or error}", remedy or advice)
+
 
 def _sentence(text: str) -> str:
+    """`text` on one line, with a full stop."""
     text = " ".join(text.split())
-    first_word = text.partition(" ")[0]
-    # Ids, addresses and names with a spelling of their own stay as they are.
-    if first_word.islower() and not set("/:") & set(first_word):
-        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 class ConfigError(LocalRunError):
-    """config.json, or an option's value, is not usable."""
+    """config.json, or the value of an option, is not valid."""
 
 
 class UnknownModel(LocalRunError):
-    """No model of that name on this machine."""
+    """No model on this machine has that name."""
 
 
 class NotAllowed(LocalRunError):
-    """The model runs elsewhere and the user has not said that it may."""
+    """The model runs outside this machine and is not allowed."""
 
 
 class UnsupportedOption(LocalRunError):
-    """The chosen backend cannot honour an option."""
+    """The chosen server does not support an option."""
 
 
 class BadAttachment(LocalRunError):
-    """An attachment cannot be read, or the model cannot take it."""
+    """An attachment cannot be read, or the model does not accept it."""
 
 
 class PromptTooLong(LocalRunError):
-    """The prompt does not fit the context."""
+    """The prompt does not fit in the context."""
 
 
 class AnswerCutOff(LocalRunError):
-    """What was to be JSON ended before it was complete."""
+    """The answer ended before its JSON was complete."""
 
 
 class ServerUnreachable(LocalRunError):
-    """Nothing answers, or not in time."""
+    """The server does not answer, or not in time."""
 
 
 class ServerRefused(LocalRunError):
-    """The server answered with an error of its own."""
+    """The server answered with an error."""
 
 
 class BadReply(LocalRunError):
-    """What the server sent is not what its protocol says."""
+    """The reply violates the server's protocol."""
 
 
 class BadModelFile(LocalRunError):
-    """The file is missing, damaged or no GGUF model."""
+    """The file is missing, damaged or not a GGUF model."""
 
 
 class NotEnoughMemory(LocalRunError):
-    """Loading the model would take more memory than is free."""
+    """The model needs more memory than is free."""
 
 
 class EngineFailed(LocalRunError):
-    """llama.cpp did not start or did not survive."""
+    """llama.cpp did not start, or ended unexpectedly."""
 
 
 class PullFailed(LocalRunError):
-    """A model could not be fetched."""
+    """A model could not be downloaded."""
 
 
 class NotRemoved(LocalRunError):
-    """A model could not be deleted, or is not ours to delete."""
+    """A model could not be deleted."""
 
 
 class QuantizeFailed(LocalRunError):

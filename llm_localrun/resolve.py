@@ -15,7 +15,7 @@ from llm_localrun.catalogue import get_catalogue, model_at
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory import machine
-from llm_localrun.memory.fit import fits
+from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import Endpoint, LocalModel, Route, ServerStatus
 from llm_localrun.name_cache import CachePolicy, is_path
 from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
@@ -26,7 +26,7 @@ from llm_localrun.servers.kinds import kind_of
 def order_of(config: Config) -> Order:
     """The order of candidates on this machine, by the user's preferences."""
     memory = machine.physical_memory()
-    return Order(lambda model: fits(model, memory), config.quantization)
+    return Order(lambda model: fit_of_model(model, memory).fits, config.quantization)
 
 
 def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[LocalModel]:
@@ -111,7 +111,7 @@ def resolve_variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel
     present = sorted({other.quantization for other in (model, *others) if other.quantization})
     there = f"There is {', '.join(present)}; " if present else ""
     raise ConfigError(
-        f"there is no {wanted} of {model.name} here",
+        f"There is no {wanted} of {model.name} here",
         f"{there}`{how_to_get(model, others, wanted)}` gets it",
     )
 

@@ -33,7 +33,7 @@ from llm.plugins import pm
 from llm_localrun import catalogue, errors
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat, LocalEmbedding
 from llm_localrun.chat.options import Options
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.models import LocalModel
 from llm_localrun.servers import discover
 from llm_localrun.wire import http
@@ -405,7 +405,9 @@ def test_line_13_two_instances_share_the_weights(plain: LocalModel, warm: Path) 
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(prompt, range(4)))) == 1
-    engines = [each for each in running(warm / "localrun/engine") if each.spec.path == plain.path]
+    engines = [
+        each for each in list_running(warm / "localrun/engine") if each.spec.path == plain.path
+    ]
     assert len(engines) == 1
 
 
@@ -579,9 +581,7 @@ def test_line_19_attachment_of_the_history_that_is_gone(
     messages = [llm.user("Look", attachment), llm.user("And?")]
     with saying(kind) as (model, server):
         said = failure(lambda: ask(model, None, way, messages=messages))
-    assert said == (
-        f"{path} cannot be read: No such file or directory. Check its path and permissions."
-    )
+    assert said == (f"{path} cannot be read: No such file or directory. Check the path.")
     assert server.requests == []
 
 
@@ -889,7 +889,9 @@ def test_line_34_cancelling_a_task_hangs_up() -> None:
 
 
 def is_idle(user: Path, path: str | None) -> bool:
-    engines = [engine for engine in running(user / "localrun/engine") if engine.spec.path == path]
+    engines = [
+        engine for engine in list_running(user / "localrun/engine") if engine.spec.path == path
+    ]
     for engine in engines:
         headers = {"Authorization": f"Bearer {engine.key}"}
         slots = httpx.get(f"{engine.url}/slots", headers=headers).json()

@@ -20,7 +20,7 @@ def load_attachment(
     """
     import httpx2
 
-    name = attachment.path or attachment.url or "the attachment"
+    name = attachment.path or attachment.url or "The attachment"
     if attachment.url and not attachment.content and not may_fetch:
         raise BadAttachment(
             f"{name} comes from a tool, and only addresses that you give are fetched",
@@ -37,10 +37,7 @@ def load_attachment(
             raise _wrong_type(name, kind, accepted)
         data: bytes | None = attachment.content_bytes()  # type: ignore[no-untyped-call]
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise BadAttachment(
-            f"{name} cannot be read: {reason}", "Check its path and permissions"
-        ) from None
+        raise BadAttachment.from_os_error("read", name, error) from None
     except httpx2.HTTPStatusError as error:
         raise _fetch_failed(name, f"HTTP {error.response.status_code}") from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -60,6 +57,6 @@ def _wrong_type(name: str, kind: str, accepted: Collection[str]) -> BadAttachmen
     types = sorted(set(accepted) - set(SAME))
     takes = f"It takes {', '.join(types)}" if types else "It takes text only"
     return BadAttachment(
-        f"the model cannot take {name}, which is {kind or 'of an unknown type'}",
+        f"{name} is {kind or 'of an unknown type'}, which the model cannot take",
         f"{takes}: choose another model, or begin a conversation without the attachment",
     )

@@ -4,24 +4,21 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from llm_localrun import engine_defaults
 from llm_localrun.chat.serving_common import Server, Wish, asked_context, checked, counted, size_of
 from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.state import NGRAM, EngineSettings, EngineState, running
+from llm_localrun.engine.settings import EngineLimits, engine_settings, read_limits
+from llm_localrun.engine.state import EngineSettings, EngineState, list_running
 from llm_localrun.errors import BadReply, ServerUnreachable
-from llm_localrun.files.modelfile import chat_template_of, modelfile_of
 from llm_localrun.models import Endpoint, LocalModel
 from llm_localrun.system.paths import engine_folder
 from llm_localrun.tokens.window import Limits, Size, grown
 from llm_localrun.wire import http
 
-_PATIENCE = 60.0
-"""Seconds that loading a file may take beyond what its size makes likely."""
-_RESTORE_TIMEOUT = 60.0
+_RESTORE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +61,9 @@ class _Job:
         return keep_alive
 
     @property
-    def patience(self) -> float:
-        patience: float = self.wish.options.get("timeout", _PATIENCE)
-        return patience
+    def load_grace(self) -> float:
+        load_grace: float = self.wish.options.get("timeout", launch.LOAD_GRACE_S)
+        return load_grace
 
     def server(self, engine: EngineState) -> Server:
         return Server(
@@ -84,7 +81,7 @@ class _Plan:
 
     job: _Job
     settings: EngineSettings
-    bounds: launch.Bounds
+    bounds: EngineLimits
     affordable: float
 
     @property
@@ -96,9 +93,10 @@ class _Plan:
         """One that is up, or a new one; and whether it is new."""
         job = self.job
         assert job.model.path is not None
-        wanted = launch.Wanted(job.model.path, job.model.name, self.settings)
-        folder, patience = engine_folder(), job.patience
-        return launch.ensure(wanted, folder, job.keep_alive, patience, self.bounds)
+        request = launch.EngineRequest(job.model.path, job.model.name, self.settings)
+        return launch.find_or_start(
+            request, engine_folder(), job.keep_alive, job.load_grace, self.bounds
+        )
 
     def server(self, engine: EngineState) -> Server:
         """What `engine` will be when it has been replaced by one with the context of the plan."""
@@ -108,12 +106,13 @@ class _Plan:
 
 
 def find(model: LocalModel, wish: Wish, config: Config) -> Server:
-    """A seat in an engine for `model`: one that is up, if it will do, or else a new one.
+    """A slot in an engine for `model`: one that is up, if it will do, or else a new one.
 
     Where the bytes of a prompt do not show that it fits, the engine counts its tokens. Raises
-    `PromptTooLong`, `NotEnoughMemory` and what `launch.ensure` raises.
+    `PromptTooLong`, `NotEnoughMemory` and what `launch.find_or_start` raises.
     """
-    settings = _settings(model, wish, config)
+    assert model.on_disk is not None
+    settings = engine_settings(model, model.on_disk, wish.options, config)
     job = _Job(model, wish, config, settings, asked_context(model, wish), _up(model, settings))
     context_size = job.asked or job.held
     if wish.prompt is None:
@@ -128,7 +127,7 @@ def find(model: LocalModel, wish: Wish, config: Config) -> Server:
 
 
 def _checked(plan: _Plan, size: Size) -> Server:
-    """A seat in the engine of the plan, or in one with a larger context if it counts more tokens
+    """A slot in the engine of the plan, or in one with a larger context if it counts more tokens
     than were estimated. Raises `PromptTooLong`."""
     job = plan.job
     engine, is_new = plan.engine()
@@ -151,29 +150,12 @@ def _claim(plan: _Plan, size: Size) -> int:
     return min(tokens + plan.job.wish.answer, plan.context_size)
 
 
-def _settings(model: LocalModel, wish: Wish, config: Config) -> EngineSettings:
-    """All that is settled before the context is."""
-    options = wish.options
-    return EngineSettings(
-        threads=options.get("threads", config.threads),
-        gpu_layers=options.get("gpu_layers"),
-        kv_cache_type=options.get("kv_cache_type"),
-        flash_attention=options.get("flash_attention"),
-        embedding=model.purpose == "embedding",
-        projector=model.projector,
-        lora=_file(options.get("lora")) or modelfile_of(model).adapter,
-        draft_model=_draft_model(options.get("draft_model")),
-        chat_template=chat_template_of(model),
-        rpc=",".join(config.rpc),
-    )
-
-
 def _up(model: LocalModel, settings: EngineSettings) -> EngineState | None:
     """The engine with the largest context of those that run the model's file so."""
     engines = [
         engine
-        for engine in running(engine_folder())
-        if engine.spec.path == model.path and engine.spec.settings.meets(settings)
+        for engine in list_running(engine_folder())
+        if engine.spec.path == model.path and engine.spec.settings.satisfies(settings)
     ]
     return max(engines, key=lambda engine: engine.spec.context_size, default=None)
 
@@ -181,7 +163,7 @@ def _up(model: LocalModel, settings: EngineSettings) -> EngineState | None:
 def _planned(job: _Job, context_size: int) -> _Plan:
     """An engine with this context; with less if memory lacks, and the user has not asked for it."""
     wanted = replace(job.settings, context_size=context_size)
-    bounds = launch.bounds_of(job.config)
+    bounds = read_limits(job.config)
     if job.wish.options.get("overcommit") or job.config.rpc:
         return _Plan(job, wanted, bounds, inf)
     settings, bounds = ensure_fits(job.model, wanted, bounds, may_shrink=job.asked is None)
@@ -190,36 +172,31 @@ def _planned(job: _Job, context_size: int) -> _Plan:
 
 
 def _seated(plan: _Plan, claim: int = 0, *, was_new: bool = False) -> Server:
-    """A seat in the engine of the plan, which may have been started for this already."""
+    """A slot in the engine of the plan, which may have been started for this already."""
     visit = replace(plan.job.wish.visit, tokens=claim)
-    seated = launch.seat(visit, engine_folder(), plan.engine)
+    seated = launch.acquire_slot(visit, engine_folder(), plan.engine)
     server = replace(plan.server(seated.engine), seated=seated)
-    if seated.left is not None:
-        _restore(server, seated, seated.left)
+    if seated.saved is not None:
+        _restore(server, seated, seated.saved)
     if seated.is_new or was_new:
         return replace(server, load_seconds=seated.engine.load_seconds)
     return server
 
 
-def _restore(server: Server, seated: launch.Seated, left: Path) -> None:
-    """Has llama.cpp take up what an earlier engine has left; without it, it evaluates anew."""
-    path = f"/slots/{seated.seat.number}?action=restore"
-    call = server.call(path, {"filename": left.name}, _RESTORE_TIMEOUT)
+def _restore(server: Server, seated: launch.AcquiredSlot, saved: Path) -> None:
+    """Restores a conversation that an earlier engine has saved.
+
+    If that fails, llama.cpp evaluates the prompt again.
+    """
+    path = f"/slots/{seated.slot.number}?action=restore"
+    call = server.call(path, {"filename": saved.name}, _RESTORE_TIMEOUT_S)
     try:
-        if saved_prompts.is_whole(left):
+        if saved_prompts.is_intact(saved):
             with suppress(BadReply, ServerUnreachable), closing(http.stream(call)) as received:
                 for _ in received:
                     pass
     except BaseException:
-        seated.seat.leave()
+        seated.slot.release()
         raise
-    # The engine has it now, and leaves more when it ends.
-    left.unlink(missing_ok=True)
-
-
-def _draft_model(given: str | None) -> str:
-    return NGRAM if given == NGRAM else _file(given)
-
-
-def _file(path: Any) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""
+    # The engine holds the conversation now, and saves it again when it ends.
+    saved.unlink(missing_ok=True)

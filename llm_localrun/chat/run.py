@@ -17,7 +17,7 @@ import click
 from llm_localrun.chat.afterwards import learn, said_of
 from llm_localrun.chat.serving import Server, Wish, find
 from llm_localrun.engine import launch
-from llm_localrun.engine.slots import visit_of
+from llm_localrun.engine.slots import contents_for
 from llm_localrun.errors import BadReply, ServerUnreachable, UnsupportedOption
 from llm_localrun.files.modelfile import modelfile_of
 from llm_localrun.models import LocalModel, Route
@@ -97,7 +97,7 @@ class _Exchange:
         seated = self.server.seated
         if seated is not None and isinstance(piece, Head) and piece.status == HTTPStatus.OK:
             # llama.cpp sends it when it has evaluated the prompt.
-            seated.seat.note(seated.visit)
+            seated.slot.record(seated.contents)
         yield from self.reply.feed(piece)
 
     def close(self) -> Iterator[Event]:
@@ -119,11 +119,11 @@ def _in_use(server: Server) -> Iterator[None]:
     except (BadReply, ServerUnreachable) as error:
         if seated is None:
             raise
-        raise launch.explain(error, seated.engine, engine_folder()) from None
+        raise launch.diagnose(error, seated.engine, engine_folder()) from None
     finally:
         if seated is not None:
-            seated.seat.leave()
-            launch.release(seated.engine, engine_folder(), server.keep_alive)
+            seated.slot.release()
+            launch.renew_lease(seated.engine, engine_folder(), server.keep_alive)
 
 
 def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Exchange:
@@ -141,7 +141,7 @@ def _prepare(model: LocalModel, request: ChatRequest, key: str | None) -> _Excha
     body = encode(model.name, options=body_for(options, kind, title))
     wish = Wish(options, key, Prompt(request), body)
     if kind == "engine":
-        visit = visit_of(request.conversation, json.dumps(body["messages"]))
+        visit = contents_for(request.conversation, json.dumps(body["messages"]))
         wish = replace(wish, visit=visit)
     server = find(model, wish)
     if server.options or server.model != model.name:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from llm_localrun.engine.launch import Seated
-from llm_localrun.engine.slots import Visit
+from llm_localrun.engine.launch import AcquiredSlot
+from llm_localrun.engine.slots import SlotContents
 from llm_localrun.errors import ConfigError
 from llm_localrun.models import Endpoint, LocalModel
 from llm_localrun.servers.kinds import api_root, kind_of
@@ -20,7 +20,7 @@ from llm_localrun.wire.sse import Payload
 PATIENCE = 30.0
 """Seconds in which a server that is up has told what it holds, or counted a prompt."""
 
-NOBODY = Visit()
+NOBODY = SlotContents()
 """Who leaves nothing in an engine that another request could use."""
 
 _Result = TypeVar("_Result")
@@ -38,7 +38,7 @@ class Wish:
     key: str | None
     prompt: Prompt | None = None
     body: Payload = field(default_factory=dict)
-    visit: Visit = NOBODY
+    visit: SlotContents = NOBODY
 
     @property
     def answer(self) -> int:
@@ -68,7 +68,7 @@ class Server:
     limits: Limits = UNLIMITED
     options: Mapping[str, Any] = field(default_factory=dict)
     load_seconds: float | None = None
-    seated: Seated | None = None
+    seated: AcquiredSlot | None = None
     keep_alive: float = 0.0
 
     @property
@@ -78,7 +78,7 @@ class Server:
 
     def call(self, path: str, body: Payload, timeout: float) -> http.Call:
         if self.seated:
-            body = {**body, "id_slot": self.seated.seat.number}
+            body = {**body, "id_slot": self.seated.slot.number}
         return http.Call(
             url=api_root(self.endpoint.url, self.endpoint.kind) + path,
             body=body,
@@ -96,7 +96,7 @@ def asked_context(model: LocalModel, wish: Wish) -> int | None:
         return asked
     if model.context_max is None:
         raise ConfigError(
-            f"nobody says how large the context of {model.id} can be",
+            f"Nobody says how large the context of {model.id} can be",
             "Give a number of tokens as -o context_size",
         )
     return model.context_max

@@ -21,7 +21,7 @@ from llm_localrun.cli.doctor_findings import (
 from llm_localrun.cli.table import safe_text, show_json
 from llm_localrun.config import config_path, read_config
 from llm_localrun.engine import builds
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.errors import ConfigError
 from llm_localrun.memory import machine
 from llm_localrun.models import Snapshot
@@ -60,7 +60,7 @@ def _examined() -> tuple[list[Finding], bool]:
     found = [
         *of_servers(snapshot, config),
         *of_stores(snapshot),
-        *of_engine(snapshot, report, running(engine_folder())),
+        *of_engine(snapshot, report, list_running(engine_folder())),
         *of_memory(snapshot, machine.physical_memory()),
         *of_cache(before, read_snapshot(home()), snapshot),
         *of_policy(snapshot, config),
@@ -74,7 +74,7 @@ def _without_config(error: ConfigError) -> list[Finding]:
     report = builds.report(engine_folder(), None)
     return [
         Finding("policy", f"{config_path()} cannot be used", error.message),
-        *of_engine(Snapshot(), report, running(engine_folder())),
+        *of_engine(Snapshot(), report, list_running(engine_folder())),
         *of_memory(Snapshot(), machine.physical_memory()),
     ]
 

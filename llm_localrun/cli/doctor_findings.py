@@ -12,9 +12,9 @@ from typing import Any
 from llm_localrun.cli.endpoints import STATUS, key_alias
 from llm_localrun.cli.table import count_of, seconds_text, size_text, some_of
 from llm_localrun.config import Config, config_path
-from llm_localrun.engine.builds import Report
+from llm_localrun.engine.builds import BuildReport
 from llm_localrun.engine.state import EngineState
-from llm_localrun.memory.fit import fits
+from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import (
     EndpointReport,
     LocalModel,
@@ -170,7 +170,7 @@ def _skipped(snapshot: Snapshot) -> Mapping[str, list[ScannedFile]]:
 
 
 def of_engine(
-    snapshot: Snapshot, report: Report, engines: Iterable[EngineState]
+    snapshot: Snapshot, report: BuildReport, engines: Iterable[EngineState]
 ) -> Iterator[Finding]:
     """The builds of llama.cpp that there are, the engines that are up, and what those write."""
     files = [model for model in snapshot.models if model.path is not None]
@@ -192,7 +192,7 @@ def of_engine(
 
 
 def of_memory(snapshot: Snapshot, memory: int | None) -> Iterator[Finding]:
-    too_large = [model.id for model in snapshot.models if not fits(model, memory)]
+    too_large = [m.id for m in snapshot.models if not fit_of_model(m, memory).fits]
     text = f"{size_text(memory)} in all" if memory is not None else "this system does not tell"
     facts = {"memory": memory, "too_large": too_large}
     if not too_large:

@@ -62,7 +62,7 @@ def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
         added = ConfiguredEndpoint(name=name, url=url, key=key, dialect=dialect)
     except ValidationError as error:
         raise ConfigError(
-            f"this endpoint cannot be added: {problem_of(error)}",
+            f"This endpoint cannot be added: {problem_of(error)}",
             "An example: `llm localrun endpoints add box http://192.168.1.5:8000`",
         ) from None
     update_config(lambda settings: _append(settings, added))
@@ -88,7 +88,7 @@ def _append(settings: dict[str, Any], added: ConfiguredEndpoint) -> None:
     for other in (ConfiguredEndpoint.model_validate(each) for each in configured):
         if added.name == other.name or added.url == other.url:
             raise ConfigError(
-                f"there is an endpoint {other.name} at {other.url} already",
+                f"There is an endpoint {other.name} at {other.url} already",
                 f"Remove it first: `llm localrun endpoints remove {other.name}`",
             )
     configured.append(added.model_dump(exclude_none=True))
@@ -100,7 +100,7 @@ def _take_out(settings: dict[str, Any], name: str) -> None:
     if len(kept) == len(configured):
         close = nearest(name, [endpoint["name"] for endpoint in configured])
         raise ConfigError(
-            f"no endpoint {name} has been added",
+            f"No endpoint {name} has been added",
             f"Nearest: {', '.join(close)}" if close else "`llm localrun endpoints list` lists all",
         )
     settings["endpoints"] = kept

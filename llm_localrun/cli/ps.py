@@ -10,7 +10,7 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import seconds_text, show_json, show_table, size_text, tokens_text
 from llm_localrun.config import read_config
 from llm_localrun.engine.evict import resident
-from llm_localrun.engine.state import EngineState, Paths, lease_end, running
+from llm_localrun.engine.state import EnginePaths, EngineState, list_running, read_lease
 from llm_localrun.engine.stop import stop, stop_all
 from llm_localrun.errors import UnknownModel
 from llm_localrun.name_cache import CachePolicy
@@ -22,7 +22,7 @@ from llm_localrun.system.paths import engine_folder
 @click.option("json_", "--json", is_flag=True, help="Output JSON")
 def ps(json_: bool) -> None:
     "List the models that the engine holds in memory"
-    engines = [_facts(engine) for engine in running(engine_folder())]
+    engines = [_facts(engine) for engine in list_running(engine_folder())]
     if json_:
         show_json(engines)
     elif engines:
@@ -46,7 +46,7 @@ def unload(name: str | None, all_: bool) -> None:
 
 
 def _stop(name: str) -> list[str]:
-    chosen = _engines_of(name, running(engine_folder()))
+    chosen = _engines_of(name, list_running(engine_folder()))
     for engine in chosen:
         stop(engine, engine_folder())
     return [engine.spec.name for engine in chosen]
@@ -70,7 +70,7 @@ def _meant(name: str) -> list[Any]:
 
 
 def _facts(engine: EngineState) -> dict[str, Any]:
-    until = lease_end(Paths(engine_folder(), engine.id))
+    until = read_lease(EnginePaths(engine_folder(), engine.id))
     left = None if until is None else max(0.0, until - time.time())
     return {
         "name": engine.spec.name,

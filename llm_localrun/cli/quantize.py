@@ -147,7 +147,7 @@ def _found(
 
 def _installed(yes: bool) -> Quantizer:
     """Gets something that quantizes, if the user likes. Raises `QuantizeFailed`."""
-    problem = "nothing here can quantize"
+    problem = "Nothing here can quantize"
     if not yes and not sys.stdin.isatty():
         raise QuantizeFailed(problem, f"Let {GGML_PACKAGE} (2.5 MB) be installed with --yes")
     if not yes and not click.confirm(f"Nothing here can quantize. Install {GGML_PACKAGE} (2.5 MB)"):

@@ -82,7 +82,7 @@ def _template(card: _Card) -> str:
     text = card.header.text("tokenizer.chat_template") if card.header else ""
     if not text:
         raise BadModelFile(
-            f"there is no chat template of {card.model.id} to be read",
+            f"There is no chat template of {card.model.id} to be read",
             "Its file holds none" if card.model.path else "Its server keeps that to itself",
         )
     return text
@@ -90,14 +90,13 @@ def _template(card: _Card) -> str:
 
 def _needs(model: LocalModel) -> dict[int, int]:
     """Bytes of memory by tokens of context; empty if the geometry of the model is unknown."""
-    footprint, largest = footprint_of(model), model.context_max
+    footprint = footprint_of(model)
     if footprint is None or footprint.geometry is None:
         return {}
-    sizes = {min(size, largest) if largest else size for size in (*_CONTEXTS, largest) if size}
     setting = default_setting(model.context_max, model.purpose)
-    return {
-        size: footprint.need(replace(setting, context_size=size)).total for size in sorted(sizes)
-    }
+    largest = setting.context_size
+    sizes = sorted({min(size, largest) for size in (*_CONTEXTS, largest)})
+    return {size: footprint.need(replace(setting, context_size=size)).total for size in sizes}
 
 
 def _as_json(card: _Card) -> dict[str, Any]:

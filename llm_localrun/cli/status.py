@@ -9,7 +9,7 @@ from llm_localrun.cli.endpoints import key_alias
 from llm_localrun.cli.table import count_of, show_card
 from llm_localrun.config import read_config
 from llm_localrun.engine.builds import choose
-from llm_localrun.engine.state import EngineState, running
+from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.errors import EngineFailed
 from llm_localrun.models import LocalModel, ServerStatus, Snapshot
 from llm_localrun.names.aliases import ordered
@@ -21,7 +21,7 @@ from llm_localrun.system.paths import engine_folder
 def show_status() -> None:
     """Asks nobody whom `models` would not ask."""
     snapshot = get_catalogue()
-    engines = running(engine_folder())
+    engines = list_running(engine_folder())
     build = _build()
     chat = [model for model in snapshot.models if model.purpose == "chat"]
     best = next(iter(ordered(chat, order_of(read_config()))), None)

@@ -1,7 +1,8 @@
 """The engine: a private llama.cpp server process for each GGUF file in use.
 
-`host` runs in that process, with the server `inside` it or as its `child`. In the `llm` process
-`launch` finds and starts it, `builds` knows by which llama.cpp, `room` makes place for it and
-`stop` ends it. `state` is what the two tell each other through files, `locks` is how they know that
-the other is alive, `seats` is who is being answered, `prompts` is what outlives it all.
+The host process: `host` runs llama.cpp's server through `xllamacpp` or `llama_server`, and decides
+when to end. The commands: `launch` finds or starts an engine, with the `settings` of a model and a
+build from `builds`; `evict` makes room in memory, and `stop` ends engines. Both sides: `state` has
+the files by which they communicate, `slots` who uses which slot of llama.cpp, `saved_prompts` the
+conversations that are kept on disk.
 """

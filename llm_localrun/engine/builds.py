@@ -1,7 +1,7 @@
-"""The builds of llama.cpp on this machine: which there are, which devices they use, which to take.
+"""The builds of llama.cpp on this machine: their versions and devices, and which one to use.
 
-Asking one costs up to a second (a GPU's driver wakes up), so what it says is kept on disk until its
-file changes; and where there is only xllamacpp, which is the rule, nobody asks.
+Probing a build takes up to a second, because the driver of a GPU wakes up. So the results are kept
+on disk until the build changes, and a machine that has only xllamacpp is not probed to start it.
 """
 
 import contextlib
@@ -17,36 +17,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from llm_localrun.engine.failure import reason_in
-from llm_localrun.engine.state import alive
+from llm_localrun.engine.state import list_hosts
 from llm_localrun.errors import EngineFailed
+from llm_localrun.models import FrozenValue
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.wire.sse import excerpt
 
-_SECONDS = 20.0
-"""How long a build may take to name its devices."""
-_FRESH_SECONDS = 86400.0
-"""A GPU may come, or get its driver, and no file of a build changes."""
-_NEEDED = ("--kv-unified", "--no-cache-idle-slots", "--spec-type", "--slot-save-path", "--fit")
-"""Arguments of llama-server that not all builds have; the youngest is of autumn 2026."""
-_LISTED = re.compile(r"^  (?P<name>[^\s:(]+): (?P<title>.*?)(?: \((?P<mib>\d+) MiB\b.*)?$", re.M)
+_PROBE_TIMEOUT_S = 20.0
+_MAX_CACHE_AGE_S = 86400.0
+"""A new GPU or driver changes no file of a build."""
+_MAX_REASON_LENGTH = 200
+"""Characters."""
+_REQUIRED_ARGUMENTS = (
+    *("--kv-unified", "--no-cache-idle-slots", "--spec-type", "--slot-save-path", "--fit"),
+)
+"""Arguments that older builds of llama-server lack. The newest is of autumn 2026."""
+_DEVICE = re.compile(r"^  (?P<name>[^\s:(]+): (?P<title>.*?)(?: \((?P<mib>\d+) MiB\b.*)?$", re.M)
 _VERSION = re.compile(r"^version: (.+)$", re.MULTILINE)
-_PROBE = (
+_PROBE_CODE = (
     "import sys; sys.path.append({!r}); import json; from xllamacpp import xllamacpp as x\n"
     "cpu = x.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU\n"
     "print(json.dumps([[d['name'], d['description'], d['memory_total']]"
     " for d in x.get_device_info() if d['type'] != cpu]))"
 )
 
+_ASSERTION = re.compile(r"(GGML_ASSERT\(.*|GGML_ABORT.*)")
+_LOGGED_ERROR = re.compile(r"^[\d.]+ E (?:\S+\s+)?(?:[\w\s]+?: )?(?P<text>.*)$", re.MULTILINE)
+_LOGGED_LINE = re.compile(r"[\d.]+ [A-Z] ")
+_MISSING_LIBRARY = re.compile(
+    r"^(?:ImportError|.*error while loading shared libraries): (?P<text>.*)$", re.MULTILINE
+)
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-
-class Device(_Value):
-    """A GPU, or another thing that computes faster than the processor."""
+class Device(FrozenValue):
+    """A GPU or another accelerator."""
 
     name: str
     title: str
@@ -54,7 +60,7 @@ class Device(_Value):
     """Bytes."""
 
 
-class Build(_Value):
+class Build(FrozenValue):
     """One build of llama.cpp."""
 
     kind: Literal["xllamacpp", "llama-server"]
@@ -64,7 +70,7 @@ class Build(_Value):
     devices: tuple[Device, ...] = ()
     can_rpc: bool = False
     problem: str = ""
-    """Why it cannot be used; "" if it can."""
+    """Why it cannot be used, in half a sentence; "" if it can."""
 
     @property
     def title(self) -> str:
@@ -72,51 +78,51 @@ class Build(_Value):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """How things stand with the engine, for people."""
+class BuildReport:
+    """The builds and the logs of the engine."""
 
     builds: tuple[Build, ...]
-    """What there is, the one that is used first."""
+    """The chosen one first."""
     chosen: Build | None
     problem: str
-    """Why none is used, and what to do; "" if one is."""
+    """Why none is chosen, and what to do; "" if one is."""
     logs: tuple[Path, ...]
-    """What the engines that are up write, and what the last one that failed has written."""
+    """The logs of the running engines, and of the last one that failed."""
 
 
-def report(folder: Path, llama_server: str | None, rpc: str = "") -> Report:
-    """Everything about builds, devices and logs; `folder` holds the engines' files.
+def report(folder: Path, llama_server: str | None, rpc: str = "") -> BuildReport:
+    """Describes builds, devices and logs. `folder` holds the engines' files.
 
-    Asks the builds if they have not been asked before: up to some seconds once, milliseconds after.
+    Probes the builds, which takes seconds the first time and milliseconds afterwards.
     """
-    builds = _asked(_installed(llama_server), folder)
+    builds = _probe_all(_find_installed(llama_server), folder)
     try:
-        chosen, problem = _best(builds, llama_server, rpc), ""
+        chosen, problem = _select(builds, llama_server, rpc), ""
     except EngineFailed as error:
         chosen, problem = None, str(error)
-    logs = (*(paths.log for paths in alive(folder)), failed_log(folder))
+    logs = (*(paths.log for paths in list_hosts(folder)), failed_log(folder))
     builds.sort(key=lambda build: build != chosen)
-    return Report(tuple(builds), chosen, problem, tuple(log for log in logs if log.exists()))
+    return BuildReport(tuple(builds), chosen, problem, tuple(log for log in logs if log.exists()))
 
 
 def failed_log(folder: Path) -> Path:
-    """What the last engine that failed has written."""
+    """The log of the last engine that failed."""
     return folder.parent / "engine-failed.log"
 
 
 def choose(folder: Path, llama_server: str | None, rpc: str) -> Build:
-    """The build to start an engine with. Raises `EngineFailed`.
+    """Chooses the build to start an engine with. Raises `EngineFailed`.
 
-    `llama_server` is the user's own, "" for none; None looks on PATH. The user's own comes first,
-    then one that has a GPU, then xllamacpp.
+    `llama_server` is a program named by the user, which is used then; "" for none, None to look on
+    PATH. Otherwise a build with a GPU is preferred, then xllamacpp.
     """
-    builds = _installed(llama_server)
+    builds = _find_installed(llama_server)
     if [build.kind for build in builds] != ["xllamacpp"]:
-        builds = _asked(builds, folder)
-    return _best(builds, llama_server, rpc)
+        builds = _probe_all(builds, folder)
+    return _select(builds, llama_server, rpc)
 
 
-def _best(builds: list[Build], llama_server: str | None, rpc: str) -> Build:
+def _select(builds: list[Build], llama_server: str | None, rpc: str) -> Build:
     if llama_server:
         builds = [build for build in builds if build.kind == "llama-server"]
     able = [build for build in builds if not rpc or build.can_rpc or build.problem]
@@ -126,12 +132,12 @@ def _best(builds: list[Build], llama_server: str | None, rpc: str) -> Build:
     if able:
         raise EngineFailed(
             f"{able[0].path} cannot be used: {able[0].problem}",
-            "Mend that, or take llama_server out of config.json" if llama_server else "Mend that",
+            "Fix that, or remove llama_server from config.json" if llama_server else "Fix that",
         )
     if rpc:
         raise EngineFailed(
-            "the RPC servers in config.json need a llama-server that was built with GGML_RPC",
-            "Put its path into config.json as llama_server, or take rpc out",
+            "The RPC servers in config.json need a llama-server that was built with GGML_RPC",
+            "Set llama_server in config.json to its path, or remove rpc",
         )
     raise EngineFailed(
         "GGUF files need the engine, which is not installed",
@@ -139,66 +145,66 @@ def _best(builds: list[Build], llama_server: str | None, rpc: str) -> Build:
     )
 
 
-def _installed(llama_server: str | None) -> list[Build]:
-    """What there is, not asked yet."""
+def _find_installed(llama_server: str | None) -> list[Build]:
+    """The installed builds, not probed yet."""
     builds = []
     found = importlib.util.find_spec("xllamacpp")
     if found is not None and found.origin is not None:
         version = importlib.metadata.version("xllamacpp")
         folder = str(Path(found.origin).parents[1])
         builds.append(Build(kind="xllamacpp", path=folder, version=version))
-    # A child's end could not be tied to its host's on Windows.
+    # On Windows, a child process cannot be made to end with its host.
     if llama_server != "" and sys.platform != "win32":
-        own = str(Path(llama_server).expanduser()) if llama_server else "llama-server"
-        if path := shutil.which(own):
+        program = str(Path(llama_server).expanduser()) if llama_server else "llama-server"
+        if path := shutil.which(program):
             builds.append(Build(kind="llama-server", path=str(Path(path).absolute())))
         elif llama_server:
             problem = "there is no such program"
-            builds.append(Build(kind="llama-server", path=own, problem=problem))
+            builds.append(Build(kind="llama-server", path=program, problem=problem))
     return builds
 
 
-class _Memory(_Value):
-    """What builds have said, by path, version and time of change."""
+class _BuildCache(FrozenValue):
+    """The results of probing, by path, version, size and time of the last change."""
 
-    builds: dict[str, Build] = {}
+    builds: dict[str, Build]
 
 
-def _asked(builds: list[Build], folder: Path) -> list[Build]:
-    """`builds` with what they say of themselves: from disk, if they have not changed."""
+def _probe_all(builds: list[Build], folder: Path) -> list[Build]:
+    """`builds` with their versions, devices and problems, from disk if they have not changed."""
     file = folder.parent / "builds.json"
-    memory = _remembered(file)
-    asked = {_identity(build): build for build in builds}
-    now = {name: memory.get(name) or _ask(build) for name, build in asked.items()}
-    if now != memory:
-        # Where it cannot be written, asking again costs a second.
+    cached = _read_cache(file)
+    by_key = {_cache_key(build): build for build in builds}
+    probed = {key: cached.get(key) or _probe(build) for key, build in by_key.items()}
+    if probed != cached:
+        # If it cannot be written, the next command probes again.
         with contextlib.suppress(OSError):
-            write_atomically(file, _Memory(builds=now).model_dump_json().encode())
-    return list(now.values())
+            write_atomically(file, _BuildCache(builds=probed).model_dump_json().encode())
+    return list(probed.values())
 
 
-def _remembered(file: Path) -> dict[str, Build]:
+def _read_cache(file: Path) -> dict[str, Build]:
     try:
-        if time.time() - file.stat().st_mtime > _FRESH_SECONDS:
+        if time.time() - file.stat().st_mtime > _MAX_CACHE_AGE_S:
             return {}
-        return _Memory.model_validate_json(file.read_bytes()).builds
+        return _BuildCache.model_validate_json(file.read_bytes()).builds
     except (OSError, ValidationError):
         return {}
 
 
-def _identity(build: Build) -> str:
+def _cache_key(build: Build) -> str:
     try:
-        facts = Path(build.path).stat()
+        stat = Path(build.path).stat()
     except OSError:
         return build.path
-    return f"{build.path} {build.version} {facts.st_size} {facts.st_mtime}"
+    return f"{build.path} {build.version} {stat.st_size} {stat.st_mtime}"
 
 
-def _ask(build: Build) -> Build:
+def _probe(build: Build) -> Build:
     if build.problem:
         return build
     try:
-        return _ask_xllamacpp(build) if build.kind == "xllamacpp" else _ask_llama_server(build)
+        return _probe_xllamacpp(build) if build.kind == "xllamacpp" else _probe_llama_server(build)
     except _Unusable as error:
         return build.model_copy(update={"problem": str(error)})
 
@@ -207,23 +213,23 @@ class _Unusable(Exception):
     """A build cannot be run; the message says why."""
 
 
-def _ask_xllamacpp(build: Build) -> Build:
-    # In a process of its own: a GPU's driver may take its process down.
-    said = _run(sys.executable, "-I", "-S", "-c", _PROBE.format(build.path))
+def _probe_xllamacpp(build: Build) -> Build:
+    # In a process of its own, because a GPU's driver may crash.
+    output = _run(sys.executable, "-I", "-S", "-c", _PROBE_CODE.format(build.path))
     try:
-        listed = json.loads(said.strip().rpartition("\n")[2])
+        listed = json.loads(output.strip().rpartition("\n")[2])
         devices = tuple(Device(name=name, title=title, memory=m) for name, title, m in listed)
     except (ValueError, TypeError):
-        raise _Unusable(f"it does not say what devices it has: {excerpt(said.encode())}") from None
+        raise _Unusable(f"its list of devices is {excerpt(output.encode())!r}") from None
     return build.model_copy(update={"devices": devices})
 
 
-def _ask_llama_server(build: Build) -> Build:
-    known = _run(build.path, "--help")
-    if missing := [argument for argument in _NEEDED if argument not in known]:
-        raise _Unusable(f"it is too old, or too new: it does not know {', '.join(missing)}")
+def _probe_llama_server(build: Build) -> Build:
+    usage = _run(build.path, "--help")
+    if missing := [argument for argument in _REQUIRED_ARGUMENTS if argument not in usage]:
+        raise _Unusable(f"it does not support {', '.join(missing)}")
     version = _VERSION.search(_run(build.path, "--version"))
-    listed = _LISTED.finditer(_run(build.path, "--list-devices"))
+    listed = _DEVICE.finditer(_run(build.path, "--list-devices"))
     devices = tuple(
         Device(name=d["name"], title=d["title"], memory=int(d["mib"]) * 2**20 if d["mib"] else None)
         for d in listed
@@ -232,27 +238,48 @@ def _ask_llama_server(build: Build) -> Build:
         update={
             "version": version[1] if version else "",
             "devices": devices,
-            "can_rpc": "--rpc " in known,
+            "can_rpc": "--rpc " in usage,
         }
     )
 
 
 def _run(*command: str) -> str:
-    """What a command prints. Raises `_Unusable`."""
+    """The output of a command. Raises `_Unusable`."""
     try:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=_SECONDS,
+            timeout=_PROBE_TIMEOUT_S,
             check=False,
         )
     except OSError as error:
         raise _Unusable(f"it cannot be started: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise _Unusable(f"it says nothing for {_SECONDS:.0f} seconds") from None
-    said = done.stdout.decode("utf-8", "replace")
+        raise _Unusable(f"it did not end within {_PROBE_TIMEOUT_S:.0f} s") from None
+    output = done.stdout.decode("utf-8", "replace")
     if done.returncode != 0:
-        raise _Unusable(reason_in(said) or f"it ends with status {done.returncode}")
-    return said
+        raise _Unusable(reason_in(output) or f"it exited with status {done.returncode}")
+    return output
+
+
+def reason_in(log: str) -> str:
+    """Why llama.cpp failed, from its log; "" if the log gives no reason.
+
+    Of several errors the first is the cause, and the others follow from it.
+    """
+    if missing := _MISSING_LIBRARY.search(log):
+        return _explain_missing_library(missing["text"])
+    if assertion := _ASSERTION.search(log):
+        return excerpt(assertion[1].encode(), _MAX_REASON_LENGTH)
+    if error := _LOGGED_ERROR.search(log):
+        return excerpt(error["text"].encode(), _MAX_REASON_LENGTH)
+    others = [line for line in log.splitlines() if line.strip() and not _LOGGED_LINE.match(line)]
+    return excerpt(others[-1].encode(), _MAX_REASON_LENGTH) if others else ""
+
+
+def _explain_missing_library(text: str) -> str:
+    if "libgomp" in text:
+        return "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)"
+    return excerpt(text.encode(), _MAX_REASON_LENGTH)

@@ -1,23 +1,32 @@
-"""Keeps the engines within a budget of memory: the idle one used least recently ends first."""
+"""Keeps the engines within a memory budget: the least recently used idle engine goes first."""
 
 from pathlib import Path
 
 from llm_localrun.engine import slots
-from llm_localrun.engine.state import EngineSettings, EngineSpec, EngineState, Paths, known
+from llm_localrun.engine.state import (
+    EnginePaths,
+    EngineSettings,
+    EngineSpec,
+    EngineState,
+    list_engines,
+)
 from llm_localrun.engine.stop import stop_if_idle
 from llm_localrun.errors import EngineFailed
 from llm_localrun.memory.footprint import Footprint, Setting, footprint_of_files
 
 
 def evict_idle(spec: EngineSpec, folder: Path, budget: int | None) -> None:
-    """Stops idle engines until `spec` fits in `budget` bytes together with the others.
+    """Stops idle engines until `spec` fits in `budget` bytes together with the other engines.
 
-    A model that is too large even alone is let through: it may run all the same, slowly. Raises
-    `EngineFailed` if the others are in use.
+    A model that does not fit alone is not refused: it may run, but slowly. Raises `EngineFailed` if
+    the other engines are in use.
     """
     if budget is None:
         return
-    others = sorted(known(folder), key=lambda engine: slots.last_used(Paths(folder, engine.id)))
+    others = sorted(
+        list_engines(folder),
+        key=lambda engine: slots.last_used(EnginePaths(folder, engine.id)),
+    )
     for engine in others[:]:
         if _need(spec) + sum(map(size_in_memory, others)) <= budget:
             return
@@ -26,9 +35,8 @@ def evict_idle(spec: EngineSpec, folder: Path, budget: int | None) -> None:
     if others and _need(spec) + sum(map(size_in_memory, others)) > budget:
         names = ", ".join(engine.spec.name for engine in others)
         raise EngineFailed(
-            f"{spec.name} does not fit in memory together with the models that are answering now:"
-            f" {names}",
-            "Try again when they are done, or raise engine_memory in config.json",
+            f"{spec.name} does not fit in memory while these models answer: {names}",
+            "Try again later, or raise engine_memory in config.json",
         )
 
 

@@ -1,10 +1,9 @@
-"""The engine's process: runs llama.cpp's server over one GGUF file and decides when that ends.
+"""The host process of an engine: runs llama.cpp's server for one GGUF file, and ends it.
 
-Started by `launch` without llm and without `site`, so that a cold start costs little; told what to
-do in one line of JSON on stdin. Answers on stdout with its id when it begins to load, with a line
-when it is up, or with the number of the system's error if it cannot write. It ends by itself when
-its lease has run out and nobody has a seat, when its files are gone, or on SIGTERM, and leaves the
-conversations that it holds to the next engine (`prompts`).
+`launch` starts it without llm and without `site`, for a fast start, and writes `HostInstructions`
+to its stdin. It answers on stdout: its id when it begins to load, a line when it has loaded, or the
+`errno` of a failed write. It ends when its lease has expired and all slots are free, when its files
+are gone, or on SIGTERM; before that it saves the conversations in its slots (`saved_prompts`).
 """
 
 import contextlib
@@ -22,28 +21,29 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from llm_localrun.engine import llama_server, saved_prompts, slots, xllamacpp
+from llm_localrun.engine.slots import Slot
 from llm_localrun.engine.state import (
+    EnginePaths,
     EngineState,
-    Order,
-    Paths,
-    grant,
-    lease_end,
+    HostInstructions,
     new_id,
-    open_private,
-    read_order,
+    parse_instructions,
+    read_lease,
+    write_lease,
     write_state,
 )
 from llm_localrun.system import locks
+from llm_localrun.system.atomic import open_private
 
-POLL_SECONDS = 0.5
+_POLL_INTERVAL_S = 0.5
 _MAX_LOG_BYTES = 2**20
-_SAVE_SECONDS = 60.0
-_WORTH_KEEPING = 100
-"""Tokens. Fewer are evaluated anew as fast."""
+_SAVE_TIMEOUT_S = 60.0
+_MIN_SAVED_TOKENS = 100
+"""Evaluating fewer tokens again takes no longer than restoring them."""
 
 
-class Server(Protocol):
-    """llama.cpp's server, wherever it runs."""
+class RunningServer(Protocol):
+    """llama.cpp's server, in this process or in a child process."""
 
     @property
     def url(self) -> str: ...
@@ -57,34 +57,37 @@ class Server(Protocol):
 
 
 def main() -> None:
-    order = read_order(sys.stdin.readline())
+    """Runs one engine from its start to its end, as `HostInstructions` on stdin say."""
+    instructions = parse_instructions(sys.stdin.readline())
     os.umask(0o077)
-    _meet_signals(stop := threading.Event())
-    paths = Paths(Path(order.folder), new_id(os.getpid()))
-    answer = os.dup(1)
-    with contextlib.ExitStack() as life:
+    _handle_signals(stop := threading.Event())
+    paths = EnginePaths(Path(instructions.folder), new_id(os.getpid()))
+    output = os.dup(1)
+    with contextlib.ExitStack() as until_end:
         try:
-            life.enter_context(locks.held_anew(paths.lock))
-            server, state = _come_up(order, paths, answer)
+            until_end.enter_context(locks.create_locked(paths.lock))
+            server, state = _start_up(instructions, paths, output)
         except OSError as error:
-            _tell(answer, str(error.errno))
+            _send_line(output, str(error.errno))
             raise
-        taken = _serve(server, paths, stop)
-        _end(server, state, paths, taken, order.prompt_bytes)
+        free = _serve(server, paths, stop)
+        _shut_down(server, state, paths, free, instructions.prompt_bytes)
 
 
-def _come_up(order: Order, paths: Paths, answer: int) -> tuple[Server, EngineState]:
-    """Loads the model, and says when it begins and when it is done. Raises OSError."""
+def _start_up(
+    instructions: HostInstructions, paths: EnginePaths, output: int
+) -> tuple[RunningServer, EngineState]:
+    """Loads the model, and reports before and after it to `output`. Raises OSError."""
     _redirect_output(paths.log)
-    state = _set_up(order, paths)
-    _tell(answer, paths.id)
-    server, state = _loaded(order, paths, state)
-    _tell(answer, "ready")
-    os.close(answer)
+    state = _create_files(instructions, paths)
+    _send_line(output, paths.id)
+    server, state = _load(instructions, paths, state)
+    _send_line(output, "ready")
+    os.close(output)
     return server, state
 
 
-def _meet_signals(stop: threading.Event) -> None:
+def _handle_signals(stop: threading.Event) -> None:
     def handler(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
@@ -95,112 +98,126 @@ def _meet_signals(stop: threading.Event) -> None:
 
 
 def _redirect_output(log: Path) -> None:
-    """Sends what llama.cpp prints to `log`."""
+    """Sends the output of llama.cpp to `log`."""
     descriptor = open_private(str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
 
 
-def _set_up(order: Order, paths: Paths) -> EngineState:
+def _create_files(instructions: HostInstructions, paths: EnginePaths) -> EngineState:
     paths.prompts.mkdir(mode=0o700, exist_ok=True)
-    slots.set_up(paths)
-    state = EngineState(paths.id, order.spec, order.key, order.build, started_at=time.time())
+    slots.create_slots(paths)
+    state = EngineState(
+        paths.id, instructions.spec, instructions.key, instructions.build, started_at=time.time()
+    )
     write_state(paths.folder, state)
     return state
 
 
-def _tell(answer: int, line: str) -> None:
-    # Who started us may be gone; the next command will find us loaded.
+def _send_line(output: int, line: str) -> None:
+    # The command may have been killed. The next one finds the loaded engine.
     with contextlib.suppress(BrokenPipeError):
-        os.write(answer, f"{line}\n".encode())
+        os.write(output, f"{line}\n".encode())
 
 
-def _loaded(order: Order, paths: Paths, state: EngineState) -> tuple[Server, EngineState]:
+def _load(
+    instructions: HostInstructions, paths: EnginePaths, state: EngineState
+) -> tuple[RunningServer, EngineState]:
     begun = time.monotonic()
-    _alarm(order.load_seconds)
-    server = _start(order, paths)
-    _alarm(0)
+    _set_alarm(instructions.load_seconds)
+    server = _start_server(instructions, paths)
+    _set_alarm(0)
     state = replace(
         state, url=server.url, server_pid=server.pid, load_seconds=time.monotonic() - begun
     )
-    grant(paths, order.keep_alive)
+    write_lease(paths, instructions.keep_alive)
     write_state(paths.folder, state)
     return server, state
 
 
-def _alarm(seconds: float) -> None:
-    """Has the system end this process then: loading may hang, and holds the interpreter."""
+def _set_alarm(seconds: float) -> None:
+    """Makes the system end this process after `seconds`; 0 cancels that.
+
+    A load that hangs holds the interpreter's lock, so no thread could end it.
+    """
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _start(order: Order, paths: Paths) -> Server:
-    # Without it a failed assertion spends ten seconds in gdb (b11549).
+def _start_server(instructions: HostInstructions, paths: EnginePaths) -> RunningServer:
+    # Otherwise a failed assertion spends ten seconds in gdb (b11549).
     os.environ["GGML_NO_BACKTRACE"] = "1"
     if "OMP_WAIT_POLICY" not in os.environ:
-        # OpenMP's threads wait for each other by spinning, some 4 ms by default (CONTRIBUTING.md).
+        # OpenMP's threads spin while they wait, 4 ms by default (docs/design/engine.md).
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    return llama_server.start(order, paths) if order.llama_server else xllamacpp.start(order, paths)
+    if instructions.llama_server:
+        return llama_server.start(instructions, paths)
+    return xllamacpp.start(instructions, paths)
 
 
-def _serve(server: Server, paths: Paths, stop: threading.Event) -> list[slots.Seat]:
-    """Returns when the engine should end, with the seats that nobody has."""
-    while not stop.wait(POLL_SECONDS):
+def _serve(server: RunningServer, paths: EnginePaths, stop: threading.Event) -> list[Slot]:
+    """Waits until the engine has to end. Returns the slots that were free, now acquired."""
+    while not stop.wait(_POLL_INTERVAL_S):
         if server.has_ended():
-            # The files stay: who waits for an answer finds the reason there.
+            # The files stay: a command that waits for an answer finds the reason in the log.
             os._exit(1)
-        until = lease_end(paths)
+        until = read_lease(paths)
         if until is None or not (paths.state.exists() and paths.lock.exists()):
             break
-        if time.time() > until and (taken := slots.take_all(paths)):
-            return taken
-        _bound(paths.log)
-    return slots.take_free(paths)
+        if time.time() > until and (acquired := slots.acquire_all(paths)):
+            return acquired
+        _empty_large_log(paths.log)
+    return slots.acquire_free(paths)
 
 
-def _bound(log: Path) -> None:
+def _empty_large_log(log: Path) -> None:
     with contextlib.suppress(OSError):
         if log.stat().st_size > _MAX_LOG_BYTES:
             os.truncate(log, 0)
 
 
-def _end(
-    server: Server, state: EngineState, paths: Paths, taken: Iterable[slots.Seat], most_bytes: int
+def _shut_down(
+    server: RunningServer,
+    state: EngineState,
+    paths: EnginePaths,
+    free: Iterable[Slot],
+    max_prompt_bytes: int,
 ) -> None:
+    """Saves the conversations in `free` slots, removes the files and ends this process."""
     paths.state.unlink(missing_ok=True)
-    for seat in taken:
-        if seat.before.conversation and most_bytes:
-            # What cannot be kept is evaluated anew.
+    for slot in free:
+        if slot.previous.conversation and max_prompt_bytes:
+            # A conversation that cannot be saved is evaluated again.
             with contextlib.suppress(OSError):
-                _keep(state, paths, seat, most_bytes)
+                _save_slot(state, paths, slot, max_prompt_bytes)
     server.end()
     paths.remove()
-    # Not sys.exit: a thread of llama.cpp may be in the middle of an answer.
+    # Not sys.exit: a thread of llama.cpp may be generating an answer.
     os._exit(0)
 
 
-def _keep(state: EngineState, paths: Paths, seat: slots.Seat, most_bytes: int) -> None:
-    """Leaves the conversation in a slot to the next engine. Raises OSError."""
-    part = saved_prompts.part(paths, seat.number)
-    if _saved_tokens(state, seat.number, part.name) >= _WORTH_KEEPING:
-        saved_prompts.keep(part, state, seat.before.conversation, most_bytes)
+def _save_slot(state: EngineState, paths: EnginePaths, slot: Slot, max_bytes: int) -> None:
+    """Saves the conversation in a slot for the next engine. Raises OSError."""
+    partial = saved_prompts.partial_path(paths, slot.number)
+    if _write_slot(state, slot.number, partial.name) >= _MIN_SAVED_TOKENS:
+        saved_prompts.store(partial, state, slot.previous.conversation, max_bytes)
 
 
-def _saved_tokens(state: EngineState, slot: int, name: str) -> int:
-    """How many tokens llama.cpp has written of what `slot` holds. Raises OSError."""
+def _write_slot(state: EngineState, number: int, name: str) -> int:
+    """Makes llama.cpp write a slot to the file `name`. Returns the tokens. Raises OSError."""
     from http.client import HTTPConnection, HTTPException
 
-    connection = HTTPConnection(urlsplit(state.url).netloc, timeout=_SAVE_SECONDS)
+    connection = HTTPConnection(urlsplit(state.url).netloc, timeout=_SAVE_TIMEOUT_S)
     headers = {"Authorization": f"Bearer {state.key}", "Content-Type": "application/json"}
     try:
         connection.request(
-            "POST", f"/slots/{slot}?action=save", json.dumps({"filename": name}), headers
+            "POST", f"/slots/{number}?action=save", json.dumps({"filename": name}), headers
         )
-        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        reply: dict[str, Any] = json.loads(connection.getresponse().read())
     except (HTTPException, ValueError):
         return 0
     finally:
         connection.close()
-    # An error has no such field.
-    return int(answer.get("n_saved", 0))
+    # An error reply has no such field.
+    return int(reply.get("n_saved", 0))

@@ -1,8 +1,8 @@
-"""Finds and starts engines, and gets requests a seat in one.
+"""Finds or starts engines, and acquires slots in them for requests.
 
-An engine that is up and fits what is wanted is used; else one is started, under a lock, so that
-two commands at once share one process. A file that makes llama.cpp abort or hang takes the engine
-down and nothing else: here that is one `EngineFailed`.
+A running engine that satisfies a request is used. Otherwise one is started, under a lock, so that
+commands at the same time share it. A file that makes llama.cpp abort or hang ends the engine and
+nothing else: here that becomes an `EngineFailed`.
 """
 
 import atexit
@@ -21,38 +21,39 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from llm_localrun import engine_defaults
-from llm_localrun.config import Config
 from llm_localrun.engine import builds, evict, saved_prompts, slots
-from llm_localrun.engine.failure import reason_in
-from llm_localrun.engine.slots import Seat, Visit
+from llm_localrun.engine.settings import EngineLimits
+from llm_localrun.engine.slots import Slot, SlotContents
 from llm_localrun.engine.state import (
+    EnginePaths,
     EngineSettings,
     EngineSpec,
     EngineState,
-    Order,
-    Paths,
-    grant,
-    known,
-    problem_with,
+    HostInstructions,
+    find_problem,
+    list_engines,
+    list_running,
     read_state,
-    running,
+    write_lease,
 )
 from llm_localrun.engine.stop import has_ended, stop_if_idle
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LocalRunError
 from llm_localrun.gguf.files import opened
 from llm_localrun.gguf.header import Header, read_header
-from llm_localrun.memory import machine
 from llm_localrun.system import locks
 
-_SHARE_OF_MEMORY = 0.75
-_START_GRACE = 60.0
-"""Seconds that a user has between asking for an engine and sending it a request."""
-_SLOWEST_DISK = 20e6
-"""Bytes per second."""
-_LONGEST_WAIT = 3600.0
-"""Seconds for which a request waits until others have been answered."""
-_DYING = 10.0
-"""Seconds that a process may take to end after it has closed its output."""
+LOAD_GRACE_S = 60.0
+"""How much longer a load may take than reading the file from a slow disk takes."""
+_SLOW_DISK_BYTES_PER_S = 20e6
+_MIN_KEEP_ALIVE_S = 60.0
+"""A new engine stays at least so long, so that the request it was started for finds it."""
+_SLOT_TIMEOUT_S = 3600.0
+"""How long a request waits for a slot."""
+_EXIT_TIMEOUT_S = 10.0
+"""How long a process may take to end after it has closed its output."""
+_CRASH_CHECK_S = 1.0
+"""How long an engine may take to end after it has broken off a connection."""
+_MAX_LOG_BYTES = 2**16
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"
 
@@ -61,201 +62,188 @@ if sys.platform == "win32":
 else:
     _DETACHED = 0
 
-_children: list[subprocess.Popen[bytes]] = []
+_hosts: list[subprocess.Popen[bytes]] = []
 
 
 @atexit.register
-def _disown() -> None:
-    """Engines are meant to outlive the program: Python need not warn of that."""
-    for child in _children:
-        child.returncode = 0
+def _detach_hosts() -> None:
+    """Prevents Python's warning about running child processes: engines outlive the program."""
+    for host in _hosts:
+        host.returncode = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is asked of an engine."""
+class EngineRequest:
+    """Which engine is needed: for which file, and with which settings."""
 
     path: str
     name: str
+    """What the engine calls the model in its replies."""
     settings: EngineSettings = field(default_factory=EngineSettings)
 
-    def is_met_by(self, spec: EngineSpec, file: os.stat_result) -> bool:
-        """Whether an engine of `spec` is what is wanted, `file` being the model's as it is now."""
+    def is_satisfied_by(self, spec: EngineSpec, file: os.stat_result) -> bool:
+        """Whether an engine of `spec` will do. `file` is the current state of the model's file."""
         same_file = (spec.path, spec.file_size, spec.file_modified) == (
             self.path,
             file.st_size,
             file.st_mtime,
         )
-        return same_file and spec.settings.meets(self.settings)
+        return same_file and spec.settings.satisfies(self.settings)
+
+
+_DEFAULT_LIMITS = EngineLimits()
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """What the user has settled about all engines; None leaves it to us."""
-
-    llama_server: str | None = None
-    """The program to run models with; "": only xllamacpp."""
-    memory: int | None = None
-    """Bytes that all engines may take together."""
-    prompt_bytes: int = 2 * 2**30
-    """Bytes on disk for the evaluated prompts of conversations."""
-
-    def within(self, memory: int) -> "Bounds":
-        """These bounds with at most so many bytes for all engines together."""
-        return replace(self, memory=memory if self.memory is None else min(memory, self.memory))
-
-
-_DEFAULT_BOUNDS = Bounds()
-
-
-def bounds_of(config: Config) -> Bounds:
-    """What `config` settles; by default, engines may take three quarters of the memory."""
-    physical = machine.physical_memory()
-    share = None if physical is None else int(physical * _SHARE_OF_MEMORY)
-    memory = share if config.engine_memory is None else config.engine_memory
-    return Bounds(config.llama_server, memory, config.prompt_cache)
-
-
-@dataclass(frozen=True, slots=True)
-class Seated:
-    """An engine, and the seat in it that a request has."""
+class AcquiredSlot:
+    """A slot that a request holds, and the engine that it belongs to."""
 
     engine: EngineState
-    seat: Seat
-    visit: Visit
+    slot: Slot
+    contents: SlotContents
+    """What the slot will hold when the prompt has been evaluated."""
     is_new: bool
-    left: Path | None
-    """The conversation as an earlier engine has left it, if the slot does not hold it."""
+    """Whether the engine was started for this request."""
+    saved: Path | None
+    """The file to restore the conversation from, unless the slot holds it already."""
 
 
-def seat(visit: Visit, folder: Path, find: Callable[[], tuple[EngineState, bool]]) -> Seated:
-    """A seat for `visit` in the engine that `find` finds or starts; else like `ensure`."""
+def acquire_slot(
+    contents: SlotContents, folder: Path, find: Callable[[], tuple[EngineState, bool]]
+) -> AcquiredSlot:
+    """Acquires a slot in the engine that `find` finds or starts.
+
+    `find` is called again if that engine ends meanwhile. Raises `EngineFailed`, and what `find`
+    raises.
+    """
     while True:
         engine, is_new = find()
-        paths = Paths(folder, engine.id)
-        left = saved_prompts.find(paths, engine, visit.conversation)
+        paths = EnginePaths(folder, engine.id)
+        saved = saved_prompts.find_saved(paths, engine, contents.conversation)
         try:
-            taken = slots.take(paths, visit, left is not None, _LONGEST_WAIT)
+            slot = slots.acquire(paths, contents, saved is not None, _SLOT_TIMEOUT_S)
         except TimeoutError:
             raise EngineFailed(
-                f"{engine.spec.name} has been answering other prompts for too long",
-                "Try again when they are done, or stop them with `llm localrun unload`",
+                f"{engine.spec.name} was answering other prompts for"
+                f" {_SLOT_TIMEOUT_S / 60:.0f} minutes",
+                f"Try again later, or stop them with `llm localrun unload {engine.spec.name}`",
             ) from None
-        if taken is not None:
-            is_there = taken.before.conversation == visit.conversation
-            return Seated(engine, taken, visit, is_new, None if is_there else left)
+        if slot is not None:
+            is_held = slot.previous.conversation == contents.conversation
+            return AcquiredSlot(engine, slot, contents, is_new, None if is_held else saved)
 
 
-def ensure(
-    wanted: Wanted,
+def find_or_start(
+    request: EngineRequest,
     folder: Path,
     keep_alive: float,
-    patience: float,
-    bounds: Bounds = _DEFAULT_BOUNDS,
+    load_grace: float = LOAD_GRACE_S,
+    limits: EngineLimits = _DEFAULT_LIMITS,
 ) -> tuple[EngineState, bool]:
-    """An engine for `wanted`, and whether it is new; only a `seat` or a lease keeps it from ending.
+    """An engine that satisfies `request`, and whether it is new.
 
-    A new one stays for `keep_alive` seconds, and for a minute in any case. `folder` holds the
-    engines' files, `patience` is how many seconds more than its size makes likely a load may take.
+    It may end at any time unless a slot or a lease keeps it. A new one has a lease of `keep_alive`
+    seconds, and at least of a minute. `folder` holds the engines' files. `load_grace` is how many
+    seconds longer a load may take than reading the file from a slow disk takes.
+
     Raises `BadModelFile`, `EngineFailed` and `ConfigError`.
     """
-    file = _stat(wanted.path)
-    limit = patience + file.st_size / _SLOWEST_DISK
-    with _translated(wanted, folder):
-        if found := _find(wanted, file, folder):
-            return found, False
-        spec = _spec(wanted, file)
+    file = _stat(request.path)
+    timeout = load_grace + file.st_size / _SLOW_DISK_BYTES_PER_S
+    with _translate_os_errors(request, folder):
+        if engine := _find(request, file, folder):
+            return engine, False
+        spec = _make_spec(request, file)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = hashlib.sha256(wanted.path.encode()).hexdigest()[:16]
-        with locks.exclusive(folder / f"{name}.starting", 2 * limit):
-            found = _find(wanted, file, folder)
-            engine = found or _start(spec, folder, keep_alive, limit, bounds)
-        return engine, found is None
+        name = hashlib.sha256(request.path.encode()).hexdigest()[:16]
+        with locks.exclusive(folder / f"{name}.starting", 2 * timeout):
+            # Another command may have started it meanwhile.
+            if engine := _find(request, file, folder):
+                return engine, False
+            return _start(spec, folder, keep_alive, timeout, limits), True
 
 
-def release(state: EngineState, folder: Path, keep_alive: float) -> None:
-    """Lets the engine go `keep_alive` seconds from now, unless somebody has a seat in it."""
-    paths = Paths(folder, state.id)
+def renew_lease(state: EngineState, folder: Path, keep_alive: float) -> None:
+    """Lets the engine end after `keep_alive` seconds without a request."""
+    paths = EnginePaths(folder, state.id)
     if paths.state.exists():
-        # On a full disk the lease from before the request still ends.
+        # On a full disk, the lease from before the request stays.
         with contextlib.suppress(OSError):
-            grant(paths, keep_alive)
+            write_lease(paths, keep_alive)
 
 
-def explain(error: LocalRunError, state: EngineState, folder: Path) -> LocalRunError:
-    """Why an engine broke off with `error`: from its log, if it has died."""
-    paths = Paths(folder, state.id)
-    if not has_ended(paths, seconds=1.0):
+def diagnose(error: LocalRunError, state: EngineState, folder: Path) -> LocalRunError:
+    """The error to show when a request to an engine failed with `error`.
+
+    If the engine has ended, it says why, from the engine's log; otherwise it is `error`.
+    """
+    paths = EnginePaths(folder, state.id)
+    if not has_ended(paths, _CRASH_CHECK_S):
         return error
     if not paths.state.exists():
         return EngineFailed(
-            f"the engine was unloaded while it ran {state.spec.path}",
-            "Try again: it is started anew",
+            f"The engine was unloaded while it ran {state.spec.path}", "Try again: it will restart"
         )
-    problem = reason_in(_tail(paths.log)) or "it was killed, perhaps for lack of memory"
-    _bury(paths)
+    reason = builds.reason_in(_read_log(paths.log)) or "it was killed; its log gives no reason"
+    _remove_all_but_log(paths)
     return EngineFailed(
-        f"the engine died while it ran {state.spec.path}: {problem}",
-        "Try again: it is started anew. If it dies again, the file may be damaged",
+        f"The engine ended while it ran {state.spec.path}: {reason}",
+        f"Try again: it will restart. The log is {builds.failed_log(folder)}",
     )
 
 
 @contextmanager
-def _translated(wanted: Wanted, folder: Path) -> Iterator[None]:
-    """Turns what the file system may say into our errors."""
+def _translate_os_errors(request: EngineRequest, folder: Path) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
         raise EngineFailed(
-            f"Another command has been loading {wanted.path} for too long", "Stop it, and try again"
+            f"Another command is still loading {request.path}", "Wait for it, or stop it"
         ) from None
     except OSError as error:
-        raise EngineFailed(
-            f"The engine cannot write to {folder}: {error.strerror}",
-            "Make room there, or mend its permissions",
-        ) from None
+        raise EngineFailed.from_os_error("written to", folder, error) from None
 
 
 def _stat(path: str) -> os.stat_result:
     try:
         return Path(path).stat()
     except OSError as error:
-        raise BadModelFile(
-            f"{path} cannot be read: {error.strerror}", "`llm localrun models` lists what there is"
+        raise BadModelFile.from_os_error(
+            "read", path, error, "`llm localrun models` lists the files that were found"
         ) from None
 
 
-def _find(wanted: Wanted, file: os.stat_result, folder: Path) -> EngineState | None:
-    return next((e for e in running(folder) if wanted.is_met_by(e.spec, file)), None)
+def _find(request: EngineRequest, file: os.stat_result, folder: Path) -> EngineState | None:
+    running = list_running(folder)
+    return next((each for each in running if request.is_satisfied_by(each.spec, file)), None)
 
 
-def _with_grace(keep_alive: float) -> float:
-    return keep_alive if keep_alive < 0 else max(keep_alive, _START_GRACE)
-
-
-def _checked_header(path: str) -> Header:
+def _check_header(path: str) -> Header:
     with opened(Path(path)) as file:
         return read_header(file, os.fstat(file.fileno()).st_size)
 
 
-def _spec(wanted: Wanted, file: os.stat_result) -> EngineSpec:
-    """What is to be started; nothing in it makes llama.cpp abort. Raises a `LocalRunError`."""
-    header = _checked_header(wanted.path)
-    for path in wanted.settings.files():
-        _checked_header(path)
+def _make_spec(request: EngineRequest, file: os.stat_result) -> EngineSpec:
+    """What to start. Raises `BadModelFile` or `ConfigError` for what makes llama.cpp abort."""
+    header = _check_header(request.path)
+    for path in request.settings.files():
+        _check_header(path)
     trained = header.of_architecture("context_length") or engine_defaults.CONTEXT_SIZE
-    context_size = wanted.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)
+    context_size = request.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)
     if context_size > trained:
         raise ConfigError(
-            f"{wanted.name} was trained for a context of {trained:,} tokens, not {context_size:,}",
+            f"{request.name} was trained for a context of {trained:,} tokens, not {context_size:,}",
             f"Use -o context_size {trained} or less",
         )
-    settings = replace(wanted.settings, context_size=context_size)
-    if problem := problem_with(settings):
-        raise ConfigError(f"llama.cpp cannot run {wanted.name} so: {problem}", "Change that")
+    settings = replace(request.settings, context_size=context_size)
+    if problem := find_problem(settings):
+        raise ConfigError(
+            f"llama.cpp cannot run {request.name} with these settings: {problem}",
+            "Change that setting",
+        )
     return EngineSpec(
-        path=wanted.path,
-        name=wanted.name,
+        path=request.path,
+        name=request.name,
         file_size=file.st_size,
         file_modified=file.st_mtime,
         settings=settings,
@@ -263,10 +251,10 @@ def _spec(wanted: Wanted, file: os.stat_result) -> EngineSpec:
 
 
 def _start(
-    spec: EngineSpec, folder: Path, keep_alive: float, limit: float, bounds: Bounds
+    spec: EngineSpec, folder: Path, keep_alive: float, timeout: float, limits: EngineLimits
 ) -> EngineState:
-    build = builds.choose(folder, bounds.llama_server, spec.settings.rpc)
-    order = Order(
+    build = builds.choose(folder, limits.llama_server, spec.settings.rpc)
+    instructions = HostInstructions(
         folder=str(folder),
         spec=spec,
         key=secrets.token_urlsafe(32),
@@ -274,102 +262,108 @@ def _start(
         llama_server=build.path if build.kind == "llama-server" else "",
         xllamacpp=build.path if build.kind == "xllamacpp" else "",
         has_gpu=bool(build.devices),
-        load_seconds=limit + _DYING,
-        keep_alive=_with_grace(keep_alive),
-        prompt_bytes=bounds.prompt_bytes,
+        load_seconds=timeout + _EXIT_TIMEOUT_S,
+        keep_alive=keep_alive if keep_alive < 0 else max(keep_alive, _MIN_KEEP_ALIVE_S),
+        prompt_bytes=limits.prompt_bytes,
     )
-    # Until its state is there, nobody else can reckon with this one.
-    with locks.exclusive(folder / "room.starting", limit):
-        _make_room(spec, folder, bounds.memory)
-        starting = _Starting(order, limit)
-    return starting.finish()
+    # Other commands cannot count the memory of this engine before its state is written.
+    with locks.exclusive(folder / "memory.starting", timeout):
+        for engine in list_engines(folder):
+            if engine.spec.path == spec.path:
+                stop_if_idle(engine, folder)
+        evict.evict_idle(spec, folder, limits.memory)
+        host = _Host(instructions, timeout)
+    return host.wait_until_loaded()
 
 
-def _make_room(spec: EngineSpec, folder: Path, budget: int | None) -> None:
-    """Stops what is in the way: idle engines of the same file, and others if memory is short."""
-    for engine in known(folder):
-        if engine.spec.path == spec.path:
-            stop_if_idle(engine, folder)
-    evict.evict_idle(spec, folder, budget)
+class _Host:
+    """A host process that loads its model. It is killed if anything goes wrong meanwhile."""
 
+    def __init__(self, instructions: HostInstructions, timeout: float) -> None:
+        """Returns when the engine's state is written. `timeout` is seconds for each step.
 
-class _Starting:
-    """A host that is about to load its model. It does not outlive a failure of ours."""
-
-    def __init__(self, order: Order, limit: float) -> None:
-        """Returns when the host is known to others. `limit` is how long each step may take."""
-        self._spec = order.spec
-        self._folder = Path(order.folder)
-        self._limit = limit
-        self._answers: SimpleQueue[str] = SimpleQueue()
+        Raises `EngineFailed`, and OSError if the host cannot write its files.
+        """
+        self._spec = instructions.spec
+        self._folder = Path(instructions.folder)
+        self._timeout = timeout
+        self._lines: SimpleQueue[str] = SimpleQueue()
         self._process = _spawn()
-        order_line = json.dumps(asdict(order)).encode() + b"\n"
-        threading.Thread(target=self._converse, args=[order_line], daemon=True).start()
-        self._id = ""  # until the host says who it is
-        self._id = self._answer()
+        line = json.dumps(asdict(instructions)).encode() + b"\n"
+        threading.Thread(target=self._communicate, args=[line], daemon=True).start()
+        self._id = ""  # until the host has sent it
+        self._id = self._read_line()
 
-    def finish(self) -> EngineState:
-        """The engine, when it is up. Raises `EngineFailed`."""
-        self._answer()
-        state = read_state(Paths(self._folder, self._id).state)
+    def wait_until_loaded(self) -> EngineState:
+        """The engine, when it has loaded. Raises `EngineFailed`."""
+        self._read_line()
+        state = read_state(EnginePaths(self._folder, self._id).state)
         if state is None:
-            raise self._given_up("it was unloaded")
+            raise self._fail(*self._unloaded())
         return state
 
-    def _converse(self, order_line: bytes) -> None:
+    def _communicate(self, line: bytes) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._process.stdin as stdin, self._process.stdout as stdout:
             with contextlib.suppress(BrokenPipeError):
-                stdin.write(order_line)
+                stdin.write(line)
                 stdin.flush()
-            for line in stdout:
-                self._answers.put(line.decode().strip())
-            self._answers.put("")
+            for received in stdout:
+                self._lines.put(received.decode().strip())
+            self._lines.put("")
 
-    def _answer(self) -> str:
-        """What the host says next. Raises `EngineFailed` if it ends, or says nothing, instead.
-
-        Raises OSError if the host cannot write.
-        """
+    def _read_line(self) -> str:
+        """The next line from the host. Raises `EngineFailed`, and OSError as the host reports."""
         try:
-            answer = self._answers.get(timeout=self._limit)
+            line = self._lines.get(timeout=self._timeout)
         except Empty:
-            raise self._given_up(f"it did not finish within {self._limit:.0f} seconds") from None
+            raise self._fail(
+                f"{self._spec.path} was still loading after {self._timeout:.0f} s",
+                "Wait longer with -o timeout SECONDS, or choose another model",
+            ) from None
         except BaseException:
-            self._given_up("")
+            self._kill()
             raise
-        if not answer:
-            raise self._given_up(self._reason_of_death())
-        if answer.isdecimal():
-            self._given_up("")
-            raise OSError(int(answer), os.strerror(int(answer)))
-        return answer
+        if not line:
+            raise self._fail(*self._explain_exit())
+        if line.isdecimal():
+            self._kill()
+            raise OSError(int(line), os.strerror(int(line)))
+        return line
 
-    def _reason_of_death(self) -> str:
-        # Its output ends before it does, and the log may come last.
+    def _explain_exit(self) -> tuple[str, str]:
+        """Why the host has ended, and what to do."""
+        # It closes its output before it ends, and may write to its log in between.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_DYING)
-        paths = Paths(self._folder, self._id)
+            self._process.wait(_EXIT_TIMEOUT_S)
+        paths = EnginePaths(self._folder, self._id)
         if self._id and not paths.state.exists():
-            return "it was unloaded"
-        return reason_in(_tail(paths.log)) or f"it ended with status {self._process.returncode}"
+            return self._unloaded()
+        status = f"the engine exited with status {self._process.returncode}"
+        reason = builds.reason_in(_read_log(paths.log)) or status
+        return (
+            f"llama.cpp cannot load {self._spec.path}: {reason}",
+            "Download the file again, or use a newer build of llama.cpp",
+        )
 
-    def _given_up(self, problem: str) -> EngineFailed:
+    def _unloaded(self) -> tuple[str, str]:
+        return f"{self._spec.path} was unloaded while it was loading", "Try again"
+
+    def _fail(self, problem: str, remedy: str) -> EngineFailed:
+        self._kill()
+        return EngineFailed(problem, remedy)
+
+    def _kill(self) -> None:
         self._process.kill()
         self._process.wait()
         if self._id:
-            _bury(Paths(self._folder, self._id))
-        return EngineFailed(
-            f"the engine cannot run {self._spec.path}: {problem}",
-            "The file may be damaged or of a kind that this build does not know: fetch it again,"
-            " or choose another",
-        )
+            _remove_all_but_log(EnginePaths(self._folder, self._id))
 
 
 def _spawn() -> subprocess.Popen[bytes]:
-    """A process of its own session: Ctrl-C and a closed terminal are not for it."""
-    _children[:] = [child for child in _children if child.poll() is None]
+    """Starts a host in a session of its own: Ctrl-C and a closed terminal do not reach it."""
+    _hosts[:] = [host for host in _hosts if host.poll() is None]
     package_path = str(Path(__file__).parents[2])
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _BOOTSTRAP.format(package_path)],
@@ -380,19 +374,20 @@ def _spawn() -> subprocess.Popen[bytes]:
         start_new_session=True,
         creationflags=_DETACHED,
     )
-    _children.append(process)
+    _hosts.append(process)
     return process
 
 
-def _bury(paths: Paths) -> None:
-    """Keeps the log of an engine that has failed, and nothing else of it."""
+def _remove_all_but_log(paths: EnginePaths) -> None:
+    """Removes the files of a failed engine, and keeps its log as `failed_log`."""
     with contextlib.suppress(OSError):
         paths.log.replace(builds.failed_log(paths.folder))
     paths.remove()
 
 
-def _tail(log: Path) -> str:
+def _read_log(log: Path) -> str:
+    """The end of a log; "" if it cannot be read."""
     try:
-        return log.read_bytes()[-(2**16) :].decode("utf-8", "replace")
+        return log.read_bytes()[-_MAX_LOG_BYTES:].decode("utf-8", "replace")
     except OSError:
         return ""

@@ -1,8 +1,9 @@
-"""llama.cpp's server as a child of the host: the program `llama-server`.
+"""Runs llama.cpp's server as a child process of the host: the program `llama-server`.
 
-It gets a terminal of its own, of which the host holds the other end. So the system hangs up on it,
-and thereby ends it, however the host dies: there is no other way to have that on Linux, macOS and
-the BSDs alike. Imports nothing but the standard library.
+The child gets a terminal of its own, whose other end the host holds. However the host ends, the
+system then hangs up on the child, which ends it. No other way works on Linux, macOS and the BSDs.
+
+Imports only the standard library: the engine's host process uses this module.
 """
 
 import os
@@ -13,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_localrun import engine_defaults
-from llm_localrun.engine.state import NGRAM, EngineSettings, Order, Paths
+from llm_localrun.engine.state import NGRAM, EnginePaths, EngineSettings, HostInstructions
 
-_LISTENS = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)")
-_POLL_SECONDS = 0.01
+_LISTENING = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)")
+_POLL_INTERVAL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class LlamaServerProcess:
     """A running llama-server."""
 
     url: str
@@ -34,25 +35,28 @@ class Child:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def start(order: Order, paths: Paths) -> Child:
-    """A llama-server as it is ordered. Ends this process if it ends, with the reason in the log."""
+def start(instructions: HostInstructions, paths: EnginePaths) -> LlamaServerProcess:
+    """Starts llama-server and waits until it listens.
+
+    If it ends before, so does this process; the reason is in the log.
+    """
     import pty
 
-    arguments = [order.llama_server, *_arguments(order, paths)]
-    # The key is no argument: those can be read by every user of the machine.
-    environment = {**_neutral_environment(), "LLAMA_API_KEY": order.key}
+    arguments = [instructions.llama_server, *_arguments(instructions, paths)]
+    # Every user of the machine can read arguments, so the key is in the environment.
+    environment = {**_neutral_environment(), "LLAMA_API_KEY": instructions.key}
     pid, terminal = pty.fork()
     if pid == 0:
-        _become(arguments, environment, paths.log)
+        _exec(arguments, environment, paths.log)
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        if listens := _LISTENS.search(paths.log.read_bytes()):
-            return Child(listens[1].decode(), pid, terminal)
-        time.sleep(_POLL_SECONDS)
+        if match := _LISTENING.search(paths.log.read_bytes()):
+            return LlamaServerProcess(match[1].decode(), pid, terminal)
+        time.sleep(_POLL_INTERVAL_S)
     raise SystemExit(1)
 
 
-def _become(arguments: list[str], environment: dict[str, str], log: Path) -> None:
-    """Turns this process into llama-server; standard input stays the terminal it hangs on."""
+def _exec(arguments: list[str], environment: dict[str, str], log: Path) -> None:
+    """Replaces this process with llama-server. Its standard input stays the terminal."""
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -66,30 +70,31 @@ def _become(arguments: list[str], environment: dict[str, str], log: Path) -> Non
 
 
 def _neutral_environment() -> dict[str, str]:
-    """This process's environment without what llama-server would take for arguments."""
-    meant_for_it = ("LLAMA_", "AIP_")
-    return {name: text for name, text in os.environ.items() if not name.startswith(meant_for_it)}
+    """This process's environment without the variables that llama-server reads as arguments."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_", "AIP_"))
+    }
 
 
-def _arguments(order: Order, paths: Paths) -> list[str]:
-    """The same as `inside` sets; what is left out has that as its default."""
-    spec = order.spec
+def _arguments(instructions: HostInstructions, paths: EnginePaths) -> list[str]:
+    """The same settings as `xllamacpp` makes; those left out are llama-server's defaults."""
+    spec = instructions.spec
     embedding = spec.settings.embedding
-    batch = spec.context_size if embedding else engine_defaults.BATCH
+    batch = spec.context_size if embedding else engine_defaults.BATCH_SIZE
     arguments = {
         "--model": spec.path,
         "--alias": spec.name,
         "--ctx-size": spec.context_size,
-        "--fit": _switch(order.has_gpu),
+        "--fit": _on_off(instructions.has_gpu),
         "--batch-size": batch,
-        "--parallel": engine_defaults.SEATS,
-        "--slot-prompt-similarity": engine_defaults.SIMILARITY,
-        "--cache-ram": engine_defaults.CACHE_MIB,
+        "--parallel": engine_defaults.SLOTS,
+        "--slot-prompt-similarity": engine_defaults.SLOT_SIMILARITY,
+        "--cache-ram": engine_defaults.PREFIX_CACHE_MIB,
         "--host": "127.0.0.1",
         "--port": 0,
-        **_settings(spec.settings),
+        **_chosen_arguments(spec.settings),
     }
-    if folder := order.prompt_folder(paths):
+    if folder := instructions.prompt_folder(paths):
         arguments["--slot-save-path"] = folder
     if embedding:
         arguments["--ubatch-size"] = batch
@@ -98,8 +103,8 @@ def _arguments(order: Order, paths: Paths) -> list[str]:
     return [*named, *switches, *(["--embedding"] if embedding else [])]
 
 
-def _settings(settings: EngineSettings) -> dict[str, object]:
-    """The arguments for what the user, or the model's files, have settled."""
+def _chosen_arguments(settings: EngineSettings) -> dict[str, object]:
+    """The arguments for settings that come from the user or the model's files."""
     given: dict[str, object] = {
         "--threads": settings.threads,
         "--n-gpu-layers": settings.gpu_layers,
@@ -111,7 +116,7 @@ def _settings(settings: EngineSettings) -> dict[str, object]:
         "--rpc": settings.rpc or None,
     }
     if settings.flash_attention is not None:
-        given["--flash-attn"] = _switch(settings.flash_attention)
+        given["--flash-attn"] = _on_off(settings.flash_attention)
     if settings.draft_model == NGRAM:
         given["--spec-type"] = "ngram-mod"
     elif settings.draft_model:
@@ -119,5 +124,5 @@ def _settings(settings: EngineSettings) -> dict[str, object]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _switch(is_on: bool) -> str:
+def _on_off(is_on: bool) -> str:
     return "on" if is_on else "off"

@@ -5,18 +5,18 @@ Whether a model fits into an amount of memory is decided in `memory.fit`.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.engine import builds
 from llm_localrun.engine.evict import footprint_of, setting_of, size_in_memory
-from llm_localrun.engine.launch import Bounds
-from llm_localrun.engine.state import EngineSettings, EngineState, running
+from llm_localrun.engine.settings import EngineLimits
+from llm_localrun.engine.state import EngineSettings, EngineState, list_running
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.memory import machine
-from llm_localrun.memory.fit import MARGIN_BYTES, fit_of
+from llm_localrun.memory.fit import MARGIN_BYTES, is_enough, largest_context
 from llm_localrun.memory.footprint import Footprint, Need, Setting, footprint_of_files
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
@@ -27,41 +27,40 @@ from llm_localrun.system.paths import engine_folder
 def ensure_fits(
     model: LocalModel,
     settings: EngineSettings,
-    bounds: Bounds,
+    limits: EngineLimits,
     *,
     may_shrink: bool,
     remedy: str = "",
-) -> tuple[EngineSettings, Bounds]:
+) -> tuple[EngineSettings, EngineLimits]:
     """The settings if there is memory for them, else, if `may_shrink`, with a smaller context; and
-    the bounds within which they fit, which make idle engines end. Without a context size in the
-    settings, it is the one that engines have by default.
+    the limits within which they fit, which make idle engines end. Without a context size in the
+    settings, it is the one that engines have by default. A model that RPC servers share is not
+    checked: their memory is unknown.
 
     Raises `NotEnoughMemory` with `remedy`, or with the options that would help.
     """
     assert model.path is not None
-    free, engines = machine.free_ram(), running(engine_folder())
+    free, engines = machine.free_ram(), list_running(engine_folder())
     footprint = footprint_of_files(model.path, settings.files())
-    is_up = any(_meets(engine, model, settings) for engine in engines)
-    if free is None or footprint is None or is_up:
-        return settings, bounds
+    is_up = any(_satisfies(engine, model, settings) for engine in engines)
+    if free is None or footprint is None or is_up or settings.rpc:
+        return settings, limits
     if settings.context_size is None:
         settings = replace(
             settings, context_size=min(model.context_max or CONTEXT_SIZE, CONTEXT_SIZE)
         )
     setting = setting_of(settings)
-    if fit_of(footprint, setting, free).fits_with(setting.context_size):
-        return settings, bounds
-    free = free_memory(bounds.llama_server) or free
-    bounds = bounds.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
+    if is_enough(free, footprint, setting):
+        return settings, limits
+    free = free_memory(limits.llama_server) or free
+    limits = limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
     free += sum(map(_released_by, engines))
-    fit = fit_of(footprint, setting, free)
-    if fit.fits_with(setting.context_size):
-        return settings, bounds
-    if may_shrink and fit.fits:
-        return replace(settings, context_size=fit.context_size), bounds
+    affordable = largest_context(footprint, setting, free)
+    if affordable == setting.context_size or (may_shrink and affordable):
+        return replace(settings, context_size=affordable), limits
     raise NotEnoughMemory(
         _problem(model, footprint.need(setting), setting, free),
-        remedy or _remedy([*_options(model, footprint, setting, free)]),
+        remedy or _remedy(_options(model, footprint, setting, free)),
     )
 
 
@@ -78,8 +77,8 @@ def free_memory(llama_server: str | None) -> int | None:
     return free + sum(device.memory or 0 for device in build.devices) if build else free
 
 
-def _meets(engine: EngineState, model: LocalModel, settings: EngineSettings) -> bool:
-    return engine.spec.path == model.path and engine.spec.settings.meets(settings)
+def _satisfies(engine: EngineState, model: LocalModel, settings: EngineSettings) -> bool:
+    return engine.spec.path == model.path and engine.spec.settings.satisfies(settings)
 
 
 def _released_by(engine: EngineState) -> int:
@@ -106,24 +105,19 @@ def _options(
     model: LocalModel, footprint: Footprint, setting: Setting, free: float
 ) -> Iterator[str]:
     """What would fit: a smaller context, a smaller type of cache, a smaller variant."""
-    fit = fit_of(footprint, setting, free)
-    if fit.context_size:
-        yield f"-o context_size {fit.context_size}"
+    if affordable := largest_context(footprint, setting, free):
+        yield f"-o context_size {affordable}"
     smaller = replace(setting, cache_type="q8_0")
-    if setting.cache_type == "f16" and _holds(footprint, smaller, free):
+    if setting.cache_type == "f16" and is_enough(free, footprint, smaller):
         yield "-o kv_cache_type q8_0"
     variants = siblings(model, get_catalogue(CachePolicy.IF_EMPTY).models)
     for variant in sorted(variants, key=lambda each: -(each.size or 0)):
-        if variant.size and _holds(replace(footprint, weights=variant.size), setting, free):
+        if variant.size and is_enough(free, replace(footprint, weights=variant.size), setting):
             yield f"-o quantization {variant.quantization}"
             return
 
 
-def _holds(footprint: Footprint, setting: Setting, free: float) -> bool:
-    return fit_of(footprint, setting, free).fits_with(setting.context_size)
-
-
-def _remedy(options: list[str]) -> str:
-    if not options:
-        return "Choose a smaller model, or load it anyway with -o overcommit true"
-    return f"Use {' or '.join(options)}, or load it anyway with -o overcommit true"
+def _remedy(options: Iterable[str]) -> str:
+    use = " or ".join(options)
+    smaller = f"Use {use}" if use else "Choose a smaller model"
+    return f"{smaller}, or load it anyway with -o overcommit true"

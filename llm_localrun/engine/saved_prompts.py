@@ -1,65 +1,67 @@
-"""Evaluated prompts on disk: how a conversation outlives the engine that it was held in.
+"""Evaluated prompts on disk: how a conversation continues after its engine has ended.
 
-An engine that ends leaves what its slots hold in `localrun/prompts/`, a file for each conversation;
-the next one takes it from there. The name of a file says all that must fit:
+An engine that ends saves what its slots hold in `localrun/prompts/`, one file for each
+conversation. The next engine with the same model, settings and build of llama.cpp restores it. A
+file is named
 
     <conversation>.<model>.<checksum>
 
-`model` stands for the file, what changes its numbers, and the build of llama.cpp. The checksum is
-part of the name since llama.cpp (b11549) aborts on a file that is cut off: a name is given to a
-whole file, at once. How far a prompt goes along with the one in a file is seen by llama.cpp, token
-by token. Imports nothing but the standard library: the engine's host uses it too.
+where each part is a digest. The checksum is in the name so that one rename makes the file complete:
+llama.cpp (b11549) aborts on a truncated file. How much of a new prompt the file covers is left to
+llama.cpp, which compares tokens.
+
+Imports only the standard library: the engine's host process uses this module.
 """
 
 import hashlib
 from pathlib import Path
 
-from llm_localrun.engine.state import EngineState, Paths
+from llm_localrun.engine.state import EnginePaths, EngineState
 
-_CHUNK = 2**20
+_READ_SIZE = 2**20
 
 
-def find(paths: Paths, engine: EngineState, conversation: str) -> Path | None:
-    """The file that holds `conversation` as `engine` can take it up."""
+def find_saved(paths: EnginePaths, engine: EngineState, conversation: str) -> Path | None:
+    """The file from which `engine` can restore `conversation`."""
     if not conversation:
         return None
     return next(iter(paths.prompts.glob(f"{_key(engine, conversation)}.*")), None)
 
 
-def is_whole(file: Path) -> bool:
-    """Whether what `file` holds is what was put there."""
+def is_intact(file: Path) -> bool:
+    """Whether the content of `file` matches the checksum in its name."""
     try:
         return file.suffix == f".{_checksum(file)}"
     except OSError:
         return False
 
 
-def part(paths: Paths, number: int) -> Path:
-    """Where llama.cpp writes what slot `number` holds, before it has its name."""
+def partial_path(paths: EnginePaths, number: int) -> Path:
+    """Where llama.cpp writes the content of slot `number` until `store` renames it."""
     return paths.prompts / f"{paths.id}.{number}"
 
 
-def keep(file: Path, engine: EngineState, conversation: str, most_bytes: int) -> None:
-    """Gives the `part` that holds `conversation` its name, in the place of an older one.
+def store(partial: Path, engine: EngineState, conversation: str, max_bytes: int) -> None:
+    """Renames the complete `partial` file of `conversation`, and replaces an older file of it.
 
-    The files left longest ago go until all together have `most_bytes`. Raises OSError.
+    Then removes the oldest files until all together have at most `max_bytes`. Raises OSError.
     """
     key = _key(engine, conversation)
-    target = file.with_name(f"{key}.{_checksum(file)}")
-    older = [path for path in file.parent.glob(f"{key}.*") if path != target]
-    file.replace(target)
+    target = partial.with_name(f"{key}.{_checksum(partial)}")
+    older = [path for path in partial.parent.glob(f"{key}.*") if path != target]
+    partial.replace(target)
     for path in older:
         path.unlink(missing_ok=True)
-    _bound(file.parent, most_bytes)
+    _remove_oldest(partial.parent, max_bytes)
 
 
-def _bound(folder: Path, most_bytes: int) -> None:
-    # Names with two dots: parts, which others are writing, have one.
+def _remove_oldest(folder: Path, max_bytes: int) -> None:
+    # Complete files have two dots in their names, partial ones have one.
     files = [(path, path.stat()) for path in folder.glob("*.*.*")]
     total = 0
-    for path, facts in sorted(files, key=lambda each: each[1].st_mtime, reverse=True):
-        total += facts.st_size
-        if total > most_bytes:
+    for path, stat in sorted(files, key=lambda each: each[1].st_mtime, reverse=True):
+        total += stat.st_size
+        if total > max_bytes:
             path.unlink(missing_ok=True)
 
 
@@ -79,6 +81,6 @@ def _digest(text: str) -> str:
 def _checksum(file: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with file.open("rb") as data:
-        while chunk := data.read(_CHUNK):
+        while chunk := data.read(_READ_SIZE):
             digest.update(chunk)
     return digest.hexdigest()

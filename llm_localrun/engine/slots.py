@@ -1,11 +1,11 @@
-"""Who has a request in which of llama.cpp's slots: seats, of which an engine has a few.
+"""Slots: which request uses which of llama.cpp's slots, and what each slot holds.
 
-A request takes a seat before it is sent and says so to llama.cpp by the slot's number. So it is
-known what conversation a slot holds, which lets its evaluated prompt outlive the engine; and an
-engine of which all seats are free is idle. All slots share one context: where it cannot hold what
-all may fill, llama.cpp breaks off every answer, so who takes a seat claims its part of it. A seat
-is a lock on a file, so that one whose holder has died is free. Imports nothing but the standard
-library: the engine's host uses it too.
+A request acquires a slot before it is sent, and tells llama.cpp its number. So it is known which
+conversation a slot holds, and an engine whose slots are all free is idle. All slots share one
+context: if it overflows, llama.cpp breaks off every answer, so the holder of a slot claims the
+tokens that it may use. A slot is a lock on a file, so the slot of a killed process is free.
+
+Imports only the standard library: the engine's host process uses this module.
 """
 
 import contextlib
@@ -18,181 +18,182 @@ from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
-from llm_localrun.engine.state import Paths, read_state
-from llm_localrun.engine_defaults import SEATS
-from llm_localrun.system.locks import held_anew, hold, is_locked
+from llm_localrun.engine.state import EnginePaths, read_state
+from llm_localrun.engine_defaults import SLOTS
+from llm_localrun.system.locks import create_locked, is_locked, open_locked
 
-_BLOCK = 256
-"""Characters of a prompt by which prefixes are compared."""
-_POLL_SECONDS = 0.01
+_BLOCK_LENGTH = 256
+"""Characters. Prefixes of prompts are compared in blocks of this length."""
+_POLL_INTERVAL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
-    """What a request brings to a slot, or has left there.
+class SlotContents:
+    """What a slot holds, or will hold for a request.
 
-    `conversation` is the id under which llm keeps it, "" if it does not; `prefixes` are digests of
-    the prompt's first block, of its first two, and so on; `tokens` are what the prompt and its
-    answer may fill of the context, as long as the seat is taken.
+    `conversation` is llm's id of the conversation, "" if llm does not log it. `prefixes` are
+    digests of the prompt's first block, its first two blocks, and so on. `tokens` is the share of
+    the context that the prompt and its answer claim while the slot is acquired.
     """
 
     conversation: str = ""
     prefixes: tuple[str, ...] = ()
     tokens: int = 0
 
-    def shares(self, other: "Visit") -> int:
-        """How many blocks the two begin with in common."""
-        # Each digest covers all before it: where two are equal, so are all earlier ones.
+    def count_shared_blocks(self, other: "SlotContents") -> int:
+        """How many blocks at the beginning of the two prompts are equal."""
+        # Each digest covers all blocks before it, so equal digests are never behind unequal ones.
         return sum(a == b for a, b in zip(self.prefixes, other.prefixes, strict=False))
 
 
-def visit_of(conversation: str, prompt: str) -> Visit:
-    """The visit of a request whose whole prompt, in any spelling, is `prompt`."""
+def contents_for(conversation: str, prompt: str) -> SlotContents:
+    """The contents for a request. `prompt` is its whole prompt, in any fixed serialization."""
     running, prefixes = hashlib.blake2b(digest_size=8), []
-    for start in range(0, len(prompt), _BLOCK):
-        running.update(prompt[start : start + _BLOCK].encode("utf-8", "replace"))
+    for start in range(0, len(prompt), _BLOCK_LENGTH):
+        running.update(prompt[start : start + _BLOCK_LENGTH].encode("utf-8", "replace"))
         prefixes.append(running.hexdigest())
-    return Visit(conversation, tuple(prefixes))
+    return SlotContents(conversation, tuple(prefixes))
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """A seat that is taken, until it is left."""
+class Slot:
+    """An acquired slot. `previous` is what it held when it was acquired."""
 
     number: int
-    before: Visit
-    """What its slot holds."""
+    previous: SlotContents
     _file: BinaryIO
 
-    def note(self, visit: Visit) -> None:
-        """Says what the slot holds from now on."""
-        # On a full disk that stays unknown.
+    def record(self, contents: SlotContents) -> None:
+        """Records what the slot holds from now on."""
+        # On a full disk the contents stay unknown.
         with contextlib.suppress(OSError):
             self._file.seek(0)
-            self._file.write(json.dumps(asdict(visit)).encode())
-            # Not before: file systems write out what has been emptied, which takes milliseconds.
+            self._file.write(json.dumps(asdict(contents)).encode())
+            # Truncating before writing would make file systems flush, which takes milliseconds.
             self._file.truncate()
 
-    def leave(self) -> None:
-        """Gives back the seat, and what it has claimed of the context."""
+    def release(self) -> None:
+        """Releases the slot and its claim on the context."""
         with self._file as file, contextlib.suppress(OSError):
             file.seek(0)
-            held = _visit_in(file.read())
-            if held.tokens:
-                self.note(replace(held, tokens=0))
+            contents = _parse(file.read())
+            if contents.tokens:
+                self.record(replace(contents, tokens=0))
 
 
-def set_up(paths: Paths) -> None:
-    """Makes an engine's seats. Raises OSError."""
-    for number in range(SEATS):
-        held_anew(paths.seat(number)).close()
+def create_slots(paths: EnginePaths) -> None:
+    """Creates the slots of an engine. Raises OSError."""
+    for number in range(SLOTS):
+        create_locked(paths.slot(number)).close()
 
 
-def take(paths: Paths, visit: Visit, is_on_disk: bool, patience: float) -> Seat | None:
-    """The seat that suits `visit`, as soon as one is free; None if the engine is about to end.
+def acquire(
+    paths: EnginePaths, contents: SlotContents, is_saved: bool, timeout: float
+) -> Slot | None:
+    """Waits for a free slot and acquires the best one; None if the engine is about to end.
 
-    `is_on_disk` is whether the conversation can be had from there. Raises TimeoutError after
-    `patience` seconds.
+    `is_saved` tells that the conversation can be restored from disk. Raises TimeoutError after
+    `timeout` seconds.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while paths.state.exists():
-        if seat := _first_free(paths, _by_preference(paths, visit, is_on_disk)):
-            # The host takes all seats before it ends.
-            if paths.state.exists() and _claim(paths, seat, visit):
-                return seat
-            seat.leave()
+        if slot := _acquire_first(paths, _rank(paths, contents, is_saved)):
+            # Before an engine ends, its host acquires all slots.
+            if paths.state.exists() and _claim_context(paths, slot, contents):
+                return slot
+            slot.release()
         if time.monotonic() > deadline:
             raise TimeoutError
-        # Not in step with others who wait.
-        time.sleep(_POLL_SECONDS * random.uniform(1, 3))
+        # Random, so that waiting requests do not collide again and again.
+        time.sleep(_POLL_INTERVAL_S * random.uniform(1, 3))
     return None
 
 
-def _claim(paths: Paths, seat: Seat, visit: Visit) -> bool:
-    """Claims what `visit` may fill of the context; False if others have too much of it."""
-    is_own = seat.before.conversation == visit.conversation
-    seat.note(replace(seat.before if is_own else Visit(), tokens=visit.tokens))
-    # Only then: of two who come at once, one at least sees the other.
-    others = sum(_claimed(paths, number) for number in range(SEATS) if number != seat.number)
-    if not others or others + visit.tokens <= _context_size(paths):
+def _claim_context(paths: EnginePaths, slot: Slot, contents: SlotContents) -> bool:
+    """Claims `contents.tokens` of the context; False if the other slots leave too little of it."""
+    is_own = slot.previous.conversation == contents.conversation
+    slot.record(replace(slot.previous if is_own else SlotContents(), tokens=contents.tokens))
+    # Only now: of two requests that claim at the same time, at least one sees the other's claim.
+    others = sum(_claimed_tokens(paths, n) for n in range(SLOTS) if n != slot.number)
+    if not others or others + contents.tokens <= _context_size(paths):
         return True
-    seat.note(seat.before)
+    slot.record(slot.previous)
     return False
 
 
-def _claimed(paths: Paths, number: int) -> int:
-    """What who has a seat claims; one who was killed has left a claim, but no lock."""
-    tokens = _read(paths.seat(number)).tokens
-    return tokens if tokens and is_locked(paths.seat(number)) else 0
+def _claimed_tokens(paths: EnginePaths, number: int) -> int:
+    """The claim of a slot's holder. A killed process leaves its claim behind, but no lock."""
+    tokens = _read(paths.slot(number)).tokens
+    return tokens if tokens and is_locked(paths.slot(number)) else 0
 
 
-def _context_size(paths: Paths) -> float:
+def _context_size(paths: EnginePaths) -> float:
     state = read_state(paths.state)
     return state.spec.context_size if state else inf
 
 
-def take_free(paths: Paths) -> list[Seat]:
-    """All seats that nobody has, so that nobody can come."""
-    return [seat for number in range(SEATS) if (seat := _try(paths, number))]
+def acquire_free(paths: EnginePaths) -> list[Slot]:
+    """Acquires every slot that is free."""
+    return [slot for number in range(SLOTS) if (slot := _try_acquire(paths, number))]
 
 
-def take_all(paths: Paths) -> list[Seat] | None:
-    """All seats of an idle engine; None if one is taken."""
-    seats = take_free(paths)
-    if len(seats) == SEATS:
-        return seats
-    for seat in seats:
-        seat.leave()
+def acquire_all(paths: EnginePaths) -> list[Slot] | None:
+    """Acquires all slots of an idle engine; None, and no slot, if one is in use."""
+    slots = acquire_free(paths)
+    if len(slots) == SLOTS:
+        return slots
+    for slot in slots:
+        slot.release()
     return None
 
 
-def last_used(paths: Paths) -> float:
-    """When, by the clock, a request last took or left a seat."""
-    return max((_modified(paths.seat(number)) for number in range(SEATS)), default=0.0)
+def last_used(paths: EnginePaths) -> float:
+    """When a request last acquired or released a slot, in seconds since the epoch."""
+    return max((_modified(paths.slot(number)) for number in range(SLOTS)), default=0.0)
 
 
-def _by_preference(paths: Paths, visit: Visit, is_on_disk: bool) -> list[int]:
-    """The numbers of the seats, the one that suits `visit` best first.
+def _rank(paths: EnginePaths, contents: SlotContents, is_saved: bool) -> list[int]:
+    """The numbers of the slots, the best one for `contents` first.
 
-    That is the one with its conversation; the one whose slot holds at least half of the prompt,
-    unless the disk has the conversation; one whose slot holds nothing; the one left longest ago.
+    In this order: the slot of the same conversation; a slot that holds at least half of the
+    prompt, unless the conversation is saved on disk; an empty slot; the least recently used.
     """
 
-    def rank(number: int) -> tuple[bool, int, float, int]:
-        held = _read(paths.seat(number))
-        is_own = bool(visit.conversation) and held.conversation == visit.conversation
-        shared = 0 if is_on_disk else visit.shares(held)
-        useful = shared if 2 * shared >= len(visit.prefixes) else 0
-        left_at = _modified(paths.seat(number)) if held.prefixes else 0.0
-        return (not is_own, -useful, left_at, number)
+    def key(number: int) -> tuple[bool, int, float, int]:
+        previous = _read(paths.slot(number))
+        is_own = bool(contents.conversation) and previous.conversation == contents.conversation
+        shared = 0 if is_saved else contents.count_shared_blocks(previous)
+        useful = shared if 2 * shared >= len(contents.prefixes) else 0
+        used_at = _modified(paths.slot(number)) if previous.prefixes else 0.0
+        return (not is_own, -useful, used_at, number)
 
-    return sorted(range(SEATS), key=rank)
-
-
-def _first_free(paths: Paths, numbers: list[int]) -> Seat | None:
-    return next((seat for number in numbers if (seat := _try(paths, number))), None)
+    return sorted(range(SLOTS), key=key)
 
 
-def _try(paths: Paths, number: int) -> Seat | None:
-    path = paths.seat(number)
-    file = hold(path)
-    return None if file is None else Seat(number, _read(path), file)
+def _acquire_first(paths: EnginePaths, numbers: list[int]) -> Slot | None:
+    return next((slot for number in numbers if (slot := _try_acquire(paths, number))), None)
 
 
-def _read(path: Path) -> Visit:
+def _try_acquire(paths: EnginePaths, number: int) -> Slot | None:
+    path = paths.slot(number)
+    file = open_locked(path)
+    return None if file is None else Slot(number, _read(path), file)
+
+
+def _read(path: Path) -> SlotContents:
     try:
-        return _visit_in(path.read_bytes())
+        return _parse(path.read_bytes())
     except OSError:
-        return Visit()
+        return SlotContents()
 
 
-def _visit_in(content: bytes) -> Visit:
-    """What a slot holds; nothing if its seat's file has not been written, or not to its end."""
+def _parse(content: bytes) -> SlotContents:
+    """The contents in a slot's file; empty if it was not written completely."""
     try:
         values = json.loads(content)
-        return Visit(values["conversation"], tuple(values["prefixes"]), values["tokens"])
+        return SlotContents(values["conversation"], tuple(values["prefixes"]), values["tokens"])
     except (ValueError, TypeError, KeyError):
-        return Visit()
+        return SlotContents()
 
 
 def _modified(path: Path) -> float:

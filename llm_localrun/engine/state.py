@@ -1,40 +1,45 @@
-"""What an engine and its users tell each other through files in `localrun/engine/`.
+"""The files by which an engine's host and the commands that use the engine communicate.
 
-    <id>.lock     held by the engine's host for life: whoever can take it knows that it is dead
-    <id>.json     what runs and how to reach it, until the host has decided to end
-    <id>.lease    until when it may idle: written by the users, read by the host
-    <id>.seat<n>  held by whoever has a request in llama.cpp's slot `n`: see `seats`
-    <id>.log      what llama.cpp wrote, bounded
+They lie in `localrun/engine/`:
 
-An id begins with the host's process id, so that an engine can be ended even if its state cannot be
-read. Imports nothing but the standard library: the engine's host uses it too.
+    <id>.lock     locked by the host as long as it lives
+    <id>.json     `EngineState` as JSON; the host removes it when it begins to end
+    <id>.lease    until when the engine may idle: written by commands, read by the host
+    <id>.slot<n>  locked by the command whose request is in llama.cpp's slot `n`: see `slots`
+    <id>.log      the output of llama.cpp, limited in size
+
+An id is `<process id of the host>-<8 hex digits>`, so an engine can be ended even if its state
+cannot be read. Imports only the standard library: the engine's host process uses this module.
 """
 
 import contextlib
 import json
 import os
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.engine_defaults import CACHE_TYPES, LEAST_CONTEXT, MOST_THREADS, UNQUANTIZED
-from llm_localrun.system.locks import clear_away, hold
+from llm_localrun.engine_defaults import (
+    CACHE_TYPES,
+    MAX_THREADS,
+    MIN_CONTEXT_SIZE,
+    UNQUANTIZED_CACHE_TYPES,
+)
+from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.locks import open_locked, remove_unless_locked
 
-FOR_EVER = float("inf")
 NGRAM = "ngram"
-"""The draft model that is none: llama.cpp guesses ahead from what has been said."""
+"""The draft model that is none: llama.cpp guesses the next tokens from the text so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How an engine is set up when it starts; None leaves it to llama.cpp.
+    """The settings with which an engine starts; None leaves a value to llama.cpp.
 
     `projector`, `lora` and `draft_model` are paths of GGUF files, "" for none; `draft_model` may be
-    `NGRAM`. `chat_template` is Jinja, "" for the one in the model's file. `rpc` is where RPC
-    servers of llama.cpp's listen, with commas between.
+    `NGRAM`. `chat_template` is Jinja, "" for the template in the model's file. `rpc` lists the
+    addresses of llama.cpp's RPC servers: "box:50052,other:50052".
     """
 
     context_size: int | None = None
@@ -50,67 +55,66 @@ class EngineSettings:
     rpc: str = ""
 
     def files(self) -> list[str]:
-        """The files that it loads beside the model."""
+        """The files that the engine loads besides the model."""
         paths = (self.projector, self.lora, self.draft_model)
         return [path for path in paths if path not in ("", NGRAM)]
 
-    def meets(self, wanted: "EngineSettings") -> bool:
-        """Whether who wants `wanted`, None standing for anything, can use these.
+    def satisfies(self, requested: "EngineSettings") -> bool:
+        """Whether an engine with these settings does for `requested`, where None means any value.
 
-        A larger context than is wanted will do.
+        A larger context than requested does.
         """
-        return all(
-            asked is None or (given >= asked if name == "context_size" else given == asked)
-            for name, given, asked in self._pairs(wanted)
-        )
-
-    def _pairs(self, other: "EngineSettings") -> Iterator[tuple[str, Any, Any]]:
-        for field in fields(self):
-            yield field.name, getattr(self, field.name), getattr(other, field.name)
+        wanted = {name: value for name, value in asdict(requested).items() if value is not None}
+        size = wanted.pop("context_size", 0)
+        given = asdict(self)
+        return (given.pop("context_size") or 0) >= size and wanted.items() <= given.items()
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What an engine runs."""
+    """What an engine runs. `name` is what it calls the model in its replies."""
 
     path: str
     name: str
-    """What it calls itself in its replies."""
     file_size: int
+    """Bytes."""
     file_modified: float
+    """Seconds since the epoch."""
     settings: EngineSettings
-    """With a context size: that is settled before an engine starts."""
+    """With a context size, which is chosen before an engine starts."""
 
     @property
     def context_size(self) -> int:
-        """Tokens that all conversations may fill together."""
+        """Tokens that all conversations share."""
         assert self.settings.context_size is not None
         return self.settings.context_size
 
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """An engine that is up, or about to be: then it has no `url` yet."""
+    """An engine that runs, or that loads its model: then `url` is ""."""
 
     id: str
     spec: EngineSpec
     key: str
+    """The API key that the engine requires."""
     build: str
-    """Which llama.cpp runs it."""
+    """The build of llama.cpp that runs it: "xllamacpp 2026.10.1"."""
     started_at: float
+    """Seconds since the epoch."""
     url: str = ""
     server_pid: int = 0
-    """The process that holds the model: the host's own, or llama-server's."""
+    """The process that holds the model: the host itself, or llama-server."""
     load_seconds: float = 0.0
 
     @property
     def pid(self) -> int:
-        """The host's process."""
+        """The host process."""
         return pid_of(self.id)
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
+class EnginePaths:
     """The files of the engine `id` in `folder`."""
 
     folder: Path
@@ -132,43 +136,44 @@ class Paths:
     def log(self) -> Path:
         return self.folder / f"{self.id}.log"
 
-    def seat(self, number: int) -> Path:
-        return self.folder / f"{self.id}.seat{number}"
+    def slot(self, number: int) -> Path:
+        return self.folder / f"{self.id}.slot{number}"
 
     @property
     def prompts(self) -> Path:
-        """Where conversations outlive the engines: see `prompts`."""
+        """The folder of all engines' evaluated prompts: see `saved_prompts`."""
         return self.folder.parent / "prompts"
 
     def remove(self) -> None:
-        """Removes all that the engine has left, half a conversation included; the lock last."""
-        left = {*self.folder.glob(f"{self.id}.*"), *self.prompts.glob(f"{self.id}.*")} - {self.lock}
-        for path in (*left, self.lock):
+        """Removes all files of the engine, partially saved prompts included; the lock last."""
+        files = {*self.folder.glob(f"{self.id}.*"), *self.prompts.glob(f"{self.id}.*")}
+        for path in (*(files - {self.lock}), self.lock):
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a host is told to do."""
+class HostInstructions:
+    """What a new host process receives as one line of JSON."""
 
     folder: str
     spec: EngineSpec
     key: str
     build: str
     llama_server: str
-    """The program to run; "" for xllamacpp in the host's own process."""
+    """The program to run; "" to run xllamacpp in the host process."""
     xllamacpp: str
-    """Where xllamacpp lies."""
+    """The folder that xllamacpp is imported from."""
     has_gpu: bool
     load_seconds: float
-    """How long loading may take."""
+    """The host ends itself if loading takes longer."""
     keep_alive: float
+    """Seconds until the engine may end without having been used; negative: never."""
     prompt_bytes: int
-    """What may be on disk of evaluated prompts; 0: nothing is written."""
+    """Limit for all saved prompts on disk; 0 saves none."""
 
-    def prompt_folder(self, paths: Paths) -> str:
-        """Where llama.cpp may save slots, as it wants it; "" for nowhere."""
+    def prompt_folder(self, paths: EnginePaths) -> str:
+        """Where llama.cpp may save slots, with the separator it expects at the end; "" for none."""
         return f"{paths.prompts}{os.sep}" if self.prompt_bytes else ""
 
 
@@ -178,99 +183,97 @@ def new_id(pid: int) -> str:
 
 
 def pid_of(id_: str) -> int:
-    """The process that hosts the engine of this id."""
+    """The host process of the engine with this id."""
     return int(id_.partition("-")[0])
 
 
-def open_private(path: str, flags: int) -> int:
-    """An `opener` for files that nobody but their owner may read."""
-    return os.open(path, flags, 0o600)
-
-
 def write_state(folder: Path, state: EngineState) -> None:
-    """Puts `state` where the engine's users look for it. Raises OSError."""
-    _write(Paths(folder, state.id).state, json.dumps(asdict(state)))
+    """Writes the state file of an engine. Raises OSError."""
+    _write_json(EnginePaths(folder, state.id).state, asdict(state))
 
 
-def spec_from(values: dict[str, Any]) -> EngineSpec:
-    """The spec that `asdict` made `values` of. Raises TypeError and KeyError."""
-    return EngineSpec(**{**values, "settings": EngineSettings(**values["settings"])})
-
-
-def read_order(line: str) -> Order:
-    """The order that is `line`, as JSON."""
+def parse_instructions(line: str) -> HostInstructions:
+    """The instructions in a line of JSON."""
     values = json.loads(line)
-    return Order(**{**values, "spec": spec_from(values["spec"])})
+    return HostInstructions(**{**values, "spec": _parse_spec(values["spec"])})
 
 
 def read_state(path: Path) -> EngineState | None:
-    """The state in `path`; None if it is not there, damaged or another version's."""
+    """The state in a file; None if it is missing, damaged or from an incompatible version."""
     try:
         values = json.loads(path.read_bytes())
-        return EngineState(**{**values, "spec": spec_from(values["spec"])})
+        return EngineState(**{**values, "spec": _parse_spec(values["spec"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def alive(folder: Path) -> list[Paths]:
-    """The engines whose hosts live. Clears away what the dead have left."""
+def _parse_spec(values: dict[str, Any]) -> EngineSpec:
+    return EngineSpec(**{**values, "settings": EngineSettings(**values["settings"])})
+
+
+def list_hosts(folder: Path) -> list[EnginePaths]:
+    """The engines whose host processes live. Removes the files of those that are dead."""
     for path in folder.glob("*.starting"):
-        clear_away(path)
-    live = []
+        remove_unless_locked(path)
+    hosts = []
     for lock in sorted(folder.glob("*.lock")):
-        paths = Paths(folder, lock.stem)
-        if held := hold(lock):
-            with held:
+        paths = EnginePaths(folder, lock.stem)
+        if file := open_locked(lock):
+            with file:
                 paths.remove()
         elif lock.exists():
-            live.append(paths)
-    return live
+            hosts.append(paths)
+    return hosts
 
 
-def known(folder: Path) -> list[EngineState]:
-    """The engines that are up or about to be."""
-    return [state for paths in alive(folder) if (state := read_state(paths.state))]
+def list_engines(folder: Path) -> list[EngineState]:
+    """The engines that run or load their models."""
+    current = [paths for paths in list_hosts(folder) if not _is_outdated(paths)]
+    return [state for paths in current if (state := read_state(paths.state))]
 
 
-def running(folder: Path) -> list[EngineState]:
-    """The engines that are up."""
-    return [state for state in known(folder) if state.url]
+def list_running(folder: Path) -> list[EngineState]:
+    """The engines that have loaded their models."""
+    return [state for state in list_engines(folder) if state.url]
 
 
-def grant(paths: Paths, seconds: float) -> None:
+def _is_outdated(paths: EnginePaths) -> bool:
+    """Whether an engine is of a version that had no slot files. It is told to end when idle."""
+    # A host creates its slots before its state, and removes the state first.
+    if paths.slot(0).exists() or not paths.state.exists():
+        return False
+    with contextlib.suppress(OSError):
+        write_lease(paths, 0)
+    return True
+
+
+def write_lease(paths: EnginePaths, seconds: float) -> None:
     """Lets the engine idle for `seconds` from now; negative: for ever. Raises OSError."""
-    until = FOR_EVER if seconds < 0 else time.time() + seconds
-    _write(paths.lease, json.dumps(until))
+    until = float("inf") if seconds < 0 else time.time() + seconds
+    _write_json(paths.lease, until)
 
 
-def lease_end(paths: Paths) -> float | None:
-    """Until when, by the clock, the engine may idle; None if no lease can be read."""
+def read_lease(paths: EnginePaths) -> float | None:
+    """Until when the engine may idle, in seconds since the epoch; None if there is no lease."""
     try:
         return float(json.loads(paths.lease.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _write(path: Path, text: str) -> None:
-    """Puts `text` in `path`, whole or not at all. Raises OSError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
-    try:
-        with open(temporary, "wb", opener=open_private) as file:
-            file.write(text.encode())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value).encode())
 
 
-def problem_with(settings: EngineSettings) -> str:
-    """Why llama.cpp would crash, or refuse, if it got `settings`; "" if it takes them."""
-    if settings.context_size is not None and settings.context_size < LEAST_CONTEXT:
+def find_problem(settings: EngineSettings) -> str:
+    """Why llama.cpp would crash on `settings`, or refuse them; "" if they are valid."""
+    if settings.context_size is not None and settings.context_size < MIN_CONTEXT_SIZE:
         return f"a context of {settings.context_size} tokens is too small"
-    if settings.threads is not None and not 1 <= settings.threads <= MOST_THREADS:
-        return f"it takes 1 to {MOST_THREADS} threads, not {settings.threads}"
+    if settings.threads is not None and not 1 <= settings.threads <= MAX_THREADS:
+        return f"it takes 1 to {MAX_THREADS} threads, not {settings.threads}"
     if settings.kv_cache_type not in (None, *CACHE_TYPES):
-        return f"it knows no KV cache of type {settings.kv_cache_type}"
-    if settings.kv_cache_type not in (None, *UNQUANTIZED) and settings.flash_attention is False:
+        return f"it has no KV cache of type {settings.kv_cache_type}"
+    is_quantized = settings.kv_cache_type not in (None, *UNQUANTIZED_CACHE_TYPES)
+    if is_quantized and settings.flash_attention is False:
         return f"a KV cache of type {settings.kv_cache_type} needs flash_attention"
     return ""

@@ -7,23 +7,24 @@ import time
 from pathlib import Path
 
 from llm_localrun.engine import slots
-from llm_localrun.engine.state import EngineState, Paths, alive, pid_of, read_state
+from llm_localrun.engine.state import EnginePaths, EngineState, list_hosts, pid_of, read_state
 from llm_localrun.system import locks
 
-_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
-_PATIENCE = 5.0
-"""Seconds that an engine has to leave its conversations to the next one."""
+_SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+_END_TIMEOUT_S = 5.0
+"""How long an engine may take to save its conversations before it is killed."""
+_POLL_INTERVAL_S = 0.02
 
 
 def stop(state: EngineState, folder: Path) -> None:
-    """Ends an engine, in the middle of an answer too."""
-    end(Paths(folder, state.id))
+    """Ends an engine, even if it is answering."""
+    end(EnginePaths(folder, state.id))
 
 
 def stop_all(folder: Path) -> list[str]:
-    """Ends every engine, those that are loading or whose state is damaged too; their names."""
+    """Ends every engine, also one that is loading or whose state is damaged. Returns the names."""
     names = []
-    for paths in alive(folder):
+    for paths in list_hosts(folder):
         state = read_state(paths.state)
         end(paths)
         names.append(state.spec.name if state else f"process {pid_of(paths.id)}")
@@ -31,42 +32,42 @@ def stop_all(folder: Path) -> list[str]:
 
 
 def stop_if_idle(state: EngineState, folder: Path) -> bool:
-    """Ends an engine that nobody uses; whether it has."""
-    paths = Paths(folder, state.id)
-    # Where there are none yet, the model is being loaded for somebody.
-    taken = slots.take_all(paths) if state.url else None
-    if taken is None:
+    """Ends an engine unless it is in use. Returns whether it did."""
+    paths = EnginePaths(folder, state.id)
+    # An engine without a URL is loading a model for another command.
+    acquired = slots.acquire_all(paths) if state.url else None
+    if acquired is None:
         return False
-    # Nobody can come any more; the seats are left for the host to see what they hold.
+    # Without its state, no command acquires a slot. The host needs the slots to save them.
     paths.state.unlink(missing_ok=True)
-    for seat in taken:
-        seat.leave()
+    for slot in acquired:
+        slot.release()
     end(paths)
     return True
 
 
-def end(paths: Paths) -> None:
-    """Ends the process that holds an engine's lock; its id cannot be another's meanwhile."""
+def end(paths: EnginePaths) -> None:
+    """Ends an engine's host. The process id is the host's as long as its lock is held."""
     state = read_state(paths.state)
-    # A host that is loading is deaf, and has nothing to leave to the next one.
+    # While it loads, a host handles no signals, and it has no conversations to save.
     is_loading = state is not None and not state.url
-    # So nobody comes any more, and who waits knows that this was meant.
+    # From now on no command finds the engine, and those that wait for it know that it was unloaded.
     paths.state.unlink(missing_ok=True)
-    for number in (_KILL,) if is_loading else (signal.SIGTERM, _KILL):
+    for number in (_SIGKILL,) if is_loading else (signal.SIGTERM, _SIGKILL):
         if not locks.is_locked(paths.lock):
             break
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid_of(paths.id), number)
-        if has_ended(paths, _PATIENCE):
+        if has_ended(paths, _END_TIMEOUT_S):
             break
     paths.remove()
 
 
-def has_ended(paths: Paths, seconds: float) -> bool:
-    """Whether an engine has ended, or does within `seconds`."""
-    deadline = time.monotonic() + seconds
+def has_ended(paths: EnginePaths, timeout: float) -> bool:
+    """Whether an engine has ended, or ends within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     while locks.is_locked(paths.lock):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(_POLL_INTERVAL_S)
     return True

@@ -1,6 +1,6 @@
-"""llama.cpp's server inside the host's own process: xllamacpp.
+"""Runs llama.cpp's server inside the host process: the package xllamacpp.
 
-Imports nothing but the standard library, and xllamacpp when it is started.
+Imports only the standard library, and xllamacpp when the server starts.
 """
 
 import os
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_localrun import engine_defaults
-from llm_localrun.engine.state import NGRAM, EngineSettings, Order, Paths
+from llm_localrun.engine.state import NGRAM, EnginePaths, EngineSettings, HostInstructions
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
-    """A server that lives and dies with this process."""
+class XllamacppServer:
+    """A server that ends with this process."""
 
     _server: Any
 
@@ -31,37 +31,37 @@ class Inside:
         return False
 
     def end(self) -> None:
-        """It ends when this process does."""
+        """Does nothing: the server ends with this process."""
 
 
-def start(order: Order, paths: Paths) -> Inside:
-    """A server as it is ordered. Raises RuntimeError, or takes the process down."""
-    sys.path.append(order.xllamacpp)
+def start(instructions: HostInstructions, paths: EnginePaths) -> XllamacppServer:
+    """Starts the server. Raises RuntimeError, or llama.cpp ends this process."""
+    sys.path.append(instructions.xllamacpp)
     from xllamacpp import xllamacpp
 
-    return Inside(xllamacpp.Server(_parameters(xllamacpp, order, paths)))
+    return XllamacppServer(xllamacpp.Server(_parameters(xllamacpp, instructions, paths)))
 
 
-def _parameters(xllamacpp: Any, order: Order, paths: Paths) -> Any:
-    spec = order.spec
+def _parameters(xllamacpp: Any, instructions: HostInstructions, paths: EnginePaths) -> Any:
+    spec = instructions.spec
     devices = xllamacpp.get_device_info()
     cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
     p = xllamacpp.CommonParams()
     p.model.path = spec.path
     p.model_alias = {spec.name}
     p.n_ctx = spec.context_size
-    # Fitting layers to GPU memory loads the model twice: a waste where there is no GPU.
+    # Fitting layers to GPU memory loads the model twice, which is useless without a GPU.
     p.fit_params = any(device["type"] != cpu for device in devices)
-    p.n_batch = engine_defaults.BATCH
-    p.n_parallel = engine_defaults.SEATS
+    p.n_batch = engine_defaults.BATCH_SIZE
+    p.n_parallel = engine_defaults.SLOTS
     p.kv_unified = True
-    p.slot_prompt_similarity = engine_defaults.SIMILARITY
-    p.cache_ram_mib = engine_defaults.CACHE_MIB
+    p.slot_prompt_similarity = engine_defaults.SLOT_SIMILARITY
+    p.cache_ram_mib = engine_defaults.PREFIX_CACHE_MIB
     p.cache_idle_slots = False
-    p.slot_save_path = order.prompt_folder(paths)
+    p.slot_save_path = instructions.prompt_folder(paths)
     p.verbosity = 1
     p.hostnames = ["127.0.0.1"]
-    p.api_keys = [order.key]
+    p.api_keys = [instructions.key]
     p.cors_origins = ""
     p.ui = False
     _apply(xllamacpp, p, spec.settings)
@@ -69,7 +69,7 @@ def _parameters(xllamacpp: Any, order: Order, paths: Paths) -> Any:
 
 
 def _apply(xllamacpp: Any, p: Any, settings: EngineSettings) -> None:
-    """Sets what the user, or the model's files, have settled."""
+    """Applies the settings that come from the user or the model's files."""
     if settings.threads is not None:
         p.cpuparams.n_threads = settings.threads
         p.cpuparams_batch.n_threads = settings.threads
@@ -92,7 +92,7 @@ def _apply(xllamacpp: Any, p: Any, settings: EngineSettings) -> None:
         _speculate(xllamacpp, p.speculative, settings.draft_model)
     if settings.embedding:
         p.embedding = True
-        # An input to be embedded is one batch: there is no other way to pool over it.
+        # A text to embed must be one batch: pooling needs all its tokens at once.
         p.n_batch = p.n_ubatch = p.n_ctx
 
 
@@ -102,5 +102,5 @@ def _speculate(xllamacpp: Any, speculative: Any, draft_model: str) -> None:
         speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_NGRAM_MOD]
         return
     speculative.draft.mparams.path = draft_model
-    # The path alone is ignored (b11549).
+    # Without a type, llama.cpp ignores the path (b11549).
     speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]

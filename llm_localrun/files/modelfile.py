@@ -91,7 +91,7 @@ def chat_template_of(model: LocalModel) -> str:
         if _has_template(model):
             return ""
         raise BadModelFile(
-            f"the template that Ollama keeps for {model.name} has {error}, which only Ollama"
+            f"The template that Ollama keeps for {model.name} has {error}, which only Ollama"
             " understands, and the file has none of its own",
             "Run it with Ollama: start it with `ollama serve`",
         ) from None

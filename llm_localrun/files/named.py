@@ -26,7 +26,7 @@ def open_file(path: Path) -> ScannedFile:
     found = file_at(str(path), "files")
     if found is None:
         raise BadModelFile(
-            f"there is no model file {path}, or a part of it is missing",
+            f"There is no model file {path}, or a part of it is missing",
             "Check the path; `llm localrun models` lists the files that were found",
         )
     with opened(path) as file:

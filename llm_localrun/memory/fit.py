@@ -9,10 +9,11 @@ and `quantize` ask for the memory that is free, that of GPUs included.
 Pure: `machine` and `engine.memory_check` know how much memory there is.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 from llm_localrun.engine_defaults import CONTEXT_SIZE
-from llm_localrun.memory.footprint import Footprint, Setting
+from llm_localrun.memory.footprint import CACHE_STEP_TOKENS, Footprint, Setting
 from llm_localrun.memory.geometry import Geometry
 from llm_localrun.models import LocalModel, OnDisk, Purpose, RunsOn
 
@@ -20,9 +21,6 @@ MIN_USEFUL_CONTEXT_TOKENS = 512
 """Loading a model for less is not worthwhile, unless it was trained for less or you ask for it."""
 MARGIN_BYTES = 2**28
 """Stays free: for other programs, and for the prompts that an engine keeps later on."""
-
-_STEP = 256
-"""Tokens: contexts that memory limits are multiples of it, as llama.cpp's caches are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +61,7 @@ def fit_of_model(model: LocalModel, memory: int | None) -> Fit:
     footprint = footprint_of(model)
     if footprint is None or memory is None:
         return UNLIMITED
-    return fit_of(footprint, _default_setting_of(model), memory)
-
-
-def fits(model: LocalModel, memory: int | None) -> bool:
-    """`fit_of_model(model, memory).fits`, in a tenth of the time."""
-    footprint = footprint_of(model)
-    if footprint is None or memory is None:
-        return True
-    return _is_enough(memory, footprint, _smallest(_default_setting_of(model)))
+    return fit_of(footprint, default_setting(model.context_max, model.purpose), memory)
 
 
 def footprint_of(model: LocalModel) -> Footprint | None:
@@ -98,32 +88,24 @@ def default_setting(context_max: int | None, purpose: Purpose) -> Setting:
     return Setting(max(1, context_max or CONTEXT_SIZE), embedding=purpose == "embedding")
 
 
-def _default_setting_of(model: LocalModel) -> Setting:
-    return default_setting(model.context_max, model.purpose)
-
-
 def largest_context(footprint: Footprint, setting: Setting, memory: float) -> int:
     """The largest context in tokens, up to that of `setting`, with which a model fits into
     `memory` bytes; 0 if it fits with none. Smaller ones than that of `setting` are multiples of
     256."""
-    if _is_enough(memory, footprint, setting):
+    if is_enough(memory, footprint, setting):
         return setting.context_size
-    if not _is_enough(memory, footprint, _smallest(setting)):
+    smallest = min(MIN_USEFUL_CONTEXT_TOKENS, setting.context_size)
+    if not is_enough(memory, footprint, replace(setting, context_size=smallest)):
         return 0
-    fitting, too_large = MIN_USEFUL_CONTEXT_TOKENS // _STEP, -(-setting.context_size // _STEP)
-    while too_large - fitting > 1:
-        middle = (fitting + too_large) // 2
-        if _is_enough(memory, footprint, replace(setting, context_size=middle * _STEP)):
-            fitting = middle
-        else:
-            too_large = middle
-    return fitting * _STEP
+    sizes = range(0, setting.context_size, CACHE_STEP_TOKENS)
+    too_large = bisect_left(
+        sizes,
+        True,
+        key=lambda size: not is_enough(memory, footprint, replace(setting, context_size=size)),
+    )
+    return sizes[too_large - 1]
 
 
-def _smallest(setting: Setting) -> Setting:
-    context_size = min(MIN_USEFUL_CONTEXT_TOKENS, setting.context_size)
-    return replace(setting, context_size=context_size)
-
-
-def _is_enough(memory: float, footprint: Footprint, setting: Setting) -> bool:
+def is_enough(memory: float, footprint: Footprint, setting: Setting) -> bool:
+    """Whether a model fits into `memory` bytes in a setting."""
     return footprint.need(setting).total + MARGIN_BYTES <= memory

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_localrun.engine_defaults import BATCH, SEATS
+from llm_localrun.engine_defaults import BATCH_SIZE, SLOTS
 from llm_localrun.gguf.files import part_stems
 from llm_localrun.gguf.header import NotGGUF, read_summary
 from llm_localrun.gguf.tensor_types import BLOCKS, TensorType
@@ -23,8 +23,8 @@ _UNKNOWN_CONTEXT_SHARE = 0.1
 _UNKNOWN_COMPUTE_BYTES = 3 * 2**28 - PROCESS_BYTES
 """For the compute buffers of a model whose geometry is unknown."""
 
-_STEP = 256
-"""Cells: caches have a multiple of so many (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
+CACHE_STEP_TOKENS = 256
+"""Caches are for a multiple of so many (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
 _FLOAT_BYTES, _HALF_BYTES = 4, 2
 
 
@@ -40,7 +40,7 @@ class Setting:
     @property
     def batch(self) -> int:
         """Tokens that are evaluated at once; a text to embed is one batch."""
-        return self.context_size if self.embedding else BATCH
+        return self.context_size if self.embedding else BATCH_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def context_bytes(geometry: Geometry, setting: Setting) -> int:
     numbers = geometry.kv_width * _cells(setting.context_size)
     numbers += geometry.window_kv_width * _window_cells(geometry, setting)
     block_numbers, block_bytes = BLOCKS[TensorType[setting.cache_type.upper()]]
-    states = geometry.state_width * SEATS * _FLOAT_BYTES
+    states = geometry.state_width * SLOTS * _FLOAT_BYTES
     return int(numbers * block_bytes / block_numbers) + states
 
 
@@ -122,10 +122,10 @@ def compute_bytes(geometry: Geometry, setting: Setting) -> int:
 
 
 def _cells(tokens: int) -> int:
-    return -(-tokens // _STEP) * _STEP
+    return -(-tokens // CACHE_STEP_TOKENS) * CACHE_STEP_TOKENS
 
 
 def _window_cells(geometry: Geometry, setting: Setting) -> int:
     """Enough for the windows of all conversations and a batch (llama-kv-cache-iswa.cpp)."""
-    most = geometry.window * SEATS + setting.batch
+    most = geometry.window * SLOTS + setting.batch
     return _cells(min(_cells(setting.context_size), most))

@@ -4,11 +4,12 @@ Pure. The rules are those by which llama.cpp b11549 lays out its caches; each na
 `src/` that it comes from. `footprint` turns these numbers into bytes.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
-from llm_localrun.gguf.header import Header
+from llm_localrun.gguf.header import Header, Value
 
 # No layer attends (llama-arch.cpp, `llm_arch_is_recurrent`).
 _RECURRENT = ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7")
@@ -59,58 +60,77 @@ class Geometry(NamedTuple):
     cached: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The keys of a header that begin with its architecture, without that."""
+
+    architecture: str
+    values: Mapping[str, Value]
+
+    def number(self, key: str) -> int | None:
+        """The number at `key`; None if there is none, or it is implausible."""
+        value = self.values.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_NUMBER:
+            return value
+        return None
+
+    def per_layer(self, key: str, count: int) -> tuple[int, ...] | None:
+        """What `key` holds for each layer: one number for all, or many (`get_key_or_arr`)."""
+        value = self.values.get(key)
+        if not isinstance(value, tuple):
+            number = self.number(key)
+            return None if number is None else (number,) * count
+        numbers = tuple(int(number) for number in value[:count] if isinstance(number, int))
+        is_whole = len(numbers) == count and all(0 <= number <= _MAX_NUMBER for number in numbers)
+        return numbers if is_whole else None
+
+
 def geometry_of(header: Header) -> Geometry | None:
     """The geometry of the model with this header; None if the header lacks what that takes."""
-    width, count = _number(header, "embedding_length"), _layer_count(header)
+    prefix = f"{header.architecture}."
+    items = header.metadata.items()
+    own = tuple((key[len(prefix) :], value) for key, value in items if key.startswith(prefix))
+    return _geometry_of(header.architecture, own)
+
+
+@lru_cache(maxsize=1024)
+def _geometry_of(architecture: str, items: tuple[tuple[str, Value], ...]) -> Geometry | None:
+    """Quantizations of a model have the same geometry: a scan computes it once."""
+    keys = _Keys(architecture, dict(items))
+    width, count = keys.number("embedding_length"), _layer_count(keys)
     if not width or not 0 < count <= _MAX_LAYERS:
         return None
-    heads = _per_layer(header, "attention.head_count", count) or (0,) * count
-    kv_heads = _per_layer(header, "attention.head_count_kv", count) or heads
+    heads = keys.per_layer("attention.head_count", count) or (0,) * count
+    kv_heads = keys.per_layer("attention.head_count_kv", count) or heads
     head_width = width // max(heads) if any(heads) else 0
-    key_width = _number(header, "attention.key_length") or head_width
-    windowed, recurrent = _windowed(header, count), _recurrent(header, kv_heads)
-    kv_widths = _kv_widths(header, kv_heads, windowed, recurrent, head_width)
+    key_width = keys.number("attention.key_length") or head_width
+    windowed, recurrent = _windowed(keys, count), _recurrent(keys, kv_heads)
+    kv_widths = _kv_widths(keys, kv_heads, windowed, recurrent, head_width)
     in_windows = sum(
         size for size, is_windowed in zip(kv_widths, windowed, strict=False) if is_windowed
     )
     return Geometry(
         width=width,
-        hidden_width=_hidden_width(header, count),
+        hidden_width=_hidden_width(keys, count),
         query_width=max(heads) * key_width,
         heads=max(heads),
         kv_width=sum(kv_widths) - in_windows,
         window_kv_width=in_windows,
-        window=_window(header),
-        state_width=sum(recurrent) and _state_width(header, width, max(heads)) * sum(recurrent),
-        cached=header.architecture not in _UNCACHED,
+        window=_window(keys),
+        state_width=sum(recurrent) and _state_width(keys, width, max(heads)) * sum(recurrent),
+        cached=keys.architecture not in _UNCACHED,
     )
 
 
-def _number(header: Header, key: str) -> int | None:
-    """The number at a key of the architecture; None if there is none, or it is implausible."""
-    number = header.of_architecture(key)
-    return number if number is not None and 0 <= number <= _MAX_NUMBER else None
-
-
-def _layer_count(header: Header) -> int:
+def _layer_count(keys: _Keys) -> int:
     """The layers, without those that predict further tokens: llama.cpp does not cache for them."""
-    count = _number(header, "block_count") or 0
-    predicting = _number(header, "nextn_predict_layers") or 0
+    count = keys.number("block_count") or 0
+    predicting = keys.number("nextn_predict_layers") or 0
     return count - predicting if predicting < count else count
 
 
-def _per_layer(header: Header, key: str, count: int) -> tuple[int, ...] | None:
-    """A key that holds one number for all layers, or one for each (`get_key_or_arr`)."""
-    value = header.metadata.get(f"{header.architecture}.{key}")
-    if not isinstance(value, tuple):
-        return (value,) * count if isinstance(value, int) and 0 <= value <= _MAX_NUMBER else None
-    numbers = tuple(int(number) for number in value[:count] if isinstance(number, int))
-    is_whole = len(numbers) == count and all(0 <= number <= _MAX_NUMBER for number in numbers)
-    return numbers if is_whole else None
-
-
 def _kv_widths(
-    header: Header,
+    keys: _Keys,
     kv_heads: Sequence[int],
     windowed: Sequence[bool],
     recurrent: Sequence[bool],
@@ -121,18 +141,17 @@ def _kv_widths(
     With multi-head latent attention that is one vector, which the header gives as the key of one
     head; the values are computed from it (`is_mla`).
     """
-    number = partial(_number, header)
-    key_width = number("attention.key_length") or head_width
-    value_width = number("attention.value_length") or head_width
-    window_key_width = number("attention.key_length_swa") or key_width
-    window_value_width = number("attention.value_length_swa") or value_width
-    if number("attention.key_length_mla") and number("attention.value_length_mla"):
+    key_width = keys.number("attention.key_length") or head_width
+    value_width = keys.number("attention.value_length") or head_width
+    window_key_width = keys.number("attention.key_length_swa") or key_width
+    window_value_width = keys.number("attention.value_length_swa") or value_width
+    if keys.number("attention.key_length_mla") and keys.number("attention.value_length_mla"):
         value_width = window_value_width = 0
     of_all, of_window = key_width + value_width, window_key_width + window_value_width
-    indexer = number("attention.indexer.key_length") or 0
-    shared = number("attention.shared_kv_layers") or 0
-    caching = _CACHING_LAYERS.get(header.architecture, len(kv_heads) - shared)
-    is_hybrid = header.architecture in _HYBRID_LAYERS
+    indexer = keys.number("attention.indexer.key_length") or 0
+    shared = keys.number("attention.shared_kv_layers") or 0
+    caching = _CACHING_LAYERS.get(keys.architecture, len(kv_heads) - shared)
+    is_hybrid = keys.architecture in _HYBRID_LAYERS
     layers = zip(kv_heads[: max(caching, 0)], windowed, recurrent, strict=False)
     return [
         heads * (of_window if is_windowed else of_all) + indexer
@@ -142,26 +161,25 @@ def _kv_widths(
     ]
 
 
-def _window(header: Header) -> int:
+def _window(keys: _Keys) -> int:
     """The tokens that a windowed layer sees; 0 if there is no such layer (models/*.cpp)."""
-    window = _number(header, "attention.sliding_window")
-    if header.architecture in _WINDOWLESS or window == 0:
+    window = keys.number("attention.sliding_window")
+    if keys.architecture in _WINDOWLESS or window == 0:
         return 0
-    if header.architecture == "llama4":
+    if keys.architecture == "llama4":
         # Chunks of 8,192 tokens, whatever the header says.
         return _DEFAULT_WINDOWS["llama4"]
-    return window or _DEFAULT_WINDOWS.get(header.architecture, 0)
+    return window or _DEFAULT_WINDOWS.get(keys.architecture, 0)
 
 
-def _windowed(header: Header, count: int) -> tuple[bool, ...]:
+def _windowed(keys: _Keys, count: int) -> tuple[bool, ...]:
     """Which layers see only a window."""
-    if not _window(header):
+    if not _window(keys):
         return (False,) * count
-    key = "attention.sliding_window_pattern"
-    pattern = header.metadata.get(f"{header.architecture}.{key}")
+    pattern = keys.values.get("attention.sliding_window_pattern")
     if isinstance(pattern, tuple) and len(pattern) >= count:
         return tuple(bool(flag) for flag in pattern[:count])
-    every = _WINDOW_PATTERNS.get(header.architecture, 0)
+    every = _WINDOW_PATTERNS.get(keys.architecture, 0)
     if isinstance(pattern, int) and not isinstance(pattern, bool) and every:
         every = pattern if every > 0 else -pattern
     if not every:
@@ -170,52 +188,50 @@ def _windowed(header: Header, count: int) -> tuple[bool, ...]:
     return tuple(layer % abs(every) != full for layer in range(count))
 
 
-def _recurrent(header: Header, kv_heads: Sequence[int]) -> tuple[bool, ...]:
+def _recurrent(keys: _Keys, kv_heads: Sequence[int]) -> tuple[bool, ...]:
     """Which layers keep a state (models/*.cpp, `is_recr_impl`)."""
     count = len(kv_heads)
-    if header.architecture in (*_RECURRENT, *_HYBRID_LAYERS):
+    if keys.architecture in (*_RECURRENT, *_HYBRID_LAYERS):
         return (True,) * count
-    if flags := _per_layer(header, "attention.recurrent_layers", count):
+    if flags := keys.per_layer("attention.recurrent_layers", count):
         return tuple(bool(flag) for flag in flags)
-    interval = _number(header, "full_attention_interval")
-    if interval := interval or _ATTENTION_INTERVALS.get(header.architecture):
+    interval = keys.number("full_attention_interval")
+    if interval := interval or _ATTENTION_INTERVALS.get(keys.architecture):
         return tuple((layer + 1) % interval != 0 for layer in range(count))
     if 0 not in kv_heads:
         return (False,) * count
     # Layers that only feed forward have no heads either: these have a width.
-    feeds = _per_layer(header, "feed_forward_length", count) or (0,) * count
-    only_feeds = header.architecture.startswith("nemotron_h")
+    feeds = keys.per_layer("feed_forward_length", count) or (0,) * count
+    only_feeds = keys.architecture.startswith("nemotron_h")
     return tuple(
         heads == 0 and not (only_feeds and feed)
         for heads, feed in zip(kv_heads, feeds, strict=True)
     )
 
 
-def _state_width(header: Header, width: int, heads: int) -> int:
+def _state_width(keys: _Keys, width: int, heads: int) -> int:
     """The numbers that a recurrent layer keeps for a conversation (llama-hparams.cpp,
     `n_embd_r` and `n_embd_s`)."""
-    number = partial(_number, header)
-    if head_size := number("wkv.head_size"):
-        return width * (number("token_shift_count") or 2) + width * head_size
-    if length := number("shortconv.l_cache"):
+    if head_size := keys.number("wkv.head_size"):
+        return width * (keys.number("token_shift_count") or 2) + width * head_size
+    if length := keys.number("shortconv.l_cache"):
         return width * (length - 1)
-    kernel = number("ssm.conv_kernel") or 0
-    if head := number("kda.head_dim"):
+    kernel = keys.number("ssm.conv_kernel") or 0
+    if head := keys.number("kda.head_dim"):
         return 3 * max(kernel - 1, 0) * heads * head + head * head * heads
-    inner, size = number("ssm.inner_size") or 0, number("ssm.state_size") or 0
-    groups = number("ssm.group_count") or 0
+    inner, size = keys.number("ssm.inner_size") or 0, keys.number("ssm.state_size") or 0
+    groups = keys.number("ssm.group_count") or 0
     return max(kernel - 1, 0) * (inner + 2 * groups * size) + size * inner
 
 
-def _hidden_width(header: Header, count: int) -> int:
+def _hidden_width(keys: _Keys, count: int) -> int:
     """The widest intermediate result for a token: between a layer's feed-forward matrices, of all
     experts that are used together, or on the way into its state."""
-    number = partial(_number, header)
-    feed = max(_per_layer(header, "feed_forward_length", count) or (0,))
-    experts = max(_per_layer(header, "expert_used_count", count) or (0,))
-    expert = max(_per_layer(header, "expert_feed_forward_length", count) or (0,))
+    feed = max(keys.per_layer("feed_forward_length", count) or (0,))
+    experts = max(keys.per_layer("expert_used_count", count) or (0,))
+    expert = max(keys.per_layer("expert_feed_forward_length", count) or (0,))
     hidden = max(feed, experts * expert)
-    if not (inner := number("ssm.inner_size")):
+    if not (inner := keys.number("ssm.inner_size")):
         return hidden
-    size, groups = number("ssm.state_size") or 0, number("ssm.group_count") or 0
-    return max(hidden, 2 * inner + 2 * groups * size + (number("ssm.time_step_rank") or 0))
+    size, groups = keys.number("ssm.state_size") or 0, keys.number("ssm.group_count") or 0
+    return max(hidden, 2 * inner + 2 * groups * size + (keys.number("ssm.time_step_rank") or 0))

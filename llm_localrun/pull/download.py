@@ -81,10 +81,9 @@ def explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise PullFailed(
-            f"{error.filename or folder} cannot be written: {error.strerror}",
-            f"Make room on its disk. {KEPT}" if full else "Mend its permissions, and try again",
-        ) from None
+        remedy = f"Free space on its disk. {KEPT}" if full else ""
+        path = error.filename or folder
+        raise PullFailed.from_os_error("written", path, error, remedy) from None
 
 
 def claim(files: Sequence[Wanted], partial: Path, held: ExitStack) -> Iterator[Progress]:

@@ -158,7 +158,7 @@ def _translated(source: Source) -> Iterator[None]:
         raise PullFailed(f"{source.url} is no usable address: {error}", "Check it") from None
     except httpx.ProxyError as error:
         raise PullFailed(
-            f"the proxy for {source.server} failed: {error}", "Mend it, or set NO_PROXY"
+            f"The proxy for {source.server} failed: {error}", "Mend it, or set NO_PROXY"
         ) from None
     except httpx.HTTPError as error:
         if "CERTIFICATE" in str(error).upper():

@@ -113,7 +113,7 @@ def _translated(name: str, revision: str) -> Iterator[None]:
         ) from None
     except OIDCError as error:
         raise PullFailed(
-            f"no token for the hub was given out: {error}", "Unset HF_OIDC_RESOURCE, or mend it"
+            f"No token for the hub was given out: {error}", "Unset HF_OIDC_RESOURCE, or mend it"
         ) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
         raise PullFailed(
@@ -135,7 +135,7 @@ def _refusal(error: "HfHubHTTPError", name: str, revision: str) -> PullFailed:
     if status in (401, 403, 404):
         # The hub does not tell a private repository from one that does not exist.
         return PullFailed(
-            f"there is no repository {name} at {_endpoint()} for you (HTTP {status})",
+            f"There is no repository {name} at {_endpoint()} for you (HTTP {status})",
             f"Check its name; if it is private or gated, {_token_advice(None)}",
         )
     said = error.server_message or f"HTTP {status}"

@@ -68,9 +68,7 @@ def read_records(folder: Path) -> tuple[Pulled, ...]:
     except FileNotFoundError:
         return ()
     except OSError as error:
-        raise PullFailed(
-            f"{path} cannot be read: {error.strerror}", "Mend its permissions"
-        ) from None
+        raise PullFailed.from_os_error("read", path, error) from None
     except ValidationError:
         raise PullFailed(
             f"{path} is damaged", "Delete it: the models stay, but count as not pulled"
@@ -101,5 +99,5 @@ def _change(folder: Path, change: Callable[[tuple[Pulled, ...]], tuple[Pulled, .
             write_atomically(folder / "pulled.json", records.model_dump_json(indent=2).encode())
     except TimeoutError:
         raise PullFailed(
-            f"another command keeps {folder / 'pulled.lock'}", "Stop it, and try again"
+            f"Another command keeps {folder / 'pulled.lock'}", "Stop it, and try again"
         ) from None

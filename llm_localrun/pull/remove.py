@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import NotRemoved
 from llm_localrun.gguf.files import part_stems
@@ -73,7 +73,7 @@ def _whose(model: LocalModel) -> str:
 
 
 def _stop_engines(path: str) -> None:
-    for engine in running(engine_folder()):
+    for engine in list_running(engine_folder()):
         if os.path.realpath(engine.spec.path) == os.path.realpath(path):
             stop(engine, engine_folder())
 
@@ -117,6 +117,4 @@ def delete_files(files: Iterable[Path], folder: Path) -> int:
     try:
         return delete(files, folder)
     except OSError as error:
-        raise NotRemoved(
-            f"{error.filename} cannot be deleted: {error.strerror}", "Mend its permissions"
-        ) from None
+        raise NotRemoved.from_os_error("deleted", error.filename, error) from None

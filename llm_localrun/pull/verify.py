@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from llm_localrun.config import read_config
-from llm_localrun.engine import launch
+from llm_localrun.engine.launch import EngineRequest, find_or_start
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.state import EngineSettings
+from llm_localrun.engine.settings import engine_settings, read_limits
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
 from llm_localrun.gguf.files import part_stems
@@ -24,8 +24,6 @@ from llm_localrun.system.progress import Progress
 
 State: TypeAlias = Literal["ok", "failed", "unknown"]
 
-_PATIENCE = 60.0
-"""Seconds that loading may take beyond what a file's size makes likely."""
 _TOO_LARGE = "Close other programs, or verify it on a machine with more memory"
 # The hub's cache and Ollama call a file by the SHA-256 of what it holds.
 _CONTENT_NAME = re.compile(r"(?:sha256-)?([0-9a-f]{64})")
@@ -122,16 +120,17 @@ def _load_check(model: LocalModel) -> Check:
     A model that does not fit into the free memory is not loaded, and not said to be damaged.
     """
     config = read_config()
-    settings = EngineSettings(
-        threads=config.threads,
-        embedding=model.purpose == "embedding",
-        projector=model.projector,
-    )
-    bounds = launch.bounds_of(config)
+    assert model.on_disk is not None
     try:
-        settings, bounds = ensure_fits(model, settings, bounds, may_shrink=True, remedy=_TOO_LARGE)
-        wanted = launch.Wanted(model.path or "", model.name, settings)
-        engine, is_new = launch.ensure(wanted, engine_folder(), 0.0, _PATIENCE, bounds)
+        settings, limits = ensure_fits(
+            model,
+            engine_settings(model, model.on_disk, {}, config),
+            read_limits(config),
+            may_shrink=True,
+            remedy=_TOO_LARGE,
+        )
+        request = EngineRequest(model.on_disk.path, model.name, settings)
+        engine, is_new = find_or_start(request, engine_folder(), keep_alive=0.0, limits=limits)
     except NotEnoughMemory as error:
         return Check("loads", "unknown", str(error))
     except (BadModelFile, EngineFailed, ConfigError) as error:

@@ -85,13 +85,13 @@ def _header(path: Path) -> Header:
             f"{path} is no GGUF model: {error}", "Fetch it again, or choose another file"
         ) from None
     except OSError as error:
-        raise BadModelFile(f"{path} cannot be read: {error.strerror}", "Choose another") from None
+        raise BadModelFile.from_os_error("read", path, error) from None
 
 
 def _check_quantization(plan: Plan) -> None:
     if plan.quantization not in plan.quantizer.types:
         raise QuantizeFailed(
-            f"what quantizes here ({plan.quantizer.title}) cannot make {plan.quantization}",
+            f"What quantizes here ({plan.quantizer.title}) cannot make {plan.quantization}",
             f"It can make {', '.join(plan.quantizer.types)}",
         )
     if plan.target.exists() and plan.target.samefile(plan.source):
@@ -107,7 +107,7 @@ def _check_source(plan: Plan, header: Header, tensors: list[Tensor]) -> None:
         raise QuantizeFailed(f"{plan.source} holds no weights to quantize", "Choose another file")
     if plan.quantizer.follows_recipes and header.architecture in NOT_COVERED:
         raise QuantizeFailed(
-            f"models of the architecture {header.architecture} need rules of their own",
+            f"Models of the architecture {header.architecture} need rules of their own",
             "Install llama.cpp: its llama-quantize knows them",
         )
 
@@ -127,6 +127,6 @@ def _check_room(target: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size + _SPARE:
         raise QuantizeFailed(
-            f"the result takes {size / 1e6:,.0f} MB, and {folder} has {free / 1e6:,.0f} MB free",
+            f"The result takes {size / 1e6:,.0f} MB, and {folder} has {free / 1e6:,.0f} MB free",
             "Make room there",
         )

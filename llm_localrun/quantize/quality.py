@@ -15,15 +15,16 @@ from importlib.resources import files
 from typing import TypeVar
 
 from llm_localrun.chat import run
-from llm_localrun.config import Config, read_config
+from llm_localrun.config import read_config
 from llm_localrun.engine import launch
-from llm_localrun.engine.launch import Seated
+from llm_localrun.engine.launch import AcquiredSlot
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.slots import Visit
+from llm_localrun.engine.settings import EngineLimits, engine_settings, read_limits
+from llm_localrun.engine.slots import SlotContents
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadReply, ServerUnreachable
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.servers.kinds import kind_of
 from llm_localrun.system.paths import engine_folder
 from llm_localrun.system.progress import Progress
@@ -36,8 +37,6 @@ _LEAD = 32
 """Tokens of a passage that are not scored: at a beginning, every model can only guess."""
 _LENGTH = 160
 _CONTEXT = 1024
-_PATIENCE = 60.0
-"""Seconds that loading may take beyond what a file's size makes likely."""
 
 _TOO_LARGE = "Close other programs before you measure what quantizing it has cost"
 
@@ -94,7 +93,7 @@ def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
     sentences = (text for passage in passages() for text in _END.split(passage))
     texts = [text for text in sentences if len(text) > _SHORT]
     for model in (before, after):
-        _checked(model, EngineSettings(embedding=True), read_config())
+        _checked_settings(model)
     pairs = zip(
         *(run.embed(model, model.routes[0], texts, None) for model in (before, after)), strict=True
     )
@@ -125,58 +124,58 @@ def _scores(model: LocalModel, nth: int) -> Generator[Progress, None, list[Score
 
 
 @contextmanager
-def _engine(model: LocalModel) -> Iterator[Seated]:
-    """A seat in an engine for `model`, which ends afterwards unless it was there before.
+def _engine(model: LocalModel) -> Iterator[AcquiredSlot]:
+    """A slot in an engine for `model`. An engine that was started for this ends afterwards.
 
-    Raises `NotEnoughMemory` and what `launch.seat` raises.
+    Raises `NotEnoughMemory`, and what `find_or_start` raises.
     """
-    assert model.path is not None
-    folder, config = engine_folder(), read_config()
-    settings = EngineSettings(
-        context_size=min(_CONTEXT, model.context_max or _CONTEXT), threads=config.threads
-    )
-    settings, bounds = _checked(model, settings, config)
+    assert model.on_disk is not None
+    folder = engine_folder()
+    settings, limits = _checked_settings(model, min(_CONTEXT, model.context_max or _CONTEXT))
     find = partial(
-        launch.ensure,
-        launch.Wanted(model.path, model.name, settings),
+        launch.find_or_start,
+        launch.EngineRequest(model.on_disk.path, model.name, settings),
         folder,
         keep_alive=0.0,
-        patience=_PATIENCE,
-        bounds=bounds,
+        limits=limits,
     )
-    seated = launch.seat(Visit(), folder, find)
+    acquired = launch.acquire_slot(SlotContents(), folder, find)
     try:
-        yield seated
+        yield acquired
     except (BadReply, ServerUnreachable) as error:
-        raise launch.explain(error, seated.engine, folder) from None
+        raise launch.diagnose(error, acquired.engine, folder) from None
     finally:
-        seated.seat.leave()
-        if seated.is_new:
-            stop(seated.engine, folder)
+        acquired.slot.release()
+        if acquired.is_new:
+            stop(acquired.engine, folder)
 
 
-def _checked(
-    model: LocalModel, settings: EngineSettings, config: Config
-) -> tuple[EngineSettings, launch.Bounds]:
-    """Settings and bounds for an engine that there is memory for. Raises `NotEnoughMemory`."""
-    bounds = launch.bounds_of(config)
-    return ensure_fits(model, settings, bounds, may_shrink=True, remedy=_TOO_LARGE)
+def _checked_settings(
+    model: LocalModel, context_size: int | None = None
+) -> tuple[EngineSettings, EngineLimits]:
+    """Settings and limits for an engine that there is memory for. Raises `NotEnoughMemory`."""
+    assert model.on_disk is not None
+    config = read_config()
+    # The file alone: texts are scored without a template or a projector.
+    route = OnDisk(path=model.on_disk.path)
+    settings = engine_settings(model, route, {}, config, context_size=context_size)
+    return ensure_fits(model, settings, read_limits(config), may_shrink=True, remedy=_TOO_LARGE)
 
 
-def _tokens(seated: Seated, passage: str) -> tuple[int, ...]:
+def _tokens(acquired: AcquiredSlot, passage: str) -> tuple[int, ...]:
     body = scoring.encode_text(passage)
-    return _asked(seated, scoring.tokens_path, body, scoring.decode_tokens)[:_LENGTH]
+    return _asked(acquired, scoring.tokens_path, body, scoring.decode_tokens)[:_LENGTH]
 
 
-def _score(seated: Seated, text: Sequence[int]) -> Score:
+def _score(acquired: AcquiredSlot, text: Sequence[int]) -> Score:
     """Of the last token of `text`."""
-    body = scoring.encode_score(text[:-1], text[-1], seated.seat.number)
-    return _asked(seated, scoring.score_path, body, scoring.decode_score)
+    body = scoring.encode_score(text[:-1], text[-1], acquired.slot.number)
+    return _asked(acquired, scoring.score_path, body, scoring.decode_score)
 
 
 def _asked(
-    seated: Seated, path: str, body: Payload, decode: Callable[[Payload], _Decoded]
+    acquired: AcquiredSlot, path: str, body: Payload, decode: Callable[[Payload], _Decoded]
 ) -> _Decoded:
-    engine, kind = seated.engine, kind_of("engine")
+    engine, kind = acquired.engine, kind_of("engine")
     call = http.Call(engine.url + path, body, kind.title, kind.advice, engine.key)
     return decode_whole(kind.title, http.stream(call), decode, engine.key)

@@ -53,12 +53,9 @@ def _explained(target: Path) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise QuantizeFailed(f"another command is making {target}", "Wait for it") from None
+        raise QuantizeFailed(f"Another command is making {target}", "Wait for it") from None
     except OSError as error:
-        raise QuantizeFailed(
-            f"{target} cannot be written: {error.strerror}",
-            "Make room there, or mend its permissions",
-        ) from None
+        raise QuantizeFailed.from_os_error("written", target, error) from None
 
 
 def _make(plan: Plan, partial: Path) -> Iterator[Progress]:
@@ -93,7 +90,7 @@ def _steps(process: "subprocess.Popen[str]") -> Iterator[int]:
             yield int(step[1])
     if (status := process.wait()) != 0:
         raise QuantizeFailed(
-            f"the model could not be quantized: {_reason(last_lines, status)}",
+            f"The model could not be quantized: {_reason(last_lines, status)}",
             "Nothing was changed",
         )
 
@@ -115,7 +112,7 @@ def _check_made(partial: Path, plan: Plan) -> None:
     made, wanted = ({t.name for t in tensors_of(path)} for path in (partial, plan.source))
     if made != wanted:
         raise QuantizeFailed(
-            f"what {plan.quantizer.title} made lacks a part of the model", "Try again"
+            f"What {plan.quantizer.title} made lacks a part of the model", "Try again"
         )
 
 

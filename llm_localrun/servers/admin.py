@@ -57,5 +57,5 @@ def server_of(kind: str) -> Server:
         if found:
             return server_at(min(found, key=lambda endpoint: not is_loopback(endpoint.url)))
     raise ServerUnreachable(
-        f"no {kind_of(kind).title} answers on this machine", kind_of(kind).advice
+        f"No {kind_of(kind).title} answers on this machine", kind_of(kind).advice
     )

@@ -140,9 +140,9 @@ KINDS = (
     ),
     Kind("unsloth", "Unsloth Studio", "Start it with `unsloth studio`", (8888,), "unsloth-studio"),
     Kind("mistralrs", "mistral.rs", "Start it with `mistralrs serve -m MODEL`", owned_by="local"),
-    Kind("gateway", "the gateway", relays=True),
-    Kind("engine", "the engine", "It ended just then: try again, and it is started anew"),
-    Kind("openai", "the server"),
+    Kind("gateway", "Gateway", relays=True),
+    Kind("engine", "llama.cpp", "Try again: it will restart"),
+    Kind("openai", "OpenAI-compatible server"),
 )
 
 _BY_NAME = {kind.name: kind for kind in KINDS}

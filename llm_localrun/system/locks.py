@@ -1,6 +1,6 @@
-"""Locks on files that the operating system lets go of when their holder dies, however it dies.
+"""Locks on files, which the operating system releases when their holder ends, however it ends.
 
-Imports nothing but the standard library: the engine's host uses it too.
+Imports only the standard library: the engine's host process uses this module.
 """
 
 import os
@@ -14,11 +14,11 @@ from typing import BinaryIO
 if sys.platform == "win32":
     import msvcrt
 
-    # Windows locks are mandatory: a byte far behind the content leaves that readable.
+    # Windows locks are mandatory. This byte lies far behind the content, which stays readable.
     _OFFSET = 2**30
 
     def try_lock(file: BinaryIO) -> bool:
-        """Takes the lock on `file` until it is closed; False if somebody else holds it."""
+        """Locks `file` until it is closed; False if another holder has the lock."""
         position = file.tell()
         file.seek(_OFFSET)
         try:
@@ -32,7 +32,7 @@ else:
     import fcntl
 
     def try_lock(file: BinaryIO) -> bool:
-        """Takes the lock on `file` until it is closed; False if somebody else holds it."""
+        """Locks `file` until it is closed; False if another holder has the lock."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -41,7 +41,7 @@ else:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock on `path`; False if there is no such file."""
+    """Whether a holder has the lock on `path`; False if there is no such file."""
     try:
         with path.open("r+b") as file:
             return not try_lock(file)
@@ -49,42 +49,42 @@ def is_locked(path: Path) -> bool:
         return False
 
 
-def hold(path: Path) -> BinaryIO | None:
-    """`path`, open, with its lock, until it is closed.
+def open_locked(path: Path) -> BinaryIO | None:
+    """Opens and locks an existing file; closing it releases the lock.
 
-    None if somebody else holds the lock, or if the file is gone.
+    None if another holder has the lock, or if the file does not exist.
     """
     try:
         file = path.open("r+b", buffering=0)
     except FileNotFoundError:
         return None
-    # The file may have been removed, or replaced, between our opening and locking it.
+    # The file may have been removed or replaced after it was opened.
     if try_lock(file) and _is_at(file, path):
         return file
     file.close()
     return None
 
 
-def held_anew(path: Path) -> BinaryIO:
-    """`path`, created for its owner only, with its lock, until it is closed. Raises OSError."""
+def create_locked(path: Path) -> BinaryIO:
+    """Creates, opens and locks a file that only its owner can read. Raises OSError."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.close(descriptor)
-        # Whoever clears away what the dead have left may take it for theirs before it is locked.
-        if file := hold(path):
+        # Before it is locked, another process may take it for a leftover and remove it.
+        if file := open_locked(path):
             return file
 
 
 @contextmanager
 def exclusive(path: Path, timeout: float) -> Iterator[None]:
-    """Holds the lock on `path`, which exists only as long as somebody does.
+    """Holds the lock on `path`, a file that exists only while it is locked.
 
     Raises TimeoutError after `timeout` seconds, and OSError.
     """
     deadline = time.monotonic() + timeout
     while True:
         path.open("ab").close()
-        if file := hold(path):
+        if file := open_locked(path):
             with file:
                 try:
                     yield
@@ -96,9 +96,9 @@ def exclusive(path: Path, timeout: float) -> Iterator[None]:
         time.sleep(0.02)
 
 
-def clear_away(path: Path) -> None:
-    """Removes `path` unless somebody holds the lock on it."""
-    if file := hold(path):
+def remove_unless_locked(path: Path) -> None:
+    """Removes `path` unless a holder has the lock on it."""
+    if file := open_locked(path):
         with file:
             _remove(path)
 
@@ -114,5 +114,5 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except PermissionError:
-        # Windows keeps a file that somebody else is waiting for.
+        # Windows does not remove a file that another process has open to wait for its lock.
         return

@@ -257,7 +257,7 @@ def _client(call: Call, make: Callable[..., _Client]) -> _Client:
 
     if call.key and not (call.key.isascii() and call.key.isprintable()):
         raise ConfigError(
-            f"the key for {call.server} has characters that HTTP cannot carry",
+            f"The key for {call.server} has characters that HTTP cannot carry",
             "Store it again with `llm keys set`, or give another with --key",
         )
     try:
@@ -271,7 +271,7 @@ def _client(call: Call, make: Callable[..., _Client]) -> _Client:
         return make(timeout=timeout, **client_settings(call.url))
     except (ImportError, ValueError) as error:
         raise ServerUnreachable(
-            f"the proxy for {call.server} cannot be used: {error}",
+            f"The proxy for {call.server} cannot be used: {error}",
             "Set ALL_PROXY, HTTP_PROXY and HTTPS_PROXY right, or NO_PROXY for this host",
         ) from None
 
@@ -306,7 +306,7 @@ def _unreachable(error: Exception, call: Call) -> ServerUnreachable | None:
     elif isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
         problem, remedy = f"{call.url} is no usable address", "Mend it in config.json"
     elif isinstance(error, httpx.ProxyError):
-        problem = f"the proxy for {call.server} failed: {error}"
+        problem = f"The proxy for {call.server} failed: {error}"
         remedy = "Mend it, or set NO_PROXY for this host"
     else:
         return None

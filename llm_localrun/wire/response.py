@@ -153,7 +153,7 @@ class Reply:
             json.loads("".join(self._text))
         except (ValueError, RecursionError):
             raise AnswerCutOff(
-                f"the answer ended ({finished.finish_reason}) before its JSON was complete",
+                f"The answer ended ({finished.finish_reason}) before its JSON was complete",
                 "Give it room with a larger -o max_tokens, or a larger -o context_size",
             ) from None
 

@@ -119,7 +119,6 @@ def refusal(
     return str(refused.value)
 
 
-PERMISSIONS = "Check its path and permissions."
 OTHERWISE = "choose another model, or begin a conversation without the attachment."
 IMAGES_ONLY = f"It takes image/gif, image/jpeg, image/png, image/webp: {OTHERWISE}"
 TEXT_ONLY = f"It takes text only: {OTHERWISE}"
@@ -133,28 +132,28 @@ DOWNLOAD = "Download it, and attach the file."
         (
             llm.Attachment(type="application/pdf", content=b"%PDF"),
             IMAGES,
-            f"The model cannot take the attachment, which is application/pdf. {IMAGES_ONLY}",
+            f"The attachment is application/pdf, which the model cannot take. {IMAGES_ONLY}",
         ),
         (
             llm.Attachment(type="audio/x-wav", content=b"RIFF"),
             IMAGES,
-            f"The model cannot take the attachment, which is audio/wav. {IMAGES_ONLY}",
+            f"The attachment is audio/wav, which the model cannot take. {IMAGES_ONLY}",
         ),
         (
             llm.Attachment(type="image/jpg", content=b"\xff"),
             (),
-            f"The model cannot take the attachment, which is image/jpeg. {TEXT_ONLY}",
+            f"The attachment is image/jpeg, which the model cannot take. {TEXT_ONLY}",
         ),
         (
             llm.Attachment(type="image/png", content=b"\x89PNG"),
             AUDIO,
-            "The model cannot take the attachment, which is image/png."
+            "The attachment is image/png, which the model cannot take."
             f" It takes audio/mpeg, audio/wav: {OTHERWISE}",
         ),
         (
             llm.Attachment(content=b"\x01\x02 nothing that anybody knows"),
             IMAGES,
-            f"The model cannot take the attachment, which is of an unknown type. {IMAGES_ONLY}",
+            f"The attachment is of an unknown type, which the model cannot take. {IMAGES_ONLY}",
         ),
     ],
 )
@@ -167,7 +166,10 @@ def test_types_that_the_model_cannot_take(
 @pytest.mark.parametrize("given", [None, "image/png"])
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("gone.png", "No such file or directory"), ("folder", "Is a directory")],
+    [
+        ("gone.png", "No such file or directory. Check the path."),
+        ("folder", "Is a directory. Give the path of a file, not of a directory."),
+    ],
 )
 def test_files_that_cannot_be_read(
     given: str | None, name: str, reason: str, tmp_path: Path
@@ -175,7 +177,7 @@ def test_files_that_cannot_be_read(
     (tmp_path / "folder").mkdir()
     path = tmp_path / name
     attachment = llm.Attachment(type=given, path=str(path))
-    assert refusal(attachment) == f"{path} cannot be read: {reason}. {PERMISSIONS}"
+    assert refusal(attachment) == f"{path} cannot be read: {reason}"
 
 
 def test_empty_file_of_no_known_type(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import sqlite_utils
 
 from llm_localrun.chat.models import LocalEmbedding
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.errors import LocalRunError
 from tests.conftest import CONFIG, Llm, configure, put_starter, stop_engines
 from tests.fakes.http_server import TRANSCRIPTS, Request, StandIn, json_reply, whole
@@ -142,7 +142,7 @@ def test_one_engine_embeds_for_all(minilm: Any, home: Path) -> None:
     again: Any = llm.get_embedding_model(MINILM)  # type: ignore[no-untyped-call]
     assert again is not minilm
     again.embed("hello")
-    engines = running(home / "localrun/engine")
+    engines = list_running(home / "localrun/engine")
     assert len([engine for engine in engines if engine.spec.settings.embedding]) == 1
 
 

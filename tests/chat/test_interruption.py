@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from tests.conftest import Llm
 
 LONG = ("-o", "temperature", "0", "-o", "extra", '{"ignore_eos": true}')
@@ -48,7 +48,7 @@ def interrupt(process: "subprocess.Popen[bytes]") -> None:
 
 
 def is_idle(user: Path) -> bool:
-    (engine,) = running(user / "localrun" / "engine")
+    (engine,) = list_running(user / "localrun" / "engine")
     headers = {"Authorization": f"Bearer {engine.key}"}
     slots = httpx.get(f"{engine.url}/slots", headers=headers).json()
     return not any(slot["is_processing"] for slot in slots)
@@ -111,11 +111,11 @@ def test_async_prompt_ends_without_a_traceback(warm: Path) -> None:
 
 def test_interrupted_start_leaves_no_engine(warm: Path, tmp_path: Path) -> None:
     folder = warm / "localrun" / "engine"
-    before = {engine.id for engine in running(folder)}
+    before = {engine.id for engine in list_running(folder)}
     with llm_process("-m", "local", "Hello", "-o", "threads", "2") as process:
         while not list(folder.glob("*.starting")):
             assert process.poll() is None
             time.sleep(0.005)
         interrupt(process)
         process.communicate(timeout=20)
-    assert {engine.id for engine in running(folder)} <= before
+    assert {engine.id for engine in list_running(folder)} <= before

@@ -387,7 +387,7 @@ def test_options_that_the_user_set(
 
 def test_attachment_that_cannot_be_read_is_an_error() -> None:
     def refuse(attachment: llm.Attachment, *, may_fetch: bool) -> Media:
-        raise BadAttachment("it is gone", "Attach another file")
+        raise BadAttachment("It is gone", "Attach another file")
 
     with pytest.raises(BadAttachment, match=r"^It is gone\. Attach another file\.$"):
         chat_request(prompt("Hi", attachments=[IMAGE.attachment]), refuse, stream=True)

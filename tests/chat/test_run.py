@@ -419,7 +419,7 @@ def test_real_llama_server(
     user_path: Path, warm: Path, run_llm: Llm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_file = ask(model_at(next((warm / "localrun" / "models").iterdir())), COLOURS, **GREEDY)
-    engine = state.running(warm / "localrun" / "engine")[0]
+    engine = state.list_running(warm / "localrun" / "engine")[0]
     monkeypatch.setenv("LLM_USER_PATH", str(user_path))
     store_key(user_path, "box-key", engine.key)
     configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": engine.url, "key": "box-key"}])
@@ -454,7 +454,7 @@ def test_real_llama_server(
     wrong = run_llm("-m", model.id, COLOURS, "--key", "wrong")
     assert (wrong.returncode, wrong.stderr) == (
         1,
-        f"Error: Llama-server at {engine.url} says: Invalid API Key (HTTP 401). {KEY_REMEDY}\n",
+        f"Error: llama-server at {engine.url} says: Invalid API Key (HTTP 401). {KEY_REMEDY}\n",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.catalogue import get_catalogue, model_at
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.errors import PromptTooLong
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, RunsOn
@@ -424,7 +424,7 @@ def test_server_that_does_not_say_what_it_holds() -> None:
     with StandIn(answering) as server:
         model = served(server.url, "openai", "m")
         said = failure(lambda: ask(model, "Hello", context_size=8192))
-        assert said.startswith("The server at ")
+        assert said.startswith("OpenAI-compatible server at ")
         assert said.endswith("does not say how large its context is. Leave out -o context_size.")
         assert server.requests == []
         ask(model, LONG)
@@ -486,7 +486,9 @@ def test_real_llama_server_counts(
     user_path: Path, warm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask(model_at(next((warm / "localrun" / "models").iterdir())), "Hi", max_tokens=1)
-    engine = max(running(warm / "localrun" / "engine"), key=lambda each: each.spec.context_size)
+    engine = max(
+        list_running(warm / "localrun" / "engine"), key=lambda each: each.spec.context_size
+    )
     monkeypatch.setenv("LLM_USER_PATH", str(user_path))
     store_key(user_path, "box", engine.key)
     configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": engine.url, "key": "box"}])
@@ -542,7 +544,7 @@ def test_engine_is_restarted_with_room_and_answers_from_the_first_line(
     assert context_of(outcome) == 8192
     said = refused(lambda: ask(starter, FOUR_HUNDRED_TOKENS, context_size=256))
     assert said == (
-        f"The prompt takes {outcome.input} tokens and the engine holds 256."
+        f"The prompt takes {outcome.input} tokens and llama.cpp holds 256."
         " Shorten it, or give room with -o context_size 4096."
     )
     # All that took them: nothing was evaluated of the prompt that was refused.

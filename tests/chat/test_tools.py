@@ -16,7 +16,7 @@ from typing import Any
 import llm
 import pytest
 
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.errors import AnswerCutOff, ServerRefused
 from llm_localrun.models import LocalModel
 from tests.conftest import CONFIG, Llm, configure, stop_engines
@@ -141,7 +141,7 @@ def test_model_without_tools_is_refused_them(plain: LocalModel, run_llm: Llm) ->
     done = run_llm("-m", "local", "--functions", FUNCTION, "Hi")
     assert done.returncode == 1
     assert done.stderr == f"Error: LocalChat: {plain.id} does not support tools\n"
-    assert running(Path(str(llm.user_dir())) / "localrun/engine") == []  # type: ignore[no-untyped-call]
+    assert list_running(Path(str(llm.user_dir())) / "localrun/engine") == []  # type: ignore[no-untyped-call]
 
 
 # With servers

@@ -16,7 +16,7 @@ from typing import Any
 import llm
 import pytest
 
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.models import LocalModel
 from tests.conftest import CONFIG, Llm, configure, put_starter, stop_engines
 from tests.fakes.http_server import Request, StandIn, whole
@@ -254,7 +254,7 @@ def test_every_way_sees_the_same(seeing: LocalModel) -> None:
 @in_two_ways
 def test_damaged_image_is_an_error_for_people(seeing: LocalModel, way: str) -> None:
     said = failure(lambda: look(seeing, way, RED[:60]))
-    assert said.startswith("The engine says: ")
+    assert said.startswith("llama.cpp says: ")
     assert "Look whether the file is a whole PNG, JPEG, WebP or GIF." in said
 
 
@@ -273,5 +273,5 @@ def test_command(seeing: LocalModel, seeing_user: Path, tmp_path: Path, run_llm:
     assert (continued.returncode, continued.stderr) == (0, "")
     (second,) = json.loads(run_llm("logs", "--json", "-n", "1").stdout)
     assert second["input_tokens"] > turn["input_tokens"] + 8
-    (engine,) = running(seeing_user / "localrun/engine")
+    (engine,) = list_running(seeing_user / "localrun/engine")
     assert engine.spec.settings.projector == seeing.projector

@@ -11,7 +11,7 @@ from llm_localrun import catalogue
 from llm_localrun.cli import doctor_findings
 from llm_localrun.cli.doctor_findings import Finding, of_engine, of_memory, of_servers, of_stores
 from llm_localrun.config import Config, ConfiguredEndpoint
-from llm_localrun.engine.builds import Build, Device, Report
+from llm_localrun.engine.builds import Build, BuildReport, Device
 from llm_localrun.models import EndpointReport, ScannedStore, ServerStatus, Snapshot
 from llm_localrun.servers import discover
 from tests.cli.test_allow import vllm
@@ -166,10 +166,10 @@ LOG = Path("/engine.log")
 @pytest.mark.parametrize(
     ("snapshot", "report", "said_of_it"),
     [
-        (SNAPSHOT, Report((WHEEL,), WHEEL, "", ()), [("xllamacpp 2026.10, no GPU", "")]),
+        (SNAPSHOT, BuildReport((WHEEL,), WHEEL, "", ()), [("xllamacpp 2026.10, no GPU", "")]),
         (
             SNAPSHOT,
-            Report((NATIVE, WHEEL), NATIVE, "", (LOG,)),
+            BuildReport((NATIVE, WHEEL), NATIVE, "", (LOG,)),
             [
                 ("llama-server b11549, NVIDIA RTX 4090 (24 GB)", ""),
                 ("xllamacpp 2026.10, no GPU, not used", ""),
@@ -178,18 +178,18 @@ LOG = Path("/engine.log")
         ),
         (
             SNAPSHOT,
-            Report((OLD,), None, "no build can be used", ()),
+            BuildReport((OLD,), None, "no build can be used", ()),
             [("llama-server b1, no GPU", "It lacks --fit")],
         ),
-        (Snapshot(), Report((), None, "", ()), [("not installed; GGUF files need it", "")]),
+        (Snapshot(), BuildReport((), None, "", ()), [("not installed; GGUF files need it", "")]),
         (
             Snapshot(files=SNAPSHOT.files[:2]),
-            Report((), None, "", ()),
+            BuildReport((), None, "", ()),
             [("not installed: 2 files cannot be run", "llm install 'llm-localrun[gguf]'")],
         ),
     ],
 )
-def test_engine(snapshot: Snapshot, report: Report, said_of_it: list[tuple[str, str]]) -> None:
+def test_engine(snapshot: Snapshot, report: BuildReport, said_of_it: list[tuple[str, str]]) -> None:
     assert said(of_engine(snapshot, report, [])) == said_of_it
 
 

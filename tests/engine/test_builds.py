@@ -1,4 +1,4 @@
-"""Which llama.cpp runs a model, and llama-server as the one that does."""
+"""Which build of llama.cpp is chosen, and llama-server as the chosen one."""
 
 import os
 import shutil
@@ -12,14 +12,20 @@ import psutil
 import pytest
 
 from llm_localrun.engine import builds
-from llm_localrun.engine.state import EngineState, running
+from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.errors import EngineFailed
 from tests.conftest import CONFIG, configure
-from tests.engine.test_engine import in_file, number, patched, wait_until
-from tests.engine.test_engine_kills import hosts, kill
-from tests.engine.test_saved_prompts import talk
 from tests.support.drive import ask, failure
+from tests.support.engines import (
+    converse,
+    hosts,
+    in_file,
+    kill,
+    number_value,
+    patched,
+    wait_until,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
 
@@ -103,20 +109,20 @@ def test_which_is_chosen(
     ("own", "rpc", "reason"),
     [
         ("/no/llama-server", "", "cannot be used: there is no such program"),
-        (too_old, "", "cannot be used: it is too old, or too new: it does not know --kv-unified"),
+        (too_old, "", "cannot be used: it does not support --kv-unified"),
         (without_library, "", "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`"),
         (stand_in, "box:50052", "need a llama-server that was built with GGML_RPC"),
         (None, "box:50052", "need a llama-server that was built with GGML_RPC"),
     ],
 )
-def test_none_that_can(folder: Path, tmp_path: Path, own: Any, rpc: str, reason: str) -> None:
+def test_no_usable_build(folder: Path, tmp_path: Path, own: Any, rpc: str, reason: str) -> None:
     path = str(own(tmp_path / "llama-server")) if callable(own) else own
     with pytest.raises(EngineFailed) as caught:
         builds.choose(folder, path, rpc)
     assert reason in str(caught.value)
 
 
-def test_asked_once(folder: Path, tmp_path: Path) -> None:
+def test_probed_once(folder: Path, tmp_path: Path) -> None:
     program = stand_in(
         tmp_path / "llama-server", f"open({str(tmp_path / 'asked')!r}, 'a').write('x')"
     )
@@ -147,7 +153,7 @@ def test_report(folder: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def llama_server(user_path: Path, tmp_path: Path) -> Iterator[str]:
-    """The real one where there is one, else its stand-in; config.json names it."""
+    """The real program if it is installed, otherwise a fake; config.json names it."""
     program = shutil.which("llama-server") or str(stand_in(tmp_path / "llama-server"))
     configure(user_path, **CONFIG, llama_server=program)
     yield program
@@ -167,7 +173,7 @@ def has_ended(pid: int) -> bool:
 
 
 def up(user: Path) -> EngineState:
-    (engine,) = running(user / "localrun" / "engine")
+    (engine,) = list_running(user / "localrun" / "engine")
     return engine
 
 
@@ -181,7 +187,7 @@ def up(user: Path) -> EngineState:
     ],
     ids=str,
 )
-def test_llama_server_is_given_what_was_asked_for(
+def test_settings_reach_llama_server(
     user_path: Path, starter_model: Path, llama_server: str, options: dict[str, Any]
 ) -> None:
     if "draft_model" in options:
@@ -196,18 +202,18 @@ def test_llama_server_is_given_what_was_asked_for(
     assert engine.key not in " ".join(server.cmdline())
 
 
-def test_llama_server_takes_up_what_was_left(
+def test_llama_server_restores_a_conversation(
     user_path: Path, starter_model: Path, llama_server: str
 ) -> None:
     def between() -> None:
         stop_all(user_path / "localrun" / "engine")
 
-    tokens, reused, _ = talk(starter_model, between, {})
+    tokens, reused, _ = converse(starter_model, between, {})
     assert reused >= tokens
 
 
 @pytest.mark.parametrize("killed", ["host", "server"])
-def test_llama_server_and_its_host_die_together(
+def test_llama_server_and_its_host_end_together(
     user_path: Path, starter_model: Path, llama_server: str, killed: str
 ) -> None:
     ask(in_file(starter_model), "Hi", max_tokens=1)
@@ -220,9 +226,9 @@ def test_llama_server_and_its_host_die_together(
 def test_llama_server_that_cannot_run_a_file(
     user_path: Path, starter_model: Path, tmp_path: Path, llama_server: str
 ) -> None:
-    file = patched(starter_model, tmp_path / "hostile.gguf", "llama.block_count", number(0))
+    file = patched(starter_model, tmp_path / "hostile.gguf", "llama.block_count", number_value(0))
     said = failure(lambda: ask(in_file(file), "Hi", max_tokens=1))
-    assert said.startswith(f"The engine cannot run {file}: GGML_ASSERT(hparams.n_layer_all")
+    assert said.startswith(f"llama.cpp cannot load {file}: GGML_ASSERT(hparams.n_layer_all")
     assert hosts(user_path) == []
     log = builds.failed_log(user_path / "localrun" / "engine")
     assert "GGML_ASSERT" in log.read_text()

@@ -1,15 +1,14 @@
-"""The engine: shared, warm, ending by itself, and never taking anything else down."""
+"""The engine: it is shared, stays warm, ends by itself, and its failures affect nothing else."""
 
 import asyncio
 import contextlib
 import json
 import os
 import signal
-import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,29 +16,30 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_localrun.engine.failure import reason_in
-from llm_localrun.engine.launch import Wanted, ensure, release
-from llm_localrun.engine.slots import Visit, take
-from llm_localrun.engine.state import EngineSettings, EngineState, Paths, grant, lease_end, running
+from llm_localrun.engine.builds import reason_in
+from llm_localrun.engine.launch import EngineRequest, find_or_start, renew_lease
+from llm_localrun.engine.slots import SlotContents, acquire
+from llm_localrun.engine.state import (
+    EnginePaths,
+    EngineSettings,
+    EngineState,
+    list_running,
+    read_lease,
+    write_lease,
+)
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed
-from llm_localrun.models import LocalModel
 from llm_localrun.system import locks
 from tests.conftest import Llm, put_starter
 from tests.support.drive import WAYS, ask, failure
-from tests.support.models import local_model
-
-
-def in_file(path: Path, context_max: int | None = None) -> LocalModel:
-    name = path.stem
-    return local_model(id=f"local/gguf/{name}", name=name, path=str(path), context_max=context_max)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)
+from tests.support.engines import (
+    ENDLESS_TEMPLATE,
+    in_file,
+    number_value,
+    patched,
+    text_value,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -48,9 +48,11 @@ def folder(user_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def an_engine(model: Path, folder: Path, keep_alive: float = 60.0) -> Iterator[EngineState]:
-    wanted = Wanted(str(model), model.stem, EngineSettings(context_size=512, threads=1))
-    engine, is_new = ensure(wanted, folder, keep_alive, patience=60)
+def started(model: Path, folder: Path, keep_alive: float = 60.0) -> Iterator[EngineState]:
+    """A new engine with a context of 512 tokens, which is stopped afterwards."""
+    settings = EngineSettings(context_size=512, threads=1)
+    request = EngineRequest(str(model), model.stem, settings)
+    engine, is_new = find_or_start(request, folder, keep_alive)
     assert is_new
     try:
         yield engine
@@ -59,7 +61,7 @@ def an_engine(model: Path, folder: Path, keep_alive: float = 60.0) -> Iterator[E
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_leaves_the_same(warm: Path, starter_model: Path, way: str) -> None:
+def test_all_ways_give_the_same_response(warm: Path, starter_model: Path, way: str) -> None:
     model = in_file(warm / "localrun" / "models" / starter_model.name)
     options = {"temperature": 0, "max_tokens": 12}
     expected = ask(model, "Name the primary colours", "sync", **options)
@@ -73,7 +75,7 @@ def test_every_way_leaves_the_same(warm: Path, starter_model: Path, way: str) ->
     )
 
 
-def test_second_command_finds_it_warm(
+def test_second_command_uses_the_same_engine(
     user_path: Path, starter_model: Path, run_llm: Llm, folder: Path
 ) -> None:
     put_starter(user_path, starter_model)
@@ -83,10 +85,10 @@ def test_second_command_finds_it_warm(
     assert cold["response_json"]["load_seconds"] > 0
     assert "load_seconds" not in warm["response_json"]
     assert warm["response_json"]["cached_tokens"] == cold["input_tokens"] - 1
-    assert len(running(folder)) == 1
+    assert len(list_running(folder)) == 1
 
 
-def test_commands_at_once_share_one(starter_model: Path, folder: Path) -> None:
+def test_simultaneous_prompts_share_an_engine(starter_model: Path, folder: Path) -> None:
     model = in_file(starter_model)
 
     async def prompt_all() -> None:
@@ -94,11 +96,11 @@ def test_commands_at_once_share_one(starter_model: Path, folder: Path) -> None:
         await asyncio.gather(*prompts)
 
     asyncio.run(prompt_all())
-    assert len(running(folder)) == 1
+    assert len(list_running(folder)) == 1
     assert not list(folder.glob("*.starting"))
 
 
-def test_async_start_leaves_the_loop_free(starter_model: Path, folder: Path) -> None:
+def test_async_start_does_not_block_the_loop(starter_model: Path, folder: Path) -> None:
     from llm_localrun.chat.models import AsyncLocalChat
 
     async def ticks_while_starting() -> int:
@@ -134,12 +136,13 @@ SAME, MORE, OTHER = EngineSettings(), EngineSettings(1024), EngineSettings(kv_ca
 def test_other_settings_are_another_engine(
     starter_model: Path, folder: Path, settings: EngineSettings, in_use: bool, sizes: set[int]
 ) -> None:
-    with an_engine(starter_model, folder) as engine:
-        seat = take(Paths(folder, engine.id), Visit(), False, 1) if in_use else None
-        ensure(Wanted(str(starter_model), "x", settings), folder, 60, 60)
-        assert {engine.spec.context_size for engine in running(folder)} == sizes
-        if seat:
-            seat.leave()
+    with started(starter_model, folder) as engine:
+        paths = EnginePaths(folder, engine.id)
+        slot = acquire(paths, SlotContents(), False, 1) if in_use else None
+        find_or_start(EngineRequest(str(starter_model), "x", settings), folder, 60)
+        assert {engine.spec.context_size for engine in list_running(folder)} == sizes
+        if slot:
+            slot.release()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,7 @@ def test_settings_reach_llama_cpp(
     }
     model = in_file(starter_model, context_max=8192)
     said = ask(model, "Name the primary colours", max_tokens=8, temperature=0, **given)
-    (engine,) = running(folder)
+    (engine,) = list_running(folder)
     expected = {**given, "context_size": 8192} if "context_size" in given else given
     settings = asdict(engine.spec.settings)
     assert {name: settings[name] for name in given} == expected
@@ -172,19 +175,19 @@ def test_settings_reach_llama_cpp(
 
 
 @pytest.mark.parametrize("option", ["lora", "draft_model"])
-def test_file_beside_the_model_that_is_none(
+def test_additional_file_that_is_no_model(
     starter_model: Path, folder: Path, tmp_path: Path, option: str
 ) -> None:
-    file = tmp_path / "beside.gguf"
+    file = tmp_path / "other.gguf"
     file.write_bytes(b"hello")
     said = failure(lambda: ask(in_file(starter_model), "Hi", max_tokens=1, **{option: str(file)}))
     assert said.startswith(f"{file} is no GGUF model: it does not begin with GGUF.")
     assert not folder.exists()
 
 
-def test_only_who_has_the_key_is_answered(starter_model: Path, folder: Path) -> None:
+def test_requests_need_the_key(starter_model: Path, folder: Path) -> None:
     body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    with an_engine(starter_model, folder) as engine:
+    with started(starter_model, folder) as engine:
         assert engine.url.startswith("http://127.0.0.1:")
         url = f"{engine.url}/v1/chat/completions"
         for key, status in ((None, 401), ("wrong", 401), (engine.key, 200)):
@@ -194,36 +197,36 @@ def test_only_who_has_the_key_is_answered(starter_model: Path, folder: Path) -> 
         assert all(file.stat().st_mode & 0o077 == 0 for file in files)
 
 
-def test_ends_when_its_lease_has_run_out(starter_model: Path, folder: Path) -> None:
-    with an_engine(starter_model, folder) as engine:
-        release(engine, folder, keep_alive=0)
-        wait_until(lambda: not locks.is_locked(Paths(folder, engine.id).lock))
+def test_ends_when_its_lease_expires(starter_model: Path, folder: Path) -> None:
+    with started(starter_model, folder) as engine:
+        renew_lease(engine, folder, keep_alive=0)
+        wait_until(lambda: not locks.is_locked(EnginePaths(folder, engine.id).lock))
         assert list(folder.iterdir()) == []
 
 
-def test_keep_alive_of_a_call(starter_model: Path, folder: Path) -> None:
+def test_option_keep_alive(starter_model: Path, folder: Path) -> None:
     ask(in_file(starter_model), "Hi", max_tokens=1, keep_alive="0")
-    wait_until(lambda: running(folder) == [])
+    wait_until(lambda: list_running(folder) == [])
     ask(in_file(starter_model), "Hi", max_tokens=1, keep_alive=-1)
-    (engine,) = running(folder)
-    assert lease_end(Paths(folder, engine.id)) == float("inf")
+    (engine,) = list_running(folder)
+    assert read_lease(EnginePaths(folder, engine.id)) == float("inf")
 
 
-def test_busy_engine_outlives_its_lease(starter_model: Path, folder: Path) -> None:
-    with an_engine(starter_model, folder) as engine:
-        paths = Paths(folder, engine.id)
-        seat = take(paths, Visit(), False, 1)
-        assert seat is not None
-        grant(paths, 0)
+def test_busy_engine_survives_its_lease(starter_model: Path, folder: Path) -> None:
+    with started(starter_model, folder) as engine:
+        paths = EnginePaths(folder, engine.id)
+        slot = acquire(paths, SlotContents(), False, 1)
+        assert slot is not None
+        write_lease(paths, 0)
         time.sleep(1.5)
-        assert running(folder) == [engine]
-        seat.leave()
-        wait_until(lambda: running(folder) == [])
+        assert list_running(folder) == [engine]
+        slot.release()
+        wait_until(lambda: list_running(folder) == [])
 
 
 def test_ends_when_its_files_are_gone(starter_model: Path, folder: Path) -> None:
-    with an_engine(starter_model, folder) as engine:
-        Paths(folder, engine.id).state.unlink()
+    with started(starter_model, folder) as engine:
+        EnginePaths(folder, engine.id).state.unlink()
         with pytest.raises(ProcessLookupError):
             for _ in range(200):
                 time.sleep(0.05)
@@ -236,82 +239,71 @@ def test_survives_its_parent_and_a_closed_terminal(
 ) -> None:
     put_starter(user_path, starter_model)
     run_llm("-m", "local", "Hi", "-o", "max_tokens", "1", start_new_session=True)
-    (engine,) = running(folder)
+    (engine,) = list_running(folder)
     os.kill(engine.pid, signal.SIGINT)
     os.kill(engine.pid, signal.SIGHUP)
     time.sleep(0.2)
-    assert running(folder) == [engine]
+    assert list_running(folder) == [engine]
 
 
 def test_dead_engine_is_replaced(starter_model: Path, folder: Path) -> None:
     model = in_file(starter_model)
     ask(model, "Hi", max_tokens=1)
-    (first,) = running(folder)
+    (first,) = list_running(folder)
     os.kill(first.pid, signal.SIGKILL)
-    wait_until(lambda: not locks.is_locked(Paths(folder, first.id).lock))
+    wait_until(lambda: not locks.is_locked(EnginePaths(folder, first.id).lock))
     ask(model, "Hi", max_tokens=1)
-    (second,) = running(folder)
+    (second,) = list_running(folder)
     assert second.pid != first.pid
     assert {path.stem for path in folder.iterdir()} == {second.id}
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_killed_in_the_middle_of_an_answer(starter_model: Path, folder: Path, way: str) -> None:
+def test_killed_during_an_answer(starter_model: Path, folder: Path, way: str) -> None:
     model = in_file(starter_model)
     ask(model, "Hi", max_tokens=1)
-    (engine,) = running(folder)
+    (engine,) = list_running(folder)
     killer = threading.Timer(0.3, os.kill, (engine.pid, signal.SIGKILL))
     killer.start()
     said = failure(lambda: ask(model, "Count to a thousand, slowly. " * 60, way))
     killer.join()
-    assert said.startswith(f"The engine died while it ran {starter_model}: it was killed")
+    assert said.startswith(f"The engine ended while it ran {starter_model}: it was killed")
     assert list(folder.iterdir()) == []
-
-
-def patched(source: Path, target: Path, key: str, value: bytes) -> Path:
-    """A copy of `source` in which the header's value for `key` begins with `value`."""
-    data = bytearray(source.read_bytes())
-    at = data.index(key.encode()) + len(key) + 4
-    data[at : at + len(value)] = value
-    target.write_bytes(data)
-    return target
-
-
-def number(value: int) -> bytes:
-    return struct.pack("<I", value)
-
-
-def text(value: bytes) -> bytes:
-    return struct.pack("<Q", len(value)) + value
-
-
-TEMPLATE_SIZE = 368
-"""Bytes of the starter model's own chat template, whose place a hostile one takes."""
-ENDLESS = (
-    b"{% for i in range(10000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
-).ljust(TEMPLATE_SIZE)
-
-
-HANGS = text(ENDLESS)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("llama.block_count", number(0), "cannot run {file}: GGML_ASSERT(hparams.n_layer_all"),
-        ("llama.block_count", number(10_000), "cannot run {file}: GGML_ASSERT(hparams.n_layer"),
-        ("llama.context_length", number(0), "died while it ran {file}: GGML_ASSERT(n_ctx > 0"),
-        ("general.architecture", text(b"lamma"), "cannot run {file}: unknown model architecture"),
-        ("tokenizer.chat_template", HANGS, "cannot run {file}: it did not finish"),
+        (
+            "llama.block_count",
+            number_value(0),
+            "llama.cpp cannot load {file}: GGML_ASSERT(hparams.n_layer_all",
+        ),
+        (
+            "llama.block_count",
+            number_value(10_000),
+            "llama.cpp cannot load {file}: GGML_ASSERT(hparams.n_layer",
+        ),
+        (
+            "llama.context_length",
+            number_value(0),
+            "The engine ended while it ran {file}: GGML_ASSERT(n_ctx > 0",
+        ),
+        (
+            "general.architecture",
+            text_value(b"lamma"),
+            "llama.cpp cannot load {file}: unknown model architecture",
+        ),
+        ("tokenizer.chat_template", ENDLESS_TEMPLATE, "{file} was still loading after 6 s"),
     ],
 )
 def test_hostile_file(
     starter_model: Path, folder: Path, tmp_path: Path, key: str, value: bytes, reason: str
 ) -> None:
     file = patched(starter_model, tmp_path / "hostile.gguf", key, value)
-    patience: dict[str, Any] = {"timeout": 1} if value is HANGS else {}
-    said = failure(lambda: ask(in_file(file), "Hi", max_tokens=1, **patience))
-    assert said.startswith(f"The engine {reason.format(file=file)}")
+    options: dict[str, Any] = {"timeout": 1} if value is ENDLESS_TEMPLATE else {}
+    said = failure(lambda: ask(in_file(file), "Hi", max_tokens=1, **options))
+    assert said.startswith(reason.format(file=file))
     assert list(folder.iterdir()) == []
 
 
@@ -324,29 +316,31 @@ def test_hostile_file(
         (b"GGUF\x63\0\0\0" + b"\0" * 40, "its version is 99; 2 and 3 are known"),
     ],
 )
-def test_no_model_file(folder: Path, tmp_path: Path, content: bytes, reason: str) -> None:
+def test_file_that_is_no_model(folder: Path, tmp_path: Path, content: bytes, reason: str) -> None:
     file = tmp_path / "bad.gguf"
     file.write_bytes(content)
     with pytest.raises(BadModelFile, match=reason):
-        ensure(Wanted(str(file), "bad"), folder, 60, 60)
+        find_or_start(EngineRequest(str(file), "bad"), folder, 60)
     assert not folder.exists()
 
 
-def test_cut_off_file(starter_model: Path, folder: Path, tmp_path: Path) -> None:
+def test_truncated_file(starter_model: Path, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "cut.gguf"
     file.write_bytes(starter_model.read_bytes()[:90_000_000])
     with pytest.raises(BadModelFile, match="it is cut off: 90,000,000 bytes of at least 98,"):
-        ensure(Wanted(str(file), "cut"), folder, 60, 60)
+        find_or_start(EngineRequest(str(file), "cut"), folder, 60)
 
 
 def test_missing_file(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BadModelFile, match="No such file"):
-        ensure(Wanted(str(tmp_path / "none.gguf"), "none"), folder, 60, 60)
+        find_or_start(EngineRequest(str(tmp_path / "none.gguf"), "none"), folder, 60)
 
 
 def test_context_beyond_what_it_was_trained_for(starter_model: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match="trained for a context of 8,192 tokens, not 10,000"):
-        ensure(Wanted(str(starter_model), "x", EngineSettings(context_size=10_000)), folder, 60, 60)
+        find_or_start(
+            EngineRequest(str(starter_model), "x", EngineSettings(context_size=10_000)), folder, 60
+        )
 
 
 @pytest.mark.parametrize(
@@ -355,18 +349,18 @@ def test_context_beyond_what_it_was_trained_for(starter_model: Path, folder: Pat
         (EngineSettings(context_size=1), "a context of 1 tokens is too small"),
         (EngineSettings(threads=0), "it takes 1 to 512 threads, not 0"),
         (EngineSettings(threads=10_000), "it takes 1 to 512 threads, not 10000"),
-        (EngineSettings(kv_cache_type="i8"), "it knows no KV cache of type i8"),
+        (EngineSettings(kv_cache_type="i8"), "it has no KV cache of type i8"),
         (
             EngineSettings(kv_cache_type="q8_0", flash_attention=False),
             "a KV cache of type q8_0 needs flash_attention",
         ),
     ],
 )
-def test_what_makes_llama_cpp_crash_does_not_reach_it(
+def test_settings_that_make_llama_cpp_crash_are_refused(
     starter_model: Path, folder: Path, settings: EngineSettings, reason: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        ensure(Wanted(str(starter_model), "x", settings), folder, 60, 60)
+        find_or_start(EngineRequest(str(starter_model), "x", settings), folder, 60)
     assert reason in str(caught.value)
     assert not folder.exists()
 
@@ -376,7 +370,7 @@ def test_prompt_that_does_not_fit(starter_model: Path) -> None:
     for size, way_out in ((1024, "or give room with -o context_size 4096"), (8192, "was trained")):
         prompt = "hello " * (size + 100)
         said = failure(lambda p=prompt, s=size: ask(model, p, context_size=s))  # type: ignore[misc]
-        assert f"tokens and the engine holds {size:,}." in said
+        assert f"tokens and llama.cpp holds {size:,}." in said
         assert way_out in said
 
 
@@ -385,14 +379,14 @@ def test_without_the_engine_installed(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(EngineFailed, match=r"Install it with `llm install 'llm-localrun\[gguf\]'`"):
-        ensure(Wanted(str(starter_model), "x"), folder, 60, 60)
+        find_or_start(EngineRequest(str(starter_model), "x"), folder, 60)
 
 
 def test_folder_that_cannot_be_written(starter_model: Path, tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
-    with pytest.raises(EngineFailed, match="cannot write to"):
-        ensure(Wanted(str(starter_model), "x"), in_the_way / "engine", 60, 60)
+    with pytest.raises(EngineFailed, match="cannot be written to"):
+        find_or_start(EngineRequest(str(starter_model), "x"), in_the_way / "engine", 60)
 
 
 @pytest.mark.parametrize(
@@ -425,7 +419,7 @@ def test_reason_in_log(log: str, reason: str) -> None:
     assert reason_in(log) == reason
 
 
-def test_lock_is_let_go_of_when_its_holder_dies(tmp_path: Path) -> None:
+def test_lock_is_released_when_its_holder_dies(tmp_path: Path) -> None:
     import subprocess
 
     file = tmp_path / "lock"

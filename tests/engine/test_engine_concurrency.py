@@ -1,4 +1,4 @@
-"""Eight prompts at once: one engine, every answer its own."""
+"""Eight prompts at the same time share one engine, and each gets its own answer."""
 
 import asyncio
 import os
@@ -12,21 +12,17 @@ from typing import Any
 import pytest
 
 from llm_localrun.chat.models import AsyncLocalChat
-from llm_localrun.engine.state import running
-from llm_localrun.engine_defaults import SEATS
-from tests.engine.test_engine import in_file
+from llm_localrun.engine.state import list_running
+from llm_localrun.engine_defaults import SLOTS
 from tests.support.drive import ask
+from tests.support.engines import answer, in_file
 
 WORDS = ["Paris", "seven", "nine", "tiger", "window", "horse", "table", "copper"]
 PROMPTS = [f"Repeat this: {', '.join([word] * 7)}" for word in WORDS]
-"""So said that the model takes the word up whatever else is evaluated with it: one batch of several
-prompts rounds otherwise than one of a single prompt, and likes of equal weight change places."""
+"""Repeated so often that the model certainly repeats it. A batch of several prompts is rounded
+differently from a single prompt, so tokens of nearly equal probability can change places."""
 
 Answers = list[str]
-
-
-def answer(model: Path, prompt: str) -> str:
-    return ask(in_file(model), prompt, temperature=0, max_tokens=5).text
 
 
 def by_threads(model: Path) -> Answers:
@@ -50,7 +46,7 @@ def by_tasks(model: Path) -> Answers:
 _ASK = """
 import sys
 from pathlib import Path
-from tests.engine.test_engine_concurrency import answer
+from tests.support.engines import answer
 print(answer(Path(sys.argv[1]), sys.argv[2]), end="")
 """
 
@@ -80,18 +76,18 @@ def test_eight_prompts(
     assert [[word for word in WORDS if word in answer] for answer in answers] == [
         [word] for word in WORDS
     ]
-    assert len(running(user_path / "localrun" / "engine")) == 1
+    assert len(list_running(user_path / "localrun" / "engine")) == 1
 
 
-def test_prompts_that_do_not_fit_beside_each_other(user_path: Path, starter_model: Path) -> None:
-    """Each has 256 tokens to itself; llama.cpp would break off all four."""
+def test_prompts_that_do_not_fit_together(user_path: Path, starter_model: Path) -> None:
+    """One after the other has the context of 256 tokens; llama.cpp would break off all four."""
     model = in_file(starter_model, context_max=8192)
     options: dict[str, Any] = {"context_size": 256, "temperature": 0, "max_tokens": 5}
-    with ThreadPoolExecutor(SEATS) as pool:
+    with ThreadPoolExecutor(SLOTS) as pool:
         asked = [
             pool.submit(ask, model, f"Repeat this: {' '.join([word] * 120)}", **options)
-            for word in WORDS[:SEATS]
+            for word in WORDS[:SLOTS]
         ]
         outcomes = [each.result() for each in asked]
     assert all(128 < (outcome.input or 0) < 256 for outcome in outcomes)
-    assert len(running(user_path / "localrun" / "engine")) == 1
+    assert len(list_running(user_path / "localrun" / "engine")) == 1

@@ -1,4 +1,4 @@
-"""Whatever is killed, whenever: no process stays, no lock, no half-written file."""
+"""Whatever is killed at any time: no process, lock or partial file remains."""
 
 import contextlib
 import os
@@ -13,19 +13,32 @@ from pathlib import Path
 from typing import Any
 
 import llm
-import psutil
 import pytest
 
 from llm_localrun.chat.models import LocalChat
 from llm_localrun.engine import launch
-from llm_localrun.engine.launch import Wanted, ensure, release
-from llm_localrun.engine.saved_prompts import is_whole
-from llm_localrun.engine.state import EngineSettings, Paths, alive, known, pid_of, running
+from llm_localrun.engine.launch import EngineRequest, find_or_start, renew_lease
+from llm_localrun.engine.saved_prompts import is_intact
+from llm_localrun.engine.state import (
+    EnginePaths,
+    EngineSettings,
+    list_engines,
+    list_hosts,
+    list_running,
+    pid_of,
+)
 from llm_localrun.engine.stop import stop_all
 from tests.conftest import Llm
-from tests.engine.test_engine import HANGS, in_file, patched, wait_until
-from tests.engine.test_saved_prompts import STORY
 from tests.support.drive import ask, failure
+from tests.support.engines import (
+    ENDLESS_TEMPLATE,
+    STORY,
+    hosts,
+    in_file,
+    kill,
+    patched,
+    wait_until,
+)
 
 KILLS = 50
 
@@ -35,30 +48,19 @@ def folder(user_path: Path) -> Path:
     return user_path / "localrun" / "engine"
 
 
-def hosts(user: Path) -> list[int]:
-    """The engines' processes that belong to this user directory."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            is_host = any("engine.host" in word for word in process.cmdline())
-            if is_host and process.environ().get("LLM_USER_PATH") == str(user):
-                found.append(process.pid)
-    return found
-
-
-def assert_nothing_stays(user: Path) -> None:
+def assert_nothing_remains(user: Path) -> None:
     stop_all(user / "localrun" / "engine")
     wait_until(lambda: hosts(user) == [])
-    assert alive(user / "localrun" / "engine") == []
+    assert list_hosts(user / "localrun" / "engine") == []
     assert list((user / "localrun" / "engine").iterdir()) == []
     kept = (user / "localrun" / "prompts").iterdir()
-    assert [file for file in kept if not is_whole(file)] == []
+    assert [file for file in kept if not is_intact(file)] == []
 
 
-def in_a_process(act: Callable[[], object]) -> int:
-    """Does `act` in a process of its own, which has all modules already; its id.
+def fork(act: Callable[[], object]) -> int:
+    """Calls `act` in a forked process, and returns its id.
 
-    It ends with 0, be it with an error for people.
+    The process exits with 0, also if `act` raises one of our errors.
     """
     pid = os.fork()
     if pid == 0:
@@ -72,11 +74,6 @@ def in_a_process(act: Callable[[], object]) -> int:
     return pid
 
 
-def kill(pid: int, number: int = signal.SIGKILL) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_kills_at_random_points(user_path: Path, starter_model: Path, folder: Path) -> None:
     chance = random.Random(20261125)
@@ -87,59 +84,65 @@ def test_kills_at_random_points(user_path: Path, starter_model: Path, folder: Pa
         conversation.prompt(STORY, max_tokens=8).text()
 
     for number in range(KILLS):
-        client = in_a_process(turn)
+        client = fork(turn)
         time.sleep(chance.uniform(0, 0.4))
         if number % 3 == 0:
             kill(client)
-        for paths in alive(folder) if number % 3 else ():
+        for paths in list_hosts(folder) if number % 3 else ():
             if number % 3 == 1:
-                # While it leaves its conversations to the next one, perhaps.
+                # Perhaps while it saves its conversations.
                 kill(pid_of(paths.id), signal.SIGTERM)
                 time.sleep(chance.uniform(0, 0.05))
             kill(pid_of(paths.id))
         _, status = os.waitpid(client, 0)
         assert status in (0, signal.SIGKILL)
-    wait_until(lambda: len(hosts(user_path)) == len(alive(folder)))
+    wait_until(lambda: len(hosts(user_path)) == len(list_hosts(folder)))
     assert model.prompt("Hi", max_tokens=2).text()
-    assert_nothing_stays(user_path)
+    assert_nothing_remains(user_path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_parent_is_killed_while_a_load_hangs(
     user_path: Path, starter_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "_DYING", 0.5)
-    monkeypatch.setattr(launch, "_SLOWEST_DISK", 1e12)
-    file = patched(starter_model, tmp_path / "hangs.gguf", "tokenizer.chat_template", HANGS)
-    client = in_a_process(lambda: ask(in_file(file), "Hi", timeout=1))
+    monkeypatch.setattr(launch, "_EXIT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(launch, "_SLOW_DISK_BYTES_PER_S", 1e12)
+    file = patched(
+        starter_model, tmp_path / "hangs.gguf", "tokenizer.chat_template", ENDLESS_TEMPLATE
+    )
+    client = fork(lambda: ask(in_file(file), "Hi", timeout=1))
     wait_until(lambda: hosts(user_path) != [])
     kill(client)
     os.waitpid(client, 0)
     wait_until(lambda: hosts(user_path) == [])
 
 
-def test_unload_ends_what_loads_and_what_cannot_be_read(
+def test_unload_ends_loading_engines_and_those_with_a_damaged_state(
     user_path: Path, starter_model: Path, folder: Path, tmp_path: Path, run_llm: Llm
 ) -> None:
-    engine, _ = ensure(Wanted(str(starter_model), "x", EngineSettings(512)), folder, 60, 60)
-    Paths(folder, engine.id).state.write_text("{")
-    file = patched(starter_model, tmp_path / "hangs.gguf", "tokenizer.chat_template", HANGS)
+    engine, _ = find_or_start(
+        EngineRequest(str(starter_model), "x", EngineSettings(512)), folder, 60
+    )
+    EnginePaths(folder, engine.id).state.write_text("{")
+    file = patched(
+        starter_model, tmp_path / "hangs.gguf", "tokenizer.chat_template", ENDLESS_TEMPLATE
+    )
     said: list[str] = []
     loading = threading.Thread(
         target=lambda: said.append(failure(lambda: ask(in_file(file), "Hi")))
     )
     loading.start()
-    wait_until(lambda: any(state.spec.path == str(file) for state in known(folder)))
+    wait_until(lambda: any(state.spec.path == str(file) for state in list_engines(folder)))
     names = run_llm("localrun", "unload", "--all").stdout.splitlines()
     assert sorted(names) == ["Unloaded hangs", f"Unloaded process {engine.pid}"]
     loading.join()
-    assert "it was unloaded" in said[0]
-    assert_nothing_stays(user_path)
+    assert said[0].startswith(f"{file} was unloaded while it was loading")
+    assert_nothing_remains(user_path)
 
 
 @contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """No file can be written to any more, here and in processes that are started."""
+    """No file can be written to, in this process and in those that it starts."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
@@ -156,13 +159,13 @@ def test_full_disk(user_path: Path, starter_model: Path, folder: Path) -> None:
     cold = ask(model, "Hi", max_tokens=1, temperature=0)
     with full_disk():
         assert ask(model, "Hi", max_tokens=1, temperature=0).text == cold.text
-    assert_nothing_stays(user_path)
+    assert_nothing_remains(user_path)
 
 
-def test_state_of_another_process_is_nobodys(folder: Path, starter_model: Path) -> None:
-    """A process id that was given out anew: its owner is left alone."""
+def test_reused_process_id_is_not_an_engine(folder: Path, starter_model: Path) -> None:
+    """The process that has the id now is left alone."""
     folder.mkdir(parents=True)
-    paths = Paths(folder, f"{os.getpid()}-00000000")
+    paths = EnginePaths(folder, f"{os.getpid()}-00000000")
     stale: dict[str, Any] = {"id": paths.id}
     paths.state.write_text(str(stale))
     paths.lock.touch()
@@ -170,35 +173,33 @@ def test_state_of_another_process_is_nobodys(folder: Path, starter_model: Path) 
     assert list(folder.iterdir()) == []
 
 
-def test_answer_that_is_unloaded_in_the_middle(
-    user_path: Path, starter_model: Path, folder: Path
-) -> None:
+def test_unload_during_an_answer(user_path: Path, starter_model: Path, folder: Path) -> None:
     response = LocalChat(in_file(starter_model)).prompt("Count.", logit_bias={"2": -100})
     pieces = iter(response)
     next(pieces)
     stop_all(folder)
     with pytest.raises(llm.ModelError, match="The engine was unloaded"):
         list(pieces)
-    assert_nothing_stays(user_path)
+    assert_nothing_remains(user_path)
 
 
 def test_killed_terminal(user_path: Path, starter_model: Path, folder: Path) -> None:
     import pty
 
-    def converse() -> None:
+    def prompt() -> None:
         ask(in_file(starter_model), "Count.", logit_bias={"2": -100}, keep_alive=0)
 
     client, terminal = pty.fork()
     if client == 0:
         try:
-            converse()
+            prompt()
         finally:
             os._exit(0)
-    wait_until(lambda: running(folder) != [])
+    wait_until(lambda: list_running(folder) != [])
     time.sleep(0.3)
-    (engine,) = running(folder)
+    (engine,) = list_running(folder)
     os.close(terminal)
     os.waitpid(client, 0)
-    release(engine, folder, 0)
+    renew_lease(engine, folder, 0)
     wait_until(lambda: hosts(user_path) == [])
-    assert_nothing_stays(user_path)
+    assert_nothing_remains(user_path)

@@ -1,4 +1,4 @@
-"""Which engines go when memory is short."""
+"""Which engines are stopped when memory is short."""
 
 import os
 from collections.abc import Iterator
@@ -8,8 +8,14 @@ from typing import BinaryIO
 import pytest
 
 from llm_localrun.engine import evict, slots
-from llm_localrun.engine.state import EngineSettings, EngineSpec, EngineState, Paths, write_state
-from llm_localrun.engine_defaults import SEATS
+from llm_localrun.engine.state import (
+    EnginePaths,
+    EngineSettings,
+    EngineSpec,
+    EngineState,
+    write_state,
+)
+from llm_localrun.engine_defaults import SLOTS
 from llm_localrun.errors import EngineFailed
 from llm_localrun.system import locks
 
@@ -22,24 +28,25 @@ def spec(name: str, size: int) -> EngineSpec:
 
 @pytest.fixture
 def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The names of three engines that run, each with 4 GB of weights, least recently used first.
+    """The names of the engines still running, of three with 4 GB of weights, least recently used
+    first.
 
-    "busy" is answering a request.
+    "busy" is answering.
     """
     running = ["old", "busy", "new"]
     held: list[BinaryIO] = []
     for place, name in enumerate(running):
-        paths = Paths(tmp_path, f"{place + 1}-{name}")
-        held.append(locks.held_anew(paths.lock))
-        slots.set_up(paths)
+        paths = EnginePaths(tmp_path, f"{place + 1}-{name}")
+        held.append(locks.create_locked(paths.lock))
+        slots.create_slots(paths)
         state = EngineState(paths.id, spec(name, 4 * GB), "key", "build", 0.0, url="http://x")
         write_state(tmp_path, state)
-        for number in range(SEATS):
-            os.utime(paths.seat(number), (0, 1000 * place))
+        for number in range(SLOTS):
+            os.utime(paths.slot(number), (0, 1000 * place))
         if name == "busy":
-            held.append(locks.held_anew(paths.seat(1)))
+            held.append(locks.create_locked(paths.slot(1)))
 
-    def end(paths: Paths) -> None:
+    def end(paths: EnginePaths) -> None:
         held[int(paths.id[0]) - 1].close()
         running.remove(paths.id[2:])
 
@@ -58,18 +65,18 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
         (8 * GB, 18 * GB, ["busy"]),
     ],
 )
-def test_idle_engine_left_longest_ago_goes_first(
+def test_least_recently_used_engine_goes_first(
     tmp_path: Path, engines: list[str], size: int, budget: int | None, left: list[str]
 ) -> None:
     evict.evict_idle(spec("wanted", size), tmp_path, budget)
     assert engines == left
 
 
-def test_what_answers_is_left_alone(tmp_path: Path, engines: list[str]) -> None:
-    with pytest.raises(EngineFailed, match="together with the models that are answering now: busy"):
+def test_engine_in_use_is_kept(tmp_path: Path, engines: list[str]) -> None:
+    with pytest.raises(EngineFailed, match="while these models answer: busy"):
         evict.evict_idle(spec("wanted", 12 * GB), tmp_path, 18 * GB)
     assert engines == ["busy"]
 
 
-def test_model_that_is_too_large_alone_is_let_through(tmp_path: Path) -> None:
+def test_model_that_does_not_fit_alone_is_not_refused(tmp_path: Path) -> None:
     evict.evict_idle(spec("wanted", 40 * GB), tmp_path, 18 * GB)

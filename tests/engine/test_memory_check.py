@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from llm_localrun.engine import builds
-from llm_localrun.engine.builds import Build, Device, Report
+from llm_localrun.engine.builds import Build, BuildReport, Device
 from llm_localrun.engine.memory_check import free_memory
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import MARGIN_BYTES
 from llm_localrun.memory.footprint import Setting, footprint_of_files
@@ -25,7 +25,7 @@ def test_memory_of_gpus_counts(user_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert free_memory("") == 10**6
     gpu = Device(name="CUDA0", title="A GPU", memory=8 * 10**6)
     build = Build(kind="xllamacpp", path="", devices=(gpu, gpu))
-    monkeypatch.setattr(builds, "report", lambda *_: Report((build,), build, "", ()))
+    monkeypatch.setattr(builds, "report", lambda *_: BuildReport((build,), build, "", ()))
     assert free_memory("") == 17 * 10**6
 
 
@@ -62,7 +62,7 @@ def test_load_that_cannot_fit_is_refused(
         " tokens it needs 0.4 GB (0.1 GB for its weights, 0.2 GB for the context), and 0.2 GB are"
         " available. Use -o context_size 2048, or load it anyway with -o overcommit true."
     )
-    assert running(user_path / "localrun" / "engine") == []
+    assert list_running(user_path / "localrun" / "engine") == []
 
 
 def test_smaller_cache_is_named_where_it_helps(
@@ -99,7 +99,7 @@ def test_context_that_nobody_asked_for_is_as_large_as_memory_allows(
     leave(monkeypatch, need_of(starter, 1024) - (taken.context + taken.compute) / 1e6)
     said = failure(lambda: ask(starter, "hello " * 1500))
     assert said == (
-        "The prompt takes 1,531 tokens and the engine holds 1,024. Shorten it, or take less memory"
+        "The prompt takes 1,531 tokens and llama.cpp holds 1,024. Shorten it, or take less memory"
         " for each token with -o kv_cache_type q8_0: there is enough for a context of 1,024."
     )
 
@@ -118,5 +118,5 @@ def test_idle_engines_make_way_if_need_be(
     other = local_model(id="local/gguf/tiny", name="tiny", path=str(path), context_max=8192)
     leave(monkeypatch, need_of(other, 8192) + spare)
     ask(other, "Hi", max_tokens=1)
-    up = {engine.spec.name for engine in running(user_path / "localrun" / "engine")}
+    up = {engine.spec.name for engine in list_running(user_path / "localrun" / "engine")}
     assert up == ({starter.name, "tiny"} if stays else {"tiny"})

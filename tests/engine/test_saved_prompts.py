@@ -1,4 +1,4 @@
-"""Conversations that outlive the engine that they were held in."""
+"""Conversations continue after their engine has ended."""
 
 import asyncio
 import json
@@ -12,33 +12,15 @@ import pytest
 
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.engine import saved_prompts
-from llm_localrun.engine.state import EngineSettings, EngineSpec, EngineState, Paths, new_id
+from llm_localrun.engine.state import EnginePaths, EngineSettings, EngineSpec, EngineState, new_id
 from llm_localrun.engine.stop import stop_all
 from tests.conftest import CONFIG, Llm, configure, put_starter
-from tests.engine.test_engine import in_file
-
-STORY = "A fox went out on a chilly night and prayed to the moon to give it light. " * 8
-"""Some 150 tokens."""
-OPTIONS: dict[str, Any] = {"temperature": 0, "max_tokens": 4}
+from tests.support.engines import SHORT_ANSWER, STORY, converse, in_file
 
 
-def left(user: Path) -> list[Path]:
-    """What engines have left on disk."""
+def saved(user: Path) -> list[Path]:
+    """The files with saved prompts."""
     return sorted((user / "localrun" / "prompts").glob("*"))
-
-
-def talk(model: Path, between: Callable[[], None], later: dict[str, Any]) -> tuple[int, int, str]:
-    """Has two turns of a conversation; the tokens of the first, those reused in the second, and
-    what was said then."""
-    conversation = LocalChat(in_file(model, context_max=8192)).conversation()
-    first = conversation.prompt(STORY, **OPTIONS)
-    first.text()
-    between()
-    second = conversation.prompt("And then?", **{**OPTIONS, **later})
-    said = second.text()
-    facts = second.response_json
-    assert facts is not None
-    return first.usage().input or 0, facts["cached_tokens"], said
 
 
 def cut_off(file: Path) -> None:
@@ -53,12 +35,12 @@ def flip_a_byte(file: Path) -> None:
 
 @pytest.fixture(scope="module")
 def expected(starter_model: Path, warm_user: Path) -> Iterator[str]:
-    """What is said in the second turn if nothing comes between."""
+    """The second answer if the engine keeps running."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLM_USER_PATH", str(warm_user))
-        tokens, reused, said = talk(starter_model, lambda: None, {})
+        tokens, reused, text = converse(starter_model, lambda: None, {})
         assert reused >= tokens
-        yield said
+        yield text
 
 
 @pytest.mark.parametrize(
@@ -72,7 +54,7 @@ def expected(starter_model: Path, warm_user: Path) -> Iterator[str]:
     ],
     ids=["whole", "another context size", "cut off", "flipped", "another cache type"],
 )
-def test_next_engine_takes_it_up(
+def test_next_engine_restores_it(
     user_path: Path,
     starter_model: Path,
     expected: str,
@@ -82,24 +64,24 @@ def test_next_engine_takes_it_up(
 ) -> None:
     def between() -> None:
         assert stop_all(user_path / "localrun" / "engine") == [starter_model.stem]
-        (file,) = left(user_path)
+        (file,) = saved(user_path)
         assert file.stat().st_mode & 0o077 == 0
         assert file.parent.stat().st_mode & 0o077 == 0
         if harm:
             harm(file)
 
-    tokens, reused, said = talk(starter_model, between, later)
+    tokens, reused, text = converse(starter_model, between, later)
     assert (reused >= tokens) == is_reused
     assert reused == 0 or is_reused
-    assert said == expected or "kv_cache_type" in later
+    assert text == expected or "kv_cache_type" in later
 
 
-def test_engine_with_more_room_takes_it_up(user_path: Path, starter_model: Path) -> None:
+def test_engine_with_a_larger_context_restores_it(user_path: Path, starter_model: Path) -> None:
     model = LocalChat(in_file(starter_model, context_max=8192))
     conversation = model.conversation()
-    first = conversation.prompt(STORY, **OPTIONS, context_size=512)
+    first = conversation.prompt(STORY, **SHORT_ANSWER, context_size=512)
     first.text()
-    second = conversation.prompt("And then?", **OPTIONS, context_size=1024)
+    second = conversation.prompt("And then?", **SHORT_ANSWER, context_size=1024)
     second.text()
     assert second.response_json is not None
     assert second.response_json["context_size"] == 1024
@@ -107,16 +89,16 @@ def test_engine_with_more_room_takes_it_up(user_path: Path, starter_model: Path)
 
 
 @pytest.mark.parametrize("reason", ["logs off", "no room", "no conversation", "short"])
-def test_nothing_is_left(user_path: Path, starter_model: Path, reason: str) -> None:
+def test_nothing_is_saved(user_path: Path, starter_model: Path, reason: str) -> None:
     model = LocalChat(in_file(starter_model))
     prompt = model.prompt if reason == "no conversation" else model.conversation().prompt
     if reason == "logs off":
         (user_path / "logs-off").touch()
     if reason == "no room":
         configure(user_path, **CONFIG, prompt_cache=1000)
-    prompt("Hi" if reason == "short" else STORY, **OPTIONS).text()
+    prompt("Hi" if reason == "short" else STORY, **SHORT_ANSWER).text()
     stop_all(user_path / "localrun" / "engine")
-    assert left(user_path) == []
+    assert saved(user_path) == []
 
 
 def test_commands(user_path: Path, starter_model: Path, run_llm: Llm) -> None:
@@ -125,11 +107,11 @@ def test_commands(user_path: Path, starter_model: Path, run_llm: Llm) -> None:
     short = ("-o", "max_tokens", "2")
     run_llm("-m", "local", STORY, "--no-log", *short)
     run_llm("localrun", "unload", "--all")
-    assert left(user_path) == []
+    assert saved(user_path) == []
     run_llm("chat", "-m", "local", *short, input=f"{STORY}\nAnd then?\nquit\n")
     run_llm("-c", "Go on.", *short)
     run_llm("localrun", "unload", "--all")
-    assert len(left(user_path)) == 1
+    assert len(saved(user_path)) == 1
     run_llm("-c", "Go on.", *short)
     turns = json.loads(run_llm("logs", "--json", "-n", "4").stdout)
     assert len(turns) == 4
@@ -141,9 +123,9 @@ def test_commands(user_path: Path, starter_model: Path, run_llm: Llm) -> None:
 def test_asynchronous_conversation(user_path: Path, starter_model: Path) -> None:
     async def second_turn() -> dict[str, Any] | None:
         conversation = AsyncLocalChat(in_file(starter_model)).conversation()
-        await conversation.prompt(STORY, **OPTIONS).text()
+        await conversation.prompt(STORY, **SHORT_ANSWER).text()
         stop_all(user_path / "localrun" / "engine")
-        response = conversation.prompt("And then?", **OPTIONS)
+        response = conversation.prompt("And then?", **SHORT_ANSWER)
         await response.text()
         return response.response_json
 
@@ -153,30 +135,30 @@ def test_asynchronous_conversation(user_path: Path, starter_model: Path) -> None
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    paths = Paths(tmp_path / "engine", new_id(1))
+def paths(tmp_path: Path) -> EnginePaths:
+    paths = EnginePaths(tmp_path / "engine", new_id(1))
     paths.prompts.mkdir()
     return paths
 
 
-def engine(paths: Paths, build: str = "build", **settings: Any) -> EngineState:
+def engine(paths: EnginePaths, build: str = "build", **settings: Any) -> EngineState:
     spec = EngineSpec("/m.gguf", "m", 1, 1.0, EngineSettings(**{"context_size": 512, **settings}))
     return EngineState(paths.id, spec, "key", build, started_at=0.0)
 
 
-def keep(paths: Paths, conversation: str, size: int, most_bytes: int = 10**9) -> None:
-    part = saved_prompts.part(paths, 0)
-    part.write_bytes(b"x" * size)
-    saved_prompts.keep(part, engine(paths), conversation, most_bytes)
+def store(paths: EnginePaths, conversation: str, size: int, max_bytes: int = 10**9) -> None:
+    partial = saved_prompts.partial_path(paths, 0)
+    partial.write_bytes(b"x" * size)
+    saved_prompts.store(partial, engine(paths), conversation, max_bytes)
 
 
-def test_a_conversation_is_kept_once(paths: Paths) -> None:
+def test_conversation_is_saved_once(paths: EnginePaths) -> None:
     for size in (10, 20):
-        keep(paths, "a", size)
+        store(paths, "a", size)
     (file,) = paths.prompts.iterdir()
     assert file.stat().st_size == 20
-    assert saved_prompts.find(paths, engine(paths), "a") == file
-    assert saved_prompts.is_whole(file)
+    assert saved_prompts.find_saved(paths, engine(paths), "a") == file
+    assert saved_prompts.is_intact(file)
 
 
 @pytest.mark.parametrize(
@@ -191,20 +173,20 @@ def test_a_conversation_is_kept_once(paths: Paths) -> None:
         ("build", {"kv_cache_type": "q8_0"}, "a", False),
     ],
 )
-def test_what_must_fit(
-    paths: Paths, build: str, settings: dict[str, Any], conversation: str, is_found: bool
+def test_what_must_match(
+    paths: EnginePaths, build: str, settings: dict[str, Any], conversation: str, is_found: bool
 ) -> None:
-    keep(paths, "a", 10)
-    found = saved_prompts.find(paths, engine(paths, build, **settings), conversation)
+    store(paths, "a", 10)
+    found = saved_prompts.find_saved(paths, engine(paths, build, **settings), conversation)
     assert (found is not None) == is_found
 
 
-def test_all_together_are_bounded(paths: Paths) -> None:
+def test_oldest_files_are_removed(paths: EnginePaths) -> None:
     for place, conversation in enumerate("abc"):
-        keep(paths, conversation, 10)
-        found = saved_prompts.find(paths, engine(paths), conversation)
+        store(paths, conversation, 10)
+        found = saved_prompts.find_saved(paths, engine(paths), conversation)
         assert found is not None
         os.utime(found, (0, 1000 + place))
-    keep(paths, "d", 10, most_bytes=25)
-    found_now = [each for each in "abcd" if saved_prompts.find(paths, engine(paths), each)]
+    store(paths, "d", 10, max_bytes=25)
+    found_now = [each for each in "abcd" if saved_prompts.find_saved(paths, engine(paths), each)]
     assert found_now == ["c", "d"]

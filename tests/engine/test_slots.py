@@ -1,4 +1,4 @@
-"""Which slot a request goes to, and who knows that it has it."""
+"""Which slot a request acquires, and how the slots share the context."""
 
 import os
 import time
@@ -10,125 +10,138 @@ from pathlib import Path
 import pytest
 
 from llm_localrun.engine.slots import (
-    Seat,
-    Visit,
+    Slot,
+    SlotContents,
+    acquire,
+    acquire_all,
+    acquire_free,
+    contents_for,
+    create_slots,
     last_used,
-    set_up,
-    take,
-    take_all,
-    take_free,
-    visit_of,
 )
-from llm_localrun.engine.state import EngineSettings, EngineSpec, EngineState, Paths, write_state
-from llm_localrun.engine_defaults import SEATS
+from llm_localrun.engine.state import (
+    EnginePaths,
+    EngineSettings,
+    EngineSpec,
+    EngineState,
+    write_state,
+)
+from llm_localrun.engine_defaults import SLOTS
 
 LONG = "It was the best of times, it was the worst of times. " * 40
 """Eight blocks and a bit."""
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    paths = Paths(tmp_path, "1-a")
-    set_up(paths)
+def paths(tmp_path: Path) -> EnginePaths:
+    paths = EnginePaths(tmp_path, "1-a")
+    create_slots(paths)
     paths.state.touch()
     return paths
 
 
 @contextmanager
-def taken(seats: Iterable[Seat | None]) -> Iterator[list[Seat]]:
-    taken = [seat for seat in seats if seat is not None]
-    yield taken
-    for seat in taken:
-        seat.leave()
+def holding(slots: Iterable[Slot | None]) -> Iterator[list[Slot]]:
+    """Releases the slots at the end."""
+    acquired = [slot for slot in slots if slot is not None]
+    yield acquired
+    for slot in acquired:
+        slot.release()
 
 
 @contextmanager
-def taken_by(paths: Paths, visit: Visit, is_on_disk: bool = False) -> Iterator[Seat]:
-    with taken([take(paths, visit, is_on_disk, 1)]) as (seat,):
-        yield seat
+def held_for(paths: EnginePaths, contents: SlotContents, is_saved: bool = False) -> Iterator[Slot]:
+    with holding([acquire(paths, contents, is_saved, 1)]) as (slot,):
+        yield slot
 
 
-def leave(paths: Paths, *visits: Visit) -> None:
-    """Lets each of `visits` have been in a seat, one after the other, from seat 0 on."""
-    with taken(take_free(paths)) as seats:
-        for number, visit in enumerate(visits):
-            seats[number].note(visit)
-            os.utime(paths.seat(number), (0, 1000 + number))
+def fill(paths: EnginePaths, *contents: SlotContents) -> None:
+    """Makes the slots hold `contents`, the first one used longest ago."""
+    with holding(acquire_free(paths)) as slots:
+        for number, each in enumerate(contents):
+            slots[number].record(each)
+            os.utime(paths.slot(number), (0, 1000 + number))
 
 
-A, B = visit_of("a", LONG), visit_of("b", "Another thing. " * 200)
+A, B = contents_for("a", LONG), contents_for("b", "Another thing. " * 200)
 
 
 @pytest.mark.parametrize(
-    ("held", "visit", "is_on_disk", "number"),
+    ("held", "contents", "is_saved", "number"),
     [
         ([], A, False, 0),
-        ([A], visit_of("a", "too short to be compared"), False, 0),
-        ([A], visit_of("a", LONG + "more"), True, 0),
-        ([B, A], visit_of("c", LONG), False, 1),
-        ([B, A], visit_of("", LONG + "more"), False, 1),
-        ([B, A], visit_of("c", LONG * 3), False, 2),
-        ([B, A], visit_of("c", LONG + "more"), True, 2),
-        ([B, A], visit_of("c", "short"), False, 2),
-        ([visit_of("c", "short"), A, B, B], visit_of("d", "short"), False, 0),
-        ([A, B, B, B], visit_of("e", "Something else"), False, 0),
+        ([A], contents_for("a", "too short to be compared"), False, 0),
+        ([A], contents_for("a", LONG + "more"), True, 0),
+        ([B, A], contents_for("c", LONG), False, 1),
+        ([B, A], contents_for("", LONG + "more"), False, 1),
+        ([B, A], contents_for("c", LONG * 3), False, 2),
+        ([B, A], contents_for("c", LONG + "more"), True, 2),
+        ([B, A], contents_for("c", "short"), False, 2),
+        ([contents_for("c", "short"), A, B, B], contents_for("d", "short"), False, 0),
+        ([A, B, B, B], contents_for("e", "Something else"), False, 0),
     ],
     ids=[
-        "nothing held: the first",
-        "its own conversation, however little it shares",
-        "its own conversation, though the disk has it too",
+        "all empty: the first",
+        "its own conversation, even without a common beginning",
+        "its own conversation, although it is saved too",
         "another conversation with the same beginning",
         "no conversation, the same beginning",
         "less than half of the prompt is there",
-        "the disk has more than a beginning",
-        "nothing in common: a slot that holds nothing",
+        "the whole conversation is saved",
+        "nothing in common: an empty slot",
         "the same short prompt",
-        "all in use: the one left longest ago",
+        "nothing in common, no empty slot: the least recently used",
     ],
 )
-def test_seat_that_suits(
-    paths: Paths, held: list[Visit], visit: Visit, is_on_disk: bool, number: int
+def test_best_slot(
+    paths: EnginePaths,
+    held: list[SlotContents],
+    contents: SlotContents,
+    is_saved: bool,
+    number: int,
 ) -> None:
-    leave(paths, *held)
-    with taken_by(paths, visit, is_on_disk) as seat:
-        assert seat.number == number
-        assert seat.before == (held[number] if number < len(held) else Visit())
+    fill(paths, *held)
+    with held_for(paths, contents, is_saved) as slot:
+        assert slot.number == number
+        assert slot.previous == (held[number] if number < len(held) else SlotContents())
 
 
-def test_seat_that_is_taken_is_nobody_elses(paths: Paths) -> None:
-    with taken(take(paths, A, False, 1) for _ in range(SEATS)) as seats:
-        assert sorted(seat.number for seat in seats) == list(range(SEATS))
+def test_slot_has_one_holder(paths: EnginePaths) -> None:
+    with holding(acquire(paths, A, False, 1) for _ in range(SLOTS)) as slots:
+        assert sorted(slot.number for slot in slots) == list(range(SLOTS))
         with pytest.raises(TimeoutError):
-            take(paths, A, False, 0.05)
-        assert take_all(paths) is None
-    with taken(take_all(paths) or []) as everything:
-        assert len(everything) == SEATS
+            acquire(paths, A, False, 0.05)
+        assert acquire_all(paths) is None
+    with holding(acquire_all(paths) or []) as everything:
+        assert len(everything) == SLOTS
 
 
 @pytest.mark.parametrize(
-    ("visit", "before"), [(A, A), (visit_of("b", LONG), Visit())], ids=["its own", "another's"]
+    ("contents", "previous"),
+    [(A, A), (contents_for("b", LONG), SlotContents())],
+    ids=["its own", "another's"],
 )
-def test_what_a_slot_holds_is_unknown_until_it_is_noted(
-    paths: Paths, visit: Visit, before: Visit
+def test_contents_are_unknown_until_they_are_recorded(
+    paths: EnginePaths, contents: SlotContents, previous: SlotContents
 ) -> None:
-    leave(paths, A)
-    with taken_by(paths, visit):
-        # Whoever has it may be killed now.
+    fill(paths, A)
+    with held_for(paths, contents):
+        # Its holder may be killed now.
         pass
-    with taken(take_free(paths)) as seats:
-        assert seats[0].before == before
+    with holding(acquire_free(paths)) as slots:
+        assert slots[0].previous == previous
 
 
 @pytest.fixture
-def thousand(paths: Paths) -> Paths:
-    """Of an engine with a context of 1,000 tokens."""
+def thousand(paths: EnginePaths) -> EnginePaths:
+    """The files of an engine with a context of 1,000 tokens."""
     spec = EngineSpec("m.gguf", "m", 0, 0.0, EngineSettings(context_size=1000))
     write_state(paths.folder, EngineState(paths.id, spec, key="", build="", started_at=0.0))
     return paths
 
 
-def fill(visit: Visit, tokens: int) -> Visit:
-    return replace(visit, tokens=tokens)
+def claiming(contents: SlotContents, tokens: int) -> SlotContents:
+    return replace(contents, tokens=tokens)
 
 
 @pytest.mark.parametrize(
@@ -142,49 +155,51 @@ def fill(visit: Visit, tokens: int) -> Visit:
         ([0, 1000], 0, True),
     ],
 )
-def test_context_is_shared(thousand: Paths, others: list[int], tokens: int, fits: bool) -> None:
-    leave(thousand, A)
-    with taken(take(thousand, fill(B, other), False, 1) for other in others):
+def test_context_is_shared(
+    thousand: EnginePaths, others: list[int], tokens: int, fits: bool
+) -> None:
+    fill(thousand, A)
+    with holding(acquire(thousand, claiming(B, other), False, 1) for other in others):
         if fits:
-            with taken_by(thousand, fill(A, tokens)) as seat:
-                assert seat.number == 0
+            with held_for(thousand, claiming(A, tokens)) as slot:
+                assert slot.number == 0
         else:
             with pytest.raises(TimeoutError):
-                take(thousand, fill(A, tokens), False, 0.05)
-    # What a slot holds is still known, and nobody claims anything any more.
-    with taken(take_free(thousand)) as seats:
-        assert seats[0].before == A
-    with taken_by(thousand, fill(B, 1000)), taken_by(thousand, Visit()):
+                acquire(thousand, claiming(A, tokens), False, 0.05)
+    # The contents of the slot are still known, and all claims have ended.
+    with holding(acquire_free(thousand)) as slots:
+        assert slots[0].previous == A
+    with held_for(thousand, claiming(B, 1000)), held_for(thousand, SlotContents()):
         pass
 
 
-def test_claim_lasts_until_the_seat_is_left(thousand: Paths) -> None:
-    with taken_by(thousand, fill(A, 600)) as seat:
-        seat.note(fill(A, 600))
+def test_claim_lasts_until_the_slot_is_released(thousand: EnginePaths) -> None:
+    with held_for(thousand, claiming(A, 600)) as slot:
+        slot.record(claiming(A, 600))
         with pytest.raises(TimeoutError):
-            take(thousand, fill(B, 600), False, 0.05)
-    with taken_by(thousand, fill(B, 600)):
+            acquire(thousand, claiming(B, 600), False, 0.05)
+    with held_for(thousand, claiming(B, 600)):
         pass
 
 
-def test_claim_of_who_was_killed_is_void(thousand: Paths) -> None:
-    leave(thousand, A, B)
-    killed = take(thousand, fill(A, 600), False, 1)
+def test_claim_of_a_killed_process_is_void(thousand: EnginePaths) -> None:
+    fill(thousand, A, B)
+    killed = acquire(thousand, claiming(A, 600), False, 1)
     assert killed is not None
     killed._file.close()
-    with taken_by(thousand, fill(B, 600)) as seat:
-        assert seat.number == 1
+    with held_for(thousand, claiming(B, 600)) as slot:
+        assert slot.number == 1
 
 
-def test_engine_that_is_about_to_end_gives_no_seat(paths: Paths) -> None:
+def test_engine_that_is_about_to_end_has_no_slots(paths: EnginePaths) -> None:
     paths.state.unlink()
-    assert take(paths, A, False, 1) is None
+    assert acquire(paths, A, False, 1) is None
 
 
-def test_when_it_was_last_used(paths: Paths) -> None:
+def test_last_used(paths: EnginePaths) -> None:
     begun = time.time()
-    leave(paths, A, B)
+    fill(paths, A, B)
     assert last_used(paths) >= begun - 1
-    for number in range(SEATS):
-        os.utime(paths.seat(number), (0, 1000 + number))
-    assert last_used(paths) == 1000 + SEATS - 1
+    for number in range(SLOTS):
+        os.utime(paths.slot(number), (0, 1000 + number))
+    assert last_used(paths) == 1000 + SLOTS - 1

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_localrun.engine.launch import Wanted, ensure
+from llm_localrun.engine.launch import EngineRequest, find_or_start
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
 from llm_localrun.files.gotemplate import NotUnderstood, to_jinja
@@ -25,7 +25,7 @@ def engine_with(template: str, model: Path, user_path: Path) -> Iterator[httpx.C
     """A client of an engine that writes prompts by one of Go's templates."""
     settings = EngineSettings(context_size=512, threads=1, chat_template=to_jinja(template))
     folder = user_path / "localrun" / "engine"
-    engine, _ = ensure(Wanted(str(model), "m", settings), folder, 60, 60)
+    engine, _ = find_or_start(EngineRequest(str(model), "m", settings), folder, 60, 60)
     headers = {"Authorization": f"Bearer {engine.key}"}
     with httpx.Client(base_url=engine.url, headers=headers, timeout=60) as client:
         yield client

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_localrun.engine.state import EngineState, running
+from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.files import scan
 from llm_localrun.files.modelfile import Modelfile, chat_template_of, modelfile_of
 from llm_localrun.models import Endpoint, LocalModel
@@ -71,7 +71,7 @@ def test_command_runs_a_file_as_ollama_would(parrot: Path, run_llm: Llm, user_pa
         said = run_llm("-m", "local/gguf/parrot:latest", "Polly?", *more)
         assert (said.returncode, said.stderr) == (0, "")
     first, second = json.loads(run_llm("logs", "--json", "-n", "2").stdout)
-    (engine,) = running(user_path / "localrun" / "engine")
+    (engine,) = list_running(user_path / "localrun" / "engine")
     example = [(turn["role"], turn["content"]) for turn in EXAMPLE]
     for turn, system in ((first, SYSTEM), (second, "Sing.")):
         prompt = written(("system", system), *example, ("user", "Polly?"))

@@ -12,7 +12,7 @@ from typing import IO, Any
 import pytest
 
 from llm_localrun.engine.evict import setting_of
-from llm_localrun.engine.state import EngineSettings, EngineSpec, Order
+from llm_localrun.engine.state import EngineSettings, EngineSpec, HostInstructions
 from llm_localrun.gguf.header import Header
 from llm_localrun.memory.footprint import (
     Footprint,
@@ -33,9 +33,9 @@ LOAD = """
 import sys
 from llm_localrun.engine.xllamacpp import _parameters
 from tests.support.models import local_model
-from llm_localrun.engine.state import Paths, read_order
+from llm_localrun.engine.state import EnginePaths, parse_instructions
 from xllamacpp import xllamacpp
-parameters = _parameters(xllamacpp, read_order(sys.argv[1]), Paths(None, ""))
+parameters = _parameters(xllamacpp, parse_instructions(sys.argv[1]), EnginePaths(None, ""))
 parameters.verbosity = 4
 server = xllamacpp.Server(parameters)
 sys.stdin.read()
@@ -46,7 +46,7 @@ BUFFER = re.compile(r"(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 def allocated(path: Path, settings: EngineSettings) -> Need:
     """What the engine allocates for a model, by its own account."""
     spec = EngineSpec(str(path), "model", 0, 0.0, replace(settings, threads=1))
-    order = Order("", spec, "key", "", "", "", False, 0.0, 0.0, 0)
+    order = HostInstructions("", spec, "key", "", "", "", False, 0.0, 0.0, 0)
     command = [sys.executable, "-c", LOAD, json.dumps(asdict(order))]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True) as engine:

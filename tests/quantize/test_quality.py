@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from llm_localrun.engine.launch import Seated
-from llm_localrun.engine.state import running
+from llm_localrun.engine.launch import AcquiredSlot
+from llm_localrun.engine.state import list_running
 from llm_localrun.models import LocalModel
 from llm_localrun.quantize import quality
 from llm_localrun.quantize.quality import TextLoss
@@ -41,7 +41,7 @@ def at_last(steps: Generator[Progress, None, _Result]) -> tuple[list[int], _Resu
             return done, result
 
 
-def probabilities(seated: Seated, before: tuple[int, ...]) -> dict[int, float]:
+def probabilities(seated: AcquiredSlot, before: tuple[int, ...]) -> dict[int, float]:
     """What the engine says of every token there is."""
     engine = seated.engine
     body = {"prompt": list(before), "n_predict": 1, "n_probs": 10**6, "temperature": 0}
@@ -79,9 +79,9 @@ def test_loss_of_the_starter(short: None, starter_model: Path) -> None:
 
 def test_engines_end_afterwards(short: None, starter_model: Path) -> None:
     with quality._engine(model_at(starter_model)):
-        (engine,) = running(engine_folder())
+        (engine,) = list_running(engine_folder())
     assert engine.spec.context_size == 1024
-    assert running(engine_folder()) == []
+    assert list_running(engine_folder()) == []
 
 
 def test_loss_of_an_embedding_model(short: None, embedding_model: Path) -> None:

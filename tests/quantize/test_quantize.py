@@ -19,6 +19,7 @@ import pytest
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.gguf.header import Header, Tensor, read_header
 from llm_localrun.gguf.tensor_types import TensorType
+from llm_localrun.memory import machine
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.parse import parse_name
 from llm_localrun.pull.folder import models_folder, partial_folder
@@ -440,6 +441,19 @@ def test_what_it_has_cost_is_told(starter_model: Path) -> None:
     assert "has been quantized before (Q4_1), and would lose twice." in kept
 
 
+def test_loss_is_not_measured_where_there_is_no_memory_for_it(
+    little: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "free_ram", lambda: 10**8)
+    done = run_command("quantize", str(little), "Q8_0")
+    assert done.exit_code == 0, done.output
+    rows = [line.split("  ")[0] for line in done.stdout.splitlines()[2:]]
+    assert rows == ["size", "bits per weight", "stored as"]
+    assert done.stderr.splitlines()[-1].startswith(
+        f"The loss of quality was not measured: {little.stem} does not fit into the free memory"
+    )
+
+
 def test_result_is_ours_to_verify_and_to_delete(user_path: Path, little: Path) -> None:
     done_by("quantize", str(little), "Q8_0", "--no-measure")
     name = "local/gguf/Little-Q8_0"
@@ -534,7 +548,7 @@ def test_index_that_does_not_have_it(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(files))
     said = failure(tools.install)
-    assert said.startswith("Pip could not install libggml-python==0.20.2.post1: No matching")
+    assert said.startswith("pip could not install libggml-python==0.20.2.post1: No matching")
     assert left_in(user_path / "localrun" / "tools") == set()
 
 
@@ -542,7 +556,7 @@ def test_index_that_does_not_have_it(
     ("arguments", "said"),
     [
         ((), "Error: Nothing here can quantize. Let libggml-python==0.20.2.post1 (2.5 MB) be"),
-        (("--yes",), "Error: Pip could not install libggml-python==0.20.2.post1: No matching"),
+        (("--yes",), "Error: pip could not install libggml-python==0.20.2.post1: No matching"),
     ],
 )
 def test_nothing_is_installed_unasked(

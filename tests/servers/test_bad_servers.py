@@ -48,7 +48,7 @@ Pieces = list[bytes | float]
 LINES = transcript("chat_stream")[0].body.splitlines(keepends=True)
 HALLO = b'data: {"choices":[{"index":0,"delta":{"content":"Hallo"},"finish_reason":null}]}\n\n'
 
-LLAMA_SERVER = "Llama-server"
+LLAMA_SERVER = "llama-server"
 """As it stands at the beginning of a sentence."""
 
 LOG = "Look into the server's own log for more."
@@ -139,12 +139,12 @@ BAD: dict[str, Bad] = {
     ),
     "a gateway's error": refused(
         "openai",
-        "The server",
+        "OpenAI-compatible server",
         [whole(b"<html><h1>502 Bad Gateway</h1></html>", "text/html", 502)],
         "<html><h1>502 Bad Gateway</h1></html> (HTTP 502)",
     ),
     "an error without a body": refused(
-        "openai", "The server", [whole(b"", "", 500)], "no reason given (HTTP 500)"
+        "openai", "OpenAI-compatible server", [whole(b"", "", 500)], "no reason given (HTTP 500)"
     ),
     "nothing, as JSON, from Ollama": nonsense("ollama", "Ollama", [whole(b"", JSON)], INCOMPLETE),
     "nothing, as lines": nonsense("ollama", "Ollama", [chunked([], NDJSON)], INCOMPLETE),
@@ -248,7 +248,7 @@ BAD: dict[str, Bad] = {
         "llamacpp", LLAMA_SERVER, [chunked([HALLO, b"data: [DONE]\n\n"], SSE)], INCOMPLETE
     ),
     "no finish_reason, and no end": nonsense(
-        "openai", "The server", [chunked([HALLO], SSE)], INCOMPLETE
+        "openai", "OpenAI-compatible server", [chunked([HALLO], SSE)], INCOMPLETE
     ),
     "an unknown model": refused(
         "ollama",
@@ -259,7 +259,7 @@ BAD: dict[str, Bad] = {
     ),
     "an unknown model, at /v1": refused(
         "openai",
-        "The server",
+        "OpenAI-compatible server",
         [transcript("unknown_model")[6].reply()],
         "model 'nope' not found (HTTP 404)",
         LISTING,
@@ -355,7 +355,7 @@ def closed_port() -> int:
         ),
         (
             "openai",
-            "The server",
+            "OpenAI-compatible server",
             "Start it, or choose another model: `llm localrun models` lists them.",
         ),
     ],

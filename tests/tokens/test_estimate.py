@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from llm_localrun.catalogue import model_at
-from llm_localrun.engine.state import running
+from llm_localrun.engine.state import list_running
 from llm_localrun.tokens.estimate import Factors, estimate, learned, least_plausible, units_of
 from tests.support.corpus import CORPUS
 from tests.support.drive import ask
@@ -37,7 +37,9 @@ def test_corpus_is_what_was_counted() -> None:
 
 def test_counts_are_the_engines(warm: Path) -> None:
     ask(model_at(next((warm / "localrun" / "models").iterdir())), "Hi", max_tokens=1)
-    engine = max(running(warm / "localrun" / "engine"), key=lambda each: each.spec.context_size)
+    engine = max(
+        list_running(warm / "localrun" / "engine"), key=lambda each: each.spec.context_size
+    )
     headers = {"Authorization": f"Bearer {engine.key}"}
     with httpx.Client(base_url=engine.url, headers=headers) as client:
         for name, text in CORPUS.items():

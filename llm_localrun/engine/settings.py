@@ -1,0 +1,73 @@
+"""The settings of engines: from a model's file, the user's options and config.json."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llm_localrun.config import Config
+from llm_localrun.engine.state import NGRAM, EngineSettings
+from llm_localrun.files.modelfile import chat_template_of, modelfile_of
+from llm_localrun.memory import machine
+from llm_localrun.models import LocalModel, OnDisk
+
+_MEMORY_SHARE = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """Limits for all engines, from config.json. None leaves the choice to llm-localrun."""
+
+    llama_server: str | None = None
+    """The llama-server program to use; "" to use only xllamacpp."""
+    memory: int | None = None
+    """Bytes that all engines may take together."""
+    prompt_bytes: int = 2 * 2**30
+    """Bytes on disk for the saved prompts of conversations."""
+
+    def within(self, memory: int) -> "EngineLimits":
+        """These limits with at most `memory` bytes for all engines together."""
+        return replace(self, memory=memory if self.memory is None else min(memory, self.memory))
+
+
+def read_limits(config: Config) -> EngineLimits:
+    """The limits in `config`. By default, engines may take three quarters of the memory."""
+    memory = config.engine_memory
+    if memory is None and (physical := machine.physical_memory()) is not None:
+        memory = int(physical * _MEMORY_SHARE)
+    return EngineLimits(config.llama_server, memory, config.prompt_cache)
+
+
+def engine_settings(
+    model: LocalModel,
+    route: OnDisk,
+    options: Mapping[str, Any],
+    config: Config,
+    *,
+    context_size: int | None = None,
+) -> EngineSettings:
+    """The settings to run the file of `route` with. `options` are by the names of `-o`.
+
+    Options come before config.json, and both before what Ollama's manifest says. Without
+    `context_size`, the engine chooses it. Raises `BadModelFile` if the model's chat template cannot
+    be used.
+    """
+    file = model.model_copy(update={"routes": (route,)})
+    draft_model = options.get("draft_model")
+    return EngineSettings(
+        context_size=context_size,
+        threads=options.get("threads", config.threads),
+        gpu_layers=options.get("gpu_layers"),
+        kv_cache_type=options.get("kv_cache_type"),
+        flash_attention=options.get("flash_attention"),
+        embedding=model.purpose == "embedding",
+        projector=route.projector,
+        lora=_absolute(options.get("lora")) or modelfile_of(file).adapter,
+        draft_model=NGRAM if draft_model == NGRAM else _absolute(draft_model),
+        chat_template=chat_template_of(file),
+        rpc=",".join(config.rpc),
+    )
+
+
+def _absolute(path: str | None) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""

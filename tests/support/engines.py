@@ -1,0 +1,102 @@
+"""Helpers for tests that run engines: models in files, hostile files, host processes."""
+
+import contextlib
+import os
+import signal
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import psutil
+
+from llm_localrun.chat.models import LocalChat
+from llm_localrun.models import LocalModel
+from tests.support.drive import ask
+from tests.support.models import local_model
+
+STORY = "A fox went out on a chilly night and prayed to the moon to give it light. " * 8
+"""About 150 tokens."""
+SHORT_ANSWER: dict[str, Any] = {"temperature": 0, "max_tokens": 4}
+
+Conversation: TypeAlias = tuple[int, int, str]
+"""Tokens of the first prompt, tokens reused by the second one, and the second answer."""
+
+
+def in_file(path: Path, context_max: int | None = None) -> LocalModel:
+    """The model in a file, as the scan would find it."""
+    name = path.stem
+    return local_model(id=f"local/gguf/{name}", name=name, path=str(path), context_max=context_max)
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+
+
+def answer(model: Path, prompt: str) -> str:
+    return ask(in_file(model), prompt, temperature=0, max_tokens=5).text
+
+
+def converse(model: Path, between: Callable[[], None], later: dict[str, Any]) -> Conversation:
+    """Prompts twice in one conversation, and calls `between` in between.
+
+    `later` are more options of the second prompt.
+    """
+    conversation = LocalChat(in_file(model, context_max=8192)).conversation()
+    first = conversation.prompt(STORY, **SHORT_ANSWER)
+    first.text()
+    between()
+    second = conversation.prompt("And then?", **{**SHORT_ANSWER, **later})
+    text = second.text()
+    facts = second.response_json
+    assert facts is not None
+    return first.usage().input or 0, facts["cached_tokens"], text
+
+
+def patched(source: Path, target: Path, key: str, value: bytes) -> Path:
+    """A copy of `source` in which the header's value for `key` begins with `value`."""
+    data = bytearray(source.read_bytes())
+    at = data.index(key.encode()) + len(key) + 4
+    data[at : at + len(value)] = value
+    target.write_bytes(data)
+    return target
+
+
+def number_value(value: int) -> bytes:
+    """A number as it is written in a GGUF header."""
+    return struct.pack("<I", value)
+
+
+def text_value(value: bytes) -> bytes:
+    """A text as it is written in a GGUF header."""
+    return struct.pack("<Q", len(value)) + value
+
+
+_TEMPLATE_SIZE = 368
+"""Bytes of the starter model's own chat template, which the endless one replaces."""
+ENDLESS_TEMPLATE = text_value(
+    b"{% for i in range(10000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}".ljust(
+        _TEMPLATE_SIZE
+    )
+)
+"""The header's value of a chat template that keeps llama.cpp busy for hours while it loads."""
+
+
+def hosts(user: Path) -> list[int]:
+    """The host processes of the engines in a user directory."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_host = any("engine.host" in word for word in process.cmdline())
+            if is_host and process.environ().get("LLM_USER_PATH") == str(user):
+                found.append(process.pid)
+    return found
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
