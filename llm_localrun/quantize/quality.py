@@ -94,9 +94,8 @@ def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
     texts = [text for text in sentences if len(text) > _SHORT]
     for model in (before, after):
         _checked_settings(model)
-    pairs = zip(
-        *(run.embed(model, model.routes[0], texts, None) for model in (before, after)), strict=True
-    )
+    vectors = [run.embed(m, m.on_disk, texts, None) for m in (before, after) if m.on_disk]
+    pairs = zip(*vectors, strict=True)
     cosines = [cosine(a, b) for a, b in pairs]
     return VectorLoss(sum(cosines) / len(cosines), min(cosines), len(cosines))
 
