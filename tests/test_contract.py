@@ -581,9 +581,7 @@ def test_line_19_attachment_of_the_history_that_is_gone(
     messages = [llm.user("Look", attachment), llm.user("And?")]
     with saying(kind) as (model, server):
         said = failure(lambda: ask(model, None, way, messages=messages))
-    assert said == (
-        f"{path} cannot be read: No such file or directory. Check its path and permissions."
-    )
+    assert said == (f"{path} cannot be read: No such file or directory. Check the path.")
     assert server.requests == []
 
 

@@ -37,10 +37,7 @@ def load_attachment(
             raise _wrong_type(name, kind, accepted)
         data: bytes | None = attachment.content_bytes()  # type: ignore[no-untyped-call]
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise BadAttachment(
-            f"{name} cannot be read: {reason}", "Check its path and permissions"
-        ) from None
+        raise BadAttachment.from_os_error("read", name, error) from None
     except httpx2.HTTPStatusError as error:
         raise _fetch_failed(name, f"HTTP {error.response.status_code}") from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:

@@ -119,7 +119,6 @@ def refusal(
     return str(refused.value)
 
 
-PERMISSIONS = "Check its path and permissions."
 OTHERWISE = "choose another model, or begin a conversation without the attachment."
 IMAGES_ONLY = f"It takes image/gif, image/jpeg, image/png, image/webp: {OTHERWISE}"
 TEXT_ONLY = f"It takes text only: {OTHERWISE}"
@@ -167,7 +166,10 @@ def test_types_that_the_model_cannot_take(
 @pytest.mark.parametrize("given", [None, "image/png"])
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("gone.png", "No such file or directory"), ("folder", "Is a directory")],
+    [
+        ("gone.png", "No such file or directory. Check the path."),
+        ("folder", "Is a directory. Give the path of a file, not of a directory."),
+    ],
 )
 def test_files_that_cannot_be_read(
     given: str | None, name: str, reason: str, tmp_path: Path
@@ -175,7 +177,7 @@ def test_files_that_cannot_be_read(
     (tmp_path / "folder").mkdir()
     path = tmp_path / name
     attachment = llm.Attachment(type=given, path=str(path))
-    assert refusal(attachment) == f"{path} cannot be read: {reason}. {PERMISSIONS}"
+    assert refusal(attachment) == f"{path} cannot be read: {reason}"
 
 
 def test_empty_file_of_no_known_type(tmp_path: Path) -> None:
