@@ -219,6 +219,8 @@ WRITER = """
 import sys
 from pathlib import Path
 from tests.support.models import local_model
+
+pytestmark = pytest.mark.usefixtures("user_path")
 from llm_localrun.catalogue import ScannedFile, Snapshot, write_snapshot
 
 number = int(sys.argv[2])

@@ -20,6 +20,8 @@ from llm_localrun.name_cache import (
 from llm_localrun.system.paths import settings_stamp
 from tests.conftest import CONFIG, configure
 
+pytestmark = pytest.mark.usefixtures("user_path")
+
 OFFERS = [
     Offer("local/ollama/qwen3:8b", "chat", ["local-qwen3", "local"], ["tools"]),
     Offer("local/vllm/m", "embedding", [], None),

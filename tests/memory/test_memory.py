@@ -399,7 +399,7 @@ def test_memory_of_gpus_counts(user_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def starter(starter_model: Path) -> LocalModel:
+def starter(user_path: Path, starter_model: Path) -> LocalModel:
     name = starter_model.stem
     return local_model(
         id=f"local/gguf/{name}", name=name, path=str(starter_model), context_max=8192

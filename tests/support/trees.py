@@ -284,7 +284,7 @@ def _plant_jan(data: Path) -> Planted:
 
 
 def _plant_indexed(below: Path, home: Path, data: Path) -> list[Planted]:
-    elsewhere = gguf(home / "remote_host" / "SmolLM2-360M-Q4_K_M.gguf")
+    elsewhere = gguf(home / "elsewhere" / "SmolLM2-360M-Q4_K_M.gguf")
     llm_gguf_index(below / "user" / "gguf", {"smol": elsewhere})
     own = gguf(below / "user" / "gguf" / "models" / "TinyLlama-1.1B.gguf")
     (weights,) = docker_model(home / ".docker" / "models", "docker.io/ai/smollm2:360M-Q4_K_M")
