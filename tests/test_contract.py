@@ -40,9 +40,11 @@ from llm_localrun.wire import http
 from tests.conftest import Llm, put_starter
 from tests.fakes.broken import Silent
 from tests.fakes.http_server import Request, StandIn, events, transcript
-from tests.fakes.lmstudio import Call, LMStudio, Says, put_files
+from tests.fakes.lmstudio import LMStudio
+from tests.fakes.says import Call, Says
 from tests.support.contract import NAMES, SERVERS, call_ids, chain, found, respond_as, saying, sent
 from tests.support.drive import WAYS, Outcome, ask, failure, served
+from tests.support.trees import put_lmstudio_files
 from tests.test_registration import age, point_at
 
 # llm leaves files open.
@@ -124,7 +126,7 @@ class Backend:
 @pytest.fixture(autouse=True)
 def models_of_lmstudio(user_path: Path, tmp_path: Path) -> None:
     """They lie on this machine, so that they may run."""
-    put_files(tmp_path / "home")
+    put_lmstudio_files(tmp_path / "home")
 
 
 @pytest.fixture(params=[*SERVERS, "engine"])

@@ -21,7 +21,7 @@ from llm_localrun.wire.request import ChatMessage, ChatRequest
 from tests.chat.test_run import completion, store_key
 from tests.conftest import CONFIG, configure
 from tests.fakes.http_server import Request, StandIn, json_reply
-from tests.fakes.lmstudio import MODELS, LMStudio
+from tests.fakes.lmstudio import LMStudio
 from tests.support import tiny_models
 from tests.support.corpus import CORPUS
 from tests.support.drive import WAYS, Outcome, ask, failure, served
@@ -595,11 +595,6 @@ def test_answer_that_lacks_room_says_so(
 
 def test_max_is_what_the_model_was_trained_for(starter: LocalModel) -> None:
     assert context_of(ask(starter, "Hi", max_tokens=1, context_size="max")) == 8192
-
-
-def test_models_of_the_stand_in_are_as_large_as_is_said_here() -> None:
-    largest = {model.key: model.max_context_length for model in MODELS}
-    assert (largest[GEMMA], largest["granite-3.0-2b-instruct"]) == (262_144, 4096)
 
 
 def test_prompts_are_what_they_are_said_to_be() -> None:

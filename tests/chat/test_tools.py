@@ -20,7 +20,7 @@ from llm_localrun.engine.state import running
 from llm_localrun.errors import AnswerCutOff, ServerRefused
 from llm_localrun.models import LocalModel
 from tests.conftest import CONFIG, Llm, configure, stop_engines
-from tests.fakes.lmstudio import Call, Says
+from tests.fakes.says import Call, Says
 from tests.support.contract import SERVERS, call_ids, chain, found, saying, sent, with_template
 from tests.support.drive import WAYS, ask, failure
 

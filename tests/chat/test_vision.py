@@ -20,7 +20,7 @@ from llm_localrun.engine.state import running
 from llm_localrun.models import LocalModel
 from tests.conftest import CONFIG, Llm, configure, put_starter, stop_engines
 from tests.fakes.http_server import Request, StandIn, whole
-from tests.fakes.lmstudio import Says
+from tests.fakes.says import Says
 from tests.support.contract import SERVERS, found, saying, sent
 from tests.support.drive import WAYS, Outcome, ask, failure
 from tests.support.vision_model import IMAGE_TOKENS, build_projector

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
+DATA = Path(__file__).parents[1] / "data"
 
 _EXCHANGE = re.compile(
     rb"^>>> (?P<method>[A-Z]+) (?P<path>\S+)\n(?:>>> (?P<request>[^\n]*)\n)?---\n"

@@ -14,7 +14,8 @@ import llm
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.models import LocalModel
 from tests.fakes.http_server import Request, Respond, StandIn, chunked, json_reply, whole
-from tests.fakes.lmstudio import LMStudio, Says, in_turn
+from tests.fakes.lmstudio import LMStudio
+from tests.fakes.says import Says, in_turn
 from tests.support.drive import served
 
 SERVERS = ["ollama", "lmstudio"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.fakes.http_server import Request, chunked, json_reply
-from tests.fakes.lmstudio import Says
+from tests.fakes.says import Says
 from tests.support.corpus import CORPUS
 
 SECRET = "banana"
