@@ -26,7 +26,7 @@ from tests.support import tiny_models
 from tests.support.corpus import CORPUS
 from tests.support.drive import WAYS, Outcome, ask, failure, served
 from tests.support.models import local_model
-from tests.support.windows import QUESTION, SECRET, Ollama, long_prompt, says
+from tests.support.windows import QUESTION, SECRET, long_prompt, reading_ollama, says
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
 
@@ -68,7 +68,7 @@ def windows_of(server: StandIn) -> list[int | None]:
 
 @in_every_way
 def test_long_prompt_at_ollama_is_answered_from_its_first_line(way: str) -> None:
-    ollama = Ollama()
+    ollama = reading_ollama()
     with StandIn(ollama) as server:
         outcome = ask(at_ollama(server), LONG, way)
     assert (outcome.text, context_of(outcome)) == (ANSWER, 8192)
@@ -78,7 +78,7 @@ def test_long_prompt_at_ollama_is_answered_from_its_first_line(way: str) -> None
 
 @in_every_way
 def test_long_prompt_at_ollama_with_a_context_that_was_asked_for(way: str) -> None:
-    with StandIn(Ollama()) as server:
+    with StandIn(reading_ollama()) as server:
         said = refused(lambda: ask(at_ollama(server), LONG, way, context_size=4096))
         assert server.requests == []
     assert said == (
@@ -89,7 +89,7 @@ def test_long_prompt_at_ollama_with_a_context_that_was_asked_for(way: str) -> No
 
 @in_every_way
 def test_short_prompt_asks_nothing_of_ollama(way: str) -> None:
-    with StandIn(Ollama()) as server:
+    with StandIn(reading_ollama()) as server:
         ask(at_ollama(server), "Hello", way)
         ask(at_ollama(server), long_prompt(6000), way)
     assert paths(server) == ["/api/chat"] * 2
@@ -97,7 +97,7 @@ def test_short_prompt_asks_nothing_of_ollama(way: str) -> None:
 
 
 def test_context_that_has_grown_stays_while_the_model_is_loaded() -> None:
-    ollama = Ollama()
+    ollama = reading_ollama()
     with StandIn(ollama) as server:
         model = at_ollama(server)
         for prompt in ("Hello", LONG, "Hello", LONG):
@@ -113,28 +113,28 @@ def test_context_that_has_grown_stays_while_the_model_is_loaded() -> None:
 
 
 def test_context_that_is_large_enough_is_used_as_it_is() -> None:
-    ollama = Ollama(default=32_768, loaded=32_768)
+    ollama = reading_ollama(default=32_768, loaded=32_768)
     with StandIn(ollama) as server:
         ask(at_ollama(server), LONG)
     assert (windows_of(server), ollama.loads) == ([32_768], [])
 
 
 def test_answer_that_is_to_be_long_makes_room() -> None:
-    with StandIn(Ollama()) as server:
+    with StandIn(reading_ollama()) as server:
         ask(at_ollama(server), "Hello", max_tokens=20_000)
     assert windows_of(server) == [32_768]
 
 
 @pytest.mark.parametrize(("context_size", "window"), [("max", 40_960), (16_384, 16_384)])
 def test_context_that_was_asked_for(context_size: Any, window: int) -> None:
-    with StandIn(Ollama(trained=40_960)) as server:
+    with StandIn(reading_ollama(trained=40_960)) as server:
         outcome = ask(at_ollama(server, context_max=40_960), LONG, context_size=context_size)
     assert (windows_of(server), context_of(outcome)) == ([window], window)
     assert paths(server) == ["/api/chat"]
 
 
 def test_prompt_that_is_longer_than_what_the_model_was_trained_for() -> None:
-    with StandIn(Ollama(trained=8192)) as server:
+    with StandIn(reading_ollama(trained=8192)) as server:
         model = at_ollama(server, context_max=8192)
         said = refused(lambda: ask(model, long_prompt(40_000)))
     assert "tokens and Ollama at" in said
@@ -143,7 +143,7 @@ def test_prompt_that_is_longer_than_what_the_model_was_trained_for() -> None:
 
 
 def test_model_in_a_cloud_has_the_context_it_has(user_path: Path) -> None:
-    with StandIn(Ollama(default=131_072)) as server:
+    with StandIn(reading_ollama(default=131_072)) as server:
         model = at_ollama(server, runs_on=RunsOn.CLOUD)
         configure(user_path, **CONFIG, allow=[model.id])
         assert ask(model, LONG).text == ANSWER
@@ -171,21 +171,21 @@ def test_memory_bounds_how_far_the_context_is_rounded_up(
     free: int, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "free_ram", lambda: free)
-    with StandIn(Ollama(keys=KEEPS_A_LOT)) as server:
+    with StandIn(reading_ollama(keys=KEEPS_A_LOT)) as server:
         ask(at_ollama(server), long_prompt(34_000))
     (given,) = windows_of(server)
     assert given == pytest.approx(window, abs=100)
 
 
 def test_server_that_knows_better_than_the_estimate_is_heard() -> None:
-    with StandIn(Ollama(tokens_of=lambda text: 2 * len(text))) as server:
+    with StandIn(reading_ollama(tokens_of=lambda text: 2 * len(text))) as server:
         said = refused(lambda: ask(at_ollama(server), LONG))
     assert said.startswith("The prompt takes 48,000 tokens and Ollama at")
     assert said.endswith("Shorten it, or give room with -o context_size 65536.")
 
 
 def test_prompt_that_was_cut_all_the_same_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
-    with StandIn(Ollama(cuts=True, trained=4096)) as server:
+    with StandIn(reading_ollama(cuts=True, trained=4096)) as server:
         outcome = ask(at_ollama(server), LONG)
     assert outcome.text == "I do not know."
     assert capsys.readouterr().err == (
@@ -200,7 +200,7 @@ def test_prompt_that_was_cut_all_the_same_is_told_of(capsys: pytest.CaptureFixtu
 def test_estimate_learns_from_what_a_server_counts(user_path: Path) -> None:
     """Of a vocabulary with which three characters of Chinese take two tokens, not six."""
     prompt = CORPUS["chinese"] * 8
-    ollama = Ollama(tokens_of=lambda text: round(len(text) * 2 / 3))
+    ollama = reading_ollama(tokens_of=lambda text: round(len(text) * 2 / 3))
     with StandIn(ollama) as server:
         model = at_ollama(server)
         for _ in range(8):
@@ -217,8 +217,8 @@ def test_estimate_learns_from_what_a_server_counts(user_path: Path) -> None:
 @pytest.mark.parametrize("tokens", [0, 1, 300])
 def test_nothing_is_learned_from_what_cannot_be(tokens: int, user_path: Path) -> None:
     """Ollama before 0.30 left out what it had cached."""
-    with StandIn(Ollama(loaded=16_384)) as server:
-        ollama = replace(Ollama(), tokens_of=lambda _text: tokens)
+    with StandIn(reading_ollama(loaded=16_384)) as server:
+        ollama = replace(reading_ollama(), tokens_of=lambda _text: tokens)
         server.respond = ollama
         ask(at_ollama(server), LONG)
     assert learned.known_of("local/ollama/smollm2:135m").factors == {}
@@ -378,7 +378,7 @@ def test_lm_studio_that_is_too_old_to_load_a_model(api: Any) -> None:
 @pytest.mark.parametrize("kind", ["ollama", "lmstudio"])
 def test_nothing_is_sent_that_would_not_fit(kind: str, characters: int) -> None:
     """Around the sizes at which something has to be done."""
-    ollama, studio = Ollama(trained=4096), LMStudio(says=says)
+    ollama, studio = reading_ollama(trained=4096), LMStudio(says=says)
     model_name = "granite-3.0-2b-instruct" if kind == "lmstudio" else "smollm2:135m"
     with StandIn(studio if kind == "lmstudio" else ollama) as server:
         model = served(server.url, kind, model_name, context_max=4096)

@@ -93,6 +93,16 @@ def whole(body: bytes, content_type: str = "application/json", status: int = 200
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+def text(body: str, status: int = 200, content_type: str = "text/plain") -> bytes:
+    """A reply that is a text."""
+    return whole(body.encode(), content_type, status)
+
+
+def not_found(_path: str) -> bytes:
+    """What servers written in Go say to a path that they do not know."""
+    return text("404 page not found", 404)
+
+
 def json_reply(value: Any, status: int = 200) -> bytes:
     """A reply that is a JSON value."""
     return whole(json.dumps(value).encode(), status=status)
@@ -213,3 +223,23 @@ def _headers(incoming: Any) -> Iterator[tuple[str, str]]:
     while (line := incoming.readline().strip()) != b"":
         name, _, value = line.decode().partition(":")
         yield name.lower(), value.strip()
+
+
+def get(respond: Respond, path: str, key: str | None = None, body: Any = None) -> bytes:
+    """The reply to one request, without a socket."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    method = "GET" if body is None else "POST"
+    pieces = respond(Request(method, path, headers, body))
+    return b"".join(piece for piece in pieces if isinstance(piece, bytes))
+
+
+def parsed(reply: bytes) -> tuple[int, Any, str]:
+    """Status, JSON if it is any, and text of a reply."""
+    head, _, body = reply.partition(b"\r\n\r\n")
+    if b"chunked" in head:
+        body = b"".join(body.split(b"\r\n")[1::2])
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    return int(head.split()[1]), value, body.decode()

@@ -2,7 +2,6 @@
 in each of the four ways, and GGUF files with another chat template."""
 
 import asyncio
-import json
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +12,9 @@ import llm
 
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.models import LocalModel
-from tests.fakes.http_server import Request, Respond, StandIn, chunked, json_reply, whole
+from tests.fakes.http_server import Respond, StandIn
 from tests.fakes.lmstudio import LMStudio
+from tests.fakes.ollama import Ollama
 from tests.fakes.says import Says, in_turn
 from tests.support.drive import served
 
@@ -33,47 +33,10 @@ def saying(kind: str, *turns: Says, **known: Any) -> Iterator[tuple[LocalModel, 
 
 def respond_as(kind: str, says: Callable[[dict[str, Any]], Says]) -> Respond:
     """What a `StandIn` for a server of `kind` answers."""
-    return LMStudio(says=says) if kind == "lmstudio" else _Ollama(says)
-
-
-class _Ollama:
-    """Ollama with one model, in the shape of what was recorded of 0.32.15."""
-
-    def __init__(self, says: Callable[[dict[str, Any]], Says]) -> None:
-        self._says = says
-
-    def __call__(self, request: Request) -> list[bytes]:
-        if request.path == "/api/chat":
-            return [self._chat(request)]
-        return [_OLLAMA.get(request.path, json_reply({"error": "not found"}, 404))]
-
-    def _chat(self, request: Request) -> bytes:
-        says = self._says(request.body)
-        message = {"role": "assistant", "content": says.text}
-        if says.reasoning:
-            message["thinking"] = says.reasoning
-        calls = [
-            {"id": f"call_{index}", "function": {"name": call.name, "arguments": call.arguments}}
-            for index, call in enumerate(says.calls)
-        ]
-        first = {**message, **({"tool_calls": calls} if calls else {})}
-        end = {"done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 5}
-        model = {"model": request.body["model"]}
-        if not request.body["stream"]:
-            return json_reply({**model, "message": first, **end})
-        last = {"role": "assistant", "content": ""}
-        lines = ({**model, "message": first, "done": False}, {**model, "message": last, **end})
-        return chunked([f"{json.dumps(line)}\n".encode() for line in lines], "application/x-ndjson")
-
-
-_OLLAMA = {
-    "/": whole(b"Ollama is running", "text/plain"),
-    "/v1/models": json_reply({"data": [{"id": NAMES["ollama"], "owned_by": "library"}]}),
-    "/api/tags": json_reply(
-        {"models": [{"name": NAMES["ollama"], "digest": "fd5f", "size": 10**8}]}
-    ),
-    "/api/show": json_reply({"capabilities": ["completion", "tools", "vision", "thinking"]}),
-}
+    if kind == "lmstudio":
+        return LMStudio(says)
+    able = ("completion", "tools", "vision", "thinking")
+    return Ollama(says, has=[NAMES[kind]], capabilities=able)
 
 
 def found(name: str) -> LocalModel:
