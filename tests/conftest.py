@@ -113,6 +113,11 @@ def configure(user: Path, **settings: Any) -> None:
     (user / "localrun" / "config.json").write_text(json.dumps(settings))
 
 
+def store_key(user: Path, alias: str, key: str) -> None:
+    """Stores a key as `llm keys set` does."""
+    (user / "keys.json").write_text(json.dumps({alias: key}))
+
+
 def stop_engines(user: Path) -> None:
     """Stops the engines of a user directory, if any has been started there."""
     folder = user / "localrun" / "engine"

@@ -1,6 +1,6 @@
 """Everything at once: ten kinds of server on their usual ports, and a model in every store.
 
-The servers have their usual ports to themselves in the network namespace of the tests.
+In the network namespace of the tests no other server has these ports.
 """
 
 import json

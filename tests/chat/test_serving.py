@@ -1,4 +1,4 @@
-"""Who answers with which context: what is asked of each kind of server, and what is refused."""
+"""Contexts: what is asked of each kind of server before a prompt, and what is refused."""
 
 import json
 from collections.abc import Callable
@@ -18,10 +18,11 @@ from llm_localrun.tokens import learned
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.wire import http
 from llm_localrun.wire.request import ChatMessage, ChatRequest
-from tests.chat.test_run import completion, store_key
-from tests.conftest import CONFIG, configure
+from tests.conftest import CONFIG, configure, store_key
 from tests.fakes.http_server import Request, StandIn, json_reply
+from tests.fakes.llama_server import llama_server
 from tests.fakes.lmstudio import LMStudio
+from tests.fakes.openai_compatible import completion
 from tests.support import tiny_models
 from tests.support.corpus import CORPUS
 from tests.support.drive import WAYS, Outcome, ask, failure, served
@@ -177,14 +178,14 @@ def test_memory_bounds_how_far_the_context_is_rounded_up(
     assert given == pytest.approx(window, abs=100)
 
 
-def test_server_that_knows_better_than_the_estimate_is_heard() -> None:
+def test_count_of_the_server_replaces_the_estimate() -> None:
     with StandIn(reading_ollama(tokens_of=lambda text: 2 * len(text))) as server:
         said = refused(lambda: ask(at_ollama(server), LONG))
     assert said.startswith("The prompt takes 48,000 tokens and Ollama at")
     assert said.endswith("Shorten it, or give room with -o context_size 65536.")
 
 
-def test_prompt_that_was_cut_all_the_same_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prompt_that_was_cut_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with StandIn(reading_ollama(cuts=True, trained=4096)) as server:
         outcome = ask(at_ollama(server), LONG)
     assert outcome.text == "I do not know."
@@ -194,7 +195,7 @@ def test_prompt_that_was_cut_all_the_same_is_told_of(capsys: pytest.CaptureFixtu
     )
 
 
-# What is learned of a model.
+# What is learned about a model.
 
 
 def test_estimate_learns_from_what_a_server_counts(user_path: Path) -> None:
@@ -286,7 +287,7 @@ def test_short_prompt_asks_nothing_of_lm_studio(way: str) -> None:
     assert paths(server) == [CHAT]
 
 
-def test_instance_that_is_too_small_makes_way_for_another_of_its_kind() -> None:
+def test_instance_that_is_too_small_is_replaced_by_one_with_its_settings() -> None:
     studio = LMStudio(says=says)
     studio.load(GEMMA, context_length=4096, flash_attention=False, num_experts=2)
     with StandIn(studio) as server:
@@ -301,7 +302,7 @@ def test_instance_that_is_too_small_makes_way_for_another_of_its_kind() -> None:
     )
 
 
-def test_all_copies_make_way(user_path: Path) -> None:
+def test_all_copies_are_replaced(user_path: Path) -> None:
     studio = LMStudio(says=says)
     for context_length in (2048, 4096):
         studio.load(GEMMA, context_length=context_length)
@@ -391,7 +392,7 @@ def test_nothing_is_sent_that_would_not_fit(kind: str, characters: int) -> None:
     assert ollama.overflows == 0
 
 
-# Servers that have what they were started with.
+# Servers whose context is fixed when they start.
 
 
 def answering(_request: Request) -> list[bytes]:
@@ -436,12 +437,6 @@ def test_server_that_does_not_say_what_it_holds() -> None:
 COUNT = "/v1/chat/completions/input_tokens"
 
 
-def llama_server(answers: dict[str, bytes]) -> Callable[[Request], list[bytes]]:
-    other = json_reply({"error": {"code": 404, "message": "File Not Found"}}, 404)
-    reply = json_reply(completion("Hello", finish_reason="stop"))
-    return lambda request: [{CHAT: reply, **answers}.get(request.path, other)]
-
-
 @pytest.mark.parametrize(
     ("answers", "asked"),
     [
@@ -454,10 +449,9 @@ def llama_server(answers: dict[str, bytes]) -> Callable[[Request], list[bytes]]:
     ],
 )
 def test_llama_server_counts_the_prompt(answers: dict[str, Any], asked: list[str]) -> None:
-    replies = {path: json_reply(answer) for path, answer in answers.items()}
-    with StandIn(llama_server(replies)) as server:
+    with StandIn(llama_server(posts=answers)) as server:
         model = served(server.url, "llamacpp", "m", context_loaded=4096)
-        assert ask(model, LONG).text == "Hello"
+        assert ask(model, LONG).text == "Hello."
         assert paths(server) == [*asked, CHAT]
         smaller = served(server.url, "llamacpp", "m", context_loaded=4095)
         assert "takes 4,095 tokens" in refused(lambda: ask(smaller, LONG))
@@ -475,8 +469,7 @@ def test_llama_server_counts_the_prompt(answers: dict[str, Any], asked: list[str
     ],
 )
 def test_llama_server_that_does_not_count(answers: dict[str, Any]) -> None:
-    replies = {path: json_reply(answer) for path, answer in answers.items()}
-    with StandIn(llama_server(replies)) as server:
+    with StandIn(llama_server(posts=answers)) as server:
         model = served(server.url, "llamacpp", "m", context_loaded=4096)
         assert f"takes about {ESTIMATED} tokens" in refused(lambda: ask(model, LONG))
     assert CHAT not in paths(server)

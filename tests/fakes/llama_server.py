@@ -1,5 +1,6 @@
 """A fake of llama.cpp's server: with one model, while it loads, and as a router."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tests.fakes.http_server import json_reply
@@ -44,8 +45,12 @@ def llama_not_found(path: str) -> bytes:
     return json_reply({"error": error}, 404)
 
 
-def llama_server(key: str | None = None, path: str = "/models/gemma-3-4b-it-Q4_K_M.gguf") -> Server:
-    """With one model; its /v1/models imitates Ollama's list beside OpenAI's."""
+def llama_server(
+    key: str | None = None,
+    path: str = "/models/gemma-3-4b-it-Q4_K_M.gguf",
+    posts: Mapping[str, Any] | None = None,
+) -> Server:
+    """With one model; its /v1/models imitates Ollama's list in addition to OpenAI's."""
     name = "gemma-3-4b-it-Q4_K_M.gguf"
     ollama_like = {"name": name, "model": name, "size": "", "digest": "", "details": {"family": ""}}
     entry = {
@@ -68,6 +73,7 @@ def llama_server(key: str | None = None, path: str = "/models/gemma-3-4b-it-Q4_K
         key,
         json_reply({"error": error}, 401),
         ("/health", "/v1/health"),
+        posts=posts or {},
     )
 
 

@@ -2,7 +2,7 @@
 
 `LMStudio` is the function that a `StandIn` calls; tests/support/trees.py writes its models' files.
 Docstrings name their source: "docs" is LM Studio's documentation, "seen" are captures and bug
-reports, and "assumed" is said where neither tells.
+reports, and "assumed" is a guess.
 """
 
 import hashlib

@@ -32,7 +32,7 @@ def web_interface(path: str) -> bytes:
 
 @dataclass
 class Server:
-    """Answers GETs out of a table of JSON values and texts, and every prompt with "Hello."."""
+    """Answers requests from tables of JSON values and texts, and every prompt with "Hello."."""
 
     answers: Mapping[str, Any]
     otherwise: Otherwise = not_found
@@ -42,6 +42,8 @@ class Server:
     open: tuple[str, ...] = ()
     chat_path: str = "/v1/chat/completions"
     streams: bool = True
+    posts: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that answer POSTs, by path."""
     asked: list[Request] = field(default_factory=list)
     """The prompts that it was sent."""
 
@@ -52,6 +54,8 @@ class Server:
         elif request.method == "POST" and path == self.chat_path:
             self.asked.append(request)
             yield self._chat(request.body)
+        elif request.method == "POST" and path in self.posts:
+            yield json_reply(self.posts[path])
         elif request.method == "GET" and path in self.answers:
             answer = self.answers[path]
             yield text(answer) if isinstance(answer, str) else json_reply(answer)
@@ -63,13 +67,18 @@ class Server:
 
     def _chat(self, body: Json) -> bytes:
         if not body["stream"]:
-            message = {"role": "assistant", "content": "Hello."}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            return json_reply({"model": body["model"], "choices": [choice]})
+            return json_reply(completion("Hello.", finish_reason="stop", model=body["model"]))
         if not self.streams:
             return json_reply({"error": {"message": "streaming is not supported"}}, 400)
         delta = {"index": 0, "delta": {"content": "Hello."}, "finish_reason": "stop"}
         return events({"model": body["model"], "choices": [delta]})
+
+
+def completion(text: str, *, finish_reason: str, **more: Any) -> Json:
+    """A reply to /v1/chat/completions in one piece; `message` has more fields of the message."""
+    message = {"role": "assistant", "content": text, **more.pop("message", {})}
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    return {"object": "chat.completion", "choices": [choice], **more}
 
 
 def listing(*entries: Json) -> Json:

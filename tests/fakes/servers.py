@@ -1,4 +1,4 @@
-"""All fakes of servers, by name; each kind of server has a module of its own beside this one."""
+"""All fakes of servers, by name; each kind of server has a module of its own."""
 
 from collections.abc import Callable
 

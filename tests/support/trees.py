@@ -1,4 +1,4 @@
-"""Files and stores as the tools leave them on a disk: tiny GGUFs in layouts that are true to life.
+"""Files and stores as the tools write them to a disk: tiny GGUFs in the real layouts.
 
 The layouts are those of the tools' documentation or source, not of what looks through them. Every
 file takes next to no room: what is beyond its header is a hole.
@@ -91,7 +91,7 @@ def layer(kind: str = "model", sha: str = SHA) -> dict[str, Any]:
 
 
 def manifest(store: Path, tag: str, layers: Any, config: Mapping[str, Any] | None = None) -> Path:
-    """A tag, whose blobs are somebody else's business."""
+    """A tag, without its blobs."""
     content = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
