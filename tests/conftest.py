@@ -1,7 +1,8 @@
 """Fixtures that all rooms share: user directories, commands, and the models that are pulled once.
 
 No fixture for single tests is autouse here. The rooms whose tests read or write files, start
-engines or open sockets say in their own conftest.py that each test has a `user_path`.
+engines or open sockets say in their own conftest.py that each test has a `user_path`; modules
+there that do none of it are marked `pure`.
 """
 
 import json
@@ -47,6 +48,7 @@ GUARD = pytest.StashKey[Guard]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[GUARD] = Guard()
+    config.addinivalue_line("markers", "pure: needs neither files of a user nor the network")
 
 
 def pytest_terminal_summary(

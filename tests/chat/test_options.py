@@ -11,6 +11,8 @@ from llm_localrun.errors import UnsupportedOption
 from llm_localrun.servers.options import TABLE, body_for
 from llm_localrun.wire.sse import Payload
 
+pytestmark = pytest.mark.pure
+
 # llm hands over every value as the text that was typed.
 GOOD: list[tuple[str, str, object]] = [
     ("temperature", "0", 0.0),

@@ -5,6 +5,8 @@ import pytest
 from llm_localrun.pull.safety import is_safe_url, origin, parts_of, redirected
 from tests.support.drive import failure
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.mark.parametrize(
     ("path", "parts"),

@@ -10,6 +10,8 @@ from llm_localrun.pull.recommend import Fit, Geometry, best, geometry_of, larges
 from llm_localrun.pull.variants import HubFile, Variant, variant_of, variants_in
 from tests.gguf.test_header import LITTLE
 
+pytestmark = pytest.mark.pure
+
 UINT32 = 4
 
 

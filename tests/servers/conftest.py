@@ -1,10 +1,10 @@
-"""The tests of this room do input and output, so each has a user directory of its own."""
-
-from pathlib import Path
+"""Each test of this room has a user directory of its own, unless its module is marked pure."""
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def own_user_directory(user_path: Path) -> None:
+def own_user_directory(request: pytest.FixtureRequest) -> None:
     """A user directory and a home directory that hold nothing."""
+    if not request.node.get_closest_marker("pure"):
+        request.getfixturevalue("user_path")

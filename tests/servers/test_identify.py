@@ -13,6 +13,8 @@ from llm_localrun.servers.reading import Asked
 from llm_localrun.wire.response import Answer
 from tests.fakes.http_server import transcript
 
+pytestmark = pytest.mark.pure
+
 Answers = Mapping[str, Answer]
 Otherwise = Callable[[str], Answer]
 Facts = Mapping[str, Mapping[str, Any]]
