@@ -1,4 +1,9 @@
-"""What all tests share: a user directory and a home of their own, and the starter model."""
+"""Fixtures that all rooms share: user directories, commands, and the models that are pulled once.
+
+No fixture for single tests is autouse here. The rooms whose tests read or write files, start
+engines or open sockets say in their own conftest.py that each test has a `user_path`; modules
+there that do none of it are marked `pure`.
+"""
 
 import json
 import os
@@ -18,25 +23,15 @@ from llm_localrun import catalogue
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.pull import starter
 from llm_localrun.quantize import quality
-from llm_localrun.servers.base import server_kinds
 from tests.fakes.http_server import StandIn
 from tests.fakes.hub import Files, Hub
+from tests.support import environment
 from tests.support.embedding_model import FILE_NAME, build
 from tests.support.outward import Guard
 from tests.support.pulling import Q4, Q8, World
 
 # Two threads that spin starve on a busy machine.
 CONFIG = {"threads": 1, "default_endpoints": False}
-
-_ELSEWHERE = (
-    *("OLLAMA_HOST", "OLLAMA_MODELS", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
-    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"),
-    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "APPDATA", "LOCALAPPDATA"),
-    *("JAN_DATA_FOLDER", "MODELS_PATH", "RAMALAMA_STORE"),
-    *("LLAMA_CACHE", "LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
-    *("LMSTUDIO_API_BASE", "UNSLOTH_STUDIO_URL"),
-    *(variable for cls in server_kinds().values() for variable in cls.key_variables),
-)
 
 PASSAGE = (
     "The lamp has to burn from dusk to dawn, in every weather, and the lens around it has to be"
@@ -53,6 +48,7 @@ GUARD = pytest.StashKey[Guard]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[GUARD] = Guard()
+    config.addinivalue_line("markers", "pure: needs neither files of a user nor the network")
 
 
 def pytest_terminal_summary(
@@ -65,7 +61,7 @@ def pytest_terminal_summary(
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails the run for what was tried after the last test."""
+    """Fails the run if anything tried to reach beyond this machine, in a test or after the last."""
     if session.config.stash[GUARD].attempts() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -75,24 +71,38 @@ def guard(pytestconfig: pytest.Config) -> Guard:
     return pytestconfig.stash[GUARD]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hides the developer's settings and models from all tests.
+
+    The user directory does not exist, and a test that needs one takes `user_path`.
+    """
+    user, home = (tmp_path_factory.getbasetemp() / name for name in ("no-user", "no-home"))
+    with environment.cleaned(user, home):
+        yield
+    assert not user.exists(), "a test without `user_path` wrote to the user directory"
+    assert not home.exists(), "a test without `user_path` wrote to the home directory"
+
+
+@pytest.fixture
 def nothing_leaves(guard: Guard) -> Iterator[None]:
-    """No test reaches beyond this machine, or lets anything that it starts do so."""
+    """Fails a test that tries to reach beyond this machine, or starts something that does."""
     before = guard.attempts()
     yield
     assert guard.attempts() == before, "something tried to reach beyond this machine"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def user_path(
     nothing_leaves: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """llm's user directory and a home that hold nothing but a configuration for tests."""
+    """A user directory of llm with only a configuration for tests, and an empty home directory.
+
+    Engines that the test has started there are stopped at its end.
+    """
     user = tmp_path / "user"
     monkeypatch.setenv("LLM_USER_PATH", str(user))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for variable in _ELSEWHERE:
-        monkeypatch.delenv(variable, raising=False)
     catalogue._memory.clear()
     configure(user, **CONFIG)
     yield user
@@ -105,8 +115,16 @@ def configure(user: Path, **settings: Any) -> None:
     (user / "localrun" / "config.json").write_text(json.dumps(settings))
 
 
+def store_key(user: Path, alias: str, key: str) -> None:
+    """Stores a key as `llm keys set` does."""
+    (user / "keys.json").write_text(json.dumps({alias: key}))
+
+
 def stop_engines(user: Path) -> None:
-    stop_all(user / "localrun" / "engine")
+    """Stops the engines of a user directory, if any has been started there."""
+    folder = user / "localrun" / "engine"
+    if folder.exists():
+        stop_all(folder)
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +132,7 @@ def starter_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
     """The starter model, pulled once and kept in pytest's cache."""
     target = pytestconfig.cache.mkdir("localrun") / "models" / starter.FILE_NAME
     if not starter.is_complete(target):
-        with guard.lifted():
+        with guard.lifted(), environment.original():
             for _ in starter.pull(target):
                 pass
     return target
@@ -131,7 +149,7 @@ def embedding_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
     """all-MiniLM-L6-v2, made once and kept in pytest's cache."""
     target = pytestconfig.cache.mkdir("localrun") / "models" / FILE_NAME
     if not target.exists():
-        with guard.lifted():
+        with guard.lifted(), environment.original():
             build(target)
     return target
 
@@ -155,7 +173,7 @@ def put_starter(user: Path, starter_model: Path) -> Path:
 
 
 @pytest.fixture
-def warm(warm_user: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def warm(user_path: Path, warm_user: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes `warm_user` the user directory of this test."""
     monkeypatch.setenv("LLM_USER_PATH", str(warm_user))
     return warm_user

@@ -14,6 +14,8 @@ from llm_localrun.config import Config, ConfiguredEndpoint, read_config, update_
 from tests.conftest import configure
 from tests.support.drive import failure
 
+pytestmark = pytest.mark.usefixtures("user_path")
+
 
 @pytest.fixture
 def path(user_path: Path) -> Path:

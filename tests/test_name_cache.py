@@ -21,6 +21,8 @@ from llm_localrun.name_cache import (
 )
 from tests.conftest import CONFIG, configure
 
+pytestmark = pytest.mark.usefixtures("user_path")
+
 NAMES = [
     CachedName("local/ollama/qwen3:8b", "chat", ["local-qwen3", "local"], ["tools"]),
     CachedName("local/vllm/m", "embedding", [], None),

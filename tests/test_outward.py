@@ -1,4 +1,4 @@
-"""Nothing is sent beyond this machine, and the guard that says so notices what is."""
+"""Nothing is sent beyond this machine, and the guard that counts attempts notices them."""
 
 import contextlib
 import socket
@@ -92,7 +92,7 @@ def test_no_command_leaves_whatever_the_environment_says(
     assert guard.attempts() == before
 
 
-def test_server_elsewhere_is_asked_if_the_user_has_added_it(
+def test_server_on_another_machine_is_asked_if_the_user_added_it(
     user_path: Path, run_llm: Llm, guard: Guard
 ) -> None:
     if not guard.sees_children:

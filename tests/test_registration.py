@@ -24,7 +24,10 @@ from tests.fakes.http_server import Request, Respond, StandIn, events, json_repl
 from tests.support.snapshots import age, point_at
 from tests.support.trees import gguf
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+pytestmark = [
+    pytest.mark.usefixtures("user_path"),
+    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
+]
 
 QWEN, SMOLLM, NOMIC = "qwen3:8b", "smollm2:135m", "nomic-embed-text:latest"
 OURS = {f"local/box/{QWEN}", f"local/box/{SMOLLM}"}

@@ -26,6 +26,8 @@ from tests.fakes.broken import Off, Silent
 from tests.fakes.http_server import StandIn, json_reply
 from tests.support.models import changed, local_model
 
+pytestmark = pytest.mark.usefixtures("user_path")
+
 SERVED = local_model(
     id="local/ollama/qwen3:8b",
     name="qwen3:8b",

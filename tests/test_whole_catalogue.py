@@ -1,6 +1,6 @@
 """Everything at once: ten kinds of server on their usual ports, and a model in every store.
 
-The servers have their usual ports to themselves in the network namespace of the tests.
+In the network namespace of the tests no other server has these ports.
 """
 
 import json
@@ -12,19 +12,17 @@ from typing import Any
 import pytest
 
 from tests.conftest import Invoke, configure, one_error
+from tests.fakes.docker import docker
+from tests.fakes.gpt4all import gpt4all
 from tests.fakes.http_server import Respond, StandIn
+from tests.fakes.koboldcpp import koboldcpp
+from tests.fakes.lemonade import lemonade
+from tests.fakes.llama_server import llama_server
+from tests.fakes.llamaswap import llamaswap
 from tests.fakes.lmstudio import LMStudio
-from tests.fakes.servers import (
-    docker,
-    gpt4all,
-    koboldcpp,
-    lemonade,
-    llama_server,
-    llamaswap,
-    recorded,
-    sglang,
-    vllm,
-)
+from tests.fakes.ollama import recorded
+from tests.fakes.sglang import sglang
+from tests.fakes.vllm import vllm
 from tests.support.outward import Guard
 from tests.support.trees import plant
 

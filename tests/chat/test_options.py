@@ -12,6 +12,8 @@ from llm_localrun.servers.base import server_kinds
 from llm_localrun.wire.sse import Payload
 from tests.support.servers import server
 
+pytestmark = pytest.mark.pure
+
 # llm passes every value as the text that the user typed.
 GOOD: list[tuple[str, str, object]] = [
     ("temperature", "0", 0.0),

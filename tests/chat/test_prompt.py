@@ -24,6 +24,8 @@ from llm_localrun.wire.media import Media
 from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
 from tests.support.drive import served
 
+pytestmark = pytest.mark.pure
+
 MODEL = LocalChat(served("http://127.0.0.1:9", "ollama"))
 
 Turn = tuple[str, str]

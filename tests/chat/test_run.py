@@ -1,4 +1,4 @@
-"""Every backend in all four ways: what is sent, what llm's response holds, who is told the key."""
+"""Every backend in all four ways: what is sent, what llm's response holds, who receives the key."""
 
 import json
 from dataclasses import replace
@@ -14,8 +14,9 @@ from llm_localrun.errors import NotAllowed
 from llm_localrun.models import LocalModel, RunsOn
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.wire.http import HttpRequest
-from tests.conftest import CONFIG, Llm, configure
+from tests.conftest import CONFIG, Llm, configure, store_key
 from tests.fakes.http_server import Exchange, Request, StandIn, events, json_reply, transcript
+from tests.fakes.openai_compatible import completion
 from tests.support.drive import WAYS, Outcome, ask, failure, served
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
@@ -41,7 +42,7 @@ def said(
     details: dict[str, int] | None = None,
     **facts: Any,
 ) -> Outcome:
-    """What a reply is to leave in llm's response; `tokens` go in and come out."""
+    """What llm's response has to hold after a reply; `tokens` go in and come out."""
     parts = [{"type": "reasoning", "text": reasoning}] if reasoning else []
     parts.append({"type": "text", "text": text})
     return Outcome(text, reasoning, parts, *tokens, details, model, facts)
@@ -313,12 +314,6 @@ def answer_of(kind: str) -> bytes:
     return json_reply(completion("Hello", finish_reason="stop"))
 
 
-def completion(text: str, *, finish_reason: str, **more: Any) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, **more.pop("message", {})}
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
-    return {"object": "chat.completion", "choices": [choice], **more}
-
-
 # OpenAI-compatible servers
 
 
@@ -464,11 +459,6 @@ KEY = "sk-of-the-box"
 KEY_REMEDY = "Give its key with --key, or store it with `llm keys set`."
 
 
-def store_key(user: Path, alias: str, key: str) -> None:
-    """As `llm keys set` does."""
-    (user / "keys.json").write_text(json.dumps({alias: key}))
-
-
 def with_key(model: LocalModel, alias: str) -> LocalModel:
     """`model`, at a server whose key has a name."""
     assert model.endpoint is not None
@@ -510,7 +500,7 @@ def vllm(request: Request) -> list[bytes]:
     return [json_reply({"object": "list", "data": [{"id": "model", "owned_by": "vllm"}]})]
 
 
-def test_key_is_told_to_its_server_alone(user_path: Path) -> None:
+def test_key_is_sent_to_its_server_only(user_path: Path) -> None:
     store_key(user_path, "box", KEY)
     with StandIn(vllm) as box, StandIn(vllm) as other:
         endpoints = [
@@ -646,6 +636,6 @@ def test_prompt_does_not_leave_the_machine_unasked(
 
 
 @in_every_way
-def test_this_machine_needs_no_leave(way: str) -> None:
+def test_model_on_this_machine_needs_no_consent(way: str) -> None:
     with StandIn(lambda _: [answer_of("ollama")]) as server:
         assert ask(cloud_model(server.url, RunsOn.THIS_MACHINE), "Hello", way).output == 8

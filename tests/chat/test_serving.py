@@ -1,4 +1,4 @@
-"""Who answers with which context: what is asked of each kind of server, and what is refused."""
+"""Contexts: what is asked of each kind of server before a prompt, and what is refused."""
 
 import json
 from collections.abc import Callable
@@ -19,15 +19,16 @@ from llm_localrun.tokens.count import Prompt
 from llm_localrun.tokens.learned import read_facts
 from llm_localrun.wire import http
 from llm_localrun.wire.request import ChatMessage, ChatRequest
-from tests.chat.test_run import completion, store_key
-from tests.conftest import CONFIG, configure
+from tests.conftest import CONFIG, configure, store_key
 from tests.fakes.http_server import Request, StandIn, json_reply
-from tests.fakes.lmstudio import MODELS, LMStudio
+from tests.fakes.llama_server import llama_server
+from tests.fakes.lmstudio import LMStudio
+from tests.fakes.openai_compatible import completion
 from tests.support import tiny_models
 from tests.support.corpus import CORPUS
 from tests.support.drive import WAYS, Outcome, ask, failure, served
 from tests.support.models import local_model
-from tests.support.windows import QUESTION, SECRET, Ollama, long_prompt, says
+from tests.support.windows import QUESTION, SECRET, long_prompt, reading_ollama, says
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
 
@@ -69,7 +70,7 @@ def windows_of(server: StandIn) -> list[int | None]:
 
 @in_every_way
 def test_long_prompt_at_ollama_is_answered_from_its_first_line(way: str) -> None:
-    ollama = Ollama()
+    ollama = reading_ollama()
     with StandIn(ollama) as server:
         outcome = ask(at_ollama(server), LONG, way)
     assert (outcome.text, context_of(outcome)) == (ANSWER, 8192)
@@ -79,7 +80,7 @@ def test_long_prompt_at_ollama_is_answered_from_its_first_line(way: str) -> None
 
 @in_every_way
 def test_long_prompt_at_ollama_with_a_context_that_was_asked_for(way: str) -> None:
-    with StandIn(Ollama()) as server:
+    with StandIn(reading_ollama()) as server:
         said = refused(lambda: ask(at_ollama(server), LONG, way, context_size=4096))
         assert server.requests == []
     assert said == (
@@ -90,7 +91,7 @@ def test_long_prompt_at_ollama_with_a_context_that_was_asked_for(way: str) -> No
 
 @in_every_way
 def test_short_prompt_asks_nothing_of_ollama(way: str) -> None:
-    with StandIn(Ollama()) as server:
+    with StandIn(reading_ollama()) as server:
         ask(at_ollama(server), "Hello", way)
         ask(at_ollama(server), long_prompt(6000), way)
     assert paths(server) == ["/api/chat"] * 2
@@ -98,7 +99,7 @@ def test_short_prompt_asks_nothing_of_ollama(way: str) -> None:
 
 
 def test_context_that_has_grown_stays_while_the_model_is_loaded() -> None:
-    ollama = Ollama()
+    ollama = reading_ollama()
     with StandIn(ollama) as server:
         model = at_ollama(server)
         for prompt in ("Hello", LONG, "Hello", LONG):
@@ -114,28 +115,28 @@ def test_context_that_has_grown_stays_while_the_model_is_loaded() -> None:
 
 
 def test_context_that_is_large_enough_is_used_as_it_is() -> None:
-    ollama = Ollama(default=32_768, loaded=32_768)
+    ollama = reading_ollama(default=32_768, loaded=32_768)
     with StandIn(ollama) as server:
         ask(at_ollama(server), LONG)
     assert (windows_of(server), ollama.loads) == ([32_768], [])
 
 
 def test_answer_that_is_to_be_long_makes_room() -> None:
-    with StandIn(Ollama()) as server:
+    with StandIn(reading_ollama()) as server:
         ask(at_ollama(server), "Hello", max_tokens=20_000)
     assert windows_of(server) == [32_768]
 
 
 @pytest.mark.parametrize(("context_size", "window"), [("max", 40_960), (16_384, 16_384)])
 def test_context_that_was_asked_for(context_size: Any, window: int) -> None:
-    with StandIn(Ollama(trained=40_960)) as server:
+    with StandIn(reading_ollama(trained=40_960)) as server:
         outcome = ask(at_ollama(server, context_max=40_960), LONG, context_size=context_size)
     assert (windows_of(server), context_of(outcome)) == ([window], window)
     assert paths(server) == ["/api/chat"]
 
 
 def test_prompt_that_is_longer_than_what_the_model_was_trained_for() -> None:
-    with StandIn(Ollama(trained=8192)) as server:
+    with StandIn(reading_ollama(trained=8192)) as server:
         model = at_ollama(server, context_max=8192)
         said = refused(lambda: ask(model, long_prompt(40_000)))
     assert "tokens and Ollama at" in said
@@ -144,7 +145,7 @@ def test_prompt_that_is_longer_than_what_the_model_was_trained_for() -> None:
 
 
 def test_model_in_a_cloud_has_the_context_it_has(user_path: Path) -> None:
-    with StandIn(Ollama(default=131_072)) as server:
+    with StandIn(reading_ollama(default=131_072)) as server:
         model = at_ollama(server, runs_on=RunsOn.CLOUD)
         configure(user_path, **CONFIG, allow=[model.id])
         assert ask(model, LONG).text == ANSWER
@@ -172,21 +173,21 @@ def test_memory_bounds_how_far_the_context_is_rounded_up(
     free: int, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "free_ram", lambda: free)
-    with StandIn(Ollama(keys=KEEPS_A_LOT)) as server:
+    with StandIn(reading_ollama(keys=KEEPS_A_LOT)) as server:
         ask(at_ollama(server), long_prompt(34_000))
     (given,) = windows_of(server)
     assert given == pytest.approx(window, abs=100)
 
 
-def test_server_that_knows_better_than_the_estimate_is_heard() -> None:
-    with StandIn(Ollama(tokens_of=lambda text: 2 * len(text))) as server:
+def test_count_of_the_server_replaces_the_estimate() -> None:
+    with StandIn(reading_ollama(tokens_of=lambda text: 2 * len(text))) as server:
         said = refused(lambda: ask(at_ollama(server), LONG))
     assert said.startswith("The prompt takes 48,000 tokens and Ollama at")
     assert said.endswith("Shorten it, or enlarge the context with -o context_size 65536.")
 
 
-def test_prompt_that_was_cut_all_the_same_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
-    with StandIn(Ollama(cuts=True, trained=4096)) as server:
+def test_prompt_that_was_cut_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    with StandIn(reading_ollama(cuts=True, trained=4096)) as server:
         outcome = ask(at_ollama(server), LONG)
     assert outcome.text == "I do not know."
     assert capsys.readouterr().err == (
@@ -195,13 +196,13 @@ def test_prompt_that_was_cut_all_the_same_is_told_of(capsys: pytest.CaptureFixtu
     )
 
 
-# What is learned of a model.
+# What is learned about a model.
 
 
 def test_estimate_learns_from_what_a_server_counts(user_path: Path) -> None:
     """Of a vocabulary with which three characters of Chinese take two tokens, not six."""
     prompt = CORPUS["chinese"] * 5
-    ollama = Ollama(tokens_of=lambda text: round(len(text) * 2 / 3))
+    ollama = reading_ollama(tokens_of=lambda text: round(len(text) * 2 / 3))
     with StandIn(ollama) as server:
         model = at_ollama(server)
         for _ in range(8):
@@ -218,8 +219,8 @@ def test_estimate_learns_from_what_a_server_counts(user_path: Path) -> None:
 @pytest.mark.parametrize("tokens", [0, 1, 300])
 def test_nothing_is_learned_from_what_cannot_be(tokens: int, user_path: Path) -> None:
     """Ollama before 0.30 left out what it had cached."""
-    with StandIn(Ollama(loaded=16_384)) as server:
-        ollama = replace(Ollama(), tokens_of=lambda _text: tokens)
+    with StandIn(reading_ollama(loaded=16_384)) as server:
+        ollama = replace(reading_ollama(), tokens_of=lambda _text: tokens)
         server.respond = ollama
         ask(at_ollama(server), LONG)
     assert read_facts("local/ollama/smollm2:135m").script_factors == {}
@@ -264,7 +265,7 @@ def test_short_prompt_asks_nothing_of_lm_studio(way: str) -> None:
     assert paths(server) == [CHAT]
 
 
-def test_instance_that_is_too_small_makes_way_for_another_of_its_kind() -> None:
+def test_instance_that_is_too_small_is_replaced_by_one_with_its_settings() -> None:
     studio = LMStudio(says=says)
     studio.load(GEMMA, context_length=4096, flash_attention=False, num_experts=2)
     with StandIn(studio) as server:
@@ -279,7 +280,7 @@ def test_instance_that_is_too_small_makes_way_for_another_of_its_kind() -> None:
     )
 
 
-def test_all_copies_make_way(user_path: Path) -> None:
+def test_all_copies_are_replaced(user_path: Path) -> None:
     studio = LMStudio(says=says)
     for context_length in (2048, 4096):
         studio.load(GEMMA, context_length=context_length)
@@ -356,7 +357,7 @@ def test_lm_studio_that_is_too_old_to_load_a_model(api: Any) -> None:
 @pytest.mark.parametrize("kind", ["ollama", "lmstudio"])
 def test_nothing_is_sent_that_would_not_fit(kind: str, characters: int) -> None:
     """Around the sizes at which something has to be done."""
-    ollama, studio = Ollama(trained=4096), LMStudio(says=says)
+    ollama, studio = reading_ollama(trained=4096), LMStudio(says=says)
     model_name = "granite-3.0-2b-instruct" if kind == "lmstudio" else "smollm2:135m"
     with StandIn(studio if kind == "lmstudio" else ollama) as server:
         model = served(server.url, kind, model_name, context_max=4096)
@@ -369,7 +370,7 @@ def test_nothing_is_sent_that_would_not_fit(kind: str, characters: int) -> None:
     assert ollama.overflows == 0
 
 
-# Servers that have what they were started with.
+# Servers whose context is fixed when they start.
 
 
 def answering(_request: Request) -> list[bytes]:
@@ -414,12 +415,6 @@ def test_server_that_does_not_say_what_it_holds() -> None:
 COUNT = "/v1/chat/completions/input_tokens"
 
 
-def llama_server(answers: dict[str, bytes]) -> Callable[[Request], list[bytes]]:
-    other = json_reply({"error": {"code": 404, "message": "File Not Found"}}, 404)
-    reply = json_reply(completion("Hello", finish_reason="stop"))
-    return lambda request: [{CHAT: reply, **answers}.get(request.path, other)]
-
-
 @pytest.mark.parametrize(
     ("answers", "asked"),
     [
@@ -432,10 +427,9 @@ def llama_server(answers: dict[str, bytes]) -> Callable[[Request], list[bytes]]:
     ],
 )
 def test_llama_server_counts_the_prompt(answers: dict[str, Any], asked: list[str]) -> None:
-    replies = {path: json_reply(answer) for path, answer in answers.items()}
-    with StandIn(llama_server(replies)) as server:
+    with StandIn(llama_server(posts=answers)) as server:
         model = served(server.url, "llamacpp", "m", context_loaded=4096)
-        assert ask(model, LONG).text == "Hello"
+        assert ask(model, LONG).text == "Hello."
         assert paths(server) == [*asked, CHAT]
         smaller = served(server.url, "llamacpp", "m", context_loaded=4095)
         assert "takes 4,095 tokens" in refused(lambda: ask(smaller, LONG))
@@ -453,8 +447,7 @@ def test_llama_server_counts_the_prompt(answers: dict[str, Any], asked: list[str
     ],
 )
 def test_llama_server_that_does_not_count(answers: dict[str, Any]) -> None:
-    replies = {path: json_reply(answer) for path, answer in answers.items()}
-    with StandIn(llama_server(replies)) as server:
+    with StandIn(llama_server(posts=answers)) as server:
         model = served(server.url, "llamacpp", "m", context_loaded=4096)
         assert f"takes about {ESTIMATED} tokens" in refused(lambda: ask(model, LONG))
     assert CHAT not in paths(server)
@@ -575,11 +568,6 @@ def test_answer_that_lacks_room_says_so(
 
 def test_max_is_what_the_model_was_trained_for(starter: LocalModel) -> None:
     assert context_of(ask(starter, "Hi", max_tokens=1, context_size="max")) == 8192
-
-
-def test_models_of_the_stand_in_are_as_large_as_is_said_here() -> None:
-    largest = {model.key: model.max_context_length for model in MODELS}
-    assert (largest[GEMMA], largest["granite-3.0-2b-instruct"]) == (262_144, 4096)
 
 
 def test_prompts_are_what_they_are_said_to_be() -> None:

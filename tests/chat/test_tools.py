@@ -1,4 +1,4 @@
-"""Tools, schemas and thinking: with the real engine, and with servers that say what is needed.
+"""Tools, schemas and thinking: with the real engine, and with fakes that say what a test needs.
 
 The starter model's own template knows no tools. A copy of it has one that does, and shows the model
 two calls before the conversation begins: so small a model imitates them, and llama.cpp has real
@@ -20,7 +20,7 @@ from llm_localrun.engine.state import list_running
 from llm_localrun.errors import AnswerCutOff, ServerRefused
 from llm_localrun.models import LocalModel
 from tests.conftest import CONFIG, Llm, configure, stop_engines
-from tests.fakes.lmstudio import Call, Says
+from tests.fakes.says import Call, Says
 from tests.support.contract import SERVERS, call_ids, chain, found, saying, sent, with_template
 from tests.support.drive import WAYS, ask, failure
 
@@ -186,7 +186,7 @@ def test_ids_that_cannot_be_told_apart_are_replaced(way: str) -> None:
     ['{"city": "Par', '["Paris"]', '"Paris"', "Paris", "null", "1", '{"a" "b"}', "[" * 5000],
     ids=lambda arguments: arguments[:12],
 )
-def test_malformed_arguments_are_the_models_to_mend(arguments: str, way: str) -> None:
+def test_malformed_arguments_go_back_to_the_model(arguments: str, way: str) -> None:
     turns = (Says(calls=(Call("get_weather", arguments),)), Says("Sorry."))
     with saying("lmstudio", *turns) as (model, server):
         first, second = chain(model, QUESTION, way, tools=[get_weather])
@@ -220,7 +220,7 @@ def llm_database(user: Path) -> Any:
 
 @in_every_way
 @at_every_server
-def test_tool_that_does_not_exist_is_the_models_to_mend(kind: str, way: str) -> None:
+def test_tool_that_does_not_exist_is_an_error_for_the_model(kind: str, way: str) -> None:
     with saying(kind, Says(calls=(Call("nothing"),)), Says("Sorry.")) as (model, server):
         chain(model, QUESTION, way, tools=[get_weather])
     assert results_sent(sent(server)[1]) == ['Error: tool "nothing" does not exist']

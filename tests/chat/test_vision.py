@@ -20,7 +20,7 @@ from llm_localrun.engine.state import list_running
 from llm_localrun.models import LocalModel
 from tests.conftest import CONFIG, Llm, configure, put_starter, stop_engines
 from tests.fakes.http_server import Request, StandIn, whole
-from tests.fakes.lmstudio import Says
+from tests.fakes.says import Says
 from tests.support.contract import SERVERS, found, saying, sent
 from tests.support.drive import WAYS, Outcome, ask, failure
 from tests.support.vision_model import IMAGE_TOKENS, build_projector
@@ -34,7 +34,7 @@ EMBEDDING_SIZE = 576
 
 
 def png(colour: Callable[[int, int], tuple[int, int, int]], side: int = 32) -> bytes:
-    """A square image, told by the colour of each of its pixels."""
+    """A square image; `colour` gives the colour of each of its pixels."""
     rows = (b"\0" + b"".join(bytes(colour(x, y)) for x in range(side)) for y in range(side))
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b""))

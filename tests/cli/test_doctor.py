@@ -18,12 +18,12 @@ from llm_localrun.cli.doctor_findings import (
     store_findings,
 )
 from llm_localrun.config import Config, ConfiguredEndpoint
-from llm_localrun.engine.builds import Build, Device, BuildReport
+from llm_localrun.engine.builds import Build, BuildReport, Device
 from llm_localrun.models import EndpointReport, ScannedStore, ServerStatus, Snapshot
 from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Invoke, Llm, configure, put_starter
 from tests.fakes.http_server import StandIn
-from tests.fakes.servers import vllm
+from tests.fakes.vllm import vllm
 from tests.support.many_models import (
     BOX,
     FILES,
@@ -188,7 +188,11 @@ LOG = Path("/engine.log")
             BuildReport((OLD,), None, "no build can be used", ()),
             [("llama-server b1, no GPU", "It lacks --fit")],
         ),
-        (Snapshot(), BuildReport((), None, "", ()), [("not installed: only GGUF files need it", "")]),
+        (
+            Snapshot(),
+            BuildReport((), None, "", ()),
+            [("not installed: only GGUF files need it", "")],
+        ),
         (
             Snapshot(files=SNAPSHOT.files[:2]),
             BuildReport((), None, "", ()),

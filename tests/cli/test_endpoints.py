@@ -12,7 +12,7 @@ from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Invoke, configure, one_error
 from tests.fakes.broken import Off, ServerFactory, Silent, website
 from tests.fakes.http_server import StandIn
-from tests.fakes.servers import vllm
+from tests.fakes.vllm import vllm
 from tests.support.outward import Guard
 
 IDS = ["local/box/Qwen/Qwen3-8B", "local/box/sql-lora"]

@@ -13,6 +13,8 @@ from llm_localrun.cli.progress import _ProgressBar, bar_text, show_progress
 from llm_localrun.system.progress import Progress
 from tests.support.pulling import REPO, World
 
+pytestmark = pytest.mark.pure
+
 MB, GB = 10**6, 10**9
 
 

@@ -29,7 +29,7 @@ from tests.support.engines import (
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
 
-STAND_IN = Path(__file__).parents[1] / "fakes" / "llama_server.py"
+STAND_IN = Path(__file__).parents[1] / "fakes" / "llama_server_program.py"
 GPU = "  CUDA0: NVIDIA RTX A2000 (12032 MiB, 11800 MiB free)"
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from tests.fakes.http_server import Respond, StandIn, json_reply, whole
+from tests.fakes.http_server import Respond, StandIn, json_reply, text, whole
+from tests.fakes.openai_compatible import Server, web_interface
 
 ServerFactory = Callable[[], "AbstractContextManager[Any]"]
 """Makes a server for a `with` block."""
@@ -95,3 +96,13 @@ def needs_key() -> StandIn:
 def website() -> StandIn:
     """A web server that answers every request with an HTML page."""
     return StandIn(always(whole(b"<html>Hello</html>", "text/html")))
+
+
+def airplay() -> Server:
+    """The AirPlay receiver of macOS, on text-generation-webui's port."""
+    return Server({}, lambda _: text("", 403, ""))
+
+
+def jupyter() -> Server:
+    """Jupyter, on Unsloth's port."""
+    return Server({}, web_interface)

@@ -1,7 +1,7 @@
-"""A stand-in for a model server: real sockets, and bytes that a real server has sent.
+"""The base of all fakes of servers: real sockets, and bytes that a real server has sent.
 
-`transcript` reads what was recorded; `StandIn` answers each request with what a function says, in
-pieces, with pauses, or cut off in the middle if that is what is to be tested.
+`transcript` reads what was recorded. `StandIn` answers each request with the pieces that a function
+yields: slowly, with pauses, split anywhere, or cut off in the middle.
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
+DATA = Path(__file__).parents[1] / "data"
 
 _EXCHANGE = re.compile(
     rb"^>>> (?P<method>[A-Z]+) (?P<path>\S+)\n(?:>>> (?P<request>[^\n]*)\n)?---\n"
@@ -92,6 +93,16 @@ def whole(body: bytes, content_type: str = "application/json", status: int = 200
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+def text(body: str, status: int = 200, content_type: str = "text/plain") -> bytes:
+    """A reply that is a text."""
+    return whole(body.encode(), content_type, status)
+
+
+def not_found(_path: str) -> bytes:
+    """What servers written in Go say to a path that they do not know."""
+    return text("404 page not found", 404)
+
+
 def json_reply(value: Any, status: int = 200) -> bytes:
     """A reply that is a JSON value."""
     return whole(json.dumps(value).encode(), status=status)
@@ -134,6 +145,10 @@ class StandIn:
     closed_early: threading.Event = field(default_factory=threading.Event)
     """Set when a client goes away before it has got its whole reply."""
     port: int = 0
+    delay: float = 0.0
+    """Seconds from a request to the first byte of its reply."""
+    piece_size: int = 0
+    """The most bytes that are sent at once; 0 sends each piece whole."""
 
     def __enter__(self) -> "StandIn":
         self._socket = socket.create_server(("127.0.0.1", self.port))
@@ -161,21 +176,24 @@ class StandIn:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection, connection.makefile("rb") as incoming:
             while (request := _read_request(incoming)) is not None:
                 self.requests.append(request)
+                self._stopping.wait(self.delay)
                 if not self._send(connection, self.respond(request)):
                     return
 
     def _send(self, connection: socket.socket, pieces: Iterable[bytes | float]) -> bool:
-        """Whether the connection can go on: it can if the reply tells where it ends."""
+        """Whether the connection can stay open: the reply says where it ends."""
         sent = b""
         try:
             for piece in pieces:
                 if isinstance(piece, float):
                     self._pause(connection, piece)
                 else:
-                    connection.sendall(piece)
+                    for part in _split(piece, self.piece_size):
+                        connection.sendall(part)
                     sent = piece
         except OSError:
             self.closed_early.set()
@@ -195,6 +213,11 @@ class StandIn:
         connection.settimeout(None)
 
 
+def _split(piece: bytes, size: int) -> list[bytes]:
+    """`piece` in parts of `size` bytes, or as it is if that is 0."""
+    return [piece[at : at + size] for at in range(0, len(piece), size)] if size else [piece]
+
+
 def _read_request(incoming: Any) -> Request | None:
     try:
         line = incoming.readline()
@@ -212,3 +235,23 @@ def _headers(incoming: Any) -> Iterator[tuple[str, str]]:
     while (line := incoming.readline().strip()) != b"":
         name, _, value = line.decode().partition(":")
         yield name.lower(), value.strip()
+
+
+def get(respond: Respond, path: str, key: str | None = None, body: Any = None) -> bytes:
+    """The reply to one request, without a socket."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    method = "GET" if body is None else "POST"
+    pieces = respond(Request(method, path, headers, body))
+    return b"".join(piece for piece in pieces if isinstance(piece, bytes))
+
+
+def parsed(reply: bytes) -> tuple[int, Any, str]:
+    """Status, JSON if it is any, and text of a reply."""
+    head, _, body = reply.partition(b"\r\n\r\n")
+    if b"chunked" in head:
+        body = b"".join(body.split(b"\r\n")[1::2])
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    return int(head.split()[1]), value, body.decode()

@@ -1,136 +1,119 @@
-"""`llama-server` for machines that have none: its command line, and xllamacpp behind it.
+"""A fake of llama.cpp's server: with one model, while it loads, and as a router."""
 
-Of llama.cpp b11434's program this is what concerns a host: the arguments that it knows and that it
-refuses others, its environment variable for the key, what it prints to --help, --version and
---list-devices, and the lines of its log about an error and about where it listens. The server
-behind it is the same C++, so requests and slots are the real ones.
-"""
+from collections.abc import Mapping
+from typing import Any
 
-import argparse
-import os
-import signal
-import sys
-from typing import Any, NoReturn
+from tests.fakes.http_server import json_reply
+from tests.fakes.openai_compatible import Json, Server, listing
 
-HELP = """\
------ common params -----
-
--h,    --help, --usage                  print usage and exit
---version                               show version and build info
--t,    --threads N                      number of CPU threads to use during generation (default: -1)
--c,    --ctx-size N                     size of the prompt context (default: 0, 0 = loaded from model)
--b,    --batch-size N                   logical maximum batch size (default: 2048)
--ub,   --ubatch-size N                  physical maximum batch size (default: 512)
--fa,   --flash-attn [on|off|auto]       set Flash Attention use ('on', 'off', or 'auto', default: 'auto')
--ctk,  --cache-type-k TYPE              KV cache data type for K
--ctv,  --cache-type-v TYPE              KV cache data type for V
---list-devices                          print list of available devices and exit
--ngl,  --gpu-layers, --n-gpu-layers N   max. number of layers to store in VRAM
--fit,  --fit [on|off]                   whether to adjust unset arguments to fit in device memory
---lora FNAME                            path to LoRA adapter
--m,    --model FNAME                    model path to load
---offline                               Offline mode: forces use of cache, prevents network access
---spec-draft-model, -md, --model-draft FNAME
-                                        draft model for speculative decoding (default: unused)
---spec-type none,draft-simple,draft-eagle3,draft-mtp,draft-dflash,draft-dspark,ngram-simple,ngram-map-k,ngram-map-k4v,ngram-mod,ngram-cache
-                                        comma-separated list of types of speculative decoding to use
--cram, --cache-ram N                    set the maximum cache size in MiB (default: 8192)
--kvu,  --kv-unified, -no-kvu, --no-kv-unified
-                                        use single unified KV buffer shared across all sequences
---cache-idle-slots, --no-cache-idle-slots
-                                        save idle slots to the prompt cache on new task
--np,   --parallel N                     number of server slots (default: -1, -1 = auto)
--mm,   --mmproj FILE                    path to a multimodal projector file
--a,    --alias STRING                   set model name aliases, comma-separated (to be used by API)
---host HOST                             ip address to listen (default: 127.0.0.1)
---port PORT                             port to listen (default: 8080)
---ui,  --webui, --no-ui, --no-webui     whether to enable the Web UI (default: enabled)
---embedding, --embeddings               restrict to only support embedding use case
---api-key KEY                           API key to use for authentication
-                                        (env: LLAMA_API_KEY)
---slot-save-path PATH                   path to save slot kv cache (default: disabled)
--sps,  --slot-prompt-similarity SIMILARITY
-                                        how much the prompt of a request must match the prompt of a slot
-"""  # noqa: E501
+GEMMA_META = {
+    "vocab_type": 1,
+    "n_vocab": 262144,
+    "n_ctx": 8192,
+    "n_ctx_train": 131072,
+    "n_embd": 2560,
+    "n_params": 3880099328,
+    "size": 2484000000,
+    "ftype": "Q4_K - Medium",
+}
 
 
-class _Arguments(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        sys.stderr.write(f"error: invalid argument: {unknown}\n")
-        raise SystemExit(1)
+SEES = {"input_modalities": ["text", "image"], "output_modalities": ["text"]}
 
 
-def _arguments() -> argparse.Namespace:
-    known = _Arguments(add_help=False, allow_abbrev=False)
-    for name in ("model", "alias", "host", "slot-save-path", "mmproj", "lora", "model-draft"):
-        known.add_argument(f"--{name}", default="")
-    for name in ("ctx-size", "batch-size", "ubatch-size", "parallel", "cache-ram", "port"):
-        known.add_argument(f"--{name}", type=int, required=name != "ubatch-size")
-    for name in ("threads", "n-gpu-layers"):
-        known.add_argument(f"--{name}", type=int)
-    for name in ("fit", "flash-attn"):
-        known.add_argument(f"--{name}", choices=("on", "off", "auto"), default="auto")
-    for name in ("cache-type-k", "cache-type-v"):
-        known.add_argument(f"--{name}", default="f16")
-    known.add_argument("--spec-type", default="none")
-    known.add_argument("--slot-prompt-similarity", type=float, default=0.1)
-    for name in ("kv-unified", "no-cache-idle-slots", "no-webui", "offline", "embedding"):
-        known.add_argument(f"--{name}", action="store_true")
-    return known.parse_args()
+READS = {"input_modalities": ["text"], "output_modalities": ["text"]}
 
 
-def main() -> None:
-    if "--help" in sys.argv:
-        sys.stdout.write(HELP)
-    elif "--version" in sys.argv:
-        sys.stderr.write("version: 0.6.0-dev (build 11434, commit abcdef0)\n")
-        sys.stderr.write("built with GNU 12.2.0 for Linux x86_64\n")
-    elif "--list-devices" in sys.argv:
-        devices = os.environ.get("STAND_IN_DEVICES", "  (none)")
-        sys.stdout.write(f"Available devices:\n{devices}\n")
-    else:
-        _serve(_arguments())
+def props(model_path: str, template: str = "{{ messages }}", **modalities: bool) -> Json:
+    return {
+        "default_generation_settings": {"id": 0, "n_ctx": 8192, "params": {"seed": 4294967295}},
+        "total_slots": 4,
+        "model_alias": "gemma",
+        "model_ftype": "Q4_K - Medium",
+        "model_path": model_path,
+        "modalities": {"vision": False, "video": False, "audio": False, **modalities},
+        "endpoint_slots": True,
+        "chat_template": template,
+        "chat_template_caps": {"supports_tools": "tools" in template, "supports_parallel": True},
+        "build_info": "b11434-0a1b2c3d",
+        "is_sleeping": False,
+    }
 
 
-def _serve(given: argparse.Namespace) -> None:
-    from xllamacpp import xllamacpp
-
-    server = xllamacpp.Server(_parameters(xllamacpp, given))
-    listens = f"0.00.117.373 I srv  llama_server: listening on {server.listening_address}\n"
-    sys.stderr.write(listens)
-    sys.stderr.flush()
-    # The system's own way with signals is as good as the original's, and the same for SIGHUP.
-    signal.pause()
+def llama_not_found(path: str) -> bytes:
+    error = {"message": "File Not Found", "type": "not_found_error", "code": 404}
+    return json_reply({"error": error}, 404)
 
 
-def _parameters(xllamacpp: Any, given: argparse.Namespace) -> Any:
-    p = xllamacpp.CommonParams()
-    p.model.path = given.model
-    p.model_alias = {given.alias}
-    p.n_ctx, p.n_batch, p.n_parallel = given.ctx_size, given.batch_size, given.parallel
-    p.n_ubatch = given.ubatch_size or p.n_ubatch
-    p.fit_params = given.fit != "off"
-    p.kv_unified, p.cache_idle_slots = given.kv_unified, not given.no_cache_idle_slots
-    p.slot_prompt_similarity, p.cache_ram_mib = given.slot_prompt_similarity, given.cache_ram
-    p.slot_save_path = given.slot_save_path
-    p.hostnames, p.port = [given.host], given.port
-    p.api_keys = [os.environ["LLAMA_API_KEY"]]
-    p.ui, p.embedding = not given.no_webui, given.embedding
-    for cpu in (p.cpuparams, p.cpuparams_batch):
-        cpu.n_threads = given.threads or cpu.n_threads
-    p.n_gpu_layers = p.n_gpu_layers if given.n_gpu_layers is None else given.n_gpu_layers
-    p.cache_type_k, p.cache_type_v = (
-        getattr(xllamacpp.ggml_type, f"GGML_TYPE_{name.upper()}")
-        for name in (given.cache_type_k, given.cache_type_v)
+def llama_server(
+    key: str | None = None,
+    path: str = "/models/gemma-3-4b-it-Q4_K_M.gguf",
+    posts: Mapping[str, Any] | None = None,
+) -> Server:
+    """With one model; its /v1/models imitates Ollama's list in addition to OpenAI's."""
+    name = "gemma-3-4b-it-Q4_K_M.gguf"
+    ollama_like = {"name": name, "model": name, "size": "", "digest": "", "details": {"family": ""}}
+    entry = {
+        "id": name,
+        "aliases": [],
+        "owned_by": "llamacpp",
+        "architecture": SEES,
+        "meta": GEMMA_META,
+    }
+    models = {"models": [ollama_like], **listing(entry)}
+    error = {"message": "Invalid API Key", "type": "authentication_error", "code": 401}
+    return Server(
+        {
+            "/v1/models": models,
+            "/models": models,
+            "/props": props(path, "{{ tools }} <think> {{ messages }}", vision=True),
+            "/health": {"status": "ok"},
+        },
+        llama_not_found,
+        key,
+        json_reply({"error": error}, 401),
+        ("/health", "/v1/health"),
+        posts=posts or {},
     )
-    attention = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}[given.flash_attn]
-    p.flash_attn_type = xllamacpp.llama_flash_attn_type[f"LLAMA_FLASH_ATTN_TYPE_{attention}"]
-    kind = given.spec_type.upper().replace("-", "_")
-    p.speculative.types = [xllamacpp.common_speculative_type[f"COMMON_SPECULATIVE_TYPE_{kind}"]]
-    p.speculative.draft.mparams.path = given.model_draft
-    return p
 
 
-if __name__ == "__main__":
-    main()
+def llama_server_loading() -> Server:
+    error = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
+    return Server({}, lambda _: json_reply({"error": error}, 503))
+
+
+def llama_router() -> Server:
+    """Without a model of its own: one is loaded, one sleeps, one waits, one comes from a folder."""
+
+    def entry(name: str, status: str, *args: str, **more: Any) -> Json:
+        return {
+            "id": name,
+            "aliases": [],
+            "tags": [],
+            "owned_by": "llamacpp",
+            "status": {"value": status, "args": ["llama-server", *args], "preset": ""},
+            "architecture": READS,
+            "source": "cache",
+            "can_remove": True,
+            **more,
+        }
+
+    loaded, waiting = "ggml-org/gemma-3-4b-it-GGUF:Q4_K_M", "unsloth/Qwen3-8B-GGUF:UD-Q4_K_XL"
+    models = listing(
+        entry(loaded, "loaded", "-hf", loaded, meta=GEMMA_META, architecture=SEES),
+        entry("ggml-org/tiny-GGUF:Q8_0", "sleeping", "-hf", "ggml-org/tiny-GGUF:Q8_0"),
+        entry(waiting, "unloaded", "-hf", waiting),
+        entry("mine", "unloaded", "--port", "0", "--model", "/models/mine-Q6_K.gguf"),
+    )
+    child = "/props?model=ggml-org%2Fgemma-3-4b-it-GGUF%3AQ4_K_M&autoload=false"
+    router = {"role": "router", "model_path": "none", "build_info": "b11434-0a1b2c3d"}
+    return Server(
+        {
+            "/v1/models": models,
+            "/models": models,
+            "/props": {**router, "default_generation_settings": {"params": {}, "n_ctx": 0}},
+            child: props("/cache/gemma-3-4b-it-Q4_K_M.gguf", "{{ tools }}", vision=True),
+            "/health": {"status": "ok"},
+        },
+        llama_not_found,
+    )

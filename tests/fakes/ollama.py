@@ -1,51 +1,131 @@
-"""A stand-in for Ollama as somebody pulls and quantizes with it: its API, and what one sent.
+"""A fake of Ollama 0.32.15: lists, contexts, chats, pulls, copies at another precision, deletions.
 
-What fails is what Ollama 0.32.15 sent when it did, and so are lists and deletions. A pull that
-succeeds could not be recorded without a network: its lines are those of the API's description.
+Records, errors and deletions are those that one sent (tests/transcripts/ollama-0.32.15). A pull
+that succeeds could not be recorded without a network: its lines are those of the API's description.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.fakes.http_server import Request, chunked, json_reply, transcript, whole
+from tests.fakes.http_server import (
+    Request,
+    Respond,
+    chunked,
+    json_reply,
+    not_found,
+    transcript,
+    whole,
+)
+from tests.fakes.says import Json, Says, count_tokens
 
+NAME = "smollm2:135m"
+"""The model that was recorded."""
 LINES = "application/x-ndjson"
 GONE = transcript("pull")[0]
 """A pull that could not reach the registry: the reply begins well."""
 _DELETED, UNKNOWN = transcript("delete")[1:3]
 _CREATED, _, _UNSUPPORTED, _NOT_PRECISE = transcript("create")[1:5]
+(_LISTED,) = json.loads(transcript("tags")[0].body)["models"]
+(_RUNNING,) = json.loads(transcript("ps")[0].body)["models"]
+
+
+def recorded(*names: str) -> Respond:
+    """A function for `StandIn` that sends what was recorded, to the same requests only."""
+    exchanges = [exchange for name in names for exchange in transcript(name)]
+
+    def respond(request: Request) -> Iterator[bytes]:
+        for exchange in exchanges:
+            asked = (exchange.method, exchange.path, exchange.request)
+            if asked == (request.method, request.path, request.body):
+                yield exchange.reply()
+                return
+        yield not_found(request.path)
+
+    return respond
 
 
 @dataclass
 class Ollama:
-    """The server: what it has, and what the registry has."""
+    """The server: what it has, what the registry has, and the context of its one loaded model.
+
+    A request with another `num_ctx` than the last loads the model again; one without has `default`.
+    """
+
+    says: Callable[[Json], Says] = lambda _body: Says("Hello.")
+    """What its models say, by the body of the request."""
+    has: list[str] = field(default_factory=list)
+    capabilities: tuple[str, ...] = ("completion",)
+
+    default: int = 4096
+    """The context of a model that is loaded without `num_ctx`."""
+    trained: int = 131_072
+    keys: Json = field(default_factory=dict)
+    """Keys of the model's header, in addition to its architecture and trained context."""
+    tokens_of: Callable[[str], int] = count_tokens
+    cuts: bool = False
+    """Whether it is so old that it knows no `truncate`."""
+    loaded: int = 0
+    """The context of the model that is loaded; 0 if none is."""
+    loads: list[int] = field(default_factory=list)
+    overflows: int = 0
 
     registry: dict[str, list[int]] = field(default_factory=dict)
     """Sizes of the layers of what can be pulled."""
-    has: list[str] = field(default_factory=list)
     ends_early: bool = False
     """Whether a pull ends, without an error, before it is done."""
 
     def __call__(self, request: Request) -> Iterator[bytes]:
-        path = request.path
-        if path == "/":
-            yield whole(b"Ollama is running", "text/plain; charset=utf-8")
-        elif path == "/api/tags":
-            yield json_reply({"models": [_listed(name) for name in self.has]})
-        elif path == "/api/show":
-            yield json_reply({"capabilities": ["completion"]})
-        elif path == "/api/pull":
-            yield self._pull(request.body["model"])
-        elif path == "/api/delete":
-            yield self._delete(request.body["model"])
-        elif path == "/api/create":
-            yield self._create(request.body)
-        else:
-            yield whole(b"404 page not found", "text/plain", 404)
+        answers: dict[str, Callable[[Json], bytes]] = {
+            "/": lambda _: whole(b"Ollama is running", "text/plain; charset=utf-8"),
+            "/v1/models": self._list_openai,
+            "/api/tags": self._list,
+            "/api/ps": self._list_running,
+            "/api/show": self._show,
+            "/api/chat": self._chat,
+            "/api/pull": self._pull,
+            "/api/create": self._create,
+            "/api/delete": self._delete,
+        }
+        answer = answers.get(request.path)
+        yield answer(request.body) if answer else not_found(request.path)
 
-    def _pull(self, name: str) -> bytes:
+    def _list_openai(self, _body: Json) -> bytes:
+        return json_reply({"data": [{"id": name, "owned_by": "library"} for name in self.has]})
+
+    def _list(self, _body: Json) -> bytes:
+        return json_reply({"models": [self._listed(name) for name in self.has]})
+
+    def _listed(self, name: str) -> Json:
+        own = {"name": name, "model": name, "digest": name.encode().hex()}
+        return {**_LISTED, **own, "capabilities": self.capabilities}
+
+    def _list_running(self, _body: Json) -> bytes:
+        running = {**_RUNNING, "context_length": self.loaded}
+        return json_reply({"models": [running] if self.loaded else []})
+
+    def _show(self, _body: Json) -> bytes:
+        info = {"general.architecture": "llama", "llama.context_length": self.trained, **self.keys}
+        return json_reply({"capabilities": self.capabilities, "model_info": info})
+
+    def _chat(self, body: Json) -> bytes:
+        context = min(body.get("options", {}).get("num_ctx", self.default), self.trained)
+        if context != self.loaded:
+            self.loaded = context
+            self.loads.append(context)
+        prompt = "".join(message.get("content") or "" for message in body["messages"])
+        tokens = self.tokens_of(prompt)
+        if tokens >= context:
+            self.overflows += 1
+            if not self.cuts:
+                return json_reply({"error": _overflow(tokens, context)}, 400)
+            prompt = prompt[-2 * context :]
+            body = {**body, "messages": [{"role": "user", "content": prompt}]}
+        return _encode(self.says(body), body, self.tokens_of(prompt))
+
+    def _pull(self, body: Json) -> bytes:
+        name = body["model"]
         if name not in self.registry:
             return GONE.reply()
         lines = [*_pulled(self.registry[name])]
@@ -53,9 +133,9 @@ class Ollama:
             lines = lines[:-1]
         else:
             self.has.append(name if ":" in name else f"{name}:latest")
-        return chunked([json.dumps(line).encode() + b"\n" for line in lines], LINES)
+        return _lines(*lines)
 
-    def _create(self, body: dict[str, Any]) -> bytes:
+    def _create(self, body: Json) -> bytes:
         if body["quantize"] not in ("Q8_0", "Q4_K_M"):
             return _UNSUPPORTED.reply()
         if "f16" not in body["from"]:
@@ -63,28 +143,58 @@ class Ollama:
         self.has.append(body["model"])
         return _CREATED.reply()
 
-    def _delete(self, name: str) -> bytes:
-        if name not in self.has:
+    def _delete(self, body: Json) -> bytes:
+        if body["model"] not in self.has:
             return UNKNOWN.reply()
-        self.has.remove(name)
+        self.has.remove(body["model"])
         # It has no body, and no type.
         return _DELETED.reply().replace(b"Content-Type: \r\n", b"")
 
 
-def _pulled(sizes: list[int]) -> Iterator[dict[str, Any]]:
+def _encode(says: Says, body: Json, prompt_tokens: int) -> bytes:
+    """A reply to /api/chat: in one piece, or a line with what is said and one with the counts."""
+    message: Json = {"role": "assistant", "content": says.text}
+    if says.reasoning:
+        message["thinking"] = says.reasoning
+    if says.calls:
+        message["tool_calls"] = [
+            {"id": f"call_{index}", "function": {"name": call.name, "arguments": call.arguments}}
+            for index, call in enumerate(says.calls)
+        ]
+    counts = {"prompt_eval_count": prompt_tokens, "eval_count": says.tokens}
+    end = {"done": True, "done_reason": "stop", **counts}
+    model = {"model": body["model"]}
+    if not body["stream"]:
+        return json_reply({**model, "message": message, **end})
+    last = {**model, "message": {"role": "assistant", "content": ""}, **end}
+    return _lines({**model, "message": message, "done": False}, last)
+
+
+def _lines(*values: Any) -> bytes:
+    return chunked([json.dumps(value).encode() + b"\n" for value in values], LINES)
+
+
+def _overflow(tokens: int, context: int) -> str:
+    """An error of llama-server, as Ollama hands it on (`context_overflow`)."""
+    error = {
+        "code": 400,
+        "message": f"request ({tokens} tokens) exceeds the available context size ({context})",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": tokens,
+        "n_ctx": context,
+    }
+    return json.dumps({"error": error})
+
+
+def _pulled(sizes: list[int]) -> Iterator[Json]:
     yield {"status": "pulling manifest"}
     for number, size in enumerate(sizes):
         digest = f"{number:064x}"
         layer = {"status": f"pulling {digest[:12]}", "digest": f"sha256:{digest}", "total": size}
-        # The count is left out while it is nought.
+        # The count is left out while it is zero.
         yield layer
         yield {**layer, "completed": size // 2}
         yield {**layer, "completed": size}
     yield {"status": "verifying sha256 digest"}
     yield {"status": "writing manifest"}
     yield {"status": "success"}
-
-
-def _listed(name: str) -> dict[str, Any]:
-    (model,) = json.loads(transcript("tags")[0].body)["models"]
-    return {**model, "name": name, "model": name, "digest": name.encode().hex()}

@@ -5,6 +5,8 @@ import pytest
 from llm_localrun.pull.http_files import is_safe_url, origin_of, resolve_redirect
 from tests.support.drive import failure
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.mark.parametrize(
     ("url", "is_safe"),

@@ -6,6 +6,8 @@ import pytest
 
 from llm_localrun.pull.variants import HubFile, Variant, variant_of, variants_in
 
+pytestmark = pytest.mark.pure
+
 
 def files(*paths: str) -> list[HubFile]:
     return [HubFile(path, 10, "") for path in paths]

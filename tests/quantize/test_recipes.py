@@ -29,6 +29,8 @@ from llm_localrun.quantize.recipes import (
 )
 from tests.support.gguf_files import Value, write
 
+pytestmark = pytest.mark.pure
+
 RECORDED = Path(__file__).parents[1] / "data" / "recipes.json"
 
 # With an importance matrix, llama.cpp chooses other types for these.

@@ -438,7 +438,7 @@ def test_command_when_the_server_is_off(user_path: Path, run_llm: Llm) -> None:
 # Leaving early
 
 SOON = 0.5
-"""Seconds within which a server is to notice that nobody listens any more."""
+"""Seconds within which a server has to notice that the client has gone."""
 BEGUN = silent(head(NDJSON), chunk(LINES[0]))
 
 

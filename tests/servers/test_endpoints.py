@@ -22,7 +22,10 @@ from llm_localrun.servers.discover import (
 from llm_localrun.wire.http import find_offline
 from tests.fakes.broken import Off, Resetting, ServerFactory, Silent, always, needs_key, website
 from tests.fakes.http_server import Request, Respond, StandIn, chunk, head, json_reply, whole
-from tests.fakes.servers import jan, llama_server, omlx, vllm
+from tests.fakes.jan import jan
+from tests.fakes.llama_server import llama_server
+from tests.fakes.omlx import omlx
+from tests.fakes.vllm import vllm
 from tests.support.models import local_model
 
 SLACK = 1.0

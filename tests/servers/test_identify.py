@@ -14,6 +14,8 @@ from llm_localrun.wire.response import ProbeReply
 from llm_localrun.wire.sse import Payload
 from tests.fakes.http_server import transcript
 
+pytestmark = pytest.mark.pure
+
 Answers = Mapping[str, ProbeReply]
 Otherwise = Callable[[str], ProbeReply]
 Facts = Mapping[str, Mapping[str, Any]]

@@ -15,10 +15,11 @@ from llm_localrun.name_cache import CachePolicy
 from llm_localrun.servers.discover import ServerCandidate, discover
 from tests.conftest import configure
 from tests.fakes.http_server import StandIn
-from tests.fakes.lmstudio import MODELS, LMStudio, put_files
+from tests.fakes.lmstudio import MODELS, LMStudio
 from tests.support.drive import ask as prompt
 from tests.support.drive import failure
 from tests.support.models import local_model
+from tests.support.trees import put_lmstudio_files
 
 GEMMA = MODELS[0]
 KEYS = [model.key for model in MODELS]
@@ -73,7 +74,7 @@ def listed(box: StandIn, before: Iterable[EndpointReport] = ()) -> EndpointRepor
 def test_models_that_lie_here_run_here(home: Path, lms: Lms) -> None:
     """The ordinary user: no LM Link, and nothing that has to be asked or allowed."""
     asked = lms(OFFLINE)
-    put_files(home)
+    put_lmstudio_files(home)
     with StandIn(LMStudio()) as box:
         report = listed(box)
     assert {*places(report.models).values()} == {(RunsOn.THIS_MACHINE, "")}
@@ -82,7 +83,7 @@ def test_models_that_lie_here_run_here(home: Path, lms: Lms) -> None:
 
 
 def test_models_that_do_not_are_anywhere(home: Path) -> None:
-    put_files(home, MODELS[2:4])
+    put_lmstudio_files(home, MODELS[2:4])
     with StandIn(LMStudio()) as box:
         found = places(listed(box).models)
     here = {name for name, place in found.items() if place == (RunsOn.THIS_MACHINE, "")}
@@ -200,7 +201,7 @@ def test_refresh_asks_where_models_are(box: StandIn, lms: Lms, user_path: Path) 
 
 def test_what_is_said_goes_before_what_lies_here(box: StandIn, lms: Lms, home: Path) -> None:
     """A preferred device wins over a local copy."""
-    put_files(home)
+    put_lmstudio_files(home)
     lms(ONLINE, {GEMMA.key: "a1b2c3"})
     assert places(get_catalogue(CachePolicy.IF_STALE).models)[GEMMA.key] == (
         RunsOn.THIS_MACHINE,

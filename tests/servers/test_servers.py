@@ -13,20 +13,14 @@ from llm_localrun.servers.base import KnownServer
 from llm_localrun.servers.discover import Recognition, ServerCandidate, discover, recognize
 from llm_localrun.wire.response import Ask, ProbeReply
 from llm_localrun.wire.sse import Payload
-from tests.fakes.http_server import Request, Respond, StandIn
-from tests.fakes.servers import (
-    SERVERS,
-    docker,
-    get,
-    gpt4all,
-    listing,
-    llama_router,
-    llama_server,
-    mlx,
-    parsed,
-    props,
-    recorded,
-)
+from tests.fakes.docker import docker
+from tests.fakes.gpt4all import gpt4all
+from tests.fakes.http_server import Request, Respond, StandIn, get, parsed
+from tests.fakes.llama_server import llama_router, llama_server, props
+from tests.fakes.mlx import mlx
+from tests.fakes.ollama import recorded
+from tests.fakes.openai_compatible import listing
+from tests.fakes.servers import SERVERS
 from tests.support.drive import WAYS, failure, served
 from tests.support.drive import ask as prompt
 

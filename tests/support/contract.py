@@ -1,25 +1,63 @@
-"""What the tests of llm's contract share: servers that say what they are told, chains of tool calls
-in each of the four ways, and GGUF files with another chat template."""
+"""What tests of the contract with llm share: servers that say what a test gives them, chains of
+tool calls in each of the four ways, and GGUF files with another chat template."""
 
 import asyncio
 import json
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import llm
+import pytest
+from click.testing import CliRunner, Result
+from llm.cli import cli
+from llm.parts import Message, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 
+from llm_localrun import catalogue
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.models import LocalModel
-from tests.fakes.http_server import Request, Respond, StandIn, chunked, json_reply, whole
-from tests.fakes.lmstudio import LMStudio, Says, in_turn
-from tests.support.drive import served
+from tests.fakes.http_server import Respond, StandIn
+from tests.fakes.lmstudio import LMStudio
+from tests.fakes.ollama import Ollama
+from tests.fakes.says import Says, in_turn
+from tests.support.drive import WAYS, Outcome, ask, served
 
 SERVERS = ["ollama", "lmstudio"]
 
 NAMES = {"ollama": "smollm2:135m", "lmstudio": "google/gemma-4-26b-a4b"}
+
+in_every_way = pytest.mark.parametrize("way", WAYS)
+at_every_server = pytest.mark.parametrize("kind", SERVERS)
+STARTER = "local/gguf/SmolLM2-135M-Instruct.Q4_1"
+THINKING = 'root ::= "<think>" [a-z ]{3,10} "</think>" [a-z ]{3,10}'
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c63f8cf"
+    "c0f01f0005000201ff1a8d1b3c0000000049454e44ae426082"
+)
+HISTORY = [
+    llm.system("Be brief."),
+    llm.user("Look", llm.Attachment(content=PNG)),
+    Message(
+        role="assistant",
+        parts=[
+            ReasoningPart(text="Hm."),
+            TextPart(text="I ask."),
+            ToolCallPart(name="search", arguments={"q": 1}, tool_call_id="s", server_executed=True),
+            ToolResultPart(name="search", output="x", tool_call_id="s", server_executed=True),
+            ToolCallPart(name="f", arguments={"a": 1}, tool_call_id="1"),
+        ],
+    ),
+    Message(
+        role="tool",
+        parts=[
+            ToolResultPart(name="f", output="", exception="ValueError: no", tool_call_id="1"),
+        ],
+    ),
+    llm.user("And?"),
+]
 
 
 @contextmanager
@@ -32,47 +70,10 @@ def saying(kind: str, *turns: Says, **known: Any) -> Iterator[tuple[LocalModel, 
 
 def respond_as(kind: str, says: Callable[[dict[str, Any]], Says]) -> Respond:
     """What a `StandIn` for a server of `kind` answers."""
-    return LMStudio(says=says) if kind == "lmstudio" else _Ollama(says)
-
-
-class _Ollama:
-    """Ollama with one model, in the shape of what was recorded of 0.32.15."""
-
-    def __init__(self, says: Callable[[dict[str, Any]], Says]) -> None:
-        self._says = says
-
-    def __call__(self, request: Request) -> list[bytes]:
-        if request.path == "/api/chat":
-            return [self._chat(request)]
-        return [_OLLAMA.get(request.path, json_reply({"error": "not found"}, 404))]
-
-    def _chat(self, request: Request) -> bytes:
-        says = self._says(request.body)
-        message = {"role": "assistant", "content": says.text}
-        if says.reasoning:
-            message["thinking"] = says.reasoning
-        calls = [
-            {"id": f"call_{index}", "function": {"name": call.name, "arguments": call.arguments}}
-            for index, call in enumerate(says.calls)
-        ]
-        first = {**message, **({"tool_calls": calls} if calls else {})}
-        end = {"done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 5}
-        model = {"model": request.body["model"]}
-        if not request.body["stream"]:
-            return json_reply({**model, "message": first, **end})
-        last = {"role": "assistant", "content": ""}
-        lines = ({**model, "message": first, "done": False}, {**model, "message": last, **end})
-        return chunked([f"{json.dumps(line)}\n".encode() for line in lines], "application/x-ndjson")
-
-
-_OLLAMA = {
-    "/": whole(b"Ollama is running", "text/plain"),
-    "/v1/models": json_reply({"data": [{"id": NAMES["ollama"], "owned_by": "library"}]}),
-    "/api/tags": json_reply(
-        {"models": [{"name": NAMES["ollama"], "digest": "fd5f", "size": 10**8}]}
-    ),
-    "/api/show": json_reply({"capabilities": ["completion", "tools", "vision", "thinking"]}),
-}
+    if kind == "lmstudio":
+        return LMStudio(says)
+    able = ("completion", "tools", "vision", "thinking")
+    return Ollama(says, has=[NAMES[kind]], capabilities=able)
 
 
 def found(name: str) -> LocalModel:
@@ -141,3 +142,56 @@ def with_template(source: Path, target: Path, template: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
     return target
+
+
+def command(*arguments: str, **settings: Any) -> Result:
+    """Runs an `llm` command in this process, without a catalogue in memory."""
+    catalogue._memory.clear()
+    return CliRunner().invoke(cli, arguments, **settings)
+
+
+def output(*arguments: str, **settings: Any) -> str:
+    """The output of a command that has to succeed."""
+    done = command(*arguments, **settings)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def turns(count: int = 1) -> list[dict[str, Any]]:
+    """The last turns in the log, the oldest first."""
+    logged: list[dict[str, Any]] = json.loads(output("logs", "--json", "-n", str(count)))
+    return logged
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A model that thinks and then answers, as the command line has it."""
+
+    kind: str
+    model: LocalModel
+    options: dict[str, Any]
+    server: StandIn | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The options as a command takes them."""
+        texts = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in self.options.items()
+        }
+        return [argument for each in texts.items() for argument in ("-o", *each)]
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["-m", self.model.id, *self.given]
+
+    def ask(self, prompt: str, way: str = "sync", **more: Any) -> Outcome:
+        return ask(self.model, prompt, way, **self.options, **more)
+
+
+def ours() -> list[Any]:
+    return [each for each in llm.get_models_with_aliases() if isinstance(each.model, LocalChat)]
+
+
+def slow(_: Any = None) -> Says:
+    return Says("word " * 1000, pause=0.01)

@@ -31,7 +31,7 @@ _K = 1024
 def _model(
     model_id: str, size: float, quantization: str, billions: float, context: int, **known: Any
 ) -> LocalModel:
-    """Sizes in GB, contexts in 1,024 tokens; 0 and "" mean that nobody said."""
+    """Sizes in GB, contexts in 1,024 tokens; 0 and "" mean unknown."""
     return local_model(
         id=model_id,
         name=model_id.split("/", 2)[2],

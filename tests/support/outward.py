@@ -1,9 +1,9 @@
-"""Counts what tries to reach beyond this machine while the tests run.
+"""Counts the attempts to reach beyond this machine while the tests run.
 
-On Linux, as root, the tests run in a network namespace of their own, which has the loopback device
-and no route to anywhere. The kernel refuses whatever would leave it and counts it, whoever tried:
-this process, an `llm` command, an engine's native code, a resolver of names. Elsewhere an audit
-hook counts, which knows of this process only.
+On Linux, as root, the tests run in a network namespace of their own, with the loopback device and
+without routes. The kernel refuses and counts whatever would leave it, from any process: this one,
+an `llm` command, an engine's native code, a resolver of names. Elsewhere an audit hook counts, and
+it sees this process only.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _COUNTERS = {
 
 
 class Guard:
-    """Counts attempts; `expected` ones are not held against anybody."""
+    """Counts attempts to reach beyond this machine, except for expected ones."""
 
     def __init__(self) -> None:
         self._excused = 0
@@ -51,7 +51,7 @@ class Guard:
         return self._outside is not None
 
     def attempts(self) -> int:
-        """How many there were so far that nobody expected."""
+        """The number of unexpected attempts so far."""
         return self._count() - self._excused
 
     @contextlib.contextmanager

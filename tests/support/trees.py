@@ -1,4 +1,4 @@
-"""Files and stores as the tools leave them on a disk: tiny GGUFs in layouts that are true to life.
+"""Files and stores as the tools write them to a disk: tiny GGUFs in the real layouts.
 
 The layouts are those of the tools' documentation or source, not of what looks through them. Every
 file takes next to no room: what is beyond its header is a hole.
@@ -8,10 +8,12 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.fakes.lmstudio import MODELS, Model
 
 MIB = 2**20
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -95,7 +97,7 @@ def layer(kind: str = "model", sha: str = SHA) -> dict[str, Any]:
 
 
 def manifest(store: Path, tag: str, layers: Any, config: Mapping[str, Any] | None = None) -> Path:
-    """A tag, whose blobs are somebody else's business."""
+    """A tag, without its blobs."""
     content = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
@@ -305,3 +307,23 @@ def _plant_indexed(below: Path, home: Path, data: Path) -> list[Planted]:
         Planted("ramalama", granite / "granite-Q4_0.gguf", "granite-3b:latest"),
         Planted("models", people, people.stem, ("name:models:Yi-6B-Q3_K_M.gguf",)),
     ]
+
+
+def put_lmstudio_files(home: Path, models: Iterable[Model] = MODELS) -> None:
+    """Writes sparse files of the models' sizes where LM Studio keeps them.
+
+    They are `PUBLISHER/REPOSITORY/FILE`; the model that comes with LM Studio lies elsewhere.
+    """
+    for number, model in enumerate(models):
+        record = model.record
+        place = ".internal/bundled-models" if record["type"] == "embedding" else "models"
+        folder = home / ".lmstudio" / place / record["publisher"] / f"repository-{number}"
+        folder.mkdir(parents=True)
+        size = model.size_bytes
+        if record["format"] == "mlx":
+            (folder / "config.json").write_text("{}")
+            (folder / "tokenizer.json").write_bytes(b" " * 2**20)
+            size -= 2 + 2**20
+        name = "model.safetensors" if record["format"] == "mlx" else f"model-{number}.gguf"
+        with (folder / name).open("wb") as file:
+            file.truncate(size)

@@ -1,6 +1,6 @@
 """A vision projector that sees nothing: random weights, for an engine that takes images.
 
-llama.cpp (b11549) loads it beside any language model, whose embedding size it must have, and
+llama.cpp (b11549) loads it with any language model, whose embedding size it must have, and
 encodes each image, whatever its size, into `IMAGE_TOKENS` tokens: a CLIP encoder and LLaVA's
 projector, `mlp`. The names of keys and tensors are in llama.cpp's tools/mtmd/clip-impl.h.
 """

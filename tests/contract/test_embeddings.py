@@ -1,0 +1,42 @@
+"""Embedding models and the commands that use them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import llm
+import pytest
+
+from llm_localrun.chat.models import LocalEmbedding
+from tests.fakes.http_server import StandIn
+from tests.support.contract import output
+
+# llm leaves files open.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+]
+
+
+def test_embedding_takes_any_iterable_lazily(box: StandIn) -> None:
+    model: Any = llm.get_embedding_model("local-nomic-embed-text")  # type: ignore[no-untyped-call]
+    assert isinstance(model, LocalEmbedding)
+    assert (model.supports_text, model.supports_binary, model.batch_size) == (True, False, 32)
+    texts = [f"text {number}" for number in range(5)]
+    expected = list(model.embed_batch(texts))
+    assert all(type(number) is float for vector in expected for number in vector)
+    assert len({tuple(vector) for vector in expected}) == 5
+    for items in (iter(texts), tuple(texts), (text for text in texts), dict.fromkeys(texts)):
+        vectors = model.embed_batch(items, key=None)
+        assert iter(vectors) is vectors
+        assert list(vectors) == expected
+
+
+def test_commands_that_embed(box: StandIn, tmp_path: Path) -> None:
+    model = ("-m", "local-nomic-embed-text")
+    assert len(json.loads(output("embed", *model, "-c", "hello"))) == 8
+    items = tmp_path / "items.json"
+    items.write_text(json.dumps([{"id": n, "content": f"text {n}"} for n in range(3)]))
+    output("embed-multi", "texts", str(items), *model, "--store")
+    (nearest,) = json.loads(output("similar", "texts", "-c", "text 1", "-n", "1"))["id"]
+    assert nearest == "1"
