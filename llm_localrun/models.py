@@ -162,35 +162,6 @@ class LocalModel(FrozenValue):
         )
         return self.model_copy(update={"routes": tuple(routes)})
 
-    # Temporary: the flat fields of before routes.
-    @property
-    def endpoint(self) -> Endpoint | None:
-        return self.served.endpoint if self.served else None
-
-    @property
-    def path(self) -> str | None:
-        return self.on_disk.path if self.on_disk else None
-
-    @property
-    def store(self) -> str:
-        return self.on_disk.store if self.on_disk else ""
-
-    @property
-    def projector(self) -> str:
-        return self.on_disk.projector if self.on_disk else ""
-
-    @property
-    def manifest(self) -> str:
-        return self.on_disk.manifest if self.on_disk else ""
-
-    @property
-    def file_id(self) -> str:
-        return self.on_disk.id if self.on_disk and self.served else ""
-
-    @property
-    def digest(self) -> str:
-        return self.served.digest if self.served else ""
-
 
 class EndpointReport(FrozenValue):
     """The result of asking an endpoint the last time."""
@@ -283,7 +254,7 @@ def _by_fingerprint(files: Sequence[LocalModel]) -> dict[str, LocalModel]:
         each: file
         for file in reversed(files)
         for each in file.fingerprints
-        if counts[each] == 1 or not each.startswith("lmstudio:")
+        if counts[each] == 1 or not each.startswith("size:")
     }
 
 

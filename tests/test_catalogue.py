@@ -33,7 +33,7 @@ from llm_localrun.name_cache import FRESH_SECONDS, CachePolicy, settings_stamp
 from llm_localrun.system.atomic import write_atomically
 from tests.conftest import CONFIG, configure
 from tests.support.drive import failure
-from tests.support.models import local_model
+from tests.support.models import file_route, local_model
 from tests.support.trees import LLAMA, MIB, field, gguf, header, write
 
 BOX = Endpoint(name="box", kind="vllm", url="http://box:8000", key_alias="box")
@@ -348,7 +348,11 @@ def test_model_given_as_a_path_stays_known(given: str, disk: Path, folder: Path)
     file = gguf(disk / "m.gguf", size=4096)
     (disk / "link.gguf").symlink_to("m.gguf")
     model = model_at(file if given == "absolute" else Path(given))
-    assert (model.id, model.path, model.store) == ("local/gguf/m", str(file), "files")
+    assert (model.id, file_route(model).path, file_route(model).store) == (
+        "local/gguf/m",
+        str(file),
+        "files",
+    )
     assert model in read_snapshot(folder).models
     for refresh in ROUNDS:
         catalogue._memory.clear()
@@ -361,7 +365,7 @@ def test_file_in_a_store_keeps_its_id(disk: Path, folder: Path) -> None:
     file = gguf(folder / "models" / "m.gguf")
     (disk / "another-name.gguf").symlink_to(file)
     model = model_at(disk / "another-name.gguf")
-    assert (model.id, model.store) == ("local/gguf/m", "localrun")
+    assert (model.id, file_route(model).store) == ("local/gguf/m", "localrun")
     assert get_catalogue(CachePolicy.REFRESH).models == (model,)
 
 

@@ -16,17 +16,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from llm_localrun import engine_defaults
 from llm_localrun.engine import builds, evict, saved_prompts, slots
-from llm_localrun.engine.settings import EngineLimits
+from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import Slot, SlotContents
 from llm_localrun.engine.state import (
     EnginePaths,
-    EngineSettings,
     EngineSpec,
     EngineState,
     HostInstructions,
@@ -70,16 +69,6 @@ def _detach_hosts() -> None:
     """Prevents Python's warning about running child processes: engines outlive the program."""
     for host in _hosts:
         host.returncode = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EngineRequest:
-    """Which engine is needed: for which file, and with which settings."""
-
-    path: str
-    name: str
-    """What the engine calls the model in its replies."""
-    settings: EngineSettings = field(default_factory=EngineSettings)
 
 
 _DEFAULT_LIMITS = EngineLimits()

@@ -11,8 +11,8 @@ from dataclasses import replace
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.engine import builds
 from llm_localrun.engine.evict import footprint_of, setting_of, size_in_memory
-from llm_localrun.engine.settings import EngineLimits
-from llm_localrun.engine.state import EngineSettings, EngineState, list_running
+from llm_localrun.engine.settings import EngineLimits, EngineRequest
+from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.memory import machine
@@ -26,38 +26,39 @@ from llm_localrun.system.paths import engine_folder
 
 def ensure_fits(
     model: LocalModel,
-    settings: EngineSettings,
+    request: EngineRequest,
     limits: EngineLimits,
     *,
     may_shrink: bool,
     remedy: str = "",
-) -> tuple[EngineSettings, EngineLimits]:
-    """The settings if there is memory for them, else, if `may_shrink`, with a smaller context; and
-    the limits within which they fit, which make idle engines end. Without a context size in the
+) -> tuple[EngineRequest, EngineLimits]:
+    """The request if there is memory for it, else, if `may_shrink`, with a smaller context; and the
+    limits within which it fits, which make idle engines end. Without a context size in the
     settings, it is the one that engines have by default. A model that RPC servers share is not
     checked: their memory is unknown.
 
     Raises `NotEnoughMemory` with `remedy`, or with the options that would help.
     """
-    assert model.path is not None
+    settings = request.settings
     free, engines = machine.free_ram(), list_running(engine_folder())
-    footprint = footprint_of_files(model.path, settings.files())
-    is_up = any(_satisfies(engine, model, settings) for engine in engines)
+    footprint = footprint_of_files(request.path, settings.files())
+    is_up = any(_satisfies(engine, request) for engine in engines)
     if free is None or footprint is None or is_up or settings.rpc:
-        return settings, limits
+        return request, limits
     if settings.context_size is None:
         settings = replace(
             settings, context_size=min(model.context_max or CONTEXT_SIZE, CONTEXT_SIZE)
         )
     setting = setting_of(settings)
     if is_enough(free, footprint, setting):
-        return settings, limits
+        return replace(request, settings=settings), limits
     free = free_memory(limits.llama_server) or free
     limits = limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
     free += sum(map(_released_by, engines))
     affordable = largest_context(footprint, setting, free)
     if affordable == setting.context_size or (may_shrink and affordable):
-        return replace(settings, context_size=affordable), limits
+        settings = replace(settings, context_size=affordable)
+        return replace(request, settings=settings), limits
     raise NotEnoughMemory(
         _problem(model, footprint.need(setting), setting, free),
         remedy or _remedy(_options(model, footprint, setting, free)),
@@ -77,8 +78,8 @@ def free_memory(llama_server: str | None) -> int | None:
     return free + sum(device.memory or 0 for device in build.devices) if build else free
 
 
-def _satisfies(engine: EngineState, model: LocalModel, settings: EngineSettings) -> bool:
-    return engine.spec.path == model.path and engine.spec.settings.satisfies(settings)
+def _satisfies(engine: EngineState, request: EngineRequest) -> bool:
+    return engine.spec.path == request.path and engine.spec.settings.satisfies(request.settings)
 
 
 def _released_by(engine: EngineState) -> int:

@@ -14,9 +14,9 @@ from typing import Any
 from llm_localrun import engine_defaults
 from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
-from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot, EngineRequest
+from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.settings import EngineLimits, engine_settings, read_limits
+from llm_localrun.engine.settings import EngineLimits, EngineRequest, engine_settings, read_limits
 from llm_localrun.engine.slots import SlotContents, contents_for
 from llm_localrun.engine.state import EngineSettings, EngineState, list_running
 from llm_localrun.errors import BadReply, ServerUnreachable
@@ -142,21 +142,20 @@ class _Plan:
     """The engine for a job, and the largest context that there is memory for."""
 
     job: _Job
-    settings: EngineSettings
+    request: EngineRequest
     limits: EngineLimits
     affordable: float
 
     @property
     def context_size(self) -> int:
-        return self.settings.context_size or self.job.default_context_size
+        return self.request.settings.context_size or self.job.default_context_size
 
     def find_or_start(self) -> tuple[EngineState, bool]:
         """An engine, and whether it is new."""
         job = self.job
-        request = EngineRequest(job.route.path, job.model.name, self.settings)
         grace_s: float = job.options.get("timeout", LOAD_GRACE_S)
         return launch.find_or_start(
-            request, engine_folder(), job.keep_alive_s, grace_s, self.limits
+            self.request, engine_folder(), job.keep_alive_s, grace_s, self.limits
         )
 
 
@@ -254,14 +253,15 @@ def _prompt_text(chat: ChatRequest) -> str:
 
 def _plan(job: _Job, context_size: int) -> _Plan:
     """An engine with this context; with less if memory is short and the user did not set it."""
-    wanted = replace(job.settings, context_size=context_size)
+    settings = replace(job.settings, context_size=context_size)
+    wanted = EngineRequest(job.route.path, job.model.name, settings)
     limits = read_limits(job.config)
     if job.options.get("overcommit") or job.config.rpc:
         return _Plan(job, wanted, limits, inf)
     may_shrink = job.asked_context_size is None
-    settings, limits = ensure_fits(job.model, wanted, limits, may_shrink=may_shrink)
-    affordable = inf if settings == wanted else settings.context_size
-    return _Plan(job, settings, limits, affordable or inf)
+    request, limits = ensure_fits(job.model, wanted, limits, may_shrink=may_shrink)
+    affordable = inf if request == wanted else request.settings.context_size
+    return _Plan(job, request, limits, affordable or inf)
 
 
 def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> _SlotRequest:

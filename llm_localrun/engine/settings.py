@@ -1,7 +1,7 @@
 """The settings of engines: from a model's file, the user's options and config.json."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,16 @@ from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
 
 _MEMORY_SHARE = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """Which engine is needed: for which file, and with which settings."""
+
+    path: str
+    name: str
+    """What the engine calls the model in its replies."""
+    settings: EngineSettings = field(default_factory=EngineSettings)
 
 
 @dataclass(frozen=True, slots=True)

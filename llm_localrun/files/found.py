@@ -34,7 +34,7 @@ class FoundFile:
     """A file in a store that may hold a model. A split one goes by the path of its first part.
 
     `size` is the sum of all parts, `modified` the time of the newest. Each store writes the
-    fingerprints (see `models.merged`) by which a server of its kind would know the file.
+    fingerprints (see `models.merge_routes`) by which a server of its kind would know the file.
     """
 
     path: str

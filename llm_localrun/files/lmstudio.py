@@ -26,7 +26,7 @@ class LMStudio(Store):
     def scan(self, folder: Path, problems: list[str]) -> Iterator[FolderListing]:
         """The files of every repository."""
         # LM Studio does not document whether the size that it lists includes the projector.
-        sizes = tuple(f"{self.name}:{size}:{QUANTIZATION}" for size in (SIZE, SIZE_WITH_PROJECTOR))
+        sizes = tuple(f"size:{size}:{QUANTIZATION}" for size in (SIZE, SIZE_WITH_PROJECTOR))
         for listing in walk(folder, problems):
             below = Path(listing.files[0].path).relative_to(folder).parts[:-1]
             hub = (hub_fingerprint(*below[:2]),) if len(below) >= 2 else ()

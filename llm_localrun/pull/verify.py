@@ -8,9 +8,9 @@ from enum import Enum
 from pathlib import Path
 
 from llm_localrun.config import read_config
-from llm_localrun.engine.launch import EngineRequest, find_or_start
+from llm_localrun.engine.launch import find_or_start
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.settings import engine_settings, read_limits
+from llm_localrun.engine.settings import EngineRequest, engine_settings, read_limits
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
 from llm_localrun.files.modelfile import template_of
@@ -133,14 +133,9 @@ def _check_load(model: LocalModel, on_disk: OnDisk) -> FileCheck:
     """
     config = read_config()
     try:
-        settings, limits = ensure_fits(
-            model,
-            engine_settings(model, on_disk, {}, config),
-            read_limits(config),
-            may_shrink=True,
-            remedy=_TOO_LARGE,
-        )
-        request = EngineRequest(on_disk.path, model.name, settings)
+        settings = engine_settings(model, on_disk, {}, config)
+        wanted, limits = EngineRequest(on_disk.path, model.name, settings), read_limits(config)
+        request, limits = ensure_fits(model, wanted, limits, may_shrink=True, remedy=_TOO_LARGE)
         engine, is_new = find_or_start(request, engine_folder(), keep_alive=0.0, limits=limits)
     except NotEnoughMemory as error:
         return FileCheck("loads", CheckState.UNKNOWN, str(error))

@@ -20,9 +20,8 @@ from llm_localrun.engine import launch
 from llm_localrun.engine.launch import AcquiredSlot
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.serve import engine_server
-from llm_localrun.engine.settings import EngineLimits, engine_settings, read_limits
+from llm_localrun.engine.settings import EngineLimits, EngineRequest, engine_settings, read_limits
 from llm_localrun.engine.slots import SlotContents
-from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.models import LocalModel, OnDisk
@@ -94,7 +93,7 @@ def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
     sentences = (text for passage in passages() for text in _SENTENCE_END.split(passage))
     texts = [text for text in sentences if len(text) > _MIN_TEXT_LENGTH]
     for model in (before, after):
-        _checked_settings(model)
+        _checked_request(model)
     vectors = [run.embed(m, m.on_disk, texts, None) for m in (before, after) if m.on_disk]
     pairs = zip(*vectors, strict=True)
     cosines = [cosine(a, b) for a, b in pairs]
@@ -130,17 +129,10 @@ def _engine(model: LocalModel) -> Iterator[AcquiredSlot]:
 
     Raises `NotEnoughMemory`, and what `find_or_start` raises.
     """
-    assert model.on_disk is not None
     folder = engine_folder()
     context_size = min(_CONTEXT_TOKENS, model.context_max or _CONTEXT_TOKENS)
-    settings, limits = _checked_settings(model, context_size)
-    find = partial(
-        launch.find_or_start,
-        launch.EngineRequest(model.on_disk.path, model.name, settings),
-        folder,
-        keep_alive=0.0,
-        limits=limits,
-    )
+    request, limits = _checked_request(model, context_size)
+    find = partial(launch.find_or_start, request, folder, keep_alive=0.0, limits=limits)
     acquired = launch.acquire_slot(SlotContents(), folder, find)
     try:
         yield acquired
@@ -152,16 +144,20 @@ def _engine(model: LocalModel) -> Iterator[AcquiredSlot]:
             stop(acquired.engine, folder)
 
 
-def _checked_settings(
+def _checked_request(
     model: LocalModel, context_size: int | None = None
-) -> tuple[EngineSettings, EngineLimits]:
-    """Settings and limits for an engine that there is memory for. Raises `NotEnoughMemory`."""
+) -> tuple[EngineRequest, EngineLimits]:
+    """The request and the limits for an engine that there is memory for.
+
+    Raises `NotEnoughMemory`.
+    """
     assert model.on_disk is not None
     config = read_config()
     # The file alone: texts are scored without a template or a projector.
     route = OnDisk(path=model.on_disk.path)
     settings = engine_settings(model, route, {}, config, context_size=context_size)
-    return ensure_fits(model, settings, read_limits(config), may_shrink=True, remedy=_TOO_LARGE)
+    request, limits = EngineRequest(route.path, model.name, settings), read_limits(config)
+    return ensure_fits(model, request, limits, may_shrink=True, remedy=_TOO_LARGE)
 
 
 def _tokens(acquired: AcquiredSlot, passage: str) -> tuple[int, ...]:

@@ -393,7 +393,7 @@ def _selected_facts(model: _StudioModel) -> Facts:
     """What is known of the selected variant only; its size matches it with its file."""
     quantization = (model.quantization and model.quantization.name) or ""
     size = model.size_bytes
-    fingerprints = (f"lmstudio:{size}:{quantization.upper()}",) if size else ()
+    fingerprints = (f"size:{size}:{quantization.upper()}",) if size else ()
     return {"quantization": quantization, "size": size, "fingerprints": fingerprints}
 
 

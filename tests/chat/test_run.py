@@ -18,6 +18,7 @@ from tests.conftest import CONFIG, Llm, configure, store_key
 from tests.fakes.http_server import Exchange, Request, StandIn, events, json_reply, transcript
 from tests.fakes.openai_compatible import completion
 from tests.support.drive import WAYS, Outcome, ask, failure, served
+from tests.support.models import served_route
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
 
@@ -461,8 +462,7 @@ KEY_REMEDY = "Give its key with --key, or store it with `llm keys set`."
 
 def with_key(model: LocalModel, alias: str) -> LocalModel:
     """`model`, at a server whose key has a name."""
-    assert model.endpoint is not None
-    endpoint = model.endpoint.model_copy(update={"key_alias": alias})
+    endpoint = served_route(model).endpoint.model_copy(update={"key_alias": alias})
     return model.with_served(endpoint=endpoint)
 
 

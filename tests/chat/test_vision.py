@@ -23,6 +23,7 @@ from tests.fakes.http_server import Request, StandIn, whole
 from tests.fakes.says import Says
 from tests.support.contract import SERVERS, found, saying, sent
 from tests.support.drive import WAYS, Outcome, ask, failure
+from tests.support.models import file_route
 from tests.support.vision_model import IMAGE_TOKENS, build_projector
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
@@ -224,7 +225,7 @@ def look(model: LocalModel, way: str, *images: bytes) -> Outcome:
 
 def test_projector_beside_a_model_lets_it_see(seeing: LocalModel, warm: Path) -> None:
     assert seeing.capabilities == ("vision",)
-    assert seeing.projector.endswith("mmproj-F32.gguf")
+    assert file_route(seeing).projector.endswith("mmproj-F32.gguf")
     model = llm_model(seeing)
     assert model.attachment_types >= {"image/png", "image/jpeg", "image/gif", "image/webp"}
     assert llm_model(found("local-smollm2")).attachment_types == frozenset()
@@ -275,4 +276,4 @@ def test_command(seeing: LocalModel, seeing_user: Path, tmp_path: Path, run_llm:
     (second,) = json.loads(run_llm("logs", "--json", "-n", "1").stdout)
     assert second["input_tokens"] > turn["input_tokens"] + 8
     (engine,) = list_running(seeing_user / "localrun/engine")
-    assert engine.spec.settings.projector == seeing.projector
+    assert engine.spec.settings.projector == file_route(seeing).projector

@@ -31,6 +31,7 @@ from tests.support.contract import (
     turns,
 )
 from tests.support.drive import ask, failure
+from tests.support.models import file_route
 from tests.support.snapshots import point_at
 
 # llm leaves files open.
@@ -90,10 +91,10 @@ def test_closing_a_response_stops_the_engine(plain: LocalModel, warm: Path) -> N
     response = LocalChat(plain).prompt("Hi", extra_body={"ignore_eos": True})
     received = iter(response)
     next(received)
-    assert not is_idle(warm, plain.path)
+    assert not is_idle(warm, file_route(plain).path)
     received.close()  # type: ignore[attr-defined]
     deadline = time.monotonic() + 5
-    while not is_idle(warm, plain.path):
+    while not is_idle(warm, file_route(plain).path):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

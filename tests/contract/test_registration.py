@@ -22,6 +22,7 @@ from tests.fakes.broken import Silent
 from tests.fakes.http_server import StandIn
 from tests.fakes.lmstudio import LMStudio
 from tests.support.contract import NAMES, STARTER, command, ours, output, turns
+from tests.support.models import file_route
 from tests.support.snapshots import age, point_at
 
 # llm leaves files open.
@@ -244,6 +245,8 @@ def test_two_instances_share_the_weights(plain: LocalModel, warm: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(prompt, range(4)))) == 1
     engines = [
-        each for each in list_running(warm / "localrun/engine") if each.spec.path == plain.path
+        each
+        for each in list_running(warm / "localrun/engine")
+        if each.spec.path == file_route(plain).path
     ]
     assert len(engines) == 1

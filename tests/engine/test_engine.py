@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from llm_localrun.engine.builds import reason_in
-from llm_localrun.engine.launch import EngineRequest, find_or_start, renew_lease
+from llm_localrun.engine.launch import find_or_start, renew_lease
+from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.slots import SlotContents, acquire
 from llm_localrun.engine.state import (
     EnginePaths,

@@ -17,8 +17,9 @@ import pytest
 
 from llm_localrun.chat.models import LocalChat
 from llm_localrun.engine import launch
-from llm_localrun.engine.launch import EngineRequest, find_or_start, renew_lease
+from llm_localrun.engine.launch import find_or_start, renew_lease
 from llm_localrun.engine.saved_prompts import is_intact
+from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import (
     EnginePaths,
     EngineSettings,

@@ -16,7 +16,7 @@ from llm_localrun.memory.footprint import Setting, footprint_of_files
 from llm_localrun.models import LocalModel
 from tests.support import tiny_models
 from tests.support.drive import ask, failure
-from tests.support.models import local_model
+from tests.support.models import file_route, local_model
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there a GPU shares the RAM")
@@ -47,7 +47,7 @@ def leave(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
 
 def need_of(model: LocalModel, context_size: int, **more: Any) -> float:
     """Megabytes, with what is left free beside."""
-    found = footprint_of_files(str(model.path))
+    found = footprint_of_files(str(file_route(model).path))
     assert found is not None
     return (found.need(Setting(context_size, **more)).total + MARGIN_BYTES) / 1e6
 
@@ -93,7 +93,7 @@ def test_context_that_nobody_asked_for_is_as_large_as_memory_allows(
 ) -> None:
     leave(monkeypatch, need_of(starter, 1024))
     assert (ask(starter, "Hi", max_tokens=1).json or {})["context_size"] == 1024
-    footprint = footprint_of_files(str(starter.path))
+    footprint = footprint_of_files(str(file_route(starter).path))
     assert footprint is not None
     taken = footprint.need(Setting(1024))
     leave(monkeypatch, need_of(starter, 1024) - (taken.context + taken.compute) / 1e6)

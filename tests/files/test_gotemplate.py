@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_localrun.engine.launch import EngineRequest, find_or_start
+from llm_localrun.engine.launch import find_or_start
+from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
 from llm_localrun.files.gotemplate import NotUnderstood, to_jinja

@@ -11,6 +11,7 @@ from llm_localrun.gguf.files import is_projector_name
 from llm_localrun.models import LocalModel, ScannedFile, Snapshot
 from llm_localrun.names.parse import parse_name, projected_words
 from llm_localrun.names.quantizations import quality
+from tests.support.models import file_route
 from tests.support.trees import (
     MIB,
     SHA,
@@ -182,11 +183,16 @@ def test_pairs(files: Sequence[str], expected: dict[str, str], tmp_path: Path) -
         write_it = projector if "mmproj" in file else model_of
         write_it(tmp_path / f"{file}.gguf")
     paired = models(tmp_path)
-    assert {name: Path(model.projector).stem for name, model in paired.items()} == expected
+    assert {
+        name: Path(file_route(model).projector).stem for name, model in paired.items()
+    } == expected
     for model in paired.values():
-        is_sighted = bool(model.projector)
+        is_sighted = bool(file_route(model).projector)
         assert model.can("vision", if_unknown=False) is is_sighted
-        assert not is_sighted or Path(model.projector).parent == Path(model.path or "").parent
+        assert (
+            not is_sighted
+            or Path(file_route(model).projector).parent == Path(file_route(model).path).parent
+        )
 
 
 def test_every_usual_precision_of_a_projector_is_known() -> None:
@@ -206,7 +212,10 @@ def test_a_file_that_is_named_by_its_path_has_its_projector_too(by: str, tmp_pat
         entries = scan([], Snapshot()).files
         (model,) = (entry.model for entry in entries if entry.path == str(path))
     assert model is not None
-    assert (model.projector, model.can("vision", if_unknown=False)) == (str(beside), True)
+    assert (file_route(model).projector, model.can("vision", if_unknown=False)) == (
+        str(beside),
+        True,
+    )
 
 
 @pytest.mark.parametrize("change", ["comes", "goes", "changes"])
@@ -229,7 +238,7 @@ def test_a_projector_that(change: str, tmp_path: Path) -> None:
     was, model = before[0].model, after[0].model
     assert was is not None
     assert model is not None
-    assert model.projector != was.projector
+    assert file_route(model).projector != file_route(was).projector
     assert model.can("vision", if_unknown=False) is (change != "goes")
 
 
@@ -253,7 +262,7 @@ def test_projector_of_a_model_of_ollama(
     manifest(store, "registry.ollama.ai/library/gemma3/4b", layers)
     (model,) = models(tmp_path).values()
     assert model is not None
-    assert Path(model.projector).name == expected
+    assert Path(file_route(model).projector).name == expected
     assert model.can("vision", if_unknown=False) is bool(expected)
 
 

@@ -16,6 +16,7 @@ import pytest
 from llm_localrun.files import is_same, remember, scan
 from llm_localrun.files.named import remembered
 from llm_localrun.models import LocalModel, ScannedFile, Snapshot
+from tests.support.models import file_route
 from tests.support.trees import (
     LIBRARY,
     LLAMA,
@@ -172,14 +173,14 @@ def test_namesakes_have_ids_of_their_own(tmp_path: Path) -> None:
     folders = [tmp_path, tmp_path / "a", tmp_path / "b"]
     paths = [gguf(folder / "m.gguf") for folder in folders]
     first = scanned(tmp_path)
-    ids = {model.path: model.id for model in models(first)}
+    ids = {file_route(model).path: model.id for model in models(first)}
     assert len({*ids.values()}) == 3
     assert ids[str(paths[0])] == "local/gguf/m"
     assert {model.name for model in models(first)} == {"m"}
     assert models(scanned(tmp_path, first)) == models(first)
     assert models(scanned(tmp_path)) == models(first)
     paths[1].unlink()
-    without = {model.path: model.id for model in models(scanned(tmp_path))}
+    without = {file_route(model).path: model.id for model in models(scanned(tmp_path))}
     assert without == {str(path): ids[str(path)] for path in (paths[0], paths[2])}
 
 
@@ -196,7 +197,7 @@ def test_id_stays_when(change: str, tmp_path: Path) -> None:
         gguf(earlier)
     after = scanned(tmp_path, before)
     first, second = (
-        next(model.id for model in models(entries) if model.path == str(file))
+        next(model.id for model in models(entries) if file_route(model).path == str(file))
         for entries in (before, after)
     )
     assert first == second
@@ -301,7 +302,10 @@ def test_folder_that_is_no_longer_the_users_is_its_tools_again(tmp_path: Path) -
     gguf(folder / "m-Q8_0.gguf")
     first = scanned(folder)
     again = scan([], Snapshot(files=tuple(first))).files
-    assert [model.store for model in models((*first, *again))] == ["folders", "lmstudio"]
+    assert [file_route(model).store for model in models((*first, *again))] == [
+        "folders",
+        "lmstudio",
+    ]
     assert "hf:org/repo:Q8_0" in models(again)[0].fingerprints
 
 
@@ -373,13 +377,17 @@ def test_file_of_two_stores_is_one_with_the_marks_of_both(
     link(shared, blob)
     first = in_stores()
     (model,) = models(first)
-    assert (model.store, model.name, model.path) == ("lmstudio", shared.stem, str(shared))
+    assert (file_route(model).store, model.name, file_route(model).path) == (
+        "lmstudio",
+        shared.stem,
+        str(shared),
+    )
     assert {
         f"ollama:{digest_of(written)}",
         f"lmstudio:{2 * MIB}:Q4_K_M",
         "hf:org/qwen3-8b-gguf:Q4_K_M",
     } <= set(model.fingerprints)
-    assert (model.manifest, model.capabilities) == (str(written), ("tools",))
+    assert (file_route(model).manifest, model.capabilities) == (str(written), ("tools",))
     assert is_same(first[0])
     again = in_stores(first)
     assert [entry is last for entry, last in zip(again, first, strict=True)] == [True]
@@ -391,7 +399,7 @@ def test_link_that_comes_later_joins(store: Path, tmp_path: Path) -> None:
     written = ollama_model(store, f"{LIBRARY}/m/latest", shared, system="Be brief.")
     (model,) = models(in_stores(first))
     assert (model.id, model.name) == ("local/gguf/m-Q4_K_M", "m-Q4_K_M")
-    assert model.manifest == str(written)
+    assert file_route(model).manifest == str(written)
     assert f"ollama:{digest_of(written)}" in model.fingerprints
 
 
@@ -403,7 +411,7 @@ def test_blob_of_several_snapshots_and_links_is_one(tmp_path: Path) -> None:
     (tmp_path / "disk" / "link.gguf").symlink_to(first)
     entries = scan([str(tmp_path / "disk")], Snapshot()).files
     (model,) = models(entries)
-    assert (model.store, model.name) == ("folders", "link")
+    assert (file_route(model).store, model.name) == ("folders", "link")
     assert {f"path:{first.resolve()}", "hf:org/repo:Q8_0"} & set(model.fingerprints) == {
         f"path:{first.resolve()}"
     }
@@ -417,7 +425,7 @@ def test_projector_of_ollama_goes_with_its_model(store: Path) -> None:
     projectors = {"mediaType": "application/vnd.ollama.image.projector", "digest": "sha256:cc"}
     write(tag, json.dumps({**manifest, "layers": [*manifest["layers"], projectors]}))
     (model,) = models(in_stores())
-    assert (model.projector, model.capabilities) == (str(sees), ("vision",))
+    assert (file_route(model).projector, model.capabilities) == (str(sees), ("vision",))
 
 
 # Files that users have named.
@@ -429,7 +437,9 @@ def test_remembered_files(tmp_path: Path) -> None:
         remember(path)
     assert remembered() == [str(one), str(two)]
     one.unlink()
-    assert [(model.store, model.name) for model in models(in_stores())] == [("files", "two")]
+    assert [(file_route(model).store, model.name) for model in models(in_stores())] == [
+        ("files", "two")
+    ]
 
 
 def test_files_remembered_at_once_are_all_kept(tmp_path: Path) -> None:

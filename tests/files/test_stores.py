@@ -15,6 +15,7 @@ from llm_localrun import files
 from llm_localrun.files import scan, variables
 from llm_localrun.files.base import store_folders, stores
 from llm_localrun.models import LocalModel, ScannedFile, ScannedStore, Snapshot
+from tests.support.models import file_route
 from tests.support.trees import (
     COMMIT,
     LIBRARY,
@@ -49,7 +50,7 @@ def models(found: Iterable[ScannedFile]) -> list[LocalModel]:
 
 
 def named(below: Path, *folders: str) -> list[tuple[str, str]]:
-    return [(model.store, model.name) for model in models(entries(below, *folders))]
+    return [(file_route(model).store, model.name) for model in models(entries(below, *folders))]
 
 
 def refused(below: Path, *folders: str) -> dict[str, str]:
@@ -66,7 +67,7 @@ def report_on(store: str, *folders: str) -> ScannedStore:
 def test_every_store_in_one_look(tmp_path: Path) -> None:
     planted = plant(tmp_path)
     found = models(entries(tmp_path))
-    assert [(m.store, m.path, m.name) for m in found] == [
+    assert [(file_route(m).store, file_route(m).path, m.name) for m in found] == [
         (p.store, str(p.path), p.name) for p in planted
     ]
     for plan, model in zip(planted, found, strict=True):
@@ -269,7 +270,11 @@ LMSTUDIO = "home/.lmstudio/models/org/repo"
 def test_store_is_looked_through(file: str, store: str, tmp_path: Path) -> None:
     gguf(tmp_path / file)
     (model,) = models(entries(tmp_path))
-    assert (model.store, model.name, model.path) == (store, "m", str(tmp_path / file))
+    assert (file_route(model).store, model.name, file_route(model).path) == (
+        store,
+        "m",
+        str(tmp_path / file),
+    )
 
 
 def test_no_store_at_all(tmp_path: Path) -> None:
@@ -286,15 +291,15 @@ def test_folders_of_the_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "folder"),
     [
-        (b'{"downloadsFolder": "%s"}', "remote_host"),
-        (codecs.BOM_UTF8 + b'{"downloadsFolder": "%s"}', "remote_host"),
+        (b'{"downloadsFolder": "%s"}', "another folder"),
+        (codecs.BOM_UTF8 + b'{"downloadsFolder": "%s"}', "another folder"),
         (b'{"downloadsFolder": ""}', "home/.lmstudio/models"),
         (b'{"downloadsFolder": null}', "home/.lmstudio/models"),
         (b'{"language": "de"}', "home/.lmstudio/models"),
     ],
 )
 def test_settings_of_lmstudio(settings: bytes, folder: str, tmp_path: Path) -> None:
-    chosen = settings.replace(b"%s", os.fsencode(tmp_path / "remote_host"))
+    chosen = settings.replace(b"%s", os.fsencode(tmp_path / "another folder"))
     write(tmp_path / "home" / ".lmstudio" / "settings.json", chosen)
     gguf(tmp_path / folder / "org" / "repo" / "m.gguf")
     assert named(tmp_path) == [("lmstudio", "m")]
@@ -325,7 +330,7 @@ def test_hub_keeps_what_only_an_older_commit_has(tmp_path: Path) -> None:
     write(hub / "models--org--repo" / "blobs" / "d.incomplete", header(), 2 * MIB)
     write(hub / "models--org--repo" / "refs" / "main", COMMIT)
     write(hub / "version.txt", "1")
-    found = {model.path: model.fingerprints[-1] for model in models(entries(tmp_path))}
+    found = {file_route(model).path: model.fingerprints[-1] for model in models(entries(tmp_path))}
     assert found == {str(new): "hf:org/repo:Q8_0", str(old): "hf:org/repo:Q4_K_M"}
 
 
@@ -363,7 +368,11 @@ def test_model_of_ollama_has_the_name_that_ollama_shows(
 ) -> None:
     written = ollama_model(tmp_path / OLLAMA, tag, template="{{ .Prompt }}")
     (model,) = models(entries(tmp_path))
-    assert (model.store, model.name, model.manifest) == ("ollama", name, str(written))
+    assert (file_route(model).store, model.name, file_route(model).manifest) == (
+        "ollama",
+        name,
+        str(written),
+    )
     assert f"ollama:{digest_of(written)}" in model.fingerprints
 
 
@@ -377,7 +386,7 @@ def test_several_tags_of_ollama_for_one_blob(tmp_path: Path) -> None:
     write(store / "manifests" / LIBRARY / "pirate" / "latest", json.dumps(content))
     found = models(entries(tmp_path))
     assert [model.name for model in found] == ["gemma3:4b", "pirate:latest"]
-    assert len({model.path for model in found}) == 1
+    assert len({file_route(model).path for model in found}) == 1
     assert len({model.id for model in found}) == 2
     fingerprints = [[mark for mark in model.fingerprints if "ollama:" in mark] for model in found]
     assert [len(each) for each in fingerprints] == [1, 1]
@@ -486,8 +495,12 @@ def test_model_of_docker(
     weights, sees = docker_model(tmp_path / DOCKER, *tags, kinds=("gguf.v3", "mmproj"))
     docker_model(tmp_path / DOCKER, kinds=("gguf.v3",))
     (model,) = models(entries(tmp_path))
-    assert (model.store, model.name, model.path) == ("docker", name, str(weights))
-    assert model.projector == str(sees)
+    assert (file_route(model).store, model.name, file_route(model).path) == (
+        "docker",
+        name,
+        str(weights),
+    )
+    assert file_route(model).projector == str(sees)
     assert model.can("vision", if_unknown=False)
     assert set(model.fingerprints) == {
         f"path:{weights}",
@@ -533,18 +546,24 @@ def test_broken_index_of_docker_is_no_error(index: Any, tmp_path: Path) -> None:
 JAN = Path("home", ".local", "share", "Jan", "data")
 
 
-@pytest.mark.parametrize("where", ["beside its settings", "below the data folder", "remote_host"])
+@pytest.mark.parametrize(
+    "where", ["beside its settings", "below the data folder", "another folder"]
+)
 def test_model_of_jan(where: str, tmp_path: Path) -> None:
     path = {
         "beside its settings": "",
         "below the data folder": "models/elsewhere.gguf",
-        "remote_host": str(tmp_path / "disk" / "m-Q8_0.gguf"),
+        "another folder": str(tmp_path / "disk" / "m-Q8_0.gguf"),
     }[where]
     file = jan_model(tmp_path / JAN, "Menlo/Jan-nano", path)
     (model,) = models(entries(tmp_path))
-    assert (model.store, model.name, model.path) == ("jan", "Menlo/Jan-nano", str(file))
+    assert (file_route(model).store, model.name, file_route(model).path) == (
+        "jan",
+        "Menlo/Jan-nano",
+        str(file),
+    )
     assert {f"path:{file}", "name:jan:Menlo/Jan-nano"} <= set(model.fingerprints)
-    assert model.quantization == ("Q8_0" if where == "remote_host" else "")
+    assert model.quantization == ("Q8_0" if where == "another folder" else "")
 
 
 def test_model_of_jan_that_sees(tmp_path: Path) -> None:
@@ -552,7 +571,7 @@ def test_model_of_jan_that_sees(tmp_path: Path) -> None:
     sees = projector(tmp_path / JAN / own)
     jan_model(tmp_path / JAN, "m", mmproj_path=f'"{own}"')
     jan_model(tmp_path / JAN, "blind", mmproj_path="nowhere.gguf")
-    found = {model.name: model.projector for model in models(entries(tmp_path))}
+    found = {model.name: file_route(model).projector for model in models(entries(tmp_path))}
     assert found == {"m": str(sees), "blind": ""}
 
 
@@ -573,12 +592,12 @@ def test_model_of_ramalama(tmp_path: Path) -> None:
     granite = ramalama_model(root, "huggingface/ibm-granite/granite-3b-GGUF", "latest", files)
     small = ramalama_model(root, "ollama/library/smollm", "135m", {"smollm": "gguf_model"})
     found = {model.name: model for model in models(entries(tmp_path))}
-    assert {name: model.path for name, model in found.items()} == {
+    assert {name: file_route(model).path for name, model in found.items()} == {
         "granite-3b-GGUF:latest": str(granite / "granite-Q4_0.gguf"),
         "smollm:135m": str(small / "smollm"),
     }
     first = found["granite-3b-GGUF:latest"]
-    assert first.projector == str(granite / "mmproj-f16.gguf")
+    assert file_route(first).projector == str(granite / "mmproj-f16.gguf")
     assert "hf:ibm-granite/granite-3b-gguf:Q4_0" in first.fingerprints
     assert not any(mark.startswith("hf:") for mark in found["smollm:135m"].fingerprints)
 
@@ -594,7 +613,9 @@ def test_files_that_llm_gguf_knows(tmp_path: Path) -> None:
     index["gguf/odd"] = {"path": 5}
     index["gguf/odder"] = 5
     write(folder / "models.json", json.dumps(index))
-    found = {model.path: model.projector for model in models(entries(tmp_path))}
+    found = {
+        file_route(model).path: file_route(model).projector for model in models(entries(tmp_path))
+    }
     assert found == {str(chat): str(sees), str(embed): ""}
 
 
@@ -683,7 +704,7 @@ def test_links_between_folders(tmp_path: Path) -> None:
     ):
         link.symlink_to(target, target_is_directory=True)
     found = entries(tmp_path, str(here))
-    assert {model.path for model in models(found)} == {
+    assert {file_route(model).path for model in models(found)} == {
         str(here / "a.gguf"),
         str(here / "out" / "below" / "b.gguf"),
     }

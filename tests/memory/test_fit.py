@@ -11,7 +11,7 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.engine import builds
 from llm_localrun.engine.builds import BuildReport
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.settings import EngineLimits
+from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.state import EngineSettings, list_running
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.gguf.header import Header, read_summary
@@ -34,7 +34,7 @@ from llm_localrun.quantize import quality
 from llm_localrun.system.paths import engine_folder
 from tests.conftest import CONFIG, Invoke, configure
 from tests.support import tiny_models
-from tests.support.models import local_model
+from tests.support.models import file_route, local_model
 from tests.support.published_models import LLAMA_3_1_8B, QWEN3_32B
 from tests.support.trees import field, header, write
 
@@ -150,17 +150,17 @@ def granted(model: LocalModel) -> int:
     would not load it."""
     settings = EngineSettings(context_size=model.context_max or 8192)
     try:
-        fitting, _ = ensure_fits(model, settings, EngineLimits(), may_shrink=True)
+        request = EngineRequest(file_route(model).path, model.name, settings)
+        fitting, _ = ensure_fits(model, request, EngineLimits(), may_shrink=True)
     except NotEnoughMemory:
         return 0
-    return fitting.context_size or 0
+    return fitting.settings.context_size or 0
 
 
 def in_pull_table(model: LocalModel, memory: int) -> Fit:
     """What `pull` says of a hub's variant that is the file of `model`."""
-    assert model.path is not None
     assert model.size is not None
-    with Path(model.path).open("rb") as file:
+    with Path(file_route(model).path).open("rb") as file:
         known = read_summary(file)
     variant = Variant("", (HubFile("model.gguf", model.size, ""),))
     return fit_of_variant(variant, known, memory)

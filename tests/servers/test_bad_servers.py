@@ -38,6 +38,7 @@ from tests.fakes.http_server import (
     whole,
 )
 from tests.support.drive import WAYS, ask, served
+from tests.support.models import served_route
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -387,10 +388,12 @@ FRANCE = "The capital of France is Paris."
 
 def put_model(user: Path, model: LocalModel) -> None:
     """Makes `model` one that was found a moment ago."""
-    assert model.endpoint is not None
     now = time.time()
     report = EndpointReport(
-        endpoint=model.endpoint, status=ServerStatus.ANSWERS, asked_at=now, models=(model,)
+        endpoint=served_route(model).endpoint,
+        status=ServerStatus.ANSWERS,
+        asked_at=now,
+        models=(model,),
     )
     snapshot = Snapshot(taken_at=now, stamp=settings_stamp([]), endpoints=(report,))
     write_snapshot(user / "localrun", snapshot)

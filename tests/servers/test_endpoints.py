@@ -26,7 +26,7 @@ from tests.fakes.jan import jan
 from tests.fakes.llama_server import llama_server
 from tests.fakes.omlx import omlx
 from tests.fakes.vllm import vllm
-from tests.support.models import local_model
+from tests.support.models import local_model, served_route
 
 SLACK = 1.0
 """Seconds by which a busy machine may be late."""
@@ -304,7 +304,7 @@ def test_names(servers: list[ServerFactory], names: list[str | None], expected: 
         again = round_of(probes, reports)
     assert ids(reports) == ids(again) == expected
     for found in reports:
-        assert [model.endpoint for model in found.models] == [found.endpoint]
+        assert [served_route(model).endpoint for model in found.models] == [found.endpoint]
 
 
 def test_ids_stay_when_a_server_of_another_kind_comes_up() -> None:

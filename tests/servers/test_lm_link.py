@@ -324,7 +324,7 @@ def served_and_found(runs_on: Any, fingerprints: tuple[str, ...]) -> LocalModel:
 )
 def test_model_whose_file_is_here_runs_here(runs_on: str, is_joined: bool, after: str) -> None:
     model = served_and_found(runs_on, ("name:jan:m",))
-    assert (model.path is not None, model.runs_on) == (is_joined, after)
+    assert (model.on_disk is not None, model.runs_on) == (is_joined, after)
 
 
 def test_unmarked_model_stays_where_it_is() -> None:

@@ -16,7 +16,7 @@ from llm_localrun.models import (
     Snapshot,
 )
 from llm_localrun.name_cache import settings_stamp
-from tests.support.models import local_model
+from tests.support.models import file_route, local_model
 
 BOX = Endpoint(name="box", kind="vllm", url="http://192.168.1.5:8000")
 OLLAMA = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:11434")
@@ -152,7 +152,9 @@ SNAPSHOT = Snapshot(
     ),
     files=(
         *(
-            ScannedFile(path=str(file.path), size=file.size or 0, modified=1.0, model=file)
+            ScannedFile(
+                path=str(file_route(file).path), size=file.size or 0, modified=1.0, model=file
+            )
             for file in FILES
         ),
         NO_MODEL,

@@ -31,3 +31,15 @@ def changed(model: LocalModel, **facts: Any) -> LocalModel:
     if model.on_disk:
         known["file_id"], known["id"] = model.on_disk.id, model.id
     return local_model(**{**known, **facts})
+
+
+def file_route(model: LocalModel) -> OnDisk:
+    """The route through a file, which `model` must have."""
+    assert model.on_disk is not None
+    return model.on_disk
+
+
+def served_route(model: LocalModel) -> Served:
+    """The route through a server, which `model` must have."""
+    assert model.served is not None
+    return model.served
