@@ -2,12 +2,14 @@
 
 Asking servers and scanning folders takes time, so the last snapshot is kept on disk, in
 `localrun/catalogue.json`, and in this process. `name_cache.CachePolicy` says when it is renewed.
+`servers` and `files` are imported only to take a new one.
 """
 
 import contextlib
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,9 +24,11 @@ from llm_localrun.name_cache import (
     settings_stamp,
 )
 from llm_localrun.privacy import is_loopback
-from llm_localrun.servers.base import Server, open_with_stored_key, server_class, stored_keys
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home
+
+if TYPE_CHECKING:
+    from llm_localrun.servers.base import Server
 
 _memory: dict[Path, Snapshot] = {}
 _taken_here: list[Snapshot] = []
@@ -60,11 +64,13 @@ def _locate_models(snapshot: Snapshot) -> Snapshot:
     return snapshot.model_copy(update={"endpoints": tuple(reports)})
 
 
-def find_server(kind: str) -> Server:
+def find_server(kind: str) -> "Server":
     """The first server of a kind that answers, one on this machine if there is one.
 
     Raises `ServerUnreachable`.
     """
+    from llm_localrun.servers.base import open_with_stored_key, server_class
+
     for policy in (CachePolicy.IF_STALE, CachePolicy.RETRY):
         found = [
             report.endpoint
@@ -131,7 +137,7 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     stamp = settings_stamp(sorted({*files.variables(), *servers.variables()}))
     config = read_config()
     scanned = files.scan(config.folders, before)
-    candidates = candidates_for(config, stored_keys())
+    candidates = candidates_for(config, servers.stored_keys())
     reports = discover(candidates, before.endpoints, deadline_from(begun), retry_timeouts=patient)
     return scanned.model_copy(
         update={"taken_at": time.time(), "stamp": stamp, "endpoints": tuple(reports)}

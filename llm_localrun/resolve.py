@@ -1,6 +1,7 @@
 """Finds the model that a name denotes, and chooses the variant and the route to run it.
 
-`names.aliases` makes the aliases and their order; `chat` runs the model.
+`names.aliases` makes the aliases and their order; `chat` runs the model. Every first command of llm
+imports this module, so it imports `servers` and `files` only where a message needs them.
 """
 
 import os
@@ -15,14 +16,12 @@ import click
 from llm_localrun.catalogue import get_catalogue, model_at
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import ConfigError, UnknownModel
-from llm_localrun.files import store_named
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import Endpoint, LocalModel, OnDisk, Route, ServerStatus
 from llm_localrun.name_cache import CachePolicy, is_path
 from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
-from llm_localrun.servers.base import server_class
 from llm_localrun.system.json_files import list_at, read_json, text_at
 from llm_localrun.system.paths import models_folder
 
@@ -74,6 +73,8 @@ def choose_route(model: LocalModel, options: Mapping[str, Any]) -> tuple[LocalMo
         return variant, variant.routes[0]
     if _is_reachable(served.endpoint):
         return variant, served
+    from llm_localrun.servers.base import server_class
+
     _warn_once(
         f"{server_class(served.endpoint.kind).title} does not answer at {served.endpoint.url}:"
         f" running {on_disk.path} directly."
@@ -157,6 +158,8 @@ def advice_for_variant(model: LocalModel, others: Sequence[LocalModel], wanted: 
 
 def _pull_arguments(model: LocalModel, wanted: str) -> str:
     """The arguments of `pull` for a variant; "" if the model's origin is not known."""
+    from llm_localrun.servers.base import server_class
+
     if model.served:
         kind = model.served.endpoint.kind
         if name := server_class(kind).pull_name(model.name, wanted):
@@ -167,6 +170,8 @@ def _pull_arguments(model: LocalModel, wanted: str) -> str:
 
 def _repository_of(on_disk: OnDisk) -> str:
     """The Hugging Face repository that a file is from, as OWNER/REPO; "" if it is not known."""
+    from llm_localrun.files import store_named
+
     if repository := store_named(on_disk.store).repository_of(on_disk.path):
         return repository
     for record in list_at(read_json(models_folder() / "pulled.json"), "pulled"):

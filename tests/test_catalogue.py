@@ -36,6 +36,8 @@ from tests.support.drive import failure
 from tests.support.models import file_route, local_model
 from tests.support.trees import LLAMA, MIB, field, gguf, header, write
 
+pytestmark = pytest.mark.usefixtures("user_path")
+
 BOX = Endpoint(name="box", kind="vllm", url="http://box:8000", key_alias="box")
 SERVED = local_model(
     id="local/box/Qwen/Qwen3-8B",
@@ -321,7 +323,7 @@ def test_broken_configuration_is_an_error_only_when_it_is_read(folder: Path) -> 
     write_snapshot(folder, FULL.model_copy(update={"taken_at": time.time()}))
     (folder / "config.json").write_text("{")
     assert get_catalogue(CachePolicy.IF_EMPTY).models == FULL.models
-    with pytest.raises(ConfigError, match=r"config\.json is not usable"):
+    with pytest.raises(ConfigError, match=r"config\.json is not valid"):
         get_catalogue(CachePolicy.IF_STALE)
 
 

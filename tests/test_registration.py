@@ -398,7 +398,7 @@ def test_registering_prints_nothing(box: StandIn, capfd: pytest.CaptureFixture[s
     assert capfd.readouterr() == ("", "")
 
 
-# A config.json that is not usable
+# A config.json that is not valid
 
 
 BROKEN = {
@@ -432,7 +432,7 @@ def broken(request: pytest.FixtureRequest, user_path: Path) -> str:
 def test_broken_configuration_is_one_error(
     command: tuple[str, ...], broken: str, invoke: Invoke
 ) -> None:
-    assert one_error(invoke(*command)).startswith(f"{broken} is not usable: ")
+    assert one_error(invoke(*command)).startswith(f"{broken} is not valid: ")
 
 
 def test_broken_configuration_does_not_affect_other_models(broken: str, invoke: Invoke) -> None:
@@ -457,7 +457,7 @@ def test_broken_configuration_of_a_real_command(user_path: Path, run_llm: Llm) -
     done = run_llm("-m", "local", "hi")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("Error: ")
-    assert "config.json is not usable" in done.stderr
+    assert "config.json is not valid" in done.stderr
 
 
 @pytest.mark.parametrize("aliases", ["", "{", "[]", "null", '{"mine": 5}'])

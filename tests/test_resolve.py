@@ -82,7 +82,7 @@ def file_id(model: LocalModel) -> str:
 
 
 def test_size_that_two_files_share_matches_neither() -> None:
-    size, name = "lmstudio:5000000000:Q4_K_M", "hf:qwen/qwen3-8b-gguf:Q4_K_M"
+    size, name = "size:5000000000:Q4_K_M", "hf:qwen/qwen3-8b-gguf:Q4_K_M"
     files = [
         FILE.model_copy(update={"id": f"local/gguf/{n}", "fingerprints": (size, name)})
         for n in "ab"

@@ -32,7 +32,7 @@ class Jan(Store):
         return next(filter(None, folders), "")
 
     def scan(self, folder: Path, problems: list[str]) -> Iterator[StoreItem]:
-        models = folder / "llamacpp" / "models"
+        models = folder / "llamacpp/models"
         for settings in _settings(str(models), _MAX_DEPTH, problems):
             model_id = settings.parent.relative_to(models).as_posix()
             found = self._found(folder, settings, model_id)

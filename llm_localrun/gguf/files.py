@@ -3,6 +3,7 @@
 Reading the header itself is left to `header`.
 """
 
+import errno
 import mmap
 import re
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ def _explained(path: Path, error: OSError) -> tuple[str, str]:
             f"{path} does not exist",
             "Check the path; `llm localrun models` lists the files that were found",
         )
-    if path.is_dir():
+    # For a name that is too long, is_dir would raise the same error again.
+    if error.errno != errno.ENAMETOOLONG and path.is_dir():
         return f"{path} is a directory", "Give the path of a .gguf file in it"
     if isinstance(error, PermissionError):
         return (

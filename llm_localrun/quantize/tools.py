@@ -122,7 +122,7 @@ def _llama_quantize(program: str) -> Quantizer:
 def _ggml_quantizer(package: str, library: Path) -> Quantizer:
     bootstrap = _BOOTSTRAP.format(str(Path(__file__).parents[2]))
     command = (sys.executable, "-I", "-S", "-c", bootstrap, str(library))
-    return Quantizer(f"ggml of {package}", command, tuple(MIXES), follows_recipes=True)
+    return Quantizer(f"ggml from {package}", command, tuple(MIXES), follows_recipes=True)
 
 
 def _find_library(folder: Path) -> Path | None:

@@ -399,9 +399,13 @@ def where_model_runs(url: str, name: str, remote_host: str) -> RunsOn:
 def tag_for(name: str, quantization: str) -> str:
     """The name of a model in another quantization, as Ollama's library spells it.
 
-    `qwen3:latest` in Q8_0 is `qwen3:q8_0`, and `qwen3:8b-q4_K_M` is `qwen3:8b-q8_0`.
+    `qwen3:8b` in Q8_0 is `qwen3:8b-q8_0`, and in F16 `qwen3:8b-fp16`. The size that the tag
+    `latest` stands for is not known: `qwen3:latest` in Q8_0 is `qwen3:q8_0`.
     """
     model, _, tag = name.partition(":")
+    is_repository = model.startswith(("hf.co/", "huggingface.co/"))
+    if quantization == "F16" and not is_repository:
+        quantization = "fp16"
     spelled = quantization[:1].lower() + quantization[1:]
     return f"{model}:{spelled if tag in ('', 'latest') else with_quantization(tag, spelled)}"
 

@@ -100,7 +100,7 @@ def test_changed_system_prompt_replaces_the_first(warm: Path, run_llm: Llm) -> N
     ("name", "message"),
     [
         ("local-smollm3", "No local model is called 'local-smollm3'. Nearest: local-smollm"),
-        ("./missing.gguf", "There is no model file"),
+        ("./missing.gguf", f"{Path.cwd() / 'missing.gguf'} does not exist"),
         (
             "local/gguf/SmolLM2",
             "No local model is called 'local/gguf/SmolLM2'. Nearest: local/gguf",

@@ -238,7 +238,7 @@ def test_card_of_a_model_with_two_routes(busy: Path, invoke: Invoke) -> None:
             "refused until you `llm localrun allow local/ollama/gpt-oss:120b-cloud`",
         ),
         ("local-gpt-oss-120b", ["local/ollama/gpt-oss:120b-cloud"], "you have allowed it"),
-        ("local-frontier", [], "nobody knows where: a peer"),
+        ("local-frontier", [], "on an unknown machine: a peer"),
         ("local-bge-m3", [], "on another machine"),
         ("local-kimi", [], "is too large for the 24 GB of this machine"),
         ("local-mistral", [], "/home/ada/hf/mmproj-F16.gguf"),

@@ -88,7 +88,7 @@ def test_overcommit_loads_it_all_the_same(
     assert ask(starter, "Hi", max_tokens=1).output == 1
 
 
-def test_context_that_nobody_asked_for_is_as_large_as_memory_allows(
+def test_default_context_is_as_large_as_memory_allows(
     starter: LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave(monkeypatch, need_of(starter, 1024))
@@ -99,8 +99,8 @@ def test_context_that_nobody_asked_for_is_as_large_as_memory_allows(
     leave(monkeypatch, need_of(starter, 1024) - (taken.context + taken.compute) / 1e6)
     said = failure(lambda: ask(starter, "hello " * 1500))
     assert said == (
-        "The prompt takes 1,531 tokens and llama.cpp holds 1,024. Shorten it, or take less memory"
-        " for each token with -o kv_cache_type q8_0: there is enough for a context of 1,024."
+        "The prompt takes 1,531 tokens and llama.cpp holds 1,024. Shorten it, or use less memory"
+        " per token with -o kv_cache_type q8_0: the memory is enough for a context of 1,024."
     )
 
 

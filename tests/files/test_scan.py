@@ -150,17 +150,16 @@ def test_what_name_and_header_say(
     always = {
         "id": f"local/gguf/{name}",
         "name": name,
-        "path": str(path),
-        "store": "folders",
         "size": 2 * MIB,
         "modified": path.stat().st_mtime,
         "runs_on": "this machine",
-        "endpoint": None,
+        "served": None,
         "loaded": None,
         "context_loaded": None,
     }
     expected = {**always, **facts}
     assert {field: getattr(model, field) for field in expected} == expected
+    assert (file_route(model).path, file_route(model).store) == (str(path), "folders")
 
 
 def test_text_that_is_not_unicode_is_shown_as_well_as_can_be(tmp_path: Path) -> None:
@@ -384,7 +383,7 @@ def test_file_of_two_stores_is_one_with_the_marks_of_both(
     )
     assert {
         f"ollama:{digest_of(written)}",
-        f"lmstudio:{2 * MIB}:Q4_K_M",
+        f"size:{2 * MIB}:Q4_K_M",
         "hf:org/qwen3-8b-gguf:Q4_K_M",
     } <= set(model.fingerprints)
     assert (file_route(model).manifest, model.capabilities) == (str(written), ("tools",))

@@ -636,7 +636,7 @@ def test_split_file_needs_all_its_parts(
     reasons = [f"part {missing} of 3 is missing"] if missing else []
     assert [*refused(tmp_path).values()] == reasons
     if size:
-        assert f"lmstudio:{size}:Q8_0" in found[0].fingerprints
+        assert f"size:{size}:Q8_0" in found[0].fingerprints
 
 
 @pytest.mark.parametrize(

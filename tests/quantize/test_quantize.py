@@ -181,9 +181,9 @@ def test_alignment_of_the_source_is_kept(files: Path) -> None:
         (
             "Q9",
             {},
-            "The quantizer on this machine (ggml of xllamacpp) cannot make Q9. It can make F32",
+            "The quantizer on this machine (ggml from xllamacpp) cannot make Q9. It can make F32",
         ),
-        ("IQ2_XXS", {}, "The quantizer on this machine (ggml of xllamacpp) cannot make IQ2_XXS"),
+        ("IQ2_XXS", {}, "The quantizer on this machine (ggml from xllamacpp) cannot make IQ2_XXS"),
         (
             "Q4_0",
             {"general.architecture": "falcon"},
@@ -411,7 +411,7 @@ def test_result_is_a_variant(f16_model: Path) -> None:
     assert result.stderr.startswith("SmolLM2-135M-Instruct.Q8_0: quantizing, ")
     made = models_folder() / "SmolLM2-135M-Instruct.Q8_0.gguf"
     assert result.stdout.splitlines() == [
-        f"Wrote {made} with ggml, out of xllamacpp",
+        f"Wrote {made} with ggml from xllamacpp",
         "                 before    after",
         "size             271 MB    145 MB",
         "bits per weight  16.00     8.51",
@@ -557,7 +557,7 @@ def test_index_without_the_package(
             (),
             "Error: No quantizer is installed. Give --yes to install libggml-python==0.20.2.post1",
         ),
-        (("--yes",), "Error: Pip could not install libggml-python==0.20.2.post1: No matching"),
+        (("--yes",), "Error: pip could not install libggml-python==0.20.2.post1: No matching"),
     ],
 )
 def test_installation_needs_consent(

@@ -85,7 +85,7 @@ def test_file_in_the_store_of_ollama(user_path: Path, monkeypatch: pytest.Monkey
     manifest.write_text(json.dumps({"schemaVersion": 2, "layers": [layer]}))
     said = done("quantize", "local/gguf/little:3b-f16", "Q8_0", "--no-measure").splitlines()
     made = models_folder() / "little-3b-Q8_0.gguf"
-    assert said[0] == f"Wrote {made} with ggml, out of xllamacpp"
+    assert said[0] == f"Wrote {made} with ggml from xllamacpp"
     assert said[1] == "The new file does not have the template and parameters that Ollama keeps."
     assert [path.name for path in manifest.parent.iterdir()] == ["3b-f16"]
 

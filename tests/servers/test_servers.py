@@ -80,7 +80,7 @@ LM_STUDIO: dict[str, Facts] = {
         "capabilities": ("tools", "vision", "thinking"),
         "think_levels": ("off", "on"),
         "runs_on": RunsOn.UNKNOWN,
-        "fingerprints": ("lmstudio:17990911801:Q4_K_M",),
+        "fingerprints": ("size:17990911801:Q4_K_M",),
     },
     "google/gemma-4-26b-a4b@q8_0": {"quantization": "Q8_0", "size": None, "fingerprints": ()},
     "openai/gpt-oss-20b": {"capabilities": ("tools", "thinking"), "quantization": "MXFP4"},

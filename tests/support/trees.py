@@ -249,7 +249,7 @@ def _plant_hub(home: Path, cache: Path) -> list[Planted]:
             "lmstudio",
             served,
             "Qwen3-8B-Q4_K_M",
-            (f"{hf}/qwen3-8b-gguf:Q4_K_M", f"lmstudio:{3 * MIB}:Q4_K_M"),
+            (f"{hf}/qwen3-8b-gguf:Q4_K_M", f"size:{3 * MIB}:Q4_K_M"),
         ),
         Planted(
             "lmstudio",
@@ -257,7 +257,7 @@ def _plant_hub(home: Path, cache: Path) -> list[Planted]:
             "gemma-3-4b-it-Q4_K_M",
             (
                 f"{hf}/gemma-3-4b-it-gguf:Q4_K_M",
-                *(f"lmstudio:{size}:Q4_K_M" for size in (2 * MIB, 4 * MIB)),
+                *(f"size:{size}:Q4_K_M" for size in (2 * MIB, 4 * MIB)),
             ),
         ),
         Planted("huggingface", cached, "Phi-4-Q6_K", ("hf:unsloth/phi-4-gguf:Q6_K",)),
