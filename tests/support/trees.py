@@ -69,7 +69,7 @@ def projector(path: Path, *, vision: bool = True, audio: bool | None = None) -> 
     fields = [field("general.architecture", "clip"), flag("clip.has_vision_encoder", vision)]
     if audio is not None:
         fields.append(flag("clip.has_audio_encoder", audio))
-    return write(path, header(*fields))
+    return write(path, header(*fields), 2 * MIB)
 
 
 # The Hugging Face hub's cache.
