@@ -10,8 +10,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,7 +23,7 @@ from llm_localrun.pull.http_files import (
     DownloadInterrupted,
     FileSource,
     ReplyStart,
-    stream_file,
+    request_file,
 )
 from llm_localrun.system import locks
 from llm_localrun.system.progress import Progress
@@ -121,27 +121,20 @@ def check_free_space(
 # Locks
 
 
-def lock_files(
-    files: Sequence[FileToDownload], partial: Path, held: ExitStack
-) -> Iterator[Progress]:
-    """Locks `files` against other pulls until `held` closes. Yields progress while it waits.
+def lock_partials(names: Iterable[str], partial: Path, held: ExitStack) -> Iterator[Progress]:
+    """Locks partial files against other pulls until `held` closes. Yields progress while it waits.
 
-    `partial` is the folder for unfinished files. Raises OSError.
+    `names` are the stems of the files, `partial` is the folder for them. Raises OSError.
     """
     partial.mkdir(parents=True, exist_ok=True)
     # Sorted, so that two pulls never wait for each other.
-    for name in sorted({file.partial_name for file in files}):
-        yield from lock_partial(partial / name, held)
-
-
-def lock_partial(path: Path, held: ExitStack) -> Iterator[Progress]:
-    """Locks the partial file with the stem `path` until `held` closes; as `lock_files` does."""
-    while True:
+    waiting = sorted(set(names))
+    while waiting:
         try:
-            held.enter_context(locks.exclusive(path.with_suffix(".lock"), 0.0))
-            return
+            held.enter_context(locks.exclusive(partial / f"{waiting[0]}.lock", 0.0))
+            del waiting[0]
         except TimeoutError:
-            done = _size(path.with_suffix(".part")) or 0
+            done = _size(partial / f"{waiting[0]}.part") or 0
             yield Progress("Waiting for another pull of the same file", done)
             time.sleep(_LOCK_POLL_S)
 
@@ -163,7 +156,7 @@ def _lock_of(file: Path, partial: Path) -> Path:
 def download(
     files: Sequence[FileToDownload], partial: Path, replaceable: Collection[Path]
 ) -> Generator[Progress, None, dict[FileToDownload, str]]:
-    """Downloads `files`, which `lock_files` has locked, to their targets. Returns their SHA-256.
+    """Downloads `files`, which `lock_partials` has locked, to their targets. Returns their SHA-256.
 
     A target that has the right content already is not downloaded; one with other content is
     replaced only if it is in `replaceable`. `partial` is the folder for unfinished files. Raises
@@ -226,7 +219,8 @@ def _download_all(
     for file in files:
         path = _partial_path(file, partial)
         try:
-            with _open_partial(path) as opened:
+            path.touch()
+            with path.open("r+b") as opened:
                 part = _PartialFile(opened, file)
                 for done in part.read_existing():
                     yield Progress("Checking the unfinished file", before + done, total)
@@ -239,12 +233,6 @@ def _download_all(
         before += part.done
         hashes[file] = part.digest.hexdigest()
     return hashes
-
-
-def _open_partial(path: Path) -> BinaryIO:
-    """`path`, created if need be, to read and write; its content stays."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, 0o666), "r+b")
 
 
 class _PartialFile:
@@ -317,11 +305,9 @@ class _PartialFile:
         size = self._wanted.size
         last = None if size is None else min(self.done + _MAX_REQUEST_BYTES, size) - 1
         etag = self._wanted.etag if self.done else ""
-        with closing(stream_file(self._wanted.source, self.done, last, etag)) as received:
-            for chunk in received:
-                if isinstance(chunk, ReplyStart):
-                    self._begin(chunk)
-                    continue
+        with request_file(self._wanted.source, self.done, last, etag) as (start, chunks):
+            self._begin(start)
+            for chunk in chunks:
                 self._file.write(chunk)
                 self.digest.update(chunk)
                 self.done += len(chunk)

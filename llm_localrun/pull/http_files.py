@@ -5,7 +5,7 @@ Resuming, checking and writing are left to `download`.
 """
 
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -59,13 +59,14 @@ class DownloadInterrupted(Exception):
     """The server or the network failed in a way that may pass. Its text says how."""
 
 
-def stream_file(
+@contextmanager
+def request_file(
     source: FileSource, first: int = 0, last: int | None = None, etag: str = ""
-) -> Generator[ReplyStart | bytes, None, None]:
-    """Yields a `ReplyStart`, then the bytes `first` to `last` of the file.
+) -> Iterator[tuple[ReplyStart, Iterator[bytes]]]:
+    """Requests the bytes `first` to `last` of the file: the start of the reply, and its bytes.
 
     They start at 0 instead if the server cannot do otherwise, or if the file is no longer the
-    version `etag`. Raises `PullFailed` and `DownloadInterrupted`.
+    version `etag`. Requesting and reading them raises `PullFailed` and `DownloadInterrupted`.
     """
     import httpx
 
@@ -82,12 +83,10 @@ def stream_file(
                 httpx.Client(timeout=timeout, **client_settings(url)) as client,
                 client.stream("GET", url, headers=_with_token(headers, source, url)) as response,
             ):
-                if response.has_redirect_location:
-                    url = resolve_redirect(url, response.headers["location"], source.server)
-                    continue
-                yield _read_start(response, source, first)
-                yield from response.iter_raw()
-                return
+                if not response.has_redirect_location:
+                    yield _read_start(response, source, first), response.iter_raw()
+                    return
+                url = resolve_redirect(url, response.headers["location"], source.server)
     raise PullFailed(
         f"{source.server} sent more than {_MAX_REDIRECTS} redirects", "Check the address"
     )
@@ -98,11 +97,8 @@ def probe(source: FileSource) -> ReplyStart:
 
     Raises `PullFailed` and `DownloadInterrupted`.
     """
-    chunks = stream_file(source, 0, 0)
-    start = next(chunks)
-    chunks.close()
-    assert isinstance(start, ReplyStart)
-    return start
+    with request_file(source, 0, 0) as (start, _):
+        return start
 
 
 def _with_token(headers: Mapping[str, str], source: FileSource, url: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from llm_localrun.catalogue import find_server
@@ -19,8 +19,7 @@ from llm_localrun.pull import http_files, huggingface, starter
 from llm_localrun.pull.download import (
     FileToDownload,
     download,
-    lock_files,
-    lock_partial,
+    lock_partials,
     translate_disk_errors,
 )
 from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
@@ -33,7 +32,7 @@ from llm_localrun.pull.records import (
     path_below,
     read_records,
     save_record,
-    split_name,
+    unshared_paths,
 )
 from llm_localrun.pull.refs import HubRef, Ref, ServerRef, StarterRef, UrlRef
 from llm_localrun.pull.variants import Variant, variants_in
@@ -111,23 +110,19 @@ def plan_variant(ref: HubRef, repository: Repository, variant: Variant) -> PullP
     """The plan for pulling `variant` from `repository`. Raises `PullFailed`."""
     folder = models_folder()
     # A projector lies in the model's folder, where it is looked for.
-    parents = (*ref.repo.split("/"), *split_name(variant.path)[:-1])
-    files = tuple(
-        FileToDownload(
-            repository.source(file),
-            path_below(folder, (*parents, split_name(file.path)[-1])),
-            file.size,
-            file.sha256,
-        )
-        for file in variant.files
-    )
+    model_path = PurePosixPath(ref.repo, variant.path)
+    files = []
+    for file in variant.files:
+        name = str(model_path.with_name(PurePosixPath(file.path).name))
+        target = path_below(folder, name)
+        files.append(FileToDownload(repository.source(file), target, file.size, file.sha256))
     record = PullRecord(
         ref=_exact_ref(ref, repository, variant).text,
         source="huggingface",
         files=tuple(_pulled_file(f.target, f.size or 0, f.sha256) for f in reversed(files)),
         commit=repository.commit,
     )
-    return PullPlan(record, lambda: _fetch(record, files), files)
+    return PullPlan(record, lambda: _fetch(record, files), tuple(files))
 
 
 def _exact_ref(ref: HubRef, repository: Repository, variant: Variant) -> HubRef:
@@ -140,8 +135,7 @@ def _exact_ref(ref: HubRef, repository: Repository, variant: Variant) -> HubRef:
 
 def _plan_url(ref: UrlRef) -> PullPlan:
     source = FileSource(ref.url)
-    name = f"{ref.host.replace(':', '-')}/{ref.file_name}"
-    target = path_below(models_folder(), split_name(name))
+    target = path_below(models_folder(), f"{ref.host.replace(':', '-')}/{ref.file_name}")
     try:
         start = http_files.probe(source)
     except DownloadInterrupted as error:
@@ -174,8 +168,7 @@ def _plan_starter(ref: StarterRef) -> PullPlan:
 
     def fetch() -> FetchSteps:
         with translate_disk_errors(models_folder()), ExitStack() as held:
-            partial_folder().mkdir(parents=True, exist_ok=True)
-            yield from lock_partial(partial_folder() / ref.text, held)
+            yield from lock_partials([ref.text], partial_folder(), held)
             if not starter.is_complete(target):
                 yield from starter.pull(target)
             return save_record(record, models_folder())
@@ -184,10 +177,10 @@ def _plan_starter(ref: StarterRef) -> PullPlan:
 
 
 def _fetch(record: PullRecord, files: Sequence[FileToDownload]) -> FetchSteps:
-    """Downloads `files`, saves their record, and deletes what the record's REF needs no longer."""
+    """Downloads `files`, saves their record, and deletes what an earlier pull alone needed."""
     folder, partial = models_folder(), partial_folder()
     with translate_disk_errors(folder), ExitStack() as held:
-        yield from lock_files(files, partial, held)
+        yield from lock_partials((file.partial_name for file in files), partial, held)
         # Another pull of the same files may have ended while this one waited for the lock.
         records = read_records(folder)
         known = [_with_known_hash(file, record, records) for file in files]
@@ -196,7 +189,9 @@ def _fetch(record: PullRecord, files: Sequence[FileToDownload]) -> FetchSteps:
             _pulled_file(f.target, f.target.stat().st_size, hashes[f]) for f in reversed(known)
         )
         saved = save_record(record.model_copy(update={"files": pulled}), folder)
-        delete(_obsolete(saved, records, folder), folder)
+        before = (record for record in records if record.ref == saved.ref)
+        others = (record for record in records if record.ref != saved.ref)
+        delete(unshared_paths(before, (saved, *others), folder), folder)
     return saved
 
 
@@ -219,13 +214,6 @@ def _replaceable(record: PullRecord, records: Iterable[PullRecord], folder: Path
         if other.ref == record.ref or (other.source == record.source == "huggingface")
         for path in other.paths(folder)
     }
-
-
-def _obsolete(saved: PullRecord, records: Iterable[PullRecord], folder: Path) -> set[Path]:
-    """The files that an earlier pull of the same REF brought and that no record has any more."""
-    before = {path for r in records if r.ref == saved.ref for path in r.paths(folder)}
-    others = (r for r in records if r.ref != saved.ref)
-    return before - {path for r in (saved, *others) for path in r.paths(folder)}
 
 
 def _pulled_file(target: Path, size: int, sha256: str) -> PulledFile:

@@ -8,10 +8,10 @@ become paths. Downloading is left to `download`.
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from llm_localrun.errors import PullFailed
 from llm_localrun.system import locks
@@ -36,15 +36,6 @@ def is_safe_name(path: str) -> bool:
     return all(map(_is_safe_part, path.split("/")))
 
 
-def split_name(path: str) -> tuple[str, ...]:
-    """The parts of `path`: `a/b.gguf` is `("a", "b.gguf")`. Raises `PullFailed` if it is unsafe."""
-    if not is_safe_name(path):
-        raise PullFailed(
-            f"{path[:80]!r} is not a safe file name", "Nothing was written. Choose another file"
-        )
-    return tuple(path.split("/"))
-
-
 def _is_safe_part(name: str) -> bool:
     return (
         bool(name)
@@ -60,9 +51,16 @@ def _is_safe_part(name: str) -> bool:
 # Files in the folder
 
 
-def path_below(folder: Path, parts: Iterable[str]) -> Path:
-    """The path of `parts` below `folder`. Raises `PullFailed` if a link leads out of `folder`."""
-    path = folder.joinpath(*parts)
+def path_below(folder: Path, name: str) -> Path:
+    """The path of `name`, with slashes, below `folder`.
+
+    Raises `PullFailed` if the name is unsafe, or if a link leads out of `folder`.
+    """
+    if not is_safe_name(name):
+        raise PullFailed(
+            f"{name[:80]!r} is not a safe file name", "Nothing was written. Choose another file"
+        )
+    path = folder / name
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise PullFailed(
             f"{path.parent} leads out of {folder}", "Remove the link in it, and try again"
@@ -94,12 +92,10 @@ def _remove_empty(folder: Path, top: Path) -> None:
 # Records
 
 
-class _StoredValue(BaseModel):
-    # A newer version may have written more fields.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+# A newer version may have written more fields, which pydantic ignores.
 
 
-class PulledFile(_StoredValue):
+class PulledFile(BaseModel, frozen=True):
     """A file below the models folder. `path` has slashes, `size` is in bytes."""
 
     path: str
@@ -107,7 +103,7 @@ class PulledFile(_StoredValue):
     sha256: str
 
 
-class PullRecord(_StoredValue):
+class PullRecord(BaseModel, frozen=True):
     """The result of one pull. `files[0]` is the file that is run; a server's pull has no files."""
 
     ref: str
@@ -131,8 +127,19 @@ class PullRecord(_StoredValue):
         return [folder / file.path for file in self.files]
 
 
-class _RecordList(_StoredValue):
+class _RecordList(BaseModel):
     pulled: tuple[PullRecord, ...] = ()
+
+
+def unshared_paths(
+    records: Iterable[PullRecord], others: Iterable[PullRecord], folder: Path
+) -> set[Path]:
+    """The files of `records` that none of `others` names: one projector can serve several models.
+
+    `folder` is the models folder.
+    """
+    needed = {path for record in others for path in record.paths(folder)}
+    return {path for record in records for path in record.paths(folder)} - needed
 
 
 def read_records(folder: Path) -> tuple[PullRecord, ...]:
@@ -159,26 +166,22 @@ def save_record(record: PullRecord, folder: Path) -> PullRecord:
     Raises `PullFailed` and OSError.
     """
     stamped = record.model_copy(update={"pulled_at": time.time()})
-    _change(folder, lambda records: (*_without(record.ref, records), stamped))
+    _replace_record(record.ref, (stamped,), folder)
     return stamped
 
 
 def drop_record(ref: str, folder: Path) -> None:
     """Removes the record of `ref`. Raises `PullFailed` and OSError."""
-    _change(folder, lambda records: _without(ref, records))
+    _replace_record(ref, (), folder)
 
 
-def _without(ref: str, records: Iterable[PullRecord]) -> tuple[PullRecord, ...]:
-    return tuple(record for record in records if record.ref != ref)
-
-
-def _change(
-    folder: Path, change: Callable[[tuple[PullRecord, ...]], tuple[PullRecord, ...]]
-) -> None:
+def _replace_record(ref: str, new: tuple[PullRecord, ...], folder: Path) -> None:
+    """Puts `new` at the end of the records, without the record of `ref`."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locks.exclusive(folder / "pulled.lock", _LOCK_TIMEOUT_S):
-            records = _RecordList(pulled=change(read_records(folder)))
+            others = (record for record in read_records(folder) if record.ref != ref)
+            records = _RecordList(pulled=(*others, *new))
             write_atomically(folder / "pulled.json", records.model_dump_json(indent=2).encode())
     except TimeoutError:
         raise PullFailed(

@@ -9,7 +9,13 @@ from llm_localrun.engine.stop import stop
 from llm_localrun.errors import NotRemoved
 from llm_localrun.files import store_named
 from llm_localrun.models import LocalModel
-from llm_localrun.pull.records import PullRecord, delete, drop_record, read_records
+from llm_localrun.pull.records import (
+    PullRecord,
+    delete,
+    drop_record,
+    read_records,
+    unshared_paths,
+)
 from llm_localrun.servers.base import open_with_stored_key, server_class
 from llm_localrun.system.paths import engine_folder, models_folder
 
@@ -38,8 +44,9 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
     records = read_records(models_folder())
     ours = records_of(model, records)
     if not ours and not force:
+        location = f": its file is {model.on_disk.path}" if model.on_disk else ""
         raise NotRemoved(
-            f"{model.id} was not pulled by llm-localrun{_whose(model)}",
+            f"{model.id} was not pulled by llm-localrun{location}",
             "Delete it where it came from, or with --force if you are sure",
         )
     endpoint = model.served.endpoint if model.served else None
@@ -63,13 +70,10 @@ def forget_gone(record: PullRecord) -> None:
 
     Raises a `LocalRunError`.
     """
-    others = (other for other in read_records(models_folder()) if other.ref != record.ref)
-    delete_files(_unshared([record], others), models_folder())
-    drop_record(record.ref, models_folder())
-
-
-def _whose(model: LocalModel) -> str:
-    return f": its file is {model.on_disk.path}" if model.on_disk else ""
+    folder = models_folder()
+    others = (other for other in read_records(folder) if other.ref != record.ref)
+    delete_files(unshared_paths([record], others, folder), folder)
+    drop_record(record.ref, folder)
 
 
 def _stop_engines(model: LocalModel) -> None:
@@ -86,18 +90,12 @@ def _files(
 ) -> Collection[Path]:
     """The files to delete so that `model` is gone. Raises `NotRemoved`."""
     if any(record.files for record in ours):
-        return _unshared(ours, (record for record in records if record not in ours))
+        others = (record for record in records if record not in ours)
+        return unshared_paths(ours, others, models_folder())
     if route := model.on_disk:
         return store_named(route.store).files_to_delete(model, route)
     title = server_class(model.served.endpoint.kind).title if model.served else model.id
     raise NotRemoved(f"{title} has no way for other programs to delete a model", "Delete it there")
-
-
-def _unshared(records: Iterable[PullRecord], others: Iterable[PullRecord]) -> set[Path]:
-    """The files of `records` that no other record names, as one projector can serve several."""
-    folder = models_folder()
-    needed = {path for record in others for path in record.paths(folder)}
-    return {path for record in records for path in record.paths(folder)} - needed
 
 
 def delete_files(files: Iterable[Path], folder: Path) -> int:

@@ -61,7 +61,8 @@ def verify(
         )
     hashes = _recorded_hashes(records)
     checks: list[FileCheck] = []
-    for path in _files_of(on_disk):
+    projectors = [Path(on_disk.projector)] if on_disk.projector else []
+    for path in (*parts_of(Path(on_disk.path)), *projectors):
         checks.append((yield from _check_hash(path, hashes)))
         checks.append(_check_header(path))
     checks.append(_check_template(model, on_disk))
@@ -69,12 +70,6 @@ def verify(
         yield Progress("Loading")
         checks.append(_check_load(model, on_disk))
     return checks
-
-
-def _files_of(on_disk: OnDisk) -> list[Path]:
-    """All parts of the model, and its projector."""
-    projectors = [Path(on_disk.projector)] if on_disk.projector else []
-    return [*parts_of(Path(on_disk.path)), *projectors]
 
 
 def _recorded_hashes(records: Iterable[PullRecord]) -> dict[str, str]:
@@ -118,11 +113,10 @@ def _check_template(model: LocalModel, on_disk: OnDisk) -> FileCheck:
     if model.purpose == "embedding":
         return FileCheck(what, CheckState.OK, "embedding models need none")
     try:
-        has_template = template_of(on_disk) != ""
+        if template_of(on_disk):
+            return FileCheck(what, CheckState.OK)
     except BadModelFile:
         return FileCheck(what, CheckState.UNKNOWN, "the file cannot be read")
-    if has_template:
-        return FileCheck(what, CheckState.OK)
     return FileCheck(what, CheckState.UNKNOWN, "the file has none")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_localrun.pull.records import PulledFile, PullRecord, read_records, save_record, split_name
+from llm_localrun.pull.records import PulledFile, PullRecord, path_below, read_records, save_record
 from tests.support.drive import failure
 
 
@@ -22,8 +22,8 @@ from tests.support.drive import failure
         ("a/con-x/aux_.gguf", ("a", "con-x", "aux_.gguf")),
     ],
 )
-def test_safe_names(path: str, parts: tuple[str, ...]) -> None:
-    assert split_name(path) == parts
+def test_safe_names(path: str, parts: tuple[str, ...], tmp_path: Path) -> None:
+    assert path_below(tmp_path, path) == tmp_path.joinpath(*parts)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_safe_names(path: str, parts: tuple[str, ...]) -> None:
         *("a*.gguf", "a?.gguf", "<x>.gguf", 'a".gguf', "a|b.gguf", "x" * 201, "é" * 101),
     ],
 )
-def test_unsafe_names(path: str) -> None:
-    assert "is not a safe file name" in failure(lambda: split_name(path))
+def test_unsafe_names(path: str, tmp_path: Path) -> None:
+    assert "is not a safe file name" in failure(lambda: path_below(tmp_path, path))
 
 
 RECORD = PullRecord(
