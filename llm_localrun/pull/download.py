@@ -179,14 +179,14 @@ def _missing_files(
     """Those of `files` that are not at their targets. Raises `PullFailed` if one is blocked."""
     missing = []
     for file in files:
-        is_there = yield from _is_there(file)
-        if not is_there and file.target not in replaceable and file.target.exists():
+        if (yield from _is_there(file)):
+            continue
+        if file.target not in replaceable and file.target.exists():
             raise PullFailed(
                 f"{file.target} exists and is a different file",
                 "Move or delete it, and try again",
             )
-        if not is_there:
-            missing.append(file)
+        missing.append(file)
     return missing
 
 

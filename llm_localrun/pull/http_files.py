@@ -184,16 +184,14 @@ def _translate_errors(source: FileSource) -> Iterator[None]:
 
 
 def is_safe_url(url: str) -> bool:
-    """Whether the reply of `url` cannot be changed on the network: https, or this machine.
+    """Whether the network cannot change the reply of `url`: https, or this machine.
 
     An address with a user or a password is not safe: addresses are shown and recorded.
     """
-    try:
-        parts = urlsplit(url)
-        has_host, _ = bool(parts.hostname) and parts.username is None, parts.port
-    except ValueError:
+    scheme, host, _ = origin_of(url)
+    if not host or urlsplit(url).username is not None:
         return False
-    return has_host and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)))
+    return scheme == "https" or (scheme == "http" and is_loopback(url))
 
 
 def resolve_redirect(url: str, location: str, server: str) -> str:

@@ -79,12 +79,11 @@ def check(plan: QuantizePlan, *, requantize: bool) -> None:
 
 
 def _read_headers(path: Path) -> list[Header]:
-    return [_read_header(part) for part in parts_of(path)]
-
-
-def _read_header(path: Path) -> Header:
-    with opened(path) as file:
-        return read_header(file, path.stat().st_size)
+    headers = []
+    for part in parts_of(path):
+        with opened(part) as file:
+            headers.append(read_header(file, part.stat().st_size))
+    return headers
 
 
 def _check_quantization(plan: QuantizePlan) -> None:
