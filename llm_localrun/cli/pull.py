@@ -12,7 +12,6 @@ REF is one of:
   lmstudio:hf:OWNER/REPO[:QUANT]  a repository that LM Studio downloads
 """
 
-import os
 from collections.abc import Iterable, Sequence
 
 import click
@@ -30,6 +29,7 @@ from llm_localrun.pull.plan import PullPlan, find_same_content, plan_pull, plan_
 from llm_localrun.pull.recommend import VariantFit, fitted_variants
 from llm_localrun.pull.records import PullRecord
 from llm_localrun.pull.refs import HubRef, parse_ref
+from llm_localrun.pull.remove import records_of
 from llm_localrun.pull.variants import Variant
 from llm_localrun.resolve import order_of
 from llm_localrun.servers.base import server_class
@@ -97,14 +97,7 @@ def _fit_rows(found: Iterable[VariantFit], chosen: Variant | None) -> list[dict[
 
 def _model_of(record: PullRecord, models: Sequence[LocalModel]) -> LocalModel | None:
     """The model that a pull has brought; None if it is not listed, such as a projector."""
-    if record.files:
-        path = os.path.realpath(models_folder() / record.files[0].path)
-        on_disk = (m for m in models if m.on_disk and os.path.realpath(m.on_disk.path) == path)
-        return next(on_disk, None)
-    kind, _, name = record.ref.partition(":")
-    names = (name, f"{name}:latest")
-    served = (m for m in models if m.served is not None and m.served.endpoint.kind == kind)
-    return next((model for model in served if model.name in names), None)
+    return next((model for model in models if records_of(model, [record])), None)
 
 
 def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bool) -> None:

@@ -1,6 +1,6 @@
 """Downloads files: resumes them, checks them, and moves them into place together.
 
-An unfinished file lies in the partial folder under a name that its content decides, so that the
+An unfinished file lies in the partial folder under a name that depends on its content, so that the
 next pull of the same bytes resumes it. A file is moved to its target only when all files are
 complete, have the right SHA-256 and are GGUF files. The requests are left to `http_files`.
 """
@@ -22,7 +22,7 @@ from llm_localrun.pull.http_files import (
     RESUME_ADVICE,
     DownloadInterrupted,
     FileSource,
-    ReplyStart,
+    ResponseStart,
     request_file,
 )
 from llm_localrun.system import locks
@@ -30,7 +30,7 @@ from llm_localrun.system.progress import Progress
 
 _CHUNK_BYTES = 2**20
 _MAX_REQUEST_BYTES = 2**34
-"""The hub's content network sends at most 50 GB in one reply."""
+"""The hub's content network sends at most 50 GB in one response."""
 _MAX_TRIES = 5
 _FIRST_RETRY_S = 1.0
 """The wait before the first retry of a broken connection. It doubles with each retry."""
@@ -121,17 +121,18 @@ def check_free_space(
 # Locks
 
 
-def lock_partials(names: Iterable[str], partial: Path, held: ExitStack) -> Iterator[Progress]:
-    """Locks partial files against other pulls until `held` closes. Yields progress while it waits.
+def lock_partials(names: Iterable[str], partial: Path, held_locks: ExitStack) -> Iterator[Progress]:
+    """Locks partial files against other pulls until `held_locks` closes.
 
-    `names` are the stems of the files, `partial` is the folder for them. Raises OSError.
+    `names` are the stems of the files, `partial` is the folder for them. Yields progress while it
+    waits. Raises OSError.
     """
     partial.mkdir(parents=True, exist_ok=True)
     # Sorted, so that two pulls never wait for each other.
     waiting = sorted(set(names))
     while waiting:
         try:
-            held.enter_context(locks.exclusive(partial / f"{waiting[0]}.lock", 0.0))
+            held_locks.enter_context(locks.exclusive(partial / f"{waiting[0]}.lock", 0.0))
             del waiting[0]
         except TimeoutError:
             done = _size(partial / f"{waiting[0]}.part") or 0
@@ -301,7 +302,7 @@ class _PartialFile:
         self.done = 0
 
     def _request(self) -> Iterator[int]:
-        """Appends the reply to one request."""
+        """Appends the response to one request."""
         size = self._wanted.size
         last = None if size is None else min(self.done + _MAX_REQUEST_BYTES, size) - 1
         etag = self._wanted.etag if self.done else ""
@@ -315,7 +316,7 @@ class _PartialFile:
                     raise self._size_error(self.done)
                 yield self.done
 
-    def _begin(self, start: ReplyStart) -> None:
+    def _begin(self, start: ResponseStart) -> None:
         size = self._wanted.size
         if size is not None and start.total not in (size, None):
             raise self._size_error(start.total or 0)

@@ -43,8 +43,8 @@ class FileSource:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyStart:
-    """The start of a reply: the position of its first byte, and the size of the whole file.
+class ResponseStart:
+    """The start of a response: the position of its first byte, and the size of the whole file.
 
     `etag` is the validator for this version of the file: a strong ETag or a Last-Modified date, ""
     if the server sends neither.
@@ -62,10 +62,10 @@ class DownloadInterrupted(Exception):
 @contextmanager
 def request_file(
     source: FileSource, first: int = 0, last: int | None = None, etag: str = ""
-) -> Iterator[tuple[ReplyStart, Iterator[bytes]]]:
-    """Requests the bytes `first` to `last` of the file: the start of the reply, and its bytes.
+) -> Iterator[tuple[ResponseStart, Iterator[bytes]]]:
+    """Requests the bytes `first` to `last` of the file: the start of the response, and its bytes.
 
-    They start at 0 instead if the server cannot do otherwise, or if the file is no longer the
+    The bytes start at 0 instead if the server supports no ranges, or if the file is no longer the
     version `etag`. Requesting and reading them raises `PullFailed` and `DownloadInterrupted`.
     """
     import httpx
@@ -92,7 +92,7 @@ def request_file(
     )
 
 
-def probe(source: FileSource) -> ReplyStart:
+def probe(source: FileSource) -> ResponseStart:
     """The server's facts about the file, from a request for one byte.
 
     Raises `PullFailed` and `DownloadInterrupted`.
@@ -107,7 +107,7 @@ def _with_token(headers: Mapping[str, str], source: FileSource, url: str) -> dic
     return {**headers, "Authorization": f"Bearer {source.token}"}
 
 
-def _read_start(response: "httpx.Response", source: FileSource, first: int) -> ReplyStart:
+def _read_start(response: "httpx.Response", source: FileSource, first: int) -> ResponseStart:
     headers = response.headers
     etag = headers.get("etag", "")
     # A weak ETag does not promise the same bytes (RFC 9110, 13.1.5).
@@ -117,10 +117,10 @@ def _read_start(response: "httpx.Response", source: FileSource, first: int) -> R
         match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
         if match is None or match[1] is None or int(match[1]) != first:
             raise DownloadInterrupted("it sent a different part of the file")
-        return ReplyStart(first, None if match[2] == "*" else int(match[2]), etag)
+        return ResponseStart(first, None if match[2] == "*" else int(match[2]), etag)
     if response.status_code == 200:
         length = headers.get("content-length", "")
-        return ReplyStart(0, int(length) if length.isdigit() else None, etag)
+        return ResponseStart(0, int(length) if length.isdigit() else None, etag)
     raise _status_error(response, source)
 
 
@@ -140,7 +140,7 @@ def _status_error(
 
 
 def too_many_requests(server: str, headers: Mapping[str, str]) -> PullFailed:
-    """The error for a reply of HTTP 429 with these `headers`.
+    """The error for a response of HTTP 429 with these `headers`.
 
     Servers name the seconds to wait in Retry-After, Hugging Face's hub in RateLimit (`t=55`).
     """
@@ -184,7 +184,7 @@ def _translate_errors(source: FileSource) -> Iterator[None]:
 
 
 def is_safe_url(url: str) -> bool:
-    """Whether the network cannot change the reply of `url`: https, or this machine.
+    """Whether the network cannot change the response of `url`: https, or this machine.
 
     An address with a user or a password is not safe: addresses are shown and recorded.
     """

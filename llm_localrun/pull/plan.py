@@ -167,8 +167,8 @@ def _plan_starter(ref: StarterRef) -> PullPlan:
     record = PullRecord(ref=ref.text, source="starter", files=(file,))
 
     def fetch() -> FetchSteps:
-        with translate_disk_errors(models_folder()), ExitStack() as held:
-            yield from lock_partials([ref.text], partial_folder(), held)
+        with translate_disk_errors(models_folder()), ExitStack() as held_locks:
+            yield from lock_partials([ref.text], partial_folder(), held_locks)
             if not starter.is_complete(target):
                 yield from starter.pull(target)
             return save_record(record, models_folder())
@@ -179,8 +179,8 @@ def _plan_starter(ref: StarterRef) -> PullPlan:
 def _fetch(record: PullRecord, files: Sequence[FileToDownload]) -> FetchSteps:
     """Downloads `files`, saves their record, and deletes what an earlier pull alone needed."""
     folder, partial = models_folder(), partial_folder()
-    with translate_disk_errors(folder), ExitStack() as held:
-        yield from lock_partials((file.partial_name for file in files), partial, held)
+    with translate_disk_errors(folder), ExitStack() as held_locks:
+        yield from lock_partials((file.partial_name for file in files), partial, held_locks)
         # Another pull of the same files may have ended while this one waited for the lock.
         records = read_records(folder)
         known = [_with_known_hash(file, record, records) for file in files]

@@ -46,7 +46,7 @@ class FittedVariants:
         """The variant that the REF names, else the best that fits. Raises `PullFailed`."""
         if self.ref.file or self.ref.quantization:
             return find_variant(self.ref, self.repository)
-        if found := best(self.variants, preferred):
+        if found := best_variant(self.variants, preferred):
             return found
         smallest = min((each.variant for each in self.variants), key=lambda variant: variant.size)
         raise PullFailed(
@@ -105,7 +105,7 @@ def _beginning(source: FileSource) -> bytes:
     return bytes(head)
 
 
-def best(variants: Sequence[VariantFit], preferred: str) -> Variant | None:
+def best_variant(variants: Sequence[VariantFit], preferred: str) -> Variant | None:
     """Of the variants with room for `CONTEXT_SIZE`, the nearest to the `preferred` quantization.
 
     If none has so much room, the choice is among those with the largest context. None if no variant

@@ -65,7 +65,7 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
     return freed
 
 
-def forget_gone(record: PullRecord) -> None:
+def remove_unlisted(record: PullRecord) -> None:
     """Deletes the record of a model that is not listed, and the rest of its files.
 
     Raises a `LocalRunError`.

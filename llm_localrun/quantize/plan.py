@@ -87,11 +87,11 @@ def _read_headers(path: Path) -> list[Header]:
 
 
 def _check_quantization(plan: QuantizePlan) -> None:
-    if plan.quantization not in plan.quantizer.types:
+    if plan.quantization not in plan.quantizer.quantizations:
         raise QuantizeFailed(
             f"The quantizer on this machine ({plan.quantizer.title}) cannot make"
             f" {plan.quantization}",
-            f"It can make {', '.join(plan.quantizer.types)}",
+            f"It can make {', '.join(plan.quantizer.quantizations)}",
         )
     if plan.target.exists() and plan.target.samefile(plan.source):
         raise QuantizeFailed(f"{plan.source} is {plan.quantization} already", "Use it as it is")

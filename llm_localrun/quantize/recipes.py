@@ -21,7 +21,7 @@ NOT_COVERED = frozenset({"falcon", "glm5-next"})
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """The facts about a model that the rules need: numbers of layers and experts, attention heads.
 
     `shares_heads`: four or more query heads share a key and value. `is_70b`: eight share one, as in
@@ -34,16 +34,16 @@ class Shape:
     is_70b: bool = False
 
 
-def shape_of(header: Header) -> Shape:
+def shape_of(header: Header) -> ModelShape:
     """The shape of the model with this header."""
     layers = header.of_architecture("block_count") or 0
-    heads = _first(header, "attention.head_count")
-    shared = _first(header, "attention.head_count_kv") or heads
+    heads = _first_number(header, "attention.head_count")
+    shared = _first_number(header, "attention.head_count_kv") or heads
     of_80 = layers == 80 and (
         header.architecture in ("qwen2", "deci", "olmo")
         or (header.architecture == "llama" and heads != shared)
     )
-    return Shape(
+    return ModelShape(
         layers=layers,
         experts=header.of_architecture("expert_count") or 0,
         shares_heads=shared > 0 and heads // shared >= 4,
@@ -51,7 +51,7 @@ def shape_of(header: Header) -> Shape:
     )
 
 
-def _first(header: Header, key: str) -> int:
+def _first_number(header: Header, key: str) -> int:
     """A number, or the first of a list with one for each layer; 0 if there is none."""
     value = header.metadata.get(f"{header.architecture}.{key}")
     if isinstance(value, tuple):
@@ -77,20 +77,16 @@ def _always(_: _Position) -> bool:
     return True
 
 
-def _first_two(position: _Position) -> bool:
-    return position.number < 2
+def _first(count: int) -> _Condition:
+    return lambda position: position.number < count
 
 
-def _first_four(position: _Position) -> bool:
-    return position.number < 4
+def _first_part(divisor: int) -> _Condition:
+    """For the first eighth of the tensors if `divisor` is 8."""
+    return lambda position: position.number < position.count // divisor
 
 
-def _first_sixteenth(position: _Position) -> bool:
-    return position.number < position.count // 16
-
-
-def _first_eighth(position: _Position) -> bool:
-    return position.number < position.count // 8
+_first_eighth = _first_part(8)
 
 
 def _first_eighth_with_importance(position: _Position) -> bool:
@@ -148,7 +144,7 @@ MIXES: Mapping[str, Mix] = {
     "Q5_1": Mix(9, T.Q5_1),
     "Q5_0": Mix(8, T.Q5_0, downs=((_first_eighth_with_importance, T.Q5_1),)),
     "Q4_K_M": Mix(15, T.Q4_K, _MIXED_Q6, _MIXED_Q6),
-    "Q4_K_S": Mix(14, T.Q4_K, ((_first_four, T.Q5_K),), ((_first_eighth, T.Q5_K),)),
+    "Q4_K_S": Mix(14, T.Q4_K, ((_first(4), T.Q5_K),), ((_first_eighth, T.Q5_K),)),
     "Q4_1": Mix(3, T.Q4_1),
     "Q4_0": Mix(2, T.Q4_0, downs=((_first_eighth_with_importance, T.Q4_1),)),
     "IQ4_NL": Mix(25, T.IQ4_NL, *_IQ4_RULES),
@@ -157,8 +153,8 @@ MIXES: Mapping[str, Mix] = {
     "Q3_K_M": Mix(
         12,
         T.Q3_K,
-        ((_first_two, T.Q5_K), (_always, T.Q4_K)),
-        ((_first_sixteenth, T.Q5_K), (_always, T.Q4_K)),
+        ((_first(2), T.Q5_K), (_always, T.Q4_K)),
+        ((_first_part(16), T.Q5_K), (_always, T.Q4_K)),
         T.Q4_K,
     ),
     "Q3_K_S": Mix(11, T.Q3_K),
@@ -166,8 +162,6 @@ MIXES: Mapping[str, Mix] = {
         10, T.Q2_K, ((_shared_heads, T.Q4_K), (_always, T.Q3_K)), ((_always, T.Q3_K),), T.Q3_K
     ),
 }
-
-_FLOATS = (T.F32, T.F16, T.BF16)
 
 # Models like Mixtral: eight experts share the attention, so that more bits for it cost little.
 _MIXTRAL_EXPERTS = 8
@@ -215,7 +209,7 @@ def _layer(name: str) -> int:
 
 
 def types_for(
-    quantization: str, tensors: Sequence[Tensor], shape: Shape, *, has_importance: bool
+    quantization: str, tensors: Sequence[Tensor], shape: ModelShape, *, has_importance: bool
 ) -> dict[str, int]:
     """The type of each tensor, by its name. `quantization` is one of `MIXES`."""
     names = {tensor.name for tensor in tensors}
@@ -243,7 +237,7 @@ class _Recipe:
 
     quantization: str
     mix: Mix
-    shape: Shape
+    shape: ModelShape
     has_importance: bool
     value_count: int
     is_tied: bool
@@ -251,9 +245,9 @@ class _Recipe:
     downs_seen: int = 0
 
     def type_of(self, tensor: Tensor) -> TensorType:
-        if self.mix.base in _FLOATS:
+        if self.mix.base in (T.F32, T.F16, T.BF16):
             return self.mix.base
-        return type_for_width(self._preferred_type(tensor), tensor.shape[0])
+        return _type_for_width(self._preferred_type(tensor), tensor.shape[0])
 
     def _preferred_type(self, tensor: Tensor) -> TensorType:
         name = tensor.name
@@ -300,7 +294,7 @@ class _Recipe:
         return next((kind for holds, kind in rules if holds(position)), self.mix.base)
 
 
-def type_for_width(kind: TensorType, width: int) -> TensorType:
+def _type_for_width(kind: TensorType, width: int) -> TensorType:
     """`kind`, or the type that replaces it for rows of `width` weights."""
     if width % BLOCKS[kind][0] == 0:
         return kind

@@ -36,13 +36,13 @@ _HELP_TIMEOUT_S = 30.0
 class Quantizer:
     """A program with llama-quantize's command line: [--imatrix FILE] SOURCE TARGET TYPE THREADS.
 
-    `types` are the quantizations that it can make. `follows_recipes` says whether `recipes` knows
+    `quantizations` are those that it can make. `follows_recipes` says whether `recipes` knows
     what it makes; llama-quantize knows more than that.
     """
 
     title: str
     command: tuple[str, ...]
-    types: tuple[str, ...]
+    quantizations: tuple[str, ...]
     follows_recipes: bool
 
 
