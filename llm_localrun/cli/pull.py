@@ -33,7 +33,6 @@ from llm_localrun.pull.remove import records_of
 from llm_localrun.pull.variants import Variant
 from llm_localrun.resolve import order_of
 from llm_localrun.servers.base import server_class
-from llm_localrun.system.paths import models_folder
 
 _INTERRUPTED = {
     "huggingface": f"{RESUME_ADVICE}.",
@@ -60,7 +59,7 @@ def pull(ref: str, quantization: str | None, quiet: bool, as_json: bool) -> None
         click.echo(_after_interruption(plan.record.source), err=True)
         raise
     model = _model_of(record, get_catalogue(CachePolicy.REFRESH).models)
-    path = str(models_folder() / record.files[0].path) if record.files else ""
+    path = str(record.paths[0]) if record.files else ""
     _report(model, path, record, as_json)
 
 

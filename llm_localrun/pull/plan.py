@@ -29,9 +29,9 @@ from llm_localrun.pull.records import (
     PulledFile,
     PullRecord,
     delete,
-    path_below,
     read_records,
     save_record,
+    target_path,
     unshared_paths,
 )
 from llm_localrun.pull.refs import HubRef, Ref, ServerRef, StarterRef, UrlRef
@@ -108,13 +108,11 @@ def _content_names(model: LocalModel) -> set[str]:
 
 def plan_variant(ref: HubRef, repository: Repository, variant: Variant) -> PullPlan:
     """The plan for pulling `variant` from `repository`. Raises `PullFailed`."""
-    folder = models_folder()
     # A projector lies in the model's folder, where it is looked for.
     model_path = PurePosixPath(ref.repo, variant.path)
     files = []
     for file in variant.files:
-        name = str(model_path.with_name(PurePosixPath(file.path).name))
-        target = path_below(folder, name)
+        target = target_path(str(model_path.with_name(PurePosixPath(file.path).name)))
         files.append(FileToDownload(repository.source(file), target, file.size, file.sha256))
     record = PullRecord(
         ref=_exact_ref(ref, repository, variant).text,
@@ -135,7 +133,7 @@ def _exact_ref(ref: HubRef, repository: Repository, variant: Variant) -> HubRef:
 
 def _plan_url(ref: UrlRef) -> PullPlan:
     source = FileSource(ref.url)
-    target = path_below(models_folder(), f"{ref.host.replace(':', '-')}/{ref.file_name}")
+    target = target_path(f"{ref.host.replace(':', '-')}/{ref.file_name}")
     try:
         start = http_files.probe(source)
     except DownloadInterrupted as error:
@@ -156,7 +154,7 @@ def _plan_server(ref: ServerRef) -> PullPlan:
             ref.name, is_repository=ref.is_repository, quantization=ref.quantization
         )
         with translate_disk_errors(models_folder()):
-            return save_record(record, models_folder())
+            return save_record(record)
 
     return PullPlan(record, fetch)
 
@@ -171,7 +169,7 @@ def _plan_starter(ref: StarterRef) -> PullPlan:
             yield from lock_partials([ref.text], partial_folder(), held_locks)
             if not starter.is_complete(target):
                 yield from starter.pull(target)
-            return save_record(record, models_folder())
+            return save_record(record)
 
     return PullPlan(record, fetch)
 
@@ -182,16 +180,16 @@ def _fetch(record: PullRecord, files: Sequence[FileToDownload]) -> FetchSteps:
     with translate_disk_errors(folder), ExitStack() as held_locks:
         yield from lock_partials((file.partial_name for file in files), partial, held_locks)
         # Another pull of the same files may have ended while this one waited for the lock.
-        records = read_records(folder)
+        records = read_records()
         known = [_with_known_hash(file, record, records) for file in files]
-        hashes = yield from download(known, partial, _replaceable(record, records, folder))
+        hashes = yield from download(known, partial, _replaceable(record, records))
         pulled = tuple(
             _pulled_file(f.target, f.target.stat().st_size, hashes[f]) for f in reversed(known)
         )
-        saved = save_record(record.model_copy(update={"files": pulled}), folder)
+        saved = save_record(record.model_copy(update={"files": pulled}))
         before = (record for record in records if record.ref == saved.ref)
         others = (record for record in records if record.ref != saved.ref)
-        delete(unshared_paths(before, (saved, *others), folder), folder)
+        delete(unshared_paths(before, (saved, *others)), folder)
     return saved
 
 
@@ -206,13 +204,13 @@ def _with_known_hash(
     return replace(file, sha256=last.sha256) if last and last.size == file.size else file
 
 
-def _replaceable(record: PullRecord, records: Iterable[PullRecord], folder: Path) -> set[Path]:
+def _replaceable(record: PullRecord, records: Iterable[PullRecord]) -> set[Path]:
     """The files that a pull of `record` may replace: those of its REF, or of the same hub."""
     return {
         path
         for other in records
         if other.ref == record.ref or (other.source == record.source == "huggingface")
-        for path in other.paths(folder)
+        for path in other.paths
     }
 
 

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from llm_localrun.errors import PullFailed
 from llm_localrun.system import locks
 from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.paths import models_folder
 
 QUANTIZED = "quantize"
 """The `source` of files that `quantize` made: there are no updates for them."""
@@ -51,15 +52,16 @@ def _is_safe_part(name: str) -> bool:
 # Files in the folder
 
 
-def path_below(folder: Path, name: str) -> Path:
-    """The path of `name`, with slashes, below `folder`.
+def target_path(name: str) -> Path:
+    """The path of `name`, with slashes, below the models folder.
 
-    Raises `PullFailed` if the name is unsafe, or if a link leads out of `folder`.
+    Raises `PullFailed` if the name is unsafe, or if a link leads out of the folder.
     """
     if not is_safe_name(name):
         raise PullFailed(
             f"{name[:80]!r} is not a safe file name", "Nothing was written. Choose another file"
         )
+    folder = models_folder()
     path = folder / name
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise PullFailed(
@@ -122,8 +124,10 @@ class PullRecord(BaseModel, frozen=True):
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
-    def paths(self, folder: Path) -> list[Path]:
-        """The paths of its files in the models folder `folder`."""
+    @property
+    def paths(self) -> list[Path]:
+        """The paths of its files in the models folder."""
+        folder = models_folder()
         return [folder / file.path for file in self.files]
 
 
@@ -131,23 +135,15 @@ class _RecordList(BaseModel):
     pulled: tuple[PullRecord, ...] = ()
 
 
-def unshared_paths(
-    records: Iterable[PullRecord], others: Iterable[PullRecord], folder: Path
-) -> set[Path]:
-    """The files of `records` that none of `others` names: one projector can serve several models.
-
-    `folder` is the models folder.
-    """
-    needed = {path for record in others for path in record.paths(folder)}
-    return {path for record in records for path in record.paths(folder)} - needed
+def unshared_paths(records: Iterable[PullRecord], others: Iterable[PullRecord]) -> set[Path]:
+    """The files of `records` that none of `others` names: models can share a projector."""
+    needed = {path for record in others for path in record.paths}
+    return {path for record in records for path in record.paths} - needed
 
 
-def read_records(folder: Path) -> tuple[PullRecord, ...]:
-    """The records of the models folder `folder`, the oldest first.
-
-    Raises `PullFailed` if they cannot be read.
-    """
-    path = folder / "pulled.json"
+def read_records() -> tuple[PullRecord, ...]:
+    """The records, the oldest first. Raises `PullFailed` if they cannot be read."""
+    path = models_folder() / "pulled.json"
     try:
         return _RecordList.model_validate_json(path.read_bytes()).pulled
     except FileNotFoundError:
@@ -160,27 +156,28 @@ def read_records(folder: Path) -> tuple[PullRecord, ...]:
         ) from None
 
 
-def save_record(record: PullRecord, folder: Path) -> PullRecord:
+def save_record(record: PullRecord) -> PullRecord:
     """Saves `record` with the current time; it replaces the record with the same REF.
 
     Raises `PullFailed` and OSError.
     """
     stamped = record.model_copy(update={"pulled_at": time.time()})
-    _replace_record(record.ref, (stamped,), folder)
+    _replace_record(record.ref, (stamped,))
     return stamped
 
 
-def drop_record(ref: str, folder: Path) -> None:
+def drop_record(ref: str) -> None:
     """Removes the record of `ref`. Raises `PullFailed` and OSError."""
-    _replace_record(ref, (), folder)
+    _replace_record(ref, ())
 
 
-def _replace_record(ref: str, new: tuple[PullRecord, ...], folder: Path) -> None:
-    """Puts `new` at the end of the records, without the record of `ref`."""
+def _replace_record(ref: str, new: tuple[PullRecord, ...]) -> None:
+    """Removes the record of `ref`, and puts `new` at the end of the records."""
+    folder = models_folder()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locks.exclusive(folder / "pulled.lock", _LOCK_TIMEOUT_S):
-            others = (record for record in read_records(folder) if record.ref != ref)
+            others = (record for record in read_records() if record.ref != ref)
             records = _RecordList(pulled=(*others, *new))
             write_atomically(folder / "pulled.json", records.model_dump_json(indent=2).encode())
     except TimeoutError:

@@ -22,13 +22,12 @@ from llm_localrun.system.paths import engine_folder, models_folder
 
 def records_of(model: LocalModel, records: Iterable[PullRecord]) -> list[PullRecord]:
     """The records of having pulled `model`."""
-    folder = models_folder()
-    return [record for record in records if _is_record_of(record, model, folder)]
+    return [record for record in records if _is_record_of(record, model)]
 
 
-def _is_record_of(record: PullRecord, model: LocalModel, folder: Path) -> bool:
+def _is_record_of(record: PullRecord, model: LocalModel) -> bool:
     if record.files:
-        first = os.path.realpath(folder / record.files[0].path)
+        first = os.path.realpath(record.paths[0])
         return model.on_disk is not None and os.path.realpath(model.on_disk.path) == first
     if model.served is None:
         return False
@@ -41,7 +40,7 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
 
     Refuses what llm-localrun has not pulled, unless `force`. Raises a `LocalRunError`.
     """
-    records = read_records(models_folder())
+    records = read_records()
     ours = records_of(model, records)
     if not ours and not force:
         location = f": its file is {model.on_disk.path}" if model.on_disk else ""
@@ -61,7 +60,7 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
         _stop_engines(model)
         freed = delete_files(files, models_folder())
     for record in ours:
-        drop_record(record.ref, models_folder())
+        drop_record(record.ref)
     return freed
 
 
@@ -70,10 +69,9 @@ def remove_unlisted(record: PullRecord) -> None:
 
     Raises a `LocalRunError`.
     """
-    folder = models_folder()
-    others = (other for other in read_records(folder) if other.ref != record.ref)
-    delete_files(unshared_paths([record], others, folder), folder)
-    drop_record(record.ref, folder)
+    others = (other for other in read_records() if other.ref != record.ref)
+    delete_files(unshared_paths([record], others), models_folder())
+    drop_record(record.ref)
 
 
 def _stop_engines(model: LocalModel) -> None:
@@ -90,8 +88,7 @@ def _files(
 ) -> Collection[Path]:
     """The files to delete so that `model` is gone. Raises `NotRemoved`."""
     if any(record.files for record in ours):
-        others = (record for record in records if record not in ours)
-        return unshared_paths(ours, others, models_folder())
+        return unshared_paths(ours, (record for record in records if record not in ours))
     if route := model.on_disk:
         return store_named(route.store).files_to_delete(model, route)
     title = server_class(model.served.endpoint.kind).title if model.served else model.id

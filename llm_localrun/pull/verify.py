@@ -17,7 +17,7 @@ from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.pull.download import sha256_steps
 from llm_localrun.pull.records import PullRecord
-from llm_localrun.system.paths import engine_folder, models_folder
+from llm_localrun.system.paths import engine_folder
 from llm_localrun.system.progress import Progress
 
 _TOO_LARGE = "Close other programs, or verify it on a machine with more memory"
@@ -72,9 +72,8 @@ def verify(
 
 def _recorded_hashes(records: Iterable[PullRecord]) -> dict[str, str]:
     """The SHA-256 of each recorded file, by its path with links resolved."""
-    folder = models_folder()
-    files = (file for record in records for file in record.files)
-    return {os.path.realpath(folder / file.path): file.sha256 for file in files}
+    files = (pair for record in records for pair in zip(record.paths, record.files, strict=True))
+    return {os.path.realpath(path): file.sha256 for path, file in files}
 
 
 def _check_hash(path: Path, hashes: dict[str, str]) -> Generator[Progress, None, FileCheck]:

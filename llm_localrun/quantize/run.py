@@ -19,7 +19,7 @@ from llm_localrun.pull.download import sha256_of
 from llm_localrun.pull.records import QUANTIZED, PulledFile, PullRecord, save_record
 from llm_localrun.quantize.plan import QuantizePlan, tensors_of
 from llm_localrun.system import locks
-from llm_localrun.system.paths import models_folder, partial_folder
+from llm_localrun.system.paths import partial_folder
 from llm_localrun.system.progress import Progress
 
 _STEP = re.compile(r"\[ *(\d+)/ *\d+\] ")
@@ -44,7 +44,7 @@ def run(plan: QuantizePlan) -> Generator[Progress, None, None]:
             finally:
                 partial.unlink(missing_ok=True)
         yield Progress("Recording the file")
-        save_record(_record_of(files), models_folder())
+        save_record(_record_of(files))
     except TimeoutError:
         problem = f"Another command is making {plan.target}"
         raise QuantizeFailed(problem, "Wait until it ends") from None

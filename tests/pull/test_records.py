@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_localrun.pull.records import PulledFile, PullRecord, path_below, read_records, save_record
+from llm_localrun.pull.records import PulledFile, PullRecord, read_records, save_record, target_path
+from llm_localrun.system.paths import models_folder
 from tests.support.drive import failure
 
 
@@ -22,8 +23,8 @@ from tests.support.drive import failure
         ("a/con-x/aux_.gguf", ("a", "con-x", "aux_.gguf")),
     ],
 )
-def test_safe_names(path: str, parts: tuple[str, ...], tmp_path: Path) -> None:
-    assert path_below(tmp_path, path) == tmp_path.joinpath(*parts)
+def test_safe_names(path: str, parts: tuple[str, ...]) -> None:
+    assert target_path(path) == models_folder().joinpath(*parts)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +38,8 @@ def test_safe_names(path: str, parts: tuple[str, ...], tmp_path: Path) -> None:
         *("a*.gguf", "a?.gguf", "<x>.gguf", 'a".gguf', "a|b.gguf", "x" * 201, "é" * 101),
     ],
 )
-def test_unsafe_names(path: str, tmp_path: Path) -> None:
-    assert "is not a safe file name" in failure(lambda: path_below(tmp_path, path))
+def test_unsafe_names(path: str) -> None:
+    assert "is not a safe file name" in failure(lambda: target_path(path))
 
 
 RECORD = PullRecord(
@@ -49,14 +50,15 @@ RECORD = PullRecord(
 )
 
 
-def test_record_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    saved = save_record(RECORD, tmp_path)
+def test_record_is_read_as_it_was_saved(user_path: Path) -> None:
+    saved = save_record(RECORD)
     assert saved == RECORD.model_copy(update={"pulled_at": saved.pulled_at})
-    assert read_records(tmp_path) == (saved,)
+    assert read_records() == (saved,)
 
 
-def test_record_of_an_older_version(tmp_path: Path) -> None:
+def test_record_of_an_older_version(user_path: Path) -> None:
     """Version 0.1 called the ETag `mark`."""
     old = RECORD.model_dump(exclude={"etag"}) | {"mark": '"abc"'}
-    (tmp_path / "pulled.json").write_text(json.dumps({"pulled": [old]}))
-    assert read_records(tmp_path) == (RECORD,)
+    models_folder().mkdir(parents=True)
+    (models_folder() / "pulled.json").write_text(json.dumps({"pulled": [old]}))
+    assert read_records() == (RECORD,)
