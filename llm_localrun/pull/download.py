@@ -65,7 +65,7 @@ class FileToDownload:
 
 
 class _BadContent(PullFailed):
-    """The content of a partial file is of no use."""
+    """A partial file has the wrong content; it is deleted."""
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def translate_disk_errors(folder: Path) -> Iterator[None]:
 
 
 def sha256_steps(path: Path) -> Generator[Progress, None, str]:
-    """Reads the file, yields the progress of that, and returns its SHA-256. Raises OSError."""
+    """Reads the file, yields progress, and returns its SHA-256. Raises OSError."""
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -177,7 +177,7 @@ def download(
 def _missing_files(
     files: Sequence[FileToDownload], replaceable: Collection[Path]
 ) -> Generator[Progress, None, list[FileToDownload]]:
-    """Those of `files` that are not at their targets. Raises `PullFailed` if one is blocked."""
+    """Those of `files` that are not at their targets. Raises `PullFailed` if another is there."""
     missing = []
     for file in files:
         if (yield from _is_there(file)):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 60.0
-"""Without a byte from the server."""
+"""The longest wait for the next bytes from the server."""
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 _RETRY_SECONDS = re.compile(r"^(\d+)$|\bt=(\d+)")

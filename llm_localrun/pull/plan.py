@@ -59,7 +59,7 @@ class PullPlan:
         return self.record.ref.rpartition("/")[2]
 
     def differs_from(self, record: PullRecord) -> bool | None:
-        """Whether it would bring other bytes than `record` has. None if that is not known."""
+        """Whether its files differ from those of `record`. None if that is not known."""
         if self.record.etag:
             return self.record.etag != record.etag
         if not self.record.files:
@@ -70,7 +70,7 @@ class PullPlan:
 
 
 def _is_same(new: PulledFile, old: PulledFile | None) -> bool:
-    """Whether two files are equal as far as it is known: a hub may not list a file's SHA-256."""
+    """Whether two files are equal as far as is known: a hub may not list a file's SHA-256."""
     return old is not None and new.size == old.size and new.sha256 in ("", old.sha256)
 
 
@@ -124,7 +124,7 @@ def plan_variant(ref: HubRef, repository: Repository, variant: Variant) -> PullP
 
 
 def _exact_ref(ref: HubRef, repository: Repository, variant: Variant) -> HubRef:
-    """The REF for `variant` and no other: with its quantization, or its file if it needs that."""
+    """The REF of `variant` alone: with its quantization, or its file if others share that."""
     same = [v for v in variants_in(repository.files) if v.quantization == variant.quantization]
     if ref.file or not variant.quantization or len(same) > 1:
         return replace(ref, quantization="", file=variant.path)

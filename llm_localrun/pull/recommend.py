@@ -23,7 +23,7 @@ from llm_localrun.pull.refs import HubRef
 from llm_localrun.pull.variants import Variant, variant_of, variants_in
 
 _HEADER_BYTES = 2**18
-"""At the beginning of a file: they hold what its model needs for its context."""
+"""Read from the beginning of a file. They hold the numbers for its model's memory per context."""
 
 
 @dataclass(frozen=True, slots=True)

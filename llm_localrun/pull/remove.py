@@ -21,14 +21,14 @@ from llm_localrun.system.paths import engine_folder, models_folder
 
 
 def records_of(model: LocalModel, records: Iterable[PullRecord]) -> list[PullRecord]:
-    """The records of having pulled `model`."""
+    """The records of the pulls that brought `model`."""
     return [record for record in records if _is_record_of(record, model)]
 
 
 def _is_record_of(record: PullRecord, model: LocalModel) -> bool:
     if record.files:
-        first = os.path.realpath(record.paths[0])
-        return model.on_disk is not None and os.path.realpath(model.on_disk.path) == first
+        path = model.on_disk.path if model.on_disk else ""
+        return path != "" and os.path.realpath(path) == os.path.realpath(record.paths[0])
     if model.served is None:
         return False
     source, _, name = record.ref.partition(":")
@@ -48,9 +48,8 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
             f"{model.id} was not pulled by llm-localrun{location}",
             "Delete it where it came from, or with --force if you are sure",
         )
-    endpoint = model.served.endpoint if model.served else None
     is_in_folder = any(record.files for record in ours)
-    server = open_with_stored_key(endpoint) if endpoint else None
+    server = open_with_stored_key(model.served.endpoint) if model.served else None
     if not is_in_folder and server is not None and server.can_delete:
         _stop_engines(model)
         server.delete(model.name)
