@@ -178,7 +178,7 @@ def test_advice_for_a_variant(
 )
 def test_advice_for_a_file_that_was_pulled(user_path: object, ref: str, advice: str) -> None:
     pulled = PulledFile(path="o/r-GGUF/x-Q5_K_M.gguf", size=1, sha256="")
-    save_record(PullRecord(ref=ref, source="", files=(pulled,)), models_folder())
+    save_record(PullRecord(ref=ref, source="", files=(pulled,)))
     model = file("x-Q5_K_M", "Q5_K_M", str(models_folder() / pulled.path))
     assert advice_for_variant(model, [], "Q8_0") == advice
 

@@ -12,7 +12,7 @@ from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.download import unfinished_files
 from llm_localrun.pull.records import PullRecord, read_records
 from llm_localrun.pull.remove import records_of
-from llm_localrun.system.paths import models_folder, partial_folder
+from llm_localrun.system.paths import partial_folder
 
 
 @click.command(help=__doc__)
@@ -20,7 +20,7 @@ from llm_localrun.system.paths import models_folder, partial_folder
 def du(as_json: bool) -> None:
     models = get_catalogue(CachePolicy.REFRESH).models
     largest_first = sorted(models, key=lambda model: -(model.size or 0))
-    records = read_records(models_folder())
+    records = read_records()
     files = [_facts(model, model.on_disk, records) for model in largest_first if model.on_disk]
     facts = [*files, *_unfinished()]
     show(as_json, facts, _rows(facts), if_empty="There is no model on the disk.")

@@ -13,7 +13,6 @@ from llm_localrun.pull.records import QUANTIZED, PullRecord, read_records
 from llm_localrun.pull.refs import parse_ref
 from llm_localrun.pull.remove import records_of
 from llm_localrun.resolve import candidates, order_of
-from llm_localrun.system.paths import models_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ def find_target(name: str) -> Target:
     Raises `UnknownModel`, also if several models share the name: a model that is deleted or
     replaced must be named exactly.
     """
-    records = read_records(models_folder())
+    records = read_records()
     models = get_catalogue(CachePolicy.REFRESH).models
     if pulled := [record for record in records if record.ref == name]:
         model = next((m for m in models if records_of(m, pulled)), None)
@@ -44,9 +43,8 @@ def find_target(name: str) -> Target:
 
 def present_records() -> list[PullRecord]:
     """The records of pulls whose files all exist: the user may have deleted some by hand."""
-    folder = models_folder()
-    records = (record for record in read_records(folder) if record.source != QUANTIZED)
-    return [record for record in records if all(path.exists() for path in record.paths(folder))]
+    records = (record for record in read_records() if record.source != QUANTIZED)
+    return [record for record in records if all(path.exists() for path in record.paths)]
 
 
 class VersionState(str, Enum):

@@ -10,7 +10,7 @@ from llm_localrun.cli.pulled import find_target
 from llm_localrun.cli.table import size_text
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.download import unfinished_files
-from llm_localrun.pull.remove import delete_files, forget_gone, remove
+from llm_localrun.pull.remove import delete_files, remove, remove_unlisted
 from llm_localrun.system.paths import partial_folder
 
 
@@ -33,7 +33,7 @@ def _remove(name: str, force: bool) -> None:
     target = find_target(name)
     if target.model is None:
         for record in target.records:
-            forget_gone(record)
+            remove_unlisted(record)
         click.echo(f"Forgot {name}: no model of it is listed")
         return
     freed = remove(target.model, force=force)

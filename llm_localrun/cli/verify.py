@@ -11,7 +11,6 @@ from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.records import read_records
 from llm_localrun.pull.remove import records_of
 from llm_localrun.pull.verify import verify as checks_of
-from llm_localrun.system.paths import models_folder
 
 
 @click.command(help=__doc__)
@@ -20,7 +19,7 @@ from llm_localrun.system.paths import models_folder
 @click.pass_context
 def verify(ctx: click.Context, name: str, as_json: bool) -> None:
     model = find_model(name, CachePolicy.REFRESH)
-    records = records_of(model, read_records(models_folder()))
+    records = records_of(model, read_records())
     checks = show_progress(checks_of(model, records), model.name, quiet=as_json)
     show(
         as_json,

@@ -9,19 +9,33 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from llm_localrun.catalogue import get_catalogue
+from llm_localrun.config import read_config
 from llm_localrun.engine import builds
 from llm_localrun.engine.evict import footprint_of, setting_of, size_in_memory
-from llm_localrun.engine.settings import EngineLimits, EngineRequest
+from llm_localrun.engine.settings import EngineLimits, EngineRequest, engine_settings, read_limits
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import MARGIN_BYTES, is_enough, largest_context
 from llm_localrun.memory.footprint import Footprint, Need, Setting, footprint_of_files
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import siblings
 from llm_localrun.system.paths import engine_folder
+
+
+def default_request(
+    model: LocalModel, route: OnDisk, remedy: str, context_size: int | None = None
+) -> tuple[EngineRequest, EngineLimits]:
+    """The request to run the file of `route` without options, and the limits within which it fits.
+
+    Raises `NotEnoughMemory` with `remedy`, `BadModelFile` and `ConfigError`.
+    """
+    config = read_config()
+    settings = engine_settings(model, route, {}, config, context_size=context_size)
+    request = EngineRequest(route.path, model.name, settings)
+    return ensure_fits(model, request, read_limits(config), may_shrink=True, remedy=remedy)
 
 
 def ensure_fits(

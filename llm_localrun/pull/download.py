@@ -1,6 +1,6 @@
 """Downloads files: resumes them, checks them, and moves them into place together.
 
-An unfinished file lies in the partial folder under a name that its content decides, so that the
+An unfinished file lies in the partial folder under a name that depends on its content, so that the
 next pull of the same bytes resumes it. A file is moved to its target only when all files are
 complete, have the right SHA-256 and are GGUF files. The requests are left to `http_files`.
 """
@@ -10,8 +10,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,15 +22,15 @@ from llm_localrun.pull.http_files import (
     RESUME_ADVICE,
     DownloadInterrupted,
     FileSource,
-    ReplyStart,
-    stream_file,
+    ResponseStart,
+    request_file,
 )
 from llm_localrun.system import locks
 from llm_localrun.system.progress import Progress
 
 _CHUNK_BYTES = 2**20
 _MAX_REQUEST_BYTES = 2**34
-"""The hub's content network sends at most 50 GB in one reply."""
+"""The hub's content network sends at most 50 GB in one response."""
 _MAX_TRIES = 5
 _FIRST_RETRY_S = 1.0
 """The wait before the first retry of a broken connection. It doubles with each retry."""
@@ -65,7 +65,7 @@ class FileToDownload:
 
 
 class _BadContent(PullFailed):
-    """The content of a partial file is of no use."""
+    """A partial file has the wrong content; it is deleted."""
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def translate_disk_errors(folder: Path) -> Iterator[None]:
 
 
 def sha256_steps(path: Path) -> Generator[Progress, None, str]:
-    """Reads the file, yields the progress of that, and returns its SHA-256. Raises OSError."""
+    """Reads the file, yields progress, and returns its SHA-256. Raises OSError."""
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -121,27 +121,21 @@ def check_free_space(
 # Locks
 
 
-def lock_files(
-    files: Sequence[FileToDownload], partial: Path, held: ExitStack
-) -> Iterator[Progress]:
-    """Locks `files` against other pulls until `held` closes. Yields progress while it waits.
+def lock_partials(names: Iterable[str], partial: Path, held_locks: ExitStack) -> Iterator[Progress]:
+    """Locks partial files against other pulls until `held_locks` closes.
 
-    `partial` is the folder for unfinished files. Raises OSError.
+    `names` are the stems of the files, `partial` is the folder for them. Yields progress while it
+    waits. Raises OSError.
     """
     partial.mkdir(parents=True, exist_ok=True)
     # Sorted, so that two pulls never wait for each other.
-    for name in sorted({file.partial_name for file in files}):
-        yield from lock_partial(partial / name, held)
-
-
-def lock_partial(path: Path, held: ExitStack) -> Iterator[Progress]:
-    """Locks the partial file with the stem `path` until `held` closes; as `lock_files` does."""
-    while True:
+    waiting = sorted(set(names))
+    while waiting:
         try:
-            held.enter_context(locks.exclusive(path.with_suffix(".lock"), 0.0))
-            return
+            held_locks.enter_context(locks.exclusive(partial / f"{waiting[0]}.lock", 0.0))
+            del waiting[0]
         except TimeoutError:
-            done = _size(path.with_suffix(".part")) or 0
+            done = _size(partial / f"{waiting[0]}.part") or 0
             yield Progress("Waiting for another pull of the same file", done)
             time.sleep(_LOCK_POLL_S)
 
@@ -163,7 +157,7 @@ def _lock_of(file: Path, partial: Path) -> Path:
 def download(
     files: Sequence[FileToDownload], partial: Path, replaceable: Collection[Path]
 ) -> Generator[Progress, None, dict[FileToDownload, str]]:
-    """Downloads `files`, which `lock_files` has locked, to their targets. Returns their SHA-256.
+    """Downloads `files`, which `lock_partials` has locked, to their targets. Returns their SHA-256.
 
     A target that has the right content already is not downloaded; one with other content is
     replaced only if it is in `replaceable`. `partial` is the folder for unfinished files. Raises
@@ -183,17 +177,17 @@ def download(
 def _missing_files(
     files: Sequence[FileToDownload], replaceable: Collection[Path]
 ) -> Generator[Progress, None, list[FileToDownload]]:
-    """Those of `files` that are not at their targets. Raises `PullFailed` if one is blocked."""
+    """Those of `files` that are not at their targets. Raises `PullFailed` if another is there."""
     missing = []
     for file in files:
-        is_there = yield from _is_there(file)
-        if not is_there and file.target not in replaceable and file.target.exists():
+        if (yield from _is_there(file)):
+            continue
+        if file.target not in replaceable and file.target.exists():
             raise PullFailed(
                 f"{file.target} exists and is a different file",
                 "Move or delete it, and try again",
             )
-        if not is_there:
-            missing.append(file)
+        missing.append(file)
     return missing
 
 
@@ -226,7 +220,8 @@ def _download_all(
     for file in files:
         path = _partial_path(file, partial)
         try:
-            with _open_partial(path) as opened:
+            path.touch()
+            with path.open("r+b") as opened:
                 part = _PartialFile(opened, file)
                 for done in part.read_existing():
                     yield Progress("Checking the unfinished file", before + done, total)
@@ -239,12 +234,6 @@ def _download_all(
         before += part.done
         hashes[file] = part.digest.hexdigest()
     return hashes
-
-
-def _open_partial(path: Path) -> BinaryIO:
-    """`path`, created if need be, to read and write; its content stays."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, 0o666), "r+b")
 
 
 class _PartialFile:
@@ -313,15 +302,13 @@ class _PartialFile:
         self.done = 0
 
     def _request(self) -> Iterator[int]:
-        """Appends the reply to one request."""
+        """Appends the response to one request."""
         size = self._wanted.size
         last = None if size is None else min(self.done + _MAX_REQUEST_BYTES, size) - 1
         etag = self._wanted.etag if self.done else ""
-        with closing(stream_file(self._wanted.source, self.done, last, etag)) as received:
-            for chunk in received:
-                if isinstance(chunk, ReplyStart):
-                    self._begin(chunk)
-                    continue
+        with request_file(self._wanted.source, self.done, last, etag) as (start, chunks):
+            self._begin(start)
+            for chunk in chunks:
                 self._file.write(chunk)
                 self.digest.update(chunk)
                 self.done += len(chunk)
@@ -329,7 +316,7 @@ class _PartialFile:
                     raise self._size_error(self.done)
                 yield self.done
 
-    def _begin(self, start: ReplyStart) -> None:
+    def _begin(self, start: ResponseStart) -> None:
         size = self._wanted.size
         if size is not None and start.total not in (size, None):
             raise self._size_error(start.total or 0)

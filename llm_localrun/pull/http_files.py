@@ -5,7 +5,7 @@ Resuming, checking and writing are left to `download`.
 """
 
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 60.0
-"""Without a byte from the server."""
+"""The longest wait for the next bytes from the server."""
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 _RETRY_SECONDS = re.compile(r"^(\d+)$|\bt=(\d+)")
@@ -43,8 +43,8 @@ class FileSource:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyStart:
-    """The start of a reply: the position of its first byte, and the size of the whole file.
+class ResponseStart:
+    """The start of a response: the position of its first byte, and the size of the whole file.
 
     `etag` is the validator for this version of the file: a strong ETag or a Last-Modified date, ""
     if the server sends neither.
@@ -59,13 +59,14 @@ class DownloadInterrupted(Exception):
     """The server or the network failed in a way that may pass. Its text says how."""
 
 
-def stream_file(
+@contextmanager
+def request_file(
     source: FileSource, first: int = 0, last: int | None = None, etag: str = ""
-) -> Generator[ReplyStart | bytes, None, None]:
-    """Yields a `ReplyStart`, then the bytes `first` to `last` of the file.
+) -> Iterator[tuple[ResponseStart, Iterator[bytes]]]:
+    """Requests the bytes `first` to `last` of the file: the start of the response, and its bytes.
 
-    They start at 0 instead if the server cannot do otherwise, or if the file is no longer the
-    version `etag`. Raises `PullFailed` and `DownloadInterrupted`.
+    The bytes start at 0 instead if the server supports no ranges, or if the file is no longer the
+    version `etag`. Requesting and reading them raises `PullFailed` and `DownloadInterrupted`.
     """
     import httpx
 
@@ -82,27 +83,22 @@ def stream_file(
                 httpx.Client(timeout=timeout, **client_settings(url)) as client,
                 client.stream("GET", url, headers=_with_token(headers, source, url)) as response,
             ):
-                if response.has_redirect_location:
-                    url = resolve_redirect(url, response.headers["location"], source.server)
-                    continue
-                yield _read_start(response, source, first)
-                yield from response.iter_raw()
-                return
+                if not response.has_redirect_location:
+                    yield _read_start(response, source, first), response.iter_raw()
+                    return
+                url = resolve_redirect(url, response.headers["location"], source.server)
     raise PullFailed(
         f"{source.server} sent more than {_MAX_REDIRECTS} redirects", "Check the address"
     )
 
 
-def probe(source: FileSource) -> ReplyStart:
+def probe(source: FileSource) -> ResponseStart:
     """The server's facts about the file, from a request for one byte.
 
     Raises `PullFailed` and `DownloadInterrupted`.
     """
-    chunks = stream_file(source, 0, 0)
-    start = next(chunks)
-    chunks.close()
-    assert isinstance(start, ReplyStart)
-    return start
+    with request_file(source, 0, 0) as (start, _):
+        return start
 
 
 def _with_token(headers: Mapping[str, str], source: FileSource, url: str) -> dict[str, str]:
@@ -111,7 +107,7 @@ def _with_token(headers: Mapping[str, str], source: FileSource, url: str) -> dic
     return {**headers, "Authorization": f"Bearer {source.token}"}
 
 
-def _read_start(response: "httpx.Response", source: FileSource, first: int) -> ReplyStart:
+def _read_start(response: "httpx.Response", source: FileSource, first: int) -> ResponseStart:
     headers = response.headers
     etag = headers.get("etag", "")
     # A weak ETag does not promise the same bytes (RFC 9110, 13.1.5).
@@ -121,10 +117,10 @@ def _read_start(response: "httpx.Response", source: FileSource, first: int) -> R
         match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
         if match is None or match[1] is None or int(match[1]) != first:
             raise DownloadInterrupted("it sent a different part of the file")
-        return ReplyStart(first, None if match[2] == "*" else int(match[2]), etag)
+        return ResponseStart(first, None if match[2] == "*" else int(match[2]), etag)
     if response.status_code == 200:
         length = headers.get("content-length", "")
-        return ReplyStart(0, int(length) if length.isdigit() else None, etag)
+        return ResponseStart(0, int(length) if length.isdigit() else None, etag)
     raise _status_error(response, source)
 
 
@@ -144,7 +140,7 @@ def _status_error(
 
 
 def too_many_requests(server: str, headers: Mapping[str, str]) -> PullFailed:
-    """The error for a reply of HTTP 429 with these `headers`.
+    """The error for a response of HTTP 429 with these `headers`.
 
     Servers name the seconds to wait in Retry-After, Hugging Face's hub in RateLimit (`t=55`).
     """
@@ -188,16 +184,14 @@ def _translate_errors(source: FileSource) -> Iterator[None]:
 
 
 def is_safe_url(url: str) -> bool:
-    """Whether the reply of `url` cannot be changed on the network: https, or this machine.
+    """Whether the network cannot change the response of `url`: https, or this machine.
 
     An address with a user or a password is not safe: addresses are shown and recorded.
     """
-    try:
-        parts = urlsplit(url)
-        has_host, _ = bool(parts.hostname) and parts.username is None, parts.port
-    except ValueError:
+    scheme, host, _ = origin_of(url)
+    if not host or urlsplit(url).username is not None:
         return False
-    return has_host and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)))
+    return scheme == "https" or (scheme == "http" and is_loopback(url))
 
 
 def resolve_redirect(url: str, location: str, server: str) -> str:

@@ -28,15 +28,11 @@ _KEY_ALIAS = default_key_alias("huggingface")
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A repository at one commit.
-
-    `context_max` is the context, in tokens, that the hub has read from the files.
-    """
+    """A repository at one commit. `token` is sent with the requests for its files."""
 
     name: str
     commit: str
     files: tuple[HubFile, ...]
-    context_max: int | None = None
     token: str | None = field(default=None, repr=False)
 
     def source(self, file: HubFile) -> FileSource:
@@ -61,13 +57,7 @@ def list_repository(name: str, revision: str) -> Repository:
             library_version=__version__,
         )
         info = api.model_info(name, revision=revision, timeout=_TIMEOUT_S, files_metadata=True)
-        return Repository(
-            name,
-            info.sha or revision,
-            tuple(_safe_files(info)),
-            _context_length(info),
-            token or None,
-        )
+        return Repository(name, info.sha or revision, tuple(_safe_files(info)), token or None)
 
 
 def _endpoint() -> str:
@@ -79,12 +69,6 @@ def _safe_files(info: "ModelInfo") -> Iterator[HubFile]:
     for file in info.siblings or ():
         if isinstance(file.size, int) and file.size >= 0 and is_safe_name(file.rfilename):
             yield HubFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else "")
-
-
-def _context_length(info: "ModelInfo") -> int | None:
-    facts = info.gguf or {}
-    context = facts.get("context_length")
-    return context if isinstance(context, int) else None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from llm_localrun.catalogue import find_server
@@ -19,8 +19,7 @@ from llm_localrun.pull import http_files, huggingface, starter
 from llm_localrun.pull.download import (
     FileToDownload,
     download,
-    lock_files,
-    lock_partial,
+    lock_partials,
     translate_disk_errors,
 )
 from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
@@ -30,10 +29,10 @@ from llm_localrun.pull.records import (
     PulledFile,
     PullRecord,
     delete,
-    path_below,
     read_records,
     save_record,
-    split_name,
+    target_path,
+    unshared_paths,
 )
 from llm_localrun.pull.refs import HubRef, Ref, ServerRef, StarterRef, UrlRef
 from llm_localrun.pull.variants import Variant, variants_in
@@ -60,7 +59,7 @@ class PullPlan:
         return self.record.ref.rpartition("/")[2]
 
     def differs_from(self, record: PullRecord) -> bool | None:
-        """Whether it would bring other bytes than `record` has. None if that is not known."""
+        """Whether its files differ from those of `record`. None if that is not known."""
         if self.record.etag:
             return self.record.etag != record.etag
         if not self.record.files:
@@ -71,7 +70,7 @@ class PullPlan:
 
 
 def _is_same(new: PulledFile, old: PulledFile | None) -> bool:
-    """Whether two files are equal as far as it is known: a hub may not list a file's SHA-256."""
+    """Whether two files are equal as far as is known: a hub may not list a file's SHA-256."""
     return old is not None and new.size == old.size and new.sha256 in ("", old.sha256)
 
 
@@ -109,29 +108,23 @@ def _content_names(model: LocalModel) -> set[str]:
 
 def plan_variant(ref: HubRef, repository: Repository, variant: Variant) -> PullPlan:
     """The plan for pulling `variant` from `repository`. Raises `PullFailed`."""
-    folder = models_folder()
     # A projector lies in the model's folder, where it is looked for.
-    parents = (*ref.repo.split("/"), *split_name(variant.path)[:-1])
-    files = tuple(
-        FileToDownload(
-            repository.source(file),
-            path_below(folder, (*parents, split_name(file.path)[-1])),
-            file.size,
-            file.sha256,
-        )
-        for file in variant.files
-    )
+    model_path = PurePosixPath(ref.repo, variant.path)
+    files = []
+    for file in variant.files:
+        target = target_path(str(model_path.with_name(PurePosixPath(file.path).name)))
+        files.append(FileToDownload(repository.source(file), target, file.size, file.sha256))
     record = PullRecord(
         ref=_exact_ref(ref, repository, variant).text,
         source="huggingface",
         files=tuple(_pulled_file(f.target, f.size or 0, f.sha256) for f in reversed(files)),
         commit=repository.commit,
     )
-    return PullPlan(record, lambda: _fetch(record, files), files)
+    return PullPlan(record, lambda: _fetch(record, files), tuple(files))
 
 
 def _exact_ref(ref: HubRef, repository: Repository, variant: Variant) -> HubRef:
-    """The REF for `variant` and no other: with its quantization, or its file if it needs that."""
+    """The REF of `variant` alone: with its quantization, or its file if others share that."""
     same = [v for v in variants_in(repository.files) if v.quantization == variant.quantization]
     if ref.file or not variant.quantization or len(same) > 1:
         return replace(ref, quantization="", file=variant.path)
@@ -140,8 +133,7 @@ def _exact_ref(ref: HubRef, repository: Repository, variant: Variant) -> HubRef:
 
 def _plan_url(ref: UrlRef) -> PullPlan:
     source = FileSource(ref.url)
-    name = f"{ref.host.replace(':', '-')}/{ref.file_name}"
-    target = path_below(models_folder(), split_name(name))
+    target = target_path(f"{ref.host.replace(':', '-')}/{ref.file_name}")
     try:
         start = http_files.probe(source)
     except DownloadInterrupted as error:
@@ -162,7 +154,7 @@ def _plan_server(ref: ServerRef) -> PullPlan:
             ref.name, is_repository=ref.is_repository, quantization=ref.quantization
         )
         with translate_disk_errors(models_folder()):
-            return save_record(record, models_folder())
+            return save_record(record)
 
     return PullPlan(record, fetch)
 
@@ -173,30 +165,31 @@ def _plan_starter(ref: StarterRef) -> PullPlan:
     record = PullRecord(ref=ref.text, source="starter", files=(file,))
 
     def fetch() -> FetchSteps:
-        with translate_disk_errors(models_folder()), ExitStack() as held:
-            partial_folder().mkdir(parents=True, exist_ok=True)
-            yield from lock_partial(partial_folder() / ref.text, held)
+        with translate_disk_errors(models_folder()), ExitStack() as held_locks:
+            yield from lock_partials([ref.text], partial_folder(), held_locks)
             if not starter.is_complete(target):
                 yield from starter.pull(target)
-            return save_record(record, models_folder())
+            return save_record(record)
 
     return PullPlan(record, fetch)
 
 
 def _fetch(record: PullRecord, files: Sequence[FileToDownload]) -> FetchSteps:
-    """Downloads `files`, saves their record, and deletes what the record's REF needs no longer."""
+    """Downloads `files`, saves their record, and deletes what an earlier pull alone needed."""
     folder, partial = models_folder(), partial_folder()
-    with translate_disk_errors(folder), ExitStack() as held:
-        yield from lock_files(files, partial, held)
+    with translate_disk_errors(folder), ExitStack() as held_locks:
+        yield from lock_partials((file.partial_name for file in files), partial, held_locks)
         # Another pull of the same files may have ended while this one waited for the lock.
-        records = read_records(folder)
+        records = read_records()
         known = [_with_known_hash(file, record, records) for file in files]
-        hashes = yield from download(known, partial, _replaceable(record, records, folder))
+        hashes = yield from download(known, partial, _replaceable(record, records))
         pulled = tuple(
             _pulled_file(f.target, f.target.stat().st_size, hashes[f]) for f in reversed(known)
         )
-        saved = save_record(record.model_copy(update={"files": pulled}), folder)
-        delete(_obsolete(saved, records, folder), folder)
+        saved = save_record(record.model_copy(update={"files": pulled}))
+        before = (record for record in records if record.ref == saved.ref)
+        others = (record for record in records if record.ref != saved.ref)
+        delete(unshared_paths(before, (saved, *others)), folder)
     return saved
 
 
@@ -211,21 +204,14 @@ def _with_known_hash(
     return replace(file, sha256=last.sha256) if last and last.size == file.size else file
 
 
-def _replaceable(record: PullRecord, records: Iterable[PullRecord], folder: Path) -> set[Path]:
+def _replaceable(record: PullRecord, records: Iterable[PullRecord]) -> set[Path]:
     """The files that a pull of `record` may replace: those of its REF, or of the same hub."""
     return {
         path
         for other in records
         if other.ref == record.ref or (other.source == record.source == "huggingface")
-        for path in other.paths(folder)
+        for path in other.paths
     }
-
-
-def _obsolete(saved: PullRecord, records: Iterable[PullRecord], folder: Path) -> set[Path]:
-    """The files that an earlier pull of the same REF brought and that no record has any more."""
-    before = {path for r in records if r.ref == saved.ref for path in r.paths(folder)}
-    others = (r for r in records if r.ref != saved.ref)
-    return before - {path for r in (saved, *others) for path in r.paths(folder)}
 
 
 def _pulled_file(target: Path, size: int, sha256: str) -> PulledFile:

@@ -6,7 +6,6 @@ at the beginning of one of its files.
 
 import io
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 from llm_localrun.engine_defaults import CONTEXT_SIZE
@@ -24,9 +23,7 @@ from llm_localrun.pull.refs import HubRef
 from llm_localrun.pull.variants import Variant, variant_of, variants_in
 
 _HEADER_BYTES = 2**18
-"""At the beginning of a file: they hold what its model needs for its context."""
-_ROOMY_CONTEXT_TOKENS = CONTEXT_SIZE
-"""A variant with room for less is only chosen if none has room for more."""
+"""Read from the beginning of a file. They hold the numbers for its model's memory per context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ class FittedVariants:
         """The variant that the REF names, else the best that fits. Raises `PullFailed`."""
         if self.ref.file or self.ref.quantization:
             return find_variant(self.ref, self.repository)
-        if found := best(self.variants, preferred):
+        if found := best_variant(self.variants, preferred):
             return found
         smallest = min((each.variant for each in self.variants), key=lambda variant: variant.size)
         raise PullFailed(
@@ -99,22 +96,24 @@ def _header(repository: Repository, variants: Sequence[Variant]) -> Header:
 
 def _beginning(source: FileSource) -> bytes:
     head = bytearray()
-    with closing(http_files.stream_file(source, 0, _HEADER_BYTES - 1)) as pieces:
-        for piece in pieces:
-            head += piece if isinstance(piece, bytes) else b""
+    with http_files.request_file(source, 0, _HEADER_BYTES - 1) as (_, chunks):
+        for chunk in chunks:
+            head += chunk
+            # A server that ignores the range sends the whole file.
             if len(head) >= _HEADER_BYTES:
                 break
     return bytes(head)
 
 
-def best(variants: Sequence[VariantFit], preferred: str) -> Variant | None:
-    """Of the variants with room for a long prompt, the nearest to the `preferred` quantization.
+def best_variant(variants: Sequence[VariantFit], preferred: str) -> Variant | None:
+    """Of the variants with room for `CONTEXT_SIZE`, the nearest to the `preferred` quantization.
 
-    Where none has such room, those with the largest context count. None if no variant fits.
+    If none has so much room, the choice is among those with the largest context. None if no variant
+    fits.
     """
     fitting = [each for each in variants if each.fit.fits]
     largest = max((each.fit.context_size or 0 for each in fitting), default=0)
-    enough = min(_ROOMY_CONTEXT_TOKENS, largest)
+    enough = min(CONTEXT_SIZE, largest)
     return min(
         (each.variant for each in fitting if each.fit.fits_with(enough)),
         key=lambda variant: (quality_distance(variant.quantization, preferred), variant.path),

@@ -8,14 +8,15 @@ become paths. Downloading is left to `download`.
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from llm_localrun.errors import PullFailed
 from llm_localrun.system import locks
 from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.paths import models_folder
 
 QUANTIZED = "quantize"
 """The `source` of files that `quantize` made: there are no updates for them."""
@@ -36,15 +37,6 @@ def is_safe_name(path: str) -> bool:
     return all(map(_is_safe_part, path.split("/")))
 
 
-def split_name(path: str) -> tuple[str, ...]:
-    """The parts of `path`: `a/b.gguf` is `("a", "b.gguf")`. Raises `PullFailed` if it is unsafe."""
-    if not is_safe_name(path):
-        raise PullFailed(
-            f"{path[:80]!r} is not a safe file name", "Nothing was written. Choose another file"
-        )
-    return tuple(path.split("/"))
-
-
 def _is_safe_part(name: str) -> bool:
     return (
         bool(name)
@@ -60,9 +52,17 @@ def _is_safe_part(name: str) -> bool:
 # Files in the folder
 
 
-def path_below(folder: Path, parts: Iterable[str]) -> Path:
-    """The path of `parts` below `folder`. Raises `PullFailed` if a link leads out of `folder`."""
-    path = folder.joinpath(*parts)
+def target_path(name: str) -> Path:
+    """The path of `name`, with slashes, below the models folder.
+
+    Raises `PullFailed` if the name is unsafe, or if a link leads out of the folder.
+    """
+    if not is_safe_name(name):
+        raise PullFailed(
+            f"{name[:80]!r} is not a safe file name", "Nothing was written. Choose another file"
+        )
+    folder = models_folder()
+    path = folder / name
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise PullFailed(
             f"{path.parent} leads out of {folder}", "Remove the link in it, and try again"
@@ -94,12 +94,10 @@ def _remove_empty(folder: Path, top: Path) -> None:
 # Records
 
 
-class _StoredValue(BaseModel):
-    # A newer version may have written more fields.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+# A newer version may have written more fields, which pydantic ignores.
 
 
-class PulledFile(_StoredValue):
+class PulledFile(BaseModel, frozen=True):
     """A file below the models folder. `path` has slashes, `size` is in bytes."""
 
     path: str
@@ -107,7 +105,7 @@ class PulledFile(_StoredValue):
     sha256: str
 
 
-class PullRecord(_StoredValue):
+class PullRecord(BaseModel, frozen=True):
     """The result of one pull. `files[0]` is the file that is run; a server's pull has no files."""
 
     ref: str
@@ -126,21 +124,26 @@ class PullRecord(_StoredValue):
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
-    def paths(self, folder: Path) -> list[Path]:
-        """The paths of its files in the models folder `folder`."""
+    @property
+    def paths(self) -> list[Path]:
+        """The paths of its files in the models folder."""
+        folder = models_folder()
         return [folder / file.path for file in self.files]
 
 
-class _RecordList(_StoredValue):
+class _RecordList(BaseModel):
     pulled: tuple[PullRecord, ...] = ()
 
 
-def read_records(folder: Path) -> tuple[PullRecord, ...]:
-    """The records of the models folder `folder`, the oldest first.
+def unshared_paths(records: Iterable[PullRecord], others: Iterable[PullRecord]) -> set[Path]:
+    """The files of `records` that none of `others` names: models can share a projector."""
+    needed = {path for record in others for path in record.paths}
+    return {path for record in records for path in record.paths} - needed
 
-    Raises `PullFailed` if they cannot be read.
-    """
-    path = folder / "pulled.json"
+
+def read_records() -> tuple[PullRecord, ...]:
+    """The records, the oldest first. Raises `PullFailed` if they cannot be read."""
+    path = models_folder() / "pulled.json"
     try:
         return _RecordList.model_validate_json(path.read_bytes()).pulled
     except FileNotFoundError:
@@ -153,32 +156,29 @@ def read_records(folder: Path) -> tuple[PullRecord, ...]:
         ) from None
 
 
-def save_record(record: PullRecord, folder: Path) -> PullRecord:
+def save_record(record: PullRecord) -> PullRecord:
     """Saves `record` with the current time; it replaces the record with the same REF.
 
     Raises `PullFailed` and OSError.
     """
     stamped = record.model_copy(update={"pulled_at": time.time()})
-    _change(folder, lambda records: (*_without(record.ref, records), stamped))
+    _replace_record(record.ref, (stamped,))
     return stamped
 
 
-def drop_record(ref: str, folder: Path) -> None:
+def drop_record(ref: str) -> None:
     """Removes the record of `ref`. Raises `PullFailed` and OSError."""
-    _change(folder, lambda records: _without(ref, records))
+    _replace_record(ref, ())
 
 
-def _without(ref: str, records: Iterable[PullRecord]) -> tuple[PullRecord, ...]:
-    return tuple(record for record in records if record.ref != ref)
-
-
-def _change(
-    folder: Path, change: Callable[[tuple[PullRecord, ...]], tuple[PullRecord, ...]]
-) -> None:
+def _replace_record(ref: str, new: tuple[PullRecord, ...]) -> None:
+    """Removes the record of `ref`, and puts `new` at the end of the records."""
+    folder = models_folder()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locks.exclusive(folder / "pulled.lock", _LOCK_TIMEOUT_S):
-            records = _RecordList(pulled=change(read_records(folder)))
+            others = (record for record in read_records() if record.ref != ref)
+            records = _RecordList(pulled=(*others, *new))
             write_atomically(folder / "pulled.json", records.model_dump_json(indent=2).encode())
     except TimeoutError:
         raise PullFailed(

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 from llm_localrun.errors import PullFailed
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.pull.http_files import is_safe_url
-from llm_localrun.servers.base import server_class, server_kinds
+from llm_localrun.servers.base import Server, server_kinds
 
 STARTER = "starter"
 MAIN = "main"
@@ -108,10 +108,11 @@ Ref: TypeAlias = HubRef | UrlRef | ServerRef | StarterRef
 def parse_ref(text: str, quantization: str | None = None) -> Ref:
     """The value of `text`, in the `quantization` of -q if that is given. Raises `PullFailed`."""
     scheme, _, rest = text.partition(":")
+    server = server_kinds().get(scheme)
     if text == STARTER:
         ref: Ref = StarterRef()
-    elif names := _names_at_server(scheme):
-        ref = _parse_server_ref(scheme, names, rest)
+    elif server and server.pull_names:
+        ref = _parse_server_ref(server, server.pull_names, rest)
     elif scheme in ("http", "https") and not _HUB_PAGE.fullmatch(text):
         ref = _parse_url_ref(text)
     else:
@@ -133,23 +134,18 @@ def _parse_hub_ref(text: str) -> HubRef:
     )
 
 
-def _names_at_server(kind: str) -> "re.Pattern[str] | None":
-    """The names of models at servers of a kind; None if no server of it pulls models."""
-    cls = server_kinds().get(kind)
-    return cls.pull_names if cls else None
-
-
-def _parse_server_ref(kind: str, names: "re.Pattern[str]", name: str) -> ServerRef:
+def _parse_server_ref(server: type[Server], names: "re.Pattern[str]", name: str) -> ServerRef:
+    """`names` are the names of models that servers of the class `server` pull."""
+    kind, title = server.kind, server.title
     if names.fullmatch(name):
         return ServerRef(kind, name)
-    cls = server_class(kind)
-    if not cls.pulls_repositories or not name.startswith(("hf:", "https:")):
+    if not server.pulls_repositories or not name.startswith(("hf:", "https:")):
         raise _invalid_ref(f"{kind}:{name}")
     hub_ref = _parse_hub_ref(name)
     if hub_ref.file or hub_ref.revision != MAIN:
         raise PullFailed(
-            f"{cls.title} pulls whole repositories, not single files or revisions",
-            f"Pull the repository, `{kind}:hf:{hub_ref.repo}`, or the file without {cls.title}:"
+            f"{title} pulls whole repositories, not single files or revisions",
+            f"Pull the repository, `{kind}:hf:{hub_ref.repo}`, or the file without {title}:"
             f" `{hub_ref.text}`",
         )
     return ServerRef(kind, hub_ref.repo, is_repository=True, quantization=hub_ref.quantization)

@@ -9,21 +9,26 @@ from llm_localrun.engine.stop import stop
 from llm_localrun.errors import NotRemoved
 from llm_localrun.files import store_named
 from llm_localrun.models import LocalModel
-from llm_localrun.pull.records import PullRecord, delete, drop_record, read_records
+from llm_localrun.pull.records import (
+    PullRecord,
+    delete,
+    drop_record,
+    read_records,
+    unshared_paths,
+)
 from llm_localrun.servers.base import open_with_stored_key, server_class
 from llm_localrun.system.paths import engine_folder, models_folder
 
 
 def records_of(model: LocalModel, records: Iterable[PullRecord]) -> list[PullRecord]:
-    """The records of having pulled `model`."""
-    folder = models_folder()
-    return [record for record in records if _is_record_of(record, model, folder)]
+    """The records of the pulls that brought `model`."""
+    return [record for record in records if _is_record_of(record, model)]
 
 
-def _is_record_of(record: PullRecord, model: LocalModel, folder: Path) -> bool:
+def _is_record_of(record: PullRecord, model: LocalModel) -> bool:
     if record.files:
-        first = os.path.realpath(folder / record.files[0].path)
-        return model.on_disk is not None and os.path.realpath(model.on_disk.path) == first
+        path = model.on_disk.path if model.on_disk else ""
+        return path != "" and os.path.realpath(path) == os.path.realpath(record.paths[0])
     if model.served is None:
         return False
     source, _, name = record.ref.partition(":")
@@ -35,16 +40,16 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
 
     Refuses what llm-localrun has not pulled, unless `force`. Raises a `LocalRunError`.
     """
-    records = read_records(models_folder())
+    records = read_records()
     ours = records_of(model, records)
     if not ours and not force:
+        location = f": its file is {model.on_disk.path}" if model.on_disk else ""
         raise NotRemoved(
-            f"{model.id} was not pulled by llm-localrun{_whose(model)}",
+            f"{model.id} was not pulled by llm-localrun{location}",
             "Delete it where it came from, or with --force if you are sure",
         )
-    endpoint = model.served.endpoint if model.served else None
     is_in_folder = any(record.files for record in ours)
-    server = open_with_stored_key(endpoint) if endpoint else None
+    server = open_with_stored_key(model.served.endpoint) if model.served else None
     if not is_in_folder and server is not None and server.can_delete:
         _stop_engines(model)
         server.delete(model.name)
@@ -54,22 +59,18 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
         _stop_engines(model)
         freed = delete_files(files, models_folder())
     for record in ours:
-        drop_record(record.ref, models_folder())
+        drop_record(record.ref)
     return freed
 
 
-def forget_gone(record: PullRecord) -> None:
+def remove_unlisted(record: PullRecord) -> None:
     """Deletes the record of a model that is not listed, and the rest of its files.
 
     Raises a `LocalRunError`.
     """
-    others = (other for other in read_records(models_folder()) if other.ref != record.ref)
-    delete_files(_unshared([record], others), models_folder())
-    drop_record(record.ref, models_folder())
-
-
-def _whose(model: LocalModel) -> str:
-    return f": its file is {model.on_disk.path}" if model.on_disk else ""
+    others = (other for other in read_records() if other.ref != record.ref)
+    delete_files(unshared_paths([record], others), models_folder())
+    drop_record(record.ref)
 
 
 def _stop_engines(model: LocalModel) -> None:
@@ -86,18 +87,11 @@ def _files(
 ) -> Collection[Path]:
     """The files to delete so that `model` is gone. Raises `NotRemoved`."""
     if any(record.files for record in ours):
-        return _unshared(ours, (record for record in records if record not in ours))
+        return unshared_paths(ours, (record for record in records if record not in ours))
     if route := model.on_disk:
         return store_named(route.store).files_to_delete(model, route)
     title = server_class(model.served.endpoint.kind).title if model.served else model.id
     raise NotRemoved(f"{title} has no way for other programs to delete a model", "Delete it there")
-
-
-def _unshared(records: Iterable[PullRecord], others: Iterable[PullRecord]) -> set[Path]:
-    """The files of `records` that no other record names, as one projector can serve several."""
-    folder = models_folder()
-    needed = {path for record in others for path in record.paths(folder)}
-    return {path for record in records for path in record.paths(folder)} - needed
 
 
 def delete_files(files: Iterable[Path], folder: Path) -> int:

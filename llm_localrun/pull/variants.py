@@ -11,7 +11,6 @@ from llm_localrun.gguf.files import is_projector_name, parts_of, shard_of
 from llm_localrun.names.quantizations import other_role, quality, quality_distance, quantization_in
 from llm_localrun.names.roles import matching_projectors
 
-_ENDING = ".gguf"
 _PROJECTOR_PRECISION = "F16"
 
 
@@ -51,7 +50,7 @@ class Variant:
 
 def variants_in(files: Sequence[HubFile]) -> list[Variant]:
     """The variants among `files`, in the order of their paths."""
-    by_path = {file.path: file for file in files if file.path.lower().endswith(_ENDING)}
+    by_path = {file.path: file for file in files if file.path.lower().endswith(".gguf")}
     projectors = [file for path, file in by_path.items() if is_projector_name(_stem(path))]
     variants = []
     for path in sorted(by_path):

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from llm_localrun.config import read_config
 from llm_localrun.engine.launch import find_or_start
-from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.settings import EngineRequest, engine_settings, read_limits
+from llm_localrun.engine.memory_check import default_request
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
 from llm_localrun.files.modelfile import template_of
@@ -19,7 +17,7 @@ from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.pull.download import sha256_steps
 from llm_localrun.pull.records import PullRecord
-from llm_localrun.system.paths import engine_folder, models_folder
+from llm_localrun.system.paths import engine_folder
 from llm_localrun.system.progress import Progress
 
 _TOO_LARGE = "Close other programs, or verify it on a machine with more memory"
@@ -61,7 +59,8 @@ def verify(
         )
     hashes = _recorded_hashes(records)
     checks: list[FileCheck] = []
-    for path in _files_of(on_disk):
+    projectors = [Path(on_disk.projector)] if on_disk.projector else []
+    for path in (*parts_of(Path(on_disk.path)), *projectors):
         checks.append((yield from _check_hash(path, hashes)))
         checks.append(_check_header(path))
     checks.append(_check_template(model, on_disk))
@@ -71,17 +70,10 @@ def verify(
     return checks
 
 
-def _files_of(on_disk: OnDisk) -> list[Path]:
-    """All parts of the model, and its projector."""
-    projectors = [Path(on_disk.projector)] if on_disk.projector else []
-    return [*parts_of(Path(on_disk.path)), *projectors]
-
-
 def _recorded_hashes(records: Iterable[PullRecord]) -> dict[str, str]:
     """The SHA-256 of each recorded file, by its path with links resolved."""
-    folder = models_folder()
-    files = (file for record in records for file in record.files)
-    return {os.path.realpath(folder / file.path): file.sha256 for file in files}
+    files = (pair for record in records for pair in zip(record.paths, record.files, strict=True))
+    return {os.path.realpath(path): file.sha256 for path, file in files}
 
 
 def _check_hash(path: Path, hashes: dict[str, str]) -> Generator[Progress, None, FileCheck]:
@@ -118,11 +110,10 @@ def _check_template(model: LocalModel, on_disk: OnDisk) -> FileCheck:
     if model.purpose == "embedding":
         return FileCheck(what, CheckState.OK, "embedding models need none")
     try:
-        has_template = template_of(on_disk) != ""
+        if template_of(on_disk):
+            return FileCheck(what, CheckState.OK)
     except BadModelFile:
         return FileCheck(what, CheckState.UNKNOWN, "the file cannot be read")
-    if has_template:
-        return FileCheck(what, CheckState.OK)
     return FileCheck(what, CheckState.UNKNOWN, "the file has none")
 
 
@@ -131,11 +122,8 @@ def _check_load(model: LocalModel, on_disk: OnDisk) -> FileCheck:
 
     A model that does not fit into the free memory is not loaded, and not reported as damaged.
     """
-    config = read_config()
     try:
-        settings = engine_settings(model, on_disk, {}, config)
-        wanted, limits = EngineRequest(on_disk.path, model.name, settings), read_limits(config)
-        request, limits = ensure_fits(model, wanted, limits, may_shrink=True, remedy=_TOO_LARGE)
+        request, limits = default_request(model, on_disk, _TOO_LARGE)
         engine, is_new = find_or_start(request, engine_folder(), keep_alive=0.0, limits=limits)
     except NotEnoughMemory as error:
         return FileCheck("loads", CheckState.UNKNOWN, str(error))

@@ -79,20 +79,19 @@ def check(plan: QuantizePlan, *, requantize: bool) -> None:
 
 
 def _read_headers(path: Path) -> list[Header]:
-    return [_read_header(part) for part in parts_of(path)]
-
-
-def _read_header(path: Path) -> Header:
-    with opened(path) as file:
-        return read_header(file, path.stat().st_size)
+    headers = []
+    for part in parts_of(path):
+        with opened(part) as file:
+            headers.append(read_header(file, part.stat().st_size))
+    return headers
 
 
 def _check_quantization(plan: QuantizePlan) -> None:
-    if plan.quantization not in plan.quantizer.types:
+    if plan.quantization not in plan.quantizer.quantizations:
         raise QuantizeFailed(
             f"The quantizer on this machine ({plan.quantizer.title}) cannot make"
             f" {plan.quantization}",
-            f"It can make {', '.join(plan.quantizer.types)}",
+            f"It can make {', '.join(plan.quantizer.quantizations)}",
         )
     if plan.target.exists() and plan.target.samefile(plan.source):
         raise QuantizeFailed(f"{plan.source} is {plan.quantization} already", "Use it as it is")

@@ -15,12 +15,11 @@ from importlib.resources import files
 from typing import TypeVar
 
 from llm_localrun.chat import run
-from llm_localrun.config import read_config
 from llm_localrun.engine import launch
 from llm_localrun.engine.launch import AcquiredSlot
-from llm_localrun.engine.memory_check import ensure_fits
+from llm_localrun.engine.memory_check import default_request
 from llm_localrun.engine.serve import engine_server
-from llm_localrun.engine.settings import EngineLimits, EngineRequest, engine_settings, read_limits
+from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import SlotContents
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadReply, ServerUnreachable
@@ -95,8 +94,7 @@ def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
     for model in (before, after):
         _checked_request(model)
     vectors = [run.embed(m, m.on_disk, texts, None) for m in (before, after) if m.on_disk]
-    pairs = zip(*vectors, strict=True)
-    cosines = [cosine(a, b) for a, b in pairs]
+    cosines = [cosine(a, b) for a, b in zip(*vectors, strict=True)]
     return VectorLoss(sum(cosines) / len(cosines), min(cosines), len(cosines))
 
 
@@ -152,12 +150,8 @@ def _checked_request(
     Raises `NotEnoughMemory`.
     """
     assert model.on_disk is not None
-    config = read_config()
     # The file alone: texts are scored without a template or a projector.
-    route = OnDisk(path=model.on_disk.path)
-    settings = engine_settings(model, route, {}, config, context_size=context_size)
-    request, limits = EngineRequest(route.path, model.name, settings), read_limits(config)
-    return ensure_fits(model, request, limits, may_shrink=True, remedy=_TOO_LARGE)
+    return default_request(model, OnDisk(path=model.on_disk.path), _TOO_LARGE, context_size)
 
 
 def _tokens(acquired: AcquiredSlot, passage: str) -> tuple[int, ...]:

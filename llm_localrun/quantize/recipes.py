@@ -21,7 +21,7 @@ NOT_COVERED = frozenset({"falcon", "glm5-next"})
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """The facts about a model that the rules need: numbers of layers and experts, attention heads.
 
     `shares_heads`: four or more query heads share a key and value. `is_70b`: eight share one, as in
@@ -34,16 +34,16 @@ class Shape:
     is_70b: bool = False
 
 
-def shape_of(header: Header) -> Shape:
+def shape_of(header: Header) -> ModelShape:
     """The shape of the model with this header."""
     layers = header.of_architecture("block_count") or 0
-    heads = _first(header, "attention.head_count")
-    shared = _first(header, "attention.head_count_kv") or heads
+    heads = _first_number(header, "attention.head_count")
+    shared = _first_number(header, "attention.head_count_kv") or heads
     of_80 = layers == 80 and (
         header.architecture in ("qwen2", "deci", "olmo")
         or (header.architecture == "llama" and heads != shared)
     )
-    return Shape(
+    return ModelShape(
         layers=layers,
         experts=header.of_architecture("expert_count") or 0,
         shares_heads=shared > 0 and heads // shared >= 4,
@@ -51,7 +51,7 @@ def shape_of(header: Header) -> Shape:
     )
 
 
-def _first(header: Header, key: str) -> int:
+def _first_number(header: Header, key: str) -> int:
     """A number, or the first of a list with one for each layer; 0 if there is none."""
     value = header.metadata.get(f"{header.architecture}.{key}")
     if isinstance(value, tuple):
@@ -77,20 +77,16 @@ def _always(_: _Position) -> bool:
     return True
 
 
-def _first_two(position: _Position) -> bool:
-    return position.number < 2
+def _first(count: int) -> _Condition:
+    return lambda position: position.number < count
 
 
-def _first_four(position: _Position) -> bool:
-    return position.number < 4
+def _first_part(divisor: int) -> _Condition:
+    """For the first eighth of the tensors if `divisor` is 8."""
+    return lambda position: position.number < position.count // divisor
 
 
-def _first_sixteenth(position: _Position) -> bool:
-    return position.number < position.count // 16
-
-
-def _first_eighth(position: _Position) -> bool:
-    return position.number < position.count // 8
+_first_eighth = _first_part(8)
 
 
 def _first_eighth_with_importance(position: _Position) -> bool:
@@ -131,32 +127,34 @@ class Mix:
     outputs: TensorType | None = None
 
 
+_MIXED_Q6: _Rules = ((_ends_and_thirds, T.Q6_K),)
+_IQ4_RULES: tuple[_Rules, _Rules] = (
+    ((_shared_heads, T.Q5_K),),
+    ((_first_eighth_without_importance, T.Q5_K),),
+)
+
 MIXES: Mapping[str, Mix] = {
     "F32": Mix(0, T.F32),
     "F16": Mix(1, T.F16),
     "BF16": Mix(32, T.BF16),
     "Q8_0": Mix(7, T.Q8_0),
     "Q6_K": Mix(18, T.Q6_K),
-    "Q5_K_M": Mix(17, T.Q5_K, ((_ends_and_thirds, T.Q6_K),), ((_ends_and_thirds, T.Q6_K),)),
+    "Q5_K_M": Mix(17, T.Q5_K, _MIXED_Q6, _MIXED_Q6),
     "Q5_K_S": Mix(16, T.Q5_K),
     "Q5_1": Mix(9, T.Q5_1),
     "Q5_0": Mix(8, T.Q5_0, downs=((_first_eighth_with_importance, T.Q5_1),)),
-    "Q4_K_M": Mix(15, T.Q4_K, ((_ends_and_thirds, T.Q6_K),), ((_ends_and_thirds, T.Q6_K),)),
-    "Q4_K_S": Mix(14, T.Q4_K, ((_first_four, T.Q5_K),), ((_first_eighth, T.Q5_K),)),
+    "Q4_K_M": Mix(15, T.Q4_K, _MIXED_Q6, _MIXED_Q6),
+    "Q4_K_S": Mix(14, T.Q4_K, ((_first(4), T.Q5_K),), ((_first_eighth, T.Q5_K),)),
     "Q4_1": Mix(3, T.Q4_1),
     "Q4_0": Mix(2, T.Q4_0, downs=((_first_eighth_with_importance, T.Q4_1),)),
-    "IQ4_NL": Mix(
-        25, T.IQ4_NL, ((_shared_heads, T.Q5_K),), ((_first_eighth_without_importance, T.Q5_K),)
-    ),
-    "IQ4_XS": Mix(
-        30, T.IQ4_XS, ((_shared_heads, T.Q5_K),), ((_first_eighth_without_importance, T.Q5_K),)
-    ),
+    "IQ4_NL": Mix(25, T.IQ4_NL, *_IQ4_RULES),
+    "IQ4_XS": Mix(30, T.IQ4_XS, *_IQ4_RULES),
     "Q3_K_L": Mix(13, T.Q3_K, ((_always, T.Q5_K),), ((_always, T.Q5_K),), T.Q5_K),
     "Q3_K_M": Mix(
         12,
         T.Q3_K,
-        ((_first_two, T.Q5_K), (_always, T.Q4_K)),
-        ((_first_sixteenth, T.Q5_K), (_always, T.Q4_K)),
+        ((_first(2), T.Q5_K), (_always, T.Q4_K)),
+        ((_first_part(16), T.Q5_K), (_always, T.Q4_K)),
         T.Q4_K,
     ),
     "Q3_K_S": Mix(11, T.Q3_K),
@@ -164,8 +162,6 @@ MIXES: Mapping[str, Mix] = {
         10, T.Q2_K, ((_shared_heads, T.Q4_K), (_always, T.Q3_K)), ((_always, T.Q3_K),), T.Q3_K
     ),
 }
-
-_FLOATS = (T.F32, T.F16, T.BF16)
 
 # Models like Mixtral: eight experts share the attention, so that more bits for it cost little.
 _MIXTRAL_EXPERTS = 8
@@ -198,10 +194,8 @@ _NOT_QUANTIZED = re.compile(
 
 def is_quantizable(tensor: Tensor) -> bool:
     """Whether a tensor is one of the matrices that are quantized."""
-    is_matrix = any(size > 1 for size in tensor.shape[1:])
-    return (
-        is_matrix and tensor.name.endswith("weight") and _NOT_QUANTIZED.search(tensor.name) is None
-    )
+    name, is_matrix = tensor.name, any(size > 1 for size in tensor.shape[1:])
+    return is_matrix and name.endswith("weight") and not _NOT_QUANTIZED.search(name)
 
 
 def in_order(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -215,15 +209,16 @@ def _layer(name: str) -> int:
 
 
 def types_for(
-    quantization: str, tensors: Sequence[Tensor], shape: Shape, *, has_importance: bool
+    quantization: str, tensors: Sequence[Tensor], shape: ModelShape, *, has_importance: bool
 ) -> dict[str, int]:
     """The type of each tensor, by its name. `quantization` is one of `MIXES`."""
     names = {tensor.name for tensor in tensors}
     recipe = _Recipe(
         quantization,
+        MIXES[quantization],
         shape,
         has_importance,
-        values=sum(name.endswith(_VALUES) for name in names),
+        value_count=sum(name.endswith(_VALUES) for name in names),
         is_tied="output.weight" not in names,
     )
     return {
@@ -232,72 +227,74 @@ def types_for(
     }
 
 
+@dataclass(slots=True)
 class _Recipe:
-    """Applies a mix to one tensor after the other: some rules count the tensors before."""
+    """Applies a mix to one tensor after the other: some rules count the tensors before.
 
-    def __init__(
-        self, quantization: str, shape: Shape, has_importance: bool, values: int, is_tied: bool
-    ) -> None:
-        self._quantization = quantization
-        self._mix = MIXES[quantization]
-        self._shape = shape
-        self._has_importance = has_importance
-        self._values = values
-        self._is_tied = is_tied
-        self._values_seen = 0
-        self._downs_seen = 0
+    `value_count` is the number of tensors with the attention's values. `is_tied` says that the
+    embedding produces the tokens, too.
+    """
+
+    quantization: str
+    mix: Mix
+    shape: ModelShape
+    has_importance: bool
+    value_count: int
+    is_tied: bool
+    values_seen: int = 0
+    downs_seen: int = 0
 
     def type_of(self, tensor: Tensor) -> TensorType:
-        if self._mix.base in _FLOATS:
-            return self._mix.base
-        return type_for_width(self._preferred_type(tensor), tensor.shape[0])
+        if self.mix.base in (T.F32, T.F16, T.BF16):
+            return self.mix.base
+        return _type_for_width(self._preferred_type(tensor), tensor.shape[0])
 
     def _preferred_type(self, tensor: Tensor) -> TensorType:
         name = tensor.name
-        if name == "output.weight" or (self._is_tied and name in EMBEDDINGS):
+        if name == "output.weight" or (self.is_tied and name in EMBEDDINGS):
             return self._output_matrix(tensor)
         if name.endswith(_VALUES):
             return self._attention_value()
-        if name.endswith("attn_k.weight") and self._shape.experts == _MIXTRAL_EXPERTS:
+        if name.endswith("attn_k.weight") and self.shape.experts == _MIXTRAL_EXPERTS:
             return T.Q8_0
         if "ffn_down" in name:
             return self._feed_forward_down(name)
         if name.endswith("attn_output.weight"):
             return self._attention_output()
-        return self._mix.base
+        return self.mix.base
 
     def _output_matrix(self, tensor: Tensor) -> TensorType:
         """For the matrix that produces tokens, which often is the embedding too."""
-        if tensor.shape[0] % BLOCKS[self._mix.base][0] or self._mix.base == T.Q8_0:
+        if tensor.shape[0] % BLOCKS[self.mix.base][0] or self.mix.base == T.Q8_0:
             return T.Q8_0
         return T.Q6_K
 
     def _attention_value(self) -> TensorType:
-        chosen = self._apply_rules(self._mix.values, self._values_seen, self._values)
-        self._values_seen += 1
-        if self._shape.experts == _MIXTRAL_EXPERTS:
+        chosen = self._apply_rules(self.mix.values, self.values_seen, self.value_count)
+        self.values_seen += 1
+        if self.shape.experts == _MIXTRAL_EXPERTS:
             return T.Q8_0
-        if self._shape.is_70b and chosen in (T.Q3_K, T.Q4_K):
+        if self.shape.is_70b and chosen in (T.Q3_K, T.Q4_K):
             return T.Q5_K
         return chosen
 
     def _feed_forward_down(self, name: str) -> TensorType:
         # The tensors of experts are not in the order of their layers.
-        number = _layer(name) if self._shape.experts > 1 else self._downs_seen
-        self._downs_seen += 1
-        return self._apply_rules(self._mix.downs, number, self._shape.layers)
+        number = _layer(name) if self.shape.experts > 1 else self.downs_seen
+        self.downs_seen += 1
+        return self._apply_rules(self.mix.downs, number, self.shape.layers)
 
     def _attention_output(self) -> TensorType:
-        if self._shape.experts == _MIXTRAL_EXPERTS:
-            return T.Q5_K if self._quantization in _MIXTRAL_OUTPUTS else self._mix.base
-        return self._mix.outputs or self._mix.base
+        if self.shape.experts == _MIXTRAL_EXPERTS:
+            return T.Q5_K if self.quantization in _MIXTRAL_OUTPUTS else self.mix.base
+        return self.mix.outputs or self.mix.base
 
     def _apply_rules(self, rules: _Rules, number: int, count: int) -> TensorType:
-        position = _Position(number, count, self._shape.shares_heads, self._has_importance)
-        return next((kind for holds, kind in rules if holds(position)), self._mix.base)
+        position = _Position(number, count, self.shape.shares_heads, self.has_importance)
+        return next((kind for holds, kind in rules if holds(position)), self.mix.base)
 
 
-def type_for_width(kind: TensorType, width: int) -> TensorType:
+def _type_for_width(kind: TensorType, width: int) -> TensorType:
     """`kind`, or the type that replaces it for rows of `width` weights."""
     if width % BLOCKS[kind][0] == 0:
         return kind

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from llm_localrun.pull.download import sha256_of
 from llm_localrun.pull.records import QUANTIZED, PulledFile, PullRecord, save_record
 from llm_localrun.quantize.plan import QuantizePlan, tensors_of
 from llm_localrun.system import locks
-from llm_localrun.system.paths import models_folder, partial_folder
+from llm_localrun.system.paths import partial_folder
 from llm_localrun.system.progress import Progress
 
 _STEP = re.compile(r"\[ *(\d+)/ *\d+\] ")
@@ -33,7 +32,7 @@ def run(plan: QuantizePlan) -> Generator[Progress, None, None]:
     Closing the generator stops the quantizer and deletes the unfinished file.
     """
     partial = partial_folder() / f"{plan.target.name}.part"
-    with _translate_errors(plan.target):
+    try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         with locks.exclusive(partial.with_suffix(".lock"), timeout=0):
             try:
@@ -45,17 +44,12 @@ def run(plan: QuantizePlan) -> Generator[Progress, None, None]:
             finally:
                 partial.unlink(missing_ok=True)
         yield Progress("Recording the file")
-        save_record(_record_of(files), models_folder())
-
-
-@contextmanager
-def _translate_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
+        save_record(_record_of(files))
     except TimeoutError:
-        raise QuantizeFailed(f"Another command is making {target}", "Wait until it ends") from None
+        problem = f"Another command is making {plan.target}"
+        raise QuantizeFailed(problem, "Wait until it ends") from None
     except OSError as error:
-        raise QuantizeFailed.from_os_error("written", target, error) from None
+        raise QuantizeFailed.from_os_error("written", plan.target, error) from None
 
 
 def _make(plan: QuantizePlan, partial: Path) -> Iterator[Progress]:

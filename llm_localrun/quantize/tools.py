@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,21 +36,21 @@ _HELP_TIMEOUT_S = 30.0
 class Quantizer:
     """A program with llama-quantize's command line: [--imatrix FILE] SOURCE TARGET TYPE THREADS.
 
-    `types` are the quantizations that it can make. `follows_recipes` says whether `recipes` knows
+    `quantizations` are those that it can make. `follows_recipes` says whether `recipes` knows
     what it makes; llama-quantize knows more than that.
     """
 
     title: str
     command: tuple[str, ...]
-    types: tuple[str, ...]
+    quantizations: tuple[str, ...]
     follows_recipes: bool
 
 
 def find_quantizer() -> Quantizer | None:
-    """The best one on this machine, None if there is none. Raises `QuantizeFailed`."""
+    """The best quantizer on this machine, None if there is none. Raises `QuantizeFailed`."""
     if program := shutil.which("llama-quantize"):
         return _llama_quantize(program)
-    return xllamacpp_quantizer() or _package_quantizer()
+    return xllamacpp_quantizer() or _package_quantizer(_package_folder())
 
 
 def xllamacpp_quantizer() -> Quantizer | None:
@@ -57,15 +58,17 @@ def xllamacpp_quantizer() -> Quantizer | None:
     spec = find_spec("xllamacpp")
     if spec is None or spec.origin is None:
         return None
-    libraries = Path(spec.origin).parent.glob("xllamacpp*.so")
-    return next(
-        (_ggml_quantizer("xllamacpp", each) for each in libraries if _exports_ggml(each)), None
+    return _ggml_quantizer("xllamacpp", Path(spec.origin).parent.glob("xllamacpp*.so"))
+
+
+def _package_quantizer(folder: Path) -> Quantizer | None:
+    """The library of `GGML_PACKAGE` in `folder`: libggml-base.so, .dylib, or ggml-base.dll."""
+    libraries = (
+        path
+        for path in sorted(folder.glob("libggml/*/*ggml-base.*"))
+        if path.suffix in (".so", ".dylib", ".dll")
     )
-
-
-def _package_quantizer() -> Quantizer | None:
-    library = _find_library(_package_folder())
-    return None if library is None else _ggml_quantizer(GGML_PACKAGE, library)
+    return _ggml_quantizer(GGML_PACKAGE, libraries)
 
 
 def install_quantizer() -> Quantizer:
@@ -79,7 +82,7 @@ def install_quantizer() -> Quantizer:
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             installed = Path(temporary) / "installed"
             _pip_install(installed)
-            if _find_library(installed) is None:
+            if _package_quantizer(installed) is None:
                 raise QuantizeFailed(
                     f"{GGML_PACKAGE} does not contain ggml's library",
                     "Install llama.cpp, which includes llama-quantize",
@@ -88,7 +91,7 @@ def install_quantizer() -> Quantizer:
             installed.replace(folder)
     except OSError as error:
         raise QuantizeFailed.from_os_error("written", folder, error) from None
-    quantizer = _package_quantizer()
+    quantizer = _package_quantizer(folder)
     assert quantizer is not None
     return quantizer
 
@@ -119,20 +122,14 @@ def _llama_quantize(program: str) -> Quantizer:
     return Quantizer(program, (program, "--allow-requantize"), types, follows_recipes=False)
 
 
-def _ggml_quantizer(package: str, library: Path) -> Quantizer:
+def _ggml_quantizer(package: str, libraries: Iterable[Path]) -> Quantizer | None:
+    """A quantizer that uses the first of `libraries` that exports ggml's functions, if one does."""
+    library = next(filter(_exports_ggml, libraries), None)
+    if library is None:
+        return None
     bootstrap = _BOOTSTRAP.format(str(Path(__file__).parents[2]))
     command = (sys.executable, "-I", "-S", "-c", bootstrap, str(library))
     return Quantizer(f"ggml from {package}", command, tuple(MIXES), follows_recipes=True)
-
-
-def _find_library(folder: Path) -> Path | None:
-    """ggml's library in the package: libggml-base.so, .dylib, or ggml-base.dll."""
-    libraries = (
-        path
-        for path in sorted(folder.glob("libggml/*/*ggml-base.*"))
-        if path.suffix in (".so", ".dylib", ".dll")
-    )
-    return next(filter(_exports_ggml, libraries), None)
 
 
 def _exports_ggml(library: Path) -> bool:

@@ -149,30 +149,25 @@ class _SourcePart:
         batch = max(1, _MAX_BATCH_WEIGHTS // width)
         self.file.seek(self.header.data_start + tensor.offset)
         for matrix in range(math.prod(others)):
-            columns = _column_importance(importance, matrix, width)
+            columns = None
+            if importance is not None:
+                begin = matrix * width
+                columns = (ctypes.c_float * width)(*importance[begin : begin + width])
             for first in range(0, height, batch):
                 count = min(batch, height - first)
                 data = self.file.read(count * row_size)
                 yield _Rows(data, tensor.type, width, count, columns)
 
 
-def _column_importance(
-    importance: Sequence[float] | None, matrix: int, width: int
-) -> _Floats | None:
-    if importance is None:
-        return None
-    return (ctypes.c_float * width)(*importance[matrix * width : (matrix + 1) * width])
-
-
 def _quantize(arguments: argparse.Namespace) -> None:
     ggml = _Ggml(arguments.library)
     importance = _read_importance(arguments.imatrix) if arguments.imatrix else {}
-    with ExitStack() as held:
-        parts = [_open_part(path, held) for path in parts_of(arguments.source)]
+    with ExitStack() as stack:
+        parts = [_open_part(path, stack) for path in parts_of(arguments.source)]
         sources = {tensor.name: (part, tensor) for part in parts for tensor in part.header.tensors}
         layout = _lay_out(parts, arguments.type, has_importance=bool(importance))
-        pool = held.enter_context(ThreadPoolExecutor(arguments.threads))
-        target = held.enter_context(arguments.target.open("wb"))
+        pool = stack.enter_context(ThreadPoolExecutor(arguments.threads))
+        target = stack.enter_context(arguments.target.open("wb"))
         target.write(layout.head)
         for number, tensor in enumerate(layout.tensors, 1):
             part, source = sources[tensor.name]
@@ -184,8 +179,8 @@ def _quantize(arguments: argparse.Namespace) -> None:
         target.truncate(layout.size)
 
 
-def _open_part(path: Path, held: ExitStack) -> _SourcePart:
-    file = held.enter_context(path.open("rb"))
+def _open_part(path: Path, stack: ExitStack) -> _SourcePart:
+    file = stack.enter_context(path.open("rb"))
     return _SourcePart(file, read_header(file, path.stat().st_size))
 
 

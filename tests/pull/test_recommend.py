@@ -4,7 +4,7 @@ import pytest
 
 from llm_localrun.gguf.header import Header
 from llm_localrun.memory.fit import UNLIMITED, Fit
-from llm_localrun.pull.recommend import VariantFit, best, fit_of_variant
+from llm_localrun.pull.recommend import VariantFit, best_variant, fit_of_variant
 from llm_localrun.pull.variants import HubFile, Variant
 from tests.support.published_models import QWEN3_32B
 
@@ -52,12 +52,12 @@ def fits(**contexts: int | None) -> list[VariantFit]:
     ],
 )
 def test_best(found: list[VariantFit], chosen: str | None) -> None:
-    best_one = best(found, "Q4_K_M")
+    best_one = best_variant(found, "Q4_K_M")
     assert (best_one and best_one.quantization) == chosen
 
 
 def test_best_of_two_with_one_quantization_is_the_first() -> None:
     two = [VariantFit(variant("Q4_0", path), UNLIMITED) for path in ("b.gguf", "a.gguf")]
-    best_one = best(two, "Q4_K_M")
+    best_one = best_variant(two, "Q4_K_M")
     assert best_one is not None
     assert best_one.path == "a.gguf"

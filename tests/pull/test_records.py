@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_localrun.pull.records import PulledFile, PullRecord, read_records, save_record, split_name
+from llm_localrun.pull.records import PulledFile, PullRecord, read_records, save_record, target_path
+from llm_localrun.system.paths import models_folder
 from tests.support.drive import failure
 
 
@@ -23,7 +24,7 @@ from tests.support.drive import failure
     ],
 )
 def test_safe_names(path: str, parts: tuple[str, ...]) -> None:
-    assert split_name(path) == parts
+    assert target_path(path) == models_folder().joinpath(*parts)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_safe_names(path: str, parts: tuple[str, ...]) -> None:
     ],
 )
 def test_unsafe_names(path: str) -> None:
-    assert "is not a safe file name" in failure(lambda: split_name(path))
+    assert "is not a safe file name" in failure(lambda: target_path(path))
 
 
 RECORD = PullRecord(
@@ -49,14 +50,15 @@ RECORD = PullRecord(
 )
 
 
-def test_record_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    saved = save_record(RECORD, tmp_path)
+def test_record_is_read_as_it_was_saved(user_path: Path) -> None:
+    saved = save_record(RECORD)
     assert saved == RECORD.model_copy(update={"pulled_at": saved.pulled_at})
-    assert read_records(tmp_path) == (saved,)
+    assert read_records() == (saved,)
 
 
-def test_record_of_an_older_version(tmp_path: Path) -> None:
+def test_record_of_an_older_version(user_path: Path) -> None:
     """Version 0.1 called the ETag `mark`."""
     old = RECORD.model_dump(exclude={"etag"}) | {"mark": '"abc"'}
-    (tmp_path / "pulled.json").write_text(json.dumps({"pulled": [old]}))
-    assert read_records(tmp_path) == (RECORD,)
+    models_folder().mkdir(parents=True)
+    (models_folder() / "pulled.json").write_text(json.dumps({"pulled": [old]}))
+    assert read_records() == (RECORD,)

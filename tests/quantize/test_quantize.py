@@ -491,8 +491,8 @@ def test_llama_quantize_is_preferred(
     found = tools.find_quantizer()
     assert found is not None
     assert found.title == str(files / "bin" / "llama-quantize")
-    assert {"IQ2_XXS", "TQ1_0", "MXFP4_MOE", *MIXES} - set(found.types) == set()
-    assert "COPY" not in found.types
+    assert {"IQ2_XXS", "TQ1_0", "MXFP4_MOE", *MIXES} - set(found.quantizations) == set()
+    assert "COPY" not in found.quantizations
     plan = plan_for(little, "Q4_0", quantizer=found)
     # The last step is the record; the one before it is from the output of llama-quantize.
     assert list(run(plan))[-2] == Progress("Quantizing", 2_444_288, 2_444_288)
