@@ -12,8 +12,7 @@ REF is one of:
   lmstudio:hf:OWNER/REPO[:QUANT]  a repository that LM Studio downloads
 """
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import click
 
@@ -30,6 +29,7 @@ from llm_localrun.pull.plan import PullPlan, find_same_content, plan_pull, plan_
 from llm_localrun.pull.recommend import VariantFit, fitted_variants
 from llm_localrun.pull.records import PullRecord
 from llm_localrun.pull.refs import HubRef, parse_ref
+from llm_localrun.pull.remove import records_of
 from llm_localrun.pull.variants import Variant
 from llm_localrun.resolve import order_of
 from llm_localrun.servers.base import server_class
@@ -59,8 +59,10 @@ def pull(ref: str, quantization: str | None, quiet: bool, as_json: bool) -> None
     except KeyboardInterrupt:
         click.echo(_after_interruption(plan.record.source), err=True)
         raise
-    model = _model_of(record, get_catalogue(CachePolicy.REFRESH).models)
-    path = str(models_folder() / record.files[0].path) if record.files else ""
+    models = get_catalogue(CachePolicy.REFRESH).models
+    # A projector is not listed as a model.
+    model = next((each for each in models if records_of(each, [record])), None)
+    path = next(map(str, record.paths(models_folder())), "")
     _report(model, path, record, as_json)
 
 
@@ -93,18 +95,6 @@ def _fit_rows(found: Iterable[VariantFit], chosen: Variant | None) -> list[dict[
         }
         for each in sorted(found, key=lambda each: each.variant.size)
     ]
-
-
-def _model_of(record: PullRecord, models: Sequence[LocalModel]) -> LocalModel | None:
-    """The model that a pull has brought; None if it is not listed, such as a projector."""
-    if record.files:
-        path = os.path.realpath(models_folder() / record.files[0].path)
-        on_disk = (m for m in models if m.on_disk and os.path.realpath(m.on_disk.path) == path)
-        return next(on_disk, None)
-    kind, _, name = record.ref.partition(":")
-    names = (name, f"{name}:latest")
-    served = (m for m in models if m.served is not None and m.served.endpoint.kind == kind)
-    return next((model for model in served if model.name in names), None)
 
 
 def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bool) -> None:
