@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import click
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.endpoints import key_alias
+from llm_localrun.cli.endpoints import key_alias, server_title
 from llm_localrun.cli.table import count_of, show_card
 from llm_localrun.config import read_config
 from llm_localrun.engine.builds import choose
@@ -14,7 +14,6 @@ from llm_localrun.errors import EngineFailed
 from llm_localrun.models import LocalModel, ServerStatus, Snapshot
 from llm_localrun.names.aliases import ordered
 from llm_localrun.resolve import order_of
-from llm_localrun.servers.base import server_class
 from llm_localrun.system.paths import engine_folder
 
 
@@ -57,7 +56,7 @@ def _count(snapshot: Snapshot) -> str:
 
 def _servers(snapshot: Snapshot) -> str:
     answering = [
-        f"{server_class(report.endpoint.kind).title} {report.version}".strip()
+        server_title(report)
         for report in snapshot.endpoints
         if report.status == ServerStatus.ANSWERS
     ]
