@@ -16,13 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llm_localrun.config import read_config
 from llm_localrun.errors import ServerUnreachable
 from llm_localrun.models import LocalModel, RunsOn, ServerStatus, Snapshot
-from llm_localrun.name_cache import (
-    CachePolicy,
-    delete_names,
-    is_current,
-    is_fresh,
-    settings_stamp,
-)
+from llm_localrun.name_cache import CachePolicy, delete_names, is_current, is_fresh, settings_stamp
 from llm_localrun.privacy import is_loopback
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home
@@ -94,14 +88,13 @@ def model_at(path: Path) -> LocalModel:
     real = Path(os.path.realpath(path))
     snapshot = get_catalogue(CachePolicy.IF_EMPTY)
     last = next((f for f in snapshot.files if os.path.realpath(f.path) == str(real)), None)
-    if last is not None and last.model is not None and is_same(last):
-        return last.model
+    known = last.model if last else None
+    if last and known and is_same(last):
+        return known
     file = open_file(real)
     assert file.model is not None
-    if last is not None and last.model is not None:
-        model_id = last.model.id
-    else:
-        model_id = unique_id(file.model, {model.id for model in snapshot.models})
+    taken = {model.id for model in snapshot.models}
+    model_id = known.id if known else unique_id(file.model, taken)
     model = file.model.model_copy(update={"id": model_id})
     remember(real)
     file = file.model_copy(update={"model": model})

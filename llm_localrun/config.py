@@ -151,8 +151,7 @@ def config_path() -> Path:
 
 def read_config() -> Config:
     """The user's settings. Raises `ConfigError` if the file cannot be read or is not valid."""
-    text = _read()
-    return Config() if text is None else _validated(text, _FIX_FILE)
+    return _validated(_read(), _FIX_FILE)
 
 
 def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
@@ -166,7 +165,6 @@ def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
         path.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(path.with_suffix(".lock"), _LOCK_TIMEOUT_S):
             text = _read()
-            text = b"{}" if text is None else text
             _validated(text, _FIX_FILE)
             settings = json.loads(text)
             change(settings)
@@ -190,12 +188,13 @@ def problem_of(error: ValidationError) -> str:
     return f"{key or 'the file'}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def _read() -> bytes | None:
+def _read() -> bytes:
+    """The text of the file; an empty JSON object if there is no file."""
     path = config_path()
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        return None
+        return b"{}"
     except OSError as error:
         raise ConfigError.from_os_error("read", path, error) from None
 

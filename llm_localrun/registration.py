@@ -7,7 +7,7 @@ may be one of ours. Otherwise it reads `names.json` and nothing else.
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import click
 import llm
@@ -24,14 +24,13 @@ from llm_localrun.name_cache import (
 from llm_localrun.system.paths import home
 
 if TYPE_CHECKING:
-    from llm_localrun.models import LocalModel
+    from llm_localrun.models import LocalModel, Purpose
 
-_Purpose = Literal["chat", "embedding"]
-
-_RUNNING: dict[_Purpose, tuple[str, ...]] = {
+_RUNNING: "dict[Purpose, tuple[str, ...]]" = {
     "chat": ("prompt", "chat"),
     "embedding": ("embed", "embed-multi", "similar"),
 }
+"""The commands of llm that run a model, by its purpose."""
 
 Registration: TypeAlias = "tuple[CachedName | LocalModel, list[str]]"
 """A model to register with llm, and its aliases."""
@@ -40,7 +39,7 @@ Registration: TypeAlias = "tuple[CachedName | LocalModel, list[str]]"
 class NameRequest(NamedTuple):
     """The names that a command needs registered."""
 
-    purpose: _Purpose
+    purpose: "Purpose"
     name: str | None
     """The name of ours that the command uses; None if it uses none, or does not say."""
     taken: Collection[str]
@@ -87,7 +86,7 @@ def user_aliases() -> dict[str, str]:
     return aliases if isinstance(aliases, dict) else {}
 
 
-def _registrations(purpose: _Purpose, taken: set[str]) -> list[Registration]:
+def _registrations(purpose: "Purpose", taken: set[str]) -> list[Registration]:
     """The models for `purpose`, from `names.json` if it is good enough for the command."""
     command = click.get_current_context(silent=True)
     is_running = command is not None and command.info_name in _RUNNING[purpose]
