@@ -44,7 +44,7 @@ def get_catalogue(policy: CachePolicy = CachePolicy.IF_STALE) -> Snapshot:
 
 
 def locate(model: LocalModel) -> LocalModel:
-    """The model with where it runs, after its server's own tools were asked if that is unknown."""
+    """The model with the place where it runs; if that is unknown, asks the server's own tools."""
     if model.runs_on is not RunsOn.UNKNOWN:
         return model
     found = _keep(_locate_models(get_catalogue(CachePolicy.CACHED)))
@@ -122,7 +122,7 @@ def _is_usable(snapshot: Snapshot, policy: CachePolicy) -> bool:
 
 
 def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
-    begun = time.monotonic()
+    start = time.monotonic()
     from llm_localrun import files
     from llm_localrun.servers import base as servers
     from llm_localrun.servers.discover import candidates_for, deadline_from, discover
@@ -131,7 +131,7 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     config = read_config()
     scanned = files.scan(config.folders, before)
     candidates = candidates_for(config, servers.stored_keys())
-    reports = discover(candidates, before.endpoints, deadline_from(begun), retry_timeouts=patient)
+    reports = discover(candidates, before.endpoints, deadline_from(start), retry_timeouts=patient)
     return scanned.model_copy(
         update={"taken_at": time.time(), "stamp": stamp, "endpoints": tuple(reports)}
     )

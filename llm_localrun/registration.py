@@ -6,7 +6,7 @@ may be one of ours. Otherwise it reads `names.json` and nothing else.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import click
@@ -89,14 +89,16 @@ def user_aliases() -> dict[str, str]:
 def _registrations(purpose: "Purpose", taken: set[str]) -> list[Registration]:
     """The models for `purpose`, from `names.json` if it is good enough for the command."""
     command = click.get_current_context(silent=True)
+    parameters = command.params if command else {}
     is_running = command is not None and command.info_name in _RUNNING[purpose]
-    name, aliases = _name_in(command, is_running), user_aliases()
+    name = _name_in(parameters, takes_default=is_running and purpose == "chat")
+    aliases = user_aliases()
     taken = taken | aliases.keys()
     request = NameRequest(
         purpose,
         name if name is not None and is_ours(name) and name not in taken else None,
         taken,
-        _policy(command, name and aliases.get(name, name), is_running),
+        _policy(parameters, name and aliases.get(name, name), is_running),
     )
     cache = read_names()
     if cache is not None and cache.is_usable(request.policy):
@@ -106,28 +108,28 @@ def _registrations(purpose: "Purpose", taken: set[str]) -> list[Registration]:
     return _look_again(request, command, is_running)
 
 
-def _policy(command: click.Context | None, target: str | None, is_running: bool) -> CachePolicy:
+def _policy(parameters: Mapping[str, Any], target: str | None, is_running: bool) -> CachePolicy:
     """Servers are asked if the command uses or lists our models, or if it may do so.
 
     `target` is the name that the command uses, after the user's aliases.
     """
-    if command is not None and is_running and command.params.get("queries"):
+    if is_running and parameters.get("queries"):
         return CachePolicy.IF_STALE
     if target is not None and not is_ours(target):
         return CachePolicy.CACHED
     return CachePolicy.IF_EMPTY if target is None and is_running else CachePolicy.IF_STALE
 
 
-def _name_in(command: click.Context | None, is_running: bool) -> str | None:
-    """The model name that the command was given, or llm's default; None if it is not known."""
-    if command is None:
-        return None
+def _name_in(parameters: Mapping[str, Any], *, takes_default: bool) -> str | None:
+    """The model name among a command's parameters; None if it is not known.
+
+    If there is none, it is llm's default model for a command that `takes_default`.
+    """
     for parameter in ("model_id", "model"):
-        if isinstance(name := command.params.get(parameter), str):
+        if isinstance(name := parameters.get(parameter), str):
             return name
     other_sources = ("_continue", "conversation_id", "template")
-    takes_default = is_running and command.info_name in _RUNNING["chat"]
-    if takes_default and not any(command.params.get(source) for source in other_sources):
+    if takes_default and not any(parameters.get(source) for source in other_sources):
         default: str = llm.get_default_model()  # type: ignore[no-untyped-call]
         return default
     return None

@@ -117,7 +117,7 @@ def _with_ports(reports: Iterable[EndpointReport]) -> Iterator[str]:
         ports[server_class(report.endpoint.kind).title].append(
             report.endpoint.url.rpartition(":")[2]
         )
-    yield from (f"{title} ({', '.join(those)})" for title, those in ports.items())
+    yield from (f"{title} ({', '.join(numbers)})" for title, numbers in ports.items())
 
 
 def _dump(report: EndpointReport) -> dict[str, Any]:

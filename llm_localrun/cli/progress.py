@@ -27,8 +27,8 @@ def show_progress(
     steps: Generator[Progress, None, _Result], title: str, *, quiet: bool = False
 ) -> _Result:
     """Runs `steps`, shows its progress under `title`, and returns its result."""
-    kind = _ProgressBar if sys.stderr.isatty() else _ProgressLines
-    display = None if quiet else kind(title)
+    display_type = _ProgressBar if sys.stderr.isatty() else _ProgressLines
+    display = None if quiet else display_type(title)
     try:
         while True:
             progress = next(steps)

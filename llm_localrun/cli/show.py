@@ -87,8 +87,8 @@ def _known_template(model: LocalModel) -> str:
     )
 
 
-def _needs(model: LocalModel) -> dict[int, int]:
-    """The memory needed in bytes, by tokens of context; empty if the geometry is unknown."""
+def _memory_by_context(model: LocalModel) -> dict[int, int]:
+    """Bytes of memory needed, by tokens of context; empty if the geometry is unknown."""
     footprint, largest = footprint_of(model), model.context_max
     if footprint is None or footprint.geometry is None:
         return {}
@@ -104,7 +104,7 @@ def _more_facts(model: LocalModel) -> dict[str, Any]:
     memory = machine.physical_memory()
     return {
         "template": _template_of(model),
-        "memory_by_context": _needs(model),
+        "memory_by_context": _memory_by_context(model),
         "memory": memory,
         "largest_context": fit_of_model(model, memory).context_size,
     }
@@ -192,7 +192,7 @@ def _memory(model: LocalModel) -> list[str]:
     lines = [
         f"{size_text(need)} with {tokens_text(size)} of context"
         + ("" if fit.fits_with(size) else ": does not fit")
-        for size, need in _needs(model).items()
+        for size, need in _memory_by_context(model).items()
     ]
     verdict = f"{'fits into' if fit.fits else 'is too large for'} the {size_text(memory)} of"
     limit = f" with up to {fit.context_size:,} tokens of context" if fit.context_size else ""

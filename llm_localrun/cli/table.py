@@ -131,15 +131,15 @@ def first_few(names: Sequence[str]) -> str:
 
 def size_text(size: int | None) -> str:
     """Bytes in decimal units: 98 MB, 4.7 GB, 18 GB; "" for None."""
-    return _rounded(size, " MB", " GB")
+    return _unit_text(size, " MB", " GB")
 
 
 def count_text(count: int | None) -> str:
     """A number of parameters: 135M, 8.2B, 70B; "" for None."""
-    return _rounded(count, "M", "B")
+    return _unit_text(count, "M", "B")
 
 
-def _rounded(number: int | None, millions: str, billions: str) -> str:
+def _unit_text(number: int | None, millions: str, billions: str) -> str:
     """`number` in one of these units, with two or three digits."""
     if number is None:
         return ""
