@@ -138,7 +138,10 @@ def _name_in(parameters: Mapping[str, Any], *, takes_default: bool) -> str | Non
 def _look_again(
     request: NameRequest, command: click.Context | None, is_running: bool
 ) -> list[Registration]:
-    """The models that discovery finds; [] instead of an error if the command can do without."""
+    """The models that discovery finds; [] instead of an error if the command can do without.
+
+    `llm logs` can: it works even if our configuration is broken.
+    """
     from llm_localrun.errors import LocalRunError
     from llm_localrun.resolve import unknown_model
 
@@ -147,18 +150,14 @@ def _look_again(
         if not request.is_answered_by(found):
             found = _discover(request._replace(policy=CachePolicy.RETRY))
     except LocalRunError:
-        if request.name is not None and not _reads_logs(command):
+        reads_logs = command and command.parent and command.parent.info_name == "logs"
+        if request.name is not None and not reads_logs:
             raise
         return []
     if request.name is not None and is_running and not request.is_answered_by(found):
         names = [name for model, aliases in found for name in (*aliases, model.id)]
         raise unknown_model(request.name, names)
     return found
-
-
-def _reads_logs(command: click.Context | None) -> bool:
-    """Whether this is `llm logs`, which works even if our configuration is broken."""
-    return command is not None and command.parent is not None and command.parent.info_name == "logs"
 
 
 def _discover(request: NameRequest) -> list[Registration]:

@@ -12,7 +12,6 @@ import click
 
 from llm_localrun.catalogue import get_catalogue, read_snapshot
 from llm_localrun.cli import doctor_findings as findings
-from llm_localrun.cli.doctor_findings import Finding
 from llm_localrun.cli.table import json_option, safe_text, show_json, terminal_width
 from llm_localrun.config import read_config
 from llm_localrun.engine import builds
@@ -41,7 +40,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
         context.exit(1)
 
 
-def _examine() -> tuple[list[Finding], bool]:
+def _examine() -> tuple[list[findings.Finding], bool]:
     """All findings, and whether any model can run. Raises `ConfigError`."""
     config = read_config()
     before = read_snapshot(home())
@@ -60,17 +59,17 @@ def _examine() -> tuple[list[Finding], bool]:
     return [*found, findings.model_finding(snapshot, runnable)], bool(runnable)
 
 
-def _examine_without_config(error: ConfigError) -> list[Finding]:
+def _examine_without_config(error: ConfigError) -> list[findings.Finding]:
     """Findings that do not depend on the configuration, which is not valid."""
     report = builds.report(engine_folder(), None)
     return [
-        Finding("policy", "the configuration is not valid", error.message),
+        findings.Finding("policy", "the configuration is not valid", error.message),
         *findings.engine_findings(Snapshot(), report, list_running(engine_folder())),
         findings.memory_finding(Snapshot(), machine.physical_memory()),
     ]
 
 
-def _show(found: Iterable[Finding]) -> None:
+def _show(found: Iterable[findings.Finding]) -> None:
     for section, members in groupby(found, key=lambda finding: finding.section):
         click.secho(section, bold=True)
         for finding in members:
@@ -93,7 +92,7 @@ def _show_text(text: str, first_indent: str) -> None:
     click.echo(wrapper.fill(text))
 
 
-def _as_json(finding: Finding) -> dict[str, Any]:
+def _as_json(finding: findings.Finding) -> dict[str, Any]:
     return {
         "section": finding.section,
         "well": not finding.advice,

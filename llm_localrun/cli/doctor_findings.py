@@ -146,14 +146,13 @@ def store_findings(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
+    text, advice = f"{store.path}: {count_of(store.files, 'file')}", ""
     if store.status == "missing":
         text, advice = f"{store.path}: not found", 'Create it, or remove it from "folders"'
     elif store.status == "unreadable":
-        text, advice = f"{store.path}: cannot be read", "Fix its permissions"
-    else:
-        text, advice = f"{store.path}: {count_of(store.files, 'file')}", ""
+        text = f"{store.path}: cannot be read"
     if store.problem:
-        text, advice = f"{text} ({store.problem})", advice or "Fix its permissions"
+        text, advice = f"{text} ({store.problem})", "Fix its permissions"
     if skipped:
         reasons = [f"{Path(each.path).name}: {each.reason}" for each in skipped]
         text += f", {len(skipped)} skipped ({first_few(reasons)})"

@@ -28,7 +28,7 @@ def names_of(models: Sequence[LocalModel], order: Order) -> Names:
     return {purpose: name_models(models, order, purpose) for purpose in _PURPOSES}
 
 
-def facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]:
+def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]:
     """Everything that is known about a model, for `--json`."""
     named = names[model.purpose]
     file = model.on_disk or OnDisk(path="")

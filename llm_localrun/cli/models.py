@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.facts import Names, abilities, facts, names_of
+from llm_localrun.cli.facts import Names, abilities, model_facts, names_of
 from llm_localrun.cli.table import count_text, json_option, show, show_notes, size_text, tokens_text
 from llm_localrun.config import Config, read_config
 from llm_localrun.models import LocalModel
@@ -28,7 +28,7 @@ def models(as_json: bool) -> None:
     chat_first = sorted(best_first, key=lambda model: model.purpose != "chat")
     show(
         as_json,
-        (facts(model, names, order) for model in best_first),
+        (model_facts(model, names, order) for model in best_first),
         (_row(model, names, order) for model in chat_first),
         optional=_OPTIONAL,
         if_empty="No model was found. Get a small one with: llm localrun pull starter",

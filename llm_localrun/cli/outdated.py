@@ -11,14 +11,11 @@ from llm_localrun.cli.table import json_option, show
 @click.pass_context
 def outdated(ctx: click.Context, as_json: bool) -> None:
     checks = [check_version(record) for record in present_records()]
+    behind = [check for check in checks if check.state != VersionState.CURRENT]
     show(
         as_json,
         ({"ref": c.record.ref, "state": c.state, "problem": c.problem} for c in checks),
-        (
-            {"pulled": c.record.ref, "state": c.state, "": c.problem}
-            for c in checks
-            if c.state != VersionState.CURRENT
-        ),
+        ({"pulled": c.record.ref, "state": c.state, "": c.problem} for c in behind),
         if_empty="All pulled models are up to date.",
     )
     ctx.exit(any(check.state == VersionState.FAILED for check in checks))

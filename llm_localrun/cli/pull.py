@@ -40,6 +40,7 @@ _INTERRUPTED = {
     "url": f"{RESUME_ADVICE}.",
     "starter": "The download was discarded.",
 }
+"""What becomes of an unfinished download, by `PullRecord.source`; a server says it of its own."""
 
 
 @click.command(help=__doc__)
@@ -57,18 +58,14 @@ def pull(ref: str, quantization: str | None, quiet: bool, as_json: bool) -> None
     try:
         record = show_progress(plan.fetch(), plan.title, quiet=quiet)
     except KeyboardInterrupt:
-        click.echo(_after_interruption(plan.record.source), err=True)
+        source = plan.record.source
+        click.echo(_INTERRUPTED.get(source) or server_class(source).interrupted_pull, err=True)
         raise
     models = get_catalogue(CachePolicy.REFRESH).models
     # A projector is not listed as a model.
     model = next((each for each in models if records_of(each, [record])), None)
     path = next(map(str, record.paths(models_folder())), "")
     _report(model, path, record, as_json)
-
-
-def _after_interruption(source: str) -> str:
-    """What becomes of an unfinished download from `source`, one of `PullRecord.source`."""
-    return _INTERRUPTED.get(source) or server_class(source).interrupted_pull
 
 
 def _plan(ref: str, quantization: str | None, *, quiet: bool) -> PullPlan:

@@ -1,6 +1,5 @@
 """Show everything that is known about a model."""
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.endpoints import STATUS, server_title
-from llm_localrun.cli.facts import abilities, facts, names_of
+from llm_localrun.cli.facts import abilities, model_facts, names_of
 from llm_localrun.cli.table import (
     count_text,
     json_option,
@@ -23,10 +22,11 @@ from llm_localrun.cli.table import (
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import BadModelFile
 from llm_localrun.files.modelfile import template_of
-from llm_localrun.gguf.header import Header, NotGGUF, read_header
+from llm_localrun.gguf.files import opened
+from llm_localrun.gguf.header import read_summary
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import default_setting, fit_of_model, footprint_of
-from llm_localrun.models import LocalModel, RunsOn, Snapshot
+from llm_localrun.models import LocalModel, OnDisk, RunsOn, Snapshot
 from llm_localrun.names.aliases import parameters_of, siblings
 from llm_localrun.privacy import WHERE, requires_consent
 from llm_localrun.resolve import candidates, order_of
@@ -48,25 +48,14 @@ def show(name: str, template: bool, as_json: bool) -> None:
         click.echo(_known_template(model))
         return
     names = names_of(snapshot.models, order)
-    known = facts(model, names, order)
+    known = model_facts(model, names, order)
     others = siblings(model, snapshot.models)
     if as_json:
-        shown_others = [facts(other, names, order) for other in others]
+        shown_others = [model_facts(other, names, order) for other in others]
         show_json({**known, **_more_facts(model), "others": shown_others})
     else:
         routes = _routes(model, snapshot, config)
         show_card(_lines(model, known, routes, others))
-
-
-def _header(model: LocalModel) -> Header | None:
-    """The header of the model's file; None if there is no file or it cannot be read."""
-    if model.on_disk is None:
-        return None
-    try:
-        with Path(model.on_disk.path).open("rb") as file:
-            return read_header(file, os.fstat(file.fileno()).st_size)
-    except (OSError, NotGGUF):
-        return None
 
 
 def _template_of(model: LocalModel) -> str | None:
@@ -100,7 +89,7 @@ def _memory_by_context(model: LocalModel) -> dict[int, int]:
 
 
 def _more_facts(model: LocalModel) -> dict[str, Any]:
-    """What `--json` shows of a model besides `facts`. Sizes are bytes, contexts are tokens."""
+    """What `--json` shows of a model besides `model_facts`. Sizes are bytes, contexts tokens."""
     memory = machine.physical_memory()
     return {
         "template": _template_of(model),
@@ -138,13 +127,22 @@ def _one_line(parts: Sequence[str]) -> list[str]:
 
 
 def _makeup(model: LocalModel) -> list[str]:
+    """The architecture, the number of weights, and what the header of the file says."""
     weights = count_text(parameters_of(model))
     parts = [model.architecture, weights and f"{weights} parameters"]
-    if header := _header(model):
-        for key, what in (("block_count", "layers"), ("expert_count", "experts")):
-            number = header.of_architecture(key)
-            parts += [f"{number} {what}"] if number else []
-    return parts
+    return [*parts, *(_header_parts(model.on_disk) if model.on_disk else ())]
+
+
+def _header_parts(on_disk: OnDisk) -> list[str]:
+    """The numbers of layers and of experts; [] if the file cannot be read."""
+    try:
+        with opened(Path(on_disk.path)) as file:
+            header = read_summary(file)
+    except BadModelFile:
+        return []
+    kinds = (("block_count", "layers"), ("expert_count", "experts"))
+    numbers = ((header.of_architecture(key), what) for key, what in kinds)
+    return [f"{number} {what}" for number, what in numbers if number]
 
 
 def _context(model: LocalModel) -> list[str]:

@@ -16,18 +16,17 @@ from llm_localrun.system.paths import engine_folder
 def unload(name: str | None, all_: bool) -> None:
     if (name is None) != all_:
         raise click.UsageError("Give the name of a model, or --all.")
-    names = stop_all(engine_folder()) if name is None else _stop(name)
+    if name is None:
+        names = stop_all(engine_folder())
+    else:
+        engines = _engines_of(name)
+        names = [engine.spec.name for engine in engines]
+        for engine in engines:
+            stop(engine, engine_folder())
     for each in names:
         click.echo(f"Unloaded {each}")
     if not names:
         click.echo("No model is loaded.", err=True)
-
-
-def _stop(name: str) -> list[str]:
-    chosen = _engines_of(name)
-    for engine in chosen:
-        stop(engine, engine_folder())
-    return [engine.spec.name for engine in chosen]
 
 
 def _engines_of(name: str) -> list[EngineState]:
