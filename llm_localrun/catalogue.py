@@ -16,13 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llm_localrun.config import read_config
 from llm_localrun.errors import ServerUnreachable
 from llm_localrun.models import LocalModel, RunsOn, ServerStatus, Snapshot
-from llm_localrun.name_cache import (
-    CachePolicy,
-    delete_names,
-    is_current,
-    is_fresh,
-    settings_stamp,
-)
+from llm_localrun.name_cache import CachePolicy, delete_names, is_current, is_fresh, settings_stamp
 from llm_localrun.privacy import is_loopback
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home
@@ -50,7 +44,7 @@ def get_catalogue(policy: CachePolicy = CachePolicy.IF_STALE) -> Snapshot:
 
 
 def locate(model: LocalModel) -> LocalModel:
-    """The model with where it runs, after its server's own tools were asked if that is unknown."""
+    """The model with the place where it runs; if that is unknown, asks the server's own tools."""
     if model.runs_on is not RunsOn.UNKNOWN:
         return model
     found = _keep(_locate_models(get_catalogue(CachePolicy.CACHED)))
@@ -94,14 +88,13 @@ def model_at(path: Path) -> LocalModel:
     real = Path(os.path.realpath(path))
     snapshot = get_catalogue(CachePolicy.IF_EMPTY)
     last = next((f for f in snapshot.files if os.path.realpath(f.path) == str(real)), None)
-    if last is not None and last.model is not None and is_same(last):
-        return last.model
+    known = last.model if last else None
+    if last and known and is_same(last):
+        return known
     file = open_file(real)
     assert file.model is not None
-    if last is not None and last.model is not None:
-        model_id = last.model.id
-    else:
-        model_id = unique_id(file.model, {model.id for model in snapshot.models})
+    taken = {model.id for model in snapshot.models}
+    model_id = known.id if known else unique_id(file.model, taken)
     model = file.model.model_copy(update={"id": model_id})
     remember(real)
     file = file.model_copy(update={"model": model})
@@ -129,7 +122,7 @@ def _is_usable(snapshot: Snapshot, policy: CachePolicy) -> bool:
 
 
 def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
-    begun = time.monotonic()
+    start = time.monotonic()
     from llm_localrun import files
     from llm_localrun.servers import base as servers
     from llm_localrun.servers.discover import candidates_for, deadline_from, discover
@@ -138,7 +131,7 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     config = read_config()
     scanned = files.scan(config.folders, before)
     candidates = candidates_for(config, servers.stored_keys())
-    reports = discover(candidates, before.endpoints, deadline_from(begun), retry_timeouts=patient)
+    reports = discover(candidates, before.endpoints, deadline_from(start), retry_timeouts=patient)
     return scanned.model_copy(
         update={"taken_at": time.time(), "stamp": stamp, "endpoints": tuple(reports)}
     )

@@ -25,7 +25,7 @@ _LOCK_TIMEOUT_S = 10.0
 _FIX_FILE = "Fix the file, or delete it to return to the defaults"
 
 
-def _endpoint_name(name: str) -> str:
+def _check_endpoint_name(name: str) -> str:
     """Checks that `name` can be a part of model ids. Raises ValueError."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise ValueError("use a-z, 0-9, - and _ only, and begin with a letter or a digit")
@@ -57,7 +57,7 @@ _BYTES = re.compile(r"(?P<number>\d+(\.\d+)?) *(?P<unit>[KMGT]?)i?B?", re.IGNORE
 _UNITS = {unit: 1024**power for power, unit in enumerate(("", "K", "M", "G", "T"))}
 
 
-def _bytes(value: object) -> object:
+def _parse_bytes(value: object) -> object:
     """Converts `12GB` or `500 MB` to bytes, and returns other types unchanged."""
     if not isinstance(value, str):
         return value
@@ -66,13 +66,13 @@ def _bytes(value: object) -> object:
     return int(float(size["number"]) * _UNITS[size["unit"].upper()])
 
 
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(ge=0)]
 
 _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def _seconds(value: object) -> object:
+def _parse_seconds(value: object) -> object:
     """Converts `10m`, `1h30m`, `45s` or `90` to seconds, and returns other types unchanged."""
     if not isinstance(value, str):
         return value
@@ -86,11 +86,11 @@ def _seconds(value: object) -> object:
         raise ValueError("give seconds, or a duration such as 45s, 10m or 1h30m") from None
 
 
-Duration = Annotated[float, BeforeValidator(_seconds)]
+Duration = Annotated[float, BeforeValidator(_parse_seconds)]
 """Seconds, given as a number or as a text such as 10m."""
 
 
-def _quantization(text: str) -> str:
+def _spell_quantization(text: str) -> str:
     """The quantization `text` in its usual spelling: q4_k_m is Q4_K_M. Raises ValueError."""
     name = quantization_in(text.strip())
     # A quantization that is not ranked has no distance to any, not even to itself.
@@ -104,7 +104,7 @@ class ConfiguredEndpoint(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, AfterValidator(_endpoint_name)]
+    name: Annotated[str, AfterValidator(_check_endpoint_name)]
     url: Annotated[str, AfterValidator(server_root)]
     key: str | None = None
     """The name of its key in `llm keys`; None: localrun-NAME."""
@@ -127,12 +127,12 @@ class Config(BaseModel):
     """Whether to look for servers on their default ports."""
     allow: tuple[str, ...] = ()
     """Ids of models that may run outside this machine."""
-    quantization: Annotated[str, AfterValidator(_quantization)] = "Q4_K_M"
+    quantization: Annotated[str, AfterValidator(_spell_quantization)] = "Q4_K_M"
     """The preferred quantization, where a name means several models."""
     threads: int | None = Field(default=None, ge=1, le=MAX_THREADS)
     """Threads of the engine; None: llama.cpp chooses."""
     keep_alive: Duration = 300.0
-    """Seconds for which the engine keeps an unused model in memory; negative: for ever."""
+    """Seconds for which the engine keeps an unused model in memory; negative: forever."""
     llama_server: str | None = None
     """Path of the llama-server that runs GGUF files; "": xllamacpp runs them. None: the one on
     PATH, if it has a GPU and xllamacpp has none."""
@@ -151,8 +151,7 @@ def config_path() -> Path:
 
 def read_config() -> Config:
     """The user's settings. Raises `ConfigError` if the file cannot be read or is not valid."""
-    text = _read()
-    return Config() if text is None else _validated(text, _FIX_FILE)
+    return _parse(_read(), _FIX_FILE)
 
 
 def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
@@ -166,12 +165,11 @@ def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
         path.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(path.with_suffix(".lock"), _LOCK_TIMEOUT_S):
             text = _read()
-            text = b"{}" if text is None else text
-            _validated(text, _FIX_FILE)
+            _parse(text, _FIX_FILE)
             settings = json.loads(text)
             change(settings)
             text = json.dumps(settings, indent=2, ensure_ascii=False).encode() + b"\n"
-            config = _validated(text, "The file was not changed")
+            config = _parse(text, "The file was not changed")
             # Write through a symbolic link instead of replacing it.
             write_atomically(Path(os.path.realpath(path)), text)
     except TimeoutError:
@@ -190,17 +188,19 @@ def problem_of(error: ValidationError) -> str:
     return f"{key or 'the file'}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def _read() -> bytes | None:
+def _read() -> bytes:
+    """The text of the file; an empty JSON object if there is no file."""
     path = config_path()
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        return None
+        return b"{}"
     except OSError as error:
         raise ConfigError.from_os_error("read", path, error) from None
 
 
-def _validated(text: bytes, remedy: str) -> Config:
+def _parse(text: bytes, remedy: str) -> Config:
+    """The settings in a JSON text. Raises `ConfigError` with `remedy` if they are not valid."""
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:

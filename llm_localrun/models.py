@@ -164,7 +164,7 @@ class LocalModel(FrozenValue):
 
 
 class EndpointReport(FrozenValue):
-    """The result of asking an endpoint the last time."""
+    """What an endpoint answered when it was last asked for its models."""
 
     endpoint: Endpoint
     status: ServerStatus

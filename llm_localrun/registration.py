@@ -6,8 +6,8 @@ may be one of ours. Otherwise it reads `names.json` and nothing else.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import click
 import llm
@@ -24,14 +24,13 @@ from llm_localrun.name_cache import (
 from llm_localrun.system.paths import home
 
 if TYPE_CHECKING:
-    from llm_localrun.models import LocalModel
+    from llm_localrun.models import LocalModel, Purpose
 
-_Purpose = Literal["chat", "embedding"]
-
-_RUNNING: dict[_Purpose, tuple[str, ...]] = {
+_RUNNING: "dict[Purpose, tuple[str, ...]]" = {
     "chat": ("prompt", "chat"),
     "embedding": ("embed", "embed-multi", "similar"),
 }
+"""The commands of llm that run a model, by its purpose."""
 
 Registration: TypeAlias = "tuple[CachedName | LocalModel, list[str]]"
 """A model to register with llm, and its aliases."""
@@ -40,7 +39,7 @@ Registration: TypeAlias = "tuple[CachedName | LocalModel, list[str]]"
 class NameRequest(NamedTuple):
     """The names that a command needs registered."""
 
-    purpose: _Purpose
+    purpose: "Purpose"
     name: str | None
     """The name of ours that the command uses; None if it uses none, or does not say."""
     taken: Collection[str]
@@ -87,17 +86,19 @@ def user_aliases() -> dict[str, str]:
     return aliases if isinstance(aliases, dict) else {}
 
 
-def _registrations(purpose: _Purpose, taken: set[str]) -> list[Registration]:
+def _registrations(purpose: "Purpose", taken: set[str]) -> list[Registration]:
     """The models for `purpose`, from `names.json` if it is good enough for the command."""
     command = click.get_current_context(silent=True)
+    parameters = command.params if command else {}
     is_running = command is not None and command.info_name in _RUNNING[purpose]
-    name, aliases = _name_in(command, is_running), user_aliases()
+    name = _name_in(parameters, takes_default=is_running and purpose == "chat")
+    aliases = user_aliases()
     taken = taken | aliases.keys()
     request = NameRequest(
         purpose,
         name if name is not None and is_ours(name) and name not in taken else None,
         taken,
-        _policy(command, name and aliases.get(name, name), is_running),
+        _policy(parameters, name and aliases.get(name, name), is_running),
     )
     cache = read_names()
     if cache is not None and cache.is_usable(request.policy):
@@ -107,28 +108,28 @@ def _registrations(purpose: _Purpose, taken: set[str]) -> list[Registration]:
     return _look_again(request, command, is_running)
 
 
-def _policy(command: click.Context | None, target: str | None, is_running: bool) -> CachePolicy:
+def _policy(parameters: Mapping[str, Any], target: str | None, is_running: bool) -> CachePolicy:
     """Servers are asked if the command uses or lists our models, or if it may do so.
 
     `target` is the name that the command uses, after the user's aliases.
     """
-    if command is not None and is_running and command.params.get("queries"):
+    if is_running and parameters.get("queries"):
         return CachePolicy.IF_STALE
     if target is not None and not is_ours(target):
         return CachePolicy.CACHED
     return CachePolicy.IF_EMPTY if target is None and is_running else CachePolicy.IF_STALE
 
 
-def _name_in(command: click.Context | None, is_running: bool) -> str | None:
-    """The model name that the command was given, or llm's default; None if it is not known."""
-    if command is None:
-        return None
+def _name_in(parameters: Mapping[str, Any], *, takes_default: bool) -> str | None:
+    """The model name among a command's parameters; None if it is not known.
+
+    If there is none, it is llm's default model for a command that `takes_default`.
+    """
     for parameter in ("model_id", "model"):
-        if isinstance(name := command.params.get(parameter), str):
+        if isinstance(name := parameters.get(parameter), str):
             return name
     other_sources = ("_continue", "conversation_id", "template")
-    takes_default = is_running and command.info_name in _RUNNING["chat"]
-    if takes_default and not any(command.params.get(source) for source in other_sources):
+    if takes_default and not any(parameters.get(source) for source in other_sources):
         default: str = llm.get_default_model()  # type: ignore[no-untyped-call]
         return default
     return None
@@ -137,7 +138,10 @@ def _name_in(command: click.Context | None, is_running: bool) -> str | None:
 def _look_again(
     request: NameRequest, command: click.Context | None, is_running: bool
 ) -> list[Registration]:
-    """The models that discovery finds; [] instead of an error if the command can do without."""
+    """The models that discovery finds; [] instead of an error if the command can do without.
+
+    `llm logs` can: it works even if our configuration is broken.
+    """
     from llm_localrun.errors import LocalRunError
     from llm_localrun.resolve import unknown_model
 
@@ -146,18 +150,14 @@ def _look_again(
         if not request.is_answered_by(found):
             found = _discover(request._replace(policy=CachePolicy.RETRY))
     except LocalRunError:
-        if request.name is not None and not _reads_logs(command):
+        reads_logs = command and command.parent and command.parent.info_name == "logs"
+        if request.name is not None and not reads_logs:
             raise
         return []
     if request.name is not None and is_running and not request.is_answered_by(found):
         names = [name for model, aliases in found for name in (*aliases, model.id)]
         raise unknown_model(request.name, names)
     return found
-
-
-def _reads_logs(command: click.Context | None) -> bool:
-    """Whether this is `llm logs`, which works even if our configuration is broken."""
-    return command is not None and command.parent is not None and command.parent.info_name == "logs"
 
 
 def _discover(request: NameRequest) -> list[Registration]:

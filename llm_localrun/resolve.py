@@ -52,13 +52,11 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
 
 def model_with_id(model_id: str) -> LocalModel:
     """The model with this id. Raises `UnknownModel` if it no longer exists."""
-    models: Sequence[LocalModel] = ()
     for policy in (CachePolicy.CACHED, CachePolicy.RETRY):
-        models = get_catalogue(policy).models
-        for model in models:
-            if model.id == model_id:
-                return model
-    raise unknown_model(model_id, [model.id for model in models])
+        by_id = {model.id: model for model in get_catalogue(policy).models}
+        if model_id in by_id:
+            return by_id[model_id]
+    raise unknown_model(model_id, list(by_id))
 
 
 def choose_route(model: LocalModel, options: Mapping[str, Any]) -> tuple[LocalModel, Route]:

@@ -5,6 +5,7 @@ that you have allowed.
 """
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -24,14 +25,14 @@ def allow(name: str | None, remove: bool, as_json: bool) -> None:
     if name is None:
         if remove:
             raise click.UsageError("Give the name of the model to refuse.")
-        _list(list(read_config().allow), as_json)
+        _list(read_config().allow, as_json)
     elif remove:
-        _forbid(name)
+        _refuse(name)
     else:
         _allow(name)
 
 
-def _list(allowed: list[str], as_json: bool) -> None:
+def _list(allowed: Sequence[str], as_json: bool) -> None:
     if as_json:
         show_json(allowed)
     elif allowed:
@@ -59,7 +60,7 @@ def _allow(name: str) -> None:
     )
 
 
-def _forbid(name: str) -> None:
+def _refuse(name: str) -> None:
     model_id = name if name in read_config().allow else find_model(name).id
 
     def change(settings: dict[str, Any]) -> None:

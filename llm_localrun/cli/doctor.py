@@ -11,17 +11,7 @@ from typing import Any
 import click
 
 from llm_localrun.catalogue import get_catalogue, read_snapshot
-from llm_localrun.cli.doctor_findings import (
-    Finding,
-    cache_findings,
-    can_run,
-    engine_findings,
-    memory_findings,
-    model_finding,
-    policy_findings,
-    server_findings,
-    store_findings,
-)
+from llm_localrun.cli import doctor_findings as findings
 from llm_localrun.cli.table import json_option, safe_text, show_json, terminal_width
 from llm_localrun.config import read_config
 from llm_localrun.engine import builds
@@ -50,7 +40,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
         context.exit(1)
 
 
-def _examine() -> tuple[list[Finding], bool]:
+def _examine() -> tuple[list[findings.Finding], bool]:
     """All findings, and whether any model can run. Raises `ConfigError`."""
     config = read_config()
     before = read_snapshot(home())
@@ -58,28 +48,28 @@ def _examine() -> tuple[list[Finding], bool]:
     report = builds.report(engine_folder(), config.llama_server, ",".join(config.rpc))
     build = report.chosen.title if report.chosen else ""
     found = [
-        *server_findings(snapshot, config),
-        *store_findings(snapshot),
-        *engine_findings(snapshot, report, list_running(engine_folder())),
-        *memory_findings(snapshot, machine.physical_memory()),
-        *cache_findings(before, read_snapshot(home()), snapshot),
-        *policy_findings(snapshot, config),
+        *findings.server_findings(snapshot, config),
+        *findings.store_findings(snapshot),
+        *findings.engine_findings(snapshot, report, list_running(engine_folder())),
+        findings.memory_finding(snapshot, machine.physical_memory()),
+        findings.cache_finding(before, read_snapshot(home()), snapshot),
+        *findings.policy_findings(snapshot, config),
     ]
-    runnable = [m for m in snapshot.models if can_run(m, snapshot, config, build)]
-    return [*found, model_finding(snapshot, runnable)], bool(runnable)
+    runnable = [m for m in snapshot.models if findings.can_run(m, snapshot, config, build)]
+    return [*found, findings.model_finding(snapshot, runnable)], bool(runnable)
 
 
-def _examine_without_config(error: ConfigError) -> list[Finding]:
+def _examine_without_config(error: ConfigError) -> list[findings.Finding]:
     """Findings that do not depend on the configuration, which is not valid."""
     report = builds.report(engine_folder(), None)
     return [
-        Finding("policy", "the configuration is not valid", error.message),
-        *engine_findings(Snapshot(), report, list_running(engine_folder())),
-        *memory_findings(Snapshot(), machine.physical_memory()),
+        findings.Finding("policy", "the configuration is not valid", error.message),
+        *findings.engine_findings(Snapshot(), report, list_running(engine_folder())),
+        findings.memory_finding(Snapshot(), machine.physical_memory()),
     ]
 
 
-def _show(found: Iterable[Finding]) -> None:
+def _show(found: Iterable[findings.Finding]) -> None:
     for section, members in groupby(found, key=lambda finding: finding.section):
         click.secho(section, bold=True)
         for finding in members:
@@ -90,17 +80,19 @@ def _show(found: Iterable[Finding]) -> None:
 
 def _show_text(text: str, first_indent: str) -> None:
     """Prints `text`, wrapped to the width of the terminal. Long paths are not broken."""
-    lines = [safe_text(text)]
-    if (width := terminal_width()) is not None:
-        indent = len(first_indent)
-        lines = textwrap.wrap(
-            lines[0], max(width - indent, 20), break_long_words=False, break_on_hyphens=False
-        )
-    for number, line in enumerate(lines):
-        click.echo(f"{first_indent if number == 0 else ' ' * len(first_indent)}{line}")
+    text, indent = safe_text(text), " " * len(first_indent)
+    width = terminal_width() or len(indent) + len(text)
+    wrapper = textwrap.TextWrapper(
+        max(width, len(indent) + 20),
+        initial_indent=first_indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    click.echo(wrapper.fill(text))
 
 
-def _as_json(finding: Finding) -> dict[str, Any]:
+def _as_json(finding: findings.Finding) -> dict[str, Any]:
     return {
         "section": finding.section,
         "well": not finding.advice,

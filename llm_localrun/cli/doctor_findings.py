@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.cli.endpoints import STATUS, key_alias
+from llm_localrun.cli.endpoints import STATUS, key_alias, server_title
 from llm_localrun.cli.table import count_of, first_few, seconds_text, size_text
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import BuildReport
@@ -84,8 +84,8 @@ def server_findings(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
 
 def _server_finding(report: EndpointReport, is_added: bool) -> Finding:
     name, url = report.endpoint.name, report.endpoint.url
-    title = f"{_title(report)} {report.version}".strip()
-    parts = [f"{title} at {url}{f' ({name})' if is_added else ''}: {STATUS[report.status]}"]
+    added_as = f" ({name})" if is_added else ""
+    parts = [f"{server_title(report)} at {url}{added_as}: {STATUS[report.status]}"]
     if report.models:
         known = "" if report.status == ServerStatus.ANSWERS else " known"
         parts.append(f"{count_of(len(report.models), 'model')}{known}")
@@ -110,16 +110,14 @@ def _server_advice(report: EndpointReport, is_added: bool) -> str:
     return advice[report.status]
 
 
-def _title(report: EndpointReport) -> str:
-    return server_class(report.endpoint.kind).title
-
-
 def _with_ports(reports: Iterable[EndpointReport]) -> Iterator[str]:
     """Each kind of server once, with its ports."""
     ports: dict[str, list[str]] = defaultdict(list)
     for report in reports:
-        ports[_title(report)].append(report.endpoint.url.rpartition(":")[2])
-    yield from (f"{title} ({', '.join(those)})" for title, those in ports.items())
+        ports[server_class(report.endpoint.kind).title].append(
+            report.endpoint.url.rpartition(":")[2]
+        )
+    yield from (f"{title} ({', '.join(numbers)})" for title, numbers in ports.items())
 
 
 def _dump(report: EndpointReport) -> dict[str, Any]:
@@ -148,14 +146,13 @@ def store_findings(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
+    text, advice = f"{store.path}: {count_of(store.files, 'file')}", ""
     if store.status == "missing":
         text, advice = f"{store.path}: not found", 'Create it, or remove it from "folders"'
     elif store.status == "unreadable":
-        text, advice = f"{store.path}: cannot be read", "Fix its permissions"
-    else:
-        text, advice = f"{store.path}: {count_of(store.files, 'file')}", ""
+        text = f"{store.path}: cannot be read"
     if store.problem:
-        text, advice = f"{text} ({store.problem})", advice or "Fix its permissions"
+        text, advice = f"{text} ({store.problem})", "Fix its permissions"
     if skipped:
         reasons = [f"{Path(each.path).name}: {each.reason}" for each in skipped]
         text += f", {len(skipped)} skipped ({first_few(reasons)})"
@@ -198,35 +195,30 @@ def engine_findings(
         yield Finding("engine", f"llama.cpp's log: {log}", facts={"log": str(log)})
 
 
-def memory_findings(snapshot: Snapshot, memory: int | None) -> Iterator[Finding]:
+def memory_finding(snapshot: Snapshot, memory: int | None) -> Finding:
+    """Whether each model fits into `memory`, the bytes of this machine; None: unknown."""
     too_large = [model.id for model in snapshot.models if not fit_of_model(model, memory).fits]
     text = f"{size_text(memory)} in total" if memory is not None else "size unknown"
     facts = {"memory": memory, "too_large": too_large}
     if not too_large:
-        yield Finding("memory", text, facts=facts)
-        return
-    yield Finding(
-        "memory",
-        f"{text}, too little for {first_few(too_large)}",
-        "Run a smaller quantization: `llm localrun show NAME` lists those on this machine",
-        facts,
-    )
+        return Finding("memory", text, facts=facts)
+    text += f", too little for {first_few(too_large)}"
+    advice = "Run a smaller quantization: `llm localrun show NAME` lists those on this machine"
+    return Finding("memory", text, advice, facts)
 
 
-def cache_findings(before: Snapshot, written: Snapshot, snapshot: Snapshot) -> Iterator[Finding]:
+def cache_finding(before: Snapshot, written: Snapshot, snapshot: Snapshot) -> Finding:
     """Whether the new `snapshot` was written to the cache, which held the one `before`."""
-    age = age_of(before.taken_at)
-    old = f"{seconds_text(age)} old" if before.taken_at else "missing"
-    facts = {"path": str(home() / "catalogue.json"), "age": age if before.taken_at else None}
+    path = str(home() / "catalogue.json")
+    age = age_of(before.taken_at) if before.taken_at else None
+    facts = {"path": path, "age": age}
     if written.taken_at != snapshot.taken_at:
-        yield Finding(
-            "cache",
-            f"{facts['path']} cannot be written, so every command searches for models again",
-            "Free disk space, or fix the permissions of its folder",
-            facts,
+        text = f"{path} cannot be written, so every command searches for models again"
+        return Finding(
+            "cache", text, "Free disk space, or fix the permissions of its folder", facts
         )
-    else:
-        yield Finding("cache", f"{facts['path']}: was {old}, now updated", facts=facts)
+    old = "missing" if age is None else f"{seconds_text(age)} old"
+    return Finding("cache", f"{path}: was {old}, now updated", facts=facts)
 
 
 # Privacy

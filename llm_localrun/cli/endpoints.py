@@ -112,9 +112,9 @@ def _describe(report: EndpointReport) -> str:
     """What a new server answered, and what to do about it."""
     match report.status:
         case ServerStatus.ANSWERS:
-            title = f"{server_class(report.endpoint.kind).title} {report.version}".strip()
             count = count_of(len(report.models), "model")
-            return f"{title}, {count}: {first_few([model.id for model in report.models])}"
+            names = first_few([model.id for model in report.models])
+            return f"{server_title(report)}, {count}: {names}"
         case ServerStatus.LOADING:
             return "It is loading its model, which will be listed when it is ready."
         case ServerStatus.NEEDS_KEY:
@@ -125,6 +125,11 @@ def _describe(report: EndpointReport) -> str:
             return "It does not answer now. Its models will be listed when it does."
         case unknown:
             assert_never(unknown)
+
+
+def server_title(report: EndpointReport) -> str:
+    """The kind of a server and, if known, its version: Ollama 0.32.0."""
+    return f"{server_class(report.endpoint.kind).title} {report.version}".strip()
 
 
 def key_alias(report: EndpointReport) -> str:
@@ -145,12 +150,11 @@ def _facts(report: EndpointReport, is_added: bool) -> dict[str, Any]:
 
 
 def _row(report: EndpointReport, is_added: bool) -> dict[str, str]:
-    kind = server_class(report.endpoint.kind)
     return {
         "name": report.endpoint.name,
         "url": report.endpoint.url,
         "status": STATUS[report.status],
         "models": str(len(report.models)) if report.models else "",
-        "kind": f"{kind.title} {report.version}".strip(),
+        "kind": server_title(report),
         "added": "yes" if is_added else "",
     }

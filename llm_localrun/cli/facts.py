@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.config import read_config
-from llm_localrun.models import LocalModel, Purpose
+from llm_localrun.models import LocalModel, OnDisk, Purpose
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import Order, name_models, parameters_of, short_name
 from llm_localrun.resolve import candidates, order_of
@@ -28,34 +28,27 @@ def names_of(models: Sequence[LocalModel], order: Order) -> Names:
     return {purpose: name_models(models, order, purpose) for purpose in _PURPOSES}
 
 
-def facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]:
+def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]:
     """Everything that is known about a model, for `--json`."""
     named = names[model.purpose]
+    file = model.on_disk or OnDisk(path="")
     return {
         **model.model_dump(exclude={"routes"}),
-        **_route_facts(model),
-        "parameters": parameters_of(model),
-        "fits": order.fits(model),
-        "short_name": short_name(model, named),
-        "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
-    }
-
-
-def _route_facts(model: LocalModel) -> dict[str, Any]:
-    """The routes of a model as flat facts."""
-    served, on_disk = model.served, model.on_disk
-    return {
-        "endpoint": served and served.endpoint.model_dump(),
+        "endpoint": model.served and model.served.endpoint.model_dump(),
         "runs_on": model.runs_on,
         "remote_host": model.remote_host,
         "loaded": model.loaded,
         "context_loaded": model.context_loaded,
-        "digest": served.digest if served else "",
-        "path": on_disk and on_disk.path,
-        "store": on_disk.store if on_disk else "",
-        "projector": on_disk.projector if on_disk else "",
-        "manifest": on_disk.manifest if on_disk else "",
-        "file_id": on_disk.id if on_disk and served else "",
+        "digest": model.served.digest if model.served else "",
+        "path": file.path or None,
+        "store": file.store,
+        "projector": file.projector,
+        "manifest": file.manifest,
+        "file_id": file.id,
+        "parameters": parameters_of(model),
+        "fits": order.fits(model),
+        "short_name": short_name(model, named),
+        "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
     }
 
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import click
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.facts import Names, abilities, facts, names_of
+from llm_localrun.cli.facts import Names, abilities, model_facts, names_of
 from llm_localrun.cli.table import count_text, json_option, show, show_notes, size_text, tokens_text
 from llm_localrun.config import Config, read_config
-from llm_localrun.models import LocalModel, RunsOn
+from llm_localrun.models import LocalModel
 from llm_localrun.names.aliases import Order, ordered, parameters_of, short_name
 from llm_localrun.privacy import requires_consent
 from llm_localrun.resolve import order_of
@@ -28,7 +28,7 @@ def models(as_json: bool) -> None:
     chat_first = sorted(best_first, key=lambda model: model.purpose != "chat")
     show(
         as_json,
-        (facts(model, names, order) for model in best_first),
+        (model_facts(model, names, order) for model in best_first),
         (_row(model, names, order) for model in chat_first),
         optional=_OPTIONAL,
         if_empty="No model was found. Get a small one with: llm localrun pull starter",
@@ -58,8 +58,6 @@ def _where(model: LocalModel) -> str:
         return "file"
     if requires_consent(model):
         return model.runs_on
-    if model.runs_on == RunsOn.THIS_MACHINE:
-        return model.served.endpoint.name
     return model.remote_host or model.served.endpoint.name
 
 

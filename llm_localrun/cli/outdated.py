@@ -2,7 +2,7 @@
 
 import click
 
-from llm_localrun.cli.pulled import VersionCheck, VersionState, check_version, present_records
+from llm_localrun.cli.pulled import VersionState, check_version, present_records
 from llm_localrun.cli.table import json_option, show
 
 
@@ -11,14 +11,11 @@ from llm_localrun.cli.table import json_option, show
 @click.pass_context
 def outdated(ctx: click.Context, as_json: bool) -> None:
     checks = [check_version(record) for record in present_records()]
+    behind = [check for check in checks if check.state != VersionState.CURRENT]
     show(
         as_json,
         ({"ref": c.record.ref, "state": c.state, "problem": c.problem} for c in checks),
-        (_row(check) for check in checks if check.state != VersionState.CURRENT),
+        ({"pulled": c.record.ref, "state": c.state, "": c.problem} for c in behind),
         if_empty="All pulled models are up to date.",
     )
     ctx.exit(any(check.state == VersionState.FAILED for check in checks))
-
-
-def _row(check: VersionCheck) -> dict[str, str]:
-    return {"pulled": check.record.ref, "state": check.state, "": check.problem}

@@ -27,8 +27,8 @@ def show_progress(
     steps: Generator[Progress, None, _Result], title: str, *, quiet: bool = False
 ) -> _Result:
     """Runs `steps`, shows its progress under `title`, and returns its result."""
-    kind = _ProgressBar if sys.stderr.isatty() else _ProgressLines
-    display = None if quiet else kind(title)
+    display_type = _ProgressBar if sys.stderr.isatty() else _ProgressLines
+    display = None if quiet else display_type(title)
     try:
         while True:
             progress = next(steps)
@@ -64,15 +64,13 @@ class _ProgressBar:
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._title = title
         self._clock = clock
-        self._what = ""
         self._samples: deque[tuple[float, int]] = deque()
         self._drawn = 0.0
         self._latest: Progress | None = None
 
     def show(self, progress: Progress) -> None:
         now = self._clock()
-        if progress.what != self._what:
-            self._what = progress.what
+        if self._latest is not None and progress.what != self._latest.what:
             self._samples.clear()
         self._samples.append((now, progress.done))
         while now - self._samples[0][0] > _RATE_WINDOW_S:

@@ -12,7 +12,7 @@ REF is one of:
   lmstudio:hf:OWNER/REPO[:QUANT]  a repository that LM Studio downloads
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import click
 
@@ -39,6 +39,7 @@ _INTERRUPTED = {
     "url": f"{RESUME_ADVICE}.",
     "starter": "The download was discarded.",
 }
+"""What becomes of an unfinished download, by `PullRecord.source`; a server says it of its own."""
 
 
 @click.command(help=__doc__)
@@ -56,16 +57,14 @@ def pull(ref: str, quantization: str | None, quiet: bool, as_json: bool) -> None
     try:
         record = show_progress(plan.fetch(), plan.title, quiet=quiet)
     except KeyboardInterrupt:
-        click.echo(_after_interruption(plan.record.source), err=True)
+        source = plan.record.source
+        click.echo(_INTERRUPTED.get(source) or server_class(source).interrupted_pull, err=True)
         raise
-    model = _model_of(record, get_catalogue(CachePolicy.REFRESH).models)
-    path = str(record.paths[0]) if record.files else ""
+    models = get_catalogue(CachePolicy.REFRESH).models
+    # A projector is not listed as a model.
+    model = next((each for each in models if records_of(each, [record])), None)
+    path = next(map(str, record.paths), "")
     _report(model, path, record, as_json)
-
-
-def _after_interruption(source: str) -> str:
-    """What becomes of an unfinished download from `source`, one of `PullRecord.source`."""
-    return _INTERRUPTED.get(source) or server_class(source).interrupted_pull
 
 
 def _plan(ref: str, quantization: str | None, *, quiet: bool) -> PullPlan:
@@ -92,11 +91,6 @@ def _fit_rows(found: Iterable[VariantFit], chosen: Variant | None) -> list[dict[
         }
         for each in sorted(found, key=lambda each: each.variant.size)
     ]
-
-
-def _model_of(record: PullRecord, models: Sequence[LocalModel]) -> LocalModel | None:
-    """The model that a pull has brought; None if it is not listed, such as a projector."""
-    return next((model for model in models if records_of(model, [record])), None)
 
 
 def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bool) -> None:

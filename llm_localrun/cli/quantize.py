@@ -83,8 +83,8 @@ def _route_through_ollama(
     served = model.served
     if served is None or served.endpoint.kind != Ollama.kind or options.imatrix is not None:
         return None
-    can = quantization in QUANTIZES_TO and model.quantization in QUANTIZES_FROM
-    is_chosen = model.on_disk is None or (can and is_listening(served.endpoint.url))
+    is_possible = quantization in QUANTIZES_TO and model.quantization in QUANTIZES_FROM
+    is_chosen = model.on_disk is None or (is_possible and is_listening(served.endpoint.url))
     return served if is_chosen else None
 
 
@@ -137,7 +137,7 @@ def _quantize_by_ollama(
 
 
 def _find(is_it: Callable[[LocalModel], bool], what: str) -> LocalModel:
-    """The new model in the catalogue."""
+    """The new model `what` in the catalogue, which `is_it` recognizes. Raises `UnknownModel`."""
     for model in filter(is_it, get_catalogue(CachePolicy.REFRESH).models):
         return model
     raise UnknownModel(f"{what} was made, but is not listed", "Try `llm localrun refresh`")

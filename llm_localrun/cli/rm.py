@@ -23,10 +23,11 @@ from llm_localrun.system.paths import partial_folder
 def rm(name: str | None, force: bool, only_unfinished: bool) -> None:
     if (name is None) != only_unfinished:
         raise click.UsageError("Give the name of a model, or --unfinished.")
-    if name is None:
-        _remove_unfinished()
-    else:
+    if name is not None:
         _remove(name, force)
+        return
+    freed = delete_files(unfinished_files(partial_folder()), partial_folder())
+    click.echo(f"Deleted unfinished downloads: {size_text(freed)} freed")
 
 
 def _remove(name: str, force: bool) -> None:
@@ -40,9 +41,3 @@ def _remove(name: str, force: bool) -> None:
     amount = "" if freed is None else f": {size_text(freed)} freed"
     click.echo(f"Deleted {target.model.id}{amount}")
     get_catalogue(CachePolicy.REFRESH)
-
-
-def _remove_unfinished() -> None:
-    files = unfinished_files(partial_folder())
-    freed = delete_files(files, partial_folder())
-    click.echo(f"Deleted unfinished downloads: {size_text(freed)} freed")

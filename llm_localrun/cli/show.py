@@ -1,17 +1,16 @@
 """Show everything that is known about a model."""
 
-import os
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.endpoints import STATUS
-from llm_localrun.cli.facts import Names, abilities, facts, names_of
+from llm_localrun.cli.endpoints import STATUS, server_title
+from llm_localrun.cli.facts import abilities, model_facts, names_of
 from llm_localrun.cli.table import (
     count_text,
     json_option,
@@ -23,31 +22,17 @@ from llm_localrun.cli.table import (
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import BadModelFile
 from llm_localrun.files.modelfile import template_of
-from llm_localrun.gguf.header import Header, NotGGUF, read_header
+from llm_localrun.gguf.files import opened
+from llm_localrun.gguf.header import read_summary
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import default_setting, fit_of_model, footprint_of
-from llm_localrun.models import LocalModel, RunsOn, Snapshot
-from llm_localrun.names.aliases import Order, parameters_of, siblings
+from llm_localrun.models import LocalModel, OnDisk, RunsOn, Snapshot
+from llm_localrun.names.aliases import parameters_of, siblings
 from llm_localrun.privacy import WHERE, requires_consent
 from llm_localrun.resolve import candidates, order_of
-from llm_localrun.servers.base import server_class
 
 _CONTEXTS = (4096, 32768)
 """Tokens of context for which the card shows the memory needed, besides the maximum."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Card:
-    """A model, and everything else that its card shows."""
-
-    model: LocalModel
-    header: Header | None
-    template: str
-    """From its manifest or file; "" if unknown."""
-    names: Names
-    others: list[LocalModel]
-    """The same model in other quantizations or from other sources."""
-    order: Order
 
 
 @click.command(help=__doc__)
@@ -56,58 +41,43 @@ class _Card:
 @json_option
 def show(name: str, template: bool, as_json: bool) -> None:
     config = read_config()
+    order = order_of(config)
     snapshot = get_catalogue()
-    card = _card(name, snapshot, order_of(config))
-    if template:
-        click.echo(_template(card))
-    elif as_json:
-        show_json(_as_json(card))
-    else:
-        show_card(_lines(card, snapshot, config))
-
-
-def _card(name: str, snapshot: Snapshot, order: Order) -> _Card:
     model = candidates(name, snapshot.models, order)[0]
-    return _Card(
-        model,
-        _header(model),
-        _template_of(model),
-        names_of(snapshot.models, order),
-        siblings(model, snapshot.models),
-        order,
+    if template:
+        click.echo(_known_template(model))
+        return
+    names = names_of(snapshot.models, order)
+    known = model_facts(model, names, order)
+    others = siblings(model, snapshot.models)
+    if as_json:
+        shown_others = [model_facts(other, names, order) for other in others]
+        show_json({**known, **_more_facts(model), "others": shown_others})
+    else:
+        routes = _routes(model, snapshot, config)
+        show_card(_lines(model, known, routes, others))
+
+
+def _template_of(model: LocalModel) -> str | None:
+    """The chat template; "" if the model has none, None if there is no file that can be read."""
+    try:
+        return template_of(model.on_disk) if model.on_disk else None
+    except BadModelFile:
+        return None
+
+
+def _known_template(model: LocalModel) -> str:
+    """The chat template of the model. Raises `BadModelFile` if it is not known."""
+    if template := _template_of(model):
+        return template
+    raise BadModelFile(
+        f"The chat template of {model.id} is not known",
+        "Its file has none" if model.on_disk else "Its server does not tell it",
     )
 
 
-def _header(model: LocalModel) -> Header | None:
-    """The header of the model's file; None if there is no file or it cannot be read."""
-    if model.on_disk is None:
-        return None
-    try:
-        with Path(model.on_disk.path).open("rb") as file:
-            return read_header(file, os.fstat(file.fileno()).st_size)
-    except (OSError, NotGGUF):
-        return None
-
-
-def _template_of(model: LocalModel) -> str:
-    try:
-        return template_of(model.on_disk) if model.on_disk else ""
-    except BadModelFile:
-        return ""
-
-
-def _template(card: _Card) -> str:
-    """The chat template of the model. Raises `BadModelFile` if it is not known."""
-    if not card.template:
-        raise BadModelFile(
-            f"The chat template of {card.model.id} is not known",
-            "Its file has none" if card.model.on_disk else "Its server does not tell it",
-        )
-    return card.template
-
-
-def _needs(model: LocalModel) -> dict[int, int]:
-    """The memory needed in bytes, by tokens of context; empty if the geometry is unknown."""
+def _memory_by_context(model: LocalModel) -> dict[int, int]:
+    """Bytes of memory needed, by tokens of context; empty if the geometry is unknown."""
     footprint, largest = footprint_of(model), model.context_max
     if footprint is None or footprint.geometry is None:
         return {}
@@ -118,37 +88,37 @@ def _needs(model: LocalModel) -> dict[int, int]:
     }
 
 
-def _as_json(card: _Card) -> dict[str, Any]:
+def _more_facts(model: LocalModel) -> dict[str, Any]:
+    """What `--json` shows of a model besides `model_facts`. Sizes are bytes, contexts tokens."""
     memory = machine.physical_memory()
     return {
-        **facts(card.model, card.names, card.order),
-        "template": card.template if card.header else None,
-        "memory_by_context": _needs(card.model),
+        "template": _template_of(model),
+        "memory_by_context": _memory_by_context(model),
         "memory": memory,
-        "largest_context": fit_of_model(card.model, memory).context_size,
-        "others": [facts(other, card.names, card.order) for other in card.others],
+        "largest_context": fit_of_model(model, memory).context_size,
     }
 
 
-def _lines(card: _Card, snapshot: Snapshot, config: Config) -> list[tuple[str, list[str]]]:
-    """The labels of the card, and the lines next to each."""
-    model, file = card.model, card.model.on_disk
-    known = facts(model, card.names, card.order)
+def _lines(
+    model: LocalModel, known: Mapping[str, Any], routes: list[str], others: Sequence[LocalModel]
+) -> list[tuple[str, list[str]]]:
+    """The labels of the card, and the lines next to each. `known` are the facts of `model`."""
+    file, template = model.on_disk, _template_of(model)
     return [
         ("name", [known["short_name"]]),
         ("id", [model.id]),
         ("also called", [alias for alias in known["aliases"] if alias != known["short_name"]]),
-        ("model", _one_line(_makeup(card))),
+        ("model", _one_line(_makeup(model))),
         ("size", _one_line([size_text(model.size), model.quantization])),
         ("can", _one_line(abilities(model))),
         ("-o think", _one_line(model.think_levels or ())),
         ("context", _one_line(_context(model))),
-        ("runs", _routes(model, snapshot, config)),
+        ("runs", routes),
         ("file", [file.path] if file else []),
-        ("projector", [file.projector] if file and file.projector else []),
-        ("template", _about_template(card)),
+        ("projector", [file.projector] if file else []),
+        ("template", [f"{len(template):,} characters; --template outputs it"] if template else []),
         ("memory", _memory(model)),
-        ("also here", [_other(each) for each in card.others]),
+        ("also here", [_other(each) for each in others]),
     ]
 
 
@@ -156,14 +126,23 @@ def _one_line(parts: Sequence[str]) -> list[str]:
     return [", ".join(part for part in parts if part)]
 
 
-def _makeup(card: _Card) -> list[str]:
-    weights = count_text(parameters_of(card.model))
-    parts = [card.model.architecture, weights and f"{weights} parameters"]
-    if card.header is not None:
-        for key, what in (("block_count", "layers"), ("expert_count", "experts")):
-            number = card.header.of_architecture(key)
-            parts += [f"{number} {what}"] if number else []
-    return parts
+def _makeup(model: LocalModel) -> list[str]:
+    """The architecture, the number of weights, and what the header of the file says."""
+    weights = count_text(parameters_of(model))
+    parts = [model.architecture, weights and f"{weights} parameters"]
+    return [*parts, *(_header_parts(model.on_disk) if model.on_disk else ())]
+
+
+def _header_parts(on_disk: OnDisk) -> list[str]:
+    """The numbers of layers and of experts; [] if the file cannot be read."""
+    try:
+        with opened(Path(on_disk.path)) as file:
+            header = read_summary(file)
+    except BadModelFile:
+        return []
+    kinds = (("block_count", "layers"), ("expert_count", "experts"))
+    numbers = ((header.of_architecture(key), what) for key, what in kinds)
+    return [f"{number} {what}" for number, what in numbers if number]
 
 
 def _context(model: LocalModel) -> list[str]:
@@ -180,8 +159,8 @@ def _routes(model: LocalModel, snapshot: Snapshot, config: Config) -> list[str]:
     if model.served is not None:
         endpoint = model.served.endpoint
         report = next(r for r in snapshot.endpoints if r.endpoint == endpoint)
-        title = f"{server_class(endpoint.kind).title} {report.version}".strip()
         loaded = ", loaded" if model.loaded else ""
+        title = server_title(report)
         lines.append(f"on {title} at {endpoint.url} ({STATUS[report.status]}{loaded})")
         lines += _remote(model, config)
     if model.on_disk is not None:
@@ -197,16 +176,9 @@ def _remote(model: LocalModel, config: Config) -> list[str]:
     line = f"{where}: {model.remote_host}" if model.remote_host else where
     if not requires_consent(model):
         return [line]
-    is_allowed = model.id in config.allow
-    return [line, "you have allowed it" if is_allowed else f"refused until you {_allow(model)}"]
-
-
-def _allow(model: LocalModel) -> str:
-    return f"`llm localrun allow {shlex.quote(model.id)}`"
-
-
-def _about_template(card: _Card) -> list[str]:
-    return [f"{len(card.template):,} characters; --template outputs it"] if card.template else []
+    if model.id in config.allow:
+        return [line, "you have allowed it"]
+    return [line, f"refused until you `llm localrun allow {shlex.quote(model.id)}`"]
 
 
 def _memory(model: LocalModel) -> list[str]:
@@ -218,7 +190,7 @@ def _memory(model: LocalModel) -> list[str]:
     lines = [
         f"{size_text(need)} with {tokens_text(size)} of context"
         + ("" if fit.fits_with(size) else ": does not fit")
-        for size, need in _needs(model).items()
+        for size, need in _memory_by_context(model).items()
     ]
     verdict = f"{'fits into' if fit.fits else 'is too large for'} the {size_text(memory)} of"
     limit = f" with up to {fit.context_size:,} tokens of context" if fit.context_size else ""

@@ -5,23 +5,21 @@ from collections.abc import Iterator
 import click
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.endpoints import key_alias
+from llm_localrun.cli.endpoints import key_alias, server_title
 from llm_localrun.cli.table import count_of, show_card
 from llm_localrun.config import read_config
 from llm_localrun.engine.builds import choose
-from llm_localrun.engine.state import EngineState, list_running
+from llm_localrun.engine.state import list_running
 from llm_localrun.errors import EngineFailed
 from llm_localrun.models import LocalModel, ServerStatus, Snapshot
 from llm_localrun.names.aliases import ordered
 from llm_localrun.resolve import order_of
-from llm_localrun.servers.base import server_class
 from llm_localrun.system.paths import engine_folder
 
 
 @click.command(help=__doc__)
 def status() -> None:
     snapshot = get_catalogue()
-    engines = list_running(engine_folder())
     build = _build()
     chat = [model for model in snapshot.models if model.purpose == "chat"]
     best = next(iter(ordered(chat, order_of(read_config()))), None)
@@ -31,7 +29,7 @@ def status() -> None:
             ("local", [best.id] if best else []),
             ("servers", [_servers(snapshot)]),
             ("engine", [build or "not installed"]),
-            ("loaded", list(_loaded(snapshot, engines))),
+            ("loaded", list(_loaded(snapshot))),
         ]
     )
     click.echo()
@@ -57,15 +55,16 @@ def _count(snapshot: Snapshot) -> str:
 
 def _servers(snapshot: Snapshot) -> str:
     answering = [
-        f"{server_class(report.endpoint.kind).title} {report.version}".strip()
+        server_title(report)
         for report in snapshot.endpoints
         if report.status == ServerStatus.ANSWERS
     ]
     return ", ".join(answering) or "none answers"
 
 
-def _loaded(snapshot: Snapshot, engines: list[EngineState]) -> Iterator[str]:
-    yield from (f"{engine.spec.name}, in the engine" for engine in engines)
+def _loaded(snapshot: Snapshot) -> Iterator[str]:
+    for engine in list_running(engine_folder()):
+        yield f"{engine.spec.name}, in the engine"
     yield from (model.id for model in snapshot.models if model.loaded)
 
 

@@ -131,20 +131,22 @@ def first_few(names: Sequence[str]) -> str:
 
 def size_text(size: int | None) -> str:
     """Bytes in decimal units: 98 MB, 4.7 GB, 18 GB; "" for None."""
-    if size is None:
-        return ""
-    if size < 999.5e6:
-        return f"{size / 1e6:.0f} MB"
-    return f"{size / 1e9:.1f} GB" if size < 9.95e9 else f"{size / 1e9:.0f} GB"
+    return _unit_text(size, " MB", " GB")
 
 
 def count_text(count: int | None) -> str:
     """A number of parameters: 135M, 8.2B, 70B; "" for None."""
-    if count is None:
+    return _unit_text(count, "M", "B")
+
+
+def _unit_text(number: int | None, millions: str, billions: str) -> str:
+    """`number` in one of these units, with two or three digits."""
+    if number is None:
         return ""
-    if count < 999.5e6:
-        return f"{count / 1e6:.0f}M"
-    return f"{count / 1e9:.1f}B" if count < 9.95e9 else f"{count / 1e9:.0f}B"
+    if number < 999.5e6:
+        return f"{number / 1e6:.0f}{millions}"
+    decimals = 1 if number < 9.95e9 else 0
+    return f"{number / 1e9:.{decimals}f}{billions}"
 
 
 def tokens_text(tokens: int | None) -> str:

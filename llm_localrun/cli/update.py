@@ -1,6 +1,7 @@
 """Download newer versions of models that you have pulled.
 
-Without NAMES, update all of them."""
+Without NAMES, update all of them.
+"""
 
 import click
 
@@ -29,11 +30,9 @@ def update(ctx: click.Context, names: tuple[str, ...], quiet: bool) -> None:
         chosen = present_records()
     if not chosen:
         click.echo("No model was pulled.", err=True)
-    failed = False
-    for record in chosen:
-        failed |= not _update(check_version(record), quiet)
+    succeeded = [_update(check_version(record), quiet) for record in chosen]
     get_catalogue(CachePolicy.REFRESH)
-    ctx.exit(failed)
+    ctx.exit(not all(succeeded))
 
 
 def _records_of(name: str) -> list[PullRecord]:

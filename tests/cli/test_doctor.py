@@ -12,7 +12,7 @@ from llm_localrun.cli.doctor_findings import (
     Finding,
     can_run,
     engine_findings,
-    memory_findings,
+    memory_finding,
     policy_findings,
     server_findings,
     store_findings,
@@ -224,7 +224,7 @@ def test_engine(snapshot: Snapshot, report: BuildReport, expected: list[tuple[st
     ],
 )
 def test_memory(memory: int | None, text: str, is_enough: bool) -> None:
-    (finding,) = memory_findings(SNAPSHOT, memory)
+    finding = memory_finding(SNAPSHOT, memory)
     assert (finding.text, not finding.advice) == (text, is_enough)
 
 
