@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import RootModel
 
-from llm_localrun.servers.base import Facts, KnownServer, ModelListing
+from llm_localrun.servers.base import Facts, ModelListing
 from llm_localrun.servers.fields import Maybe, bytes_in, weights_in
 from llm_localrun.servers.openai_compatible import (
     ListedModel,
@@ -63,11 +63,10 @@ class Docker(OpenAICompatible):
     usual_ports = (12434,)
     owned_by = "docker"
     greeting = "Docker Model Runner is running"
-    lists_at_v1 = False
     api_root = "/engines"
     listed_model = _DockerModel
 
-    def list_models(self, ask: Ask, v1_models: ProbeReply, known: KnownServer) -> ModelListing:
+    def list_models(self, ask: Ask, v1_models: ProbeReply, known: ModelListing) -> ModelListing:
         """Older versions list their models below /engines only."""
         root = self.root.removeprefix(self.endpoint.url)
         entries = entries_in(v1_models, _DockerModel)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from llm_localrun.models import RunsOn
 from llm_localrun.names.quantizations import quantization_in
-from llm_localrun.servers.base import Facts, KnownServer, Sign, WireOption
+from llm_localrun.servers.base import Facts, Sign, WireOption
 from llm_localrun.servers.fields import Maybe, capabilities_of, hub_fingerprint
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
@@ -71,7 +71,6 @@ class _LoadedByLemonade(WireModel):
 class _LemonadeHealth(WireModel):
     """/v1/health."""
 
-    version: Maybe[Text] = None
     all_models_loaded: tuple[_LoadedByLemonade, ...]
 
 
@@ -83,6 +82,8 @@ class Lemonade(OpenAICompatible):
     shared_ports = (8000,)
     owned_by = "lemonade"
     key_variables = ("LEMONADE_API_KEY", "LEMONADE_ADMIN_API_KEY")
+    version_path = "/v1/health"
+    rereads_version = True
     signs = (Sign("/v1/health", "all_models_loaded"),)
     listed_model = _LemonadeModel
     options = {
@@ -91,15 +92,13 @@ class Lemonade(OpenAICompatible):
         "repeat_penalty": WireOption("repeat_penalty"),
     }
 
-    def details(
-        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
+    def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
         health = parse_reply(_LemonadeHealth, ask("/v1/health"))
         if health is None:
-            return {}, known.version
+            return {}
         loaded = {each.model_name: each.recipe_options for each in health.all_models_loaded}
         facts: dict[str, Facts] = {each.id: {"loaded": each.id in loaded} for each in entries}
         for name, options in loaded.items():
             if options and options.ctx_size:
                 facts.setdefault(name, {})["context_loaded"] = options.ctx_size
-        return facts, health.version or ""
+        return facts

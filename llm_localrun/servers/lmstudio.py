@@ -24,7 +24,6 @@ from llm_localrun.privacy import where_runs
 from llm_localrun.servers import lmstudio_devices
 from llm_localrun.servers.base import (
     Facts,
-    KnownServer,
     ModelListing,
     PreparedRequest,
     ServeRequest,
@@ -171,11 +170,11 @@ class LMStudio(OpenAICompatible):
     key_variables = ("LM_API_TOKEN", "LMSTUDIO_API_KEY")
     found_by = ("its settings",)
     owned_by = "organization_owner"
+    locked_error = ("invalid_api_key", "invalid_request")
     signs = (
         Sign("/lmstudio-greeting", "lmstudio", True),
         Sign("/api/v1/models", "models"),
     )
-    lists_at_v1 = False
     relays = True  # LM Link, since 0.4.5
     names_wrong_model = True
     pull_names = re.compile(rf"{_OWNER_AND_NAME}(?:@[\w.-]+)?")
@@ -192,23 +191,17 @@ class LMStudio(OpenAICompatible):
     # Finding it and its models
 
     @classmethod
-    def addresses(cls) -> Iterator[str]:
-        yield from cls.addresses_in_variables()
+    def addresses_in_settings(cls) -> Iterator[str]:
         port = server_port(user_home())
         if port not in _INTERNAL_PORTS:
             yield from local_url(port)
-        yield from super().addresses()
-
-    @classmethod
-    def is_locked(cls, error: Mapping[str, Any]) -> bool:
-        return (error.get("code"), error.get("type")) == ("invalid_api_key", "invalid_request")
 
     @classmethod
     def locate(cls, report: EndpointReport, *, thorough: bool) -> EndpointReport:
         return lmstudio_devices.locate(report, thorough=thorough)
 
     def list_models(
-        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+        self, ask: Ask, v1_models: ProbeReply, known: ModelListing
     ) -> ModelListing | None:
         reply = ask("/api/v1/models")
         if reply is None:

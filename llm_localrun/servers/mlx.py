@@ -26,5 +26,5 @@ class Mlx(OpenAICompatible):
     }
 
     @classmethod
-    def addresses(cls) -> Iterator[str]:
+    def addresses_in_settings(cls) -> Iterator[str]:
         return msty.mlx_addresses()

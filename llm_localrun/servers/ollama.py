@@ -31,7 +31,6 @@ from llm_localrun.servers import msty
 from llm_localrun.servers.base import (
     NOT_SENT,
     Facts,
-    KnownServer,
     ModelListing,
     PreparedRequest,
     Server,
@@ -111,10 +110,6 @@ class _Show(WireModel):
     model_info: dict[str, Any] = Field(default_factory=dict)
 
 
-class _OllamaVersion(WireModel):
-    version: Text
-
-
 @dataclass(frozen=True, slots=True)
 class _Details:
     """What /api/show says of one version of a model. It does not change with time."""
@@ -134,12 +129,14 @@ class Ollama(Server):
     owned_by = "library"
     signature_is_proof = False
     greeting = "Ollama is running"
-    lists_at_v1 = False
+    version_path = "/api/version"
     pull_names = re.compile(r"(?:[\w.-]+(?::\d+)?/)?(?:[\w.-]+/)?[\w.-]+(?::[\w.-]+)?", re.ASCII)
     interrupted_pull = "Interrupted downloads resume: run the same command again."
     can_delete = True
     chat_path = "/api/chat"
     embed_path = "/api/embed"
+    # Otherwise it cuts long texts in silence.
+    embed_fields = {"truncate": False}
     options = {
         "temperature": WireOption("options.temperature"),
         "top_p": WireOption("options.top_p"),
@@ -176,16 +173,14 @@ class Ollama(Server):
         return "gateway"
 
     def list_models(
-        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+        self, ask: Ask, v1_models: ProbeReply, known: ModelListing
     ) -> ModelListing | None:
         tags = parse_reply(_Tags, ask("/api/tags"))
         if tags is None:
             return None
         loaded_models = parse_reply(_LoadedModels, ask("/api/ps"))
         loaded = {each.name: each for each in loaded_models.models} if loaded_models else None
-        version = known.version
-        if not version and (reply := parse_reply(_OllamaVersion, ask("/api/version"))):
-            version = reply.version
+        version = self.version(ask, known)
         details = _known_details(known.models)
         for tag in tags.models:
             # What there is no time for is asked the next time.
@@ -293,9 +288,6 @@ class Ollama(Server):
 
     def decoder(self) -> ollama.OllamaDecoder:
         return ollama.OllamaDecoder()
-
-    def encode_texts(self, model: str, texts: Sequence[str]) -> Payload:
-        return ollama.encode_texts(model, texts, {})
 
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
         return ollama.decode_vectors(payload)

@@ -15,7 +15,6 @@ from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.servers.base import (
     NOT_SENT,
     Facts,
-    KnownServer,
     ModelListing,
     PreparedRequest,
     Server,
@@ -56,10 +55,6 @@ class _RowListing(WireModel):
     data: tuple[Any, ...]
 
 
-class _VersionReply(WireModel):
-    version: Text
-
-
 _Listed = TypeVar("_Listed", bound=ListedModel)
 
 _EFFORTS = {level: level for level in THINK_LEVELS} | {
@@ -84,12 +79,11 @@ class OpenAICompatible(Server):
     """A server with OpenAI's API."""
 
     listed_model: ClassVar[type[ListedModel]] = ListedModel
-    version_path: ClassVar[str] = ""
-    """Where it says {"version": …}; "" if nowhere."""
     reasoning_field: ClassVar[str] = ""
     """The field of a message in which it takes earlier thinking; "" if it takes none."""
     chat_path = "/v1/chat/completions"
     embed_path = "/v1/embeddings"
+    embed_fields = {"encoding_format": "float"}
     options = {
         "temperature": WireOption("temperature"),
         "top_p": WireOption("top_p"),
@@ -109,29 +103,17 @@ class OpenAICompatible(Server):
     # Its models
 
     def list_models(
-        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+        self, ask: Ask, v1_models: ProbeReply, known: ModelListing
     ) -> ModelListing | None:
         if parse_reply(NameListing, v1_models) is None:
             return None
         entries = entries_in(v1_models, self.listed_model)
-        details, version = self.details(ask, entries, known)
-        return ModelListing(listed_models(self.endpoint, entries, details), version)
+        models = listed_models(self.endpoint, entries, self.details(ask, entries))
+        return ModelListing(models, self.version(ask, known))
 
-    def details(
-        self, ask: Ask, entries: Sequence[Any], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
-        """More facts about the models, by their ids, and the server's version; "" if unknown.
-
-        `entries` are of the class `listed_model`.
-        """
-        return {}, self.version(ask, known)
-
-    def version(self, ask: Ask, known: KnownServer) -> str:
-        """The server's version: asked for once, and remembered for as long as it answers."""
-        if known.version or not self.version_path:
-            return known.version
-        reply = parse_reply(_VersionReply, ask(self.version_path))
-        return reply.version if reply else ""
+    def details(self, ask: Ask, entries: Sequence[Any]) -> Mapping[str, Facts]:
+        """More facts about the models, by their ids. `entries` are of the class `listed_model`."""
+        return {}
 
     # Running one
 
@@ -177,9 +159,6 @@ class OpenAICompatible(Server):
 
     def decoder(self) -> openai.OpenAIDecoder:
         return openai.OpenAIDecoder()
-
-    def encode_texts(self, model: str, texts: Sequence[str]) -> Payload:
-        return openai.encode_texts(model, texts, {})
 
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
         return openai.decode_vectors(payload)

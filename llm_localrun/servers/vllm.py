@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import Facts, KnownServer, Sign, WireOption
+from llm_localrun.servers.base import Facts, Sign, WireOption
 from llm_localrun.servers.fields import Maybe, hub_fingerprint, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
     JSON_OBJECT,
@@ -57,14 +57,11 @@ class Vllm(OpenAICompatible):
         "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),
     }
 
-    def details(
-        self, ask: Ask, entries: Sequence[VllmModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
+    def details(self, ask: Ask, entries: Sequence[VllmModel]) -> Mapping[str, Facts]:
         """An adapter has the context of the model that it is applied to."""
         contexts = {entry.id: entry.max_model_len for entry in entries}
-        facts = {
+        return {
             entry.id: dict.fromkeys(("context_max", "context_loaded"), contexts[entry.parent])
             for entry in entries
             if entry.parent in contexts and entry.max_model_len is None
         }
-        return facts, self.version(ask, known)

@@ -1,7 +1,7 @@
 """Ollama's own /api/chat and /api/embed, which alone take a context size and a keep-alive."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field
@@ -148,11 +148,6 @@ def _seconds(nanoseconds: int | None) -> float | None:
 
 def _rate(count: int | None, nanoseconds: int | None) -> float | None:
     return count * _NANOSECONDS / nanoseconds if count and nanoseconds else None
-
-
-def encode_texts(model: str, texts: Sequence[str], options: Payload) -> Payload:
-    """The body of POST /api/embed; without `truncate: false` long texts are cut in silence."""
-    return {"model": model, "input": list(texts), "truncate": False, **options}
 
 
 def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:

@@ -233,11 +233,6 @@ def _deltas(message: _Message) -> Iterator[Event]:
         yield TextDelta(message.content)
 
 
-def encode_texts(model: str, texts: Sequence[str], options: Payload) -> Payload:
-    """The body of POST /v1/embeddings."""
-    return {"model": model, "input": list(texts), "encoding_format": "float", **options}
-
-
 def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
     """The vectors in a response, in the order of the texts. Raises like `PayloadDecoder.feed`."""
     if error := error_in(payload):
