@@ -62,17 +62,6 @@ def where_runs(url: str) -> RunsOn:
     return RunsOn.THIS_MACHINE if is_loopback(url) else RunsOn.ANOTHER_MACHINE
 
 
-def where_ollama_runs(url: str, name: str, remote_host: str) -> RunsOn:
-    """Where Ollama at `url` runs the model called `name`.
-
-    Ollama relays the prompts of every model that has a `remote_host`, and those of every name whose
-    tag ends in "cloud", pulled or not.
-    """
-    if remote_host or name.lower().endswith((":cloud", "-cloud")):
-        return RunsOn.CLOUD
-    return where_runs(url)
-
-
 def where_relayed(url: str) -> RunsOn:
     """Where the server at `url` runs its models, if it may relay prompts and does not say which."""
     runs_on = where_runs(url)

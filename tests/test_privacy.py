@@ -12,10 +12,10 @@ from llm_localrun.privacy import (
     is_loopback,
     is_provider,
     requires_consent,
-    where_ollama_runs,
     where_relayed,
     where_runs,
 )
+from llm_localrun.servers.ollama import where_model_runs
 from tests.support.models import local_model
 
 HERE = [
@@ -114,7 +114,7 @@ def test_is_loopback(url: str, expected: bool) -> None:
 def test_where_a_model_of_ollama_runs(
     url: str, otherwise: RunsOn, name: str, remote_host: str, is_cloud: bool
 ) -> None:
-    assert where_ollama_runs(url, name, remote_host) == (RunsOn.CLOUD if is_cloud else otherwise)
+    assert where_model_runs(url, name, remote_host) == (RunsOn.CLOUD if is_cloud else otherwise)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ import re
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from llm_localrun.errors import PullFailed, ServerRefused, ServerUnreachable
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Purpose, Served
@@ -44,7 +45,7 @@ from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Limits, round_up_context
 from llm_localrun.wire import http
 from llm_localrun.wire.response import Ask, ProbeReply, decode_whole, parse_reply
-from llm_localrun.wire.shapes import Count, Text, WireModel, error_in
+from llm_localrun.wire.shapes import Count, Text, WireModel, error_in, parse_payload
 from llm_localrun.wire.sse import Payload
 
 _INTERNAL_PORTS = frozenset({41343, 52993, 16141, 39414, 22931})
@@ -142,7 +143,7 @@ class _LoadReply(WireModel):
     load_time_seconds: float | None = None
 
 
-class _DownloadJob(BaseModel):
+class _DownloadJob(WireModel):
     status: Literal["downloading", "paused", "completed", "failed", "already_downloaded"]
     job_id: str = Field(default="", pattern=r"^[\w-]*$")
     """Absent if there is nothing to do."""
@@ -329,13 +330,9 @@ class LMStudio(OpenAICompatible):
 
     def _ask_job(self, method: str, path: str, body: Payload | None = None) -> _DownloadJob:
         received = http.stream(self.http_request(method, path, body))
-        return decode_whole(self.label, received, _decode_job, self.key or "")
-
-
-def _decode_job(payload: Payload) -> _DownloadJob:
-    if error := error_in(payload):
-        raise error
-    return _DownloadJob.model_validate(payload)
+        return decode_whole(
+            self.label, received, partial(parse_payload, _DownloadJob), self.key or ""
+        )
 
 
 def _without_duplicates(models: list[LocalModel]) -> tuple[LocalModel, ...]:

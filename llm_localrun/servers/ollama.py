@@ -13,6 +13,7 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from ipaddress import ip_address
 from math import inf
 from typing import Any
@@ -47,11 +48,11 @@ from llm_localrun.wire.response import (
     Ask,
     ProbeReply,
     ResponseHead,
-    decode_lines,
+    decode_each,
     decode_whole,
     parse_reply,
 )
-from llm_localrun.wire.shapes import Count, Text, WireModel, error_in
+from llm_localrun.wire.shapes import Count, Text, WireModel, parse_payload
 from llm_localrun.wire.sse import Payload
 
 _PORT = "11434"
@@ -110,12 +111,24 @@ class _Show(WireModel):
     model_info: dict[str, Any] = Field(default_factory=dict)
 
 
+class _StatusLine(WireModel):
+    """A line of the progress that it reports; `digest` names the layer that the bytes belong to."""
+
+    status: Maybe[Text] = None
+    digest: Maybe[Text] = None
+    completed: Maybe[Count] = None
+    total: Maybe[Count] = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Details:
     """What /api/show says of one version of a model. It does not change with time."""
 
     capabilities: tuple[str, ...] | None
     context_max: int | None
+
+
+_parse_status = partial(parse_payload, _StatusLine)
 
 
 class Ollama(Server):
@@ -326,19 +339,19 @@ class Ollama(Server):
         head, *body = http.stream(request)
         # A success has neither a body nor a Content-Type.
         if not isinstance(head, ResponseHead) or head.status != 200:
-            decode_whole(self.label, (head, *body), _decode_status, self.key or "")
+            decode_whole(self.label, (head, *body), _parse_status, self.key or "")
 
     def _follow(self, path: str, body: Payload, action: str) -> Generator[Progress, None, str]:
         """Yields the progress of a request; returns the last status. Raises a `LocalRunError`."""
         layers: dict[str, _StatusLine] = {}
         last = ""
         received = http.stream(self.http_request("POST", path, {**body, "stream": True}))
-        for line in decode_lines(self.label, received, _decode_status, self.key or ""):
-            last = line.status
+        for line in decode_each(self.label, received, _parse_status, self.key or ""):
+            last = line.status or ""
             if line.digest:
                 layers[line.digest] = line
-                done = sum(layer.done for layer in layers.values())
-                yield Progress(action, done, sum(layer.total for layer in layers.values()))
+                done = sum(layer.completed or 0 for layer in layers.values())
+                yield Progress(action, done, sum(layer.total or 0 for layer in layers.values()))
             else:
                 yield Progress(last[:1].upper() + last[1:])
         return last
@@ -438,28 +451,3 @@ def _find_loaded(ask: Ask, name: str) -> _LoadedModel | None:
     loaded = parse_reply(_LoadedModels, ask("/api/ps"))
     models = loaded.models if loaded else ()
     return next((model for model in models if model.name == name), None)
-
-
-@dataclass(frozen=True, slots=True)
-class _StatusLine:
-    """A line of the progress that it reports; `digest` names the layer that the bytes belong to."""
-
-    status: str
-    digest: str
-    done: int
-    total: int
-
-
-def _decode_status(payload: Payload) -> _StatusLine:
-    if error := error_in(payload):
-        raise error
-    return _StatusLine(
-        status=str(payload.get("status") or ""),
-        digest=str(payload.get("digest") or ""),
-        done=_byte_count(payload.get("completed")),
-        total=_byte_count(payload.get("total")),
-    )
-
-
-def _byte_count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0

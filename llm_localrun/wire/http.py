@@ -20,6 +20,7 @@ from llm_localrun.errors import BadReply, ConfigError, LocalRunError, ServerUnre
 from llm_localrun.models import ServerStatus
 from llm_localrun.privacy import is_loopback
 from llm_localrun.wire.response import ProbeReply, ResponseHead
+from llm_localrun.wire.shapes import parse_json
 from llm_localrun.wire.sse import MAX_PAYLOAD_BYTES, Payload
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Probe:
                 if len(received) > MAX_PAYLOAD_BYTES or time.monotonic() > self._deadline:
                     raise _NoReplyError(ServerStatus.TIMEOUT)
         text = received[:_MAX_TEXT].decode("utf-8", "replace")
-        return ProbeReply(response.status_code, _parse_json(received), text)
+        return ProbeReply(response.status_code, parse_json(received), text)
 
 
 class _NoReplyError(Exception):
@@ -254,13 +255,6 @@ def encode_json(body: Payload) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _parse_json(data: bytes | bytearray) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-
 def client_settings(url: str) -> dict[str, Any]:
     """What every httpx client for `url` has in common.
 
@@ -279,12 +273,6 @@ def _client(request: HttpRequest, make: Callable[..., _Client]) -> _Client:
             f"The key for {request.server} has characters that HTTP cannot carry",
             "Store it again with `llm keys set`, or give another with --key",
         )
-    try:
-        host = httpx.URL(request.url).host
-    except (httpx.InvalidURL, ValueError):
-        host = ""
-    if not host:
-        raise _unusable_address(request)
     connect_s = min(CONNECT_TIMEOUT_S, request.read_timeout_s)
     timeout = httpx.Timeout(request.read_timeout_s, connect=connect_s)
     try:
@@ -294,10 +282,6 @@ def _client(request: HttpRequest, make: Callable[..., _Client]) -> _Client:
             f"The proxy for {request.server} cannot be used: {error}",
             "Correct ALL_PROXY, HTTP_PROXY and HTTPS_PROXY, or set NO_PROXY for this host",
         ) from None
-
-
-def _unusable_address(request: HttpRequest) -> ServerUnreachable:
-    return ServerUnreachable(f"{request.url} is not a usable address", "Fix it in config.json")
 
 
 @contextmanager
@@ -329,7 +313,7 @@ def _translate(error: Exception, request: HttpRequest) -> LocalRunError:
             "Check whether it is busy, or wait longer with -o timeout SECONDS",
         )
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return _unusable_address(request)
+        return ServerUnreachable(f"{request.url} is not a usable address", "Fix it in config.json")
     if isinstance(error, httpx.ProxyError):
         return ServerUnreachable(
             f"The proxy for {server} failed: {error}", "Fix it, or set NO_PROXY for this host"
