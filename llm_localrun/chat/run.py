@@ -199,7 +199,7 @@ def _learn(request: ServeRequest, prepared: PreparedRequest, finished: Finished)
 
 def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> str:
     """What the user has to know about a finished answer; "" if there is nothing."""
-    if was_cut(request, prepared, finished):
+    if _was_cut(request, prepared, finished):
         return (
             f"{prepared.server.label} read {finished.prompt_tokens:,} tokens of a prompt of about"
             f" {request.prompt.estimate({}).tokens:,}: it may have cut it. Install a newer version."
@@ -212,7 +212,7 @@ def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) 
     return describe_cut_answer(used, prepared.context_size, prepared.limits)
 
 
-def was_cut(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> bool:
+def _was_cut(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> bool:
     """Whether the server read fewer tokens than the prompt can have.
 
     A server that leaves out cached tokens, as Ollama did before 0.30, mostly reports few; so only a

@@ -56,10 +56,10 @@ _MAX_LOG_BYTES = 2**16
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"
 
-if sys.platform == "win32":
-    _DETACHED = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-else:
-    _DETACHED = 0
+_DETACHED = sum(
+    getattr(subprocess, flag, 0) for flag in ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
+)
+"""Flags of Windows, which other systems lack."""
 
 _hosts: list[subprocess.Popen[bytes]] = []
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.engine import builds
-from llm_localrun.engine.evict import footprint_of, setting_of, size_in_memory
+from llm_localrun.engine.evict import need_of, setting_of, size_in_memory
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine_defaults import CONTEXT_SIZE
@@ -42,7 +42,7 @@ def ensure_fits(
     settings = request.settings
     free, engines = machine.free_ram(), list_running(engine_folder())
     footprint = footprint_of_files(request.path, settings.files())
-    is_up = any(_satisfies(engine, request) for engine in engines)
+    is_up = any(engine.spec.runs(request.path, settings) for engine in engines)
     if free is None or footprint is None or is_up or settings.rpc:
         return request, limits
     if settings.context_size is None:
@@ -78,13 +78,9 @@ def free_memory(llama_server: str | None) -> int | None:
     return free + sum(device.memory or 0 for device in build.devices) if build else free
 
 
-def _satisfies(engine: EngineState, request: EngineRequest) -> bool:
-    return engine.spec.path == request.path and engine.spec.settings.satisfies(request.settings)
-
-
 def _released_by(engine: EngineState) -> int:
     """What is free when an engine ends, besides its weights: the system can drop those anyway."""
-    need = footprint_of(engine.spec).need(setting_of(engine.spec.settings))
+    need = need_of(engine.spec)
     return need.context + need.compute
 
 

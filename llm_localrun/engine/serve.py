@@ -17,14 +17,20 @@ from llm_localrun.engine import launch, saved_prompts
 from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.settings import EngineLimits, EngineRequest, engine_settings, read_limits
-from llm_localrun.engine.slots import SlotContents, contents_for
+from llm_localrun.engine.slots import Slot, SlotContents, contents_for
 from llm_localrun.engine.state import EngineSettings, EngineState, list_running
 from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.models import Endpoint, LocalModel, OnDisk
 from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
 from llm_localrun.servers.llamacpp import LlamaCpp
 from llm_localrun.system.paths import engine_folder
-from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, Limits, Size, round_up_context
+from llm_localrun.tokens.window import (
+    ANSWER_RESERVE_TOKENS,
+    Limits,
+    Size,
+    round_up_context,
+    too_long,
+)
 from llm_localrun.wire import http
 from llm_localrun.wire.request import ChatRequest
 
@@ -45,14 +51,8 @@ class EngineServer(LlamaCpp):
     key_variables = ()
     options = {
         **LlamaCpp.options,
-        "keep_alive": NOT_SENT,
-        "gpu_layers": NOT_SENT,
-        "threads": NOT_SENT,
-        "kv_cache_type": NOT_SENT,
-        "overcommit": NOT_SENT,
-        "flash_attention": NOT_SENT,
-        "draft_model": NOT_SENT,
-        "lora": NOT_SENT,
+        **dict.fromkeys(("keep_alive", "gpu_layers", "threads", "kv_cache_type"), NOT_SENT),
+        **dict.fromkeys(("overcommit", "flash_attention", "draft_model", "lora"), NOT_SENT),
     }
 
     @property
@@ -70,12 +70,12 @@ def engine_server(engine: EngineState | None = None) -> EngineServer:
 class _SlotRequest(PreparedRequest):
     """A request that has a slot in an engine."""
 
-    slot: AcquiredSlot
+    acquired: AcquiredSlot
     keep_alive_s: float
 
     def record_prompt_evaluated(self) -> None:
         # llama.cpp sends the head when it has evaluated the prompt.
-        self.slot.slot.record(self.slot.contents)
+        self.acquired.slot.record(self.acquired.contents)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -83,10 +83,10 @@ class _SlotRequest(PreparedRequest):
         try:
             yield
         except (BadReply, ServerUnreachable) as error:
-            raise launch.diagnose(error, self.slot.engine, engine_folder()) from None
+            raise launch.diagnose(error, self.acquired.engine, engine_folder()) from None
         finally:
-            self.slot.slot.release()
-            launch.renew_lease(self.slot.engine, engine_folder(), self.keep_alive_s)
+            self.acquired.slot.release()
+            launch.renew_lease(self.acquired.engine, engine_folder(), self.keep_alive_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class _Job:
         engines = [
             engine
             for engine in list_running(engine_folder())
-            if engine.spec.path == self.route.path and engine.spec.settings.satisfies(self.settings)
+            if engine.spec.runs(self.route.path, self.settings)
         ]
         return max(engines, key=lambda engine: engine.spec.context_size, default=None)
 
@@ -133,8 +133,7 @@ class _Job:
 
     @property
     def keep_alive_s(self) -> float:
-        keep_alive_s: float = self.options.get("keep_alive", self.config.keep_alive)
-        return keep_alive_s
+        return float(self.options.get("keep_alive", self.config.keep_alive))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +183,7 @@ def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedReq
     tokens = _claimed_tokens(request, size, plan)
     prepared = _with_slot(plan, body, replace(contents, tokens=tokens))
     if was_new and prepared.load_seconds is None:
-        return replace(prepared, load_seconds=prepared.slot.engine.load_seconds)
+        return replace(prepared, load_seconds=prepared.acquired.engine.load_seconds)
     return prepared
 
 
@@ -221,9 +220,8 @@ def _grow_after_counting(
     # What the user sets holds in a larger engine that happens to run, too.
     context_size = job.asked_context_size or max(available, plan.context_size)
     limits = Limits(job.trained_context_size, plan.affordable)
-    PreparedRequest(
-        engine_server(engine), EngineServer.chat_path, {}, job.model.name, context_size, limits
-    ).check_fits(size)
+    if not size.fits(context_size):
+        raise too_long(size, EngineServer.title, context_size, limits)
     return plan, size, is_new
 
 
@@ -267,27 +265,27 @@ def _plan(job: _Job, context_size: int) -> _Plan:
 def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> _SlotRequest:
     """The request with a slot in the engine of the plan, which may be running already."""
     job = plan.job
-    slot = launch.acquire_slot(contents, engine_folder(), plan.find_or_start)
-    server = engine_server(slot.engine)
-    if slot.saved is not None:
-        _restore(server, slot, slot.saved)
+    acquired = launch.acquire_slot(contents, engine_folder(), plan.find_or_start)
+    server = engine_server(acquired.engine)
+    if acquired.saved is not None:
+        _restore(server, acquired.slot, acquired.saved)
     return _SlotRequest(
         server,
         EngineServer.chat_path,
-        {**body, "id_slot": slot.slot.number},
+        {**body, "id_slot": acquired.slot.number},
         job.model.name,
-        max(slot.engine.spec.context_size, plan.context_size),
+        acquired.engine.spec.context_size,
         Limits(job.trained_context_size, plan.affordable),
-        slot.engine.load_seconds if slot.is_new else None,
-        slot=slot,
+        acquired.engine.load_seconds if acquired.is_new else None,
+        acquired=acquired,
         keep_alive_s=job.keep_alive_s,
     )
 
 
-def _restore(server: EngineServer, slot: AcquiredSlot, saved: Path) -> None:
+def _restore(server: EngineServer, slot: Slot, saved: Path) -> None:
     """Has llama.cpp load what an earlier engine saved; otherwise it evaluates the prompt again."""
-    path = f"/slots/{slot.slot.number}?action=restore"
-    body = {"filename": saved.name, "id_slot": slot.slot.number}
+    path = f"/slots/{slot.number}?action=restore"
+    body = {"filename": saved.name, "id_slot": slot.number}
     request = server.http_request("POST", path, body, _RESTORE_TIMEOUT_S)
     try:
         if saved_prompts.is_intact(saved):
@@ -295,7 +293,7 @@ def _restore(server: EngineServer, slot: AcquiredSlot, saved: Path) -> None:
                 for _ in received:
                     pass
     except BaseException:
-        slot.slot.release()
+        slot.release()
         raise
     # The engine has it now, and saves more when it ends.
     saved.unlink(missing_ok=True)

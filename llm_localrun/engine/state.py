@@ -89,6 +89,10 @@ class EngineSpec:
         assert self.settings.context_size is not None
         return self.settings.context_size
 
+    def runs(self, path: str, settings: EngineSettings) -> bool:
+        """Whether this is the file at `path`, with settings that do for `settings`."""
+        return self.path == path and self.settings.satisfies(settings)
+
     def satisfies(self, requested: "EngineSpec") -> bool:
         """Whether this is the requested file, unchanged, with settings that do."""
         requested = replace(requested, name=self.name)

@@ -56,6 +56,11 @@ NOT_SENT = WireOption("")
 """An option that takes effect before anything is sent."""
 
 
+def sent_as_named(*names: str, below: str = "") -> dict[str, WireOption]:
+    """Options that the body carries under their own names, `below` a path: "options."."""
+    return {name: WireOption(below + name) for name in names}
+
+
 @dataclass(frozen=True, slots=True)
 class Sign:
     """A reply by which a kind is recognized: `path` answers with an object that has `key`.
@@ -116,14 +121,12 @@ class ServeRequest:
     @property
     def answer_tokens(self) -> int:
         """Tokens to leave free for the answer."""
-        tokens: int = self.options.get("max_tokens", ANSWER_RESERVE_TOKENS)
-        return tokens
+        return int(self.options.get("max_tokens", ANSWER_RESERVE_TOKENS))
 
     @property
     def timeout_s(self) -> float:
         """Silence after which the server counts as hung."""
-        timeout_s: float = self.options.get("timeout", http.READ_TIMEOUT_S)
-        return timeout_s
+        return float(self.options.get("timeout", http.READ_TIMEOUT_S))
 
     @property
     def context_size(self) -> int | None:

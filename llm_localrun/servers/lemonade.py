@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from llm_localrun.models import RunsOn
 from llm_localrun.names.quantizations import quantization_in
-from llm_localrun.servers.base import Facts, Sign, WireOption
+from llm_localrun.servers.base import Facts, Sign, sent_as_named
 from llm_localrun.servers.fields import Maybe, capabilities_of, hub_fingerprint
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
@@ -86,11 +86,7 @@ class Lemonade(OpenAICompatible):
     rereads_version = True
     signs = (Sign("/v1/health", "all_models_loaded"),)
     listed_model = _LemonadeModel
-    options = {
-        **OpenAICompatible.options,
-        "top_k": WireOption("top_k"),
-        "repeat_penalty": WireOption("repeat_penalty"),
-    }
+    options = {**OpenAICompatible.options, **sent_as_named("top_k", "repeat_penalty")}
 
     def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
         health = parse_reply(_LemonadeHealth, ask("/v1/health"))

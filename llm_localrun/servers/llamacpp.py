@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from llm_localrun.names.quantizations import long_quantization
 from llm_localrun.servers import msty
-from llm_localrun.servers.base import Facts, Sign, WireOption
+from llm_localrun.servers.base import Facts, Sign, WireOption, sent_as_named
 from llm_localrun.servers.fields import Maybe, capabilities_of, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
     JSON_OBJECT,
@@ -125,13 +125,9 @@ class LlamaCpp(OpenAICompatible):
     listed_model = _LlamaModel
     options = {
         **OpenAICompatible.options,
-        "top_k": WireOption("top_k"),
-        "min_p": WireOption("min_p"),
-        "typical_p": WireOption("typical_p"),
-        "repeat_penalty": WireOption("repeat_penalty"),
+        **sent_as_named("top_k", "min_p", "typical_p", "repeat_penalty", "grammar"),
         "json_object": JSON_OBJECT,
         "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),
-        "grammar": WireOption("grammar"),
     }
 
     def details(self, ask: Ask, entries: Sequence[_LlamaModel]) -> Mapping[str, Facts]:

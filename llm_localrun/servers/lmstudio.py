@@ -31,6 +31,7 @@ from llm_localrun.servers.base import (
     Sign,
     WireOption,
     local_url,
+    sent_as_named,
 )
 from llm_localrun.servers.fields import Maybe, capabilities_of, served_model, weights_in
 from llm_localrun.servers.lmstudio_home import server_port
@@ -184,8 +185,7 @@ class LMStudio(OpenAICompatible):
     reasoning_field = "reasoning_content"
     options = {
         **OpenAICompatible.options,
-        "top_k": WireOption("top_k"),
-        "repeat_penalty": WireOption("repeat_penalty"),
+        **sent_as_named("top_k", "repeat_penalty"),
         "keep_alive": WireOption("ttl", minimum=1),
     }
 

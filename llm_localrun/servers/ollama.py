@@ -37,6 +37,7 @@ from llm_localrun.servers.base import (
     Server,
     ServeRequest,
     WireOption,
+    sent_as_named,
 )
 from llm_localrun.servers.fields import Maybe, served_model, weights_in
 from llm_localrun.system.progress import Progress
@@ -151,26 +152,17 @@ class Ollama(Server):
     # Otherwise it cuts long texts in silence.
     embed_fields = {"truncate": False}
     options = {
-        "temperature": WireOption("options.temperature"),
-        "top_p": WireOption("options.top_p"),
-        "top_k": WireOption("options.top_k"),
-        "min_p": WireOption("options.min_p"),
-        "typical_p": WireOption("options.typical_p"),
-        "repeat_penalty": WireOption("options.repeat_penalty"),
-        "presence_penalty": WireOption("options.presence_penalty"),
-        "frequency_penalty": WireOption("options.frequency_penalty"),
-        "seed": WireOption("options.seed"),
+        **sent_as_named("temperature", "top_p", "top_k", "min_p", "typical_p", below="options."),
+        **sent_as_named("repeat_penalty", "presence_penalty", below="options."),
+        **sent_as_named("frequency_penalty", "seed", "stop", below="options."),
         "max_tokens": WireOption("options.num_predict"),
-        "stop": WireOption("options.stop"),
         "json_object": WireOption("format", {True: "json"}),
         "think": WireOption("think", _THINK),
-        "quantization": NOT_SENT,
         "context_size": WireOption("options.num_ctx"),
         "keep_alive": WireOption("keep_alive"),
         "gpu_layers": WireOption("options.num_gpu"),
         "threads": WireOption("options.num_thread"),
-        "timeout": NOT_SENT,
-        "extra_body": NOT_SENT,
+        **dict.fromkeys(("quantization", "timeout", "extra_body"), NOT_SENT),
     }
 
     # Finding it and its models
@@ -435,8 +427,8 @@ def _show(ask: Ask, tag: _Tag) -> _Details | None:
 
 
 def _trained_context(info: Mapping[str, Any]) -> int | None:
-    size = info.get(f"{info.get('general.architecture')}.context_length")
-    return size if isinstance(size, int) and 0 < size < 2**63 else None
+    size = Header(info).of_architecture("context_length") or 0
+    return size if 0 < size < 2**63 else None
 
 
 def _load_facts(tag: _Tag, loaded: Mapping[str, _LoadedModel] | None) -> Facts:

@@ -20,6 +20,7 @@ from llm_localrun.servers.base import (
     Server,
     ServeRequest,
     WireOption,
+    sent_as_named,
 )
 from llm_localrun.servers.fields import Maybe, hub_fingerprint, purpose_of, served_model
 from llm_localrun.tokens.window import Limits, Size, context_too_small
@@ -85,19 +86,10 @@ class OpenAICompatible(Server):
     embed_path = "/v1/embeddings"
     embed_fields = {"encoding_format": "float"}
     options = {
-        "temperature": WireOption("temperature"),
-        "top_p": WireOption("top_p"),
-        "presence_penalty": WireOption("presence_penalty"),
-        "frequency_penalty": WireOption("frequency_penalty"),
-        "seed": WireOption("seed"),
-        "max_tokens": WireOption("max_tokens"),
-        "stop": WireOption("stop"),
-        "logit_bias": WireOption("logit_bias"),
+        **sent_as_named("temperature", "top_p", "presence_penalty", "frequency_penalty"),
+        **sent_as_named("seed", "max_tokens", "stop", "logit_bias"),
         "think": WireOption("reasoning_effort", _EFFORTS),
-        "quantization": NOT_SENT,
-        "context_size": NOT_SENT,
-        "timeout": NOT_SENT,
-        "extra_body": NOT_SENT,
+        **dict.fromkeys(("quantization", "context_size", "timeout", "extra_body"), NOT_SENT),
     }
 
     # Its models

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import Facts, Sign, WireOption
+from llm_localrun.servers.base import Facts, Sign, WireOption, sent_as_named
 from llm_localrun.servers.fields import Maybe, hub_fingerprint, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
     JSON_OBJECT,
@@ -50,8 +50,7 @@ class Vllm(OpenAICompatible):
     listed_model = VllmModel
     options = {
         **OpenAICompatible.options,
-        "top_k": WireOption("top_k"),
-        "min_p": WireOption("min_p"),
+        **sent_as_named("top_k", "min_p"),
         "repeat_penalty": WireOption("repetition_penalty"),
         "json_object": JSON_OBJECT,
         "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),

@@ -210,22 +210,24 @@ def find_offline(urls: Iterable[str]) -> set[str]:
 def _loopback_address(url: str) -> tuple[socket.AddressFamily, tuple[str, int]] | None:
     """Family and address for a socket, if `url` gives an address of this machine in numbers."""
     try:
-        parts = urlsplit(url)
-        address = ip_address(parts.hostname or "")
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host, port = _host_and_port(url)
+        address = ip_address(host)
     except ValueError:
         return None
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     return (family, (str(address), port)) if address.is_loopback else None
 
 
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Where a socket connects to. Raises ValueError if `url` is none."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def _try_connecting(url: str, deadline: float) -> None:
     """Raises `_NoReplyError` if nothing accepts a connection at `url` before `deadline`."""
     try:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        address = (parts.hostname or "", port)
-        socket.create_connection(address, _seconds_left(deadline)).close()
+        socket.create_connection(_host_and_port(url), _seconds_left(deadline)).close()
     except TimeoutError:
         raise _NoReplyError(ServerStatus.TIMEOUT) from None
     except (OSError, ValueError):
