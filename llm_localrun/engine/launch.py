@@ -71,9 +71,6 @@ def _detach_hosts() -> None:
         host.returncode = 0
 
 
-_DEFAULT_LIMITS = EngineLimits()
-
-
 @dataclass(frozen=True, slots=True)
 class AcquiredSlot:
     """A slot that a request holds, and the engine that it belongs to."""
@@ -114,11 +111,7 @@ def acquire_slot(
 
 
 def find_or_start(
-    request: EngineRequest,
-    folder: Path,
-    keep_alive: float,
-    load_grace: float = LOAD_GRACE_S,
-    limits: EngineLimits = _DEFAULT_LIMITS,
+    request: EngineRequest, folder: Path, keep_alive: float, load_grace: float = LOAD_GRACE_S
 ) -> tuple[EngineState, bool]:
     """An engine that satisfies `request`, and whether it is new.
 
@@ -140,7 +133,7 @@ def find_or_start(
             # Another command may have started it meanwhile.
             if engine := _find(spec, folder):
                 return engine, False
-            return _start(spec, folder, keep_alive, timeout, limits), True
+            return _start(spec, folder, keep_alive, timeout, request.limits), True
 
 
 def renew_lease(state: EngineState, folder: Path, keep_alive: float) -> None:

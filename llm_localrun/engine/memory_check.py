@@ -11,7 +11,7 @@ from dataclasses import replace
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.engine import builds
 from llm_localrun.engine.evict import need_of, setting_of, size_in_memory
-from llm_localrun.engine.settings import EngineLimits, EngineRequest
+from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import NotEnoughMemory
@@ -25,17 +25,13 @@ from llm_localrun.system.paths import engine_folder
 
 
 def ensure_fits(
-    model: LocalModel,
-    request: EngineRequest,
-    limits: EngineLimits,
-    *,
-    may_shrink: bool,
-    remedy: str = "",
-) -> tuple[EngineRequest, EngineLimits]:
-    """The request if there is memory for it, else, if `may_shrink`, with a smaller context; and the
-    limits within which it fits, which make idle engines end. Without a context size in the
-    settings, it is the one that engines have by default. A model that RPC servers share is not
-    checked: their memory is unknown.
+    model: LocalModel, request: EngineRequest, *, may_shrink: bool, remedy: str = ""
+) -> EngineRequest:
+    """The request if there is memory for it, else, if `may_shrink`, with a smaller context.
+
+    Its limits are such that idle engines end for it. Without a context size in the settings, it
+    gets the one that engines have by default. A model that RPC servers share is not checked: their
+    memory is unknown.
 
     Raises `NotEnoughMemory` with `remedy`, or with the options that would help.
     """
@@ -44,21 +40,18 @@ def ensure_fits(
     footprint = footprint_of_files(request.path, settings.files())
     is_up = any(engine.spec.runs(request.path, settings) for engine in engines)
     if free is None or footprint is None or is_up or settings.rpc:
-        return request, limits
+        return request
     if settings.context_size is None:
-        settings = replace(
-            settings, context_size=min(model.context_max or CONTEXT_SIZE, CONTEXT_SIZE)
-        )
-    setting = setting_of(settings)
+        request = request.with_context(min(model.context_max or CONTEXT_SIZE, CONTEXT_SIZE))
+    setting = setting_of(request.settings)
     if is_enough(free, footprint, setting):
-        return replace(request, settings=settings), limits
-    free = free_memory(limits.llama_server) or free
-    limits = limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
+        return request
+    free = free_memory(request.limits.llama_server) or free
+    limits = request.limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
     free += sum(map(_released_by, engines))
     affordable = largest_context(footprint, setting, free)
     if affordable == setting.context_size or (may_shrink and affordable):
-        settings = replace(settings, context_size=affordable)
-        return replace(request, settings=settings), limits
+        return replace(request.with_context(affordable), limits=limits)
     raise NotEnoughMemory(
         _problem(model, footprint.need(setting), setting, free),
         remedy or _remedy(_options(model, footprint, setting, free)),

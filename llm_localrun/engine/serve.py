@@ -16,9 +16,9 @@ from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
 from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.settings import EngineLimits, EngineRequest, engine_settings, read_limits
+from llm_localrun.engine.settings import EngineRequest, engine_request
 from llm_localrun.engine.slots import Slot, SlotContents, contents_for
-from llm_localrun.engine.state import EngineSettings, EngineState, list_running
+from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.models import Endpoint, LocalModel, OnDisk
 from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
@@ -91,14 +91,13 @@ class _SlotRequest(PreparedRequest):
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What to run, with which settings."""
+    """What to run, and in which engine."""
 
     model: LocalModel
-    route: OnDisk
+    request: EngineRequest
+    """Without a context size."""
     options: Mapping[str, Any]
     config: Config
-    settings: EngineSettings
-    """All but the context."""
     asked_context_size: int | None = None
     answer_tokens: int = ANSWER_RESERVE_TOKENS
 
@@ -108,7 +107,7 @@ class _Job:
         engines = [
             engine
             for engine in list_running(engine_folder())
-            if engine.spec.runs(self.route.path, self.settings)
+            if engine.spec.runs(self.request.path, self.request.settings)
         ]
         return max(engines, key=lambda engine: engine.spec.context_size, default=None)
 
@@ -142,7 +141,6 @@ class _Plan:
 
     job: _Job
     request: EngineRequest
-    limits: EngineLimits
     affordable: float
 
     @property
@@ -153,9 +151,7 @@ class _Plan:
         """An engine, and whether it is new."""
         job = self.job
         grace_s: float = job.options.get("timeout", LOAD_GRACE_S)
-        return launch.find_or_start(
-            self.request, engine_folder(), job.keep_alive_s, grace_s, self.limits
-        )
+        return launch.find_or_start(self.request, engine_folder(), job.keep_alive_s, grace_s)
 
 
 def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedRequest:
@@ -165,9 +161,9 @@ def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedReq
     `PromptTooLong`, `NotEnoughMemory` and what `launch.find_or_start` raises.
     """
     model = request.model
-    settings = engine_settings(model, route, request.options, config)
+    engine = engine_request(model, route, request.options, config)
     asked = request.context_size
-    job = _Job(model, route, request.options, config, settings, asked, request.answer_tokens)
+    job = _Job(model, engine, request.options, config, asked, request.answer_tokens)
     body = engine_server().encode(model.name, request.chat)
     available_engine = job.running
     available = available_engine.spec.context_size if available_engine else job.default_context_size
@@ -195,8 +191,7 @@ def prepare_texts(
     config: Config,
 ) -> PreparedRequest:
     """The request that embeds `texts`, with a slot in an engine. Raises a `LocalRunError`."""
-    settings = engine_settings(model, route, options, config)
-    job = _Job(model, route, options, config, settings)
+    job = _Job(model, engine_request(model, route, options, config), options, config)
     engine = job.running
     plan = _plan(job, engine.spec.context_size if engine else job.default_context_size)
     body = engine_server().encode_texts(model.name, texts)
@@ -251,15 +246,12 @@ def _prompt_text(chat: ChatRequest) -> str:
 
 def _plan(job: _Job, context_size: int) -> _Plan:
     """An engine with this context; with less if memory is short and the user did not set it."""
-    settings = replace(job.settings, context_size=context_size)
-    wanted = EngineRequest(job.route.path, job.model.name, settings)
-    limits = read_limits(job.config)
+    wanted = job.request.with_context(context_size)
     if job.options.get("overcommit") or job.config.rpc:
-        return _Plan(job, wanted, limits, inf)
-    may_shrink = job.asked_context_size is None
-    request, limits = ensure_fits(job.model, wanted, limits, may_shrink=may_shrink)
-    affordable = inf if request == wanted else request.settings.context_size
-    return _Plan(job, request, limits, affordable or inf)
+        return _Plan(job, wanted, inf)
+    request = ensure_fits(job.model, wanted, may_shrink=job.asked_context_size is None)
+    affordable = inf if request.settings == wanted.settings else request.settings.context_size
+    return _Plan(job, request, affordable or inf)
 
 
 def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> _SlotRequest:

@@ -10,7 +10,7 @@ from pathlib import Path
 from llm_localrun.config import read_config
 from llm_localrun.engine.launch import find_or_start
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.settings import EngineRequest, engine_settings, read_limits
+from llm_localrun.engine.settings import engine_request
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
 from llm_localrun.files.modelfile import template_of
@@ -131,12 +131,10 @@ def _check_load(model: LocalModel, on_disk: OnDisk) -> FileCheck:
 
     A model that does not fit into the free memory is not loaded, and not reported as damaged.
     """
-    config = read_config()
     try:
-        settings = engine_settings(model, on_disk, {}, config)
-        wanted, limits = EngineRequest(on_disk.path, model.name, settings), read_limits(config)
-        request, limits = ensure_fits(model, wanted, limits, may_shrink=True, remedy=_TOO_LARGE)
-        engine, is_new = find_or_start(request, engine_folder(), keep_alive=0.0, limits=limits)
+        wanted = engine_request(model, on_disk, {}, read_config())
+        request = ensure_fits(model, wanted, may_shrink=True, remedy=_TOO_LARGE)
+        engine, is_new = find_or_start(request, engine_folder(), keep_alive=0.0)
     except NotEnoughMemory as error:
         return FileCheck("loads", CheckState.UNKNOWN, str(error))
     except (BadModelFile, EngineFailed, ConfigError) as error:

@@ -73,6 +73,8 @@ class Sign:
     value: Any = None
     needs_no_key: bool = False
     """Whether the server shows it without the API key that it may want."""
+    only_if_locked: bool = False
+    """Whether it tells the kind only of a server that wants a key."""
     rank: int = 0
     """Signs of a lower rank are looked for first: 0 for those that no other server imitates."""
     repositories_only: bool = False
@@ -210,8 +212,6 @@ class Server:
     recognized_by_port: ClassVar[bool] = False
     """Whether a server at its usual port is of this kind unless something else is shown."""
     signs: ClassVar[tuple[Sign, ...]] = ()
-    locked_signs: ClassVar[tuple[Sign, ...]] = ()
-    """Signs that tell a kind only if the server wants a key."""
     greeting: ClassVar[str] = ""
     """What `GET /` answers, where imitators of the kind answer something else."""
     loading_message: ClassVar[str] = ""

@@ -291,12 +291,8 @@ def _kind_behind_lock(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
     for kind, cls in kinds.items():
         if (error.get("code"), error.get("type")) == cls.locked_error:
             return kind
-    open_signs = [
-        (kind, sign) for kind, cls in kinds.items() for sign in cls.signs if sign.needs_no_key
-    ]
-    locked = [(kind, sign) for kind, cls in kinds.items() for sign in cls.locked_signs]
-    found = _kind_by_sign(ask, [*open_signs, *locked])
-    return found or server_class(usual_kind).kind_at_usual_port()
+    signs = ((kind, sign) for kind, cls in kinds.items() for sign in cls.signs if sign.needs_no_key)
+    return _kind_by_sign(ask, signs) or server_class(usual_kind).kind_at_usual_port()
 
 
 def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
@@ -321,6 +317,7 @@ def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
         for kind, cls in kinds.items()
         if not models or not cls.owned_by
         for sign in cls.signs
+        if not sign.only_if_locked
     ]
     names = [model.id for model in models]
     return _kind_by_sign(ask, signs, names) or at_port.kind_at_usual_port()

@@ -349,16 +349,13 @@ def _variants(endpoint: Endpoint, model: _StudioModel) -> list[LocalModel]:
         return []
     facts = _facts(model)
     selected = {**facts, **_selected_facts(model), **_load_facts(model, model.key)}
-    others = (
-        (name, {**facts, **_load_facts(model, name), "quantization": _quantization_of(name)})
-        for name in model.other_variants
-    )
-    return [served_model(endpoint, name, known) for name, known in ((model.key, selected), *others)]
-
-
-def _quantization_of(variant: str) -> str:
-    """The quantization in `KEY@QUANTIZATION`, in capitals as in the list."""
-    return variant.rpartition("@")[2].upper()
+    variants = [served_model(endpoint, model.key, selected)]
+    for name in model.other_variants:
+        # As in the list, in capitals: `KEY@q8_0`.
+        quantization = name.rpartition("@")[2].upper()
+        known = {**facts, **_load_facts(model, name), "quantization": quantization}
+        variants.append(served_model(endpoint, name, known))
+    return variants
 
 
 def _facts(model: _StudioModel) -> Facts:

@@ -46,7 +46,7 @@ class Vllm(OpenAICompatible):
     context_flag = "--max-model-len {}"
     reasoning_field = "reasoning"
     version_path = "/version"
-    locked_signs = (Sign("/version", "version"),)
+    signs = (Sign("/version", "version", needs_no_key=True, rank=1, only_if_locked=True),)
     listed_model = VllmModel
     options = {
         **OpenAICompatible.options,

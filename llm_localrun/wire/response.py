@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -78,17 +78,15 @@ class PayloadDecoder(Protocol):
         """The events that the regular end of the response completes. Raises `shapes.CutOff`."""
 
 
-Overflow: TypeAlias = Callable[[int, int], LocalRunError]
-"""Makes the error for a prompt of so many tokens that a context of so many tokens cannot hold."""
-
-
 @dataclass(frozen=True, slots=True)
 class ResponseContext:
     """What is known of a response before it comes."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Finished` that the server need not report."""
-    on_overflow: Overflow | None = None
+    on_overflow: Callable[[int, int], LocalRunError] | None = None
+    """Makes the error for a prompt of so many tokens that a context of so many tokens cannot hold.
+    """
     model: str = ""
     """The model that has to answer; "" to accept any."""
     is_json: bool = False
