@@ -3,8 +3,6 @@
 Source: docker/model-runner (2026-07).
 """
 
-from collections.abc import Mapping, Sequence
-
 from pydantic import RootModel
 
 from llm_localrun.servers.base import Facts, ModelListing
@@ -72,12 +70,8 @@ class Docker(OpenAICompatible):
         entries = entries_in(v1_models, _DockerModel)
         if not entries:
             entries = entries_in(ask(f"{root}/v1/models"), _DockerModel)
-        details = self._running(ask, f"{root}/ps", entries)
+        details: dict[str, Facts] = {}
+        if running := parse_reply(_RunningImages, ask(f"{root}/ps")):
+            names = {each.model_name for each in running.root}
+            details = {entry.id: {"loaded": entry.id in names} for entry in entries}
         return ModelListing(listed_models(self.endpoint, entries, details))
-
-    def _running(self, ask: Ask, path: str, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
-        running = parse_reply(_RunningImages, ask(path))
-        if running is None:
-            return {}
-        names = {each.model_name for each in running.root}
-        return {entry.id: {"loaded": entry.id in names} for entry in entries}

@@ -12,8 +12,7 @@ Source: LM Studio's REST API documentation (April 2026).
 import math
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -71,9 +70,17 @@ class _NamedQuantization(WireModel):
     name: Maybe[Text] = None
 
 
-class _InstanceEntry(WireModel):
+class _Instance(WireModel):
+    """A copy of a model in memory."""
+
     id: Maybe[Text] = None
     config: Maybe[dict[str, Any]] = None
+
+    @property
+    def context_size(self) -> int:
+        """In tokens; 0 if it does not say."""
+        size = (self.config or {}).get("context_length")
+        return size if isinstance(size, int) else 0
 
 
 class _ReasoningSettings(WireModel):
@@ -92,7 +99,7 @@ class _StudioModel(WireModel):
     quantization: Maybe[_NamedQuantization] = None
     size_bytes: Maybe[Count] = None
     params_string: Maybe[Text] = None
-    loaded_instances: Maybe[tuple[_InstanceEntry, ...]] = None
+    loaded_instances: Maybe[tuple[_Instance, ...]] = None
     max_context_length: Maybe[Count] = None
     capabilities: Maybe[_StudioCapabilities] = None
     variants: Maybe[tuple[Text, ...]] = None
@@ -104,17 +111,6 @@ class _StudioModel(WireModel):
         variants = self.variants or ()
         selected = self.selected_variant or next(iter(variants), None)
         return [variant for variant in variants if variant != selected]
-
-    @property
-    def instances(self) -> list["_Instance"]:
-        """The loaded instances whose context is known."""
-        return [
-            _Instance(each.id, size, each.config)
-            for each in self.loaded_instances or ()
-            if each.id
-            and each.config
-            and isinstance(size := each.config.get("context_length"), int)
-        ]
 
 
 class _StudioModels(WireModel):
@@ -150,16 +146,6 @@ class _DownloadJob(WireModel):
     """Absent if there is nothing to do."""
     total_size_bytes: int = 0
     downloaded_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Instance:
-    """A copy of a model in memory."""
-
-    id: str
-    context_size: int
-    config: Mapping[str, Any]
-    load_seconds: float | None = None
 
 
 class LMStudio(OpenAICompatible):
@@ -238,9 +224,11 @@ class LMStudio(OpenAICompatible):
         enough = [each for each in instances if each.context_size >= min(needed, context_size)]
         if enough:
             instance = min(enough, key=lambda each: each.context_size)
-        else:
-            instance = self._replace_instances(request, instances, context_size)
-        return self._prepared(request, instance.id, instance.context_size, limits, instance)
+            name = instance.id or request.model.name
+            return self._prepared(request, name, instance.context_size, limits)
+        loaded = self._replace_instances(request, instances, context_size)
+        seconds = loaded.load_time_seconds
+        return self._prepared(request, loaded.instance_id, context_size, limits, seconds)
 
     def _prepared(
         self,
@@ -248,7 +236,7 @@ class LMStudio(OpenAICompatible):
         name: str,
         context_size: int | None,
         limits: Limits,
-        instance: _Instance | None = None,
+        load_seconds: float | None = None,
     ) -> PreparedRequest:
         return PreparedRequest(
             self,
@@ -257,12 +245,12 @@ class LMStudio(OpenAICompatible):
             name,
             context_size,
             limits,
-            instance.load_seconds if instance else None,
+            load_seconds,
         )
 
     def _replace_instances(
         self, request: ServeRequest, instances: Sequence[_Instance], context_size: int
-    ) -> _Instance:
+    ) -> _LoadReply:
         """Loads the model with this context, after unloading all `instances` of it.
 
         Raises `ServerRefused`, and `ServerUnreachable` if it takes too long.
@@ -271,14 +259,11 @@ class LMStudio(OpenAICompatible):
         with self.probe(request.timeout_s) as probe:
             for instance in instances:
                 self._admin(probe.ask, name, "unload", {"instance_id": instance.id}, request)
-            config = instances[0].config if instances else {}
-            carried = {name: config[name] for name in _CARRIED if name in config}
+            config = (instances[0].config if instances else None) or {}
+            carried = {setting: config[setting] for setting in _CARRIED if setting in config}
             body = {"model": name, "context_length": context_size, **carried}
             reply = self._admin(probe.ask, name, "load", body, request)
-        loaded = parse_reply(_LoadReply, reply)
-        if loaded is None:
-            return _Instance(name, context_size, {})
-        return _Instance(loaded.instance_id, context_size, {}, loaded.load_time_seconds)
+        return parse_reply(_LoadReply, reply) or _LoadReply(instance_id=name)
 
     def _admin(
         self, ask: Ask, name: str, action: str, body: Payload, request: ServeRequest
@@ -387,9 +372,8 @@ def _selected_facts(model: _StudioModel) -> Facts:
 def _load_facts(model: _StudioModel, name: str) -> Facts:
     """Whether the variant called `name` is loaded, and with how much context."""
     loaded = [e for e in model.loaded_instances or () if _variant_of(e.id or "", model) == name]
-    contexts = (each.config.get("context_length") for each in loaded if each.config)
-    sizes = [size for size in contexts if isinstance(size, int)]
-    return {"loaded": bool(loaded), "context_loaded": max(sizes, default=0) or None}
+    context_size = max((each.context_size for each in loaded), default=0)
+    return {"loaded": bool(loaded), "context_loaded": context_size or None}
 
 
 def _variant_of(instance_id: str, model: _StudioModel) -> str:
@@ -399,7 +383,10 @@ def _variant_of(instance_id: str, model: _StudioModel) -> str:
 
 
 def _instances_of(ask: Ask, name: str) -> list[_Instance] | None:
-    """The loaded instances of a model; None if this version can neither list nor load any."""
+    """The loaded instances of a model, except those that do not say how large their context is.
+
+    None if this version of LM Studio can neither list nor load any.
+    """
     listing = parse_reply(_StudioModels, ask("/api/v1/models"))
     if listing is None:
         return None
@@ -408,8 +395,8 @@ def _instances_of(ask: Ask, name: str) -> list[_Instance] | None:
         instance
         for model in listing.models
         if model.key in (name, key)
-        for instance in model.instances
-        if _is_instance_of(instance.id, name, model)
+        for instance in model.loaded_instances or ()
+        if instance.context_size and _is_instance_of(instance.id or "", name, model)
     ]
 
 
@@ -420,7 +407,7 @@ def _is_instance_of(instance_id: str, name: str, model: _StudioModel) -> bool:
     """
     variant = instance_id.partition(":")[0]
     if model.key == name:
-        return not variant.startswith(f"{name}@")
+        return bool(instance_id) and not variant.startswith(f"{name}@")
     return variant == name
 
 

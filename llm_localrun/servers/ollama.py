@@ -183,8 +183,7 @@ class Ollama(Server):
         tags = parse_reply(_Tags, ask("/api/tags"))
         if tags is None:
             return None
-        loaded_models = parse_reply(_LoadedModels, ask("/api/ps"))
-        loaded = {each.name: each for each in loaded_models.models} if loaded_models else None
+        loaded = _loaded_models(ask)
         version = self.version(ask, known)
         details = _known_details(known.models)
         for tag in tags.models:
@@ -258,7 +257,7 @@ class Ollama(Server):
         if needed <= MIN_CONTEXT_TOKENS and not known.context_size:
             return 0
         with self.probe() as probe:
-            loaded = _find_loaded(probe.ask, request.model.name)
+            loaded = (_loaded_models(probe.ask) or {}).get(request.model.name)
             allocated = (loaded and loaded.context_length) or 0
             if needed > max(allocated, MIN_CONTEXT_TOKENS):
                 held = (loaded and loaded.size) or 0
@@ -439,7 +438,7 @@ def _load_facts(tag: _Tag, loaded: Mapping[str, _LoadedModel] | None) -> Facts:
     return {"loaded": found is not None, "context_loaded": found and found.context_length}
 
 
-def _find_loaded(ask: Ask, name: str) -> _LoadedModel | None:
+def _loaded_models(ask: Ask) -> dict[str, _LoadedModel] | None:
+    """The models in memory, by name; None if /api/ps did not answer."""
     loaded = parse_reply(_LoadedModels, ask("/api/ps"))
-    models = loaded.models if loaded else ()
-    return next((model for model in models if model.name == name), None)
+    return {model.name: model for model in loaded.models} if loaded else None

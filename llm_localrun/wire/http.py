@@ -293,7 +293,7 @@ def _translate_errors(request: HttpRequest) -> Iterator[None]:
 
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise _translate(error, request) from None
 
 
@@ -314,7 +314,7 @@ def _translate(error: Exception, request: HttpRequest) -> LocalRunError:
             f"{server} sent nothing for {request.read_timeout_s:g} seconds",
             "Check whether it is busy, or wait longer with -o timeout SECONDS",
         )
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
         return ServerUnreachable(f"{request.url} is not a usable address", "Fix it in config.json")
     if isinstance(error, httpx.ProxyError):
         return ServerUnreachable(
