@@ -1,4 +1,4 @@
-"""A model, a route and a `ChatRequest` to events: has the route prepared, sends it, and decodes.
+"""Runs a `ChatRequest` with a model on a route: prepares it, sends it, and decodes the response.
 
 Sync and async differ in one loop each; everything else is shared.
 """
@@ -110,7 +110,7 @@ class _Exchange:
         yield from self.decoder.feed(piece)
 
     def close(self) -> Iterator[Event]:
-        """The last events. Token counts are learned from, and the user is told what matters."""
+        """The last events. Learns from the token counts, and prints what the user has to know."""
         for event in self.decoder.close():
             yield event
             if isinstance(event, Finished):
@@ -192,7 +192,7 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
 
 
 def _learn(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> None:
-    """Brings the estimate for this model's prompts nearer to what the server counted."""
+    """Corrects the estimate for this model's prompts by what the server counted."""
     if finished.prompt_tokens is not None and not prepared.server.counts_prompts:
         learn_from_reply(request.model.id, request.prompt.parts, finished.prompt_tokens)
 

@@ -229,8 +229,7 @@ def _claimed_tokens(request: ServeRequest, size: Size, plan: _Plan) -> int:
 
 
 def _prompt_text(chat: ChatRequest) -> str:
-    """A text that begins as another prompt's does, as far as the prompts have their beginning in
-    common."""
+    """The prompt as one text: prompts with a common beginning become texts that have one too."""
     turns = (
         (
             message.role,
@@ -275,7 +274,7 @@ def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> 
 
 
 def _restore(server: EngineServer, slot: Slot, saved: Path) -> None:
-    """Has llama.cpp load what an earlier engine saved; otherwise it evaluates the prompt again."""
+    """Makes llama.cpp load what an earlier engine saved. If it fails, the prompt is evaluated."""
     path = f"/slots/{slot.number}?action=restore"
     body = {"filename": saved.name, "id_slot": slot.number}
     request = server.http_request("POST", path, body, _RESTORE_TIMEOUT_S)

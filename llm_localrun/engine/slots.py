@@ -93,7 +93,7 @@ def acquire(
 ) -> Slot | None:
     """Waits for a free slot and acquires the best one; None if the engine is about to end.
 
-    `is_saved` tells that the conversation can be restored from disk. Raises TimeoutError after
+    `is_saved`: the conversation can be restored from disk. Raises TimeoutError after
     `timeout` seconds.
     """
     deadline = time.monotonic() + timeout

@@ -248,7 +248,7 @@ def list_running(folder: Path) -> list[EngineState]:
 
 
 def _is_outdated(paths: EnginePaths) -> bool:
-    """Whether an engine is of a version that had no slot files. It is told to end when idle."""
+    """Whether an engine is of a version that had no slot files. Makes it end when idle."""
     # A host creates its slots before its state, and removes the state first.
     if paths.slot(0).exists() or not paths.state.exists():
         return False

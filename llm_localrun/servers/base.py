@@ -81,7 +81,7 @@ class Sign:
     """Whether the server lists repositories, OWNER/NAME, and nothing else."""
 
     def is_in(self, reply: ProbeReply | None, names: Sequence[str] = ()) -> bool:
-        """Whether the reply shows it, of a server that lists models of these `names`."""
+        """Whether `reply` shows it. `names` are those of the models that the server lists."""
         payload = reply.payload if reply is not None and isinstance(reply.payload, dict) else {}
         if self.repositories_only and not all("/" in name for name in names):
             return False
@@ -241,7 +241,7 @@ class Server:
     options: ClassVar[Mapping[str, WireOption]] = {}
     """The options of `chat.options` that it supports, and where each goes in the body."""
     fixed_body: ClassVar[Payload] = {}
-    """What is added to every chat request."""
+    """Fields of every chat request, unless an option changes them."""
     chat_path: ClassVar[str]
     embed_path: ClassVar[str]
     embed_fields: ClassVar[Payload]
@@ -343,7 +343,7 @@ class Server:
 
     @contextmanager
     def probe(self, timeout_s: float = ADMIN_TIMEOUT_S) -> Iterator[Probe]:
-        """Something whose `ask` asks this server; what goes wrong, the request itself reports."""
+        """A `Probe` of this server. It raises no errors: the request that follows reports them."""
         with Probe(self.endpoint.url, self.key, time.monotonic() + timeout_s) as probe:
             yield probe
 

@@ -2,7 +2,7 @@
 
 All are asked at once, within one deadline. An HTTP status alone proves nothing: LM Studio answers
 200 to every path, and half a dozen servers imitate Ollama. Nothing is asked that could load, unload
-or fetch a model. What is peculiar to a kind stands in its own module.
+or fetch a model. What is peculiar to a kind is in its own module.
 """
 
 import os

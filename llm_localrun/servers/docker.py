@@ -18,7 +18,7 @@ from llm_localrun.wire.shapes import Count, Text, WireModel
 
 
 class _ImageDetails(WireModel):
-    """Texts for people; each may be absent."""
+    """Texts to display: "2.31 GiB", "8.2B"; each may be absent."""
 
     context_window: Maybe[Count] = None
     architecture: Maybe[Text] = None

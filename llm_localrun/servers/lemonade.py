@@ -42,7 +42,7 @@ class _LemonadeModel(ListedModel):
             facts["purpose"] = "embedding"
         return {
             **facts,
-            **self._place(),
+            **self._where(),
             "quantization": facts["quantization"] or quantization_in(checkpoint),
             "size": round(self.size * 1e9) if self.size else None,
             "context_max": self.max_context_window,
@@ -51,7 +51,7 @@ class _LemonadeModel(ListedModel):
             "fingerprints": hub_fingerprint(checkpoint),
         }
 
-    def _place(self) -> Facts:
+    def _where(self) -> Facts:
         if self.recipe == "cloud" or self.cloud_provider:
             return {"runs_on": RunsOn.CLOUD, "remote_host": self.cloud_provider or ""}
         # A collection passes a prompt on to one of several models.

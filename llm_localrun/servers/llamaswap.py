@@ -52,11 +52,11 @@ class _SwapModel(ListedModel):
         return self.peerID or self.swap.peerID or ("a peer" if self.swap.type == "peer" else "")
 
     def facts(self) -> Facts:
-        place = {"runs_on": RunsOn.UNKNOWN, "remote_host": self.peer} if self.peer else {}
+        where = {"runs_on": RunsOn.UNKNOWN, "remote_host": self.peer} if self.peer else {}
         can = self.capabilities
         return {
             **super().facts(),
-            **place,
+            **where,
             "loaded": self.status and self.status.value == "loaded",
             "context_loaded": self.context_length or (self.meta and self.meta.n_ctx),
             "capabilities": can and capabilities_of(tools=True, vision=can.vision, audio=can.audio),

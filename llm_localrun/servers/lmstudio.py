@@ -258,20 +258,20 @@ class LMStudio(OpenAICompatible):
         name = request.model.name
         with self.probe(request.timeout_s) as probe:
             for instance in instances:
-                self._admin(probe.ask, name, "unload", {"instance_id": instance.id}, request)
+                self._admin(probe.ask, request, "unload", {"instance_id": instance.id})
             config = (instances[0].config if instances else None) or {}
             carried = {setting: config[setting] for setting in _CARRIED if setting in config}
             body = {"model": name, "context_length": context_size, **carried}
-            reply = self._admin(probe.ask, name, "load", body, request)
+            reply = self._admin(probe.ask, request, "load", body)
         return parse_reply(_LoadReply, reply) or _LoadReply(instance_id=name)
 
-    def _admin(
-        self, ask: Ask, name: str, action: str, body: Payload, request: ServeRequest
-    ) -> ProbeReply:
+    def _admin(self, ask: Ask, request: ServeRequest, action: str, body: Payload) -> ProbeReply:
+        """The reply to POST /api/v1/models/ACTION. Raises like `_replace_instances`."""
         reply = ask(f"/api/v1/models/{action}", body)
         if reply is None:
             raise ServerUnreachable(
-                f"{self.label} did not load {name} within {request.timeout_s:g} seconds",
+                f"{self.label} did not load {request.model.name} within"
+                f" {request.timeout_s:g} seconds",
                 "Check whether it is busy, or wait longer with -o timeout SECONDS",
             )
         error = error_in(reply.payload) if isinstance(reply.payload, dict) else None
@@ -283,7 +283,7 @@ class LMStudio(OpenAICompatible):
             "Use a smaller -o context_size, or unload other models there",
         )
 
-    # What it does itself
+    # What it does with its own models
 
     def pull(
         self, name: str, *, is_repository: bool = False, quantization: str = ""

@@ -1,4 +1,4 @@
-"""Ollama, through its own API: what it lists, how it chooses a context, and what it does itself.
+"""Ollama, through its own API: lists, contexts, pulls and deletes.
 
 A request says how large the context has to be. One that says nothing gets the server's default,
 4,096 tokens on most machines, and one that says something else than the last reloads the model. So
@@ -201,7 +201,7 @@ class Ollama(Server):
         thinks = capabilities is None or "thinking" in capabilities
         quantization = details.quantization_level or ""
         facts: Facts = {
-            **self._place(tag),
+            **self._where(tag),
             **_load_facts(tag, loaded),
             "purpose": "embedding" if "embedding" in (capabilities or ()) else "chat",
             "architecture": details.family or "",
@@ -217,7 +217,7 @@ class Ollama(Server):
         }
         return served_model(self.endpoint, tag.name, facts)
 
-    def _place(self, tag: _Tag) -> Facts:
+    def _where(self, tag: _Tag) -> Facts:
         remote_host = tag.remote_host or ""
         if where_model_runs(self.endpoint.url, tag.name, remote_host) is not RunsOn.CLOUD:
             return {}
@@ -296,7 +296,7 @@ class Ollama(Server):
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
         return ollama.decode_vectors(payload)
 
-    # What it does itself
+    # What it does with its own models
 
     def pull(
         self, name: str, *, is_repository: bool = False, quantization: str = ""

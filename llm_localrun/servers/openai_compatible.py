@@ -107,7 +107,7 @@ class OpenAICompatible(Server):
         """More facts about the models, by their ids. `entries` are of the class `listed_model`."""
         return {}
 
-    # Running one
+    # Running a model
 
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
         context_size = route.context_loaded

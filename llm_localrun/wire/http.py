@@ -1,7 +1,7 @@
 """HTTP to model servers, with httpx: the only module that sends a request to one.
 
-It knows no server's language: it sends an `HttpRequest` and hands on the head and the bytes of the
-response, or it asks for JSON until a deadline. What the bytes mean is left to `wire.response`.
+It knows no server's language: it sends an `HttpRequest` and returns the head and the bytes of the
+response, or asks for JSON until a deadline. What the bytes mean is left to `wire.response`.
 """
 
 import errno
@@ -119,7 +119,7 @@ class Probe:
     def _connect(self) -> None:
         if self._client is not None:
             return
-        # Mostly nothing listens: this tells so without importing httpx.
+        # Usually nothing listens: this check does not import httpx.
         _try_connecting(self._url, self._deadline)
         import httpx
 
@@ -181,7 +181,7 @@ def is_listening(url: str) -> bool:
 
 
 def find_offline(urls: Iterable[str]) -> set[str]:
-    """The URLs of `urls` at which nothing listens, as far as this can be told at once.
+    """The URLs of `urls` at which nothing listens, as far as this is known at once.
 
     All addresses of this machine are tried at the same time. Windows answers only after two
     seconds, so there nothing is found.
@@ -340,5 +340,5 @@ def _bad_response(error: Exception, server: str) -> BadReply:
 
 
 def _was_closed(error: Exception) -> bool:
-    """httpcore tells a closed connection from nonsense by its message only (1.0)."""
+    """Only the message of httpcore (1.0) distinguishes a closed connection from nonsense."""
     return any(words in str(error) for words in ("disconnected", "peer closed"))

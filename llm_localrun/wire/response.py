@@ -1,7 +1,7 @@
 """One HTTP response, from its head and its bytes to events, or to an error that says what to do.
 
-Pure: the two loops in `chat.run` push what `wire.http` receives. Everything that a server can say
-wrongly becomes a sentence for people here. What a payload means is left to the decoders of
+Pure: the two loops in `chat.run` push what `wire.http` receives. Whatever a server
+sends wrongly becomes an error message here. What a payload means is left to the decoders of
 `wire.openai` and `wire.ollama`.
 """
 
@@ -38,7 +38,7 @@ class ResponseHead:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
-    """A whole reply to a request of discovery. `payload` is None unless it is JSON."""
+    """A whole reply. `payload` is its JSON, or None if it is not JSON; `text` is its beginning."""
 
     status: int
     payload: Any
