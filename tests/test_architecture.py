@@ -17,7 +17,7 @@ import llm_localrun.servers
 from llm_localrun.models import Endpoint, ServerStatus
 from llm_localrun.name_cache import CachedName, settings_stamp, write_names
 from llm_localrun.servers import base
-from llm_localrun.servers.base import KnownServer, server_kinds
+from llm_localrun.servers.base import ModelListing, server_kinds
 from llm_localrun.servers.discover import recognize, usual_addresses
 from llm_localrun.wire.response import ProbeReply
 from llm_localrun.wire.sse import Payload
@@ -189,7 +189,7 @@ def test_a_new_kind_of_server_is_one_file(tmp_path: Path, monkeypatch: pytest.Mo
         return ProbeReply(200 if path in replies else 404, replies.get(path), "")
 
     endpoint = Endpoint(name="box", kind="openai", url="http://127.0.0.1:4711")
-    found = recognize(ask, endpoint, KnownServer())
+    found = recognize(ask, endpoint, ModelListing())
     assert found is not None
     assert (found.kind, found.status) == ("madeup", ServerStatus.ANSWERS)
     assert [model.name for model in found.models] == ["m"]

@@ -1,6 +1,6 @@
 """The options of a prompt, `-o NAME VALUE`, and their validation.
 
-Which server supports which option, and under what name, is in `servers.options`.
+Which server supports which option, and under what name, is in the modules of `servers`.
 """
 
 import json

@@ -3,9 +3,9 @@
 `prompt.messages` holds the whole conversation, so the messages come from there alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import llm
 from llm.parts import (
@@ -19,6 +19,8 @@ from llm.parts import (
 
 from llm_localrun.wire.media import Media
 from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
+
+_ToolPart = TypeVar("_ToolPart", ToolCallPart, ToolResultPart)
 
 
 class Load(Protocol):
@@ -62,13 +64,13 @@ def _messages(messages: Sequence[llm.Message], load: Load) -> list[ChatMessage]:
     chat: list[ChatMessage] = []
     for index, message in enumerate(messages):
         if message.role == "tool":
-            chat += [_tool_result(p) for p in message.parts if _is_local(p, ToolResultPart)]
+            chat += [_tool_result(part) for part in _local(message.parts, ToolResultPart)]
             continue
         turn = ChatMessage(
             role=message.role,
             text=_joined(message.parts, TextPart),
             media=_media(message.parts, load, may_fetch=not _follows_tool(messages, index)),
-            calls=tuple(_call(part) for part in message.parts if _is_local(part, ToolCallPart)),
+            calls=tuple(map(_call, _local(message.parts, ToolCallPart))),
             reasoning=_joined(message.parts, ReasoningPart) if index > last_question else "",
         )
         chat.append(turn)
@@ -83,9 +85,9 @@ def _joined(parts: Sequence[Part], kind: type[TextPart | ReasoningPart]) -> str:
     return "".join(part.text for part in parts if isinstance(part, kind))
 
 
-def _is_local(part: Part, kind: type[ToolCallPart | ToolResultPart]) -> bool:
-    """Whether `part` is of `kind` and belongs to a tool that llm ran, not to a provider's own."""
-    return isinstance(part, kind) and not part.server_executed
+def _local(parts: Sequence[Part], kind: type[_ToolPart]) -> Iterator[_ToolPart]:
+    """The parts of `kind` that belong to tools that llm ran, not to a provider's own."""
+    return (part for part in parts if isinstance(part, kind) and not part.server_executed)
 
 
 def _follows_tool(messages: Sequence[llm.Message], index: int) -> bool:
@@ -95,24 +97,21 @@ def _follows_tool(messages: Sequence[llm.Message], index: int) -> bool:
 
 
 def _media(parts: Sequence[Part], load: Load, *, may_fetch: bool) -> tuple[Media, ...]:
-    attachments = (part.attachment for part in parts if isinstance(part, AttachmentPart))
     return tuple(
-        load(attachment, may_fetch=may_fetch)
-        for attachment in attachments
-        if attachment is not None
+        load(part.attachment, may_fetch=may_fetch)
+        for part in parts
+        if isinstance(part, AttachmentPart) and part.attachment is not None
     )
 
 
-def _call(part: Part) -> PastCall:
-    assert isinstance(part, ToolCallPart)
+def _call(part: ToolCallPart) -> PastCall:
     # In llm's log, the arguments of another provider's call may be something else than an object.
     logged: Any = part.arguments
     arguments = logged if isinstance(logged, dict) else {"_raw": logged}
     return PastCall(part.tool_call_id or "", part.name, arguments)
 
 
-def _tool_result(part: Part) -> ChatMessage:
-    assert isinstance(part, ToolResultPart)
+def _tool_result(part: ToolResultPart) -> ChatMessage:
     text = part.output if isinstance(part.output, str) else str(part.output)
     return ChatMessage(
         "tool", text or part.exception or "", call_id=part.tool_call_id or "", tool_name=part.name

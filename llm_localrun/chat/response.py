@@ -15,6 +15,7 @@ from typing_extensions import assert_never
 
 from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.shapes import parse_json
 
 _LLM_COLUMNS = ("model", "prompt_tokens", "completion_tokens", "reasoning_tokens")
 """Fields of `Finished` that llm's log has columns for."""
@@ -105,8 +106,5 @@ class ResponseRecorder:
 
 
 def _arguments(text: str) -> dict[str, Any]:
-    try:
-        arguments = json.loads(text)
-    except (ValueError, RecursionError):
-        arguments = None
+    arguments = parse_json(text)
     return arguments if isinstance(arguments, dict) else _MalformedArguments(_raw=text)

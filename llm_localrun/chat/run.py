@@ -1,4 +1,4 @@
-"""A model, a route and a `ChatRequest` to events: has the route prepared, sends it, and decodes.
+"""Runs a `ChatRequest` with a model on a route: prepares it, sends it, and decodes the response.
 
 Sync and async differ in one loop each; everything else is shared.
 """
@@ -110,7 +110,7 @@ class _Exchange:
         yield from self.decoder.feed(piece)
 
     def close(self) -> Iterator[Event]:
-        """The last events. Token counts are learned from, and the user is told what matters."""
+        """The last events. Learns from the token counts, and prints what the user has to know."""
         for event in self.decoder.close():
             yield event
             if isinstance(event, Finished):
@@ -192,14 +192,14 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
 
 
 def _learn(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> None:
-    """Brings the estimate for this model's prompts nearer to what the server counted."""
+    """Corrects the estimate for this model's prompts by what the server counted."""
     if finished.prompt_tokens is not None and not prepared.server.counts_prompts:
         learn_from_reply(request.model.id, request.prompt.parts, finished.prompt_tokens)
 
 
 def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> str:
     """What the user has to know about a finished answer; "" if there is nothing."""
-    if was_cut(request, prepared, finished):
+    if _was_cut(request, prepared, finished):
         return (
             f"{prepared.server.label} read {finished.prompt_tokens:,} tokens of a prompt of about"
             f" {request.prompt.estimate({}).tokens:,}: it may have cut it. Install a newer version."
@@ -212,7 +212,7 @@ def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) 
     return describe_cut_answer(used, prepared.context_size, prepared.limits)
 
 
-def was_cut(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> bool:
+def _was_cut(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> bool:
     """Whether the server read fewer tokens than the prompt can have.
 
     A server that leaves out cached tokens, as Ollama did before 0.30, mostly reports few; so only a

@@ -2,7 +2,7 @@
 
 The host process: `host` runs llama.cpp's server through `xllamacpp` or `llama_server`, and decides
 when to end. The commands: `launch` finds or starts an engine, with the `settings` of a model and a
-build from `builds`; `evict` makes room in memory, and `stop` ends engines. Both sides: `state` has
+build from `builds`; `evict` frees memory, and `stop` ends engines. Both sides: `state` has
 the files by which they communicate, `slots` who uses which slot of llama.cpp, `saved_prompts` the
 conversations that are kept on disk.
 """

@@ -43,7 +43,7 @@ _PROBE_CODE = (
     " for d in x.get_device_info() if d['type'] != cpu]))"
 )
 
-_ASSERTION = re.compile(r"(GGML_ASSERT\(.*|GGML_ABORT.*)")
+_ASSERTION = re.compile(r"(?P<text>GGML_ASSERT\(.*|GGML_ABORT.*)")
 _LOGGED_ERROR = re.compile(r"^[\d.]+ E (?:\S+\s+)?(?:[\w\s]+?: )?(?P<text>.*)$", re.MULTILINE)
 _LOGGED_LINE = re.compile(r"[\d.]+ [A-Z] ")
 _MISSING_LIBRARY = re.compile(
@@ -269,17 +269,10 @@ def reason_in(log: str) -> str:
 
     Of several errors the first is the cause, and the others follow from it.
     """
-    if missing := _MISSING_LIBRARY.search(log):
-        return _explain_missing_library(missing["text"])
-    if assertion := _ASSERTION.search(log):
-        return excerpt(assertion[1].encode(), _MAX_REASON_LENGTH)
-    if error := _LOGGED_ERROR.search(log):
-        return excerpt(error["text"].encode(), _MAX_REASON_LENGTH)
-    others = [line for line in log.splitlines() if line.strip() and not _LOGGED_LINE.match(line)]
-    return excerpt(others[-1].encode(), _MAX_REASON_LENGTH) if others else ""
-
-
-def _explain_missing_library(text: str) -> str:
-    if "libgomp" in text:
+    patterns = (_MISSING_LIBRARY, _ASSERTION, _LOGGED_ERROR)
+    found = next(filter(None, (pattern.search(log) for pattern in patterns)), None)
+    if found is not None and found.re is _MISSING_LIBRARY and "libgomp" in found["text"]:
         return "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)"
-    return excerpt(text.encode(), _MAX_REASON_LENGTH)
+    others = [line for line in log.splitlines() if line.strip() and not _LOGGED_LINE.match(line)]
+    reason = found["text"] if found else next(reversed(others), "")
+    return excerpt(reason.encode(), _MAX_REASON_LENGTH)

@@ -12,7 +12,7 @@ from llm_localrun.engine.state import (
 )
 from llm_localrun.engine.stop import stop_if_idle
 from llm_localrun.errors import EngineFailed
-from llm_localrun.memory.footprint import Footprint, Setting, footprint_of_files
+from llm_localrun.memory.footprint import Footprint, Need, Setting, footprint_of_files
 
 
 def evict_idle(spec: EngineSpec, folder: Path, budget: int | None) -> None:
@@ -27,12 +27,13 @@ def evict_idle(spec: EngineSpec, folder: Path, budget: int | None) -> None:
         list_engines(folder),
         key=lambda engine: slots.last_used(EnginePaths(folder, engine.id)),
     )
+    left_over = budget - need_of(spec).total
     for engine in others[:]:
-        if _need(spec) + sum(map(size_in_memory, others)) <= budget:
+        if sum(map(size_in_memory, others)) <= left_over:
             return
         if stop_if_idle(engine, folder):
             others.remove(engine)
-    if others and _need(spec) + sum(map(size_in_memory, others)) > budget:
+    if others and sum(map(size_in_memory, others)) > left_over:
         names = ", ".join(engine.spec.name for engine in others)
         raise EngineFailed(
             f"{spec.name} does not fit in memory while these models answer: {names}",
@@ -40,15 +41,10 @@ def evict_idle(spec: EngineSpec, folder: Path, budget: int | None) -> None:
         )
 
 
-def _need(spec: EngineSpec) -> int:
-    """Bytes of memory that an engine of `spec` needs."""
-    return footprint_of(spec).need(setting_of(spec.settings)).total
-
-
-def footprint_of(spec: EngineSpec) -> Footprint:
-    """The footprint of an engine's files as they are now; by its own file's size if they went."""
+def need_of(spec: EngineSpec) -> Need:
+    """The memory that an engine needs; by the size of its own file if its files are gone."""
     found = footprint_of_files(spec.path, spec.settings.files())
-    return found or Footprint(None, spec.file_size)
+    return (found or Footprint(None, spec.file_size)).need(setting_of(spec.settings))
 
 
 def setting_of(settings: EngineSettings) -> Setting:
@@ -64,7 +60,7 @@ def setting_of(settings: EngineSettings) -> Setting:
 
 def size_in_memory(engine: EngineState) -> int:
     """Bytes of memory that an engine takes: more than it has now if it is still loading."""
-    return max(_need(engine.spec), resident(engine.server_pid) or 0)
+    return max(need_of(engine.spec).total, resident(engine.server_pid) or 0)
 
 
 def resident(pid: int) -> int | None:

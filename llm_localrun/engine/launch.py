@@ -56,10 +56,10 @@ _MAX_LOG_BYTES = 2**16
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"
 
-if sys.platform == "win32":
-    _DETACHED = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-else:
-    _DETACHED = 0
+_DETACHED = sum(
+    getattr(subprocess, flag, 0) for flag in ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
+)
+"""Flags of Windows, which other systems lack."""
 
 _hosts: list[subprocess.Popen[bytes]] = []
 
@@ -69,9 +69,6 @@ def _detach_hosts() -> None:
     """Prevents Python's warning about running child processes: engines outlive the program."""
     for host in _hosts:
         host.returncode = 0
-
-
-_DEFAULT_LIMITS = EngineLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +111,7 @@ def acquire_slot(
 
 
 def find_or_start(
-    request: EngineRequest,
-    folder: Path,
-    keep_alive: float,
-    load_grace: float = LOAD_GRACE_S,
-    limits: EngineLimits = _DEFAULT_LIMITS,
+    request: EngineRequest, folder: Path, keep_alive: float, load_grace: float = LOAD_GRACE_S
 ) -> tuple[EngineState, bool]:
     """An engine that satisfies `request`, and whether it is new.
 
@@ -140,7 +133,7 @@ def find_or_start(
             # Another command may have started it meanwhile.
             if engine := _find(spec, folder):
                 return engine, False
-            return _start(spec, folder, keep_alive, timeout, limits), True
+            return _start(spec, folder, keep_alive, timeout, request.limits), True
 
 
 def renew_lease(state: EngineState, folder: Path, keep_alive: float) -> None:

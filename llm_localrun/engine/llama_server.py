@@ -77,7 +77,7 @@ def _neutral_environment() -> dict[str, str]:
 
 
 def _arguments(instructions: HostInstructions, paths: EnginePaths) -> list[str]:
-    """The same settings as `xllamacpp` makes; those left out are llama-server's defaults."""
+    """The settings of `xllamacpp` as arguments, except those that are llama-server's defaults."""
     spec = instructions.spec
     embedding = spec.settings.embedding
     batch = spec.context_size if embedding else engine_defaults.BATCH_SIZE

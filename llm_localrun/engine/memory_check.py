@@ -9,70 +9,49 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.config import read_config
 from llm_localrun.engine import builds
-from llm_localrun.engine.evict import footprint_of, setting_of, size_in_memory
-from llm_localrun.engine.settings import EngineLimits, EngineRequest, engine_settings, read_limits
+from llm_localrun.engine.evict import need_of, setting_of, size_in_memory
+from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import MARGIN_BYTES, is_enough, largest_context
 from llm_localrun.memory.footprint import Footprint, Need, Setting, footprint_of_files
-from llm_localrun.models import LocalModel, OnDisk
+from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import siblings
 from llm_localrun.system.paths import engine_folder
 
 
-def default_request(
-    model: LocalModel, route: OnDisk, remedy: str, context_size: int | None = None
-) -> tuple[EngineRequest, EngineLimits]:
-    """The request to run the file of `route` without options, and the limits within which it fits.
-
-    Raises `NotEnoughMemory` with `remedy`, `BadModelFile` and `ConfigError`.
-    """
-    config = read_config()
-    settings = engine_settings(model, route, {}, config, context_size=context_size)
-    request = EngineRequest(route.path, model.name, settings)
-    return ensure_fits(model, request, read_limits(config), may_shrink=True, remedy=remedy)
-
-
 def ensure_fits(
-    model: LocalModel,
-    request: EngineRequest,
-    limits: EngineLimits,
-    *,
-    may_shrink: bool,
-    remedy: str = "",
-) -> tuple[EngineRequest, EngineLimits]:
-    """The request if there is memory for it, else, if `may_shrink`, with a smaller context; and the
-    limits within which it fits, which make idle engines end. Without a context size in the
-    settings, it is the one that engines have by default. A model that RPC servers share is not
-    checked: their memory is unknown.
+    model: LocalModel, request: EngineRequest, *, may_shrink: bool, remedy: str = ""
+) -> EngineRequest:
+    """The request if there is memory for it, else, if `may_shrink`, with a smaller context.
+
+    Its limits are such that idle engines end for it. Without a context size in the settings, it
+    gets the one that engines have by default. A model that RPC servers share is not checked: their
+    memory is unknown.
 
     Raises `NotEnoughMemory` with `remedy`, or with the options that would help.
     """
     settings = request.settings
     free, engines = machine.free_ram(), list_running(engine_folder())
     footprint = footprint_of_files(request.path, settings.files())
-    is_up = any(_satisfies(engine, request) for engine in engines)
+    is_up = any(engine.spec.runs(request.path, settings) for engine in engines)
     if free is None or footprint is None or is_up or settings.rpc:
-        return request, limits
+        return request
     if settings.context_size is None:
-        settings = replace(
-            settings, context_size=min(model.context_max or CONTEXT_SIZE, CONTEXT_SIZE)
-        )
-    setting = setting_of(settings)
+        request = request.with_context(min(model.context_max or CONTEXT_SIZE, CONTEXT_SIZE))
+    setting = setting_of(request.settings)
     if is_enough(free, footprint, setting):
-        return replace(request, settings=settings), limits
-    free = free_memory(limits.llama_server) or free
-    limits = limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
+        return request
+    free = free_memory(request.limits.llama_server) or free
+    limits = request.limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
     free += sum(map(_released_by, engines))
     affordable = largest_context(footprint, setting, free)
     if affordable == setting.context_size or (may_shrink and affordable):
-        settings = replace(settings, context_size=affordable)
-        return replace(request, settings=settings), limits
+        return replace(request.with_context(affordable), limits=limits)
     raise NotEnoughMemory(
         _problem(model, footprint.need(setting), setting, free),
         remedy or _remedy(_options(model, footprint, setting, free)),
@@ -92,13 +71,9 @@ def free_memory(llama_server: str | None) -> int | None:
     return free + sum(device.memory or 0 for device in build.devices) if build else free
 
 
-def _satisfies(engine: EngineState, request: EngineRequest) -> bool:
-    return engine.spec.path == request.path and engine.spec.settings.satisfies(request.settings)
-
-
 def _released_by(engine: EngineState) -> int:
     """What is free when an engine ends, besides its weights: the system can drop those anyway."""
-    need = footprint_of(engine.spec).need(setting_of(engine.spec.settings))
+    need = need_of(engine.spec)
     return need.context + need.compute
 
 

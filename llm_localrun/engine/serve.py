@@ -16,15 +16,21 @@ from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
 from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.settings import EngineLimits, EngineRequest, engine_settings, read_limits
-from llm_localrun.engine.slots import SlotContents, contents_for
-from llm_localrun.engine.state import EngineSettings, EngineState, list_running
+from llm_localrun.engine.settings import EngineRequest, engine_request
+from llm_localrun.engine.slots import Slot, SlotContents, contents_for
+from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.models import Endpoint, LocalModel, OnDisk
 from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
 from llm_localrun.servers.llamacpp import LlamaCpp
 from llm_localrun.system.paths import engine_folder
-from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, Limits, Size, round_up_context
+from llm_localrun.tokens.window import (
+    ANSWER_RESERVE_TOKENS,
+    Limits,
+    Size,
+    round_up_context,
+    too_long,
+)
 from llm_localrun.wire import http
 from llm_localrun.wire.request import ChatRequest
 
@@ -45,14 +51,8 @@ class EngineServer(LlamaCpp):
     key_variables = ()
     options = {
         **LlamaCpp.options,
-        "keep_alive": NOT_SENT,
-        "gpu_layers": NOT_SENT,
-        "threads": NOT_SENT,
-        "kv_cache_type": NOT_SENT,
-        "overcommit": NOT_SENT,
-        "flash_attention": NOT_SENT,
-        "draft_model": NOT_SENT,
-        "lora": NOT_SENT,
+        **dict.fromkeys(("keep_alive", "gpu_layers", "threads", "kv_cache_type"), NOT_SENT),
+        **dict.fromkeys(("overcommit", "flash_attention", "draft_model", "lora"), NOT_SENT),
     }
 
     @property
@@ -70,12 +70,12 @@ def engine_server(engine: EngineState | None = None) -> EngineServer:
 class _SlotRequest(PreparedRequest):
     """A request that has a slot in an engine."""
 
-    slot: AcquiredSlot
+    acquired: AcquiredSlot
     keep_alive_s: float
 
     def record_prompt_evaluated(self) -> None:
         # llama.cpp sends the head when it has evaluated the prompt.
-        self.slot.slot.record(self.slot.contents)
+        self.acquired.slot.record(self.acquired.contents)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -83,22 +83,21 @@ class _SlotRequest(PreparedRequest):
         try:
             yield
         except (BadReply, ServerUnreachable) as error:
-            raise launch.diagnose(error, self.slot.engine, engine_folder()) from None
+            raise launch.diagnose(error, self.acquired.engine, engine_folder()) from None
         finally:
-            self.slot.slot.release()
-            launch.renew_lease(self.slot.engine, engine_folder(), self.keep_alive_s)
+            self.acquired.slot.release()
+            launch.renew_lease(self.acquired.engine, engine_folder(), self.keep_alive_s)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What to run, with which settings."""
+    """What to run, and in which engine."""
 
     model: LocalModel
-    route: OnDisk
+    request: EngineRequest
+    """Without a context size."""
     options: Mapping[str, Any]
     config: Config
-    settings: EngineSettings
-    """All but the context."""
     asked_context_size: int | None = None
     answer_tokens: int = ANSWER_RESERVE_TOKENS
 
@@ -108,7 +107,7 @@ class _Job:
         engines = [
             engine
             for engine in list_running(engine_folder())
-            if engine.spec.path == self.route.path and engine.spec.settings.satisfies(self.settings)
+            if engine.spec.runs(self.request.path, self.request.settings)
         ]
         return max(engines, key=lambda engine: engine.spec.context_size, default=None)
 
@@ -133,8 +132,7 @@ class _Job:
 
     @property
     def keep_alive_s(self) -> float:
-        keep_alive_s: float = self.options.get("keep_alive", self.config.keep_alive)
-        return keep_alive_s
+        return float(self.options.get("keep_alive", self.config.keep_alive))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +141,6 @@ class _Plan:
 
     job: _Job
     request: EngineRequest
-    limits: EngineLimits
     affordable: float
 
     @property
@@ -154,9 +151,7 @@ class _Plan:
         """An engine, and whether it is new."""
         job = self.job
         grace_s: float = job.options.get("timeout", LOAD_GRACE_S)
-        return launch.find_or_start(
-            self.request, engine_folder(), job.keep_alive_s, grace_s, self.limits
-        )
+        return launch.find_or_start(self.request, engine_folder(), job.keep_alive_s, grace_s)
 
 
 def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedRequest:
@@ -166,9 +161,9 @@ def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedReq
     `PromptTooLong`, `NotEnoughMemory` and what `launch.find_or_start` raises.
     """
     model = request.model
-    settings = engine_settings(model, route, request.options, config)
+    engine = engine_request(model, route, request.options, config)
     asked = request.context_size
-    job = _Job(model, route, request.options, config, settings, asked, request.answer_tokens)
+    job = _Job(model, engine, request.options, config, asked, request.answer_tokens)
     body = engine_server().encode(model.name, request.chat)
     available_engine = job.running
     available = available_engine.spec.context_size if available_engine else job.default_context_size
@@ -184,7 +179,7 @@ def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedReq
     tokens = _claimed_tokens(request, size, plan)
     prepared = _with_slot(plan, body, replace(contents, tokens=tokens))
     if was_new and prepared.load_seconds is None:
-        return replace(prepared, load_seconds=prepared.slot.engine.load_seconds)
+        return replace(prepared, load_seconds=prepared.acquired.engine.load_seconds)
     return prepared
 
 
@@ -196,8 +191,7 @@ def prepare_texts(
     config: Config,
 ) -> PreparedRequest:
     """The request that embeds `texts`, with a slot in an engine. Raises a `LocalRunError`."""
-    settings = engine_settings(model, route, options, config)
-    job = _Job(model, route, options, config, settings)
+    job = _Job(model, engine_request(model, route, options, config), options, config)
     engine = job.running
     plan = _plan(job, engine.spec.context_size if engine else job.default_context_size)
     body = engine_server().encode_texts(model.name, texts)
@@ -221,9 +215,8 @@ def _grow_after_counting(
     # What the user sets holds in a larger engine that happens to run, too.
     context_size = job.asked_context_size or max(available, plan.context_size)
     limits = Limits(job.trained_context_size, plan.affordable)
-    PreparedRequest(
-        engine_server(engine), EngineServer.chat_path, {}, job.model.name, context_size, limits
-    ).check_fits(size)
+    if not size.fits(context_size):
+        raise too_long(size, EngineServer.title, context_size, limits)
     return plan, size, is_new
 
 
@@ -236,8 +229,7 @@ def _claimed_tokens(request: ServeRequest, size: Size, plan: _Plan) -> int:
 
 
 def _prompt_text(chat: ChatRequest) -> str:
-    """A text that begins as another prompt's does, as far as the prompts have their beginning in
-    common."""
+    """The prompt as one text: prompts with a common beginning become texts that have one too."""
     turns = (
         (
             message.role,
@@ -253,41 +245,38 @@ def _prompt_text(chat: ChatRequest) -> str:
 
 def _plan(job: _Job, context_size: int) -> _Plan:
     """An engine with this context; with less if memory is short and the user did not set it."""
-    settings = replace(job.settings, context_size=context_size)
-    wanted = EngineRequest(job.route.path, job.model.name, settings)
-    limits = read_limits(job.config)
+    wanted = job.request.with_context(context_size)
     if job.options.get("overcommit") or job.config.rpc:
-        return _Plan(job, wanted, limits, inf)
-    may_shrink = job.asked_context_size is None
-    request, limits = ensure_fits(job.model, wanted, limits, may_shrink=may_shrink)
-    affordable = inf if request == wanted else request.settings.context_size
-    return _Plan(job, request, limits, affordable or inf)
+        return _Plan(job, wanted, inf)
+    request = ensure_fits(job.model, wanted, may_shrink=job.asked_context_size is None)
+    affordable = inf if request.settings == wanted.settings else request.settings.context_size
+    return _Plan(job, request, affordable or inf)
 
 
 def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> _SlotRequest:
     """The request with a slot in the engine of the plan, which may be running already."""
     job = plan.job
-    slot = launch.acquire_slot(contents, engine_folder(), plan.find_or_start)
-    server = engine_server(slot.engine)
-    if slot.saved is not None:
-        _restore(server, slot, slot.saved)
+    acquired = launch.acquire_slot(contents, engine_folder(), plan.find_or_start)
+    server = engine_server(acquired.engine)
+    if acquired.saved is not None:
+        _restore(server, acquired.slot, acquired.saved)
     return _SlotRequest(
         server,
         EngineServer.chat_path,
-        {**body, "id_slot": slot.slot.number},
+        {**body, "id_slot": acquired.slot.number},
         job.model.name,
-        max(slot.engine.spec.context_size, plan.context_size),
+        acquired.engine.spec.context_size,
         Limits(job.trained_context_size, plan.affordable),
-        slot.engine.load_seconds if slot.is_new else None,
-        slot=slot,
+        acquired.engine.load_seconds if acquired.is_new else None,
+        acquired=acquired,
         keep_alive_s=job.keep_alive_s,
     )
 
 
-def _restore(server: EngineServer, slot: AcquiredSlot, saved: Path) -> None:
-    """Has llama.cpp load what an earlier engine saved; otherwise it evaluates the prompt again."""
-    path = f"/slots/{slot.slot.number}?action=restore"
-    body = {"filename": saved.name, "id_slot": slot.slot.number}
+def _restore(server: EngineServer, slot: Slot, saved: Path) -> None:
+    """Makes llama.cpp load what an earlier engine saved. If it fails, the prompt is evaluated."""
+    path = f"/slots/{slot.number}?action=restore"
+    body = {"filename": saved.name, "id_slot": slot.number}
     request = server.http_request("POST", path, body, _RESTORE_TIMEOUT_S)
     try:
         if saved_prompts.is_intact(saved):
@@ -295,7 +284,7 @@ def _restore(server: EngineServer, slot: AcquiredSlot, saved: Path) -> None:
                 for _ in received:
                     pass
     except BaseException:
-        slot.slot.release()
+        slot.release()
         raise
     # The engine has it now, and saves more when it ends.
     saved.unlink(missing_ok=True)

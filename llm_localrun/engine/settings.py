@@ -15,16 +15,6 @@ _MEMORY_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
-class EngineRequest:
-    """Which engine is needed: for which file, and with which settings."""
-
-    path: str
-    name: str
-    """What the engine calls the model in its replies."""
-    settings: EngineSettings = field(default_factory=EngineSettings)
-
-
-@dataclass(frozen=True, slots=True)
 class EngineLimits:
     """Limits for all engines, from config.json. None leaves the choice to llm-localrun."""
 
@@ -40,7 +30,22 @@ class EngineLimits:
         return replace(self, memory=memory if self.memory is None else min(memory, self.memory))
 
 
-def read_limits(config: Config) -> EngineLimits:
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """Which engine is needed: for which file, with which settings, and within which limits."""
+
+    path: str
+    name: str
+    """What the engine calls the model in its replies."""
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    limits: EngineLimits = field(default_factory=EngineLimits)
+
+    def with_context(self, size: int | None) -> "EngineRequest":
+        """The request with a context of `size` tokens; None leaves it to the engine."""
+        return replace(self, settings=replace(self.settings, context_size=size))
+
+
+def _read_limits(config: Config) -> EngineLimits:
     """The limits in `config`. By default, engines may take three quarters of the memory."""
     memory = config.engine_memory
     if memory is None and (physical := machine.physical_memory()) is not None:
@@ -48,23 +53,16 @@ def read_limits(config: Config) -> EngineLimits:
     return EngineLimits(config.llama_server, memory, config.prompt_cache)
 
 
-def engine_settings(
-    model: LocalModel,
-    route: OnDisk,
-    options: Mapping[str, Any],
-    config: Config,
-    *,
-    context_size: int | None = None,
-) -> EngineSettings:
-    """The settings to run the file of `route` with. `options` are by the names of `-o`.
+def engine_request(
+    model: LocalModel, route: OnDisk, options: Mapping[str, Any], config: Config
+) -> EngineRequest:
+    """The engine to run the file of `route` with, without a context size.
 
-    Options come before config.json, and both before what Ollama's manifest says. Without
-    `context_size`, the engine chooses it. Raises `BadModelFile` if the model's chat template cannot
-    be used.
+    `options` are by the names of `-o`. They come before config.json, and both before what Ollama's
+    manifest says. Raises `BadModelFile` if the model's chat template cannot be used.
     """
     draft_model = options.get("draft_model")
-    return EngineSettings(
-        context_size=context_size,
+    settings = EngineSettings(
         threads=options.get("threads", config.threads),
         gpu_layers=options.get("gpu_layers"),
         kv_cache_type=options.get("kv_cache_type"),
@@ -76,6 +74,7 @@ def engine_settings(
         chat_template=chat_template_of(model, route),
         rpc=",".join(config.rpc),
     )
+    return EngineRequest(route.path, model.name, settings, _read_limits(config))
 
 
 def _absolute(path: str | None) -> str:

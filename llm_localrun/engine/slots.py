@@ -13,6 +13,7 @@ import hashlib
 import json
 import random
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
@@ -92,12 +93,12 @@ def acquire(
 ) -> Slot | None:
     """Waits for a free slot and acquires the best one; None if the engine is about to end.
 
-    `is_saved` tells that the conversation can be restored from disk. Raises TimeoutError after
+    `is_saved`: the conversation can be restored from disk. Raises TimeoutError after
     `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while paths.state.exists():
-        if slot := _acquire_first(paths, _rank(paths, contents, is_saved)):
+        if slot := next(_acquire_each(paths, _rank(paths, contents, is_saved)), None):
             # Before an engine ends, its host acquires all slots.
             if paths.state.exists() and _claim_context(paths, slot, contents):
                 return slot
@@ -134,7 +135,7 @@ def _context_size(paths: EnginePaths) -> float:
 
 def acquire_free(paths: EnginePaths) -> list[Slot]:
     """Acquires every slot that is free."""
-    return [slot for number in range(SLOTS) if (slot := _try_acquire(paths, number))]
+    return list(_acquire_each(paths, range(SLOTS)))
 
 
 def acquire_all(paths: EnginePaths) -> list[Slot] | None:
@@ -149,7 +150,7 @@ def acquire_all(paths: EnginePaths) -> list[Slot] | None:
 
 def last_used(paths: EnginePaths) -> float:
     """When a request last acquired or released a slot, in seconds since the epoch."""
-    return max((_modified(paths.slot(number)) for number in range(SLOTS)), default=0.0)
+    return max(_modified(paths.slot(number)) for number in range(SLOTS))
 
 
 def _rank(paths: EnginePaths, contents: SlotContents, is_saved: bool) -> list[int]:
@@ -170,14 +171,12 @@ def _rank(paths: EnginePaths, contents: SlotContents, is_saved: bool) -> list[in
     return sorted(range(SLOTS), key=key)
 
 
-def _acquire_first(paths: EnginePaths, numbers: list[int]) -> Slot | None:
-    return next((slot for number in numbers if (slot := _try_acquire(paths, number))), None)
-
-
-def _try_acquire(paths: EnginePaths, number: int) -> Slot | None:
-    path = paths.slot(number)
-    file = open_locked(path)
-    return None if file is None else Slot(number, _read(path), file)
+def _acquire_each(paths: EnginePaths, numbers: Iterable[int]) -> Iterator[Slot]:
+    """Acquires the slots of these `numbers` that are free, one after the other."""
+    for number in numbers:
+        path = paths.slot(number)
+        if file := open_locked(path):
+            yield Slot(number, _read(path), file)
 
 
 def _read(path: Path) -> SlotContents:

@@ -89,6 +89,10 @@ class EngineSpec:
         assert self.settings.context_size is not None
         return self.settings.context_size
 
+    def runs(self, path: str, settings: EngineSettings) -> bool:
+        """Whether this is the file at `path`, with settings that do for `settings`."""
+        return self.path == path and self.settings.satisfies(settings)
+
     def satisfies(self, requested: "EngineSpec") -> bool:
         """Whether this is the requested file, unchanged, with settings that do."""
         requested = replace(requested, name=self.name)
@@ -244,7 +248,7 @@ def list_running(folder: Path) -> list[EngineState]:
 
 
 def _is_outdated(paths: EnginePaths) -> bool:
-    """Whether an engine is of a version that had no slot files. It is told to end when idle."""
+    """Whether an engine is of a version that had no slot files. Makes it end when idle."""
     # A host creates its slots before its state, and removes the state first.
     if paths.slot(0).exists() or not paths.state.exists():
         return False

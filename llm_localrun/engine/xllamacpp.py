@@ -20,8 +20,7 @@ class XllamacppServer:
 
     @property
     def url(self) -> str:
-        url: str = self._server.listening_address
-        return url
+        return str(self._server.listening_address)
 
     @property
     def pid(self) -> int:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from llm_localrun.config import read_config
 from llm_localrun.engine.launch import find_or_start
-from llm_localrun.engine.memory_check import default_request
+from llm_localrun.engine.memory_check import ensure_fits
+from llm_localrun.engine.settings import engine_request
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
 from llm_localrun.files.modelfile import template_of
@@ -123,8 +125,9 @@ def _check_load(model: LocalModel, on_disk: OnDisk) -> FileCheck:
     A model that does not fit into the free memory is not loaded, and not reported as damaged.
     """
     try:
-        request, limits = default_request(model, on_disk, _TOO_LARGE)
-        engine, is_new = find_or_start(request, engine_folder(), keep_alive=0.0, limits=limits)
+        wanted = engine_request(model, on_disk, {}, read_config())
+        request = ensure_fits(model, wanted, may_shrink=True, remedy=_TOO_LARGE)
+        engine, is_new = find_or_start(request, engine_folder(), keep_alive=0.0)
     except NotEnoughMemory as error:
         return FileCheck("loads", CheckState.UNKNOWN, str(error))
     except (BadModelFile, EngineFailed, ConfigError) as error:

@@ -15,11 +15,12 @@ from importlib.resources import files
 from typing import TypeVar
 
 from llm_localrun.chat import run
+from llm_localrun.config import read_config
 from llm_localrun.engine import launch
 from llm_localrun.engine.launch import AcquiredSlot
-from llm_localrun.engine.memory_check import default_request
+from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.serve import engine_server
-from llm_localrun.engine.settings import EngineLimits, EngineRequest
+from llm_localrun.engine.settings import EngineRequest, engine_request
 from llm_localrun.engine.slots import SlotContents
 from llm_localrun.engine.stop import stop
 from llm_localrun.errors import BadReply, ServerUnreachable
@@ -129,8 +130,8 @@ def _engine(model: LocalModel) -> Iterator[AcquiredSlot]:
     """
     folder = engine_folder()
     context_size = min(_CONTEXT_TOKENS, model.context_max or _CONTEXT_TOKENS)
-    request, limits = _checked_request(model, context_size)
-    find = partial(launch.find_or_start, request, folder, keep_alive=0.0, limits=limits)
+    request = _checked_request(model, context_size)
+    find = partial(launch.find_or_start, request, folder, keep_alive=0.0)
     acquired = launch.acquire_slot(SlotContents(), folder, find)
     try:
         yield acquired
@@ -142,16 +143,13 @@ def _engine(model: LocalModel) -> Iterator[AcquiredSlot]:
             stop(acquired.engine, folder)
 
 
-def _checked_request(
-    model: LocalModel, context_size: int | None = None
-) -> tuple[EngineRequest, EngineLimits]:
-    """The request and the limits for an engine that there is memory for.
-
-    Raises `NotEnoughMemory`.
-    """
+def _checked_request(model: LocalModel, context_size: int | None = None) -> EngineRequest:
+    """The request for an engine that there is memory for. Raises `NotEnoughMemory`."""
     assert model.on_disk is not None
     # The file alone: texts are scored without a template or a projector.
-    return default_request(model, OnDisk(path=model.on_disk.path), _TOO_LARGE, context_size)
+    route = OnDisk(path=model.on_disk.path)
+    request = engine_request(model, route, {}, read_config()).with_context(context_size)
+    return ensure_fits(model, request, may_shrink=True, remedy=_TOO_LARGE)
 
 
 def _tokens(acquired: AcquiredSlot, passage: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
 import llm
+from pydantic import AliasChoices, Field
 
 from llm_localrun.config import server_root
 from llm_localrun.errors import ConfigError, UnsupportedOption
@@ -29,7 +30,8 @@ from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, UNLIMITED, Limits,
 from llm_localrun.wire import http
 from llm_localrun.wire.http import HttpRequest, Probe
 from llm_localrun.wire.request import ChatRequest
-from llm_localrun.wire.response import Ask, PayloadDecoder, ProbeReply
+from llm_localrun.wire.response import Ask, PayloadDecoder, ProbeReply, parse_reply
+from llm_localrun.wire.shapes import Text, WireModel
 from llm_localrun.wire.sse import Payload
 
 ADMIN_TIMEOUT_S = 30.0
@@ -54,6 +56,11 @@ NOT_SENT = WireOption("")
 """An option that takes effect before anything is sent."""
 
 
+def sent_as_named(*names: str, below: str = "") -> dict[str, WireOption]:
+    """Options that the body carries under their own names, `below` a path: "options."."""
+    return {name: WireOption(below + name) for name in names}
+
+
 @dataclass(frozen=True, slots=True)
 class Sign:
     """A reply by which a kind is recognized: `path` answers with an object that has `key`.
@@ -66,13 +73,15 @@ class Sign:
     value: Any = None
     needs_no_key: bool = False
     """Whether the server shows it without the API key that it may want."""
+    only_if_locked: bool = False
+    """Whether it tells the kind only of a server that wants a key."""
     rank: int = 0
     """Signs of a lower rank are looked for first: 0 for those that no other server imitates."""
     repositories_only: bool = False
     """Whether the server lists repositories, OWNER/NAME, and nothing else."""
 
     def is_in(self, reply: ProbeReply | None, names: Sequence[str] = ()) -> bool:
-        """Whether the reply shows it, of a server that lists models of these `names`."""
+        """Whether `reply` shows it. `names` are those of the models that the server lists."""
         payload = reply.payload if reply is not None and isinstance(reply.payload, dict) else {}
         if self.repositories_only and not all("/" in name for name in names):
             return False
@@ -80,19 +89,15 @@ class Sign:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownServer:
-    """What a server said when it last answered."""
+class ModelListing:
+    """What a server of a known kind says when it is asked for its models."""
 
     models: tuple[LocalModel, ...] = ()
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelListing:
-    """What a server of a known kind says when it is asked for its models."""
-
-    models: tuple[LocalModel, ...]
-    version: str = ""
+class _VersionReply(WireModel):
+    version: Text = Field(validation_alias=AliasChoices("version", "build_info"))
 
 
 @dataclass(frozen=True)
@@ -118,14 +123,12 @@ class ServeRequest:
     @property
     def answer_tokens(self) -> int:
         """Tokens to leave free for the answer."""
-        tokens: int = self.options.get("max_tokens", ANSWER_RESERVE_TOKENS)
-        return tokens
+        return int(self.options.get("max_tokens", ANSWER_RESERVE_TOKENS))
 
     @property
     def timeout_s(self) -> float:
         """Silence after which the server counts as hung."""
-        timeout_s: float = self.options.get("timeout", http.READ_TIMEOUT_S)
-        return timeout_s
+        return float(self.options.get("timeout", http.READ_TIMEOUT_S))
 
     @property
     def context_size(self) -> int | None:
@@ -209,12 +212,16 @@ class Server:
     recognized_by_port: ClassVar[bool] = False
     """Whether a server at its usual port is of this kind unless something else is shown."""
     signs: ClassVar[tuple[Sign, ...]] = ()
-    locked_signs: ClassVar[tuple[Sign, ...]] = ()
-    """Signs that tell a kind only if the server wants a key."""
     greeting: ClassVar[str] = ""
     """What `GET /` answers, where imitators of the kind answer something else."""
-    lists_at_v1: ClassVar[bool] = True
-    """Whether /v1/models is where it lists its models."""
+    loading_message: ClassVar[str] = ""
+    """What its reply 503 to GET /v1/models says while it loads its model."""
+    locked_error: ClassVar[tuple[Any, ...]] = ()
+    """`code` and `type` of its error for a request without a key; () if others send the same."""
+    version_path: ClassVar[str] = ""
+    """Where it says {"version": …} or {"build_info": …}; "" if nowhere."""
+    rereads_version: ClassVar[bool] = False
+    """Whether listing its models asks for `version_path` in any case."""
     api_root: ClassVar[str] = ""
     """The path below its address at which /v1 begins."""
     is_product: ClassVar[bool] = True
@@ -234,9 +241,11 @@ class Server:
     options: ClassVar[Mapping[str, WireOption]] = {}
     """The options of `chat.options` that it supports, and where each goes in the body."""
     fixed_body: ClassVar[Payload] = {}
-    """What is added to every chat request."""
+    """Fields of every chat request, unless an option changes them."""
     chat_path: ClassVar[str]
     embed_path: ClassVar[str]
+    embed_fields: ClassVar[Payload]
+    """What a request that embeds texts has besides the model and the texts."""
     pull_names: ClassVar["re.Pattern[str] | None"] = None
     """The names of models in `pull KIND:NAME`; None if it does not pull models."""
     pulls_repositories: ClassVar[bool] = False
@@ -258,31 +267,24 @@ class Server:
 
     @classmethod
     def addresses(cls) -> Iterator[str]:
-        """The URLs at which to look for it, the surest first."""
+        """The URLs at which to look for it, the surest first.
+
+        Each of `url_variables` may hold several, with commas between.
+        """
+        for variable in cls.url_variables:
+            yield from filter(None, map(_usable_url, os.environ.get(variable, "").split(",")))
+        yield from cls.addresses_in_settings()
         yield from (f"http://127.0.0.1:{port}" for port in cls.usual_ports)
 
     @classmethod
-    def addresses_in_variables(cls) -> Iterator[str]:
-        """The URLs in `url_variables`, of which each may hold several with commas between."""
-        for variable in cls.url_variables:
-            for text in os.environ.get(variable, "").split(","):
-                if url := _usable_url(text):
-                    yield url
+    def addresses_in_settings(cls) -> Iterator[str]:
+        """The URLs that settings on this machine give for it."""
+        return iter(())
 
     @classmethod
     def kind_at_usual_port(cls) -> str:
         """The kind of a server at its usual port that shows no sign of any kind."""
         return GENERIC_KIND if cls.owned_by else cls.kind
-
-    @classmethod
-    def is_loading(cls, reply: ProbeReply) -> bool:
-        """Whether this reply to GET /v1/models means that the server is loading its model."""
-        return False
-
-    @classmethod
-    def is_locked(cls, error: Mapping[str, Any]) -> bool:
-        """Whether a request without a key fails with this `error` object at this kind only."""
-        return False
 
     @classmethod
     def locate(cls, report: EndpointReport, *, thorough: bool) -> EndpointReport:
@@ -293,13 +295,21 @@ class Server:
         return report
 
     def list_models(
-        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+        self, ask: Ask, v1_models: ProbeReply, known: ModelListing
     ) -> ModelListing | None:
         """The models of the server, which answered GET /v1/models with `v1_models`.
 
-        What was `known` of it need not be asked again. None if it does not answer as its kind does.
+        What is `known` from its last answer need not be asked again. None if it does not answer as
+        its kind does.
         """
         raise NotImplementedError
+
+    def version(self, ask: Ask, known: ModelListing) -> str:
+        """The server's version: asked for once, and remembered for as long as it answers."""
+        if not self.version_path or (known.version and not self.rereads_version):
+            return known.version
+        reply = parse_reply(_VersionReply, ask(self.version_path))
+        return reply.version if reply else known.version
 
     # Requests
 
@@ -333,7 +343,7 @@ class Server:
 
     @contextmanager
     def probe(self, timeout_s: float = ADMIN_TIMEOUT_S) -> Iterator[Probe]:
-        """Something whose `ask` asks this server; what goes wrong, the request itself reports."""
+        """A `Probe` of this server. It raises no errors: the request that follows reports them."""
         with Probe(self.endpoint.url, self.key, time.monotonic() + timeout_s) as probe:
             yield probe
 
@@ -353,7 +363,8 @@ class Server:
         return PreparedRequest(self, self.embed_path, body, model)
 
     def encode_texts(self, model: str, texts: Sequence[str]) -> Payload:
-        raise NotImplementedError
+        """The body of the request that embeds `texts`."""
+        return {"model": model, "input": list(texts), **self.embed_fields}
 
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
         """The vectors in a response, in the order of the texts."""

@@ -2,7 +2,7 @@
 
 All are asked at once, within one deadline. An HTTP status alone proves nothing: LM Studio answers
 200 to every path, and half a dozen servers imitate Ollama. Nothing is asked that could load, unload
-or fetch a model. What is peculiar to a kind stands in its own module.
+or fetch a model. What is peculiar to a kind is in its own module.
 """
 
 import os
@@ -24,7 +24,7 @@ from llm_localrun.models import (
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.base import (
     GENERIC_KIND,
-    KnownServer,
+    ModelListing,
     Sign,
     key_from_environment,
     open_server,
@@ -35,6 +35,7 @@ from llm_localrun.servers.openai_compatible import NameListing
 from llm_localrun.wire import http
 from llm_localrun.wire.http import Probe
 from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
+from llm_localrun.wire.sse import Payload
 
 DEADLINE_S = 0.2
 """For everything together: a quarter of a second with what is imported before it."""
@@ -217,10 +218,10 @@ def _recognize_with_keys(
 def _recognize_at(
     candidate: ServerCandidate, last: EndpointReport | None, key: str | None, deadline: float
 ) -> Recognition:
-    known = KnownServer()
+    known = ModelListing()
     if last is not None:
         answered = last.status is ServerStatus.ANSWERS
-        known = KnownServer(last.models, last.version if answered else "")
+        known = ModelListing(last.models, last.version if answered else "")
     with Probe(candidate.endpoint.url, key, deadline) as probe:
         recognized = recognize(probe.ask, candidate.endpoint, known, candidate.kind)
         if recognized is not None and recognized.status is not ServerStatus.UNRECOGNIZED:
@@ -234,20 +235,22 @@ def _recognize_at(
 
 
 def recognize(
-    ask: Ask, endpoint: Endpoint, known: KnownServer, kind: str | None = None
+    ask: Ask, endpoint: Endpoint, known: ModelListing, kind: str | None = None
 ) -> Recognition | None:
     """Finds out what serves at `endpoint`, and which models; None if it did not reply.
 
     If the user says which `kind` it is, it is asked as that.
     """
+    ask = _ask_once(ask)
     listing = ask("/v1/models")
     if listing is None:
         return None
     if _is_locked(listing):
         kind = kind or _kind_behind_lock(ask, listing, endpoint.kind)
         return Recognition(kind, ServerStatus.NEEDS_KEY)
+    message = _error_in(listing).get("message") if listing.status == 503 else None
     for name, cls in server_kinds().items():
-        if cls.is_loading(listing):
+        if message and message == cls.loading_message:
             return Recognition(kind or name, ServerStatus.LOADING)
     kind = kind or _kind_of(ask, listing, endpoint.kind)
     server = open_server(endpoint.model_copy(update={"kind": kind}))
@@ -255,6 +258,20 @@ def recognize(
     if found is None:
         return Recognition(kind, ServerStatus.UNRECOGNIZED)
     return Recognition(kind, ServerStatus.ANSWERS, found.models, found.version)
+
+
+def _ask_once(ask: Ask) -> Ask:
+    """`ask` that GETs a path once: recognizing a server and listing its models share some."""
+    replies: dict[str, ProbeReply | None] = {}
+
+    def ask_once(path: str, json: Payload | None = None) -> ProbeReply | None:
+        if json is not None:
+            return ask(path, json)
+        if path not in replies:
+            replies[path] = ask(path)
+        return replies[path]
+
+    return ask_once
 
 
 def _is_locked(reply: ProbeReply) -> bool:
@@ -272,14 +289,10 @@ def _kind_behind_lock(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
     kinds = server_kinds()
     error = _error_in(reply)
     for kind, cls in kinds.items():
-        if cls.is_locked(error):
+        if (error.get("code"), error.get("type")) == cls.locked_error:
             return kind
-    open_signs = [
-        (kind, sign) for kind, cls in kinds.items() for sign in cls.signs if sign.needs_no_key
-    ]
-    locked = [(kind, sign) for kind, cls in kinds.items() for sign in cls.locked_signs]
-    found = _kind_by_sign(ask, [*open_signs, *locked])
-    return found or server_class(usual_kind).kind_at_usual_port()
+    signs = ((kind, sign) for kind, cls in kinds.items() for sign in cls.signs if sign.needs_no_key)
+    return _kind_by_sign(ask, signs) or server_class(usual_kind).kind_at_usual_port()
 
 
 def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
@@ -304,6 +317,7 @@ def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
         for kind, cls in kinds.items()
         if not models or not cls.owned_by
         for sign in cls.signs
+        if not sign.only_if_locked
     ]
     names = [model.id for model in models]
     return _kind_by_sign(ask, signs, names) or at_port.kind_at_usual_port()
@@ -311,11 +325,8 @@ def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
 
 def _kind_by_sign(ask: Ask, signs: Iterable[tuple[str, Sign]], names: Sequence[str] = ()) -> str:
     """The kind whose sign the server shows, the surest first; "" if it shows none of them."""
-    replies: dict[str, ProbeReply | None] = {}
     for kind, sign in sorted(signs, key=lambda each: each[1].rank):
-        if sign.path not in replies:
-            replies[sign.path] = ask(sign.path)
-        if sign.is_in(replies[sign.path], names):
+        if sign.is_in(ask(sign.path), names):
             return kind
     return ""
 

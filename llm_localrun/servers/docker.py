@@ -3,11 +3,9 @@
 Source: docker/model-runner (2026-07).
 """
 
-from collections.abc import Mapping, Sequence
-
 from pydantic import RootModel
 
-from llm_localrun.servers.base import Facts, KnownServer, ModelListing
+from llm_localrun.servers.base import Facts, ModelListing
 from llm_localrun.servers.fields import Maybe, bytes_in, weights_in
 from llm_localrun.servers.openai_compatible import (
     ListedModel,
@@ -20,7 +18,7 @@ from llm_localrun.wire.shapes import Count, Text, WireModel
 
 
 class _ImageDetails(WireModel):
-    """Texts for people; each may be absent."""
+    """Texts to display: "2.31 GiB", "8.2B"; each may be absent."""
 
     context_window: Maybe[Count] = None
     architecture: Maybe[Text] = None
@@ -63,22 +61,17 @@ class Docker(OpenAICompatible):
     usual_ports = (12434,)
     owned_by = "docker"
     greeting = "Docker Model Runner is running"
-    lists_at_v1 = False
     api_root = "/engines"
     listed_model = _DockerModel
 
-    def list_models(self, ask: Ask, v1_models: ProbeReply, known: KnownServer) -> ModelListing:
+    def list_models(self, ask: Ask, v1_models: ProbeReply, known: ModelListing) -> ModelListing:
         """Older versions list their models below /engines only."""
         root = self.root.removeprefix(self.endpoint.url)
         entries = entries_in(v1_models, _DockerModel)
         if not entries:
             entries = entries_in(ask(f"{root}/v1/models"), _DockerModel)
-        details = self._running(ask, f"{root}/ps", entries)
+        details: dict[str, Facts] = {}
+        if running := parse_reply(_RunningImages, ask(f"{root}/ps")):
+            names = {each.model_name for each in running.root}
+            details = {entry.id: {"loaded": entry.id in names} for entry in entries}
         return ModelListing(listed_models(self.endpoint, entries, details))
-
-    def _running(self, ask: Ask, path: str, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
-        running = parse_reply(_RunningImages, ask(path))
-        if running is None:
-            return {}
-        names = {each.model_name for each in running.root}
-        return {entry.id: {"loaded": entry.id in names} for entry in entries}

@@ -23,7 +23,7 @@ def _none_if_malformed(value: Any, validate: ValidatorFunctionWrapHandler) -> An
 
 _Value = TypeVar("_Value")
 Maybe = Annotated[_Value | None, WrapValidator(_none_if_malformed)]
-"""A field that a model can be run without: a value of another type counts as absent."""
+"""An optional field: a value of another type counts as absent."""
 
 
 def served_model(endpoint: Endpoint, name: str, facts: Facts) -> LocalModel:

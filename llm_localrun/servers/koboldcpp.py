@@ -5,17 +5,16 @@ Source: KoboldCpp's API documentation (1.104).
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import Facts, KnownServer, Sign
+from llm_localrun.servers.base import Facts, Sign
 from llm_localrun.servers.fields import Maybe, capabilities_of
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
-from llm_localrun.wire.shapes import Count, Text, WireModel
+from llm_localrun.wire.shapes import Count, WireModel
 
 
-class _KoboldVersion(WireModel):
+class _KoboldSenses(WireModel):
     """/api/extra/version."""
 
-    version: Maybe[Text] = None
     vision: Maybe[bool] = None
     audio: Maybe[bool] = None
 
@@ -33,21 +32,19 @@ class KoboldCpp(OpenAICompatible):
     usual_ports = (5001,)
     owned_by = "koboldcpp"
     context_flag = "--contextsize {}"
+    version_path = "/api/extra/version"
+    rereads_version = True
     signs = (Sign("/api/extra/version", "result", "KoboldCpp", needs_no_key=True),)
 
-    def details(
-        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
-        about = parse_reply(_KoboldVersion, ask("/api/extra/version"))
-        about = about or _KoboldVersion(version=known.version)
-        version = about.version or ""
+    def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
         if len(entries) != 1:
             # As a router it lists several, and reports about none.
-            return {}, version
+            return {}
+        senses = parse_reply(_KoboldSenses, ask("/api/extra/version")) or _KoboldSenses()
         context = parse_reply(_KoboldContext, ask("/api/extra/true_max_context_length"))
         facts: Facts = {
             "loaded": True,
             "context_loaded": context and context.value,
-            "capabilities": capabilities_of(tools=True, vision=about.vision, audio=about.audio),
+            "capabilities": capabilities_of(tools=True, vision=senses.vision, audio=senses.audio),
         }
-        return {entries[0].id: facts}, version
+        return {entries[0].id: facts}

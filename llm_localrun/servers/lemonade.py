@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from llm_localrun.models import RunsOn
 from llm_localrun.names.quantizations import quantization_in
-from llm_localrun.servers.base import Facts, KnownServer, Sign, WireOption
+from llm_localrun.servers.base import Facts, Sign, sent_as_named
 from llm_localrun.servers.fields import Maybe, capabilities_of, hub_fingerprint
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
@@ -42,7 +42,7 @@ class _LemonadeModel(ListedModel):
             facts["purpose"] = "embedding"
         return {
             **facts,
-            **self._place(),
+            **self._where(),
             "quantization": facts["quantization"] or quantization_in(checkpoint),
             "size": round(self.size * 1e9) if self.size else None,
             "context_max": self.max_context_window,
@@ -51,7 +51,7 @@ class _LemonadeModel(ListedModel):
             "fingerprints": hub_fingerprint(checkpoint),
         }
 
-    def _place(self) -> Facts:
+    def _where(self) -> Facts:
         if self.recipe == "cloud" or self.cloud_provider:
             return {"runs_on": RunsOn.CLOUD, "remote_host": self.cloud_provider or ""}
         # A collection passes a prompt on to one of several models.
@@ -71,7 +71,6 @@ class _LoadedByLemonade(WireModel):
 class _LemonadeHealth(WireModel):
     """/v1/health."""
 
-    version: Maybe[Text] = None
     all_models_loaded: tuple[_LoadedByLemonade, ...]
 
 
@@ -83,23 +82,19 @@ class Lemonade(OpenAICompatible):
     shared_ports = (8000,)
     owned_by = "lemonade"
     key_variables = ("LEMONADE_API_KEY", "LEMONADE_ADMIN_API_KEY")
+    version_path = "/v1/health"
+    rereads_version = True
     signs = (Sign("/v1/health", "all_models_loaded"),)
     listed_model = _LemonadeModel
-    options = {
-        **OpenAICompatible.options,
-        "top_k": WireOption("top_k"),
-        "repeat_penalty": WireOption("repeat_penalty"),
-    }
+    options = {**OpenAICompatible.options, **sent_as_named("top_k", "repeat_penalty")}
 
-    def details(
-        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
+    def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
         health = parse_reply(_LemonadeHealth, ask("/v1/health"))
         if health is None:
-            return {}, known.version
+            return {}
         loaded = {each.model_name: each.recipe_options for each in health.all_models_loaded}
         facts: dict[str, Facts] = {each.id: {"loaded": each.id in loaded} for each in entries}
         for name, options in loaded.items():
             if options and options.ctx_size:
                 facts.setdefault(name, {})["context_loaded"] = options.ctx_size
-        return facts, health.version or ""
+        return facts

@@ -5,12 +5,12 @@ Sources: llama.cpp's `tools/server/README.md` (b11434 for what it lists, b11549 
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote
 
 from llm_localrun.names.quantizations import long_quantization
 from llm_localrun.servers import msty
-from llm_localrun.servers.base import Facts, KnownServer, Sign, WireOption
+from llm_localrun.servers.base import Facts, Sign, WireOption, sent_as_named
 from llm_localrun.servers.fields import Maybe, capabilities_of, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
     JSON_OBJECT,
@@ -102,14 +102,7 @@ class _ModelProps(WireModel):
     modalities: Maybe[_Modalities] = None
     chat_template: Maybe[Text] = None
     chat_template_caps: Maybe[_TemplateCaps] = None
-    build_info: Maybe[Text] = None
     is_sleeping: Maybe[bool] = None
-
-
-class _RouterProps(WireModel):
-    """/props of a router, which has no model."""
-
-    build_info: Maybe[Text] = None
 
 
 class LlamaCpp(OpenAICompatible):
@@ -122,37 +115,24 @@ class LlamaCpp(OpenAICompatible):
     owned_by = "llamacpp"
     key_variables: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
     context_flag = "-c {}"
+    loading_message = "Loading model"
+    locked_error = (401, "authentication_error")
+    version_path = "/props"
+    rereads_version = True
     counts_prompts = True
     reasoning_field = "reasoning_content"
     signs: ClassVar[tuple[Sign, ...]] = (Sign("/props", "default_generation_settings", rank=1),)
     listed_model = _LlamaModel
     options = {
         **OpenAICompatible.options,
-        "top_k": WireOption("top_k"),
-        "min_p": WireOption("min_p"),
-        "typical_p": WireOption("typical_p"),
-        "repeat_penalty": WireOption("repeat_penalty"),
+        **sent_as_named("top_k", "min_p", "typical_p", "repeat_penalty", "grammar"),
         "json_object": JSON_OBJECT,
         "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),
-        "grammar": WireOption("grammar"),
     }
 
-    @classmethod
-    def is_loading(cls, reply: ProbeReply) -> bool:
-        error = reply.payload.get("error") if isinstance(reply.payload, dict) else None
-        message = error.get("message") if isinstance(error, dict) else None
-        return reply.status == 503 and message == "Loading model"
-
-    @classmethod
-    def is_locked(cls, error: Mapping[str, Any]) -> bool:
-        return (error.get("code"), error.get("type")) == (401, "authentication_error")
-
-    def details(
-        self, ask: Ask, entries: Sequence[_LlamaModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
+    def details(self, ask: Ask, entries: Sequence[_LlamaModel]) -> Mapping[str, Facts]:
         is_router = not any(entry.status is None for entry in entries)
         facts: dict[str, Facts] = {}
-        version = known.version
         for entry in entries:
             if is_router and not entry.is_loaded:
                 continue
@@ -161,11 +141,7 @@ class LlamaCpp(OpenAICompatible):
             props = parse_reply(_ModelProps, ask(f"/props{query}"))
             if props is not None:
                 facts[entry.id] = _facts_from_props(entry, props)
-                version = props.build_info or version
-        if is_router and not version:
-            router = parse_reply(_RouterProps, ask("/props"))
-            version = (router and router.build_info) or ""
-        return facts, version
+        return facts
 
     def count_tokens(self, body: Payload) -> Size | None:
         """Builds of 2026 count a chat request at once. Older ones render the template and split

@@ -6,7 +6,7 @@ Source: llama-swap's `internal/server/api.go` and documentation (2026-08).
 from collections.abc import Mapping, Sequence
 
 from llm_localrun.models import RunsOn
-from llm_localrun.servers.base import Facts, KnownServer
+from llm_localrun.servers.base import Facts
 from llm_localrun.servers.fields import Maybe, capabilities_of
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
@@ -52,11 +52,11 @@ class _SwapModel(ListedModel):
         return self.peerID or self.swap.peerID or ("a peer" if self.swap.type == "peer" else "")
 
     def facts(self) -> Facts:
-        place = {"runs_on": RunsOn.UNKNOWN, "remote_host": self.peer} if self.peer else {}
+        where = {"runs_on": RunsOn.UNKNOWN, "remote_host": self.peer} if self.peer else {}
         can = self.capabilities
         return {
             **super().facts(),
-            **place,
+            **where,
             "loaded": self.status and self.status.value == "loaded",
             "context_loaded": self.context_length or (self.meta and self.meta.n_ctx),
             "capabilities": can and capabilities_of(tools=True, vision=can.vision, audio=can.audio),
@@ -84,10 +84,7 @@ class LlamaSwap(OpenAICompatible):
     version_path = "/api/version"
     listed_model = _SwapModel
 
-    def details(
-        self, ask: Ask, entries: Sequence[_SwapModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
-        version = self.version(ask, known)
+    def details(self, ask: Ask, entries: Sequence[_SwapModel]) -> Mapping[str, Facts]:
         facts: dict[str, Facts] = {}
         if any(entry.peer for entry in entries):
             # A name for other entries may stand for a peer's model.
@@ -98,4 +95,4 @@ class LlamaSwap(OpenAICompatible):
             for each in running.running if running else ():
                 if each.state == "ready":
                     facts.setdefault(each.model, {})["loaded"] = True
-        return facts, version
+        return facts

@@ -12,11 +12,11 @@ Source: LM Studio's REST API documentation (April 2026).
 import math
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from llm_localrun.errors import PullFailed, ServerRefused, ServerUnreachable
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Purpose, Served
@@ -24,13 +24,13 @@ from llm_localrun.privacy import where_runs
 from llm_localrun.servers import lmstudio_devices
 from llm_localrun.servers.base import (
     Facts,
-    KnownServer,
     ModelListing,
     PreparedRequest,
     ServeRequest,
     Sign,
     WireOption,
     local_url,
+    sent_as_named,
 )
 from llm_localrun.servers.fields import Maybe, capabilities_of, served_model, weights_in
 from llm_localrun.servers.lmstudio_home import server_port
@@ -45,7 +45,7 @@ from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Limits, round_up_context
 from llm_localrun.wire import http
 from llm_localrun.wire.response import Ask, ProbeReply, decode_whole, parse_reply
-from llm_localrun.wire.shapes import Count, Text, WireModel, error_in
+from llm_localrun.wire.shapes import Count, Text, WireModel, error_in, parse_payload
 from llm_localrun.wire.sse import Payload
 
 _INTERNAL_PORTS = frozenset({41343, 52993, 16141, 39414, 22931})
@@ -70,9 +70,17 @@ class _NamedQuantization(WireModel):
     name: Maybe[Text] = None
 
 
-class _InstanceEntry(WireModel):
+class _Instance(WireModel):
+    """A copy of a model in memory."""
+
     id: Maybe[Text] = None
     config: Maybe[dict[str, Any]] = None
+
+    @property
+    def context_size(self) -> int:
+        """In tokens; 0 if it does not say."""
+        size = (self.config or {}).get("context_length")
+        return size if isinstance(size, int) else 0
 
 
 class _ReasoningSettings(WireModel):
@@ -91,7 +99,7 @@ class _StudioModel(WireModel):
     quantization: Maybe[_NamedQuantization] = None
     size_bytes: Maybe[Count] = None
     params_string: Maybe[Text] = None
-    loaded_instances: Maybe[tuple[_InstanceEntry, ...]] = None
+    loaded_instances: Maybe[tuple[_Instance, ...]] = None
     max_context_length: Maybe[Count] = None
     capabilities: Maybe[_StudioCapabilities] = None
     variants: Maybe[tuple[Text, ...]] = None
@@ -103,17 +111,6 @@ class _StudioModel(WireModel):
         variants = self.variants or ()
         selected = self.selected_variant or next(iter(variants), None)
         return [variant for variant in variants if variant != selected]
-
-    @property
-    def instances(self) -> list["_Instance"]:
-        """The loaded instances whose context is known."""
-        return [
-            _Instance(each.id, size, each.config)
-            for each in self.loaded_instances or ()
-            if each.id
-            and each.config
-            and isinstance(size := each.config.get("context_length"), int)
-        ]
 
 
 class _StudioModels(WireModel):
@@ -143,22 +140,12 @@ class _LoadReply(WireModel):
     load_time_seconds: float | None = None
 
 
-class _DownloadJob(BaseModel):
+class _DownloadJob(WireModel):
     status: Literal["downloading", "paused", "completed", "failed", "already_downloaded"]
     job_id: str = Field(default="", pattern=r"^[\w-]*$")
     """Absent if there is nothing to do."""
     total_size_bytes: int = 0
     downloaded_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Instance:
-    """A copy of a model in memory."""
-
-    id: str
-    context_size: int
-    config: Mapping[str, Any]
-    load_seconds: float | None = None
 
 
 class LMStudio(OpenAICompatible):
@@ -171,11 +158,11 @@ class LMStudio(OpenAICompatible):
     key_variables = ("LM_API_TOKEN", "LMSTUDIO_API_KEY")
     found_by = ("its settings",)
     owned_by = "organization_owner"
+    locked_error = ("invalid_api_key", "invalid_request")
     signs = (
         Sign("/lmstudio-greeting", "lmstudio", True),
         Sign("/api/v1/models", "models"),
     )
-    lists_at_v1 = False
     relays = True  # LM Link, since 0.4.5
     names_wrong_model = True
     pull_names = re.compile(rf"{_OWNER_AND_NAME}(?:@[\w.-]+)?")
@@ -184,31 +171,24 @@ class LMStudio(OpenAICompatible):
     reasoning_field = "reasoning_content"
     options = {
         **OpenAICompatible.options,
-        "top_k": WireOption("top_k"),
-        "repeat_penalty": WireOption("repeat_penalty"),
+        **sent_as_named("top_k", "repeat_penalty"),
         "keep_alive": WireOption("ttl", minimum=1),
     }
 
     # Finding it and its models
 
     @classmethod
-    def addresses(cls) -> Iterator[str]:
-        yield from cls.addresses_in_variables()
+    def addresses_in_settings(cls) -> Iterator[str]:
         port = server_port(user_home())
         if port not in _INTERNAL_PORTS:
             yield from local_url(port)
-        yield from super().addresses()
-
-    @classmethod
-    def is_locked(cls, error: Mapping[str, Any]) -> bool:
-        return (error.get("code"), error.get("type")) == ("invalid_api_key", "invalid_request")
 
     @classmethod
     def locate(cls, report: EndpointReport, *, thorough: bool) -> EndpointReport:
         return lmstudio_devices.locate(report, thorough=thorough)
 
     def list_models(
-        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+        self, ask: Ask, v1_models: ProbeReply, known: ModelListing
     ) -> ModelListing | None:
         reply = ask("/api/v1/models")
         if reply is None:
@@ -244,9 +224,11 @@ class LMStudio(OpenAICompatible):
         enough = [each for each in instances if each.context_size >= min(needed, context_size)]
         if enough:
             instance = min(enough, key=lambda each: each.context_size)
-        else:
-            instance = self._replace_instances(request, instances, context_size)
-        return self._prepared(request, instance.id, instance.context_size, limits, instance)
+            name = instance.id or request.model.name
+            return self._prepared(request, name, instance.context_size, limits)
+        loaded = self._replace_instances(request, instances, context_size)
+        seconds = loaded.load_time_seconds
+        return self._prepared(request, loaded.instance_id, context_size, limits, seconds)
 
     def _prepared(
         self,
@@ -254,7 +236,7 @@ class LMStudio(OpenAICompatible):
         name: str,
         context_size: int | None,
         limits: Limits,
-        instance: _Instance | None = None,
+        load_seconds: float | None = None,
     ) -> PreparedRequest:
         return PreparedRequest(
             self,
@@ -263,12 +245,12 @@ class LMStudio(OpenAICompatible):
             name,
             context_size,
             limits,
-            instance.load_seconds if instance else None,
+            load_seconds,
         )
 
     def _replace_instances(
         self, request: ServeRequest, instances: Sequence[_Instance], context_size: int
-    ) -> _Instance:
+    ) -> _LoadReply:
         """Loads the model with this context, after unloading all `instances` of it.
 
         Raises `ServerRefused`, and `ServerUnreachable` if it takes too long.
@@ -276,23 +258,20 @@ class LMStudio(OpenAICompatible):
         name = request.model.name
         with self.probe(request.timeout_s) as probe:
             for instance in instances:
-                self._admin(probe.ask, name, "unload", {"instance_id": instance.id}, request)
-            config = instances[0].config if instances else {}
-            carried = {name: config[name] for name in _CARRIED if name in config}
+                self._admin(probe.ask, request, "unload", {"instance_id": instance.id})
+            config = (instances[0].config if instances else None) or {}
+            carried = {setting: config[setting] for setting in _CARRIED if setting in config}
             body = {"model": name, "context_length": context_size, **carried}
-            reply = self._admin(probe.ask, name, "load", body, request)
-        loaded = parse_reply(_LoadReply, reply)
-        if loaded is None:
-            return _Instance(name, context_size, {})
-        return _Instance(loaded.instance_id, context_size, {}, loaded.load_time_seconds)
+            reply = self._admin(probe.ask, request, "load", body)
+        return parse_reply(_LoadReply, reply) or _LoadReply(instance_id=name)
 
-    def _admin(
-        self, ask: Ask, name: str, action: str, body: Payload, request: ServeRequest
-    ) -> ProbeReply:
+    def _admin(self, ask: Ask, request: ServeRequest, action: str, body: Payload) -> ProbeReply:
+        """The reply to POST /api/v1/models/ACTION. Raises like `_replace_instances`."""
         reply = ask(f"/api/v1/models/{action}", body)
         if reply is None:
             raise ServerUnreachable(
-                f"{self.label} did not load {name} within {request.timeout_s:g} seconds",
+                f"{self.label} did not load {request.model.name} within"
+                f" {request.timeout_s:g} seconds",
                 "Check whether it is busy, or wait longer with -o timeout SECONDS",
             )
         error = error_in(reply.payload) if isinstance(reply.payload, dict) else None
@@ -304,7 +283,7 @@ class LMStudio(OpenAICompatible):
             "Use a smaller -o context_size, or unload other models there",
         )
 
-    # What it does itself
+    # What it does with its own models
 
     def pull(
         self, name: str, *, is_repository: bool = False, quantization: str = ""
@@ -336,13 +315,9 @@ class LMStudio(OpenAICompatible):
 
     def _ask_job(self, method: str, path: str, body: Payload | None = None) -> _DownloadJob:
         received = http.stream(self.http_request(method, path, body))
-        return decode_whole(self.label, received, _decode_job, self.key or "")
-
-
-def _decode_job(payload: Payload) -> _DownloadJob:
-    if error := error_in(payload):
-        raise error
-    return _DownloadJob.model_validate(payload)
+        return decode_whole(
+            self.label, received, partial(parse_payload, _DownloadJob), self.key or ""
+        )
 
 
 def _without_duplicates(models: list[LocalModel]) -> tuple[LocalModel, ...]:
@@ -359,16 +334,13 @@ def _variants(endpoint: Endpoint, model: _StudioModel) -> list[LocalModel]:
         return []
     facts = _facts(model)
     selected = {**facts, **_selected_facts(model), **_load_facts(model, model.key)}
-    others = (
-        (name, {**facts, **_load_facts(model, name), "quantization": _quantization_of(name)})
-        for name in model.other_variants
-    )
-    return [served_model(endpoint, name, known) for name, known in ((model.key, selected), *others)]
-
-
-def _quantization_of(variant: str) -> str:
-    """The quantization in `KEY@QUANTIZATION`, in capitals as in the list."""
-    return variant.rpartition("@")[2].upper()
+    variants = [served_model(endpoint, model.key, selected)]
+    for name in model.other_variants:
+        # As in the list, in capitals: `KEY@q8_0`.
+        quantization = name.rpartition("@")[2].upper()
+        known = {**facts, **_load_facts(model, name), "quantization": quantization}
+        variants.append(served_model(endpoint, name, known))
+    return variants
 
 
 def _facts(model: _StudioModel) -> Facts:
@@ -400,9 +372,8 @@ def _selected_facts(model: _StudioModel) -> Facts:
 def _load_facts(model: _StudioModel, name: str) -> Facts:
     """Whether the variant called `name` is loaded, and with how much context."""
     loaded = [e for e in model.loaded_instances or () if _variant_of(e.id or "", model) == name]
-    contexts = (each.config.get("context_length") for each in loaded if each.config)
-    sizes = [size for size in contexts if isinstance(size, int)]
-    return {"loaded": bool(loaded), "context_loaded": max(sizes, default=0) or None}
+    context_size = max((each.context_size for each in loaded), default=0)
+    return {"loaded": bool(loaded), "context_loaded": context_size or None}
 
 
 def _variant_of(instance_id: str, model: _StudioModel) -> str:
@@ -412,7 +383,10 @@ def _variant_of(instance_id: str, model: _StudioModel) -> str:
 
 
 def _instances_of(ask: Ask, name: str) -> list[_Instance] | None:
-    """The loaded instances of a model; None if this version can neither list nor load any."""
+    """The loaded instances of a model, except those that do not say how large their context is.
+
+    None if this version of LM Studio can neither list nor load any.
+    """
     listing = parse_reply(_StudioModels, ask("/api/v1/models"))
     if listing is None:
         return None
@@ -421,8 +395,8 @@ def _instances_of(ask: Ask, name: str) -> list[_Instance] | None:
         instance
         for model in listing.models
         if model.key in (name, key)
-        for instance in model.instances
-        if _is_instance_of(instance.id, name, model)
+        for instance in model.loaded_instances or ()
+        if instance.context_size and _is_instance_of(instance.id or "", name, model)
     ]
 
 
@@ -433,7 +407,7 @@ def _is_instance_of(instance_id: str, name: str, model: _StudioModel) -> bool:
     """
     variant = instance_id.partition(":")[0]
     if model.key == name:
-        return not variant.startswith(f"{name}@")
+        return bool(instance_id) and not variant.startswith(f"{name}@")
     return variant == name
 
 

@@ -5,7 +5,7 @@ Source: LocalAI's documentation and `core/http/endpoints/openai` (4.9).
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import Facts, KnownServer, Sign
+from llm_localrun.servers.base import Facts, Sign
 from llm_localrun.servers.fields import Maybe, capabilities_of
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
@@ -47,9 +47,6 @@ class LocalAI(OpenAICompatible):
     version_path = "/.well-known/localai.json"
     signs = (Sign("/.well-known/localai.json", "endpoints", needs_no_key=True),)
 
-    def details(
-        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
+    def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
         models = parse_reply(_LocalAICapabilities, ask("/v1/models/capabilities"))
-        facts = {model.id: model.facts() for model in models.data} if models else {}
-        return facts, self.version(ask, known)
+        return {model.id: model.facts() for model in models.data} if models else {}

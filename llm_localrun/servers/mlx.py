@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from llm_localrun.servers import msty
-from llm_localrun.servers.base import Sign, WireOption
+from llm_localrun.servers.base import Sign, WireOption, sent_as_named
 from llm_localrun.servers.openai_compatible import OpenAICompatible
 
 
@@ -20,11 +20,10 @@ class Mlx(OpenAICompatible):
     fixed_body = {"max_tokens": 2**17}
     options = {
         **OpenAICompatible.options,
-        "top_k": WireOption("top_k"),
-        "min_p": WireOption("min_p"),
+        **sent_as_named("top_k", "min_p"),
         "repeat_penalty": WireOption("repetition_penalty"),
     }
 
     @classmethod
-    def addresses(cls) -> Iterator[str]:
+    def addresses_in_settings(cls) -> Iterator[str]:
         return msty.mlx_addresses()

@@ -1,4 +1,4 @@
-"""Ollama, through its own API: what it lists, how it chooses a context, and what it does itself.
+"""Ollama, through its own API: lists, contexts, pulls and deletes.
 
 A request says how large the context has to be. One that says nothing gets the server's default,
 4,096 tokens on most machines, and one that says something else than the last reloads the model. So
@@ -13,6 +13,7 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from ipaddress import ip_address
 from math import inf
 from typing import Any
@@ -31,12 +32,12 @@ from llm_localrun.servers import msty
 from llm_localrun.servers.base import (
     NOT_SENT,
     Facts,
-    KnownServer,
     ModelListing,
     PreparedRequest,
     Server,
     ServeRequest,
     WireOption,
+    sent_as_named,
 )
 from llm_localrun.servers.fields import Maybe, served_model, weights_in
 from llm_localrun.system.progress import Progress
@@ -48,11 +49,11 @@ from llm_localrun.wire.response import (
     Ask,
     ProbeReply,
     ResponseHead,
-    decode_lines,
+    decode_each,
     decode_whole,
     parse_reply,
 )
-from llm_localrun.wire.shapes import Count, Text, WireModel, error_in
+from llm_localrun.wire.shapes import Count, Text, WireModel, parse_payload
 from llm_localrun.wire.sse import Payload
 
 _PORT = "11434"
@@ -111,8 +112,13 @@ class _Show(WireModel):
     model_info: dict[str, Any] = Field(default_factory=dict)
 
 
-class _OllamaVersion(WireModel):
-    version: Text
+class _StatusLine(WireModel):
+    """A line of the progress that it reports; `digest` names the layer that the bytes belong to."""
+
+    status: Maybe[Text] = None
+    digest: Maybe[Text] = None
+    completed: Maybe[Count] = None
+    total: Maybe[Count] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,9 @@ class _Details:
 
     capabilities: tuple[str, ...] | None
     context_max: int | None
+
+
+_parse_status = partial(parse_payload, _StatusLine)
 
 
 class Ollama(Server):
@@ -134,33 +143,26 @@ class Ollama(Server):
     owned_by = "library"
     signature_is_proof = False
     greeting = "Ollama is running"
-    lists_at_v1 = False
+    version_path = "/api/version"
     pull_names = re.compile(r"(?:[\w.-]+(?::\d+)?/)?(?:[\w.-]+/)?[\w.-]+(?::[\w.-]+)?", re.ASCII)
     interrupted_pull = "Interrupted downloads resume: run the same command again."
     can_delete = True
     chat_path = "/api/chat"
     embed_path = "/api/embed"
+    # Otherwise it cuts long texts in silence.
+    embed_fields = {"truncate": False}
     options = {
-        "temperature": WireOption("options.temperature"),
-        "top_p": WireOption("options.top_p"),
-        "top_k": WireOption("options.top_k"),
-        "min_p": WireOption("options.min_p"),
-        "typical_p": WireOption("options.typical_p"),
-        "repeat_penalty": WireOption("options.repeat_penalty"),
-        "presence_penalty": WireOption("options.presence_penalty"),
-        "frequency_penalty": WireOption("options.frequency_penalty"),
-        "seed": WireOption("options.seed"),
+        **sent_as_named("temperature", "top_p", "top_k", "min_p", "typical_p", below="options."),
+        **sent_as_named("repeat_penalty", "presence_penalty", below="options."),
+        **sent_as_named("frequency_penalty", "seed", "stop", below="options."),
         "max_tokens": WireOption("options.num_predict"),
-        "stop": WireOption("options.stop"),
         "json_object": WireOption("format", {True: "json"}),
         "think": WireOption("think", _THINK),
-        "quantization": NOT_SENT,
         "context_size": WireOption("options.num_ctx"),
         "keep_alive": WireOption("keep_alive"),
         "gpu_layers": WireOption("options.num_gpu"),
         "threads": WireOption("options.num_thread"),
-        "timeout": NOT_SENT,
-        "extra_body": NOT_SENT,
+        **dict.fromkeys(("quantization", "timeout", "extra_body"), NOT_SENT),
     }
 
     # Finding it and its models
@@ -176,16 +178,13 @@ class Ollama(Server):
         return "gateway"
 
     def list_models(
-        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+        self, ask: Ask, v1_models: ProbeReply, known: ModelListing
     ) -> ModelListing | None:
         tags = parse_reply(_Tags, ask("/api/tags"))
         if tags is None:
             return None
-        loaded_models = parse_reply(_LoadedModels, ask("/api/ps"))
-        loaded = {each.name: each for each in loaded_models.models} if loaded_models else None
-        version = known.version
-        if not version and (reply := parse_reply(_OllamaVersion, ask("/api/version"))):
-            version = reply.version
+        loaded = _loaded_models(ask)
+        version = self.version(ask, known)
         details = _known_details(known.models)
         for tag in tags.models:
             # What there is no time for is asked the next time.
@@ -202,7 +201,7 @@ class Ollama(Server):
         thinks = capabilities is None or "thinking" in capabilities
         quantization = details.quantization_level or ""
         facts: Facts = {
-            **self._place(tag),
+            **self._where(tag),
             **_load_facts(tag, loaded),
             "purpose": "embedding" if "embedding" in (capabilities or ()) else "chat",
             "architecture": details.family or "",
@@ -218,7 +217,7 @@ class Ollama(Server):
         }
         return served_model(self.endpoint, tag.name, facts)
 
-    def _place(self, tag: _Tag) -> Facts:
+    def _where(self, tag: _Tag) -> Facts:
         remote_host = tag.remote_host or ""
         if where_model_runs(self.endpoint.url, tag.name, remote_host) is not RunsOn.CLOUD:
             return {}
@@ -258,7 +257,7 @@ class Ollama(Server):
         if needed <= MIN_CONTEXT_TOKENS and not known.context_size:
             return 0
         with self.probe() as probe:
-            loaded = _find_loaded(probe.ask, request.model.name)
+            loaded = (_loaded_models(probe.ask) or {}).get(request.model.name)
             allocated = (loaded and loaded.context_length) or 0
             if needed > max(allocated, MIN_CONTEXT_TOKENS):
                 held = (loaded and loaded.size) or 0
@@ -294,13 +293,10 @@ class Ollama(Server):
     def decoder(self) -> ollama.OllamaDecoder:
         return ollama.OllamaDecoder()
 
-    def encode_texts(self, model: str, texts: Sequence[str]) -> Payload:
-        return ollama.encode_texts(model, texts, {})
-
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
         return ollama.decode_vectors(payload)
 
-    # What it does itself
+    # What it does with its own models
 
     def pull(
         self, name: str, *, is_repository: bool = False, quantization: str = ""
@@ -334,19 +330,19 @@ class Ollama(Server):
         head, *body = http.stream(request)
         # A success has neither a body nor a Content-Type.
         if not isinstance(head, ResponseHead) or head.status != 200:
-            decode_whole(self.label, (head, *body), _decode_status, self.key or "")
+            decode_whole(self.label, (head, *body), _parse_status, self.key or "")
 
     def _follow(self, path: str, body: Payload, action: str) -> Generator[Progress, None, str]:
         """Yields the progress of a request; returns the last status. Raises a `LocalRunError`."""
         layers: dict[str, _StatusLine] = {}
         last = ""
         received = http.stream(self.http_request("POST", path, {**body, "stream": True}))
-        for line in decode_lines(self.label, received, _decode_status, self.key or ""):
-            last = line.status
+        for line in decode_each(self.label, received, _parse_status, self.key or ""):
+            last = line.status or ""
             if line.digest:
                 layers[line.digest] = line
-                done = sum(layer.done for layer in layers.values())
-                yield Progress(action, done, sum(layer.total for layer in layers.values()))
+                done = sum(layer.completed or 0 for layer in layers.values())
+                yield Progress(action, done, sum(layer.total or 0 for layer in layers.values()))
             else:
                 yield Progress(last[:1].upper() + last[1:])
         return last
@@ -430,8 +426,8 @@ def _show(ask: Ask, tag: _Tag) -> _Details | None:
 
 
 def _trained_context(info: Mapping[str, Any]) -> int | None:
-    size = info.get(f"{info.get('general.architecture')}.context_length")
-    return size if isinstance(size, int) and 0 < size < 2**63 else None
+    size = Header(info).of_architecture("context_length") or 0
+    return size if 0 < size < 2**63 else None
 
 
 def _load_facts(tag: _Tag, loaded: Mapping[str, _LoadedModel] | None) -> Facts:
@@ -442,32 +438,7 @@ def _load_facts(tag: _Tag, loaded: Mapping[str, _LoadedModel] | None) -> Facts:
     return {"loaded": found is not None, "context_loaded": found and found.context_length}
 
 
-def _find_loaded(ask: Ask, name: str) -> _LoadedModel | None:
+def _loaded_models(ask: Ask) -> dict[str, _LoadedModel] | None:
+    """The models in memory, by name; None if /api/ps did not answer."""
     loaded = parse_reply(_LoadedModels, ask("/api/ps"))
-    models = loaded.models if loaded else ()
-    return next((model for model in models if model.name == name), None)
-
-
-@dataclass(frozen=True, slots=True)
-class _StatusLine:
-    """A line of the progress that it reports; `digest` names the layer that the bytes belong to."""
-
-    status: str
-    digest: str
-    done: int
-    total: int
-
-
-def _decode_status(payload: Payload) -> _StatusLine:
-    if error := error_in(payload):
-        raise error
-    return _StatusLine(
-        status=str(payload.get("status") or ""),
-        digest=str(payload.get("digest") or ""),
-        done=_byte_count(payload.get("completed")),
-        total=_byte_count(payload.get("total")),
-    )
-
-
-def _byte_count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return {model.name: model for model in loaded.models} if loaded else None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from llm_localrun.models import RunsOn
-from llm_localrun.servers.base import Facts, KnownServer, Sign, local_url
+from llm_localrun.servers.base import Facts, Sign, local_url
 from llm_localrun.servers.fields import Maybe, capabilities_of
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.system.json_files import setting
@@ -62,16 +62,14 @@ class OMlx(OpenAICompatible):
     listed_model = _OMlxModel
 
     @classmethod
-    def addresses(cls) -> Iterator[str]:
+    def addresses_in_settings(cls) -> Iterator[str]:
         port = setting(user_home() / ".omlx" / "settings.json", "server", "port")
         yield from local_url(port)
 
-    def details(
-        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
+    def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
         status = parse_reply(_OMlxStatus, ask("/v1/models/status"))
         facts = {}
         for model in status.models if status else ():
             # It lists some models under an alias.
             facts[model.id] = facts[model.model_alias or model.id] = model.facts()
-        return facts, self.version(ask, known)
+        return facts

@@ -13,8 +13,8 @@ class MaybeRelayedModel(ListedModel):
         owner = self.owned_by or ""
         if is_provider(owner):
             return {**super().facts(), "runs_on": RunsOn.UNKNOWN, "remote_host": owner}
-        place = {"runs_on": RunsOn.UNKNOWN} if is_hosted(self.id) else {}
-        return {**super().facts(), **place}
+        where = {"runs_on": RunsOn.UNKNOWN} if is_hosted(self.id) else {}
+        return {**super().facts(), **where}
 
 
 class OpenAIServer(OpenAICompatible):

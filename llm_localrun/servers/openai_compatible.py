@@ -15,12 +15,12 @@ from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.servers.base import (
     NOT_SENT,
     Facts,
-    KnownServer,
     ModelListing,
     PreparedRequest,
     Server,
     ServeRequest,
     WireOption,
+    sent_as_named,
 )
 from llm_localrun.servers.fields import Maybe, hub_fingerprint, purpose_of, served_model
 from llm_localrun.tokens.window import Limits, Size, context_too_small
@@ -56,10 +56,6 @@ class _RowListing(WireModel):
     data: tuple[Any, ...]
 
 
-class _VersionReply(WireModel):
-    version: Text
-
-
 _Listed = TypeVar("_Listed", bound=ListedModel)
 
 _EFFORTS = {level: level for level in THINK_LEVELS} | {
@@ -84,56 +80,34 @@ class OpenAICompatible(Server):
     """A server with OpenAI's API."""
 
     listed_model: ClassVar[type[ListedModel]] = ListedModel
-    version_path: ClassVar[str] = ""
-    """Where it says {"version": …}; "" if nowhere."""
     reasoning_field: ClassVar[str] = ""
     """The field of a message in which it takes earlier thinking; "" if it takes none."""
     chat_path = "/v1/chat/completions"
     embed_path = "/v1/embeddings"
+    embed_fields = {"encoding_format": "float"}
     options = {
-        "temperature": WireOption("temperature"),
-        "top_p": WireOption("top_p"),
-        "presence_penalty": WireOption("presence_penalty"),
-        "frequency_penalty": WireOption("frequency_penalty"),
-        "seed": WireOption("seed"),
-        "max_tokens": WireOption("max_tokens"),
-        "stop": WireOption("stop"),
-        "logit_bias": WireOption("logit_bias"),
+        **sent_as_named("temperature", "top_p", "presence_penalty", "frequency_penalty"),
+        **sent_as_named("seed", "max_tokens", "stop", "logit_bias"),
         "think": WireOption("reasoning_effort", _EFFORTS),
-        "quantization": NOT_SENT,
-        "context_size": NOT_SENT,
-        "timeout": NOT_SENT,
-        "extra_body": NOT_SENT,
+        **dict.fromkeys(("quantization", "context_size", "timeout", "extra_body"), NOT_SENT),
     }
 
     # Its models
 
     def list_models(
-        self, ask: Ask, v1_models: ProbeReply, known: KnownServer
+        self, ask: Ask, v1_models: ProbeReply, known: ModelListing
     ) -> ModelListing | None:
         if parse_reply(NameListing, v1_models) is None:
             return None
         entries = entries_in(v1_models, self.listed_model)
-        details, version = self.details(ask, entries, known)
-        return ModelListing(listed_models(self.endpoint, entries, details), version)
+        models = listed_models(self.endpoint, entries, self.details(ask, entries))
+        return ModelListing(models, self.version(ask, known))
 
-    def details(
-        self, ask: Ask, entries: Sequence[Any], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
-        """More facts about the models, by their ids, and the server's version; "" if unknown.
+    def details(self, ask: Ask, entries: Sequence[Any]) -> Mapping[str, Facts]:
+        """More facts about the models, by their ids. `entries` are of the class `listed_model`."""
+        return {}
 
-        `entries` are of the class `listed_model`.
-        """
-        return {}, self.version(ask, known)
-
-    def version(self, ask: Ask, known: KnownServer) -> str:
-        """The server's version: asked for once, and remembered for as long as it answers."""
-        if known.version or not self.version_path:
-            return known.version
-        reply = parse_reply(_VersionReply, ask(self.version_path))
-        return reply.version if reply else ""
-
-    # Running one
+    # Running a model
 
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
         context_size = route.context_loaded
@@ -177,9 +151,6 @@ class OpenAICompatible(Server):
 
     def decoder(self) -> openai.OpenAIDecoder:
         return openai.OpenAIDecoder()
-
-    def encode_texts(self, model: str, texts: Sequence[str]) -> Payload:
-        return openai.encode_texts(model, texts, {})
 
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
         return openai.decode_vectors(payload)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import Facts, KnownServer
+from llm_localrun.servers.base import Facts
 from llm_localrun.servers.fields import Maybe, capabilities_of
 from llm_localrun.servers.openai_compatible import OpenAICompatible
 from llm_localrun.servers.vllm import Vllm, VllmModel
@@ -44,9 +44,6 @@ class Sglang(OpenAICompatible):
     listed_model = VllmModel
     options = Vllm.options
 
-    def details(
-        self, ask: Ask, entries: Sequence[VllmModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
+    def details(self, ask: Ask, entries: Sequence[VllmModel]) -> Mapping[str, Facts]:
         info = parse_reply(_SglangInfo, ask("/model_info"))
-        facts = {entry.id: info.facts() for entry in entries} if info else {}
-        return facts, self.version(ask, known)
+        return {entry.id: info.facts() for entry in entries} if info else {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import Facts, KnownServer
+from llm_localrun.servers.base import Facts
 from llm_localrun.servers.fields import Maybe
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
@@ -22,10 +22,8 @@ class TextGen(OpenAICompatible):
     usual_ports = (5000,)
     owned_by = "user"
 
-    def details(
-        self, ask: Ask, entries: Sequence[ListedModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
+    def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
         info = parse_reply(_LoadedModel, ask("/v1/internal/model/info"))
         if info is None:
-            return {}, ""
-        return {entry.id: {"loaded": entry.id == info.model_name} for entry in entries}, ""
+            return {}
+        return {entry.id: {"loaded": entry.id == info.model_name} for entry in entries}

@@ -3,8 +3,6 @@
 Source: Unsloth's `studio/backend` (2026.10).
 """
 
-from collections.abc import Iterator
-
 from llm_localrun.models import RunsOn
 from llm_localrun.servers.base import Facts, Sign
 from llm_localrun.servers.fields import Maybe, hub_fingerprint
@@ -46,8 +44,3 @@ class Unsloth(OpenAICompatible):
     version_path = "/api/health"
     signs = (Sign("/api/health", "service", "Unsloth UI Backend", needs_no_key=True),)
     listed_model = _UnslothModel
-
-    @classmethod
-    def addresses(cls) -> Iterator[str]:
-        yield from cls.addresses_in_variables()
-        yield from super().addresses()

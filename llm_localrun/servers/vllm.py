@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import Facts, KnownServer, Sign, WireOption
+from llm_localrun.servers.base import Facts, Sign, WireOption, sent_as_named
 from llm_localrun.servers.fields import Maybe, hub_fingerprint, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
     JSON_OBJECT,
@@ -46,25 +46,21 @@ class Vllm(OpenAICompatible):
     context_flag = "--max-model-len {}"
     reasoning_field = "reasoning"
     version_path = "/version"
-    locked_signs = (Sign("/version", "version"),)
+    signs = (Sign("/version", "version", needs_no_key=True, rank=1, only_if_locked=True),)
     listed_model = VllmModel
     options = {
         **OpenAICompatible.options,
-        "top_k": WireOption("top_k"),
-        "min_p": WireOption("min_p"),
+        **sent_as_named("top_k", "min_p"),
         "repeat_penalty": WireOption("repetition_penalty"),
         "json_object": JSON_OBJECT,
         "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),
     }
 
-    def details(
-        self, ask: Ask, entries: Sequence[VllmModel], known: KnownServer
-    ) -> tuple[Mapping[str, Facts], str]:
+    def details(self, ask: Ask, entries: Sequence[VllmModel]) -> Mapping[str, Facts]:
         """An adapter has the context of the model that it is applied to."""
         contexts = {entry.id: entry.max_model_len for entry in entries}
-        facts = {
+        return {
             entry.id: dict.fromkeys(("context_max", "context_loaded"), contexts[entry.parent])
             for entry in entries
             if entry.parent in contexts and entry.max_model_len is None
         }
-        return facts, self.version(ask, known)

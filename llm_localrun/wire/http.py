@@ -1,7 +1,7 @@
 """HTTP to model servers, with httpx: the only module that sends a request to one.
 
-It knows no server's language: it sends an `HttpRequest` and hands on the head and the bytes of the
-response, or it asks for JSON until a deadline. What the bytes mean is left to `wire.response`.
+It knows no server's language: it sends an `HttpRequest` and returns the head and the bytes of the
+response, or asks for JSON until a deadline. What the bytes mean is left to `wire.response`.
 """
 
 import errno
@@ -20,6 +20,7 @@ from llm_localrun.errors import BadReply, ConfigError, LocalRunError, ServerUnre
 from llm_localrun.models import ServerStatus
 from llm_localrun.privacy import is_loopback
 from llm_localrun.wire.response import ProbeReply, ResponseHead
+from llm_localrun.wire.shapes import parse_json
 from llm_localrun.wire.sse import MAX_PAYLOAD_BYTES, Payload
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Probe:
     def _connect(self) -> None:
         if self._client is not None:
             return
-        # Mostly nothing listens: this tells so without importing httpx.
+        # Usually nothing listens: this check does not import httpx.
         _try_connecting(self._url, self._deadline)
         import httpx
 
@@ -159,7 +160,7 @@ class Probe:
                 if len(received) > MAX_PAYLOAD_BYTES or time.monotonic() > self._deadline:
                     raise _NoReplyError(ServerStatus.TIMEOUT)
         text = received[:_MAX_TEXT].decode("utf-8", "replace")
-        return ProbeReply(response.status_code, _parse_json(received), text)
+        return ProbeReply(response.status_code, parse_json(received), text)
 
 
 class _NoReplyError(Exception):
@@ -180,7 +181,7 @@ def is_listening(url: str) -> bool:
 
 
 def find_offline(urls: Iterable[str]) -> set[str]:
-    """The URLs of `urls` at which nothing listens, as far as this can be told at once.
+    """The URLs of `urls` at which nothing listens, as far as this is known at once.
 
     All addresses of this machine are tried at the same time. Windows answers only after two
     seconds, so there nothing is found.
@@ -209,22 +210,24 @@ def find_offline(urls: Iterable[str]) -> set[str]:
 def _loopback_address(url: str) -> tuple[socket.AddressFamily, tuple[str, int]] | None:
     """Family and address for a socket, if `url` gives an address of this machine in numbers."""
     try:
-        parts = urlsplit(url)
-        address = ip_address(parts.hostname or "")
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host, port = _host_and_port(url)
+        address = ip_address(host)
     except ValueError:
         return None
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     return (family, (str(address), port)) if address.is_loopback else None
 
 
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Where a socket connects to. Raises ValueError if `url` is none."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def _try_connecting(url: str, deadline: float) -> None:
     """Raises `_NoReplyError` if nothing accepts a connection at `url` before `deadline`."""
     try:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        address = (parts.hostname or "", port)
-        socket.create_connection(address, _seconds_left(deadline)).close()
+        socket.create_connection(_host_and_port(url), _seconds_left(deadline)).close()
     except TimeoutError:
         raise _NoReplyError(ServerStatus.TIMEOUT) from None
     except (OSError, ValueError):
@@ -254,13 +257,6 @@ def encode_json(body: Payload) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _parse_json(data: bytes | bytearray) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-
 def client_settings(url: str) -> dict[str, Any]:
     """What every httpx client for `url` has in common.
 
@@ -279,12 +275,6 @@ def _client(request: HttpRequest, make: Callable[..., _Client]) -> _Client:
             f"The key for {request.server} has characters that HTTP cannot carry",
             "Store it again with `llm keys set`, or give another with --key",
         )
-    try:
-        host = httpx.URL(request.url).host
-    except (httpx.InvalidURL, ValueError):
-        host = ""
-    if not host:
-        raise _unusable_address(request)
     connect_s = min(CONNECT_TIMEOUT_S, request.read_timeout_s)
     timeout = httpx.Timeout(request.read_timeout_s, connect=connect_s)
     try:
@@ -296,10 +286,6 @@ def _client(request: HttpRequest, make: Callable[..., _Client]) -> _Client:
         ) from None
 
 
-def _unusable_address(request: HttpRequest) -> ServerUnreachable:
-    return ServerUnreachable(f"{request.url} is not a usable address", "Fix it in config.json")
-
-
 @contextmanager
 def _translate_errors(request: HttpRequest) -> Iterator[None]:
     """Turns httpx's errors into ours."""
@@ -307,7 +293,7 @@ def _translate_errors(request: HttpRequest) -> Iterator[None]:
 
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise _translate(error, request) from None
 
 
@@ -328,8 +314,8 @@ def _translate(error: Exception, request: HttpRequest) -> LocalRunError:
             f"{server} sent nothing for {request.read_timeout_s:g} seconds",
             "Check whether it is busy, or wait longer with -o timeout SECONDS",
         )
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return _unusable_address(request)
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
+        return ServerUnreachable(f"{request.url} is not a usable address", "Fix it in config.json")
     if isinstance(error, httpx.ProxyError):
         return ServerUnreachable(
             f"The proxy for {server} failed: {error}", "Fix it, or set NO_PROXY for this host"
@@ -354,5 +340,5 @@ def _bad_response(error: Exception, server: str) -> BadReply:
 
 
 def _was_closed(error: Exception) -> bool:
-    """httpcore tells a closed connection from nonsense by its message only (1.0)."""
+    """Only the message of httpcore (1.0) distinguishes a closed connection from nonsense."""
     return any(words in str(error) for words in ("disconnected", "peer closed"))

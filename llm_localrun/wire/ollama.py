@@ -1,7 +1,7 @@
 """Ollama's own /api/chat and /api/embed, which alone take a context size and a keep-alive."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field
@@ -15,8 +15,8 @@ from llm_localrun.wire.shapes import (
     Vector,
     WireModel,
     call_id,
-    error_in,
     function_tool,
+    parse_payload,
 )
 from llm_localrun.wire.sse import Payload
 
@@ -110,9 +110,7 @@ class OllamaDecoder:
         return self._last.model
 
     def feed(self, payload: Payload) -> Iterator[Event]:
-        if error := error_in(payload):
-            raise error
-        self._last = _ChatLine.model_validate(payload)
+        self._last = parse_payload(_ChatLine, payload)
         if (message := self._last.message) is None:
             return
         self._answered = True
@@ -150,13 +148,6 @@ def _rate(count: int | None, nanoseconds: int | None) -> float | None:
     return count * _NANOSECONDS / nanoseconds if count and nanoseconds else None
 
 
-def encode_texts(model: str, texts: Sequence[str], options: Payload) -> Payload:
-    """The body of POST /api/embed; without `truncate: false` long texts are cut in silence."""
-    return {"model": model, "input": list(texts), "truncate": False, **options}
-
-
 def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
-    """The vectors in a response, in the order of the texts. Raises like `PayloadDecoder.feed`."""
-    if error := error_in(payload):
-        raise error
-    return list(_Embedded.model_validate(payload).embeddings)
+    """The vectors in a response, in the order of the texts. Raises like `parse_payload`."""
+    return list(parse_payload(_Embedded, payload).embeddings)

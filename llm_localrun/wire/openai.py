@@ -15,8 +15,8 @@ from llm_localrun.wire.shapes import (
     Vector,
     WireModel,
     call_id,
-    error_in,
     function_tool,
+    parse_payload,
 )
 from llm_localrun.wire.sse import Payload
 
@@ -169,9 +169,7 @@ class OpenAIDecoder:
         return self._model
 
     def feed(self, payload: Payload) -> Iterator[Event]:
-        if error := error_in(payload):
-            raise error
-        chunk = _Chunk.model_validate(payload)
+        chunk = parse_payload(_Chunk, payload)
         self._model = chunk.model or self._model
         self._usage = chunk.usage or self._usage
         self._timings = chunk.timings or self._timings
@@ -233,14 +231,8 @@ def _deltas(message: _Message) -> Iterator[Event]:
         yield TextDelta(message.content)
 
 
-def encode_texts(model: str, texts: Sequence[str], options: Payload) -> Payload:
-    """The body of POST /v1/embeddings."""
-    return {"model": model, "input": list(texts), "encoding_format": "float", **options}
-
-
 def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
-    """The vectors in a response, in the order of the texts. Raises like `PayloadDecoder.feed`."""
-    if error := error_in(payload):
-        raise error
-    by_index = {entry.index: entry.embedding for entry in _Embeddings.model_validate(payload).data}
+    """The vectors in a response, in the order of the texts. Raises like `parse_payload`."""
+    embeddings = parse_payload(_Embeddings, payload)
+    by_index = {entry.index: entry.embedding for entry in embeddings.data}
     return [vector for _, vector in sorted(by_index.items())]

@@ -1,4 +1,4 @@
-"""A chat request in no wire language yet: messages, tools, options, and levels of thinking.
+"""A chat request, the same for every wire language: messages, tools, options, levels of thinking.
 
 Pure values. Making one from llm's prompt is left to `chat.prompt`, its JSON to `wire.openai` and
 `wire.ollama`.

@@ -1,7 +1,7 @@
 """One HTTP response, from its head and its bytes to events, or to an error that says what to do.
 
-Pure: the two loops in `chat.run` push what `wire.http` receives. Everything that a server can say
-wrongly becomes a sentence for people here. What a payload means is left to the decoders of
+Pure: the two loops in `chat.run` push what `wire.http` receives. Whatever a server
+sends wrongly becomes an error message here. What a payload means is left to the decoders of
 `wire.openai` and `wire.ollama`.
 """
 
@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,7 +21,7 @@ from llm_localrun.errors import (
     ServerRefused,
 )
 from llm_localrun.wire.events import Event, Finished, TextDelta, ToolCall
-from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in
+from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in, parse_json
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
 from llm_localrun.wire.think_tags import ThinkTags
 
@@ -38,7 +38,7 @@ class ResponseHead:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
-    """A whole reply to a request of discovery. `payload` is None unless it is JSON."""
+    """A whole reply. `payload` is its JSON, or None if it is not JSON; `text` is its beginning."""
 
     status: int
     payload: Any
@@ -72,18 +72,10 @@ class PayloadDecoder(Protocol):
         """The model that answers, according to what has been decoded so far."""
 
     def feed(self, payload: Payload) -> Iterator[Event]:
-        """The events in `payload`.
-
-        Raises `shapes.ErrorReported` if it holds the server's error, and pydantic's
-        `ValidationError` if it is not what the language says.
-        """
+        """The events in `payload`. Raises like `shapes.parse_payload`."""
 
     def close(self) -> Iterator[Event]:
         """The events that the regular end of the response completes. Raises `shapes.CutOff`."""
-
-
-Overflow: TypeAlias = Callable[[int, int], LocalRunError]
-"""Makes the error for a prompt of so many tokens that a context of so many tokens cannot hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +84,9 @@ class ResponseContext:
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Finished` that the server need not report."""
-    on_overflow: Overflow | None = None
+    on_overflow: Callable[[int, int], LocalRunError] | None = None
+    """Makes the error for a prompt of so many tokens that a context of so many tokens cannot hold.
+    """
     model: str = ""
     """The model that has to answer; "" to accept any."""
     is_json: bool = False
@@ -196,19 +190,14 @@ class ResponseDecoder:
             raise self._reported(error) from None
 
     def _refusal(self, head: ResponseHead) -> LocalRunError:
-        try:
-            payload = json.loads(self._body)
-        except (ValueError, RecursionError):
-            payload = None
+        payload = parse_json(self._body)
         error = error_in(payload) if isinstance(payload, dict) else None
-        if error is not None:
-            return self._reported(error, head.status)
-        if head.status < 300:
-            kind = head.content_type or "data without a type"
-            said = excerpt(bytes(self._body))
-            return self._bad(f"{kind} instead of an answer" + (f": {said}" if said else ""))
         said = excerpt(bytes(self._body))
-        return self._reported(ErrorReported(said or "no reason given"), head.status)
+        if error is None and head.status < 300:
+            kind = head.content_type or "data without a type"
+            return self._bad(f"{kind} instead of an answer" + (f": {said}" if said else ""))
+        error = error or ErrorReported(said or "no reason given")
+        return self._reported(error, head.status)
 
     def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
         if error.prompt_tokens is not None and error.context_size is not None:
@@ -241,20 +230,38 @@ _Decoded = TypeVar("_Decoded")
 
 @dataclass(slots=True)
 class _ValueDecoder(Generic[_Decoded]):
-    """A decoder of responses that hold one value and no events."""
+    """A decoder of responses whose payloads are values, and no events."""
 
     decode: Callable[[Payload], _Decoded]
-    decoded: _Decoded | None = None
+    values: list[_Decoded] = field(default_factory=list)
     model: str | None = None
 
     def feed(self, payload: Payload) -> Iterator[Event]:
-        self.decoded = self.decode(payload)
+        self.values.append(self.decode(payload))
         return iter(())
 
     def close(self) -> Iterator[Event]:
-        if self.decoded is None:
+        if not self.values:
             raise CutOff
         return iter(())
+
+
+def decode_each(
+    server: str,
+    received: Iterable[ResponseHead | bytes],
+    decode: Callable[[Payload], _Decoded],
+    secret: str,
+) -> Iterator[_Decoded]:
+    """What `decode` makes of each payload of a response, as it comes. Raises a `LocalRunError`."""
+    values = _ValueDecoder(decode)
+    response = ResponseDecoder(server, values, ResponseContext(secret=secret))
+    count = 0
+    for piece in received:
+        list(response.feed(piece))
+        yield from values.values[count:]
+        count = len(values.values)
+    list(response.close())
+    yield from values.values[count:]
 
 
 def decode_whole(
@@ -264,49 +271,7 @@ def decode_whole(
     secret: str,
 ) -> _Decoded:
     """What `decode` makes of a response that is one JSON object. Raises a `LocalRunError`."""
-    whole = _ValueDecoder(decode)
-    reply = ResponseDecoder(server, whole, ResponseContext(secret=secret))
-    for piece in received:
-        list(reply.feed(piece))
-    list(reply.close())
-    assert whole.decoded is not None
-    return whole.decoded
-
-
-@dataclass(slots=True)
-class _LineDecoder(Generic[_Decoded]):
-    """A decoder of responses in which each payload is a value, and no events."""
-
-    decode: Callable[[Payload], _Decoded]
-    decoded: list[_Decoded] = field(default_factory=list)
-    model: str | None = None
-
-    def feed(self, payload: Payload) -> Iterator[Event]:
-        self.decoded.append(self.decode(payload))
-        return iter(())
-
-    def close(self) -> Iterator[Event]:
-        return iter(())
-
-    def take(self) -> list[_Decoded]:
-        taken, self.decoded = self.decoded, []
-        return taken
-
-
-def decode_lines(
-    server: str,
-    received: Iterable[ResponseHead | bytes],
-    decode: Callable[[Payload], _Decoded],
-    secret: str,
-) -> Iterator[_Decoded]:
-    """What `decode` makes of each payload of a response, as it comes. Raises a `LocalRunError`."""
-    lines = _LineDecoder(decode)
-    reply = ResponseDecoder(server, lines, ResponseContext(secret=secret))
-    for piece in received:
-        list(reply.feed(piece))
-        yield from lines.take()
-    list(reply.close())
-    yield from lines.take()
+    return list(decode_each(server, received, decode, secret))[-1]
 
 
 def _remedy(message: str, status: int | None) -> str:

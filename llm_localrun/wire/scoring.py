@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from llm_localrun.wire.shapes import WireModel, error_in
+from llm_localrun.wire.shapes import WireModel, parse_payload
 from llm_localrun.wire.sse import Payload
 
 tokens_path = "/tokenize"
@@ -53,10 +53,8 @@ def encode_text(text: str) -> Payload:
 
 
 def decode_tokens(payload: Payload) -> tuple[int, ...]:
-    """Raises like `PayloadDecoder.feed`."""
-    if error := error_in(payload):
-        raise error
-    return _Tokens.model_validate(payload).tokens
+    """Raises like `parse_payload`."""
+    return parse_payload(_Tokens, payload).tokens
 
 
 def encode_score(before: Sequence[int], token: int, slot: int) -> Payload:
@@ -73,8 +71,6 @@ def encode_score(before: Sequence[int], token: int, slot: int) -> Payload:
 
 
 def decode_score(payload: Payload) -> Score:
-    """Raises like `PayloadDecoder.feed`."""
-    if error := error_in(payload):
-        raise error
-    generated = _ScoredCompletion.model_validate(payload).completion_probabilities[0]
+    """Raises like `parse_payload`."""
+    generated = parse_payload(_ScoredCompletion, payload).completion_probabilities[0]
     return Score(max(generated.logprob, _MIN_LOGPROB), generated.top_logprobs[0].id)

@@ -3,12 +3,20 @@
 import json
 import secrets
 from collections.abc import Collection
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from llm_localrun.wire.request import ToolSpec
 from llm_localrun.wire.sse import Payload
+
+
+def parse_json(text: str | bytes | bytearray) -> Any:
+    """The value of a JSON text; None if it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 class WireModel(BaseModel):
@@ -87,13 +95,22 @@ def error_in(payload: Payload) -> ErrorReported | None:
     )
 
 
+_Shape = TypeVar("_Shape", bound=WireModel)
+
+
+def parse_payload(shape: type[_Shape], payload: Payload) -> _Shape:
+    """The payload as a `shape`.
+
+    Raises `ErrorReported` if it holds the server's error, and pydantic's `ValidationError` if it is
+    something else.
+    """
+    if error := error_in(payload):
+        raise error
+    return shape.model_validate(payload)
+
+
 def _nested(text: str) -> ErrorReported | None:
-    if not text.startswith("{"):
-        return None
-    try:
-        inner = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    inner = parse_json(text) if text.startswith("{") else None
     return error_in(inner) if isinstance(inner, dict) else None
 
 

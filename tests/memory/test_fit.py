@@ -11,7 +11,7 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.engine import builds
 from llm_localrun.engine.builds import BuildReport
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.settings import EngineLimits, EngineRequest
+from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineSettings, list_running
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.gguf.header import Header, read_summary
@@ -151,7 +151,7 @@ def granted(model: LocalModel) -> int:
     settings = EngineSettings(context_size=model.context_max or 8192)
     try:
         request = EngineRequest(file_route(model).path, model.name, settings)
-        fitting, _ = ensure_fits(model, request, EngineLimits(), may_shrink=True)
+        fitting = ensure_fits(model, request, may_shrink=True)
     except NotEnoughMemory:
         return 0
     return fitting.settings.context_size or 0

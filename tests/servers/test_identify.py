@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.models import Endpoint, LocalModel, RunsOn, ServerStatus
-from llm_localrun.servers.base import KnownServer
+from llm_localrun.servers.base import ModelListing
 from llm_localrun.servers.discover import Recognition, recognize
 from llm_localrun.wire.response import ProbeReply
 from llm_localrun.wire.sse import Payload
@@ -67,7 +67,7 @@ def ask(
         return answers[path] if path in answers else otherwise(path)
 
     endpoint = Endpoint(name="box", kind="vllm", url=url)
-    found = recognize(reply, endpoint, KnownServer())
+    found = recognize(reply, endpoint, ModelListing())
     assert found is not None
     return found, asked
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, RunsOn, ServerStatus, Snapshot
-from llm_localrun.servers.base import KnownServer
+from llm_localrun.servers.base import ModelListing
 from llm_localrun.servers.discover import Recognition, ServerCandidate, discover, recognize
 from llm_localrun.wire.response import Ask, ProbeReply
 from llm_localrun.wire.sse import Payload
@@ -52,7 +52,7 @@ def driven(
     `usual` is the kind of server that usually has its port.
     """
     endpoint = Endpoint(name="box", kind=usual, url=url)
-    before = KnownServer(known.models, known.version) if known else KnownServer()
+    before = ModelListing(known.models, known.version) if known else ModelListing()
     paths: list[str] = []
     found = recognize(asker(respond, paths, key), endpoint, before, dialect)
     assert found is not None
@@ -576,7 +576,7 @@ def spoilt(respond: Respond, spoilt_path: str, odd: Any) -> Recognition:
             return reply
         return ProbeReply(reply.status, odd, reply.text)
 
-    found = recognize(ask, Endpoint(name="box", kind="openai", url=HERE), KnownServer())
+    found = recognize(ask, Endpoint(name="box", kind="openai", url=HERE), ModelListing())
     assert found is not None
     return found
 
@@ -619,7 +619,7 @@ def lists_only(respond: Respond) -> Recognition | None:
     def ask(path: str, json: Payload | None = None) -> ProbeReply | None:
         return whole(path, json) if path in ("/v1/models", "/") else None
 
-    return recognize(ask, Endpoint(name="box", kind="openai", url=HERE), KnownServer())
+    return recognize(ask, Endpoint(name="box", kind="openai", url=HERE), ModelListing())
 
 
 # Running a model of theirs
