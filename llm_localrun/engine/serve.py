@@ -16,7 +16,7 @@ from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
 from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot
 from llm_localrun.engine.memory_check import ensure_fits
-from llm_localrun.engine.settings import EngineRequest, engine_request
+from llm_localrun.engine.settings import LAUNCH_OPTIONS, EngineRequest, engine_request
 from llm_localrun.engine.slots import Slot, SlotContents, contents_for
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.errors import BadReply, ServerUnreachable
@@ -51,8 +51,7 @@ class EngineServer(LlamaCpp):
     key_variables = ()
     options = {
         **LlamaCpp.options,
-        **dict.fromkeys(("keep_alive", "gpu_layers", "threads", "kv_cache_type"), NOT_SENT),
-        **dict.fromkeys(("overcommit", "flash_attention", "draft_model", "lora"), NOT_SENT),
+        **dict.fromkeys((*LAUNCH_OPTIONS, "keep_alive", "overcommit"), NOT_SENT),
     }
 
     @property
