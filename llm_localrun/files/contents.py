@@ -1,14 +1,11 @@
-"""Reads the header of a file that was found: the model in it, or why it cannot be run.
-
-Reads nothing of its weights.
-"""
+"""Reads the header of a file that was found: the model in it, or why it cannot be run."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from llm_localrun.files.found import QUANTIZATION, FoundFile, listed, stem_of
-from llm_localrun.files.ollama_manifest import read_manifest
+from llm_localrun.files.ollama_manifest import manifest_or_empty
 from llm_localrun.gguf.files import chat_template_in
 from llm_localrun.gguf.header import Header, NotGGUF, read_summary
 from llm_localrun.memory.geometry import geometry_of
@@ -100,12 +97,9 @@ def _unfit(header: Header) -> str:
 
 def purpose_of(header: Header) -> Purpose:
     """What the model with this header is for."""
-    is_embedding = (
-        bool(header.of_architecture("pooling_type"))
-        or header.architecture in _EMBEDDING_ARCHITECTURES
-        or header.architecture.endswith("-embedding")
-    )
-    return "embedding" if is_embedding else "chat"
+    architecture = header.architecture
+    is_embedding = architecture in _EMBEDDING_ARCHITECTURES or architecture.endswith("-embedding")
+    return "embedding" if is_embedding or header.of_architecture("pooling_type") else "chat"
 
 
 def _size_of(path: str) -> int:
@@ -116,8 +110,7 @@ def _size_of(path: str) -> int:
 
 def _capabilities(template: str, found: FoundFile) -> tuple[str, ...]:
     # The template in Ollama's manifest is used instead of the one in the file.
-    manifest = read_manifest(Path(found.manifest)) if found.manifest else None
-    template = (manifest.text("template") if manifest else "") or template
+    template = manifest_or_empty(found.manifest).text("template") or template
     can = {
         "tools": "tools" in template or ".Tools" in template,
         "thinking": any(word in template for word in ("<think>", "enable_thinking", ".Thinking")),

@@ -19,7 +19,10 @@ _MAX_TEXT = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest: the digests of its layers (`sha256:…`) by kind (`model`, `template` …)."""
+    """A manifest: the digests of its layers (`sha256:…`) by kind (`model`, `template` …).
+
+    `blobs` is the folder of the files that the digests name.
+    """
 
     blobs: Path
     digest: str
@@ -72,6 +75,11 @@ def read_manifest(path: Path) -> Manifest | None:
         layers=layers,
         config=text_at(manifest, "config", "digest"),
     )
+
+
+def manifest_or_empty(path: str) -> Manifest:
+    """The manifest at `path`; one without layers if there is none, or `path` is ""."""
+    return (read_manifest(Path(path)) if path else None) or Manifest(Path(), "", {})
 
 
 def _blob(blobs: Path, digest: str) -> Path | None:
