@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from llm_localrun.errors import NotRemoved
-from llm_localrun.files.base import Store
+from llm_localrun.files.base import SEVERAL_BLOBS, Store
 from llm_localrun.files.folders import entries_of, is_folder
 from llm_localrun.files.found import FoundFile, ListedFile, existing, file_at, listed
 from llm_localrun.files.ollama_manifest import Manifest, read_manifest
@@ -95,10 +95,10 @@ def _tag_paths(manifests: str, problems: list[str], levels: int = _LEVELS) -> It
 
 
 def _found(tag: ListedFile, manifests: Path) -> FoundFile:
-    """The file that a tag names. What cannot be run goes by the path of its manifest."""
+    """The file that a tag names; if it cannot be run, the manifest stands for it."""
     path = Path(tag.path)
     parts = path.relative_to(manifests).parts
-    name = _shown_name(parts)
+    name = _name(parts)
     manifest = read_manifest(path)
     reason = _reason(manifest) if manifest else "its manifest cannot be read"
     blob = manifest.blob("model") if manifest and not reason else None
@@ -106,10 +106,9 @@ def _found(tag: ListedFile, manifests: Path) -> FoundFile:
     if manifest is None or found is None:
         reason = reason or "its blob is missing: pull it again"
         return FoundFile(tag.path, name, tag.size, tag.modified, tag.identity, reason=reason)
-    projector = manifest.blob("projector")
     return replace(
         found,
-        projector=existing(str(projector)) if projector else "",
+        projector=existing(str(manifest.blob("projector") or "")),
         manifest=tag.path,
         manifest_modified=tag.modified,
         manifest_digest=manifest.digest,
@@ -123,7 +122,7 @@ def _reason(manifest: Manifest) -> str:
     if models == 1:
         return ""
     if models:
-        return "its weights are in several blobs, which llama.cpp does not join"
+        return SEVERAL_BLOBS
     if "tensor" in manifest.layers:
         return "its weights are safetensors, which llama.cpp does not load"
     if host := manifest.setting("remote_host"):
@@ -131,8 +130,8 @@ def _reason(manifest: Manifest) -> str:
     return "its manifest names no weights"
 
 
-def _shown_name(parts: tuple[str, ...]) -> str:
-    """The name that Ollama shows: without the default host and namespace."""
+def _name(parts: tuple[str, ...]) -> str:
+    """The name that `ollama ls` shows: without the default host and namespace."""
     host, namespace, name, tag = parts
     if host != "registry.ollama.ai":
         return f"{host}/{namespace}/{name}:{tag}"

@@ -70,11 +70,10 @@ def _in_ref(ref: Path, name: str, fingerprints: tuple[str, ...]) -> Iterator[Fou
     snapshot = ref.parent.parent / "snapshots" / text_at(content, "hash").replace(":", "-")
     kinds = {text_at(file, "name"): text_at(file, "type") for file in list_at(content, "files")}
     projectors = [each for each in kinds if is_projector_name(each)]
+    projector = existing(str(snapshot / projectors[0])) if projectors else ""
     for each, kind in kinds.items():
         # A model that came from Ollama has no suffix.
         is_model = each.lower().endswith(".gguf") or kind in ("model", "gguf_model")
-        if is_model and each not in projectors:
-            found = file_at(str(snapshot / each), name)
-            if found is not None:
-                projector = existing(str(snapshot / projectors[0])) if projectors else ""
-                yield replace(found, projector=projector, fingerprints=fingerprints)
+        found = file_at(str(snapshot / each), name) if is_model and each not in projectors else None
+        if found is not None:
+            yield replace(found, projector=projector, fingerprints=fingerprints)

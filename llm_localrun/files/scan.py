@@ -30,7 +30,7 @@ def scan(folders: Sequence[str], before: Snapshot) -> Snapshot:
         return before
     by_store = [(listing, list(listing.found_files())) for listing in listings]
     found = _joined([file for _, files in by_store for file in files] + named)
-    files = tuple(_Entries(before.files).of(found))
+    files = _entries(found, before.files)
     # Permissions can change while the times of files do not, so unreadable files are tried again.
     is_final = not any(file.reason.startswith(UNREADABLE) for file in files)
     reports = tuple(listing.report(files) for listing, files in by_store)
@@ -41,7 +41,7 @@ def scan(folders: Sequence[str], before: Snapshot) -> Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """A folder of a store, and what it lists; its `repr` changes if any of that does."""
+    """A folder of a store and the files in it. Its `repr` changes if one of them may have."""
 
     store: str
     path: str
@@ -123,27 +123,20 @@ def _with_facts_of(second: FoundFile, first: FoundFile) -> FoundFile:
     )
 
 
-class _Entries:
-    """Makes entries of files, from those of the last scan as far as they still hold."""
+def _entries(found: Sequence[FoundFile], before: Sequence[ScannedFile]) -> tuple[ScannedFile, ...]:
+    """An entry for each file, that of the last scan if the file has not changed.
 
-    def __init__(self, before: Iterable[ScannedFile]) -> None:
-        self._before: dict[tuple[str, str] | str, ScannedFile] = {}
-        for entry in before:
-            self._before.setdefault(entry.path, entry)
-            self._before.setdefault((entry.path, _manifest_of(entry)), entry)
-
-    def of(self, found: Sequence[FoundFile]) -> list[ScannedFile]:
-        """An entry for each file. A file keeps its id, whichever other files come and go."""
-        lasts = [self._last(file) for file in found]
-        taken = {last.model.id for last in lasts if last is not None and last.model is not None}
-        return [_entry(file, last, taken) for file, last in zip(found, lasts, strict=True)]
-
-    def _last(self, found: FoundFile) -> ScannedFile | None:
-        """The entry of the last scan; not that of another tag with the same blob."""
-        if entry := self._before.get((found.path, found.manifest)):
-            return entry
-        entry = self._before.get(found.path)
-        return None if entry is None or (found.manifest and _manifest_of(entry)) else entry
+    A file keeps its id, whichever other files come and go.
+    """
+    by_path = {entry.path: entry for entry in reversed(before)}
+    # Ollama's tags can share a file: each has an entry with its own manifest.
+    by_manifest = {(entry.path, _manifest_of(entry)): entry for entry in reversed(before)}
+    lasts = []
+    for file in found:
+        other = by_manifest.get((file.path, "")) if file.manifest else by_path.get(file.path)
+        lasts.append(by_manifest.get((file.path, file.manifest)) or other)
+    taken = {last.model.id for last in lasts if last and last.model}
+    return tuple(_entry(file, last, taken) for file, last in zip(found, lasts, strict=True))
 
 
 def _manifest_of(entry: ScannedFile) -> str:
@@ -152,10 +145,10 @@ def _manifest_of(entry: ScannedFile) -> str:
 
 
 def _entry(found: FoundFile, last: ScannedFile | None, taken: set[str]) -> ScannedFile:
-    if last is not None and _still_holds(last, found):
+    if last and _is_unchanged(last, found):
         return last
-    kept = last.model.id if last is not None and last.model is not None else ""
-    model_id = kept or _free_id(found.name, found.path, taken)
+    kept_id = last.model.id if last and last.model else ""
+    model_id = kept_id or _free_id(found.name, found.path, taken)
     result = found.reason or look_into(found, model_id)
     model, reason = (None, result) if isinstance(result, str) else (result, "")
     if model is not None:
@@ -171,7 +164,7 @@ def _entry(found: FoundFile, last: ScannedFile | None, taken: set[str]) -> Scann
     )
 
 
-def _still_holds(last: ScannedFile, found: FoundFile) -> bool:
+def _is_unchanged(last: ScannedFile, found: FoundFile) -> bool:
     if (last.size, last.modified) != (found.size, found.modified):
         return False
     if last.model is None or found.reason:
@@ -182,7 +175,7 @@ def _still_holds(last: ScannedFile, found: FoundFile) -> bool:
         and last.manifest_modified == found.manifest_modified
         and (route.store, route.projector) == (found.store, found.projector)
         and route.manifest == found.manifest
-        # The first one is the path's.
+        # The first fingerprint is that of the path.
         and list(last.model.fingerprints[1:]) == filled(found.fingerprints, last.model.quantization)
     )
 
