@@ -101,7 +101,7 @@ def model_at(path: Path) -> LocalModel:
     if last is not None and last.model is not None:
         model_id = last.model.id
     else:
-        model_id = unique_id(file.model, {model.id for model in snapshot.models})
+        model_id = unique_id(file.model.name, file.path, {model.id for model in snapshot.models})
     model = file.model.model_copy(update={"id": model_id})
     remember(real)
     file = file.model_copy(update={"model": model})

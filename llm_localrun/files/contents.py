@@ -12,6 +12,7 @@ from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import LocalModel, OnDisk, Purpose
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import file_type_name, quantization_in
+from llm_localrun.names.roles import IS_IMPORTANCE_MATRIX, IS_PROJECTOR
 
 UNREADABLE = "it cannot be read"
 _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3")
@@ -19,14 +20,15 @@ _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v
 # Architectures that only Ollama's own engine knows (model/models, 0.12).
 _OLLAMA_ONLY = ("mllama", "gptoss", "qwen25vl")
 
+# By `general.type` in the header.
 _NO_MODEL = {
     "adapter": "it is an adapter (LoRA) for another model",
-    "mmproj": "it is a projector, which lets another model see or hear",
-    "imatrix": "it is an importance matrix",
+    "mmproj": IS_PROJECTOR,
+    "imatrix": IS_IMPORTANCE_MATRIX,
 }
 
 
-def look_into(found: FoundFile, model_id: str = "") -> LocalModel | str:
+def read_model(found: FoundFile, model_id: str = "") -> LocalModel | str:
     """The model in the file, or half a sentence that says why it holds none that can be run."""
     try:
         with open(found.path, "rb", buffering=0) as opened:  # noqa: PTH123
@@ -87,7 +89,7 @@ def _unfit(header: Header) -> str:
     if not architecture:
         return _NO_MODEL.get(kind, "its header names no architecture")
     if architecture == "clip":
-        return _NO_MODEL["mmproj"]
+        return IS_PROJECTOR
     if architecture in _OLLAMA_ONLY:
         return f"only Ollama's own engine knows its architecture, {architecture}"
     if f"{architecture}.vision.block_count" in header.metadata:

@@ -10,13 +10,13 @@ from typing import ClassVar
 
 from llm_localrun.errors import NotRemoved
 from llm_localrun.files.base import SEVERAL_BLOBS, Store
-from llm_localrun.files.folders import entries_of, is_folder
+from llm_localrun.files.folders import entries_below, entries_of, is_folder
 from llm_localrun.files.found import FoundFile, ListedFile, existing, file_at, listed
 from llm_localrun.files.ollama_manifest import Manifest, read_manifest
 from llm_localrun.models import LocalModel, OnDisk
 
 _LEVELS = 4
-"""Folders from `manifests` to a tag: host, namespace, name."""
+"""Below `manifests`: host, namespace, name, tag."""
 
 
 class Ollama(Store):
@@ -35,7 +35,7 @@ class Ollama(Store):
 
     def scan(self, folder: Path, problems: list[str]) -> Iterator["TagListing"]:
         manifests = folder / "manifests"
-        tags = [listed(path) for path in _tag_paths(str(manifests), problems)]
+        tags = [tag for path in _tag_paths(manifests, problems) if (tag := listed(path))]
         blobs = [listed(entry.path) for entry in entries_of(str(folder / "blobs"), problems)]
         yield TagListing(manifests, tags, blobs)
 
@@ -52,14 +52,13 @@ class TagListing:
     """The manifests in a store and its blobs: no manifest is read until one of them changes."""
 
     manifests: Path
-    tags: list[ListedFile | None]
+    tags: list[ListedFile]
     blobs: list[ListedFile | None]
 
     def found_files(self, store: str) -> Iterator[FoundFile]:
         """A file for each tag; several tags can have the same blob."""
         for tag in self.tags:
-            if tag is not None:
-                yield replace(_found(tag, self.manifests), store=store)
+            yield replace(_found(tag, self.manifests), store=store)
 
 
 def tag_files(tag: Path) -> list[Path]:
@@ -72,7 +71,7 @@ def tag_files(tag: Path) -> list[Path]:
         return [tag]
     problems: list[str] = []
     needed: set[Path] = set()
-    for path in _tag_paths(str(tag.parents[3]), problems):
+    for path in _tag_paths(tag.parents[3], problems):
         other = read_manifest(Path(path))
         if other is None:
             problems.append(f"{path}: it is not a manifest")
@@ -86,11 +85,10 @@ def tag_files(tag: Path) -> list[Path]:
     return [tag, *(blob for blob in manifest.all_blobs() if blob not in needed)]
 
 
-def _tag_paths(manifests: str, problems: list[str], levels: int = _LEVELS) -> Iterator[str]:
-    for entry in entries_of(manifests, problems):
-        if levels > 1 and is_folder(entry):
-            yield from _tag_paths(entry.path, problems, levels - 1)
-        elif levels == 1 and not is_folder(entry):
+def _tag_paths(manifests: Path, problems: list[str]) -> Iterator[str]:
+    for entry in entries_below(str(manifests), _LEVELS, problems):
+        level = len(Path(entry.path).relative_to(manifests).parts)
+        if level == _LEVELS and not is_folder(entry):
             yield entry.path
 
 

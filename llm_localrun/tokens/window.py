@@ -37,7 +37,6 @@ class Limits:
 
 
 UNLIMITED = Limits()
-FIXED = Limits(fixed=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ read as Jinja.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from llm_localrun.files.gotemplate.syntax import (
     Assign,
@@ -130,59 +130,21 @@ _TURN_BY_TURN = """\
 def to_jinja(template: str) -> str:
     """The Jinja that renders the same prompts as `template` in Ollama. Raises `Untranslatable`."""
     nodes = parse(template)
-    names = {name.lower() for name in _names_in(nodes)}
     translator = _Translator()
-    if "messages" in names:
-        body = translator.block(nodes, _Scope())
-    else:
-        if "response" not in names:
+    body = translator.block(nodes, _Scope())
+    if "Messages" not in translator.names:
+        if "Response" not in translator.names:
             nodes = (*nodes, Print(Field(None, ("Response",))))
-        turn = f"{{%- macro turn() -%}}{translator.block(nodes, _Scope())}{{%- endmacro -%}}"
-        body = turn + _TURN_BY_TURN + translator.block(_up_to_response(nodes)[0], _Scope())
+            body += translator.block(nodes[-1:], _Scope())
+        turn = f"{{%- macro turn() -%}}{body}{{%- endmacro -%}}"
+        last_turn = _Translator(up_to_response=True).block(nodes, _Scope())
+        body = turn + _TURN_BY_TURN + last_turn
     more = "".join(
         f", {_FIELDS[name]}=m[{_quoted(_FIELDS[name])}] or {default}"
         for name, default in _OPTIONAL_FIELDS.items()
-        if name in translator.fields
+        if name in translator.names
     )
     return f"{_WRITE}{_GATHER.replace('<more>', more)}{{%- set v = namespace() -%}}{body}"
-
-
-def _names_in(nodes: Sequence[Node]) -> Iterator[str]:
-    """The names of fields in a template."""
-    for node in nodes:
-        if isinstance(node, Print | Assign | Branch):
-            yield from _names_of(node.value)
-        if isinstance(node, Branch):
-            yield from _names_in((*node.body, *node.otherwise))
-
-
-def _names_of(value: Expression) -> Iterator[str]:
-    if isinstance(value, Field):
-        yield from value.names
-        yield from _names_of(value.of) if value.of else ()
-    elif isinstance(value, Call):
-        for argument in value.arguments:
-            yield from _names_of(argument)
-
-
-def _up_to_response(nodes: Sequence[Node]) -> tuple[tuple[Node, ...], bool]:
-    """The nodes up to the first that prints the response, and whether there is one.
-
-    The prompt ends there, and the model continues.
-    """
-    kept: list[Node] = []
-    for node in nodes:
-        if isinstance(node, Print) and "Response" in _names_of(node.value):
-            return (*kept, node), True
-        if isinstance(node, Branch):
-            body, ends = _up_to_response(node.body)
-            otherwise, ends_too = ((), True) if ends else _up_to_response(node.otherwise)
-            kept.append(replace(node, body=body, otherwise=otherwise))
-            if ends or ends_too:
-                return tuple(kept), True
-        else:
-            kept.append(node)
-    return tuple(kept), False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,19 +161,26 @@ class _Scope:
 
 
 class _Translator:
-    """Translates nodes. Numbers the Jinja variables, and collects the `fields` that are used."""
+    """Translates nodes to Jinja.
 
-    def __init__(self) -> None:
-        self.fields: set[str] = set()
+    `up_to_response` leaves out what follows the first print of the response: the prompt ends there,
+    and the model continues. `names` collects the globals and fields that the template reads.
+    """
+
+    def __init__(self, *, up_to_response: bool = False) -> None:
+        self.names: set[str] = set()
+        self._up_to_response = up_to_response
+        self._is_over = False
         self._count = 0
 
     def block(self, nodes: Sequence[Node], scope: _Scope) -> str:
-        return "".join(self._node(node, scope) for node in nodes)
+        return "".join(self._node(node, scope) for node in nodes if not self._is_over)
 
     def _node(self, node: Node, scope: _Scope) -> str:
         if isinstance(node, Text):
             return f"{{{{- {_quoted(node.text)} -}}}}"
         if isinstance(node, Print):
+            self._is_over = self._up_to_response and "Response" in _names_of(node.value)
             value = self._value(node.value, scope)
             return f"{{{{- {value if _is_text(node.value) else f'write({value})'} -}}}}"
         if isinstance(node, Jump):
@@ -219,22 +188,18 @@ class _Translator:
         if isinstance(node, Assign):
             value = self._value(node.value, scope)
             return self._set(node.name, value, scope, is_new=node.is_new)
-        return {"if": self._if, "with": self._with, "range": self._range}[node.kind](node, scope)
+        return self._range(node, scope) if node.kind == "range" else self._if(node, scope)
 
     def _if(self, node: Branch, scope: _Scope) -> str:
-        inner = scope.inner()
-        value = self._value(node.value, scope)
-        before = self._set(node.names[0], value, inner) if node.names else ""
-        condition = inner.variables[node.names[0]] if node.names else value
-        return f"{before}{{%- if {condition} -%}}{self._ending(node, inner, inner, 'if')}"
-
-    def _with(self, node: Branch, scope: _Scope) -> str:
-        dot = self._name("d")
-        inner = scope.inner(dot)
-        start = f"{{%- set {dot} = {self._value(node.value, scope)} -%}}"
-        if node.names:
-            start += self._set(node.names[0], dot, inner)
-        return f"{start}{{%- if {dot} -%}}{self._ending(node, inner, scope.inner(), 'if')}"
+        """`if`; or `with`, whose body has the value as its dot."""
+        inner, start = scope.inner(), ""
+        condition = self._value(node.value, scope)
+        if node.names or node.kind == "with":
+            name = node.names[0] if node.names else "dot"
+            start = self._set(name, condition, inner)
+            condition = inner.variables[name]
+        body = inner.inner(condition) if node.kind == "with" else inner
+        return f"{start}{{%- if {condition} -%}}{self._ending(node, body, inner, 'if')}"
 
     def _range(self, node: Branch, scope: _Scope) -> str:
         dot, key = self._name("d"), self._name("k")
@@ -281,13 +246,14 @@ class _Translator:
         if is_global:
             if not names or names[0] not in _GLOBALS:
                 raise Untranslatable(f"'.{'.'.join(names)}'")
+            self.names.add(names[0])
             base, names = _GLOBALS[names[0]], names[1:]
         else:
             base = self._value(value.of, scope) if value.of else str(scope.dot)
         for name in names:
             if name not in _FIELDS:
                 raise Untranslatable(f"the field '.{name}'")
-            self.fields.add(name)
+            self.names.add(name)
             base += f"[{_quoted(_FIELDS[name])}]"
         return base
 
@@ -309,6 +275,16 @@ def _variable(name: str, scope: _Scope) -> str:
     if name not in scope.variables:
         raise Untranslatable(f"the variable {name}, which is not there")
     return scope.variables[name]
+
+
+def _names_of(value: Expression) -> Iterator[str]:
+    """The names of all fields in an expression."""
+    if isinstance(value, Field):
+        yield from value.names
+        yield from _names_of(value.of) if value.of else ()
+    elif isinstance(value, Call):
+        for argument in value.arguments:
+            yield from _names_of(argument)
 
 
 def _last_name(value: Expression) -> str:
