@@ -94,7 +94,7 @@ def model_at(path: Path) -> LocalModel:
     file = open_file(real)
     assert file.model is not None
     taken = {model.id for model in snapshot.models}
-    model_id = known.id if known else unique_id(file.model, taken)
+    model_id = known.id if known else unique_id(file.model.name, file.path, taken)
     model = file.model.model_copy(update={"id": model_id})
     remember(real)
     file = file.model_copy(update={"model": model})

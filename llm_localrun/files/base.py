@@ -22,7 +22,8 @@ from llm_localrun.system.paths import expanded
 
 APPLICATION_SUPPORT = "~/Library/Application Support"
 """Where applications keep their data on macOS."""
-
+SEVERAL_BLOBS = "its weights are in several blobs, which llama.cpp does not join"
+"""Why a model of Ollama or Docker cannot be run."""
 
 _HUB_CACHE_FOLDER = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)")
 """A repository in a Hugging Face cache, which lies in the folders of several tools."""

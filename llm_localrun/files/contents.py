@@ -1,20 +1,18 @@
-"""Reads the header of a file that was found: the model in it, or why it cannot be run.
-
-Reads nothing of its weights.
-"""
+"""Reads the header of a file that was found: the model in it, or why it cannot be run."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from llm_localrun.files.found import QUANTIZATION, FoundFile, listed, stem_of
-from llm_localrun.files.ollama_manifest import read_manifest
+from llm_localrun.files.ollama_manifest import manifest_or_empty
 from llm_localrun.gguf.files import chat_template_in
 from llm_localrun.gguf.header import Header, NotGGUF, read_summary
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import LocalModel, OnDisk, Purpose
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import file_type_name, quantization_in
+from llm_localrun.names.roles import IS_IMPORTANCE_MATRIX, IS_PROJECTOR
 
 UNREADABLE = "it cannot be read"
 _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3")
@@ -22,14 +20,15 @@ _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v
 # Architectures that only Ollama's own engine knows (model/models, 0.12).
 _OLLAMA_ONLY = ("mllama", "gptoss", "qwen25vl")
 
+# By `general.type` in the header.
 _NO_MODEL = {
     "adapter": "it is an adapter (LoRA) for another model",
-    "mmproj": "it is a projector, which lets another model see or hear",
-    "imatrix": "it is an importance matrix",
+    "mmproj": IS_PROJECTOR,
+    "imatrix": IS_IMPORTANCE_MATRIX,
 }
 
 
-def look_into(found: FoundFile, model_id: str = "") -> LocalModel | str:
+def read_model(found: FoundFile, model_id: str = "") -> LocalModel | str:
     """The model in the file, or half a sentence that says why it holds none that can be run."""
     try:
         with open(found.path, "rb", buffering=0) as opened:  # noqa: PTH123
@@ -90,7 +89,7 @@ def _unfit(header: Header) -> str:
     if not architecture:
         return _NO_MODEL.get(kind, "its header names no architecture")
     if architecture == "clip":
-        return _NO_MODEL["mmproj"]
+        return IS_PROJECTOR
     if architecture in _OLLAMA_ONLY:
         return f"only Ollama's own engine knows its architecture, {architecture}"
     if f"{architecture}.vision.block_count" in header.metadata:
@@ -100,12 +99,9 @@ def _unfit(header: Header) -> str:
 
 def purpose_of(header: Header) -> Purpose:
     """What the model with this header is for."""
-    is_embedding = (
-        bool(header.of_architecture("pooling_type"))
-        or header.architecture in _EMBEDDING_ARCHITECTURES
-        or header.architecture.endswith("-embedding")
-    )
-    return "embedding" if is_embedding else "chat"
+    architecture = header.architecture
+    is_embedding = architecture in _EMBEDDING_ARCHITECTURES or architecture.endswith("-embedding")
+    return "embedding" if is_embedding or header.of_architecture("pooling_type") else "chat"
 
 
 def _size_of(path: str) -> int:
@@ -116,8 +112,7 @@ def _size_of(path: str) -> int:
 
 def _capabilities(template: str, found: FoundFile) -> tuple[str, ...]:
     # The template in Ollama's manifest is used instead of the one in the file.
-    manifest = read_manifest(Path(found.manifest)) if found.manifest else None
-    template = (manifest.text("template") if manifest else "") or template
+    template = manifest_or_empty(found.manifest).text("template") or template
     can = {
         "tools": "tools" in template or ".Tools" in template,
         "thinking": any(word in template for word in ("<think>", "enable_thinking", ".Thinking")),

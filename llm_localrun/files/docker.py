@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_localrun.errors import NotRemoved
-from llm_localrun.files.base import Store
+from llm_localrun.files.base import SEVERAL_BLOBS, Store
 from llm_localrun.files.found import FoundFile, ListedFile, from_parts, is_text, listed
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.system.json_files import list_at, read_json, text_at
@@ -40,28 +40,23 @@ class Docker(Store):
         weights, projectors = blobs.get(_WEIGHTS, []), blobs.get(_PROJECTOR, [])
         if not weights:
             return
-        several = "its weights are in several blobs, which llama.cpp does not join"
         yield replace(
             from_parts(weights, names[0]),
             projector=projectors[0].path if projectors else "",
             fingerprints=tuple(f"{self.name}:{name}" for name in names),
-            reason="" if len(weights) == 1 else several,
+            reason="" if len(weights) == 1 else SEVERAL_BLOBS,
         )
 
     def files_to_delete(self, model: LocalModel, route: OnDisk) -> list[Path]:
         """Refuses: Docker keeps an index of its blobs, which models can share."""
-        tags = sorted(_tags(model)) or [model.name]
+        prefix = f"{self.name}:"
+        known = [each for each in model.fingerprints if each.startswith(prefix)]
+        tags = sorted(each.removeprefix(prefix) for each in set(known)) or [model.name]
         commands = " and ".join(f"`docker model rm {shlex.quote(tag)}`" for tag in tags)
         raise NotRemoved(
             f"{route.path} is in Docker Model Runner's store, which only Docker can change",
             f"Run {commands}",
         )
-
-
-def _tags(model: LocalModel) -> set[str]:
-    """Every tag of the model, by its fingerprints."""
-    prefix = f"{Docker.name}:"
-    return {each[len(prefix) :] for each in model.fingerprints if each.startswith(prefix)}
 
 
 def _blobs(root: Path, layers: list[Any]) -> dict[str, list[ListedFile]]:

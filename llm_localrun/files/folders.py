@@ -5,13 +5,12 @@ Which parts make one file, which projector goes with which model, and which file
 
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_localrun.files.found import (
-    SIZE,
-    SIZE_WITH_PROJECTOR,
+    QUANTIZATION,
     FoundFile,
     ListedFile,
     from_parts,
@@ -21,9 +20,9 @@ from llm_localrun.files.found import (
     stem_of,
     with_stem,
 )
-from llm_localrun.gguf.files import is_projector_name, part_stem, shard_of
-from llm_localrun.names.quantizations import other_role, quality, quantization_in
-from llm_localrun.names.roles import matching_projectors
+from llm_localrun.gguf.files import part_stem, shard_of
+from llm_localrun.names.quantizations import quality, quantization_in
+from llm_localrun.names.roles import is_projector_name, matching_projectors, other_role
 
 _MIN_MODEL_SIZE = 2**20
 """Bytes; a smaller file is a vocabulary or an unfinished download."""
@@ -33,10 +32,15 @@ _MAX_FOLDERS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class FolderListing:
-    """The GGUF files in one folder; `fingerprints` are those that every file in it has."""
+    """The GGUF files in one folder.
+
+    `fingerprints` are those that every file in it has. With `has_sizes`, each has fingerprints by
+    its size too: with the projector and without, because it is not known which one LM Studio lists.
+    """
 
     files: list[ListedFile]
     fingerprints: tuple[str, ...] = ()
+    has_sizes: bool = False
 
     def found_files(self, store: str) -> Iterator[FoundFile]:
         """Each file with all its parts and its projector, or the reason why it is no model."""
@@ -49,9 +53,11 @@ class FolderListing:
             reason = found.reason or _reason(found)
             projector = projector_for(found, projectors) if projectors and not reason else ""
             extra = by_path[projector].size if projector else 0
+            sizes = (found.size, found.size + extra) if self.has_sizes else ()
             fingerprints = (
                 f"name:{store}:{name_of(file.path)}",
-                *_sized(self.fingerprints, found.size, extra),
+                *self.fingerprints,
+                *(f"size:{size}:{QUANTIZATION}" for size in sizes),
             )
             yield replace(
                 found, store=store, fingerprints=fingerprints, reason=reason, projector=projector
@@ -86,7 +92,7 @@ def walk(root: Path, problems: list[str], depth: int = _MAX_DEPTH) -> Iterator[F
 def _read(folder: str, problems: list[str]) -> tuple[list[ListedFile], list["os.DirEntry[str]"]]:
     """The GGUF files and the subfolders of `folder`, both sorted by name."""
     files, below = [], []
-    for entry in _entries(folder, problems):
+    for entry in entries_of(folder, problems):
         name = entry.name
         try:
             if name[-5:].lower() == ".gguf" and entry.is_file():
@@ -96,7 +102,7 @@ def _read(folder: str, problems: list[str]) -> tuple[list[ListedFile], list["os.
         except OSError:
             # A link to itself, or a file that was deleted just now.
             continue
-    return sorted(files), sorted(below, key=_by_name)
+    return files, below
 
 
 def is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -110,21 +116,25 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
 
 def entries_of(folder: str, problems: list[str]) -> list["os.DirEntry[str]"]:
     """The entries of `folder` whose names are text, sorted by name; [] if it cannot be read."""
-    return sorted(_entries(folder, problems), key=_by_name)
-
-
-_by_name = operator.attrgetter("name")
-
-
-def _entries(folder: str, problems: list[str]) -> list["os.DirEntry[str]"]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if entry.name.isascii() or is_text(entry.name)]
+            named = [entry for entry in entries if entry.name.isascii() or is_text(entry.name)]
+            return sorted(named, key=operator.attrgetter("name"))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
         problems.append(f"{folder}: {getattr(error, 'strerror', None) or error}")
         return []
+
+
+def entries_below(
+    folder: str, levels: int, problems: list[str], skip: Collection[str] = ()
+) -> Iterator["os.DirEntry[str]"]:
+    """The entries of `folder` and of those below it, down to so many levels; none in a `skip`."""
+    for entry in entries_of(folder, problems):
+        yield entry
+        if levels > 1 and entry.name not in skip and is_folder(entry):
+            yield from entries_below(entry.path, levels - 1, problems, skip)
 
 
 def _leads_elsewhere(link: str, root: str, linked: set[str]) -> bool:
@@ -138,11 +148,6 @@ def _leads_elsewhere(link: str, root: str, linked: set[str]) -> bool:
 
 def _is_within(path: str, folder: str) -> bool:
     return f"{path}{os.sep}".startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _sized(fingerprints: Iterable[str], size: int, extra: int) -> Iterator[str]:
-    for each in fingerprints:
-        yield each.replace(SIZE, str(size)).replace(SIZE_WITH_PROJECTOR, str(size + extra))
 
 
 def _with_parts(file: ListedFile, by_path: dict[str, ListedFile]) -> FoundFile | None:

@@ -14,8 +14,8 @@ from llm_localrun.gguf.files import part_stems, shard_of
 Identity = tuple[int, int]
 """Device and inode: the same for every name, link and hard link of a file."""
 
-# Placeholders in a fingerprint, filled in when the value is known.
-QUANTIZATION, SIZE, SIZE_WITH_PROJECTOR = "{quantization}", "{size}", "{size with projector}"
+QUANTIZATION = "{quantization}"
+"""In a fingerprint: replaced when the header has been read."""
 
 
 class ListedFile(NamedTuple):

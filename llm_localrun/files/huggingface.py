@@ -44,7 +44,7 @@ def hub_files(root: Path, problems: list[str]) -> Iterator[FolderListing]:
             yield from _in_repository(Path(entry.path), problems)
 
 
-def hub_fingerprint(owner: str, name: str) -> str:
+def repository_fingerprint(owner: str, name: str) -> str:
     """The fingerprint of a file in a repository on the hub, without its quantization."""
     return f"hf:{owner}/{name}:".lower() + QUANTIZATION
 
@@ -58,7 +58,7 @@ def _in_repository(repository: Path, problems: list[str]) -> Iterator[FolderList
             files = [file for file in listing.files if file.path[start:] not in seen]
             seen.update(file.path[start:] for file in files)
             if files:
-                yield FolderListing(files, (hub_fingerprint(owner, name),))
+                yield FolderListing(files, (repository_fingerprint(owner, name),))
 
 
 def _snapshots(repository: Path, problems: list[str]) -> list[Path]:

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm_localrun.files.base import APPLICATION_SUPPORT, Store, StoreItem
-from llm_localrun.files.folders import entries_of, is_folder, walk
+from llm_localrun.files.folders import entries_below, walk
 from llm_localrun.files.found import FoundFile, existing, file_at
 from llm_localrun.system.json_files import lines_of, read_json, text_at
 from llm_localrun.system.paths import expanded
 
-_MAX_DEPTH = 6
+_MAX_LEVELS = 7
 
 
 class Jan(Store):
@@ -33,16 +33,16 @@ class Jan(Store):
 
     def scan(self, folder: Path, problems: list[str]) -> Iterator[StoreItem]:
         models = folder / "llamacpp/models"
-        for settings in _settings(str(models), _MAX_DEPTH, problems):
-            model_id = settings.parent.relative_to(models).as_posix()
-            found = self._found(folder, settings, model_id)
+        for entry in entries_below(str(models), _MAX_LEVELS, problems):
+            found = self._found(folder, Path(entry.path)) if entry.name == "model.yml" else None
             if found is not None:
                 yield found
         yield from walk(models, problems)
         yield from walk(folder / "models", problems)
 
-    def _found(self, folder: Path, settings: Path, model_id: str) -> FoundFile | None:
-        """The file of a model; its paths are absolute, or relative to the data folder."""
+    def _found(self, folder: Path, settings: Path) -> FoundFile | None:
+        """The file that a model.yml names; its paths are absolute, or relative to `folder`."""
+        model_id = settings.parent.relative_to(folder / "llamacpp/models").as_posix()
         values = lines_of(settings, ":")
         path, projector = values.get("model_path"), values.get("mmproj_path")
         found = file_at(str(folder / path), model_id) if path else None
@@ -53,11 +53,3 @@ class Jan(Store):
             projector=existing(str(folder / projector)) if projector else "",
             fingerprints=(f"name:{self.name}:{model_id}",),
         )
-
-
-def _settings(folder: str, levels: int, problems: list[str]) -> Iterator[Path]:
-    for entry in entries_of(folder, problems):
-        if entry.name == "model.yml":
-            yield Path(entry.path)
-        elif levels and is_folder(entry):
-            yield from _settings(entry.path, levels - 1, problems)

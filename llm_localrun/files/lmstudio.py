@@ -5,8 +5,7 @@ from pathlib import Path
 
 from llm_localrun.files.base import Store
 from llm_localrun.files.folders import FolderListing, walk
-from llm_localrun.files.found import QUANTIZATION, SIZE, SIZE_WITH_PROJECTOR
-from llm_localrun.files.huggingface import hub_fingerprint
+from llm_localrun.files.huggingface import repository_fingerprint
 from llm_localrun.servers.lmstudio_home import models_folder
 from llm_localrun.system.paths import user_home
 
@@ -25,9 +24,7 @@ class LMStudio(Store):
 
     def scan(self, folder: Path, problems: list[str]) -> Iterator[FolderListing]:
         """The files of every repository."""
-        # LM Studio does not document whether the size that it lists includes the projector.
-        sizes = tuple(f"size:{size}:{QUANTIZATION}" for size in (SIZE, SIZE_WITH_PROJECTOR))
         for listing in walk(folder, problems):
             below = Path(listing.files[0].path).relative_to(folder).parts[:-1]
-            hub = (hub_fingerprint(*below[:2]),) if len(below) >= 2 else ()
-            yield FolderListing(listing.files, (*hub, *sizes))
+            hub = (repository_fingerprint(*below[:2]),) if len(below) >= 2 else ()
+            yield FolderListing(listing.files, hub, has_sizes=True)

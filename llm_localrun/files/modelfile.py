@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from llm_localrun.errors import BadModelFile
-from llm_localrun.files.ollama_manifest import Manifest, read_manifest
+from llm_localrun.files.ollama_manifest import manifest_or_empty
 from llm_localrun.gguf.files import chat_template_in, opened
 from llm_localrun.gguf.header import read_summary
 from llm_localrun.models import LocalModel, OnDisk
-from llm_localrun.system.json_files import text_at
+from llm_localrun.system.json_files import list_at, text_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,15 @@ class Modelfile:
 
 def read_modelfile(route: OnDisk) -> Modelfile:
     """What Ollama's manifest sets for the file at `route`."""
-    manifest = _manifest_of(route)
-    if manifest is None:
-        return Modelfile()
+    manifest = manifest_or_empty(route.manifest)
     parameters = manifest.json("params")
-    messages = manifest.json("messages")
     adapter = manifest.blob("adapter")
     return Modelfile(
         system=manifest.text("system"),
         parameters=parameters if isinstance(parameters, dict) else {},
         messages=tuple(
             (text_at(each, "role"), text_at(each, "content"))
-            for each in (messages if isinstance(messages, list) else ())
+            for each in list_at(manifest.json("messages"))
         ),
         adapter=str(adapter) if adapter else "",
     )
@@ -55,27 +52,24 @@ def template_of(route: OnDisk) -> str:
 
     Raises `BadModelFile` if the file cannot be read.
     """
-    manifest = _manifest_of(route)
-    return (manifest.text("template") if manifest else "") or _own_template(route)
+    return manifest_or_empty(route.manifest).text("template") or _own_template(route)
 
 
 def chat_template_of(model: LocalModel, route: OnDisk) -> str:
-    """The template by which Ollama writes prompts for a model, in Jinja; "" for the file's own.
+    """Ollama's template for a chat model, translated to Jinja; "" if the file's own is used.
 
-    The file's own is used where Ollama has no template for it, or one that cannot be translated.
-    Raises `BadModelFile` if the file has none then.
+    The file's own is used if Ollama has no template, a built-in renderer, or a template that cannot
+    be translated. Raises `BadModelFile` if it cannot, and the file has none of its own.
     """
-    manifest = _manifest_of(route) if model.purpose == "chat" else None
-    template = manifest.text("template") if manifest else ""
-    if manifest is None or not template:
+    manifest = manifest_or_empty(route.manifest)
+    template = manifest.text("template") if model.purpose == "chat" else ""
+    if not template or (manifest.setting("renderer") and _own_template(route)):
         return ""
-    if manifest.setting("renderer") and _own_template(route):
-        return ""
-    from llm_localrun.files.gotemplate import NotUnderstood, to_jinja
+    from llm_localrun.files.gotemplate import Untranslatable, to_jinja
 
     try:
         return to_jinja(template)
-    except NotUnderstood as error:
+    except Untranslatable as error:
         if _own_template(route):
             return ""
         raise BadModelFile(
@@ -83,10 +77,6 @@ def chat_template_of(model: LocalModel, route: OnDisk) -> str:
             " understands, and the file has none of its own",
             "Run it with Ollama: start it with `ollama serve`",
         ) from None
-
-
-def _manifest_of(route: OnDisk) -> Manifest | None:
-    return read_manifest(Path(route.manifest)) if route.manifest else None
 
 
 def _own_template(route: OnDisk) -> str:

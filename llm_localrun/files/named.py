@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm_localrun.errors import BadModelFile
-from llm_localrun.files.contents import look_into
+from llm_localrun.files.contents import read_model
 from llm_localrun.files.folders import projector_for
 from llm_localrun.files.found import FoundFile, file_at, is_text, listed, stem_of
-from llm_localrun.gguf.files import is_projector_name, opened, parts_of
+from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import read_summary
 from llm_localrun.models import ScannedFile
+from llm_localrun.names.roles import is_projector_name
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.json_files import read_json
 from llm_localrun.system.locks import exclusive
@@ -29,7 +30,7 @@ def open_file(path: Path) -> ScannedFile:
     found = file_at(str(path))
     if found is None:
         raise _not_whole(path)
-    model = look_into(_with_projector(found))
+    model = read_model(_with_projector(found))
     if isinstance(model, str):
         raise BadModelFile(
             f"{path} holds no model that can be run by itself: {model}",
@@ -57,12 +58,9 @@ def is_same(entry: ScannedFile) -> bool:
     route = entry.model.on_disk if entry.model else None
     if route is None or found is None:
         return False
-    manifest = listed(route.manifest) if route.manifest else None
-    return (found.size, found.modified, manifest.modified if manifest else 0.0) == (
-        entry.size,
-        entry.modified,
-        entry.manifest_modified,
-    )
+    manifest = listed(route.manifest)
+    now = found.size, found.modified, manifest.modified if manifest else 0.0
+    return now == (entry.size, entry.modified, entry.manifest_modified)
 
 
 def _known_files() -> Path:
@@ -70,7 +68,7 @@ def _known_files() -> Path:
 
 
 def remember(path: Path) -> None:
-    """Has later scans find the file at `path`; without effect if the disk is full."""
+    """Adds `path` to the files that every scan finds; without effect if the disk is full."""
     if str(path) in remembered():
         return
     with contextlib.suppress(OSError):

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from llm_localrun.errors import NotRemoved
-from llm_localrun.files.base import Store
-from llm_localrun.files.folders import entries_of, is_folder
+from llm_localrun.files.base import SEVERAL_BLOBS, Store
+from llm_localrun.files.folders import entries_below, entries_of, is_folder
 from llm_localrun.files.found import FoundFile, ListedFile, existing, file_at, listed
 from llm_localrun.files.ollama_manifest import Manifest, read_manifest
 from llm_localrun.models import LocalModel, OnDisk
 
 _LEVELS = 4
-"""Folders from `manifests` to a tag: host, namespace, name."""
+"""Below `manifests`: host, namespace, name, tag."""
 
 
 class Ollama(Store):
@@ -35,7 +35,7 @@ class Ollama(Store):
 
     def scan(self, folder: Path, problems: list[str]) -> Iterator["TagListing"]:
         manifests = folder / "manifests"
-        tags = [listed(path) for path in _tag_paths(str(manifests), problems)]
+        tags = [tag for path in _tag_paths(manifests, problems) if (tag := listed(path))]
         blobs = [listed(entry.path) for entry in entries_of(str(folder / "blobs"), problems)]
         yield TagListing(manifests, tags, blobs)
 
@@ -52,14 +52,13 @@ class TagListing:
     """The manifests in a store and its blobs: no manifest is read until one of them changes."""
 
     manifests: Path
-    tags: list[ListedFile | None]
+    tags: list[ListedFile]
     blobs: list[ListedFile | None]
 
     def found_files(self, store: str) -> Iterator[FoundFile]:
         """A file for each tag; several tags can have the same blob."""
         for tag in self.tags:
-            if tag is not None:
-                yield replace(_found(tag, self.manifests), store=store)
+            yield replace(_found(tag, self.manifests), store=store)
 
 
 def tag_files(tag: Path) -> list[Path]:
@@ -72,7 +71,7 @@ def tag_files(tag: Path) -> list[Path]:
         return [tag]
     problems: list[str] = []
     needed: set[Path] = set()
-    for path in _tag_paths(str(tag.parents[3]), problems):
+    for path in _tag_paths(tag.parents[3], problems):
         other = read_manifest(Path(path))
         if other is None:
             problems.append(f"{path}: it is not a manifest")
@@ -86,19 +85,18 @@ def tag_files(tag: Path) -> list[Path]:
     return [tag, *(blob for blob in manifest.all_blobs() if blob not in needed)]
 
 
-def _tag_paths(manifests: str, problems: list[str], levels: int = _LEVELS) -> Iterator[str]:
-    for entry in entries_of(manifests, problems):
-        if levels > 1 and is_folder(entry):
-            yield from _tag_paths(entry.path, problems, levels - 1)
-        elif levels == 1 and not is_folder(entry):
+def _tag_paths(manifests: Path, problems: list[str]) -> Iterator[str]:
+    for entry in entries_below(str(manifests), _LEVELS, problems):
+        level = len(Path(entry.path).relative_to(manifests).parts)
+        if level == _LEVELS and not is_folder(entry):
             yield entry.path
 
 
 def _found(tag: ListedFile, manifests: Path) -> FoundFile:
-    """The file that a tag names. What cannot be run goes by the path of its manifest."""
+    """The file that a tag names; if it cannot be run, the manifest stands for it."""
     path = Path(tag.path)
     parts = path.relative_to(manifests).parts
-    name = _shown_name(parts)
+    name = _name(parts)
     manifest = read_manifest(path)
     reason = _reason(manifest) if manifest else "its manifest cannot be read"
     blob = manifest.blob("model") if manifest and not reason else None
@@ -106,10 +104,9 @@ def _found(tag: ListedFile, manifests: Path) -> FoundFile:
     if manifest is None or found is None:
         reason = reason or "its blob is missing: pull it again"
         return FoundFile(tag.path, name, tag.size, tag.modified, tag.identity, reason=reason)
-    projector = manifest.blob("projector")
     return replace(
         found,
-        projector=existing(str(projector)) if projector else "",
+        projector=existing(str(manifest.blob("projector") or "")),
         manifest=tag.path,
         manifest_modified=tag.modified,
         manifest_digest=manifest.digest,
@@ -123,7 +120,7 @@ def _reason(manifest: Manifest) -> str:
     if models == 1:
         return ""
     if models:
-        return "its weights are in several blobs, which llama.cpp does not join"
+        return SEVERAL_BLOBS
     if "tensor" in manifest.layers:
         return "its weights are safetensors, which llama.cpp does not load"
     if host := manifest.setting("remote_host"):
@@ -131,8 +128,8 @@ def _reason(manifest: Manifest) -> str:
     return "its manifest names no weights"
 
 
-def _shown_name(parts: tuple[str, ...]) -> str:
-    """The name that Ollama shows: without the default host and namespace."""
+def _name(parts: tuple[str, ...]) -> str:
+    """The name that `ollama ls` shows: without the default host and namespace."""
     host, namespace, name, tag = parts
     if host != "registry.ollama.ai":
         return f"{host}/{namespace}/{name}:{tag}"

@@ -5,8 +5,10 @@ mean for running a model is left to `modelfile`.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,15 @@ _MAX_TEXT = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest: the digests of its layers (`sha256:…`) by kind (`model`, `template` …)."""
+    """A manifest: the digests of its layers (`sha256:…`) by kind: `model`, `template`, `config` …
+
+    `blobs` is the folder of the files that the digests name.
+    """
 
     blobs: Path
     digest: str
     """SHA-256 of the manifest itself, by which /api/tags identifies models."""
-    layers: Mapping[str, tuple[str, ...]]
-    config: str = ""
-    """The digest of the model's configuration."""
+    layers: Mapping[str, Sequence[str]]
 
     def blob(self, kind: str) -> Path | None:
         """The file of the first layer of a kind; None if there is no such layer."""
@@ -34,14 +37,21 @@ class Manifest:
         return _blob(self.blobs, digests[0]) if digests else None
 
     def all_blobs(self) -> list[Path]:
-        """The files of all layers and of the configuration, whether they exist or not."""
-        digests = [*(each for layer in self.layers.values() for each in layer), self.config]
+        """The files of all layers, whether they exist or not."""
+        digests = chain.from_iterable(self.layers.values())
         blobs = (_blob(self.blobs, digest) for digest in digests)
         return [blob for blob in blobs if blob is not None]
 
     def text(self, kind: str) -> str:
         """The text of the first layer of a kind; "" if there is none that can be read."""
-        return _text(self.blob(kind))
+        blob = self.blob(kind)
+        if blob is None:
+            return ""
+        try:
+            with blob.open("rb") as file:
+                return file.read(_MAX_TEXT).decode("utf-8", "replace")
+        except OSError:
+            return ""
 
     def json(self, kind: str) -> Any:
         """The JSON value in the first layer of a kind; None if there is none."""
@@ -49,7 +59,7 @@ class Manifest:
 
     def setting(self, key: str) -> str:
         """A text in the model's configuration, e.g. `renderer` or `remote_host`; "" if none."""
-        value = text_at(parse_json(_text(_blob(self.blobs, self.config))), key)
+        value = text_at(self.json("config"), key)
         return value.encode("utf-8", "replace").decode()
 
 
@@ -62,16 +72,19 @@ def read_manifest(path: Path) -> Manifest | None:
     manifest = parse_json(data)
     if not isinstance(manifest, dict):
         return None
-    layers: dict[str, tuple[str, ...]] = {}
+    layers: defaultdict[str, list[str]] = defaultdict(list)
     for layer in list_at(manifest, "layers"):
-        kind = text_at(layer, "mediaType").removeprefix(_LAYER)
-        layers[kind] = (*layers.get(kind, ()), text_at(layer, "digest"))
-    return Manifest(
-        blobs=path.parents[4] / "blobs",
-        digest=hashlib.sha256(data).hexdigest(),
-        layers=layers,
-        config=text_at(manifest, "config", "digest"),
-    )
+        layers[text_at(layer, "mediaType").removeprefix(_LAYER)].append(text_at(layer, "digest"))
+    layers["config"].append(text_at(manifest, "config", "digest"))
+    return Manifest(path.parents[4] / "blobs", hashlib.sha256(data).hexdigest(), dict(layers))
+
+
+_EMPTY = Manifest(Path(), "", {})
+
+
+def manifest_or_empty(path: str) -> Manifest:
+    """The manifest at `path`; one without layers if there is none, or `path` is ""."""
+    return (read_manifest(Path(path)) if path else None) or _EMPTY
 
 
 def _blob(blobs: Path, digest: str) -> Path | None:
@@ -79,13 +92,3 @@ def _blob(blobs: Path, digest: str) -> Path | None:
     if algorithm != "sha256" or not number.isalnum():
         return None
     return blobs / f"sha256-{number}"
-
-
-def _text(blob: Path | None) -> str:
-    if blob is None:
-        return ""
-    try:
-        with blob.open("rb") as file:
-            return file.read(_MAX_TEXT).decode("utf-8", "replace")
-    except OSError:
-        return ""

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from llm_localrun.errors import NotRemoved
 from llm_localrun.files.base import Store
-from llm_localrun.files.folders import entries_of, is_folder
+from llm_localrun.files.folders import entries_below
 from llm_localrun.files.found import FoundFile, existing, file_at
-from llm_localrun.files.huggingface import hub_fingerprint
-from llm_localrun.gguf.files import is_projector_name
+from llm_localrun.files.huggingface import repository_fingerprint
 from llm_localrun.models import LocalModel, OnDisk
+from llm_localrun.names.roles import is_projector_name
 from llm_localrun.system.json_files import list_at, read_json, text_at
 
-_MAX_DEPTH = 6
+_MAX_LEVELS = 8
 
 
 class RamaLama(Store):
@@ -33,10 +33,13 @@ class RamaLama(Store):
     def scan(self, folder: Path, problems: list[str]) -> Iterator[FoundFile]:
         """A file for each tag of each model."""
         store = folder / "store"
-        for ref in _refs(str(store), _MAX_DEPTH, problems):
+        for entry in entries_below(str(store), _MAX_LEVELS, problems, ("blobs", "snapshots")):
+            ref = Path(entry.path)
+            if ref.parent.name != "refs":
+                continue
             *owners, name = ref.parent.parent.relative_to(store).parts
             is_of_hub = len(owners) == 2 and owners[0] in ("huggingface", "hf")
-            fingerprints = (hub_fingerprint(owners[1], name),) if is_of_hub else ()
+            fingerprints = (repository_fingerprint(owners[1], name),) if is_of_hub else ()
             yield from _in_ref(ref, f"{name}:{ref.stem}", fingerprints)
 
     def files_to_delete(self, model: LocalModel, route: OnDisk) -> list[Path]:
@@ -57,24 +60,15 @@ def _listed_name(model: LocalModel, route: OnDisk) -> str:
     return f"{transport}{separator}{'/'.join(below)}:{tag}"
 
 
-def _refs(folder: str, levels: int, problems: list[str]) -> Iterator[Path]:
-    for entry in entries_of(folder, problems):
-        if entry.name == "refs":
-            yield from (Path(ref.path) for ref in entries_of(entry.path, problems))
-        elif levels and entry.name not in ("blobs", "snapshots") and is_folder(entry):
-            yield from _refs(entry.path, levels - 1, problems)
-
-
 def _in_ref(ref: Path, name: str, fingerprints: tuple[str, ...]) -> Iterator[FoundFile]:
     content = read_json(ref)
     snapshot = ref.parent.parent / "snapshots" / text_at(content, "hash").replace(":", "-")
     kinds = {text_at(file, "name"): text_at(file, "type") for file in list_at(content, "files")}
     projectors = [each for each in kinds if is_projector_name(each)]
+    projector = existing(str(snapshot / projectors[0])) if projectors else ""
     for each, kind in kinds.items():
         # A model that came from Ollama has no suffix.
         is_model = each.lower().endswith(".gguf") or kind in ("model", "gguf_model")
-        if is_model and each not in projectors:
-            found = file_at(str(snapshot / each), name)
-            if found is not None:
-                projector = existing(str(snapshot / projectors[0])) if projectors else ""
-                yield replace(found, projector=projector, fingerprints=fingerprints)
+        found = file_at(str(snapshot / each), name) if is_model and each not in projectors else None
+        if found is not None:
+            yield replace(found, projector=projector, fingerprints=fingerprints)

@@ -8,14 +8,15 @@ blob, because each has its own template and parameters.
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 from llm_localrun.files.base import StoreFolder, StoreItem, store_folders
-from llm_localrun.files.contents import UNREADABLE, filled, look_into
+from llm_localrun.files.contents import UNREADABLE, filled, read_model
 from llm_localrun.files.found import FoundFile, Identity, is_text
 from llm_localrun.files.named import remembered_files
-from llm_localrun.models import LocalModel, ScannedFile, ScannedStore, Snapshot
+from llm_localrun.models import ScannedFile, ScannedStore, Snapshot
 
 
 def scan(folders: Sequence[str], before: Snapshot) -> Snapshot:
@@ -28,40 +29,31 @@ def scan(folders: Sequence[str], before: Snapshot) -> Snapshot:
     digest = hashlib.sha256(repr((listings, named)).encode()).hexdigest()
     if digest == before.scan_digest:
         return before
-    by_store = [(listing, list(listing.found_files())) for listing in listings]
-    found = _joined([file for _, files in by_store for file in files] + named)
-    files = tuple(_Entries(before.files).of(found))
+    by_store = [(listing.report, listing.found_files()) for listing in listings]
+    found = _merge_same([file for _, files in by_store for file in files] + named)
+    files = _entries(found, before.files)
     # Permissions can change while the times of files do not, so unreadable files are tried again.
     is_final = not any(file.reason.startswith(UNREADABLE) for file in files)
-    reports = tuple(listing.report(files) for listing, files in by_store)
+    reports = tuple(_with_count(report, files) for report, files in by_store)
     return before.model_copy(
         update={"files": files, "stores": reports, "scan_digest": digest if is_final else ""}
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """A folder of a store, and what it lists; its `repr` changes if any of that does."""
+class _Listing(NamedTuple):
+    """What a store has in a folder. Its `repr` changes if a file in it may have changed."""
 
-    store: str
-    path: str
-    status: Literal["read", "missing", "unreadable"]
-    items: list[StoreItem] = field(default_factory=list)
-    problem: str = ""
+    report: ScannedStore
+    """Without the number of files."""
+    items: Sequence[StoreItem] = ()
 
-    def found_files(self) -> Iterator[FoundFile]:
-        for item in self.items:
-            yield from item.found_files(self.store)
+    def found_files(self) -> list[FoundFile]:
+        return [file for item in self.items for file in item.found_files(self.report.store)]
 
-    def report(self, files: Iterable[FoundFile]) -> ScannedStore:
-        parts = {file.identity: file.parts for file in files}
-        return ScannedStore(
-            store=self.store,
-            path=self.path,
-            status=self.status,
-            files=sum(parts.values()),
-            problem=self.problem,
-        )
+
+def _with_count(report: ScannedStore, files: Iterable[FoundFile]) -> ScannedStore:
+    parts = {file.identity: file.parts for file in files}
+    return report.model_copy(update={"files": sum(parts.values())})
 
 
 def _listings(folders: Sequence[str]) -> Iterator[_Listing]:
@@ -73,25 +65,27 @@ def _listings(folders: Sequence[str]) -> Iterator[_Listing]:
 
 
 def _listing(folder: StoreFolder, read: set[Identity]) -> _Listing | None:
-    store, path = folder.store.name, str(folder.path)
+    path = str(folder.path)
+    report = partial(ScannedStore, store=folder.store.name, path=path)
     try:
         with os.scandir(path):
             stat = folder.path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return _Listing(store, path, "missing")
+        return _Listing(report(status="missing"))
     except OSError as error:
-        return _Listing(store, path, "unreadable", problem=error.strerror or str(error))
+        return _Listing(report(status="unreadable", problem=error.strerror or str(error)))
     if (stat.st_dev, stat.st_ino) in read:
         return None
     read.add((stat.st_dev, stat.st_ino))
     problems: list[str] = []
     items = list(folder.store.scan(folder.path, problems))
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return _Listing(store, path, "read", items, f"{problems[0]}{others}" if problems else "")
+    problem = f"{problems[0]}{others}" if problems else ""
+    return _Listing(report(status="read", problem=problem), items)
 
 
-def _joined(found: Iterable[FoundFile]) -> list[FoundFile]:
-    """Each file once, with all that is known of it."""
+def _merge_same(found: Iterable[FoundFile]) -> list[FoundFile]:
+    """Each file on the disk once, with the values that each of its names has."""
     by_identity: dict[Identity, list[FoundFile]] = {}
     for file in found:
         same = by_identity.setdefault(file.identity, [])
@@ -99,7 +93,7 @@ def _joined(found: Iterable[FoundFile]) -> list[FoundFile]:
         if at is None:
             same.append(file)
         else:
-            same[at] = _with_facts_of(file, same[at])
+            same[at] = _merged(same[at], file)
     return [file for same in by_identity.values() for file in same]
 
 
@@ -109,8 +103,8 @@ def _run_alike(first: FoundFile, second: FoundFile) -> bool:
     return bool(first.reason) or "" in digests or digests[0] == digests[1]
 
 
-def _with_facts_of(second: FoundFile, first: FoundFile) -> FoundFile:
-    """The file `first`, with what else is known of it as `second`."""
+def _merged(first: FoundFile, second: FoundFile) -> FoundFile:
+    """One file, found twice: the values of `first`, with those of `second` where it has none."""
     if first.reason:
         return second
     return replace(
@@ -123,27 +117,20 @@ def _with_facts_of(second: FoundFile, first: FoundFile) -> FoundFile:
     )
 
 
-class _Entries:
-    """Makes entries of files, from those of the last scan as far as they still hold."""
+def _entries(found: Sequence[FoundFile], before: Sequence[ScannedFile]) -> tuple[ScannedFile, ...]:
+    """An entry for each file, that of the last scan if the file has not changed.
 
-    def __init__(self, before: Iterable[ScannedFile]) -> None:
-        self._before: dict[tuple[str, str] | str, ScannedFile] = {}
-        for entry in before:
-            self._before.setdefault(entry.path, entry)
-            self._before.setdefault((entry.path, _manifest_of(entry)), entry)
-
-    def of(self, found: Sequence[FoundFile]) -> list[ScannedFile]:
-        """An entry for each file. A file keeps its id, whichever other files come and go."""
-        lasts = [self._last(file) for file in found]
-        taken = {last.model.id for last in lasts if last is not None and last.model is not None}
-        return [_entry(file, last, taken) for file, last in zip(found, lasts, strict=True)]
-
-    def _last(self, found: FoundFile) -> ScannedFile | None:
-        """The entry of the last scan; not that of another tag with the same blob."""
-        if entry := self._before.get((found.path, found.manifest)):
-            return entry
-        entry = self._before.get(found.path)
-        return None if entry is None or (found.manifest and _manifest_of(entry)) else entry
+    A file keeps its id, whichever other files come and go.
+    """
+    by_path = {entry.path: entry for entry in reversed(before)}
+    # Ollama's tags can share a file: each has an entry with its own manifest.
+    by_manifest = {(entry.path, _manifest_of(entry)): entry for entry in reversed(before)}
+    lasts = []
+    for file in found:
+        other = by_manifest.get((file.path, "")) if file.manifest else by_path.get(file.path)
+        lasts.append(by_manifest.get((file.path, file.manifest)) or other)
+    taken = {last.model.id for last in lasts if last and last.model}
+    return tuple(_entry(file, last, taken) for file, last in zip(found, lasts, strict=True))
 
 
 def _manifest_of(entry: ScannedFile) -> str:
@@ -152,11 +139,11 @@ def _manifest_of(entry: ScannedFile) -> str:
 
 
 def _entry(found: FoundFile, last: ScannedFile | None, taken: set[str]) -> ScannedFile:
-    if last is not None and _still_holds(last, found):
+    if last and _is_unchanged(last, found):
         return last
-    kept = last.model.id if last is not None and last.model is not None else ""
-    model_id = kept or _free_id(found.name, found.path, taken)
-    result = found.reason or look_into(found, model_id)
+    kept_id = last.model.id if last and last.model else ""
+    model_id = kept_id or unique_id(found.name, found.path, taken)
+    result = found.reason or read_model(found, model_id)
     model, reason = (None, result) if isinstance(result, str) else (result, "")
     if model is not None:
         taken.add(model_id)
@@ -171,7 +158,7 @@ def _entry(found: FoundFile, last: ScannedFile | None, taken: set[str]) -> Scann
     )
 
 
-def _still_holds(last: ScannedFile, found: FoundFile) -> bool:
+def _is_unchanged(last: ScannedFile, found: FoundFile) -> bool:
     if (last.size, last.modified) != (found.size, found.modified):
         return False
     if last.model is None or found.reason:
@@ -182,19 +169,13 @@ def _still_holds(last: ScannedFile, found: FoundFile) -> bool:
         and last.manifest_modified == found.manifest_modified
         and (route.store, route.projector) == (found.store, found.projector)
         and route.manifest == found.manifest
-        # The first one is the path's.
+        # The first fingerprint is that of the path.
         and list(last.model.fingerprints[1:]) == filled(found.fingerprints, last.model.quantization)
     )
 
 
-def unique_id(model: LocalModel, taken: set[str]) -> str:
-    """An id for a file's model that no other model has."""
-    route = model.on_disk
-    return _free_id(model.name, route.path if route else "", taken)
-
-
-def _free_id(name: str, path: str, taken: set[str]) -> str:
-    """`local/gguf/NAME`; for a second file with the name, followed by a hash of its path."""
+def unique_id(name: str, path: str, taken: set[str]) -> str:
+    """The id of a file's model: `local/gguf/NAME`, with a hash of `path` if that is `taken`."""
     model_id = f"local/gguf/{name}"
     if model_id in taken:
         model_id += "@" + hashlib.sha256(path.encode()).hexdigest()[:6]

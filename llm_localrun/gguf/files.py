@@ -65,11 +65,6 @@ def chat_template_in(file: BinaryIO, header: Header) -> str:
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 
 
-def is_projector_name(stem: str) -> bool:
-    """Whether the name is one of a projector, which lets another model see or hear."""
-    return "mmproj" in stem.lower()
-
-
 def shard_of(stem: str) -> tuple[str, int, int] | None:
     """Name, number from 1, and count of a split file's part; None if `stem` is a whole file's."""
     match = _SHARD.match(stem)

@@ -15,11 +15,12 @@ from typing import BinaryIO, TypeAlias
 from llm_localrun.gguf.tensor_types import BLOCKS
 
 Buffer: TypeAlias = bytes | mmap
-Scalar: TypeAlias = int | float | bool | str
-Value: TypeAlias = Scalar | tuple[int | float | bool, ...] | None
+Number: TypeAlias = int | float | bool
+Value: TypeAlias = Number | str | tuple[Number, ...] | None
 """None: an array that was skipped, because it contains strings or is long."""
 
 MAGIC = b"GGUF"
+# Limits: bytes of a string, a key and a skipped array; otherwise counts.
 _MAX_STRING = 16 * 2**20
 _MAX_KEY = 2**16
 _MAX_KEYS = 2**16
@@ -105,7 +106,7 @@ def read_summary(file: BinaryIO) -> Header:
     reader = _Reader(file)
     metadata: dict[str, Value] = {}
     for _ in range(reader.key_count):
-        key, kind = reader.string(_MAX_KEY), reader.kind()
+        key, kind = reader.string(_MAX_KEY), reader.uint32()
         if kind == _ARRAY and reader.begins_vocabulary():
             return Header(metadata, rest_at=reader.position)
         metadata[key] = _read_value(reader, kind)
@@ -122,7 +123,7 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
     spans = {}
     for _ in range(reader.key_count):
         begin = reader.position
-        key, kind = reader.string(_MAX_KEY), reader.kind()
+        key, kind = reader.string(_MAX_KEY), reader.uint32()
         metadata[key] = _read_value(reader, kind)
         spans[key] = (begin, reader.position)
     tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
@@ -158,28 +159,22 @@ def find_text(head: Buffer, key: str, start: int, end: int) -> str:
 
 
 class _Reader:
-    """Reads a file from its beginning, with limits, through a window in memory."""
+    """Reads a file from its beginning through a window in memory, and checks every length."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._window = file.read(_FIRST_READ)
         self._window_at = 0
-        self._next = 0
+        self._next = 4
         self._read_size = _FIRST_READ
-        self.order = "<"
         if not self._window:
             raise NotGGUF("it is empty")
         if self._window[:4] != MAGIC:
             raise NotGGUF("it does not begin with GGUF")
-        self._next = 4
-        version = self.unpack("I")
-        if version not in (2, 3):
-            swapped = int.from_bytes(int(version).to_bytes(4, "little"), "big")
-            if swapped not in (2, 3):
-                raise NotGGUF(f"its version is {version}; 2 and 3 are known")
-            self.order = ">"
-        self._kind_in = struct.Struct(f"{self.order}I").unpack_from
-        self._length_in = struct.Struct(f"{self.order}Q").unpack_from
+        self._take(4)
+        self.order = _byte_order(self._window[4:8])
+        self._uint32_in = struct.Struct(f"{self.order}I").unpack_from
+        self._uint64_in = struct.Struct(f"{self.order}Q").unpack_from
         self.tensor_count = self.count(_MAX_TENSORS, "tensors")
         self.key_count = self.count(_MAX_KEYS, "keys")
 
@@ -188,7 +183,7 @@ class _Reader:
         return self._window_at + self._next
 
     def _take(self, size: int) -> int:
-        """Advances by `size` bytes; returns where they begin in the window."""
+        """Advances by `size` bytes; returns their index in the window."""
         if self._next + size > len(self._window):
             self._refill(size)
         start = self._next
@@ -217,33 +212,33 @@ class _Reader:
         self._window, self._window_at, self._next = b"", last, 0
         self._take(1)
 
-    def skip_strings(self, count: int) -> None:
-        for _ in range(count):
-            self.skip(self.count())
-
     def begins_vocabulary(self) -> bool:
         """Whether a long array of strings follows. The position does not change."""
         start = self._next = self._take(12)
-        (kind,) = self._kind_in(self._window, start)
-        (count,) = self._length_in(self._window, start + 4)
+        (kind,) = self._uint32_in(self._window, start)
+        (count,) = self._uint64_in(self._window, start + 4)
         return bool(kind == _STRING and _MAX_KEPT_ARRAY < count <= _MAX_STRINGS)
 
-    def unpack(self, code: str) -> int | float | bool:
-        return self.unpack_many(code, 1)[0]
+    def unpack(self, code: str, count: int) -> tuple[Number, ...]:
+        """`count` numbers, each of the format `code` of `struct`."""
+        form = f"{self.order}{count}{code}"
+        start = self._take(struct.calcsize(form))
+        return struct.unpack_from(form, self._window, start)
 
-    def unpack_many(self, code: str, count: int) -> tuple[int | float | bool, ...]:
-        fmt = f"{self.order}{count}{code}"
-        start = self._take(struct.calcsize(fmt))
-        return struct.unpack_from(fmt, self._window, start)
-
-    def kind(self) -> int:
+    def uint32(self) -> int:
         start = self._take(4)
-        kind: int = self._kind_in(self._window, start)[0]
-        return kind
+        number: int = self._uint32_in(self._window, start)[0]
+        return number
+
+    def uint64(self) -> int:
+        start = self._take(8)
+        number: int = self._uint64_in(self._window, start)[0]
+        return number
 
     def count(self, limit: int = _MAX_STRING, of: str = "bytes in a text") -> int:
+        # Does not call uint64, because a scan spends much of its time here.
         start = self._take(8)
-        count: int = self._length_in(self._window, start)[0]
+        count: int = self._uint64_in(self._window, start)[0]
         if count > limit:
             raise NotGGUF(f"its header declares {count:,} {of}")
         return count
@@ -253,38 +248,47 @@ class _Reader:
         return self._window[start : self._next].decode("utf-8", "replace")
 
 
+def _byte_order(version: bytes) -> str:
+    """`<` for little-endian, `>` for big-endian, by the version that follows the magic."""
+    number = int.from_bytes(version, "little")
+    if number in (2, 3):
+        return "<"
+    if int.from_bytes(version, "big") in (2, 3):
+        return ">"
+    raise NotGGUF(f"its version is {number}; 2 and 3 are known")
+
+
 def _read_value(reader: _Reader, kind: int) -> Value:
     if kind == _STRING:
         return reader.string()
     if kind == _ARRAY:
         return _read_array(reader)
-    return reader.unpack(_format(kind))
+    return reader.unpack(_format(kind), 1)[0]
 
 
 def _read_array(reader: _Reader) -> Value:
-    kind = reader.kind()
+    kind = reader.uint32()
     if kind == _STRING:
-        reader.skip_strings(reader.count(_MAX_STRINGS, "strings in a list"))
+        for _ in range(reader.count(_MAX_STRINGS, "strings in a list")):
+            reader.skip(reader.count())
         return None
-    count = int(reader.unpack("Q"))
-    code = _format(kind)
+    count, code = reader.uint64(), _format(kind)
     if count <= _MAX_KEPT_ARRAY:
-        return reader.unpack_many(code, count)
+        return reader.unpack(code, count)
     reader.skip(count * struct.calcsize(f"<{code}"))
     return None
 
 
 def _format(kind: int) -> str:
-    try:
-        return _FORMATS[kind]
-    except KeyError:
-        raise NotGGUF(f"its header contains a value of the unknown type {kind}") from None
+    if kind not in _FORMATS:
+        raise NotGGUF(f"its header contains a value of the unknown type {kind}")
+    return _FORMATS[kind]
 
 
 def _read_tensor(reader: _Reader) -> Tensor:
     name = reader.string(_MAX_KEY)
-    dimensions = int(reader.unpack("I"))
+    dimensions = reader.uint32()
     if dimensions > _MAX_DIMENSIONS:
         raise NotGGUF(f"its header declares a tensor of {dimensions} dimensions")
-    shape = tuple(int(size) for size in reader.unpack_many("Q", dimensions))
-    return Tensor(name, shape, int(reader.unpack("I")), int(reader.unpack("Q")))
+    shape = tuple(reader.uint64() for _ in range(dimensions))
+    return Tensor(name, shape, reader.uint32(), reader.uint64())

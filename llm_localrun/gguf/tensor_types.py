@@ -10,14 +10,13 @@ from enum import IntEnum
 class TensorType(IntEnum):
     """A type: its number in a GGUF file, the weights in a block, and the bytes of a block."""
 
-    block_weights: int
-    block_bytes: int
+    block: tuple[int, int]
 
     # With the defaults, a type checker accepts a lookup: TensorType(12).
     def __new__(cls, number: int, block_weights: int = 0, block_bytes: int = 0) -> "TensorType":
         member = int.__new__(cls, number)
         member._value_ = number
-        member.block_weights, member.block_bytes = block_weights, block_bytes
+        member.block = block_weights, block_bytes
         return member
 
     F32 = 0, 1, 4
@@ -55,9 +54,7 @@ class TensorType(IntEnum):
     Q2_0 = 42, 64, 18
 
 
-BLOCKS: Mapping[int, tuple[int, int]] = {
-    each: (each.block_weights, each.block_bytes) for each in TensorType
-}
+BLOCKS: Mapping[int, tuple[int, int]] = {each: each.block for each in TensorType}
 """Weights in a block and bytes of a block, by the number of a type."""
 
 

@@ -94,16 +94,14 @@ def largest_context(footprint: Footprint, setting: Setting, memory: float) -> in
     256."""
     if is_enough(memory, footprint, setting):
         return setting.context_size
-    smallest = min(MIN_USEFUL_CONTEXT_TOKENS, setting.context_size)
-    if not is_enough(memory, footprint, replace(setting, context_size=smallest)):
+
+    def is_too_large(size: int) -> bool:
+        return not is_enough(memory, footprint, replace(setting, context_size=size))
+
+    if is_too_large(min(MIN_USEFUL_CONTEXT_TOKENS, setting.context_size)):
         return 0
     sizes = range(0, setting.context_size, CACHE_STEP_TOKENS)
-    too_large = bisect_left(
-        sizes,
-        True,
-        key=lambda size: not is_enough(memory, footprint, replace(setting, context_size=size)),
-    )
-    return sizes[too_large - 1]
+    return sizes[bisect_left(sizes, True, key=is_too_large) - 1]
 
 
 def is_enough(memory: float, footprint: Footprint, setting: Setting) -> bool:

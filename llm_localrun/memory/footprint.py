@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_localrun.engine_defaults import BATCH_SIZE, SLOTS
-from llm_localrun.gguf.files import part_stems
+from llm_localrun.gguf.files import parts_of
 from llm_localrun.gguf.header import NotGGUF, read_summary
 from llm_localrun.gguf.tensor_types import BLOCKS, TensorType
 from llm_localrun.memory.geometry import Geometry, geometry_of
@@ -83,11 +83,11 @@ def footprint_of_files(path: str, others: Iterable[str] = ()) -> Footprint | Non
     of the files cannot be read.
     """
     first = Path(path)
-    parts = [first.with_name(f"{stem}{first.suffix}") for stem in part_stems(first.stem)]
+    files = [*(parts_of(first) or [first]), *map(Path, others)]
     try:
         with first.open("rb") as file:
             geometry = geometry_of(read_summary(file))
-        sizes = [file.stat().st_size for file in (*(parts or [first]), *map(Path, others))]
+        sizes = [file.stat().st_size for file in files]
     except (OSError, NotGGUF):
         return None
     return Footprint(geometry, sum(sizes))

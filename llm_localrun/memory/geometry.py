@@ -7,6 +7,7 @@ Pure. The rules are those by which llama.cpp b11549 lays out its caches; each na
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 from typing import NamedTuple
 
 from llm_localrun.gguf.header import Header, Value
@@ -106,9 +107,7 @@ def _geometry_of(architecture: str, items: tuple[tuple[str, Value], ...]) -> Geo
     key_width = keys.number("attention.key_length") or head_width
     windowed, recurrent = _windowed(keys, count), _recurrent(keys, kv_heads)
     kv_widths = _kv_widths(keys, kv_heads, windowed, recurrent, head_width)
-    in_windows = sum(
-        size for size, is_windowed in zip(kv_widths, windowed, strict=False) if is_windowed
-    )
+    in_windows = sum(compress(kv_widths, windowed))
     return Geometry(
         width=width,
         hidden_width=_hidden_width(keys, count),

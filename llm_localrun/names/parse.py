@@ -130,13 +130,6 @@ def _parse_title(name: str) -> ModelName:
     )
 
 
-def projected_words(stem: str) -> frozenset[str]:
-    """The `words` of the model that a projector is for; none for `mmproj-model-f16`."""
-    rest = re.sub(r"[-_.]?mmproj[-_.]?", "-", without_quantization(stem), flags=re.IGNORECASE)
-    rest = rest.strip("-_.")
-    return parse_name(rest).words if rest.lower() not in ("", "model") else frozenset()
-
-
 class _Parts(NamedTuple):
     """The words of a name in their order, in three sections.
 

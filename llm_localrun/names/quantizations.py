@@ -18,33 +18,20 @@ _QUANTIZATION = re.compile(
     )(?:(?<=DWQ)-(?:v\d+|\d{4,8})|(?<=MXFP4)-Q[48]|(?<=FP8)-dynamic)?(?=$|[-._])""",
     re.IGNORECASE | re.VERBOSE,
 )
-# Other files next to models, by the names that llama.cpp and its tools give them.
-_ROLES = (
-    (re.compile(r"^\._"), "it is what macOS keeps beside a file"),
-    (
-        re.compile(r"mmproj", re.IGNORECASE),
-        "it is a projector, which lets another model see or hear",
-    ),
-    (re.compile(r"^(?:mtp|eagle3|dflash|dspark)-", re.IGNORECASE), "it drafts for another model"),
-    (re.compile(r"^ggml-vocab-", re.IGNORECASE), "it is a vocabulary without weights"),
-)
 _ALIASES = {"FP16": "F16", "FP32": "F32", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
-# llama.cpp's `enum llama_ftype` (include/llama.h, b11549).
-_FILE_TYPES = {
-    **dict(enumerate(("F32", "F16", "Q4_0", "Q4_1"))),
-    **dict(
-        enumerate(
-            (
-                *("Q8_0", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M"),
-                *("Q5_K_S", "Q5_K_M", "Q6_K", "IQ2_XXS", "IQ2_XS", "Q2_K_S", "IQ3_XS", "IQ3_XXS"),
-                *("IQ1_S", "IQ4_NL", "IQ3_S", "IQ3_M", "IQ2_S", "IQ2_M", "IQ4_XS", "IQ1_M", "BF16"),
-            ),
-            start=7,
+# llama.cpp's `enum llama_ftype` (include/llama.h, b11549); "" for a number that it no longer uses.
+_FILE_TYPES = dict(
+    enumerate(
+        (
+            *("F32", "F16", "Q4_0", "Q4_1", "", "", "", "Q8_0", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S"),
+            *("Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ2_XXS"),
+            *("IQ2_XS", "Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ3_M"),
+            *("IQ2_S", "IQ2_M", "IQ4_XS", "IQ1_M", "BF16", "", "", "", "TQ1_0", "TQ2_0"),
+            *("MXFP4_MOE", "NVFP4", "Q1_0", "Q2_0"),
         )
-    ),
-    **dict(enumerate(("TQ1_0", "TQ2_0", "MXFP4_MOE", "NVFP4", "Q1_0", "Q2_0"), start=36)),
-}
+    )
+)
 _GUESSED = 1024
 """The flag `LLAMA_FTYPE_GUESSED`."""
 
@@ -137,15 +124,6 @@ def _index(quantization: str) -> int:
 def quality(quantization: str) -> int:
     """The index of a quantization in `QUALITY`; -1 if it is not there."""
     return QUALITY.index(quantization) if quantization in QUALITY else -1
-
-
-def other_role(stem: str) -> str:
-    """What a file of this name is instead of a model, in half a sentence; "" for a model."""
-    before, imatrix, _ = stem.lower().partition("imatrix")
-    if imatrix and not quantization_in(before):
-        # "Qwen3-8B.imatrix" is a matrix, "Qwen3-8B-Q4_K_M-imatrix" was made with one.
-        return "it is an importance matrix"
-    return next((role for pattern, role in _ROLES if pattern.search(stem)), "")
 
 
 def canonical(quantization: str) -> str:

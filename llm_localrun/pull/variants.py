@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from llm_localrun.gguf.files import is_projector_name, parts_of, shard_of
-from llm_localrun.names.quantizations import other_role, quality, quality_distance, quantization_in
-from llm_localrun.names.roles import matching_projectors
+from llm_localrun.gguf.files import parts_of, shard_of
+from llm_localrun.names.quantizations import quality, quality_distance, quantization_in
+from llm_localrun.names.roles import is_projector_name, matching_projectors, other_role
 
 _PROJECTOR_PRECISION = "F16"
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import RootModel, ValidationError
 
-from llm_localrun.gguf.files import is_projector_name, shard_of
+from llm_localrun.gguf.files import shard_of
 from llm_localrun.models import EndpointReport, LocalModel, RunsOn, ServerStatus
+from llm_localrun.names.roles import is_projector_name
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.lmstudio_home import bundled_models, lmstudio_home, models_folder
 from llm_localrun.system.paths import user_home

@@ -45,8 +45,9 @@ class Prompt:
 
         The bytes of tools count twice: templates write them in formats of their own.
         """
+        texts = [*self.texts, *_tools(self.request)]
         return (
-            sum(len(_encoded(text)) for text in [*self.texts, *_tools(self.request)])
+            sum(len(text.encode("utf-8", "replace")) for text in texts)
             + MAX_TEMPLATE_TOKENS
             + MAX_MESSAGE_TOKENS * len(self.request.messages)
             + MAX_MEDIA_TOKENS * self.media_count
@@ -74,7 +75,3 @@ def _texts(request: ChatRequest) -> Iterator[str]:
 def _tools(request: ChatRequest) -> Iterator[str]:
     for tool in request.tools:
         yield f"{tool.name} {tool.description} {json.dumps(dict(tool.parameters))}"
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "replace")

@@ -16,7 +16,7 @@ from llm_localrun.engine.launch import find_or_start
 from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.engine.stop import stop
-from llm_localrun.files.gotemplate import NotUnderstood, to_jinja
+from llm_localrun.files.gotemplate import Untranslatable, to_jinja
 
 Messages = list[dict[str, Any]]
 
@@ -417,7 +417,7 @@ def test_every_construct(starter_model: Path, user_path: Path) -> None:
     ],
 )
 def test_what_is_not_understood(template: str, reason: str) -> None:
-    with pytest.raises(NotUnderstood) as refused:
+    with pytest.raises(Untranslatable) as refused:
         to_jinja(template)
     assert str(refused.value) == reason
 
@@ -436,5 +436,5 @@ def test_what_is_not_understood(template: str, reason: str) -> None:
     ],
 )
 def test_template_that_is_made_to_harm(template: str) -> None:
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(Untranslatable):
         to_jinja(template)

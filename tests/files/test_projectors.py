@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from llm_localrun.files import open_file, remember, scan
-from llm_localrun.gguf.files import is_projector_name
 from llm_localrun.models import LocalModel, ScannedFile, Snapshot
-from llm_localrun.names.parse import parse_name, projected_words
+from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import quality
+from llm_localrun.names.roles import is_projector_name, projected_words
 from tests.support.models import file_route
 from tests.support.trees import (
     MIB,

@@ -5,8 +5,9 @@ from itertools import combinations
 
 import pytest
 
-from llm_localrun.names.parse import parse_name, projected_words
+from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import quantization_in
+from llm_localrun.names.roles import projected_words
 
 # A name; its family, base, size and quantization (- if it has none).
 NAMES = """

@@ -7,11 +7,11 @@ from llm_localrun.names.quantizations import (
     QUALITY,
     file_type_name,
     long_quantization,
-    other_role,
     quality_distance,
     quantization_in,
     without_quantization,
 )
+from llm_localrun.names.roles import other_role
 
 # A name, its quantization, and the name without it.
 NAMES = [

@@ -238,7 +238,7 @@ def _plant_hub(home: Path, cache: Path) -> list[Planted]:
     repository = home / ".lmstudio/models/lmstudio-community/Qwen3-8B-GGUF"
     served = gguf(repository / "Qwen3-8B-Q4_K_M.gguf", size=3 * MIB)
     seeing = gguf(repository.parent / "gemma-3-4b-it-GGUF" / "gemma-3-4b-it-Q4_K_M.gguf")
-    projector(seeing.parent / "mmproj-model-f16.gguf")
+    eye = projector(seeing.parent / "mmproj-model-f16.gguf")
     hub = cache / "huggingface" / "hub"
     cached = hub_file(hub, "Phi-4-Q6_K.gguf", "ab12", repository="unsloth/Phi-4-GGUF")
     write(cached.parents[2] / "refs" / "main", COMMIT)
@@ -257,7 +257,7 @@ def _plant_hub(home: Path, cache: Path) -> list[Planted]:
             "gemma-3-4b-it-Q4_K_M",
             (
                 f"{hf}/gemma-3-4b-it-gguf:Q4_K_M",
-                *(f"size:{size}:Q4_K_M" for size in (2 * MIB, 4 * MIB)),
+                *(f"size:{size}:Q4_K_M" for size in (2 * MIB, 2 * MIB + eye.stat().st_size)),
             ),
         ),
         Planted("huggingface", cached, "Phi-4-Q6_K", ("hf:unsloth/phi-4-gguf:Q6_K",)),

@@ -1,6 +1,6 @@
-"""Go's text/template, in which Ollama keeps chat templates, to the Jinja that llama.cpp takes."""
+"""Translates the templates of Ollama, which are Go text/template, to the Jinja of llama.cpp."""
 
 from llm_localrun.files.gotemplate.jinja import to_jinja
-from llm_localrun.files.gotemplate.syntax import NotUnderstood
+from llm_localrun.files.gotemplate.syntax import Untranslatable
 
-__all__ = ["NotUnderstood", "to_jinja"]
+__all__ = ["Untranslatable", "to_jinja"]

@@ -1,13 +1,14 @@
-"""A tree of Go's template to Jinja, with Ollama's meaning of the names in it. Pure.
+"""Translates the tree of a Go template to Jinja, with the names that Ollama defines. Pure.
 
-Ollama merges neighbouring messages of one role, collects the system prompts, and renders templates
-that know no messages turn by turn (`template/template.go`, 0.32): the first lines of what is made
-here do the same. Everything that is written stands in quotes, so that no text is taken for Jinja.
+Ollama merges adjacent messages of one role, joins the system prompts, and renders templates that
+do not use `.Messages` turn by turn (`template/template.go`, 0.32). The first lines of each
+translation do the same. Text of the template is written as quoted strings, so that none of it is
+read as Jinja.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from llm_localrun.files.gotemplate.syntax import (
     Assign,
@@ -18,15 +19,15 @@ from llm_localrun.files.gotemplate.syntax import (
     Jump,
     Literal,
     Node,
-    NotUnderstood,
     Print,
     Text,
+    Untranslatable,
     Variable,
     parse,
 )
 
-# What a template is given, and what it is in the Jinja that is made.
-_GIVEN = {
+# The values that Ollama passes to a template, and the Jinja for each.
+_GLOBALS = {
     "Messages": "go.messages",
     "System": "go.system",
     "Tools": "(tools or [])",
@@ -35,42 +36,31 @@ _GIVEN = {
     "Suffix": "''",
     "Think": "(enable_thinking if enable_thinking is defined else true)",
     "ThinkLevel": "(reasoning_effort or '')",
-    # Ollama takes a model that can think to have been asked to.
+    # For a model that can think, Ollama sets it by default.
     "IsThinkSet": "true",
 }
-_TURN = ("System", "Prompt", "Response")
-
-# The fields of messages and tools: in Go, in JSON.
+# The fields of messages and tools by their names in Go, with their names in JSON.
+_SAME_IN_LOWER_CASE = (
+    *("Role", "Content", "Images", "ID", "Type", "Function", "Name", "Description", "Arguments"),
+    *("Parameters", "Properties", "Required", "Items", "Enum"),
+)
 _FIELDS = {
-    "Role": "role",
-    "Content": "content",
+    **{name: name.lower() for name in _SAME_IN_LOWER_CASE},
     "Thinking": "reasoning_content",
-    "Images": "images",
     "ToolCalls": "tool_calls",
     "ToolName": "name",
     "ToolCallID": "tool_call_id",
-    "ID": "id",
-    "Type": "type",
-    "Function": "function",
-    "Name": "name",
-    "Description": "description",
-    "Arguments": "arguments",
-    "Parameters": "parameters",
-    "Properties": "properties",
-    "Required": "required",
-    "Items": "items",
-    "Enum": "enum",
 }
-_OF_MESSAGES = {
+_OPTIONAL_FIELDS = {
     "Thinking": "''",
     "Images": "[]",
     "ToolCalls": "[]",
     "ToolName": "''",
     "ToolCallID": "''",
 }
-"""Those that a message may lack, and what they are then."""
-_TEXTS = ("Role", "Content", "Thinking", "System", "Prompt", "Response", "Name")
-"""Those that are surely texts."""
+"""The fields that a message may lack, with the Jinja for their defaults."""
+_STRING_FIELDS = ("Role", "Content", "Thinking", "System", "Prompt", "Response", "Name")
+"""The fields and globals that are always strings."""
 
 _COMPACT = "tojson(separators=(',', ':'))"
 
@@ -79,7 +69,7 @@ def _joined(word: str) -> Callable[..., str]:
     return lambda *values: f"({f' {word} '.join(values)})"
 
 
-# How many values a function takes, and what is made of them.
+# For each function: the fewest and the most arguments, and the Jinja for a call.
 _FUNCTIONS: dict[str, tuple[int, int, Callable[..., str]]] = {
     "and": (1, 9, _joined("and")),
     "or": (1, 9, _joined("or")),
@@ -91,13 +81,13 @@ _FUNCTIONS: dict[str, tuple[int, int, Callable[..., str]]] = {
     "gt": (2, 2, _joined(">")),
     "ge": (2, 2, _joined(">=")),
     "len": (1, 1, lambda value: f"({value} | length)"),
-    "index": (2, 9, lambda value, *places: value + "".join(f"[{place}]" for place in places)),
+    "index": (2, 9, lambda value, *keys: value + "".join(f"[{key}]" for key in keys)),
     "slice": (2, 3, lambda value, start, end="": f"{value}[{start}:{end}]"),
     "json": (1, 1, lambda value: f"({value} | {_COMPACT})"),
     "currentDate": (0, 0, lambda: "strftime_now('%Y-%m-%d')"),
 }
 
-# Go writes as JSON what is neither a text nor nothing.
+# Ollama writes a value that is neither a string nor nil as JSON.
 _WRITE = f"""\
 {{%- macro write(it) -%}}
 {{%- if it is string -%}}{{{{ it }}}}
@@ -138,86 +128,59 @@ _TURN_BY_TURN = """\
 
 
 def to_jinja(template: str) -> str:
-    """The Jinja that writes what Ollama writes by `template`. Raises `NotUnderstood`."""
+    """The Jinja that renders the same prompts as `template` in Ollama. Raises `Untranslatable`."""
     nodes = parse(template)
-    names = {name.lower() for name in _names_in(nodes)}
-    maker = _Maker()
-    if "messages" in names:
-        body = maker.block(nodes, _Scope())
-    else:
-        if "response" not in names:
+    translator = _Translator()
+    body = translator.block(nodes, _Scope())
+    if "Messages" not in translator.names:
+        if "Response" not in translator.names:
             nodes = (*nodes, Print(Field(None, ("Response",))))
-        turn = f"{{%- macro turn() -%}}{maker.block(nodes, _Scope())}{{%- endmacro -%}}"
-        body = turn + _TURN_BY_TURN + maker.block(_up_to_response(nodes)[0], _Scope())
+            body += translator.block(nodes[-1:], _Scope())
+        turn = f"{{%- macro turn() -%}}{body}{{%- endmacro -%}}"
+        last_turn = _Translator(up_to_response=True).block(nodes, _Scope())
+        body = turn + _TURN_BY_TURN + last_turn
     more = "".join(
-        f", {_FIELDS[name]}=m[{_quoted(_FIELDS[name])}] or {nothing}"
-        for name, nothing in _OF_MESSAGES.items()
-        if name in maker.fields
+        f", {_FIELDS[name]}=m[{_quoted(_FIELDS[name])}] or {default}"
+        for name, default in _OPTIONAL_FIELDS.items()
+        if name in translator.names
     )
     return f"{_WRITE}{_GATHER.replace('<more>', more)}{{%- set v = namespace() -%}}{body}"
 
 
-def _names_in(nodes: Sequence[Node]) -> Iterator[str]:
-    """The names of fields in a template."""
-    for node in nodes:
-        if isinstance(node, Print | Assign | Branch):
-            yield from _names_of(node.value)
-        if isinstance(node, Branch):
-            yield from _names_in((*node.body, *node.otherwise))
-
-
-def _names_of(value: Expression) -> Iterator[str]:
-    if isinstance(value, Field):
-        yield from value.names
-        yield from _names_of(value.of) if value.of else ()
-    elif isinstance(value, Call):
-        for argument in value.arguments:
-            yield from _names_of(argument)
-
-
-def _up_to_response(nodes: Sequence[Node]) -> tuple[tuple[Node, ...], bool]:
-    """The nodes up to the first that writes the response, which the model goes on with."""
-    kept: list[Node] = []
-    for node in nodes:
-        if isinstance(node, Print) and "Response" in _names_of(node.value):
-            return (*kept, node), True
-        if isinstance(node, Branch):
-            body, ends = _up_to_response(node.body)
-            otherwise, ends_too = ((), True) if ends else _up_to_response(node.otherwise)
-            kept.append(replace(node, body=body, otherwise=otherwise))
-            if ends or ends_too:
-                return tuple(kept), True
-        else:
-            kept.append(node)
-    return tuple(kept), False
-
-
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What names mean at a place: `dot` is None where it is all that the template was given."""
+    """The Jinja for the dot and the variables in a block of the template."""
 
     dot: str | None = None
+    """None: the dot is the globals."""
     variables: dict[str, str] = field(default_factory=dict)
 
     def inner(self, dot: str | None = None) -> "_Scope":
-        """The scope of a block in this one."""
+        """The scope of a block in this one; its dot is the same if `dot` is None."""
         return _Scope(dot or self.dot, dict(self.variables))
 
 
-class _Maker:
-    """Makes Jinja of nodes; counts the names that it gives, and what it takes of messages."""
+class _Translator:
+    """Translates nodes to Jinja.
 
-    def __init__(self) -> None:
-        self.fields: set[str] = set()
+    `up_to_response` leaves out what follows the first print of the response: the prompt ends there,
+    and the model continues. `names` collects the globals and fields that the template reads.
+    """
+
+    def __init__(self, *, up_to_response: bool = False) -> None:
+        self.names: set[str] = set()
+        self._up_to_response = up_to_response
+        self._is_over = False
         self._count = 0
 
     def block(self, nodes: Sequence[Node], scope: _Scope) -> str:
-        return "".join(self._node(node, scope) for node in nodes)
+        return "".join(self._node(node, scope) for node in nodes if not self._is_over)
 
     def _node(self, node: Node, scope: _Scope) -> str:
         if isinstance(node, Text):
             return f"{{{{- {_quoted(node.text)} -}}}}"
         if isinstance(node, Print):
+            self._is_over = self._up_to_response and "Response" in _names_of(node.value)
             value = self._value(node.value, scope)
             return f"{{{{- {value if _is_text(node.value) else f'write({value})'} -}}}}"
         if isinstance(node, Jump):
@@ -225,22 +188,18 @@ class _Maker:
         if isinstance(node, Assign):
             value = self._value(node.value, scope)
             return self._set(node.name, value, scope, is_new=node.is_new)
-        return {"if": self._if, "with": self._with, "range": self._range}[node.kind](node, scope)
+        return self._range(node, scope) if node.kind == "range" else self._if(node, scope)
 
     def _if(self, node: Branch, scope: _Scope) -> str:
-        inner = scope.inner()
-        value = self._value(node.value, scope)
-        before = self._set(node.names[0], value, inner) if node.names else ""
-        condition = inner.variables[node.names[0]] if node.names else value
-        return f"{before}{{%- if {condition} -%}}{self._ending(node, inner, inner, 'if')}"
-
-    def _with(self, node: Branch, scope: _Scope) -> str:
-        dot = self._name("d")
-        inner = scope.inner(dot)
-        start = f"{{%- set {dot} = {self._value(node.value, scope)} -%}}"
-        if node.names:
-            start += self._set(node.names[0], dot, inner)
-        return f"{start}{{%- if {dot} -%}}{self._ending(node, inner, scope.inner(), 'if')}"
+        """`if`; or `with`, whose body has the value as its dot."""
+        inner, start = scope.inner(), ""
+        condition = self._value(node.value, scope)
+        if node.names or node.kind == "with":
+            name = node.names[0] if node.names else "dot"
+            start = self._set(name, condition, inner)
+            condition = inner.variables[name]
+        body = inner.inner(condition) if node.kind == "with" else inner
+        return f"{start}{{%- if {condition} -%}}{self._ending(node, body, inner, 'if')}"
 
     def _range(self, node: Branch, scope: _Scope) -> str:
         dot, key = self._name("d"), self._name("k")
@@ -257,18 +216,16 @@ class _Maker:
         return start + self._ending(node, inner, scope.inner(), "for")
 
     def _ending(self, node: Branch, body: _Scope, otherwise: _Scope, kind: str) -> str:
-        made = self.block(node.body, body)
+        jinja = self.block(node.body, body)
         if node.otherwise:
-            made += f"{{%- else -%}}{self.block(node.otherwise, otherwise)}"
-        return f"{made}{{%- end{kind} -%}}"
+            jinja += f"{{%- else -%}}{self.block(node.otherwise, otherwise)}"
+        return f"{jinja}{{%- end{kind} -%}}"
 
     def _set(self, name: str, value: str, scope: _Scope, *, is_new: bool = True) -> str:
-        """Sets a variable. A namespace has them all: Jinja's own end with the loop they are in."""
+        """Sets a variable, in a namespace: Jinja's own variables end with the loop around them."""
         if is_new:
             scope.variables[name] = f"v.{self._name('x')}"
-        if name not in scope.variables:
-            raise NotUnderstood(f"the variable {name}, which is not there")
-        return f"{{%- set {scope.variables[name]} = {value} -%}}"
+        return f"{{%- set {_variable(name, scope)} = {value} -%}}"
 
     def _name(self, letter: str) -> str:
         self._count += 1
@@ -281,37 +238,53 @@ class _Maker:
             return self._field(value, scope)
         if isinstance(value, Call):
             return self._call(value, scope)
-        if value.name not in scope.variables:
-            raise NotUnderstood(f"the variable {value.name}, which is not there")
-        return scope.variables[value.name]
+        return _variable(value.name, scope)
 
     def _field(self, value: Field, scope: _Scope) -> str:
         names = value.names
-        is_given = value.of == Variable("$") or (value.of is None and scope.dot is None)
-        if is_given:
-            if not names or names[0] not in _GIVEN:
-                raise NotUnderstood(f"'.{'.'.join(names)}'")
-            base, names = _GIVEN[names[0]], names[1:]
+        is_global = value.of == Variable("$") or (value.of is None and scope.dot is None)
+        if is_global:
+            if not names or names[0] not in _GLOBALS:
+                raise Untranslatable(f"'.{'.'.join(names)}'")
+            self.names.add(names[0])
+            base, names = _GLOBALS[names[0]], names[1:]
         else:
             base = self._value(value.of, scope) if value.of else str(scope.dot)
         for name in names:
             if name not in _FIELDS:
-                raise NotUnderstood(f"the field '.{name}'")
-            self.fields.add(name)
+                raise Untranslatable(f"the field '.{name}'")
+            self.names.add(name)
             base += f"[{_quoted(_FIELDS[name])}]"
         return base
 
     def _call(self, call: Call, scope: _Scope) -> str:
-        least, most, make = _FUNCTIONS.get(call.function, (1, 0, str))
-        if not least <= len(call.arguments) <= most:
-            raise NotUnderstood(f"the function '{call.function}' of {len(call.arguments)} values")
-        if call.function in ("len", "index", "slice") and _last_name(call.arguments[0]) == "Type":
-            raise NotUnderstood("a type that is a list of types")
+        fewest, most, write = _FUNCTIONS.get(call.function, (1, 0, str))
+        if not fewest <= len(call.arguments) <= most:
+            raise Untranslatable(f"the function '{call.function}' of {len(call.arguments)} values")
+        first = _last_name(call.arguments[0]) if call.arguments else ""
+        if call.function in ("len", "index", "slice") and first == "Type":
+            raise Untranslatable("a type that is a list of types")
         values = [self._value(argument, scope) for argument in call.arguments]
-        if call.function == "json" and _last_name(call.arguments[0]) == "Arguments":
-            # They may be JSON already: llama.cpp hands them on as it has got them.
-            return f"({values[0]} if {values[0]} is string else {make(*values)})"
-        return make(*values)
+        if call.function == "json" and first == "Arguments":
+            # llama.cpp passes them as it received them, which may be JSON already.
+            return f"({values[0]} if {values[0]} is string else {write(*values)})"
+        return write(*values)
+
+
+def _variable(name: str, scope: _Scope) -> str:
+    if name not in scope.variables:
+        raise Untranslatable(f"the variable {name}, which is not there")
+    return scope.variables[name]
+
+
+def _names_of(value: Expression) -> Iterator[str]:
+    """The names of all fields in an expression."""
+    if isinstance(value, Field):
+        yield from value.names
+        yield from _names_of(value.of) if value.of else ()
+    elif isinstance(value, Call):
+        for argument in value.arguments:
+            yield from _names_of(argument)
 
 
 def _last_name(value: Expression) -> str:
@@ -319,13 +292,14 @@ def _last_name(value: Expression) -> str:
 
 
 def _is_text(value: Expression) -> bool:
-    """Whether a value is surely a text, which is written as it is."""
+    """Whether a value is always a string, which is written as it is."""
     if isinstance(value, Call):
         return value.function in ("json", "currentDate")
-    return _last_name(value) in _TEXTS
+    return _last_name(value) in _STRING_FIELDS
 
 
-_ESCAPES = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+"""The only ones that llama.cpp knows."""
 
 
 def _literal(value: str | int | float | bool | None) -> str:
@@ -335,5 +309,4 @@ def _literal(value: str | int | float | bool | None) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text in quotes, with those escapes alone that llama.cpp knows."""
-    return "'" + "".join(_ESCAPES.get(character, character) for character in text) + "'"
+    return f"'{text.translate(_ESCAPES)}'"

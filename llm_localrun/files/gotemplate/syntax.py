@@ -1,7 +1,7 @@
-"""Reads Go's text/template into a tree. Pure.
+"""Parses a template of Go's text/template into a tree. Pure.
 
-https://pkg.go.dev/text/template, as far as the templates of Ollama's library go; whatever else
-stands in one is `NotUnderstood`. What the names in it mean is `jinja`'s business.
+https://pkg.go.dev/text/template, as far as the templates of Ollama's library use it: anything else
+raises `Untranslatable`. What the names in a template mean is left to `jinja`.
 """
 
 import json
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 
-class NotUnderstood(ValueError):
-    """The template has something that is not translated; the message says what."""
+class Untranslatable(ValueError):
+    """The template uses something that is not translated. The message names it: "'define'"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A text, a number, a truth, or nil."""
+    """A string, a number, a boolean, or nil."""
 
     value: str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """`.A.B`: fields of the dot, or of another value; no fields are that itself."""
+    """`.A.B`: a field of the dot, or of the value `of`. Without names it is the dot itself."""
 
     of: "Expression | None"
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """`$name`; `$` alone is what the template was given."""
+    """`$name`; `$` alone stands for the globals."""
 
     name: str
 
@@ -50,7 +50,7 @@ Expression: TypeAlias = Literal | Field | Variable | Call
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is written as it is."""
+    """Text outside the actions, which is written as it is."""
 
     text: str
 
@@ -64,7 +64,7 @@ class Print:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """`{{ $name := value }}`, or `=` for a variable that is there."""
+    """`{{ $name := value }}`, or with `=` for a variable that exists."""
 
     name: str
     value: Expression
@@ -73,7 +73,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """`if`, `with` or `range`; `names` are the variables that it sets, `$i, $x` say."""
+    """`if`, `with` or `range`; `names` are the variables that it sets: `("$i", "$x")`."""
 
     kind: str
     names: tuple[str, ...]
@@ -112,25 +112,25 @@ _CONSTANTS = {"true": True, "false": False, "nil": None}
 
 
 def parse(template: str) -> tuple[Node, ...]:
-    """The nodes of a template. Raises `NotUnderstood`."""
+    """The nodes of a template. Raises `Untranslatable`."""
     if len(template) > _MAX_LENGTH:
-        raise NotUnderstood(f"{len(template):,} characters")
+        raise Untranslatable(f"{len(template):,} characters")
     try:
-        nodes, end = _Pieces(list(_pieces(template))).block()
+        nodes, end = _block(_pieces(template))
     except RecursionError:
-        raise NotUnderstood("too many blocks within blocks") from None
+        raise Untranslatable("too many blocks within blocks") from None
     if end:
-        raise NotUnderstood(f"'{end}' where nothing is open")
+        raise Untranslatable(f"'{end}' where nothing is open")
     return nodes
 
 
 def _pieces(template: str) -> Iterator[Text | str]:
-    """Texts, with what actions trim off them gone, and the code of the actions in between."""
+    """The texts, trimmed as the actions beside them say, and the code of each action."""
     at, trims = 0, False
     while (start := template.find("{{", at)) >= 0:
         action = _ACTION.match(template, start)
         if action is None:
-            raise NotUnderstood("an action that is not closed")
+            raise Untranslatable("an action that is not closed")
         yield _trimmed(template[at:start], before=trims, after=bool(action["before"]))
         if not (code := action["code"].strip()).startswith("/*"):
             yield code
@@ -143,41 +143,35 @@ def _trimmed(text: str, *, before: bool, after: bool) -> Text:
     return Text(text.rstrip(" \t\r\n") if after else text)
 
 
-class _Pieces:
-    """The pieces of a template, read from the first to the last."""
+def _block(pieces: Iterator[Text | str]) -> tuple[tuple[Node, ...], str]:
+    """The nodes up to the `end` or `else` of the block, and the code of that; "" if none comes."""
+    nodes: list[Node] = []
+    for piece in pieces:
+        if isinstance(piece, Text):
+            nodes += [piece] if piece.text else []
+            continue
+        word = piece.partition(" ")[0]
+        if word in ("end", "else"):
+            return tuple(nodes), piece
+        if word in ("define", "block", "template"):
+            raise Untranslatable(f"'{word}'")
+        nodes.append(_branch(piece, pieces) if word in _BRANCHES else _simple(piece))
+    return tuple(nodes), ""
 
-    def __init__(self, pieces: list[Text | str]) -> None:
-        self._pieces = pieces[::-1]
 
-    def block(self) -> tuple[tuple[Node, ...], str]:
-        """Nodes up to an `end` or `else` that belongs to somebody further out, and that."""
-        nodes: list[Node] = []
-        while self._pieces:
-            piece = self._pieces.pop()
-            if isinstance(piece, Text):
-                nodes += [piece] if piece.text else []
-                continue
-            word = piece.partition(" ")[0]
-            if word in ("end", "else"):
-                return tuple(nodes), piece
-            if word in ("define", "block", "template"):
-                raise NotUnderstood(f"'{word}'")
-            nodes.append(self._branch(piece) if word in _BRANCHES else _simple(piece))
-        return tuple(nodes), ""
-
-    def _branch(self, code: str) -> Branch:
-        kind, _, condition = code.partition(" ")
-        names, _, value = _pipeline(condition)
-        body, end = self.block()
-        otherwise: tuple[Node, ...] = ()
-        if end.startswith("else "):
-            # An {{ else if }} is an {{ if }} in the {{ else }}, and shares its {{ end }}.
-            otherwise, end = (self._branch(end[4:].strip()),), "end"
-        elif end == "else":
-            otherwise, end = self.block()
-        if end != "end":
-            raise NotUnderstood(f"'{kind}' without its end")
-        return Branch(kind, names, value, body, otherwise)
+def _branch(code: str, pieces: Iterator[Text | str]) -> Branch:
+    kind, _, condition = code.partition(" ")
+    names, _, value = _pipeline(condition)
+    body, end = _block(pieces)
+    otherwise: tuple[Node, ...] = ()
+    if end.startswith("else "):
+        # An {{ else if }} is an {{ if }} in the {{ else }}, and shares its {{ end }}.
+        otherwise, end = (_branch(end[4:].strip(), pieces),), "end"
+    elif end == "else":
+        otherwise, end = _block(pieces)
+    if end != "end":
+        raise Untranslatable(f"'{kind}' without its end")
+    return Branch(kind, names, value, body, otherwise)
 
 
 def _simple(code: str) -> Node:
@@ -188,13 +182,13 @@ def _simple(code: str) -> Node:
 
 
 def _pipeline(code: str) -> tuple[tuple[str, ...], str, Expression]:
-    """The variables that an action sets, the sign by which it does, and the value."""
+    """The variables that an action sets, `=` or `:=`, and the value."""
     targets = _TARGETS.match(code.strip())
     names = re.split(r"\s*,\s*", targets["names"]) if targets else []
-    tokens = _Tokens(code.strip()[targets.end() if targets else 0 :])
-    value = tokens.piped()
-    if tokens.token.text:
-        raise NotUnderstood(f"'{tokens.token.text}' in '{code}'")
+    parser = _Parser(code.strip()[targets.end() if targets else 0 :])
+    value = parser.pipeline()
+    if parser.token.text:
+        raise Untranslatable(f"'{parser.token.text}' in '{code}'")
     return tuple(names), targets["sign"] if targets else "", value
 
 
@@ -205,37 +199,40 @@ class _Token(NamedTuple):
     """Whether there is space before it: `.A .B` are two values, `.A.B` is one."""
 
 
-class _Tokens:
-    """The tokens of an action; `token` is the next one, and without a text behind the last."""
+_END = _Token("", "", is_apart=True)
+
+
+def _tokens(code: str) -> Iterator[_Token]:
+    at, end = 0, len(code.rstrip())
+    while at < end:
+        match = _TOKEN.match(code, at)
+        if match is None:
+            raise Untranslatable(f"'{code[at:].strip()}'")
+        kind = str(match.lastgroup)
+        yield _Token(kind, match[kind], is_apart=bool(match["space"]))
+        at = match.end()
+
+
+class _Parser:
+    """Parses the value of an action. `token` is the next one, `_END` after the last."""
 
     def __init__(self, code: str) -> None:
-        self._code = code
-        self._at = 0
-        self.token = _Token("", "", False)
-        self.advance()
+        self._tokens = _tokens(code)
+        self.token = next(self._tokens, _END)
 
     def advance(self) -> _Token:
-        """Goes on to the next token; returns the one that it was at."""
-        token = self.token
-        match = _TOKEN.match(self._code, self._at)
-        rest = self._code[self._at :].strip()
-        if match is None and rest:
-            raise NotUnderstood(f"'{rest}'")
-        kind = (match.lastgroup or "") if match else ""
-        self.token = (
-            _Token(kind, match[kind], bool(match["space"])) if match else _Token("", "", True)
-        )
-        self._at = match.end() if match else len(self._code)
+        """Moves to the next token; returns the one before."""
+        token, self.token = self.token, next(self._tokens, _END)
         return token
 
-    def piped(self) -> Expression:
+    def pipeline(self) -> Expression:
         """`command | function …`: a value becomes the last argument of what it is piped into."""
         value = self._command()
         while self.token.text == "|":
             self.advance()
             then = self._command()
             if not isinstance(then, Call):
-                raise NotUnderstood("a pipe into what is no function")
+                raise Untranslatable("a pipe into what is no function")
             value = Call(then.function, (*then.arguments, value))
         return value
 
@@ -249,7 +246,7 @@ class _Tokens:
         return Call(function, tuple(arguments))
 
     def _operand(self) -> Expression:
-        """A value and the fields that are taken of it."""
+        """A value, or a field of it."""
         value = self._term()
         names = []
         while self.token.kind == "field" and not self.token.is_apart and self.token.text != ".":
@@ -263,9 +260,9 @@ class _Tokens:
     def _term(self) -> Expression:
         kind, text, _ = self.advance()
         if text == "(":
-            value = self.piped()
+            value = self.pipeline()
             if self.advance().text != ")":
-                raise NotUnderstood("a bracket that is not closed")
+                raise Untranslatable("a bracket that is not closed")
             return value
         if kind == "field":
             return Field(None, (text[1:],) if text != "." else ())
@@ -277,7 +274,7 @@ class _Tokens:
             return Literal(float(text) if "." in text else int(text))
         if kind == "word":
             return Literal(_CONSTANTS[text]) if text in _CONSTANTS else Call(text, ())
-        raise NotUnderstood(f"'{text}' for a value" if text else "nothing where a value belongs")
+        raise Untranslatable(f"'{text}' for a value" if text else "nothing where a value belongs")
 
 
 def _unquoted(text: str) -> str:
@@ -287,5 +284,5 @@ def _unquoted(text: str) -> str:
         value: str = json.loads(text)
     except ValueError:
         # Go has more escapes than JSON.
-        raise NotUnderstood(f"the text {text}") from None
+        raise Untranslatable(f"the text {text}") from None
     return value
