@@ -34,9 +34,9 @@ EMBEDDING_SIZE = 576
 """Of the starter model."""
 
 
-def png(colour: Callable[[int, int], tuple[int, int, int]], side: int = 32) -> bytes:
-    """A square image; `colour` gives the colour of each of its pixels."""
-    rows = (b"\0" + b"".join(bytes(colour(x, y)) for x in range(side)) for y in range(side))
+def png(color: Callable[[int, int], tuple[int, int, int]], side: int = 32) -> bytes:
+    """A square image; `color` gives the color of each of its pixels."""
+    rows = (b"\0" + b"".join(bytes(color(x, y)) for x in range(side)) for y in range(side))
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -116,10 +116,10 @@ def test_image_stays_in_the_conversation(kind: str) -> None:
     with saying(kind, Says("I see."), Says("Red.")) as (model, server):
         conversation = llm_model(model).conversation()
         conversation.prompt("Look", attachments=[llm.Attachment(content=RED)]).text()
-        conversation.prompt("Which colour?").text()
+        conversation.prompt("Which color?").text()
     first, second = sent(server)
     assert second["messages"][0] == first["messages"][0]
-    assert second["messages"][2] == {"role": "user", "content": "Which colour?"}
+    assert second["messages"][2] == {"role": "user", "content": "Which color?"}
 
 
 def llm_model(model: LocalModel) -> Any:
