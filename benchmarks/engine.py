@@ -26,7 +26,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from llm_localrun.engine.launch import EngineRequest, find_or_start
+from llm_localrun.engine.launch import find_or_start
+from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.pull import starter

@@ -8,6 +8,7 @@ error with a fixed context, and the answer when the context may grow.
 
 import sys
 import time
+from typing import Any
 
 import llm
 
@@ -31,7 +32,7 @@ def main() -> None:
     prompt = f"{FIRST_LINE}\n\n{FILLER * 75}\n{QUESTION}"
     for context_size in (4096, None):
         begun = time.monotonic()
-        options = {"temperature": 0, "max_tokens": 16, "threads": threads}
+        options: dict[str, Any] = {"temperature": 0, "max_tokens": 16, "threads": threads}
         if context_size is not None:
             options["context_size"] = context_size
         response = model.prompt(prompt, **options)

@@ -22,6 +22,7 @@ from typing import TypeVar
 import psutil
 
 from llm_localrun.engine import launch
+from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineSettings, EngineState
 from llm_localrun.engine.stop import stop
 from llm_localrun.models import LocalModel
@@ -34,7 +35,7 @@ from llm_localrun.system.paths import models_folder
 from llm_localrun.system.progress import Progress
 from llm_localrun.wire import http
 from llm_localrun.wire.response import decode_whole
-from tests.support.models import local_model
+from tests.support.models import file_route, local_model
 
 README = Path(__file__).parent.parent / "README.md"
 BETWEEN = re.compile(r"(?<=<!-- quantize -->\n\n).*(?=\n<!-- /quantize -->)", re.DOTALL)
@@ -105,9 +106,8 @@ def _measure(folder: Path) -> Iterator[tuple[str, ...]]:
 def _make(model: LocalModel, quantization: str) -> LocalModel:
     quantizer = tools.find_quantizer()
     assert quantizer is not None
-    assert model.path is not None
     plan = QuantizePlan(
-        source=Path(model.path),
+        source=Path(file_route(model).path),
         target=target_for(model, quantization),
         projector="",
         quantization=quantization,
@@ -136,14 +136,14 @@ def _result(steps: Generator[Progress, None, _Result]) -> _Result:
         try:
             next(steps)
         except StopIteration as end:
-            return end.value
+            result: _Result = end.value
+            return result
 
 
 @contextmanager
 def _running(model: LocalModel, folder: Path) -> Iterator[EngineState]:
-    assert model.path is not None
     settings = EngineSettings(context_size=1024, threads=_THREADS)
-    request = launch.EngineRequest(model.path, model.name, settings)
+    request = EngineRequest(file_route(model).path, model.name, settings)
     engine, _ = launch.find_or_start(request, folder / "engine", keep_alive=600)
     try:
         yield engine
@@ -154,8 +154,8 @@ def _running(model: LocalModel, folder: Path) -> Iterator[EngineState]:
 def _speed(engine: EngineState) -> float:
     """Tokens generated per second."""
     body = {"prompt": _PROMPT, "n_predict": _ANSWER, "ignore_eos": True, "temperature": 0}
-    call = http.Call(f"{engine.url}/completion", body, "the engine", "Wait", engine.key)
-    payload = decode_whole("the engine", http.stream(call), lambda payload: payload, "")
+    request = http.HttpRequest(f"{engine.url}/completion", body, "llama.cpp", "Wait", engine.key)
+    payload = decode_whole("llama.cpp", http.stream(request), lambda payload: payload, "")
     return float(payload["timings"]["predicted_per_second"])
 
 
