@@ -14,8 +14,8 @@ from llm.parts import StreamEvent
 from typing_extensions import assert_never
 
 from llm_localrun.models import LocalModel, Route, Served
+from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
-from llm_localrun.wire.shapes import parse_json
 
 _LLM_COLUMNS = ("model", "prompt_tokens", "completion_tokens", "reasoning_tokens")
 """Fields of `Finished` that llm's log has columns for."""

@@ -29,8 +29,7 @@ from llm_localrun.quantize.recipes import bits_per_weight, share_too_narrow, sha
 from llm_localrun.quantize.run import run
 from llm_localrun.quantize.tools import GGML_PACKAGE, Quantizer
 from llm_localrun.resolve import candidates, order_of
-from llm_localrun.servers.base import stored_key
-from llm_localrun.servers.ollama import QUANTIZES_FROM, QUANTIZES_TO, Ollama, tag_for
+from llm_localrun.servers.base import open_with_stored_key, server_class
 from llm_localrun.wire.http import is_listening
 
 
@@ -61,8 +60,8 @@ def quantize(name: str, type_: str, **options: Any) -> None:
     model = _source(candidates(name, get_catalogue().models, order_of(read_config())))
     quantization = quantization_in(type_) or type_.upper()
     given = _QuantizeOptions(**options)
-    if served := _route_through_ollama(model, quantization, given):
-        made = _quantize_by_ollama(model, served, quantization, given)
+    if served := _route_through_server(model, quantization, given):
+        made = _quantize_by_server(model, served, quantization, given)
     else:
         made = _quantize_file(model, quantization, given)
     if made is not None:
@@ -76,14 +75,17 @@ def _source(claimants: Sequence[LocalModel]) -> LocalModel:
     return max(variants, key=lambda m: precision(m.quantization), default=claimants[0])
 
 
-def _route_through_ollama(
+def _route_through_server(
     model: LocalModel, quantization: str, options: _QuantizeOptions
 ) -> Served | None:
-    """The route through Ollama if Ollama is to quantize the model, which keeps its template."""
+    """The route through a server that is to quantize the model: it keeps the model's template."""
     served = model.served
-    if served is None or served.endpoint.kind != Ollama.kind or options.imatrix is not None:
+    if served is None or options.imatrix is not None:
         return None
-    is_possible = quantization in QUANTIZES_TO and model.quantization in QUANTIZES_FROM
+    cls = server_class(served.endpoint.kind)
+    if not cls.quantizes_to:
+        return None
+    is_possible = quantization in cls.quantizes_to and model.quantization in cls.quantizes_from
     is_chosen = model.on_disk is None or (is_possible and is_listening(served.endpoint.url))
     return served if is_chosen else None
 
@@ -94,7 +96,7 @@ def _quantize_file(
     """The model in the new file; None if the file exists already. Raises a `LocalRunError`."""
     if model.on_disk is None:
         raise QuantizeFailed(
-            f"The file of {model.id} is not known: its server does not tell where it is",
+            f"The file of {model.id} is not known: its server does not say where it is",
             "Give the path of its GGUF file instead",
         )
     plan = QuantizePlan(
@@ -118,11 +120,13 @@ def _quantize_file(
     return _find(lambda m: m.on_disk is not None and m.on_disk.path == path, path)
 
 
-def _quantize_by_ollama(
+def _quantize_by_server(
     model: LocalModel, served: Served, quantization: str, options: _QuantizeOptions
 ) -> LocalModel | None:
-    """The new model in Ollama; None if it exists already. Raises a `LocalRunError`."""
-    name, endpoint = tag_for(model.name, quantization), served.endpoint
+    """The new model of the server; None if it exists already. Raises a `LocalRunError`."""
+    endpoint = served.endpoint
+    server = open_with_stored_key(endpoint)
+    name = server.pull_name(model.name, quantization)
 
     def is_there(other: LocalModel) -> bool:
         return other.name == name and other.served is not None and other.served.endpoint == endpoint
@@ -130,9 +134,8 @@ def _quantize_by_ollama(
     if any(map(is_there, get_catalogue().models)) and not options.replace:
         _say_that_it_exists(name)
         return None
-    server = Ollama(endpoint, stored_key(endpoint))
     show_progress(server.quantize(name, model.name, quantization), name)
-    click.echo(f"Created {name} in Ollama")
+    click.echo(f"Created {name} in {server.title}")
     return _find(is_there, name)
 
 
@@ -185,11 +188,10 @@ def _report(model: LocalModel, made: LocalModel, quantization: str, *, measure: 
 
 def _loss_rows(model: LocalModel, made: LocalModel) -> list[Row]:
     """The loss of quality, measured with both files. Raises a `LocalRunError`."""
-    before, after = (each.model_copy(update={"routes": (each.on_disk,)}) for each in (model, made))
     if model.purpose == "embedding":
-        vectors = quality.vector_loss(before, after)
+        vectors = quality.vector_loss(model, made)
         return [_row("cosine similarity", "", f"{vectors.mean:.4f}, at least {vectors.least:.4f}")]
-    loss = show_progress(quality.text_loss(before, after), made.name)
+    loss = show_progress(quality.text_loss(model, made), made.name)
     return [
         _row("perplexity", f"{loss.before:.2f}", f"{loss.after:.2f}"),
         _row("same most likely token", "", f"{loss.agreement:.1%} of {loss.tokens}"),

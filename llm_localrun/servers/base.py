@@ -10,7 +10,7 @@ import os
 import pkgutil
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -252,6 +252,9 @@ class Server:
     """Whether it pulls `KIND:hf:OWNER/REPO[:QUANT]`, a repository of the Hugging Face hub."""
     interrupted_pull: ClassVar[str] = ""
     """What happens to a pull whose command is interrupted."""
+    quantizes_from: ClassVar[Collection[str]] = ()
+    quantizes_to: ClassVar[Collection[str]] = ()
+    """The quantizations between which it quantizes its models; empty if it does not."""
     can_delete: ClassVar[bool] = False
     """Whether it deletes its models."""
 
@@ -389,9 +392,15 @@ class Server:
         """Has the server delete a model. Raises a `LocalRunError`."""
         raise NotImplementedError
 
+    def quantize(
+        self, name: str, source: str, quantization: str
+    ) -> Generator[Progress, None, None]:
+        """Has the server make `name` from its model `source`. Raises a `LocalRunError`."""
+        raise NotImplementedError
+
     @classmethod
     def pull_name(cls, name: str, quantization: str) -> str:
-        """The name in `pull KIND:NAME` of a model in another quantization; "" if unknown."""
+        """The server's name for a model in another quantization; "" if unknown."""
         return ""
 
     # Options

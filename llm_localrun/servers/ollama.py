@@ -40,6 +40,7 @@ from llm_localrun.servers.base import (
     sent_as_named,
 )
 from llm_localrun.servers.fields import Maybe, served_model, weights_in
+from llm_localrun.servers.gateway import Gateway
 from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.learned import read_facts, write_facts
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Limits, round_up_context
@@ -57,10 +58,6 @@ from llm_localrun.wire.shapes import Count, Text, WireModel, parse_payload
 from llm_localrun.wire.sse import Payload
 
 _PORT = "11434"
-
-QUANTIZES_TO = ("F32", "F16", "Q8_0", "Q4_K_M", "Q4_K_S")
-QUANTIZES_FROM = ("F32", "F16", "BF16")
-"""What POST /api/create can make of what, according to its own messages (0.32)."""
 
 _THINK = {level: level for level in THINK_LEVELS} | {"off": False, "on": True}
 
@@ -145,6 +142,9 @@ class Ollama(Server):
     greeting = "Ollama is running"
     version_path = "/api/version"
     pull_names = re.compile(r"(?:[\w.-]+(?::\d+)?/)?(?:[\w.-]+/)?[\w.-]+(?::[\w.-]+)?", re.ASCII)
+    # What POST /api/create can make of what, according to its own messages (0.32).
+    quantizes_from = ("F32", "F16", "BF16")
+    quantizes_to = ("F32", "F16", "Q8_0", "Q4_K_M", "Q4_K_S")
     interrupted_pull = "Interrupted downloads resume: run the same command again."
     can_delete = True
     chat_path = "/api/chat"
@@ -175,7 +175,7 @@ class Ollama(Server):
     @classmethod
     def kind_at_usual_port(cls) -> str:
         """Something else there is a gateway, such as Msty's."""
-        return "gateway"
+        return Gateway.kind
 
     def list_models(
         self, ask: Ask, v1_models: ProbeReply, known: ModelListing
@@ -316,7 +316,6 @@ class Ollama(Server):
     def quantize(
         self, name: str, source: str, quantization: str
     ) -> Generator[Progress, None, None]:
-        """Has Ollama make the model `name` from its model `source`. Raises a `LocalRunError`."""
         body = {"model": name, "from": source, "quantize": quantization}
         last = yield from self._follow("/api/create", body, "Quantizing")
         if last != "success":

@@ -21,7 +21,7 @@ def read_text(path: Path) -> str:
         return ""
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes | bytearray) -> Any:
     """The value of a JSON text; None if it is not JSON."""
     try:
         return json.loads(text)

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from llm_localrun.errors import BadReply, ConfigError, LocalRunError, ServerUnreachable
 from llm_localrun.models import ServerStatus
 from llm_localrun.privacy import is_loopback
+from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.response import ProbeReply, ResponseHead
-from llm_localrun.wire.shapes import parse_json
 from llm_localrun.wire.sse import MAX_PAYLOAD_BYTES, Payload
 
 if TYPE_CHECKING:

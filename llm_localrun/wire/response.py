@@ -20,8 +20,9 @@ from llm_localrun.errors import (
     PromptTooLong,
     ServerRefused,
 )
+from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.events import Event, Finished, TextDelta, ToolCall
-from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in, parse_json
+from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
 from llm_localrun.wire.think_tags import ThinkTags
 

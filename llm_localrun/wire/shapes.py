@@ -7,16 +7,9 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.request import ToolSpec
 from llm_localrun.wire.sse import Payload
-
-
-def parse_json(text: str | bytes | bytearray) -> Any:
-    """The value of a JSON text; None if it is not JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 class WireModel(BaseModel):

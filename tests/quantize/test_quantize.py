@@ -33,7 +33,7 @@ from llm_localrun.system.paths import models_folder, partial_folder
 from llm_localrun.system.progress import Progress
 from tests.conftest import Llm
 from tests.fakes.llama_quantize import put_on_path
-from tests.support import little_model
+from tests.support import environment, little_model
 from tests.support.drive import failure
 from tests.support.gguf_files import write
 from tests.support.models import local_model
@@ -472,7 +472,7 @@ def ggml_index(pytestconfig: pytest.Config, guard: Guard) -> Path:
     folder = pytestconfig.cache.mkdir("localrun") / tools.GGML_PACKAGE
     if not list(folder.glob("*.whl")):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        with guard.lifted():
+        with guard.lifted(), environment.original():
             subprocess.run([*command, "--dest", folder, tools.GGML_PACKAGE], check=True)
     return folder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_localrun.cli.quantize import _QuantizeOptions, _route_through_ollama
+from llm_localrun.cli.quantize import _QuantizeOptions, _route_through_server
 from llm_localrun.models import Endpoint, LocalModel
 from llm_localrun.names.parse import parse_name
 from llm_localrun.servers.ollama import tag_for
@@ -61,13 +61,13 @@ def test_when_ollama_quantizes(user_path: Path) -> None:
         served = model(server.url, "F16")
         known = changed(served, path="/blobs/sha256-0")
         coarse = known.model_copy(update={"quantization": "Q8_0"})
-        assert _route_through_ollama(served, "Q4_K_M", options)
-        assert _route_through_ollama(served, "Q5_K_M", options)
-        assert _route_through_ollama(known, "Q4_K_M", options)
-        assert not _route_through_ollama(known, "Q5_K_M", options)
-        assert not _route_through_ollama(coarse, "Q4_K_M", options)
-        assert not _route_through_ollama(known, "Q4_K_M", informed)
-    assert not _route_through_ollama(known, "Q4_K_M", options)
+        assert _route_through_server(served, "Q4_K_M", options)
+        assert _route_through_server(served, "Q5_K_M", options)
+        assert _route_through_server(known, "Q4_K_M", options)
+        assert not _route_through_server(known, "Q5_K_M", options)
+        assert not _route_through_server(coarse, "Q4_K_M", options)
+        assert not _route_through_server(known, "Q4_K_M", informed)
+    assert not _route_through_server(known, "Q4_K_M", options)
 
 
 def model(url: str, quantization: str) -> LocalModel:
@@ -96,7 +96,7 @@ def test_served_model_without_a_file(user_path: Path) -> None:
         said = failed("quantize", "local/lmstudio/openai/gpt-oss-20b", "Q8_0")
     assert said == (
         "Error: The file of local/lmstudio/openai/gpt-oss-20b is not known: its server does not"
-        " tell where it is. Give the path of its GGUF file instead."
+        " say where it is. Give the path of its GGUF file instead."
     )
 
 
