@@ -154,9 +154,8 @@ def strays(module: str) -> Iterator[str]:
     """
     kinds = {kind for kind, cls in server_kinds().items() if not cls.is_private}
     for node in ast.walk(TREES[module]):
-        quoted = node.value if isinstance(node, ast.Constant) else None
-        at_home = module in (f"servers.{quoted}", f"files.{quoted}")
-        if isinstance(quoted, str) and quoted in kinds and not at_home:
+        quoted = str(node.value) if isinstance(node, ast.Constant) else ""
+        if quoted in kinds and module not in (f"servers.{quoted}", f"files.{quoted}"):
             yield f"{module}: {quoted}"
 
 

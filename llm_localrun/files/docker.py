@@ -19,7 +19,7 @@ _WEIGHTS = "application/vnd.docker.ai.gguf.v3"
 _PROJECTOR = "application/vnd.docker.ai.mmproj"
 
 
-class Docker(Store):
+class DockerStore(Store):
     """Models of one blob or more, which several tags can share."""
 
     name = "docker"

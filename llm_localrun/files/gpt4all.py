@@ -9,7 +9,7 @@ from llm_localrun.system.json_files import lines_of
 from llm_localrun.system.paths import expanded
 
 
-class GPT4All(Store):
+class GPT4AllStore(Store):
     """The folder that GPT4All.ini names, or the usual one; and the Python package's."""
 
     name = "gpt4all"

@@ -17,7 +17,7 @@ from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.system.json_files import read_text
 
 
-class HuggingFace(Store):
+class HuggingFaceStore(Store):
     """The cache of the library huggingface_hub."""
 
     name = "huggingface"

@@ -16,7 +16,7 @@ from llm_localrun.system.paths import expanded
 _MAX_LEVELS = 7
 
 
-class Jan(Store):
+class JanStore(Store):
     """Files that a model.yml names, and other files in the folders of models."""
 
     name = "jan"

@@ -3,7 +3,7 @@
 from llm_localrun.files.base import Store
 
 
-class Lemonade(Store):
+class LemonadeStore(Store):
     """Files in folders."""
 
     name = "lemonade"

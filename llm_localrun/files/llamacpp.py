@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llm_localrun.files.folders import FolderListing, walk
-from llm_localrun.files.huggingface import HuggingFace, hub_files
+from llm_localrun.files.huggingface import HuggingFaceStore, hub_files
 
 
-class LlamaCpp(HuggingFace):
+class LlamaCppStore(HuggingFaceStore):
     """The files of both layouts. Deleting one is the same as in the hub's cache."""
 
     name = "llamacpp"

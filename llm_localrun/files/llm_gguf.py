@@ -14,7 +14,7 @@ from llm_localrun.system.json_files import read_json, text_at
 from llm_localrun.system.paths import home
 
 
-class LlmGguf(Store):
+class LlmGgufStore(Store):
     """The files that the indexes name, and other files in the folder."""
 
     name = "llm-gguf"

@@ -10,7 +10,7 @@ from llm_localrun.servers.lmstudio_home import models_folder
 from llm_localrun.system.paths import user_home
 
 
-class LMStudio(Store):
+class LMStudioStore(Store):
     """Files in folders of two levels."""
 
     name = "lmstudio"

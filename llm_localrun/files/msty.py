@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from llm_localrun.files.base import APPLICATION_SUPPORT
-from llm_localrun.files.ollama import Ollama, tag_files
+from llm_localrun.files.ollama import OllamaStore, tag_files
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.servers.msty import setting_at
 
 
-class Msty(Ollama):
+class MstyStore(OllamaStore):
     """The folder belongs to the user, so a model can be deleted while Msty is not running."""
 
     name = "msty"

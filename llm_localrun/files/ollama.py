@@ -19,7 +19,7 @@ _LEVELS = 4
 """Below `manifests`: host, namespace, name, tag."""
 
 
-class Ollama(Store):
+class OllamaStore(Store):
     """A model for each tag."""
 
     name = "ollama"
@@ -110,7 +110,7 @@ def _found(tag: ListedFile, manifests: Path) -> FoundFile:
         manifest=tag.path,
         manifest_modified=tag.modified,
         manifest_digest=manifest.digest,
-        fingerprints=(f"{Ollama.name}:{manifest.digest}", *_hub_fingerprint(parts)),
+        fingerprints=(f"{OllamaStore.name}:{manifest.digest}", *_hub_fingerprint(parts)),
     )
 
 

@@ -8,7 +8,7 @@ from llm_localrun.files.folders import walk
 from llm_localrun.system.paths import expanded, models_folder
 
 
-class OwnFolder(Store):
+class OwnStore(Store):
     """What `llm localrun pull` downloads."""
 
     name = "localrun"
@@ -18,7 +18,7 @@ class OwnFolder(Store):
         return [models_folder()]
 
 
-class AddedFolders(Store):
+class AddedStore(Store):
     """The folders that the user has added to config.json."""
 
     name = "folders"
@@ -28,7 +28,7 @@ class AddedFolders(Store):
         return [expanded(folder).absolute() for folder in added]
 
 
-class CommonFolders(Store):
+class CommonStore(Store):
     """Folders that people make for models.
 
     Not ~/Downloads: macOS asks the user for permission each time.

@@ -20,7 +20,7 @@ from llm_localrun.system.json_files import list_at, read_json, text_at
 _MAX_LEVELS = 8
 
 
-class RamaLama(Store):
+class RamaLamaStore(Store):
     """Files of snapshots, which are links to blobs."""
 
     name = "ramalama"
