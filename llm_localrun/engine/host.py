@@ -36,6 +36,7 @@ from llm_localrun.system.atomic import open_private
 
 _POLL_INTERVAL_S = 0.5
 _MAX_LOG_BYTES = 2**20
+"""A log that is larger is emptied while the engine runs."""
 _SAVE_TIMEOUT_S = 60.0
 _MIN_SAVED_TOKENS = 100
 """Evaluating fewer tokens again takes no longer than restoring them."""

@@ -51,8 +51,9 @@ _SLOT_TIMEOUT_S = 3600.0
 _EXIT_TIMEOUT_S = 10.0
 """How long a process may take to end after it has closed its output."""
 _CRASH_CHECK_S = 1.0
-"""How long an engine may take to end after it has broken off a connection."""
-_MAX_LOG_BYTES = 2**16
+"""How long an engine may take to end after it has closed a connection early."""
+_LOG_TAIL_BYTES = 2**16
+"""How much of the end of a log is searched for the reason of a failure."""
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"
 
@@ -358,6 +359,8 @@ def _remove_all_but_log(paths: EnginePaths) -> None:
 def _read_reason(paths: EnginePaths) -> str:
     """Why an engine ended, from its log; "" if that gives no reason or cannot be read."""
     try:
-        return builds.reason_in(paths.log.read_bytes()[-_MAX_LOG_BYTES:].decode("utf-8", "replace"))
+        return builds.reason_in(
+            paths.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
+        )
     except OSError:
         return ""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from llm_localrun.engine.state import EnginePaths, EngineState
 
-_READ_SIZE = 2**20
+_READ_BYTES = 2**20
 
 
 def find_saved(paths: EnginePaths, engine: EngineState, conversation: str) -> Path | None:
@@ -81,6 +81,6 @@ def _digest(text: str) -> str:
 def _checksum(file: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with file.open("rb") as data:
-        while chunk := data.read(_READ_SIZE):
+        while chunk := data.read(_READ_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -78,7 +78,7 @@ class _SlotRequest(PreparedRequest):
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Says why the engine broke off, if it does, and gives the slot back."""
+        """Says why the engine ended early, if it did, and gives the slot back."""
         try:
             yield
         except (BadReply, ServerUnreachable) as error:

@@ -30,7 +30,7 @@ from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.locks import open_locked, remove_unless_locked
 
 NGRAM = "ngram"
-"""The draft model that is none: llama.cpp guesses the next tokens from the text so far."""
+"""The `draft_model` without a file: llama.cpp guesses the next tokens from the text so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ def _is_outdated(paths: EnginePaths) -> bool:
 
 
 def write_lease(paths: EnginePaths, seconds: float) -> None:
-    """Lets the engine idle for `seconds` from now; negative: for ever. Raises OSError."""
+    """Lets the engine idle for `seconds` from now; negative: forever. Raises OSError."""
     until = float("inf") if seconds < 0 else time.time() + seconds
     _write_json(paths.lease, until)
 

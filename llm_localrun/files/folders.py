@@ -43,7 +43,7 @@ class FolderListing:
     has_sizes: bool = False
 
     def found_files(self, store: str) -> Iterator[FoundFile]:
-        """Each file with all its parts and its projector, or the reason why it is no model."""
+        """Each file with all its parts and its projector, or the reason why it is not a model."""
         by_path = {file.path: file for file in self.files}
         projectors = [path for path in by_path if is_projector_name(stem_of(path))]
         for file in self.files:
@@ -172,7 +172,7 @@ def _part(file: ListedFile, number: int) -> str:
 
 
 def _reason(found: FoundFile) -> str:
-    """Why a file holds no model, as far as its name and size tell; "" if they do not."""
+    """Why a file holds no model, as far as its name and size say; "" if they do not."""
     too_small = "it is smaller than a megabyte" if found.size < _MIN_MODEL_SIZE else ""
     return other_role(stem_of(found.path)) or too_small
 

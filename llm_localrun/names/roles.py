@@ -1,4 +1,4 @@
-"""What a GGUF file is if it is no model, and which projectors go with a model, by names alone."""
+"""What a GGUF file is if it is not a model, and which projectors a model uses, by names alone."""
 
 import re
 from collections.abc import Callable, Iterable

@@ -1,7 +1,7 @@
 """The events of a response: a closed union.
 
 A response is any number of deltas and tool calls and then exactly one `Finished`. A response that
-breaks off raises an error and has no `Finished`.
+ends early raises an error and has no `Finished`.
 """
 
 from dataclasses import dataclass

@@ -273,7 +273,7 @@ class _Translator:
 
 def _variable(name: str, scope: _Scope) -> str:
     if name not in scope.variables:
-        raise Untranslatable(f"the variable {name}, which is not there")
+        raise Untranslatable(f"the variable {name}, which is not defined")
     return scope.variables[name]
 
 
