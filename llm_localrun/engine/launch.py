@@ -2,7 +2,8 @@
 
 A running engine that satisfies a request is used. Otherwise one is started, under a lock, so that
 commands at the same time share it. A file that makes llama.cpp abort or hang ends the engine and
-nothing else: here that becomes an `EngineFailed`.
+nothing else: here that becomes an `EngineFailed`. What the engine's process does is left to `host`,
+making memory free to `evict`.
 """
 
 import atexit

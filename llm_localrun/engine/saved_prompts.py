@@ -8,7 +8,8 @@ file is named
 
 where each part is a digest. The checksum is in the name so that one rename makes the file complete:
 llama.cpp (b11549) aborts on a truncated file. How much of a new prompt the file covers is left to
-llama.cpp, which compares tokens.
+llama.cpp, which compares tokens. Making llama.cpp save and restore its slots is left to `host` and
+`serve`.
 
 Imports only the standard library: the engine's host process uses this module.
 """

@@ -2,8 +2,9 @@
 
 A request acquires a slot before it is sent, and tells llama.cpp its number. So it is known which
 conversation a slot holds, and an engine whose slots are all free is idle. All slots share one
-context: if it overflows, llama.cpp aborts every answer, so the holder of a slot claims the
-tokens that it may use. A slot is a lock on a file, so the slot of a killed process is free.
+context: if it overflows, llama.cpp aborts every answer, so the holder of a slot claims the tokens
+that it may use. A slot is a lock on a file, so the slot of a killed process is free. Ending an idle
+engine is left to `evict` and `host`.
 
 Imports only the standard library: the engine's host process uses this module.
 """

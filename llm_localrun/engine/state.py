@@ -9,7 +9,9 @@ They lie in `localrun/engine/`:
     <id>.log      the output of llama.cpp, limited in size
 
 An id is `<process id of the host>-<8 hex digits>`, so an engine can be ended even if its state
-cannot be read. Imports only the standard library: the engine's host process uses this module.
+cannot be read. Starting an engine is left to `launch`, ending it to `stop`.
+
+Imports only the standard library: the engine's host process uses this module.
 """
 
 import contextlib

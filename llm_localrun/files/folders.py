@@ -1,6 +1,7 @@
 """Walks folders for GGUF files, and decides from names alone what each file is.
 
 Which parts make one file, which projector goes with which model, and which files hold no model.
+Opening a file is left to `contents`.
 """
 
 import operator

@@ -1,7 +1,8 @@
 """Separates thinking from the answer where a server leaves both in the text.
 
 Servers that do not know a model's template pass its `<think>…</think>` on as text. Where the
-template itself opens the thinking, the opening tag is missing.
+template itself opens the thinking, the opening tag is missing. Whether a model thinks is decided in
+`chat.run`.
 """
 
 from collections.abc import Iterator
