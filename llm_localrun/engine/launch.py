@@ -46,7 +46,7 @@ LOAD_GRACE_S = 60.0
 """How much longer a load may take than reading the file from a slow disk takes."""
 _SLOW_DISK_BYTES_PER_S = 20e6
 _MIN_KEEP_ALIVE_S = 60.0
-"""A new engine stays at least so long, so that the request it was started for finds it."""
+"""A new engine stays at least this long, so that the request it was started for finds it."""
 _SLOT_TIMEOUT_S = 3600.0
 """How long a request waits for a slot."""
 _EXIT_TIMEOUT_S = 10.0

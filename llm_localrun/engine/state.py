@@ -62,7 +62,7 @@ class EngineSettings:
         return [path for path in paths if path not in ("", NGRAM)]
 
     def satisfies(self, requested: "EngineSettings") -> bool:
-        """Whether an engine with these settings does for `requested`, where None means any value.
+        """Whether an engine with these settings satisfies `requested`, where None means any value.
 
         A larger context than requested does.
         """
@@ -92,11 +92,11 @@ class EngineSpec:
         return self.settings.context_size
 
     def runs(self, path: str, settings: EngineSettings) -> bool:
-        """Whether this is the file at `path`, with settings that do for `settings`."""
+        """Whether this is the file at `path`, with settings that satisfy `settings`."""
         return self.path == path and self.settings.satisfies(settings)
 
     def satisfies(self, requested: "EngineSpec") -> bool:
-        """Whether this is the requested file, unchanged, with settings that do."""
+        """Whether this is the requested file, unchanged, with settings that satisfy the request."""
         requested = replace(requested, name=self.name)
         is_same = replace(self, settings=requested.settings) == requested
         return is_same and self.settings.satisfies(requested.settings)

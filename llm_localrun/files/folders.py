@@ -131,7 +131,7 @@ def entries_of(folder: str, problems: list[str]) -> list["os.DirEntry[str]"]:
 def entries_below(
     folder: str, levels: int, problems: list[str], skip: Collection[str] = ()
 ) -> Iterator["os.DirEntry[str]"]:
-    """The entries of `folder` and of those below it, down to so many levels; none in a `skip`."""
+    """The entries of `folder` and of those below it, down to `levels`; none in a `skip`."""
     for entry in entries_of(folder, problems):
         yield entry
         if levels > 1 and entry.name not in skip and is_folder(entry):

@@ -38,7 +38,7 @@ class Fit:
         return self.context_size != 0
 
     def fits_with(self, context_size: int) -> bool:
-        """Whether the model fits with a context of so many tokens."""
+        """Whether the model fits with a context of this many tokens."""
         return self.context_size is None or context_size <= self.context_size
 
 

@@ -158,7 +158,7 @@ class OpenAICompatible(Server):
 
 
 def entries_in(reply: ProbeReply | None, shape: type[_Listed]) -> list[_Listed]:
-    """The entries of a list of models as a kind has them; none if the reply is no such list."""
+    """The entries of a list of models as a kind has them; none if the reply is not such a list."""
     listing = parse_reply(_RowListing, reply)
     try:
         return [shape.model_validate(row) for row in listing.data] if listing else []
