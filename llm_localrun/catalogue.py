@@ -2,7 +2,8 @@
 
 Asking servers and scanning folders takes time, so the last snapshot is kept on disk, in
 `localrun/catalogue.json`, and in this process. `name_cache.CachePolicy` says when it is renewed.
-`servers` and `files` are imported only to take a new one.
+`servers` and `files` are imported only to take a new one. Finding the models is left to
+`servers.discover` and `files.scan`, choosing one to `resolve`.
 """
 
 import contextlib

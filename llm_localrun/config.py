@@ -1,6 +1,8 @@
 """Reads, checks and changes the user's settings: `localrun/config.json` in llm's user directory.
 
-A missing file means the defaults. A file that is not valid is an error and is not changed.
+A missing file means the defaults. A file that is not valid is an error and is not changed. What a
+setting does is left to the modules that read it: `engine.settings`, `servers.discover`, `resolve`
+and others.
 """
 
 import json

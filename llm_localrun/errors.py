@@ -19,7 +19,8 @@
     └── QuantizeFailed       a model could not be quantized
 
 Each is an `llm.ModelError`, which `llm prompt` and the Python API handle, and a
-`click.ClickException`, so that `llm chat` and `llm embed` show the message without a traceback.
+`click.ClickException`, so that `llm chat` and `llm embed` show the message without a traceback. The
+messages are written where the errors are raised.
 """
 
 import errno

@@ -26,14 +26,14 @@ class CachePolicy(Enum):
     IF_EMPTY = auto()
     """If there is no result yet."""
     IF_STALE = auto()
-    """If the last result is older than `FRESH_SECONDS`, or if the settings have changed since."""
+    """If the last result is older than `FRESH_S`, or if the settings have changed since."""
     RETRY = auto()
     """If this process has not looked yet: something expected is missing."""
     REFRESH = auto()
     """Always. Servers that recently timed out are asked too."""
 
 
-FRESH_SECONDS = 60.0
+FRESH_S = 60.0
 """The age up to which `CachePolicy.IF_STALE` uses a result."""
 _VERSION = 1
 _ABSENT = "absent"
@@ -97,8 +97,8 @@ def age_of(taken_at: float) -> float:
 
 
 def is_fresh(taken_at: float) -> bool:
-    """Whether a result of `taken_at` is at most `FRESH_SECONDS` old."""
-    return age_of(taken_at) < FRESH_SECONDS
+    """Whether a result of `taken_at` is at most `FRESH_S` old."""
+    return age_of(taken_at) < FRESH_S
 
 
 def settings_stamp(variables: Iterable[str]) -> str:

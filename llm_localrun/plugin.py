@@ -1,6 +1,7 @@
 """The hooks that llm calls. The code behind them is imported when it is needed.
 
-Every `llm` command imports this module, so importing it must be fast and must not fail.
+Every `llm` command imports this module, so importing it must be fast and must not fail. Registering
+the models is left to `registration`, running the commands to `cli`.
 """
 
 from typing import Any

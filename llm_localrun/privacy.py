@@ -1,6 +1,6 @@
 """Where a model runs, and whether its prompts may go there without the user's consent.
 
-Judges addresses and what servers tell about their models; asks no name server. Refusing a prompt is
+Judges addresses and what servers say about their models; asks no name server. Refusing a prompt is
 left to `chat`.
 """
 

@@ -2,7 +2,8 @@
 
 llm builds its registry up to three times in one command, whatever model the command uses. So the
 hook reads the running click command to see which model it uses, and looks for models only if that
-may be one of ours. Otherwise it reads `names.json` and nothing else.
+may be one of ours. Otherwise it reads `names.json` and nothing else. The models come from
+`catalogue`, their aliases from `names.aliases`.
 """
 
 import json

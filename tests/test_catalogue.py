@@ -29,7 +29,7 @@ from llm_localrun.models import (
     ServerStatus,
     Snapshot,
 )
-from llm_localrun.name_cache import FRESH_SECONDS, CachePolicy, settings_stamp
+from llm_localrun.name_cache import FRESH_S, CachePolicy, settings_stamp
 from llm_localrun.system.atomic import write_atomically
 from tests.conftest import CONFIG, configure
 from tests.support.drive import failure
@@ -263,8 +263,8 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 AGES = {
     "absent": None,
-    "fresh": FRESH_SECONDS / 2,
-    "stale": FRESH_SECONDS + 5,
+    "fresh": FRESH_S / 2,
+    "stale": FRESH_S + 5,
     "old": 1e7,
     "of tomorrow": -86400.0,
 }
@@ -397,8 +397,11 @@ REJECTED: dict[str, tuple[Make, str]] = {
         lambda path: path.mkdir(),
         "m.gguf is a directory. Give the path of a .gguf file in it.",
     ),
-    "empty": (lambda path: write(path, ""), "is no GGUF model: it is empty"),
-    "a text": (lambda path: write(path, "text"), "is no GGUF model: it does not begin with GGUF"),
+    "empty": (lambda path: write(path, ""), "is not a GGUF model: it is empty"),
+    "a text": (
+        lambda path: write(path, "text"),
+        "is not a GGUF model: it does not begin with GGUF",
+    ),
     "cut off": (lambda path: write(path, header(count=9)), "it ends in the middle of its header"),
     "a LoRA": (
         lambda path: write(path, header(LLAMA, field("general.type", "adapter"))),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_localrun.name_cache import (
-    FRESH_SECONDS,
+    FRESH_S,
     CachedName,
     CachePolicy,
     NameCache,
@@ -75,7 +75,7 @@ def test_file_of_an_earlier_version_is_ignored_and_removed(
     assert capfd.readouterr() == ("", "")
 
 
-AGES = {"fresh": 1.0, "stale": FRESH_SECONDS + 1, "of tomorrow": -86400.0}
+AGES = {"fresh": 1.0, "stale": FRESH_S + 1, "of tomorrow": -86400.0}
 USABLE: dict[tuple[str, bool], set[CachePolicy]] = {
     ("fresh", True): {CachePolicy.CACHED, CachePolicy.IF_EMPTY, CachePolicy.IF_STALE},
     ("fresh", False): {CachePolicy.CACHED},

@@ -1,4 +1,7 @@
-"""Reads llm's attachments: files, and URLs that the user gave."""
+"""Reads llm's attachments: files, and URLs that the user gave.
+
+Which types a model accepts is decided in `wire.media`.
+"""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 llm logs what a model's `execute` has yielded if `execute` returns, and nothing if it raises an
 exception. So KeyboardInterrupt must be raised and caught inside `execute`, even if Ctrl-C is
-pressed while llm prints.
+pressed while llm prints. Recording what has arrived is left to `response`.
 """
 
 import signal

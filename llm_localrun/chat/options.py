@@ -90,7 +90,7 @@ class Options(llm.Options):
         "Run this variant of the model: Q4_K_M, Q8_0, 4BIT"
     )
     keep_alive: Duration | None = _option(
-        "How long the model stays loaded after use: seconds, 10m, 0, or -1 for ever"
+        "How long the model stays loaded after use: seconds, 10m, 0, or -1 forever"
     )
     gpu_layers: int | None = _option("Layers to put on the GPU; 0: none", ge=0)
     threads: int | None = _option("Number of CPU threads", ge=1, le=512)

@@ -1,6 +1,7 @@
 """Converts llm's prompt to a `ChatRequest`.
 
-`prompt.messages` holds the whole conversation, so the messages come from there alone.
+`prompt.messages` holds the whole conversation, so the messages come from there alone. Reading
+attachments is left to `attachments`, sending the request to `run`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,7 @@
 """Writes the events of an answer into llm's response: text, reasoning, tool calls and statistics.
 
-llm logs what `ResponseRecorder` puts into `response_json`, `usage` and `resolved_model`.
+llm logs what `ResponseRecorder` puts into `response_json`, `usage` and `resolved_model`. Getting
+the events is left to `run`.
 """
 
 import json

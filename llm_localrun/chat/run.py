@@ -1,6 +1,7 @@
 """Runs a `ChatRequest` with a model on a route: prepares it, sends it, and decodes the response.
 
-Sync and async differ in one loop each; everything else is shared.
+Sync and async differ in one loop each; everything else is shared. Fitting the request to a server
+is left to `servers`, to an engine to `engine.serve`; what the response says, to `wire.response`.
 """
 
 import asyncio

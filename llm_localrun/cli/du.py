@@ -23,7 +23,7 @@ def du(as_json: bool) -> None:
     records = read_records()
     files = [_facts(model, model.on_disk, records) for model in largest_first if model.on_disk]
     facts = [*files, *_unfinished()]
-    show(as_json, facts, _rows(facts), if_empty="There is no model on the disk.")
+    show(as_json, facts, _rows(facts), if_empty="There are no models on the disk.")
 
 
 def _facts(model: LocalModel, file: OnDisk, records: Iterable[PullRecord]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _append(settings: dict[str, Any], added: ConfiguredEndpoint) -> None:
     for other in (ConfiguredEndpoint.model_validate(each) for each in configured):
         if added.name == other.name or added.url == other.url:
             raise ConfigError(
-                f"There already is an endpoint {other.name} at {other.url}",
+                f"There is already an endpoint {other.name} at {other.url}",
                 f"Remove it first: `llm localrun endpoints remove {other.name}`",
             )
     configured.append(added.model_dump(exclude_none=True))

@@ -1,4 +1,7 @@
-"""Facts about models that several commands show, and the model that a name means."""
+"""Facts about models that several commands show, and the model that a name means.
+
+Printing them is left to `table`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias

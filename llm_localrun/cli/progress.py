@@ -1,4 +1,7 @@
-"""Shows progress on stderr: as a bar on a terminal, as lines in a pipe, or not at all."""
+"""Shows progress on stderr: as a bar on a terminal, as lines in a pipe, or not at all.
+
+The work yields `Progress` values; printing its result is left to `table`.
+"""
 
 import shutil
 import sys

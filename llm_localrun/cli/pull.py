@@ -39,7 +39,7 @@ _INTERRUPTED = {
     "url": f"{RESUME_ADVICE}.",
     "starter": "The download was discarded.",
 }
-"""What becomes of an unfinished download, by `PullRecord.source`; a server says it of its own."""
+"""What happens to an unfinished download, by `PullRecord.source`; servers have their own text."""
 
 
 @click.command(help=__doc__)

@@ -1,4 +1,7 @@
-"""Models that `pull` has downloaded: finding them by name, and checking for newer versions."""
+"""Models that `pull` has downloaded: finding them by name, and checking for newer versions.
+
+Deleting a model is left to `pull.remove`, downloading it to `pull.plan`.
+"""
 
 from dataclasses import dataclass
 from enum import Enum

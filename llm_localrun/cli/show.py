@@ -72,7 +72,7 @@ def _known_template(model: LocalModel) -> str:
         return template
     raise BadModelFile(
         f"The chat template of {model.id} is not known",
-        "Its file has none" if model.on_disk else "Its server does not tell it",
+        "Its file has none" if model.on_disk else "Its server does not say",
     )
 
 

@@ -1,4 +1,7 @@
-"""Prints the output of commands: tables and cards for people, JSON for programs."""
+"""Prints the output of commands: tables and cards for people, JSON for programs.
+
+What is printed is left to the commands and to `facts`.
+"""
 
 import json
 import shutil

@@ -2,6 +2,7 @@
 
 Probing a build takes up to a second, because the driver of a GPU wakes up. So the results are kept
 on disk until the build changes, and a machine that has only xllamacpp is not probed to start it.
+Starting the chosen build is left to `launch` and `host`.
 """
 
 import contextlib

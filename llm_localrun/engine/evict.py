@@ -1,4 +1,8 @@
-"""Keeps the engines within a memory budget: the least recently used idle engine goes first."""
+"""Keeps the engines within a memory budget: the least recently used idle engine goes first.
+
+Which idle engines end is decided here; ending one is left to `stop`. How much memory a model needs
+is computed in `memory.footprint`.
+"""
 
 from pathlib import Path
 

@@ -3,7 +3,8 @@
 `launch` starts it without llm and without `site`, for a fast start, and writes `HostInstructions`
 to its stdin. It answers on stdout: its id when it begins to load, a line when it has loaded, or the
 `errno` of a failed write. It ends when its lease has expired and all slots are free, when its files
-are gone, or on SIGTERM; before that it saves the conversations in its slots (`saved_prompts`).
+are gone, or on SIGTERM; before that it saves the conversations in its slots (`saved_prompts`). How
+each build of llama.cpp runs is left to `llama_server` and `xllamacpp`.
 """
 
 import contextlib
@@ -36,6 +37,7 @@ from llm_localrun.system.atomic import open_private
 
 _POLL_INTERVAL_S = 0.5
 _MAX_LOG_BYTES = 2**20
+"""A log that is larger is emptied while the engine runs."""
 _SAVE_TIMEOUT_S = 60.0
 _MIN_SAVED_TOKENS = 100
 """Evaluating fewer tokens again takes no longer than restoring them."""

@@ -2,7 +2,8 @@
 
 A running engine that satisfies a request is used. Otherwise one is started, under a lock, so that
 commands at the same time share it. A file that makes llama.cpp abort or hang ends the engine and
-nothing else: here that becomes an `EngineFailed`.
+nothing else: here that becomes an `EngineFailed`. What the engine's process does is left to `host`,
+making memory free to `evict`.
 """
 
 import atexit
@@ -45,14 +46,15 @@ LOAD_GRACE_S = 60.0
 """How much longer a load may take than reading the file from a slow disk takes."""
 _SLOW_DISK_BYTES_PER_S = 20e6
 _MIN_KEEP_ALIVE_S = 60.0
-"""A new engine stays at least so long, so that the request it was started for finds it."""
+"""A new engine stays at least this long, so that the request it was started for finds it."""
 _SLOT_TIMEOUT_S = 3600.0
 """How long a request waits for a slot."""
 _EXIT_TIMEOUT_S = 10.0
 """How long a process may take to end after it has closed its output."""
 _CRASH_CHECK_S = 1.0
-"""How long an engine may take to end after it has broken off a connection."""
-_MAX_LOG_BYTES = 2**16
+"""How long an engine may take to end after it has closed a connection early."""
+_LOG_TAIL_BYTES = 2**16
+"""How much of the end of a log is searched for the reason of a failure."""
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"
 
@@ -358,6 +360,8 @@ def _remove_all_but_log(paths: EnginePaths) -> None:
 def _read_reason(paths: EnginePaths) -> str:
     """Why an engine ended, from its log; "" if that gives no reason or cannot be read."""
     try:
-        return builds.reason_in(paths.log.read_bytes()[-_MAX_LOG_BYTES:].decode("utf-8", "replace"))
+        return builds.reason_in(
+            paths.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
+        )
     except OSError:
         return ""

@@ -2,6 +2,7 @@
 
 The child gets a terminal of its own, whose other end the host holds. However the host ends, the
 system then hangs up on the child, which ends it. No other way works on Linux, macOS and the BSDs.
+When the server ends is decided in `host`.
 
 Imports only the standard library: the engine's host process uses this module.
 """

@@ -59,7 +59,7 @@ def ensure_fits(
 
 
 def free_memory(llama_server: str | None) -> int | None:
-    """The RAM that is free and the memory of GPUs, in bytes; None if the system does not tell.
+    """The RAM that is free and the memory of GPUs, in bytes; None if the system does not say.
 
     `llama_server` is as in config.json. Takes a second if the GPUs were not asked lately.
     """

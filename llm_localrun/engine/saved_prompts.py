@@ -8,7 +8,8 @@ file is named
 
 where each part is a digest. The checksum is in the name so that one rename makes the file complete:
 llama.cpp (b11549) aborts on a truncated file. How much of a new prompt the file covers is left to
-llama.cpp, which compares tokens.
+llama.cpp, which compares tokens. Making llama.cpp save and restore its slots is left to `host` and
+`serve`.
 
 Imports only the standard library: the engine's host process uses this module.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from llm_localrun.engine.state import EnginePaths, EngineState
 
-_READ_SIZE = 2**20
+_READ_BYTES = 2**20
 
 
 def find_saved(paths: EnginePaths, engine: EngineState, conversation: str) -> Path | None:
@@ -81,6 +82,6 @@ def _digest(text: str) -> str:
 def _checksum(file: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with file.open("rb") as data:
-        while chunk := data.read(_READ_SIZE):
+        while chunk := data.read(_READ_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -78,7 +78,7 @@ class _SlotRequest(PreparedRequest):
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Says why the engine broke off, if it does, and gives the slot back."""
+        """Says why the engine ended early, if it did, and gives the slot back."""
         try:
             yield
         except (BadReply, ServerUnreachable) as error:
@@ -154,7 +154,7 @@ class _Plan:
 
 
 def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedRequest:
-    """The request with a slot in an engine: in one that runs, if it will do, or in a new one.
+    """The request with a slot in an engine: in a running one if that satisfies it, else a new one.
 
     Where the bytes of a prompt do not show that it fits, the engine counts its tokens. Raises
     `PromptTooLong`, `NotEnoughMemory` and what `launch.find_or_start` raises.

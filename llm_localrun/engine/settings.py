@@ -1,4 +1,8 @@
-"""The settings of engines: from a model's file, the user's options and config.json."""
+"""The settings of engines: from a model's file, the user's options and config.json.
+
+The context size is chosen in `serve`. Passing the settings to llama.cpp is left to `llama_server`
+and `xllamacpp`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

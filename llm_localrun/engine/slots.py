@@ -2,8 +2,9 @@
 
 A request acquires a slot before it is sent, and tells llama.cpp its number. So it is known which
 conversation a slot holds, and an engine whose slots are all free is idle. All slots share one
-context: if it overflows, llama.cpp breaks off every answer, so the holder of a slot claims the
-tokens that it may use. A slot is a lock on a file, so the slot of a killed process is free.
+context: if it overflows, llama.cpp aborts every answer, so the holder of a slot claims the tokens
+that it may use. A slot is a lock on a file, so the slot of a killed process is free. Ending an idle
+engine is left to `evict` and `host`.
 
 Imports only the standard library: the engine's host process uses this module.
 """
@@ -23,8 +24,8 @@ from llm_localrun.engine.state import EnginePaths, read_state
 from llm_localrun.engine_defaults import SLOTS
 from llm_localrun.system.locks import create_locked, is_locked, open_locked
 
-_BLOCK_LENGTH = 256
-"""Characters. Prefixes of prompts are compared in blocks of this length."""
+_BLOCK_CHARACTERS = 256
+"""Prefixes of prompts are compared in blocks of this length."""
 _POLL_INTERVAL_S = 0.01
 
 
@@ -50,8 +51,8 @@ class SlotContents:
 def contents_for(conversation: str, prompt: str) -> SlotContents:
     """The contents for a request. `prompt` is its whole prompt, in any fixed serialization."""
     running, prefixes = hashlib.blake2b(digest_size=8), []
-    for start in range(0, len(prompt), _BLOCK_LENGTH):
-        running.update(prompt[start : start + _BLOCK_LENGTH].encode("utf-8", "replace"))
+    for start in range(0, len(prompt), _BLOCK_CHARACTERS):
+        running.update(prompt[start : start + _BLOCK_CHARACTERS].encode("utf-8", "replace"))
         prefixes.append(running.hexdigest())
     return SlotContents(conversation, tuple(prefixes))
 

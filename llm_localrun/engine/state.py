@@ -9,7 +9,9 @@ They lie in `localrun/engine/`:
     <id>.log      the output of llama.cpp, limited in size
 
 An id is `<process id of the host>-<8 hex digits>`, so an engine can be ended even if its state
-cannot be read. Imports only the standard library: the engine's host process uses this module.
+cannot be read. Starting an engine is left to `launch`, ending it to `stop`.
+
+Imports only the standard library: the engine's host process uses this module.
 """
 
 import contextlib
@@ -30,7 +32,7 @@ from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.locks import open_locked, remove_unless_locked
 
 NGRAM = "ngram"
-"""The draft model that is none: llama.cpp guesses the next tokens from the text so far."""
+"""The `draft_model` without a file: llama.cpp guesses the next tokens from the text so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class EngineSettings:
         return [path for path in paths if path not in ("", NGRAM)]
 
     def satisfies(self, requested: "EngineSettings") -> bool:
-        """Whether an engine with these settings does for `requested`, where None means any value.
+        """Whether an engine with these settings satisfies `requested`, where None means any value.
 
         A larger context than requested does.
         """
@@ -90,11 +92,11 @@ class EngineSpec:
         return self.settings.context_size
 
     def runs(self, path: str, settings: EngineSettings) -> bool:
-        """Whether this is the file at `path`, with settings that do for `settings`."""
+        """Whether this is the file at `path`, with settings that satisfy `settings`."""
         return self.path == path and self.settings.satisfies(settings)
 
     def satisfies(self, requested: "EngineSpec") -> bool:
-        """Whether this is the requested file, unchanged, with settings that do."""
+        """Whether this is the requested file, unchanged, with settings that satisfy the request."""
         requested = replace(requested, name=self.name)
         is_same = replace(self, settings=requested.settings) == requested
         return is_same and self.settings.satisfies(requested.settings)
@@ -258,7 +260,7 @@ def _is_outdated(paths: EnginePaths) -> bool:
 
 
 def write_lease(paths: EnginePaths, seconds: float) -> None:
-    """Lets the engine idle for `seconds` from now; negative: for ever. Raises OSError."""
+    """Lets the engine idle for `seconds` from now; negative: forever. Raises OSError."""
     until = float("inf") if seconds < 0 else time.time() + seconds
     _write_json(paths.lease, until)
 

@@ -1,4 +1,8 @@
-"""Ends engines, whatever state they are in."""
+"""Ends engines, whatever state they are in.
+
+Which engine should end, and when, is left to the callers: `evict` for idle engines, and what
+unloads, checks or deletes a model.
+"""
 
 import contextlib
 import os

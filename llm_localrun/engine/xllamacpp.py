@@ -1,5 +1,7 @@
 """Runs llama.cpp's server inside the host process: the package xllamacpp.
 
+When the server ends is decided in `host`.
+
 Imports only the standard library, and xllamacpp when the server starts.
 """
 

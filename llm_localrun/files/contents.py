@@ -1,4 +1,7 @@
-"""Reads the header of a file that was found: the model in it, or why it cannot be run."""
+"""Reads the header of a file that was found: the model in it, or why it cannot be run.
+
+Finding files is left to `folders` and the stores, comparing and combining them to `scan`.
+"""
 
 import os
 from collections.abc import Iterable

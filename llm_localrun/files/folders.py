@@ -1,6 +1,7 @@
 """Walks folders for GGUF files, and decides from names alone what each file is.
 
 Which parts make one file, which projector goes with which model, and which files hold no model.
+Opening a file is left to `contents`.
 """
 
 import operator
@@ -43,7 +44,7 @@ class FolderListing:
     has_sizes: bool = False
 
     def found_files(self, store: str) -> Iterator[FoundFile]:
-        """Each file with all its parts and its projector, or the reason why it is no model."""
+        """Each file with all its parts and its projector, or the reason why it is not a model."""
         by_path = {file.path: file for file in self.files}
         projectors = [path for path in by_path if is_projector_name(stem_of(path))]
         for file in self.files:
@@ -130,7 +131,7 @@ def entries_of(folder: str, problems: list[str]) -> list["os.DirEntry[str]"]:
 def entries_below(
     folder: str, levels: int, problems: list[str], skip: Collection[str] = ()
 ) -> Iterator["os.DirEntry[str]"]:
-    """The entries of `folder` and of those below it, down to so many levels; none in a `skip`."""
+    """The entries of `folder` and of those below it, down to `levels`; none in a `skip`."""
     for entry in entries_of(folder, problems):
         yield entry
         if levels > 1 and entry.name not in skip and is_folder(entry):
@@ -172,7 +173,7 @@ def _part(file: ListedFile, number: int) -> str:
 
 
 def _reason(found: FoundFile) -> str:
-    """Why a file holds no model, as far as its name and size tell; "" if they do not."""
+    """Why a file holds no model, as far as its name and size say; "" if they do not."""
     too_small = "it is smaller than a megabyte" if found.size < _MIN_MODEL_SIZE else ""
     return other_role(stem_of(found.path)) or too_small
 

@@ -1,4 +1,7 @@
-"""Files that users have named by path. They are remembered, so that `llm -c` finds them."""
+"""Files that users have named by path. They are remembered, so that `llm -c` finds them.
+
+Reading a file is left to `contents`, listing it with all others to `scan`.
+"""
 
 import contextlib
 import json

@@ -2,7 +2,8 @@
 
 Names and links that lead to the same file on the disk are one file: the first store's name counts,
 and it has the fingerprints of all. Ollama's tags are models of their own even where they share a
-blob, because each has its own template and parameters.
+blob, because each has its own template and parameters. Where a tool keeps its files is left to the
+module of its store, what is in a file to `contents`.
 """
 
 import hashlib

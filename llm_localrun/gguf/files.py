@@ -30,7 +30,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             yield file
     except NotGGUF as error:
         raise BadModelFile(
-            f"{path} is no GGUF model: {error}", "Download it again, or choose another file"
+            f"{path} is not a GGUF model: {error}", "Download it again, or choose another file"
         ) from None
     except OSError as error:
         raise BadModelFile(*_explained(path, error)) from None

@@ -31,8 +31,8 @@ _MAX_KEPT_ARRAY = 4096
 _MAX_SKIP = 2**40
 _MAX_DIMENSIONS = 8
 _DEFAULT_ALIGNMENT = 32
-_FIRST_READ, _LARGEST_READ = 2**13, 2**18
-"""Bytes; the first 3,000 contain what a list of models needs."""
+_FIRST_READ_BYTES, _MAX_READ_BYTES = 2**13, 2**18
+"""The first 3,000 bytes contain what a list of models needs."""
 _FIRST_TENSOR = b"token_embd.weight"
 """The name of a tensor that every model has; it follows the metadata."""
 
@@ -163,10 +163,10 @@ class _Reader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._window = file.read(_FIRST_READ)
+        self._window = file.read(_FIRST_READ_BYTES)
         self._window_at = 0
         self._next = 4
-        self._read_size = _FIRST_READ
+        self._read_size = _FIRST_READ_BYTES
         if not self._window:
             raise NotGGUF("it is empty")
         if self._window[:4] != MAGIC:
@@ -192,7 +192,7 @@ class _Reader:
 
     def _refill(self, size: int) -> None:
         """Moves the window so that it contains the next `size` bytes."""
-        self._read_size = min(2 * self._read_size, _LARGEST_READ)
+        self._read_size = min(2 * self._read_size, _MAX_READ_BYTES)
         rest = self._window[self._next :]
         self._window_at += self._next
         self._window = rest + self._file.read(max(size - len(rest), self._read_size))

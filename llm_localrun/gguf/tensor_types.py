@@ -1,5 +1,7 @@
 """The types of tensors, as ggml stores them.
 
+Choosing a type when a model is quantized is left to `quantize.recipes`.
+
 Source: ggml of llama.cpp b11549, `enum ggml_type` in include/ggml.h and the type traits in ggml.c.
 """
 

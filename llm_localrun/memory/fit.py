@@ -28,7 +28,7 @@ class Fit:
     """How a model fits into an amount of memory.
 
     `context_size` is the largest context, in tokens, with which it fits: 0 if it fits with none,
-    None if nothing tells a limit.
+    None if no limit is known.
     """
 
     context_size: int | None
@@ -38,7 +38,7 @@ class Fit:
         return self.context_size != 0
 
     def fits_with(self, context_size: int) -> bool:
-        """Whether the model fits with a context of so many tokens."""
+        """Whether the model fits with a context of this many tokens."""
         return self.context_size is None or context_size <= self.context_size
 
 
@@ -55,7 +55,7 @@ def fit_of_model(model: LocalModel, memory: int | None) -> Fit:
     """How a model of the catalogue fits into `memory` bytes, in the setting that the engine gives
     it by default. Opens no file.
 
-    A model fits where nothing tells that it does not: if its size or the memory is unknown, or if
+    A model fits where nothing says that it does not: if its size or the memory is unknown, or if
     another machine runs it.
     """
     footprint = footprint_of(model)

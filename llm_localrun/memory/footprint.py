@@ -24,7 +24,7 @@ _UNKNOWN_COMPUTE_BYTES = 3 * 2**28 - PROCESS_BYTES
 """For the compute buffers of a model whose geometry is unknown."""
 
 CACHE_STEP_TOKENS = 256
-"""Caches are for a multiple of so many (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
+"""A cache is for a multiple of this number (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
 _FLOAT_BYTES, _HALF_BYTES = 4, 2
 
 

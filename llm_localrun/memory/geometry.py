@@ -16,15 +16,16 @@ from llm_localrun.gguf.header import Header, Value
 _RECURRENT = ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7")
 # Each layer attends and keeps a state as well (llama-model.cpp, `create_memory`).
 _HYBRID_LAYERS = ("falcon-h1",)
-# One layer in so many attends where the header does not say which (models/qwen3next.cpp).
+# One layer in this many attends where the header does not say which (models/qwen3next.cpp).
 _ATTENTION_INTERVALS = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
 # There is no cache: an input is evaluated at once (llama-model.cpp, `create_memory`).
 _UNCACHED = (
     *("bert", "jina-bert-v2", "jina-bert-v3", "nomic-bert", "nomic-bert-moe", "neo-bert"),
     *("eurobert", "modern-bert", "gemma-embedding", "dream", "llada", "llada-moe", "rnd1"),
 )
-# One layer in so many sees everything, the others a window, where the header does not say which
-# (models/*.cpp, `load_swa_pattern`): the last of them, or the first where the number is negative.
+# One layer in this many sees everything, the others a window, where the header does not say
+# which (models/*.cpp, `load_swa_pattern`): the last of them, or the first where the number is
+# negative.
 _WINDOW_PATTERNS = {
     **{"gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "llama4": 4, "cohere2": 4},
     **{"cohere2moe": -4, "exaone4": 4, "exaone-moe": 4, "olmo2": 4, "plamo3": 8, "afmoe": 4},
@@ -37,7 +38,7 @@ _WINDOWLESS = ("phi3", "phimoe")
 _CACHING_LAYERS = {"gemma3n": 20}
 _MAX_LAYERS = 1024
 _MAX_NUMBER = 2**24
-"""Of anything that a header counts, or gives the width of: a file may be made to harm."""
+"""Of anything that a header counts, or gives the width of: a file may be malicious."""
 
 
 class Geometry(NamedTuple):

@@ -1,6 +1,7 @@
 """The aliases of models, and the order of the models that can claim the same alias.
 
-An alias belongs to the first model in the order of `CRITERIA`.
+An alias belongs to the first model in the order of `CRITERIA`. Finding the model that a name
+denotes is left to `resolve`, registering the names to `registration`.
 """
 
 import difflib

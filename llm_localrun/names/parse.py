@@ -1,7 +1,8 @@
 """Parses the name of a model: what people call it, its size, and what it was made for.
 
 Publishers, servers and files spell names in many ways. What no rule covers is in the tables below;
-`tests/names/test_parse.py` has an example for every entry.
+`tests/names/test_parse.py` has an example for every entry. The quantization in a name is left to
+`quantizations`.
 """
 
 import functools

@@ -1,4 +1,7 @@
-"""What a GGUF file is if it is no model, and which projectors go with a model, by names alone."""
+"""What a GGUF file is if it is not a model, and which projectors a model uses, by names alone.
+
+What the header of a file says is left to `files.contents`.
+"""
 
 import re
 from collections.abc import Callable, Iterable

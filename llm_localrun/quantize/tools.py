@@ -2,7 +2,8 @@
 
 The first choice is llama-quantize, which knows every type. The next is the library of xllamacpp:
 its Python interface cannot quantize, but the library exports ggml's functions on Linux and macOS.
-On Windows it does not; there, a small package with ggml's libraries can be installed.
+On Windows it does not; there, a small package with ggml's libraries can be installed. Running the
+quantizer is left to `run`; `worker` is the program that calls ggml.
 """
 
 import mmap

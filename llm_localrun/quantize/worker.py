@@ -3,8 +3,9 @@
     LIBRARY [--imatrix FILE] SOURCE TARGET TYPE THREADS
 
 Runs in a process of its own, which imports the standard library, `gguf` and `quantize` only. It
-reads and writes a few rows at a time, so that a model may be larger than memory. For each tensor
-it prints a line like llama-quantize's, and `error: …` as the last line if it fails.
+reads and writes a few rows at a time, so that a model may be larger than memory. For each tensor it
+prints a line like llama-quantize's, and `error: …` as the last line if it fails. The type of each
+tensor is chosen in `recipes`, its place in the file in `layout`.
 """
 
 import argparse

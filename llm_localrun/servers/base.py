@@ -74,7 +74,7 @@ class Sign:
     needs_no_key: bool = False
     """Whether the server shows it without the API key that it may want."""
     only_if_locked: bool = False
-    """Whether it tells the kind only of a server that wants a key."""
+    """Whether it shows the kind only of a server that wants a key."""
     rank: int = 0
     """Signs of a lower rank are looked for first: 0 for those that no other server imitates."""
     repositories_only: bool = False
@@ -147,7 +147,7 @@ class ServeRequest:
         return self.model.context_max
 
     def size_unless_below(self, tokens: int) -> Size:
-        """The size of the prompt, estimated only if it could exceed so many `tokens`."""
+        """The size of the prompt, estimated only if it could exceed `tokens`."""
         if self.prompt.bound <= tokens:
             return Size(self.prompt.bound, is_exact=False)
         return self.prompt.estimate(read_facts(self.model.id).script_factors)

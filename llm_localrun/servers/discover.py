@@ -42,7 +42,7 @@ DEADLINE_S = 0.2
 _MIN_TIME_S = 0.15
 """What servers get in any case, on a machine that is slow to import."""
 TIMEOUT_MEMORY_S = 300.0
-"""A server that timed out is not asked again for so long, unless the user wants it."""
+"""A server that timed out is not asked again for this long, unless the user wants it."""
 
 
 # Where to look

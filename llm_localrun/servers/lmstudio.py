@@ -4,7 +4,7 @@ Models are listed at /api/v1/models since 0.4.0, at /api/v0/models since 0.3.6, 
 request for a model that is not loaded loads it with the context that is set in the app, 4,096
 tokens at first. Where that is too small, this module loads an instance with more in the place of
 those that are there, because loading a model that is loaded makes a second copy. It answers 200 to
-every path.
+every path. Where a model runs is left to `lmstudio_devices`.
 
 Source: LM Studio's REST API documentation (April 2026).
 """

@@ -1,7 +1,8 @@
 """Where LM Studio runs its models: with LM Link it lists those of other devices as its own.
 
 Its API does not say. Its command `lms` does, but takes a second or two; and a model that has the
-size of a file in LM Studio's folder is taken to be that file.
+size of a file in LM Studio's folder is taken to be that file. Listing the models is left to
+`lmstudio`.
 """
 
 import os

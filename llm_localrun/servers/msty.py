@@ -1,6 +1,6 @@
 """Msty: an app that runs Ollama, llama-server and mlx_lm on ports of its own.
 
-It is no kind of server by itself: what answers there is recognized as what it is. The ports are
+It is not a kind of server itself: what answers there is recognized as what it is. The ports are
 those of Msty 1 (10000) and Msty Studio.
 """
 
@@ -48,7 +48,7 @@ PORT_OWNERS = {10000: "Msty 1", **dict.fromkeys((11964, LLAMA_SERVER_PORT, 11973
 
 
 def _addresses(service: str, *usual_ports: int) -> Iterator[str]:
-    """The address in the settings, which is no proof that the service runs, then the usual ones."""
+    """The address in the settings, even if the service does not run, then the usual ones."""
     host = setting_at(service, "host")
     match = (
         re.fullmatch(r"(?:http://)?([^/]+:(\d{1,5}))/?", host) if isinstance(host, str) else None

@@ -3,7 +3,7 @@
 A request says how large the context has to be. One that says nothing gets the server's default,
 4,096 tokens on most machines, and one that says something else than the last reloads the model. So
 short prompts say nothing until a long one has made the context grow; from then on the larger one is
-kept while the model stays loaded.
+kept while the model stays loaded. The JSON of a chat is left to `wire.ollama`.
 
 Source: Ollama's `api/types.go`, `server/routes.go` and `envconfig` (0.32).
 """

@@ -1,7 +1,8 @@
 """Servers with OpenAI's API: what they have in common, and the base class of their kinds.
 
 Every one of them lists its models at /v1/models, and each adds fields of its own there: a kind has
-a `ListedModel` that turns them into facts. Its context was chosen when the server started.
+a `ListedModel` that turns them into facts. Its context was chosen when the server started. The JSON
+of a chat is left to `wire.openai`, what is peculiar to a kind to its module.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -157,7 +158,7 @@ class OpenAICompatible(Server):
 
 
 def entries_in(reply: ProbeReply | None, shape: type[_Listed]) -> list[_Listed]:
-    """The entries of a list of models as a kind has them; none if the reply is no such list."""
+    """The entries of a list of models as a kind has them; none if the reply is not such a list."""
     listing = parse_reply(_RowListing, reply)
     try:
         return [shape.model_validate(row) for row in listing.data] if listing else []

@@ -1,7 +1,8 @@
 """Reads settings and indexes that other programs keep in files.
 
 Such a file may be absent, damaged or of another format, so these functions return an empty value
-instead of raising an exception.
+instead of raising an exception. What the values mean is left to the modules of `files` and
+`servers`.
 """
 
 import json

@@ -1,5 +1,7 @@
 """Locks on files, which the operating system releases when their holder ends, however it ends.
 
+Writing a file safely is left to `atomic`.
+
 Imports only the standard library: the engine's host process uses this module.
 """
 

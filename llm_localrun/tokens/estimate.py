@@ -5,6 +5,7 @@ vocabulary measured. The result is too high rather than too low, because a serve
 that does not fit. `learn` brings it closer to what the server counts. A model has one factor for
 each script instead of one for all: Qwen3 takes a third of the estimate for Chinese and 80 % for
 Hindi, so that one factor learned from Chinese would leave Hindi at less than half of its tokens.
+Keeping what was learned is left to `learned`.
 """
 
 import re

@@ -1,7 +1,8 @@
 """Which context a prompt needs, and what to tell the user when it does not fit.
 
 Pure. A context holds the prompt and its answer. A prompt fits if at least one token is left for the
-answer.
+answer. Counting the tokens is left to `count`, making the context larger to `servers` and
+`engine.serve`.
 """
 
 from dataclasses import dataclass

@@ -219,7 +219,7 @@ def _loopback_address(url: str) -> tuple[socket.AddressFamily, tuple[str, int]] 
 
 
 def _host_and_port(url: str) -> tuple[str, int]:
-    """Where a socket connects to. Raises ValueError if `url` is none."""
+    """Where a socket connects to. Raises ValueError if `url` is not a URL."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 

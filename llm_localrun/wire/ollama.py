@@ -1,4 +1,7 @@
-"""Ollama's own /api/chat and /api/embed, which alone take a context size and a keep-alive."""
+"""Ollama's own /api/chat and /api/embed, which alone take a context size and a keep-alive.
+
+Framing is left to `sse`, sending to `http`, and what the server can do to `servers.ollama`.
+"""
 
 import json
 from collections.abc import Iterator

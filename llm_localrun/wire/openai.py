@@ -1,4 +1,8 @@
-"""OpenAI's chat completions and embeddings, as llama-server, LM Studio and vLLM serve them."""
+"""OpenAI's chat completions and embeddings, as llama-server, LM Studio and vLLM serve them.
+
+Framing is left to `sse`, sending to `http`, and what is peculiar to one server to its module in
+`servers`.
+"""
 
 import json
 from collections.abc import Iterator, Sequence

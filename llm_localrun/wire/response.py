@@ -86,7 +86,7 @@ class ResponseContext:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Finished` that the server need not report."""
     on_overflow: Callable[[int, int], LocalRunError] | None = None
-    """Makes the error for a prompt of so many tokens that a context of so many tokens cannot hold.
+    """Makes the error for a prompt, from its tokens and those of the context that cannot hold it.
     """
     model: str = ""
     """The model that has to answer; "" to accept any."""
@@ -231,7 +231,7 @@ _Decoded = TypeVar("_Decoded")
 
 @dataclass(slots=True)
 class _ValueDecoder(Generic[_Decoded]):
-    """A decoder of responses whose payloads are values, and no events."""
+    """A decoder of responses whose payloads are values, not events."""
 
     decode: Callable[[Payload], _Decoded]
     values: list[_Decoded] = field(default_factory=list)

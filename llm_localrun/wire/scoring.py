@@ -2,7 +2,8 @@
 
 The server reports probabilities for tokens that it generates, not for those of a prompt. So a bias
 that outweighs everything makes it generate the token of the text. The probability that it reports
-(`post_sampling_probs` is off) is the one before any bias (b11549).
+(`post_sampling_probs` is off) is the one before any bias (b11549). Which texts are scored is left
+to `quantize.quality`.
 """
 
 import math

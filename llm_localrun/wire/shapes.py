@@ -1,4 +1,8 @@
-"""JSON shapes that the wire languages share: texts, counts, errors, tools."""
+"""JSON shapes that the wire languages share: texts, counts, errors, tools.
+
+Shapes of one language are in `openai`, `ollama` and `scoring`, those of one server in its module in
+`servers`.
+"""
 
 import json
 import secrets

@@ -1,7 +1,8 @@
 """Separates thinking from the answer where a server leaves both in the text.
 
 Servers that do not know a model's template pass its `<think>…</think>` on as text. Where the
-template itself opens the thinking, the opening tag is missing.
+template itself opens the thinking, the opening tag is missing. Whether a model thinks is decided in
+`chat.run`.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ class ThinkTags:
     """Splits the text of one response, whatever pieces it comes in.
 
     With `may_lack_opening` the model is known to think and its opening tag may be missing. Its text
-    is then held back until the closing tag or the end shows what it was.
+    is then kept until the closing tag or the end shows what it was.
     """
 
     def __init__(self, *, may_lack_opening: bool) -> None:
@@ -48,7 +49,7 @@ class ThinkTags:
         yield event
 
     def flush(self) -> Iterator[Event]:
-        """What was held back, now that nothing more belongs to it."""
+        """The events of the text that `feed` kept, now that nothing more belongs to it."""
         text, self._held = self._held, ""
         if text and self._state is _State.THINKING:
             yield ReasoningDelta(text)

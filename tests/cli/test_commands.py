@@ -264,7 +264,7 @@ def test_card_of_a_real_file(user_path: Path, starter_model: Path, invoke: Invok
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("local-bge-m3", "box/BAAI/bge-m3 is not known. Its server does not tell it."),
+        ("local-bge-m3", "box/BAAI/bge-m3 is not known. Its server does not say."),
         ("local-kimi", "gguf/Kimi-K2-Instruct-0905-UD-IQ1_S is not known. Its file has none."),
     ],
 )

@@ -96,8 +96,8 @@ def test_add_warns_about_another_machine(invoke: Invoke, guard: Guard) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("add", "box", "http://127.0.0.1:10"), "There already is an endpoint box at http://127."),
-        (("add", "desk", "127.0.0.1:9/v1"), "There already is an endpoint box at http://127.0.0"),
+        (("add", "box", "http://127.0.0.1:10"), "There is already an endpoint box at http://127."),
+        (("add", "desk", "127.0.0.1:9/v1"), "There is already an endpoint box at http://127.0.0"),
         (("add", "My Box", "127.0.0.1:10"), "This endpoint cannot be added: name: use a-z, 0-9"),
         (("add", "desk", "ftp://x"), "This endpoint cannot be added: url: only http:// and"),
         (("remove", "boxx"), "There is no endpoint boxx in the configuration. Nearest: box."),

@@ -400,7 +400,7 @@ def test_du(world: World, tmp_path: Path) -> None:
 
 
 def test_du_without_models() -> None:
-    assert run("du").stderr == "There is no model on the disk.\n"
+    assert run("du").stderr == "There are no models on the disk.\n"
 
 
 # outdated and update

@@ -184,7 +184,7 @@ def test_additional_file_that_is_no_model(
     message = failure(
         lambda: ask(in_file(starter_model), "Hi", max_tokens=1, **{option: str(file)})
     )
-    assert message.startswith(f"{file} is no GGUF model: it does not begin with GGUF.")
+    assert message.startswith(f"{file} is not a GGUF model: it does not begin with GGUF.")
     assert not folder.exists()
 
 

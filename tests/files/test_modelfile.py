@@ -245,7 +245,7 @@ def test_adapter_is_loaded_with_its_model(store: Path, starter_model: Path) -> N
     file = store / "blobs" / f"sha256-{blob(store, 'no adapter')}"
     assert read_modelfile(route_of(in_store(store))).adapter == str(file)
     said = failure(lambda: ask(in_store(store), "Hi"))
-    assert said.startswith(f"{file} is no GGUF model: it does not begin with GGUF.")
+    assert said.startswith(f"{file} is not a GGUF model: it does not begin with GGUF.")
 
 
 def test_model_that_its_server_runs_gets_the_defaults_from_its_server(

@@ -135,4 +135,4 @@ def test_damaged_file(short: None, starter_model: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(starter_model.read_bytes()[:-1000])
     said = failure(lambda: at_last(quality.text_loss(model_at(damaged), model_at(damaged))))
-    assert "is no GGUF model: it is cut off" in said
+    assert "is not a GGUF model: it is cut off" in said

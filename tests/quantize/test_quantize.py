@@ -236,7 +236,7 @@ def test_unusable_sources(little: Path, files: Path) -> None:
         )
     }
     assert "has no weights to quantize" in said["norm.gguf"]
-    assert "is no GGUF model: it is cut off" in said["cut.gguf"]
+    assert "is not a GGUF model: it is cut off" in said["cut.gguf"]
     assert "does not exist" in said["none.gguf"]
     assert "is F16 already" in said[little.name]
 

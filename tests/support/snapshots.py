@@ -5,7 +5,7 @@ from typing import Any
 
 from llm_localrun import catalogue
 from llm_localrun.catalogue import read_snapshot, write_snapshot
-from llm_localrun.name_cache import FRESH_SECONDS, delete_names
+from llm_localrun.name_cache import FRESH_S, delete_names
 from tests.conftest import CONFIG, configure
 
 
@@ -15,7 +15,7 @@ def point_at(user: Path, *urls: str, **settings: Any) -> None:
     configure(user, **{**CONFIG, "endpoints": endpoints, **settings})
 
 
-def age(user: Path, seconds: float = FRESH_SECONDS + 5) -> None:
+def age(user: Path, seconds: float = FRESH_S + 5) -> None:
     """Makes the snapshot on disk older, and deletes everything that this process knows of it."""
     folder = user / "localrun"
     snapshot = read_snapshot(folder)

@@ -1,9 +1,9 @@
 """Translates the tree of a Go template to Jinja, with the names that Ollama defines. Pure.
 
-Ollama merges adjacent messages of one role, joins the system prompts, and renders templates that
-do not use `.Messages` turn by turn (`template/template.go`, 0.32). The first lines of each
-translation do the same. Text of the template is written as quoted strings, so that none of it is
-read as Jinja.
+Ollama merges adjacent messages of one role, joins the system prompts, and renders templates that do
+not use `.Messages` turn by turn (`template/template.go`, 0.32). The first lines of each translation
+do the same. Text of the template is written as quoted strings, so that none of it is read as Jinja.
+Parsing is left to `syntax`.
 """
 
 import json
@@ -273,7 +273,7 @@ class _Translator:
 
 def _variable(name: str, scope: _Scope) -> str:
     if name not in scope.variables:
-        raise Untranslatable(f"the variable {name}, which is not there")
+        raise Untranslatable(f"the variable {name}, which is not defined")
     return scope.variables[name]
 
 

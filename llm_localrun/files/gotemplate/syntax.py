@@ -232,7 +232,7 @@ class _Parser:
             self.advance()
             then = self._command()
             if not isinstance(then, Call):
-                raise Untranslatable("a pipe into what is no function")
+                raise Untranslatable("a pipe into something that is not a function")
             value = Call(then.function, (*then.arguments, value))
         return value
 
