@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, RunsOn, ServerStatus, Snapshot
-from llm_localrun.servers.base import ModelListing
+from llm_localrun.servers.base import ModelListing, server_kinds
 from llm_localrun.servers.discover import Recognition, ServerCandidate, discover, recognize
 from llm_localrun.wire.response import Ask, ProbeReply
 from llm_localrun.wire.sse import Payload
@@ -375,6 +375,11 @@ BY_PORT = {
     ("oMLX", "vllm"): ("omlx", None),
     ("LocalAI", "ollama"): ("localai", None),
 }
+
+
+@pytest.mark.parametrize("title", [cls.title for cls in server_kinds().values() if cls.is_product])
+def test_every_kind_of_server_has_a_fake_under_its_title(title: str) -> None:
+    assert title in SERVERS
 
 
 def test_every_stand_in_is_tested() -> None:
