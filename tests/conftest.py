@@ -1,4 +1,4 @@
-"""Fixtures that all packages share: user directories, commands, and the models that are pulled once.
+"""Fixtures that all packages share: user directories, commands, and models pulled once.
 
 No fixture for single tests is autouse here. The packages whose tests read or write files, start
 engines or open sockets say in their own conftest.py that each test has a `user_path`; modules
