@@ -67,12 +67,12 @@ def listed(invoke: Invoke, below: Path) -> list[str]:
 
 
 def _line(model: dict[str, Any], below: Path) -> str:
-    told = (
+    fields = (
         *("id", "purpose", "quantization", "size", "parameters", "context_loaded"),
         *("context_max", "loaded", "capabilities", "runs_on", "remote_host", "store", "path"),
         *("file_id", "short_name"),
     )
-    return " | ".join(_cell(model[key]) for key in told).replace(str(below), "")
+    return " | ".join(_cell(model[key]) for key in fields).replace(str(below), "")
 
 
 def _cell(value: Any) -> str:

@@ -370,8 +370,10 @@ def keys_sent(box: StandIn) -> list[str | None]:
             "localrun-llamacpp",
             id="llm's before the variable's",
         ),
-        # Told by what it shows, on a port that is usually another's.
-        pytest.param(omlx, "vllm", {"localrun-omlx": "secret"}, {}, "localrun-omlx", id="told"),
+        # Recognized by what it shows, on a port that is usually another's.
+        pytest.param(
+            omlx, "vllm", {"localrun-omlx": "secret"}, {}, "localrun-omlx", id="recognized"
+        ),
         pytest.param(jan, "jan", {"localrun-jan": "secret"}, {}, "localrun-jan", id="by its port"),
     ],
 )
@@ -397,7 +399,7 @@ def test_server_that_wants_a_key_gets_the_one_for_its_kind(
     [
         # One that needs none is sent none.
         pytest.param(lambda: StandIn(llama_server()), {"localrun-llamacpp": "secret"}, id="open"),
-        # Nobody knows what this is, so what is meant for llama-server is not for it.
+        # It is unknown what this is, so what is meant for llama-server is not for it.
         pytest.param(needs_key, {}, id=RunsOn.UNKNOWN),
         pytest.param(needs_key, {"localrun-vllm": "secret"}, id="another's key"),
     ],

@@ -416,11 +416,11 @@ def test_server_that_does_not_say_what_it_serves(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "usual"), BY_PORT)
 def test_server_by_its_port(name: str, usual: str) -> None:
-    kind, places = BY_PORT[name, usual]
+    kind, runs_on = BY_PORT[name, usual]
     identity, _ = driven(SERVERS[name](), usual)
     assert identity.kind == kind
-    if places is not None:
-        assert {model.name: model.runs_on for model in identity.models} == places
+    if runs_on is not None:
+        assert {model.name: model.runs_on for model in identity.models} == runs_on
 
 
 KEYS = {"llama-server": "secret", "Jan": "jan-key", "Unsloth Studio": "sk-unsloth-key"}
@@ -555,7 +555,7 @@ ODD: list[Any] = [None, -1, 10**400, float("inf"), "\ud800 \x00", [], {"a": [1]}
 
 @pytest.mark.parametrize("name", [*ANSWERING, *NOT_ANSWERING])
 def test_odd_answers_are_no_error(name: str) -> None:
-    """Every value in every answer, one at a time, is something that nobody expects."""
+    """Every value in every answer, one at a time, is something unexpected."""
     respond = SERVERS[name]()
     _, asked = driven(respond)
     for path in dict.fromkeys(asked):
@@ -606,8 +606,8 @@ def test_server_that_lists_its_models_and_says_no_more(name: str) -> None:
     identity = lists_only(respond)
     assert identity is not None
     assert (identity.kind, identity.status) == (whole.kind, ServerStatus.ANSWERS)
-    places = {model.name: model.runs_on for model in whole.models}
-    assert {model.name: model.runs_on for model in identity.models} == places
+    runs_on = {model.name: model.runs_on for model in whole.models}
+    assert {model.name: model.runs_on for model in identity.models} == runs_on
 
 
 @pytest.mark.parametrize("name", ["LM Studio", "Ollama"])
