@@ -54,7 +54,7 @@ IMAGES = {"png": RED, "gif": GIF, "jpeg": JPEG, "webp": WEBP}
 
 
 def image_in(kind: str, body: Any) -> tuple[str, bytes]:
-    """The type, as far as it is told, and the bytes of the one image in a request."""
+    """The type, if the request names it, and the bytes of the one image in a request."""
     (message,) = body["messages"]
     if kind == "ollama":
         (image,) = message["images"]
