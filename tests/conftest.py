@@ -1,6 +1,6 @@
-"""Fixtures that all rooms share: user directories, commands, and the models that are pulled once.
+"""Fixtures that all packages share: user directories, commands, and models pulled once.
 
-No fixture for single tests is autouse here. The rooms whose tests read or write files, start
+No fixture for single tests is autouse here. The packages whose tests read or write files, start
 engines or open sockets say in their own conftest.py that each test has a `user_path`; modules
 there that do none of it are marked `pure`.
 """
@@ -231,14 +231,14 @@ def one_error(result: Result) -> str:
     return result.stderr.removeprefix("Error: ").rstrip()
 
 
-class Foreign(llm.Model):
+class OtherModel(llm.Model):
     """A model of another plugin."""
 
     def __init__(self, model_id: str) -> None:
         self.model_id = model_id
 
     def execute(self, *_: Any, **__: Any) -> Iterator[str]:
-        yield "I am foreign"
+        yield "I am another plugin's"
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def other_plugin() -> Iterator[Callable[..., None]]:
         @llm.hookimpl
         def register_models(self, register: Callable[..., None]) -> None:
             for model_id, aliases in self.models.items():
-                register(Foreign(model_id), aliases=aliases)
+                register(OtherModel(model_id), aliases=aliases)
 
     plugin = Plugin()
     plugin.models = {}

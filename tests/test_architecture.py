@@ -25,7 +25,7 @@ from llm_localrun.wire.sse import Payload
 PACKAGE = Path(llm_localrun.__file__).parent
 FLOORS = [
     line
-    for line in (Path(__file__).parent / "floors.txt").read_text().split()
+    for line in (Path(__file__).parent / "floors.txt").read_text().splitlines()
     if not line.startswith("#")
 ]
 """The packages and modules at the top, lowest first: each may import those before it."""
@@ -37,8 +37,8 @@ MODULES = {
 TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
 PACKAGES = sorted({module.partition(".")[0] for module in MODULES if "." in module})
 
-# Rooms that do no I/O, but for the modules that are named.
-PURE_ROOMS = {
+# Packages that do no I/O, except for the modules that are named.
+PURE_PACKAGES = {
     "wire": {"wire.http"},
     "names": set[str](),
     "tokens": {"tokens.learned"},
@@ -97,8 +97,8 @@ def is_pure(module: str) -> bool:
     if module in PURE_MODULES:
         return True
     return any(
-        module.startswith(f"{room}.") and module not in others
-        for room, others in PURE_ROOMS.items()
+        module.startswith(f"{package}.") and module not in others
+        for package, others in PURE_PACKAGES.items()
     )
 
 

@@ -163,15 +163,15 @@ def test_file_that_cannot_be_read(obstacle: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "path",
     ["a file", "a file/below", "dangling", "occupied"],
 )
-def test_folder_that_cannot_be_written_to_is_ignored(place: str, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_to_is_ignored(path: str, tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("not a folder")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at all")
     (tmp_path / "occupied" / "catalogue.json").mkdir(parents=True)
-    write_snapshot(tmp_path / place, FULL)
-    assert read_snapshot(tmp_path / place) == Snapshot()
+    write_snapshot(tmp_path / path, FULL)
+    assert read_snapshot(tmp_path / path) == Snapshot()
     assert [path.name for path in (tmp_path / "occupied").iterdir()] == ["catalogue.json"]
 
 

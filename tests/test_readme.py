@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from llm_localrun.cli import command_names
 from tests.support.readme import (
     README,
     TABLES,
@@ -41,6 +42,14 @@ def test_every_kind_of_server_has_a_row_with_its_ports() -> None:
             *re.findall(r"\d{4,5}", row)
         }, kind.title
         assert re.search(r"\d{4,5}", row), f"{kind.title} has no port"
+
+
+@pytest.mark.parametrize("command", sorted({*command_names()} - {"status"}))
+def test_every_command_is_in_the_table_of_commands(command: str) -> None:
+    """`status` is what `llm localrun` alone shows."""
+    table = TEXT.partition("\n### Commands\n")[2].partition("\n##")[0]
+    names = re.findall(r"^\| (.*?) \|", table, flags=re.MULTILINE)
+    assert re.search(rf"`(llm localrun )?{command}\b", "\n".join(names))
 
 
 def test_a_table_that_is_missing_is_an_error() -> None:

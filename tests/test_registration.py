@@ -18,7 +18,7 @@ from llm_localrun.catalogue import write_snapshot
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.models import Snapshot
 from llm_localrun.servers import discover
-from tests.conftest import CONFIG, Foreign, Invoke, Llm, configure, one_error
+from tests.conftest import CONFIG, Invoke, Llm, OtherModel, configure, one_error
 from tests.fakes.broken import Off, Silent
 from tests.fakes.http_server import Request, Respond, StandIn, events, json_reply, transcript, whole
 from tests.support.snapshots import age, point_at
@@ -72,7 +72,7 @@ def ours() -> list[Any]:
 @pytest.fixture(scope="session")
 def other_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """llm's database with one answer of another plugin's model; creating it is slow."""
-    response = Foreign("gpt-4o").prompt("hi")
+    response = OtherModel("gpt-4o").prompt("hi")
     response.text()
     path = tmp_path_factory.mktemp("log") / "logs.db"
     database = sqlite_utils.Database(path)
@@ -364,8 +364,8 @@ def test_names_of_other_plugins_are_not_registered_again(
     assert taken & {*names(ours())} == set()
     assert {each.model.model_id for each in ours()} == {f"local/box/{QWEN}"}
     for name in taken:
-        assert isinstance(llm.get_model(name), Foreign)
-        assert invoke("-m", name, "hi").stdout == "I am foreign\n"
+        assert isinstance(llm.get_model(name), OtherModel)
+        assert invoke("-m", name, "hi").stdout == "I am another plugin's\n"
     assert invoke("-m", "local-qwen3-8b", "hi").stdout.startswith(ANSWER)
 
 
@@ -377,7 +377,7 @@ def test_aliases_of_the_user_take_precedence(
     (user_path / "aliases.json").write_text(json.dumps(aliases))
     given = names(llm.get_models_with_aliases())
     assert sorted(given) == sorted({*given})
-    assert invoke("-m", "local", "hi").stdout == "I am foreign\n"
+    assert invoke("-m", "local", "hi").stdout == "I am another plugin's\n"
     assert llm.get_model("local-qwen3").model_id == f"local/box/{SMOLLM}"
     with pytest.raises(llm.UnknownModelError):
         llm.get_model("local-qwen")

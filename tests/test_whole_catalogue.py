@@ -67,12 +67,12 @@ def listed(invoke: Invoke, below: Path) -> list[str]:
 
 
 def _line(model: dict[str, Any], below: Path) -> str:
-    told = (
+    fields = (
         *("id", "purpose", "quantization", "size", "parameters", "context_loaded"),
         *("context_max", "loaded", "capabilities", "runs_on", "remote_host", "store", "path"),
         *("file_id", "short_name"),
     )
-    return " | ".join(_cell(model[key]) for key in told).replace(str(below), "")
+    return " | ".join(_cell(model[key]) for key in fields).replace(str(below), "")
 
 
 def _cell(value: Any) -> str:
@@ -118,10 +118,10 @@ def test_servers_that_are_killed_change_nothing_in_the_list(
     assert listed(invoke, tmp_path) == EXPECTED
     for port, server in machine.items():
         server.__exit__()
-        # Its place is taken, so that leaving the block of all finds it there.
         invoke("localrun", "refresh")
         assert listed(invoke, tmp_path) == EXPECTED, port
     for model_id, said in OFF.items():
         assert one_error(invoke("-m", model_id, "Hi")) == said
+    # The fixture stops every server when it ends, so all have to run again.
     for server in machine.values():
         server.__enter__()

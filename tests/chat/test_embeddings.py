@@ -222,8 +222,8 @@ def test_errors_of_ollama_as_recorded(number: int, message: str) -> None:
     _, status, said = RECORDED[number]
     with StandIn(lambda _: [whole(said.encode(), status=int(status))]) as server:
         model = embedding(server.url, "ollama", "smollm2-embed")
-        told = failure(lambda: model.embed("hello"))
-    assert told.startswith(f"Ollama at {server.url} says: {message}. ")
+        message_shown = failure(lambda: model.embed("hello"))
+    assert message_shown.startswith(f"Ollama at {server.url} says: {message}. ")
 
 
 def test_lmstudio() -> None:

@@ -54,7 +54,7 @@ IMAGES = {"png": RED, "gif": GIF, "jpeg": JPEG, "webp": WEBP}
 
 
 def image_in(kind: str, body: Any) -> tuple[str, bytes]:
-    """The type, as far as it is told, and the bytes of the one image in a request."""
+    """The type, if the request names it, and the bytes of the one image in a request."""
     (message,) = body["messages"]
     if kind == "ollama":
         (image,) = message["images"]
@@ -218,12 +218,12 @@ def seeing(seeing_user: Path, monkeypatch: pytest.MonkeyPatch) -> LocalModel:
     return found("local-smollm2")
 
 
-def look(model: LocalModel, way: str, *images: bytes) -> Outcome:
+def describe(model: LocalModel, way: str, *images: bytes) -> Outcome:
     attachments = [llm.Attachment(content=image) for image in images]
     return ask(model, QUESTION, way, attachments=attachments, temperature=0, max_tokens=8)
 
 
-def test_projector_beside_a_model_lets_it_see(seeing: LocalModel, warm: Path) -> None:
+def test_projector_next_to_a_model_lets_it_see(seeing: LocalModel, warm: Path) -> None:
     assert seeing.capabilities == ("vision",)
     assert file_route(seeing).projector.endswith("mmproj-F32.gguf")
     model = llm_model(seeing)
@@ -233,7 +233,7 @@ def test_projector_beside_a_model_lets_it_see(seeing: LocalModel, warm: Path) ->
 
 @in_two_ways
 def test_image_becomes_its_tokens(seeing: LocalModel, way: str) -> None:
-    without, one, two = (look(seeing, way, *[RED] * count) for count in range(3))
+    without, one, two = (describe(seeing, way, *[RED] * count) for count in range(3))
     assert without.input is not None
     assert one.input is not None
     assert one.input >= without.input + IMAGE_TOKENS
@@ -243,19 +243,19 @@ def test_image_becomes_its_tokens(seeing: LocalModel, way: str) -> None:
 
 @in_two_ways
 def test_what_an_image_shows_makes_a_difference(seeing: LocalModel, way: str) -> None:
-    texts = [look(seeing, way, *images).text for images in ((), (RED,), (CHECKED,), (RED,))]
+    texts = [describe(seeing, way, *images).text for images in ((), (RED,), (CHECKED,), (RED,))]
     nothing, red, checked, red_again = texts
     assert red == red_again
     assert len({nothing, red, checked}) == 3
 
 
 def test_every_way_sees_the_same(seeing: LocalModel) -> None:
-    assert len({look(seeing, way, CHECKED).text for way in WAYS}) == 1
+    assert len({describe(seeing, way, CHECKED).text for way in WAYS}) == 1
 
 
 @in_two_ways
 def test_damaged_image_is_an_error_for_people(seeing: LocalModel, way: str) -> None:
-    said = failure(lambda: look(seeing, way, RED[:60]))
+    said = failure(lambda: describe(seeing, way, RED[:60]))
     assert said.startswith("llama.cpp says: ")
     assert "Check that the file is a complete PNG, JPEG, WebP or GIF." in said
 
@@ -265,7 +265,7 @@ def test_command(seeing: LocalModel, seeing_user: Path, tmp_path: Path, run_llm:
     options = ("-o", "temperature", "0", "-o", "max_tokens", "8")
     done = run_llm("-m", "local", QUESTION, "-a", "image.png", *options, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    expected = look(seeing, "sync", RED)
+    expected = describe(seeing, "sync", RED)
     assert done.stdout == f"{expected.text}\n"
     (turn,) = json.loads(run_llm("logs", "--json", "-n", "1").stdout)
     assert turn["input_tokens"] == expected.input

@@ -1,4 +1,4 @@
-"""Each test of this room has a user directory of its own, unless its module is marked pure."""
+"""Each test of this package has a user directory of its own, unless its module is marked pure."""
 
 import pytest
 

@@ -112,8 +112,8 @@ def test_files_of_others_stay_unless_the_user_insists(
         "named": tmp_path / "remote_host",
     }
     path = file_of_another_tool(folders[store])
-    beside = path.with_name("notes.txt")
-    beside.write_text("mine")
+    notes = path.with_name("notes.txt")
+    notes.write_text("mine")
     name = str(path) if store == "named" else "local-other-7b"
     said = failed("rm", name)
     assert said.startswith(
@@ -123,7 +123,7 @@ def test_files_of_others_stay_unless_the_user_insists(
     assert path.exists()
     done("rm", name, "--force")
     assert not path.exists()
-    assert beside.exists()
+    assert notes.exists()
 
 
 def test_rm_from_the_cache_of_the_hub(

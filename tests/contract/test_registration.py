@@ -17,7 +17,7 @@ from llm_localrun.chat.models import AsyncLocalChat
 from llm_localrun.engine.state import list_running
 from llm_localrun.models import LocalModel
 from llm_localrun.servers import discover
-from tests.conftest import Foreign, put_starter
+from tests.conftest import OtherModel, put_starter
 from tests.fakes.broken import Silent
 from tests.fakes.http_server import StandIn
 from tests.fakes.lmstudio import LMStudio
@@ -148,18 +148,18 @@ def test_hanging_servers_take_bounded_time_once(
 def test_ids_are_unique_stable_and_prefixed(
     box: StandIn, user_path: Path, other_plugin: Callable[..., None]
 ) -> None:
-    foreign = "local-gemma4"
+    taken = "local-gemma4"
     first = {each.model.model_id: each.aliases for each in ours()}
-    assert foreign in [alias for aliases in first.values() for alias in aliases]
+    assert taken in [alias for aliases in first.values() for alias in aliases]
     catalogue._memory.clear()
     (user_path / "localrun" / "catalogue.json").unlink()
-    other_plugin({foreign: []})
+    other_plugin({taken: []})
     again = ours()
-    assert isinstance(llm.get_model(foreign), Foreign)
+    assert isinstance(llm.get_model(taken), OtherModel)
     assert [each.model.model_id for each in again] == list(first)
     names = [name for each in again for name in (each.model.model_id, *each.aliases)]
     assert len(set(names)) == len(names)
-    assert foreign not in names
+    assert taken not in names
     assert all(name == "local" or name.startswith(("local-", "local/")) for name in names)
 
 

@@ -71,9 +71,9 @@ def test_texts_and_thinking_are_events(backend: Backend, stream: bool) -> None:
 
 
 @in_every_way
-@pytest.mark.parametrize("place", ["reasoning_content", "reasoning", "think", "unopened think"])
-def test_thinking_is_found_in_every_place(place: Any, way: str) -> None:
-    server = LMStudio(lambda _: Says("Hello.", reasoning="Hm."), reasoning_in=place)
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "think", "unopened think"])
+def test_thinking_is_found_in_every_field(field: Any, way: str) -> None:
+    server = LMStudio(lambda _: Says("Hello.", reasoning="Hm."), reasoning_in=field)
     with StandIn(server) as box:
         model = served(box.url, "lmstudio", NAMES["lmstudio"], capabilities=("thinking",))
         outcome = ask(model, "Hi", way)

@@ -20,7 +20,7 @@ from tests.support.engines import answer, in_file
 WORDS = ["Paris", "seven", "nine", "tiger", "window", "horse", "table", "copper"]
 PROMPTS = [f"Repeat this: {', '.join([word] * 7)}" for word in WORDS]
 """Repeated so often that the model certainly repeats it. A batch of several prompts is rounded
-differently from a single prompt, so tokens of nearly equal probability can change places."""
+differently from a single prompt, so tokens of nearly equal probability can swap."""
 
 Answers = list[str]
 

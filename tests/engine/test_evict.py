@@ -35,14 +35,14 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     """
     running = ["old", "busy", "new"]
     held: list[BinaryIO] = []
-    for place, name in enumerate(running):
-        paths = EnginePaths(tmp_path, f"{place + 1}-{name}")
+    for index, name in enumerate(running):
+        paths = EnginePaths(tmp_path, f"{index + 1}-{name}")
         held.append(locks.create_locked(paths.lock))
         slots.create_slots(paths)
         state = EngineState(paths.id, spec(name, 4 * GB), "key", "build", 0.0, url="http://x")
         write_state(tmp_path, state)
         for number in range(SLOTS):
-            os.utime(paths.slot(number), (0, 1000 * place))
+            os.utime(paths.slot(number), (0, 1000 * index))
         if name == "busy":
             held.append(locks.create_locked(paths.slot(1)))
 

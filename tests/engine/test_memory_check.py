@@ -46,7 +46,7 @@ def leave(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
 
 
 def need_of(model: LocalModel, context_size: int, **more: Any) -> float:
-    """Megabytes, with what is left free beside."""
+    """Megabytes, including what has to stay free."""
     found = footprint_of_files(str(file_route(model).path))
     assert found is not None
     return (found.need(Setting(context_size, **more)).total + MARGIN_BYTES) / 1e6

@@ -88,13 +88,13 @@ def test_engine_with_a_larger_context_restores_it(user_path: Path, starter_model
     assert second.response_json["cached_tokens"] >= (first.usage().input or 0)
 
 
-@pytest.mark.parametrize("reason", ["logs off", "no room", "no conversation", "short"])
+@pytest.mark.parametrize("reason", ["logs off", "no space", "no conversation", "short"])
 def test_nothing_is_saved(user_path: Path, starter_model: Path, reason: str) -> None:
     model = LocalChat(in_file(starter_model))
     prompt = model.prompt if reason == "no conversation" else model.conversation().prompt
     if reason == "logs off":
         (user_path / "logs-off").touch()
-    if reason == "no room":
+    if reason == "no space":
         configure(user_path, **CONFIG, prompt_cache=1000)
     prompt("Hi" if reason == "short" else STORY, **SHORT_ANSWER).text()
     stop_all(user_path / "localrun" / "engine")
@@ -182,11 +182,11 @@ def test_what_must_match(
 
 
 def test_oldest_files_are_removed(paths: EnginePaths) -> None:
-    for place, conversation in enumerate("abc"):
+    for number, conversation in enumerate("abc"):
         store(paths, conversation, 10)
         found = saved_prompts.find_saved(paths, engine(paths), conversation)
         assert found is not None
-        os.utime(found, (0, 1000 + place))
+        os.utime(found, (0, 1000 + number))
     store(paths, "d", 10, max_bytes=25)
     found_now = [each for each in "abcd" if saved_prompts.find_saved(paths, engine(paths), each)]
     assert found_now == ["c", "d"]

@@ -73,13 +73,13 @@ class Instance:
         return int(self.config["context_length"])
 
     @property
-    def told(self) -> Json:
+    def listed(self) -> Json:
         """Its record in the list."""
         return {"id": self.id, "config": self.config}
 
 
 class Refused(Exception):
-    """An error in place of what was asked for (docs, seen).
+    """An error instead of what was asked for (docs, seen).
 
     `bare` is an error of one of the checks that answer with only a string.
     """
@@ -263,7 +263,7 @@ def _greeting(_server: LMStudio, _request: Request) -> Pieces:
 def _list_v1(server: LMStudio, _request: Request) -> Pieces:
     """Docs: list models. The key is `models`."""
     records = [
-        {**model.record, "loaded_instances": [each.told for each in server.loaded_of(model)]}
+        {**model.record, "loaded_instances": [each.listed for each in server.loaded_of(model)]}
         for model in server.on_disk
     ]
     yield json_reply({"models": records})
@@ -419,8 +419,8 @@ def _chat(server: LMStudio, request: Request) -> Pieces:
     says = _heard(server, body, instance)
     # Before 0.3.9 there were only tags.
     usual = "think" if server.api == "old" else instance.model.reasoning_in
-    place = server.reasoning_in or usual
-    completion = Completion(instance.id, says, place, server.numbers, _prompt_tokens(body))
+    reasoning_in = server.reasoning_in or usual
+    completion = Completion(instance.id, says, reasoning_in, server.numbers, _prompt_tokens(body))
     if body.get("stream"):
         asked = (body.get("stream_options") or {}).get("include_usage")
         yield from completion.streamed(bool(asked) and server.api != "old")

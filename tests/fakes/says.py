@@ -51,13 +51,13 @@ class Says:
         of_calls = sum(count_tokens(call.name) + count_tokens(call.text) for call in self.calls)
         return count_tokens(self.reasoning) + count_tokens(self.text) + of_calls
 
-    def fields(self, place: ReasoningIn) -> dict[str, str]:
-        """The fields of the message; reasoning arrives in one of three places (docs, seen)."""
+    def fields(self, reasoning_in: ReasoningIn) -> dict[str, str]:
+        """The fields of the message; reasoning arrives in one of three ways (docs, seen)."""
         if not self.reasoning:
             return {"content": self.text}
-        if place in ("reasoning_content", "reasoning"):
-            return {place: self.reasoning, "content": self.text}
-        opening = "<think>" if place == "think" else ""
+        if reasoning_in in ("reasoning_content", "reasoning"):
+            return {reasoning_in: self.reasoning, "content": self.text}
+        opening = "<think>" if reasoning_in == "think" else ""
         return {"content": f"{opening}{self.reasoning}</think>{self.text}"}
 
 
@@ -78,9 +78,14 @@ class Completion:
     """
 
     def __init__(
-        self, model: str, says: Says, place: ReasoningIn, ids: Iterator[int], prompt_tokens: int
+        self,
+        model: str,
+        says: Says,
+        reasoning_in: ReasoningIn,
+        ids: Iterator[int],
+        prompt_tokens: int,
     ) -> None:
-        self._fields = says.fields(place)
+        self._fields = says.fields(reasoning_in)
         self._says = says
         self._call_ids = [str(next(ids)) for _ in says.calls]
         self._finish_reason = "tool_calls" if says.calls else "stop"

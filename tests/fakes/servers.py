@@ -1,4 +1,7 @@
-"""All fakes of servers, by name; each kind of server has a module of its own."""
+"""All fakes of servers, by name.
+
+Each kind of server has a module of its own, and a fake here under its `title`.
+"""
 
 from collections.abc import Callable
 

@@ -87,7 +87,7 @@ def test_prompt_that_is_too_long_is_an_error_in_a_stream_that_succeeds() -> None
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("where", "message"),
     [
         ("reasoning_content", {"reasoning_content": "Is it?", "content": "Yes."}),
         ("reasoning", {"reasoning": "Is it?", "content": "Yes."}),
@@ -95,8 +95,8 @@ def test_prompt_that_is_too_long_is_an_error_in_a_stream_that_succeeds() -> None
         ("unopened think", {"content": "Is it?</think>Yes."}),
     ],
 )
-def test_reasoning_arrives_in_three_places(place: ReasoningIn, message: dict[str, str]) -> None:
-    server = LMStudio(lambda _: Says("Yes.", reasoning="Is it?"), reasoning_in=place)
+def test_reasoning_arrives_in_three_ways(where: ReasoningIn, message: dict[str, str]) -> None:
+    server = LMStudio(lambda _: Says("Yes.", reasoning="Is it?"), reasoning_in=where)
     (choice,) = json.loads(chat(server)[1])["choices"]
     assert choice["message"] == {"role": "assistant", **message}
 

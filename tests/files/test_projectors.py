@@ -1,4 +1,4 @@
-"""What a GGUF file can do beyond chatting: by its template, and by the projector beside it."""
+"""What a GGUF file can do beyond chatting: by its template, and by the projector next to it."""
 
 import struct
 from collections.abc import Sequence
@@ -102,7 +102,7 @@ def test_a_projector_has_the_words_of_its_model(model: str, stem: str) -> None:
         pytest.param(
             ["gemma-3-4b-it-Q4_K_M", "mmproj-model-f16"],
             {"gemma-3-4b-it-Q4_K_M": "mmproj-model-f16"},
-            id="one that names nobody",
+            id="one that names no model",
         ),
         pytest.param(
             ["gemma-3-4b-it-Q4_K_M", "gemma-3-4b-it-mmproj-f16"],
@@ -117,7 +117,7 @@ def test_a_projector_has_the_words_of_its_model(model: str, stem: str) -> None:
         pytest.param(
             ["gemma-3-4b-it-Q4_K_M", "mmproj-model-f16", "mmproj-gemma-3-4b-it-Q8_0"],
             {"gemma-3-4b-it-Q4_K_M": "mmproj-gemma-3-4b-it-Q8_0"},
-            id="its own before one that names nobody",
+            id="its own before one that names no model",
         ),
         pytest.param(
             ["gemma-3-4b-it-Q4_K_M", "gemma-3-12b-it-mmproj-f16"],
@@ -204,7 +204,7 @@ def test_every_usual_precision_of_a_projector_is_known() -> None:
 @pytest.mark.parametrize("by", ["path", "memory"])
 def test_a_file_that_is_named_by_its_path_has_its_projector_too(by: str, tmp_path: Path) -> None:
     path = model_of(tmp_path / "gemma-3-4b-it-Q4_K_M.gguf")
-    beside = projector(tmp_path / "mmproj-F16.gguf")
+    projector_file = projector(tmp_path / "mmproj-F16.gguf")
     if by == "path":
         model = open_file(path).model
     else:
@@ -213,7 +213,7 @@ def test_a_file_that_is_named_by_its_path_has_its_projector_too(by: str, tmp_pat
         (model,) = (entry.model for entry in entries if entry.path == str(path))
     assert model is not None
     assert (file_route(model).projector, model.can("vision", if_unknown=False)) == (
-        str(beside),
+        str(projector_file),
         True,
     )
 
@@ -222,19 +222,19 @@ def test_a_file_that_is_named_by_its_path_has_its_projector_too(by: str, tmp_pat
 def test_a_projector_that(change: str, tmp_path: Path) -> None:
     """The model's file is as it was; what it can do is not."""
     model_of(tmp_path / "gemma-3-4b-it-Q4_K_M.gguf")
-    beside = tmp_path / "mmproj-F16.gguf"
+    projector_file = tmp_path / "mmproj-F16.gguf"
     if change != "comes":
-        projector(beside)
+        projector(projector_file)
     before = one_in(tmp_path, [])
     if change == "comes":
-        projector(beside)
+        projector(projector_file)
     elif change == "goes":
-        beside.unlink()
+        projector_file.unlink()
     else:
-        beside.rename(beside.with_name("mmproj-F32.gguf"))
+        projector_file.rename(projector_file.with_name("mmproj-F32.gguf"))
     after = one_in(tmp_path, before)
-    anew = one_in(tmp_path, [])
-    assert after == anew
+    rescanned = one_in(tmp_path, [])
+    assert after == rescanned
     was, model = before[0].model, after[0].model
     assert was is not None
     assert model is not None

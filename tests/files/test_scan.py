@@ -1,4 +1,4 @@
-"""A look through the stores: what is read of a file, when it is read again, which are the same."""
+"""A scan of the stores: what is read of a file, when it is read again, which are the same."""
 
 import builtins
 import io

@@ -64,7 +64,7 @@ def report_on(store: str, *folders: str) -> ScannedStore:
     return next(report for report in reports if report.store == store)
 
 
-def test_every_store_in_one_look(tmp_path: Path) -> None:
+def test_every_store_in_one_scan(tmp_path: Path) -> None:
     planted = plant(tmp_path)
     found = models(entries(tmp_path))
     assert [(file_route(m).store, file_route(m).path, m.name) for m in found] == [
@@ -133,7 +133,7 @@ def test_place(
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
     assert (store, tmp_path / path) in [
-        (place.store.name, place.path) for place in store_folders([])
+        (folder.store.name, folder.path) for folder in store_folders([])
     ]
 
 
@@ -161,9 +161,9 @@ def test_places_outside_of_the_home(
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
     outside = {
-        (place.store.name, str(place.path))
-        for place in store_folders([])
-        if not place.path.is_relative_to(tmp_path)
+        (folder.store.name, str(folder.path))
+        for folder in store_folders([])
+        if not folder.path.is_relative_to(tmp_path)
     }
     assert outside == expected
 
@@ -191,7 +191,7 @@ def test_variable_says_where(
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv(variable, str(tmp_path / "x"))
-    found = [place.path for place in store_folders([]) if place.store.name == store]
+    found = [folder.path for folder in store_folders([]) if folder.store.name == store]
     assert found[0] == tmp_path / path
 
 
@@ -208,8 +208,8 @@ def test_variables_of_the_hub_have_an_order(
 ) -> None:
     monkeypatch.setenv(earlier, str(tmp_path / "x"))
     monkeypatch.setenv(later, str(tmp_path / "y"))
-    (place,) = (place for place in store_folders([]) if place.store.name == "huggingface")
-    assert place.path.is_relative_to(tmp_path / "x")
+    (folder,) = (folder for folder in store_folders([]) if folder.store.name == "huggingface")
+    assert folder.path.is_relative_to(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,9 @@ def test_variables_of_the_hub_have_an_order(
 def test_settings_say_where(store: str, file: str, settings: str, tmp_path: Path) -> None:
     chosen = str(tmp_path / "chosen folder")
     write(tmp_path / "home" / file, settings.replace("{path}", chosen))
-    assert chosen in [str(place.path) for place in store_folders([]) if place.store.name == store]
+    assert chosen in [
+        str(folder.path) for folder in store_folders([]) if folder.store.name == store
+    ]
 
 
 def test_folder_that_two_names_lead_to_is_looked_through_once(
@@ -547,11 +549,11 @@ JAN = Path("home", ".local", "share", "Jan", "data")
 
 
 @pytest.mark.parametrize(
-    "where", ["beside its settings", "below the data folder", "another folder"]
+    "where", ["next to its settings", "below the data folder", "another folder"]
 )
 def test_model_of_jan(where: str, tmp_path: Path) -> None:
     path = {
-        "beside its settings": "",
+        "next to its settings": "",
         "below the data folder": "models/elsewhere.gguf",
         "another folder": str(tmp_path / "disk" / "m-Q8_0.gguf"),
     }[where]
@@ -755,7 +757,7 @@ print(json.dumps([found, said]))
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs to be root to be less")
 def test_what_may_not_be_read(tmp_path: Path) -> None:
-    """As for a user who looks at the store of Ollama's service: skipped, and said."""
+    """As for a user who scans the store of Ollama's service: skipped, and said."""
     home = tmp_path / "open"
     forbidden = home / "closed"
     for path in ("good.gguf", "locked.gguf", "closed/m.gguf", "sub/closed/m.gguf"):
@@ -792,14 +794,14 @@ STORES = (
 @pytest.mark.parametrize("instead", ["a file", "a dangling link", "a link to itself"])
 @pytest.mark.parametrize("store", STORES)
 def test_store_that_is_no_folder(store: str, instead: str, tmp_path: Path) -> None:
-    place = tmp_path / store
-    place.parent.mkdir(parents=True, exist_ok=True)
+    path = tmp_path / store
+    path.parent.mkdir(parents=True, exist_ok=True)
     if instead == "a file":
-        place.write_text("not a folder")
+        path.write_text("not a folder")
     else:
-        place.symlink_to(place if instead == "a link to itself" else tmp_path / "nowhere")
+        path.symlink_to(path if instead == "a link to itself" else tmp_path / "nowhere")
     gguf(tmp_path / "disk" / "good.gguf")
-    assert named(tmp_path, str(tmp_path / "disk"), str(place)) == [("folders", "good")]
+    assert named(tmp_path, str(tmp_path / "disk"), str(path)) == [("folders", "good")]
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_fit_of_a_model(facts: dict[str, Any], memory: int | None, fit: Fit) -> 
 
 
 def published(keys: dict[str, Any], size: int) -> Callable[[Path], Path]:
-    """Writes a file with the header of a published model, which takes no room on the disk."""
+    """Writes a file with the header of a published model, which takes no disk space."""
     fields = [field(key, value) for key, value in keys.items()]
     return lambda path: write(path, header(*fields), size)
 

@@ -153,10 +153,10 @@ def test_split_file_is_summed(tmp_path: Path) -> None:
 
 def test_files_loaded_with_a_model_count(tmp_path: Path) -> None:
     model = str(tiny_models.llama(layers=2).build(tmp_path / "model.gguf"))
-    beside = str(tiny_models.llama(layers=1).build(tmp_path / "beside.gguf"))
-    both = footprint_of_files(model, [beside])
+    adapter = str(tiny_models.llama(layers=1).build(tmp_path / "adapter.gguf"))
+    both = footprint_of_files(model, [adapter])
     assert both is not None
-    assert both.weights == sum(Path(file).stat().st_size for file in (model, beside))
+    assert both.weights == sum(Path(file).stat().st_size for file in (model, adapter))
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF\x03\0\0\0", None])

@@ -34,7 +34,7 @@ AVAILABLE = "MemAvailable:    4000 kB\n"
     ("available", "groups", "own", "free"),
     [
         pytest.param(AVAILABLE, {}, "/", 4_096_000, id="no groups"),
-        pytest.param("", {}, "/", None, id="nobody tells"),
+        pytest.param("", {}, "/", None, id="unknown"),
         pytest.param(AVAILABLE, {"": group("max", 1, 0)}, "/", 4_096_000, id="no limit"),
         pytest.param(AVAILABLE, {"": group("2000000", 700_000, 0)}, "/", 1_300_000, id="container"),
         pytest.param(

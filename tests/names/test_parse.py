@@ -368,8 +368,8 @@ def test_names(case: list[str]) -> None:
     name, *expected = case
     parsed = parse_name(name)
     quantization = quantization_in(name)
-    told = [parsed.family, parsed.base, parsed.size or "-", quantization or "-"]
-    assert told == expected
+    found = [parsed.family, parsed.base, parsed.size or "-", quantization or "-"]
+    assert found == expected
 
 
 def test_table_is_large_and_has_each_name_once() -> None:

@@ -390,13 +390,13 @@ def test_target_has_the_name_of_the_model(user_path: Path, name: str, file_name:
 def test_projector_is_linked_into_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     source = little_model.build(folder / "Little-Vision-2B-F16.gguf")
-    beside = projector(folder / "mmproj-model-f16.gguf")
+    original = projector(folder / "mmproj-model-f16.gguf")
     for _ in range(2):
         done_by("quantize", str(source), "Q8_0", "--no-measure", "--replace")
     placed = models_folder() / "mmproj-Little-Vision-2B-F16.gguf"
     made = models_folder() / "Little-Vision-2B-Q8_0.gguf"
     assert left_in(models_folder()) == {made.name, placed.name, ".partial", "pulled.json"}
-    assert placed.read_bytes() == beside.read_bytes()
+    assert placed.read_bytes() == original.read_bytes()
     model = models_by_path(CachePolicy.REFRESH)[str(made)]
     assert model.on_disk is not None
     assert (model.on_disk.projector, model.capabilities) == (str(placed), ("vision",))

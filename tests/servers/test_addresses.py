@@ -1,4 +1,4 @@
-"""Where servers are looked for: what variables say, and what the servers' own settings say."""
+"""Where servers are searched for: what variables say, and what the servers' own settings say."""
 
 import json
 from pathlib import Path

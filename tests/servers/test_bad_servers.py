@@ -501,9 +501,9 @@ def echo(request: Request) -> Iterator[bytes | float]:
     """Says the prompt word by word, with a pause in the middle."""
     words = request.body["messages"][0]["content"].split()
     yield head(NDJSON)
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         yield chunk(json.dumps({"message": {"content": f"{word} "}}).encode() + b"\n")
-        if place == len(words) // 2:
+        if index == len(words) // 2:
             yield PAUSE
     yield chunk(b'{"message": {"content": ""}, "done": true}\n')
     yield chunk(b"")

@@ -12,6 +12,7 @@ import pytest
 from llm_localrun.config import Config, ConfiguredEndpoint
 from llm_localrun.models import Endpoint, EndpointReport, RunsOn, ServerStatus
 from llm_localrun.privacy import is_loopback
+from llm_localrun.servers.base import server_kinds
 from llm_localrun.servers.discover import (
     DEADLINE_S,
     TIMEOUT_MEMORY_S,
@@ -369,8 +370,10 @@ def keys_sent(box: StandIn) -> list[str | None]:
             "localrun-llamacpp",
             id="llm's before the variable's",
         ),
-        # Told by what it shows, on a port that is usually another's.
-        pytest.param(omlx, "vllm", {"localrun-omlx": "secret"}, {}, "localrun-omlx", id="told"),
+        # Recognized by what it shows, on a port that is usually another's.
+        pytest.param(
+            omlx, "vllm", {"localrun-omlx": "secret"}, {}, "localrun-omlx", id="recognized"
+        ),
         pytest.param(jan, "jan", {"localrun-jan": "secret"}, {}, "localrun-jan", id="by its port"),
     ],
 )
@@ -396,7 +399,7 @@ def test_server_that_wants_a_key_gets_the_one_for_its_kind(
     [
         # One that needs none is sent none.
         pytest.param(lambda: StandIn(llama_server()), {"localrun-llamacpp": "secret"}, id="open"),
-        # Nobody knows what this is, so what is meant for llama-server is not for it.
+        # It is unknown what this is, so what is meant for llama-server is not for it.
         pytest.param(needs_key, {}, id=RunsOn.UNKNOWN),
         pytest.param(needs_key, {"localrun-vllm": "secret"}, id="another's key"),
     ],
@@ -521,27 +524,11 @@ def test_address_that_is_none(url: str) -> None:
     assert found.status in (ServerStatus.OFFLINE, ServerStatus.UNRECOGNIZED)
 
 
-USUAL = {
-    11434: "ollama",
-    10000: "ollama",
-    11964: "ollama",
-    1234: "lmstudio",
-    8080: "llamacpp",
-    9931: "llamacpp",
-    11454: "llamacpp",
-    8000: "vllm",
-    30000: "sglang",
-    11973: "mlx",
-    1337: "jan",
-    6767: "jan",
-    5001: "koboldcpp",
-    5000: "textgen",
-    4891: "gpt4all",
-    12434: "docker",
-    13305: "lemonade",
-    9292: "llamaswap",
-    8888: "unsloth",
-}
+def usual_ports() -> dict[str, str]:
+    """The kind that each usual address of this machine belongs to, as the kinds declare it."""
+    declared = [(url, cls.kind) for cls in server_kinds().values() for url in cls.addresses()]
+    assert len(dict(declared)) == len(declared), "two kinds have the same usual port"
+    return dict(declared)
 
 
 def configured(*urls: str) -> Config:
@@ -551,9 +538,8 @@ def configured(*urls: str) -> Config:
 
 def test_usual_endpoints_are_on_this_machine() -> None:
     probes = candidates_for(Config(), {"box": "first-key"})
-    assert {probe.endpoint.url: probe.endpoint.kind for probe in probes} == {
-        f"http://127.0.0.1:{port}": kind for port, kind in USUAL.items()
-    }
+    assert {probe.endpoint.url: probe.endpoint.kind for probe in probes} == usual_ports()
+    assert ("http://127.0.0.1:11434", "ollama") in usual_ports().items()
     assert all(is_loopback(probe.endpoint.url) for probe in probes)
     assert [probe for probe in probes if probe.is_named or probe.key] == []
 
@@ -576,7 +562,7 @@ def test_configured_endpoints_come_first_with_their_keys() -> None:
         ("open", "http://open", None, True),
     ]
     assert [p.endpoint.key_alias for p in (first, second, third)] == ["box", "lost", None]
-    assert len(usual) == len(USUAL)
+    assert len(usual) == len(usual_ports())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which server is it, and what does it serve: told from JSON alone, without a socket."""
+"""Recognizing a server and what it serves, from JSON alone, without a socket."""
 
 import json
 import math

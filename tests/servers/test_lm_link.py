@@ -58,7 +58,7 @@ def lms(home: Path) -> Lms:
     return put
 
 
-def places(models: Iterable[LocalModel]) -> dict[str, tuple[str, str]]:
+def hosts(models: Iterable[LocalModel]) -> dict[str, tuple[str, str]]:
     return {model.name: (model.runs_on, model.remote_host) for model in models}
 
 
@@ -77,7 +77,7 @@ def test_models_that_lie_here_run_here(home: Path, lms: Lms) -> None:
     put_lmstudio_files(home)
     with StandIn(LMStudio()) as box:
         report = listed(box)
-    assert {*places(report.models).values()} == {(RunsOn.THIS_MACHINE, "")}
+    assert {*hosts(report.models).values()} == {(RunsOn.THIS_MACHINE, "")}
     assert len(report.models) > len(KEYS)
     assert not asked.exists()
 
@@ -85,8 +85,8 @@ def test_models_that_lie_here_run_here(home: Path, lms: Lms) -> None:
 def test_models_that_do_not_are_anywhere(home: Path) -> None:
     put_lmstudio_files(home, MODELS[2:4])
     with StandIn(LMStudio()) as box:
-        found = places(listed(box).models)
-    here = {name for name, place in found.items() if place == (RunsOn.THIS_MACHINE, "")}
+        found = hosts(listed(box).models)
+    here = {name for name, where in found.items() if where == (RunsOn.THIS_MACHINE, "")}
     assert here == {model.key for model in MODELS[2:4]}
     assert {*found.values()} == {(RunsOn.THIS_MACHINE, ""), (RunsOn.UNKNOWN, "")}
 
@@ -142,8 +142,8 @@ def test_file_that_a_model_is(files: dict[str, int], is_here: bool, home: Path) 
         with path.open("wb") as opened:
             opened.truncate(size)
     with StandIn(LMStudio(models=(GEMMA,))) as box:
-        found = places(listed(box).models)
-    assert {place for place, _ in found.values()} == {
+        found = hosts(listed(box).models)
+    assert {where for where, _ in found.values()} == {
         RunsOn.THIS_MACHINE if is_here else RunsOn.UNKNOWN
     }
 
@@ -157,7 +157,7 @@ def test_link_to_a_file_counts_as_the_file(home: Path, tmp_path: Path) -> None:
     (folder / "dangling.gguf").symlink_to(tmp_path / "nowhere")
     (folder.parent / "file").touch()
     with StandIn(LMStudio(models=(GEMMA,))) as box:
-        assert {place for place, _ in places(listed(box).models).values()} == {RunsOn.THIS_MACHINE}
+        assert {where for where, _ in hosts(listed(box).models).values()} == {RunsOn.THIS_MACHINE}
 
 
 @pytest.mark.parametrize("chosen", ["/nowhere", "\0", 5, ""])
@@ -165,7 +165,7 @@ def test_folder_that_cannot_be_looked_through(chosen: Any, home: Path) -> None:
     (home / ".lmstudio").mkdir(parents=True)
     (home / ".lmstudio" / "settings.json").write_text(json.dumps({"downloadsFolder": chosen}))
     with StandIn(LMStudio(models=(GEMMA,))) as box:
-        assert {place for place, _ in places(listed(box).models).values()} == {RunsOn.UNKNOWN}
+        assert {where for where, _ in hosts(listed(box).models).values()} == {RunsOn.UNKNOWN}
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def box(user_path: Path) -> Any:
 
 def test_refresh_asks_where_models_are(box: StandIn, lms: Lms, user_path: Path) -> None:
     asked = lms(ONLINE, {GEMMA.key: "a1b2c3", KEYS[1]: "d4e5f6"})
-    found = places(get_catalogue(CachePolicy.REFRESH).models)
+    found = hosts(get_catalogue(CachePolicy.REFRESH).models)
     assert (
         found.pop(GEMMA.key)
         == found.pop(f"{GEMMA.key}@q8_0")
@@ -195,7 +195,7 @@ def test_refresh_asks_where_models_are(box: StandIn, lms: Lms, user_path: Path) 
     before = read_snapshot(user_path / "localrun")
     catalogue._memory.clear()
     report = listed(box, [before.endpoints[0]])
-    assert places(report.models) == places(before.endpoints[0].models)
+    assert hosts(report.models) == hosts(before.endpoints[0].models)
     assert len(asked.read_text().splitlines()) == 2
 
 
@@ -203,16 +203,19 @@ def test_what_is_said_goes_before_what_lies_here(box: StandIn, lms: Lms, home: P
     """A preferred device wins over a local copy."""
     put_lmstudio_files(home)
     lms(ONLINE, {GEMMA.key: "a1b2c3"})
-    assert places(get_catalogue(CachePolicy.IF_STALE).models)[GEMMA.key] == (
+    assert hosts(get_catalogue(CachePolicy.IF_STALE).models)[GEMMA.key] == (
         RunsOn.THIS_MACHINE,
         "",
     )
-    assert places(get_catalogue(CachePolicy.REFRESH).models)[GEMMA.key] == (
+    assert hosts(get_catalogue(CachePolicy.REFRESH).models)[GEMMA.key] == (
         RunsOn.ANOTHER_MACHINE,
         "mac-studio",
     )
     lms(OFFLINE)
-    assert places(get_catalogue(CachePolicy.REFRESH).models)[GEMMA.key] == (RunsOn.THIS_MACHINE, "")
+    assert hosts(get_catalogue(CachePolicy.REFRESH).models)[GEMMA.key] == (
+        RunsOn.THIS_MACHINE,
+        "",
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,7 +223,7 @@ def test_what_is_said_goes_before_what_lies_here(box: StandIn, lms: Lms, home: P
 )
 def test_without_a_link_everything_is_here(link: Any, box: StandIn, lms: Lms) -> None:
     lms(link)
-    assert {*places(get_catalogue(CachePolicy.REFRESH).models).values()} == {
+    assert {*hosts(get_catalogue(CachePolicy.REFRESH).models).values()} == {
         (RunsOn.THIS_MACHINE, "")
     }
 
@@ -228,7 +231,7 @@ def test_without_a_link_everything_is_here(link: Any, box: StandIn, lms: Lms) ->
 @pytest.mark.parametrize("link", ["", "{", "[]", "error: unknown command 'link'", {"status": 5}])
 def test_command_that_says_nothing(link: Any, box: StandIn, lms: Lms) -> None:
     lms(link)
-    assert {place for place, _ in places(get_catalogue(CachePolicy.REFRESH).models).values()} == {
+    assert {where for where, _ in hosts(get_catalogue(CachePolicy.REFRESH).models).values()} == {
         RunsOn.UNKNOWN
     }
 
@@ -243,7 +246,7 @@ def test_command_that_fails(
         folder.mkdir(parents=True)
         (folder / "lms").write_text(script)
         (folder / "lms").chmod(0o755)
-    assert {place for place, _ in places(get_catalogue(CachePolicy.REFRESH).models).values()} == {
+    assert {where for where, _ in hosts(get_catalogue(CachePolicy.REFRESH).models).values()} == {
         RunsOn.UNKNOWN
     }
 

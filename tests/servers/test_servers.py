@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, RunsOn, ServerStatus, Snapshot
-from llm_localrun.servers.base import ModelListing
+from llm_localrun.servers.base import ModelListing, server_kinds
 from llm_localrun.servers.discover import Recognition, ServerCandidate, discover, recognize
 from llm_localrun.wire.response import Ask, ProbeReply
 from llm_localrun.wire.sse import Payload
@@ -377,6 +377,11 @@ BY_PORT = {
 }
 
 
+@pytest.mark.parametrize("title", [cls.title for cls in server_kinds().values() if cls.is_product])
+def test_every_kind_of_server_has_a_fake_under_its_title(title: str) -> None:
+    assert title in SERVERS
+
+
 def test_every_stand_in_is_tested() -> None:
     tested = {*ANSWERING, *NOT_ANSWERING, *(name for name, _ in BY_PORT)}
     assert tested == {*SERVERS}
@@ -411,11 +416,11 @@ def test_server_that_does_not_say_what_it_serves(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "usual"), BY_PORT)
 def test_server_by_its_port(name: str, usual: str) -> None:
-    kind, places = BY_PORT[name, usual]
+    kind, runs_on = BY_PORT[name, usual]
     identity, _ = driven(SERVERS[name](), usual)
     assert identity.kind == kind
-    if places is not None:
-        assert {model.name: model.runs_on for model in identity.models} == places
+    if runs_on is not None:
+        assert {model.name: model.runs_on for model in identity.models} == runs_on
 
 
 KEYS = {"llama-server": "secret", "Jan": "jan-key", "Unsloth Studio": "sk-unsloth-key"}
@@ -550,7 +555,7 @@ ODD: list[Any] = [None, -1, 10**400, float("inf"), "\ud800 \x00", [], {"a": [1]}
 
 @pytest.mark.parametrize("name", [*ANSWERING, *NOT_ANSWERING])
 def test_odd_answers_are_no_error(name: str) -> None:
-    """Every value in every answer, one at a time, is something that nobody expects."""
+    """Every value in every answer, one at a time, is something unexpected."""
     respond = SERVERS[name]()
     _, asked = driven(respond)
     for path in dict.fromkeys(asked):
@@ -601,8 +606,8 @@ def test_server_that_lists_its_models_and_says_no_more(name: str) -> None:
     identity = lists_only(respond)
     assert identity is not None
     assert (identity.kind, identity.status) == (whole.kind, ServerStatus.ANSWERS)
-    places = {model.name: model.runs_on for model in whole.models}
-    assert {model.name: model.runs_on for model in identity.models} == places
+    runs_on = {model.name: model.runs_on for model in whole.models}
+    assert {model.name: model.runs_on for model in identity.models} == runs_on
 
 
 @pytest.mark.parametrize("name", ["LM Studio", "Ollama"])

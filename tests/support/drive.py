@@ -1,5 +1,5 @@
-"""Runs a model as a user of llm's Python API would, in each of the four ways, and looks at what is
-left behind."""
+"""Runs a model as a user of llm's Python API would, in each of the four ways, and reports
+the outcome."""
 
 import asyncio
 from collections.abc import Callable

@@ -180,14 +180,14 @@ def _write(path: Path, metadata: dict[str, bytes], tensors: list[_Tensor]) -> No
 
 
 def _tensor_info(tensor: _Tensor, offset: int) -> bytes:
-    """A tensor's name, its shape (GGUF has the innermost dimension first), type and place."""
+    """A tensor's name, its shape (GGUF has the innermost dimension first), type and offset."""
     shape = tensor.shape[::-1]
     layout = f"<I{len(shape)}QIQ"
     return _text(tensor.name) + struct.pack(layout, len(shape), *shape, _F32, offset)
 
 
 def _gap(size: int) -> int:
-    """How many bytes after `size` of them reach the next place where a tensor may begin."""
+    """How many bytes after `size` of them reach the next offset at which a tensor may begin."""
     return -size % _ALIGNMENT
 
 

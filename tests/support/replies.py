@@ -78,9 +78,9 @@ def decode(
 def cut_anywhere(
     dialect: Server, head: ResponseHead, body: bytes, expected: ResponseContext = ANYTHING
 ) -> Iterator[Outcome]:
-    """What comes of a reply in two pieces, for each place, and of one in single bytes.
+    """The outcome of a reply in two pieces, for each position of the cut, and in single bytes.
 
-    A long one is cut at some places only, which drift through its lines.
+    A long one is cut at some positions only; they drift through its lines.
     """
     for at in range(1, len(body), 1 + len(body) // 400):
         yield decode(dialect, head, [body[:at], body[at:]], expected)

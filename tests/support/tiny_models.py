@@ -1,7 +1,7 @@
 """GGUF files of many architectures, whose weights are zeros: for what llama.cpp allocates.
 
 The shapes are those that llama.cpp (b11549) asks for in src/models/, the numbers small but in the
-proportions of real models. A file is sparse: its tensors take no room on the disk.
+proportions of real models. A file is sparse: its tensors take no disk space.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Files and stores as the tools write them to a disk: tiny GGUFs in the real layouts.
 
-The layouts are those of the tools' documentation or source, not of what looks through them. Every
-file takes next to no room: what is beyond its header is a hole.
+The layouts are those of the tools' documentation or source, not of what scans them. Every
+file takes almost no disk space: what is beyond its header is a hole.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ LLAMA = field("general.architecture", "llama")
 
 
 def write(path: Path, data: bytes | str, size: int = 0) -> Path:
-    """A file of at least `size` bytes, which takes no room on the disk beyond `data`."""
+    """A file of at least `size` bytes, which takes no disk space beyond `data`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(data.encode() if isinstance(data, str) else data)
@@ -146,8 +146,8 @@ def digest_of(file: Path) -> str:
 def docker_model(store: Path, *tags: str, kinds: tuple[str, ...] = ("gguf.v3",)) -> list[Path]:
     """A model under some tags, of layers of some kinds; returns the layers' blobs."""
     blobs, layers = [], []
-    for place, kind in enumerate(kinds):
-        sha = hashlib.sha256(f"{tags} {place}".encode()).hexdigest()
+    for number, kind in enumerate(kinds):
+        sha = hashlib.sha256(f"{tags} {number}".encode()).hexdigest()
         make = projector if kind == "mmproj" else gguf
         blobs.append(make(store / "blobs" / "sha256" / sha))
         layers.append({"mediaType": f"application/vnd.docker.ai.{kind}", "digest": f"sha256:{sha}"})
@@ -213,7 +213,7 @@ class Planted:
 def plant(below: Path) -> list[Planted]:
     """A home and a user directory (`below`/home and `below`/user) with a model in every store.
 
-    In the order in which the stores are looked through, on Linux.
+    In the order in which the stores are scanned, on Linux.
     """
     home = below / "home"
     cache, data = home / ".cache", home / ".local" / "share"
@@ -316,8 +316,8 @@ def put_lmstudio_files(home: Path, models: Iterable[Model] = MODELS) -> None:
     """
     for number, model in enumerate(models):
         record = model.record
-        place = ".internal/bundled-models" if record["type"] == "embedding" else "models"
-        folder = home / ".lmstudio" / place / record["publisher"] / f"repository-{number}"
+        folder_name = ".internal/bundled-models" if record["type"] == "embedding" else "models"
+        folder = home / ".lmstudio" / folder_name / record["publisher"] / f"repository-{number}"
         folder.mkdir(parents=True)
         size = model.size_bytes
         if record["format"] == "mlx":

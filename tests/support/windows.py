@@ -14,8 +14,8 @@ QUESTION = "The text above begins with a password. What is the password?"
 
 def long_prompt(characters: int) -> str:
     """A prompt of so many characters, four to a token, which only its first line answers."""
-    room = characters - len(FIRST_LINE) - len(QUESTION) - 4
-    filler = (CORPUS["prose"] * (room // len(CORPUS["prose"]) + 1))[:room]
+    length = characters - len(FIRST_LINE) - len(QUESTION) - 4
+    filler = (CORPUS["prose"] * (length // len(CORPUS["prose"]) + 1))[:length]
     return f"{FIRST_LINE}\n\n{filler}\n\n{QUESTION}"
 
 

@@ -54,7 +54,7 @@ def test_recorded_calls_cut_at_every_byte(name: str, index: int, call_id: str) -
     assert [call.id for call in uncut.calls] == [call_id]
 
 
-# What others say that servers send. A call is told by its index; an id of "" stands for any.
+# What others say that servers send. A call is identified by its index; an id of "" stands for any.
 
 
 def fragment(
@@ -209,7 +209,7 @@ FRAGMENTS: dict[str, tuple[list[Payload], list[tuple[str, str, str]]]] = {
 }
 
 
-def told(outcome: Outcome, expected: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+def calls_of(outcome: Outcome, expected: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """The calls, with "" for an id that is not the server's, and does not matter."""
     given = {call_id for call_id, _, _ in expected}
     return [
@@ -223,13 +223,13 @@ def test_fragments(finish_reason: str, case: str) -> None:
     chunks, expected = FRAGMENTS[case]
     head, body = streamed(OPENAI, *chunks, chunk(finish_reason))
     outcome = decode(OPENAI, head, [body])
-    assert told(outcome, expected) == expected
+    assert calls_of(outcome, expected) == expected
     assert outcome.events == [*outcome.calls, Finished(finish_reason)]
     ids = [call.id for call in outcome.calls]
     assert len({*ids}) == len(ids)
     assert not any(call_id == "" or call_id.isdigit() for call_id in ids)
     for cut in cut_anywhere(OPENAI, head, body):
-        assert told(cut, expected) == expected
+        assert calls_of(cut, expected) == expected
 
 
 def test_no_two_replies_share_an_id() -> None:
@@ -292,12 +292,12 @@ def test_whole_calls(way: str, dialect: Server, case: str) -> None:
     piece, one = messages(dialect, [wire(*call) for call in made])
     head, body = at_once(one) if way == "unstreamed" else streamed(dialect, piece)
     outcome = decode(dialect, head, [body])
-    assert told(outcome, expected) == expected
+    assert calls_of(outcome, expected) == expected
     ids = [call.id for call in outcome.calls]
     assert len({*ids}) == len(ids)
     assert not any(call_id == "" or call_id.isdigit() for call_id in ids)
     for cut in cut_anywhere(dialect, head, body):
-        assert told(cut, expected) == expected
+        assert calls_of(cut, expected) == expected
 
 
 def test_calls_in_several_lines_of_ollama_have_ids_of_their_own() -> None:
@@ -379,6 +379,6 @@ def test_calls_that_no_server_should_send(dialect: Server, call: Any, where: str
     head, body = at_once(one)
     outcome = decode(dialect, head, [body])
     first = "choices.0.message" if dialect is OPENAI else "message"
-    place = where.replace("…", f"{first}.tool_calls.0")
+    field = where.replace("…", f"{first}.tool_calls.0")
     assert outcome.error is BadReply
-    assert f"an answer whose {place} is not what its API says." in outcome.message
+    assert f"an answer whose {field} is not what its API says." in outcome.message

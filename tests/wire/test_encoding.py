@@ -183,7 +183,7 @@ THOUGHTFUL = ChatMessage("assistant", "", calls=(TIME,), reasoning="Hm.")
         ("engine", {"reasoning_content": "Hm."}),
         ("sglang", {"reasoning_content": "Hm."}),
         ("vllm", {"reasoning": "Hm."}),
-        # Nobody knows under what name the others would take it.
+        # It is unknown under what name the others would take it.
         ("openai", {}),
         ("unheard-of", {}),
     ],

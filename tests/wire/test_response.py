@@ -963,7 +963,7 @@ def test_another_model_than_was_asked(
 
 
 WHOLE_JSON, CUT_JSON = '{"city": "Paris"}', '{"city": "Par'
-ROOM = "Use a larger -o max_tokens, or a larger -o context_size."
+REMEDY = "Use a larger -o max_tokens, or a larger -o context_size."
 
 
 @pytest.mark.parametrize(
@@ -971,7 +971,7 @@ ROOM = "Use a larger -o max_tokens, or a larger -o context_size."
     [
         pytest.param(CUT_JSON, "length", True, True, id="cut off"),
         pytest.param(CUT_JSON, "stop", True, False, id="badly written, but ended"),
-        pytest.param(CUT_JSON, "length", False, False, id="nobody asked for JSON"),
+        pytest.param(CUT_JSON, "length", False, False, id="JSON was not asked for"),
         pytest.param(WHOLE_JSON, "length", True, False, id="whole at the limit"),
         pytest.param(f" {WHOLE_JSON}\n", "length", True, False, id="blanks around it"),
         pytest.param(WHOLE_JSON, "stop", True, False, id="whole"),
@@ -1000,7 +1000,7 @@ def test_json_that_is_cut_off(
     if is_cut:
         assert (outcome.error, outcome.finished) == (AnswerCutOff, [])
         assert outcome.message == (
-            f"The answer ended ({finish_reason}) before its JSON was complete. {ROOM}"
+            f"The answer ended ({finish_reason}) before its JSON was complete. {REMEDY}"
         )
     else:
         assert outcome.error is None
@@ -1011,7 +1011,7 @@ def test_json_of_a_model_that_repeats_itself() -> None:
     """Ollama stops it without a word."""
     head, body = streamed(OLLAMA, *[ollama(False, content="[")] * 31)
     outcome = decode(OLLAMA, head, [body], ResponseContext(is_json=True))
-    assert outcome.message == f"The answer ended (cut off) before its JSON was complete. {ROOM}"
+    assert outcome.message == f"The answer ended (cut off) before its JSON was complete. {REMEDY}"
 
 
 @pytest.mark.parametrize("finish_reason", ["tool_calls", "stop", "length"])
@@ -1026,7 +1026,7 @@ def test_recorded_json_that_is_cut_off() -> None:
     outcome = decode(OLLAMA, head_of(exchange), [exchange.body], ResponseContext(is_json=True))
     assert (outcome.error, outcome.message) == (
         AnswerCutOff,
-        f"The answer ended (length) before its JSON was complete. {ROOM}",
+        f"The answer ended (length) before its JSON was complete. {REMEDY}",
     )
 
 

@@ -111,7 +111,7 @@ def parts(thought: str, answer: str) -> list[Event]:
 
 
 def pieces(text: str) -> Iterable[list[Event]]:
-    """`text` whole, cut at every place, cut at every two, and in single characters."""
+    """`text` whole, cut at every position, cut at every two, and in single characters."""
     yield [TextDelta(text)] if text else []
     for at in range(1, len(text)):
         yield [TextDelta(text[:at]), TextDelta(text[at:])]

@@ -18,7 +18,7 @@ EFFORTS = ("low", "medium", "high")
     ("allowed", "expected"),
     [
         # What comes of off, low, on, medium, high, max.
-        pytest.param(None, ALL, id="nobody knows"),
+        pytest.param(None, ALL, id="unknown"),
         pytest.param(ALL, ALL, id="everything"),
         pytest.param(SWITCH, ("off", "on", "on", "on", "on", "on"), id="a switch"),
         pytest.param(("on",), ("on",) * 6, id="always"),
@@ -42,7 +42,7 @@ def test_nearest_level(allowed: Sequence[str] | None, expected: Sequence[str | N
 
 
 def template(effort: str | None) -> Payload:
-    """For a model whose template is told."""
+    """For a model whose template is known."""
     thinks = {"enable_thinking": True}
     return {"chat_template_kwargs": {**thinks, "reasoning_effort": effort} if effort else thinks}
 
