@@ -23,11 +23,7 @@ from llm_localrun.wire.response import ProbeReply
 from llm_localrun.wire.sse import Payload
 
 PACKAGE = Path(llm_localrun.__file__).parent
-FLOORS = [
-    line
-    for line in (Path(__file__).parent / "floors.txt").read_text().splitlines()
-    if not line.startswith("#")
-]
+FLOORS = (Path(__file__).parent / "floors.txt").read_text().split()
 """The packages and modules at the top, lowest first: each may import those before it."""
 
 MODULES = {

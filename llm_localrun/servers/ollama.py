@@ -187,7 +187,7 @@ class Ollama(Server):
         version = self.version(ask, known)
         details = _known_details(known.models)
         for tag in tags.models:
-            # What there is no time for is asked the next time.
+            # Without time for another request, the details follow with the next discovery.
             if tag.digest not in details and not tag.remote_host and (shown := _show(ask, tag)):
                 details[tag.digest] = shown
         models = (self._model(tag, details.get(tag.digest), loaded) for tag in tags.models)
