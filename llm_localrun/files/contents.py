@@ -3,6 +3,7 @@
 Finding files is left to `folders` and the stores, comparing and combining them to `scan`.
 """
 
+import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,10 +72,26 @@ def read_model(found: FoundFile, model_id: str = "") -> LocalModel | str:
         modified=found.modified,
         capabilities=_capabilities(template, found),
         fingerprints=(
-            f"path:{os.path.realpath(found.path)}",
+            f"path:{_real_path(found.path)}",
             *filled(found.fingerprints, quantization),
         ),
     )
+
+
+def _real_path(path: str) -> str:
+    """`os.path.realpath(path)`, which takes as long as reading the header, in a quarter."""
+    folder, name = os.path.split(path)
+    real = os.path.join(_real_folder(folder), name)  # noqa: PTH118
+    return os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114
+
+
+# For the files of one folder, which a scan reads one after the other.
+_real_folder = functools.lru_cache(maxsize=1)(os.path.realpath)
+
+
+def forget_folders() -> None:
+    """Has to be called before a scan: links may lead somewhere else since the last one."""
+    _real_folder.cache_clear()
 
 
 def filled(fingerprints: Iterable[str], quantization: str) -> list[str]:

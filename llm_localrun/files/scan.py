@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from llm_localrun.files.base import StoreFolder, StoreItem, store_folders
-from llm_localrun.files.contents import UNREADABLE, filled, read_model
+from llm_localrun.files.contents import UNREADABLE, filled, forget_folders, read_model
 from llm_localrun.files.found import FoundFile, Identity, is_text
 from llm_localrun.files.named import remembered_files
 from llm_localrun.models import ScannedFile, ScannedStore, Snapshot
@@ -30,6 +30,7 @@ def scan(folders: Sequence[str], before: Snapshot) -> Snapshot:
     digest = hashlib.sha256(repr((listings, named)).encode()).hexdigest()
     if digest == before.scan_digest:
         return before
+    forget_folders()
     by_store = [(listing.report, listing.found_files()) for listing in listings]
     found = _merge_same([file for _, files in by_store for file in files] + named)
     files = _entries(found, before.files)

@@ -158,6 +158,13 @@ def find_text(head: Buffer, key: str, start: int, end: int) -> str:
     return head[text_at : text_at + length].decode("utf-8", "replace")
 
 
+_UNPACK = {
+    order: (struct.Struct(f"{order}I").unpack_from, struct.Struct(f"{order}Q").unpack_from)
+    for order in "<>"
+}
+"""Readers of uint32 and uint64 by byte order, made once because a scan reads many headers."""
+
+
 class _Reader:
     """Reads a file from its beginning through a window in memory, and checks every length."""
 
@@ -173,8 +180,7 @@ class _Reader:
             raise NotGGUF("it does not begin with GGUF")
         self._take(4)
         self.order = _byte_order(self._window[4:8])
-        self._uint32_in = struct.Struct(f"{self.order}I").unpack_from
-        self._uint64_in = struct.Struct(f"{self.order}Q").unpack_from
+        self._uint32_in, self._uint64_in = _UNPACK[self.order]
         self.tensor_count = self.count(_MAX_TENSORS, "tensors")
         self.key_count = self.count(_MAX_KEYS, "keys")
 
