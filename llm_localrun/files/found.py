@@ -27,8 +27,6 @@ class ListedFile(NamedTuple):
     modified: float
     """Seconds since the epoch."""
     identity: Identity
-    # The digest of a scan is made of these; namedtuple's own `__repr__` takes five times as long.
-    __repr__ = tuple.__repr__
 
 
 @dataclass(frozen=True, slots=True)
