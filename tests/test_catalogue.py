@@ -397,6 +397,11 @@ REJECTED: dict[str, tuple[Make, str]] = {
         lambda path: path.mkdir(),
         "m.gguf is a directory. Give the path of a .gguf file in it.",
     ),
+    "a pipe": (os.mkfifo, "m.gguf is not a regular file. Give the path of a .gguf file."),
+    "a link to itself": (
+        lambda path: path.symlink_to("m.gguf"),
+        "m.gguf cannot be opened: Too many levels of symbolic links. Check the path.",
+    ),
     "empty": (lambda path: write(path, ""), "is not a GGUF model: it is empty"),
     "a text": (
         lambda path: write(path, "text"),

@@ -146,6 +146,11 @@ UNKNOWN_ORIGIN = "Get another file of this model, and run it by its path"
             "Q8_0",
             "pull bartowski/Qwen3-8B-GGUF -q Q8_0",
         ),
+        (
+            file("qwen3:8b", "Q4_K_M", store="ollama", manifest="/m/manifests/qwen3/8b"),
+            "Q8_0",
+            "pull ollama:qwen3:8b-q8_0",
+        ),
         (Q5_FILE, "Q8_0", None),
         (F16_FILE, "Q8_0", "quantize local/gguf/Qwen3-8B-F16 Q8_0"),
         (file("My F16", "F16"), "Q8_0", "quantize 'local/gguf/My F16' Q8_0"),

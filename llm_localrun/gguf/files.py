@@ -6,6 +6,7 @@ Reading the header itself is left to `header`.
 import errno
 import mmap
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -26,6 +27,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     from llm_localrun.errors import BadModelFile
 
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BadModelFile(*_not_a_file(path))
         with path.open("rb") as file:
             yield file
     except NotGGUF as error:
@@ -36,6 +39,13 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise BadModelFile(*_explained(path, error)) from None
 
 
+def _not_a_file(path: Path) -> tuple[str, str]:
+    """What is wrong with a path at which there is something else than a file, and what to do."""
+    if path.is_dir():
+        return f"{path} is a directory", "Give the path of a .gguf file in it"
+    return f"{path} is not a regular file", "Give the path of a .gguf file"
+
+
 def _explained(path: Path, error: OSError) -> tuple[str, str]:
     """What is wrong with a file that cannot be opened or read, and what to do."""
     if isinstance(error, FileNotFoundError):
@@ -43,9 +53,8 @@ def _explained(path: Path, error: OSError) -> tuple[str, str]:
             f"{path} does not exist",
             "Check the path; `llm localrun models` lists the files that were found",
         )
-    # For a name that is too long, is_dir would raise the same error again.
-    if error.errno != errno.ENAMETOOLONG and path.is_dir():
-        return f"{path} is a directory", "Give the path of a .gguf file in it"
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{path} cannot be opened: {error.strerror}", "Check the path"
     if isinstance(error, PermissionError):
         return (
             f"{path} cannot be read: {error.strerror}",

@@ -46,22 +46,20 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
     """
     records = read_records()
     ours = records_of(model, records)
+    server = open_with_stored_key(model.served.endpoint) if model.served else None
+    if any(record.files for record in ours) or server is None or not server.can_delete:
+        server = None
+    files = [] if server else _files(model, ours, records)
     if not ours and not force:
         location = f": its file is {model.on_disk.path}" if model.on_disk else ""
         raise NotRemoved(
             f"{model.id} was not pulled by llm-localrun{location}",
             "Delete it where it came from, or with --force if you are sure",
         )
-    is_in_folder = any(record.files for record in ours)
-    server = open_with_stored_key(model.served.endpoint) if model.served else None
-    if not is_in_folder and server is not None and server.can_delete:
-        _stop_engines(model)
+    _stop_engines(model)
+    if server:
         server.delete(model.name)
-        freed = None
-    else:
-        files = _files(model, ours, records)
-        _stop_engines(model)
-        freed = delete_files(files, models_folder())
+    freed = None if server else delete_files(files, models_folder())
     for record in ours:
         drop_record(record.ref)
     return freed

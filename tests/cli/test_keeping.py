@@ -237,6 +237,8 @@ def test_rm_leaves_the_store_of_docker_to_docker(
     blobs = docker_model(store, *(f"docker.io/{tag}" for tag in tags), kinds=("gguf.v3", "mmproj"))
     before = {path for path in store.rglob("*") if path.is_file()}
     said = failed("rm", "local-smollm2", "--force")
+    # Nor does it suggest --force first.
+    assert failed("rm", "local-smollm2") == said
     commands = " and ".join(f"`docker model rm {tag}`" for tag in tags)
     assert said == (
         f"Error: {blobs[0]} is in Docker Model Runner's store, which only Docker can change."
@@ -260,6 +262,8 @@ def test_rm_leaves_the_store_of_ramalama_to_ramalama(
     snapshot = ramalama_model(root, name, "latest", {"granite-3b-Q4_0.gguf": "model"})
     before = {path for path in root.rglob("*") if not path.is_dir()}
     said = failed("rm", "local-granite", "--force")
+    # Nor does it suggest --force first.
+    assert failed("rm", "local-granite") == said
     assert said == (
         f"Error: {snapshot / 'granite-3b-Q4_0.gguf'} is in RamaLama's store, which only RamaLama"
         f" can change. Run `ramalama rm {url}`."
