@@ -54,7 +54,12 @@ class Endpoint(FrozenValue):
     kind: str
     url: str
     key_alias: str | None = None
-    """The name of this server's key in `llm keys`; None: `default_key_alias(name)`."""
+    """The name of this server's key in `llm keys`, if config.json has one: see `key_name`."""
+
+    @property
+    def key_name(self) -> str:
+        """The name of this server's key in `llm keys`."""
+        return self.key_alias or default_key_alias(self.name)
 
 
 def default_key_alias(endpoint_name: str) -> str:

@@ -158,13 +158,18 @@ def _pull_arguments(model: LocalModel, wanted: str) -> str:
     """The arguments of `pull` for a variant; "" if the model's origin is not known."""
     from llm_localrun.servers.base import server_class
 
-    served, on_disk = model.served, model.on_disk
-    # A store with manifests has the name of the kind of server that pulls into it.
-    kind = served.endpoint.kind if served else on_disk.store if on_disk and on_disk.manifest else ""
+    kind = _kind_that_pulls(model.routes[0])
     if kind and (name := server_class(kind).pull_name(model.name, wanted)):
         return f"{kind}:{name}"
-    repository = _repository_of(on_disk) if on_disk else ""
+    repository = _repository_of(model.on_disk) if model.on_disk else ""
     return f"{repository} -q {wanted}" if _OWNER_AND_NAME.fullmatch(repository) else ""
+
+
+def _kind_that_pulls(route: Route) -> str:
+    """The kind of server that may pull models to where `route` has them; "" if none."""
+    from llm_localrun.files import store_named
+
+    return store_named(route.store).pulled_by if isinstance(route, OnDisk) else route.endpoint.kind
 
 
 def _repository_of(on_disk: OnDisk) -> str:

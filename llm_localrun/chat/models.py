@@ -51,14 +51,13 @@ class _Local:
         In this order: the key set on this object, `explicit_key` (`--key`), the key that `llm keys`
         has for the endpoint, the environment variables of the kind of server.
         """
-        from llm_localrun.models import default_key_alias
         from llm_localrun.servers.base import key_from_environment
 
         served = self.local.served
         if served is None or self.key is not None:
             return self.key
         endpoint = served.endpoint
-        alias = endpoint.key_alias or default_key_alias(endpoint.name)
+        alias = endpoint.key_name
         key: str | None = llm.get_key(input=explicit_key, alias=alias)
         return key or key_from_environment(endpoint.kind)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.cli.endpoints import STATUS, key_alias, server_title
+from llm_localrun.cli.endpoints import STATUS, server_title
 from llm_localrun.cli.table import count_of, first_few, seconds_text, size_text
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import BuildReport
@@ -102,7 +102,7 @@ def _server_advice(report: EndpointReport, is_added: bool) -> str:
         ServerStatus.LOADING: "Wait a moment",
         ServerStatus.OFFLINE: server_class(report.endpoint.kind).start_hint,
         ServerStatus.TIMEOUT: "Check whether it is busy; if it hangs, restart it",
-        ServerStatus.NEEDS_KEY: f"Store its key: llm keys set {key_alias(report)}",
+        ServerStatus.NEEDS_KEY: f"Store its key: llm keys set {report.endpoint.key_name}",
         ServerStatus.UNRECOGNIZED: f"Check its URL, or remove it: {remove}"
         if is_added
         else "Check whether another program uses its port",

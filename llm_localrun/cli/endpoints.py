@@ -10,7 +10,7 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import count_of, first_few, json_option, safe_text, show
 from llm_localrun.config import ConfiguredEndpoint, problem_of, read_config, update_config
 from llm_localrun.errors import ConfigError
-from llm_localrun.models import EndpointReport, ServerStatus, default_key_alias
+from llm_localrun.models import EndpointReport, ServerStatus
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import nearest
 from llm_localrun.privacy import is_loopback
@@ -118,7 +118,7 @@ def _describe(report: EndpointReport) -> str:
         case ServerStatus.LOADING:
             return "It is loading its model, which will be listed when it is ready."
         case ServerStatus.NEEDS_KEY:
-            return f"It needs a key: llm keys set {key_alias(report)}"
+            return f"It needs a key: llm keys set {report.endpoint.key_name}"
         case ServerStatus.UNRECOGNIZED:
             return "It is not a model server. Check the URL, or give --dialect."
         case ServerStatus.OFFLINE | ServerStatus.TIMEOUT:
@@ -132,15 +132,10 @@ def server_title(report: EndpointReport) -> str:
     return f"{server_class(report.endpoint.kind).title} {report.version}".strip()
 
 
-def key_alias(report: EndpointReport) -> str:
-    """The name of a server's key in `llm keys`."""
-    return report.endpoint.key_alias or default_key_alias(report.endpoint.name)
-
-
 def _facts(report: EndpointReport, is_added: bool) -> dict[str, Any]:
     return {
         **report.endpoint.model_dump(exclude={"key_alias"}),
-        "key": key_alias(report),
+        "key": report.endpoint.key_name,
         "added": is_added,
         "status": report.status,
         "asked_at": report.asked_at,

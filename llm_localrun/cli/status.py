@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import click
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.endpoints import key_alias, server_title
+from llm_localrun.cli.endpoints import server_title
 from llm_localrun.cli.table import count_of, show_card
 from llm_localrun.config import read_config
 from llm_localrun.engine.builds import choose
@@ -74,7 +74,10 @@ def _next_steps(
     """Commands and what they do. Those that solve a problem come first."""
     for report in snapshot.endpoints:
         if report.status == ServerStatus.NEEDS_KEY:
-            yield f"llm keys set {key_alias(report)}", f"store the key of {report.endpoint.name}"
+            yield (
+                f"llm keys set {report.endpoint.key_name}",
+                f"store the key of {report.endpoint.name}",
+            )
     if not build and any(model.on_disk for model in snapshot.models):
         yield "llm install 'llm-localrun[gguf]'", "install the engine that runs GGUF files"
     if best is None:

@@ -16,14 +16,14 @@ from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
 
 _MEMORY_SHARE = 0.75
-LAUNCH_OPTIONS = {
+LAUNCH_OPTIONS = (
     "threads",
     "gpu_layers",
     "kv_cache_type",
     "flash_attention",
     "lora",
     "draft_model",
-}
+)
 """The options of `-o` with which an engine starts. A request does not send them again."""
 
 

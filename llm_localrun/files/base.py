@@ -47,6 +47,8 @@ class Store:
     """Stores are read in ascending order. A file in two stores counts as the first one's."""
     overrides: ClassVar[tuple[str, ...]] = ()
     """Variables that replace the paths: the first that is set. `NAME/hub` means its folder hub."""
+    pulled_by: ClassVar[str] = ""
+    """The kind of server that pulls models into this store; "" if none does."""
     linux: ClassVar[tuple[str, ...]] = ()
     mac: ClassVar[tuple[str, ...]] = ()
     windows: ClassVar[tuple[str, ...]] = ()

@@ -79,7 +79,7 @@ def read_model(found: FoundFile, model_id: str = "") -> LocalModel | str:
 
 
 def _real_path(path: str) -> str:
-    """`os.path.realpath(path)`, which takes as long as reading the header, in a quarter."""
+    """The same as `os.path.realpath(path)`, but the folder of several files is resolved once."""
     folder, name = os.path.split(path)
     real = os.path.join(_real_folder(folder), name)  # noqa: PTH118
     return os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114
@@ -90,7 +90,7 @@ _real_folder = functools.lru_cache(maxsize=1)(os.path.realpath)
 
 
 def forget_folders() -> None:
-    """Has to be called before a scan: links may lead somewhere else since the last one."""
+    """Forgets where links to folders led. Each scan calls this first, because links can change."""
     _real_folder.cache_clear()
 
 

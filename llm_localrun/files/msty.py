@@ -12,6 +12,7 @@ class MstyStore(OllamaStore):
     """The folder belongs to the user, so a model can be deleted while Msty is not running."""
 
     name = "msty"
+    pulled_by = ""  # `pull ollama:NAME` may reach another Ollama than Msty's
     precedence = 70
     overrides = ()
     linux = ("$XDG_CONFIG_HOME/MstyStudio/models",)

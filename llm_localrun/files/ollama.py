@@ -23,6 +23,7 @@ class OllamaStore(Store):
     """A model for each tag."""
 
     name = "ollama"
+    pulled_by = "ollama"
     precedence = 60
     overrides: ClassVar[tuple[str, ...]] = ("OLLAMA_MODELS",)
     linux: ClassVar[tuple[str, ...]] = (

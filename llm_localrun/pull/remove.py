@@ -20,7 +20,7 @@ from llm_localrun.pull.records import (
     read_records,
     unshared_paths,
 )
-from llm_localrun.servers.base import open_with_stored_key, server_class
+from llm_localrun.servers.base import Server, open_with_stored_key, server_class
 from llm_localrun.system.paths import engine_folder, models_folder
 
 
@@ -46,9 +46,7 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
     """
     records = read_records()
     ours = records_of(model, records)
-    server = open_with_stored_key(model.served.endpoint) if model.served else None
-    if any(record.files for record in ours) or server is None or not server.can_delete:
-        server = None
+    server = _deleting_server(model, ours)
     files = [] if server else _files(model, ours, records)
     if not ours and not force:
         location = f": its file is {model.on_disk.path}" if model.on_disk else ""
@@ -63,6 +61,14 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
     for record in ours:
         drop_record(record.ref)
     return freed
+
+
+def _deleting_server(model: LocalModel, ours: Iterable[PullRecord]) -> Server | None:
+    """The server that is to delete `model`; None if its files are to be deleted here."""
+    if model.served is None or any(record.files for record in ours):
+        return None
+    server = open_with_stored_key(model.served.endpoint)
+    return server if server.can_delete else None
 
 
 def remove_unlisted(record: PullRecord) -> None:

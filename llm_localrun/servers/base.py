@@ -21,7 +21,7 @@ from pydantic import AliasChoices, Field
 
 from llm_localrun.config import server_root
 from llm_localrun.errors import ConfigError, UnsupportedOption
-from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served, default_key_alias
+from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served
 from llm_localrun.privacy import host_of
 from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.count import Prompt
@@ -460,7 +460,7 @@ def open_with_stored_key(endpoint: Endpoint) -> Server:
 
 def stored_key(endpoint: Endpoint) -> str | None:
     """The key that `llm keys` holds for `endpoint`, or else a variable of its kind."""
-    stored = stored_keys().get(endpoint.key_alias or default_key_alias(endpoint.name))
+    stored = stored_keys().get(endpoint.key_name)
     return stored or key_from_environment(endpoint.kind)
 
 
