@@ -8,15 +8,25 @@ Asking servers and scanning folders takes time, so the last snapshot is kept on 
 
 import contextlib
 import os
+import sys
 import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+import click
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llm_localrun.config import read_config
 from llm_localrun.errors import ServerUnreachable
-from llm_localrun.models import LocalModel, RunsOn, ServerStatus, Snapshot
+from llm_localrun.models import (
+    Endpoint,
+    EndpointReport,
+    LocalModel,
+    RunsOn,
+    ServerStatus,
+    Snapshot,
+)
 from llm_localrun.name_cache import CachePolicy, delete_names, is_current, is_fresh, settings_stamp
 from llm_localrun.privacy import is_loopback
 from llm_localrun.system.atomic import write_atomically
@@ -25,22 +35,38 @@ from llm_localrun.system.paths import home
 if TYPE_CHECKING:
     from llm_localrun.servers.base import Server
 
+IsEnough: TypeAlias = Callable[[Snapshot], bool]
+"""Whether a snapshot has what is looked for, so that the search can end."""
 _memory: dict[Path, Snapshot] = {}
-_taken_here: list[Snapshot] = []
-"""The last snapshot that this process took itself: taking another one would find no more."""
 
 
-def get_catalogue(policy: CachePolicy = CachePolicy.IF_STALE) -> Snapshot:
+class _TakenHere(NamedTuple):
+    """A snapshot that this process took itself: taking another one would find no more."""
+
+    snapshot: Snapshot
+    at: float
+    is_patient: bool
+    """Whether every server had its time."""
+
+
+_taken_here: list[_TakenHere] = []
+"""The last one, if there is one."""
+
+
+def get_catalogue(
+    policy: CachePolicy = CachePolicy.IF_STALE, is_enough: IsEnough | None = None
+) -> Snapshot:
     """The last snapshot, or a new one if `policy` asks for it. Raises `ConfigError`."""
     folder = home()
     snapshot = _memory.get(folder) or read_snapshot(folder)
     if _is_usable(snapshot, policy):
         _memory[folder] = snapshot
         return snapshot
-    found = _discover(snapshot, patient=policy in (CachePolicy.REFRESH, CachePolicy.RETRY))
-    if policy == CachePolicy.REFRESH:
+    found = _discover(snapshot, policy, is_enough)
+    if policy is CachePolicy.REFRESH:
         found = _locate_models(found)
-    _taken_here[:] = [found]
+    is_patient = policy not in (CachePolicy.IF_EMPTY, CachePolicy.IF_STALE) and found.taken_at > 1
+    _taken_here[:] = [_TakenHere(found, time.time(), is_patient)]
     return _keep(found)
 
 
@@ -70,13 +96,45 @@ def find_server(kind: str) -> "Server":
         found = [
             report.endpoint
             for report in get_catalogue(policy).endpoints
-            if report.endpoint.kind == kind
-            and report.status in (ServerStatus.ANSWERS, ServerStatus.NEEDS_KEY)
+            if report.endpoint.kind == kind and _takes_requests(report)
         ]
         if found:
             return open_with_stored_key(min(found, key=lambda each: not is_loopback(each.url)))
     cls = server_class(kind)
     raise ServerUnreachable(f"No {cls.title} answers on this machine", cls.start_hint)
+
+
+def _takes_requests(report: EndpointReport) -> bool:
+    """Whether a server is there and its kind is known."""
+    if report.status is ServerStatus.BUSY:
+        return report.has_answered
+    return report.status in (ServerStatus.ANSWERS, ServerStatus.NEEDS_KEY)
+
+
+def drop_model(model: LocalModel) -> None:
+    """Removes a model that its server says it does not have, until the server lists it again."""
+    _change_reports(
+        lambda report: (
+            {"models": tuple(m for m in report.models if m.id != model.id)}
+            if model.served and report.endpoint == model.served.endpoint
+            else {}
+        )
+    )
+
+
+def note_offline(endpoint: Endpoint) -> None:
+    """Records that nothing listens at `endpoint` any more."""
+    _change_reports(
+        lambda report: {"status": ServerStatus.OFFLINE} if report.endpoint == endpoint else {}
+    )
+
+
+def _change_reports(change: Callable[[EndpointReport], Mapping[str, object]]) -> None:
+    """Applies the changes that `change` returns for each report of the last snapshot."""
+    snapshot = get_catalogue(CachePolicy.CACHED)
+    reports = tuple(each.model_copy(update=change(each)) for each in snapshot.endpoints)
+    if reports != snapshot.endpoints:
+        _keep(snapshot.model_copy(update={"endpoints": reports}))
 
 
 def model_at(path: Path) -> LocalModel:
@@ -112,33 +170,69 @@ def _keep(snapshot: Snapshot) -> Snapshot:
 
 
 def _is_usable(snapshot: Snapshot, policy: CachePolicy) -> bool:
-    """Whether `policy` allows `snapshot` to be used."""
-    if policy == CachePolicy.IF_STALE:
-        return is_fresh(snapshot.taken_at) and is_current(snapshot.stamp)
-    if policy == CachePolicy.RETRY:
-        return any(snapshot is own for own in _taken_here)
-    return policy == CachePolicy.CACHED or (
-        policy == CachePolicy.IF_EMPTY and snapshot.taken_at > 0
-    )
+    """Whether `policy` allows `snapshot` to be used. An empty one is only used by who took it."""
+    if policy is CachePolicy.CACHED:
+        return True
+    if policy in (CachePolicy.FRESH, CachePolicy.REFRESH):
+        return False
+    own = next((each for each in _taken_here if each.snapshot is snapshot), None)
+    if own is not None and is_fresh(own.at) and is_current(snapshot.stamp):
+        return own.is_patient or policy is not CachePolicy.RETRY
+    if policy is CachePolicy.RETRY or not snapshot.models:
+        return False
+    if policy is CachePolicy.IF_EMPTY:
+        return snapshot.taken_at > 0
+    is_complete = snapshot.is_complete or policy is CachePolicy.IF_STALE
+    return is_complete and is_fresh(snapshot.taken_at) and is_current(snapshot.stamp)
 
 
-def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
-    start = time.monotonic()
+_PARTIAL = 1.0
+"""`taken_at` of a snapshot for which not every server had its time: it is never fresh."""
+
+
+def _discover(before: Snapshot, policy: CachePolicy, is_enough: IsEnough | None) -> Snapshot:
     from llm_localrun import files
     from llm_localrun.servers import base as servers
-    from llm_localrun.servers.discover import candidates_for, deadline_from, discover
+    from llm_localrun.servers.discover import Discovery, candidates_for, is_complete
 
     stamp = settings_stamp(sorted({*files.variables(), *servers.variables()}))
     config = read_config()
     scanned = files.scan(config.folders, before)
     candidates = candidates_for(config, servers.stored_keys())
-    reports = discover(candidates, before.endpoints, deadline_from(start), retry_timeouts=patient)
-    return scanned.model_copy(
-        update={"taken_at": time.time(), "stamp": stamp, "endpoints": tuple(reports)}
+    discovery = Discovery(candidates, before.endpoints, policy)
+
+    def with_reports(reports: Iterable[EndpointReport]) -> Snapshot:
+        return scanned.model_copy(update={"endpoints": tuple(reports)})
+
+    reports = discovery.run(
+        lambda so_far: is_enough is not None and is_enough(with_reports(so_far)), _say_waiting
+    )
+    return with_reports(reports).model_copy(
+        update={
+            "taken_at": _PARTIAL if discovery.has_stopped_early else time.time(),
+            "stamp": stamp,
+            "is_complete": not discovery.has_stopped_early and is_complete(reports),
+        }
     )
 
 
-SNAPSHOT_VERSION = 6
+def _say_waiting(reports: Iterable[EndpointReport]) -> None:
+    """Tells a user at a terminal which servers are waited for."""
+    if sys.stderr.isatty():
+        names = ", ".join(map(describe_server, reports))
+        click.echo(f"waiting for {names} …", err=True)
+
+
+def describe_server(report: EndpointReport) -> str:
+    """How messages call a server: by its kind only if that is known."""
+    from llm_localrun.servers.base import server_class
+
+    endpoint = report.endpoint
+    title = server_class(endpoint.kind).title if report.has_answered else "the server"
+    return f"{title} at {endpoint.url}"
+
+
+SNAPSHOT_VERSION = 7
 """A file of another version is ignored and replaced."""
 
 

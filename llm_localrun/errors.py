@@ -101,7 +101,9 @@ class ServerUnreachable(LocalRunError):
 
 
 class ServerRefused(LocalRunError):
-    """The server answered with an error."""
+    """The server answered with an error. `status` is its HTTP status, None within an answer."""
+
+    status: int | None = None
 
 
 class BadReply(LocalRunError):

@@ -33,7 +33,9 @@ class ServerStatus(str, Enum):
     OFFLINE = "offline"
     """Nothing listens at its address."""
     TIMEOUT = "timeout"
-    """It accepts connections but did not answer in time."""
+    """Its host did not accept a connection in time."""
+    BUSY = "busy"
+    """It accepts connections and has not answered yet."""
     NEEDS_KEY = "needs key"
     UNRECOGNIZED = "unrecognized"
     """Its answers are not those of a model server."""
@@ -174,12 +176,23 @@ class EndpointReport(FrozenValue):
     endpoint: Endpoint
     status: ServerStatus
     asked_at: float
-    """Seconds since the epoch."""
+    """Seconds since the epoch; 0 if it has not had its time yet."""
+    waited_s: float = 0.0
+    """How long it was given to answer."""
+    has_answered: bool = False
+    """Whether it has ever answered anything."""
     version: str = ""
     models: tuple[LocalModel, ...] = ()
     """From its last usable answer, which may be older than `asked_at`."""
     devices: dict[str, str] | None = None
     """If LM Studio's `lms` was asked: device name by model key, "" for this machine."""
+    problem: str = ""
+    """What went wrong here, not at the server, while its answers were read."""
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether it accepts connections and nothing is known of its models."""
+        return self.status is ServerStatus.BUSY and not self.models
 
 
 class ScannedFile(FrozenValue):
@@ -220,6 +233,8 @@ class Snapshot(FrozenValue):
     stores: tuple[ScannedStore, ...] = ()
     scan_digest: str = ""
     """SHA-256 of what the stores listed. If it is the same again, no file has changed."""
+    is_complete: bool = False
+    """Whether every server that accepts connections has had its time to answer."""
 
     @property
     def models(self) -> tuple[LocalModel, ...]:

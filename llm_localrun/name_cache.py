@@ -24,18 +24,26 @@ class CachePolicy(Enum):
     CACHED = auto()
     """Never: use the last result, whatever its age."""
     IF_EMPTY = auto()
-    """If there is no result yet."""
+    """If no model is known yet. The command can do without servers that are slow."""
     IF_STALE = auto()
-    """If the last result is older than `FRESH_S`, or if the settings have changed since."""
+    """If the last result is older than `FRESH_S`, or if the settings have changed since. The
+    command can do without servers that are slow."""
+    IF_NEEDED = auto()
+    """As `IF_STALE`, or if a server has not had its time to answer: the command runs a model that
+    an alias names."""
     RETRY = auto()
-    """If this process has not looked yet: something expected is missing."""
+    """If this process has not looked patiently yet: something expected is missing."""
+    FRESH = auto()
+    """Always: the command shows what is there."""
     REFRESH = auto()
-    """Always. Servers that recently timed out are asked too."""
+    """Always, also what takes longer to find out and servers that have been silent."""
 
 
+GENERAL_ALIASES = {"chat": "local", "embedding": "local-embed"}
+"""The alias that every model of a purpose can claim: it means the best one."""
 FRESH_S = 60.0
 """The age up to which `CachePolicy.IF_STALE` uses a result."""
-_VERSION = 1
+_VERSION = 2
 _ABSENT = "absent"
 
 
@@ -63,15 +71,19 @@ class NameCache(NamedTuple):
     """When the models were found, in seconds since the epoch."""
     stamp: str
     """The settings at that time: see `settings_stamp`."""
+    is_complete: bool
+    """As `Snapshot.is_complete`."""
     names: list[CachedName]
 
     def is_usable(self, policy: CachePolicy) -> bool:
         """Whether `policy` allows these names to be used without looking for models again."""
-        if policy == CachePolicy.CACHED:
+        if policy is CachePolicy.CACHED:
             return True
-        if policy == CachePolicy.IF_STALE and not is_fresh(self.taken_at):
+        if policy is not CachePolicy.IF_EMPTY and not is_fresh(self.taken_at):
             return False
-        return self.taken_at > 0 and is_current(self.stamp)
+        if policy is CachePolicy.IF_NEEDED and not self.is_complete:
+            return False
+        return bool(self.names) and self.taken_at > 0 and is_current(self.stamp)
 
 
 def is_path(name: str) -> bool:
@@ -125,18 +137,19 @@ def is_current(stamp: str) -> bool:
 def read_names() -> NameCache | None:
     """The names on disk; None if there are none that this version can read."""
     try:
-        version, taken_at, stamp, rows = json.loads(_path().read_bytes())
+        version, taken_at, stamp, is_complete, rows = json.loads(_path().read_bytes())
         if version != _VERSION:
             return None
-        return NameCache(float(taken_at), str(stamp), [_cached_name(*row) for row in rows])
+        names = [_cached_name(*row) for row in rows]
+        return NameCache(float(taken_at), str(stamp), bool(is_complete), names)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
-def write_names(taken_at: float, stamp: str, names: Iterable[CachedName]) -> None:
+def write_names(cache: NameCache) -> None:
     """Replaces the names on disk. If that fails, the next command makes the names again."""
     with contextlib.suppress(OSError):
-        write_atomically(_path(), json.dumps([_VERSION, taken_at, stamp, [*names]]).encode())
+        write_atomically(_path(), json.dumps([_VERSION, *cache]).encode())
     with contextlib.suppress(OSError):
         # The name that an earlier version gave this file.
         (home() / "registry.json").unlink(missing_ok=True)

@@ -15,8 +15,10 @@ import llm
 
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat, LocalEmbedding
 from llm_localrun.name_cache import (
+    GENERAL_ALIASES,
     CachedName,
     CachePolicy,
+    NameCache,
     is_ours,
     is_path,
     read_names,
@@ -25,7 +27,9 @@ from llm_localrun.name_cache import (
 from llm_localrun.system.paths import home
 
 if TYPE_CHECKING:
-    from llm_localrun.models import LocalModel, Purpose
+    from llm_localrun.catalogue import IsEnough
+    from llm_localrun.errors import UnknownModel
+    from llm_localrun.models import Endpoint, LocalModel, Purpose, Snapshot
 
 _RUNNING: "dict[Purpose, tuple[str, ...]]" = {
     "chat": ("prompt", "chat"),
@@ -95,30 +99,36 @@ def _registrations(purpose: "Purpose", taken: set[str]) -> list[Registration]:
     name = _name_in(parameters, takes_default=is_running and purpose == "chat")
     aliases = user_aliases()
     taken = taken | aliases.keys()
+    target = name and aliases.get(name, name)
     request = NameRequest(
         purpose,
-        name if name is not None and is_ours(name) and name not in taken else None,
+        target if target is not None and is_ours(target) and target not in taken else None,
         taken,
-        _policy(parameters, name and aliases.get(name, name), is_running),
+        _policy(parameters, target, is_running),
     )
     cache = read_names()
     if cache is not None and cache.is_usable(request.policy):
-        registrations = request.select(cache.names)
-        if request.is_answered_by(registrations):
-            return registrations
+        found = request.select(cache.names)
+        if request.is_answered_by(found) and not (is_running and _target_is_off(request, found)):
+            return found
     return _look_again(request, command, is_running)
 
 
 def _policy(parameters: Mapping[str, Any], target: str | None, is_running: bool) -> CachePolicy:
     """Servers are asked if the command uses or lists our models, or if it may do so.
 
-    `target` is the name that the command uses, after the user's aliases.
+    `target` is the name that the command uses, after the user's aliases. An id and a path mean one
+    model, so a command that runs it asks for nothing else. An alias means the best of several.
     """
     if is_running and parameters.get("queries"):
         return CachePolicy.IF_STALE
-    if target is not None and not is_ours(target):
+    if target is None:
+        return CachePolicy.IF_EMPTY if is_running else CachePolicy.IF_STALE
+    if not is_ours(target):
         return CachePolicy.CACHED
-    return CachePolicy.IF_EMPTY if target is None and is_running else CachePolicy.IF_STALE
+    if is_path(target) or target.startswith("local/"):
+        return CachePolicy.IF_EMPTY
+    return CachePolicy.IF_NEEDED if is_running else CachePolicy.IF_STALE
 
 
 def _name_in(parameters: Mapping[str, Any], *, takes_default: bool) -> str | None:
@@ -144,34 +154,61 @@ def _look_again(
     `llm logs` can: it works even if our configuration is broken.
     """
     from llm_localrun.errors import LocalRunError
-    from llm_localrun.resolve import unknown_model
 
+    reads_logs = bool(command and command.parent and command.parent.info_name == "logs")
     try:
-        found = _discover(request)
-        if not request.is_answered_by(found):
-            found = _discover(request._replace(policy=CachePolicy.RETRY))
+        found = _discover(request, may_retry=not reads_logs)
+        noted: set[str] = set()
+        while is_running and (endpoint := _target_is_off(request, found)):
+            if endpoint.url in noted:
+                # No other model has this name.
+                break
+            noted.add(endpoint.url)
+            _note_offline(endpoint)
+            found = _discover(request, may_retry=False)
     except LocalRunError:
-        reads_logs = command and command.parent and command.parent.info_name == "logs"
         if request.name is not None and not reads_logs:
             raise
         return []
     if request.name is not None and is_running and not request.is_answered_by(found):
-        names = [name for model, aliases in found for name in (*aliases, model.id)]
-        raise unknown_model(request.name, names)
+        raise _unknown(request.name, request.purpose)
     return found
 
 
-def _discover(request: NameRequest) -> list[Registration]:
-    """Looks for models as the policy says and writes `names.json`. Raises a `LocalRunError`."""
+def _discover(request: NameRequest, *, may_retry: bool) -> list[Registration]:
+    """Looks for models as the policy says, and for one that is not known until it is found.
+
+    Raises a `LocalRunError`.
+    """
+    from llm_localrun.catalogue import get_catalogue
+
+    def is_answered(snapshot: "Snapshot") -> bool:
+        return request.is_answered_by(_select(request, snapshot))
+
+    is_sought = request.name is not None and not is_path(request.name)
+    if is_sought and may_retry and not is_answered(get_catalogue(CachePolicy.CACHED)):
+        # The best model is only known when every server has answered.
+        any_is_enough = request.name not in GENERAL_ALIASES.values()
+        return _register(request, CachePolicy.RETRY, is_answered if any_is_enough else None)
+    found = _register(request, request.policy, None)
+    if is_sought and may_retry and not request.is_answered_by(found):
+        return _register(request, CachePolicy.RETRY, None)
+    return found
+
+
+def _register(
+    request: NameRequest, policy: CachePolicy, is_enough: "IsEnough | None"
+) -> list[Registration]:
+    """Looks for models and writes `names.json`. Raises a `LocalRunError`."""
     from llm_localrun.catalogue import get_catalogue
     from llm_localrun.config import read_config
     from llm_localrun.names.aliases import make_names
     from llm_localrun.resolve import candidates, order_of
 
-    snapshot = get_catalogue(request.policy)
+    snapshot = get_catalogue(policy, is_enough)
     order = order_of(read_config())
     names = make_names(snapshot.models, order)
-    write_names(snapshot.taken_at, snapshot.stamp, names)
+    write_names(NameCache(snapshot.taken_at, snapshot.stamp, snapshot.is_complete, names))
     found = request.select(names)
     if request.name is None or not is_path(request.name):
         return found
@@ -181,3 +218,35 @@ def _discover(request: NameRequest) -> list[Registration]:
     aliases = next((aliases for model, aliases in found if model.id == at_path.id), [])
     others = [each for each in found if each[0].id != at_path.id]
     return [*others, (at_path, [*aliases, request.name])]
+
+
+def _select(request: NameRequest, snapshot: "Snapshot") -> list[Registration]:
+    from llm_localrun.config import read_config
+    from llm_localrun.names.aliases import make_names
+    from llm_localrun.resolve import order_of
+
+    return request.select(make_names(snapshot.models, order_of(read_config())))
+
+
+def _target_is_off(request: NameRequest, found: Iterable[Registration]) -> "Endpoint | None":
+    """The server of the model that the requested alias means, if nothing listens there."""
+    from llm_localrun.resolve import endpoint_if_off
+
+    if request.name is None or request.name.startswith("local/"):
+        return None
+    ids = (model.id for model, aliases in found if request.name in aliases)
+    model_id = next(ids, None)
+    return endpoint_if_off(model_id) if model_id is not None else None
+
+
+def _note_offline(endpoint: "Endpoint") -> None:
+    from llm_localrun.catalogue import note_offline
+
+    note_offline(endpoint)
+
+
+def _unknown(name: str, purpose: "Purpose") -> "UnknownModel":
+    from llm_localrun.catalogue import get_catalogue
+    from llm_localrun.resolve import unknown_model
+
+    return unknown_model(name, get_catalogue(CachePolicy.CACHED), purpose)

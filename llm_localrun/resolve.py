@@ -13,15 +13,26 @@ from typing import Any
 
 import click
 
-from llm_localrun.catalogue import get_catalogue, model_at
+from llm_localrun.catalogue import describe_server, get_catalogue, model_at
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import fit_of_model
-from llm_localrun.models import Endpoint, LocalModel, OnDisk, Route, ServerStatus
+from llm_localrun.models import (
+    Endpoint,
+    EndpointReport,
+    LocalModel,
+    OnDisk,
+    Purpose,
+    Route,
+    ServerStatus,
+    Snapshot,
+)
 from llm_localrun.name_cache import CachePolicy, is_path
 from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
+from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
+from llm_localrun.privacy import is_loopback
 from llm_localrun.system.json_files import list_at, read_json, text_at
 from llm_localrun.system.paths import models_folder
 
@@ -47,30 +58,34 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
     }
     if name in named:
         return named[name]
-    raise unknown_model(name, list(named))
+    raise unknown_model(name, get_catalogue(CachePolicy.CACHED))
 
 
 def model_with_id(model_id: str) -> LocalModel:
     """The model with this id. Raises `UnknownModel` if it no longer exists."""
+
+    def find_in(snapshot: Snapshot) -> LocalModel | None:
+        return next((model for model in snapshot.models if model.id == model_id), None)
+
     for policy in (CachePolicy.CACHED, CachePolicy.RETRY):
-        by_id = {model.id: model for model in get_catalogue(policy).models}
-        if model_id in by_id:
-            return by_id[model_id]
-    raise unknown_model(model_id, list(by_id))
+        found = get_catalogue(policy, lambda snapshot: find_in(snapshot) is not None)
+        if (model := find_in(found)) is not None:
+            return model
+    raise unknown_model(model_id, found)
 
 
 def choose_route(model: LocalModel, options: Mapping[str, Any]) -> tuple[LocalModel, Route]:
     """The variant of `model` that the options ask for, and the route by which to run it.
 
-    The server is preferred if it accepts connections; otherwise the file is used, if there is one.
-    Raises `ConfigError` if there is no such variant.
+    The server is preferred if it accepts connections, however slow it is; otherwise the file is
+    used, if there is one. Raises `ConfigError` if there is no such variant.
     """
+    from llm_localrun.wire.http import is_listening
+
     variant = resolve_variant(model, options)
     served, on_disk = variant.served, variant.on_disk
-    if served is None or on_disk is None:
+    if served is None or on_disk is None or is_listening(served.endpoint.url):
         return variant, variant.routes[0]
-    if _is_reachable(served.endpoint):
-        return variant, served
     from llm_localrun.servers.base import server_class
 
     _warn_once(
@@ -80,13 +95,19 @@ def choose_route(model: LocalModel, options: Mapping[str, Any]) -> tuple[LocalMo
     return variant, on_disk
 
 
-def _is_reachable(endpoint: Endpoint) -> bool:
-    """Whether a server accepts connections and did not time out when it was last asked."""
-    from llm_localrun.wire import http
+def endpoint_if_off(model_id: str) -> Endpoint | None:
+    """The server of a model, if it is on this machine, nothing listens there and no file is here.
 
-    reports = get_catalogue(CachePolicy.CACHED).endpoints
-    last = next((report.status for report in reports if report.endpoint == endpoint), None)
-    return last != ServerStatus.TIMEOUT and http.is_listening(endpoint.url)
+    `model_id` is one of the last snapshot.
+    """
+    from llm_localrun.wire.http import is_listening
+
+    model = next((m for m in get_catalogue(CachePolicy.CACHED).models if m.id == model_id), None)
+    if model is None or model.served is None or model.on_disk is not None:
+        return None
+    endpoint = model.served.endpoint
+    is_off = is_loopback(endpoint.url) and not is_listening(endpoint.url)
+    return endpoint if is_off else None
 
 
 _warnings: set[str] = set()
@@ -119,18 +140,100 @@ def resolve_variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel
     )
 
 
-def unknown_model(name: str, known: Sequence[str]) -> UnknownModel:
-    """The error for a `name` that no model has; it suggests the most similar `known` names."""
-    if not known:
+def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None) -> UnknownModel:
+    """The error for a `name` that no model has, or none for `purpose`, if that is given."""
+    order = order_of(read_config())
+    names = {each: _names_for(each, snapshot.models, order) for each in _PURPOSES}
+    known = [each for kind, found in names.items() if purpose in (None, kind) for each in found]
+    others = [
+        each for kind, found in names.items() if purpose not in (None, kind) for each in found
+    ]
+    if name in others or (is_path(name) and purpose is not None):
+        return UnknownModel(*_wrong_purpose(name, purpose))
+    if slow := [each for each in snapshot.endpoints if each.status is ServerStatus.BUSY]:
         return UnknownModel(
-            "No local model was found on this machine",
-            "Get a small one with `llm localrun pull starter`, or start LM Studio or Ollama",
+            f"No local model that is known by now is called '{name}': {describe_slow(slow)}",
+            "Try again, or see what the others serve with `llm localrun models`",
         )
-    similar = nearest(name, known) or sorted(known, key=len)[:3]
-    return UnknownModel(
-        f"No local model is called '{name}'",
-        f"Nearest: {', '.join(similar)}. `llm localrun models` lists all",
+    if known:
+        return UnknownModel(f"No local model is called '{name}'", _nearest(name, known, snapshot))
+    if others:
+        what = "can chat" if purpose == "chat" else "embeds texts"
+        return UnknownModel(
+            f"No model on this machine {what}: there is only {others[0]}", _how_to_get(purpose)
+        )
+    return UnknownModel("No local model was found on this machine", _how_to_get(purpose))
+
+
+_PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
+
+
+def _names_for(purpose: Purpose, models: Sequence[LocalModel], order: Order) -> list[str]:
+    """Every name of the models for `purpose`, the most usual ones first."""
+    ids = [model.id for model in models if model.purpose == purpose]
+    return [*name_models(models, order, purpose), *ids]
+
+
+def _wrong_purpose(name: str, purpose: Purpose | None) -> tuple[str, str]:
+    """What is wrong if `name` is a model for another purpose, and what to do."""
+    quoted = shlex.quote(name)
+    if purpose == "chat":
+        return (
+            f"{name} is an embedding model: it cannot answer prompts",
+            f"Embed with it: `llm embed -m {quoted} -c 'text'`",
+        )
+    return (
+        f"{name} is a chat model: it does not embed texts",
+        f"{_how_to_get('embedding')}. To chat with it: `llm -m {quoted} 'prompt'`",
     )
+
+
+EMBEDDER = "nomic-ai/nomic-embed-text-v1.5-GGUF"
+"""A small embedding model that `pull` gets."""
+
+
+def _how_to_get(purpose: Purpose | None) -> str:
+    if purpose == "embedding":
+        return f"Get an embedding model with `llm localrun pull {EMBEDDER}`"
+    return "Get a small one with `llm localrun pull starter`, or start LM Studio or Ollama"
+
+
+def describe_slow(reports: Sequence[EndpointReport]) -> str:
+    """Which servers have not answered: "Ollama at … accepts connections but did not answer …"."""
+    first, *others = (describe_server(report) for report in reports)
+    names = " and ".join(filter(None, [", ".join([first, *others[:-1]]), *others[-1:]]))
+    verb = "accept" if others else "accepts"
+    seconds = max(report.waited_s for report in reports)
+    within = f" within {seconds:g} s" if seconds else " yet"
+    return f"{names} {verb} connections but did not answer{within}"
+
+
+def _nearest(name: str, known: Sequence[str], snapshot: Snapshot) -> str:
+    """The most similar names, and how to get what was asked for."""
+    similar = nearest(name, known) or sorted(known, key=len)[:3]
+    line = f"Nearest: {', '.join(similar)}"
+    if ref := _ref_for(name, snapshot):
+        return f"{line}. To get it, try `llm localrun pull {ref}`"
+    return f"{line}. `llm localrun models` lists all"
+
+
+def _ref_for(name: str, snapshot: Snapshot) -> str:
+    """What to pull for a name that nothing has: "ollama:qwen3:14b"; "" if that is unknown.
+
+    A name without a source is looked for where a server that pulls models answers.
+    """
+    from llm_localrun.servers.base import server_kinds
+
+    _, _, rest = name.partition("/")
+    kind, _, model = rest.partition("/")
+    parsed = parse_name(name.removeprefix("local-"))
+    guess = ":".join(filter(None, (parsed.base, parsed.size)))
+    answering = {report.endpoint.kind for report in snapshot.endpoints if report.has_answered}
+    for each, cls in server_kinds().items():
+        wanted = model if kind == each else guess * (not rest and each in answering)
+        if wanted and cls.pull_names and cls.pull_names.fullmatch(wanted):
+            return f"{each}:{wanted}"
+    return ""
 
 
 _SOURCES = ("F32", "BF16", "F16")

@@ -7,7 +7,7 @@ is left to `servers`, to an engine to `engine.serve`; what the response says, to
 import asyncio
 import shlex
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
@@ -15,15 +15,22 @@ from typing import Any
 import click
 from typing_extensions import assert_never
 
-from llm_localrun.catalogue import locate
+from llm_localrun.catalogue import drop_model, locate, note_offline
 from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
-from llm_localrun.errors import BadReply, LocalRunError, NotAllowed, UnsupportedOption
+from llm_localrun.errors import (
+    BadReply,
+    LocalRunError,
+    NotAllowed,
+    ServerRefused,
+    ServerUnreachable,
+    UnsupportedOption,
+)
 from llm_localrun.models import LocalModel, OnDisk, Route, Served
 from llm_localrun.names.parse import parse_name
-from llm_localrun.privacy import WHERE, requires_consent
+from llm_localrun.privacy import WHERE, is_loopback, requires_consent
 from llm_localrun.servers.base import PreparedRequest, ServeRequest, open_server
 from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.learned import learn_from_reply
@@ -44,7 +51,7 @@ def stream(
 ) -> Generator[Event, None, None]:
     """The events of the model's answer; closing the iterator stops it. Raises a `LocalRunError`."""
     exchange = _start(model, route, request, key)
-    with exchange.prepared.in_use():
+    with _in_use(model, exchange.prepared):
         with closing(http.stream(exchange.http_request)) as received:
             for piece in received:
                 yield from exchange.feed(piece)
@@ -56,7 +63,7 @@ async def astream(
 ) -> AsyncGenerator[Event, None]:
     """`stream`, for an event loop: starting an engine does not block it."""
     exchange = await asyncio.to_thread(_start, model, route, request, key)
-    with exchange.prepared.in_use():
+    with _in_use(model, exchange.prepared):
         async with aclosing(http.astream(exchange.http_request)) as received:
             async for piece in received:
                 for event in exchange.feed(piece):
@@ -80,9 +87,9 @@ def embed(
         case _:
             assert_never(route)
     server = prepared.server
-    with prepared.in_use():
+    with _in_use(model, prepared):
         received = list(http.stream(prepared.http_request(http.READ_TIMEOUT_S)))
-    vectors = decode_whole(server.label, received, server.decode_vectors, server.key or "")
+        vectors = decode_whole(server.label, received, server.decode_vectors, server.key or "")
     if len(vectors) != len(texts) or len({len(vector) for vector in vectors}) != 1:
         raise BadReply(
             f"{server.label} sent {len(vectors)} vectors for {len(texts)} texts, or vectors of"
@@ -90,6 +97,24 @@ def embed(
             "Try again; if it happens again, install a newer version of it",
         )
     return vectors
+
+
+@contextmanager
+def _in_use(model: LocalModel, prepared: PreparedRequest) -> Iterator[None]:
+    """Around an exchange: keeps the catalogue true if the server is off or lacks the model."""
+    try:
+        with prepared.in_use():
+            yield
+    except ServerRefused as error:
+        # Other errors with this status are about the path.
+        if error.status == HTTPStatus.NOT_FOUND and prepared.model in error.message:
+            drop_model(model)
+        raise
+    except ServerUnreachable:
+        endpoint = prepared.server.endpoint
+        if is_loopback(endpoint.url) and not http.is_listening(endpoint.url):
+            note_offline(endpoint)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

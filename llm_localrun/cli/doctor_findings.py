@@ -47,7 +47,7 @@ def can_run(model: LocalModel, snapshot: Snapshot, config: Config, build: str) -
         return False
     endpoint = model.served.endpoint
     return any(
-        report.endpoint == endpoint and report.status == ServerStatus.ANSWERS
+        report.endpoint == endpoint and report.status in (ServerStatus.ANSWERS, ServerStatus.BUSY)
         for report in snapshot.endpoints
     )
 
@@ -91,6 +91,8 @@ def _server_finding(report: EndpointReport, is_added: bool) -> Finding:
         parts.append(f"{count_of(len(report.models), 'model')}{known}")
     if not is_loopback(url):
         parts.append("on another machine")
+    if report.problem:
+        parts.append(f"its answers could not be read ({report.problem})")
     advice = _server_advice(report, is_added)
     return Finding("servers", ", ".join(parts), advice, {"endpoints": [_dump(report)]})
 
@@ -101,7 +103,9 @@ def _server_advice(report: EndpointReport, is_added: bool) -> str:
         ServerStatus.ANSWERS: "",
         ServerStatus.LOADING: "Wait a moment",
         ServerStatus.OFFLINE: server_class(report.endpoint.kind).start_hint,
-        ServerStatus.TIMEOUT: "Check whether it is busy; if it hangs, restart it",
+        ServerStatus.TIMEOUT: "Check its address, and whether its machine is on",
+        ServerStatus.BUSY: "It accepts connections but did not answer within"
+        f" {report.waited_s:g} s. Run this again when it is less busy",
         ServerStatus.NEEDS_KEY: f"Store its key: llm keys set {report.endpoint.key_name}",
         ServerStatus.UNRECOGNIZED: f"Check its URL, or remove it: {remove}"
         if is_added

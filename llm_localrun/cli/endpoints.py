@@ -20,7 +20,8 @@ STATUS: dict[ServerStatus, str] = {
     ServerStatus.ANSWERS: "answers",
     ServerStatus.LOADING: "is loading its model",
     ServerStatus.OFFLINE: "offline",
-    ServerStatus.TIMEOUT: "did not answer in time",
+    ServerStatus.TIMEOUT: "cannot be reached",
+    ServerStatus.BUSY: "has not answered yet",
     ServerStatus.NEEDS_KEY: "needs a key",
     ServerStatus.UNRECOGNIZED: "is not a model server",
 }
@@ -39,7 +40,7 @@ def endpoints(context: click.Context) -> None:
 def list_(as_json: bool) -> None:
     """List the servers that are asked for models: yours, and those on default ports."""
     added = {endpoint.name for endpoint in read_config().endpoints}
-    reports = get_catalogue().endpoints
+    reports = get_catalogue(CachePolicy.FRESH).endpoints
     show(
         as_json,
         (_facts(report, report.endpoint.name in added) for report in reports),
@@ -121,8 +122,13 @@ def _describe(report: EndpointReport) -> str:
             return f"It needs a key: llm keys set {report.endpoint.key_name}"
         case ServerStatus.UNRECOGNIZED:
             return "It is not a model server. Check the URL, or give --dialect."
+        case ServerStatus.BUSY:
+            return (
+                f"It accepts connections but did not answer within {report.waited_s:g} s."
+                " Its models will be listed when it does."
+            )
         case ServerStatus.OFFLINE | ServerStatus.TIMEOUT:
-            return "It does not answer now. Its models will be listed when it does."
+            return "Nothing accepts connections there now. Its models will be listed when it runs."
         case unknown:
             assert_never(unknown)
 

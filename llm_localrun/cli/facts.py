@@ -21,7 +21,7 @@ Names: TypeAlias = Mapping[Purpose, Mapping[str, list[LocalModel]]]
 """By purpose, each alias and the models that it can mean, the best first."""
 
 
-def find_model(name: str, policy: CachePolicy = CachePolicy.IF_STALE) -> LocalModel:
+def find_model(name: str, policy: CachePolicy = CachePolicy.FRESH) -> LocalModel:
     """The model that `name` means. Raises `UnknownModel` or `BadModelFile`."""
     return candidates(name, get_catalogue(policy).models, order_of(read_config()))[0]
 

@@ -27,6 +27,7 @@ from llm_localrun.gguf.header import read_summary
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import default_setting, fit_of_model, footprint_of
 from llm_localrun.models import LocalModel, OnDisk, RunsOn, Snapshot
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import parameters_of, siblings
 from llm_localrun.privacy import WHERE, requires_consent
 from llm_localrun.resolve import candidates, order_of
@@ -42,7 +43,7 @@ _CONTEXTS = (4096, 32768)
 def show(name: str, template: bool, as_json: bool) -> None:
     config = read_config()
     order = order_of(config)
-    snapshot = get_catalogue()
+    snapshot = get_catalogue(CachePolicy.FRESH)
     model = candidates(name, snapshot.models, order)[0]
     if template:
         click.echo(_known_template(model))

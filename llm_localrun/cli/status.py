@@ -12,14 +12,15 @@ from llm_localrun.engine.builds import choose
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import EngineFailed
 from llm_localrun.models import LocalModel, ServerStatus, Snapshot
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import ordered
-from llm_localrun.resolve import order_of
+from llm_localrun.resolve import describe_slow, order_of
 from llm_localrun.system.paths import engine_folder
 
 
 @click.command(help=__doc__)
 def status() -> None:
-    snapshot = get_catalogue()
+    snapshot = get_catalogue(CachePolicy.FRESH)
     build = _build()
     chat = [model for model in snapshot.models if model.purpose == "chat"]
     best = next(iter(ordered(chat, order_of(read_config()))), None)
@@ -59,7 +60,9 @@ def _servers(snapshot: Snapshot) -> str:
         for report in snapshot.endpoints
         if report.status == ServerStatus.ANSWERS
     ]
-    return ", ".join(answering) or "none answers"
+    slow = [report for report in snapshot.endpoints if report.status == ServerStatus.BUSY]
+    parts = [", ".join(answering), describe_slow(slow) if slow else ""]
+    return "; ".join(filter(None, parts)) or "none answers"
 
 
 def _loaded(snapshot: Snapshot) -> Iterator[str]:

@@ -11,7 +11,7 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import count_text, json_option, show, size_text
 from llm_localrun.config import read_config
 from llm_localrun.models import LocalModel
-from llm_localrun.name_cache import is_ours, is_path
+from llm_localrun.name_cache import CachePolicy, is_ours, is_path
 from llm_localrun.names.aliases import Order, parameters_of, reason_before
 from llm_localrun.registration import user_aliases
 from llm_localrun.resolve import candidates, order_of
@@ -25,7 +25,8 @@ _OPTIONAL = ("params", "quant", "size", "loaded", "fits")
 def which(name: str, as_json: bool) -> None:
     order = order_of(read_config())
     target = user_aliases().get(name, name)
-    claimants = candidates(target if is_ours(target) else name, get_catalogue().models, order)
+    found = get_catalogue(CachePolicy.FRESH).models
+    claimants = candidates(target if is_ours(target) else name, found, order)
     taken_by = _taken_by(name, claimants[0])
     ranked = list(zip(claimants, _reasons(name, claimants, order), strict=True))
     if not as_json:

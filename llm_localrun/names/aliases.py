@@ -10,12 +10,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from llm_localrun.models import LocalModel, Purpose, RunsOn
-from llm_localrun.name_cache import CachedName
+from llm_localrun.name_cache import GENERAL_ALIASES, CachedName
 from llm_localrun.names.parse import MadeFor, parse_name
 from llm_localrun.names.quantizations import quality_distance
 
-_GENERAL: dict[Purpose, str] = {"chat": "local", "embedding": "local-embed"}
-"""The alias that every model of a purpose can claim."""
+_PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
 
 
 def aliases_of(model: LocalModel) -> list[str]:
@@ -26,7 +25,7 @@ def aliases_of(model: LocalModel) -> list[str]:
     """
     specific = reversed(_specific_aliases(model))
     names = (f"local-{name}" for name in parse_name(model.name).names)
-    return list(dict.fromkeys([*specific, *names, _GENERAL[model.purpose]]))
+    return list(dict.fromkeys([*specific, *names, GENERAL_ALIASES[model.purpose]]))
 
 
 def _specific_aliases(model: LocalModel) -> tuple[str, str, str]:
@@ -177,7 +176,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 def make_names(models: Collection[LocalModel], order: Order) -> list[CachedName]:
     """All of `models`, each with the aliases for which it is the best candidate."""
     aliases: dict[str, list[str]] = {model.id: [] for model in models}
-    for purpose in _GENERAL:
+    for purpose in _PURPOSES:
         for alias, claimants in name_models(models, order, purpose).items():
             aliases[claimants[0].id].append(alias)
     for model in models:

@@ -9,7 +9,6 @@ import importlib
 import os
 import pkgutil
 import re
-import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from llm_localrun.tokens.count import Prompt
 from llm_localrun.tokens.learned import read_facts
 from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, UNLIMITED, Limits, Size, too_long
 from llm_localrun.wire import http
-from llm_localrun.wire.http import HttpRequest, Probe
+from llm_localrun.wire.http import Clock, HttpRequest, Probe
 from llm_localrun.wire.request import ChatRequest
 from llm_localrun.wire.response import Ask, PayloadDecoder, ProbeReply, parse_reply
 from llm_localrun.wire.shapes import Text, WireModel
@@ -307,6 +306,10 @@ class Server:
         """
         raise NotImplementedError
 
+    def add_details(self, ask: Ask, models: Sequence[LocalModel]) -> Iterator[list[LocalModel]]:
+        """The models with what takes a question for each of them, as the answers come."""
+        return iter(())
+
     def version(self, ask: Ask, known: ModelListing) -> str:
         """The server's version: asked for once, and remembered for as long as it answers."""
         if not self.version_path or (known.version and not self.rereads_version):
@@ -347,7 +350,7 @@ class Server:
     @contextmanager
     def probe(self, timeout_s: float = ADMIN_TIMEOUT_S) -> Iterator[Probe]:
         """A `Probe` of this server. It raises no errors: the request that follows reports them."""
-        with Probe(self.endpoint.url, self.key, time.monotonic() + timeout_s) as probe:
+        with Probe(self.endpoint.url, self.key, Clock(timeout_s)) as probe:
             yield probe
 
     # Running a model

@@ -1,17 +1,16 @@
-"""Finds the servers on this machine, recognizes each by its replies, and lists their models.
+"""Finds the servers on this machine and reports what each has answered.
 
-All are asked at once, within one deadline. An HTTP status alone proves nothing: LM Studio answers
-200 to every path, and half a dozen servers imitate Ollama. Nothing is asked that could load, unload
-or fetch a model. What is peculiar to a kind is in its own module.
+All are asked at once, each in a thread. How long a server may take depends on what it is asked for:
+see `patience_for`. Recognizing a server and listing its models is left to `recognize`.
 """
 
+import contextlib
 import os
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Mapping
+from math import inf
 
 from llm_localrun.config import Config
 from llm_localrun.models import (
@@ -21,29 +20,12 @@ from llm_localrun.models import (
     ServerStatus,
     default_key_alias,
 )
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.privacy import is_loopback
-from llm_localrun.servers.base import (
-    GENERIC_KIND,
-    ModelListing,
-    Sign,
-    key_from_environment,
-    open_server,
-    server_class,
-    server_kinds,
-)
-from llm_localrun.servers.openai_compatible import NameListing
+from llm_localrun.servers.base import GENERIC_KIND, server_class, server_kinds
+from llm_localrun.servers.recognize import Recognition, ServerCandidate, recognize_with_keys
 from llm_localrun.wire import http
-from llm_localrun.wire.http import Probe
-from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
-from llm_localrun.wire.sse import Payload
-
-DEADLINE_S = 0.2
-"""For everything together: a quarter of a second with what is imported before it."""
-_MIN_TIME_S = 0.15
-"""What servers get in any case, on a machine that is slow to import."""
-TIMEOUT_MEMORY_S = 300.0
-"""A server that timed out is not asked again for this long, unless the user wants it."""
-
+from llm_localrun.wire.http import Clock
 
 # Where to look
 
@@ -60,21 +42,6 @@ def usual_addresses() -> list[tuple[str, str]]:
 def normalize(url: str) -> str:
     """One spelling for all spellings of a URL of this machine."""
     return url.replace("://localhost", "://127.0.0.1")
-
-
-@dataclass(frozen=True, slots=True)
-class ServerCandidate:
-    """An endpoint to ask, and the key to ask it with."""
-
-    endpoint: Endpoint
-    """Its kind is what usually has the port, or what the user says it is."""
-    key: str | None = field(default=None, repr=False)
-    is_named: bool = False
-    """Whether the user gave it its name."""
-    kind: str | None = None
-    """The kind that the user says it is."""
-    spare_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What `llm keys` holds for servers on their usual ports, by alias."""
 
 
 def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandidate]:
@@ -104,39 +71,97 @@ def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandid
 # Asking all at once
 
 
-def deadline_from(begun: float) -> float:
-    """Until when servers may answer, on the monotonic clock, if discovery has `begun` then."""
-    return max(begun + DEADLINE_S, time.monotonic() + _MIN_TIME_S)
+QUICK_S = 0.3
+"""For a command that can do without the server."""
+PATIENT_S = 5.0
+"""For a command that the user asked something of the server with."""
+SILENCE_MEMORY_S = 3600.0
+"""A server that never answered anything is spared for this long."""
+_NOTICE_S = 0.5
+"""How long servers are waited for before the user is told."""
 
 
-def discover(
-    candidates: Collection[ServerCandidate],
-    before: Iterable[EndpointReport],
-    deadline: float,
-    *,
-    retry_timeouts: bool,
-) -> list[EndpointReport]:
-    """A report on each endpoint, in the order of `candidates`, by `deadline`.
+def patience_for(policy: CachePolicy, last: EndpointReport | None) -> float:
+    """How many seconds a server may take, after its `last` report; 0: it is not asked."""
+    is_quick = policy in (CachePolicy.IF_EMPTY, CachePolicy.IF_STALE)
+    if last is None or policy is CachePolicy.REFRESH:
+        return QUICK_S if is_quick else PATIENT_S
+    if _was_silent(last):
+        if is_quick:
+            return 0.0
+        return QUICK_S if last.waited_s >= PATIENT_S else PATIENT_S
+    # What it served last stays in the list while it is busy.
+    is_known = policy is CachePolicy.IF_NEEDED and bool(last.models)
+    return QUICK_S if is_quick or is_known else PATIENT_S
 
-    A server that does not answer keeps the models of its last good answer. Unless `retry_timeouts`,
-    one that timed out a short while ago is not asked.
+
+def _was_silent(report: EndpointReport) -> bool:
+    """Whether a server has never answered anything, and was asked a short while ago."""
+    is_silent = report.status in (ServerStatus.BUSY, ServerStatus.TIMEOUT)
+    age = time.time() - report.asked_at
+    return is_silent and not report.has_answered and 0 <= age < SILENCE_MEMORY_S
+
+
+class Discovery:
+    """Asks servers for their models, all at once, and reports on each.
+
+    A server that does not answer keeps the models of its last good answer. `is_enough` says of the
+    reports so far whether the search can end; `on_wait` is called once if it takes long, with the
+    endpoints that are waited for.
     """
-    known = {report.endpoint.url: report for report in before}
-    pairs = [(each, known.get(each.endpoint.url)) for each in candidates]
-    now = time.time()
-    due = {
-        index: (candidate, last)
-        for index, (candidate, last) in enumerate(pairs)
-        if retry_timeouts or last is None or not _timed_out_lately(last, now)
-    }
-    outcomes = _ask_all(due, deadline)
-    reports = [
-        _make_report(candidate, outcomes[index], last, now)
-        if last is None or index in due
-        else last
-        for index, (candidate, last) in enumerate(pairs)
-    ]
-    return locate_models(_name_endpoints(candidates, reports, known), thorough=False)
+
+    def __init__(
+        self,
+        candidates: Collection[ServerCandidate],
+        before: Iterable[EndpointReport],
+        policy: CachePolicy,
+    ) -> None:
+        self._known = {report.endpoint.url: report for report in before}
+        self._changes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._asked_at = time.time()
+        self._inquiries = [
+            _Inquiry(each, last, patience_for(policy, last), self._changes)
+            for each in candidates
+            for last in [self._known.get(each.endpoint.url)]
+        ]
+
+    def run(
+        self,
+        is_enough: Callable[[list[EndpointReport]], bool] = lambda _: False,
+        on_wait: Callable[[list[EndpointReport]], None] = lambda _: None,
+    ) -> list[EndpointReport]:
+        """The reports, in the order of the candidates."""
+        due = [each for each in self._inquiries if each.patience_s]
+        offline = http.find_offline(each.candidate.endpoint.url for each in due)
+        for inquiry in due:
+            inquiry.start(is_offline=inquiry.candidate.endpoint.url in offline)
+        notice_at = time.monotonic() + _NOTICE_S
+        while waiting := [each for each in due if not each.has_ended()]:
+            if is_enough(self.reports()):
+                break
+            if time.monotonic() > notice_at:
+                on_wait([each.report(self._asked_at) for each in waiting])
+                notice_at = inf
+            pause = min(each.seconds_left() for each in waiting)
+            with contextlib.suppress(queue.Empty):
+                self._changes.get(timeout=max(_MIN_PAUSE_S, min(pause, _NOTICE_S)))
+        return self.reports()
+
+    def reports(self) -> list[EndpointReport]:
+        """What is known by now."""
+        reports = [each.report(self._asked_at) for each in self._inquiries]
+        candidates = [each.candidate for each in self._inquiries]
+        return locate_models(_name_endpoints(candidates, reports, self._known), thorough=False)
+
+    @property
+    def has_stopped_early(self) -> bool:
+        """Whether `is_enough` ended the search while servers still had time."""
+        return not all(each.has_ended() for each in self._inquiries if each.patience_s)
+
+
+def is_complete(reports: Iterable[EndpointReport]) -> bool:
+    """Whether every server that accepts connections has answered or has had `PATIENT_S`."""
+    return not any(report.is_unheard and report.waited_s < PATIENT_S for report in reports)
 
 
 def locate_models(reports: Iterable[EndpointReport], *, thorough: bool) -> list[EndpointReport]:
@@ -146,197 +171,90 @@ def locate_models(reports: Iterable[EndpointReport], *, thorough: bool) -> list[
     ]
 
 
-def _timed_out_lately(report: EndpointReport, now: float) -> bool:
-    age = now - report.asked_at
-    return report.status is ServerStatus.TIMEOUT and 0 <= age < TIMEOUT_MEMORY_S
+_MIN_PAUSE_S = 0.01
 
 
-class Recognition(NamedTuple):
-    """What a server turned out to be."""
+class _Inquiry:
+    """One server, which a thread asks, and what it turned out to be so far.
 
-    kind: str
-    status: ServerStatus
-    models: tuple[LocalModel, ...] = ()
-    version: str = ""
-    key_alias: str | None = None
-    """The alias of the key that it accepted."""
-
-
-_CandidatePair: TypeAlias = tuple[ServerCandidate, EndpointReport | None]
-"""A candidate, and the last report on its endpoint."""
-
-
-def _ask_all(due: Mapping[int, _CandidatePair], deadline: float) -> dict[int, Recognition]:
-    """What each candidate turned out to be by the deadline; threads are not waited for longer.
-
-    They are daemons: a server that sends a byte a minute must not keep the command from ending.
+    The thread is a daemon: a server that sends a byte a minute must not keep the command from
+    ending.
     """
-    answers: queue.SimpleQueue[tuple[int, Recognition]] = queue.SimpleQueue()
 
-    def work(index: int) -> None:
-        answers.put((index, _recognize_with_keys(*due[index], deadline)))
+    def __init__(
+        self,
+        candidate: ServerCandidate,
+        last: EndpointReport | None,
+        patience_s: float,
+        changes: "queue.SimpleQueue[None]",
+    ) -> None:
+        self.candidate = candidate
+        self.patience_s = patience_s
+        self._last = last
+        self._changes = changes
+        self._clock = Clock(patience_s)
+        self._found = Recognition(candidate.endpoint.kind, ServerStatus.BUSY)
+        self._is_done = False
 
-    offline = http.find_offline(candidate.endpoint.url for candidate, _ in due.values())
-    outcomes, waiting = {}, set()
-    for index, (candidate, _) in due.items():
-        is_offline = candidate.endpoint.url in offline
-        status = ServerStatus.OFFLINE if is_offline else ServerStatus.TIMEOUT
-        outcomes[index] = Recognition(candidate.endpoint.kind, status)
-        if not is_offline:
-            waiting.add(index)
-            threading.Thread(target=work, args=(index,), daemon=True).start()
-    while waiting:
+    def start(self, *, is_offline: bool) -> None:
+        if is_offline:
+            self._found = self._found._replace(status=ServerStatus.OFFLINE)
+            self._is_done = True
+        else:
+            threading.Thread(target=self._ask, daemon=True).start()
+
+    def _ask(self) -> None:
         try:
-            index, outcome = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            break
-        waiting.remove(index)
-        outcomes[index] = outcome
-    return outcomes
+            recognize_with_keys(self.candidate, self._last, self._clock, self._publish)
+        except Exception as error:  # noqa: BLE001  # one server must not end the search for others
+            problem = f"{type(error).__name__}: {error}"
+            if self._found.status is ServerStatus.BUSY:
+                self._found = self._found._replace(status=ServerStatus.UNRECOGNIZED)
+            self._found = self._found._replace(problem=problem)
+        self._is_done = True
+        self._changes.put(None)
 
+    def _publish(self, found: Recognition) -> None:
+        self._found = found
+        self._changes.put(None)
 
-def _recognize_with_keys(
-    candidate: ServerCandidate, last: EndpointReport | None, deadline: float
-) -> Recognition:
-    """Asks one server; again with a key, if it wants one and there is one for its kind."""
-    recognized = _recognize_at(candidate, last, candidate.key, deadline)
-    if recognized.status is not ServerStatus.NEEDS_KEY:
-        return recognized
-    names = [
-        *([last.endpoint.name] if last else []),
-        recognized.kind,
-        candidate.endpoint.name,
-    ]
-    aliases = [alias for alias in map(default_key_alias, names) if alias in candidate.spare_keys]
-    key = candidate.spare_keys[aliases[0]] if aliases else key_from_environment(recognized.kind)
-    if key is None or key == candidate.key:
-        return recognized
-    with_key = _recognize_at(candidate, last, key, deadline)
-    return with_key._replace(key_alias=next(iter(aliases), None))
+    def has_ended(self) -> bool:
+        """Whether no more is to come in time.
 
+        The thread ends by itself when its clock has run out. Only a server that sends little by
+        little keeps it longer: then it is given up.
+        """
+        return self._is_done or self._clock.is_overdue(self._margin_s)
 
-def _recognize_at(
-    candidate: ServerCandidate, last: EndpointReport | None, key: str | None, deadline: float
-) -> Recognition:
-    known = ModelListing()
-    if last is not None:
-        answered = last.status is ServerStatus.ANSWERS
-        known = ModelListing(last.models, last.version if answered else "")
-    with Probe(candidate.endpoint.url, key, deadline) as probe:
-        recognized = recognize(probe.ask, candidate.endpoint, known, candidate.kind)
-        if recognized is not None and recognized.status is not ServerStatus.UNRECOGNIZED:
-            return recognized
-        if probe.failure is not None:
-            return Recognition(candidate.endpoint.kind, probe.failure)
-    return recognized or Recognition(candidate.endpoint.kind, ServerStatus.UNRECOGNIZED)
+    def seconds_left(self) -> float:
+        """The least time after which the inquiry is given up."""
+        return self._clock.left() + self._margin_s
 
+    @property
+    def _margin_s(self) -> float:
+        return self.patience_s / 5
 
-# Recognizing one
-
-
-def recognize(
-    ask: Ask, endpoint: Endpoint, known: ModelListing, kind: str | None = None
-) -> Recognition | None:
-    """Finds out what serves at `endpoint`, and which models; None if it did not reply.
-
-    If the user says which `kind` it is, it is asked as that.
-    """
-    ask = _ask_once(ask)
-    listing = ask("/v1/models")
-    if listing is None:
-        return None
-    if _is_locked(listing):
-        kind = kind or _kind_behind_lock(ask, listing, endpoint.kind)
-        return Recognition(kind, ServerStatus.NEEDS_KEY)
-    message = _error_in(listing).get("message") if listing.status == 503 else None
-    for name, cls in server_kinds().items():
-        if message and message == cls.loading_message:
-            return Recognition(kind or name, ServerStatus.LOADING)
-    kind = kind or _kind_of(ask, listing, endpoint.kind)
-    server = open_server(endpoint.model_copy(update={"kind": kind}))
-    found = server.list_models(ask, listing, known)
-    if found is None:
-        return Recognition(kind, ServerStatus.UNRECOGNIZED)
-    return Recognition(kind, ServerStatus.ANSWERS, found.models, found.version)
-
-
-def _ask_once(ask: Ask) -> Ask:
-    """`ask` that GETs a path once: recognizing a server and listing its models share some."""
-    replies: dict[str, ProbeReply | None] = {}
-
-    def ask_once(path: str, json: Payload | None = None) -> ProbeReply | None:
-        if json is not None:
-            return ask(path, json)
-        if path not in replies:
-            replies[path] = ask(path)
-        return replies[path]
-
-    return ask_once
-
-
-def _is_locked(reply: ProbeReply) -> bool:
-    """A 403 without JSON is macOS's AirPlay receiver, on text-generation-webui's port."""
-    return reply.status == 401 or (reply.status == 403 and isinstance(reply.payload, dict))
-
-
-def _error_in(reply: ProbeReply) -> dict[str, Any]:
-    error = reply.payload.get("error") if isinstance(reply.payload, dict) else None
-    return error if isinstance(error, dict) else {}
-
-
-def _kind_behind_lock(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
-    """The kind of a server that wants a key."""
-    kinds = server_kinds()
-    error = _error_in(reply)
-    for kind, cls in kinds.items():
-        if (error.get("code"), error.get("type")) == cls.locked_error:
-            return kind
-    signs = ((kind, sign) for kind, cls in kinds.items() for sign in cls.signs if sign.needs_no_key)
-    return _kind_by_sign(ask, signs) or server_class(usual_kind).kind_at_usual_port()
-
-
-def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
-    """The kind of a server, by how its models are signed, else by its signs."""
-    kinds = server_kinds()
-    listing = parse_reply(NameListing, reply)
-    models = listing.data if listing else ()
-    owner = (models[0].owned_by or "") if models else ""
-    for kind, cls in kinds.items():
-        if owner and cls.owned_by == owner and cls.signature_is_proof:
-            return kind
-    greeting = ask("/")
-    for kind, cls in kinds.items():
-        if cls.greeting and greeting is not None and greeting.text.strip() == cls.greeting:
-            return kind
-    at_port = server_class(usual_kind)
-    if listing is None or owner or at_port.recognized_by_port:
-        return at_port.kind_at_usual_port()
-    # A list of unsigned models does not come from a kind that signs them.
-    signs = [
-        (kind, sign)
-        for kind, cls in kinds.items()
-        if not models or not cls.owned_by
-        for sign in cls.signs
-        if not sign.only_if_locked
-    ]
-    names = [model.id for model in models]
-    return _kind_by_sign(ask, signs, names) or at_port.kind_at_usual_port()
-
-
-def _kind_by_sign(ask: Ask, signs: Iterable[tuple[str, Sign]], names: Sequence[str] = ()) -> str:
-    """The kind whose sign the server shows, the surest first; "" if it shows none of them."""
-    for kind, sign in sorted(signs, key=lambda each: each[1].rank):
-        if sign.is_in(ask(sign.path), names):
-            return kind
-    return ""
+    def report(self, now: float) -> EndpointReport:
+        """What is known of the server by now: its last report, until there is news."""
+        last, found = self._last, self._found
+        has_news = self.has_ended() or found.status is not ServerStatus.BUSY
+        if last is not None and not (self.patience_s and has_news):
+            return last
+        report = _make_report(self.candidate, found, last)
+        times = {"asked_at": now, "waited_s": self.patience_s} if has_news else {"asked_at": 0.0}
+        return report.model_copy(update=times)
 
 
 # Reports
 
 
+_UNANSWERED = (ServerStatus.BUSY, ServerStatus.OFFLINE, ServerStatus.TIMEOUT)
+
+
 def _make_report(
-    candidate: ServerCandidate, found: Recognition, last: EndpointReport | None, now: float
+    candidate: ServerCandidate, found: Recognition, last: EndpointReport | None
 ) -> EndpointReport:
+    """The report without the time at which the server was asked."""
     tells_kind = {
         ServerStatus.ANSWERS: True,
         ServerStatus.NEEDS_KEY: found.kind != GENERIC_KIND or last is None,
@@ -350,7 +268,11 @@ def _make_report(
     return EndpointReport(
         endpoint=candidate.endpoint.model_copy(update={"kind": kind, "key_alias": alias}),
         status=found.status,
-        asked_at=now,
+        asked_at=0.0,
+        has_answered=found.has_answered
+        or found.status not in _UNANSWERED
+        or (last is not None and last.has_answered),
+        problem=found.problem,
         version=found.version,
         models=last.models if last and found.status is not ServerStatus.ANSWERS else models,
         devices=last.devices if last and kind == last.endpoint.kind else None,
@@ -382,7 +304,7 @@ def _name_endpoints(
     """Gives each endpoint its name: the user's, else its kind, with a number from the second on.
 
     A server that has had models keeps its name as long as it is of the same kind. Of the others,
-    those with models come first and those that are offline last.
+    those with models come first, or those that may have some, and those that are offline last.
     """
     pairs = list(zip(candidates, reports, strict=True))
 
@@ -396,7 +318,8 @@ def _name_endpoints(
     def rank(index: int) -> tuple[bool, bool, bool, bool]:
         candidate, report = pairs[index]
         is_offline = report.status is ServerStatus.OFFLINE
-        return not candidate.is_named, not kept_name(index), not report.models, is_offline
+        has_none = not report.models and report.status is not ServerStatus.BUSY
+        return not candidate.is_named, not kept_name(index), has_none, is_offline
 
     taken: set[str] = set()
     names: dict[int, str] = {}

@@ -196,7 +196,10 @@ class LMStudio(OpenAICompatible):
         if listing := parse_reply(_StudioModels, reply):
             models = [each for model in listing.models for each in _variants(self.endpoint, model)]
             return ModelListing(_without_duplicates(models))
-        if old := parse_reply(_OldModels, ask("/api/v0/models")):
+        old_reply = ask("/api/v0/models")
+        if old_reply is None:
+            return None
+        if old := parse_reply(_OldModels, old_reply):
             models = [_old_model(self.endpoint, m) for m in old.data if m.type in _PURPOSES]
             return ModelListing(_without_duplicates(models))
         names = entries_in(v1_models, ListedModel)

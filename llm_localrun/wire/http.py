@@ -1,13 +1,15 @@
 """HTTP to model servers, with httpx: the only module that sends a request to one.
 
 It knows no server's language: it sends an `HttpRequest` and returns the head and the bytes of the
-response, or asks for JSON until a deadline. What the bytes mean is left to `wire.response`.
+response, or asks for JSON until a clock has run out. What the bytes mean is left to
+`wire.response`.
 """
 
 import errno
 import json
 import selectors
 import socket
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +34,8 @@ READ_TIMEOUT_S = 600.0
 byte."""
 _LOOPBACK_CONNECT_S = 0.02
 """This machine knows within this time whether anything listens at its own addresses."""
+_MIN_TIMEOUT_S = 0.001
+"""A timeout of zero would make a socket non-blocking."""
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _MAX_TEXT = 4096
 _JSON_HEADERS = {"Content-Type": "application/json"}
@@ -85,18 +89,48 @@ async def astream(request: HttpRequest) -> AsyncGenerator[ResponseHead | bytes, 
                 yield data
 
 
+class Clock:
+    """The seconds that a server may still take. They pass only while a reply is waited for.
+
+    So imports, the start of a thread and a busy processor are not charged to the server.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+        self._sent_at: float | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around a request and its reply."""
+        sent_at = self._sent_at = time.monotonic()
+        try:
+            yield
+        finally:
+            # In this order, another thread that reads the clock never sees the time twice.
+            self._sent_at = None
+            self._left -= time.monotonic() - sent_at
+
+    def left(self) -> float:
+        """Negative if the server takes longer than it may."""
+        sent_at = self._sent_at
+        return self._left - (0.0 if sent_at is None else time.monotonic() - sent_at)
+
+    def is_overdue(self, margin: float) -> bool:
+        """Whether a reply is waited for that should have come `margin` seconds ago."""
+        return self._sent_at is not None and self.left() < -margin
+
+
 class Probe:
-    """Asks one server for JSON until a deadline.
+    """Asks one server for JSON until its clock has run out.
 
     `ask` is the callable that the readers of servers receive. It returns None where there is no
     reply; `failure` then says why.
     """
 
-    def __init__(self, url: str, key: str | None, deadline: float) -> None:
-        """`deadline` is on the monotonic clock."""
+    def __init__(self, url: str, key: str | None, clock: Clock) -> None:
         self._url = url
         self._key = key
-        self._deadline = deadline
+        self._clock = clock
         self._client: httpx.Client | None = None
         self.failure: ServerStatus | None = None
 
@@ -108,7 +142,7 @@ class Probe:
             self._client.close()
 
     def ask(self, path: str, json: Payload | None = None) -> ProbeReply | None:
-        """GETs `path`, or POSTs `json` to it. None if no reply came before the deadline."""
+        """GETs `path`, or POSTs `json` to it. None if no reply came in time."""
         try:
             self._connect()
             return self._fetch(path, json)
@@ -120,7 +154,8 @@ class Probe:
         if self._client is not None:
             return
         # Usually nothing listens: this check does not import httpx.
-        _try_connecting(self._url, self._deadline)
+        with self._clock.running():
+            _try_connecting(self._url, self._clock.left())
         import httpx
 
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -134,9 +169,12 @@ class Probe:
         import httpx
 
         try:
-            return self._read(path, body)
+            with self._clock.running():
+                return self._read(path, body)
+        except httpx.ConnectTimeout:
+            raise _NoReplyError(_status_of_timeout(self._url)) from None
         except httpx.TimeoutException:
-            raise _NoReplyError(ServerStatus.TIMEOUT) from None
+            raise _NoReplyError(ServerStatus.BUSY) from None
         except httpx.ConnectError:
             raise _NoReplyError(ServerStatus.OFFLINE) from None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError):
@@ -144,21 +182,23 @@ class Probe:
 
     def _read(self, path: str, body: Payload | None) -> ProbeReply:
         assert self._client is not None
-        if time.monotonic() > self._deadline:
-            raise _NoReplyError(ServerStatus.TIMEOUT)
+        if self._clock.left() < 0:
+            raise _NoReplyError(ServerStatus.BUSY)
         request = self._client.stream(
             "GET" if body is None else "POST",
             self._url + path,
             content=None if body is None else encode_json(body),
             headers=None if body is None else _JSON_HEADERS,
-            timeout=_seconds_left(self._deadline),
+            timeout=max(_MIN_TIMEOUT_S, self._clock.left()),
         )
         received = bytearray()
         with request as response:
             for data in response.iter_bytes():
                 received += data
-                if len(received) > MAX_PAYLOAD_BYTES or time.monotonic() > self._deadline:
-                    raise _NoReplyError(ServerStatus.TIMEOUT)
+                if len(received) > MAX_PAYLOAD_BYTES:
+                    raise _NoReplyError(ServerStatus.UNRECOGNIZED)
+                if self._clock.left() < 0:
+                    raise _NoReplyError(ServerStatus.BUSY)
         text = received[:_MAX_TEXT].decode("utf-8", "replace")
         return ProbeReply(response.status_code, parse_json(received), text)
 
@@ -172,11 +212,11 @@ class _NoReplyError(Exception):
 
 
 def is_listening(url: str) -> bool:
-    """Whether anything accepts connections at `url`; at once on this machine."""
+    """Whether anything accepts connections at `url`, at once or when it has the time."""
     try:
-        _try_connecting(url, time.monotonic() + CONNECT_TIMEOUT_S)
-    except _NoReplyError:
-        return False
+        _try_connecting(url, CONNECT_TIMEOUT_S)
+    except _NoReplyError as error:
+        return error.status is ServerStatus.BUSY
     return True
 
 
@@ -224,18 +264,24 @@ def _host_and_port(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _try_connecting(url: str, deadline: float) -> None:
-    """Raises `_NoReplyError` if nothing accepts a connection at `url` before `deadline`."""
+def _try_connecting(url: str, seconds: float) -> None:
+    """Raises `_NoReplyError` if nothing accepts a connection at `url` within `seconds`."""
     try:
-        socket.create_connection(_host_and_port(url), _seconds_left(deadline)).close()
+        socket.create_connection(_host_and_port(url), max(_MIN_TIMEOUT_S, seconds)).close()
     except TimeoutError:
-        raise _NoReplyError(ServerStatus.TIMEOUT) from None
+        raise _NoReplyError(_status_of_timeout(url)) from None
     except (OSError, ValueError):
         raise _NoReplyError(ServerStatus.OFFLINE) from None
 
 
-def _seconds_left(deadline: float) -> float:
-    return max(0.001, deadline - time.monotonic())
+def _status_of_timeout(url: str) -> ServerStatus:
+    """What it means that a connection was neither accepted nor refused in time.
+
+    This machine refuses at once what nothing listens to, except that Windows takes two seconds. So
+    a server is there, and its queue of connections is full.
+    """
+    is_queue_full = is_loopback(url) and sys.platform != "win32"
+    return ServerStatus.BUSY if is_queue_full else ServerStatus.TIMEOUT
 
 
 def _head(response: "httpx.Response") -> ResponseHead:

@@ -205,7 +205,11 @@ class ResponseDecoder:
             return self._overflow(error.prompt_tokens, error.context_size)
         number = f" (HTTP {status})" if status else ""
         said = self._without_secret(error.message).rstrip(".")
-        return ServerRefused(f"{self._server} says: {said}{number}", _remedy(error.message, status))
+        refused = ServerRefused(
+            f"{self._server} says: {said}{number}", _remedy(error.message, status)
+        )
+        refused.status = status
+        return refused
 
     def _overflow(self, prompt_tokens: int, context_size: int) -> LocalRunError:
         if self._context.on_overflow:
