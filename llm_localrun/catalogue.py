@@ -178,10 +178,10 @@ def _is_usable(snapshot: Snapshot, policy: CachePolicy) -> bool:
     own = next((each for each in _taken_here if each.snapshot is snapshot), None)
     if own is not None and is_fresh(own.at) and is_current(snapshot.stamp):
         return own.is_patient or policy is not CachePolicy.RETRY
-    if policy is CachePolicy.RETRY or not snapshot.models:
-        return False
     if policy is CachePolicy.IF_EMPTY:
         return snapshot.taken_at > 0
+    if policy is CachePolicy.RETRY or not snapshot.models:
+        return False
     is_complete = snapshot.is_complete or policy is CachePolicy.IF_STALE
     return is_complete and is_fresh(snapshot.taken_at) and is_current(snapshot.stamp)
 

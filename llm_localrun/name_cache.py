@@ -24,13 +24,13 @@ class CachePolicy(Enum):
     CACHED = auto()
     """Never: use the last result, whatever its age."""
     IF_EMPTY = auto()
-    """If no model is known yet. The command can do without servers that are slow."""
+    """If there is no result yet. The command can do without servers that are slow."""
     IF_STALE = auto()
     """If the last result is older than `FRESH_S`, or if the settings have changed since. The
     command can do without servers that are slow."""
     IF_NEEDED = auto()
-    """As `IF_STALE`, or if a server has not had its time to answer: the command runs a model that
-    an alias names."""
+    """As `IF_STALE`, or if a server has not had its time to answer: the command runs the best model
+    that there is."""
     RETRY = auto()
     """If this process has not looked patiently yet: something expected is missing."""
     FRESH = auto()
@@ -79,11 +79,12 @@ class NameCache(NamedTuple):
         """Whether `policy` allows these names to be used without looking for models again."""
         if policy is CachePolicy.CACHED:
             return True
-        if policy is not CachePolicy.IF_EMPTY and not is_fresh(self.taken_at):
+        if not (self.taken_at > 0 and is_current(self.stamp)):
             return False
-        if policy is CachePolicy.IF_NEEDED and not self.is_complete:
-            return False
-        return bool(self.names) and self.taken_at > 0 and is_current(self.stamp)
+        if policy is CachePolicy.IF_EMPTY:
+            return True
+        is_complete = self.is_complete or policy is CachePolicy.IF_STALE
+        return is_complete and bool(self.names) and is_fresh(self.taken_at)
 
 
 def is_path(name: str) -> bool:

@@ -118,7 +118,7 @@ def _policy(parameters: Mapping[str, Any], target: str | None, is_running: bool)
     """Servers are asked if the command uses or lists our models, or if it may do so.
 
     `target` is the name that the command uses, after the user's aliases. An id and a path mean one
-    model, so a command that runs it asks for nothing else. An alias means the best of several.
+    model, so a command that runs it asks for nothing else. The general alias means the best of all.
     """
     if is_running and parameters.get("queries"):
         return CachePolicy.IF_STALE
@@ -128,7 +128,8 @@ def _policy(parameters: Mapping[str, Any], target: str | None, is_running: bool)
         return CachePolicy.CACHED
     if is_path(target) or target.startswith("local/"):
         return CachePolicy.IF_EMPTY
-    return CachePolicy.IF_NEEDED if is_running else CachePolicy.IF_STALE
+    means_the_best = is_running and target in GENERAL_ALIASES.values()
+    return CachePolicy.IF_NEEDED if means_the_best else CachePolicy.IF_STALE
 
 
 def _name_in(parameters: Mapping[str, Any], *, takes_default: bool) -> str | None:

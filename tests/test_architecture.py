@@ -15,10 +15,11 @@ from packaging.requirements import Requirement
 import llm_localrun
 import llm_localrun.servers
 from llm_localrun.models import Endpoint, ServerStatus
-from llm_localrun.name_cache import CachedName, settings_stamp, write_names
+from llm_localrun.name_cache import CachedName, NameCache, settings_stamp, write_names
 from llm_localrun.servers import base
 from llm_localrun.servers.base import ModelListing, server_kinds
-from llm_localrun.servers.discover import recognize, usual_addresses
+from llm_localrun.servers.discover import usual_addresses
+from llm_localrun.servers.recognize import recognize
 from llm_localrun.wire.response import ProbeReply
 from llm_localrun.wire.sse import Payload
 
@@ -249,7 +250,7 @@ def test_registration_of_another_model_brings_nothing_heavy(user_path: Path) -> 
 
 def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) -> None:
     names = [CachedName("local/a/m", "chat", ["local"], None)]
-    write_names(time.time(), settings_stamp(["OLLAMA_HOST"]), names)
+    write_names(NameCache(time.time(), settings_stamp(["OLLAMA_HOST"]), True, names))
     loaded = loaded_by(
         "from click.testing import CliRunner; import llm.cli\n"
         "result = CliRunner().invoke(llm.cli.cli, ['models', 'options', 'show', 'local'])\n"

@@ -249,13 +249,14 @@ def test_many_writers_never_leave_a_broken_file(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def rounds(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """One item for each discovery: whether it was patient. Discovery finds nothing here."""
-    asked: list[bool] = []
+def rounds(monkeypatch: pytest.MonkeyPatch) -> list[CachePolicy]:
+    """The policy of each discovery. Discovery finds nothing here."""
+    asked: list[CachePolicy] = []
 
-    def discover(before: Snapshot, *, patient: bool) -> Snapshot:
-        asked.append(patient)
-        return before.model_copy(update={"taken_at": time.time(), "stamp": settings_stamp([])})
+    def discover(before: Snapshot, policy: CachePolicy, _is_enough: object) -> Snapshot:
+        asked.append(policy)
+        changes = {"taken_at": time.time(), "stamp": settings_stamp([]), "is_complete": True}
+        return before.model_copy(update=changes)
 
     monkeypatch.setattr(catalogue, "_discover", discover)
     return asked
@@ -267,13 +268,18 @@ AGES = {
     "stale": FRESH_S + 5,
     "old": 1e7,
     "of tomorrow": -86400.0,
+    "incomplete": FRESH_S / 2,
+    "without models": FRESH_S / 2,
 }
 
 # For each policy, the snapshots on disk for which the first call discovers.
 ROUNDS: dict[CachePolicy, set[str]] = {
     CachePolicy.CACHED: set(),
     CachePolicy.IF_EMPTY: {"absent"},
-    CachePolicy.IF_STALE: {*AGES} - {"fresh"},
+    CachePolicy.IF_STALE: {*AGES} - {"fresh", "incomplete"},
+    CachePolicy.IF_NEEDED: {*AGES} - {"fresh"},
+    CachePolicy.RETRY: {*AGES},
+    CachePolicy.FRESH: {*AGES},
     CachePolicy.REFRESH: {*AGES},
 }
 
@@ -281,16 +287,22 @@ ROUNDS: dict[CachePolicy, set[str]] = {
 @pytest.mark.parametrize("age", AGES)
 @pytest.mark.parametrize("refresh", ROUNDS)
 def test_when_models_are_looked_for_again(
-    refresh: CachePolicy, age: str, rounds: list[bool], folder: Path
+    refresh: CachePolicy, age: str, rounds: list[CachePolicy], folder: Path
 ) -> None:
     seconds = AGES[age]
     if seconds is not None:
-        taken = {"taken_at": time.time() - seconds, "stamp": settings_stamp([])}
+        taken: dict[str, Any] = {
+            "taken_at": time.time() - seconds,
+            "stamp": settings_stamp([]),
+            "is_complete": age != "incomplete",
+        }
+        if age == "without models":
+            taken |= {"endpoints": (), "files": ()}
         before = FULL.model_copy(update=taken)
         write_snapshot(folder, before)
     found = get_catalogue(refresh)
-    assert rounds == [refresh == CachePolicy.REFRESH] * (age in ROUNDS[refresh])
-    if age != "absent":
+    assert rounds == [refresh] * (age in ROUNDS[refresh])
+    if age not in ("absent", "without models"):
         assert found.models == FULL.models
     if rounds:
         assert read_snapshot(folder) == found
@@ -299,7 +311,7 @@ def test_when_models_are_looked_for_again(
 @pytest.mark.parametrize("first", ROUNDS)
 @pytest.mark.parametrize("second", [CachePolicy.CACHED, CachePolicy.IF_EMPTY, CachePolicy.IF_STALE])
 def test_one_discovery_in_a_process(
-    first: CachePolicy, second: CachePolicy, rounds: list[bool], folder: Path
+    first: CachePolicy, second: CachePolicy, rounds: list[CachePolicy], folder: Path
 ) -> None:
     get_catalogue(CachePolicy.IF_STALE)
     get_catalogue(first)
@@ -310,7 +322,7 @@ def test_one_discovery_in_a_process(
 
 
 def test_another_user_directory_is_another_catalogue(
-    rounds: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rounds: list[CachePolicy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get_catalogue()
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "other"))

@@ -30,8 +30,8 @@ NAMES = [
 
 
 def test_names_are_read_as_they_were_written() -> None:
-    write_names(5.0, "stamp", NAMES)
-    assert read_names() == NameCache(5.0, "stamp", NAMES)
+    write_names(NameCache(5.0, "stamp", True, NAMES))
+    assert read_names() == NameCache(5.0, "stamp", True, NAMES)
     delete_names()
     assert read_names() is None
     delete_names()
@@ -40,11 +40,14 @@ def test_names_are_read_as_they_were_written() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        *(b"", b"{", b"\xff", b"null", b"[]", b"{}", b"[" * 100_000, b'[1, 5.0, "s"]'),
-        *(b'[0, 5.0, "s", []]', b'[2, 5.0, "s", []]', b'[1, "x", "s", []]', b'[1, 5.0, "s", 5]'),
-        *(b'[1, 5.0, "s", [["id", "chat", []]]]', b'[1, 5.0, "s", [[5, "chat", [], null]]]'),
-        *(b'[1, 5.0, "s", [["id", "chat", [5], null]]]', b'[1, 5.0, "s", [["id", "chat", 5, 5]]]'),
-        b'[1, 5.0, "s", [["id", "chat", [], {"tools": 1}, "more"]]]',
+        *(b"", b"{", b"\xff", b"null", b"[]", b"{}", b"[" * 100_000, b'[2, 5.0, "s", true]'),
+        *(b'[0, 5.0, "s", true, []]', b'[1, 5.0, "s", []]', b'[3, 5.0, "s", true, []]'),
+        *(b'[2, "x", "s", true, []]', b'[2, 5.0, "s", true, 5]'),
+        *(b'[2, 5.0, "s", true, [["id", "chat", []]]]',),
+        *(b'[2, 5.0, "s", true, [[5, "chat", [], null]]]',),
+        *(b'[2, 5.0, "s", true, [["id", "chat", [5], null]]]',),
+        *(b'[2, 5.0, "s", true, [["id", "chat", 5, 5]]]',),
+        b'[2, 5.0, "s", true, [["id", "chat", [], {"tools": 1}, "more"]]]',
     ],
 )
 def test_unusable_file_is_ignored(content: bytes, user_path: Path) -> None:
@@ -54,7 +57,7 @@ def test_unusable_file_is_ignored(content: bytes, user_path: Path) -> None:
 
 def test_folder_that_cannot_be_written_to(user_path: Path) -> None:
     (user_path / "localrun" / "names.json").mkdir()
-    write_names(5.0, "stamp", NAMES)
+    write_names(NameCache(5.0, "stamp", True, NAMES))
     delete_names()
     assert read_names() is None
 
@@ -69,31 +72,37 @@ def test_file_of_an_earlier_version_is_ignored_and_removed(
     else:
         earlier.write_text(json.dumps([1, time.time(), "stamp", []]))
     assert read_names() is None
-    write_names(5.0, "stamp", NAMES)
-    assert read_names() == NameCache(5.0, "stamp", NAMES)
+    write_names(NameCache(5.0, "stamp", True, NAMES))
+    assert read_names() == NameCache(5.0, "stamp", True, NAMES)
     assert earlier.exists() == is_folder
     assert capfd.readouterr() == ("", "")
 
 
 AGES = {"fresh": 1.0, "stale": FRESH_S + 1, "of tomorrow": -86400.0}
-USABLE: dict[tuple[str, bool], set[CachePolicy]] = {
-    ("fresh", True): {CachePolicy.CACHED, CachePolicy.IF_EMPTY, CachePolicy.IF_STALE},
-    ("fresh", False): {CachePolicy.CACHED},
-    ("stale", True): {CachePolicy.CACHED, CachePolicy.IF_EMPTY},
-    ("stale", False): {CachePolicy.CACHED},
-    ("of tomorrow", True): {CachePolicy.CACHED, CachePolicy.IF_EMPTY},
+KNOWN = {CachePolicy.CACHED, CachePolicy.IF_EMPTY}
+USABLE: dict[tuple[str, str], set[CachePolicy]] = {
+    ("fresh", "complete"): {*KNOWN, CachePolicy.IF_STALE, CachePolicy.IF_NEEDED},
+    ("fresh", "incomplete"): {*KNOWN, CachePolicy.IF_STALE},
+    ("fresh", "empty"): KNOWN,
+    ("fresh", "of other settings"): {CachePolicy.CACHED},
+    ("stale", "complete"): KNOWN,
+    ("stale", "of other settings"): {CachePolicy.CACHED},
+    ("of tomorrow", "complete"): KNOWN,
 }
 
 
-@pytest.mark.parametrize(("age", "same_settings"), USABLE)
-def test_policies_for_which_names_are_usable(
-    age: str, same_settings: bool, user_path: Path
-) -> None:
-    names = NameCache(time.time() - AGES[age], settings_stamp([]), NAMES)
-    if not same_settings:
+@pytest.mark.parametrize(("age", "what"), USABLE)
+def test_policies_for_which_names_are_usable(age: str, what: str, user_path: Path) -> None:
+    names = NameCache(
+        time.time() - AGES[age],
+        settings_stamp([]),
+        what != "incomplete",
+        [] if what == "empty" else NAMES,
+    )
+    if what == "of other settings":
         configure(user_path, **CONFIG, folders=["/more"])
-    policies = (CachePolicy.CACHED, CachePolicy.IF_EMPTY, CachePolicy.IF_STALE)
-    assert {policy for policy in policies if names.is_usable(policy)} == USABLE[age, same_settings]
+    policies = (*KNOWN, CachePolicy.IF_STALE, CachePolicy.IF_NEEDED)
+    assert {policy for policy in policies if names.is_usable(policy)} == USABLE[age, what]
 
 
 Change = Callable[[Path, pytest.MonkeyPatch], object]
@@ -152,7 +161,7 @@ def test_names_that_only_this_plugin_can_have(name: str, ours: bool) -> None:
 
 
 def test_file_is_small(user_path: Path) -> None:
-    write_names(5.0, settings_stamp(["OLLAMA_HOST"]), NAMES * 100)
+    write_names(NameCache(5.0, settings_stamp(["OLLAMA_HOST"]), True, NAMES * 100))
     text = (user_path / "localrun" / "names.json").read_text()
-    assert json.loads(text)[3][0] == list(NAMES[0])
+    assert json.loads(text)[4][0] == list(NAMES[0])
     assert len(text) < 100 * 200

@@ -138,12 +138,16 @@ def test_file_is_run_if_the_server_is_off(
     assert capfd.readouterr().err == warning
 
 
-def test_file_is_run_if_the_server_timed_out(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("status", [ServerStatus.BUSY, ServerStatus.OFFLINE, ServerStatus.TIMEOUT])
+def test_server_that_is_slow_is_not_passed_by(
+    status: ServerStatus, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it did when it was last asked: it is asked once more."""
     with Silent() as silent:
-        model = known(silent.url, ServerStatus.TIMEOUT, path="/m.gguf")
-        assert resolve.choose_route(model, {}) == (model, model.on_disk)
-        assert silent.connections() == 0
-    assert "directly" in capfd.readouterr().err
+        model = known(silent.url, status, path="/m.gguf")
+        assert resolve.choose_route(model, {}) == (model, model.served)
+        assert silent.connections() == 1
+    assert capfd.readouterr().err == ""
 
 
 def test_model_without_a_file_is_left_to_its_server() -> None:

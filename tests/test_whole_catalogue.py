@@ -47,7 +47,7 @@ def machine(
     """The servers that are up, by their ports."""
     if not guard.sees_children:
         pytest.skip("the usual ports may be others', outside a network namespace")
-    monkeypatch.setattr("llm_localrun.servers.discover.DEADLINE_S", 10.0)
+    monkeypatch.setattr("llm_localrun.servers.discover.QUICK_S", 10.0)
     configure(user_path, threads=1)
     planted = {each.name: each.path for each in plant(tmp_path)}
     # The file of this one is on the disk too.

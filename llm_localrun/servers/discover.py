@@ -119,6 +119,8 @@ class Discovery:
         self._known = {report.endpoint.url: report for report in before}
         self._changes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._asked_at = time.time()
+        self.has_stopped_early = False
+        """Whether `is_enough` ended the search before every server had its time."""
         self._inquiries = [
             _Inquiry(each, last, patience_for(policy, last), self._changes)
             for each in candidates
@@ -145,18 +147,17 @@ class Discovery:
             pause = min(each.seconds_left() for each in waiting)
             with contextlib.suppress(queue.Empty):
                 self._changes.get(timeout=max(_MIN_PAUSE_S, min(pause, _NOTICE_S)))
-        return self.reports()
+        self.has_stopped_early = any(each.is_unheard for each in waiting)
+        reports = self.reports()
+        for inquiry in due:
+            inquiry.give_up()
+        return reports
 
     def reports(self) -> list[EndpointReport]:
         """What is known by now."""
         reports = [each.report(self._asked_at) for each in self._inquiries]
         candidates = [each.candidate for each in self._inquiries]
         return locate_models(_name_endpoints(candidates, reports, self._known), thorough=False)
-
-    @property
-    def has_stopped_early(self) -> bool:
-        """Whether `is_enough` ended the search while servers still had time."""
-        return not all(each.has_ended() for each in self._inquiries if each.patience_s)
 
 
 def is_complete(reports: Iterable[EndpointReport]) -> bool:
@@ -218,6 +219,10 @@ class _Inquiry:
         self._found = found
         self._changes.put(None)
 
+    def give_up(self) -> None:
+        """Lets the thread end after the question that it has asked."""
+        self._clock.stop()
+
     def has_ended(self) -> bool:
         """Whether no more is to come in time.
 
@@ -234,10 +239,15 @@ class _Inquiry:
     def _margin_s(self) -> float:
         return self.patience_s / 5
 
+    @property
+    def is_unheard(self) -> bool:
+        """Whether its models are not known yet; their details may be missing."""
+        return self._found.status is ServerStatus.BUSY
+
     def report(self, now: float) -> EndpointReport:
         """What is known of the server by now: its last report, until there is news."""
         last, found = self._last, self._found
-        has_news = self.has_ended() or found.status is not ServerStatus.BUSY
+        has_news = self.has_ended() or not self.is_unheard
         if last is not None and not (self.patience_s and has_news):
             return last
         report = _make_report(self.candidate, found, last)

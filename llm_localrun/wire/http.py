@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -109,6 +110,10 @@ class Clock:
             # In this order, another thread that reads the clock never sees the time twice.
             self._sent_at = None
             self._left -= time.monotonic() - sent_at
+
+    def stop(self) -> None:
+        """Leaves no time for further questions."""
+        self._left = -inf
 
     def left(self) -> float:
         """Negative if the server takes longer than it may."""

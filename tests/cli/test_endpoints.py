@@ -21,7 +21,7 @@ IDS = ["local/box/Qwen/Qwen3-8B", "local/box/sql-lora"]
 @pytest.fixture(autouse=True)
 def generous_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine the servers of these tests may be slow."""
-    monkeypatch.setattr(discover, "DEADLINE_S", 10.0)
+    monkeypatch.setattr(discover, "QUICK_S", 10.0)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_server_that_needs_a_key(user_path: Path, invoke: Invoke) -> None:
 def test_server_that_does_not_answer_is_added(
     make: ServerFactory, message: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discover, "DEADLINE_S", 0.5)
+    monkeypatch.setattr(discover, "QUICK_S", 0.5)
     with make() as server:
         added = invoke("localrun", "endpoints", "add", "box", server.url)
     assert (added.exit_code, added.stderr) == (0, "")

@@ -34,7 +34,7 @@ def empty_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def surroundings(user_path: Path, empty_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives the fakes time on a busy machine, and hides the key of a real provider."""
     shutil.copy(empty_log, user_path)
-    monkeypatch.setattr(discover, "DEADLINE_S", 10.0)
+    monkeypatch.setattr(discover, "QUICK_S", 10.0)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 

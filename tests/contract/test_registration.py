@@ -131,7 +131,7 @@ def test_all_hooks_share_one_discovery(box: StandIn) -> None:
 def test_hanging_servers_take_bounded_time_once(
     user_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discover, "DEADLINE_S", 0.25)
+    monkeypatch.setattr(discover, "QUICK_S", 0.25)
     with Silent() as first, Silent() as second:
         point_at(user_path, first.url, second.url, "http://127.0.0.1:1")
         begun = time.monotonic()

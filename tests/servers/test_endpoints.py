@@ -11,26 +11,30 @@ import pytest
 
 from llm_localrun.config import Config, ConfiguredEndpoint
 from llm_localrun.models import Endpoint, EndpointReport, RunsOn, ServerStatus
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.privacy import is_loopback
+from llm_localrun.servers import discover
 from llm_localrun.servers.base import server_kinds
 from llm_localrun.servers.discover import (
-    DEADLINE_S,
-    TIMEOUT_MEMORY_S,
-    ServerCandidate,
+    PATIENT_S,
+    QUICK_S,
+    SILENCE_MEMORY_S,
+    Discovery,
     candidates_for,
-    discover,
+    is_complete,
+    patience_for,
 )
+from llm_localrun.servers.recognize import ServerCandidate
 from llm_localrun.wire.http import find_offline
 from tests.fakes.broken import Off, Resetting, ServerFactory, Silent, always, needs_key, website
 from tests.fakes.http_server import Request, Respond, StandIn, chunk, head, json_reply, whole
 from tests.fakes.jan import jan
 from tests.fakes.llama_server import llama_server
+from tests.fakes.ollama import Ollama
 from tests.fakes.omlx import omlx
 from tests.fakes.vllm import vllm
 from tests.support.models import local_model, served_route
 
-SLACK = 1.0
-"""Seconds by which a busy machine may be late."""
 NO_HURRY = 10.0
 """Seconds for servers that answer sooner or later: a busy machine must not make them late."""
 
@@ -46,6 +50,11 @@ def listing(owned_by: str | None, *ids: str) -> Respond:
         return [json_reply({"detail": "Not Found"}, 404)]
 
     return respond
+
+
+def ollama_with(count: int) -> Callable[[], Respond]:
+    """Makes an Ollama that has `count` models."""
+    return lambda: Ollama(has=[f"m{number}:1b" for number in range(count)])
 
 
 def slowly(pieces: Iterable[bytes]) -> Iterator[bytes | float]:
@@ -84,11 +93,9 @@ def probe(
 def round_of(
     probes: Sequence[ServerCandidate],
     before: Iterable[EndpointReport] = (),
-    *,
-    patient: bool = False,
-    seconds: float = NO_HURRY,
+    policy: CachePolicy = CachePolicy.FRESH,
 ) -> list[EndpointReport]:
-    return discover(probes, before, time.monotonic() + seconds, retry_timeouts=patient)
+    return Discovery(probes, before, policy).run()
 
 
 def report(
@@ -96,13 +103,21 @@ def report(
     status: ServerStatus = ServerStatus.ANSWERS,
     age: float = 0.0,
     models: tuple[str, ...] = (),
+    waited_s: float = PATIENT_S,
+    *,
+    has_answered: bool = False,
 ) -> EndpointReport:
     endpoint = Endpoint(name="vllm", kind="vllm", url=url)
     served = tuple(
         local_model(id=f"local/vllm/{name}", name=name, endpoint=endpoint) for name in models
     )
     return EndpointReport(
-        endpoint=endpoint, status=status, asked_at=time.time() - age, models=served
+        endpoint=endpoint,
+        status=status,
+        asked_at=time.time() - age,
+        waited_s=waited_s,
+        has_answered=has_answered,
+        models=served,
     )
 
 
@@ -162,27 +177,27 @@ HANGING: dict[str, ServerFactory] = {
 @pytest.mark.parametrize("server", HANGING.values(), ids=HANGING)
 def test_server_that_hangs(server: ServerFactory) -> None:
     with running(server) as (box,):
-        begun = time.monotonic()
-        (found,) = round_of([probe(box.url)], seconds=DEADLINE_S)
-        assert time.monotonic() - begun < DEADLINE_S + SLACK
-    assert found.status == ServerStatus.TIMEOUT
+        (found,) = round_of([probe(box.url)], policy=CachePolicy.IF_STALE)
+    assert (found.status, found.waited_s) == (ServerStatus.BUSY, QUICK_S)
+    assert not found.has_answered
 
 
 @pytest.mark.parametrize("server", ["drips its body", "endless body"])
 def test_server_that_never_ends_is_left(server: str) -> None:
     with running(HANGING[server]) as (box,):
-        round_of([probe(box.url)], seconds=DEADLINE_S)
+        round_of([probe(box.url)], policy=CachePolicy.IF_STALE)
         assert box.closed_early.wait(NO_HURRY)
 
 
-def test_all_together_within_one_deadline() -> None:
+def test_all_are_asked_at_the_same_time() -> None:
+    """One after the other, they would take 4 seconds."""
     servers = [*HANGING.values()] * 3
     with running(*servers, Off, ANSWERING, website) as boxes:
         begun = time.monotonic()
-        reports = round_of([probe(box.url) for box in boxes], seconds=DEADLINE_S)
-        assert time.monotonic() - begun < DEADLINE_S + SLACK
+        reports = round_of([probe(box.url) for box in boxes], policy=CachePolicy.IF_STALE)
+        assert time.monotonic() - begun < len(servers) * QUICK_S
     assert [found.endpoint.url for found in reports] == [box.url for box in boxes]
-    assert {found.status for found in reports[: len(servers)]} == {ServerStatus.TIMEOUT}
+    assert {found.status for found in reports[: len(servers)]} == {ServerStatus.BUSY}
 
 
 def test_nothing_to_ask_and_nothing_to_wait_for() -> None:
@@ -195,50 +210,182 @@ def test_nothing_to_ask_and_nothing_to_wait_for() -> None:
 
 def test_two_names_of_one_server() -> None:
     with running(ANSWERING) as (box,):
-        begun = time.monotonic()
-        reports = round_of([probe(box.url, name=name) for name in ("one", "two")], seconds=4.0)
-        assert time.monotonic() - begun < 2.0
+        reports = round_of([probe(box.url, name=name) for name in ("one", "two")])
     assert ids(reports) == ["local/one/m", "local/two/m"]
 
 
+QUICK = (CachePolicy.IF_EMPTY, CachePolicy.IF_STALE)
+URL = "http://127.0.0.1:1"
+SILENT = report(URL, ServerStatus.BUSY)
+HEARD = report(URL, ServerStatus.BUSY, has_answered=True)
+
+
 @pytest.mark.parametrize(
-    ("status", "age", "patient", "asked"),
+    ("last", "quick", "needed", "fresh", "refresh"),
     [
-        (ServerStatus.TIMEOUT, 0, False, False),
-        (ServerStatus.TIMEOUT, TIMEOUT_MEMORY_S - 10, False, False),
-        (ServerStatus.TIMEOUT, TIMEOUT_MEMORY_S + 10, False, True),
-        (ServerStatus.TIMEOUT, 0, True, True),
+        pytest.param(None, QUICK_S, PATIENT_S, PATIENT_S, PATIENT_S, id="never asked"),
+        pytest.param(SILENT, 0.0, QUICK_S, QUICK_S, PATIENT_S, id="silent"),
+        pytest.param(
+            report(URL, ServerStatus.TIMEOUT), 0.0, QUICK_S, QUICK_S, PATIENT_S, id="unreachable"
+        ),
+        pytest.param(
+            report(URL, ServerStatus.BUSY, waited_s=QUICK_S),
+            *(0.0, PATIENT_S, PATIENT_S, PATIENT_S),
+            id="silent for a moment",
+        ),
+        pytest.param(
+            report(URL, ServerStatus.BUSY, age=SILENCE_MEMORY_S + 10),
+            *(QUICK_S, PATIENT_S, PATIENT_S, PATIENT_S),
+            id="silent long ago",
+        ),
         # The clock was set back.
-        (ServerStatus.TIMEOUT, -3600, False, True),
-        (ServerStatus.OFFLINE, 0, False, True),
-        (ServerStatus.UNRECOGNIZED, 0, False, True),
-        (ServerStatus.NEEDS_KEY, 0, False, True),
-        (ServerStatus.ANSWERS, 0, False, True),
+        pytest.param(
+            report(URL, ServerStatus.BUSY, age=-3600),
+            *(QUICK_S, PATIENT_S, PATIENT_S, PATIENT_S),
+            id="silent tomorrow",
+        ),
+        pytest.param(HEARD, QUICK_S, PATIENT_S, PATIENT_S, PATIENT_S, id="heard"),
+        pytest.param(
+            report(URL, ServerStatus.BUSY, models=("m",), has_answered=True),
+            *(QUICK_S, QUICK_S, PATIENT_S, PATIENT_S),
+            id="known",
+        ),
+        pytest.param(
+            report(URL, ServerStatus.OFFLINE), QUICK_S, PATIENT_S, PATIENT_S, PATIENT_S, id="off"
+        ),
     ],
 )
-def test_only_a_server_that_hung_lately_is_left_alone(
-    status: ServerStatus, age: float, patient: bool, asked: bool
+def test_how_long_a_server_may_take(
+    last: EndpointReport | None, quick: float, needed: float, fresh: float, refresh: float
 ) -> None:
-    with StandIn(listing("vllm", "new")) as box:
-        before = report(box.url, status, age, models=("old",))
-        (found,) = round_of([probe(box.url)], [before], patient=patient)
-    assert [request.path for request in box.requests][:1] == ["/v1/models"] * asked
-    if asked:
-        assert (found.status, ids([found])) == (ServerStatus.ANSWERS, ["local/vllm/new"])
-        assert time.time() - 30 < found.asked_at <= time.time()
-    else:
-        assert found == before
+    assert {patience_for(policy, last) for policy in QUICK} == {quick}
+    assert patience_for(CachePolicy.IF_NEEDED, last) == needed
+    assert patience_for(CachePolicy.FRESH, last) == patience_for(CachePolicy.RETRY, last) == fresh
+    assert patience_for(CachePolicy.REFRESH, last) == refresh
 
 
-def test_hang_is_remembered_from_the_round_that_met_it() -> None:
+def test_silent_server_is_spared_by_those_who_can_do_without() -> None:
     with Silent() as box:
-        first = round_of([probe(box.url)], seconds=DEADLINE_S)
+        first = round_of([probe(box.url)], policy=CachePolicy.IF_STALE)
         assert box.connections() > 0
-        assert round_of([probe(box.url)], first) == first
+        assert round_of([probe(box.url)], first, CachePolicy.IF_STALE) == first
         assert box.connections() == 0
-        (again,) = round_of([probe(box.url)], first, patient=True, seconds=DEADLINE_S)
-        assert again.asked_at > first[0].asked_at
-        assert box.connections() > 0
+        assert not is_complete(first)
+
+
+def test_server_that_was_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has answered before, so nobody has to do without its models for longer than it takes."""
+    monkeypatch.setattr(discover, "QUICK_S", NO_HURRY)
+    before = report(URL, ServerStatus.BUSY, models=("old",), has_answered=True)
+    with StandIn(listing("vllm", "new")) as box:
+        endpoint = before.endpoint.model_copy(update={"url": box.url})
+        before = before.model_copy(update={"endpoint": endpoint})
+        (found,) = round_of([probe(box.url)], [before], CachePolicy.IF_STALE)
+    assert (found.status, ids([found])) == (ServerStatus.ANSWERS, ["local/vllm/new"])
+
+
+SLOW_ANSWER_S = 0.04
+
+
+@pytest.mark.parametrize(
+    "server",
+    [ollama_with(3), vllm],
+    ids=["Ollama", "vLLM"],
+)
+def test_server_each_of_whose_answers_takes_a_while_is_found(
+    server: Callable[[], Respond],
+) -> None:
+    with StandIn(server(), delay=SLOW_ANSWER_S) as box:
+        (found,) = round_of([probe(box.url)])
+    assert found.status is ServerStatus.ANSWERS
+    assert found.models != ()
+
+
+def test_list_counts_although_the_details_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The details follow with the next look, and are not asked for again after that."""
+    monkeypatch.setattr(discover, "QUICK_S", 1.0)
+    slow = True
+
+    def respond(request: Request) -> Iterator[bytes | float]:
+        if request.path == "/api/show" and slow:
+            yield NO_HURRY
+        yield from fake(request)
+
+    fake = ollama_with(3)()
+    with StandIn(respond) as box:
+        first = round_of([probe(box.url, "ollama")], policy=CachePolicy.IF_STALE)
+        assert ids(first) == [f"local/ollama/m{n}:1b" for n in range(3)]
+        assert [model.served.digest for model in first[0].models if model.served] == [""] * 3
+        slow = False
+        second = round_of([probe(box.url, "ollama")], first)
+        assert all(model.served and model.served.digest for model in second[0].models)
+        box.requests.clear()
+        assert round_of([probe(box.url, "ollama")], second)[0].models == second[0].models
+        assert "/api/show" not in [request.path for request in box.requests]
+
+
+def test_kind_is_not_guessed_from_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ollama's port without Ollama's greeting is a gateway, unless there was no time for it."""
+    monkeypatch.setattr(discover, "QUICK_S", 0.5)
+
+    def respond(request: Request) -> Iterator[bytes | float]:
+        if request.path == "/":
+            yield NO_HURRY
+        yield from fake(request)
+
+    fake = ollama_with(1)()
+    with StandIn(respond) as box:
+        (found,) = round_of([probe(box.url, "ollama")], policy=CachePolicy.IF_STALE)
+    assert (found.status, found.has_answered, found.models) == (ServerStatus.BUSY, True, ())
+    assert found.endpoint.kind == "ollama"
+
+
+def test_search_ends_when_it_has_found_enough() -> None:
+    with running(ANSWERING, Silent) as boxes:
+        search = Discovery([probe(box.url) for box in boxes], [], CachePolicy.RETRY)
+        reports = search.run(lambda reports: "local/vllm/m" in ids(reports))
+    assert search.has_stopped_early
+    assert [found.status for found in reports] == [ServerStatus.ANSWERS, ServerStatus.BUSY]
+    # It has not had its time, so this says nothing of it.
+    assert reports[1].asked_at == 0.0
+    assert patience_for(CachePolicy.IF_STALE, reports[1]) == QUICK_S
+    assert not is_complete(reports)
+
+
+def test_user_is_told_once_which_servers_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discover, "PATIENT_S", 1.2)
+    told: list[list[str]] = []
+    with running(ANSWERING, Silent) as boxes:
+        search = Discovery([probe(box.url) for box in boxes], [], CachePolicy.FRESH)
+        search.run(on_wait=lambda reports: told.append([r.endpoint.url for r in reports]))
+        assert told == [[boxes[1].url]]
+
+
+def test_thread_that_fails_is_an_answer(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("llm_localrun.servers.recognize.open_server", fail)
+    with running(ANSWERING) as (box,):
+        (found,) = round_of([probe(box.url)], [report(box.url, models=("old",))])
+    assert (found.status, found.problem) == (
+        ServerStatus.UNRECOGNIZED,
+        "RecursionError: too deep",
+    )
+    assert ids([found]) == ["local/vllm/old"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_two_servers_of_a_kind_are_not_named_by_who_is_faster() -> None:
+    def slow(request: Request) -> Iterator[bytes | float]:
+        yield 0.2
+        yield from listing("vllm", "a")(request)
+
+    with StandIn(slow) as first, StandIn(listing("vllm", "b")) as second:
+        search = Discovery([probe(first.url), probe(second.url)], [], CachePolicy.RETRY)
+        assert ids(search.run(lambda found: bool(ids(found)))) == ["local/vllm-2/b"]
 
 
 @pytest.mark.parametrize(
@@ -270,8 +417,9 @@ def test_server_that_answered_once_keeps_its_models_and_their_ids(
 def test_server_that_hangs_keeps_its_models() -> None:
     with Silent() as box:
         before = report(box.url, models=("a",))
-        (found,) = round_of([probe(box.url, kind="llamacpp")], [before], seconds=DEADLINE_S)
-    assert (found.status, ids([found])) == (ServerStatus.TIMEOUT, ["local/vllm/a"])
+        usual = probe(box.url, kind="llamacpp")
+        (found,) = round_of([usual], [before], CachePolicy.IF_STALE)
+    assert (found.status, ids([found])) == (ServerStatus.BUSY, ["local/vllm/a"])
 
 
 def test_server_that_answers_tells_what_it_has_now() -> None:
@@ -502,7 +650,7 @@ def test_proxy_does_not_see_what_goes_to_this_machine(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("key", ["sk-\u043a\u043b\u044e\u0447", "two\nlines", "sk-\u00a0"])
 def test_key_that_no_header_can_hold(key: str) -> None:
     with running(ANSWERING) as (box,):
-        (found,) = round_of([probe(box.url, key=key)], seconds=2.0)
+        (found,) = round_of([probe(box.url, key=key)])
     assert (found.status, box.requests) == (ServerStatus.UNRECOGNIZED, [])
 
 
@@ -520,7 +668,7 @@ def test_key_that_no_header_can_hold(key: str) -> None:
     ],
 )
 def test_address_that_is_none(url: str) -> None:
-    (found,) = round_of([probe(url)], seconds=2.0)
+    (found,) = round_of([probe(url)])
     assert found.status in (ServerStatus.OFFLINE, ServerStatus.UNRECOGNIZED)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from llm_localrun.models import Endpoint, LocalModel, RunsOn, ServerStatus
 from llm_localrun.servers.base import ModelListing
-from llm_localrun.servers.discover import Recognition, recognize
+from llm_localrun.servers.recognize import Recognition, recognize
 from llm_localrun.wire.response import ProbeReply
 from llm_localrun.wire.sse import Payload
 from tests.fakes.http_server import transcript

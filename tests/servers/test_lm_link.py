@@ -1,7 +1,6 @@
 """Where LM Studio's models run: by its command, by the disk, and what becomes of the rest."""
 
 import json
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from llm_localrun import catalogue
 from llm_localrun.catalogue import get_catalogue, read_snapshot
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, RunsOn, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy
-from llm_localrun.servers.discover import ServerCandidate, discover
+from llm_localrun.servers.discover import Discovery
+from llm_localrun.servers.recognize import ServerCandidate
 from tests.conftest import configure
 from tests.fakes.http_server import StandIn
 from tests.fakes.lmstudio import MODELS, LMStudio
@@ -65,9 +65,7 @@ def hosts(models: Iterable[LocalModel]) -> dict[str, tuple[str, str]]:
 def listed(box: StandIn, before: Iterable[EndpointReport] = ()) -> EndpointReport:
     """What a round finds at an LM Studio on its usual port."""
     endpoint = Endpoint(name="lmstudio", kind="lmstudio", url=box.url)
-    (report,) = discover(
-        [ServerCandidate(endpoint)], before, time.monotonic() + 10.0, retry_timeouts=False
-    )
+    (report,) = Discovery([ServerCandidate(endpoint)], before, CachePolicy.FRESH).run()
     return report
 
 

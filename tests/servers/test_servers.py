@@ -1,7 +1,6 @@
 """Every kind of server, by a stand-in that answers as it does: which it is, and what it serves."""
 
 import itertools
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -9,8 +8,10 @@ from typing import Any
 import pytest
 
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, RunsOn, ServerStatus, Snapshot
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.servers.base import ModelListing, server_kinds
-from llm_localrun.servers.discover import Recognition, ServerCandidate, discover, recognize
+from llm_localrun.servers.discover import Discovery
+from llm_localrun.servers.recognize import Recognition, ServerCandidate, recognize
 from llm_localrun.wire.response import Ask, ProbeReply
 from llm_localrun.wire.sse import Payload
 from tests.fakes.docker import docker
@@ -518,7 +519,7 @@ def test_all_kinds_at_once() -> None:
             ServerCandidate(Endpoint(name=f"box{n}", kind="openai", url=box.url), is_named=True)
             for n, box in enumerate(boxes)
         ]
-        reports = discover(probes, [], time.monotonic() + 20.0, retry_timeouts=True)
+        reports = Discovery(probes, [], CachePolicy.REFRESH).run()
     found = dict(zip(names, reports, strict=True))
     for name, (kind, version, facts) in ANSWERING.items():
         report = found[name]
