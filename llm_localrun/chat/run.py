@@ -6,7 +6,7 @@ is left to `servers`, to an engine to `engine.serve`; what the response says, to
 
 import asyncio
 import shlex
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -20,7 +20,7 @@ from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
-from llm_localrun.errors import BadReply, LocalRunError, NotAllowed, UnsupportedOption
+from llm_localrun.errors import LocalRunError, NotAllowed, UnsupportedOption
 from llm_localrun.models import LocalModel, OnDisk, Route, Served
 from llm_localrun.names.parse import parse_name
 from llm_localrun.privacy import WHERE, requires_consent
@@ -35,7 +35,6 @@ from llm_localrun.wire.response import (
     ResponseContext,
     ResponseDecoder,
     ResponseHead,
-    decode_whole,
 )
 
 
@@ -63,33 +62,6 @@ async def astream(
                     yield event
         for event in exchange.close():
             yield event
-
-
-def embed(
-    model: LocalModel, route: Route, texts: Sequence[str], key: str | None
-) -> list[tuple[float, ...]]:
-    """The vectors of `texts`, in their order. Raises a `LocalRunError`."""
-    config = read_config()
-    match route:
-        case Served():
-            _check_allowed(model, config)
-            prepared = open_server(route.endpoint, key).prepare_texts(model.name, texts)
-        case OnDisk():
-            options = request_defaults(model, route).options
-            prepared = serve.prepare_texts(model, route, texts, options, config)
-        case _:
-            assert_never(route)
-    server = prepared.server
-    with prepared.in_use():
-        received = list(http.stream(prepared.http_request(http.READ_TIMEOUT_S)))
-    vectors = decode_whole(server.label, received, server.decode_vectors, server.key or "")
-    if len(vectors) != len(texts) or len({len(vector) for vector in vectors}) != 1:
-        raise BadReply(
-            f"{server.label} sent {len(vectors)} vectors for {len(texts)} texts, or vectors of"
-            " different lengths",
-            "Try again; if it happens again, install a newer version of it",
-        )
-    return vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +99,7 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     serve_request = ServeRequest(model, chat, lambda: free_memory(config.llama_server))
     match route:
         case Served():
-            _check_allowed(model, config)
+            check_allowed(model, config)
             server = open_server(route.endpoint, key)
             if chat.schema is not None and not server.accepts_schemas:
                 raise UnsupportedOption(
@@ -144,7 +116,7 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     return _Exchange(serve_request, prepared, decoder)
 
 
-def _check_allowed(model: LocalModel, config: Config) -> None:
+def check_allowed(model: LocalModel, config: Config) -> None:
     """Raises `NotAllowed` if prompts would leave this machine and the user has not allowed that."""
     if model.id in config.allow:
         return
