@@ -86,7 +86,7 @@ def remedy_for_text(tokens: int, limits: Limits) -> str:
     if tokens > limits.trained:
         return USE_LARGER_MODEL
     if limits.fixed:
-        return f"Split it, or {_restart(tokens, limits.flag)}"
+        return f"Split it, or {_restart(tokens, limits.flag, limits.trained)}"
     return "Split it, or free memory for a larger context"
 
 
@@ -129,7 +129,7 @@ def _remedy(wanted: int, limits: Limits) -> str:
     )
 
 
-def _restart(tokens: int, flag: str) -> str:
+def _restart(tokens: int, flag: str, largest: float = inf) -> str:
     if not flag:
         return "start the server with a larger context"
-    return f"start the server with {flag.format(round_up_context(tokens, inf))}"
+    return f"start the server with {flag.format(round_up_context(tokens, largest))}"

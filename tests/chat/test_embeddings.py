@@ -451,13 +451,13 @@ def counting(request: Request) -> list[bytes]:
         (
             "llamacpp",
             {"context_max": 2048, "context_loaded": 512},
-            "llama-server at URL holds 512. Split it, or start the server with -c 4096 -b 4096"
-            " -ub 4096.",
+            "llama-server at URL holds 512. Split it, or start the server with -c 2048 -b 2048"
+            " -ub 2048.",
         ),
         (
             "vllm",
             {"context_max": 2048, "context_loaded": 512},
-            "vLLM at URL holds 512. Split it, or start the server with --max-model-len 4096.",
+            "vLLM at URL holds 512. Split it, or start the server with --max-model-len 2048.",
         ),
     ],
 )
@@ -475,6 +475,20 @@ def test_texts_are_counted_before_they_are_sent(
     # A text whose bytes show that it fits is not counted.
     assert len(counted) == 3
     assert [r.body["input"] for r in server.requests if r.path != "/tokenize"] == [texts[:2]]
+
+
+def test_llama_server_whose_physical_batch_is_smaller_than_its_context() -> None:
+    """What counts as short enough is refused; the flags that help are named."""
+    refuse = refusing(*REFUSALS[2][1:])
+
+    def respond(request: Request) -> list[bytes]:
+        return counting(request) if request.path == "/tokenize" else refuse(request)
+
+    with StandIn(respond) as server:
+        model = embedding(server.url, "llamacpp", "m", context_max=2048, context_loaded=2048)
+        said = failure(lambda: model.embed("word " * 600))
+    assert "input (602 tokens) is too large to process" in said
+    assert said.endswith("Split it, or start the server with -c 2048 -b 2048 -ub 2048.")
 
 
 def test_ollama_gets_a_context_for_long_texts() -> None:

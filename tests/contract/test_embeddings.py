@@ -52,7 +52,9 @@ def test_llm_stores_a_batch_up_to_where_its_vectors_end(tmp_path: Path) -> None:
         model_id = "ends-early"
         batch_size = 4
 
-        def embed_batch(self, items: Iterable[str | bytes]) -> Iterator[list[float]]:
+        def embed_batch(
+            self, items: Iterable[str | bytes], *, key: str | None = None
+        ) -> Iterator[list[float]]:
             for item in items:
                 if item == "text 2":
                     return
