@@ -47,6 +47,7 @@ class LocalRunError(llm.ModelError, click.ClickException):
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
+        self.problem, self.remedy = problem, remedy
         click.ClickException.__init__(self, f"{_sentence(problem)} {_sentence(remedy)}")
 
     @classmethod

@@ -169,13 +169,11 @@ class LocalEmbedding(_Local, EmbeddingModel):
     def embed_batch(
         self, items: Iterable[str | bytes], *, key: str | None = None
     ) -> Iterator[list[float]]:
-        from llm_localrun import resolve
-        from llm_localrun.chat import run
+        from llm_localrun.chat.embed import embed_batches
 
-        model, route = resolve.choose_route(self.local, {})
         texts = map(self._text, items)
-        while batch := list(islice(texts, self.batch_size)):
-            yield from map(list, run.embed(model, route, batch, key))
+        batches = iter(lambda: list(islice(texts, self.batch_size)), [])
+        yield from map(list, embed_batches(self.local, batches, key))
 
     def _text(self, item: str | bytes) -> str:
         from llm_localrun.errors import BadAttachment

@@ -6,7 +6,7 @@ is left to `servers`, to an engine to `engine.serve`; what the response says, to
 
 import asyncio
 import shlex
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -21,7 +21,6 @@ from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.errors import (
-    BadReply,
     LocalRunError,
     NotAllowed,
     ServerRefused,
@@ -42,7 +41,6 @@ from llm_localrun.wire.response import (
     ResponseContext,
     ResponseDecoder,
     ResponseHead,
-    decode_whole,
 )
 
 
@@ -51,7 +49,7 @@ def stream(
 ) -> Generator[Event, None, None]:
     """The events of the model's answer; closing the iterator stops it. Raises a `LocalRunError`."""
     exchange = _start(model, route, request, key)
-    with _in_use(model, exchange.prepared):
+    with in_use(model, exchange.prepared):
         with closing(http.stream(exchange.http_request)) as received:
             for piece in received:
                 yield from exchange.feed(piece)
@@ -63,7 +61,7 @@ async def astream(
 ) -> AsyncGenerator[Event, None]:
     """`stream`, for an event loop: starting an engine does not block it."""
     exchange = await asyncio.to_thread(_start, model, route, request, key)
-    with _in_use(model, exchange.prepared):
+    with in_use(model, exchange.prepared):
         async with aclosing(http.astream(exchange.http_request)) as received:
             async for piece in received:
                 for event in exchange.feed(piece):
@@ -72,35 +70,8 @@ async def astream(
             yield event
 
 
-def embed(
-    model: LocalModel, route: Route, texts: Sequence[str], key: str | None
-) -> list[tuple[float, ...]]:
-    """The vectors of `texts`, in their order. Raises a `LocalRunError`."""
-    config = read_config()
-    match route:
-        case Served():
-            _check_allowed(model, config)
-            prepared = open_server(route.endpoint, key).prepare_texts(model.name, texts)
-        case OnDisk():
-            options = request_defaults(model, route).options
-            prepared = serve.prepare_texts(model, route, texts, options, config)
-        case _:
-            assert_never(route)
-    server = prepared.server
-    with _in_use(model, prepared):
-        received = list(http.stream(prepared.http_request(http.READ_TIMEOUT_S)))
-        vectors = decode_whole(server.label, received, server.decode_vectors, server.key or "")
-    if len(vectors) != len(texts) or len({len(vector) for vector in vectors}) != 1:
-        raise BadReply(
-            f"{server.label} sent {len(vectors)} vectors for {len(texts)} texts, or vectors of"
-            " different lengths",
-            "Try again; if it happens again, install a newer version of it",
-        )
-    return vectors
-
-
 @contextmanager
-def _in_use(model: LocalModel, prepared: PreparedRequest) -> Iterator[None]:
+def in_use(model: LocalModel, prepared: PreparedRequest) -> Iterator[None]:
     """Around an exchange: keeps the catalogue true if the server is off or lacks the model."""
     try:
         with prepared.in_use():
@@ -152,7 +123,7 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     serve_request = ServeRequest(model, chat, lambda: free_memory(config.llama_server))
     match route:
         case Served():
-            _check_allowed(model, config)
+            check_allowed(model, config)
             server = open_server(route.endpoint, key)
             if chat.schema is not None and not server.accepts_schemas:
                 raise UnsupportedOption(
@@ -169,7 +140,7 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     return _Exchange(serve_request, prepared, decoder)
 
 
-def _check_allowed(model: LocalModel, config: Config) -> None:
+def check_allowed(model: LocalModel, config: Config) -> None:
     """Raises `NotAllowed` if prompts would leave this machine and the user has not allowed that."""
     if model.id in config.allow:
         return

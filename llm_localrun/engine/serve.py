@@ -24,6 +24,7 @@ from llm_localrun.models import Endpoint, LocalModel, OnDisk
 from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
 from llm_localrun.servers.llamacpp import LlamaCpp
 from llm_localrun.system.paths import engine_folder
+from llm_localrun.tokens.count import bound_of_text
 from llm_localrun.tokens.window import (
     ANSWER_RESERVE_TOKENS,
     Limits,
@@ -189,12 +190,26 @@ def prepare_texts(
     options: Mapping[str, Any],
     config: Config,
 ) -> PreparedRequest:
-    """The request that embeds `texts`, with a slot in an engine. Raises a `LocalRunError`."""
+    """The request that embeds `texts`, with a slot in an engine.
+
+    The engine counts the texts whose bytes do not show that they fit. Raises `TextTooLong` for the
+    first that no context can hold, and other `LocalRunError`s.
+    """
     job = _Job(model, engine_request(model, route, options, config), options, config)
-    engine = job.running
-    plan = _plan(job, engine.spec.context_size if engine else job.default_context_size)
-    body = engine_server().encode_texts(model.name, texts)
-    return replace(_with_slot(plan, body, SlotContents()), path=EngineServer.embed_path)
+    running = job.running
+    plan = _plan(job, running.spec.context_size if running else job.default_context_size)
+    server, path = engine_server(), EngineServer.embed_path
+    body = server.encode_texts(model.name, texts)
+    if any(bound_of_text(text) > plan.context_size for text in texts):
+        engine, _ = plan.find_or_start()
+        available = engine.spec.context_size
+        counts = engine_server(engine).count_texts(model.name, texts, available)
+        if max(counts) > available:
+            plan = _plan(job, round_up_context(max(counts), job.trained_context_size))
+        limits = Limits(job.trained_context_size, plan.affordable)
+        context_size = max(available, plan.context_size)
+        PreparedRequest(server, path, body, model.name, context_size, limits).check_texts(counts)
+    return replace(_with_slot(plan, body, SlotContents()), path=path)
 
 
 def _grow_after_counting(

@@ -15,7 +15,7 @@ from functools import partial
 from importlib.resources import files
 from typing import TypeVar
 
-from llm_localrun.chat import run
+from llm_localrun.chat.embed import embed
 from llm_localrun.config import read_config
 from llm_localrun.engine import launch
 from llm_localrun.engine.launch import AcquiredSlot
@@ -95,7 +95,7 @@ def vector_loss(before: LocalModel, after: LocalModel) -> VectorLoss:
     texts = [text for text in sentences if len(text) > _MIN_TEXT_LENGTH]
     for model in (before, after):
         _checked_request(model)
-    vectors = [run.embed(m, m.on_disk, texts, None) for m in (before, after) if m.on_disk]
+    vectors = [list(embed(m, m.on_disk, texts, None)) for m in (before, after) if m.on_disk]
     cosines = [cosine(a, b) for a, b in zip(*vectors, strict=True)]
     return VectorLoss(sum(cosines) / len(cosines), min(cosines), len(cosines))
 

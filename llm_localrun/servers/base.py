@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any, ClassVar, TypeAlias
 
 import llm
@@ -23,9 +24,16 @@ from llm_localrun.errors import ConfigError, UnsupportedOption
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served
 from llm_localrun.privacy import host_of
 from llm_localrun.system.progress import Progress
-from llm_localrun.tokens.count import Prompt
+from llm_localrun.tokens.count import Prompt, bound_of_text
 from llm_localrun.tokens.learned import read_facts
-from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, UNLIMITED, Limits, Size, too_long
+from llm_localrun.tokens.window import (
+    ANSWER_RESERVE_TOKENS,
+    UNLIMITED,
+    Limits,
+    Size,
+    TextTooLong,
+    too_long,
+)
 from llm_localrun.wire import http
 from llm_localrun.wire.http import Clock, HttpRequest, Probe
 from llm_localrun.wire.request import ChatRequest
@@ -175,6 +183,16 @@ class PreparedRequest:
         if self.context_size is not None and not size.fits(self.context_size):
             raise too_long(size, self.server.label, self.context_size, self.limits)
 
+    def check_texts(self, counts: Sequence[int]) -> None:
+        """Raises `TextTooLong` for the first text whose tokens exceed the context."""
+        trained = self.limits.trained
+        for index, tokens in enumerate(counts):
+            if tokens > trained:
+                raise TextTooLong(tokens, self.model, int(trained), self.limits, index)
+            if tokens > (self.context_size or inf):
+                size = self.context_size or 0
+                raise TextTooLong(tokens, self.server.label, size, self.limits, index)
+
     def record_prompt_evaluated(self) -> None:
         """Called when the head of a successful response has come."""
 
@@ -233,6 +251,8 @@ class Server:
     accepts_schemas: ClassVar[bool] = True
     context_flag: ClassVar[str] = ""
     """The flag that sets its context when it starts: "-c {}"; "" if unknown."""
+    text_flag: ClassVar[str] = ""
+    """The flags that set how long a text to embed may be, if `context_flag` is not enough."""
     counts_prompts: ClassVar[bool] = False
     """Whether it counts the tokens of a prompt exactly, so that there is nothing to learn."""
     names_wrong_model: ClassVar[bool] = False
@@ -363,10 +383,40 @@ class Server:
         """
         raise NotImplementedError
 
-    def prepare_texts(self, model: str, texts: Sequence[str]) -> PreparedRequest:
-        """The request that embeds `texts`."""
-        body = self.encode_texts(model, texts)
-        return PreparedRequest(self, self.embed_path, body, model)
+    def prepare_texts(
+        self, model: LocalModel, route: Served, texts: Sequence[str]
+    ) -> PreparedRequest:
+        """The request that embeds `texts`, each of which fits as far as the server can count.
+
+        Raises `TextTooLong` for the first that does not.
+        """
+        sizes = [size for size in (route.context_loaded, model.context_max) if size is not None]
+        context_size = min(sizes, default=None)
+        # A larger context is no advice if the model may have been trained for no more.
+        trained = model.context_max or context_size or 0
+        limits = Limits(trained, fixed=True, flag=self.text_flag or self.context_flag)
+        body = self.encode_texts(model.name, texts)
+        prepared = PreparedRequest(self, self.embed_path, body, model.name, context_size, limits)
+        if context_size is not None:
+            prepared.check_texts(self.count_texts(model.name, texts, context_size))
+        return prepared
+
+    def count_texts(self, model: str, texts: Sequence[str], context_size: int) -> list[int]:
+        """The tokens of each text that could exceed `context_size`; 0 for one that is not counted.
+
+        What is not counted is short, or the server does not count.
+        """
+        with self.probe() as probe:
+            return [
+                (self.count_text(probe.ask, model, text) or 0)
+                if bound_of_text(text) > context_size
+                else 0
+                for text in texts
+            ]
+
+    def count_text(self, ask: Ask, model: str, text: str) -> int | None:
+        """The exact tokens of a text to embed; None if the server does not count."""
+        return None
 
     def encode_texts(self, model: str, texts: Sequence[str]) -> Payload:
         """The body of the request that embeds `texts`."""

@@ -115,6 +115,8 @@ class LlamaCpp(OpenAICompatible):
     owned_by = "llamacpp"
     key_variables: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
     context_flag = "-c {}"
+    text_flag = "-c {0} -b {0} -ub {0}"  # A text to embed must be one physical batch.
+    tokenize_field = "content"
     loading_message = "Loading model"
     locked_error = (401, "authentication_error")
     version_path = "/props"

@@ -11,7 +11,7 @@ Source: Ollama's `api/types.go`, `server/routes.go` and `envconfig` (0.32).
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from ipaddress import ip_address
@@ -42,10 +42,11 @@ from llm_localrun.servers.base import (
 from llm_localrun.servers.fields import Maybe, served_model, weights_in
 from llm_localrun.servers.gateway import Gateway
 from llm_localrun.system.progress import Progress
+from llm_localrun.tokens.estimate import estimate, parts_of
 from llm_localrun.tokens.learned import read_facts, write_facts
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Limits, round_up_context
 from llm_localrun.wire import http, ollama
-from llm_localrun.wire.request import THINK_LEVELS
+from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
 from llm_localrun.wire.response import (
     Ask,
     ProbeReply,
@@ -257,6 +258,19 @@ class Ollama(Server):
         if size is not None:
             prepared.check_fits(size)
         return prepared
+
+    def prepare_texts(
+        self, model: LocalModel, route: Served, texts: Sequence[str]
+    ) -> PreparedRequest:
+        prepared = super().prepare_texts(model, route, texts)
+        largest = model.context_max or 0
+        if largest <= MIN_CONTEXT_TOKENS or route.runs_on is RunsOn.CLOUD:
+            return prepared
+        needed = max(estimate(parts_of([text]), {}) for text in texts)
+        request = ServeRequest(model, ChatRequest((), {}, stream=False))
+        chosen = self._choose_context_size(request, min(needed, largest))
+        body = prepared.body | ({"options": {"num_ctx": chosen}} if chosen else {})
+        return replace(prepared, body=body)
 
     def _choose_context_size(self, request: ServeRequest, needed: int) -> int:
         """The context to ask for so that `needed` tokens fit; 0 to ask for none.

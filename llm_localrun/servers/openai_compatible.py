@@ -57,6 +57,12 @@ class _RowListing(WireModel):
     data: tuple[Any, ...]
 
 
+class _Tokenized(WireModel):
+    """/tokenize."""
+
+    tokens: tuple[Any, ...]
+
+
 _Listed = TypeVar("_Listed", bound=ListedModel)
 
 _EFFORTS = {level: level for level in THINK_LEVELS} | {
@@ -83,6 +89,8 @@ class OpenAICompatible(Server):
     listed_model: ClassVar[type[ListedModel]] = ListedModel
     reasoning_field: ClassVar[str] = ""
     """The field of a message in which it takes earlier thinking; "" if it takes none."""
+    tokenize_field: ClassVar[str] = ""
+    """The field of /tokenize that holds the text; "" if it has no such path."""
     chat_path = "/v1/chat/completions"
     embed_path = "/v1/embeddings"
     embed_fields = {"encoding_format": "float"}
@@ -139,6 +147,14 @@ class OpenAICompatible(Server):
     def count_tokens(self, body: Payload) -> Size | None:
         """The exact size of the prompt in a chat request; None if the server does not count."""
         return None
+
+    def count_text(self, ask: Ask, model: str, text: str) -> int | None:
+        if not self.tokenize_field:
+            return None
+        # llama.cpp counts the tokens around the text only if asked to; the others do anyway.
+        body = {"model": model, self.tokenize_field: text, "add_special": True}
+        reply = parse_reply(_Tokenized, ask("/tokenize", body))
+        return len(reply.tokens) if reply else None
 
     def encode(self, model: str, chat: ChatRequest, **more: Any) -> Payload:
         """The body of a chat request; `more` are options to add to the user's."""

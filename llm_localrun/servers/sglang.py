@@ -39,6 +39,7 @@ class Sglang(OpenAICompatible):
     usual_ports = (30000,)
     owned_by = "sglang"
     context_flag = "--context-length {}"
+    tokenize_field = "prompt"
     reasoning_field = "reasoning_content"
     version_path = "/server_info"
     listed_model = VllmModel

@@ -44,6 +44,7 @@ class Vllm(OpenAICompatible):
     owned_by = "vllm"
     key_variables = ("VLLM_API_KEY",)
     context_flag = "--max-model-len {}"
+    tokenize_field = "prompt"
     reasoning_field = "reasoning"
     version_path = "/version"
     signs = (Sign("/version", "version", needs_no_key=True, rank=1, only_if_locked=True),)

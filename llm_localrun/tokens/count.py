@@ -23,6 +23,9 @@ USUAL_TEMPLATE_TOKENS = 64
 USUAL_MESSAGE_TOKENS = 8
 USUAL_MEDIA_TOKENS = 1500
 
+_MAX_MARKER_TOKENS = 4
+"""What tokenizers put around a text to embed: its beginning, its end, and a space."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -63,6 +66,15 @@ class Prompt:
     def estimate(self, factors: Factors) -> Size:
         """The tokens it takes, with the factors learned of the model."""
         return Size(estimate(self.parts, factors), is_exact=False)
+
+
+def bound_of_text(text: str) -> int:
+    """At least as many tokens as a text to embed takes, since each stands for one byte or more.
+
+    The exceptions are characters that a tokenizer decomposes, such as U+FDFA: a server that gets
+    too many of them says so.
+    """
+    return len(text.encode("utf-8", "replace")) + _MAX_MARKER_TOKENS
 
 
 def _texts(request: ChatRequest) -> Iterator[str]:

@@ -14,6 +14,8 @@ MIN_CONTEXT_TOKENS = 4096
 """The smallest context that is requested, unless the user asks for a smaller one."""
 ANSWER_RESERVE_TOKENS = 1024
 """What is kept free for an answer, unless the user limits its length."""
+USE_LARGER_MODEL = "Split it, or choose an embedding model with a larger context"
+"""The remedy for a text to embed that is too long for the model."""
 STOP_DISTANCE_TOKENS = 8
 """How far before the end of its context a server may stop."""
 
@@ -68,6 +70,26 @@ def too_long(prompt: Size, server: str, context_size: int, limits: Limits) -> Pr
     )
 
 
+class TextTooLong(PromptTooLong):
+    """A text to embed does not fit. It is the one at `index` of those that were given."""
+
+    def __init__(
+        self, tokens: int, holder: str, context_size: int, limits: Limits, index: int = 0
+    ) -> None:
+        self.index = index
+        problem = f"It takes {tokens:,} tokens, and {holder} holds {context_size:,}"
+        super().__init__(problem, remedy_for_text(tokens, limits))
+
+
+def remedy_for_text(tokens: int, limits: Limits) -> str:
+    """What to do about a text to embed that takes this many tokens."""
+    if tokens > limits.trained:
+        return USE_LARGER_MODEL
+    if limits.fixed:
+        return f"Split it, or {_restart(tokens, limits.flag, limits.trained)}"
+    return "Split it, or free memory for a larger context"
+
+
 def context_too_small(wanted: int, context_size: int, server: str, flag: str) -> UnsupportedOption:
     """The error for a server with a fixed context that is smaller than the user wants."""
     problem = f"{server} holds {context_size:,} tokens, not {wanted:,}"
@@ -107,7 +129,7 @@ def _remedy(wanted: int, limits: Limits) -> str:
     )
 
 
-def _restart(tokens: int, flag: str) -> str:
+def _restart(tokens: int, flag: str, largest: float = inf) -> str:
     if not flag:
         return "start the server with a larger context"
-    return f"start the server with {flag.format(round_up_context(tokens, inf))}"
+    return f"start the server with {flag.format(round_up_context(tokens, largest))}"

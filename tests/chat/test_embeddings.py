@@ -4,18 +4,23 @@ import json
 import math
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import llm
 import pytest
 import sqlite_utils
+from llm.plugins import pm
 
+from llm_localrun.catalogue import write_snapshot
 from llm_localrun.chat.models import LocalEmbedding
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import LocalRunError
-from tests.conftest import CONFIG, Llm, configure, put_starter, stop_engines
+from llm_localrun.models import EndpointReport, ServerStatus, Snapshot
+from llm_localrun.system.paths import engine_folder
+from tests.conftest import CONFIG, Invoke, Llm, configure, put_starter, stop_engines
 from tests.fakes.http_server import TRANSCRIPTS, Request, StandIn, json_reply, whole
 from tests.fakes.lmstudio import LMStudio
 from tests.support.drive import failure, served
@@ -30,8 +35,11 @@ ORIGINALS: list[dict[str, Any]] = json.loads(
 )
 TEXTS: list[str] = [each["text"] for each in ORIGINALS]
 
-# llm leaves its database open.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+# llm leaves files open.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -86,10 +94,91 @@ def test_many_at_once_are_the_same_in_their_order(
 
 
 def test_text_that_is_too_long_is_no_shorter_one(minilm: Any) -> None:
-    assert len(minilm.embed("word " * 500)) == 384
-    said = failure(lambda: minilm.embed("word " * 600))
-    assert "602" in said
-    assert "Split the text" in said
+    # [CLS] and [SEP] are two more tokens.
+    assert len(minilm.embed("word " * 510)) == 384
+    assert failure(lambda: minilm.embed("word " * 511)) == (
+        'The text "word word word word word word word word …" is too long.'
+        " It takes 513 tokens, and all-MiniLM-L6-v2.F32 holds 512."
+        " Split it, or choose an embedding model with a larger context."
+    )
+
+
+def test_vectors_before_a_text_that_is_too_long_come(minilm: Any) -> None:
+    vectors = minilm.embed_multi([*TEXTS[:3], "word " * 600, TEXTS[3]])
+    for original in ORIGINALS[:3]:
+        assert cosine(next(vectors), original["vector"]) > 0.99
+    assert "It takes 602 tokens" in failure(lambda: next(vectors))
+
+
+def test_context_grows_to_what_the_model_was_trained_for(
+    embedding_model: Path, user_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = user_path / "localrun" / "models"
+    models.mkdir()
+    (models / FILE_NAME).hardlink_to(embedding_model)
+    monkeypatch.setattr("llm_localrun.engine_defaults.CONTEXT_SIZE", 256)
+    model: Any = llm.get_embedding_model(MINILM)  # type: ignore[no-untyped-call]
+    assert len(model.embed("word " * 100)) == 384
+    assert "602 tokens" in failure(lambda: model.embed("word " * 600))
+    assert [engine.spec.context_size for engine in list_running(engine_folder())] == [256]
+    assert [len(vector) for vector in model.embed_multi(["word " * 400, "word"])] == [384, 384]
+    assert 512 in [engine.spec.context_size for engine in list_running(engine_folder())]
+
+
+@pytest.mark.parametrize("known", [{}, {"context_max": 512, "context_loaded": 512}])
+def test_llama_server_itself(known: dict[str, Any], minilm: Any, home: Path) -> None:
+    """It counts the texts if its context is known, and else refuses a batch as a whole."""
+    minilm.embed("hello")
+    (engine,) = (e for e in list_running(home / "localrun/engine") if e.spec.settings.embedding)
+    texts = [*TEXTS[:3], "word " * 600, TEXTS[3]]
+    model = embedding(engine.url, "llamacpp", "m", **known)
+    vectors = model.embed_batch(texts, key=engine.key)
+    for original in ORIGINALS[:3]:
+        assert cosine(next(vectors), original["vector"]) > 0.99
+    said = failure(lambda: next(vectors))
+    assert said.startswith('The text "word word')
+    assert "602 tokens" in said
+
+
+def test_one_long_text_of_many_on_the_command_line(
+    home: Path, run_llm: Llm, tmp_path: Path
+) -> None:
+    texts = [f"text number {number}" for number in range(1, 101)]
+    texts[56] = "word " * 600
+
+    def embed_multi(*options: str) -> "subprocess.CompletedProcess[str]":
+        lines = (json.dumps({"id": n, "content": t}) for n, t in enumerate(texts, 1))
+        (tmp_path / "items.jsonl").write_text("\n".join(lines))
+        given = ("--format", "nl", "-m", "local-all-minilm-l6", "--store", "-d", database)
+        return run_llm("embed-multi", "many", str(tmp_path / "items.jsonl"), *given, *options)
+
+    database = str(tmp_path / "e.db")
+    done = embed_multi()
+    assert done.returncode == 1
+    assert done.stderr == (
+        'Error: Text 57 ("word word word word word word word word …") is too long. It takes 602'
+        " tokens, and all-MiniLM-L6-v2.F32 holds 512. Split it, or choose an embedding model with"
+        " a larger context. The other texts are stored, except 7 that follow such a text in a"
+        " batch: run the same command again for what is missing, or now with --batch-size 1.\n"
+    )
+    left_out = set(range(57, 65))
+    assert stored(database) == {str(n): texts[n - 1] for n in range(1, 101) if n not in left_out}
+    assert "Text 1 (" in embed_multi("--batch-size", "1").stderr
+    assert len(stored(database)) == 99
+    texts[56] = "a short text"
+    done = embed_multi()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert stored(database) == {str(n): text for n, text in enumerate(texts, 1)}
+    similar = run_llm("similar", "many", "-c", "a short text", "-n", "1", "-d", database)
+    assert json.loads(similar.stdout)["id"] == "57"
+
+
+def stored(database: str) -> dict[str, str]:
+    """The content that a database of llm's has for each id."""
+    opened = sqlite_utils.Database(database)
+    rows = {row["id"]: row["content"] for row in opened["embeddings"].rows}
+    opened.close()
+    return rows
 
 
 def test_commands(home: Path, run_llm: Llm, tmp_path: Path) -> None:
@@ -149,8 +238,8 @@ def test_one_engine_embeds_for_all(minilm: Any, home: Path) -> None:
 # With servers
 
 
-def embedding(url: str, kind: str, name: str) -> LocalEmbedding:
-    return LocalEmbedding(served(url, kind, name, purpose="embedding"))
+def embedding(url: str, kind: str, name: str, **known: Any) -> LocalEmbedding:
+    return LocalEmbedding(served(url, kind, name, purpose="embedding", **known))
 
 
 def vectors_of(request: Request) -> list[bytes]:
@@ -215,7 +304,6 @@ def test_ollama_as_recorded() -> None:
     [
         (0, "This server does not support embeddings. Start it with `--embeddings` (HTTP 501)"),
         (4, "invalid input type (HTTP 400)"),
-        (5, "the input length exceeds the context length (HTTP 400)"),
     ],
 )
 def test_errors_of_ollama_as_recorded(number: int, message: str) -> None:
@@ -224,6 +312,288 @@ def test_errors_of_ollama_as_recorded(number: int, message: str) -> None:
         model = embedding(server.url, "ollama", "smollm2-embed")
         message_shown = failure(lambda: model.embed("hello"))
     assert message_shown.startswith(f"Ollama at {server.url} says: {message}. ")
+
+
+# What servers say to a batch with a text of more than 512 tokens. Sources: the recording of Ollama
+# 0.32.15; llama.cpp b11434; LM Studio's examples, issue 29; issues of vLLM (19798), SGLang and
+# PubSec-Info-Assistant (755); Text Embeddings Inference 1.8.
+REFUSALS: list[tuple[str, int, Any]] = [
+    ("ollama", 400, json.loads(RECORDED[5][2])),
+    ("ollama", 400, {"error": "input length exceeds maximum context length"}),
+    (
+        "llamacpp",
+        500,
+        {
+            "error": {
+                "code": 500,
+                "message": "input (602 tokens) is too large to process. increase the physical batch"
+                " size (current batch size: 512)",
+                "type": "server_error",
+            }
+        },
+    ),
+    (
+        "llamacpp",
+        400,
+        {
+            "error": {
+                "code": 400,
+                "message": "input (602 tokens) is larger than the max context size (512 tokens)."
+                " skipping",
+                "type": "exceed_context_size_error",
+                "n_prompt_tokens": 602,
+                "n_ctx": 512,
+            }
+        },
+    ),
+    ("lmstudio", 400, {"error": "Input length 602 exceeds context length 512"}),
+    (
+        "vllm",
+        400,
+        {
+            "object": "error",
+            "message": "This model's maximum context length is 512 tokens. However, you requested"
+            " 602 tokens in the input for embedding generation. Please reduce the length of the"
+            " input.",
+            "type": "BadRequestError",
+            "param": None,
+            "code": 400,
+        },
+    ),
+    (
+        "vllm",
+        400,
+        {
+            "error": {
+                "message": "You passed 602 input tokens and requested 0 output tokens. However, the"
+                " model's context length is only 512 tokens, resulting in a maximum input length of"
+                " 512 tokens. Please reduce the length of the input prompt.",
+                "type": "BadRequestError",
+            }
+        },
+    ),
+    (
+        "sglang",
+        400,
+        {
+            "object": "error",
+            "message": "The input (602 tokens) is longer than the model's context length (512"
+            " tokens).",
+        },
+    ),
+    (
+        "openai",
+        413,
+        {
+            "error": "Input validation error: `inputs` must have less than 512 tokens. Given: 602",
+            "error_type": "Validation",
+        },
+    ),
+]
+
+
+def refusing(status: int, refusal: Any) -> Callable[[Request], list[bytes]]:
+    """Refuses a batch with a text of more than 99 characters; it counts no tokens."""
+
+    def respond(request: Request) -> list[bytes]:
+        texts = (request.body or {}).get("input")
+        if texts is None:
+            return [json_reply({"error": "not found"}, 404)]
+        if any(len(text) > 99 for text in texts):
+            return [json_reply(refusal, status)]
+        if request.path == "/api/embed":
+            return vectors_of(request)
+        return [json_reply(data(*range(len(texts))))]
+
+    return respond
+
+
+@pytest.mark.parametrize(("kind", "status", "refusal"), REFUSALS)
+def test_server_that_refuses_a_batch(kind: str, status: int, refusal: Any) -> None:
+    """The text at fault is looked for, and those before it are embedded."""
+    texts = [f"text {number}" for number in range(8)]
+    texts[5] = "tale " * 30
+    with StandIn(refusing(status, refusal)) as server:
+        vectors = embedding(server.url, kind, "m").embed_batch(texts)
+        received = [next(vectors) for _ in range(5)]
+        said = failure(lambda: next(vectors))
+    assert len(received) == 5
+    assert said.startswith(f'The text "{"tale " * 8}…" is too long. ')
+    assert "512" in said or kind in ("ollama",)
+    assert said.endswith("Split it, or choose an embedding model with a larger context.")
+    asked = [request.body["input"] for request in server.requests if "input" in request.body]
+    assert [len(batch) for batch in asked] == [8, 4, 4, 2, 1, 1]
+    assert texts[6:] not in asked
+
+
+def test_another_error_is_no_text_that_is_too_long() -> None:
+    with StandIn(refusing(500, {"error": "out of memory"})) as server:
+        said = failure(lambda: list(embedding(server.url, "ollama", "m").embed_batch(["x" * 200])))
+    assert said.startswith(f"Ollama at {server.url} says: out of memory (HTTP 500).")
+    assert len(server.requests) == 1
+
+
+def counting(request: Request) -> list[bytes]:
+    """Counts a token for each word, as llama-server and as vLLM; embeds what is not counted."""
+    text = request.body.get("content", request.body.get("prompt"))
+    if text is None:
+        return [json_reply(data(*range(len(request.body["input"]))))]
+    tokens = [1] * len(text.split())
+    return [json_reply({"tokens": tokens, "count": len(tokens), "max_model_len": 512})]
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "problem"),
+    [
+        ("llamacpp", {"context_max": 512}, "m holds 512. Split it, or choose"),
+        ("vllm", {"context_max": 512, "context_loaded": 512}, "m holds 512. Split it, or choose"),
+        ("sglang", {"context_loaded": 512}, "m holds 512. Split it, or choose"),
+        (
+            "llamacpp",
+            {"context_max": 2048, "context_loaded": 512},
+            "llama-server at URL holds 512. Split it, or start the server with -c 2048 -b 2048"
+            " -ub 2048.",
+        ),
+        (
+            "vllm",
+            {"context_max": 2048, "context_loaded": 512},
+            "vLLM at URL holds 512. Split it, or start the server with --max-model-len 2048.",
+        ),
+    ],
+)
+def test_texts_are_counted_before_they_are_sent(
+    kind: str, known: dict[str, Any], problem: str
+) -> None:
+    texts = ["word " * 100, "long " * 200, "word " * 600, "more", "more " * 700]
+    with StandIn(counting) as server:
+        vectors = embedding(server.url, kind, "m", **known).embed_batch(texts)
+        assert [next(vectors), next(vectors)] == [[0.0], [1.0]]
+        said = failure(lambda: next(vectors))
+    expected = f"It takes 600 tokens, and {problem}".replace("URL", server.url)
+    assert expected in said
+    counted = {json.dumps(r.body) for r in server.requests if r.path == "/tokenize"}
+    # A text whose bytes show that it fits is not counted.
+    assert len(counted) == 3
+    assert [r.body["input"] for r in server.requests if r.path != "/tokenize"] == [texts[:2]]
+
+
+def test_llama_server_whose_physical_batch_is_smaller_than_its_context() -> None:
+    """What counts as short enough is refused; the flags that help are named."""
+    refuse = refusing(*REFUSALS[2][1:])
+
+    def respond(request: Request) -> list[bytes]:
+        return counting(request) if request.path == "/tokenize" else refuse(request)
+
+    with StandIn(respond) as server:
+        model = embedding(server.url, "llamacpp", "m", context_max=2048, context_loaded=2048)
+        said = failure(lambda: model.embed("word " * 600))
+    assert "input (602 tokens) is too large to process" in said
+    assert said.endswith("Split it, or start the server with -c 2048 -b 2048 -ub 2048.")
+
+
+def test_ollama_gets_a_context_for_long_texts() -> None:
+    """Its default would refuse them; a model that was trained for less cannot have more."""
+    loaded = {"name": "m8192", "context_length": 8192}
+
+    def respond(request: Request) -> list[bytes]:
+        is_loaded = any("options" in (each.body or {}) for each in server.requests)
+        models = [loaded] if is_loaded else []
+        return vectors_of(request) if request.body else [json_reply({"models": models})]
+
+    with StandIn(respond) as server:
+        for trained in (2048, 8192):
+            model = embedding(server.url, "ollama", f"m{trained}", context_max=trained)
+            for text in ("short 1", "word " * 5000 + "1", "short 1"):
+                model.embed(text)
+    bodies = [request.body for request in server.requests if request.path == "/api/embed"]
+    larger = {"num_ctx": 8192}
+    # A short text after a long one must not make Ollama load the model again.
+    assert [body.get("options") for body in bodies] == [*[None] * 4, larger, larger]
+
+
+@pytest.fixture
+def offered() -> Iterator[Callable[[LocalEmbedding], None]]:
+    """Registers an embedding model with llm for as long as the test runs."""
+
+    class Plugin:
+        __name__ = "offered"
+        models: ClassVar[list[LocalEmbedding]] = []
+
+        @llm.hookimpl
+        def register_embedding_models(self, register: Callable[..., None]) -> None:
+            for model in self.models:
+                register(model)
+
+    pm.register(Plugin(), name="offered")
+    yield Plugin.models.append
+    pm.unregister(name="offered")
+
+
+def test_command_goes_on_after_texts_that_are_too_long(
+    offered: Callable[[LocalEmbedding], None], invoke: Invoke, tmp_path: Path
+) -> None:
+    """It names each, and says so too if it ends for another reason."""
+    refusal = {"error": "the input length exceeds the context length"}
+    texts = [f"text {number}" for number in range(1, 81)]
+    texts[9], texts[31], texts[39] = "one\x1b[1m\n " * 20, "tale " * 30, "x" * 100
+    items = tmp_path / "items.json"
+    items.write_text(json.dumps([{"id": n, "content": t} for n, t in enumerate(texts, 1)]))
+    command = ("embed-multi", "many", str(items), "--store", "-d", str(tmp_path / "e.db"))
+    with StandIn(refusing(400, refusal)) as server:
+        model = embedding(server.url, "ollama", "m")
+        model.model_id = "offered"
+        offered(model)
+        done = invoke(*command, "-m", model.model_id)
+    says = f"Ollama at {server.url} says: the input length exceeds the context length (HTTP 400)."
+    assert done.exit_code == 1
+    assert done.stderr.rstrip("\n") == (
+        f'Error: Text 10 ("one?[1m one?[1m one?[1m one?[1m one?[1m …") is too long. {says}'
+        f' Text 40 ("{"x" * 40}…") is too long. {says}'
+        " Split it, or choose an embedding model with a larger context. The other texts are stored,"
+        " except 46 that follow such a text in a batch: run the same command again for what is"
+        " missing, or now with --batch-size 1."
+    )
+    ids = {int(id_) for id_ in stored(str(tmp_path / "e.db"))}
+    assert ids == {*range(1, 10), *range(33, 40), *range(65, 81)}
+
+
+def test_command_that_ends_for_another_reason_names_the_texts_too(
+    offered: Callable[[LocalEmbedding], None], invoke: Invoke, tmp_path: Path
+) -> None:
+    refusal = {"error": "the input length exceeds the context length"}
+    refuse = refusing(400, refusal)
+
+    def respond(request: Request) -> list[bytes]:
+        is_last = "text 40" in request.body["input"]
+        return [json_reply({"error": "broken"}, 500)] if is_last else refuse(request)
+
+    texts = ["tale " * 30, *(f"text {number}" for number in range(2, 41))]
+    items = tmp_path / "items.json"
+    items.write_text(json.dumps([{"id": n, "content": t} for n, t in enumerate(texts, 1)]))
+    with StandIn(respond) as server:
+        model = embedding(server.url, "ollama", "m")
+        model.model_id = "offered"
+        offered(model)
+        done = invoke("embed-multi", "many", str(items), "-m", model.model_id)
+    first, second = done.stderr.splitlines()
+    assert first.startswith('Error: Text 1 ("tale tale')
+    assert "stored" not in first
+    assert second.startswith(f"Error: Ollama at {server.url} says: broken (HTTP 500).")
+
+
+def test_error_names_a_model_that_holds_more(user_path: Path) -> None:
+    with StandIn(counting) as server:
+        larger = served(server.url, "vllm", "bge-m3", purpose="embedding", context_max=8192)
+        assert larger.served is not None
+        answers = ServerStatus.ANSWERS
+        report = EndpointReport(
+            endpoint=larger.served.endpoint, status=answers, asked_at=0.0, models=(larger,)
+        )
+        write_snapshot(user_path / "localrun", Snapshot(taken_at=1.0, endpoints=(report,)))
+        said = failure(
+            lambda: embedding(server.url, "vllm", "m", context_max=512).embed("a " * 600)
+        )
+    assert said.endswith("with a larger context: local/vllm/bge-m3 holds 8,192 tokens.")
 
 
 def test_lmstudio() -> None:

@@ -1,11 +1,14 @@
 """Embedding models and the commands that use them."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import llm
 import pytest
+import sqlite_utils
+from llm.models import EmbeddingModel
 
 from llm_localrun.chat.models import LocalEmbedding
 from tests.fakes.http_server import StandIn
@@ -40,3 +43,25 @@ def test_commands_that_embed(box: StandIn, tmp_path: Path) -> None:
     output("embed-multi", "texts", str(items), *model, "--store")
     (nearest,) = json.loads(output("similar", "texts", "-c", "text 1", "-n", "1"))["id"]
     assert nearest == "1"
+
+
+def test_llm_stores_a_batch_up_to_where_its_vectors_end(tmp_path: Path) -> None:
+    """`chat.embed` relies on it: a batch whose vectors end early is stored up to there."""
+
+    class EndsEarly(EmbeddingModel):
+        model_id = "ends-early"
+        batch_size = 4
+
+        def embed_batch(
+            self, items: Iterable[str | bytes], *, key: str | None = None
+        ) -> Iterator[list[float]]:
+            for item in items:
+                if item == "text 2":
+                    return
+                yield [1.0]
+
+    database = sqlite_utils.Database(tmp_path / "e.db")
+    collection = llm.Collection("texts", database, model=EndsEarly())
+    collection.embed_multi((str(number), f"text {number}") for number in range(9))
+    assert [row["id"] for row in database["embeddings"].rows] == ["0", "1", "4", "5", "6", "7", "8"]
+    database.close()
