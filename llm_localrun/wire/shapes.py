@@ -77,8 +77,8 @@ def error_in(payload: Payload) -> ErrorReported | None:
     """The error in `payload`, if there is one.
 
     `error` is a string from Ollama and sometimes from LM Studio, an object from the others. Ollama
-    puts llama-server's object, as JSON text, into its string. For SGLang and vLLM before 0.10 the
-    payload itself is the object.
+    puts llama-server's object, as JSON text, into its string. In {"object": "error"} the payload
+    itself is the object.
     """
     error = payload if payload.get("object") == "error" else payload.get("error")
     if not error:

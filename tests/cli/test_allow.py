@@ -10,6 +10,8 @@ from llm_localrun.models import RunsOn
 from tests.conftest import CONFIG, Invoke, configure, one_error
 from tests.support.many_models import put
 
+pytestmark = pytest.mark.usefixtures("still_there")
+
 CLOUD = "local/ollama/gpt-oss:120b-cloud"
 
 

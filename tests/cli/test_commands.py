@@ -21,7 +21,7 @@ from tests.support.trees import gguf, ollama_model
 
 
 @pytest.fixture
-def busy(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def busy(user_path: Path, still_there: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user directory of a machine with many models."""
     monkeypatch.setattr(machine, "physical_memory", lambda: MEMORY)
     put(user_path)
@@ -137,6 +137,7 @@ def test_table_of_any_width(
     assert capsys.readouterr().out == expected[columns]
 
 
+@pytest.mark.usefixtures("still_there")
 def test_control_characters_in_names_are_replaced(user_path: Path, invoke: Invoke) -> None:
     hostile = ON_OLLAMA[1].model_copy(
         update={"name": "a\x1b]0;b\x07", "id": "local/o/a\x1b]0;b\x07"}
@@ -361,6 +362,7 @@ def test_status(busy: Path, invoke: Invoke, arguments: tuple[str, ...]) -> None:
     assert '  llm -m local "prompt"  ask the best model' in lines
 
 
+@pytest.mark.usefixtures("still_there")
 @pytest.mark.parametrize(
     ("status", "line"),
     [

@@ -78,8 +78,15 @@ AT_BOX = "vLLM at http://192.168.1.5:8000 (box)"
         (
             server(ServerStatus.TIMEOUT),
             Config(),
-            f"{AT_OLLAMA}: did not answer in time",
-            "Check whether it is busy; if it hangs, restart it",
+            f"{AT_OLLAMA}: cannot be reached",
+            "Check its address, and whether its machine is on",
+        ),
+        (
+            server(ServerStatus.BUSY),
+            Config(),
+            f"{AT_OLLAMA}: has not answered yet",
+            "It accepts connections but did not answer within 0 s."
+            " Run this again when it is less busy",
         ),
         (
             server(ServerStatus.NEEDS_KEY),

@@ -71,15 +71,22 @@ def test_server_that_needs_a_key(user_path: Path, invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (Off, "It does not answer now. Its models will be listed when it does."),
-        (Silent, "It does not answer now. Its models will be listed when it does."),
+        (
+            Off,
+            "Nothing accepts connections there now. Its models will be listed when it runs.",
+        ),
+        (
+            Silent,
+            "It accepts connections but did not answer within 0.5 s."
+            " Its models will be listed when it does.",
+        ),
         (website, "It is not a model server. Check the URL, or give --dialect."),
     ],
 )
 def test_server_that_does_not_answer_is_added(
     make: ServerFactory, message: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discover, "QUICK_S", 0.5)
+    monkeypatch.setattr(discover, "PATIENT_S", 0.5)
     with make() as server:
         added = invoke("localrun", "endpoints", "add", "box", server.url)
     assert (added.exit_code, added.stderr) == (0, "")
