@@ -157,10 +157,11 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
         )
     if known:
         return UnknownModel(f"No local model is called '{name}'", _nearest(name, known, snapshot))
-    if others:
+    if snapshot.models:
         what = "can chat" if purpose == "chat" else "embeds texts"
+        there = ", ".join(model.id for model in snapshot.models[:3])
         return UnknownModel(
-            f"No model on this machine {what}: there is only {others[0]}", _how_to_get(purpose)
+            f"No model on this machine {what}: there is only {there}", _how_to_get(purpose)
         )
     return UnknownModel("No local model was found on this machine", _how_to_get(purpose))
 
