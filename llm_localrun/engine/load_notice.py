@@ -8,7 +8,6 @@ import shutil
 import sys
 import threading
 from pathlib import Path
-from types import TracebackType
 
 _DELAY_S = 1.0
 """A shorter load is not shown."""
@@ -34,12 +33,7 @@ class LoadNotice:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -51,13 +45,11 @@ class LoadNotice:
             while not self._over.is_set():
                 self._draw(self._text + self._amount())
                 self._over.wait(_REDRAW_S)
-            self._draw("")
-            self._stream.write("\r")
-            self._stream.flush()
+            self._draw("", "\r")
 
-    def _draw(self, line: str) -> None:
+    def _draw(self, line: str, end: str = "") -> None:
         width = shutil.get_terminal_size().columns - 1
-        self._stream.write(f"\r{line[:width]:<{width}}")
+        self._stream.write(f"\r{line[:width]:<{width}}{end}")
         self._stream.flush()
 
     def _amount(self) -> str:

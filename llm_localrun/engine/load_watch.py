@@ -21,12 +21,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 LOADED = "loaded"
-"""A line with the bytes of files that the process has read or mapped."""
+"""A line with the bytes of files that the process has read or mapped since the tensors began."""
 STALLED = "stalled"
 """A line with the `Phase` that made no progress. The process has been killed then."""
 
@@ -47,10 +47,6 @@ class Phase(Enum):
     TOKENIZER = "read the tokenizer"
     TENSORS = "loaded the tensors"
     TEMPLATE = "ran the chat template"
-
-    @property
-    def may_compute(self) -> bool:
-        return self in (Phase.START, Phase.TENSORS)
 
 
 # Lines of llama.cpp b10434 and b11549 with a verbosity of 4. Contexts, shaders and the first
@@ -110,18 +106,20 @@ def _watch(pid: int, log: Path, grace: float) -> None:
     """Watches until the standard input is closed. Reports to the standard output."""
     progress = _Progress(grace)
     interval = min(_POLL_INTERVAL_S, grace / 10)
-    first = _measure(pid)
+    before, begun = _measure(pid), False
     # Not the time that has passed: this process may have been asleep or starved.
     silent = 0.0
     while not select.select([0], [], [], interval)[0]:
         now = _measure(pid)
         phase = phase_in(written := _read(log))
+        begun = begun or phase in (Phase.TENSORS, Phase.TEMPLATE)
+        before = before if begun else now
         silent = 0.0 if progress.is_made(now, len(written), phase) else silent + interval
         if silent >= grace:
             send_line(1, f"{STALLED} {phase.value}")
             os.kill(pid, signal.SIGKILL)
             return
-        send_line(1, f"{LOADED} {max(0, now.loaded - first.loaded)}")
+        send_line(1, f"{LOADED} {max(0, now.loaded - before.loaded)}")
 
 
 class _Progress:
@@ -146,7 +144,7 @@ class _Progress:
         computed = now.cpu_seconds - self._cpu
         only_computed = now.cpu_seconds - self._cpu_before
         if (
-            phase.may_compute
+            phase in (Phase.START, Phase.TENSORS)
             and computed >= self._grace * _MIN_CPU_SHARE
             and only_computed < self._grace * _MAX_COMPUTE
         ):
@@ -155,8 +153,7 @@ class _Progress:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class _Measurement:
+class _Measurement(NamedTuple):
     """What the system tells about a process."""
 
     loaded: int = 0
@@ -187,9 +184,8 @@ def _measure_by_ps(pid: int) -> _Measurement:
     try:
         output = subprocess.run(command, capture_output=True, check=False).stdout.decode()
         memory, time = output.split()
-        parts = map(float, re.split(r"[-:]", time))
-        cpu_seconds = functools.reduce(lambda sum_, part: sum_ * 60 + part, parts)
-        mapped = int(memory) * 1024
+        mapped, parts = int(memory) * 1024, map(float, re.split(r"[-:]", time))
+        cpu_seconds = functools.reduce(lambda total, part: total * 60 + part, parts)
     except (OSError, ValueError):
         return _Measurement()
     return _Measurement(mapped, (mapped, 0, 0), cpu_seconds)

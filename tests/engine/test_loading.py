@@ -142,7 +142,7 @@ def test_a_terminal_shows_that_a_model_loads(
 ) -> None:
     monkeypatch.setattr(load_notice, "_DELAY_S", 0.2)
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
-    find_or_start(request(starter_model, tmp_path, "logs"), folder, 60)
+    find_or_start(request(starter_model, tmp_path, "reads tensors"), folder, 60)
     *drawn, erased, end = terminal.getvalue().split("\r")
     assert drawn[1].startswith(f"loading {starter_model.name}")
     assert drawn[-1].rstrip().endswith(" of 98 MB")

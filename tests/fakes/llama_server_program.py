@@ -125,9 +125,9 @@ def _compute(seconds: float) -> None:
         pass
 
 
-def _read_a_byte() -> bytes:
+def _read_zeros(count: int) -> bytes:
     with Path("/dev/zero").open("rb", buffering=0) as file:
-        return file.read(1)
+        return file.read(count)
 
 
 def _fail(line: str, end: Callable[[], object] = lambda: os._exit(1)) -> None:
@@ -148,7 +148,8 @@ def _after(*lines: str, then: Callable[[], object]) -> Callable[[], object]:
 LOADS: dict[str, Callable[[], object]] = {
     "at once": lambda: None,
     "logs": _after(_TOKENIZER, then=lambda: _repeat(lambda: _log("load: control token"))),
-    "reads": _after(_TOKENIZER, then=lambda: _repeat(_read_a_byte)),
+    "reads": _after(_TOKENIZER, then=lambda: _repeat(lambda: _read_zeros(1))),
+    "reads tensors": _after(_TENSORS, then=lambda: _repeat(lambda: _read_zeros(4_000_000))),
     "compiles": _after(_TOKENIZER, _TENSORS, then=lambda: _compute(_LOAD_S)),
     "silent": _after(_TOKENIZER, _TENSORS, then=signal.pause),
     "tokenizer": _after(_TOKENIZER, then=lambda: _compute(60)),
