@@ -18,7 +18,6 @@ import os
 import re
 import select
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -180,6 +179,8 @@ def _measure(pid: int) -> _Measurement:
 
 def _measure_by_ps(pid: int) -> _Measurement:
     """What macOS and the BSDs tell: the resident memory counts as mapped."""
+    import subprocess
+
     command = ["ps", "-o", "rss=,time=", "-p", str(pid)]
     try:
         output = subprocess.run(command, capture_output=True, check=False).stdout.decode()

@@ -13,14 +13,22 @@ from pathlib import Path
 
 import pytest
 
+from llm_localrun.chat.models import LocalChat
 from llm_localrun.engine import builds, load_notice
 from llm_localrun.engine.launch import find_or_start
-from llm_localrun.engine.load_watch import Phase, _measure, _measure_by_ps, phase_in
+from llm_localrun.engine.load_watch import (
+    Phase,
+    _measure,
+    _measure_by_ps,
+    _Measurement,
+    _Progress,
+    phase_in,
+)
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
-from llm_localrun.engine.state import EngineSettings, EngineState
+from llm_localrun.engine.state import EngineSettings, EngineState, list_hosts
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.errors import EngineFailed, LoadFailed
-from tests.support.engines import hosts, stand_in, wait_until
+from tests.support.engines import hosts, in_file, stand_in, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
 
@@ -132,6 +140,19 @@ def test_load_on_a_busy_machine(starter_model: Path, folder: Path) -> None:
     assert engine.url
 
 
+def test_log_without_texts(user_path: Path, starter_model: Path, folder: Path) -> None:
+    """The phases of a load need a verbosity at which no prompt may be logged."""
+    word = "xyzzy"
+    schema = {"type": "object", "properties": {word: {"type": "string", "enum": [word]}}}
+    chat = LocalChat(in_file(starter_model))
+    chat.prompt(word, system=f"Say {word}.", stop=[word], max_tokens=9).text()
+    assert word in chat.prompt(word, schema=schema, max_tokens=30, temperature=0).text()
+    (paths,) = list_hosts(folder)
+    log = paths.log.read_text()
+    assert "task" in log
+    assert word not in log
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -178,6 +199,24 @@ def test_measuring_a_process_with_ps() -> None:
     measured = _measure_by_ps(os.getpid())
     assert measured.loaded == measured.counts[0] > 2**20
     assert measured.cpu_seconds == pytest.approx(time.process_time(), abs=1.5)
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(
+    ("phase", "cpu_seconds", "expected"),
+    [
+        (Phase.TENSORS, [0, 1, 2, 3], [True, True, True, True]),
+        (Phase.START, [0, 0.5, 1, 1.9, 2], [True, False, True, False, True]),
+        (Phase.TEMPLATE, [0, 1, 2, 3], [True, False, False, False]),
+        (Phase.TENSORS, [0, 3599, 3600, 3700], [True, True, False, False]),
+    ],
+    ids=["computes", "computes slowly", "runs a template", "only computes for an hour"],
+)
+def test_cpu_time_as_progress(phase: Phase, cpu_seconds: list[float], expected: list[bool]) -> None:
+    progress = _Progress(60)
+    assert [
+        progress.is_made(_Measurement(cpu_seconds=seconds), 100, phase) for seconds in cpu_seconds
+    ] == expected
 
 
 @pytest.mark.pure
