@@ -220,6 +220,16 @@ def test_cpu_time_as_progress(phase: Phase, cpu_seconds: list[float], expected: 
 
 
 @pytest.mark.pure
+def test_what_only_counts_once() -> None:
+    progress = _Progress(60)
+    steps = [(0, 5), (1, 5), (1, 5), (1, 4), (1, 5), (1, 6)]
+    assert [
+        progress.is_made(_Measurement(counts=(mapped, 0, 0)), log_size, Phase.TEMPLATE)
+        for log_size, mapped in steps
+    ] == [True, True, False, False, False, True]
+
+
+@pytest.mark.pure
 @pytest.mark.parametrize(
     ("log", "phase"),
     [
