@@ -12,6 +12,8 @@ SLOT_SIMILARITY = 0.5
 """Share of a prompt that a slot must already hold for llama.cpp to reuse its prefix."""
 PREFIX_CACHE_MIB = 512
 """Memory for prefixes that were displaced from their slots."""
+VERBOSITY = 4
+"""llama.cpp logs the phases of a load, and no texts of prompts and answers (b10434, b11549)."""
 CONTEXT_SIZE = 8192
 """Tokens, unless the user asks for another size or the model was trained for less."""
 

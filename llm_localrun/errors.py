@@ -14,6 +14,7 @@
     ├── BadModelFile         the file is missing, damaged or not a GGUF model
     ├── NotEnoughMemory      the model needs more memory than is free
     ├── EngineFailed         llama.cpp did not start, or ended unexpectedly
+    │   └── LoadFailed       llama.cpp says that it cannot load the file
     ├── PullFailed           a model could not be downloaded
     ├── NotRemoved           a model could not be deleted
     └── QuantizeFailed       a model could not be quantized
@@ -121,6 +122,10 @@ class NotEnoughMemory(LocalRunError):
 
 class EngineFailed(LocalRunError):
     """llama.cpp did not start, or ended unexpectedly."""
+
+
+class LoadFailed(EngineFailed):
+    """llama.cpp says that it cannot load the file, or it exits while it loads the file."""
 
 
 class PullFailed(LocalRunError):

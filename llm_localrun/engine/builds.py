@@ -47,6 +47,14 @@ _PROBE_CODE = (
 _ASSERTION = re.compile(r"(?P<text>GGML_ASSERT\(.*|GGML_ABORT.*)")
 _LOGGED_ERROR = re.compile(r"^[\d.]+ E (?:\S+\s+)?(?:[\w\s]+?: )?(?P<text>.*)$", re.MULTILINE)
 _LOGGED_LINE = re.compile(r"[\d.]+ [A-Z] ")
+_ERROR_LINE = re.compile(r"(?:\w*Error|error|  what\(\)): ")
+_LOADING = "load_model: loading model '"
+_OTHER_CAUSE = re.compile(
+    r"memory|alloc|cuda|vulkan|\bvk::|rocm|\bhip|metal|sycl|\bmmap|failed to open"
+    r"|lora adapter|draft model|multimodal|CLIP model",
+    re.IGNORECASE,
+)
+"""In errors that are not about the model's file (b11549)."""
 _MISSING_LIBRARY = re.compile(
     r"^(?:ImportError|.*error while loading shared libraries): (?P<text>.*)$", re.MULTILINE
 )
@@ -274,6 +282,23 @@ def reason_in(log: str) -> str:
     found = next(filter(None, (pattern.search(log) for pattern in patterns)), None)
     if found is not None and found.re is _MISSING_LIBRARY and "libgomp" in found["text"]:
         return "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)"
-    others = [line for line in log.splitlines() if line.strip() and not _LOGGED_LINE.match(line)]
-    reason = found["text"] if found else next(reversed(others), "")
+    reason = found["text"] if found else next(reversed(_unlogged(log)), "")
     return excerpt(reason.encode(), _MAX_REASON_LENGTH)
+
+
+def blames_model(log: str) -> bool:
+    """Whether llama.cpp failed while it loaded the model, and names no other cause."""
+    errors = [*_unlogged(log), *(match[0] for match in _LOGGED_ERROR.finditer(log))]
+    errors += (match[0] for match in _ASSERTION.finditer(log))
+    return _LOADING in log and not any(map(_OTHER_CAUSE.search, errors))
+
+
+def _unlogged(log: str) -> list[str]:
+    """The lines that do not come from llama.cpp's logger.
+
+    Texts that it logs may have several lines. So after it has begun to log, only lines that say
+    that they are errors count.
+    """
+    lines = [line for line in log.splitlines() if line.strip()]
+    others = [line for line in lines if not _LOGGED_LINE.match(line)]
+    return others if others == lines else [line for line in others if _ERROR_LINE.match(line)]

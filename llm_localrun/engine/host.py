@@ -4,7 +4,8 @@
 to its stdin. It answers on stdout: its id when it begins to load, a line when it has loaded, or the
 `errno` of a failed write. It ends when its lease has expired and all slots are free, when its files
 are gone, or on SIGTERM; before that it saves the conversations in its slots (`saved_prompts`). How
-each build of llama.cpp runs is left to `llama_server` and `xllamacpp`.
+each build of llama.cpp runs is left to `llama_server` and `xllamacpp`, and ending a load that makes
+no progress to `load_watch`.
 """
 
 import contextlib
@@ -15,12 +16,14 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from llm_localrun.engine import llama_server, saved_prompts, slots, xllamacpp
+from llm_localrun.engine.load_watch import send_line, watched
 from llm_localrun.engine.slots import Slot
 from llm_localrun.engine.state import (
     EnginePaths,
@@ -69,7 +72,7 @@ def main() -> None:
             until_end.enter_context(locks.create_locked(paths.lock))
             server, state = _start_up(instructions, paths, output)
         except OSError as error:
-            _send_line(output, str(error.errno))
+            send_line(output, str(error.errno))
             raise
         free = _serve(server, paths, stop)
         _shut_down(server, state, paths, free, instructions.prompt_bytes)
@@ -81,16 +84,14 @@ def _start_up(
     """Loads the model, and reports before and after it to `output`. Raises OSError."""
     _redirect_output(paths.log)
     state = _create_files(instructions, paths)
-    _send_line(output, paths.id)
+    send_line(output, paths.id)
     begun = time.monotonic()
-    _set_alarm(instructions.load_seconds)
-    server = _start_server(instructions, paths)
-    _set_alarm(0)
+    server = _start_server(instructions, paths, output)
     seconds = time.monotonic() - begun
     state = replace(state, url=server.url, server_pid=server.pid, load_seconds=seconds)
     write_lease(paths, instructions.keep_alive)
     write_state(paths.folder, state)
-    _send_line(output, "ready")
+    send_line(output, "ready")
     os.close(output)
     return server, state
 
@@ -123,30 +124,17 @@ def _create_files(instructions: HostInstructions, paths: EnginePaths) -> EngineS
     return state
 
 
-def _send_line(output: int, line: str) -> None:
-    # The command may have been killed. The next one finds the loaded engine.
-    with contextlib.suppress(BrokenPipeError):
-        os.write(output, f"{line}\n".encode())
-
-
-def _set_alarm(seconds: float) -> None:
-    """Makes the system end this process after `seconds`; 0 cancels that.
-
-    A load that hangs holds the interpreter's lock, so no thread could end it.
-    """
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _start_server(instructions: HostInstructions, paths: EnginePaths) -> RunningServer:
+def _start_server(instructions: HostInstructions, paths: EnginePaths, output: int) -> RunningServer:
     # Otherwise a failed assertion spends ten seconds in gdb (b11549).
     os.environ["GGML_NO_BACKTRACE"] = "1"
     if "OMP_WAIT_POLICY" not in os.environ:
         # OpenMP's threads spin while they wait, 4 ms by default (docs/design/engine.md).
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    watch = partial(watched, log=paths.log, grace=instructions.load_grace, output=output)
     if instructions.llama_server:
-        return llama_server.start(instructions, paths)
-    return xllamacpp.start(instructions, paths)
+        return llama_server.start(instructions, paths, watch)
+    with watch(os.getpid()):
+        return xllamacpp.start(instructions, paths)
 
 
 def _serve(server: RunningServer, paths: EnginePaths, stop: threading.Event) -> list[Slot]:

@@ -3,7 +3,7 @@
 A running engine that satisfies a request is used. Otherwise one is started, under a lock, so that
 commands at the same time share it. A file that makes llama.cpp abort or hang ends the engine and
 nothing else: here that becomes an `EngineFailed`. What the engine's process does is left to `host`,
-making memory free to `evict`.
+whether its load makes progress to `load_watch`, making memory free to `evict`.
 """
 
 import atexit
@@ -12,17 +12,21 @@ import hashlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from llm_localrun import engine_defaults
 from llm_localrun.engine import builds, evict, saved_prompts, slots
+from llm_localrun.engine.load_notice import LoadNotice
+from llm_localrun.engine.load_watch import LOADED, STALLED
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import Slot, SlotContents
 from llm_localrun.engine.state import (
@@ -37,13 +41,19 @@ from llm_localrun.engine.state import (
     write_lease,
 )
 from llm_localrun.engine.stop import has_ended, stop_if_idle
-from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LocalRunError
-from llm_localrun.gguf.files import opened
+from llm_localrun.errors import (
+    BadModelFile,
+    ConfigError,
+    EngineFailed,
+    LoadFailed,
+    LocalRunError,
+)
+from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import Header, read_header
 from llm_localrun.system import locks
 
 LOAD_GRACE_S = 60.0
-"""How much longer a load may take than reading the file from a slow disk takes."""
+"""How long a load may make no progress."""
 _SLOW_DISK_BYTES_PER_S = 20e6
 _MIN_KEEP_ALIVE_S = 60.0
 """A new engine stays at least this long, so that the request it was started for finds it."""
@@ -118,24 +128,30 @@ def find_or_start(
     """An engine that satisfies `request`, and whether it is new.
 
     It may end at any time unless a slot or a lease keeps it. A new one has a lease of `keep_alive`
-    seconds, and at least of a minute. `folder` holds the engines' files. `load_grace` is how many
-    seconds longer a load may take than reading the file from a slow disk takes.
+    seconds, and at least of a minute. `folder` holds the engines' files. A load is ended if it
+    makes no progress for `load_grace` seconds.
 
     Raises `BadModelFile`, `EngineFailed` and `ConfigError`.
     """
     spec = _make_spec(request)
-    timeout = load_grace + spec.file_size / _SLOW_DISK_BYTES_PER_S
     with _translate_os_errors(folder):
         if engine := _find(spec, folder):
             return engine, False
         spec = _with_checked_settings(spec)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = hashlib.sha256(request.path.encode()).hexdigest()[:16]
-        with locks.exclusive(folder / f"{name}.starting", 2 * timeout):
+        total = _size_of(spec)
+        with (
+            LoadNotice(Path(spec.path), total) as notice,
+            # Whoever holds it loads the file, for as long as that makes progress.
+            locks.exclusive(folder / f"{name}.starting", inf),
+        ):
             # Another command may have started it meanwhile.
             if engine := _find(spec, folder):
                 return engine, False
-            return _start(spec, folder, keep_alive, timeout, request.limits), True
+            limits = request.limits
+            instructions = _instructions(spec, folder, keep_alive, load_grace, limits)
+            return _start(instructions, limits.memory, notice), True
 
 
 def renew_lease(state: EngineState, folder: Path, keep_alive: float) -> None:
@@ -159,7 +175,7 @@ def diagnose(error: LocalRunError, state: EngineState, folder: Path) -> LocalRun
         return EngineFailed(
             f"The engine was unloaded while it ran {state.spec.path}", "Try again: it will restart"
         )
-    reason = _read_reason(paths) or "it was killed; its log gives no reason"
+    reason = builds.reason_in(_read_log(paths)) or "it was killed; its log gives no reason"
     _remove_all_but_log(paths)
     return EngineFailed(
         f"The engine ended while it ran {state.spec.path}: {reason}",
@@ -171,10 +187,6 @@ def diagnose(error: LocalRunError, state: EngineState, folder: Path) -> LocalRun
 def _translate_os_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except TimeoutError:
-        raise EngineFailed(
-            "Another command is still starting an engine", "Wait for it, or stop it"
-        ) from None
     except OSError as error:
         raise EngineFailed.from_os_error("written to", folder, error) from None
 
@@ -187,6 +199,11 @@ def _make_spec(request: EngineRequest) -> EngineSpec:
         advice = "`llm localrun models` lists the files that were found"
         raise BadModelFile.from_os_error("read", request.path, error, advice) from None
     return EngineSpec(request.path, request.name, file.st_size, file.st_mtime, request.settings)
+
+
+def _size_of(spec: EngineSpec) -> int:
+    """Bytes of all parts of the model."""
+    return sum(part.stat().st_size for part in parts_of(Path(spec.path)) if part.exists())
 
 
 def _find(spec: EngineSpec, folder: Path) -> EngineState | None:
@@ -222,11 +239,11 @@ def _with_checked_settings(spec: EngineSpec) -> EngineSpec:
     return replace(spec, settings=settings)
 
 
-def _start(
-    spec: EngineSpec, folder: Path, keep_alive: float, timeout: float, limits: EngineLimits
-) -> EngineState:
+def _instructions(
+    spec: EngineSpec, folder: Path, keep_alive: float, load_grace: float, limits: EngineLimits
+) -> HostInstructions:
     build = builds.choose(folder, limits.llama_server, spec.settings.rpc)
-    instructions = HostInstructions(
+    return HostInstructions(
         folder=str(folder),
         spec=spec,
         key=secrets.token_urlsafe(32),
@@ -234,31 +251,37 @@ def _start(
         llama_server=build.path if build.kind == "llama-server" else "",
         xllamacpp=build.path if build.kind == "xllamacpp" else "",
         has_gpu=bool(build.devices),
-        load_seconds=timeout + _EXIT_TIMEOUT_S,
+        load_grace=load_grace,
         keep_alive=keep_alive if keep_alive < 0 else max(keep_alive, _MIN_KEEP_ALIVE_S),
         prompt_bytes=limits.prompt_bytes,
     )
+
+
+def _start(instructions: HostInstructions, memory: int | None, notice: LoadNotice) -> EngineState:
+    """Starts an engine. All engines together get `memory` bytes. Raises `EngineFailed`."""
+    spec, folder = instructions.spec, Path(instructions.folder)
     # Other commands cannot count the memory of this engine before its state is written.
-    with locks.exclusive(folder / "memory.starting", timeout):
+    with locks.exclusive(folder / "memory.starting", inf):
         for engine in list_engines(folder):
             if engine.spec.path == spec.path:
                 stop_if_idle(engine, folder)
-        evict.evict_idle(spec, folder, limits.memory)
-        host = _Host(instructions, timeout)
+        evict.evict_idle(spec, folder, memory)
+        host = _Host(instructions, notice)
     return host.wait_until_loaded()
 
 
 class _Host:
     """A host process that loads its model. It is killed if anything goes wrong meanwhile."""
 
-    def __init__(self, instructions: HostInstructions, timeout: float) -> None:
-        """Returns when the engine's state is written. `timeout` is seconds for each step.
+    def __init__(self, instructions: HostInstructions, notice: LoadNotice) -> None:
+        """Returns when the engine's state is written.
 
         Raises `EngineFailed`, and OSError if the host cannot write its files.
         """
-        self._spec = instructions.spec
+        self._path = instructions.spec.path
         self._folder = Path(instructions.folder)
-        self._timeout = timeout
+        self._grace = instructions.load_grace
+        self._notice = notice
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._process = _spawn()
         line = json.dumps(asdict(instructions)).encode() + b"\n"
@@ -302,19 +325,38 @@ class _Host:
             self._lines.put("")
 
     def _read_line(self) -> str:
-        """The next line from the host. Raises `EngineFailed`, and OSError as the host reports."""
-        try:
-            line = self._lines.get(timeout=self._timeout)
-        except Empty:
-            raise EngineFailed(
-                f"{self._spec.path} was still loading after {self._timeout:.0f} s",
-                "Wait longer with -o timeout SECONDS, or choose another model",
-            ) from None
-        if not line:
-            raise self._exited()
-        if line.isdecimal():
-            raise OSError(int(line), os.strerror(int(line)))
-        return line
+        """The next line from the host that is no report of its watcher.
+
+        Raises `EngineFailed`, and OSError as the host reports.
+        """
+        # While it loads, the watcher writes several lines a second; on Windows there is none.
+        silence = max(self._grace, LOAD_GRACE_S) + self._notice.total / _SLOW_DISK_BYTES_PER_S
+        while True:
+            try:
+                line = self._lines.get(timeout=silence)
+            except Empty:
+                raise self._stalled(
+                    f"{self._path} was still loading after {silence:.0f} s"
+                ) from None
+            word, _, value = line.partition(" ")
+            if word == STALLED:
+                raise self._stalled(
+                    f"llama.cpp made no progress with {self._path} for {self._grace:g} s while it"
+                    f" {value}"
+                )
+            if not line:
+                raise self._exited()
+            if line.isdecimal():
+                raise OSError(int(line), os.strerror(int(line)))
+            if word != LOADED:
+                return line
+            self._notice.done = int(value)
+
+    def _stalled(self, problem: str) -> EngineFailed:
+        return EngineFailed(
+            f"{problem}. The log is {builds.failed_log(self._folder)}",
+            "Wait longer with -o timeout SECONDS, or choose another model",
+        )
 
     def _exited(self) -> EngineFailed:
         """The error for a host that has ended, with the reason from its log."""
@@ -323,14 +365,28 @@ class _Host:
             self._process.wait(_EXIT_TIMEOUT_S)
         if self._id and not self._paths.state.exists():
             return self._unloaded()
-        status = f"the engine exited with status {self._process.returncode}"
-        return EngineFailed(
-            f"llama.cpp cannot load {self._spec.path}: {_read_reason(self._paths) or status}",
-            "Download the file again, or use a newer build of llama.cpp",
-        )
+        log = _read_log(self._paths)
+        reason, status = builds.reason_in(log), self._process.returncode or 0
+        number = _signal_of(status)
+        # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
+        if number and not (reason and number == signal.SIGABRT):
+            problem = f"llama.cpp was killed (signal {number}) while it loaded {self._path}"
+            return EngineFailed(problem, f"Try again. The log is {builds.failed_log(self._folder)}")
+        reason = reason or f"the engine exited with status {status}"
+        problem = f"llama.cpp cannot load {self._path}: {reason}"
+        if builds.blames_model(log):
+            return LoadFailed(problem, "Download the file again, or use a newer build of llama.cpp")
+        advice = f"Fix that, or choose another model. The log is {builds.failed_log(self._folder)}"
+        return EngineFailed(problem, advice)
 
     def _unloaded(self) -> EngineFailed:
-        return EngineFailed(f"{self._spec.path} was unloaded while it was loading", "Try again")
+        return EngineFailed(f"{self._path} was unloaded while it was loading", "Try again")
+
+
+def _signal_of(status: int) -> int:
+    """The signal that ended a host, or llama-server in it; 0 for none."""
+    number = -status if status < 0 else status - 128
+    return number if number in set(signal.Signals) else 0
 
 
 def _spawn() -> subprocess.Popen[bytes]:
@@ -357,11 +413,9 @@ def _remove_all_but_log(paths: EnginePaths) -> None:
     paths.remove()
 
 
-def _read_reason(paths: EnginePaths) -> str:
-    """Why an engine ended, from its log; "" if that gives no reason or cannot be read."""
+def _read_log(paths: EnginePaths) -> str:
+    """The end of an engine's log; "" if it cannot be read."""
     try:
-        return builds.reason_in(
-            paths.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
-        )
+        return paths.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
     except OSError:
         return ""

@@ -11,6 +11,8 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +38,15 @@ class LlamaServerProcess:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def start(instructions: HostInstructions, paths: EnginePaths) -> LlamaServerProcess:
-    """Starts llama-server and waits until it listens.
+def start(
+    instructions: HostInstructions,
+    paths: EnginePaths,
+    watch: Callable[[int], AbstractContextManager[None]],
+) -> LlamaServerProcess:
+    """Starts llama-server and waits until it listens, while `watch` watches its process.
 
-    If it ends before, so does this process; the reason is in the log.
+    If it ends before, so does this process, with the status that a shell would report; the reason
+    is in the log.
     """
     import pty
 
@@ -49,11 +56,13 @@ def start(instructions: HostInstructions, paths: EnginePaths) -> LlamaServerProc
     pid, terminal = pty.fork()
     if pid == 0:
         _exec(arguments, environment, paths.log)
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        if match := _LISTENING.search(paths.log.read_bytes()):
-            return LlamaServerProcess(match[1].decode(), pid, terminal)
-        time.sleep(_POLL_INTERVAL_S)
-    raise SystemExit(1)
+    with watch(pid):
+        while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+            if match := _LISTENING.search(paths.log.read_bytes()):
+                return LlamaServerProcess(match[1].decode(), pid, terminal)
+            time.sleep(_POLL_INTERVAL_S)
+    code = os.waitstatus_to_exitcode(ended[1])
+    raise SystemExit(128 - code if code < 0 else code or 1)
 
 
 def _exec(arguments: list[str], environment: dict[str, str], log: Path) -> None:
@@ -93,6 +102,7 @@ def _arguments(instructions: HostInstructions, paths: EnginePaths) -> list[str]:
         "--cache-ram": engine_defaults.PREFIX_CACHE_MIB,
         "--host": "127.0.0.1",
         "--port": 0,
+        "--verbosity": engine_defaults.VERBOSITY,
         **_chosen_arguments(spec.settings),
     }
     if folder := instructions.prompt_folder(paths):

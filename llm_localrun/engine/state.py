@@ -177,8 +177,8 @@ class HostInstructions:
     xllamacpp: str
     """The folder that xllamacpp is imported from."""
     has_gpu: bool
-    load_seconds: float
-    """The host ends itself if loading takes longer."""
+    load_grace: float
+    """Seconds without progress after which a load is ended: see `load_watch`."""
     keep_alive: float
     """Seconds until the engine may end without having been used; negative: never."""
     prompt_bytes: int

@@ -60,7 +60,7 @@ def _parameters(xllamacpp: Any, instructions: HostInstructions, paths: EnginePat
     p.cache_ram_mib = engine_defaults.PREFIX_CACHE_MIB
     p.cache_idle_slots = False
     p.slot_save_path = instructions.prompt_folder(paths)
-    p.verbosity = 1
+    p.verbosity = engine_defaults.VERBOSITY
     p.hostnames = ["127.0.0.1"]
     p.api_keys = [instructions.key]
     p.cors_origins = ""

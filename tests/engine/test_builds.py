@@ -19,32 +19,19 @@ from tests.conftest import CONFIG, configure
 from tests.support.drive import ask, failure
 from tests.support.engines import (
     converse,
+    executable,
     hosts,
     in_file,
     kill,
     number_value,
     patched,
+    stand_in,
     wait_until,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
 
-STAND_IN = Path(__file__).parents[1] / "fakes" / "llama_server_program.py"
 GPU = "  CUDA0: NVIDIA RTX A2000 (12032 MiB, 11800 MiB free)"
-
-
-def executable(path: Path, code: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!{sys.executable}\n{code}\n")
-    path.chmod(0o755)
-    return path
-
-
-def stand_in(path: Path, before: str = "") -> Path:
-    code = (
-        f"import os, runpy, sys; {before}\nrunpy.run_path({str(STAND_IN)!r}, run_name='__main__')"
-    )
-    return executable(path, code)
 
 
 def with_gpu(path: Path) -> Path:

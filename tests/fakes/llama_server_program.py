@@ -4,12 +4,17 @@ Of llama.cpp b11434's program this is what concerns a host: the arguments that i
 refuses others, its environment variable for the key, what it prints to --help, --version and
 --list-devices, and the lines of its log about an error and about where it listens. The server
 behind it is the same C++, so requests and slots are the real ones.
+
+The variable STAND_IN_LOAD names one of `LOADS`, which happens before the server loads its model.
 """
 
 import argparse
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 HELP = """\
@@ -18,6 +23,7 @@ HELP = """\
 -h,    --help, --usage                  print usage and exit
 --version                               show version and build info
 -t,    --threads N                      number of CPU threads to use during generation (default: -1)
+-lv,   --verbosity, --log-verbosity N   Set the verbosity threshold.
 -c,    --ctx-size N                     size of the prompt context (default: 0, 0 = loaded from model)
 -b,    --batch-size N                   logical maximum batch size (default: 2048)
 -ub,   --ubatch-size N                  physical maximum batch size (default: 512)
@@ -65,7 +71,8 @@ def _arguments() -> argparse.Namespace:
     known = _Arguments(add_help=False, allow_abbrev=False)
     for name in ("model", "alias", "host", "slot-save-path", "mmproj", "lora", "model-draft"):
         known.add_argument(f"--{name}", default="")
-    for name in ("ctx-size", "batch-size", "ubatch-size", "parallel", "cache-ram", "port"):
+    numbers = ("ctx-size", "batch-size", "ubatch-size", "parallel", "cache-ram", "port")
+    for name in (*numbers, "verbosity"):
         known.add_argument(f"--{name}", type=int, required=name != "ubatch-size")
     for name in ("threads", "n-gpu-layers"):
         known.add_argument(f"--{name}", type=int)
@@ -93,9 +100,80 @@ def main() -> None:
         _serve(_arguments())
 
 
+_LOAD_S = 1.5
+_STEP_S = 0.05
+_TOKENIZER = "llama_model_loader: loaded meta data with 33 key-value pairs and 272 tensors"
+_TENSORS = "load_tensors: loading model tensors, this can take a while... (load_mode = mmap)"
+_TEMPLATE = "srv    load_model: initializing, n_slots = 4, n_ctx_slot = 512, kv_unified = 'true'"
+
+
+def _log(line: str, level: str = "I") -> None:
+    sys.stderr.write(f"0.00.003.544 {level} {line}\n")
+    sys.stderr.flush()
+
+
+def _repeat(step: Callable[[], object]) -> None:
+    """Repeats `step`, which uses nearly no CPU time, as long as a slow load takes."""
+    for _ in range(round(_LOAD_S / _STEP_S)):
+        step()
+        time.sleep(_STEP_S)
+
+
+def _compute(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def _read_zeros(count: int) -> bytes:
+    with Path("/dev/zero").open("rb", buffering=0) as file:
+        return file.read(count)
+
+
+def _fail(line: str, end: Callable[[], object] = lambda: os._exit(1)) -> None:
+    _log(line, "E")
+    end()
+
+
+def _after(*lines: str, then: Callable[[], object]) -> Callable[[], object]:
+    def load() -> None:
+        _log("srv    load_model: loading model 'x'")
+        for line in lines:
+            _log(line)
+        then()
+
+    return load
+
+
+LOADS: dict[str, Callable[[], object]] = {
+    "at once": lambda: None,
+    "logs": _after(_TOKENIZER, then=lambda: _repeat(lambda: _log("load: control token"))),
+    "reads": _after(_TOKENIZER, then=lambda: _repeat(lambda: _read_zeros(1))),
+    "reads tensors": _after(_TENSORS, then=lambda: _repeat(lambda: _read_zeros(4_000_000))),
+    "compiles": _after(_TOKENIZER, _TENSORS, then=lambda: _compute(_LOAD_S)),
+    "silent": _after(_TOKENIZER, _TENSORS, then=signal.pause),
+    "tokenizer": _after(_TOKENIZER, then=lambda: _compute(60)),
+    "draft model's tokenizer": _after(_TOKENIZER, _TENSORS, _TOKENIZER, then=lambda: _compute(60)),
+    "template": _after(_TOKENIZER, _TENSORS, _TEMPLATE, then=lambda: _compute(60)),
+    "template that logs": _after(_TEMPLATE, _TENSORS, then=lambda: _compute(60)),
+    "killed": _after(_TENSORS, then=lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    "crashes": _after(_TENSORS, then=lambda: os.kill(os.getpid(), signal.SIGSEGV)),
+    "exits": _after(_TENSORS, then=lambda: os._exit(3)),
+    "no memory": _after(then=lambda: _fail("ggml_aligned_malloc: insufficient memory")),
+    "bad adapter": _after(then=lambda: _fail("cmn  common_init_: failed to load lora adapter 'x'")),
+    "bad tensor": _after(
+        then=lambda: _fail("llama_model_load: error loading model: missing tensor", os.abort)
+    ),
+    "never begins": lambda: sys.exit("error: no backends"),
+}
+"""What a load may do. Those that succeed take longer than a second and use little CPU time, except
+for the one that compiles shaders."""
+
+
 def _serve(given: argparse.Namespace) -> None:
     from xllamacpp import xllamacpp
 
+    LOADS[os.environ.get("STAND_IN_LOAD", "at once")]()
     server = xllamacpp.Server(_parameters(xllamacpp, given))
     listens = f"0.00.117.373 I srv  llama_server: listening on {server.listening_address}\n"
     sys.stderr.write(listens)
@@ -116,6 +194,7 @@ def _parameters(xllamacpp: Any, given: argparse.Namespace) -> Any:
     p.slot_save_path = given.slot_save_path
     p.hostnames, p.port = [given.host], given.port
     p.api_keys = [os.environ["LLAMA_API_KEY"]]
+    p.verbosity = given.verbosity
     p.ui, p.embedding = not given.no_webui, given.embedding
     for cpu in (p.cpuparams, p.cpuparams_batch):
         cpu.n_threads = given.threads or cpu.n_threads

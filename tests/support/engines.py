@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import struct
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from tests.support.models import local_model
 STORY = "A fox went out on a chilly night and prayed to the moon to give it light. " * 8
 """About 150 tokens."""
 SHORT_ANSWER: dict[str, Any] = {"temperature": 0, "max_tokens": 4}
+
+_STAND_IN = Path(__file__).parents[1] / "fakes" / "llama_server_program.py"
 
 Conversation: TypeAlias = tuple[int, int, str]
 """Tokens of the first prompt, tokens reused by the second one, and the second answer."""
@@ -100,3 +103,19 @@ def hosts(user: Path) -> list[int]:
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def executable(path: Path, code: str) -> Path:
+    """A program in Python."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!{sys.executable}\n{code}\n")
+    path.chmod(0o755)
+    return path
+
+
+def stand_in(path: Path, before: str = "") -> Path:
+    """The fake llama-server, which runs the code `before` first."""
+    code = (
+        f"import os, runpy, sys; {before}\nrunpy.run_path({str(_STAND_IN)!r}, run_name='__main__')"
+    )
+    return executable(path, code)

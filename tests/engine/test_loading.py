@@ -1,0 +1,245 @@
+"""A load goes on as long as it makes progress, and a failed one says only what is known."""
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from llm_localrun.chat.models import LocalChat
+from llm_localrun.engine import builds, load_notice
+from llm_localrun.engine.launch import find_or_start
+from llm_localrun.engine.load_watch import (
+    Phase,
+    _measure,
+    _measure_by_ps,
+    _Measurement,
+    _Progress,
+    phase_in,
+)
+from llm_localrun.engine.settings import EngineLimits, EngineRequest
+from llm_localrun.engine.state import EngineSettings, EngineState, list_hosts
+from llm_localrun.engine.stop import stop_all
+from llm_localrun.errors import EngineFailed, LoadFailed
+from tests.support.engines import hosts, in_file, stand_in, wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
+
+GRACE_S = 0.6
+"""Less than half of what a slow load of the fake takes."""
+
+
+@pytest.fixture
+def folder(user_path: Path) -> Iterator[Path]:
+    folder = user_path / "localrun" / "engine"
+    yield folder
+    stop_all(folder)
+    wait_until(lambda: hosts(user_path) == [])
+
+
+def request(model: Path, tmp_path: Path, load: str) -> EngineRequest:
+    """A request for an engine whose llama-server loads as `load` says: see the fake's LOADS."""
+    code = f"os.environ['STAND_IN_LOAD'] = {load!r}"
+    program = tmp_path / "llama-server"
+    limits = EngineLimits(llama_server=str(stand_in(program, code)))
+    return EngineRequest(str(model), "x", EngineSettings(context_size=512), limits)
+
+
+@pytest.mark.parametrize("load", ["logs", "reads", "compiles"])
+def test_slow_load_with_progress(
+    starter_model: Path, folder: Path, tmp_path: Path, load: str
+) -> None:
+    wanted = request(starter_model, tmp_path, load)
+    engine, is_new = find_or_start(wanted, folder, 60, GRACE_S)
+    assert is_new
+    assert engine.url
+
+
+def test_other_commands_wait_as_long(starter_model: Path, folder: Path, tmp_path: Path) -> None:
+    wanted = request(starter_model, tmp_path, "logs")
+
+    def find(_number: int) -> tuple[EngineState, bool]:
+        return find_or_start(wanted, folder, 60, GRACE_S)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(find, range(3)))
+    assert len({engine.id for engine, _ in found}) == 1
+    assert sorted(is_new for _, is_new in found) == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("load", "phase"),
+    [
+        ("silent", Phase.TENSORS),
+        ("tokenizer", Phase.TOKENIZER),
+        ("draft model's tokenizer", Phase.TOKENIZER),
+        ("template", Phase.TEMPLATE),
+        ("template that logs", Phase.TEMPLATE),
+    ],
+)
+def test_load_without_progress(
+    starter_model: Path, folder: Path, tmp_path: Path, load: str, phase: Phase
+) -> None:
+    with pytest.raises(EngineFailed) as caught:
+        find_or_start(request(starter_model, tmp_path, load), folder, 60, GRACE_S)
+    log = builds.failed_log(folder)
+    assert str(caught.value) == (
+        f"llama.cpp made no progress with {starter_model} for 0.6 s while it {phase.value}."
+        f" The log is {log}. Wait longer with -o timeout SECONDS, or choose another model."
+    )
+    assert not isinstance(caught.value, LoadFailed)
+    assert "loading model 'x'" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("load", "message", "blames_model"),
+    [
+        ("killed", "llama.cpp was killed (signal 9) while it loaded {file}. Try again.", False),
+        ("crashes", "llama.cpp was killed (signal 11) while it loaded {file}. Try", False),
+        ("no memory", "llama.cpp cannot load {file}: insufficient memory. Fix that", False),
+        ("bad adapter", "llama.cpp cannot load {file}: failed to load lora adapter", False),
+        ("never begins", "llama.cpp cannot load {file}: error: no backends. Fix that", False),
+        ("exits", "llama.cpp cannot load {file}: the engine exited with status 3", True),
+        ("bad tensor", "llama.cpp cannot load {file}: missing tensor. Download the file", True),
+    ],
+)
+def test_failed_load(
+    starter_model: Path, folder: Path, tmp_path: Path, load: str, message: str, blames_model: bool
+) -> None:
+    with pytest.raises(EngineFailed) as caught:
+        find_or_start(request(starter_model, tmp_path, load), folder, 60)
+    assert str(caught.value).startswith(message.format(file=starter_model))
+    assert isinstance(caught.value, LoadFailed) == blames_model
+    assert builds.failed_log(folder).exists()
+
+
+@contextlib.contextmanager
+def busy(count: int) -> Iterator[None]:
+    """`count` processes that use as much CPU time as they get."""
+    code = "while True: pass"
+    processes = [subprocess.Popen([sys.executable, "-S", "-c", code]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_load_on_a_busy_machine(starter_model: Path, folder: Path) -> None:
+    wanted = EngineRequest(str(starter_model), "x", EngineSettings(512, threads=1))
+    with busy(2 * (os.cpu_count() or 1)):
+        engine, _ = find_or_start(wanted, folder, 60, 2.0)
+    assert engine.url
+
+
+def test_log_without_texts(user_path: Path, starter_model: Path, folder: Path) -> None:
+    """The phases of a load need a verbosity at which no prompt may be logged."""
+    word = "xyzzy"
+    schema = {"type": "object", "properties": {word: {"type": "string", "enum": [word]}}}
+    chat = LocalChat(in_file(starter_model))
+    chat.prompt(word, system=f"Say {word}.", stop=[word], max_tokens=9).text()
+    assert word in chat.prompt(word, schema=schema, max_tokens=30, temperature=0).text()
+    (paths,) = list_hosts(folder)
+    log = paths.log.read_text()
+    assert "task" in log
+    assert word not in log
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_that_a_model_loads(
+    starter_model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_notice, "_DELAY_S", 0.2)
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    find_or_start(request(starter_model, tmp_path, "reads tensors"), folder, 60)
+    *drawn, erased, end = terminal.getvalue().split("\r")
+    assert drawn[1].startswith(f"loading {starter_model.name}")
+    assert drawn[-1].rstrip().endswith(" of 98 MB")
+    assert (erased.strip(), end) == ("", "")
+
+
+@pytest.mark.parametrize(("stream", "load"), [(io.StringIO, "logs"), (Terminal, "at once")])
+def test_nothing_is_shown_otherwise(
+    starter_model: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: type[io.StringIO],
+    load: str,
+) -> None:
+    monkeypatch.setattr(load_notice, "_DELAY_S", 0.2 if load == "logs" else 60)
+    monkeypatch.setattr("sys.stderr", written := stream())
+    find_or_start(request(starter_model, tmp_path, load), folder, 60)
+    assert written.getvalue() == ""
+
+
+def test_measuring_a_process() -> None:
+    before = _measure(os.getpid())
+    Path(sys.executable).read_bytes()
+    after = _measure(os.getpid())
+    assert after.loaded - before.loaded >= Path(sys.executable).stat().st_size
+    assert any(map(int.__gt__, after.counts, before.counts))
+    assert _measure(2**30) == _measure_by_ps(2**30)
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="ps is not installed")
+def test_measuring_a_process_with_ps() -> None:
+    measured = _measure_by_ps(os.getpid())
+    assert measured.loaded == measured.counts[0] > 2**20
+    assert measured.cpu_seconds == pytest.approx(time.process_time(), abs=1.5)
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(
+    ("phase", "cpu_seconds", "expected"),
+    [
+        (Phase.TENSORS, [0, 1, 2, 3], [True, True, True, True]),
+        (Phase.START, [0, 0.5, 1, 1.9, 2], [True, False, True, False, True]),
+        (Phase.TEMPLATE, [0, 1, 2, 3], [True, False, False, False]),
+        (Phase.TENSORS, [0, 3599, 3600, 3700], [True, True, False, False]),
+    ],
+    ids=["computes", "computes slowly", "runs a template", "only computes for an hour"],
+)
+def test_cpu_time_as_progress(phase: Phase, cpu_seconds: list[float], expected: list[bool]) -> None:
+    progress = _Progress(60)
+    assert [
+        progress.is_made(_Measurement(cpu_seconds=seconds), 100, phase) for seconds in cpu_seconds
+    ] == expected
+
+
+@pytest.mark.pure
+def test_what_only_counts_once() -> None:
+    progress = _Progress(60)
+    steps = [(0, 5), (1, 5), (1, 5), (1, 4), (1, 5), (1, 6)]
+    assert [
+        progress.is_made(_Measurement(counts=(mapped, 0, 0)), log_size, Phase.TEMPLATE)
+        for log_size, mapped in steps
+    ] == [True, True, False, False, False, True]
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(
+    ("log", "phase"),
+    [
+        (b"", Phase.START),
+        (b"ggml_vulkan: Found 1 Vulkan devices:\n", Phase.START),
+        (b"0.00.1 I llama_model_loader: loaded meta data with 33 key-value\n", Phase.TOKENIZER),
+        (b"0.00.1 W llama_model_loader: loaded meta data with 33 key-value\n", Phase.START),
+        (b"0.00.1 I load_tensors: loading model tensors, this\n0.00.2 I x\n", Phase.TENSORS),
+        (b"0.00.1 I srv    load_model: initializing slots, n_slots = 4\n", Phase.TEMPLATE),
+    ],
+)
+def test_phase_in_log(log: bytes, phase: Phase) -> None:
+    assert phase_in(log) == phase
