@@ -16,7 +16,7 @@ from llm_localrun.engine.launch import find_or_start
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.settings import engine_request
 from llm_localrun.engine.stop import stop
-from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, NotEnoughMemory
+from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LoadFailed, NotEnoughMemory
 from llm_localrun.files.modelfile import template_of
 from llm_localrun.gguf.files import parts_of
 from llm_localrun.gguf.header import NotGGUF, read_header
@@ -126,16 +126,16 @@ def _check_template(model: LocalModel, on_disk: OnDisk) -> FileCheck:
 def _check_load(model: LocalModel, on_disk: OnDisk) -> FileCheck:
     """Loads the model in the engine. An engine that runs it already is proof enough.
 
-    A model that does not fit into the free memory is not loaded, and not reported as damaged.
+    Only what llama.cpp says of the file counts against it: not that memory or the engine is missing.
     """
     try:
         wanted = engine_request(model, on_disk, {}, read_config())
         request = ensure_fits(model, wanted, may_shrink=True, remedy=_TOO_LARGE)
         engine, is_new = find_or_start(request, engine_folder(), keep_alive=0.0)
-    except NotEnoughMemory as error:
-        return FileCheck("loads", CheckState.UNKNOWN, str(error))
-    except (BadModelFile, EngineFailed, ConfigError) as error:
+    except (BadModelFile, LoadFailed, ConfigError) as error:
         return FileCheck("loads", CheckState.FAILED, str(error))
+    except (NotEnoughMemory, EngineFailed) as error:
+        return FileCheck("loads", CheckState.UNKNOWN, str(error))
     if is_new:
         stop(engine, engine_folder())
     return FileCheck("loads", CheckState.OK, f"in {engine.load_seconds:.1f} s")
