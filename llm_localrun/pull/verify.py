@@ -126,7 +126,8 @@ def _check_template(model: LocalModel, on_disk: OnDisk) -> FileCheck:
 def _check_load(model: LocalModel, on_disk: OnDisk) -> FileCheck:
     """Loads the model in the engine. An engine that runs it already is proof enough.
 
-    Only what llama.cpp says of the file counts against it: not that memory or the engine is missing.
+    Only what llama.cpp says of the file counts against it, not that memory or the engine is
+    missing.
     """
     try:
         wanted = engine_request(model, on_disk, {}, read_config())
