@@ -198,7 +198,8 @@ class Ollama(Server):
     ) -> LocalModel:
         details = tag.details or _TagDetails()
         capabilities = tag.capabilities if shown is None else shown.capabilities
-        thinks = capabilities is None or "thinking" in capabilities
+        # Only /api/show counts what the template in the file can do (0.32.15).
+        thinks = shown is None or capabilities is None or "thinking" in capabilities
         quantization = details.quantization_level or ""
         facts: Facts = {
             **self._where(tag),
