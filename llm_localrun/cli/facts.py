@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.config import read_config
-from llm_localrun.models import LocalModel, OnDisk, Purpose
+from llm_localrun.models import Endpoint, LocalModel, OnDisk, Purpose
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import Order, name_models, parameters_of, short_name
 from llm_localrun.resolve import candidates, order_of
@@ -32,27 +32,40 @@ def names_of(models: Sequence[LocalModel], order: Order) -> Names:
 
 
 def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]:
-    """Everything that is known about a model, for `--json`."""
+    """What `--json` shows of a model. `docs/json.md` describes each field."""
     named = names[model.purpose]
     file = model.on_disk or OnDisk(path="")
     return {
-        **model.model_dump(exclude={"routes"}),
-        "endpoint": model.served and model.served.endpoint.model_dump(),
+        "id": model.id,
+        "name": model.name,
+        "short_name": short_name(model, named),
+        "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
+        "purpose": model.purpose,
+        "architecture": model.architecture,
+        "parameters": parameters_of(model),
+        "quantization": model.quantization,
+        "size": model.size,
+        "context_max": model.context_max,
+        "context_loaded": model.context_loaded,
+        "capabilities": model.capabilities,
+        "think_levels": model.think_levels,
+        "modified": model.modified,
         "runs_on": model.runs_on,
         "remote_host": model.remote_host,
         "loaded": model.loaded,
-        "context_loaded": model.context_loaded,
+        "fits": order.fits(model),
+        "endpoint": model.served and endpoint_facts(model.served.endpoint),
         "digest": model.served.digest if model.served else "",
         "path": file.path or None,
         "store": file.store,
         "projector": file.projector,
-        "manifest": file.manifest,
         "file_id": file.id,
-        "parameters": parameters_of(model),
-        "fits": order.fits(model),
-        "short_name": short_name(model, named),
-        "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
     }
+
+
+def endpoint_facts(endpoint: Endpoint) -> dict[str, Any]:
+    """What `--json` shows of a server's address."""
+    return {"name": endpoint.name, "kind": endpoint.kind, "url": endpoint.url}
 
 
 def abilities(model: LocalModel) -> list[str]:

@@ -13,6 +13,7 @@ REF is one of:
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import click
 
@@ -97,14 +98,18 @@ def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bo
     """Says where the model is, and how to try it."""
     name = _name_of(model) if model else ""
     if as_json:
-        facts = record.model_dump(exclude={"pulled_at"})
-        show_json({"id": model and model.id, "name": name, "path": path, **facts})
+        show_json({"id": model and model.id, "name": name, "path": path, **_record_facts(record)})
         return
     click.echo(f"Ready: {path or (model and model.id) or record.ref}")
     if model is not None and model.purpose == "embedding":
         click.echo(f"Try it: llm embed -m {name} -c 'Primary colors'")
     elif model is not None:
         click.echo(f"Try it: llm -m {name} 'Name the primary colors'")
+
+
+def _record_facts(record: PullRecord) -> dict[str, Any]:
+    files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in record.files]
+    return {"ref": record.ref, "source": record.source, "files": files, "commit": record.commit}
 
 
 def _name_of(model: LocalModel) -> str:

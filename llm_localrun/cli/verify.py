@@ -1,7 +1,5 @@
 """Check the files of a model, and load it."""
 
-from dataclasses import asdict
-
 import click
 
 from llm_localrun.cli.facts import find_model
@@ -23,7 +21,7 @@ def verify(ctx: click.Context, name: str, as_json: bool) -> None:
     checks = show_progress(checks_of(model, records), model.name, quiet=as_json)
     show(
         as_json,
-        map(asdict, checks),
+        ({"what": c.what, "state": c.state, "detail": c.detail} for c in checks),
         ({"result": c.state, "check": c.what, "detail": c.detail} for c in checks),
     )
     ctx.exit(any(check.state == "failed" for check in checks))
