@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_localrun.cli.endpoints import STATUS, report_facts, server_title
-from llm_localrun.cli.table import count_of, first_few, seconds_text, size_text
+from llm_localrun.cli.table import count_of, first_few, pick, seconds_text, size_text
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import Build, BuildReport
 from llm_localrun.engine.state import EngineState
@@ -155,14 +155,8 @@ def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
 
 
 def _store_facts(store: ScannedStore, skipped: Iterable[ScannedFile]) -> dict[str, Any]:
-    return {
-        "store": store.store,
-        "path": store.path,
-        "status": store.status,
-        "files": store.files,
-        "problem": store.problem,
-        "skipped": [{"path": each.path, "reason": each.reason} for each in skipped],
-    }
+    facts = pick(store, "store path status files problem")
+    return {**facts, "skipped": [pick(each, "path reason") for each in skipped]}
 
 
 def _skipped(snapshot: Snapshot) -> Mapping[str, list[ScannedFile]]:
@@ -201,14 +195,8 @@ def engine_findings(
 
 
 def _build_facts(build: Build) -> dict[str, Any]:
-    return {
-        "kind": build.kind,
-        "path": build.path,
-        "version": build.version,
-        "devices": [{"title": each.title, "memory": each.memory} for each in build.devices],
-        "can_rpc": build.can_rpc,
-        "problem": build.problem,
-    }
+    facts = pick(build, "kind path version can_rpc problem")
+    return {**facts, "devices": [pick(each, "title memory") for each in build.devices]}
 
 
 def memory_finding(snapshot: Snapshot, memory: int | None) -> Finding:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llm_localrun.catalogue import get_catalogue
+from llm_localrun.cli.table import pick
 from llm_localrun.config import read_config
 from llm_localrun.models import Endpoint, LocalModel, OnDisk, Purpose
 from llm_localrun.name_cache import CachePolicy
@@ -14,6 +15,10 @@ from llm_localrun.names.aliases import Order, name_models, parameters_of, short_
 from llm_localrun.resolve import candidates, order_of
 
 _PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
+_MODEL_FIELDS = (
+    "id name purpose architecture quantization size context_max context_loaded capabilities"
+    " think_levels modified runs_on remote_host loaded"
+)
 _ABILITIES = {"tools": "tools", "vision": "vision", "audio": "audio", "thinking": "think"}
 """Capabilities, and how tables call them."""
 
@@ -36,23 +41,10 @@ def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]
     named = names[model.purpose]
     file = model.on_disk or OnDisk(path="")
     return {
-        "id": model.id,
-        "name": model.name,
+        **pick(model, _MODEL_FIELDS),
         "short_name": short_name(model, named),
         "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
-        "purpose": model.purpose,
-        "architecture": model.architecture,
         "parameters": parameters_of(model),
-        "quantization": model.quantization,
-        "size": model.size,
-        "context_max": model.context_max,
-        "context_loaded": model.context_loaded,
-        "capabilities": model.capabilities,
-        "think_levels": model.think_levels,
-        "modified": model.modified,
-        "runs_on": model.runs_on,
-        "remote_host": model.remote_host,
-        "loaded": model.loaded,
         "fits": order.fits(model),
         "endpoint": model.served and endpoint_facts(model.served.endpoint),
         "digest": model.served.digest if model.served else "",
@@ -65,7 +57,7 @@ def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]
 
 def endpoint_facts(endpoint: Endpoint) -> dict[str, Any]:
     """What `--json` shows of a server's address."""
-    return {"name": endpoint.name, "kind": endpoint.kind, "url": endpoint.url}
+    return pick(endpoint, "name kind url")
 
 
 def abilities(model: LocalModel) -> list[str]:

@@ -19,7 +19,7 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.progress import show_progress
-from llm_localrun.cli.table import json_option, show_json, show_table, size_text
+from llm_localrun.cli.table import json_option, pick, show_json, show_table, size_text
 from llm_localrun.config import read_config
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel
@@ -108,8 +108,8 @@ def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bo
 
 
 def _record_facts(record: PullRecord) -> dict[str, Any]:
-    files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in record.files]
-    return {"ref": record.ref, "source": record.source, "files": files, "commit": record.commit}
+    files = [pick(file, "path size sha256") for file in record.files]
+    return {**pick(record, "ref source commit"), "files": files}
 
 
 def _name_of(model: LocalModel) -> str:

@@ -4,7 +4,7 @@ import click
 
 from llm_localrun.cli.facts import find_model
 from llm_localrun.cli.progress import show_progress
-from llm_localrun.cli.table import json_option, show
+from llm_localrun.cli.table import json_option, pick, show
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.records import read_records
 from llm_localrun.pull.remove import records_of
@@ -21,7 +21,7 @@ def verify(ctx: click.Context, name: str, as_json: bool) -> None:
     checks = show_progress(checks_of(model, records), model.name, quiet=as_json)
     show(
         as_json,
-        ({"what": c.what, "state": c.state, "detail": c.detail} for c in checks),
+        (pick(check, "what state detail") for check in checks),
         ({"result": c.state, "check": c.what, "detail": c.detail} for c in checks),
     )
     ctx.exit(any(check.state == "failed" for check in checks))

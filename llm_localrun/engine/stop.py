@@ -75,9 +75,11 @@ def _is_starting(paths: EnginePaths) -> bool:
     state = read_state(paths.state)
     if state is None or not locks.is_locked(paths.lock):
         return False
-    loaded_at = state.started_at + state.load_seconds
+    if not state.url:
+        return True
     is_used = slots.last_used(paths) > state.started_at
-    return not state.url or not (is_used or time.time() > loaded_at + _FIRST_REQUEST_S)
+    loaded_at = state.started_at + state.load_seconds
+    return not is_used and abs(time.time() - loaded_at) < _FIRST_REQUEST_S
 
 
 def stop_if_idle(state: EngineState, folder: Path) -> bool:
