@@ -104,13 +104,19 @@ def test_starter_model_cannot_think(user_path: Path, starter_model: Path, level:
     assert not (user_path / "localrun/engine").exists()
 
 
-def test_thinking_can_be_off_where_there_is_none(warm: Path, starter_model: Path) -> None:
-    assert ask(in_file(starter_model), "Hi", think=False, **SHORT_ANSWER).text
+def in_use(warm: Path) -> LocalModel:
+    """The model whose engine stays warm."""
+    (file,) = (warm / "localrun/models").iterdir()
+    return in_file(file)
 
 
-def test_name_that_says_thinking_is_enough(warm: Path, starter_model: Path) -> None:
+def test_thinking_can_be_off_where_there_is_none(warm: Path) -> None:
+    assert ask(in_use(warm), "Hi", think=False, **SHORT_ANSWER).text
+
+
+def test_name_that_says_thinking_is_enough(warm: Path) -> None:
     """The first reasoning models had plain templates."""
-    model = in_file(starter_model).model_copy(update={"name": "QwQ-32B-Preview"})
+    model = in_use(warm).model_copy(update={"name": "QwQ-32B-Preview"})
     assert ask(model, "Hi", think="on", **SHORT_ANSWER).text
 
 

@@ -149,7 +149,7 @@ def test_page_names_every_command_that_takes_it() -> None:
 
 
 def test_engine(warm: Path, starter_model: Path, invoke: Invoke) -> None:
-    ask(in_file(starter_model), "Hi", **SHORT_ANSWER)
+    ask(in_file(warm / "localrun/models" / starter_model.name), "Hi", **SHORT_ANSWER)
     engines = json_of(invoke, "ps")
     names = [engine["name"] for engine in engines]
     assert starter_model.stem in names
@@ -176,7 +176,7 @@ def test_pulled_models(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doctor(warm: Path, starter_model: Path, invoke: Invoke) -> None:
-    ask(in_file(starter_model), "Hi", **SHORT_ANSWER)
+    ask(in_file(warm / "localrun/models" / starter_model.name), "Hi", **SHORT_ANSWER)
     report = json_of(invoke, "doctor")
     assert_documented("doctor", report)
     seen = {name for finding in report["findings"] for name in finding}
