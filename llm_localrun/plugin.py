@@ -32,12 +32,14 @@ class _Commands(click.Group):
 
 
 @click.pass_context
-def _run_without_command(context: click.Context) -> None:
+def _run_without_command(context: click.Context, as_json: bool) -> None:
     """Runs `llm localrun status` if the user gave no command."""
     if context.invoked_subcommand is None:
         from llm_localrun.cli.status import status
 
-        context.invoke(status)
+        context.invoke(status, as_json=as_json)
+    elif as_json:
+        raise click.UsageError(f"Give --json after {context.invoked_subcommand}.")
 
 
 @llm.hookimpl
@@ -45,7 +47,11 @@ def register_commands(cli: click.Group) -> None:
     help_text = "Find, run and manage local models"
     cli.add_command(
         _Commands(
-            "localrun", help=help_text, callback=_run_without_command, invoke_without_command=True
+            "localrun",
+            help=help_text,
+            callback=_run_without_command,
+            invoke_without_command=True,
+            params=[click.Option(["--json", "as_json"], is_flag=True, help="Output JSON")],
         )
     )
 

@@ -37,6 +37,20 @@ def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+_SWITCH = {
+    **dict.fromkeys(("true", "yes", "1"), "on"),
+    **dict.fromkeys(("false", "no", "0"), "off"),
+}
+
+
+def _think(value: object) -> object:
+    """The level of thinking that `value` means: true is on, false is off."""
+    if not isinstance(value, (str, int)):
+        return value
+    level = str(value).strip().lower()
+    return _SWITCH.get(level, level)
+
+
 Texts = Annotated[list[str], BeforeValidator(_strings)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json)]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
@@ -80,7 +94,7 @@ class Options(llm.Options):
     json_object: bool | None = _option(
         "Make the answer a JSON object; ask for one in the prompt too"
     )
-    think: Annotated[Think, BeforeValidator(_lower)] | None = _option(
+    think: Annotated[Think, BeforeValidator(_think)] | None = _option(
         "Whether and how much to think before the answer"
     )
     context_size: Annotated[int, Field(ge=16)] | Literal["max"] | None = _option(

@@ -27,6 +27,7 @@ from llm_localrun.errors import (
     ServerUnreachable,
     UnsupportedOption,
 )
+from llm_localrun.files.modelfile import has_place_for_thinking
 from llm_localrun.models import LocalModel, OnDisk, Route, Served
 from llm_localrun.names.parse import parse_name
 from llm_localrun.privacy import WHERE, is_loopback, requires_consent
@@ -160,11 +161,33 @@ def _settle_options(model: LocalModel, chat: ChatRequest) -> dict[str, Any]:
         # A schema asks for JSON already.
         options.pop("json_object", None)
     if "think" in options:
-        level = nearest_think_level(options["think"], model.think_levels)
-        if level is None and options["think"] != "off":
-            raise UnsupportedOption(f"{model.id} cannot think", "Leave out -o think")
-        options["think"] = level or "off"
+        options["think"] = _settle_thinking(model, options["think"])
     return options
+
+
+def _settle_thinking(model: LocalModel, wanted: str) -> str:
+    """The value of `-o think` nearest to `wanted` that the model has.
+
+    Raises `UnsupportedOption` if the model cannot think at all.
+    """
+    level = nearest_think_level(wanted, model.think_levels)
+    if wanted == "off":
+        return level or "off"
+    if level is not None and _may_think(model):
+        return level
+    why = "" if level is None else ": its chat template has no place for it"
+    raise UnsupportedOption(
+        f"{model.id} cannot think{why}",
+        "Leave out -o think, or choose a model that thinks:"
+        " `llm localrun models` shows `think` in the column can",
+    )
+
+
+def _may_think(model: LocalModel) -> bool:
+    """Whether the model thinks as far as its file shows, or its server, or else its name."""
+    if model.can("thinking", if_unknown=False) or parse_name(model.name).thinks:
+        return True
+    return model.on_disk is None or has_place_for_thinking(model.on_disk)
 
 
 def _response_context(request: ServeRequest, prepared: PreparedRequest) -> ResponseContext:

@@ -32,7 +32,9 @@ def doctor(context: click.Context, as_json: bool) -> None:
     except ConfigError as error:
         found, any_can_run = _examine_without_config(error), False
     if as_json:
-        show_json({"can_run": any_can_run, "findings": [_as_json(finding) for finding in found]})
+        show_json(
+            {"can_run": any_can_run, "findings": [finding_facts(finding) for finding in found]}
+        )
     else:
         _show(found)
     if not any_can_run:
@@ -92,7 +94,7 @@ def _show_text(text: str, first_indent: str) -> None:
     click.echo(wrapper.fill(text))
 
 
-def _as_json(finding: findings.Finding) -> dict[str, Any]:
+def finding_facts(finding: findings.Finding) -> dict[str, Any]:
     return {
         "section": finding.section,
         "well": not finding.advice,

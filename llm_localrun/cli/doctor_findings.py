@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.cli.endpoints import STATUS, server_title
-from llm_localrun.cli.table import count_of, first_few, seconds_text, size_text
+from llm_localrun.cli.endpoints import STATUS, report_facts, server_title
+from llm_localrun.cli.table import count_of, first_few, pick, seconds_text, size_text
 from llm_localrun.config import Config, config_path
-from llm_localrun.engine.builds import BuildReport
+from llm_localrun.engine.builds import Build, BuildReport
 from llm_localrun.engine.state import EngineState
 from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import (
@@ -76,7 +76,8 @@ def server_findings(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
             yield _server_finding(report, report.endpoint.name in added)
     if absent:
         text = f"not found: {', '.join(_with_ports(absent))}"
-        yield Finding("servers", text, facts={"endpoints": [_dump(each) for each in absent]})
+        facts = {"endpoints": [report_facts(each, is_added=False) for each in absent]}
+        yield Finding("servers", text, facts=facts)
     if not config.default_endpoints:
         text = "default ports are not checked: default_endpoints is false"
         yield Finding("servers", text)
@@ -94,7 +95,9 @@ def _server_finding(report: EndpointReport, is_added: bool) -> Finding:
     if report.problem:
         parts.append(f"its answers could not be read ({report.problem})")
     advice = _server_advice(report, is_added)
-    return Finding("servers", ", ".join(parts), advice, {"endpoints": [_dump(report)]})
+    return Finding(
+        "servers", ", ".join(parts), advice, {"endpoints": [report_facts(report, is_added)]}
+    )
 
 
 def _server_advice(report: EndpointReport, is_added: bool) -> str:
@@ -124,13 +127,6 @@ def _with_ports(reports: Iterable[EndpointReport]) -> Iterator[str]:
     yield from (f"{title} ({', '.join(numbers)})" for title, numbers in ports.items())
 
 
-def _dump(report: EndpointReport) -> dict[str, Any]:
-    return {
-        **report.model_dump(exclude={"models"}),
-        "models": [model.id for model in report.models],
-    }
-
-
 # Files
 
 
@@ -144,9 +140,8 @@ def store_findings(snapshot: Snapshot) -> Iterator[Finding]:
             yield _store_finding(store, skipped[store.path])
     found = {store.store for store in snapshot.stores if store.status != "missing"}
     if names := ", ".join(sorted({store.store for store in missing} - found)):
-        yield Finding(
-            "files", f"not found: {names}", facts={"stores": [s.model_dump() for s in missing]}
-        )
+        facts = {"stores": [_store_facts(store, []) for store in missing]}
+        yield Finding("files", f"not found: {names}", facts=facts)
 
 
 def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
@@ -160,8 +155,12 @@ def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
     if skipped:
         reasons = [f"{Path(each.path).name}: {each.reason}" for each in skipped]
         text += f", {len(skipped)} skipped ({first_few(reasons)})"
-    facts = {**store.model_dump(), "skipped": [each.model_dump() for each in skipped]}
-    return Finding("files", text, advice, {"stores": [facts]})
+    return Finding("files", text, advice, {"stores": [_store_facts(store, skipped)]})
+
+
+def _store_facts(store: ScannedStore, skipped: Iterable[ScannedFile]) -> dict[str, Any]:
+    facts = pick(store, "store path status files problem")
+    return {**facts, "skipped": [pick(each, "path reason") for each in skipped]}
 
 
 def _skipped(snapshot: Snapshot) -> Mapping[str, list[ScannedFile]]:
@@ -191,12 +190,17 @@ def engine_findings(
         devices = [f"{device.title} ({size_text(device.memory)})" for device in build.devices]
         is_unused = report.chosen is not None and build != report.chosen
         text = f"{build.title}, {', '.join(devices) or 'no GPU'}{', not used' if is_unused else ''}"
-        yield Finding("engine", text, build.problem, build.model_dump())
+        yield Finding("engine", text, build.problem, _build_facts(build))
     for engine in engines:
         text = f"{engine.spec.name} is loaded, {engine.build}, process {engine.pid}"
         yield Finding("engine", text, facts={"path": engine.spec.path, "pid": engine.pid})
     for log in report.logs:
         yield Finding("engine", f"llama.cpp's log: {log}", facts={"log": str(log)})
+
+
+def _build_facts(build: Build) -> dict[str, Any]:
+    facts = pick(build, "kind path version can_rpc problem")
+    return {**facts, "devices": [pick(each, "title memory") for each in build.devices]}
 
 
 def memory_finding(snapshot: Snapshot, memory: int | None) -> Finding:
@@ -231,7 +235,7 @@ def cache_finding(before: Snapshot, written: Snapshot, snapshot: Snapshot) -> Fi
 def policy_findings(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
     path = config_path()
     text = f"{path}" if path.exists() else f"{path} does not exist: the defaults apply"
-    yield Finding("policy", text, facts={"config": config.model_dump()})
+    yield Finding("policy", text, facts={"path": str(path)})
     remote = [model.id for model in snapshot.models if requires_consent(model)]
     allowed = [model_id for model_id in remote if model_id in config.allow]
     refused = [model_id for model_id in remote if model_id not in config.allow]

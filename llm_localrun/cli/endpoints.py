@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from typing_extensions import assert_never
 
 from llm_localrun.catalogue import get_catalogue
+from llm_localrun.cli.facts import endpoint_facts
 from llm_localrun.cli.table import count_of, first_few, json_option, safe_text, show
 from llm_localrun.config import ConfiguredEndpoint, problem_of, read_config, update_config
 from llm_localrun.errors import ConfigError
@@ -29,10 +30,13 @@ STATUS: dict[ServerStatus, str] = {
 
 
 @click.group(help=__doc__, invoke_without_command=True)
+@json_option
 @click.pass_context
-def endpoints(context: click.Context) -> None:
+def endpoints(context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand is None:
-        context.invoke(list_)
+        context.invoke(list_, as_json=as_json)
+    elif as_json:
+        raise click.UsageError(f"Give --json after {context.invoked_subcommand}.")
 
 
 @endpoints.command("list")
@@ -43,7 +47,7 @@ def list_(as_json: bool) -> None:
     reports = get_catalogue(CachePolicy.FRESH).endpoints
     show(
         as_json,
-        (_facts(report, report.endpoint.name in added) for report in reports),
+        (report_facts(report, report.endpoint.name in added) for report in reports),
         (_row(report, report.endpoint.name in added) for report in reports),
         if_empty="There are no servers. Add one: llm localrun endpoints add NAME URL",
     )
@@ -138,13 +142,13 @@ def server_title(report: EndpointReport) -> str:
     return f"{server_class(report.endpoint.kind).title} {report.version}".strip()
 
 
-def _facts(report: EndpointReport, is_added: bool) -> dict[str, Any]:
+def report_facts(report: EndpointReport, is_added: bool) -> dict[str, Any]:
+    """What `--json` shows of a server."""
     return {
-        **report.endpoint.model_dump(exclude={"key_alias"}),
+        **endpoint_facts(report.endpoint),
         "key": report.endpoint.key_name,
         "added": is_added,
         "status": report.status,
-        "asked_at": report.asked_at,
         "version": report.version,
         "models": [model.id for model in report.models],
     }

@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llm_localrun.catalogue import get_catalogue
+from llm_localrun.cli.table import pick
 from llm_localrun.config import read_config
-from llm_localrun.models import LocalModel, OnDisk, Purpose
+from llm_localrun.models import Endpoint, LocalModel, OnDisk, Purpose
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import Order, name_models, parameters_of, short_name
 from llm_localrun.resolve import candidates, order_of
 
 _PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
+_MODEL_FIELDS = (
+    "id name purpose architecture quantization size context_max context_loaded capabilities"
+    " think_levels modified runs_on remote_host loaded"
+)
 _ABILITIES = {"tools": "tools", "vision": "vision", "audio": "audio", "thinking": "think"}
 """Capabilities, and how tables call them."""
 
@@ -32,27 +37,27 @@ def names_of(models: Sequence[LocalModel], order: Order) -> Names:
 
 
 def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]:
-    """Everything that is known about a model, for `--json`."""
+    """What `--json` shows of a model. `docs/json.md` describes each field."""
     named = names[model.purpose]
     file = model.on_disk or OnDisk(path="")
     return {
-        **model.model_dump(exclude={"routes"}),
-        "endpoint": model.served and model.served.endpoint.model_dump(),
-        "runs_on": model.runs_on,
-        "remote_host": model.remote_host,
-        "loaded": model.loaded,
-        "context_loaded": model.context_loaded,
+        **pick(model, _MODEL_FIELDS),
+        "short_name": short_name(model, named),
+        "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
+        "parameters": parameters_of(model),
+        "fits": order.fits(model),
+        "endpoint": model.served and endpoint_facts(model.served.endpoint),
         "digest": model.served.digest if model.served else "",
         "path": file.path or None,
         "store": file.store,
         "projector": file.projector,
-        "manifest": file.manifest,
         "file_id": file.id,
-        "parameters": parameters_of(model),
-        "fits": order.fits(model),
-        "short_name": short_name(model, named),
-        "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
     }
+
+
+def endpoint_facts(endpoint: Endpoint) -> dict[str, Any]:
+    """What `--json` shows of a server's address."""
+    return pick(endpoint, "name kind url")
 
 
 def abilities(model: LocalModel) -> list[str]:

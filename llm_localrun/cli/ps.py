@@ -1,15 +1,20 @@
 """List the models that the engine holds in memory."""
 
 import time
-from dataclasses import asdict
 from typing import Any
 
 import click
 
-from llm_localrun.cli.table import json_option, seconds_text, show, size_text, tokens_text
+from llm_localrun.cli.table import json_option, pick, seconds_text, show, size_text, tokens_text
 from llm_localrun.engine.evict import resident
 from llm_localrun.engine.state import EnginePaths, EngineState, list_running, read_lease
 from llm_localrun.system.paths import engine_folder
+
+_SETTINGS = (
+    "context_size threads gpu_layers kv_cache_type flash_attention embedding projector lora"
+    " draft_model rpc"
+)
+"""The settings of an engine that `--json` shows."""
 
 
 @click.command(help=__doc__)
@@ -27,9 +32,8 @@ def _facts(engine: EngineState) -> dict[str, Any]:
         "path": engine.spec.path,
         "pid": engine.pid,
         "memory": resident(engine.server_pid),
-        **asdict(engine.spec.settings),
+        **pick(engine.spec.settings, _SETTINGS),
         "build": engine.build,
-        "url": engine.url,
         "started_at": engine.started_at,
         "seconds_left": None if left == float("inf") else left,
     }

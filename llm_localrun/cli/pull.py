@@ -13,12 +13,13 @@ REF is one of:
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.progress import show_progress
-from llm_localrun.cli.table import json_option, show_json, show_table, size_text
+from llm_localrun.cli.table import json_option, pick, show_json, show_table, size_text
 from llm_localrun.config import read_config
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel
@@ -97,14 +98,18 @@ def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bo
     """Says where the model is, and how to try it."""
     name = _name_of(model) if model else ""
     if as_json:
-        facts = record.model_dump(exclude={"pulled_at"})
-        show_json({"id": model and model.id, "name": name, "path": path, **facts})
+        show_json({"id": model and model.id, "name": name, "path": path, **_record_facts(record)})
         return
     click.echo(f"Ready: {path or (model and model.id) or record.ref}")
     if model is not None and model.purpose == "embedding":
         click.echo(f"Try it: llm embed -m {name} -c 'Primary colors'")
     elif model is not None:
         click.echo(f"Try it: llm -m {name} 'Name the primary colors'")
+
+
+def _record_facts(record: PullRecord) -> dict[str, Any]:
+    files = [pick(file, "path size sha256") for file in record.files]
+    return {**pick(record, "ref source commit"), "files": files}
 
 
 def _name_of(model: LocalModel) -> str:

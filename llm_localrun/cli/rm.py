@@ -3,6 +3,8 @@
 If another tool has put the model NAME there, --force is needed.
 """
 
+import shlex
+
 import click
 
 from llm_localrun.catalogue import get_catalogue
@@ -37,7 +39,12 @@ def _remove(name: str, force: bool) -> None:
             remove_unlisted(record)
         click.echo(f"Forgot {name}: no model of it is listed")
         return
-    freed = remove(target.model, force=force)
+    freed = remove(target.model, _announce, force=force)
     amount = "" if freed is None else f": {size_text(freed)} freed"
     click.echo(f"Deleted {target.model.id}{amount}")
     get_catalogue(CachePolicy.REFRESH)
+
+
+def _announce(name: str, doing: str) -> None:
+    command = f"llm localrun unload --force {shlex.quote(name)}"
+    click.echo(f"{name} {doing}: waiting. `{command}` ends it now.", err=True)

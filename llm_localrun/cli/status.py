@@ -1,17 +1,18 @@
 """Show what is available here, and what to do next."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.endpoints import server_title
-from llm_localrun.cli.table import count_of, show_card
+from llm_localrun.cli.table import count_of, json_option, show_card, show_json
 from llm_localrun.config import read_config
 from llm_localrun.engine.builds import choose
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import EngineFailed
-from llm_localrun.models import LocalModel, ServerStatus, Snapshot
+from llm_localrun.models import EndpointReport, LocalModel, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import ordered
 from llm_localrun.resolve import describe_slow, order_of
@@ -19,11 +20,15 @@ from llm_localrun.system.paths import engine_folder
 
 
 @click.command(help=__doc__)
-def status() -> None:
+@json_option
+def status(as_json: bool) -> None:
     snapshot = get_catalogue(CachePolicy.FRESH)
     build = _build()
     chat = [model for model in snapshot.models if model.purpose == "chat"]
     best = next(iter(ordered(chat, order_of(read_config()))), None)
+    if as_json:
+        show_json(_facts(snapshot, best, build))
+        return
     show_card(
         [
             ("models", [_count(snapshot)]),
@@ -35,6 +40,22 @@ def status() -> None:
     )
     click.echo()
     show_card([(f"  {command}", [what]) for command, what in _next_steps(snapshot, best, build)])
+
+
+def _facts(snapshot: Snapshot, best: LocalModel | None, build: str) -> dict[str, Any]:
+    return {
+        "models": len(snapshot.models),
+        "models_on_servers": sum(model.served is not None for model in snapshot.models),
+        "local": best.id if best else None,
+        "servers": [report.endpoint.name for report in _answering(snapshot)],
+        "engine": build or None,
+        "loaded_in_engine": [engine.spec.name for engine in list_running(engine_folder())],
+        "loaded_on_servers": [model.id for model in snapshot.models if model.loaded],
+        "next_steps": [
+            {"command": command, "purpose": what}
+            for command, what in _next_steps(snapshot, best, build)
+        ],
+    }
 
 
 def _build() -> str:
@@ -55,14 +76,15 @@ def _count(snapshot: Snapshot) -> str:
 
 
 def _servers(snapshot: Snapshot) -> str:
-    answering = [
-        server_title(report)
-        for report in snapshot.endpoints
-        if report.status == ServerStatus.ANSWERS
-    ]
     slow = [report for report in snapshot.endpoints if report.status == ServerStatus.BUSY]
-    parts = [", ".join(answering), describe_slow(slow) if slow else ""]
-    return "; ".join(filter(None, parts)) or "none answers"
+    answering = ", ".join(map(server_title, _answering(snapshot)))
+    return (
+        "; ".join(filter(None, [answering, describe_slow(slow) if slow else ""])) or "none answers"
+    )
+
+
+def _answering(snapshot: Snapshot) -> list[EndpointReport]:
+    return [report for report in snapshot.endpoints if report.status == ServerStatus.ANSWERS]
 
 
 def _loaded(snapshot: Snapshot) -> Iterator[str]:

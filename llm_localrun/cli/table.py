@@ -41,6 +41,11 @@ def show(
         click.echo(if_empty, err=True)
 
 
+def pick(value: object, names: str) -> dict[str, Any]:
+    """The attributes of `value` that JSON shows; `names` has spaces between them."""
+    return {name: getattr(value, name) for name in names.split()}
+
+
 def show_json(value: Any) -> None:
     """Prints `value` as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,10 +1,14 @@
-"""Unload a model, or all models, from memory."""
+"""Unload a model, or all models, from memory.
+
+A model that is answering is unloaded when its answer is finished. Ctrl-C stops waiting for that,
+and the model stays.
+"""
 
 import click
 
 from llm_localrun.cli.facts import find_model
-from llm_localrun.engine.state import EngineState, list_running
-from llm_localrun.engine.stop import stop, stop_all
+from llm_localrun.engine.state import EnginePaths, list_engines, list_hosts
+from llm_localrun.engine.stop import end, name_of, occupation, stop_when_idle
 from llm_localrun.errors import UnknownModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.system.paths import engine_folder
@@ -13,23 +17,28 @@ from llm_localrun.system.paths import engine_folder
 @click.command(help=__doc__)
 @click.argument("name", required=False)
 @click.option("--all", "all_", is_flag=True, help="Unload every model")
-def unload(name: str | None, all_: bool) -> None:
+@click.option("--force", is_flag=True, help="Break off answers instead of waiting for them")
+def unload(name: str | None, all_: bool, force: bool) -> None:
     if (name is None) != all_:
         raise click.UsageError("Give the name of a model, or --all.")
-    if name is None:
-        names = stop_all(engine_folder())
-    else:
-        engines = _engines_of(name)
-        names = [engine.spec.name for engine in engines]
-        for engine in engines:
-            stop(engine, engine_folder())
-    for each in names:
-        click.echo(f"Unloaded {each}")
-    if not names:
+    engines = list_hosts(engine_folder()) if name is None else _engines_of(name)
+    for engine in sorted(engines, key=occupation):
+        # Its state, which holds the name, is removed with it.
+        model = name_of(engine)
+        if force:
+            end(engine)
+        else:
+            stop_when_idle(engine, _announce)
+        click.echo(f"Unloaded {model}")
+    if not engines:
         click.echo("No model is loaded.", err=True)
 
 
-def _engines_of(name: str) -> list[EngineState]:
+def _announce(name: str, doing: str) -> None:
+    click.echo(f"{name} {doing}: waiting. Use --force to end it now.", err=True)
+
+
+def _engines_of(name: str) -> list[EnginePaths]:
     """The engines that run the model `name`. Raises `UnknownModel` if there is none."""
     try:
         file = find_model(name, CachePolicy.IF_EMPTY).on_disk
@@ -37,8 +46,8 @@ def _engines_of(name: str) -> list[EngineState]:
         # It may be the name under which an engine runs a file that is gone.
         file = None
     path = file.path if file else None
-    engines = list_running(engine_folder())
+    engines = list_engines(engine_folder())
     chosen = [engine for engine in engines if name == engine.spec.name or path == engine.spec.path]
     if not chosen:
         raise UnknownModel(f"{name} is not loaded", "`llm localrun ps` lists the loaded models")
-    return chosen
+    return [EnginePaths(engine_folder(), engine.id) for engine in chosen]

@@ -1,12 +1,10 @@
 """Check the files of a model, and load it."""
 
-from dataclasses import asdict
-
 import click
 
 from llm_localrun.cli.facts import find_model
 from llm_localrun.cli.progress import show_progress
-from llm_localrun.cli.table import json_option, show
+from llm_localrun.cli.table import json_option, pick, show
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.records import read_records
 from llm_localrun.pull.remove import records_of
@@ -23,7 +21,7 @@ def verify(ctx: click.Context, name: str, as_json: bool) -> None:
     checks = show_progress(checks_of(model, records), model.name, quiet=as_json)
     show(
         as_json,
-        map(asdict, checks),
+        (pick(check, "what state detail") for check in checks),
         ({"result": c.state, "check": c.what, "detail": c.detail} for c in checks),
     )
     ctx.exit(any(check.state == "failed" for check in checks))

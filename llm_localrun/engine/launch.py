@@ -115,7 +115,7 @@ def acquire_slot(
             raise EngineFailed(
                 f"{engine.spec.name} was answering other prompts for"
                 f" {_SLOT_TIMEOUT_S / 60:.0f} minutes",
-                f"Try again later, or stop them with `llm localrun unload {engine.spec.name}`",
+                f"Try again later, or end them: `llm localrun unload --force {engine.spec.name}`",
             ) from None
         if slot is not None:
             is_held = slot.previous.conversation == contents.conversation

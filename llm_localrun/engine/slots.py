@@ -94,12 +94,15 @@ def acquire(
 ) -> Slot | None:
     """Waits for a free slot and acquires the best one; None if the engine is about to end.
 
+    While a command waits to unload the engine, this waits too: for its end, or for Ctrl-C there.
+
     `is_saved`: the conversation can be restored from disk. Raises TimeoutError after
     `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while paths.state.exists():
-        if slot := next(_acquire_each(paths, _rank(paths, contents, is_saved)), None):
+        ranked = () if is_locked(paths.ending) else _rank(paths, contents, is_saved)
+        if slot := next(_acquire_each(paths, ranked), None):
             # Before an engine ends, its host acquires all slots.
             if paths.state.exists() and _claim_context(paths, slot, contents):
                 return slot
@@ -147,6 +150,11 @@ def acquire_all(paths: EnginePaths) -> list[Slot] | None:
     for slot in slots:
         slot.release()
     return None
+
+
+def are_in_use(paths: EnginePaths) -> bool:
+    """Whether any slot of an engine is in use."""
+    return any(is_locked(paths.slot(number)) for number in range(SLOTS))
 
 
 def last_used(paths: EnginePaths) -> float:

@@ -6,6 +6,7 @@ They lie in `localrun/engine/`:
     <id>.json     `EngineState` as JSON; the host removes it when it begins to end
     <id>.lease    until when the engine may idle: written by commands, read by the host
     <id>.slot<n>  locked by the command whose request is in llama.cpp's slot `n`: see `slots`
+    <id>.ending   locked by a command that unloads the engine when its answers are finished
     <id>.log      the output of llama.cpp, limited in size
 
 An id is `<process id of the host>-<8 hex digits>`, so an engine can be ended even if its state
@@ -143,6 +144,10 @@ class EnginePaths:
     @property
     def lease(self) -> Path:
         return self.folder / f"{self.id}.lease"
+
+    @property
+    def ending(self) -> Path:
+        return self.folder / f"{self.id}.ending"
 
     @property
     def log(self) -> Path:

@@ -24,6 +24,9 @@ _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v
 # Architectures that only Ollama's own engine knows (model/models, 0.12).
 _OLLAMA_ONLY = ("mllama", "gptoss", "qwen25vl")
 
+# In templates, of Ollama too; the last one is gpt-oss's.
+_THINKING = ("<think>", "enable_thinking", ".Thinking", "<|channel|>")
+
 # By `general.type` in the header.
 _NO_MODEL = {
     "adapter": "it is an adapter (LoRA) for another model",
@@ -135,7 +138,7 @@ def _capabilities(template: str, found: FoundFile) -> tuple[str, ...]:
     template = manifest_or_empty(found.manifest).text("template") or template
     can = {
         "tools": "tools" in template or ".Tools" in template,
-        "thinking": any(word in template for word in ("<think>", "enable_thinking", ".Thinking")),
+        "thinking": any(word in template for word in _THINKING),
         **_senses(found.projector),
     }
     return tuple(name for name, has in can.items() if has)

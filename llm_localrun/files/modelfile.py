@@ -16,6 +16,7 @@ from llm_localrun.gguf.files import chat_template_in, opened
 from llm_localrun.gguf.header import read_summary
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.system.json_files import list_at, text_at
+from llm_localrun.wire.think_tags import may_think
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,14 @@ def chat_template_of(model: LocalModel, route: OnDisk) -> str:
             " understands, and the file has none of its own",
             "Run it with Ollama: start it with `ollama serve`",
         ) from None
+
+
+def has_place_for_thinking(route: OnDisk) -> bool:
+    """Whether Ollama's template or the file's own may let the model think; also if it has none."""
+    try:
+        return may_think(template_of(route) + _own_template(route))
+    except BadModelFile:
+        return True
 
 
 def _own_template(route: OnDisk) -> str:

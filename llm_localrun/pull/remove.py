@@ -8,8 +8,8 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from llm_localrun.engine.state import list_running
-from llm_localrun.engine.stop import stop
+from llm_localrun.engine.state import EnginePaths, list_engines
+from llm_localrun.engine.stop import Announce, stop_when_idle
 from llm_localrun.errors import NotRemoved
 from llm_localrun.files import store_named
 from llm_localrun.models import LocalModel
@@ -39,9 +39,10 @@ def _is_record_of(record: PullRecord, model: LocalModel) -> bool:
     return source == model.served.endpoint.kind and model.name in (name, f"{name}:latest")
 
 
-def remove(model: LocalModel, *, force: bool) -> int | None:
+def remove(model: LocalModel, announce: Announce, *, force: bool) -> int | None:
     """Deletes `model`; returns the bytes freed, None if a server deletes it.
 
+    An engine that runs it ends first, when it is idle: see `stop_when_idle` for `announce`.
     Refuses what llm-localrun has not pulled, unless `force`. Raises a `LocalRunError`.
     """
     records = read_records()
@@ -54,7 +55,7 @@ def remove(model: LocalModel, *, force: bool) -> int | None:
             f"{model.id} was not pulled by llm-localrun{location}",
             "Delete it where it came from, or with --force if you are sure",
         )
-    _stop_engines(model)
+    _stop_engines(model, announce)
     if server:
         server.delete(model.name)
     freed = None if server else delete_files(files, models_folder())
@@ -81,13 +82,13 @@ def remove_unlisted(record: PullRecord) -> None:
     drop_record(record.ref)
 
 
-def _stop_engines(model: LocalModel) -> None:
+def _stop_engines(model: LocalModel, announce: Announce) -> None:
     if model.on_disk is None:
         return
     path = os.path.realpath(model.on_disk.path)
-    for engine in list_running(engine_folder()):
+    for engine in list_engines(engine_folder()):
         if os.path.realpath(engine.spec.path) == path:
-            stop(engine, engine_folder())
+            stop_when_idle(EnginePaths(engine_folder(), engine.id), announce)
 
 
 def _files(

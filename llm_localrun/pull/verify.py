@@ -15,7 +15,7 @@ from llm_localrun.config import read_config
 from llm_localrun.engine.launch import find_or_start
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.settings import engine_request
-from llm_localrun.engine.stop import stop
+from llm_localrun.engine.stop import stop_if_idle
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LoadFailed, NotEnoughMemory
 from llm_localrun.files.modelfile import template_of
 from llm_localrun.gguf.files import parts_of
@@ -138,5 +138,5 @@ def _check_load(model: LocalModel, on_disk: OnDisk) -> FileCheck:
     except (NotEnoughMemory, EngineFailed) as error:
         return FileCheck("loads", CheckState.UNKNOWN, str(error))
     if is_new:
-        stop(engine, engine_folder())
+        stop_if_idle(engine, engine_folder())
     return FileCheck("loads", CheckState.OK, f"in {engine.load_seconds:.1f} s")

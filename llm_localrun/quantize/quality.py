@@ -23,7 +23,7 @@ from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.serve import engine_server
 from llm_localrun.engine.settings import EngineRequest, engine_request
 from llm_localrun.engine.slots import SlotContents
-from llm_localrun.engine.stop import stop
+from llm_localrun.engine.stop import stop_if_idle
 from llm_localrun.errors import BadReply, ServerUnreachable
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.system.paths import engine_folder
@@ -141,7 +141,7 @@ def _engine(model: LocalModel) -> Iterator[AcquiredSlot]:
     finally:
         acquired.slot.release()
         if acquired.is_new:
-            stop(acquired.engine, folder)
+            stop_if_idle(acquired.engine, folder)
 
 
 def _checked_request(model: LocalModel, context_size: int | None = None) -> EngineRequest:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import ClassVar
 from urllib.parse import quote
 
+from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import long_quantization
 from llm_localrun.servers import msty
 from llm_localrun.servers.base import Facts, Sign, WireOption, sent_as_named
@@ -22,6 +23,7 @@ from llm_localrun.tokens.window import Size
 from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
 from llm_localrun.wire.sse import Payload
+from llm_localrun.wire.think_tags import may_think
 
 
 class _ModelMeta(WireModel):
@@ -170,6 +172,7 @@ def _facts_from_props(entry: _LlamaModel, props: _ModelProps) -> Facts:
     facts = entry.facts()
     modalities = props.modalities or _Modalities()
     caps = props.chat_template_caps or _TemplateCaps()
+    thinks = may_think(props.chat_template or "") or parse_name(entry.id).thinks
     return {
         "fingerprints": (*facts["fingerprints"], *path_fingerprint(props.model_path)),
         "context_loaded": facts["context_loaded"] or props.default_generation_settings.n_ctx,
@@ -179,5 +182,6 @@ def _facts_from_props(entry: _LlamaModel, props: _ModelProps) -> Facts:
             audio=modalities.audio,
             thinking="think" in (props.chat_template or ""),
         ),
+        "think_levels": None if thinks else ("off",),
         "loaded": not props.is_sleeping,
     }

@@ -455,19 +455,20 @@ def _with_details(model: LocalModel, digest: str, details: _Details | None) -> L
     """The model with what /api/show said of the version `digest`."""
     if details is None:
         return model
-    abilities = _abilities(details.capabilities)
-    context_max = model.context_max or details.context_max
-    return model.with_served(digest=digest).model_copy(
-        update={**abilities, "context_max": context_max}
-    )
+    # Only /api/show counts what the template in the file can do (0.32.15).
+    thinks = details.capabilities is None or "thinking" in details.capabilities
+    changes = {
+        **_abilities(details.capabilities),
+        "context_max": model.context_max or details.context_max,
+        "think_levels": None if thinks else ("off",),
+    }
+    return model.with_served(digest=digest).model_copy(update=changes)
 
 
 def _abilities(capabilities: tuple[str, ...] | None) -> Facts:
-    thinks = capabilities is None or "thinking" in capabilities
     return {
         "purpose": "embedding" if "embedding" in (capabilities or ()) else "chat",
         "capabilities": capabilities,
-        "think_levels": None if thinks else ("off",),
     }
 
 

@@ -2,15 +2,25 @@
 
 Servers that do not know a model's template pass its `<think>…</think>` on as text. Where the
 template itself opens the thinking, the opening tag is missing. Whether a model thinks is decided in
-`chat.run`.
+`chat.run`, for which the template of a model may be searched for traces of thinking here.
 """
 
+import re
 from collections.abc import Iterator
 from enum import Enum, auto
 
 from llm_localrun.wire.events import Event, ReasoningDelta, TextDelta
 
 _OPEN, _CLOSE = "<think>", "</think>"
+
+# Any word of the kind counts: enable_thinking, [THINK], <thought>, reasoning_effort, gpt-oss's
+# channels. A model must not be refused because it calls its thinking something else.
+_TRACE = re.compile(r"think|thought|reason|<\|channel", re.IGNORECASE)
+
+
+def may_think(template: str) -> bool:
+    """Whether a chat template shows a trace of thinking; also if the template is unknown, ""."""
+    return not template or _TRACE.search(template) is not None
 
 
 class _State(Enum):

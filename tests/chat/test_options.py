@@ -53,6 +53,8 @@ GOOD: list[tuple[str, str, object]] = [
     ("think", "Medium", "medium"),
     ("think", "high", "high"),
     ("think", "max", "max"),
+    *(("think", typed, "on") for typed in ("true", " True ", "yes", "1")),
+    *(("think", typed, "off") for typed in ("false", "FALSE", "no", "0")),
     ("quantization", "q4_k_m", "Q4_K_M"),
     ("quantization", " 4bit ", "4BIT"),
     ("kv_cache_type", "q8_0", "q8_0"),
@@ -131,7 +133,7 @@ def test_accepted(name: str, typed: str, value: object) -> None:
         ("logit_bias", '{"15043": NaN}'),
         ("logit_bias", '{"15043": 1e999}'),
         ("think", ""),
-        ("think", "true"),
+        ("think", "2"),
         ("think", "xhigh"),
         ("kv_cache_type", "q3_0"),
         ("flash_attention", "maybe"),
@@ -198,6 +200,17 @@ def test_python_values_are_accepted_too() -> None:
         "logit_bias": {"15043": -100.0},
         "extra_body": {"options": {"num_batch": 8}},
     }
+
+
+@pytest.mark.parametrize(("value", "level"), [(True, "on"), (False, "off"), (1, "on"), (0, "off")])
+def test_thinking_can_be_switched_from_python(value: object, level: str) -> None:
+    assert Options(think=value).think == level  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [1.0, [], {}, 2])
+def test_thinking_is_no_other_value(value: object) -> None:
+    with pytest.raises(ValidationError):
+        Options.model_validate({"think": value})
 
 
 @pytest.mark.parametrize("name", ["extra", "extra_body"])

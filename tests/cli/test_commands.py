@@ -186,12 +186,7 @@ def test_json_of_models_is_complete(busy: Path, invoke: Invoke) -> None:
             *("local-qwen3-8b", "local-qwen3", "local-qwen"),
         ],
         "purpose": "chat",
-        "endpoint": {
-            "name": "ollama",
-            "kind": "ollama",
-            "url": "http://127.0.0.1:11434",
-            "key_alias": None,
-        },
+        "endpoint": {"name": "ollama", "kind": "ollama", "url": "http://127.0.0.1:11434"},
         "path": QWEN3_BLOB,
         "store": "ollama",
         "quantization": "Q4_K_M",

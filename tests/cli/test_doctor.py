@@ -130,7 +130,7 @@ def test_absent_servers_are_named_once_with_their_ports() -> None:
     )
     (finding,) = server_findings(Snapshot(endpoints=absent), Config())
     assert finding.text == "not found: llama-server (8080, 9931)"
-    assert [each["endpoint"]["url"] for each in finding.facts["endpoints"]] == urls
+    assert [each["url"] for each in finding.facts["endpoints"]] == urls
 
 
 def store(status: str, **known: Any) -> Snapshot:

@@ -115,7 +115,7 @@ def test_parent_is_killed_while_a_load_hangs(
     wait_until(lambda: hosts(user_path) == [])
 
 
-def test_unload_ends_loading_engines_and_those_with_a_damaged_state(
+def test_forced_unload_ends_loading_engines_and_those_with_a_damaged_state(
     user_path: Path, starter_model: Path, folder: Path, tmp_path: Path, run_llm: Llm
 ) -> None:
     engine, _ = find_or_start(
@@ -131,7 +131,7 @@ def test_unload_ends_loading_engines_and_those_with_a_damaged_state(
     )
     loading.start()
     wait_until(lambda: any(state.spec.path == str(file) for state in list_engines(folder)))
-    names = run_llm("localrun", "unload", "--all").stdout.splitlines()
+    names = run_llm("localrun", "unload", "--all", "--force").stdout.splitlines()
     assert sorted(names) == ["Unloaded hangs", f"Unloaded process {engine.pid}"]
     loading.join()
     assert messages[0].startswith(f"{file} was unloaded while it was loading")

@@ -278,6 +278,7 @@ def test_projector_of_a_model_of_ollama(
         ("{% if tools %}", ("tools",)),
         ("{{ '<think>' }}", ("thinking",)),
         ("{% if enable_thinking is false %}", ("thinking",)),
+        ("{{ '<|channel|>analysis' }}", ("thinking",)),
         ("{% if tools %}{{ '<think>' }}", ("tools", "thinking")),
         ("…" * 10_000 + "{% if tools %}", ("tools",)),
     ],
