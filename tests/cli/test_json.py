@@ -99,7 +99,7 @@ def json_of(invoke: Invoke, *arguments: str) -> Any:
 
 
 @pytest.fixture
-def busy(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def busy(user_path: Path, still_there: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user directory of a machine with many models."""
     monkeypatch.setattr(machine, "physical_memory", lambda: MEMORY)
     put(user_path)
