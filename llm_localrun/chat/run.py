@@ -20,7 +20,13 @@ from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
-from llm_localrun.errors import BadReply, LocalRunError, NotAllowed, UnsupportedOption
+from llm_localrun.errors import (
+    BadReply,
+    LocalRunError,
+    NotAllowed,
+    PromptTooLong,
+    UnsupportedOption,
+)
 from llm_localrun.models import LocalModel, OnDisk, Route, Served
 from llm_localrun.names.parse import parse_name
 from llm_localrun.privacy import WHERE, requires_consent
@@ -43,26 +49,30 @@ def stream(
     model: LocalModel, route: Route, request: ChatRequest, key: str | None
 ) -> Generator[Event, None, None]:
     """The events of the model's answer; closing the iterator stops it. Raises a `LocalRunError`."""
-    exchange = _start(model, route, request, key)
-    with exchange.prepared.in_use():
-        with closing(http.stream(exchange.http_request)) as received:
-            for piece in received:
-                yield from exchange.feed(piece)
-        yield from exchange.close()
+    exchange: _Exchange | None = _start(model, route, request, key)
+    while exchange is not None:
+        with exchange.prepared.in_use():
+            with closing(http.stream(exchange.http_request)) as received:
+                for piece in received:
+                    yield from exchange.feed(piece)
+            yield from exchange.close()
+        exchange = exchange.next()
 
 
 async def astream(
     model: LocalModel, route: Route, request: ChatRequest, key: str | None
 ) -> AsyncGenerator[Event, None]:
     """`stream`, for an event loop: starting an engine does not block it."""
-    exchange = await asyncio.to_thread(_start, model, route, request, key)
-    with exchange.prepared.in_use():
-        async with aclosing(http.astream(exchange.http_request)) as received:
-            async for piece in received:
-                for event in exchange.feed(piece):
-                    yield event
-        for event in exchange.close():
-            yield event
+    exchange: _Exchange | None = await asyncio.to_thread(_start, model, route, request, key)
+    while exchange is not None:
+        with exchange.prepared.in_use():
+            async with aclosing(http.astream(exchange.http_request)) as received:
+                async for piece in received:
+                    for event in exchange.feed(piece):
+                        yield event
+            for event in exchange.close():
+                yield event
+        exchange = await asyncio.to_thread(exchange.next)
 
 
 def embed(
@@ -92,13 +102,17 @@ def embed(
     return vectors
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Exchange:
     """A request that is ready to be sent, and the decoder of its response."""
 
     request: ServeRequest
     prepared: PreparedRequest
     decoder: ResponseDecoder
+    has_begun: bool = False
+    """Whether a part of the answer has come."""
+    refusal: PromptTooLong | None = None
+    """Why the request has to be sent again."""
 
     @property
     def http_request(self) -> http.HttpRequest:
@@ -108,9 +122,30 @@ class _Exchange:
         """The events in a piece of the response."""
         if isinstance(piece, ResponseHead) and piece.status == HTTPStatus.OK:
             self.prepared.record_prompt_evaluated()
-        yield from self.decoder.feed(piece)
+        for event in self.decoder.feed(piece):
+            self.has_begun = True
+            yield event
 
     def close(self) -> Iterator[Event]:
+        """The last events, or none if `next` returns another exchange."""
+        try:
+            yield from self._finish()
+        except PromptTooLong as error:
+            if self.has_begun or self.prepared.enlarge is None:
+                raise
+            self.refusal = error
+
+    def next(self) -> "_Exchange | None":
+        """The request in a larger context, if the server refused it in this one.
+
+        Raises `PromptTooLong` if no context can hold it.
+        """
+        if self.refusal is None or self.prepared.enlarge is None:
+            return None
+        sizes = self.refusal.prompt_tokens, self.refusal.context_size
+        return _exchange(self.request, self.prepared.enlarge(*sizes))
+
+    def _finish(self) -> Iterator[Event]:
         """The last events. Learns from the token counts, and prints what the user has to know."""
         for event in self.decoder.close():
             yield event
@@ -139,9 +174,13 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
             prepared = serve.prepare(serve_request, route, config)
         case _:
             assert_never(route)
-    context = _response_context(serve_request, prepared)
+    return _exchange(serve_request, prepared)
+
+
+def _exchange(request: ServeRequest, prepared: PreparedRequest) -> _Exchange:
+    context = _response_context(request, prepared)
     decoder = ResponseDecoder(prepared.server.label, prepared.server.decoder(), context)
-    return _Exchange(serve_request, prepared, decoder)
+    return _Exchange(request, prepared, decoder)
 
 
 def _check_allowed(model: LocalModel, config: Config) -> None:

@@ -26,7 +26,14 @@ from llm_localrun.privacy import host_of
 from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.tokens.learned import read_facts
-from llm_localrun.tokens.window import ANSWER_RESERVE_TOKENS, UNLIMITED, Limits, Size, too_long
+from llm_localrun.tokens.window import (
+    ANSWER_RESERVE_TOKENS,
+    UNLIMITED,
+    Limits,
+    Size,
+    context_too_large,
+    too_long,
+)
 from llm_localrun.wire import http
 from llm_localrun.wire.http import HttpRequest, Probe
 from llm_localrun.wire.request import ChatRequest
@@ -134,17 +141,21 @@ class ServeRequest:
     def context_size(self) -> int | None:
         """The context that the user asks for; None if the option is not set.
 
-        Raises `ConfigError` for `max` if the largest context is unknown.
+        Raises `ConfigError` for a number above the largest context, and for `max` if that is
+        unknown.
         """
         asked: int | str | None = self.options.get("context_size")
-        if not isinstance(asked, str):
+        trained = self.model.context_max
+        if isinstance(asked, int):
+            if trained is not None and asked > trained:
+                raise context_too_large(self.model.name, trained, asked)
             return asked
-        if self.model.context_max is None:
+        if asked is not None and trained is None:
             raise ConfigError(
                 f"The largest context of {self.model.id} is unknown",
                 "Give a number of tokens as -o context_size",
             )
-        return self.model.context_max
+        return None if asked is None else trained
 
     def size_unless_below(self, tokens: int) -> Size:
         """The size of the prompt, estimated only if it could exceed `tokens`."""
@@ -167,6 +178,9 @@ class PreparedRequest:
     limits: Limits = UNLIMITED
     load_seconds: float | None = None
     """How long the model took to load, if it was loaded for this request."""
+    enlarge: "Callable[[int, int], PreparedRequest] | None" = None
+    """Returns the request to send instead, if the server refuses a prompt of so many tokens in a
+    context of so many. Raises `PromptTooLong` if no context can hold it."""
 
     def http_request(self, timeout_s: float) -> HttpRequest:
         return self.server.http_request("POST", self.path, self.body, timeout_s)

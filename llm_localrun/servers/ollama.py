@@ -11,7 +11,7 @@ Source: Ollama's `api/types.go`, `server/routes.go` and `envconfig` (0.32).
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from ipaddress import ip_address
@@ -42,8 +42,19 @@ from llm_localrun.servers.base import (
 from llm_localrun.servers.fields import Maybe, served_model, weights_in
 from llm_localrun.servers.gateway import Gateway
 from llm_localrun.system.progress import Progress
-from llm_localrun.tokens.learned import read_facts, write_facts
-from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Limits, round_up_context
+from llm_localrun.tokens.learned import (
+    read_facts,
+    reloaded_models,
+    set_reloaded_models,
+    write_facts,
+)
+from llm_localrun.tokens.window import (
+    MIN_CONTEXT_TOKENS,
+    Limits,
+    Size,
+    round_up_context,
+    too_long,
+)
 from llm_localrun.wire import http, ollama
 from llm_localrun.wire.request import THINK_LEVELS
 from llm_localrun.wire.response import (
@@ -87,9 +98,13 @@ class _Tags(WireModel):
 
 
 class _LoadedModel(WireModel):
-    """A model in memory, of which it takes `size` bytes."""
+    """A model in memory, of which it takes `size` bytes.
+
+    `name` is the tag that it was loaded for. Other tags of the same file use it too.
+    """
 
     name: Text
+    details: Maybe[_TagDetails] = None
     context_length: Maybe[Count] = None
     """Tokens that are allocated; since 0.10."""
     size: Maybe[Count] = None
@@ -107,6 +122,10 @@ class _Show(WireModel):
     capabilities: Maybe[tuple[Text, ...]] = None
     """Since 0.6.4. Chat follows these; /api/tags overlooks what a Jinja template can do (0.32)."""
     model_info: dict[str, Any] = Field(default_factory=dict)
+    modelfile: Maybe[Text] = None
+    """Begins with `FROM` and the path of the file with the weights."""
+    parameters: Maybe[Text] = None
+    """Those of the Modelfile, one a line: `num_ctx   8192`."""
 
 
 class _StatusLine(WireModel):
@@ -124,6 +143,7 @@ class _Details:
 
     capabilities: tuple[str, ...] | None
     context_max: int | None
+    context_default: int | None
 
 
 _parse_status = partial(parse_payload, _StatusLine)
@@ -209,6 +229,7 @@ class Ollama(Server):
             "parameters": weights_in(details.parameter_size or ""),
             "size": tag.size,
             "context_max": details.context_length or (shown and shown.context_max),
+            "context_default": shown and shown.context_default,
             "modified": tag.modified_at.timestamp() if tag.modified_at else 0.0,
             "capabilities": capabilities,
             "think_levels": None if thinks else ("off",),
@@ -226,48 +247,105 @@ class Ollama(Server):
     # Running a model
 
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
-        model, asked = request.model, request.context_size
-        chosen: int | None = asked
-        size = None
-        if route.runs_on is not RunsOn.CLOUD:
-            size = request.size_unless_below((asked or MIN_CONTEXT_TOKENS) - request.answer_tokens)
-            if asked is None:
-                needed = size.tokens + request.answer_tokens
-                chosen = self._choose_context_size(request, needed) or None
-        more = {} if chosen is None else {"context_size": chosen}
+        asked = request.context_size
+        if route.runs_on is RunsOn.CLOUD:
+            return self._prepared(request, asked, asked or route.context_loaded)
+        enough = asked or self._least_context(request, route)
+        return self._fitted(
+            request, route, request.size_unless_below(enough - request.answer_tokens)
+        )
+
+    def _fitted(self, request: ServeRequest, route: Served, size: Size) -> PreparedRequest:
+        """The request in a context for a prompt of `size`. Raises `PromptTooLong`."""
+        if (trained := request.model.context_max) and not size.fits(trained):
+            raise too_long(size, self.label, trained, Limits(trained))
+        sent, held = self._context_for(request, route, size)
+        prepared = self._prepared(request, sent, held)
+        prepared.check_fits(size)
+        if request.context_size is not None:
+            return prepared
+        return replace(prepared, enlarge=partial(self._enlarged, request, route, sent))
+
+    def _enlarged(
+        self,
+        request: ServeRequest,
+        route: Served,
+        sent: int | None,
+        prompt_tokens: int,
+        context_size: int,
+    ) -> PreparedRequest:
+        """`PreparedRequest.enlarge` of a request that asked for the context `sent`."""
+        if sent is None:
+            facts = read_facts(request.model.id).model_copy(update={"usual_context": context_size})
+            write_facts(request.model.id, facts)
+        fitted = self._fitted(request, route, Size(prompt_tokens, is_exact=True))
+        return replace(fitted, enlarge=None)
+
+    def _prepared(
+        self, request: ServeRequest, sent: int | None, held: int | None
+    ) -> PreparedRequest:
+        more = {} if sent is None else {"context_size": sent}
         options = self.encode_options({**request.options, **more})
-        prepared = PreparedRequest(
+        return PreparedRequest(
             self,
             self.chat_path,
-            ollama.encode(model.name, request.chat, options),
-            model.name,
-            chosen or route.context_loaded,
-            Limits(trained=model.context_max or inf),
+            ollama.encode(request.model.name, request.chat, options),
+            request.model.name,
+            held,
+            Limits(trained=request.model.context_max or inf),
         )
-        if size is not None:
-            prepared.check_fits(size)
-        return prepared
 
-    def _choose_context_size(self, request: ServeRequest, needed: int) -> int:
-        """The context to ask for so that `needed` tokens fit; 0 to ask for none.
+    def _usual_context(self, request: ServeRequest, route: Served) -> int | None:
+        """The context of a request that asks for none, if that is known."""
+        return route.context_default or read_facts(request.model.id).usual_context or None
 
-        The choice is remembered, so that the next short prompt does not reload the model.
+    def _least_context(self, request: ServeRequest, route: Served) -> int:
+        """The context that a request gets that asks for none, as far as it need not be asked."""
+        known = filter(None, (self._usual_context(request, route), route.context_loaded))
+        return min([MIN_CONTEXT_TOKENS, *known])
+
+    def _context_for(
+        self, request: ServeRequest, route: Served, size: Size
+    ) -> tuple[int | None, int | None]:
+        """The context to ask for, and the one that the request gets.
+
+        The first is None to ask for none, the second if it is unknown.
         """
-        known = read_facts(request.model.id)
-        if needed <= MIN_CONTEXT_TOKENS and not known.context_size:
-            return 0
+        model, asked = request.model, request.context_size
+        usual = self._usual_context(request, route)
+        reloaded = reloaded_models(_prefix_of(model))
+        if asked is not None:
+            if asked > (usual or MIN_CONTEXT_TOKENS):
+                set_reloaded_models(_prefix_of(model), {**reloaded, model.id: asked})
+            return asked, asked
+        if not reloaded and _has_room(self._least_context(request, route), request, size):
+            return None, route.context_loaded or usual
+        chosen = self._choose_context_size(request, usual or MIN_CONTEXT_TOKENS, size)
+        return chosen or None, chosen or usual
+
+    def _choose_context_size(self, request: ServeRequest, usual: int, size: Size) -> int:
+        """The context to ask for; 0 to ask for none and get `usual`.
+
+        What models are reloaded for is remembered, so that the next short prompt does not reload
+        them.
+        """
+        model, prefix = request.model, _prefix_of(request.model)
         with self.probe() as probe:
-            loaded = (_loaded_models(probe.ask) or {}).get(request.model.name)
-            allocated = (loaded and loaded.context_length) or 0
-            if needed > max(allocated, MIN_CONTEXT_TOKENS):
-                held = (loaded and loaded.size) or 0
+            loaded = _loaded_models(probe.ask) or {}
+            runner = _runner_of(model, loaded, probe.ask)
+            allocated = (runner and runner.context_length) or 0
+            chosen, name = allocated, runner.name if runner else model.name
+            if not _has_room(allocated or usual, request, size):
+                needed = _needed(request, size)
+                held = (runner and runner.size) or 0
                 chosen = self._grown_context_size(probe.ask, request, needed, held)
-            else:
-                chosen = allocated if allocated > MIN_CONTEXT_TOKENS else 0
-        if chosen != known.context_size:
-            changed = known.model_copy(update={"context_size": chosen})
-            write_facts(request.model.id, changed)
-        return chosen
+                name = model.name
+        others = {prefix + each.name for each in loaded.values() if each is not runner}
+        kept = {key: size for key, size in reloaded_models(prefix).items() if key in others}
+        if chosen > usual:
+            kept[prefix + name] = chosen
+        set_reloaded_models(prefix, kept)
+        return 0 if chosen == usual == allocated else chosen
 
     def _grown_context_size(self, ask: Ask, request: ServeRequest, needed: int, held: int) -> int:
         """A context for `needed` tokens, rounded up as far as memory goes.
@@ -408,7 +486,9 @@ def tag_for(name: str, quantization: str) -> str:
 def _known_details(models: Sequence[LocalModel]) -> dict[str, _Details]:
     """What /api/show has said before, by digest."""
     return {
-        model.served.digest: _Details(model.capabilities, model.context_max)
+        model.served.digest: _Details(
+            model.capabilities, model.context_max, model.served.context_default
+        )
         for model in models
         if model.served and model.served.digest
     }
@@ -420,8 +500,10 @@ def _show(ask: Ask, tag: _Tag) -> _Details | None:
         return None
     show = parse_reply(_Show, reply)
     if show is None:
-        return _Details(tag.capabilities, None)
-    return _Details(show.capabilities, _trained_context(show.model_info))
+        return _Details(tag.capabilities, None, None)
+    chosen = re.search(r"^num_ctx +(\d{1,18})$", show.parameters or "", re.MULTILINE)
+    context_default = int(chosen[1]) or None if chosen else None
+    return _Details(show.capabilities, _trained_context(show.model_info), context_default)
 
 
 def _trained_context(info: Mapping[str, Any]) -> int | None:
@@ -441,3 +523,53 @@ def _loaded_models(ask: Ask) -> dict[str, _LoadedModel] | None:
     """The models in memory, by name; None if /api/ps did not answer."""
     loaded = parse_reply(_LoadedModels, ask("/api/ps"))
     return {model.name: model for model in loaded.models} if loaded else None
+
+
+def _needed(request: ServeRequest, size: Size) -> int:
+    """Tokens of context for a prompt of `size` and its answer; at most what the model can have."""
+    needed = size.tokens + request.answer_tokens
+    return min(needed, request.model.context_max or needed)
+
+
+def _has_room(context_size: int, request: ServeRequest, size: Size) -> bool:
+    """Whether a prompt of `size` and its answer fit.
+
+    An answer of usual length may have as little as half of a small context, which somebody has
+    chosen for a purpose.
+    """
+    spare = 0
+    if "max_tokens" not in request.options:
+        spare = max(0, request.answer_tokens - context_size // 2)
+    return _needed(request, size) - spare <= context_size
+
+
+def _runner_of(
+    model: LocalModel, loaded: Mapping[str, _LoadedModel], ask: Ask
+) -> _LoadedModel | None:
+    """The entry of /api/ps that answers for `model`, under its name or that of another tag."""
+    if model.name in loaded:
+        return loaded[model.name]
+    alike = [
+        each
+        for each in loaded.values()
+        if not (each.details and each.details.family and model.architecture)
+        or each.details.family == model.architecture
+    ]
+    weights = _weights_of(ask, model.name) if alike else ""
+    return next(
+        (each for each in alike if weights and _weights_of(ask, each.name) == weights), None
+    )
+
+
+def _weights_of(ask: Ask, name: str) -> str:
+    """The digest of a model's file; "" if unknown. A tag's own digest is that of its manifest."""
+    show = parse_reply(_Show, ask("/api/show", {"model": name}))
+    found = re.search(
+        r"^FROM .*(sha256-[0-9a-f]{64})", (show and show.modelfile) or "", re.MULTILINE
+    )
+    return found[1] if found else ""
+
+
+def _prefix_of(model: LocalModel) -> str:
+    """What the ids of all models of its server begin with."""
+    return model.id.removesuffix(model.name)
