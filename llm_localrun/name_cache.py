@@ -85,6 +85,12 @@ def is_path(name: str) -> bool:
     )
 
 
+def spelling_of(name: str, known: Iterable[str]) -> str | None:
+    """The one of the `known` names that is `name`, or else the first that differs only in case."""
+    alike = [each for each in known if each.lower() == name.lower()]
+    return name if name in alike else next(iter(alike), None)
+
+
 def is_ours(name: str) -> bool:
     """Whether only this plugin can have a model called `name`: it has our prefix or is a path."""
     return name == "local" or name.startswith(("local-", "local/")) or is_path(name)

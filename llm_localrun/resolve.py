@@ -19,8 +19,8 @@ from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import Endpoint, LocalModel, OnDisk, Route, ServerStatus
-from llm_localrun.name_cache import CachePolicy, is_path
-from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
+from llm_localrun.name_cache import CachePolicy, is_path, spelling_of
+from llm_localrun.names.aliases import Order, ids_of, name_models, nearest, ordered, siblings
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
 from llm_localrun.system.json_files import list_at, read_json, text_at
 from llm_localrun.system.paths import models_folder
@@ -42,11 +42,11 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
     named = {
         **name_models(models, order, "embedding"),
         **name_models(models, order, "chat"),
-        **{model.on_disk.id: [model] for model in models if model.on_disk and model.on_disk.id},
+        **{each: [model] for model in models for each in ids_of(model)},
         **{model.id: [model] for model in models},
     }
-    if name in named:
-        return named[name]
+    if found := spelling_of(name, named):
+        return named[found]
     raise unknown_model(name, list(named))
 
 
