@@ -92,7 +92,7 @@ def embed(
     server = prepared.server
     with prepared.in_use():
         received = list(http.stream(prepared.http_request(http.READ_TIMEOUT_S)))
-    vectors = decode_whole(server.label, received, server.decode_vectors, server.key or "")
+    vectors = decode_whole(server.label, received, server.decode_vectors, server.secrets)
     if len(vectors) != len(texts) or len({len(vector) for vector in vectors}) != 1:
         raise BadReply(
             f"{server.label} sent {len(vectors)} vectors for {len(texts)} texts, or vectors of"
@@ -227,7 +227,7 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
         model=prepared.model if server.names_wrong_model else "",
         is_json=request.chat.schema is not None or bool(request.options.get("json_object")),
         may_think=thinks and request.options.get("think") != "off",
-        secret=server.key or "",
+        secrets=server.secrets,
     )
 
 

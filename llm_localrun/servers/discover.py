@@ -26,6 +26,7 @@ from llm_localrun.servers.base import (
     GENERIC_KIND,
     ModelListing,
     Sign,
+    headers_by_url,
     key_from_environment,
     open_server,
     server_class,
@@ -69,6 +70,8 @@ class ServerCandidate:
     endpoint: Endpoint
     """Its kind is what usually has the port, or what the user says it is."""
     key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the user's settings say to send with every request."""
     is_named: bool = False
     """Whether the user gave it its name."""
     kind: str | None = None
@@ -79,12 +82,14 @@ class ServerCandidate:
 
 def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandidate]:
     """The endpoints in `config` and, if it allows that, the usual addresses of this machine."""
+    headers = headers_by_url(config)
     configured = [
         ServerCandidate(
             Endpoint(
                 name=each.name, kind=each.dialect or GENERIC_KIND, url=each.url, key_alias=each.key
             ),
             keys.get(each.key or default_key_alias(each.name)),
+            headers.get(each.url, {}),
             is_named=True,
             kind=each.dialect,
         )
@@ -94,7 +99,9 @@ def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandid
         return configured
     taken = {normalize(candidate.endpoint.url) for candidate in configured}
     usual = [
-        ServerCandidate(Endpoint(name=kind, kind=kind, url=url), spare_keys=keys)
+        ServerCandidate(
+            Endpoint(name=kind, kind=kind, url=url), None, headers.get(url, {}), spare_keys=keys
+        )
         for kind, url in usual_addresses()
         if normalize(url) not in taken
     ]
@@ -222,7 +229,7 @@ def _recognize_at(
     if last is not None:
         answered = last.status is ServerStatus.ANSWERS
         known = ModelListing(last.models, last.version if answered else "")
-    with Probe(candidate.endpoint.url, key, deadline) as probe:
+    with Probe(candidate.endpoint.url, key, deadline, candidate.headers) as probe:
         recognized = recognize(probe.ask, candidate.endpoint, known, candidate.kind)
         if recognized is not None and recognized.status is not ServerStatus.UNRECOGNIZED:
             return recognized

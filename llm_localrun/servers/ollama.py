@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import Field
 
+from llm_localrun.config import login_in
 from llm_localrun.errors import PullFailed, QuantizeFailed
 from llm_localrun.gguf.header import Header
 from llm_localrun.memory.fit import largest_context
@@ -37,6 +38,7 @@ from llm_localrun.servers.base import (
     Server,
     ServeRequest,
     WireOption,
+    basic_authorization,
     sent_as_named,
 )
 from llm_localrun.servers.fields import Maybe, served_model, weights_in
@@ -191,6 +193,18 @@ class Ollama(Server):
     def addresses(cls) -> Iterator[str]:
         yield url_from_variable(os.environ.get("OLLAMA_HOST", ""))
         yield from msty.ollama_addresses()
+
+    @classmethod
+    def headers_in_variables(cls) -> Mapping[str, Mapping[str, str]]:
+        """OLLAMA_HEADERS, and what OLLAMA_HOST holds as `user:password@`, go where that says.
+
+        OLLAMA_HEADERS is a variable of llm-ollama (0.19): `Name=value,Name=value`.
+        """
+        host = os.environ.get("OLLAMA_HOST", "").strip().strip("\"'").strip()
+        if not host:
+            return {}
+        headers = dict(filter(None, map(_header, os.environ.get("OLLAMA_HEADERS", "").split(","))))
+        return {url_from_variable(host): {**headers, **basic_authorization(login_in(host))}}
 
     @classmethod
     def kind_at_usual_port(cls) -> str:
@@ -407,14 +421,14 @@ class Ollama(Server):
         head, *body = http.stream(request)
         # A success has neither a body nor a Content-Type.
         if not isinstance(head, ResponseHead) or head.status != 200:
-            decode_whole(self.label, (head, *body), _parse_status, self.key or "")
+            decode_whole(self.label, (head, *body), _parse_status, self.secrets)
 
     def _follow(self, path: str, body: Payload, action: str) -> Generator[Progress, None, str]:
         """Yields the progress of a request; returns the last status. Raises a `LocalRunError`."""
         layers: dict[str, _StatusLine] = {}
         last = ""
         received = http.stream(self.http_request("POST", path, {**body, "stream": True}))
-        for line in decode_each(self.label, received, _parse_status, self.key or ""):
+        for line in decode_each(self.label, received, _parse_status, self.secrets):
             last = line.status or ""
             if line.digest:
                 layers[line.digest] = line
@@ -428,7 +442,8 @@ class Ollama(Server):
 def url_from_variable(host: str) -> str:
     """OLLAMA_HOST to a URL, as Ollama's `envconfig.Host` does for a client (0.32).
 
-    An address that a server listens on, such as 0.0.0.0, is reached at the loopback one.
+    An address that a server listens on, such as 0.0.0.0, is reached at the loopback one. A user and
+    password are left out.
     """
     host = host.strip().strip("\"'").strip()
     if host == "ollama.com":
@@ -439,7 +454,7 @@ def url_from_variable(host: str) -> str:
     else:
         usual_port = {"http": "80", "https": "443"}.get(scheme, _PORT)
     authority, slash, path = rest.partition("/")
-    name, port = _split_host_port(authority)
+    name, port = _split_host_port(authority.rpartition("@")[2])
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
     name = f"[{name}]" if ":" in name else name
     if not (port.isdecimal() and port.isascii() and int(port) < 2**16):
@@ -456,6 +471,13 @@ def _split_host_port(authority: str) -> tuple[str, str]:
     if host.startswith("[") and host.endswith("]"):
         return host[1:-1], port
     return (host, port) if colon and ":" not in host else (authority, "")
+
+
+def _header(assignment: str) -> tuple[str, str] | None:
+    """Name and value in `Name=value`; None if HTTP cannot carry them."""
+    name, _, value = map(str.strip, assignment.partition("="))
+    is_usable = re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) and value.isascii()
+    return (name.lower(), value) if is_usable and value.isprintable() and value else None
 
 
 def where_model_runs(url: str, name: str, remote_host: str) -> RunsOn:

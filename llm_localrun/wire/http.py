@@ -9,10 +9,11 @@ import json
 import selectors
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -34,7 +35,7 @@ _LOOPBACK_CONNECT_S = 0.02
 """This machine knows within this time whether anything listens at its own addresses."""
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _MAX_TEXT = 4096
-_JSON_HEADERS = {"Content-Type": "application/json"}
+_JSON_HEADERS = {"content-type": "application/json"}
 
 _Client = TypeVar("_Client")
 
@@ -51,6 +52,8 @@ class HttpRequest:
     server: str
     start_hint: str
     key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """In lower case, and in addition to its own."""
     read_timeout_s: float = READ_TIMEOUT_S
     method: str = "POST"
 
@@ -92,10 +95,16 @@ class Probe:
     reply; `failure` then says why.
     """
 
-    def __init__(self, url: str, key: str | None, deadline: float) -> None:
-        """`deadline` is on the monotonic clock."""
+    def __init__(
+        self,
+        url: str,
+        key: str | None,
+        deadline: float,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`deadline` is on the monotonic clock; `headers` are as in `HttpRequest`."""
         self._url = url
-        self._key = key
+        self._headers = {**headers, **_authorization(key)}
         self._deadline = deadline
         self._client: httpx.Client | None = None
         self.failure: ServerStatus | None = None
@@ -123,9 +132,8 @@ class Probe:
         _try_connecting(self._url, self._deadline)
         import httpx
 
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         try:
-            self._client = httpx.Client(headers=headers, **client_settings(self._url))
+            self._client = httpx.Client(headers=self._headers, **client_settings(self._url))
         except (ImportError, ValueError):
             # A key or a proxy that cannot be used: running the model says so.
             raise _NoReplyError(ServerStatus.UNRECOGNIZED) from None
@@ -243,13 +251,16 @@ def _head(response: "httpx.Response") -> ResponseHead:
 
 
 def _arguments(request: HttpRequest) -> dict[str, Any]:
-    authorization = {"Authorization": f"Bearer {request.key}"} if request.key else {}
     return {
         "method": request.method,
         "url": request.url,
         "content": encode_json(request.body) if request.body else None,
-        "headers": {**_JSON_HEADERS, **authorization},
+        "headers": {**request.headers, **_JSON_HEADERS, **_authorization(request.key)},
     }
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def encode_json(body: Payload) -> bytes:
