@@ -7,6 +7,7 @@ or fetch a model. What is peculiar to a kind is in its own module.
 
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -60,7 +61,17 @@ def usual_addresses() -> list[tuple[str, str]]:
 
 def normalize(url: str) -> str:
     """One spelling for all spellings of a URL of this machine."""
-    return url.replace("://localhost", "://127.0.0.1")
+    return re.sub(r"://(localhost|\[::1\])(?=[:/]|$)", "://127.0.0.1", url)
+
+
+def _listening(addresses: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """`addresses`, as IPv6 where this machine accepts connections at the port by IPv6 alone."""
+    by_ipv6 = {url: url.replace("://127.0.0.1", "://[::1]") for _, url in addresses}
+    offline = http.find_offline({*by_ipv6, *by_ipv6.values()})
+    return [
+        (kind, by_ipv6[url] if url in offline and by_ipv6[url] not in offline else url)
+        for kind, url in addresses
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +109,12 @@ def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandid
     if not config.default_endpoints:
         return configured
     taken = {normalize(candidate.endpoint.url) for candidate in configured}
+    addresses = [each for each in usual_addresses() if normalize(each[1]) not in taken]
     usual = [
         ServerCandidate(
             Endpoint(name=kind, kind=kind, url=url), None, headers.get(url, {}), spare_keys=keys
         )
-        for kind, url in usual_addresses()
-        if normalize(url) not in taken
+        for kind, url in _listening(addresses)
     ]
     return configured + usual
 
@@ -114,6 +125,17 @@ def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandid
 def deadline_from(begun: float) -> float:
     """Until when servers may answer, on the monotonic clock, if discovery has `begun` then."""
     return max(begun + DEADLINE_S, time.monotonic() + _MIN_TIME_S)
+
+
+class _Reports:
+    """The last reports, found by the URL of their endpoint or by another spelling of it."""
+
+    def __init__(self, reports: Iterable[EndpointReport]) -> None:
+        by_url = {report.endpoint.url: report for report in reports}
+        self._by_url = {**{normalize(url): report for url, report in by_url.items()}, **by_url}
+
+    def of(self, url: str) -> EndpointReport | None:
+        return self._by_url.get(url) or self._by_url.get(normalize(url))
 
 
 def discover(
@@ -128,8 +150,8 @@ def discover(
     A server that does not answer keeps the models of its last good answer. Unless `retry_timeouts`,
     one that timed out a short while ago is not asked.
     """
-    known = {report.endpoint.url: report for report in before}
-    pairs = [(each, known.get(each.endpoint.url)) for each in candidates]
+    known = _Reports(before)
+    pairs = [(each, known.of(each.endpoint.url)) for each in candidates]
     now = time.time()
     due = {
         index: (candidate, last)
@@ -353,9 +375,15 @@ def _make_report(
     if tells_kind.get(found.status, False):
         kind = found.kind
     alias = found.key_alias or candidate.endpoint.key_alias
+    url = candidate.endpoint.url
+    if last and found.status is ServerStatus.OFFLINE and not candidate.is_named:
+        # It may have been found by IPv6, and come back there.
+        url = last.endpoint.url
     models = tuple(map(_resolve_paths, found.models))
     return EndpointReport(
-        endpoint=candidate.endpoint.model_copy(update={"kind": kind, "key_alias": alias}),
+        endpoint=candidate.endpoint.model_copy(
+            update={"kind": kind, "key_alias": alias, "url": url}
+        ),
         status=found.status,
         asked_at=now,
         version=found.version,
@@ -384,7 +412,7 @@ def _resolve_path(fingerprint: str) -> str:
 def _name_endpoints(
     candidates: Iterable[ServerCandidate],
     reports: Iterable[EndpointReport],
-    known: Mapping[str, EndpointReport],
+    known: "_Reports",
 ) -> list[EndpointReport]:
     """Gives each endpoint its name: the user's, else its kind, with a number from the second on.
 
@@ -395,7 +423,7 @@ def _name_endpoints(
 
     def kept_name(index: int) -> str:
         candidate, report = pairs[index]
-        last = known.get(report.endpoint.url)
+        last = known.of(report.endpoint.url)
         if last is None or not last.models or candidate.is_named:
             return ""
         return last.endpoint.name if last.endpoint.kind == report.endpoint.kind else ""

@@ -199,7 +199,12 @@ def find_offline(urls: Iterable[str]) -> set[str]:
         for url in urls:
             if (address := _loopback_address(url)) is None:
                 continue
-            attempt = sockets.enter_context(socket.socket(address[0]))
+            try:
+                attempt = sockets.enter_context(socket.socket(address[0]))
+            except OSError:
+                # A machine without IPv6.
+                offline.add(url)
+                continue
             attempt.setblocking(False)
             if attempt.connect_ex(address[1]) in _IN_PROGRESS:
                 selector.register(attempt, selectors.EVENT_WRITE, (url, attempt))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.config import Config
-from llm_localrun.servers.discover import candidates_for, usual_addresses
+from llm_localrun.servers.discover import candidates_for, normalize, usual_addresses
 from llm_localrun.servers.lmstudio_home import models_folder, server_port
 from llm_localrun.servers.ollama import url_from_variable
 
@@ -183,6 +183,20 @@ def test_ollama_is_looked_for_where_its_variable_says(monkeypatch: pytest.Monkey
 )
 def test_ollama_url(host: str, url: str) -> None:
     assert url_from_variable(host) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("http://localhost:1234", "http://127.0.0.1:1234"),
+        ("http://[::1]:1234/v1", "http://127.0.0.1:1234/v1"),
+        ("https://localhost", "https://127.0.0.1"),
+        ("http://localhost.example.com", "http://localhost.example.com"),
+        ("http://[::1:2]:1", "http://[::1:2]:1"),
+    ],
+)
+def test_spellings_of_this_machine(url: str, normal: str) -> None:
+    assert normalize(url) == normal
 
 
 @pytest.mark.parametrize("host", ["[::1", "::1]", "[", "]:1", "http://[", "://", "://:", "\x00"])
