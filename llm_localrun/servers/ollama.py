@@ -355,11 +355,17 @@ class Ollama(Server):
                 chosen = self._grown_context_size(probe.ask, request, needed, held)
                 name = model.name
         others = {prefix + each.name for each in loaded.values() if each is not runner}
-        kept = {key: size for key, size in reloaded_models(prefix).items() if key in others}
-        if chosen > usual:
+        reloaded = reloaded_models(prefix)
+        kept = {key: size for key, size in reloaded.items() if key in others}
+        is_known = chosen and reloaded.get(prefix + name) == chosen
+        if chosen == allocated == model.context_max and not is_known:
+            # Ollama compares what requests ask for before it reduces that to the trained context.
+            # Its default may be larger: naming the trained one would reload the model.
+            chosen = 0
+        if is_known or chosen > usual:
             kept[prefix + name] = chosen
         set_reloaded_models(prefix, kept)
-        return 0 if chosen == usual == allocated else chosen
+        return chosen
 
     def _grown_context_size(self, ask: Ask, request: ServeRequest, needed: int, held: int) -> int:
         """A context for `needed` tokens, rounded up as far as memory goes.

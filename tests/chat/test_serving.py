@@ -276,6 +276,26 @@ def test_short_prompt_stays_in_a_small_context() -> None:
     assert (windows_of(server), ollama.loads) == ([None, 4096], [512, 4096])
 
 
+def test_default_above_what_the_model_was_trained_for() -> None:
+    """Asking for the trained context would reload what has it because it cannot have more."""
+    ollama = reading_ollama(default=262_144, trained=16_384)
+    with StandIn(ollama) as server:
+        model = at_ollama(server, context_max=16_384)
+        for prompt in ("Hello", LONG, "Hello"):
+            ask(model, prompt)
+        assert (windows_of(server), ollama.loads) == ([None] * 3, [16_384])
+
+
+def test_tag_that_does_not_know_the_default_keeps_what_another_needed() -> None:
+    tags = ["smollm2:135m", "mine:latest"]
+    ollama = reading_ollama(files=dict.fromkeys(tags, "the file"), default=2048)
+    with StandIn(ollama) as server:
+        first, second = (served(server.url, "ollama", name, context_max=8192) for name in tags)
+        for model, prompt in [(first, MEDIUM), (second, "Hi"), (first, "Hi"), (second, MEDIUM)]:
+            ask(model, prompt)
+    assert (windows_of(server), ollama.loads) == ([None, *[4096] * 4], [2048, 4096])
+
+
 def test_tags_of_one_file_share_what_is_loaded() -> None:
     tags = ["smollm2:135m", "mine:latest"]
     ollama = reading_ollama(files=dict.fromkeys(tags, "the file"))

@@ -75,6 +75,8 @@ class Ollama:
     """What Modelfiles say, by tag."""
     loaded: int = 0
     """The context of the model that is loaded; 0 if none is."""
+    wanted: int = 0
+    """The context that was wanted for it, which may have been too large: compared as it was."""
     running: str = NAME
     """The tag for which it was loaded."""
     loads: list[int] = field(default_factory=list)
@@ -136,9 +138,11 @@ class Ollama:
     def _chat(self, body: Json) -> bytes:
         name = body["model"]
         usual = self.num_ctx.get(name, self.default)
-        context = min(body.get("options", {}).get("num_ctx", usual), self.trained)
-        if (context, self._file(name)) != (self.loaded, self._file(self.running)):
-            self.loaded, self.running = context, name
+        wanted = body.get("options", {}).get("num_ctx", usual)
+        context = min(wanted, self.trained)
+        is_other = wanted != self.wanted if self.wanted else context != self.loaded
+        if not self.loaded or is_other or self._file(name) != self._file(self.running):
+            self.loaded, self.running, self.wanted = context, name, wanted
             self.loads.append(context)
         prompt = "".join(message.get("content") or "" for message in body["messages"])
         tokens = self.tokens_of(prompt)
