@@ -44,12 +44,7 @@ from llm_localrun.servers.base import (
 from llm_localrun.servers.fields import Maybe, served_model, weights_in
 from llm_localrun.servers.gateway import Gateway
 from llm_localrun.system.progress import Progress
-from llm_localrun.tokens.learned import (
-    read_facts,
-    reloaded_models,
-    set_reloaded_models,
-    write_facts,
-)
+from llm_localrun.tokens import learned
 from llm_localrun.tokens.window import (
     MIN_CONTEXT_TOKENS,
     Limits,
@@ -281,18 +276,12 @@ class Ollama(Server):
         return replace(prepared, enlarge=partial(self._enlarged, request, route, sent))
 
     def _enlarged(
-        self,
-        request: ServeRequest,
-        route: Served,
-        sent: int | None,
-        prompt_tokens: int,
-        context_size: int,
+        self, request: ServeRequest, route: Served, sent: int | None, tokens: int, context_size: int
     ) -> PreparedRequest:
         """`PreparedRequest.enlarge` of a request that asked for the context `sent`."""
         if sent is None:
-            facts = read_facts(request.model.id).model_copy(update={"usual_context": context_size})
-            write_facts(request.model.id, facts)
-        fitted = self._fitted(request, route, Size(prompt_tokens, is_exact=True))
+            learned.learn_context(request.model.id, context_size)
+        fitted = self._fitted(request, route, Size(tokens, is_exact=True))
         return replace(fitted, enlarge=None)
 
     def _prepared(
@@ -311,7 +300,7 @@ class Ollama(Server):
 
     def _usual_context(self, request: ServeRequest, route: Served) -> int | None:
         """The context of a request that asks for none, if that is known."""
-        return route.context_default or read_facts(request.model.id).usual_context or None
+        return route.context_default or learned.read_facts(request.model.id).usual_context or None
 
     def _least_context(self, request: ServeRequest, route: Served) -> int:
         """The context that a request gets that asks for none, as far as it need not be asked."""
@@ -327,10 +316,10 @@ class Ollama(Server):
         """
         model, asked = request.model, request.context_size
         usual = self._usual_context(request, route)
-        reloaded = reloaded_models(_prefix_of(model))
+        reloaded = learned.reloaded_models(_prefix_of(model))
         if asked is not None:
             if asked > (usual or MIN_CONTEXT_TOKENS):
-                set_reloaded_models(_prefix_of(model), {**reloaded, model.id: asked})
+                learned.set_reloaded_models(_prefix_of(model), {**reloaded, model.id: asked})
             return asked, asked
         if not reloaded and _has_room(self._least_context(request, route), request, size):
             return None, route.context_loaded or usual
@@ -355,7 +344,7 @@ class Ollama(Server):
                 chosen = self._grown_context_size(probe.ask, request, needed, held)
                 name = model.name
         others = {prefix + each.name for each in loaded.values() if each is not runner}
-        reloaded = reloaded_models(prefix)
+        reloaded = learned.reloaded_models(prefix)
         kept = {key: size for key, size in reloaded.items() if key in others}
         is_known = chosen and reloaded.get(prefix + name) == chosen
         if chosen == allocated == model.context_max and not is_known:
@@ -364,7 +353,7 @@ class Ollama(Server):
             chosen = 0
         if is_known or chosen > usual:
             kept[prefix + name] = chosen
-        set_reloaded_models(prefix, kept)
+        learned.set_reloaded_models(prefix, kept)
         return chosen
 
     def _grown_context_size(self, ask: Ask, request: ServeRequest, needed: int, held: int) -> int:

@@ -84,6 +84,12 @@ def learn_from_reply(model_id: str, parts: Parts, counted: int) -> None:
         write_facts(model_id, facts.model_copy(update={"script_factors": factors}))
 
 
+def learn_context(model_id: str, usual_context: int) -> None:
+    """Remembers the context that a request to a model gets if it asks for none."""
+    facts = read_facts(model_id).model_copy(update={"usual_context": usual_context})
+    write_facts(model_id, facts)
+
+
 def _write(changes: Mapping[str, ModelFacts]) -> None:
     others = {key: value for key, value in _read().models.items() if key not in changes}
     latest = dict([*others.items(), *changes.items()][-_MAX_MODELS:])
