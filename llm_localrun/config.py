@@ -11,9 +11,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from llm_localrun.engine_defaults import MAX_THREADS
 from llm_localrun.errors import ConfigError
@@ -34,10 +42,19 @@ def _check_endpoint_name(name: str) -> str:
     return name
 
 
+def login_in(url: str) -> str:
+    """The user and password in a URL: `me:secret` in `http://me:secret@box`; "" if it has none."""
+    try:
+        netloc = urlsplit(url if "://" in url else f"http://{url}").netloc
+    except ValueError:
+        return ""
+    return unquote(netloc.rpartition("@")[0])
+
+
 def server_root(url: str) -> str:
     """The root of a server from a URL as the user may paste it: `http://box:8000/v1/`, `box:8000`.
 
-    Raises ValueError.
+    A user and password are left out: they are no part of an address. Raises ValueError.
     """
     if "://" not in url:
         url = f"http://{url}"
@@ -48,8 +65,11 @@ def server_root(url: str) -> str:
         raise ValueError("the URL has no host")
     # Reading a port that is not a number raises ValueError.
     port = f":{parts.port}" if parts.port else ""
+    if "@" in parts.netloc:
+        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        url = parts.geturl()
     # A server prints the address that it listens on. Clients reach it at the loopback address.
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(parts.hostname)
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(parts.hostname or "")
     if reachable is not None:
         url = parts._replace(netloc=f"{reachable}{port}").geturl()
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
@@ -112,6 +132,15 @@ class ConfiguredEndpoint(BaseModel):
     """The name of its key in `llm keys`; None: localrun-NAME."""
     dialect: str | None = None
     """The kind of server, such as vllm; None: recognized by its answers."""
+    login: str | None = Field(default=None, repr=False)
+    """The user and password that it wants, `me:secret`, which may stand in `url` too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_url(cls, data: Any) -> Any:
+        url = data.get("url") if isinstance(data, dict) else None
+        login = login_in(url) if isinstance(url, str) else ""
+        return {**data, "login": login} if login else data
 
 
 RpcServer = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]

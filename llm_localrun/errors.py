@@ -91,7 +91,10 @@ class BadAttachment(LocalRunError):
 
 
 class PromptTooLong(LocalRunError):
-    """The prompt does not fit in the context."""
+    """The prompt does not fit in the context. Both sizes are tokens; 0 is unknown."""
+
+    prompt_tokens = 0
+    context_size = 0
 
 
 class AnswerCutOff(LocalRunError):

@@ -79,6 +79,9 @@ class Served(FrozenValue):
     loaded: bool | None = None
     context_loaded: int | None = None
     """Tokens of context that the server has allocated."""
+    context_default: int | None = None
+    """Tokens of context that a request gets that asks for none, where the model's own settings say
+    that."""
     digest: str = ""
     """The server's identifier for this version of the model."""
 

@@ -8,6 +8,7 @@ registers them.
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable
 from enum import Enum, auto
@@ -45,6 +46,7 @@ FRESH_S = 60.0
 """The age up to which `CachePolicy.IF_STALE` uses a result."""
 _VERSION = 2
 _ABSENT = "absent"
+_LOGIN = re.compile(r"(^|//)[^/]*@")
 
 
 class CachedName(NamedTuple):
@@ -98,6 +100,12 @@ def is_path(name: str) -> bool:
     )
 
 
+def spelling_of(name: str, known: Iterable[str]) -> str | None:
+    """The one of the `known` names that is `name`, or else the first that differs only in case."""
+    alike = [each for each in known if each.lower() == name.lower()]
+    return name if name in alike else next(iter(alike), None)
+
+
 def is_ours(name: str) -> bool:
     """Whether only this plugin can have a model called `name`: it has our prefix or is a path."""
     return name == "local" or name.startswith(("local-", "local/")) or is_path(name)
@@ -118,15 +126,17 @@ def settings_stamp(variables: Iterable[str]) -> str:
     """A text that changes when config.json or one of the environment `variables` does.
 
     It contains the names of the variables, so that `is_current` needs nothing else:
-    "1763900000000000000 312\\nOLLAMA_HOST='127.0.0.1:11434'\\nHF_HOME=''".
+    "1763900000000000000 312\\nOLLAMA_HOST='127.0.0.1:11434'\\nHF_HOME=''". Passwords in
+    addresses are left out.
     """
     try:
         stat = (home() / "config.json").stat()
         config = f"{stat.st_mtime_ns} {stat.st_size}"
     except OSError:
         config = _ABSENT
+    values = {name: _LOGIN.sub(r"\1", os.environ.get(name, "")) for name in variables}
     # repr() keeps a value on one line.
-    return "\n".join([config, *(f"{name}={os.environ.get(name, '')!r}" for name in variables)])
+    return "\n".join([config, *(f"{name}={value!r}" for name, value in values.items())])
 
 
 def is_current(stamp: str) -> bool:

@@ -22,6 +22,7 @@ from llm_localrun.name_cache import (
     is_ours,
     is_path,
     read_names,
+    spelling_of,
     write_names,
 )
 from llm_localrun.system.paths import home
@@ -52,12 +53,19 @@ class NameRequest(NamedTuple):
     policy: CachePolicy
 
     def select(self, names: Iterable[CachedName]) -> list[Registration]:
-        """The models for this purpose, without the names that are taken."""
-        return [
+        """The models for this purpose, without the names that are taken.
+
+        The requested name becomes an alias of the model whose name it is but for its case.
+        """
+        found: list[Registration] = [
             (cached, [alias for alias in cached.aliases if alias not in self.taken])
             for cached in names
             if cached.purpose == self.purpose and cached.id not in self.taken
         ]
+        if self.name is not None and not self.is_answered_by(found):
+            alike = (aliases for m, aliases in found if spelling_of(self.name, (m.id, *aliases)))
+            next(alike, []).append(self.name)
+        return found
 
     def is_answered_by(self, registrations: Iterable[Registration]) -> bool:
         """Whether the requested name, if there is one, is among `registrations`."""

@@ -28,8 +28,8 @@ from llm_localrun.models import (
     ServerStatus,
     Snapshot,
 )
-from llm_localrun.name_cache import CachePolicy, is_path
-from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
+from llm_localrun.name_cache import CachePolicy, is_path, spelling_of
+from llm_localrun.names.aliases import Order, ids_of, name_models, nearest, ordered, siblings
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
 from llm_localrun.privacy import is_loopback
@@ -53,11 +53,11 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
     named = {
         **name_models(models, order, "embedding"),
         **name_models(models, order, "chat"),
-        **{model.on_disk.id: [model] for model in models if model.on_disk and model.on_disk.id},
+        **{each: [model] for model in models for each in ids_of(model)},
         **{model.id: [model] for model in models},
     }
-    if name in named:
-        return named[name]
+    if found := spelling_of(name, named):
+        return named[found]
     raise unknown_model(name, get_catalogue(CachePolicy.CACHED))
 
 

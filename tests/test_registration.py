@@ -289,6 +289,36 @@ def test_unknown_name_is_looked_for_even_if_the_snapshot_is_fresh(
         assert rounds(box) == 2
 
 
+@pytest.mark.parametrize("name", ["local/box/Qwen3:8B", "local-QWEN3", "local/box/qwen3:8b"])
+@pytest.mark.parametrize("command", [("prompt", "-n", "hi"), ("localrun", "which")])
+def test_case_of_a_name_does_not_matter(
+    name: str, command: tuple[str, ...], box: StandIn, invoke: Invoke
+) -> None:
+    arguments = [*command, name] if command[0] == "localrun" else [*command, "-m", name]
+    outcome = invoke(*arguments)
+    assert (outcome.exit_code, rounds(box)) == (0, 1)
+    runs = command[0] == "prompt"
+    assert (ANSWER if runs else f"local/box/{QWEN}") in outcome.output
+    prompted = [each.body["model"] for each in box.requests if each.path == "/api/chat"]
+    assert prompted == ([QWEN] if runs else [])
+
+
+def test_tag_latest_may_be_left_out(box: StandIn, invoke: Invoke) -> None:
+    for name in ("local/box/nomic-embed-text", "local/box/Nomic-Embed-Text"):
+        assert f"local/box/{NOMIC}" in invoke("localrun", "which", name).output
+    model = llm.get_embedding_model("local/box/nomic-embed-text")  # type: ignore[no-untyped-call]
+    assert model.model_id == f"local/box/{NOMIC}"
+
+
+def test_name_without_a_tag_is_the_model_that_is_called_so(user_path: Path) -> None:
+    """An exact name comes before what another spelling of it would mean."""
+    with StandIn(ollama("a", "a:latest", "A")) as server:
+        point_at(user_path, server.url)
+        by_id = {each.model.model_id: each.aliases for each in ours()}
+    assert by_id.keys() == {"local/box/a", "local/box/a:latest", "local/box/A"}
+    assert "local/box/a" not in [alias for aliases in by_id.values() for alias in aliases]
+
+
 @pytest.mark.parametrize("snapshot", ["absent", "stale"])
 def test_users_alias_for_a_local_model(
     snapshot: str, box: StandIn, user_path: Path, invoke: Invoke

@@ -23,6 +23,7 @@ from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.errors import (
     LocalRunError,
     NotAllowed,
+    PromptTooLong,
     ServerRefused,
     ServerUnreachable,
     UnsupportedOption,
@@ -49,26 +50,30 @@ def stream(
     model: LocalModel, route: Route, request: ChatRequest, key: str | None
 ) -> Generator[Event, None, None]:
     """The events of the model's answer; closing the iterator stops it. Raises a `LocalRunError`."""
-    exchange = _start(model, route, request, key)
-    with in_use(model, exchange.prepared):
-        with closing(http.stream(exchange.http_request)) as received:
-            for piece in received:
-                yield from exchange.feed(piece)
-        yield from exchange.close()
+    exchange: _Exchange | None = _start(model, route, request, key)
+    while exchange is not None:
+        with in_use(model, exchange.prepared):
+            with closing(http.stream(exchange.http_request)) as received:
+                for piece in received:
+                    yield from exchange.feed(piece)
+            yield from exchange.close()
+        exchange = exchange.next()
 
 
 async def astream(
     model: LocalModel, route: Route, request: ChatRequest, key: str | None
 ) -> AsyncGenerator[Event, None]:
     """`stream`, for an event loop: starting an engine does not block it."""
-    exchange = await asyncio.to_thread(_start, model, route, request, key)
-    with in_use(model, exchange.prepared):
-        async with aclosing(http.astream(exchange.http_request)) as received:
-            async for piece in received:
-                for event in exchange.feed(piece):
-                    yield event
-        for event in exchange.close():
-            yield event
+    exchange: _Exchange | None = await asyncio.to_thread(_start, model, route, request, key)
+    while exchange is not None:
+        with in_use(model, exchange.prepared):
+            async with aclosing(http.astream(exchange.http_request)) as received:
+                async for piece in received:
+                    for event in exchange.feed(piece):
+                        yield event
+            for event in exchange.close():
+                yield event
+        exchange = await asyncio.to_thread(exchange.next)
 
 
 @contextmanager
@@ -89,13 +94,17 @@ def in_use(model: LocalModel, prepared: PreparedRequest) -> Iterator[None]:
         raise
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Exchange:
     """A request that is ready to be sent, and the decoder of its response."""
 
     request: ServeRequest
     prepared: PreparedRequest
     decoder: ResponseDecoder
+    has_begun: bool = False
+    """Whether a part of the answer has come."""
+    refusal: PromptTooLong | None = None
+    """Why the request has to be sent again."""
 
     @property
     def http_request(self) -> http.HttpRequest:
@@ -105,9 +114,30 @@ class _Exchange:
         """The events in a piece of the response."""
         if isinstance(piece, ResponseHead) and piece.status == HTTPStatus.OK:
             self.prepared.record_prompt_evaluated()
-        yield from self.decoder.feed(piece)
+        for event in self.decoder.feed(piece):
+            self.has_begun = True
+            yield event
 
     def close(self) -> Iterator[Event]:
+        """The last events, or none if `next` returns another exchange."""
+        try:
+            yield from self._finish()
+        except PromptTooLong as error:
+            if self.has_begun or self.prepared.enlarge is None:
+                raise
+            self.refusal = error
+
+    def next(self) -> "_Exchange | None":
+        """The request in a larger context, if the server refused it in this one.
+
+        Raises `PromptTooLong` if no context can hold it.
+        """
+        if self.refusal is None or self.prepared.enlarge is None:
+            return None
+        sizes = self.refusal.prompt_tokens, self.refusal.context_size
+        return _exchange(self.request, self.prepared.enlarge(*sizes))
+
+    def _finish(self) -> Iterator[Event]:
         """The last events. Learns from the token counts, and prints what the user has to know."""
         for event in self.decoder.close():
             yield event
@@ -136,9 +166,13 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
             prepared = serve.prepare(serve_request, route, config)
         case _:
             assert_never(route)
-    context = _response_context(serve_request, prepared)
+    return _exchange(serve_request, prepared)
+
+
+def _exchange(request: ServeRequest, prepared: PreparedRequest) -> _Exchange:
+    context = _response_context(request, prepared)
     decoder = ResponseDecoder(prepared.server.label, prepared.server.decoder(), context)
-    return _Exchange(serve_request, prepared, decoder)
+    return _Exchange(request, prepared, decoder)
 
 
 def check_allowed(model: LocalModel, config: Config) -> None:
@@ -207,7 +241,7 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
         model=prepared.model if server.names_wrong_model else "",
         is_json=request.chat.schema is not None or bool(request.options.get("json_object")),
         may_think=thinks and request.options.get("think") != "off",
-        secret=server.key or "",
+        secrets=server.secrets,
     )
 
 

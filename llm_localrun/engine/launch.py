@@ -51,6 +51,7 @@ from llm_localrun.errors import (
 from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import Header, read_header
 from llm_localrun.system import locks
+from llm_localrun.tokens.window import context_too_large
 
 LOAD_GRACE_S = 60.0
 """How long a load may make no progress."""
@@ -226,10 +227,7 @@ def _with_checked_settings(spec: EngineSpec) -> EngineSpec:
     trained = header.of_architecture("context_length") or engine_defaults.CONTEXT_SIZE
     context_size = spec.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)
     if context_size > trained:
-        raise ConfigError(
-            f"{spec.name} was trained for a context of {trained:,} tokens, not {context_size:,}",
-            f"Use -o context_size {trained} or less",
-        )
+        raise context_too_large(spec.name, trained, context_size)
     settings = replace(spec.settings, context_size=context_size)
     if problem := find_problem(settings):
         raise ConfigError(

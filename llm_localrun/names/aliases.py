@@ -41,6 +41,15 @@ def _suffix(text: str) -> str:
     return "".join(f"-{part}" for part in re.findall(r"[a-z0-9]+", text.lower()))
 
 
+def ids_of(model: LocalModel) -> list[str]:
+    """What else than its id denotes just `model`: the id of its file, and ids without a tag.
+
+    `latest` is the tag that Ollama and Docker add to a name that has none.
+    """
+    ids = [model.id, *([model.on_disk.id] if model.on_disk and model.on_disk.id else [])]
+    return [*ids[1:], *(each.removesuffix(":latest") for each in ids if each.endswith(":latest"))]
+
+
 def parameters_of(model: LocalModel) -> int | None:
     """The number of weights of `model`: from its server or header, otherwise from its name."""
     return model.parameters or parse_name(model.name).parameters
@@ -180,8 +189,7 @@ def make_names(models: Collection[LocalModel], order: Order) -> list[CachedName]
         for alias, claimants in name_models(models, order, purpose).items():
             aliases[claimants[0].id].append(alias)
     for model in models:
-        if model.on_disk and model.on_disk.id:
-            aliases[model.id].append(model.on_disk.id)
+        aliases[model.id] += (name for name in ids_of(model) if name not in aliases)
     return [
         CachedName(
             id=model.id,

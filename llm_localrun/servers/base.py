@@ -5,6 +5,7 @@ class holds facts (title, usual ports, options), how the server is recognized an
 listed, and how a prompt is made to fit and sent. Finding servers is left to `discover`.
 """
 
+import base64
 import importlib
 import os
 import pkgutil
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, TypeAlias
 import llm
 from pydantic import AliasChoices, Field
 
-from llm_localrun.config import server_root
+from llm_localrun.config import Config, login_in, read_config, server_root
 from llm_localrun.errors import ConfigError, UnsupportedOption
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served
 from llm_localrun.privacy import host_of
@@ -32,6 +33,7 @@ from llm_localrun.tokens.window import (
     Limits,
     Size,
     TextTooLong,
+    context_too_large,
     too_long,
 )
 from llm_localrun.wire import http
@@ -43,6 +45,9 @@ from llm_localrun.wire.sse import Payload
 
 ADMIN_TIMEOUT_S = 30.0
 """A server that is up reports what it has loaded, or counts a prompt, within this time."""
+
+MIN_SECRET = 8
+"""Characters from which on the value of a header counts as a secret."""
 
 Facts: TypeAlias = dict[str, Any]
 """Fields of `Served` and of `LocalModel`: {"loaded": True, "context_max": 32768}."""
@@ -141,17 +146,21 @@ class ServeRequest:
     def context_size(self) -> int | None:
         """The context that the user asks for; None if the option is not set.
 
-        Raises `ConfigError` for `max` if the largest context is unknown.
+        Raises `ConfigError` for a number above the largest context, and for `max` if that is
+        unknown.
         """
         asked: int | str | None = self.options.get("context_size")
-        if not isinstance(asked, str):
+        trained = self.model.context_max
+        if isinstance(asked, int):
+            if trained is not None and asked > trained:
+                raise context_too_large(self.model.name, trained, asked)
             return asked
-        if self.model.context_max is None:
+        if asked is not None and trained is None:
             raise ConfigError(
                 f"The largest context of {self.model.id} is unknown",
                 "Give a number of tokens as -o context_size",
             )
-        return self.model.context_max
+        return None if asked is None else trained
 
     def size_unless_below(self, tokens: int) -> Size:
         """The size of the prompt, estimated only if it could exceed `tokens`."""
@@ -174,6 +183,9 @@ class PreparedRequest:
     limits: Limits = UNLIMITED
     load_seconds: float | None = None
     """How long the model took to load, if it was loaded for this request."""
+    enlarge: "Callable[[int, int], PreparedRequest] | None" = None
+    """Returns the request to send instead, if the server refuses a prompt of so many tokens in a
+    context of so many. Raises `PromptTooLong` if no context can hold it."""
 
     def http_request(self, timeout_s: float) -> HttpRequest:
         return self.server.http_request("POST", self.path, self.body, timeout_s)
@@ -293,10 +305,20 @@ class Server:
 
         Each of `url_variables` may hold several, with commas between.
         """
-        for variable in cls.url_variables:
-            yield from filter(None, map(_usable_url, os.environ.get(variable, "").split(",")))
+        yield from filter(None, map(_usable_url, cls._texts_in_variables()))
         yield from cls.addresses_in_settings()
         yield from (f"http://127.0.0.1:{port}" for port in cls.usual_ports)
+
+    @classmethod
+    def _texts_in_variables(cls) -> Iterator[str]:
+        for variable in cls.url_variables:
+            yield from os.environ.get(variable, "").split(",")
+
+    @classmethod
+    def headers_in_variables(cls) -> Mapping[str, Mapping[str, str]]:
+        """What variables say to send with every request, by the URL that they name."""
+        texts = {_usable_url(text): text for text in cls._texts_in_variables()}
+        return {url: basic_authorization(login_in(text.strip())) for url, text in texts.items()}
 
     @classmethod
     def addresses_in_settings(cls) -> Iterator[str]:
@@ -350,6 +372,18 @@ class Server:
         url = self.endpoint.url
         return url if url.endswith(self.api_root) else url + self.api_root
 
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """What the user's settings say to send with every request to this address."""
+        return {} if self.is_private else headers_by_url(read_config()).get(self.endpoint.url, {})
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown: the key, and what its headers hold."""
+        words = [word for value in self.headers.values() for word in (value, value.split()[-1])]
+        long = (word for word in words if len(word) >= MIN_SECRET)
+        return (*([self.key] if self.key else []), *long)
+
     def http_request(
         self,
         method: str,
@@ -363,6 +397,7 @@ class Server:
             server=self.label,
             start_hint=self.start_hint,
             key=self.key,
+            headers=self.headers,
             read_timeout_s=timeout_s,
             method=method,
         )
@@ -370,7 +405,7 @@ class Server:
     @contextmanager
     def probe(self, timeout_s: float = ADMIN_TIMEOUT_S) -> Iterator[Probe]:
         """A `Probe` of this server. It raises no errors: the request that follows reports them."""
-        with Probe(self.endpoint.url, self.key, Clock(timeout_s)) as probe:
+        with Probe(self.endpoint.url, self.key, Clock(timeout_s), self.headers) as probe:
             yield probe
 
     # Running a model
@@ -529,6 +564,24 @@ def stored_keys() -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return keys if isinstance(keys, dict) else {}
+
+
+def basic_authorization(login: str) -> dict[str, str]:
+    """The header for `user:password`; none for ""."""
+    text = login if ":" in login else f"{login}:"
+    encoded = base64.b64encode(text.encode("utf-8", "replace")).decode()
+    return {"authorization": f"Basic {encoded}"} if login else {}
+
+
+def headers_by_url(config: Config) -> dict[str, Mapping[str, str]]:
+    """What the user's settings say to send with every request, by the URL of the server."""
+    found: dict[str, Mapping[str, str]] = {}
+    for kind in server_kinds().values():
+        found |= {url: headers for url, headers in kind.headers_in_variables().items() if headers}
+    for each in config.endpoints:
+        if each.login:
+            found[each.url] = {**found.get(each.url, {}), **basic_authorization(each.login)}
+    return found
 
 
 def variables() -> tuple[str, ...]:

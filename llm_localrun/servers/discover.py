@@ -7,9 +7,10 @@ see `patience_for`. Recognizing a server and listing its models is left to `reco
 import contextlib
 import os
 import queue
+import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 
 from llm_localrun.config import Config
@@ -22,7 +23,7 @@ from llm_localrun.models import (
 )
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.privacy import is_loopback
-from llm_localrun.servers.base import GENERIC_KIND, server_class, server_kinds
+from llm_localrun.servers.base import GENERIC_KIND, headers_by_url, server_class, server_kinds
 from llm_localrun.servers.recognize import Recognition, ServerCandidate, recognize_with_keys
 from llm_localrun.wire import http
 from llm_localrun.wire.http import Clock
@@ -41,17 +42,29 @@ def usual_addresses() -> list[tuple[str, str]]:
 
 def normalize(url: str) -> str:
     """One spelling for all spellings of a URL of this machine."""
-    return url.replace("://localhost", "://127.0.0.1")
+    return re.sub(r"://(localhost|\[::1\])(?=[:/]|$)", "://127.0.0.1", url)
+
+
+def _listening(addresses: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """`addresses`, as IPv6 where this machine accepts connections at the port by IPv6 alone."""
+    by_ipv6 = {url: url.replace("://127.0.0.1", "://[::1]") for _, url in addresses}
+    offline = http.find_offline({*by_ipv6, *by_ipv6.values()})
+    return [
+        (kind, by_ipv6[url] if url in offline and by_ipv6[url] not in offline else url)
+        for kind, url in addresses
+    ]
 
 
 def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandidate]:
     """The endpoints in `config` and, if it allows that, the usual addresses of this machine."""
+    headers = headers_by_url(config)
     configured = [
         ServerCandidate(
             Endpoint(
                 name=each.name, kind=each.dialect or GENERIC_KIND, url=each.url, key_alias=each.key
             ),
             keys.get(each.key or default_key_alias(each.name)),
+            headers.get(each.url, {}),
             is_named=True,
             kind=each.dialect,
         )
@@ -60,10 +73,12 @@ def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandid
     if not config.default_endpoints:
         return configured
     taken = {normalize(candidate.endpoint.url) for candidate in configured}
+    addresses = [each for each in usual_addresses() if normalize(each[1]) not in taken]
     usual = [
-        ServerCandidate(Endpoint(name=kind, kind=kind, url=url), spare_keys=keys)
-        for kind, url in usual_addresses()
-        if normalize(url) not in taken
+        ServerCandidate(
+            Endpoint(name=kind, kind=kind, url=url), None, headers.get(url, {}), spare_keys=keys
+        )
+        for kind, url in _listening(addresses)
     ]
     return configured + usual
 
@@ -102,6 +117,17 @@ def _was_silent(report: EndpointReport) -> bool:
     return is_silent and not report.has_answered and 0 <= age < SILENCE_MEMORY_S
 
 
+class _Reports:
+    """The last reports, found by the URL of their endpoint or by another spelling of it."""
+
+    def __init__(self, reports: Iterable[EndpointReport]) -> None:
+        by_url = {report.endpoint.url: report for report in reports}
+        self._by_url = {**{normalize(url): report for url, report in by_url.items()}, **by_url}
+
+    def of(self, url: str) -> EndpointReport | None:
+        return self._by_url.get(url) or self._by_url.get(normalize(url))
+
+
 class Discovery:
     """Asks servers for their models, all at once, and reports on each.
 
@@ -116,7 +142,7 @@ class Discovery:
         before: Iterable[EndpointReport],
         policy: CachePolicy,
     ) -> None:
-        self._known = {report.endpoint.url: report for report in before}
+        self._known = _Reports(before)
         self._changes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._asked_at = time.time()
         self.has_stopped_early = False
@@ -124,7 +150,7 @@ class Discovery:
         self._inquiries = [
             _Inquiry(each, last, patience_for(policy, last), self._changes)
             for each in candidates
-            for last in [self._known.get(each.endpoint.url)]
+            for last in [self._known.of(each.endpoint.url)]
         ]
 
     def run(
@@ -274,9 +300,15 @@ def _make_report(
     if tells_kind.get(found.status, False):
         kind = found.kind
     alias = found.key_alias or candidate.endpoint.key_alias
+    url = candidate.endpoint.url
+    if last and found.status is ServerStatus.OFFLINE and not candidate.is_named:
+        # It may have been found by IPv6, and come back there.
+        url = last.endpoint.url
     models = tuple(map(_resolve_paths, found.models))
     return EndpointReport(
-        endpoint=candidate.endpoint.model_copy(update={"kind": kind, "key_alias": alias}),
+        endpoint=candidate.endpoint.model_copy(
+            update={"kind": kind, "key_alias": alias, "url": url}
+        ),
         status=found.status,
         asked_at=0.0,
         has_answered=found.has_answered
@@ -309,7 +341,7 @@ def _resolve_path(fingerprint: str) -> str:
 def _name_endpoints(
     candidates: Iterable[ServerCandidate],
     reports: Iterable[EndpointReport],
-    known: Mapping[str, EndpointReport],
+    known: "_Reports",
 ) -> list[EndpointReport]:
     """Gives each endpoint its name: the user's, else its kind, with a number from the second on.
 
@@ -320,7 +352,7 @@ def _name_endpoints(
 
     def kept_name(index: int) -> str:
         candidate, report = pairs[index]
-        last = known.get(report.endpoint.url)
+        last = known.of(report.endpoint.url)
         if last is None or not last.models or candidate.is_named:
             return ""
         return last.endpoint.name if last.endpoint.kind == report.endpoint.kind else ""

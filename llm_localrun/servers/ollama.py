@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import Field
 
+from llm_localrun.config import login_in
 from llm_localrun.errors import PullFailed, QuantizeFailed
 from llm_localrun.gguf.header import Header
 from llm_localrun.memory.fit import largest_context
@@ -37,14 +38,21 @@ from llm_localrun.servers.base import (
     Server,
     ServeRequest,
     WireOption,
+    basic_authorization,
     sent_as_named,
 )
 from llm_localrun.servers.fields import Maybe, served_model, weights_in
 from llm_localrun.servers.gateway import Gateway
 from llm_localrun.system.progress import Progress
+from llm_localrun.tokens import learned
 from llm_localrun.tokens.estimate import estimate, parts_of
-from llm_localrun.tokens.learned import read_facts, write_facts
-from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Limits, round_up_context
+from llm_localrun.tokens.window import (
+    MIN_CONTEXT_TOKENS,
+    Limits,
+    Size,
+    round_up_context,
+    too_long,
+)
 from llm_localrun.wire import http, ollama
 from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
 from llm_localrun.wire.response import (
@@ -89,9 +97,13 @@ class _Tags(WireModel):
 
 
 class _LoadedModel(WireModel):
-    """A model in memory, of which it takes `size` bytes."""
+    """A model in memory, of which it takes `size` bytes.
+
+    `name` is the tag that it was loaded for. Other tags of the same file use it too.
+    """
 
     name: Text
+    details: Maybe[_TagDetails] = None
     context_length: Maybe[Count] = None
     """Tokens that are allocated; since 0.10."""
     size: Maybe[Count] = None
@@ -109,6 +121,10 @@ class _Show(WireModel):
     capabilities: Maybe[tuple[Text, ...]] = None
     """Since 0.6.4. Chat follows these; /api/tags overlooks what a Jinja template can do (0.32)."""
     model_info: dict[str, Any] = Field(default_factory=dict)
+    modelfile: Maybe[Text] = None
+    """Begins with `FROM` and the path of the file with the weights."""
+    parameters: Maybe[Text] = None
+    """Those of the Modelfile, one a line: `num_ctx   8192`."""
 
 
 class _StatusLine(WireModel):
@@ -126,6 +142,7 @@ class _Details:
 
     capabilities: tuple[str, ...] | None
     context_max: int | None
+    context_default: int | None
 
 
 _parse_status = partial(parse_payload, _StatusLine)
@@ -173,6 +190,18 @@ class Ollama(Server):
     def addresses(cls) -> Iterator[str]:
         yield url_from_variable(os.environ.get("OLLAMA_HOST", ""))
         yield from msty.ollama_addresses()
+
+    @classmethod
+    def headers_in_variables(cls) -> Mapping[str, Mapping[str, str]]:
+        """OLLAMA_HEADERS, and what OLLAMA_HOST holds as `user:password@`, go where that says.
+
+        OLLAMA_HEADERS is a variable of llm-ollama (0.19): `Name=value,Name=value`.
+        """
+        host = os.environ.get("OLLAMA_HOST", "").strip().strip("\"'").strip()
+        if not host:
+            return {}
+        headers = dict(filter(None, map(_header, os.environ.get("OLLAMA_HEADERS", "").split(","))))
+        return {url_from_variable(host): {**headers, **basic_authorization(login_in(host))}}
 
     @classmethod
     def kind_at_usual_port(cls) -> str:
@@ -237,60 +266,118 @@ class Ollama(Server):
     # Running a model
 
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
-        model, asked = request.model, request.context_size
-        chosen: int | None = asked
-        size = None
-        if route.runs_on is not RunsOn.CLOUD:
-            size = request.size_unless_below((asked or MIN_CONTEXT_TOKENS) - request.answer_tokens)
-            if asked is None:
-                needed = size.tokens + request.answer_tokens
-                chosen = self._choose_context_size(request, needed) or None
-        more = {} if chosen is None else {"context_size": chosen}
+        asked = request.context_size
+        if route.runs_on is RunsOn.CLOUD:
+            return self._prepared(request, asked, asked or route.context_loaded)
+        enough = asked or self._least_context(request, route)
+        return self._fitted(
+            request, route, request.size_unless_below(enough - request.answer_tokens)
+        )
+
+    def _fitted(self, request: ServeRequest, route: Served, size: Size) -> PreparedRequest:
+        """The request in a context for a prompt of `size`. Raises `PromptTooLong`."""
+        if (trained := request.model.context_max) and not size.fits(trained):
+            raise too_long(size, self.label, trained, Limits(trained))
+        sent, held = self._context_for(request, route, size)
+        prepared = self._prepared(request, sent, held)
+        prepared.check_fits(size)
+        if request.context_size is not None:
+            return prepared
+        return replace(prepared, enlarge=partial(self._enlarged, request, route, sent))
+
+    def _enlarged(
+        self, request: ServeRequest, route: Served, sent: int | None, tokens: int, context_size: int
+    ) -> PreparedRequest:
+        """`PreparedRequest.enlarge` of a request that asked for the context `sent`."""
+        if sent is None:
+            learned.learn_context(request.model.id, context_size)
+        fitted = self._fitted(request, route, Size(tokens, is_exact=True))
+        return replace(fitted, enlarge=None)
+
+    def _prepared(
+        self, request: ServeRequest, sent: int | None, held: int | None
+    ) -> PreparedRequest:
+        more = {} if sent is None else {"context_size": sent}
         options = self.encode_options({**request.options, **more})
-        prepared = PreparedRequest(
+        return PreparedRequest(
             self,
             self.chat_path,
-            ollama.encode(model.name, request.chat, options),
-            model.name,
-            chosen or route.context_loaded,
-            Limits(trained=model.context_max or inf),
+            ollama.encode(request.model.name, request.chat, options),
+            request.model.name,
+            held,
+            Limits(trained=request.model.context_max or inf),
         )
-        if size is not None:
-            prepared.check_fits(size)
-        return prepared
 
     def prepare_texts(
         self, model: LocalModel, route: Served, texts: Sequence[str]
     ) -> PreparedRequest:
         prepared = super().prepare_texts(model, route, texts)
-        largest = model.context_max or 0
-        if largest <= MIN_CONTEXT_TOKENS or route.runs_on is RunsOn.CLOUD:
+        if model.context_max is None or route.runs_on is RunsOn.CLOUD:
             return prepared
         needed = max(estimate(parts_of([text]), {}) for text in texts)
-        request = ServeRequest(model, ChatRequest((), {}, stream=False))
-        chosen = self._choose_context_size(request, min(needed, largest))
+        # There is no answer.
+        request = ServeRequest(model, ChatRequest((), {"max_tokens": 0}, stream=False))
+        size = Size(min(needed, model.context_max), is_exact=False)
+        chosen, _ = self._context_for(request, route, size)
         body = prepared.body | ({"options": {"num_ctx": chosen}} if chosen else {})
         return replace(prepared, body=body)
 
-    def _choose_context_size(self, request: ServeRequest, needed: int) -> int:
-        """The context to ask for so that `needed` tokens fit; 0 to ask for none.
+    def _usual_context(self, request: ServeRequest, route: Served) -> int | None:
+        """The context of a request that asks for none, if that is known."""
+        return route.context_default or learned.read_facts(request.model.id).usual_context or None
 
-        The choice is remembered, so that the next short prompt does not reload the model.
+    def _least_context(self, request: ServeRequest, route: Served) -> int:
+        """The context that a request gets that asks for none, as far as it need not be asked."""
+        known = filter(None, (self._usual_context(request, route), route.context_loaded))
+        return min([MIN_CONTEXT_TOKENS, *known])
+
+    def _context_for(
+        self, request: ServeRequest, route: Served, size: Size
+    ) -> tuple[int | None, int | None]:
+        """The context to ask for, and the one that the request gets.
+
+        The first is None to ask for none, the second if it is unknown.
         """
-        known = read_facts(request.model.id)
-        if needed <= MIN_CONTEXT_TOKENS and not known.context_size:
-            return 0
+        model, asked = request.model, request.context_size
+        usual = self._usual_context(request, route)
+        reloaded = learned.reloaded_models(_prefix_of(model))
+        if asked is not None:
+            if asked > (usual or MIN_CONTEXT_TOKENS):
+                learned.set_reloaded_models(_prefix_of(model), {**reloaded, model.id: asked})
+            return asked, asked
+        if not reloaded and _has_room(self._least_context(request, route), request, size):
+            return None, route.context_loaded or usual
+        chosen = self._choose_context_size(request, usual or MIN_CONTEXT_TOKENS, size)
+        return chosen or None, chosen or usual
+
+    def _choose_context_size(self, request: ServeRequest, usual: int, size: Size) -> int:
+        """The context to ask for; 0 to ask for none and get `usual`.
+
+        What models are reloaded for is remembered, so that the next short prompt does not reload
+        them.
+        """
+        model, prefix = request.model, _prefix_of(request.model)
         with self.probe() as probe:
-            loaded = (_loaded_models(probe.ask) or {}).get(request.model.name)
-            allocated = (loaded and loaded.context_length) or 0
-            if needed > max(allocated, MIN_CONTEXT_TOKENS):
-                held = (loaded and loaded.size) or 0
+            loaded = _loaded_models(probe.ask) or {}
+            runner = _runner_of(model, loaded, probe.ask)
+            allocated = (runner and runner.context_length) or 0
+            chosen, name = allocated, runner.name if runner else model.name
+            if not _has_room(allocated or usual, request, size):
+                needed = _needed(request, size)
+                held = (runner and runner.size) or 0
                 chosen = self._grown_context_size(probe.ask, request, needed, held)
-            else:
-                chosen = allocated if allocated > MIN_CONTEXT_TOKENS else 0
-        if chosen != known.context_size:
-            changed = known.model_copy(update={"context_size": chosen})
-            write_facts(request.model.id, changed)
+                name = model.name
+        others = {prefix + each.name for each in loaded.values() if each is not runner}
+        reloaded = learned.reloaded_models(prefix)
+        kept = {key: size for key, size in reloaded.items() if key in others}
+        is_known = chosen and reloaded.get(prefix + name) == chosen
+        if chosen == allocated == model.context_max and not is_known:
+            # Ollama compares what requests ask for before it reduces that to the trained context.
+            # Its default may be larger: naming the trained one would reload the model.
+            chosen = 0
+        if is_known or chosen > usual:
+            kept[prefix + name] = chosen
+        learned.set_reloaded_models(prefix, kept)
         return chosen
 
     def _grown_context_size(self, ask: Ask, request: ServeRequest, needed: int, held: int) -> int:
@@ -353,14 +440,14 @@ class Ollama(Server):
         head, *body = http.stream(request)
         # A success has neither a body nor a Content-Type.
         if not isinstance(head, ResponseHead) or head.status != 200:
-            decode_whole(self.label, (head, *body), _parse_status, self.key or "")
+            decode_whole(self.label, (head, *body), _parse_status, self.secrets)
 
     def _follow(self, path: str, body: Payload, action: str) -> Generator[Progress, None, str]:
         """Yields the progress of a request; returns the last status. Raises a `LocalRunError`."""
         layers: dict[str, _StatusLine] = {}
         last = ""
         received = http.stream(self.http_request("POST", path, {**body, "stream": True}))
-        for line in decode_each(self.label, received, _parse_status, self.key or ""):
+        for line in decode_each(self.label, received, _parse_status, self.secrets):
             last = line.status or ""
             if line.digest:
                 layers[line.digest] = line
@@ -374,7 +461,8 @@ class Ollama(Server):
 def url_from_variable(host: str) -> str:
     """OLLAMA_HOST to a URL, as Ollama's `envconfig.Host` does for a client (0.32).
 
-    An address that a server listens on, such as 0.0.0.0, is reached at the loopback one.
+    An address that a server listens on, such as 0.0.0.0, is reached at the loopback one. A user and
+    password are left out.
     """
     host = host.strip().strip("\"'").strip()
     if host == "ollama.com":
@@ -385,7 +473,7 @@ def url_from_variable(host: str) -> str:
     else:
         usual_port = {"http": "80", "https": "443"}.get(scheme, _PORT)
     authority, slash, path = rest.partition("/")
-    name, port = _split_host_port(authority)
+    name, port = _split_host_port(authority.rpartition("@")[2])
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
     name = f"[{name}]" if ":" in name else name
     if not (port.isdecimal() and port.isascii() and int(port) < 2**16):
@@ -402,6 +490,13 @@ def _split_host_port(authority: str) -> tuple[str, str]:
     if host.startswith("[") and host.endswith("]"):
         return host[1:-1], port
     return (host, port) if colon and ":" not in host else (authority, "")
+
+
+def _header(assignment: str) -> tuple[str, str] | None:
+    """Name and value in `Name=value`; None if HTTP cannot carry them."""
+    name, _, value = map(str.strip, assignment.partition("="))
+    is_usable = re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) and value.isascii()
+    return (name.lower(), value) if is_usable and value.isprintable() and value else None
 
 
 def where_model_runs(url: str, name: str, remote_host: str) -> RunsOn:
@@ -432,7 +527,9 @@ def tag_for(name: str, quantization: str) -> str:
 def _known_details(models: Sequence[LocalModel]) -> dict[str, _Details]:
     """What /api/show has said before, by digest."""
     return {
-        model.served.digest: _Details(model.capabilities, model.context_max)
+        model.served.digest: _Details(
+            model.capabilities, model.context_max, model.served.context_default
+        )
         for model in models
         if model.served and model.served.digest
     }
@@ -447,8 +544,10 @@ def _details_in(reply: ProbeReply, model: LocalModel) -> _Details:
     """What /api/show said of a model; what the list says if it failed."""
     show = parse_reply(_Show, reply)
     if show is None:
-        return _Details(model.capabilities, None)
-    return _Details(show.capabilities, _trained_context(show.model_info))
+        return _Details(model.capabilities, None, None)
+    chosen = re.search(r"^num_ctx +(\d{1,18})$", show.parameters or "", re.MULTILINE)
+    context_default = int(chosen[1]) or None if chosen else None
+    return _Details(show.capabilities, _trained_context(show.model_info), context_default)
 
 
 def _with_details(model: LocalModel, digest: str, details: _Details | None) -> LocalModel:
@@ -462,7 +561,8 @@ def _with_details(model: LocalModel, digest: str, details: _Details | None) -> L
         "context_max": model.context_max or details.context_max,
         "think_levels": None if thinks else ("off",),
     }
-    return model.with_served(digest=digest).model_copy(update=changes)
+    known = model.with_served(digest=digest, context_default=details.context_default)
+    return known.model_copy(update=changes)
 
 
 def _abilities(capabilities: tuple[str, ...] | None) -> Facts:
@@ -489,3 +589,53 @@ def _loaded_models(ask: Ask) -> dict[str, _LoadedModel] | None:
     """The models in memory, by name; None if /api/ps did not answer."""
     loaded = parse_reply(_LoadedModels, ask("/api/ps"))
     return {model.name: model for model in loaded.models} if loaded else None
+
+
+def _needed(request: ServeRequest, size: Size) -> int:
+    """Tokens of context for a prompt of `size` and its answer; at most what the model can have."""
+    needed = size.tokens + request.answer_tokens
+    return min(needed, request.model.context_max or needed)
+
+
+def _has_room(context_size: int, request: ServeRequest, size: Size) -> bool:
+    """Whether a prompt of `size` and its answer fit.
+
+    An answer of usual length may have as little as half of a small context, which somebody has
+    chosen for a purpose.
+    """
+    spare = 0
+    if "max_tokens" not in request.options:
+        spare = max(0, request.answer_tokens - context_size // 2)
+    return _needed(request, size) - spare <= context_size
+
+
+def _runner_of(
+    model: LocalModel, loaded: Mapping[str, _LoadedModel], ask: Ask
+) -> _LoadedModel | None:
+    """The entry of /api/ps that answers for `model`, under its name or that of another tag."""
+    if model.name in loaded:
+        return loaded[model.name]
+    alike = [
+        each
+        for each in loaded.values()
+        if not (each.details and each.details.family and model.architecture)
+        or each.details.family == model.architecture
+    ]
+    weights = _weights_of(ask, model.name) if alike else ""
+    return next(
+        (each for each in alike if weights and _weights_of(ask, each.name) == weights), None
+    )
+
+
+def _weights_of(ask: Ask, name: str) -> str:
+    """The digest of a model's file; "" if unknown. A tag's own digest is that of its manifest."""
+    show = parse_reply(_Show, ask("/api/show", {"model": name}))
+    found = re.search(
+        r"^FROM .*(sha256-[0-9a-f]{64})", (show and show.modelfile) or "", re.MULTILINE
+    )
+    return found[1] if found else ""
+
+
+def _prefix_of(model: LocalModel) -> str:
+    """What the ids of all models of its server begin with."""
+    return model.id.removesuffix(model.name)

@@ -37,6 +37,8 @@ class ServerCandidate:
     endpoint: Endpoint
     """Its kind is what usually has the port, or what the user says it is."""
     key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the user's settings say to send with every request."""
     is_named: bool = False
     """Whether the user gave it its name."""
     kind: str | None = None
@@ -110,7 +112,7 @@ def _recognize_at(
         answered = last.status is ServerStatus.ANSWERS
         known = ModelListing(last.models, last.version if answered else "")
     usual_kind = candidate.endpoint.kind
-    with Probe(candidate.endpoint.url, key, clock) as probe:
+    with Probe(candidate.endpoint.url, key, clock, candidate.headers) as probe:
         watch = Watch(publish, lambda: probe.failure is ServerStatus.BUSY)
         recognized = recognize(probe.ask, candidate.endpoint, known, candidate.kind, watch)
         if recognized is None:

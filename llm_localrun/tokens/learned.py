@@ -5,6 +5,7 @@ what one of them learned. `estimate.py` has the arithmetic.
 """
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,14 +21,16 @@ _MAX_MODELS = 200
 class ModelFacts(BaseModel):
     """What was learned of one model.
 
-    `script_factors` correct the estimate of its tokens: `{"CJK": 0.52}`. `context_size` is the
-    context in tokens for which it was last reloaded, 0 if it has its usual one.
+    `script_factors` correct the estimate of its tokens: `{"CJK": 0.52}`. Contexts are tokens:
+    `context_size` is the one for which it was last reloaded, 0 if it has its usual one;
+    `usual_context` is the one that its server gives to a request that asks for none, 0 if unknown.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     script_factors: dict[str, Annotated[float, Field(gt=0, le=40)]] = Field(default_factory=dict)
     context_size: int = Field(default=0, ge=0)
+    usual_context: int = Field(default=0, ge=0)
 
 
 class _TokensFile(BaseModel):
@@ -44,10 +47,28 @@ def write_facts(model_id: str, facts: ModelFacts) -> None:
 
     Keeps the 200 models that were written last.
     """
-    others = {key: value for key, value in _read().models.items() if key != model_id}
-    latest = dict([*others.items(), (model_id, facts)][-_MAX_MODELS:])
-    with contextlib.suppress(OSError):
-        write_atomically(_path(), _TokensFile(models=latest).model_dump_json().encode())
+    _write({model_id: facts})
+
+
+def reloaded_models(prefix: str) -> dict[str, int]:
+    """The contexts of the models that were reloaded for one, of those whose ids have `prefix`."""
+    models = _read().models.items()
+    return {
+        key: facts.context_size
+        for key, facts in models
+        if facts.context_size and key.startswith(prefix)
+    }
+
+
+def set_reloaded_models(prefix: str, sizes: Mapping[str, int]) -> None:
+    """Makes `sizes` what `reloaded_models` returns for `prefix`."""
+    models, before = _read().models, reloaded_models(prefix)
+    changes = {}
+    for key in sorted({key for key, _ in before.items() ^ sizes.items()}):
+        facts = models.get(key, ModelFacts())
+        changes[key] = facts.model_copy(update={"context_size": sizes.get(key, 0)})
+    if changes:
+        _write(changes)
 
 
 def learn_from_reply(model_id: str, parts: Parts, counted: int) -> None:
@@ -61,6 +82,19 @@ def learn_from_reply(model_id: str, parts: Parts, counted: int) -> None:
     factors = learn(facts.script_factors, parts, counted)
     if factors != facts.script_factors:
         write_facts(model_id, facts.model_copy(update={"script_factors": factors}))
+
+
+def learn_context(model_id: str, usual_context: int) -> None:
+    """Remembers the context that a request to a model gets if it asks for none."""
+    facts = read_facts(model_id).model_copy(update={"usual_context": usual_context})
+    write_facts(model_id, facts)
+
+
+def _write(changes: Mapping[str, ModelFacts]) -> None:
+    others = {key: value for key, value in _read().models.items() if key not in changes}
+    latest = dict([*others.items(), *changes.items()][-_MAX_MODELS:])
+    with contextlib.suppress(OSError):
+        write_atomically(_path(), _TokensFile(models=latest).model_dump_json().encode())
 
 
 def _read() -> _TokensFile:

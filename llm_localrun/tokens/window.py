@@ -8,7 +8,7 @@ answer. Counting the tokens is left to `count`, making the context larger to `se
 from dataclasses import dataclass
 from math import inf
 
-from llm_localrun.errors import PromptTooLong, UnsupportedOption
+from llm_localrun.errors import ConfigError, PromptTooLong, UnsupportedOption
 
 MIN_CONTEXT_TOKENS = 4096
 """The smallest context that is requested, unless the user asks for a smaller one."""
@@ -64,10 +64,12 @@ def round_up_context(tokens: int, largest: float) -> int:
 def too_long(prompt: Size, server: str, context_size: int, limits: Limits) -> PromptTooLong:
     """The error for a prompt that does not fit into the context of a server."""
     about = "" if prompt.is_exact else "about "
-    return PromptTooLong(
+    error = PromptTooLong(
         f"The prompt takes {about}{prompt.tokens:,} tokens and {server} holds {context_size:,}",
         f"Shorten it, or {_remedy(prompt.tokens + ANSWER_RESERVE_TOKENS, limits)}",
     )
+    error.prompt_tokens, error.context_size = prompt.tokens, context_size
+    return error
 
 
 class TextTooLong(PromptTooLong):
@@ -95,6 +97,14 @@ def context_too_small(wanted: int, context_size: int, server: str, flag: str) ->
     problem = f"{server} holds {context_size:,} tokens, not {wanted:,}"
     advice = _restart(wanted, flag)
     return UnsupportedOption(problem, advice[0].upper() + advice[1:])
+
+
+def context_too_large(model: str, trained: int, asked: int) -> ConfigError:
+    """The error for a context that is larger than what a model was trained for."""
+    return ConfigError(
+        f"{model} was trained for a context of {trained:,} tokens, not {asked:,}",
+        f"Use -o context_size {trained} or less",
+    )
 
 
 def describe_cut_answer(used: int | None, context_size: int | None, limits: Limits) -> str:

@@ -11,11 +11,12 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from math import inf
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -39,7 +40,7 @@ _MIN_TIMEOUT_S = 0.001
 """A timeout of zero would make a socket non-blocking."""
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _MAX_TEXT = 4096
-_JSON_HEADERS = {"Content-Type": "application/json"}
+_JSON_HEADERS = {"content-type": "application/json"}
 
 _Client = TypeVar("_Client")
 
@@ -56,6 +57,8 @@ class HttpRequest:
     server: str
     start_hint: str
     key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """In lower case, and in addition to its own."""
     read_timeout_s: float = READ_TIMEOUT_S
     method: str = "POST"
 
@@ -132,9 +135,16 @@ class Probe:
     reply; `failure` then says why.
     """
 
-    def __init__(self, url: str, key: str | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None,
+        clock: Clock,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`headers` are as in `HttpRequest`."""
         self._url = url
-        self._key = key
+        self._headers = {**headers, **_authorization(key)}
         self._clock = clock
         self._client: httpx.Client | None = None
         self.failure: ServerStatus | None = None
@@ -163,9 +173,8 @@ class Probe:
             _try_connecting(self._url, self._clock.left())
         import httpx
 
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         try:
-            self._client = httpx.Client(headers=headers, **client_settings(self._url))
+            self._client = httpx.Client(headers=self._headers, **client_settings(self._url))
         except (ImportError, ValueError):
             # A key or a proxy that cannot be used: running the model says so.
             raise _NoReplyError(ServerStatus.UNRECOGNIZED) from None
@@ -236,7 +245,12 @@ def find_offline(urls: Iterable[str]) -> set[str]:
         for url in urls:
             if (address := _loopback_address(url)) is None:
                 continue
-            attempt = sockets.enter_context(socket.socket(address[0]))
+            try:
+                attempt = sockets.enter_context(socket.socket(address[0]))
+            except OSError:
+                # A machine without IPv6.
+                offline.add(url)
+                continue
             attempt.setblocking(False)
             if attempt.connect_ex(address[1]) in _IN_PROGRESS:
                 selector.register(attempt, selectors.EVENT_WRITE, (url, attempt))
@@ -294,13 +308,16 @@ def _head(response: "httpx.Response") -> ResponseHead:
 
 
 def _arguments(request: HttpRequest) -> dict[str, Any]:
-    authorization = {"Authorization": f"Bearer {request.key}"} if request.key else {}
     return {
         "method": request.method,
         "url": request.url,
         "content": encode_json(request.body) if request.body else None,
-        "headers": {**_JSON_HEADERS, **authorization},
+        "headers": {**request.headers, **_JSON_HEADERS, **_authorization(request.key)},
     }
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def encode_json(body: Payload) -> bytes:

@@ -7,7 +7,7 @@ sends wrongly becomes an error message here. What a payload means is left to the
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -94,8 +94,8 @@ class ResponseContext:
     """Whether the text has to be JSON."""
     may_think: bool = False
     """Whether the model is known to think, and may leave out the opening tag."""
-    secret: str = ""
-    """A key, which servers repeat in their errors and which must not be shown."""
+    secrets: Collection[str] = field(default=(), repr=False)
+    """Keys and the like, which servers repeat in their errors and which must not be shown."""
 
 
 class ResponseDecoder:
@@ -204,7 +204,7 @@ class ResponseDecoder:
         if error.prompt_tokens is not None and error.context_size is not None:
             return self._overflow(error.prompt_tokens, error.context_size)
         number = f" (HTTP {status})" if status else ""
-        said = self._without_secret(error.message).rstrip(".")
+        said = self._without_secrets(error.message).rstrip(".")
         refused = ServerRefused(
             f"{self._server} says: {said}{number}", _remedy(error.message, status)
         )
@@ -219,13 +219,14 @@ class ResponseDecoder:
             "Shorten it, or start the server with a larger context",
         )
 
-    def _without_secret(self, text: str) -> str:
-        secret = self._context.secret
-        return text.replace(secret, "…") if secret else text
+    def _without_secrets(self, text: str) -> str:
+        for secret in self._context.secrets:
+            text = text.replace(secret, "…")
+        return text
 
     def _bad(self, what: str) -> BadReply:
         return BadReply(
-            f"{self._server} sent {self._without_secret(what)}",
+            f"{self._server} sent {self._without_secrets(what)}",
             "Try again; if it happens again, check whether another program uses its port",
         )
 
@@ -255,11 +256,11 @@ def decode_each(
     server: str,
     received: Iterable[ResponseHead | bytes],
     decode: Callable[[Payload], _Decoded],
-    secret: str,
+    secrets: Collection[str],
 ) -> Iterator[_Decoded]:
     """What `decode` makes of each payload of a response, as it comes. Raises a `LocalRunError`."""
     values = _ValueDecoder(decode)
-    response = ResponseDecoder(server, values, ResponseContext(secret=secret))
+    response = ResponseDecoder(server, values, ResponseContext(secrets=secrets))
     count = 0
     for piece in received:
         list(response.feed(piece))
@@ -273,10 +274,10 @@ def decode_whole(
     server: str,
     received: Iterable[ResponseHead | bytes],
     decode: Callable[[Payload], _Decoded],
-    secret: str,
+    secrets: Collection[str],
 ) -> _Decoded:
     """What `decode` makes of a response that is one JSON object. Raises a `LocalRunError`."""
-    return list(decode_each(server, received, decode, secret))[-1]
+    return list(decode_each(server, received, decode, secrets))[-1]
 
 
 def _remedy(message: str, status: int | None) -> str:

@@ -179,11 +179,183 @@ def test_memory_bounds_how_far_the_context_is_rounded_up(
     assert given == pytest.approx(window, abs=100)
 
 
-def test_count_of_the_server_replaces_the_estimate() -> None:
-    with StandIn(reading_ollama(tokens_of=lambda text: 2 * len(text))) as server:
-        said = refused(lambda: ask(at_ollama(server), LONG))
+@in_every_way
+def test_count_of_the_server_replaces_the_estimate(way: str) -> None:
+    """The server refuses the prompt, and gets it once more in a context for what it has counted."""
+    ollama = reading_ollama(tokens_of=lambda text: 2 * len(text))
+    with StandIn(ollama) as server:
+        outcome = ask(at_ollama(server), LONG, way)
+        assert (outcome.text, context_of(outcome)) == (ANSWER, 65_536)
+        assert (windows_of(server), ollama.loads) == ([8192, 65_536], [8192, 65_536])
+
+
+def test_count_of_the_server_exceeds_what_the_model_was_trained_for() -> None:
+    ollama = reading_ollama(tokens_of=lambda text: 2 * len(text), trained=32_768)
+    with StandIn(ollama) as server:
+        said = refused(lambda: ask(at_ollama(server, context_max=32_768), LONG))
     assert said.startswith("The prompt takes 48,000 tokens and Ollama at")
-    assert said.endswith("Shorten it, or enlarge the context with -o context_size 65536.")
+    assert said.endswith("this one was trained for 32,768 tokens.")
+    assert (windows_of(server), ollama.loads) == ([8192], [8192])
+
+
+@in_every_way
+def test_prompt_that_is_refused_twice_is_an_error(way: str) -> None:
+    """The server counts more the second time than the first."""
+    counts = iter([9000, 20_000])
+    with StandIn(reading_ollama(tokens_of=lambda _text: next(counts))) as server:
+        said = refused(lambda: ask(at_ollama(server), LONG, way))
+    assert said.startswith("The prompt takes 20,000 tokens and Ollama at")
+    assert windows_of(server) == [8192, 16_384]
+
+
+MEDIUM = long_prompt(9000)
+"""About 2,300 tokens, and with the answer less than 4,096."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "known", "windows", "loads"),
+    [
+        pytest.param({"default": 2048}, {}, [None, 4096], [2048, 4096], id="not known before"),
+        pytest.param(
+            {"default": 2048}, {"context_default": 2048}, [4096], [4096], id="in the Modelfile"
+        ),
+        pytest.param(
+            {"default": 2048, "loaded": 2048},
+            {"context_loaded": 2048, "loaded": True},
+            [4096],
+            [4096],
+            id="loaded",
+        ),
+        pytest.param(
+            {"default": 2048, "loaded": 8192},
+            {"context_loaded": 2048, "loaded": True},
+            [8192],
+            [],
+            id="has grown since",
+        ),
+        pytest.param(
+            {"default": 16_384},
+            {"context_default": 16_384},
+            [None],
+            [16_384],
+            id="large enough in the Modelfile",
+        ),
+    ],
+)
+@in_every_way
+def test_context_below_the_usual_one_grows(
+    settings: Any, known: Any, windows: list[int | None], loads: list[int], way: str
+) -> None:
+    ollama = reading_ollama(**settings)
+    with StandIn(ollama) as server:
+        assert ask(at_ollama(server, **known), MEDIUM, way).text == ANSWER
+    assert (windows_of(server), ollama.loads) == (windows, loads)
+
+
+def test_context_that_a_server_gives_is_learned_from_a_refusal() -> None:
+    ollama = reading_ollama(default=2048)
+    with StandIn(ollama) as server:
+        model = at_ollama(server)
+        for prompt in (MEDIUM, "Hello", MEDIUM):
+            ask(model, prompt)
+        assert (windows_of(server), ollama.loads) == ([None, 4096, 4096, 4096], [2048, 4096])
+        ollama.loaded = 0
+        server.requests.clear()
+        ask(model, MEDIUM)
+    assert (windows_of(server), ollama.loads[2:]) == ([4096], [4096])
+
+
+def test_short_prompt_stays_in_a_small_context() -> None:
+    """Half of it is room enough for an answer whose length nobody has asked for."""
+    ollama = reading_ollama(default=512)
+    with StandIn(ollama) as server:
+        model = at_ollama(server, context_default=512)
+        ask(model, "Hello")
+        assert paths(server) == ["/api/chat"]
+        ask(model, "Hello", max_tokens=600)
+    assert (windows_of(server), ollama.loads) == ([None, 4096], [512, 4096])
+
+
+def test_default_above_what_the_model_was_trained_for() -> None:
+    """Asking for the trained context would reload what has it because it cannot have more."""
+    ollama = reading_ollama(default=262_144, trained=16_384)
+    with StandIn(ollama) as server:
+        model = at_ollama(server, context_max=16_384)
+        for prompt in ("Hello", LONG, "Hello"):
+            ask(model, prompt)
+        assert (windows_of(server), ollama.loads) == ([None] * 3, [16_384])
+
+
+def test_tag_that_does_not_know_the_default_keeps_what_another_needed() -> None:
+    tags = ["smollm2:135m", "mine:latest"]
+    ollama = reading_ollama(files=dict.fromkeys(tags, "the file"), default=2048)
+    with StandIn(ollama) as server:
+        first, second = (served(server.url, "ollama", name, context_max=8192) for name in tags)
+        for model, prompt in [(first, MEDIUM), (second, "Hi"), (first, "Hi"), (second, MEDIUM)]:
+            ask(model, prompt)
+    assert (windows_of(server), ollama.loads) == ([None, *[4096] * 4], [2048, 4096])
+
+
+def test_tags_of_one_file_share_what_is_loaded() -> None:
+    tags = ["smollm2:135m", "mine:latest"]
+    ollama = reading_ollama(files=dict.fromkeys(tags, "the file"))
+    with StandIn(ollama) as server:
+        first, second = (
+            served(server.url, "ollama", name, context_max=131_072, architecture="llama")
+            for name in tags
+        )
+        for model, prompt in [(first, "Hello"), (second, "Hello"), (first, LONG)]:
+            ask(model, prompt)
+        for model, prompt in [(second, "Hello"), (second, LONG), (first, "Hello"), (second, "Hi")]:
+            ask(model, prompt)
+        assert (ollama.loads, ollama.running) == ([4096, 8192], tags[0])
+        ask(second, long_prompt(40_000))
+        ask(first, LONG)
+        ask(first, "Hello")
+        assert (ollama.loads, ollama.running) == ([4096, 8192, 16_384], tags[1])
+        ollama.loaded = 0
+        server.requests.clear()
+        ask(first, "Hello")
+        ask(second, "Hello")
+    assert paths(server) == ["/api/ps", "/api/chat", "/api/chat"]
+    assert windows_of(server) == [None, None]
+
+
+@pytest.mark.parametrize("name", ["other:latest", "nomic-embed-text:latest"])
+def test_runner_of_another_file_says_nothing_about_a_model(name: str) -> None:
+    ollama = reading_ollama(loaded=65_536, running=name)
+    with StandIn(ollama) as server:
+        ask(at_ollama(server, architecture="llama"), LONG)
+        ask(at_ollama(server, architecture="llama"), "Hello")
+    assert (windows_of(server), ollama.loads) == ([8192, 8192], [8192])
+
+
+@pytest.mark.parametrize(("asked", "window"), [("max", 40_960), (16_384, 16_384)])
+def test_context_that_was_asked_for_stays_while_the_model_is_loaded(
+    asked: Any, window: int
+) -> None:
+    ollama = reading_ollama(trained=40_960)
+    with StandIn(ollama) as server:
+        model = at_ollama(server, context_max=40_960)
+        ask(model, "Hello", context_size=asked)
+        for prompt in ("Hello", LONG, "Hello"):
+            ask(model, prompt)
+        assert (windows_of(server), ollama.loads) == ([window] * 4, [window])
+        ollama.loaded = 0
+        ask(model, "Hello")
+    assert ollama.loads == [window, 4096]
+
+
+@pytest.mark.parametrize("kind", ["ollama", "lmstudio"])
+@in_every_way
+def test_context_above_what_the_model_was_trained_for(kind: str, way: str) -> None:
+    with StandIn(answering) as server:
+        model = served(server.url, kind, "m", context_max=8192)
+        said = failure(lambda: ask(model, "Hello", way, context_size=8193))
+        assert server.requests == []
+    assert said == (
+        "m was trained for a context of 8,192 tokens, not 8,193. Use -o context_size 8192 or less."
+    )
 
 
 def test_prompt_that_was_cut_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -303,13 +475,16 @@ def test_instance_that_is_large_enough_answers() -> None:
     assert len(studio.instances) == 3
 
 
-@pytest.mark.parametrize(("context_size", "loaded"), [(8192, 8192), (2048, 4096), ("max", 4096)])
-def test_context_asked_of_lm_studio(context_size: Any, loaded: int) -> None:
+@pytest.mark.parametrize(
+    ("context_size", "trained", "loaded"),
+    [(8192, 8192, 8192), (2048, 4096, 4096), ("max", 4096, 4096)],
+)
+def test_context_asked_of_lm_studio(context_size: Any, trained: int, loaded: int) -> None:
     name = "granite-3.0-2b-instruct"
     studio = LMStudio()
     studio.load(name, context_length=4096)
     with StandIn(studio) as server:
-        model = at_lmstudio(server, name, context_max=4096)
+        model = at_lmstudio(server, name, context_max=trained)
         assert context_of(ask(model, "Hello", context_size=context_size)) == loaded
     assert [each.context_length for each in studio.instances] == [loaded]
 

@@ -145,13 +145,16 @@ class StandIn:
     closed_early: threading.Event = field(default_factory=threading.Event)
     """Set when a client goes away before it has got its whole reply."""
     port: int = 0
+    host: str = "127.0.0.1"
+    """`::1` listens by IPv6 alone."""
     delay: float = 0.0
     """Seconds from a request to the first byte of its reply."""
     piece_size: int = 0
     """The most bytes that are sent at once; 0 sends each piece whole."""
 
     def __enter__(self) -> "StandIn":
-        self._socket = socket.create_server(("127.0.0.1", self.port))
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._socket = socket.create_server((self.host, self.port), family=family)
         self.port = self._socket.getsockname()[1]
         self._stopping = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -165,7 +168,8 @@ class StandIn:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     def _accept(self) -> None:
         while not self._stopping.is_set():

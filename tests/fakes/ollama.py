@@ -4,6 +4,7 @@ Records, errors and deletions are those that one sent (tests/transcripts/ollama-
 that succeeds could not be recorded without a network: its lines are those of the API's description.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -50,7 +51,9 @@ def recorded(*names: str) -> Respond:
 class Ollama:
     """The server: what it has, what the registry has, and the context of its one loaded model.
 
-    A request with another `num_ctx` than the last loads the model again; one without has `default`.
+    A request with another `num_ctx` than the last loads the model again; one without has the
+    Modelfile's, or `default`. Tags of one file share a runner, which has the name of the tag that
+    loaded it (`ps_shared_blob`).
     """
 
     says: Callable[[Json], Says] = lambda _body: Says("Hello.")
@@ -66,8 +69,16 @@ class Ollama:
     tokens_of: Callable[[str], int] = count_tokens
     cuts: bool = False
     """Whether it is so old that it knows no `truncate`."""
+    files: dict[str, str] = field(default_factory=dict)
+    """The file of each tag; a tag that is not named has a file of its own."""
+    num_ctx: dict[str, int] = field(default_factory=dict)
+    """What Modelfiles say, by tag."""
     loaded: int = 0
     """The context of the model that is loaded; 0 if none is."""
+    wanted: int = 0
+    """The context that was wanted for it, which may have been too large: compared as it was."""
+    running: str = NAME
+    """The tag for which it was loaded."""
     loads: list[int] = field(default_factory=list)
     overflows: int = 0
 
@@ -98,21 +109,40 @@ class Ollama:
         return json_reply({"models": [self._listed(name) for name in self.has]})
 
     def _listed(self, name: str) -> Json:
-        own = {"name": name, "model": name, "digest": name.encode().hex()}
+        own = {"name": name, "model": name, "digest": _digest(name)}
         return {**_LISTED, **own, "capabilities": self.capabilities}
 
     def _list_running(self, _body: Json) -> bytes:
-        running = {**_RUNNING, "context_length": self.loaded}
+        names = {"name": self.running, "model": self.running, "digest": _digest(self.running)}
+        running = {**_RUNNING, **names, "context_length": self.loaded}
         return json_reply({"models": [running] if self.loaded else []})
 
-    def _show(self, _body: Json) -> bytes:
+    def _file(self, name: str) -> str:
+        return f"sha256-{_digest(self.files.get(name, name))}"
+
+    def _show(self, body: Json) -> bytes:
         info = {"general.architecture": "llama", "llama.context_length": self.trained, **self.keys}
-        return json_reply({"capabilities": self.capabilities, "model_info": info})
+        path = f"/home/user/.ollama/models/blobs/{self._file(body['model'])}"
+        lines = ['stop                           "<|im_end|>"']
+        if num_ctx := self.num_ctx.get(body["model"]):
+            lines.insert(0, f"{'num_ctx':30} {num_ctx}")
+        return json_reply(
+            {
+                "modelfile": f"# Modelfile\n# FROM {body['model']}\n\nFROM {path}\nTEMPLATE x\n",
+                "parameters": "\n".join(lines),
+                "capabilities": self.capabilities,
+                "model_info": info,
+            }
+        )
 
     def _chat(self, body: Json) -> bytes:
-        context = min(body.get("options", {}).get("num_ctx", self.default), self.trained)
-        if context != self.loaded:
-            self.loaded = context
+        name = body["model"]
+        usual = self.num_ctx.get(name, self.default)
+        wanted = body.get("options", {}).get("num_ctx", usual)
+        context = min(wanted, self.trained)
+        is_other = wanted != self.wanted if self.wanted else context != self.loaded
+        if not self.loaded or is_other or self._file(name) != self._file(self.running):
+            self.loaded, self.running, self.wanted = context, name, wanted
             self.loads.append(context)
         prompt = "".join(message.get("content") or "" for message in body["messages"])
         tokens = self.tokens_of(prompt)
@@ -149,6 +179,10 @@ class Ollama:
         self.has.remove(body["model"])
         # It has no body, and no type.
         return _DELETED.reply().replace(b"Content-Type: \r\n", b"")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _encode(says: Says, body: Json, prompt_tokens: int) -> bytes:

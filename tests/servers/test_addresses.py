@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.config import Config
-from llm_localrun.servers.discover import candidates_for, usual_addresses
+from llm_localrun.servers.discover import candidates_for, normalize, usual_addresses
 from llm_localrun.servers.lmstudio_home import models_folder, server_port
 from llm_localrun.servers.ollama import url_from_variable
 
@@ -109,6 +109,12 @@ def test_home_of_lmstudio_is_where_it_points(home: Path, tmp_path: Path) -> None
             " http://192.168.1.40:1234/v1 , box:5678,",
             ["http://192.168.1.40:1234", "http://box:5678"],
         ),
+        (
+            "LMSTUDIO_API_BASE",
+            "lmstudio",
+            "http://me:secret@box:1/v1,me@box:2,http://me:secret@0.0.0.0:3",
+            ["http://box:1", "http://box:2", "http://127.0.0.1:3"],
+        ),
         ("LMSTUDIO_API_BASE", "lmstudio", "ftp://box,,http://", []),
         ("UNSLOTH_STUDIO_URL", "unsloth", "http://127.0.0.1:8899", ["http://127.0.0.1:8899"]),
     ],
@@ -169,10 +175,28 @@ def test_ollama_is_looked_for_where_its_variable_says(monkeypatch: pytest.Monkey
         ("[::1", "http://[::1]:11434"),
         ("0:0:0:0:0:0:0:1", "http://[::1]:11434"),
         ("ftp://h", "ftp://h:11434"),
+        ("http://me:secret@h:1", "http://h:1"),
+        ("http://me:se@cret@h/prefix", "http://h:80/prefix"),
+        ("me:secret@h", "http://h:11434"),
+        ("me@[::1]:1", "http://[::1]:1"),
     ],
 )
 def test_ollama_url(host: str, url: str) -> None:
     assert url_from_variable(host) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("http://localhost:1234", "http://127.0.0.1:1234"),
+        ("http://[::1]:1234/v1", "http://127.0.0.1:1234/v1"),
+        ("https://localhost", "https://127.0.0.1"),
+        ("http://localhost.example.com", "http://localhost.example.com"),
+        ("http://[::1:2]:1", "http://[::1:2]:1"),
+    ],
+)
+def test_spellings_of_this_machine(url: str, normal: str) -> None:
+    assert normalize(url) == normal
 
 
 @pytest.mark.parametrize("host", ["[::1", "::1]", "[", "]:1", "http://[", "://", "://:", "\x00"])

@@ -69,6 +69,7 @@ class Bad:
     problem: str
     remedy: str
     """`problem` and `remedy` are a sentence each; {url} is where the server is."""
+    requests: int = 1
 
     def message(self, url: str) -> str:
         return f"{self.problem} {self.remedy}".replace("{url}", url)
@@ -292,6 +293,8 @@ BAD: dict[str, Bad] = {
         PromptTooLong,
         "The prompt takes 1,210 tokens and Ollama at {url} holds 256.",
         "Shorten it, or enlarge the context with -o context_size 4096.",
+        # It is asked what is loaded, and is sent the prompt again with a larger context.
+        requests=3,
     ),
     "another protocol": nonsense(
         "ollama", "Ollama", [b"220 box ESMTP\r\n502 5.5.2 Unknown command\r\n\r\n"], NOT_HTTP
@@ -328,7 +331,7 @@ def test_bad_server(bad: Bad, way: str) -> None:
         error = failing(served(server.url, bad.kind), way, **options)
     assert type(error) is bad.error
     assert str(error) == error.format_message() == bad.message(server.url)
-    assert len(server.requests) == 1
+    assert len(server.requests) == bad.requests
 
 
 def closed_port() -> int:

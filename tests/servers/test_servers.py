@@ -19,7 +19,7 @@ from tests.fakes.gpt4all import gpt4all
 from tests.fakes.http_server import Request, Respond, StandIn, get, parsed
 from tests.fakes.llama_server import llama_router, llama_server, props
 from tests.fakes.mlx import mlx
-from tests.fakes.ollama import recorded
+from tests.fakes.ollama import Ollama, recorded
 from tests.fakes.openai_compatible import listing
 from tests.fakes.servers import SERVERS
 from tests.support.drive import WAYS, failure, served
@@ -698,6 +698,18 @@ def test_ollama_before_its_tags_told_the_context() -> None:
 
     (model,) = driven(older)[0].models
     assert (model.context_max, model.capabilities) == (8192, ("completion",))
+
+
+def test_context_that_a_modelfile_sets() -> None:
+    ollama = Ollama(has=["small:latest", "plain:latest"], num_ctx={"small:latest": 512})
+    first, asked = driven(ollama)
+    again, asked_again = driven(ollama, known=first)
+    for identity in (first, again):
+        contexts = {
+            each.name: each.served and each.served.context_default for each in identity.models
+        }
+        assert contexts == {"small:latest": 512, "plain:latest": None}
+    assert (asked.count("/api/show"), asked_again.count("/api/show")) == (2, 0)
 
 
 def test_ollama_that_is_older_than_its_processes() -> None:

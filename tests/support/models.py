@@ -4,7 +4,15 @@ from typing import Any
 
 from llm_localrun.models import LocalModel, OnDisk, Route, Served
 
-_SERVED = ("endpoint", "runs_on", "remote_host", "loaded", "context_loaded", "digest")
+_SERVED = (
+    "endpoint",
+    "runs_on",
+    "remote_host",
+    "loaded",
+    "context_loaded",
+    "context_default",
+    "digest",
+)
 _ON_DISK = ("path", "store", "projector", "manifest", "file_id", "load_size", "geometry")
 
 

@@ -908,10 +908,10 @@ def test_secret_is_not_shown() -> None:
     """Servers like to repeat a key that they do not know."""
     secret = "sk-12345"
     refusal = {"error": f"Incorrect key {secret}; {secret} is unknown"}
-    outcome = failure(OPENAI, 401, refusal, ResponseContext(secret=secret))
+    outcome = failure(OPENAI, 401, refusal, ResponseContext(secrets=(secret,)))
     assert outcome.message == f"Box says: Incorrect key …; … is unknown (HTTP 401). {KEY}"
     page = (HTML, f"<p>{secret}</p>".encode())
-    assert failure(OPENAI, 200, page, ResponseContext(secret=secret)).message.startswith(
+    assert failure(OPENAI, 200, page, ResponseContext(secrets=(secret,))).message.startswith(
         f"Box sent {HTML} instead of an answer: <p>…</p>. "
     )
 
