@@ -33,7 +33,7 @@ def free_port() -> int:
 def port(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """The only port at which servers are looked for, by IPv4."""
     configure(user_path, **{**CONFIG, "default_endpoints": True})
-    monkeypatch.setattr(discover, "DEADLINE_S", 10.0)
+    monkeypatch.setattr(discover, "QUICK_S", 10.0)
     number = free_port()
     address = ("ollama", f"http://127.0.0.1:{number}")
     monkeypatch.setattr(discover, "usual_addresses", lambda: [address])

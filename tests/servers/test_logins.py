@@ -44,7 +44,7 @@ def guarded(wanted: dict[str, str]) -> Respond:
 
 @pytest.fixture(autouse=True)
 def time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discover, "DEADLINE_S", 10.0)
+    monkeypatch.setattr(discover, "QUICK_S", 10.0)
 
 
 def with_login(server: StandIn) -> str:
