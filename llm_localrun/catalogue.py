@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llm_localrun.config import read_config
 from llm_localrun.errors import ServerUnreachable
-from llm_localrun.models import LocalModel, RunsOn, ServerStatus, Snapshot
+from llm_localrun.models import NAMED_BY_PATH, LocalModel, RunsOn, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy, delete_names, is_current, is_fresh, settings_stamp
 from llm_localrun.privacy import is_loopback
 from llm_localrun.system.atomic import write_atomically
@@ -104,6 +104,18 @@ def model_at(path: Path) -> LocalModel:
     return model
 
 
+def forget_file(path: str) -> str:
+    """Removes the file at `path` from the catalogue, unless a store has it: returns that store."""
+    snapshot = get_catalogue(CachePolicy.CACHED)
+    file = next((file for file in snapshot.files if file.path == path), None)
+    route = file.model.on_disk if file and file.model else None
+    if route is not None and route.store != NAMED_BY_PATH:
+        return route.store
+    others = tuple(other for other in snapshot.files if other is not file)
+    _keep(snapshot.model_copy(update={"files": others, "scan_digest": ""}))
+    return ""
+
+
 def _keep(snapshot: Snapshot) -> Snapshot:
     delete_names()
     write_snapshot(home(), snapshot)
@@ -138,7 +150,7 @@ def _discover(before: Snapshot, *, patient: bool) -> Snapshot:
     )
 
 
-SNAPSHOT_VERSION = 6
+SNAPSHOT_VERSION = 7
 """A file of another version is ignored and replaced."""
 
 

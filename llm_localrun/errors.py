@@ -14,6 +14,7 @@
     ├── BadModelFile         the file is missing, damaged or not a GGUF model
     ├── NotEnoughMemory      the model needs more memory than is free
     ├── EngineFailed         llama.cpp did not start, or ended unexpectedly
+    │   └── LoadFailed       llama.cpp cannot load the model's file, and says that the file is why
     ├── PullFailed           a model could not be downloaded
     ├── NotRemoved           a model could not be deleted
     └── QuantizeFailed       a model could not be quantized
@@ -118,6 +119,15 @@ class NotEnoughMemory(LocalRunError):
 
 class EngineFailed(LocalRunError):
     """llama.cpp did not start, or ended unexpectedly."""
+
+
+class LoadFailed(EngineFailed):
+    """llama.cpp cannot load the model's file, and says that the file is why."""
+
+    def __init__(self, problem: str, remedy: str, reason: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.reason = reason
+        """What llama.cpp said, in half a sentence."""
 
 
 class PullFailed(LocalRunError):

@@ -40,6 +40,14 @@ class ServerStatus(str, Enum):
 
     __str__ = str.__str__
 
+    @property
+    def obstacle(self) -> str:
+        """Why a server with this status cannot run a model now; "" if it can be asked to."""
+        return {
+            ServerStatus.OFFLINE: "its server is off",
+            ServerStatus.UNRECOGNIZED: "something else answers at its server's address",
+        }.get(self, "")
+
 
 class FrozenValue(BaseModel):
     """The base of these values: immutable, and an unknown field is an error."""
@@ -81,6 +89,10 @@ class Served(FrozenValue):
     """The server's identifier for this version of the model."""
 
 
+NAMED_BY_PATH = "files"
+"""The `store` of a file that is in no store: a user has named it by path."""
+
+
 class OnDisk(FrozenValue):
     """A route: the engine runs the model from its GGUF file."""
 
@@ -97,6 +109,8 @@ class OnDisk(FrozenValue):
     """Bytes of all files that the engine loads: every part and the projector. 0: unknown."""
     geometry: tuple[int, ...] = ()
     """The numbers of `memory.geometry.Geometry`; empty if the header lacks them."""
+    problem: str = ""
+    """Why the file cannot be loaded, in half a sentence: "it is cut off: …"; "" if it is whole."""
 
 
 Route: TypeAlias = Served | OnDisk
@@ -177,9 +191,16 @@ class EndpointReport(FrozenValue):
     """Seconds since the epoch."""
     version: str = ""
     models: tuple[LocalModel, ...] = ()
-    """From its last usable answer, which may be older than `asked_at`."""
+    """From its last usable answer, which may be older than `asked_at`: see `current_models`."""
     devices: dict[str, str] | None = None
     """If LM Studio's `lms` was asked: device name by model key, "" for this machine."""
+
+    @property
+    def current_models(self) -> Iterable[LocalModel]:
+        """`models`, of which a server that is off has none loaded."""
+        if not self.status.obstacle:
+            return self.models
+        return (m.with_served(loaded=None) if m.loaded else m for m in self.models)
 
 
 class ScannedFile(FrozenValue):
@@ -224,7 +245,7 @@ class Snapshot(FrozenValue):
     @property
     def models(self) -> tuple[LocalModel, ...]:
         """Every model once, the served ones first."""
-        served = [model for report in self.endpoints for model in report.models]
+        served = [model for report in self.endpoints for model in report.current_models]
         return merge_routes(
             served, [entry.model for entry in self.files if entry.model is not None]
         )

@@ -169,7 +169,7 @@ def _discover(request: NameRequest) -> list[Registration]:
     from llm_localrun.resolve import candidates, order_of
 
     snapshot = get_catalogue(request.policy)
-    order = order_of(read_config())
+    order = order_of(read_config(), snapshot)
     names = make_names(snapshot.models, order)
     write_names(snapshot.taken_at, snapshot.stamp, names)
     found = request.select(names)

@@ -18,7 +18,7 @@ from llm_localrun.config import Config, read_config
 from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import fit_of_model
-from llm_localrun.models import Endpoint, LocalModel, OnDisk, Route, ServerStatus
+from llm_localrun.models import Endpoint, LocalModel, OnDisk, Route, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy, is_path
 from llm_localrun.names.aliases import Order, name_models, nearest, ordered, siblings
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
@@ -26,10 +26,25 @@ from llm_localrun.system.json_files import list_at, read_json, text_at
 from llm_localrun.system.paths import models_folder
 
 
-def order_of(config: Config) -> Order:
-    """The order of candidates on this machine, by the user's preferences."""
+def order_of(config: Config, snapshot: Snapshot) -> Order:
+    """The order of candidates on this machine, by the user's preferences and what can run now."""
+    # Not with the other imports, because only a command that makes names needs it.
+    from llm_localrun.files.failed_loads import FailedLoads
+
     memory = machine.physical_memory()
-    return Order(lambda model: fit_of_model(model, memory).fits, config.quantization)
+    status = {report.endpoint: report.status for report in snapshot.endpoints}
+    failed_loads = FailedLoads()
+
+    def obstacle(model: LocalModel) -> str:
+        problems = [
+            failed_loads.problem_of(route)
+            if isinstance(route, OnDisk)
+            else status.get(route.endpoint, ServerStatus.ANSWERS).obstacle
+            for route in model.routes
+        ]
+        return next(filter(None, problems), "") if all(problems) else ""
+
+    return Order(lambda model: fit_of_model(model, memory).fits, config.quantization, obstacle)
 
 
 def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[LocalModel]:
@@ -107,10 +122,11 @@ def resolve_variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel
     wanted = canonical(options.get("quantization") or model.quantization)
     if model.quantization.upper() == wanted:
         return model
-    others = siblings(model, get_catalogue(CachePolicy.IF_EMPTY).models)
+    snapshot = get_catalogue(CachePolicy.IF_EMPTY)
+    others = siblings(model, snapshot.models)
     matching = [other for other in others if other.quantization.upper() == wanted]
     if matching:
-        return ordered(matching, order_of(read_config()))[0]
+        return ordered(matching, order_of(read_config(), snapshot))[0]
     present = sorted({other.quantization for other in (model, *others) if other.quantization})
     there = f"There is {', '.join(present)}. " if present else ""
     raise ConfigError(

@@ -23,7 +23,8 @@ Names: TypeAlias = Mapping[Purpose, Mapping[str, list[LocalModel]]]
 
 def find_model(name: str, policy: CachePolicy = CachePolicy.IF_STALE) -> LocalModel:
     """The model that `name` means. Raises `UnknownModel` or `BadModelFile`."""
-    return candidates(name, get_catalogue(policy).models, order_of(read_config()))[0]
+    snapshot = get_catalogue(policy)
+    return candidates(name, snapshot.models, order_of(read_config(), snapshot))[0]
 
 
 def names_of(models: Sequence[LocalModel], order: Order) -> Names:
@@ -50,6 +51,7 @@ def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]
         "file_id": file.id,
         "parameters": parameters_of(model),
         "fits": order.fits(model),
+        "obstacle": order.obstacle(model),
         "short_name": short_name(model, named),
         "aliases": [alias for alias, claimants in named.items() if claimants[0].id == model.id],
     }

@@ -20,9 +20,9 @@ _OPTIONAL = ("params", "trained", "fits", "id")
 @click.command(help=__doc__)
 @json_option
 def models(as_json: bool) -> None:
-    found = get_catalogue().models
-    config = read_config()
-    order = order_of(config)
+    snapshot = get_catalogue()
+    found, config = snapshot.models, read_config()
+    order = order_of(config, snapshot)
     names = names_of(found, order)
     best_first = ordered(found, order)
     chat_first = sorted(best_first, key=lambda model: model.purpose != "chat")

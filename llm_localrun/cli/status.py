@@ -12,7 +12,7 @@ from llm_localrun.engine.builds import choose
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import EngineFailed
 from llm_localrun.models import LocalModel, ServerStatus, Snapshot
-from llm_localrun.names.aliases import ordered
+from llm_localrun.names.aliases import name_models
 from llm_localrun.resolve import order_of
 from llm_localrun.system.paths import engine_folder
 
@@ -21,8 +21,8 @@ from llm_localrun.system.paths import engine_folder
 def status() -> None:
     snapshot = get_catalogue()
     build = _build()
-    chat = [model for model in snapshot.models if model.purpose == "chat"]
-    best = next(iter(ordered(chat, order_of(read_config()))), None)
+    order = order_of(read_config(), snapshot)
+    best = next(iter(name_models(snapshot.models, order, "chat").get("local", [])), None)
     show_card(
         [
             ("models", [_count(snapshot)]),

@@ -23,9 +23,10 @@ _OPTIONAL = ("params", "quant", "size", "loaded", "fits")
 @click.argument("name")
 @json_option
 def which(name: str, as_json: bool) -> None:
-    order = order_of(read_config())
+    snapshot = get_catalogue()
+    order = order_of(read_config(), snapshot)
     target = user_aliases().get(name, name)
-    claimants = candidates(target if is_ours(target) else name, get_catalogue().models, order)
+    claimants = candidates(target if is_ours(target) else name, snapshot.models, order)
     taken_by = _taken_by(name, claimants[0])
     ranked = list(zip(claimants, _reasons(name, claimants, order), strict=True))
     if not as_json:
@@ -66,10 +67,11 @@ def _taken_by(name: str, first: LocalModel) -> str | None:
 
 def _reasons(name: str, claimants: Sequence[LocalModel], order: Order) -> list[str]:
     """Why each model ranks before the next one."""
-    if len(claimants) == 1:
-        return ["the file at this path" if is_path(name) else "no other model has this name"]
     reasons = [reason_before(first, second, order) for first, second in pairwise(claimants)]
-    return [*reasons, "last"]
+    only = "the file at this path" if is_path(name) else "no other model has this name"
+    reasons.append("last" if reasons else only)
+    obstacles = map(order.obstacle, claimants)
+    return [", but ".join(filter(None, pair)) for pair in zip(reasons, obstacles, strict=True)]
 
 
 def _facts(model: LocalModel, reason: str, taken_by: str | None, order: Order) -> dict[str, Any]:
@@ -79,6 +81,7 @@ def _facts(model: LocalModel, reason: str, taken_by: str | None, order: Order) -
         "runs_on": model.runs_on,
         "loaded": model.loaded,
         "fits": order.fits(model),
+        "obstacle": order.obstacle(model),
         "parameters": parameters_of(model),
         "quantization": model.quantization,
         "size": model.size,

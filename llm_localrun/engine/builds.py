@@ -46,6 +46,8 @@ _PROBE_CODE = (
 
 _ASSERTION = re.compile(r"(?P<text>GGML_ASSERT\(.*|GGML_ABORT.*)")
 _LOGGED_ERROR = re.compile(r"^[\d.]+ E (?:\S+\s+)?(?:[\w\s]+?: )?(?P<text>.*)$", re.MULTILINE)
+_MODEL_ERROR = re.compile(r"error loading model: (?!.*(?:alloc|memory))|GGML_ASSERT\(hparams")
+"""What llama.cpp logs if it cannot load a file because of what is in it (b11549)."""
 _LOGGED_LINE = re.compile(r"[\d.]+ [A-Z] ")
 _MISSING_LIBRARY = re.compile(
     r"^(?:ImportError|.*error while loading shared libraries): (?P<text>.*)$", re.MULTILINE
@@ -263,6 +265,11 @@ def _run(*command: str) -> str:
     if done.returncode != 0:
         raise _Unusable(reason_in(output) or f"it exited with status {done.returncode}")
     return output
+
+
+def blames_model(log: str) -> bool:
+    """Whether llama.cpp failed because of what is in the model's file, by its log."""
+    return _MODEL_ERROR.search(log) is not None
 
 
 def reason_in(log: str) -> str:

@@ -37,8 +37,8 @@ from llm_localrun.engine.state import (
     write_lease,
 )
 from llm_localrun.engine.stop import has_ended, stop_if_idle
-from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LocalRunError
-from llm_localrun.gguf.files import opened
+from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LoadFailed, LocalRunError
+from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import Header, read_header
 from llm_localrun.system import locks
 
@@ -159,7 +159,7 @@ def diagnose(error: LocalRunError, state: EngineState, folder: Path) -> LocalRun
         return EngineFailed(
             f"The engine was unloaded while it ran {state.spec.path}", "Try again: it will restart"
         )
-    reason = _read_reason(paths) or "it was killed; its log gives no reason"
+    reason = builds.reason_in(_read_log(paths)) or "it was killed; its log gives no reason"
     _remove_all_but_log(paths)
     return EngineFailed(
         f"The engine ended while it ran {state.spec.path}: {reason}",
@@ -193,8 +193,8 @@ def _find(spec: EngineSpec, folder: Path) -> EngineState | None:
     return next((each for each in list_running(folder) if each.spec.satisfies(spec)), None)
 
 
-def _check_header(path: str) -> Header:
-    with opened(Path(path)) as file:
+def _check_header(path: Path) -> Header:
+    with opened(path) as file:
         return read_header(file, os.fstat(file.fileno()).st_size)
 
 
@@ -203,8 +203,9 @@ def _with_checked_settings(spec: EngineSpec) -> EngineSpec:
 
     Raises `BadModelFile` or `ConfigError` for files and settings that make llama.cpp abort.
     """
-    header = _check_header(spec.path)
-    for path in spec.settings.files():
+    header = _check_header(Path(spec.path))
+    parts = parts_of(Path(spec.path))
+    for path in (*parts[1:], *map(Path, spec.settings.files())):
         _check_header(path)
     trained = header.of_architecture("context_length") or engine_defaults.CONTEXT_SIZE
     context_size = spec.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)
@@ -324,10 +325,13 @@ class _Host:
         if self._id and not self._paths.state.exists():
             return self._unloaded()
         status = f"the engine exited with status {self._process.returncode}"
-        return EngineFailed(
-            f"llama.cpp cannot load {self._spec.path}: {_read_reason(self._paths) or status}",
-            "Download the file again, or use a newer build of llama.cpp",
-        )
+        log = _read_log(self._paths)
+        reason = builds.reason_in(log) or status
+        problem = f"llama.cpp cannot load {self._spec.path}: {reason}"
+        remedy = "Download the file again, or use a newer build of llama.cpp"
+        if builds.blames_model(log) and not self._spec.settings.draft_model:
+            return LoadFailed(problem, remedy, reason)
+        return EngineFailed(problem, remedy)
 
     def _unloaded(self) -> EngineFailed:
         return EngineFailed(f"{self._spec.path} was unloaded while it was loading", "Try again")
@@ -357,11 +361,9 @@ def _remove_all_but_log(paths: EnginePaths) -> None:
     paths.remove()
 
 
-def _read_reason(paths: EnginePaths) -> str:
-    """Why an engine ended, from its log; "" if that gives no reason or cannot be read."""
+def _read_log(paths: EnginePaths) -> str:
+    """The end of an engine's log; "" if it cannot be read."""
     try:
-        return builds.reason_in(
-            paths.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
-        )
+        return paths.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
     except OSError:
         return ""

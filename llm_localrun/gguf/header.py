@@ -6,6 +6,7 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,10 @@ _FIRST_READ_BYTES, _MAX_READ_BYTES = 2**13, 2**18
 """The first 3,000 bytes contain what a list of models needs."""
 _FIRST_TENSOR = b"token_embd.weight"
 """The name of a tensor that every model has; it follows the metadata."""
+_TENSOR_NAME_END = re.compile(rb"\.weight[\x01-\x04]\0{3}")
+"""The end of a tensor's name, and its number of dimensions."""
+_TENSOR_NAME = re.compile(rb"[a-z][\w.-]*")
+_MAX_TENSOR_NAME = 63
 
 _STRING, _ARRAY = 8, 9
 _FORMATS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
@@ -73,6 +78,8 @@ class Header:
     tensors: tuple[Tensor, ...] = field(default=(), repr=False)
     rest_at: int | None = None
     """The position in the file of the first key that was not read; None if all were."""
+    tensors_at: int | None = None
+    """The position in the file of the table of tensors; None if not all keys were read."""
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
     """For each key, its position in the file and the end of its value."""
     data_start: int = 0
@@ -110,7 +117,7 @@ def read_summary(file: BinaryIO) -> Header:
         if kind == _ARRAY and reader.begins_vocabulary():
             return Header(metadata, rest_at=reader.position)
         metadata[key] = _read_value(reader, kind)
-    return Header(metadata)
+    return Header(metadata, tensors_at=reader.position)
 
 
 def read_header(file: BinaryIO, file_size: int) -> Header:
@@ -126,17 +133,42 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
         key, kind = reader.string(_MAX_KEY), reader.uint32()
         metadata[key] = _read_value(reader, kind)
         spans[key] = (begin, reader.position)
-    tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
-    alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or alignment < 1:
-        raise NotGGUF("its alignment is not a positive number")
-    start = -(-reader.position // alignment) * alignment
-    end = start + max((t.offset + (t.size or 0) for t in tensors), default=0)
-    if end > file_size:
-        raise NotGGUF(f"it is cut off: {file_size:,} bytes of at least {end:,}")
+    tensors, start = _read_tensors(reader, metadata, file_size)
     return Header(
         metadata, tensors, spans=spans, data_start=start, is_big_endian=reader.order == ">"
     )
+
+
+def has_all_tensors(file: BinaryIO, summary: Header, tensors_at: int, file_size: int) -> bool:
+    """Whether the table of tensors is at `tensors_at`, and all its tensors are in the file.
+
+    False can also mean that the table is elsewhere: `read_header` says what is wrong. Raises
+    OSError.
+    """
+    file.seek(0)
+    try:
+        reader = _Reader(file)
+        reader.skip(tensors_at - reader.position)
+        tensors, _ = _read_tensors(reader, summary.metadata, file_size)
+    except NotGGUF:
+        return False
+    return not tensors or tensors[0].offset == 0
+
+
+def find_tensors(head: Buffer, start: int, end: int) -> int | None:
+    """The position of the table of tensors, by the first name that looks like one; None if none.
+
+    It searches `head` from `start`, in the metadata, to `end`. That takes a thirtieth of the time
+    of reading a vocabulary.
+    """
+    for found in _TENSOR_NAME_END.finditer(head, start, end):
+        name_end = found.end() - 4
+        for size in range(1, _MAX_TENSOR_NAME + 1):
+            name_at = name_end - size
+            is_size = head[name_at - 8 : name_at] == struct.pack("<Q", size)
+            if is_size and _TENSOR_NAME.fullmatch(head, name_at, name_end):
+                return name_at - 8
+    return None
 
 
 def find_text(head: Buffer, key: str, start: int, end: int) -> str:
@@ -204,7 +236,7 @@ class _Reader:
         self._window = rest + self._file.read(max(size - len(rest), self._read_size))
         self._next = 0
         if len(self._window) < size:
-            raise NotGGUF("it ends in the middle of its header")
+            raise NotGGUF("it is cut off in the middle of its header")
 
     def skip(self, size: int) -> None:
         if size > _MAX_SKIP:
@@ -289,6 +321,25 @@ def _format(kind: int) -> str:
     if kind not in _FORMATS:
         raise NotGGUF(f"its header contains a value of the unknown type {kind}")
     return _FORMATS[kind]
+
+
+def _read_tensors(
+    reader: _Reader, metadata: Mapping[str, Value], file_size: int
+) -> tuple[tuple[Tensor, ...], int]:
+    """The table of tensors, and the position from which their offsets count.
+
+    Raises `NotGGUF` if the file ends before the last tensor does.
+    """
+    tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
+    alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise NotGGUF("its alignment is not a positive number")
+    start = -(-reader.position // alignment) * alignment
+    ends = (start + tensor.offset + (tensor.size or 0) for tensor in tensors)
+    end = max(ends, default=reader.position)
+    if end > file_size:
+        raise NotGGUF(f"it is cut off: {file_size:,} bytes of at least {end:,}")
+    return tensors, start
 
 
 def _read_tensor(reader: _Reader) -> Tensor:

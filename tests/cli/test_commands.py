@@ -169,7 +169,7 @@ def test_formatted_numbers(text: Callable[[Any], str], value: Any, expected: str
 
 
 def test_every_name_means_its_model(busy: Path, invoke: Invoke) -> None:
-    order = order_of(Config())
+    order = order_of(Config(), SNAPSHOT)
     for model in json_of(invoke, "models"):
         for name in (model["short_name"], model["id"], *model["aliases"]):
             assert candidates(name, SNAPSHOT.models, order)[0].id == model["id"]

@@ -138,7 +138,7 @@ def store(status: str, **known: Any) -> Snapshot:
         (
             store("read", files=2).model_copy(update={"files": (NO_MODEL,)}),
             "/home/ada/lmstudio: 2 files, 1 skipped"
-            " (broken.gguf: it ends in the middle of its header)",
+            " (broken.gguf: it is cut off in the middle of its header)",
             "",
         ),
         (store("missing"), "not found: lmstudio", ""),

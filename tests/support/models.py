@@ -5,7 +5,7 @@ from typing import Any
 from llm_localrun.models import LocalModel, OnDisk, Route, Served
 
 _SERVED = ("endpoint", "runs_on", "remote_host", "loaded", "context_loaded", "digest")
-_ON_DISK = ("path", "store", "projector", "manifest", "file_id", "load_size", "geometry")
+_ON_DISK = ("path", "store", "projector", "manifest", "file_id", "load_size", "geometry", "problem")
 
 
 def local_model(**facts: Any) -> LocalModel:
