@@ -42,7 +42,8 @@ def order_of(config: Config, snapshot: Snapshot) -> Order:
             else status.get(route.endpoint, ServerStatus.ANSWERS).obstacle
             for route in model.routes
         ]
-        return next(filter(None, problems), "") if all(problems) else ""
+        # What is after the colon is for `show` and `doctor`.
+        return problems[0].partition(": ")[0] if all(problems) else ""
 
     return Order(lambda model: fit_of_model(model, memory).fits, config.quantization, obstacle)
 

@@ -10,6 +10,7 @@ import llm
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import count_text, json_option, show, size_text
 from llm_localrun.config import read_config
+from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import is_ours, is_path
 from llm_localrun.names.aliases import Order, parameters_of, reason_before
@@ -31,6 +32,7 @@ def which(name: str, as_json: bool) -> None:
     ranked = list(zip(claimants, _reasons(name, claimants, order), strict=True))
     if not as_json:
         _explain(name, target, taken_by)
+        _explain_problems(claimants)
     show(
         as_json,
         (_facts(model, reason, taken_by, order) for model, reason in ranked),
@@ -50,6 +52,14 @@ def _explain(name: str, target: str, taken_by: str | None) -> None:
             f"`llm -m {name}` runs that model. Without it, the name would mean the first of these:",
             err=True,
         )
+
+
+def _explain_problems(claimants: Sequence[LocalModel]) -> None:
+    """Says which of the models have a file that cannot be loaded, and why."""
+    failed_loads = FailedLoads()
+    for model in claimants:
+        if model.on_disk and (problem := failed_loads.problem_of(model.on_disk)):
+            click.echo(f"{model.on_disk.path}: {problem}", err=True)
 
 
 def _taken_by(name: str, first: LocalModel) -> str | None:

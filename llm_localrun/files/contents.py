@@ -100,7 +100,7 @@ def _damage_of_parts(found: FoundFile) -> str:
             except NotGGUF as error:
                 problem = str(error)
         if problem:
-            return f"{part.name}: {problem}"
+            return f"one of its parts is damaged: {part.name}: {problem}"
     return ""
 
 

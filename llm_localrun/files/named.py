@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from llm_localrun.errors import BadModelFile
+from llm_localrun.errors import BadModelFile, NotRemoved
 from llm_localrun.files.contents import read_model
 from llm_localrun.files.folders import projector_for
 from llm_localrun.files.found import FoundFile, file_at, is_text, listed, stem_of
@@ -82,8 +82,11 @@ def remember(path: Path) -> None:
 
 
 def forget(path: str) -> None:
-    """Removes `path` from the files that every scan finds. Raises OSError."""
-    _change(lambda paths: [each for each in paths if each != path])
+    """Removes `path` from the files that every scan finds. Raises `NotRemoved`."""
+    try:
+        _change(lambda paths: [each for each in paths if each != path])
+    except OSError as error:
+        raise NotRemoved.from_os_error("written", _known_files(), error) from None
 
 
 def _change(change: Callable[[list[str]], list[str]]) -> None:

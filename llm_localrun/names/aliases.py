@@ -174,8 +174,10 @@ def short_name(model: LocalModel, named: Mapping[str, list[LocalModel]]) -> str:
     is_plain = plain in aliases_of(model) and first.id == model.id
     if is_plain and len(siblings(model, others)) == len(others):
         return plain
-    own = (alias for alias in _specific_aliases(model) if model in named.get(alias, [])[:1])
-    return next(own, model.id)
+    for alias in _specific_aliases(model):
+        if alias in named and named[alias][0].id == model.id:
+            return alias
+    return model.id
 
 
 def siblings(model: LocalModel, models: Iterable[LocalModel]) -> list[LocalModel]:
