@@ -193,8 +193,8 @@ def _find(spec: EngineSpec, folder: Path) -> EngineState | None:
     return next((each for each in list_running(folder) if each.spec.satisfies(spec)), None)
 
 
-def _check_header(path: Path) -> Header:
-    with opened(path) as file:
+def _check_header(path: str) -> Header:
+    with opened(Path(path)) as file:
         return read_header(file, os.fstat(file.fileno()).st_size)
 
 
@@ -203,9 +203,8 @@ def _with_checked_settings(spec: EngineSpec) -> EngineSpec:
 
     Raises `BadModelFile` or `ConfigError` for files and settings that make llama.cpp abort.
     """
-    header = _check_header(Path(spec.path))
-    parts = parts_of(Path(spec.path))
-    for path in (*parts[1:], *map(Path, spec.settings.files())):
+    header = _check_header(spec.path)
+    for path in (*map(str, parts_of(Path(spec.path))[1:]), *spec.settings.files()):
         _check_header(path)
     trained = header.of_architecture("context_length") or engine_defaults.CONTEXT_SIZE
     context_size = spec.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)

@@ -10,17 +10,7 @@ modelfile   what Ollama's manifest says about running a model: template, system 
 """
 
 from llm_localrun.files.base import store_named, variables
-from llm_localrun.files.named import forget, is_same, open_file, remember, remembered
+from llm_localrun.files.named import is_same, open_file, remember
 from llm_localrun.files.scan import scan, unique_id
 
-__all__ = [
-    "forget",
-    "is_same",
-    "open_file",
-    "remember",
-    "remembered",
-    "scan",
-    "store_named",
-    "unique_id",
-    "variables",
-]
+__all__ = ["is_same", "open_file", "remember", "scan", "store_named", "unique_id", "variables"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from llm_localrun.files.found import QUANTIZATION, FoundFile, listed, stem_of
 from llm_localrun.files.ollama_manifest import manifest_or_empty
-from llm_localrun.gguf.files import chat_template_in, damage_of, parts_of
-from llm_localrun.gguf.header import Header, NotGGUF, read_summary
+from llm_localrun.gguf.files import chat_template_in, parts_of
+from llm_localrun.gguf.header import Header, NotGGUF, damage_of, read_summary
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import LocalModel, OnDisk, Purpose
 from llm_localrun.names.parse import parse_name
@@ -86,14 +86,12 @@ def _read(found: FoundFile) -> tuple[Header, str, str]:
         header = read_summary(opened)
         template = chat_template_in(opened, header)
         problem = damage_of(opened, header)
-    if found.parts > 1 and not problem:
-        problem = _damage_of_parts(found)
-    return header, template, problem
+    return header, template, problem or _damage_of_parts(found)
 
 
 def _damage_of_parts(found: FoundFile) -> str:
     """As `damage_of`, for the parts after the first. Raises OSError."""
-    for part in parts_of(Path(found.path))[1:]:
+    for part in parts_of(Path(found.path))[1:] if found.parts > 1 else ():
         with part.open("rb", buffering=0) as opened:
             try:
                 problem = damage_of(opened, read_summary(opened))

@@ -6,7 +6,6 @@ succeeds. Loading files is left to `engine`, what a failure means for the names 
 
 import contextlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,35 +31,33 @@ class FailedLoads:
         record = self._records.get(route.path)
         if route.problem or record is None:
             return route.problem
-        reason = text_at(record, "reason")
-        return f"llama.cpp cannot load it: {reason}" if _is_current(record, route.path) else ""
+        file = file_at(route.path)
+        recorded = value_at(record, "size"), value_at(record, "modified")
+        if file is None or recorded != (file.size, file.modified):
+            return ""
+        return f"llama.cpp cannot load it: {text_at(record, 'reason')}"
 
     def add(self, path: str, reason: str) -> None:
         """Records that the file at `path`, as it is now, cannot be loaded."""
         if (file := file_at(path)) is not None:
+            # At the end: the oldest records are dropped.
+            self._records.pop(path, None)
             record = {"size": file.size, "modified": file.modified, "reason": reason}
-            others = {key: value for key, value in self._records.items() if key != path}
-            self._write({**others, path: record})
+            self._records[path] = record
+            self._write()
 
     def remove(self, path: str) -> None:
         """Removes the record of a file that has been loaded."""
-        if path in self._records:
-            self._write({key: value for key, value in self._records.items() if key != path})
+        if self._records.pop(path, None) is not None:
+            self._write()
 
-    def _write(self, records: Mapping[str, Any]) -> None:
-        self._records = dict([*records.items()][-_MAX_RECORDS:])
+    def _write(self) -> None:
+        records = dict([*self._records.items()][-_MAX_RECORDS:])
         # On a full disk, the file is tried again.
         with contextlib.suppress(OSError):
-            write_atomically(_path(), json.dumps(self._records, indent=2).encode())
+            write_atomically(_path(), json.dumps(records, indent=2).encode())
         # The names depend on what can be loaded.
         delete_names()
-
-
-def _is_current(record: Any, path: str) -> bool:
-    """Whether the file at `path` is still as it was when it could not be loaded."""
-    file = file_at(path)
-    recorded = value_at(record, "size"), value_at(record, "modified")
-    return file is not None and recorded == (file.size, file.modified)
 
 
 def _path() -> Path:

@@ -5,7 +5,6 @@ Reading the header itself is left to `header`.
 
 import errno
 import mmap
-import os
 import re
 import stat
 from collections.abc import Iterator
@@ -13,16 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import BinaryIO, TypeVar
 
-from llm_localrun.gguf.header import (
-    Header,
-    NotGGUF,
-    find_tensors,
-    find_text,
-    has_all_tensors,
-    read_header,
-)
+from llm_localrun.gguf.header import MAX_HEADER, Header, NotGGUF, find_text
 
-_MAX_HEADER = 64 * 2**20
 _TEMPLATE = "tokenizer.chat_template"
 
 _Path = TypeVar("_Path", bound=PurePath)
@@ -76,27 +67,7 @@ def chat_template_in(file: BinaryIO, header: Header) -> str:
     if header.rest_at is None:
         return header.text(_TEMPLATE)
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        return find_text(mapped, _TEMPLATE, header.rest_at, min(len(mapped), _MAX_HEADER))
-
-
-def damage_of(file: BinaryIO, summary: Header) -> str:
-    """Why a file cannot be loaded: "it is cut off: 5 bytes of at least 9"; "" if it is whole.
-
-    Raises OSError.
-    """
-    size = os.fstat(file.fileno()).st_size
-    tensors_at = summary.tensors_at
-    if tensors_at is None and summary.rest_at is not None:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            tensors_at = find_tensors(mapped, summary.rest_at, min(len(mapped), _MAX_HEADER))
-    if tensors_at is not None and has_all_tensors(file, summary, tensors_at, size):
-        return ""
-    file.seek(0)
-    try:
-        read_header(file, size)
-    except NotGGUF as error:
-        return str(error)
-    return ""
+        return find_text(mapped, _TEMPLATE, header.rest_at, min(len(mapped), MAX_HEADER))
 
 
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")

@@ -10,7 +10,8 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from mmap import mmap
+from io import SEEK_END
+from mmap import ACCESS_READ, mmap
 from typing import BinaryIO, TypeAlias
 
 from llm_localrun.gguf.tensor_types import BLOCKS
@@ -21,6 +22,8 @@ Value: TypeAlias = Number | str | tuple[Number, ...] | None
 """None: an array that was skipped, because it contains strings or is long."""
 
 MAGIC = b"GGUF"
+MAX_HEADER = 64 * 2**20
+"""How many bytes are searched for what follows the vocabulary."""
 # Limits: bytes of a string, a key and a skipped array; otherwise counts.
 _MAX_STRING = 16 * 2**20
 _MAX_KEY = 2**16
@@ -139,11 +142,44 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
     )
 
 
-def has_all_tensors(file: BinaryIO, summary: Header, tensors_at: int, file_size: int) -> bool:
-    """Whether the table of tensors is at `tensors_at`, and all its tensors are in the file.
+def damage_of(file: BinaryIO, summary: Header) -> str:
+    """Why a file cannot be loaded: "it is cut off: 5 bytes of at least 9"; "" if it is whole.
 
-    False can also mean that the table is elsewhere: `read_header` says what is wrong. Raises
-    OSError.
+    Raises OSError.
+    """
+    size, tensors_at = file.seek(0, SEEK_END), summary.tensors_at
+    if summary.rest_at is not None:
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+            tensors_at = _find_tensors(mapped, summary.rest_at)
+    try:
+        if tensors_at is None or not _has_all_tensors(file, summary, tensors_at, size):
+            file.seek(0)
+            read_header(file, size)
+    except NotGGUF as error:
+        return str(error)
+    return ""
+
+
+def _find_tensors(head: Buffer, start: int) -> int | None:
+    """The position of the table of tensors after a vocabulary; None if it is not recognized.
+
+    It searches `head` from `start` for something that looks like the name of a tensor. That takes a
+    thirtieth of the time of reading the vocabulary.
+    """
+    for found in _TENSOR_NAME_END.finditer(head, start, min(len(head), MAX_HEADER)):
+        name_end = found.end() - 4
+        for size in range(1, _MAX_TENSOR_NAME + 1):
+            name_at = name_end - size
+            is_size = head[name_at - 8 : name_at] == struct.pack("<Q", size)
+            if is_size and _TENSOR_NAME.fullmatch(head, name_at, name_end):
+                return name_at - 8
+    return None
+
+
+def _has_all_tensors(file: BinaryIO, summary: Header, tensors_at: int, file_size: int) -> bool:
+    """Whether the table of tensors is at `tensors_at`, and all of them are in the file.
+
+    Raises OSError.
     """
     file.seek(0)
     try:
@@ -153,22 +189,6 @@ def has_all_tensors(file: BinaryIO, summary: Header, tensors_at: int, file_size:
     except NotGGUF:
         return False
     return not tensors or tensors[0].offset == 0
-
-
-def find_tensors(head: Buffer, start: int, end: int) -> int | None:
-    """The position of the table of tensors, by the first name that looks like one; None if none.
-
-    It searches `head` from `start`, in the metadata, to `end`. That takes a thirtieth of the time
-    of reading a vocabulary.
-    """
-    for found in _TENSOR_NAME_END.finditer(head, start, end):
-        name_end = found.end() - 4
-        for size in range(1, _MAX_TENSOR_NAME + 1):
-            name_at = name_end - size
-            is_size = head[name_at - 8 : name_at] == struct.pack("<Q", size)
-            if is_size and _TENSOR_NAME.fullmatch(head, name_at, name_end):
-                return name_at - 8
-    return None
 
 
 def find_text(head: Buffer, key: str, start: int, end: int) -> str:

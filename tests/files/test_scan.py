@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from llm_localrun.errors import BadModelFile
-from llm_localrun.files import forget, is_same, open_file, remember, remembered, scan
+from llm_localrun.files import is_same, open_file, remember, scan
+from llm_localrun.files.named import forget, remembered
 from llm_localrun.gguf.header import Tensor
 from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.models import LocalModel, ScannedFile, Snapshot

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_localrun.gguf import files
-from llm_localrun.gguf.files import damage_of
-from llm_localrun.gguf.header import Header, Tensor, read_header, read_summary
+from llm_localrun.gguf import header
+from llm_localrun.gguf.header import Header, Tensor, damage_of, read_header, read_summary
 from llm_localrun.gguf.tensor_types import TensorType
 from tests.support.gguf_files import Value, write
 
@@ -30,7 +29,7 @@ def whole_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         sizes.append(size)
         return read_header(file, size)
 
-    monkeypatch.setattr(files, "read_header", counting)
+    monkeypatch.setattr(header, "read_header", counting)
     yield sizes
 
 
