@@ -154,8 +154,7 @@ def problem_findings(snapshot: Snapshot) -> Iterator[Finding]:
         if model.on_disk and (problem := failed_loads.problem_of(model.on_disk)):
             path, name = model.on_disk.path, shlex.quote(model.on_disk.id or model.id)
             advice = f"Download it again, or delete it. To try it again: llm -m {name}"
-            facts = {"path": path, "problem": problem}
-            yield Finding("files", f"{path}: {problem}", advice, facts)
+            yield Finding("files", f"{path}: {problem}", advice, {"path": path, "problem": problem})
 
 
 def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:

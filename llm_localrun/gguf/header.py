@@ -30,7 +30,7 @@ _MAX_KEY = 2**16
 _MAX_KEYS = 2**16
 _MAX_TENSORS = 2**17
 _MAX_STRINGS = 2**21
-"""The largest vocabularies have 250,000 tokens and twice as many merges."""
+"""In all lists: the largest vocabularies have 250,000 tokens and twice as many merges."""
 _MAX_KEPT_ARRAY = 4096
 _MAX_SKIP = 2**40
 _MAX_DIMENSIONS = 8
@@ -226,6 +226,7 @@ class _Reader:
         self._window_at = 0
         self._next = 4
         self._read_size = _FIRST_READ_BYTES
+        self.skipped_strings = 0
         if not self._window:
             raise NotGGUF("it is empty")
         if self._window[:4] != MAGIC:
@@ -327,7 +328,9 @@ def _read_value(reader: _Reader, kind: int) -> Value:
 def _read_array(reader: _Reader) -> Value:
     kind = reader.uint32()
     if kind == _STRING:
-        for _ in range(reader.count(_MAX_STRINGS, "strings in a list")):
+        count = reader.count(_MAX_STRINGS - reader.skipped_strings, "strings in a list")
+        reader.skipped_strings += count
+        for _ in range(count):
             reader.skip(reader.count())
         return None
     count, code = reader.uint64(), _format(kind)

@@ -1,6 +1,7 @@
 """What is wrong with a file that lacks a part of its tensors, found without its vocabulary."""
 
 import io
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,6 +111,20 @@ def test_file_of_the_other_byte_order(tmp_path: Path) -> None:
     path.write_bytes((struct.pack(">4sIQQ", b"GGUF", 3, 1, 0) + table).ljust(64) + bytes(32))
     assert damage(path) == ""
     assert damage(cut(path, 95)) == "it is cut off: 95 bytes of at least 96"
+
+
+def test_number_of_strings_is_limited_for_all_lists_together(tmp_path: Path) -> None:
+    """A scan must not read a sparse file for hours."""
+    count = 2**20 + 1
+    lists = (struct.pack("<Q1sIIQ", 1, key, 9, 8, count) for key in (b"a", b"b"))
+    path = tmp_path / "m.gguf"
+    with path.open("wb") as file:
+        file.write(struct.pack("<4sIQQ", b"GGUF", 3, 0, 2))
+        for beginning in lists:
+            file.write(beginning)
+            file.seek(8 * count, os.SEEK_CUR)
+        file.truncate()
+    assert damage(path) == f"its header declares {count:,} strings in a list"
 
 
 def test_starter_model_cut_off(starter_model: Path, tmp_path: Path, whole_reads: list[int]) -> None:
