@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llm_localrun.config import read_config
 from llm_localrun.errors import ServerUnreachable
 from llm_localrun.models import (
+    NAMED_BY_PATH,
     Endpoint,
     EndpointReport,
     LocalModel,
@@ -160,6 +161,18 @@ def model_at(path: Path) -> LocalModel:
     others = [other for other in snapshot.files if other is not last]
     _keep(snapshot.model_copy(update={"files": (*others, file), "scan_digest": ""}))
     return model
+
+
+def forget_file(path: str) -> str:
+    """Removes the file at `path` from the catalogue, unless a store has it: returns that store."""
+    snapshot = get_catalogue(CachePolicy.CACHED)
+    file = next((file for file in snapshot.files if file.path == path), None)
+    route = file.model.on_disk if file and file.model else None
+    if route is not None and route.store != NAMED_BY_PATH:
+        return route.store
+    others = tuple(other for other in snapshot.files if other is not file)
+    _keep(snapshot.model_copy(update={"files": others, "scan_digest": ""}))
+    return ""
 
 
 def _keep(snapshot: Snapshot) -> Snapshot:

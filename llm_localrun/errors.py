@@ -130,6 +130,11 @@ class EngineFailed(LocalRunError):
 class LoadFailed(EngineFailed):
     """llama.cpp says that it cannot load the file, or it exits while it loads the file."""
 
+    def __init__(self, problem: str, remedy: str, reason: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.reason = reason
+        """What llama.cpp said, in half a sentence."""
+
 
 class PullFailed(LocalRunError):
     """A model could not be downloaded."""

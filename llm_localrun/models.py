@@ -42,6 +42,15 @@ class ServerStatus(str, Enum):
 
     __str__ = str.__str__
 
+    @property
+    def obstacle(self) -> str:
+        """Why a server with this status cannot run a model now; "" if it can be asked to."""
+        return {
+            ServerStatus.OFFLINE: "its server is off",
+            ServerStatus.TIMEOUT: "its server cannot be reached",
+            ServerStatus.UNRECOGNIZED: "something else answers at its server's address",
+        }.get(self, "")
+
 
 class FrozenValue(BaseModel):
     """The base of these values: immutable, and an unknown field is an error."""
@@ -86,6 +95,10 @@ class Served(FrozenValue):
     """The server's identifier for this version of the model."""
 
 
+NAMED_BY_PATH = "files"
+"""The `store` of a file that is in no store: a user has named it by path."""
+
+
 class OnDisk(FrozenValue):
     """A route: the engine runs the model from its GGUF file."""
 
@@ -102,6 +115,8 @@ class OnDisk(FrozenValue):
     """Bytes of all files that the engine loads: every part and the projector. 0: unknown."""
     geometry: tuple[int, ...] = ()
     """The numbers of `memory.geometry.Geometry`; empty if the header lacks them."""
+    problem: str = ""
+    """Why the file cannot be loaded, in half a sentence: "it is cut off: …"; "" if it is whole."""
 
 
 Route: TypeAlias = Served | OnDisk
@@ -186,7 +201,7 @@ class EndpointReport(FrozenValue):
     """Whether it has ever answered anything."""
     version: str = ""
     models: tuple[LocalModel, ...] = ()
-    """From its last usable answer, which may be older than `asked_at`."""
+    """From its last usable answer, which may be older than `asked_at`: see `current_models`."""
     devices: dict[str, str] | None = None
     """If LM Studio's `lms` was asked: device name by model key, "" for this machine."""
     problem: str = ""
@@ -196,6 +211,13 @@ class EndpointReport(FrozenValue):
     def is_unheard(self) -> bool:
         """Whether it accepts connections and nothing is known of its models."""
         return self.status is ServerStatus.BUSY and not self.models
+
+    @property
+    def current_models(self) -> Iterable[LocalModel]:
+        """`models`, of which a server that is off has none loaded."""
+        if not self.status.obstacle:
+            return self.models
+        return (m.with_served(loaded=None) if m.loaded else m for m in self.models)
 
 
 class ScannedFile(FrozenValue):
@@ -242,7 +264,7 @@ class Snapshot(FrozenValue):
     @property
     def models(self) -> tuple[LocalModel, ...]:
         """Every model once, the served ones first."""
-        served = [model for report in self.endpoints for model in report.models]
+        served = [model for report in self.endpoints for model in report.current_models]
         return merge_routes(
             served, [entry.model for entry in self.files if entry.model is not None]
         )

@@ -215,7 +215,7 @@ def _register(
     from llm_localrun.resolve import candidates, order_of
 
     snapshot = get_catalogue(policy, is_enough)
-    order = order_of(read_config())
+    order = order_of(read_config(), snapshot)
     names = make_names(snapshot.models, order)
     write_names(NameCache(snapshot.taken_at, snapshot.stamp, snapshot.is_complete, names))
     found = request.select(names)
@@ -234,7 +234,7 @@ def _select(request: NameRequest, snapshot: "Snapshot") -> list[Registration]:
     from llm_localrun.names.aliases import make_names
     from llm_localrun.resolve import order_of
 
-    return request.select(make_names(snapshot.models, order_of(read_config())))
+    return request.select(make_names(snapshot.models, order_of(read_config(), snapshot)))
 
 
 def _target_is_off(request: NameRequest, found: Iterable[Registration]) -> "Endpoint | None":

@@ -37,10 +37,26 @@ from llm_localrun.system.json_files import list_at, read_json, text_at
 from llm_localrun.system.paths import models_folder
 
 
-def order_of(config: Config) -> Order:
-    """The order of candidates on this machine, by the user's preferences."""
+def order_of(config: Config, snapshot: Snapshot) -> Order:
+    """The order of candidates on this machine, by the user's preferences and what can run now."""
+    # Not with the other imports, because only a command that makes names needs it.
+    from llm_localrun.files.failed_loads import FailedLoads
+
     memory = machine.physical_memory()
-    return Order(lambda model: fit_of_model(model, memory).fits, config.quantization)
+    status = {report.endpoint: report.status for report in snapshot.endpoints}
+    failed_loads = FailedLoads()
+
+    def obstacle(model: LocalModel) -> str:
+        problems = [
+            failed_loads.problem_of(route)
+            if isinstance(route, OnDisk)
+            else status.get(route.endpoint, ServerStatus.ANSWERS).obstacle
+            for route in model.routes
+        ]
+        # What is after the colon is for `show` and `doctor`.
+        return problems[0].partition(": ")[0] if all(problems) else ""
+
+    return Order(lambda model: fit_of_model(model, memory).fits, config.quantization, obstacle)
 
 
 def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[LocalModel]:
@@ -128,10 +144,11 @@ def resolve_variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel
     wanted = canonical(options.get("quantization") or model.quantization)
     if model.quantization.upper() == wanted:
         return model
-    others = siblings(model, get_catalogue(CachePolicy.IF_EMPTY).models)
+    snapshot = get_catalogue(CachePolicy.IF_EMPTY)
+    others = siblings(model, snapshot.models)
     matching = [other for other in others if other.quantization.upper() == wanted]
     if matching:
-        return ordered(matching, order_of(read_config()))[0]
+        return ordered(matching, order_of(read_config(), snapshot))[0]
     present = sorted({other.quantization for other in (model, *others) if other.quantization})
     there = f"There is {', '.join(present)}. " if present else ""
     raise ConfigError(
@@ -142,7 +159,7 @@ def resolve_variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel
 
 def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None) -> UnknownModel:
     """The error for a `name` that no model has, or none for `purpose`, if that is given."""
-    order = order_of(read_config())
+    order = order_of(read_config(), snapshot)
     names = {each: _names_for(each, snapshot.models, order) for each in _PURPOSES}
     known = [each for kind, found in names.items() if purpose in (None, kind) for each in found]
     others = [

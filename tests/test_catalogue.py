@@ -419,7 +419,10 @@ REJECTED: dict[str, tuple[Make, str]] = {
         lambda path: write(path, "text"),
         "is not a GGUF model: it does not begin with GGUF",
     ),
-    "cut off": (lambda path: write(path, header(count=9)), "it ends in the middle of its header"),
+    "cut off": (
+        lambda path: write(path, header(count=9)),
+        "it is cut off in the middle of its header",
+    ),
     "a LoRA": (
         lambda path: write(path, header(LLAMA, field("general.type", "adapter"))),
         "holds no model that can be run by itself",

@@ -693,7 +693,7 @@ def test_model_given_as_a_path_stays_known(
     assert invoke("aliases", "set", "mine", "./mine.gguf").exit_code == 0
     assert invoke("models", "default", "mine.gguf").exit_code == 0
     monkeypatch.chdir(tmp_path)
-    for name in (None, "mine", "local-mine", "local/gguf/mine", "disk/mine.gguf"):
+    for name in (None, "mine", "local-mine-gguf", "local/gguf/mine", "disk/mine.gguf"):
         catalogue._memory.clear()
         if name != "disk/mine.gguf":
             assert llm.get_model(name).model_id == "local/gguf/mine"

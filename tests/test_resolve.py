@@ -8,23 +8,28 @@ from typing import Any
 import pytest
 
 from llm_localrun import catalogue, resolve
-from llm_localrun.catalogue import get_catalogue, write_snapshot
+from llm_localrun.catalogue import get_catalogue, read_snapshot, write_snapshot
+from llm_localrun.config import Config
 from llm_localrun.errors import UnknownModel
+from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.models import (
     Endpoint,
     EndpointReport,
     LocalModel,
     RunsOn,
+    ScannedFile,
     ServerStatus,
     Snapshot,
     merge_routes,
 )
 from llm_localrun.name_cache import CachePolicy, settings_stamp
+from llm_localrun.names.aliases import ordered, reason_before
 from llm_localrun.system.paths import home
 from tests.conftest import CONFIG, Llm, configure, put_starter
 from tests.fakes.broken import Off, Silent
 from tests.fakes.http_server import StandIn, json_reply
 from tests.support.models import changed, local_model
+from tests.support.trees import gguf
 
 pytestmark = pytest.mark.usefixtures("user_path")
 
@@ -111,6 +116,59 @@ def known(url: str, status: ServerStatus = ServerStatus.ANSWERS, **facts: Any) -
     write_snapshot(home(), snapshot)
     catalogue._memory.clear()
     return model
+
+
+@pytest.mark.parametrize(
+    ("status", "obstacle"),
+    [
+        (ServerStatus.ANSWERS, ""),
+        (ServerStatus.LOADING, ""),
+        (ServerStatus.NEEDS_KEY, ""),
+        (ServerStatus.OFFLINE, "its server is off"),
+        (ServerStatus.UNRECOGNIZED, "something else answers at its server's address"),
+    ],
+)
+def test_model_whose_server_is_off_comes_after_one_that_can_run(
+    status: ServerStatus, obstacle: str
+) -> None:
+    """Even if it was loaded when the server last answered."""
+    served = known(Off().url, status, loaded=True, fingerprints=())
+    file = ScannedFile(path="/m", size=1, modified=1.0, model=FILE)
+    snapshot = read_snapshot(home()).model_copy(update={"files": (file,)})
+    order = resolve.order_of(Config(), snapshot)
+    (first, second) = ordered(snapshot.models, order)
+    assert (first.id, second.id) == ((FILE.id, served.id) if obstacle else (served.id, FILE.id))
+    assert [order.obstacle(model) for model in snapshot.models] == [obstacle, ""]
+    assert [model.loaded for model in snapshot.models] == [None if obstacle else True, None]
+    reason = f"can run now (the next: {obstacle})" if obstacle else "loaded now"
+    assert reason_before(first, second, order) == reason
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "obstacle"),
+    [
+        (ServerStatus.OFFLINE, "", ""),
+        (ServerStatus.ANSWERS, "it is cut off: 1 bytes of at least 2", ""),
+        (ServerStatus.OFFLINE, "it is cut off: 1 bytes of at least 2", "its server is off"),
+    ],
+)
+def test_either_route_is_enough(status: ServerStatus, problem: str, obstacle: str) -> None:
+    model = known(Off().url, status, path="/m.gguf", problem=problem)
+    order = resolve.order_of(Config(), read_snapshot(home()))
+    assert order.obstacle(model) == obstacle
+
+
+def test_file_that_cannot_be_loaded_comes_last(tmp_path: Path) -> None:
+    """Why is said without the details."""
+    cut = changed(FILE, id="local/gguf/cut", problem="it is cut off: 1 bytes of at least 2")
+    failed = changed(FILE, id="local/gguf/failed", path=str(gguf(tmp_path / "m.gguf")))
+    order = resolve.order_of(Config(), Snapshot())
+    assert order.obstacle(failed) == ""
+    FailedLoads().add(str(tmp_path / "m.gguf"), "missing tensor 'x'")
+    order = resolve.order_of(Config(), Snapshot())
+    assert ordered([cut, failed, FILE], order)[0] == FILE
+    obstacles = [order.obstacle(model) for model in (cut, failed, FILE)]
+    assert obstacles == ["it is cut off", "llama.cpp cannot load it", ""]
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def _examine() -> tuple[list[findings.Finding], bool]:
     found = [
         *findings.server_findings(snapshot, config),
         *findings.store_findings(snapshot),
+        *findings.problem_findings(snapshot),
         *findings.engine_findings(snapshot, report, list_running(engine_folder())),
         findings.memory_finding(snapshot, machine.physical_memory()),
         findings.cache_finding(before, read_snapshot(home()), snapshot),

@@ -3,6 +3,7 @@
 Judges the catalogue and the reports of other modules. Queries no server and scans no folder.
 """
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from llm_localrun.cli.table import count_of, first_few, pick, seconds_text, size
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import Build, BuildReport
 from llm_localrun.engine.state import EngineState
+from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import (
     EndpointReport,
@@ -41,7 +43,7 @@ class Finding:
 
 def can_run(model: LocalModel, snapshot: Snapshot, config: Config, build: str) -> bool:
     """Whether `model` would run now. `build` is the engine's build, "" if there is none."""
-    if model.on_disk is not None and build:
+    if model.on_disk is not None and build and not FailedLoads().problem_of(model.on_disk):
         return True
     if model.served is None or (requires_consent(model) and model.id not in config.allow):
         return False
@@ -142,6 +144,16 @@ def store_findings(snapshot: Snapshot) -> Iterator[Finding]:
     if names := ", ".join(sorted({store.store for store in missing} - found)):
         facts = {"stores": [_store_facts(store, []) for store in missing]}
         yield Finding("files", f"not found: {names}", facts=facts)
+
+
+def problem_findings(snapshot: Snapshot) -> Iterator[Finding]:
+    """The files that hold a model but cannot be loaded."""
+    failed_loads = FailedLoads()
+    for model in snapshot.models:
+        if model.on_disk and (problem := failed_loads.problem_of(model.on_disk)):
+            path, name = model.on_disk.path, shlex.quote(model.on_disk.id or model.id)
+            advice = f"Download it again, or delete it. To try it again: llm -m {name}"
+            yield Finding("files", f"{path}: {problem}", advice, {"path": path, "problem": problem})
 
 
 def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:

@@ -28,7 +28,8 @@ Names: TypeAlias = Mapping[Purpose, Mapping[str, list[LocalModel]]]
 
 def find_model(name: str, policy: CachePolicy = CachePolicy.FRESH) -> LocalModel:
     """The model that `name` means. Raises `UnknownModel` or `BadModelFile`."""
-    return candidates(name, get_catalogue(policy).models, order_of(read_config()))[0]
+    snapshot = get_catalogue(policy)
+    return candidates(name, snapshot.models, order_of(read_config(), snapshot))[0]
 
 
 def names_of(models: Sequence[LocalModel], order: Order) -> Names:
@@ -52,6 +53,7 @@ def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]
         "store": file.store,
         "projector": file.projector,
         "file_id": file.id,
+        "obstacle": order.obstacle(model),
     }
 
 

@@ -22,9 +22,8 @@ _OPTIONAL = ("params", "trained", "fits", "id")
 @json_option
 def models(as_json: bool) -> None:
     snapshot = get_catalogue(CachePolicy.FRESH)
-    found = snapshot.models
-    config = read_config()
-    order = order_of(config)
+    found, config = snapshot.models, read_config()
+    order = order_of(config, snapshot)
     names = names_of(found, order)
     slow = [report for report in snapshot.endpoints if report.status is ServerStatus.BUSY]
     best_first = ordered(found, order)

@@ -114,5 +114,6 @@ def _record_facts(record: PullRecord) -> dict[str, Any]:
 
 def _name_of(model: LocalModel) -> str:
     """The shortest name of `model`."""
-    order = order_of(read_config())
-    return short_name(model, name_models(get_catalogue().models, order, model.purpose))
+    snapshot = get_catalogue()
+    order = order_of(read_config(), snapshot)
+    return short_name(model, name_models(snapshot.models, order, model.purpose))

@@ -33,11 +33,11 @@ def find_target(name: str) -> Target:
     replaced must be named exactly.
     """
     records = read_records()
-    models = get_catalogue(CachePolicy.REFRESH).models
+    snapshot = get_catalogue(CachePolicy.REFRESH)
     if pulled := [record for record in records if record.ref == name]:
-        model = next((m for m in models if records_of(m, pulled)), None)
+        model = next((m for m in snapshot.models if records_of(m, pulled)), None)
         return Target(model, pulled)
-    found = candidates(name, models, order_of(read_config()))
+    found = candidates(name, snapshot.models, order_of(read_config(), snapshot))
     if len(found) > 1:
         ids = ", ".join(model.id for model in found)
         raise UnknownModel(f"'{name}' can mean several models", f"Give the id of one: {ids}")

@@ -57,8 +57,8 @@ class _QuantizeOptions:
 @click.option("--no-measure", is_flag=True, help="Do not measure the loss of quality")
 @click.option("-y", "--yes", is_flag=True, help="Install a quantizer without asking, if needed")
 def quantize(name: str, type_: str, **options: Any) -> None:
-    found = get_catalogue(CachePolicy.FRESH).models
-    model = _source(candidates(name, found, order_of(read_config())))
+    snapshot = get_catalogue(CachePolicy.FRESH)
+    model = _source(candidates(name, snapshot.models, order_of(read_config(), snapshot)))
     quantization = quantization_in(type_) or type_.upper()
     given = _QuantizeOptions(**options)
     if served := _route_through_server(model, quantization, given):

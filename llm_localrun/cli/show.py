@@ -21,6 +21,7 @@ from llm_localrun.cli.table import (
 )
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import BadModelFile
+from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.files.modelfile import template_of
 from llm_localrun.gguf.files import opened
 from llm_localrun.gguf.header import read_summary
@@ -42,8 +43,8 @@ _CONTEXTS = (4096, 32768)
 @json_option
 def show(name: str, template: bool, as_json: bool) -> None:
     config = read_config()
-    order = order_of(config)
     snapshot = get_catalogue(CachePolicy.FRESH)
+    order = order_of(config, snapshot)
     model = candidates(name, snapshot.models, order)[0]
     if template:
         click.echo(_known_template(model))
@@ -166,6 +167,7 @@ def _routes(model: LocalModel, snapshot: Snapshot, config: Config) -> list[str]:
         lines += _remote(model, config)
     if model.on_disk is not None:
         lines.append("from its file" + (", if the server does not answer" if model.served else ""))
+        lines += filter(None, [FailedLoads().problem_of(model.on_disk)])
     return lines
 
 

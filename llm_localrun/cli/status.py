@@ -14,7 +14,7 @@ from llm_localrun.engine.state import list_running
 from llm_localrun.errors import EngineFailed
 from llm_localrun.models import EndpointReport, LocalModel, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy
-from llm_localrun.names.aliases import ordered
+from llm_localrun.names.aliases import name_models
 from llm_localrun.resolve import describe_slow, order_of
 from llm_localrun.system.paths import engine_folder
 
@@ -24,8 +24,8 @@ from llm_localrun.system.paths import engine_folder
 def status(as_json: bool) -> None:
     snapshot = get_catalogue(CachePolicy.FRESH)
     build = _build()
-    chat = [model for model in snapshot.models if model.purpose == "chat"]
-    best = next(iter(ordered(chat, order_of(read_config()))), None)
+    order = order_of(read_config(), snapshot)
+    best = next(iter(name_models(snapshot.models, order, "chat").get("local", [])), None)
     if as_json:
         show_json(_facts(snapshot, best, build))
         return

@@ -10,6 +10,7 @@ import llm
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import count_text, json_option, show, size_text
 from llm_localrun.config import read_config
+from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy, is_ours, is_path
 from llm_localrun.names.aliases import Order, parameters_of, reason_before
@@ -23,14 +24,15 @@ _OPTIONAL = ("params", "quant", "size", "loaded", "fits")
 @click.argument("name")
 @json_option
 def which(name: str, as_json: bool) -> None:
-    order = order_of(read_config())
+    snapshot = get_catalogue(CachePolicy.FRESH)
+    order = order_of(read_config(), snapshot)
     target = user_aliases().get(name, name)
-    found = get_catalogue(CachePolicy.FRESH).models
-    claimants = candidates(target if is_ours(target) else name, found, order)
+    claimants = candidates(target if is_ours(target) else name, snapshot.models, order)
     taken_by = _taken_by(name, claimants[0])
     ranked = list(zip(claimants, _reasons(name, claimants, order), strict=True))
     if not as_json:
         _explain(name, target, taken_by)
+        _explain_problems(claimants)
     show(
         as_json,
         (_facts(model, reason, taken_by, order) for model, reason in ranked),
@@ -52,6 +54,14 @@ def _explain(name: str, target: str, taken_by: str | None) -> None:
         )
 
 
+def _explain_problems(claimants: Sequence[LocalModel]) -> None:
+    """Says which of the models have a file that cannot be loaded, and why."""
+    failed_loads = FailedLoads()
+    for model in claimants:
+        if model.on_disk and (problem := failed_loads.problem_of(model.on_disk)):
+            click.echo(f"{model.on_disk.path}: {problem}", err=True)
+
+
 def _taken_by(name: str, first: LocalModel) -> str | None:
     """The id of the model that llm runs as `name`; None if that is `first`."""
     models = (
@@ -67,10 +77,11 @@ def _taken_by(name: str, first: LocalModel) -> str | None:
 
 def _reasons(name: str, claimants: Sequence[LocalModel], order: Order) -> list[str]:
     """Why each model ranks before the next one."""
-    if len(claimants) == 1:
-        return ["the file at this path" if is_path(name) else "no other model has this name"]
     reasons = [reason_before(first, second, order) for first, second in pairwise(claimants)]
-    return [*reasons, "last"]
+    only = "the file at this path" if is_path(name) else "no other model has this name"
+    reasons.append("last" if reasons else only)
+    obstacles = map(order.obstacle, claimants)
+    return [", but ".join(filter(None, pair)) for pair in zip(reasons, obstacles, strict=True)]
 
 
 def _facts(model: LocalModel, reason: str, taken_by: str | None, order: Order) -> dict[str, Any]:
@@ -80,6 +91,7 @@ def _facts(model: LocalModel, reason: str, taken_by: str | None, order: Order) -
         "runs_on": model.runs_on,
         "loaded": model.loaded,
         "fits": order.fits(model),
+        "obstacle": order.obstacle(model),
         "parameters": parameters_of(model),
         "quantization": model.quantization,
         "size": model.size,

@@ -222,7 +222,7 @@ def _with_checked_settings(spec: EngineSpec) -> EngineSpec:
     Raises `BadModelFile` or `ConfigError` for files and settings that make llama.cpp abort.
     """
     header = _check_header(spec.path)
-    for path in spec.settings.files():
+    for path in (*map(str, parts_of(Path(spec.path))[1:]), *spec.settings.files()):
         _check_header(path)
     trained = header.of_architecture("context_length") or engine_defaults.CONTEXT_SIZE
     context_size = spec.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)
@@ -373,7 +373,8 @@ class _Host:
         reason = reason or f"the engine exited with status {status}"
         problem = f"llama.cpp cannot load {self._path}: {reason}"
         if builds.blames_model(log):
-            return LoadFailed(problem, "Download the file again, or use a newer build of llama.cpp")
+            remedy = "Download the file again, or use a newer build of llama.cpp"
+            return LoadFailed(problem, remedy, reason)
         advice = f"Fix that, or choose another model. The log is {builds.failed_log(self._folder)}"
         return EngineFailed(problem, advice)
 

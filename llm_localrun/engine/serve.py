@@ -19,7 +19,8 @@ from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.settings import LAUNCH_OPTIONS, EngineRequest, engine_request
 from llm_localrun.engine.slots import Slot, SlotContents, contents_for
 from llm_localrun.engine.state import EngineState, list_running
-from llm_localrun.errors import BadReply, ServerUnreachable
+from llm_localrun.errors import BadReply, LoadFailed, ServerUnreachable
+from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.models import Endpoint, LocalModel, OnDisk
 from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
 from llm_localrun.servers.llamacpp import LlamaCpp
@@ -151,7 +152,14 @@ class _Plan:
         """An engine, and whether it is new."""
         job = self.job
         grace_s: float = job.options.get("timeout", LOAD_GRACE_S)
-        return launch.find_or_start(self.request, engine_folder(), job.keep_alive_s, grace_s)
+        try:
+            found = launch.find_or_start(self.request, engine_folder(), job.keep_alive_s, grace_s)
+        except LoadFailed as error:
+            FailedLoads().add(self.request.path, error.reason)
+            raise
+        if found[1]:
+            FailedLoads().remove(self.request.path)
+        return found
 
 
 def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedRequest:

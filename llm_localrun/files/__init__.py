@@ -5,6 +5,7 @@ folders     walks folders, and decides from names what each file is
 scan        lists every store, and opens only the files that are new or have changed
 contents    reads a file's header: the model in it, or why it cannot be run
 named       files that users have named by path
+failed_loads  files that llama.cpp could not load
 modelfile   what Ollama's manifest says about running a model: template, system prompt, parameters
 """
 

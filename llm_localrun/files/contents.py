@@ -10,8 +10,8 @@ from pathlib import Path
 
 from llm_localrun.files.found import QUANTIZATION, FoundFile, listed, stem_of
 from llm_localrun.files.ollama_manifest import manifest_or_empty
-from llm_localrun.gguf.files import chat_template_in
-from llm_localrun.gguf.header import Header, NotGGUF, read_summary
+from llm_localrun.gguf.files import chat_template_in, parts_of
+from llm_localrun.gguf.header import Header, NotGGUF, damage_of, read_summary
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import LocalModel, OnDisk, Purpose
 from llm_localrun.names.parse import parse_name
@@ -38,9 +38,7 @@ _NO_MODEL = {
 def read_model(found: FoundFile, model_id: str = "") -> LocalModel | str:
     """The model in the file, or half a sentence that says why it holds none that can be run."""
     try:
-        with open(found.path, "rb", buffering=0) as opened:  # noqa: PTH123
-            header = read_summary(opened)
-            template = chat_template_in(opened, header)
+        header, template, problem = _read(found)
     except NotGGUF as error:
         return str(error)
     except OSError as error:
@@ -65,6 +63,7 @@ def read_model(found: FoundFile, model_id: str = "") -> LocalModel | str:
                 manifest=found.manifest,
                 load_size=found.size + _size_of(found.projector),
                 geometry=geometry_of(header) or (),
+                problem=problem,
             ),
         ),
         architecture=header.architecture,
@@ -79,6 +78,31 @@ def read_model(found: FoundFile, model_id: str = "") -> LocalModel | str:
             *filled(found.fingerprints, quantization),
         ),
     )
+
+
+def _read(found: FoundFile) -> tuple[Header, str, str]:
+    """The summary of a file's header, its chat template, and why it cannot be loaded.
+
+    Raises `NotGGUF` and OSError.
+    """
+    with open(found.path, "rb", buffering=0) as opened:  # noqa: PTH123
+        header = read_summary(opened)
+        template = chat_template_in(opened, header)
+        problem = damage_of(opened, header)
+    return header, template, problem or _damage_of_parts(found)
+
+
+def _damage_of_parts(found: FoundFile) -> str:
+    """As `damage_of`, for the parts after the first. Raises OSError."""
+    for part in parts_of(Path(found.path))[1:] if found.parts > 1 else ():
+        with part.open("rb", buffering=0) as opened:
+            try:
+                problem = damage_of(opened, read_summary(opened))
+            except NotGGUF as error:
+                problem = str(error)
+        if problem:
+            return f"one of its parts is damaged: {part.name}: {problem}"
+    return ""
 
 
 def _real_path(path: str) -> str:

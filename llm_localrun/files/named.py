@@ -5,17 +5,17 @@ Reading a file is left to `contents`, listing it with all others to `scan`.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from llm_localrun.errors import BadModelFile
+from llm_localrun.errors import BadModelFile, NotRemoved
 from llm_localrun.files.contents import read_model
 from llm_localrun.files.folders import projector_for
 from llm_localrun.files.found import FoundFile, file_at, is_text, listed, stem_of
 from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import read_summary
-from llm_localrun.models import ScannedFile
+from llm_localrun.models import NAMED_BY_PATH, ScannedFile
 from llm_localrun.names.roles import is_projector_name
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.json_files import read_json
@@ -23,7 +23,6 @@ from llm_localrun.system.locks import exclusive
 from llm_localrun.system.paths import home
 
 _LOCK_TIMEOUT_S = 2.0
-_STORE = "files"
 
 
 def open_file(path: Path) -> ScannedFile:
@@ -38,6 +37,11 @@ def open_file(path: Path) -> ScannedFile:
         raise BadModelFile(
             f"{path} holds no model that can be run by itself: {model}",
             "Run the model that it belongs to, or choose another file",
+        )
+    if model.on_disk and model.on_disk.problem:
+        raise BadModelFile(
+            f"{path} cannot be run: {model.on_disk.problem}",
+            "Download it again, or choose another file",
         )
     return ScannedFile(path=found.path, size=found.size, modified=found.modified, model=model)
 
@@ -72,14 +76,25 @@ def _known_files() -> Path:
 
 def remember(path: Path) -> None:
     """Adds `path` to the files that every scan finds; without effect if the disk is full."""
-    if str(path) in remembered():
-        return
-    with contextlib.suppress(OSError):
-        home().mkdir(parents=True, exist_ok=True)
-        # Another command may be adding one at the same time.
-        with exclusive(_known_files().with_suffix(".lock"), _LOCK_TIMEOUT_S):
-            paths = [*remembered(), str(path)]
-            write_atomically(_known_files(), json.dumps(paths, indent=2).encode())
+    if str(path) not in remembered():
+        with contextlib.suppress(OSError):
+            _change(lambda paths: [*paths, str(path)])
+
+
+def forget(path: str) -> None:
+    """Removes `path` from the files that every scan finds. Raises `NotRemoved`."""
+    try:
+        _change(lambda paths: [each for each in paths if each != path])
+    except OSError as error:
+        raise NotRemoved.from_os_error("written", _known_files(), error) from None
+
+
+def _change(change: Callable[[list[str]], list[str]]) -> None:
+    home().mkdir(parents=True, exist_ok=True)
+    # Another command may be changing it at the same time.
+    with exclusive(_known_files().with_suffix(".lock"), _LOCK_TIMEOUT_S):
+        paths = change(remembered())
+        write_atomically(_known_files(), json.dumps(paths, indent=2).encode())
 
 
 def remembered() -> list[str]:
@@ -99,4 +114,4 @@ def _with_projector(found: FoundFile) -> FoundFile:
     """A file that was named by path, with the projector in its folder."""
     neighbors = map(str, Path(found.path).parent.glob("*.gguf"))
     projectors = [path for path in neighbors if is_projector_name(stem_of(path))]
-    return replace(found, store=_STORE, projector=projector_for(found, projectors))
+    return replace(found, store=NAMED_BY_PATH, projector=projector_for(found, projectors))

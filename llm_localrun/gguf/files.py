@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import BinaryIO, TypeVar
 
-from llm_localrun.gguf.header import Header, NotGGUF, find_text
+from llm_localrun.gguf.header import MAX_HEADER, Header, NotGGUF, find_text
 
-_MAX_HEADER = 64 * 2**20
 _TEMPLATE = "tokenizer.chat_template"
 
 _Path = TypeVar("_Path", bound=PurePath)
@@ -68,7 +67,7 @@ def chat_template_in(file: BinaryIO, header: Header) -> str:
     if header.rest_at is None:
         return header.text(_TEMPLATE)
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        return find_text(mapped, _TEMPLATE, header.rest_at, min(len(mapped), _MAX_HEADER))
+        return find_text(mapped, _TEMPLATE, header.rest_at, min(len(mapped), MAX_HEADER))
 
 
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")

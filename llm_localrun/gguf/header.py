@@ -6,10 +6,12 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from mmap import mmap
+from io import SEEK_END
+from mmap import ACCESS_READ, mmap
 from typing import BinaryIO, TypeAlias
 
 from llm_localrun.gguf.tensor_types import BLOCKS
@@ -20,13 +22,15 @@ Value: TypeAlias = Number | str | tuple[Number, ...] | None
 """None: an array that was skipped, because it contains strings or is long."""
 
 MAGIC = b"GGUF"
+MAX_HEADER = 64 * 2**20
+"""How many bytes are searched for what follows the vocabulary."""
 # Limits: bytes of a string, a key and a skipped array; otherwise counts.
 _MAX_STRING = 16 * 2**20
 _MAX_KEY = 2**16
 _MAX_KEYS = 2**16
 _MAX_TENSORS = 2**17
 _MAX_STRINGS = 2**21
-"""The largest vocabularies have 250,000 tokens and twice as many merges."""
+"""In all lists: the largest vocabularies have 250,000 tokens and twice as many merges."""
 _MAX_KEPT_ARRAY = 4096
 _MAX_SKIP = 2**40
 _MAX_DIMENSIONS = 8
@@ -35,6 +39,10 @@ _FIRST_READ_BYTES, _MAX_READ_BYTES = 2**13, 2**18
 """The first 3,000 bytes contain what a list of models needs."""
 _FIRST_TENSOR = b"token_embd.weight"
 """The name of a tensor that every model has; it follows the metadata."""
+_TENSOR_NAME_END = re.compile(rb"\.weight[\x01-\x04]\0{3}")
+"""The end of a tensor's name, and its number of dimensions."""
+_TENSOR_NAME = re.compile(rb"[a-z][\w.-]*")
+_MAX_TENSOR_NAME = 63
 
 _STRING, _ARRAY = 8, 9
 _FORMATS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
@@ -73,6 +81,8 @@ class Header:
     tensors: tuple[Tensor, ...] = field(default=(), repr=False)
     rest_at: int | None = None
     """The position in the file of the first key that was not read; None if all were."""
+    tensors_at: int | None = None
+    """The position in the file of the table of tensors; None if not all keys were read."""
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
     """For each key, its position in the file and the end of its value."""
     data_start: int = 0
@@ -110,7 +120,7 @@ def read_summary(file: BinaryIO) -> Header:
         if kind == _ARRAY and reader.begins_vocabulary():
             return Header(metadata, rest_at=reader.position)
         metadata[key] = _read_value(reader, kind)
-    return Header(metadata)
+    return Header(metadata, tensors_at=reader.position)
 
 
 def read_header(file: BinaryIO, file_size: int) -> Header:
@@ -126,17 +136,59 @@ def read_header(file: BinaryIO, file_size: int) -> Header:
         key, kind = reader.string(_MAX_KEY), reader.uint32()
         metadata[key] = _read_value(reader, kind)
         spans[key] = (begin, reader.position)
-    tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
-    alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or alignment < 1:
-        raise NotGGUF("its alignment is not a positive number")
-    start = -(-reader.position // alignment) * alignment
-    end = start + max((t.offset + (t.size or 0) for t in tensors), default=0)
-    if end > file_size:
-        raise NotGGUF(f"it is cut off: {file_size:,} bytes of at least {end:,}")
+    tensors, start = _read_tensors(reader, metadata, file_size)
     return Header(
         metadata, tensors, spans=spans, data_start=start, is_big_endian=reader.order == ">"
     )
+
+
+def damage_of(file: BinaryIO, summary: Header) -> str:
+    """Why a file cannot be loaded: "it is cut off: 5 bytes of at least 9"; "" if it is whole.
+
+    Raises OSError.
+    """
+    size, tensors_at = file.seek(0, SEEK_END), summary.tensors_at
+    if summary.rest_at is not None:
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+            tensors_at = _find_tensors(mapped, summary.rest_at)
+    try:
+        if tensors_at is None or not _has_all_tensors(file, summary, tensors_at, size):
+            file.seek(0)
+            read_header(file, size)
+    except NotGGUF as error:
+        return str(error)
+    return ""
+
+
+def _find_tensors(head: Buffer, start: int) -> int | None:
+    """The position of the table of tensors after a vocabulary; None if it is not recognized.
+
+    It searches `head` from `start` for something that looks like the name of a tensor. That takes a
+    thirtieth of the time of reading the vocabulary.
+    """
+    for found in _TENSOR_NAME_END.finditer(head, start, min(len(head), MAX_HEADER)):
+        name_end = found.end() - 4
+        for size in range(1, _MAX_TENSOR_NAME + 1):
+            name_at = name_end - size
+            is_size = head[name_at - 8 : name_at] == struct.pack("<Q", size)
+            if is_size and _TENSOR_NAME.fullmatch(head, name_at, name_end):
+                return name_at - 8
+    return None
+
+
+def _has_all_tensors(file: BinaryIO, summary: Header, tensors_at: int, file_size: int) -> bool:
+    """Whether the table of tensors is at `tensors_at`, and all of them are in the file.
+
+    Raises OSError.
+    """
+    file.seek(0)
+    try:
+        reader = _Reader(file)
+        reader.skip(tensors_at - reader.position)
+        tensors, _ = _read_tensors(reader, summary.metadata, file_size)
+    except NotGGUF:
+        return False
+    return not tensors or tensors[0].offset == 0
 
 
 def find_text(head: Buffer, key: str, start: int, end: int) -> str:
@@ -174,6 +226,7 @@ class _Reader:
         self._window_at = 0
         self._next = 4
         self._read_size = _FIRST_READ_BYTES
+        self.skipped_strings = 0
         if not self._window:
             raise NotGGUF("it is empty")
         if self._window[:4] != MAGIC:
@@ -204,7 +257,7 @@ class _Reader:
         self._window = rest + self._file.read(max(size - len(rest), self._read_size))
         self._next = 0
         if len(self._window) < size:
-            raise NotGGUF("it ends in the middle of its header")
+            raise NotGGUF("it is cut off in the middle of its header")
 
     def skip(self, size: int) -> None:
         if size > _MAX_SKIP:
@@ -275,7 +328,9 @@ def _read_value(reader: _Reader, kind: int) -> Value:
 def _read_array(reader: _Reader) -> Value:
     kind = reader.uint32()
     if kind == _STRING:
-        for _ in range(reader.count(_MAX_STRINGS, "strings in a list")):
+        count = reader.count(_MAX_STRINGS - reader.skipped_strings, "strings in a list")
+        reader.skipped_strings += count
+        for _ in range(count):
             reader.skip(reader.count())
         return None
     count, code = reader.uint64(), _format(kind)
@@ -289,6 +344,25 @@ def _format(kind: int) -> str:
     if kind not in _FORMATS:
         raise NotGGUF(f"its header contains a value of the unknown type {kind}")
     return _FORMATS[kind]
+
+
+def _read_tensors(
+    reader: _Reader, metadata: Mapping[str, Value], file_size: int
+) -> tuple[tuple[Tensor, ...], int]:
+    """The table of tensors, and the position from which their offsets count.
+
+    Raises `NotGGUF` if the file ends before the last tensor does.
+    """
+    tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
+    alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise NotGGUF("its alignment is not a positive number")
+    start = -(-reader.position // alignment) * alignment
+    ends = (start + tensor.offset + (tensor.size or 0) for tensor in tensors)
+    end = max(ends, default=reader.position)
+    if end > file_size:
+        raise NotGGUF(f"it is cut off: {file_size:,} bytes of at least {end:,}")
+    return tensors, start
 
 
 def _read_tensor(reader: _Reader) -> Tensor:

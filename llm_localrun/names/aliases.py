@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from llm_localrun.models import LocalModel, Purpose, RunsOn
+from llm_localrun.models import NAMED_BY_PATH, LocalModel, Purpose, RunsOn
 from llm_localrun.name_cache import GENERAL_ALIASES, CachedName
 from llm_localrun.names.parse import MadeFor, parse_name
 from llm_localrun.names.quantizations import quality_distance
@@ -21,9 +21,13 @@ def aliases_of(model: LocalModel) -> list[str]:
     """Every alias that `model` can claim, from specific to general.
 
     `["local-qwen3-8b-q4-k-m-ollama", "local-qwen3-8b-q4-k-m", "local-qwen3-8b", "local-qwen3",
-    "local-qwen", "local"]` for `qwen3:8b` at Ollama.
+    "local-qwen", "local"]` for `qwen3:8b` at Ollama. A file that was only named by its path can
+    claim the first two, and only the first if its quantization is unknown.
     """
     specific = reversed(_specific_aliases(model))
+    if is_named_by_path(model):
+        complete = _specific_aliases(model)[0]
+        return [alias for alias in specific if alias != complete]
     names = (f"local-{name}" for name in parse_name(model.name).names)
     return list(dict.fromkeys([*specific, *names, GENERAL_ALIASES[model.purpose]]))
 
@@ -34,6 +38,12 @@ def _specific_aliases(model: LocalModel) -> tuple[str, str, str]:
     quantized = f"{name}{_suffix(model.quantization)}"
     source = model.id.partition("/")[2].partition("/")[0]
     return name, quantized, f"{quantized}{_suffix(source)}"
+
+
+def is_named_by_path(model: LocalModel) -> bool:
+    """Whether it is a file in no store, which is known because a user has run it by its path."""
+    file = model.on_disk
+    return model.served is None and file is not None and file.store == NAMED_BY_PATH
 
 
 def _suffix(text: str) -> str:
@@ -63,6 +73,8 @@ class Order:
     """Whether a model fits into the memory of this machine."""
     quantization: str
     """The one that the user prefers."""
+    obstacle: Callable[[LocalModel], str] = lambda _: ""
+    """Why a model cannot run now: "its server is off"; "" if it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,7 @@ class Criterion:
     reason: str
     """Why it comes first: "more parameters"."""
     rank: Callable[[LocalModel, Order], float | str]
-    detail: Callable[[LocalModel], str] = lambda _: ""
+    detail: Callable[[LocalModel, Order], str] = lambda _, __: ""
     """The value of a model, for people: "8B"; "" if `reason` says enough."""
 
 
@@ -84,7 +96,7 @@ _UNSUITABLE: dict[Purpose, frozenset[MadeFor]] = {
 _SPECIALTIES: frozenset[MadeFor] = frozenset({"code", "pictures", "mathematics"})
 
 
-def _other_use(model: LocalModel) -> str:
+def _other_use(model: LocalModel, _: Order) -> str:
     """`for completion` if that makes `model` unsuitable for its purpose; otherwise ""."""
     made_for = parse_name(model.name).made_for
     return f"for {made_for}" if made_for in _UNSUITABLE[model.purpose] else ""
@@ -100,7 +112,7 @@ def _effective_parameters(model: LocalModel) -> float:
     return (parameters_of(model) or 0) / (2 if is_special else 1)
 
 
-def _parameters_detail(model: LocalModel) -> str:
+def _parameters_detail(model: LocalModel, _: Order) -> str:
     count, made_for = parameters_of(model), parse_name(model.name).made_for
     if count is None:
         return "unknown"
@@ -109,15 +121,23 @@ def _parameters_detail(model: LocalModel) -> str:
 
 
 CRITERIA = (
+    Criterion(
+        "can run now", lambda m, order: bool(order.obstacle(m)), lambda m, order: order.obstacle(m)
+    ),
+    Criterion(
+        "found by searching",
+        lambda m, _: is_named_by_path(m),
+        lambda m, _: "only run by its path" if is_named_by_path(m) else "",
+    ),
     Criterion("runs on this machine", lambda m, _: m.runs_on != RunsOn.THIS_MACHINE),
-    Criterion("meant for this use", lambda m, _: bool(_other_use(m)), _other_use),
+    Criterion("meant for this use", lambda m, order: bool(_other_use(m, order)), _other_use),
     Criterion("loaded now", lambda m, _: not m.loaded),
     Criterion("fits in memory", lambda m, order: not order.fits(m)),
     Criterion("more parameters", lambda m, _: -_effective_parameters(m), _parameters_detail),
     Criterion(
         "quantization nearest the preferred one",
         lambda m, order: quality_distance(m.quantization, order.quantization),
-        lambda m: m.quantization or "unknown",
+        lambda m, _: m.quantization or "unknown",
     ),
     Criterion("newer", lambda m, _: -m.modified),
     Criterion("first by name", lambda m, _: m.id),
@@ -133,7 +153,7 @@ def reason_before(first: LocalModel, second: LocalModel, order: Order) -> str:
     """Why `first` comes before `second`: "more parameters (8B; the next: 4B)"."""
     for criterion in CRITERIA:
         if criterion.rank(first, order) != criterion.rank(second, order):
-            details = criterion.detail(first), criterion.detail(second)
+            details = criterion.detail(first, order), criterion.detail(second, order)
             comparison = "; the next: ".join(details).removeprefix("; ")
             return f"{criterion.reason} ({comparison})" if any(details) else criterion.reason
     return ""
@@ -159,10 +179,13 @@ def short_name(model: LocalModel, named: Mapping[str, list[LocalModel]]) -> str:
     parsed = parse_name(model.name)
     plain = "-".join(filter(None, ("local", parsed.base, parsed.size)))
     first, *others = named.get(plain, [model])
-    if first.id == model.id and len(siblings(model, others)) == len(others):
+    is_plain = plain in aliases_of(model) and first.id == model.id
+    if is_plain and len(siblings(model, others)) == len(others):
         return plain
-    own = (alias for alias in _specific_aliases(model) if named[alias][0].id == model.id)
-    return next(own, model.id)
+    for alias in _specific_aliases(model):
+        if alias in named and named[alias][0].id == model.id:
+            return alias
+    return model.id
 
 
 def siblings(model: LocalModel, models: Iterable[LocalModel]) -> list[LocalModel]:

@@ -170,7 +170,7 @@ def test_formatted_numbers(text: Callable[[Any], str], value: Any, expected: str
 
 
 def test_every_name_means_its_model(busy: Path, invoke: Invoke) -> None:
-    order = order_of(Config())
+    order = order_of(Config(), SNAPSHOT)
     for model in json_of(invoke, "models"):
         for name in (model["short_name"], model["id"], *model["aliases"]):
             assert candidates(name, SNAPSHOT.models, order)[0].id == model["id"]
@@ -307,6 +307,36 @@ def test_which_gives_reasons(busy: Path, invoke: Invoke) -> None:
         ("local/ollama/gpt-oss:120b-cloud", "last"),
     ]
     assert {each["taken_by"] for each in output} == {None}
+
+
+def test_which_says_why_a_model_cannot_run(busy: Path, invoke: Invoke) -> None:
+    off = {"status": ServerStatus.OFFLINE}
+    reports = [
+        report.model_copy(update=off if report.endpoint.name in ("lmstudio", "llamaswap") else {})
+        for report in SNAPSHOT.endpoints
+    ]
+    put(busy, SNAPSHOT.model_copy(update={"endpoints": tuple(reports)}))
+    assert [
+        (each["id"], each["reason"], each["obstacle"])
+        for each in json_of(invoke, "which", "local-gpt-oss")
+    ] == [
+        ("local/ollama/gpt-oss:20b", "runs on this machine", ""),
+        (
+            "local/ollama/gpt-oss:120b-cloud",
+            "can run now (the next: its server is off)",
+            "",
+        ),
+        (
+            "local/lmstudio/openai/gpt-oss-20b",
+            "last, but its server is off",
+            "its server is off",
+        ),
+    ]
+    (only,) = json_of(invoke, "which", "local-frontier")
+    assert only["reason"] == "no other model has this name, but its server is off"
+    # It was loaded when its server last answered.
+    gemma = json_of(invoke, "show", "local/lmstudio/google/gemma-4-26b-a4b")
+    assert (gemma["loaded"], gemma["obstacle"]) == (None, "its server is off")
 
 
 def test_which_explains_aliases_of_the_user(busy: Path, invoke: Invoke) -> None:

@@ -14,12 +14,19 @@ from llm_localrun.cli.doctor_findings import (
     engine_findings,
     memory_finding,
     policy_findings,
+    problem_findings,
     server_findings,
     store_findings,
 )
 from llm_localrun.config import Config, ConfiguredEndpoint
 from llm_localrun.engine.builds import Build, BuildReport, Device
-from llm_localrun.models import EndpointReport, ScannedStore, ServerStatus, Snapshot
+from llm_localrun.models import (
+    EndpointReport,
+    ScannedFile,
+    ScannedStore,
+    ServerStatus,
+    Snapshot,
+)
 from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Invoke, Llm, configure, put_starter
 from tests.fakes.http_server import StandIn
@@ -34,6 +41,7 @@ from tests.support.many_models import (
     ON_OLLAMA,
     SNAPSHOT,
 )
+from tests.support.models import changed, file_route
 
 ADDED = Config(endpoints=(ConfiguredEndpoint(name="box", url=BOX.url),))
 
@@ -145,7 +153,7 @@ def store(status: str, **known: Any) -> Snapshot:
         (
             store("read", files=2).model_copy(update={"files": (NO_MODEL,)}),
             "/home/ada/lmstudio: 2 files, 1 skipped"
-            " (broken.gguf: it ends in the middle of its header)",
+            " (broken.gguf: it is cut off in the middle of its header)",
             "",
         ),
         (store("missing"), "not found: lmstudio", ""),
@@ -168,6 +176,21 @@ def store(status: str, **known: Any) -> Snapshot:
 )
 def test_stores(snapshot: Snapshot, text: str, advice: str) -> None:
     assert texts_of(store_findings(snapshot)) == [(text, advice)]
+
+
+def test_files_that_cannot_be_loaded() -> None:
+    cut = changed(FILES[0], problem="it is cut off: 1 byte of at least 2")
+    entry = ScannedFile(path="/m", size=1, modified=1.0, model=cut)
+    path = file_route(cut).path
+    snapshot = Snapshot(files=(entry,))
+    (finding,) = problem_findings(snapshot)
+    assert finding.text == f"{path}: it is cut off: 1 byte of at least 2"
+    assert finding.advice == (
+        "Download it again, or delete it. To try it again:"
+        " llm -m local/gguf/SmolLM2-135M-Instruct.Q4_1"
+    )
+    assert not can_run(cut, snapshot, Config(), "xllamacpp 2026.10")
+    assert list(problem_findings(SNAPSHOT)) == []
 
 
 GPU = Device(name="CUDA0", title="NVIDIA RTX 4090", memory=24 * 10**9)

@@ -319,7 +319,7 @@ def test_hostile_file(
     [
         (b"", "it is empty"),
         (b"hello", "it does not begin with GGUF"),
-        (b"GGUF\x03\0\0\0", "it ends in the middle of its header"),
+        (b"GGUF\x03\0\0\0", "it is cut off in the middle of its header"),
         (b"GGUF\x63\0\0\0" + b"\0" * 40, "its version is 99; 2 and 3 are known"),
     ],
 )

@@ -7,15 +7,20 @@ import os
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm_localrun.files import is_same, remember, scan
-from llm_localrun.files.named import remembered
+from llm_localrun.errors import BadModelFile
+from llm_localrun.files import is_same, open_file, remember, scan
+from llm_localrun.files.named import forget, remembered
+from llm_localrun.gguf.header import Tensor
+from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.models import LocalModel, ScannedFile, Snapshot
+from tests.support.gguf_files import Value
+from tests.support.gguf_files import write as write_gguf
 from tests.support.models import file_route
 from tests.support.trees import (
     LIBRARY,
@@ -38,6 +43,9 @@ def scanned(folder: Path, before: Iterable[ScannedFile] = ()) -> list[ScannedFil
     """What is found in a folder that the user has added."""
     entries = scan([str(folder)], Snapshot(files=tuple(before))).files
     return [entry for entry in entries if Path(entry.path).is_relative_to(folder)]
+
+
+LLAMA_KEYS: dict[str, Value] = {"general.architecture": "llama"}
 
 
 def models(entries: Iterable[ScannedFile]) -> list[LocalModel]:
@@ -205,6 +213,59 @@ def test_id_stays_when(change: str, tmp_path: Path) -> None:
 def test_file_that_is_too_small(tmp_path: Path) -> None:
     gguf(tmp_path / "m.gguf", size=MIB - 1)
     assert [entry.reason for entry in scanned(tmp_path)] == ["it is smaller than a megabyte"]
+
+
+# Files that are cut off.
+
+
+def with_tensor(path: Path, missing: int = 0, keys: Mapping[str, Value] = LLAMA_KEYS) -> Path:
+    """A file of 4 MiB that lacks its last `missing` bytes."""
+    write_gguf(path, keys, [Tensor("token_embd.weight", (MIB,), TensorType.F32, 0)], {})
+    os.truncate(path, path.stat().st_size - missing)
+    return path
+
+
+def problems(entries: Iterable[ScannedFile]) -> list[str]:
+    return [file_route(model).problem for model in models(entries)]
+
+
+def test_file_that_is_cut_off_is_listed_with_that_problem(
+    tmp_path: Path, opened: Counter[str]
+) -> None:
+    path = with_tensor(tmp_path / "m.gguf", missing=MIB)
+    size = path.stat().st_size
+    first = scanned(tmp_path)
+    assert problems(first) == [f"it is cut off: {size:,} bytes of at least {size + MIB:,}"]
+    opened.clear()
+    assert scanned(tmp_path, first) == first
+    assert opened[str(path)] == 0
+    with_tensor(path)
+    again = scanned(tmp_path, first)
+    assert problems(again) == [""]
+    assert [model.id for model in models(again)] == [model.id for model in models(first)]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_each_part_of_a_split_file_must_be_whole(tmp_path: Path, number: int) -> None:
+    paths = [tmp_path / f"Big-0000{each}-of-00003.gguf" for each in (1, 2, 3)]
+    for each, path in enumerate(paths, 1):
+        with_tensor(path, int(each == number), LLAMA_KEYS if each == 1 else {"split.no": each})
+    size = paths[number - 1].stat().st_size
+    cut = f"it is cut off: {size:,} bytes of at least {size + 1:,}"
+    part = "" if number == 1 else f"one of its parts is damaged: {paths[number - 1].name}: "
+    assert problems(scanned(tmp_path)) == [part + cut]
+
+
+@pytest.mark.parametrize("missing", [1, MIB, 4 * MIB])
+def test_path_of_a_file_that_is_cut_off(tmp_path: Path, missing: int) -> None:
+    path = with_tensor(tmp_path / "m.gguf", missing)
+    with pytest.raises(BadModelFile) as caught:
+        open_file(path)
+    size = path.stat().st_size
+    assert str(caught.value) == (
+        f"{path} cannot be run: it is cut off: {size:,} bytes of at least {size + missing:,}."
+        " Download it again, or choose another file."
+    )
 
 
 # When a file is read again.
@@ -439,6 +500,22 @@ def test_remembered_files(tmp_path: Path) -> None:
     assert [(file_route(model).store, model.name) for model in models(in_stores())] == [
         ("files", "two")
     ]
+
+
+def test_forgotten_file_is_found_no_more(tmp_path: Path) -> None:
+    one, two = (gguf(tmp_path / name) for name in ("one.gguf", "two.gguf"))
+    for path in (one, two):
+        remember(path)
+    forget(str(one))
+    assert remembered() == [str(two)]
+    assert [model.name for model in models(in_stores())] == ["two"]
+
+
+def test_named_file_that_is_in_a_store_too_counts_as_in_that_store(tmp_path: Path) -> None:
+    path = gguf(tmp_path / "disk" / "m.gguf")
+    remember(path)
+    (model,) = models(scan([str(tmp_path / "disk")], Snapshot()).files)
+    assert file_route(model).store == "folders"
 
 
 def test_files_remembered_at_once_are_all_kept(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_summary_ends_before_the_vocabulary(count: int, writer: Writer) -> None:
 def test_file_without_keys_or_tensors() -> None:
     data = LITTLE.file()
     assert read_whole(data) == Header({}, data_start=32)
-    assert read_summary(io.BytesIO(data)) == Header({})
+    assert read_summary(io.BytesIO(data)) == Header({}, tensors_at=24)
 
 
 @pytest.mark.parametrize(("count", "kept"), [(4096, True), (4097, False)])
@@ -256,8 +256,8 @@ def test_summary_of_a_file_truncated_at_any_byte(writer: Writer) -> None:
         (b"GG", "it does not begin with GGUF"),
         (b"<!doctype html>", "it does not begin with GGUF"),
         (b"lmggxxxxxxxxxxxxxxxxxxxxxxxx", "it does not begin with GGUF"),
-        (b"GGUF", "it ends in the middle of its header"),
-        (b"GGUF\x03\0\0\0\x01", "it ends in the middle of its header"),
+        (b"GGUF", "it is cut off in the middle of its header"),
+        (b"GGUF\x03\0\0\0\x01", "it is cut off in the middle of its header"),
         (LITTLE.file(version=1), "its version is 1; 2 and 3 are known"),
         (LITTLE.file(version=4), "its version is 4; 2 and 3 are known"),
         (LITTLE.file(version=0), "its version is 0; 2 and 3 are known"),

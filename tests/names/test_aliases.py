@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.models import Endpoint, LocalModel, RunsOn
+from llm_localrun.models import NAMED_BY_PATH, Endpoint, LocalModel, RunsOn
 from llm_localrun.names.aliases import (
     CRITERIA,
     Order,
@@ -75,7 +75,7 @@ SERVER = Endpoint(name="box", kind="openai", url="http://127.0.0.1:1")
 
 def model(name: str, /, **known: Any) -> LocalModel:
     """A model at a server if it is loaded or runs elsewhere, otherwise in a file."""
-    if "loaded" in known or "runs_on" in known:
+    if known.get("store") != NAMED_BY_PATH and known.keys() & {"loaded", "runs_on"}:
         known["endpoint"] = SERVER
     else:
         known["path"] = f"/models/{name}.gguf"
@@ -95,6 +95,37 @@ def test_aliases(name: str, quantization: str, aliases: str) -> None:
 def test_aliases_of_embedding_models(name: str, quantization: str, aliases: str) -> None:
     found = aliases_of(model(name, quantization=quantization, purpose="embedding"))
     assert found == [*(f"local-{alias}" for alias in aliases.split()), "local-embed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization", "aliases"),
+    [
+        ("Qwen3-8B-Q4_K_M", "Q4_K_M", ["local-qwen3-8b-q4-k-m-gguf", "local-qwen3-8b-q4-k-m"]),
+        ("qwen", "", ["local-qwen-gguf"]),
+        ("local", "Q8_0", ["local-local-q8-0-gguf", "local-local-q8-0"]),
+    ],
+)
+@pytest.mark.parametrize("purpose", ["chat", "embedding"])
+def test_file_that_was_only_run_by_its_path_has_specific_aliases(
+    name: str, quantization: str, aliases: list[str], purpose: str
+) -> None:
+    named = model(name, quantization=quantization, store=NAMED_BY_PATH, purpose=purpose)
+    assert aliases_of(named) == aliases
+    both = with_facts(named, endpoint=SERVER)
+    assert len(aliases_of(both)) > len(aliases)
+    assert "local" in aliases_of(both) or purpose == "embedding"
+    claimed = name_models([named], ORDER, named.purpose)
+    assert short_name(named, claimed) == aliases[-1]
+
+
+def test_file_that_was_only_run_by_its_path_gives_way() -> None:
+    """Even if it is newer; and it is no candidate for a general name."""
+    named = model("Qwen3-8B-Q4_K_M", store=NAMED_BY_PATH, modified=2.0, id="local/gguf/mine")
+    found = model("Qwen3-8B-Q4_K_M", store="folders", modified=1.0)
+    claimed = name_models([named, found], ORDER, "chat")
+    assert claimed["local-qwen3-8b-q4-k-m"] == [found, named]
+    assert claimed["local"] == claimed["local-qwen3"] == [found]
+    assert short_name(named, claimed) == "local/gguf/mine"
 
 
 @pytest.mark.parametrize(
@@ -130,9 +161,16 @@ def test_parameters_come_from_the_server_or_else_from_the_name() -> None:
 
 # The order of models that share a name.
 
-ORDER = Order(fits=lambda model: (model.size or 0) <= 13 * GB, quantization="Q4_K_M")
+ORDER = Order(
+    fits=lambda model: (model.size or 0) <= 13 * GB,
+    quantization="Q4_K_M",
+    obstacle=lambda model: "its server is off" if model.architecture == OFF else "",
+)
+OFF = "of a model that cannot run now"
 
 BETTER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "can run now": ({}, {"architecture": OFF}),
+    "found by searching": ({"store": "folders"}, {"store": NAMED_BY_PATH}),
     "runs on this machine": ({"runs_on": RunsOn.THIS_MACHINE}, {"runs_on": RunsOn.ANOTHER_MACHINE}),
     "meant for this use": ({"name": "Qwen3-8B"}, {"name": "Qwen3-8B-Base"}),
     "loaded now": ({"loaded": True}, {"loaded": False}),
@@ -266,6 +304,8 @@ def test_reranker_comes_after_an_embedding_model() -> None:
             {"name": "Qwen3-8B-Base"},
             "meant for this use (the next: for completion)",
         ),
+        ({}, {"architecture": OFF}, "can run now (the next: its server is off)"),
+        ({}, {"store": NAMED_BY_PATH}, "found by searching (the next: only run by its path)"),
     ],
 )
 def test_reasons_give_the_compared_values(

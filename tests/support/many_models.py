@@ -132,7 +132,7 @@ NO_MODEL = ScannedFile(
     size=5 * 10**8,
     modified=1.0,
     model=None,
-    reason="it ends in the middle of its header",
+    reason="it is cut off in the middle of its header",
 )
 
 

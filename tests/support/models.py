@@ -13,7 +13,7 @@ _SERVED = (
     "context_default",
     "digest",
 )
-_ON_DISK = ("path", "store", "projector", "manifest", "file_id", "load_size", "geometry")
+_ON_DISK = ("path", "store", "projector", "manifest", "file_id", "load_size", "geometry", "problem")
 
 
 def local_model(**facts: Any) -> LocalModel:

@@ -1,0 +1,151 @@
+"""A file that cannot be loaded gives its names to one that can be loaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_localrun.engine.builds import blames_model
+from llm_localrun.files.failed_loads import FailedLoads
+from llm_localrun.models import OnDisk
+from tests.conftest import CONFIG, Llm, configure
+from tests.support.drive import ask, failure
+from tests.support.engines import ENDLESS_TEMPLATE, in_file, number_value, patched, text_value
+
+REASON = "unknown model architecture: 'lamma'"
+PROBLEM = f"llama.cpp cannot load it: {REASON}"
+FIRST = "SmolLM2-135M-Instruct-Q4_K_M"
+"""A name that comes first for its quantization."""
+
+
+def problem_of(path: Path) -> str:
+    return FailedLoads().problem_of(OnDisk(path=str(path)))
+
+
+def of_unknown_architecture(source: Path, target: Path) -> Path:
+    return patched(source, target, "general.architecture", text_value(b"lamma"))
+
+
+def test_names_after_a_failed_load(
+    user_path: Path, starter_model: Path, tmp_path: Path, run_llm: Llm
+) -> None:
+    """With the real command: for each of its routes, and until the file has changed."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "SmolLM2-135M-Instruct-Q4_1.gguf").hardlink_to(starter_model)
+    bad = of_unknown_architecture(starter_model, folder / f"{FIRST}.gguf")
+    configure(user_path, **CONFIG, folders=[str(folder)])
+    prompt = ("hi", "-o", "max_tokens", "1")
+    error = f"Error: llama.cpp cannot load {bad}: {REASON}. "
+
+    assert run_llm("-m", "local", *prompt).stderr.startswith(error)
+    assert run_llm("-m", "local", *prompt).returncode == 0
+    assert run_llm("-m", f"local/gguf/{FIRST}", *prompt).stderr.startswith(error)
+    assert run_llm("-m", str(bad), *prompt).stderr.startswith(error)
+
+    which = run_llm("localrun", "which", "local")
+    assert "can run now (the next: llama.cpp cannot load it)" in which.stdout
+    last = which.stdout.splitlines()[-1]
+    assert last.startswith(f"local/gguf/{FIRST}  last, but llama.cpp cannot load it  ")
+    assert which.stderr == f"{bad}: {PROBLEM}\n"
+    assert PROBLEM in run_llm("localrun", "show", f"local/gguf/{FIRST}").stdout
+    doctor = json.loads(run_llm("localrun", "doctor", "--json").stdout)
+    (finding,) = [each for each in doctor["findings"] if each.get("problem") == PROBLEM]
+    assert finding["path"] == str(bad)
+    assert finding["advice"].endswith(f"llm -m local/gguf/{FIRST}")
+    (models,) = [each["can_run"] for each in doctor["findings"] if each["section"] == "models"]
+    assert models == ["local/gguf/SmolLM2-135M-Instruct-Q4_1"]
+
+    bad.write_bytes(starter_model.read_bytes())
+    assert run_llm("localrun", "refresh").returncode == 0
+    first, *_ = json.loads(run_llm("localrun", "which", "local", "--json").stdout)
+    assert (first["id"], first["obstacle"]) == (f"local/gguf/{FIRST}", "")
+
+
+def test_names_beside_a_file_that_is_cut_off(
+    user_path: Path, starter_model: Path, tmp_path: Path, run_llm: Llm
+) -> None:
+    """With the real command: a download that broke off under its final name."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "SmolLM2-135M-Instruct-Q4_1.gguf").hardlink_to(starter_model)
+    bad = folder / f"{FIRST}.gguf"
+    bad.write_bytes(starter_model.read_bytes()[:60_000_000])
+    configure(user_path, **CONFIG, folders=[str(folder)])
+    prompt = ("hi", "-o", "max_tokens", "1")
+    problem = "it is cut off: 60,000,000 bytes of at least 98,362,432"
+
+    assert run_llm("-m", "local", *prompt).returncode == 0
+    for name in (f"local/gguf/{FIRST}", "local-smollm2-135m-instruct-q4-k-m", str(bad)):
+        said = run_llm("-m", name, *prompt).stderr
+        assert said.startswith(f"Error: {bad} ")
+        assert f": {problem}. Download it again, or choose another file." in said
+    which = run_llm("localrun", "which", "local")
+    assert "can run now (the next: it is cut off)" in which.stdout
+    assert which.stderr == f"{bad}: {problem}\n"
+    assert problem in run_llm("localrun", "show", f"local/gguf/{FIRST}").stdout
+    assert f"! {bad}: {problem}\n" in run_llm("localrun", "doctor").stdout
+
+
+def test_load_that_succeeds_after_all(user_path: Path, starter_model: Path) -> None:
+    """For example because llama.cpp is newer now."""
+    FailedLoads().add(str(starter_model), REASON)
+    assert problem_of(starter_model) == PROBLEM
+    assert ask(in_file(starter_model), "Hi", max_tokens=1).output == 1
+    assert problem_of(starter_model) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "options", "is_blamed"),
+    [
+        ("llama.block_count", number_value(0), {}, True),
+        ("tokenizer.chat_template", ENDLESS_TEMPLATE, {"timeout": 1}, False),
+        ("general.architecture", text_value(b"lamma"), {"draft_model": "{starter}"}, False),
+    ],
+)
+def test_failures_of_which_the_file_is_the_cause(
+    user_path: Path,
+    starter_model: Path,
+    tmp_path: Path,
+    key: str,
+    value: bytes,
+    options: dict[str, Any],
+    is_blamed: bool,
+) -> None:
+    file = patched(starter_model, tmp_path / "hostile.gguf", key, value)
+    given = {
+        name: each.format(starter=starter_model) if isinstance(each, str) else each
+        for name, each in options.items()
+    }
+    assert failure(lambda: ask(in_file(file), "Hi", max_tokens=1, **given))
+    assert bool(problem_of(file)) == is_blamed
+
+
+def test_failure_of_an_adapter_is_not_that_of_the_model(
+    user_path: Path, starter_model: Path, embedding_model: Path
+) -> None:
+    message = failure(
+        lambda: ask(in_file(starter_model), "Hi", max_tokens=1, lora=str(embedding_model))
+    )
+    assert message.startswith("llama.cpp cannot load")
+    assert problem_of(starter_model) == ""
+
+
+@pytest.mark.parametrize(
+    ("log", "is_blamed"),
+    [
+        ("0.1 E llama_model_load: error loading model: missing tensor 'x'\n", True),
+        ("0.1 E llama_model_load: error loading model: unknown model architecture: 'x'\n", True),
+        ("/src/llama-model.cpp:12: GGML_ASSERT(hparams.n_layer > 0) failed\n", True),
+        ("0.1 E llama_model_load: error loading model: unable to allocate CPU buffer\n", False),
+        ("0.1 E llama_model_load: error loading model: std::bad_alloc\n", False),
+        ("0.1 E ggml_cuda: error loading model: CUDA error: out of memory\n", False),
+        ("/src/ggml.c:12: GGML_ASSERT(buffer) failed\n", False),
+        ("ImportError: libgomp.so.1: cannot open shared object file\n", False),
+        ("0.1 E srv: couldn't bind HTTP server socket\n", False),
+        ("", False),
+    ],
+)
+def test_logs_that_blame_the_file(log: str, is_blamed: bool) -> None:
+    assert blames_model(log) == is_blamed
