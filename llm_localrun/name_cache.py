@@ -10,13 +10,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home
+
+if TYPE_CHECKING:
+    from llm_localrun.models import LocalModel, Purpose
 
 
 class CachePolicy(Enum):
@@ -87,6 +90,47 @@ class NameCache(NamedTuple):
             return True
         is_complete = self.is_complete or policy is CachePolicy.IF_STALE
         return is_complete and bool(self.names) and is_fresh(self.taken_at)
+
+
+Registration: TypeAlias = "tuple[CachedName | LocalModel, list[str]]"
+"""A model to register with llm, and its aliases."""
+
+
+class NameRequest(NamedTuple):
+    """The names that a command needs registered."""
+
+    purpose: "Purpose"
+    name: str | None
+    """The name of ours that the command uses; None if it uses none, or does not say."""
+    taken: Collection[str]
+    """Names that other plugins and the user's aliases have: we do not register them."""
+    policy: CachePolicy
+
+    def select(self, names: Iterable[CachedName]) -> list[Registration]:
+        """The models for this purpose, without the names that are taken.
+
+        The requested name becomes an alias of the model whose name it is but for its case.
+        """
+        found: list[Registration] = [
+            (cached, [alias for alias in cached.aliases if alias not in self.taken])
+            for cached in names
+            if cached.purpose == self.purpose and cached.id not in self.taken
+        ]
+        if self.name is not None and not self.is_answered_by(found):
+            alike = (aliases for m, aliases in found if spelling_of(self.name, (m.id, *aliases)))
+            next(alike, []).append(self.name)
+        return found
+
+    def is_answered_by(self, found: Iterable[Registration]) -> bool:
+        """Whether the requested name, if there is one, is among those of `found`."""
+        return self.name is None or any(
+            self.name == model.id or self.name in aliases for model, aliases in found
+        )
+
+    def target_of_alias(self, found: Iterable[Registration]) -> str | None:
+        """The id of the model that the requested alias means; None for other names."""
+        ids = (model.id for model, aliases in found if self.name in aliases)
+        return None if self.name is None or is_path(self.name) else next(ids, None)
 
 
 def is_path(name: str) -> bool:

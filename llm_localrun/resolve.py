@@ -19,7 +19,6 @@ from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import (
-    Endpoint,
     EndpointReport,
     LocalModel,
     OnDisk,
@@ -32,7 +31,6 @@ from llm_localrun.name_cache import CachePolicy, is_path, spelling_of
 from llm_localrun.names.aliases import Order, ids_of, name_models, nearest, ordered, siblings
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
-from llm_localrun.privacy import is_loopback
 from llm_localrun.system.json_files import list_at, read_json, text_at
 from llm_localrun.system.paths import models_folder
 
@@ -109,21 +107,6 @@ def choose_route(model: LocalModel, options: Mapping[str, Any]) -> tuple[LocalMo
         f" running {on_disk.path} directly."
     )
     return variant, on_disk
-
-
-def endpoint_if_off(model_id: str) -> Endpoint | None:
-    """The server of a model, if it is on this machine, nothing listens there and no file is here.
-
-    `model_id` is one of the last snapshot.
-    """
-    from llm_localrun.wire.http import is_listening
-
-    model = next((m for m in get_catalogue(CachePolicy.CACHED).models if m.id == model_id), None)
-    if model is None or model.served is None or model.on_disk is not None:
-        return None
-    endpoint = model.served.endpoint
-    is_off = is_loopback(endpoint.url) and not is_listening(endpoint.url)
-    return endpoint if is_off else None
 
 
 _warnings: set[str] = set()
