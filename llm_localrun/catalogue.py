@@ -45,7 +45,6 @@ class _TakenHere(NamedTuple):
     """A snapshot that this process took itself: taking another one would find no more."""
 
     snapshot: Snapshot
-    at: float
     is_patient: bool
     """Whether every server had its time."""
 
@@ -66,8 +65,8 @@ def get_catalogue(
     found = _discover(snapshot, policy, is_enough)
     if policy is CachePolicy.REFRESH:
         found = _locate_models(found)
-    is_patient = policy not in (CachePolicy.IF_EMPTY, CachePolicy.IF_STALE) and found.taken_at > 1
-    _taken_here[:] = [_TakenHere(found, time.time(), is_patient)]
+    is_quick = policy in (CachePolicy.IF_EMPTY, CachePolicy.IF_STALE)
+    _taken_here[:] = [_TakenHere(found, is_patient=not is_quick and not found.is_partial)]
     return _keep(found)
 
 
@@ -184,23 +183,19 @@ def _keep(snapshot: Snapshot) -> Snapshot:
 
 def _is_usable(snapshot: Snapshot, policy: CachePolicy) -> bool:
     """Whether `policy` allows `snapshot` to be used. An empty one is only used by who took it."""
-    if policy is CachePolicy.CACHED:
-        return True
-    if policy in (CachePolicy.FRESH, CachePolicy.REFRESH):
+    if policy in (CachePolicy.CACHED, CachePolicy.FRESH, CachePolicy.REFRESH):
+        return policy is CachePolicy.CACHED
+    if not (snapshot.taken_at > 0 and is_current(snapshot.stamp)):
         return False
+    if policy is CachePolicy.IF_EMPTY or not is_fresh(snapshot.taken_at):
+        return policy is CachePolicy.IF_EMPTY
     own = next((each for each in _taken_here if each.snapshot is snapshot), None)
-    if own is not None and is_fresh(own.at) and is_current(snapshot.stamp):
+    if own is not None:
         return own.is_patient or policy is not CachePolicy.RETRY
-    if policy is CachePolicy.IF_EMPTY:
-        return snapshot.taken_at > 0
-    if policy is CachePolicy.RETRY or not snapshot.models:
+    if not snapshot.models or snapshot.is_partial:
         return False
-    is_complete = snapshot.is_complete or policy is CachePolicy.IF_STALE
-    return is_complete and is_fresh(snapshot.taken_at) and is_current(snapshot.stamp)
-
-
-_PARTIAL = 1.0
-"""`taken_at` of a snapshot for which not every server had its time: it is never fresh."""
+    allowed = (CachePolicy.IF_STALE, *([CachePolicy.IF_NEEDED] if snapshot.is_complete else []))
+    return policy in allowed
 
 
 def _discover(before: Snapshot, policy: CachePolicy, is_enough: IsEnough | None) -> Snapshot:
@@ -222,8 +217,9 @@ def _discover(before: Snapshot, policy: CachePolicy, is_enough: IsEnough | None)
     )
     return with_reports(reports).model_copy(
         update={
-            "taken_at": _PARTIAL if discovery.has_stopped_early else time.time(),
+            "taken_at": time.time(),
             "stamp": stamp,
+            "is_partial": discovery.has_stopped_early,
             "is_complete": not discovery.has_stopped_early and is_complete(reports),
         }
     )
@@ -241,7 +237,7 @@ def describe_server(report: EndpointReport) -> str:
     from llm_localrun.servers.base import server_class
 
     endpoint = report.endpoint
-    title = server_class(endpoint.kind).title if report.has_answered else "the server"
+    title = server_class(endpoint.kind).title if report.is_kind_known else "the server"
     return f"{title} at {endpoint.url}"
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 Purpose = Literal["chat", "embedding"]
+PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
 
 
 class RunsOn(str, Enum):
@@ -213,6 +214,18 @@ class EndpointReport(FrozenValue):
         return self.status is ServerStatus.BUSY and not self.models
 
     @property
+    def is_silent(self) -> bool:
+        """Whether it did not answer in time, and has never answered anything."""
+        is_slow = self.status in (ServerStatus.BUSY, ServerStatus.TIMEOUT)
+        return is_slow and not (self.has_answered or self.models)
+
+    @property
+    def is_kind_known(self) -> bool:
+        """Whether an answer has told the kind of the server: it is not only that of the port."""
+        told = (ServerStatus.ANSWERS, ServerStatus.LOADING, ServerStatus.NEEDS_KEY)
+        return self.status in told or bool(self.models or self.version)
+
+    @property
     def current_models(self) -> Iterable[LocalModel]:
         """`models`, of which a server that is off has none loaded."""
         if not self.status.obstacle:
@@ -258,8 +271,15 @@ class Snapshot(FrozenValue):
     stores: tuple[ScannedStore, ...] = ()
     scan_digest: str = ""
     """SHA-256 of what the stores listed. If it is the same again, no file has changed."""
+    is_partial: bool = False
+    """Whether the search for a model ended when it was found, before all servers had answered."""
     is_complete: bool = False
     """Whether every server that accepts connections has had its time to answer."""
+
+    @property
+    def slow_reports(self) -> list[EndpointReport]:
+        """Those of servers that accept connections and have not answered."""
+        return [report for report in self.endpoints if report.status is ServerStatus.BUSY]
 
     @property
     def models(self) -> tuple[LocalModel, ...]:

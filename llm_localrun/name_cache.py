@@ -76,6 +76,8 @@ class NameCache(NamedTuple):
     """When the models were found, in seconds since the epoch."""
     stamp: str
     """The settings at that time: see `settings_stamp`."""
+    is_partial: bool
+    """As `Snapshot.is_partial`."""
     is_complete: bool
     """As `Snapshot.is_complete`."""
     names: list[CachedName]
@@ -88,8 +90,9 @@ class NameCache(NamedTuple):
             return False
         if policy is CachePolicy.IF_EMPTY:
             return True
-        is_complete = self.is_complete or policy is CachePolicy.IF_STALE
-        return is_complete and bool(self.names) and is_fresh(self.taken_at)
+        if self.is_partial or not self.names or not is_fresh(self.taken_at):
+            return False
+        return self.is_complete or policy is CachePolicy.IF_STALE
 
 
 Registration: TypeAlias = "tuple[CachedName | LocalModel, list[str]]"
@@ -192,11 +195,11 @@ def is_current(stamp: str) -> bool:
 def read_names() -> NameCache | None:
     """The names on disk; None if there are none that this version can read."""
     try:
-        version, taken_at, stamp, is_complete, rows = json.loads(_path().read_bytes())
+        version, taken_at, stamp, is_partial, is_complete, rows = json.loads(_path().read_bytes())
         if version != _VERSION:
             return None
         names = [_cached_name(*row) for row in rows]
-        return NameCache(float(taken_at), str(stamp), bool(is_complete), names)
+        return NameCache(float(taken_at), str(stamp), bool(is_partial), bool(is_complete), names)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 

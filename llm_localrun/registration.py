@@ -73,7 +73,7 @@ def _registrations(purpose: "Purpose", taken: set[str]) -> list[Registration]:
         purpose,
         target if target is not None and is_ours(target) and target not in taken else None,
         taken,
-        _policy(parameters, target, is_running),
+        _policy(parameters, target, is_running) if command else CachePolicy.IF_NEEDED,
     )
     cache = read_names()
     if cache is not None and cache.is_usable(request.policy):
@@ -101,8 +101,8 @@ def _server_is_off(request: NameRequest, found: Sequence[Registration]) -> bool:
 def _policy(parameters: Mapping[str, Any], target: str | None, is_running: bool) -> CachePolicy:
     """Servers are asked if the command uses or lists our models, or if it may do so.
 
-    `target` is the name that the command uses, after the user's aliases. An id and a path mean one
-    model, so a command that runs it asks for nothing else. The general alias means the best of all.
+    `target` is the name that the command uses, after the user's aliases. What is known of it is
+    enough to run it, except for the general alias, which means the best model of all.
     """
     if is_running and parameters.get("queries"):
         return CachePolicy.IF_STALE
@@ -110,10 +110,10 @@ def _policy(parameters: Mapping[str, Any], target: str | None, is_running: bool)
         return CachePolicy.IF_EMPTY if is_running else CachePolicy.IF_STALE
     if not is_ours(target):
         return CachePolicy.CACHED
-    if is_path(target) or target.startswith("local/"):
-        return CachePolicy.IF_EMPTY
-    means_the_best = is_running and target in GENERAL_ALIASES.values()
-    return CachePolicy.IF_NEEDED if means_the_best else CachePolicy.IF_STALE
+    if not is_running and not is_path(target):
+        return CachePolicy.IF_STALE
+    is_general = target in GENERAL_ALIASES.values()
+    return CachePolicy.IF_NEEDED if is_general else CachePolicy.IF_EMPTY
 
 
 def _name_in(parameters: Mapping[str, Any], *, takes_default: bool) -> str | None:

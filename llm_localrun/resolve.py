@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import click
 
@@ -19,6 +20,7 @@ from llm_localrun.errors import ConfigError, UnknownModel
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import (
+    PURPOSES,
     EndpointReport,
     LocalModel,
     OnDisk,
@@ -27,7 +29,7 @@ from llm_localrun.models import (
     ServerStatus,
     Snapshot,
 )
-from llm_localrun.name_cache import CachePolicy, is_path, spelling_of
+from llm_localrun.name_cache import GENERAL_ALIASES, CachePolicy, is_path, spelling_of
 from llm_localrun.names.aliases import Order, ids_of, name_models, nearest, ordered, siblings
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
@@ -143,17 +145,16 @@ def resolve_variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel
 def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None) -> UnknownModel:
     """The error for a `name` that no model has, or none for `purpose`, if that is given."""
     order = order_of(read_config(), snapshot)
-    names = {each: _names_for(each, snapshot.models, order) for each in _PURPOSES}
+    names = {each: _names_for(each, snapshot.models, order) for each in PURPOSES}
     known = [each for kind, found in names.items() if purpose in (None, kind) for each in found]
-    others = [
-        each for kind, found in names.items() if purpose not in (None, kind) for each in found
-    ]
-    if name in others or (is_path(name) and purpose is not None):
-        return UnknownModel(*_wrong_purpose(name, purpose))
-    if slow := [each for each in snapshot.endpoints if each.status is ServerStatus.BUSY]:
+    is_other = purpose is not None and (is_path(name) or any(name in names[p] for p in PURPOSES))
+    if is_other:
+        return UnknownModel(*_wrong_purpose(name, purpose, known))
+    unheard = [each for each in snapshot.endpoints if _may_have_models(each, is_empty=not known)]
+    if unheard:
         return UnknownModel(
-            f"No local model that is known by now is called '{name}': {describe_slow(slow)}",
-            "Try again, or see what the others serve with `llm localrun models`",
+            f"No local model that is known by now is called '{name}': {describe_unheard(unheard)}",
+            "Try again, or see what is known with `llm localrun models`",
         )
     if known:
         return UnknownModel(f"No local model is called '{name}'", _nearest(name, known, snapshot))
@@ -166,26 +167,23 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
     return UnknownModel("No local model was found on this machine", _how_to_get(purpose))
 
 
-_PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
-
-
 def _names_for(purpose: Purpose, models: Sequence[LocalModel], order: Order) -> list[str]:
     """Every name of the models for `purpose`, the most usual ones first."""
     ids = [model.id for model in models if model.purpose == purpose]
     return [*name_models(models, order, purpose), *ids]
 
 
-def _wrong_purpose(name: str, purpose: Purpose | None) -> tuple[str, str]:
-    """What is wrong if `name` is a model for another purpose, and what to do."""
+def _wrong_purpose(name: str, purpose: Purpose | None, known: Sequence[str]) -> tuple[str, str]:
+    """What is wrong if `name` is a model for another purpose than `known` are, and what to do."""
     quoted = shlex.quote(name)
     if purpose == "chat":
-        return (
-            f"{name} is an embedding model: it cannot answer prompts",
-            f"Embed with it: `llm embed -m {quoted} -c 'text'`",
-        )
+        remedy = f"Embed with it: `llm embed -m {quoted} -c 'text'`"
+        more = ". To chat: `llm -m local 'prompt'`" if known else ""
+        return f"{name} is an embedding model: it cannot answer prompts", remedy + more
+    remedy = "Embed with `llm embed -m local-embed`" if known else _how_to_get("embedding")
     return (
         f"{name} is a chat model: it does not embed texts",
-        f"{_how_to_get('embedding')}. To chat with it: `llm -m {quoted} 'prompt'`",
+        f"{remedy}. To chat with it: `llm -m {quoted} 'prompt'`",
     )
 
 
@@ -199,14 +197,25 @@ def _how_to_get(purpose: Purpose | None) -> str:
     return "Get a small one with `llm localrun pull starter`, or start LM Studio or Ollama"
 
 
-def describe_slow(reports: Sequence[EndpointReport]) -> str:
-    """Which servers have not answered: "Ollama at … accepts connections but did not answer …"."""
-    first, *others = (describe_server(report) for report in reports)
-    names = " and ".join(filter(None, [", ".join([first, *others[:-1]]), *others[-1:]]))
-    verb = "accept" if others else "accepts"
-    seconds = max(report.waited_s for report in reports)
-    within = f" within {seconds:g} s" if seconds else " yet"
-    return f"{names} {verb} connections but did not answer{within}"
+def _may_have_models(report: EndpointReport, *, is_empty: bool) -> bool:
+    """Whether a server may have models that are not known, or that would help if there are none."""
+    if report.status is ServerStatus.NEEDS_KEY:
+        return is_empty
+    return report.status in (ServerStatus.BUSY, ServerStatus.LOADING)
+
+
+def describe_unheard(reports: Sequence[EndpointReport]) -> str:
+    """Why models of servers are not known: "Ollama at … accepts connections but did not …"."""
+    return "; ".join(f"{describe_server(each)} {_state_of(each)}" for each in reports)
+
+
+def _state_of(report: EndpointReport) -> str:
+    if report.status is ServerStatus.LOADING:
+        return "is loading its model"
+    if report.status is ServerStatus.NEEDS_KEY:
+        return f"needs a key (`llm keys set {report.endpoint.key_name}`)"
+    within = f"within {report.waited_s:g} s" if report.waited_s else "yet"
+    return f"accepts connections but did not answer {within}"
 
 
 def _nearest(name: str, known: Sequence[str], snapshot: Snapshot) -> str:
@@ -215,7 +224,12 @@ def _nearest(name: str, known: Sequence[str], snapshot: Snapshot) -> str:
     line = f"Nearest: {', '.join(similar)}"
     if ref := _ref_for(name, snapshot):
         return f"{line}. To get it, try `llm localrun pull {ref}`"
-    return f"{line}. `llm localrun models` lists all"
+    words = quote_plus(" ".join(parse_name(name.rpartition("/")[2].removeprefix("local-")).words))
+    return (
+        f"{line}. To get it, find its repository at"
+        f" https://huggingface.co/models?library=gguf&search={words} and run"
+        " `llm localrun pull OWNER/REPO`"
+    )
 
 
 def _ref_for(name: str, snapshot: Snapshot) -> str:
@@ -229,7 +243,9 @@ def _ref_for(name: str, snapshot: Snapshot) -> str:
     kind, _, model = rest.partition("/")
     parsed = parse_name(name.removeprefix("local-"))
     guess = ":".join(filter(None, (parsed.base, parsed.size)))
-    answering = {report.endpoint.kind for report in snapshot.endpoints if report.has_answered}
+    if name in GENERAL_ALIASES.values():
+        return ""
+    answering = {report.endpoint.kind for report in snapshot.endpoints if report.is_kind_known}
     for each, cls in server_kinds().items():
         wanted = model if kind == each else guess * (not rest and each in answering)
         if wanted and cls.pull_names and cls.pull_names.fullmatch(wanted):

@@ -29,7 +29,7 @@ def look_for(request: NameRequest, *, is_running: bool, is_optional: bool) -> li
     Raises a `LocalRunError`, unless the models are optional for the command.
     """
     try:
-        found = _find(request, may_retry=not is_optional)
+        found = _find(request, may_retry=not is_optional, is_running=is_running)
         if is_running:
             found = _without_servers_that_are_off(request, found)
     except LocalRunError:
@@ -68,11 +68,11 @@ def _without_servers_that_are_off(
             break
         noted.add(endpoint.url)
         note_offline(endpoint)
-        found = _find(request, may_retry=False)
+        found = _find(request, may_retry=False, is_running=True)
     return found
 
 
-def _find(request: NameRequest, *, may_retry: bool) -> list[Registration]:
+def _find(request: NameRequest, *, may_retry: bool, is_running: bool) -> list[Registration]:
     """The models that discovery finds, as the policy says.
 
     A name that is not known is looked for until it is found, if that `may_retry`.
@@ -84,8 +84,8 @@ def _find(request: NameRequest, *, may_retry: bool) -> list[Registration]:
     is_sought = may_retry and request.name is not None and not is_path(request.name)
     if is_sought and not has_name(get_catalogue(CachePolicy.CACHED)):
         # The best model of all is only known when every server has answered.
-        is_general = request.name in GENERAL_ALIASES.values()
-        return _look(request, CachePolicy.RETRY, None if is_general else has_name)
+        runs_the_best = is_running and request.name in GENERAL_ALIASES.values()
+        return _look(request, CachePolicy.RETRY, None if runs_the_best else has_name)
     found = _look(request, request.policy, None)
     if is_sought and not request.is_answered_by(found):
         return _look(request, CachePolicy.RETRY, None)
@@ -98,7 +98,11 @@ def _look(
     """Looks for models, and writes their names."""
     snapshot = get_catalogue(policy, is_enough)
     names = _names_in(snapshot)
-    write_names(NameCache(snapshot.taken_at, snapshot.stamp, snapshot.is_complete, names))
+    write_names(
+        NameCache(
+            snapshot.taken_at, snapshot.stamp, snapshot.is_partial, snapshot.is_complete, names
+        )
+    )
     found = request.select(names)
     if request.name is None or not is_path(request.name):
         return found

@@ -250,7 +250,7 @@ def test_registration_of_another_model_brings_nothing_heavy(user_path: Path) -> 
 
 def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) -> None:
     names = [CachedName("local/a/m", "chat", ["local"], None)]
-    write_names(NameCache(time.time(), settings_stamp(["OLLAMA_HOST"]), True, names))
+    write_names(NameCache(time.time(), settings_stamp(["OLLAMA_HOST"]), False, True, names))
     loaded = loaded_by(
         "from click.testing import CliRunner; import llm.cli\n"
         "result = CliRunner().invoke(llm.cli.cli, ['models', 'options', 'show', 'local'])\n"

@@ -30,8 +30,8 @@ NAMES = [
 
 
 def test_names_are_read_as_they_were_written() -> None:
-    write_names(NameCache(5.0, "stamp", True, NAMES))
-    assert read_names() == NameCache(5.0, "stamp", True, NAMES)
+    write_names(NameCache(5.0, "stamp", False, True, NAMES))
+    assert read_names() == NameCache(5.0, "stamp", False, True, NAMES)
     delete_names()
     assert read_names() is None
     delete_names()
@@ -40,14 +40,18 @@ def test_names_are_read_as_they_were_written() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        *(b"", b"{", b"\xff", b"null", b"[]", b"{}", b"[" * 100_000, b'[2, 5.0, "s", true]'),
-        *(b'[0, 5.0, "s", true, []]', b'[1, 5.0, "s", []]', b'[3, 5.0, "s", true, []]'),
-        *(b'[2, "x", "s", true, []]', b'[2, 5.0, "s", true, 5]'),
-        *(b'[2, 5.0, "s", true, [["id", "chat", []]]]',),
-        *(b'[2, 5.0, "s", true, [[5, "chat", [], null]]]',),
-        *(b'[2, 5.0, "s", true, [["id", "chat", [5], null]]]',),
-        *(b'[2, 5.0, "s", true, [["id", "chat", 5, 5]]]',),
-        b'[2, 5.0, "s", true, [["id", "chat", [], {"tools": 1}, "more"]]]',
+        *(b"", b"{", b"\xff", b"null", b"[]", b"{}", b"[" * 100_000, b'[2, 5.0, "s", false, true]'),
+        *(
+            b'[0, 5.0, "s", false, true, []]',
+            b'[1, 5.0, "s", []]',
+            b'[3, 5.0, "s", false, true, []]',
+        ),
+        *(b'[2, "x", "s", false, true, []]', b'[2, 5.0, "s", false, true, 5]'),
+        *(b'[2, 5.0, "s", false, true, [["id", "chat", []]]]',),
+        *(b'[2, 5.0, "s", false, true, [[5, "chat", [], null]]]',),
+        *(b'[2, 5.0, "s", false, true, [["id", "chat", [5], null]]]',),
+        *(b'[2, 5.0, "s", false, true, [["id", "chat", 5, 5]]]',),
+        b'[2, 5.0, "s", false, true, [["id", "chat", [], {"tools": 1}, "more"]]]',
     ],
 )
 def test_unusable_file_is_ignored(content: bytes, user_path: Path) -> None:
@@ -57,7 +61,7 @@ def test_unusable_file_is_ignored(content: bytes, user_path: Path) -> None:
 
 def test_folder_that_cannot_be_written_to(user_path: Path) -> None:
     (user_path / "localrun" / "names.json").mkdir()
-    write_names(NameCache(5.0, "stamp", True, NAMES))
+    write_names(NameCache(5.0, "stamp", False, True, NAMES))
     delete_names()
     assert read_names() is None
 
@@ -72,8 +76,8 @@ def test_file_of_an_earlier_version_is_ignored_and_removed(
     else:
         earlier.write_text(json.dumps([1, time.time(), "stamp", []]))
     assert read_names() is None
-    write_names(NameCache(5.0, "stamp", True, NAMES))
-    assert read_names() == NameCache(5.0, "stamp", True, NAMES)
+    write_names(NameCache(5.0, "stamp", False, True, NAMES))
+    assert read_names() == NameCache(5.0, "stamp", False, True, NAMES)
     assert earlier.exists() == is_folder
     assert capfd.readouterr() == ("", "")
 
@@ -83,6 +87,7 @@ KNOWN = {CachePolicy.CACHED, CachePolicy.IF_EMPTY}
 USABLE: dict[tuple[str, str], set[CachePolicy]] = {
     ("fresh", "complete"): {*KNOWN, CachePolicy.IF_STALE, CachePolicy.IF_NEEDED},
     ("fresh", "incomplete"): {*KNOWN, CachePolicy.IF_STALE},
+    ("fresh", "partial"): KNOWN,
     ("fresh", "empty"): KNOWN,
     ("fresh", "of other settings"): {CachePolicy.CACHED},
     ("stale", "complete"): KNOWN,
@@ -96,6 +101,7 @@ def test_policies_for_which_names_are_usable(age: str, what: str, user_path: Pat
     names = NameCache(
         time.time() - AGES[age],
         settings_stamp([]),
+        what == "partial",
         what != "incomplete",
         [] if what == "empty" else NAMES,
     )
@@ -161,7 +167,7 @@ def test_names_that_only_this_plugin_can_have(name: str, ours: bool) -> None:
 
 
 def test_file_is_small(user_path: Path) -> None:
-    write_names(NameCache(5.0, settings_stamp(["OLLAMA_HOST"]), True, NAMES * 100))
+    write_names(NameCache(5.0, settings_stamp(["OLLAMA_HOST"]), False, True, NAMES * 100))
     text = (user_path / "localrun" / "names.json").read_text()
-    assert json.loads(text)[4][0] == list(NAMES[0])
+    assert json.loads(text)[5][0] == list(NAMES[0])
     assert len(text) < 100 * 200

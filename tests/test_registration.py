@@ -17,6 +17,7 @@ from llm_localrun import catalogue
 from llm_localrun.catalogue import write_snapshot
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.models import Snapshot
+from llm_localrun.name_cache import settings_stamp
 from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Invoke, Llm, OtherModel, configure, one_error
 from tests.fakes.broken import Off, Silent
@@ -125,7 +126,8 @@ def test_command_for_other_models_makes_no_connection(
     command: tuple[str, ...], silent: Silent, user_path: Path, run_llm: Llm
 ) -> None:
     if "-c" in command:
-        write_snapshot(user_path / "localrun", Snapshot(taken_at=1.0))
+        empty = Snapshot(taken_at=1.0, stamp=settings_stamp([]))
+        write_snapshot(user_path / "localrun", empty)
     done = run_llm(*command)
     assert silent.connections() == 0
     if "hi" in command:
@@ -387,6 +389,7 @@ def test_embedding_model_is_not_registered_for_chat(box: StandIn, invoke: Invoke
     assert said == (
         f"local/box/{NOMIC} is an embedding model: it cannot answer prompts."
         f" Embed with it: `llm embed -m local/box/{NOMIC} -c 'text'`."
+        " To chat: `llm -m local 'prompt'`."
     )
 
 

@@ -5,14 +5,16 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import llm
 import pytest
 
 from llm_localrun.catalogue import get_catalogue
+from llm_localrun.models import ServerStatus
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.servers import discover
 from tests.conftest import Invoke, Llm, one_error
 from tests.fakes.broken import Silent
-from tests.fakes.http_server import Request, Respond, StandIn, json_reply, transcript
+from tests.fakes.http_server import Request, Respond, StandIn, json_reply, text, transcript
 from tests.fakes.ollama import Ollama
 from tests.fakes.vllm import vllm
 from tests.support.busy import OLLAMA_MODELS, busy_processes, slow_servers
@@ -40,7 +42,7 @@ def paths(box: StandIn) -> list[str]:
     return [request.path for request in box.requests]
 
 
-@pytest.mark.parametrize("name", ["local/box/qwen3:8b", "mine"])
+@pytest.mark.parametrize("name", ["local/box/qwen3:8b", "local-qwen3", "mine"])
 def test_known_model_goes_to_its_server_at_once(name: str, user_path: Path, invoke: Invoke) -> None:
     (user_path / "aliases.json").write_text(json.dumps({"mine": "local/box/qwen3:8b"}))
     with StandIn(Ollama(has=["qwen3:8b"])) as box, Silent() as silent:
@@ -214,6 +216,61 @@ def test_empty_catalogue_is_not_trusted(user_path: Path, run_llm: Llm) -> None:
     assert "local/" not in run_llm("models").stdout
     gguf(user_path / "localrun" / "models" / "new.gguf")
     assert "local/gguf/new" in run_llm("models").stdout
+
+
+def test_python_api_finds_a_slow_server(user_path: Path) -> None:
+    slow_list = slow(vllm(), 2 * discover.QUICK_S, "/v1/models")
+    with StandIn(slow_list) as box:
+        point_at(user_path, box.url)
+        assert llm.get_model("local/box/Qwen/Qwen3-8B").prompt("hi").text() == "Hello."
+
+
+@pytest.mark.parametrize("command", [("-m", "local/box/qwen3:8b", "hi"), ("-c", "hi")])
+def test_server_that_the_user_has_removed_gets_no_prompt(
+    command: tuple[str, ...], user_path: Path, invoke: Invoke
+) -> None:
+    with StandIn(Ollama(has=["qwen3:8b"])) as old, StandIn(Ollama(has=["qwen3:8b"])) as new:
+        point_at(user_path, old.url)
+        assert invoke("-m", "local/box/qwen3:8b", "hi").stdout == "Hello.\n"
+        old.requests.clear()
+        point_at(user_path, new.url)
+        assert invoke(*command).stdout == "Hello.\n"
+        assert old.requests == []
+
+
+@pytest.mark.parametrize(
+    ("respond", "said"),
+    [
+        (
+            lambda _: [json_reply({"error": {"message": "Loading model"}}, 503)],
+            "llama-server at {} is loading its model",
+        ),
+        (
+            vllm("secret"),
+            "vLLM at {} needs a key (`llm keys set localrun-box`)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [("-m", "local", "hi"), ("localrun", "models")])
+def test_server_whose_models_are_not_known_yet_is_named(
+    command: tuple[str, ...], respond: Respond, said: str, user_path: Path, invoke: Invoke
+) -> None:
+    with StandIn(respond) as box:
+        point_at(user_path, box.url)
+        assert said.format(box.url) in invoke(*command).stderr
+
+
+def test_website_does_not_delay_the_best_model_again(user_path: Path, invoke: Invoke) -> None:
+    """It was asked patiently once, and is not what a model server would be."""
+    pages = slow(lambda _: [text("<html>", content_type="text/html")], 2 * discover.QUICK_S)
+    with StandIn(Ollama(has=["qwen3:8b"])) as box, StandIn(pages) as site:
+        point_at(user_path, box.url, site.url)
+        for _ in range(3):
+            assert invoke("-m", "local", "hi").exit_code == 0
+            age(user_path)
+        reports = get_catalogue(CachePolicy.CACHED).endpoints
+    assert [report.waited_s for report in reports] == [discover.QUICK_S] * 2
+    assert reports[1].status is ServerStatus.UNRECOGNIZED
 
 
 # What there is instead

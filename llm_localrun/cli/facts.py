@@ -9,12 +9,11 @@ from typing import Any, TypeAlias
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import pick
 from llm_localrun.config import read_config
-from llm_localrun.models import Endpoint, LocalModel, OnDisk, Purpose
+from llm_localrun.models import PURPOSES, Endpoint, LocalModel, OnDisk, Purpose
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import Order, name_models, parameters_of, short_name
 from llm_localrun.resolve import candidates, order_of
 
-_PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
 _MODEL_FIELDS = (
     "id name purpose architecture quantization size context_max context_loaded capabilities"
     " think_levels modified runs_on remote_host loaded"
@@ -34,7 +33,7 @@ def find_model(name: str, policy: CachePolicy = CachePolicy.FRESH) -> LocalModel
 
 def names_of(models: Sequence[LocalModel], order: Order) -> Names:
     """Every alias of `models`."""
-    return {purpose: name_models(models, order, purpose) for purpose in _PURPOSES}
+    return {purpose: name_models(models, order, purpose) for purpose in PURPOSES}
 
 
 def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]:

@@ -8,14 +8,15 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.facts import Names, abilities, model_facts, names_of
 from llm_localrun.cli.table import count_text, json_option, show, show_notes, size_text, tokens_text
 from llm_localrun.config import Config, read_config
-from llm_localrun.models import EndpointReport, LocalModel, ServerStatus
+from llm_localrun.models import EndpointReport, LocalModel, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import Order, ordered, parameters_of, short_name
 from llm_localrun.privacy import requires_consent
-from llm_localrun.resolve import describe_slow, order_of
+from llm_localrun.resolve import describe_unheard, order_of
 
 _OPTIONAL = ("params", "trained", "fits", "id")
 """Columns that a narrow terminal leaves out, the last one first."""
+_MAY_HAVE_MODELS = (ServerStatus.BUSY, ServerStatus.LOADING, ServerStatus.NEEDS_KEY)
 
 
 @click.command(help=__doc__)
@@ -25,7 +26,6 @@ def models(as_json: bool) -> None:
     found, config = snapshot.models, read_config()
     order = order_of(config, snapshot)
     names = names_of(found, order)
-    slow = [report for report in snapshot.endpoints if report.status is ServerStatus.BUSY]
     best_first = ordered(found, order)
     chat_first = sorted(best_first, key=lambda model: model.purpose != "chat")
     show(
@@ -33,12 +33,10 @@ def models(as_json: bool) -> None:
         (model_facts(model, names, order) for model in best_first),
         (_row(model, names, order) for model in chat_first),
         optional=_OPTIONAL,
-        if_empty="No model was found. Get a small one with: llm localrun pull starter"
-        if not slow
-        else f"No model is known yet: {describe_slow(slow)}.",
+        if_empty=_if_empty(snapshot),
     )
     if not as_json:
-        show_notes(_notes(found, config, slow))
+        show_notes(_notes(found, config, snapshot.slow_reports))
 
 
 def _row(model: LocalModel, names: Names, order: Order) -> dict[str, str]:
@@ -65,13 +63,20 @@ def _where(model: LocalModel) -> str:
     return model.remote_host or model.served.endpoint.name
 
 
+def _if_empty(snapshot: Snapshot) -> str:
+    """What to say instead of a table without rows."""
+    if unheard := [each for each in snapshot.endpoints if each.status in _MAY_HAVE_MODELS]:
+        return f"No model is known yet: {describe_unheard(unheard)}."
+    return "No model was found. Get a small one with: llm localrun pull starter"
+
+
 def _notes(
     found: Sequence[LocalModel], config: Config, slow: Sequence[EndpointReport]
 ) -> list[str]:
     """Explanations of marks in the table, and of what may be missing from it."""
     notes = ["* loaded now"] if any(model.loaded for model in found) else []
     if slow:
-        notes.append(f"{describe_slow(slow)}: what it served last is listed")
+        notes.append(f"no answer yet: {describe_unheard(slow)}")
     refused = [m for m in found if requires_consent(m) and m.id not in config.allow]
     if refused:
         notes.append(

@@ -6,14 +6,14 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import count_of
 from llm_localrun.models import ServerStatus
 from llm_localrun.name_cache import CachePolicy
-from llm_localrun.resolve import describe_slow
+from llm_localrun.resolve import describe_unheard
 
 
 @click.command(help=__doc__)
 def refresh() -> None:
     snapshot = get_catalogue(CachePolicy.REFRESH)
-    if slow := [r for r in snapshot.endpoints if r.status == ServerStatus.BUSY]:
-        click.echo(f"{describe_slow(slow)}: what it served last is kept.", err=True)
+    if slow := snapshot.slow_reports:
+        click.echo(f"No answer yet: {describe_unheard(slow)}.", err=True)
     answering = [r.endpoint.name for r in snapshot.endpoints if r.status == ServerStatus.ANSWERS]
     models = snapshot.models
     served = sum(model.served is not None for model in models)

@@ -15,7 +15,7 @@ from llm_localrun.errors import EngineFailed
 from llm_localrun.models import EndpointReport, LocalModel, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models
-from llm_localrun.resolve import describe_slow, order_of
+from llm_localrun.resolve import describe_unheard, order_of
 from llm_localrun.system.paths import engine_folder
 
 
@@ -76,11 +76,10 @@ def _count(snapshot: Snapshot) -> str:
 
 
 def _servers(snapshot: Snapshot) -> str:
-    slow = [report for report in snapshot.endpoints if report.status == ServerStatus.BUSY]
     answering = ", ".join(map(server_title, _answering(snapshot)))
-    return (
-        "; ".join(filter(None, [answering, describe_slow(slow) if slow else ""])) or "none answers"
-    )
+    may_answer = (ServerStatus.BUSY, ServerStatus.LOADING)
+    unheard = [report for report in snapshot.endpoints if report.status in may_answer]
+    return "; ".join(filter(None, [answering, describe_unheard(unheard)])) or "none answers"
 
 
 def _answering(snapshot: Snapshot) -> list[EndpointReport]:

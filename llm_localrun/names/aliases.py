@@ -9,12 +9,10 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from llm_localrun.models import NAMED_BY_PATH, LocalModel, Purpose, RunsOn
+from llm_localrun.models import NAMED_BY_PATH, PURPOSES, LocalModel, Purpose, RunsOn
 from llm_localrun.name_cache import GENERAL_ALIASES, CachedName
 from llm_localrun.names.parse import MadeFor, parse_name
 from llm_localrun.names.quantizations import quality_distance
-
-_PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
 
 
 def aliases_of(model: LocalModel) -> list[str]:
@@ -208,7 +206,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 def make_names(models: Collection[LocalModel], order: Order) -> list[CachedName]:
     """All of `models`, each with the aliases for which it is the best candidate."""
     aliases: dict[str, list[str]] = {model.id: [] for model in models}
-    for purpose in _PURPOSES:
+    for purpose in PURPOSES:
         for alias, claimants in name_models(models, order, purpose).items():
             aliases[claimants[0].id].append(alias)
     for model in models:

@@ -4,7 +4,6 @@ All are asked at once, each in a thread. How long a server may take depends on w
 see `patience_for`. Recognizing a server and listing its models is left to `recognize`.
 """
 
-import contextlib
 import os
 import queue
 import re
@@ -94,6 +93,9 @@ SILENCE_MEMORY_S = 3600.0
 """A server that never answered anything is spared for this long."""
 _NOTICE_S = 0.5
 """How long servers are waited for before the user is told."""
+_MIN_PAUSE_S = 0.01
+_GRACE = 0.2
+"""How much longer a thread is waited for when its time is over, as a share of it."""
 
 
 def patience_for(policy: CachePolicy, last: EndpointReport | None) -> float:
@@ -106,15 +108,14 @@ def patience_for(policy: CachePolicy, last: EndpointReport | None) -> float:
             return 0.0
         return QUICK_S if last.waited_s >= PATIENT_S else PATIENT_S
     # What it served last stays in the list while it is busy.
-    is_known = policy is CachePolicy.IF_NEEDED and bool(last.models)
-    return QUICK_S if is_quick or is_known else PATIENT_S
+    is_known = bool(last.models) or last.status is ServerStatus.UNRECOGNIZED
+    can_wait = policy is CachePolicy.IF_NEEDED and is_known
+    return QUICK_S if is_quick or can_wait else PATIENT_S
 
 
 def _was_silent(report: EndpointReport) -> bool:
     """Whether a server has never answered anything, and was asked a short while ago."""
-    is_silent = report.status in (ServerStatus.BUSY, ServerStatus.TIMEOUT)
-    age = time.time() - report.asked_at
-    return is_silent and not report.has_answered and 0 <= age < SILENCE_MEMORY_S
+    return report.is_silent and 0 <= time.time() - report.asked_at < SILENCE_MEMORY_S
 
 
 class _Reports:
@@ -171,9 +172,12 @@ class Discovery:
                 on_wait([each.report(self._asked_at) for each in waiting])
                 notice_at = inf
             pause = min(each.seconds_left() for each in waiting)
-            with contextlib.suppress(queue.Empty):
+            try:
                 self._changes.get(timeout=max(_MIN_PAUSE_S, min(pause, _NOTICE_S)))
-        self.has_stopped_early = any(each.is_unheard for each in waiting)
+            except queue.Empty:
+                for each in waiting:
+                    each.check_clock()
+        self.has_stopped_early = any(not each.has_news for each in waiting)
         reports = self.reports()
         for inquiry in due:
             inquiry.give_up()
@@ -198,9 +202,6 @@ def locate_models(reports: Iterable[EndpointReport], *, thorough: bool) -> list[
     ]
 
 
-_MIN_PAUSE_S = 0.01
-
-
 class _Inquiry:
     """One server, which a thread asks, and what it turned out to be so far.
 
@@ -222,6 +223,7 @@ class _Inquiry:
         self._clock = Clock(patience_s)
         self._found = Recognition(candidate.endpoint.kind, ServerStatus.BUSY)
         self._is_done = False
+        self._was_overdue = False
 
     def start(self, *, is_offline: bool) -> None:
         if is_offline:
@@ -253,30 +255,39 @@ class _Inquiry:
         """Whether no more is to come in time.
 
         The thread ends by itself when its clock has run out. Only a server that sends little by
-        little keeps it longer: then it is given up.
+        little keeps it longer: then it is not waited for any more.
         """
-        return self._is_done or self._clock.is_overdue(self._margin_s)
+        return self._is_done
+
+    def check_clock(self) -> None:
+        """Ends the inquiry if its time was over before the last pause, and still is.
+
+        A thread that was not scheduled in time gets that pause to say its last word.
+        """
+        is_overdue = self._clock.is_overdue()
+        self._is_done = self._is_done or (is_overdue and self._was_overdue)
+        self._was_overdue = is_overdue
 
     def seconds_left(self) -> float:
-        """The least time after which the inquiry is given up."""
-        return self._clock.left() + self._margin_s
+        """How long to wait until the clock has to be checked."""
+        left = self._clock.left()
+        return left if left > 0 else self.patience_s * _GRACE
 
     @property
-    def _margin_s(self) -> float:
-        return self.patience_s / 5
-
-    @property
-    def is_unheard(self) -> bool:
-        """Whether its models are not known yet; their details may be missing."""
-        return self._found.status is ServerStatus.BUSY
+    def has_news(self) -> bool:
+        """Whether the server has told more than that it is there; details may be missing."""
+        return self._found.status is not ServerStatus.BUSY
 
     def report(self, now: float) -> EndpointReport:
         """What is known of the server by now: its last report, until there is news."""
-        last, found = self._last, self._found
-        has_news = self.has_ended() or not self.is_unheard
+        last = self._last
+        has_news = self.has_news or self.has_ended()
         if last is not None and not (self.patience_s and has_news):
             return last
-        report = _make_report(self.candidate, found, last)
+        report = _make_report(self.candidate, self._found, last)
+        if last is not None and report.is_silent and self.patience_s < last.waited_s:
+            # It was given more time before, so this says nothing new.
+            return last
         times = {"asked_at": now, "waited_s": self.patience_s} if has_news else {"asked_at": 0.0}
         return report.model_copy(update=times)
 
@@ -297,6 +308,9 @@ def _make_report(
         ServerStatus.LOADING: last is None,
     }
     kind = last.endpoint.kind if last else candidate.endpoint.kind
+    if last and (found.status, last.status) == (ServerStatus.BUSY, ServerStatus.UNRECOGNIZED):
+        # What is no model server does not become one by being slow.
+        found = found._replace(status=ServerStatus.UNRECOGNIZED)
     if tells_kind.get(found.status, False):
         kind = found.kind
     alias = found.key_alias or candidate.endpoint.key_alias

@@ -96,7 +96,8 @@ async def astream(request: HttpRequest) -> AsyncGenerator[ResponseHead | bytes, 
 class Clock:
     """The seconds that a server may still take. They pass only while a reply is waited for.
 
-    So imports, the start of a thread and a busy processor are not charged to the server.
+    So imports, the start of a thread and what this process does between two questions are not
+    charged to the server.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -123,9 +124,9 @@ class Clock:
         sent_at = self._sent_at
         return self._left - (0.0 if sent_at is None else time.monotonic() - sent_at)
 
-    def is_overdue(self, margin: float) -> bool:
-        """Whether a reply is waited for that should have come `margin` seconds ago."""
-        return self._sent_at is not None and self.left() < -margin
+    def is_overdue(self) -> bool:
+        """Whether a reply is waited for that should have come by now."""
+        return self._sent_at is not None and self.left() < 0
 
 
 class Probe:
@@ -205,14 +206,16 @@ class Probe:
             headers=None if body is None else _JSON_HEADERS,
             timeout=max(_MIN_TIMEOUT_S, self._clock.left()),
         )
-        received = bytearray()
+        received, is_late = bytearray(), False
         with request as response:
             for data in response.iter_bytes():
+                # What came while this process was not scheduled is not too late.
+                if is_late:
+                    raise _NoReplyError(ServerStatus.BUSY)
                 received += data
                 if len(received) > MAX_PAYLOAD_BYTES:
                     raise _NoReplyError(ServerStatus.UNRECOGNIZED)
-                if self._clock.left() < 0:
-                    raise _NoReplyError(ServerStatus.BUSY)
+                is_late = self._clock.left() < 0
         text = received[:_MAX_TEXT].decode("utf-8", "replace")
         return ProbeReply(response.status_code, parse_json(received), text)
 

@@ -66,12 +66,12 @@ def test_problem_that_the_scan_has_found_comes_first(tmp_path: Path) -> None:
 
 def test_names_are_made_again_after_a_change(tmp_path: Path) -> None:
     path = gguf(tmp_path / "m.gguf")
-    write_names(NameCache(1.0, "", True, []))
+    write_names(NameCache(1.0, "", False, True, []))
     FailedLoads().remove(str(path))
     assert read_names() is not None
     fail(path)
     assert read_names() is None
-    write_names(NameCache(1.0, "", True, []))
+    write_names(NameCache(1.0, "", False, True, []))
     FailedLoads().remove(str(path))
     assert read_names() is None
 

@@ -1,5 +1,9 @@
 """Asking servers over real sockets: in time, by name, with the right key, and not too often."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +30,7 @@ from llm_localrun.servers.discover import (
 )
 from llm_localrun.servers.recognize import ServerCandidate
 from llm_localrun.wire.http import find_offline
+from tests.conftest import CONFIG, configure
 from tests.fakes.broken import Off, Resetting, ServerFactory, Silent, always, needs_key, website
 from tests.fakes.http_server import Request, Respond, StandIn, chunk, head, json_reply, whole
 from tests.fakes.jan import jan
@@ -275,6 +280,43 @@ def test_silent_server_is_spared_by_those_who_can_do_without() -> None:
         assert round_of([probe(box.url)], first, CachePolicy.IF_STALE) == first
         assert box.connections() == 0
         assert not is_complete(first)
+
+
+def test_silence_counts_from_when_it_was_given_most_time() -> None:
+    """A shorter wait says nothing new, and must not make the next command wait again."""
+    with Silent() as box:
+        before = report(box.url, ServerStatus.BUSY, age=60)
+        assert round_of([probe(box.url)], [before]) == [before]
+        assert box.connections() > 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="Windows cannot stop a process")
+def test_reply_that_came_while_this_process_was_stopped_counts(user_path: Path) -> None:
+    """What a busy machine does in small: the reply is there, and nobody reads it for a while."""
+    code = (
+        "import sys\n"
+        "from llm_localrun.catalogue import get_catalogue\n"
+        "from llm_localrun.name_cache import CachePolicy\n"
+        "import httpx, llm_localrun.servers.discover\n"
+        "print('ready', flush=True)\n"
+        "print([m.id for m in get_catalogue(CachePolicy.IF_STALE).models])\n"
+    )
+    asked = threading.Event()
+
+    def respond(request: Request) -> Iterable[bytes | float]:
+        if not asked.is_set():
+            asked.set()
+            os.kill(looking.pid, signal.SIGSTOP)
+        return listing("vllm", "m")(request)
+
+    with StandIn(respond) as box:
+        configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": box.url}])
+        looking = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert asked.wait(60)
+        time.sleep(2 * QUICK_S)
+        os.kill(looking.pid, signal.SIGCONT)
+        said, _ = looking.communicate(timeout=60)
+    assert "local/box/m" in said
 
 
 def test_server_that_was_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
