@@ -138,10 +138,11 @@ class NameRequest(NamedTuple):
 
 def is_path(name: str) -> bool:
     """Whether `name` denotes a file: `./x`, `~/x`, `/x`, or anything that ends in .gguf."""
-    if name.startswith("local/"):
+    lowered = name.lower()
+    if lowered.startswith("local/"):
         return False
     return (
-        name.lower().endswith(".gguf")
+        lowered.endswith(".gguf")
         or name.startswith(("./", "../", "~", ".\\", "..\\"))
         or Path(name).is_absolute()
     )
@@ -155,7 +156,13 @@ def spelling_of(name: str, known: Iterable[str]) -> str | None:
 
 def is_ours(name: str) -> bool:
     """Whether only this plugin can have a model called `name`: it has our prefix or is a path."""
-    return name == "local" or name.startswith(("local-", "local/")) or is_path(name)
+    lowered = name.lower()
+    return lowered == "local" or lowered.startswith(("local-", "local/")) or is_path(name)
+
+
+def means_the_best(name: str) -> bool:
+    """Whether `name` is a general alias."""
+    return name.lower() in GENERAL_ALIASES.values()
 
 
 def age_of(taken_at: float) -> float:

@@ -15,12 +15,12 @@ import llm
 
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat, LocalEmbedding
 from llm_localrun.name_cache import (
-    GENERAL_ALIASES,
     CachePolicy,
     NameRequest,
     Registration,
     is_ours,
     is_path,
+    means_the_best,
     read_names,
 )
 from llm_localrun.system.paths import home
@@ -112,8 +112,7 @@ def _policy(parameters: Mapping[str, Any], target: str | None, is_running: bool)
         return CachePolicy.CACHED
     if not is_running and not is_path(target):
         return CachePolicy.IF_STALE
-    is_general = target in GENERAL_ALIASES.values()
-    return CachePolicy.IF_NEEDED if is_general else CachePolicy.IF_EMPTY
+    return CachePolicy.IF_NEEDED if means_the_best(target) else CachePolicy.IF_EMPTY
 
 
 def _name_in(parameters: Mapping[str, Any], *, takes_default: bool) -> str | None:

@@ -29,7 +29,7 @@ from llm_localrun.models import (
     ServerStatus,
     Snapshot,
 )
-from llm_localrun.name_cache import GENERAL_ALIASES, CachePolicy, is_path, spelling_of
+from llm_localrun.name_cache import CachePolicy, is_path, means_the_best, spelling_of
 from llm_localrun.names.aliases import Order, ids_of, name_models, nearest, ordered, siblings
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
@@ -224,12 +224,17 @@ def _nearest(name: str, known: Sequence[str], snapshot: Snapshot) -> str:
     line = f"Nearest: {', '.join(similar)}"
     if ref := _ref_for(name, snapshot):
         return f"{line}. To get it, try `llm localrun pull {ref}`"
-    words = quote_plus(" ".join(parse_name(name.rpartition("/")[2].removeprefix("local-")).words))
+    words = quote_plus(" ".join(parse_name(_bare(name)).words))
     return (
         f"{line}. To get it, find its repository at"
         f" https://huggingface.co/models?library=gguf&search={words} and run"
         " `llm localrun pull OWNER/REPO`"
     )
+
+
+def _bare(name: str) -> str:
+    """`name` without what only we put before it."""
+    return name.rpartition("/")[2].lower().removeprefix("local-")
 
 
 def _ref_for(name: str, snapshot: Snapshot) -> str:
@@ -241,9 +246,9 @@ def _ref_for(name: str, snapshot: Snapshot) -> str:
 
     _, _, rest = name.partition("/")
     kind, _, model = rest.partition("/")
-    parsed = parse_name(name.removeprefix("local-"))
+    parsed = parse_name(_bare(name))
     guess = ":".join(filter(None, (parsed.base, parsed.size)))
-    if name in GENERAL_ALIASES.values():
+    if means_the_best(name):
         return ""
     answering = {report.endpoint.kind for report in snapshot.endpoints if report.is_kind_known}
     for each, cls in server_kinds().items():

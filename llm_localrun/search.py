@@ -9,13 +9,13 @@ from llm_localrun.config import read_config
 from llm_localrun.errors import LocalRunError
 from llm_localrun.models import Endpoint, Snapshot
 from llm_localrun.name_cache import (
-    GENERAL_ALIASES,
     CachedName,
     CachePolicy,
     NameCache,
     NameRequest,
     Registration,
     is_path,
+    means_the_best,
     write_names,
 )
 from llm_localrun.names.aliases import make_names
@@ -84,7 +84,7 @@ def _find(request: NameRequest, *, may_retry: bool, is_running: bool) -> list[Re
     is_sought = may_retry and request.name is not None and not is_path(request.name)
     if is_sought and not has_name(get_catalogue(CachePolicy.CACHED)):
         # The best model of all is only known when every server has answered.
-        runs_the_best = is_running and request.name in GENERAL_ALIASES.values()
+        runs_the_best = is_running and request.name and means_the_best(request.name)
         return _look(request, CachePolicy.RETRY, None if runs_the_best else has_name)
     found = _look(request, request.policy, None)
     if is_sought and not request.is_answered_by(found):

@@ -42,7 +42,9 @@ def paths(box: StandIn) -> list[str]:
     return [request.path for request in box.requests]
 
 
-@pytest.mark.parametrize("name", ["local/box/qwen3:8b", "local-qwen3", "mine"])
+@pytest.mark.parametrize(
+    "name", ["local/box/qwen3:8b", "local-qwen3", "mine", "LOCAL/Box/QWEN3:8b", "Local-Qwen3"]
+)
 def test_known_model_goes_to_its_server_at_once(name: str, user_path: Path, invoke: Invoke) -> None:
     (user_path / "aliases.json").write_text(json.dumps({"mine": "local/box/qwen3:8b"}))
     with StandIn(Ollama(has=["qwen3:8b"])) as box, Silent() as silent:
@@ -314,6 +316,13 @@ def embedder() -> Ollama:
             "`llm localrun pull ollama:qwen3:14b`",
         ),
         (
+            vllm(),
+            ("-m", "local-mistral-7b", "hi"),
+            "No local model is called 'local-mistral-7b'. Nearest: ",
+            "https://huggingface.co/models?library=gguf&search=mistral+7b and run"
+            " `llm localrun pull OWNER/REPO`",
+        ),
+        (
             Ollama(has=["qwen3:8b"]),
             ("-m", "local/ollama/qwen3:14b", "hi"),
             "No local model is called 'local/ollama/qwen3:14b'. Nearest: ",
@@ -322,7 +331,7 @@ def embedder() -> Ollama:
     ],
 )
 def test_user_is_told_what_there_is_instead(
-    has: Ollama,
+    has: Respond,
     command: tuple[str, ...],
     problem: str,
     remedy: str,

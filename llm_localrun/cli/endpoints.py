@@ -139,6 +139,8 @@ def _describe(report: EndpointReport) -> str:
 
 def server_title(report: EndpointReport) -> str:
     """The kind of a server and, if known, its version: Ollama 0.32.0."""
+    if report.is_unheard and not report.is_kind_known:
+        return "unknown server"
     return f"{server_class(report.endpoint.kind).title} {report.version}".strip()
 
 

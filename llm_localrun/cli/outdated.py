@@ -16,6 +16,6 @@ def outdated(ctx: click.Context, as_json: bool) -> None:
         as_json,
         ({"ref": c.record.ref, "state": c.state, "problem": c.problem} for c in checks),
         ({"pulled": c.record.ref, "state": c.state, "": c.problem} for c in behind),
-        if_empty="All pulled models are up to date.",
+        if_empty="No pulled model is out of date.",
     )
     ctx.exit(any(check.state == VersionState.FAILED for check in checks))

@@ -21,7 +21,7 @@ _SETTINGS = (
 @json_option
 def ps(as_json: bool) -> None:
     engines = [_facts(engine) for engine in list_running(engine_folder())]
-    show(as_json, engines, map(_row, engines), if_empty="No model is loaded.")
+    show(as_json, engines, map(_row, engines), if_empty="No model is in the engine's memory.")
 
 
 def _facts(engine: EngineState) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 \b
 REF is one of:
   starter                         a small model (98 MB) to begin with
-  OWNER/REPO[:QUANT]              a repository of the Hugging Face Hub, in the
+  OWNER/REPO[:QUANT]              a repository of the Hugging Face hub, in the
                                   quantization that fits this machine
   hf:OWNER/REPO/FILE.gguf         one file of a repository
   https://HOST/FILE.gguf          a file; #sha256=... is checked, if given

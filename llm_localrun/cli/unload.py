@@ -1,4 +1,4 @@
-"""Unload a model, or all models, from memory.
+"""Unload a model, or all models, from the engine's memory.
 
 A model that is answering is unloaded when its answer is finished. Ctrl-C stops waiting for that,
 and the model stays.
@@ -31,7 +31,7 @@ def unload(name: str | None, all_: bool, force: bool) -> None:
             stop_when_idle(engine, _announce)
         click.echo(f"Unloaded {model}")
     if not engines:
-        click.echo("No model is loaded.", err=True)
+        click.echo("No model is in the engine's memory.", err=True)
 
 
 def _announce(name: str, doing: str) -> None:
@@ -41,13 +41,20 @@ def _announce(name: str, doing: str) -> None:
 def _engines_of(name: str) -> list[EnginePaths]:
     """The engines that run the model `name`. Raises `UnknownModel` if there is none."""
     try:
-        file = find_model(name, CachePolicy.IF_EMPTY).on_disk
+        model = find_model(name, CachePolicy.IF_EMPTY)
     except UnknownModel:
         # It may be the name under which an engine runs a file that is gone.
-        file = None
-    path = file.path if file else None
+        model = None
+    path = model.on_disk.path if model and model.on_disk else None
     engines = list_engines(engine_folder())
     chosen = [engine for engine in engines if name == engine.spec.name or path == engine.spec.path]
     if not chosen:
-        raise UnknownModel(f"{name} is not loaded", "`llm localrun ps` lists the loaded models")
+        if model and model.served and model.loaded:
+            raise UnknownModel(
+                f"{name} is not in the engine's memory",
+                f"The server at {model.served.endpoint.url} has loaded it: unload it there",
+            )
+        raise UnknownModel(
+            f"{name} is not in the engine's memory", "`llm localrun ps` lists the models there"
+        )
     return [EnginePaths(engine_folder(), engine.id) for engine in chosen]

@@ -92,7 +92,7 @@ AT_BOX = "vLLM at http://192.168.1.5:8000 (box)"
         (
             server(ServerStatus.BUSY),
             Config(),
-            f"{AT_OLLAMA}: has not answered yet",
+            "unknown server at http://127.0.0.1:11434: has not answered yet",
             "It accepts connections but did not answer within 0 s."
             " Run this again when it is less busy",
         ),

@@ -413,7 +413,7 @@ def test_du_without_models() -> None:
 def test_unchanged_model_is_not_downloaded_again(world: World) -> None:
     done("pull", f"{REPO}:Q4_K_M")
     world.hub.commit = NEWER
-    assert run("outdated").stderr == "All pulled models are up to date.\n"
+    assert run("outdated").stderr == "No pulled model is out of date.\n"
     before = len(world.at_files.requests)
     assert done("update") == f"hf:{REPO}:Q4_K_M: up to date\n"
     assert len(world.at_files.requests) == before
@@ -463,7 +463,7 @@ def test_file_behind_a_url_that_has_changed(world: World) -> None:
     url = f"{world.at_files.url}/x.gguf"
     world.files.content = {"x.gguf": Q4}
     done("pull", url)
-    assert run("outdated").stderr == "All pulled models are up to date.\n"
+    assert run("outdated").stderr == "No pulled model is out of date.\n"
     world.files.content = {"x.gguf": Q8}
     assert "newer" in done("outdated")
     done("update")
