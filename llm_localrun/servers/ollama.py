@@ -145,6 +145,18 @@ class _Details:
     context_default: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Contexts:
+    """What is known of a model's contexts before the server is asked."""
+
+    usual: int | None
+    """That of a request that asks for none."""
+    least: int
+    """What such a request gets at least; 0 if what is loaded has to be asked."""
+    reloaded: Mapping[str, int]
+    """What models of the server were reloaded for, by id."""
+
+
 _parse_status = partial(parse_payload, _StatusLine)
 
 
@@ -269,16 +281,21 @@ class Ollama(Server):
         asked = request.context_size
         if route.runs_on is RunsOn.CLOUD:
             return self._prepared(request, asked, asked or route.context_loaded)
-        enough = asked or self._least_context(request, route)
-        return self._fitted(
-            request, route, request.size_unless_below(enough - request.answer_tokens)
-        )
+        return self._fitted(request, route)
 
-    def _fitted(self, request: ServeRequest, route: Served, size: Size) -> PreparedRequest:
-        """The request in a context for a prompt of `size`. Raises `PromptTooLong`."""
+    def _fitted(
+        self, request: ServeRequest, route: Served, counted: Size | None = None
+    ) -> PreparedRequest:
+        """The request in a context for its prompt, whose size the server may have `counted`.
+
+        Raises `PromptTooLong`.
+        """
+        known = _known_contexts(request.model, route)
+        enough = request.context_size or known.least
+        size = counted or request.size_unless_below(enough - request.answer_tokens)
         if (trained := request.model.context_max) and not size.fits(trained):
             raise too_long(size, self.label, trained, Limits(trained))
-        sent, held = self._context_for(request, route, size)
+        sent, held = self._context_for(request, route, known, size)
         prepared = self._prepared(request, sent, held)
         prepared.check_fits(size)
         if request.context_size is not None:
@@ -318,66 +335,58 @@ class Ollama(Server):
         # There is no answer.
         request = ServeRequest(model, ChatRequest((), {"max_tokens": 0}, stream=False))
         size = Size(min(needed, model.context_max), is_exact=False)
-        chosen, _ = self._context_for(request, route, size)
+        chosen, _ = self._context_for(request, route, _known_contexts(model, route), size)
         body = prepared.body | ({"options": {"num_ctx": chosen}} if chosen else {})
         return replace(prepared, body=body)
 
-    def _usual_context(self, request: ServeRequest, route: Served) -> int | None:
-        """The context of a request that asks for none, if that is known."""
-        return route.context_default or learned.read_facts(request.model.id).usual_context or None
-
-    def _least_context(self, request: ServeRequest, route: Served) -> int:
-        """The context that a request gets that asks for none, as far as it need not be asked."""
-        known = filter(None, (self._usual_context(request, route), route.context_loaded))
-        return min([MIN_CONTEXT_TOKENS, *known])
-
     def _context_for(
-        self, request: ServeRequest, route: Served, size: Size
+        self, request: ServeRequest, route: Served, known: _Contexts, size: Size
     ) -> tuple[int | None, int | None]:
         """The context to ask for, and the one that the request gets.
 
         The first is None to ask for none, the second if it is unknown.
         """
-        model, asked = request.model, request.context_size
-        usual = self._usual_context(request, route)
-        reloaded = learned.reloaded_models(_prefix_of(model))
+        asked, usual = request.context_size, known.usual
         if asked is not None:
             if asked > (usual or MIN_CONTEXT_TOKENS):
-                learned.set_reloaded_models(_prefix_of(model), {**reloaded, model.id: asked})
+                sizes = {**known.reloaded, request.model.id: asked}
+                learned.set_reloaded_models(known.reloaded, sizes)
             return asked, asked
-        if not reloaded and _has_room(self._least_context(request, route), request, size):
+        if known.least and _has_room(known.least, request, size):
             return None, route.context_loaded or usual
-        chosen = self._choose_context_size(request, usual or MIN_CONTEXT_TOKENS, size)
+        chosen = self._choose_context_size(request, route, known, size)
         return chosen or None, chosen or usual
 
-    def _choose_context_size(self, request: ServeRequest, usual: int, size: Size) -> int:
-        """The context to ask for; 0 to ask for none and get `usual`.
+    def _choose_context_size(
+        self, request: ServeRequest, route: Served, known: _Contexts, size: Size
+    ) -> int:
+        """The context to ask for; 0 to ask for none and get the usual one.
 
         What models are reloaded for is remembered, so that the next short prompt does not reload
-        them.
+        them; so is a Modelfile's context, for the other tags of its file.
         """
         model, prefix = request.model, _prefix_of(request.model)
+        usual = known.usual or MIN_CONTEXT_TOKENS
         with self.probe() as probe:
             loaded = _loaded_models(probe.ask) or {}
             runner = _runner_of(model, loaded, probe.ask)
-            allocated = (runner and runner.context_length) or 0
-            chosen, name = allocated, runner.name if runner else model.name
+            chosen = allocated = (runner and runner.context_length) or 0
             if not _has_room(allocated or usual, request, size):
-                needed = _needed(request, size)
-                held = (runner and runner.size) or 0
+                needed, held = _needed(request, size), (runner and runner.size) or 0
                 chosen = self._grown_context_size(probe.ask, request, needed, held)
-                name = model.name
+        runner_id = prefix + (runner or model).name
+        is_known = chosen and known.reloaded.get(runner_id) == chosen
         others = {prefix + each.name for each in loaded.values() if each is not runner}
-        reloaded = learned.reloaded_models(prefix)
-        kept = {key: size for key, size in reloaded.items() if key in others}
-        is_known = chosen and reloaded.get(prefix + name) == chosen
-        if chosen == allocated == model.context_max and not is_known:
+        is_usual = (known.usual or chosen) >= chosen
+        if chosen == allocated == model.context_max and is_usual and not is_known:
             # Ollama compares what requests ask for before it reduces that to the trained context.
             # Its default may be larger: naming the trained one would reload the model.
             chosen = 0
-        if is_known or chosen > usual:
-            kept[prefix + name] = chosen
-        learned.set_reloaded_models(prefix, kept)
+        kept = {key: size for key, size in known.reloaded.items() if key in others}
+        if is_known or route.context_default or chosen > min(usual, allocated or usual):
+            # A runner keeps its name unless it is reloaded.
+            kept |= dict.fromkeys((runner_id, model.id), chosen or usual)
+        learned.set_reloaded_models(known.reloaded, kept)
         return chosen
 
     def _grown_context_size(self, ask: Ask, request: ServeRequest, needed: int, held: int) -> int:
@@ -589,6 +598,15 @@ def _loaded_models(ask: Ask) -> dict[str, _LoadedModel] | None:
     """The models in memory, by name; None if /api/ps did not answer."""
     loaded = parse_reply(_LoadedModels, ask("/api/ps"))
     return {model.name: model for model in loaded.models} if loaded else None
+
+
+def _known_contexts(model: LocalModel, route: Served) -> _Contexts:
+    usual = route.context_default or learned.read_facts(model.id).usual_context or None
+    reloaded = learned.reloaded_models(_prefix_of(model))
+    # Another tag of the same file may have been loaded with another context.
+    must_ask = reloaded or route.context_default
+    known = filter(None, (usual, route.context_loaded))
+    return _Contexts(usual, 0 if must_ask else min([MIN_CONTEXT_TOKENS, *known]), reloaded)
 
 
 def _needed(request: ServeRequest, size: Size) -> int:

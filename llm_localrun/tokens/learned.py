@@ -22,7 +22,7 @@ class ModelFacts(BaseModel):
     """What was learned of one model.
 
     `script_factors` correct the estimate of its tokens: `{"CJK": 0.52}`. Contexts are tokens:
-    `context_size` is the one for which it was last reloaded, 0 if it has its usual one;
+    `context_size` is the one it was last loaded for, 0 if that is its server's default;
     `usual_context` is the one that its server gives to a request that asks for none, 0 if unknown.
     """
 
@@ -51,7 +51,7 @@ def write_facts(model_id: str, facts: ModelFacts) -> None:
 
 
 def reloaded_models(prefix: str) -> dict[str, int]:
-    """The contexts of the models that were reloaded for one, of those whose ids have `prefix`."""
+    """The contexts of the models that were loaded for one, of those whose ids have `prefix`."""
     models = _read().models.items()
     return {
         key: facts.context_size
@@ -60,14 +60,14 @@ def reloaded_models(prefix: str) -> dict[str, int]:
     }
 
 
-def set_reloaded_models(prefix: str, sizes: Mapping[str, int]) -> None:
-    """Makes `sizes` what `reloaded_models` returns for `prefix`."""
-    models, before = _read().models, reloaded_models(prefix)
-    changes = {}
-    for key in sorted({key for key, _ in before.items() ^ sizes.items()}):
-        facts = models.get(key, ModelFacts())
-        changes[key] = facts.model_copy(update={"context_size": sizes.get(key, 0)})
-    if changes:
+def set_reloaded_models(before: Mapping[str, int], sizes: Mapping[str, int]) -> None:
+    """Makes `sizes` of what `reloaded_models` has returned as `before`."""
+    if changed := sorted({key for key, _ in before.items() ^ sizes.items()}):
+        models = _read().models
+        changes = {}
+        for key in changed:
+            facts = models.get(key, ModelFacts())
+            changes[key] = facts.model_copy(update={"context_size": sizes.get(key, 0)})
         _write(changes)
 
 

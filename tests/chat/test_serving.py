@@ -16,7 +16,7 @@ from llm_localrun.models import LocalModel, RunsOn
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.servers import base
 from llm_localrun.tokens.count import Prompt
-from llm_localrun.tokens.learned import read_facts
+from llm_localrun.tokens.learned import ModelFacts, read_facts, write_facts
 from llm_localrun.wire import http
 from llm_localrun.wire.request import ChatMessage, ChatRequest
 from tests.conftest import CONFIG, configure, store_key
@@ -210,6 +210,8 @@ def test_prompt_that_is_refused_twice_is_an_error(way: str) -> None:
 
 MEDIUM = long_prompt(9000)
 """About 2,300 tokens, and with the answer less than 4,096."""
+TAGS = ("smollm2:135m", "mine:latest")
+FILES = dict.fromkeys(TAGS, "the file")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +251,9 @@ def test_context_below_the_usual_one_grows(
     ollama = reading_ollama(**settings)
     with StandIn(ollama) as server:
         assert ask(at_ollama(server, **known), MEDIUM, way).text == ANSWER
-    assert (windows_of(server), ollama.loads) == (windows, loads)
+        assert (windows_of(server), ollama.loads) == (windows, loads)
+        ask(at_ollama(server, **known), "Hello", way)
+    assert ollama.loads == loads
 
 
 def test_context_that_a_server_gives_is_learned_from_a_refusal() -> None:
@@ -271,9 +275,57 @@ def test_short_prompt_stays_in_a_small_context() -> None:
     with StandIn(ollama) as server:
         model = at_ollama(server, context_default=512)
         ask(model, "Hello")
-        assert paths(server) == ["/api/chat"]
+        assert paths(server) == ["/api/ps", "/api/chat"]
         ask(model, "Hello", max_tokens=600)
     assert (windows_of(server), ollama.loads) == ([None, 4096], [512, 4096])
+
+
+def test_short_prompt_stays_in_a_small_context_beside_one_that_has_grown() -> None:
+    ollama = reading_ollama(default=2048, loaded=2048)
+    write_facts("local/ollama/another:latest", ModelFacts(context_size=8192))
+    with StandIn(ollama) as server:
+        ask(at_ollama(server), "Hello")
+    assert (windows_of(server), ollama.loads) == ([2048], [])
+
+
+@pytest.mark.parametrize("running", TAGS)
+@pytest.mark.parametrize("prompt", [MEDIUM, "Hello"])
+def test_trained_context_is_kept_by_a_model_whose_own_is_smaller(running: str, prompt: str) -> None:
+    ollama = reading_ollama(
+        files=FILES, num_ctx={TAGS[0]: 2048}, trained=4096, loaded=4096, running=running
+    )
+    with StandIn(ollama) as server:
+        known = {"context_max": 4096, "context_default": 2048}
+        ask(at_ollama(server, architecture="llama", **known), prompt)
+    assert (windows_of(server), ollama.loads) == ([4096], [])
+
+
+@pytest.mark.parametrize(
+    ("own", "default", "order", "loads"),
+    [
+        pytest.param(8192, 4096, (0, 1, 0, 1, 1, 0), [8192], id="larger than the default"),
+        pytest.param(8192, 4096, (1, 0, 1, 0), [4096], id="after the default"),
+        pytest.param(2048, 4096, (0, 1, 0, 1), [2048], id="smaller than the default"),
+        pytest.param(2048, 4096, (1, 0, 0, 1), [4096], id="smaller, after the default"),
+        pytest.param(16_384, 32_768, (0, 1, 0, 1), [16_384], id="as large as the trained one"),
+        pytest.param(
+            2048, 32_768, (1, 0, 1, 0), [16_384] * 2, id="default above the trained one, not known"
+        ),
+    ],
+)
+def test_tags_of_one_file_with_contexts_of_their_own(
+    own: int, default: int, order: tuple[int, ...], loads: list[int]
+) -> None:
+    ollama = reading_ollama(files=FILES, num_ctx={TAGS[0]: own}, default=default, trained=16_384)
+    with StandIn(ollama) as server:
+        known = {"context_max": 16_384, "architecture": "llama"}
+        models = [
+            served(server.url, "ollama", TAGS[0], **known, context_default=own),
+            served(server.url, "ollama", TAGS[1], **known),
+        ]
+        for index in order:
+            ask(models[index], "Hello")
+    assert ollama.loads == loads
 
 
 def test_default_above_what_the_model_was_trained_for() -> None:
@@ -287,32 +339,30 @@ def test_default_above_what_the_model_was_trained_for() -> None:
 
 
 def test_tag_that_does_not_know_the_default_keeps_what_another_needed() -> None:
-    tags = ["smollm2:135m", "mine:latest"]
-    ollama = reading_ollama(files=dict.fromkeys(tags, "the file"), default=2048)
+    ollama = reading_ollama(files=FILES, default=2048)
     with StandIn(ollama) as server:
-        first, second = (served(server.url, "ollama", name, context_max=8192) for name in tags)
+        first, second = (served(server.url, "ollama", name, context_max=8192) for name in TAGS)
         for model, prompt in [(first, MEDIUM), (second, "Hi"), (first, "Hi"), (second, MEDIUM)]:
             ask(model, prompt)
     assert (windows_of(server), ollama.loads) == ([None, *[4096] * 4], [2048, 4096])
 
 
 def test_tags_of_one_file_share_what_is_loaded() -> None:
-    tags = ["smollm2:135m", "mine:latest"]
-    ollama = reading_ollama(files=dict.fromkeys(tags, "the file"))
+    ollama = reading_ollama(files=FILES)
     with StandIn(ollama) as server:
         first, second = (
             served(server.url, "ollama", name, context_max=131_072, architecture="llama")
-            for name in tags
+            for name in TAGS
         )
         for model, prompt in [(first, "Hello"), (second, "Hello"), (first, LONG)]:
             ask(model, prompt)
         for model, prompt in [(second, "Hello"), (second, LONG), (first, "Hello"), (second, "Hi")]:
             ask(model, prompt)
-        assert (ollama.loads, ollama.running) == ([4096, 8192], tags[0])
+        assert (ollama.loads, ollama.running) == ([4096, 8192], TAGS[0])
         ask(second, long_prompt(40_000))
         ask(first, LONG)
         ask(first, "Hello")
-        assert (ollama.loads, ollama.running) == ([4096, 8192, 16_384], tags[1])
+        assert (ollama.loads, ollama.running) == ([4096, 8192, 16_384], TAGS[1])
         ollama.loaded = 0
         server.requests.clear()
         ask(first, "Hello")
