@@ -169,9 +169,15 @@ def forget_file(path: str) -> str:
     route = file.model.on_disk if file and file.model else None
     if route is not None and route.store != NAMED_BY_PATH:
         return route.store
-    others = tuple(other for other in snapshot.files if other is not file)
-    _keep(snapshot.model_copy(update={"files": others, "scan_digest": ""}))
+    drop_file(path)
     return ""
+
+
+def drop_file(path: str) -> None:
+    """Removes the file at `path` from the catalogue, until a scan finds it."""
+    snapshot = get_catalogue(CachePolicy.CACHED)
+    others = tuple(file for file in snapshot.files if file.path != path)
+    _keep(snapshot.model_copy(update={"files": others, "scan_digest": ""}))
 
 
 def _keep(snapshot: Snapshot) -> Snapshot:

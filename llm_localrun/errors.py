@@ -47,6 +47,9 @@ class LocalRunError(llm.ModelError, click.ClickException):
     capital letter, unless they begin with a name such as `llama.cpp` or a path.
     """
 
+    load_problem = ""
+    """Why the model's file will fail to load again unless it changes; "" if it may load."""
+
     def __init__(self, problem: str, remedy: str) -> None:
         self.problem, self.remedy = problem, remedy
         click.ClickException.__init__(self, f"{_sentence(problem)} {_sentence(remedy)}")
@@ -62,6 +65,10 @@ class LocalRunError(llm.ModelError, click.ClickException):
         """
         advice = _OS_REMEDIES.get(error.errno or 0, "Check its permissions and its disk")
         return cls(f"{path} cannot be {action}: {error.strerror or error}", remedy or advice)
+
+    def with_load_problem(self: _Error, load_problem: str) -> _Error:
+        self.load_problem = load_problem
+        return self
 
 
 def _sentence(text: str) -> str:
@@ -129,11 +136,6 @@ class EngineFailed(LocalRunError):
 
 class LoadFailed(EngineFailed):
     """llama.cpp says that it cannot load the file, or it exits while it loads the file."""
-
-    def __init__(self, problem: str, remedy: str, reason: str = "") -> None:
-        super().__init__(problem, remedy)
-        self.reason = reason
-        """What llama.cpp said, in half a sentence."""
 
 
 class PullFailed(LocalRunError):

@@ -7,13 +7,15 @@ context to the texts, is left to `servers` and `engine.serve`.
 llm stores the vectors of a batch when the model has returned all of them, and pairs them with the
 texts in their order (`Collection.embed_multi`, llm 0.36). So an error loses the whole batch, but
 vectors that end early are stored up to there. In `llm embed-multi`, a batch therefore ends before a
-text that is too long, the batches that follow are embedded, and the command fails at its end.
+text that is too long, and the batches that follow are embedded. At its end the command runs once
+more with batches of one text, for those that followed a long one; then it fails.
 """
 
 import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
 import click
 from typing_extensions import assert_never
@@ -64,9 +66,10 @@ def embed_batches(
         except PromptTooLong as error:
             if run is None:
                 raise _named(error, model, texts[count]) from None
-            named = _named(error, model, texts[count], run.given + count + 1)
             # After this, llm would pair every vector with the wrong text.
-            run.leave_out(named, sum(map(len, batches), len(texts) - count - 1))
+            left = [*texts[count:], *chain.from_iterable(batches)]
+            number = run.number_of(left, run.given + count + 1)
+            run.leave_out(_named(error, model, left[0], number), len(left) - 1)
         if run is not None:
             run.given += len(texts)
 
@@ -136,7 +139,7 @@ def _named(
     words = " ".join(text[: 4 * _SHOWN_CHARACTERS].split())
     shown = "".join(each if each.isprintable() else "?" for each in words[:_SHOWN_CHARACTERS])
     quoted = f'"{shown}{"…" if len(shown) < len(text) else ""}"'
-    name = f"The text {quoted}" if number is None else f"Text {number} ({quoted})"
+    name = f"The text {quoted}" if number is None else f"Text {number} of this run ({quoted})"
     more = _larger_model(model) if error.remedy == USE_LARGER_MODEL else ""
     return PromptTooLong(f"{name} is too long. {error.problem}", error.remedy + more)
 
@@ -159,9 +162,19 @@ class _Run:
     errors: list[PromptTooLong] = field(default_factory=list)
     skipped: int = 0
     """Texts that fit, and that llm cannot store because they follow one that does not."""
+    numbers: dict[str, int] = field(default_factory=dict)
+    """The positions in the run of texts that were left out."""
+    is_second: bool = False
+    """Whether the texts that were left out come again, one by one."""
+
+    def number_of(self, left: Sequence[str], first: int) -> int | None:
+        """The position of the first of the texts that are left out; llm counts from `first`."""
+        if not self.is_second:
+            self.numbers |= {text: number for number, text in enumerate(left, first)}
+        return self.numbers.get(left[0])
 
     def leave_out(self, error: PromptTooLong, skipped: int) -> None:
-        if not self.errors:
+        if not self.errors and not self.is_second:
             click.get_current_context().with_resource(self._failing_at_end())
         self.errors.append(error)
         self.skipped += skipped
@@ -174,12 +187,16 @@ class _Run:
         except BaseException:
             click.echo(f"Error: {self._problems()}.", err=True)
             raise
+        context = click.get_current_context()
+        if self.skipped and context.params["input_path"] != "-":
+            self.given, self.skipped, self.errors, self.is_second = 0, 0, [], True
+            # llm passes on what it has not stored yet. Nothing follows a text in a batch of one.
+            context.invoke(context.command, **{**context.params, "batch_size": 1})
         kept = "The other texts are stored"
-        again = "run the same command again for what is missing"
         if self.skipped:
-            kept += f", except {self.skipped} that follow such a text in a batch"
-            again += ", or now with --batch-size 1"
-        raise PromptTooLong(self._problems(), f"{self.errors[-1].remedy}. {kept}: {again}")
+            kept += f", except {self.skipped} that follow such a text in a batch: store them with"
+            kept += " --batch-size 1"
+        raise PromptTooLong(self._problems(), f"{self.errors[-1].remedy}. {kept}")
 
     def _problems(self) -> str:
         shown = [error.problem for error in self.errors[:_SHOWN_TEXTS]]

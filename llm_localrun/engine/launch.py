@@ -26,7 +26,7 @@ from queue import Empty, SimpleQueue
 from llm_localrun import engine_defaults
 from llm_localrun.engine import builds, evict, saved_prompts, slots
 from llm_localrun.engine.load_notice import LoadNotice
-from llm_localrun.engine.load_watch import LOADED, STALLED
+from llm_localrun.engine.load_watch import LOADED, STALLED, Phase
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import Slot, SlotContents
 from llm_localrun.engine.state import (
@@ -69,6 +69,12 @@ _LOG_TAIL_BYTES = 2**16
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"
 
+_CRASHES = {
+    number
+    for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
+    if (number := getattr(signal, name, None))
+}
+"""Signals that come from what a process does itself."""
 _DETACHED = sum(
     getattr(subprocess, flag, 0) for flag in ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
 )
@@ -155,6 +161,12 @@ def find_or_start(
             return _start(instructions, limits.memory, notice), True
 
 
+def empty_log(state: EngineState, folder: Path) -> None:
+    """Empties an engine's log: llama.cpp logs its errors, and they may quote the prompt."""
+    with contextlib.suppress(OSError):
+        os.truncate(EnginePaths(folder, state.id).log, 0)
+
+
 def renew_lease(state: EngineState, folder: Path, keep_alive: float) -> None:
     """Lets the engine end after `keep_alive` seconds without a request."""
     paths = EnginePaths(folder, state.id)
@@ -222,8 +234,13 @@ def _with_checked_settings(spec: EngineSpec) -> EngineSpec:
     Raises `BadModelFile` or `ConfigError` for files and settings that make llama.cpp abort.
     """
     header = _check_header(spec.path)
-    for path in (*map(str, parts_of(Path(spec.path))[1:]), *spec.settings.files()):
-        _check_header(path)
+    for part in parts_of(Path(spec.path))[1:]:
+        _check_header(str(part))
+    for path in spec.settings.files():
+        try:
+            _check_header(path)
+        except BadModelFile as error:
+            raise error.with_load_problem("") from None
     trained = header.of_architecture("context_length") or engine_defaults.CONTEXT_SIZE
     context_size = spec.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)
     if context_size > trained:
@@ -338,10 +355,12 @@ class _Host:
                 ) from None
             word, _, value = line.partition(" ")
             if word == STALLED:
-                raise self._stalled(
+                error = self._stalled(
                     f"llama.cpp made no progress with {self._path} for {self._grace:g} s while it"
                     f" {value}"
                 )
+                is_lasting = value in (Phase.TOKENIZER.value, Phase.TEMPLATE.value)
+                raise error.with_load_problem(f"llama.cpp did not finish: it {value}" * is_lasting)
             if not line:
                 raise self._exited()
             if line.isdecimal():
@@ -369,12 +388,17 @@ class _Host:
         # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
         if number and not (reason and number == signal.SIGABRT):
             problem = f"llama.cpp was killed (signal {number}) while it loaded {self._path}"
-            return EngineFailed(problem, f"Try again. The log is {builds.failed_log(self._folder)}")
+            error = EngineFailed(
+                problem, f"Try again. The log is {builds.failed_log(self._folder)}"
+            )
+            crashed = f"llama.cpp crashed (signal {number})" * (number in _CRASHES)
+            return error.with_load_problem(crashed)
         reason = reason or f"the engine exited with status {status}"
         problem = f"llama.cpp cannot load {self._path}: {reason}"
-        if builds.blames_model(log):
+        if builds.blames_model(log.replace(self._path, "")):
             remedy = "Download the file again, or use a newer build of llama.cpp"
-            return LoadFailed(problem, remedy, reason)
+            lasting = f"llama.cpp cannot load it: {reason}"
+            return LoadFailed(problem, remedy).with_load_problem(lasting)
         advice = f"Fix that, or choose another model. The log is {builds.failed_log(self._folder)}"
         return EngineFailed(problem, advice)
 

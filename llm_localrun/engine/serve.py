@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_localrun import engine_defaults
+from llm_localrun.catalogue import drop_file
 from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
 from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot
@@ -19,7 +20,14 @@ from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.settings import LAUNCH_OPTIONS, EngineRequest, engine_request
 from llm_localrun.engine.slots import Slot, SlotContents, contents_for
 from llm_localrun.engine.state import EngineState, list_running
-from llm_localrun.errors import BadReply, LoadFailed, ServerUnreachable
+from llm_localrun.errors import (
+    BadModelFile,
+    BadReply,
+    EngineFailed,
+    LocalRunError,
+    ServerRefused,
+    ServerUnreachable,
+)
 from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.models import Endpoint, LocalModel, OnDisk
 from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
@@ -85,6 +93,9 @@ class _SlotRequest(PreparedRequest):
             yield
         except (BadReply, ServerUnreachable) as error:
             raise launch.diagnose(error, self.acquired.engine, engine_folder()) from None
+        except ServerRefused:
+            launch.empty_log(self.acquired.engine, engine_folder())
+            raise
         finally:
             self.acquired.slot.release()
             launch.renew_lease(self.acquired.engine, engine_folder(), self.keep_alive_s)
@@ -154,12 +165,20 @@ class _Plan:
         grace_s: float = job.options.get("timeout", LOAD_GRACE_S)
         try:
             found = launch.find_or_start(self.request, engine_folder(), job.keep_alive_s, grace_s)
-        except LoadFailed as error:
-            FailedLoads().add(self.request.path, error.reason)
+        except (BadModelFile, EngineFailed) as error:
+            self._record_failure(error)
             raise
         if found[1]:
             FailedLoads().remove(self.request.path)
         return found
+
+    def _record_failure(self, error: LocalRunError) -> None:
+        """Lets a name that means this file mean another one, if it cannot be loaded."""
+        path = self.request.path
+        if error.load_problem:
+            FailedLoads().add(path, error.load_problem)
+        elif not Path(path).exists():
+            drop_file(path)
 
 
 def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedRequest:

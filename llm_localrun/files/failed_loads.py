@@ -35,10 +35,10 @@ class FailedLoads:
         recorded = value_at(record, "size"), value_at(record, "modified")
         if file is None or recorded != (file.size, file.modified):
             return ""
-        return f"llama.cpp cannot load it: {text_at(record, 'reason')}"
+        return text_at(record, "reason")
 
     def add(self, path: str, reason: str) -> None:
-        """Records that the file at `path`, as it is now, cannot be loaded."""
+        """Records that the file at `path`, as it is now, cannot be loaded: "it is …"."""
         if (file := file_at(path)) is not None:
             # At the end: the oldest records are dropped.
             self._records.pop(path, None)

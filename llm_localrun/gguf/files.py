@@ -33,7 +33,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     except NotGGUF as error:
         raise BadModelFile(
             f"{path} is not a GGUF model: {error}", "Download it again, or choose another file"
-        ) from None
+        ).with_load_problem(f"it is not a GGUF model: {error}") from None
     except OSError as error:
         raise BadModelFile(*_explained(path, error)) from None
 

@@ -26,7 +26,7 @@ def problem_of(path: Path) -> str:
 
 
 def fail(path: Path) -> None:
-    FailedLoads().add(str(path), REASON)
+    FailedLoads().add(str(path), PROBLEM)
 
 
 def test_file_that_failed_to_load_until_a_load_succeeds(tmp_path: Path, records: Path) -> None:
