@@ -34,7 +34,7 @@ from llm_localrun.quantize.run import run
 from llm_localrun.system.paths import models_folder
 from llm_localrun.system.progress import Progress
 from llm_localrun.wire import http
-from llm_localrun.wire.response import decode_whole
+from llm_localrun.wire.response import ResponseContext, decode_whole
 from tests.support.models import file_route, local_model
 
 README = Path(__file__).parent.parent / "README.md"
@@ -155,7 +155,9 @@ def _speed(engine: EngineState) -> float:
     """Tokens generated per second."""
     body = {"prompt": _PROMPT, "n_predict": _ANSWER, "ignore_eos": True, "temperature": 0}
     request = http.HttpRequest(f"{engine.url}/completion", body, "llama.cpp", "Wait", engine.key)
-    payload = decode_whole("llama.cpp", http.stream(request), lambda payload: payload, "")
+    payload = decode_whole(
+        "llama.cpp", http.stream(request), lambda payload: payload, ResponseContext()
+    )
     return float(payload["timings"]["predicted_per_second"])
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,7 @@ from llm_localrun.errors import ConfigError
 from llm_localrun.names.quantizations import quality_distance, quantization_in, without_quantization
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.locks import exclusive
+from llm_localrun.system.logins import split_login
 from llm_localrun.system.paths import home
 
 _LOCK_TIMEOUT_S = 10.0
@@ -42,32 +43,26 @@ def _check_endpoint_name(name: str) -> str:
     return name
 
 
-def login_in(url: str) -> str:
-    """The user and password in a URL: `me:secret` in `http://me:secret@box`; "" if it has none."""
-    try:
-        netloc = urlsplit(url if "://" in url else f"http://{url}").netloc
-    except ValueError:
-        return ""
-    return unquote(netloc.rpartition("@")[0])
-
-
 def server_root(url: str) -> str:
     """The root of a server from a URL as the user may paste it: `http://box:8000/v1/`, `box:8000`.
 
     A user and password are left out: they are no part of an address. Raises ValueError.
     """
+    url, _ = split_login(url)
     if "://" not in url:
         url = f"http://{url}"
     if not url.startswith(("http://", "https://")):
         raise ValueError("only http:// and https:// are supported")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("the URL has no valid host") from None
     if not parts.hostname:
         raise ValueError("the URL has no host")
-    # Reading a port that is not a number raises ValueError.
-    port = f":{parts.port}" if parts.port else ""
-    if "@" in parts.netloc:
-        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
-        url = parts.geturl()
+    try:
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        raise ValueError("its port is not a number up to 65535") from None
     # A server prints the address that it listens on. Clients reach it at the loopback address.
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(parts.hostname or "")
     if reachable is not None:
@@ -139,7 +134,7 @@ class ConfiguredEndpoint(BaseModel):
     @classmethod
     def _split_url(cls, data: Any) -> Any:
         url = data.get("url") if isinstance(data, dict) else None
-        login = login_in(url) if isinstance(url, str) else ""
+        login = split_login(url)[1] if isinstance(url, str) else ""
         return {**data, "login": login} if login else data
 
 

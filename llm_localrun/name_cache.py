@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.logins import split_login
 from llm_localrun.system.paths import home
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ FRESH_S = 60.0
 """The age up to which `CachePolicy.IF_STALE` uses a result."""
 _VERSION = 2
 _ABSENT = "absent"
-_LOGIN = re.compile(r"(^|//)[^/]*@")
 
 
 class CachedName(NamedTuple):
@@ -188,9 +188,15 @@ def settings_stamp(variables: Iterable[str]) -> str:
         config = f"{stat.st_mtime_ns} {stat.st_size}"
     except OSError:
         config = _ABSENT
-    values = {name: _LOGIN.sub(r"\1", os.environ.get(name, "")) for name in variables}
+    values = {name: _without_logins(os.environ.get(name, "")) for name in variables}
     # repr() keeps a value on one line.
     return "\n".join([config, *(f"{name}={value!r}" for name, value in values.items())])
+
+
+def _without_logins(value: str) -> str:
+    """The value of a variable, which may be several addresses with commas between."""
+    addresses = re.split(r",(?=\s*\w+://)", value)
+    return ",".join(split_login(address)[0] for address in addresses)
 
 
 def is_current(stamp: str) -> bool:

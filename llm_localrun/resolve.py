@@ -213,6 +213,10 @@ def _state_of(report: EndpointReport) -> str:
     if report.status is ServerStatus.LOADING:
         return "is loading its model"
     if report.status is ServerStatus.NEEDS_KEY:
+        from llm_localrun.servers.base import refused_login
+
+        if source := refused_login(report):
+            return f"refuses the user and password in {source}"
         return f"needs a key (`llm keys set {report.endpoint.key_name}`)"
     within = f"within {report.waited_s:g} s" if report.waited_s else "yet"
     return f"accepts connections but did not answer {within}"

@@ -258,7 +258,7 @@ def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) 
     )
     assert {name.removeprefix("llm_localrun.") for name in loaded if "llm_localrun." in name} == {
         *("plugin", "registration", "name_cache", "chat", "chat.models", "wire", "wire.media"),
-        *("system", "system.paths", "system.atomic"),
+        *("system", "system.paths", "system.atomic", "system.logins"),
     }
 
 

@@ -120,7 +120,7 @@ def test_url_of_an_endpoint(url: str, root: str) -> None:
     [
         ({"url": "ftp://box"}, "url: only http:// and https:// are supported"),
         ({"url": "http://"}, "url: the URL has no host"),
-        ({"url": "http://box:port"}, "url: Port could not be cast"),
+        ({"url": "http://box:port"}, "url: its port is not a number"),
         ({"name": "My Box"}, "name: use a-z, 0-9, - and _ only"),
         ({"color": "red"}, "color: Extra inputs are not permitted"),
     ],

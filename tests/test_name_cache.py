@@ -142,6 +142,23 @@ def test_stamp_holds_any_value(value: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert not is_current(stamp)
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("http://me:hunter/2@box:1", "http://box:1"),
+        ("http://me:a,b@box", "http://box"),
+        (
+            "http://box:1/v1, http://me:a,b/c@box:2,http://me:d@box:3",
+            "http://box:1/v1, http://box:2,http://box:3",
+        ),
+        ("/data/me@home", "/data/me@home"),
+    ],
+)
+def test_stamp_holds_no_login(value: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", value)
+    assert settings_stamp(["OLLAMA_HOST"]).splitlines()[1] == f"OLLAMA_HOST={kept!r}"
+
+
 def test_other_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     stamp = settings_stamp(["HF_HOME"])
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:5")

@@ -111,7 +111,9 @@ def _request(
     try:
         with in_use(model, prepared):
             received = list(http.stream(prepared.http_request(http.READ_TIMEOUT_S)))
-            vectors = decode_whole(server.label, received, server.decode_vectors, server.secrets)
+            vectors = decode_whole(
+                server.label, received, server.decode_vectors, server.response_context
+            )
     except (PromptTooLong, ServerRefused) as error:
         if isinstance(error, ServerRefused) and not _TOO_LONG.search(error.problem):
             raise

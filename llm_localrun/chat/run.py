@@ -235,13 +235,13 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
         size = Size(prompt_tokens, is_exact=True)
         return too_long(size, server.label, context_size, prepared.limits)
 
-    return ResponseContext(
+    return replace(
+        server.response_context,
         facts={name: value for name, value in facts.items() if value is not None},
         on_overflow=explain_overflow,
         model=prepared.model if server.names_wrong_model else "",
         is_json=request.chat.schema is not None or bool(request.options.get("json_object")),
         may_think=thinks and request.options.get("think") != "off",
-        secrets=server.secrets,
     )
 
 

@@ -27,7 +27,7 @@ from llm_localrun.models import (
 )
 from llm_localrun.name_cache import age_of
 from llm_localrun.privacy import is_loopback, requires_consent
-from llm_localrun.servers.base import server_class
+from llm_localrun.servers.base import refused_login, server_class
 from llm_localrun.system.paths import home
 
 
@@ -103,6 +103,8 @@ def _server_finding(report: EndpointReport, is_added: bool) -> Finding:
 
 
 def _server_advice(report: EndpointReport, is_added: bool) -> str:
+    if source := refused_login(report):
+        return f"Correct the user and password in {source}"
     remove = f"llm localrun endpoints remove {report.endpoint.name}"
     advice = {
         ServerStatus.ANSWERS: "",

@@ -15,7 +15,7 @@ from llm_localrun.models import EndpointReport, ServerStatus
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import nearest
 from llm_localrun.privacy import is_loopback
-from llm_localrun.servers.base import server_class, server_kinds
+from llm_localrun.servers.base import refused_login, server_class, server_kinds
 
 STATUS: dict[ServerStatus, str] = {
     ServerStatus.ANSWERS: "answers",
@@ -123,7 +123,9 @@ def _describe(report: EndpointReport) -> str:
         case ServerStatus.LOADING:
             return "It is loading its model, which will be listed when it is ready."
         case ServerStatus.NEEDS_KEY:
-            return f"It needs a key: llm keys set {report.endpoint.key_name}"
+            source = refused_login(report)
+            wants = f"It needs a key: llm keys set {report.endpoint.key_name}"
+            return f"It refuses the user and password in {source}." if source else wants
         case ServerStatus.UNRECOGNIZED:
             return "It is not a model server. Check the URL, or give --dialect."
         case ServerStatus.BUSY:

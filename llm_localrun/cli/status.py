@@ -16,6 +16,7 @@ from llm_localrun.models import EndpointReport, LocalModel, ServerStatus, Snapsh
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models
 from llm_localrun.resolve import describe_unheard, order_of
+from llm_localrun.servers.base import refused_login
 from llm_localrun.system.paths import engine_folder
 
 
@@ -78,7 +79,9 @@ def _count(snapshot: Snapshot) -> str:
 def _servers(snapshot: Snapshot) -> str:
     answering = ", ".join(map(server_title, _answering(snapshot)))
     may_answer = (ServerStatus.BUSY, ServerStatus.LOADING)
-    unheard = [report for report in snapshot.endpoints if report.status in may_answer]
+    unheard = [
+        each for each in snapshot.endpoints if each.status in may_answer or refused_login(each)
+    ]
     return "; ".join(filter(None, [answering, describe_unheard(unheard)])) or "none answers"
 
 
@@ -97,7 +100,7 @@ def _next_steps(
 ) -> Iterator[tuple[str, str]]:
     """Commands and what they do. Those that solve a problem come first."""
     for report in snapshot.endpoints:
-        if report.status == ServerStatus.NEEDS_KEY:
+        if report.status == ServerStatus.NEEDS_KEY and not refused_login(report):
             yield (
                 f"llm keys set {report.endpoint.key_name}",
                 f"store the key of {report.endpoint.name}",

@@ -169,4 +169,4 @@ def _request(
 ) -> _Decoded:
     server = engine_server(acquired.engine)
     received = http.stream(server.http_request("POST", path, body))
-    return decode_whole(server.label, received, decode, server.secrets)
+    return decode_whole(server.label, received, decode, server.response_context)

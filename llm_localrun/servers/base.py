@@ -20,10 +20,11 @@ from typing import Any, ClassVar, TypeAlias
 import llm
 from pydantic import AliasChoices, Field
 
-from llm_localrun.config import Config, login_in, read_config, server_root
+from llm_localrun.config import Config, read_config, server_root
 from llm_localrun.errors import ConfigError, UnsupportedOption
-from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served
+from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served, ServerStatus
 from llm_localrun.privacy import host_of
+from llm_localrun.system.logins import split_login
 from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.count import Prompt, bound_of_text
 from llm_localrun.tokens.learned import read_facts
@@ -39,15 +40,15 @@ from llm_localrun.tokens.window import (
 from llm_localrun.wire import http
 from llm_localrun.wire.http import Clock, HttpRequest, Probe
 from llm_localrun.wire.request import ChatRequest
-from llm_localrun.wire.response import Ask, PayloadDecoder, ProbeReply, parse_reply
+from llm_localrun.wire.response import Ask, PayloadDecoder, ProbeReply, ResponseContext, parse_reply
 from llm_localrun.wire.shapes import Text, WireModel
 from llm_localrun.wire.sse import Payload
 
 ADMIN_TIMEOUT_S = 30.0
 """A server that is up reports what it has loaded, or counts a prompt, within this time."""
 
-MIN_SECRET = 8
-"""Characters from which on the value of a header counts as a secret."""
+_MIN_SECRET = 8
+"""Characters from which on the value of a header, or a password, counts as a secret."""
 
 Facts: TypeAlias = dict[str, Any]
 """Fields of `Served` and of `LocalModel`: {"loaded": True, "context_max": 32768}."""
@@ -318,7 +319,7 @@ class Server:
     def headers_in_variables(cls) -> Mapping[str, Mapping[str, str]]:
         """What variables say to send with every request, by the URL that they name."""
         texts = {_usable_url(text): text for text in cls._texts_in_variables()}
-        return {url: basic_authorization(login_in(text.strip())) for url, text in texts.items()}
+        return {url: basic_authorization(split_login(text)[1]) for url, text in texts.items()}
 
     @classmethod
     def addresses_in_settings(cls) -> Iterator[str]:
@@ -329,6 +330,11 @@ class Server:
     def kind_at_usual_port(cls) -> str:
         """The kind of a server at its usual port that shows no sign of any kind."""
         return GENERIC_KIND if cls.owned_by else cls.kind
+
+    @classmethod
+    def shows_kind_when_locked(cls) -> bool:
+        """Whether it is recognized without the key that it wants."""
+        return bool(cls.locked_error) or any(sign.needs_no_key for sign in cls.signs)
 
     @classmethod
     def locate(cls, report: EndpointReport, *, thorough: bool) -> EndpointReport:
@@ -381,8 +387,30 @@ class Server:
     def secrets(self) -> tuple[str, ...]:
         """What must not be shown: the key, and what its headers hold."""
         words = [word for value in self.headers.values() for word in (value, value.split()[-1])]
-        long = (word for word in words if len(word) >= MIN_SECRET)
-        return (*([self.key] if self.key else []), *long)
+        login = _login_in(self.headers)
+        user, _, password = login.partition(":")
+        long = (word for word in (*words, password) if len(word) >= _MIN_SECRET)
+        return tuple(filter(None, (self.key, login if password else user, *long)))
+
+    @property
+    def response_context(self) -> ResponseContext:
+        """What is known of every response before it comes."""
+        return ResponseContext(secrets=self.secrets, login_source=self.login_source)
+
+    @cached_property
+    def login_source(self) -> str:
+        """Where the user has written the user and password that it is sent; "" if it is sent none.
+
+        For example OLLAMA_HOST.
+        """
+        url = self.endpoint.url
+        if self.key or not _login_in(self.headers):
+            return ""
+        for each in read_config().endpoints:
+            if each.login and each.url == url:
+                return f"the endpoint {each.name} of config.json"
+        named = (cls for cls in server_kinds().values() if url in cls.headers_in_variables())
+        return next((variable for cls in named for variable in cls.url_variables), "")
 
     def http_request(
         self,
@@ -571,6 +599,21 @@ def basic_authorization(login: str) -> dict[str, str]:
     text = login if ":" in login else f"{login}:"
     encoded = base64.b64encode(text.encode("utf-8", "replace")).decode()
     return {"authorization": f"Basic {encoded}"} if login else {}
+
+
+def _login_in(headers: Mapping[str, str]) -> str:
+    """The `user:password` that `basic_authorization` has encoded; "" if there is none."""
+    scheme, _, encoded = headers.get("authorization", "").partition(" ")
+    try:
+        return base64.b64decode(encoded).decode() if scheme == "Basic" else ""
+    except ValueError:
+        return ""
+
+
+def refused_login(report: EndpointReport) -> str:
+    """The `Server.login_source` of a server that does not accept that login; "" for others."""
+    is_locked = report.status is ServerStatus.NEEDS_KEY
+    return open_with_stored_key(report.endpoint).login_source if is_locked else ""
 
 
 def headers_by_url(config: Config) -> dict[str, Mapping[str, str]]:

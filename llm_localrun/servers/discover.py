@@ -302,9 +302,11 @@ def _make_report(
     candidate: ServerCandidate, found: Recognition, last: EndpointReport | None
 ) -> EndpointReport:
     """The report without the time at which the server was asked."""
+    was_told = last and (last.models or last.status is ServerStatus.ANSWERS)
     tells_kind = {
         ServerStatus.ANSWERS: True,
-        ServerStatus.NEEDS_KEY: found.kind != GENERIC_KIND or last is None,
+        # A proxy before a server that has told its kind says nothing of that.
+        ServerStatus.NEEDS_KEY: not was_told or server_class(found.kind).shows_kind_when_locked(),
         ServerStatus.LOADING: last is None,
     }
     kind = last.endpoint.kind if last else candidate.endpoint.kind

@@ -319,7 +319,7 @@ class LMStudio(OpenAICompatible):
     def _ask_job(self, method: str, path: str, body: Payload | None = None) -> _DownloadJob:
         received = http.stream(self.http_request(method, path, body))
         return decode_whole(
-            self.label, received, partial(parse_payload, _DownloadJob), self.secrets
+            self.label, received, partial(parse_payload, _DownloadJob), self.response_context
         )
 
 

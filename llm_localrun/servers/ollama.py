@@ -20,7 +20,6 @@ from typing import Any
 
 from pydantic import Field
 
-from llm_localrun.config import login_in
 from llm_localrun.errors import PullFailed, QuantizeFailed
 from llm_localrun.gguf.header import Header
 from llm_localrun.memory.fit import largest_context
@@ -43,6 +42,7 @@ from llm_localrun.servers.base import (
 )
 from llm_localrun.servers.fields import Maybe, served_model, weights_in
 from llm_localrun.servers.gateway import Gateway
+from llm_localrun.system.logins import split_login
 from llm_localrun.system.progress import Progress
 from llm_localrun.tokens import learned
 from llm_localrun.tokens.estimate import estimate, parts_of
@@ -207,13 +207,15 @@ class Ollama(Server):
     def headers_in_variables(cls) -> Mapping[str, Mapping[str, str]]:
         """OLLAMA_HEADERS, and what OLLAMA_HOST holds as `user:password@`, go where that says.
 
-        OLLAMA_HEADERS is a variable of llm-ollama (0.19): `Name=value,Name=value`.
+        OLLAMA_HEADERS is a variable of llm-ollama (0.19): `Name=value,Name=value`. Without
+        OLLAMA_HOST that sends them to the default address of Ollama's client.
         """
-        host = os.environ.get("OLLAMA_HOST", "").strip().strip("\"'").strip()
-        if not host:
-            return {}
+        host = os.environ.get("OLLAMA_HOST", "")
         headers = dict(filter(None, map(_header, os.environ.get("OLLAMA_HEADERS", "").split(","))))
-        return {url_from_variable(host): {**headers, **basic_authorization(login_in(host))}}
+        if not (host.strip() or headers):
+            return {}
+        login = basic_authorization(split_login(_unquoted(host))[1])
+        return {url_from_variable(host): {**headers, **login}}
 
     @classmethod
     def kind_at_usual_port(cls) -> str:
@@ -449,14 +451,14 @@ class Ollama(Server):
         head, *body = http.stream(request)
         # A success has neither a body nor a Content-Type.
         if not isinstance(head, ResponseHead) or head.status != 200:
-            decode_whole(self.label, (head, *body), _parse_status, self.secrets)
+            decode_whole(self.label, (head, *body), _parse_status, self.response_context)
 
     def _follow(self, path: str, body: Payload, action: str) -> Generator[Progress, None, str]:
         """Yields the progress of a request; returns the last status. Raises a `LocalRunError`."""
         layers: dict[str, _StatusLine] = {}
         last = ""
         received = http.stream(self.http_request("POST", path, {**body, "stream": True}))
-        for line in decode_each(self.label, received, _parse_status, self.secrets):
+        for line in decode_each(self.label, received, _parse_status, self.response_context):
             last = line.status or ""
             if line.digest:
                 layers[line.digest] = line
@@ -473,7 +475,7 @@ def url_from_variable(host: str) -> str:
     An address that a server listens on, such as 0.0.0.0, is reached at the loopback one. A user and
     password are left out.
     """
-    host = host.strip().strip("\"'").strip()
+    host, _ = split_login(_unquoted(host))
     if host == "ollama.com":
         return "https://ollama.com:443"
     scheme, separator, rest = host.partition("://")
@@ -482,12 +484,17 @@ def url_from_variable(host: str) -> str:
     else:
         usual_port = {"http": "80", "https": "443"}.get(scheme, _PORT)
     authority, slash, path = rest.partition("/")
-    name, port = _split_host_port(authority.rpartition("@")[2])
+    name, port = _split_host_port(authority)
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
     name = f"[{name}]" if ":" in name else name
     if not (port.isdecimal() and port.isascii() and int(port) < 2**16):
         port = usual_port
     return f"{scheme}://{name}:{port}{slash}{path}".rstrip("/")
+
+
+def _unquoted(text: str) -> str:
+    """A value as Ollama reads it."""
+    return text.strip().strip("\"'").strip()
 
 
 def _split_host_port(authority: str) -> tuple[str, str]:

@@ -140,7 +140,7 @@ def recognize(
         return None
     unfinished = Recognition(endpoint.kind, ServerStatus.BUSY, has_answered=True)
     watch.publish(unfinished)
-    status, kind = _identify(ask, listing, endpoint.kind, kind)
+    status, kind = _identify(ask, listing, endpoint, kind)
     if watch.is_out_of_time():
         return unfinished
     if status is not ServerStatus.ANSWERS:
@@ -167,16 +167,16 @@ def _with_known_facts(found: ModelListing, known: ModelListing) -> tuple[LocalMo
 
 
 def _identify(
-    ask: Ask, listing: ProbeReply, usual_kind: str, kind: str | None
+    ask: Ask, listing: ProbeReply, endpoint: Endpoint, kind: str | None
 ) -> tuple[ServerStatus, str]:
     """The state of a server that answered GET /v1/models with `listing`, and its kind."""
     if _is_locked(listing):
-        return ServerStatus.NEEDS_KEY, kind or _kind_behind_lock(ask, listing, usual_kind)
+        return ServerStatus.NEEDS_KEY, kind or _kind_behind_lock(ask, listing, endpoint)
     message = _error_in(listing).get("message") if listing.status == 503 else None
     for name, cls in server_kinds().items():
         if message and message == cls.loading_message:
             return ServerStatus.LOADING, kind or name
-    return ServerStatus.ANSWERS, kind or _kind_of(ask, listing, usual_kind)
+    return ServerStatus.ANSWERS, kind or _kind_of(ask, listing, endpoint.kind)
 
 
 def _ask_once(ask: Ask) -> Ask:
@@ -203,15 +203,18 @@ def _error_in(reply: ProbeReply) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def _kind_behind_lock(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
-    """The kind of a server that wants a key."""
+def _kind_behind_lock(ask: Ask, reply: ProbeReply, endpoint: Endpoint) -> str:
+    """The kind of a server that wants a key: where it shows none, what a variable says."""
     kinds = server_kinds()
     error = _error_in(reply)
     for kind, cls in kinds.items():
         if (error.get("code"), error.get("type")) == cls.locked_error:
             return kind
     signs = ((kind, sign) for kind, cls in kinds.items() for sign in cls.signs if sign.needs_no_key)
-    return _kind_by_sign(ask, signs) or server_class(usual_kind).kind_at_usual_port()
+    usual = server_class(endpoint.kind)
+    is_named = endpoint.url in usual.headers_in_variables()
+    guess = usual.kind if is_named else usual.kind_at_usual_port()
+    return _kind_by_sign(ask, signs) or guess
 
 
 def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:

@@ -96,6 +96,8 @@ class ResponseContext:
     """Whether the model is known to think, and may leave out the opening tag."""
     secrets: Collection[str] = field(default=(), repr=False)
     """Keys and the like, which servers repeat in their errors and which must not be shown."""
+    login_source: str = ""
+    """Where the user has written the user and password that it is sent; "" if it is sent none."""
 
 
 class ResponseDecoder:
@@ -206,7 +208,8 @@ class ResponseDecoder:
         number = f" (HTTP {status})" if status else ""
         said = self._without_secrets(error.message).rstrip(".")
         refused = ServerRefused(
-            f"{self._server} says: {said}{number}", _remedy(error.message, status)
+            f"{self._server} says: {said}{number}",
+            _remedy(error.message, status, self._context.login_source),
         )
         refused.status = status
         return refused
@@ -256,11 +259,11 @@ def decode_each(
     server: str,
     received: Iterable[ResponseHead | bytes],
     decode: Callable[[Payload], _Decoded],
-    secrets: Collection[str],
+    context: ResponseContext,
 ) -> Iterator[_Decoded]:
     """What `decode` makes of each payload of a response, as it comes. Raises a `LocalRunError`."""
     values = _ValueDecoder(decode)
-    response = ResponseDecoder(server, values, ResponseContext(secrets=secrets))
+    response = ResponseDecoder(server, values, context)
     count = 0
     for piece in received:
         list(response.feed(piece))
@@ -274,17 +277,19 @@ def decode_whole(
     server: str,
     received: Iterable[ResponseHead | bytes],
     decode: Callable[[Payload], _Decoded],
-    secrets: Collection[str],
+    context: ResponseContext,
 ) -> _Decoded:
     """What `decode` makes of a response that is one JSON object. Raises a `LocalRunError`."""
-    return list(decode_each(server, received, decode, secrets))[-1]
+    return list(decode_each(server, received, decode, context))[-1]
 
 
-def _remedy(message: str, status: int | None) -> str:
+def _remedy(message: str, status: int | None, login_source: str) -> str:
     """What to do about an error: its text says more than its number."""
     for words, remedy in _REMEDIES_BY_TEXT.items():
         if words in f" {' '.join(message.lower().split())}":
             return remedy
+    if login_source and status in (401, 403):
+        return f"Correct the user and password in {login_source}"
     return _REMEDIES.get(status or 0, "The server's own log says more")
 
 

@@ -16,7 +16,7 @@ from llm_localrun.quantize.quality import TextLoss
 from llm_localrun.system.paths import engine_folder
 from llm_localrun.system.progress import Progress
 from llm_localrun.wire import http, scoring
-from llm_localrun.wire.response import decode_whole
+from llm_localrun.wire.response import ResponseContext, decode_whole
 from llm_localrun.wire.scoring import Score
 from llm_localrun.wire.shapes import ErrorReported
 from tests.conftest import PASSAGE
@@ -47,7 +47,7 @@ def probabilities(seated: AcquiredSlot, before: tuple[int, ...]) -> dict[int, fl
     engine = seated.engine
     body = {"prompt": list(before), "n_predict": 1, "n_probs": 10**6, "temperature": 0}
     request = engine_server(engine).http_request("POST", "/completion", body)
-    payload = decode_whole("it", http.stream(request), lambda payload: payload, "")
+    payload = decode_whole("it", http.stream(request), lambda payload: payload, ResponseContext())
     (generated,) = payload["completion_probabilities"]
     return {token["id"]: token["logprob"] for token in generated["top_logprobs"]}
 

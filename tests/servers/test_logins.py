@@ -8,13 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from llm_localrun.config import Config, ConfiguredEndpoint, login_in, read_config
+from llm_localrun.catalogue import get_catalogue
+from llm_localrun.config import Config, ConfiguredEndpoint, read_config
 from llm_localrun.errors import LocalRunError
-from llm_localrun.models import Endpoint
+from llm_localrun.models import Endpoint, ServerStatus
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.servers import discover
-from llm_localrun.servers.base import headers_by_url, open_server, server_kinds
-from llm_localrun.servers.discover import candidates_for
+from llm_localrun.servers.base import (
+    ModelListing,
+    basic_authorization,
+    headers_by_url,
+    open_server,
+    server_kinds,
+)
+from llm_localrun.servers.discover import Discovery, candidates_for
+from llm_localrun.servers.recognize import ServerCandidate, recognize
+from llm_localrun.system.logins import split_login
 from llm_localrun.wire import http
+from llm_localrun.wire.response import ProbeReply
 from tests.conftest import CONFIG, Invoke, configure
 from tests.fakes.http_server import Request, Respond, StandIn, json_reply
 from tests.fakes.ollama import Ollama
@@ -116,9 +127,10 @@ def test_headers_of_ollama_are_sent_with_its_login(
     assert_unseen(output + everything_in(user_path))
 
 
-def test_headers_of_ollama_go_nowhere_without_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLLAMA_HEADERS", f"X-Token={TOKEN}")
+def test_headers_of_ollama_go_where_its_client_connects(monkeypatch: pytest.MonkeyPatch) -> None:
     assert headers_by_url(read_config()) == {}
+    monkeypatch.setenv("OLLAMA_HEADERS", f"X-Token={TOKEN}")
+    assert headers_by_url(read_config()) == {"http://127.0.0.1:11434": {"x-token": TOKEN}}
     monkeypatch.setenv("OLLAMA_HOST", "box")
     assert headers_by_url(read_config()) == {"http://box:11434": {"x-token": TOKEN}}
 
@@ -163,6 +175,97 @@ def test_login_is_not_in_errors_and_representations(monkeypatch: pytest.MonkeyPa
     assert_unseen(f"{text}{request!r}{candidate!r}{configured!r}{at!r}{configured.url}")
 
 
+@pytest.mark.parametrize(
+    ("login", "secrets"),
+    [
+        ("me:opensesame", ("me:opensesame", "opensesame", "bWU6b3BlbnNlc2FtZQ==")),
+        ("me:short", ("me:short",)),
+        ("a-token", ("a-token",)),
+    ],
+)
+def test_server_repeats_the_login(
+    login: str, secrets: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"error": ", ".join(("bad login", *secrets))}
+    with StandIn(lambda _: [json_reply(said, 401)]) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url.replace("://", f"://{login}@"))
+        at = open_server(Endpoint(name="ollama", kind="ollama", url=server.url))
+        with pytest.raises(LocalRunError) as caught:
+            at.delete(NAME)
+    assert f"says: {', '.join(('bad login', *'…' * len(secrets)))} (HTTP 401)" in str(caught.value)
+
+
+@pytest.mark.parametrize("is_added", [True, False])
+@pytest.mark.parametrize("was_right", [True, False])
+def test_wrong_login(
+    is_added: bool,
+    was_right: bool,
+    user_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    invoke: Invoke,
+) -> None:
+    """The server stays what it was, and the advice names the place of the login."""
+    allowed = {"authorization": BASIC} if was_right else {"authorization": "other"}
+    name = "box" if is_added else "ollama"
+    with StandIn(guarded(allowed)) as server:
+        if is_added:
+            configure(user_path, **CONFIG, endpoints=[{"name": name, "url": with_login(server)}])
+        else:
+            monkeypatch.setenv("OLLAMA_HOST", with_login(server))
+            only_ollama(user_path, monkeypatch)
+        if was_right:
+            assert invoke("prompt", "-m", f"local/{name}/{NAME}", "Hi").output == "Hello.\n"
+            allowed["authorization"] = "other"
+        for _ in range(2):
+            (report,) = get_catalogue(CachePolicy.FRESH).endpoints
+            assert (report.status, report.endpoint.name) == (ServerStatus.NEEDS_KEY, name)
+        place = "the endpoint box of config.json" if is_added else "OLLAMA_HOST"
+        refused = f"refuses the user and password in {place}"
+        advice = f"Correct the user and password in {place}"
+        assert f"{server.url} {refused}" in " ".join(invoke("localrun").output.split())
+        assert advice in invoke("localrun", "doctor").output
+        assert "keys set" not in invoke("localrun").output + invoke("localrun", "doctor").output
+        prompt = invoke("prompt", "-m", f"local/{name}/{NAME}", "Hi").output
+        assert (advice if was_right else refused) in prompt
+        if was_right or not is_added:
+            assert report.endpoint.kind == "ollama"
+            pull = invoke("localrun", "pull", "ollama:some").output
+            assert f"(HTTP 401). {advice}" in pull
+        if is_added:
+            invoke("localrun", "endpoints", "remove", name)
+            added = invoke("localrun", "endpoints", "add", name, with_login(server)).output
+            assert f"It {refused}.\n" in added
+
+
+def test_locked_server_at_the_usual_port_of_ollama_is_a_gateway_unless_a_variable_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    locked = ProbeReply(401, {"error": "no"}, "")
+    endpoint = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:11434")
+
+    def kind() -> str:
+        found = recognize(lambda *_: locked, endpoint, ModelListing())
+        assert found is not None
+        return found.kind
+
+    assert kind() == "gateway"
+    monkeypatch.setenv("OLLAMA_HOST", "http://me:secret@127.0.0.1:11434")
+    assert kind() == "ollama"
+
+
+def test_server_that_has_told_its_kind_keeps_it_behind_a_proxy() -> None:
+    wanted: dict[str, str] = {}
+    with StandIn(guarded(wanted)) as server:
+        usual = ServerCandidate(Endpoint(name="ollama", kind="ollama", url=server.url))
+        reports = Discovery([usual], [], CachePolicy.REFRESH).run()
+        wanted["authorization"] = BASIC
+        for _ in range(2):
+            reports = Discovery([usual], reports, CachePolicy.REFRESH).run()
+    (report,) = reports
+    assert (report.status, report.endpoint.kind) == (ServerStatus.NEEDS_KEY, "ollama")
+    assert [model.id for model in report.models] == [f"local/ollama/{NAME}"]
+
+
 def test_key_takes_precedence_over_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
     with StandIn(Ollama(has=[NAME])) as server:
         monkeypatch.setenv("OLLAMA_HOST", with_login(server))
@@ -175,21 +278,76 @@ def test_key_takes_precedence_over_a_login(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("url", "login"),
+    ("address", "rest", "login"),
     [
-        ("http://box", ""),
-        ("http://me:secret@box:1/v1", "me:secret"),
-        ("me:secret@box", "me:secret"),
-        ("http://me@box", "me"),
-        ("http://me:a@b@box", "me:a@b"),
-        ("http://me:%40%3A@box", "me:@:"),
-        ("http://box/@", ""),
-        ("http://[", ""),
-        ("", ""),
+        ("http://box", "http://box", ""),
+        ("http://me:secret@box:1/v1", "http://box:1/v1", "me:secret"),
+        ("me:secret@box", "box", "me:secret"),
+        (" 'http://me:secret@box' ", " 'http://box' ", "me:secret"),
+        ("http://me@box", "http://box", "me"),
+        ("http://me:secret@", "http://", "me:secret"),
+        ("http://me:a@b@box", "http://box", "me:a@b"),
+        ("http://me:%40%3A%@box", "http://box", "me:@:%"),
+        ("http://me:a/b@box/v1", "http://box/v1", "me:a/b"),
+        ("http://me:a/b@", "http://", "me:a/b"),
+        ("http://me:#a?b@box:1", "http://box:1", "me:#a?b"),
+        ("me:a[b]c@[::1]:1", "[::1]:1", "me:a[b]c"),
+        ("http://me:a://b/@c@box:x", "http://box:x", "me:a://b/@c"),
+        # What could be a port is a part of the password only if a host with a port follows.
+        ("http://me:12/34@box:1", "http://box:1", "me:12/34"),
+        ("http://box:12/34@box", "http://box:12/34@box", ""),
+        ("http://me:secret@box/a@b", "http://box/a@b", "me:secret"),
+        ("http://me:a@b/c@box:1", "http://box:1", "me:a@b/c"),
+        ("http://[::1]:1/a@box:1", "http://[::1]:1/a@box:1", ""),
+        ("http://box/@", "http://box/@", ""),
+        ("http://box/a@b:1", "http://box/a@b:1", ""),
+        ("http://[", "http://[", ""),
+        ("", "", ""),
     ],
 )
-def test_login_in_a_url(url: str, login: str) -> None:
-    assert login_in(url) == login
+def test_login_in_an_address(address: str, rest: str, login: str) -> None:
+    assert split_login(address) == (rest, login)
+
+
+RAW = ("hunter/2xyz", "hunter#2xyz", "hunter?2xyz", "ab[cd]2xyz", "//2xyz@2xyz/", "2xyz:2xyz")
+
+
+@pytest.mark.parametrize("password", RAW)
+def test_password_that_a_valid_url_would_encode(
+    password: str, user_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    basic = basic_authorization(f"me:{password}")
+    with StandIn(guarded(basic)) as server:
+        url = server.url.replace("://", f"://me:{password}@")
+        monkeypatch.setenv("OLLAMA_HOST", url)
+        only_ollama(user_path, monkeypatch)
+        assert invoke("prompt", "-m", f"local/ollama/{NAME}", "Hi").output == "Hello.\n"
+        output = shown(invoke) + everything_in(user_path)
+        output += invoke("localrun", "endpoints", "add", "box", url).output
+        assert invoke("prompt", "-m", f"local/box/{NAME}", "Hi").output == "Hello.\n"
+    assert {request.headers.get("authorization") for request in server.requests} == {
+        *basic.values()
+    }
+    assert server.url in output
+    assert "2xyz" not in output + everything_in(user_path)
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("box:12x", "its port is not a number up to 65535"),
+        ("box:99999", "its port is not a number up to 65535"),
+        ("[box", "the URL has no valid host"),
+        ("", "the URL has no host"),
+    ],
+)
+@pytest.mark.parametrize("password", ["2xyz2xyz", *RAW])
+def test_login_in_an_invalid_url_is_not_shown(
+    host: str, message: str, password: str, invoke: Invoke
+) -> None:
+    output = invoke("localrun", "endpoints", "add", "box", f"http://me:{password}@{host}").output
+    assert f"This endpoint cannot be added: url: {message}. Example" in output
+    assert "xyz" not in output
 
 
 def test_url_in_config_json_stays_as_it_was_written(user_path: Path, invoke: Invoke) -> None:
