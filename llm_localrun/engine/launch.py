@@ -25,7 +25,6 @@ from queue import Empty, SimpleQueue
 
 from llm_localrun import engine_defaults
 from llm_localrun.engine import builds, evict, saved_prompts, slots
-from llm_localrun.engine.load_notice import LoadNotice
 from llm_localrun.engine.load_watch import LOADED, STALLED, Phase
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import Slot, SlotContents
@@ -51,6 +50,7 @@ from llm_localrun.errors import (
 from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import Header, read_header
 from llm_localrun.system import locks
+from llm_localrun.system.progress import LoadNotice
 from llm_localrun.tokens.window import context_too_large
 
 LOAD_GRACE_S = 60.0

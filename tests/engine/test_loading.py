@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from llm_localrun.chat.models import LocalChat
-from llm_localrun.engine import builds, load_notice
+from llm_localrun.engine import builds
 from llm_localrun.engine.launch import find_or_start
 from llm_localrun.engine.load_watch import (
+from llm_localrun.system import progress
     Phase,
     _measure,
     _measure_by_ps,
@@ -161,7 +162,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_shows_that_a_model_loads(
     starter_model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load_notice, "_DELAY_S", 0.2)
+    monkeypatch.setattr(progress, "_DELAY_S", 0.2)
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     find_or_start(request(starter_model, tmp_path, "reads tensors"), folder, 60)
     *drawn, erased, end = terminal.getvalue().split("\r")
@@ -179,7 +180,7 @@ def test_nothing_is_shown_otherwise(
     stream: type[io.StringIO],
     load: str,
 ) -> None:
-    monkeypatch.setattr(load_notice, "_DELAY_S", 0.2 if load == "logs" else 60)
+    monkeypatch.setattr(progress, "_DELAY_S", 0.2 if load == "logs" else 60)
     monkeypatch.setattr("sys.stderr", written := stream())
     find_or_start(request(starter_model, tmp_path, load), folder, 60)
     assert written.getvalue() == ""
