@@ -17,7 +17,6 @@ from llm_localrun.chat.models import LocalChat
 from llm_localrun.engine import builds
 from llm_localrun.engine.launch import find_or_start
 from llm_localrun.engine.load_watch import (
-from llm_localrun.system import progress
     Phase,
     _measure,
     _measure_by_ps,
@@ -29,6 +28,7 @@ from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.state import EngineSettings, EngineState, list_hosts
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.errors import EngineFailed, LoadFailed
+from llm_localrun.system import progress
 from tests.support.engines import hosts, in_file, stand_in, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
