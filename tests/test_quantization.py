@@ -14,6 +14,7 @@ from llm_localrun.models import (
     ServerStatus,
     Snapshot,
 )
+from llm_localrun.name_cache import settings_stamp
 from llm_localrun.names.aliases import siblings
 from llm_localrun.names.quantizations import canonical
 from llm_localrun.pull.records import PulledFile, PullRecord, save_record
@@ -80,7 +81,9 @@ def know(*models: LocalModel) -> None:
         for model in models
         if model.on_disk
     ]
-    catalogue._memory[home()] = Snapshot(taken_at=1, endpoints=tuple(served), files=tuple(files))
+    catalogue._memory[home()] = Snapshot(
+        taken_at=1, stamp=settings_stamp([]), endpoints=tuple(served), files=tuple(files)
+    )
 
 
 def test_variants_are_found_in_all_sources() -> None:

@@ -164,7 +164,7 @@ def test_file_that_cannot_be_loaded_comes_last(tmp_path: Path) -> None:
     failed = changed(FILE, id="local/gguf/failed", path=str(gguf(tmp_path / "m.gguf")))
     order = resolve.order_of(Config(), Snapshot())
     assert order.obstacle(failed) == ""
-    FailedLoads().add(str(tmp_path / "m.gguf"), "missing tensor 'x'")
+    FailedLoads().add(str(tmp_path / "m.gguf"), "llama.cpp cannot load it: missing tensor")
     order = resolve.order_of(Config(), Snapshot())
     assert ordered([cut, failed, FILE], order)[0] == FILE
     obstacles = [order.obstacle(model) for model in (cut, failed, FILE)]

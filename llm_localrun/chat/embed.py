@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 import click
+from click.globals import pop_context
 from typing_extensions import assert_never
 
 from llm_localrun import resolve
@@ -198,6 +199,8 @@ class _Run:
         if self.skipped:
             kept += f", except {self.skipped} that follow such a text in a batch: store them with"
             kept += " --batch-size 1"
+        # click leaves a context in its stack if an error ends it.
+        pop_context()
         raise PromptTooLong(self._problems(), f"{self.errors[-1].remedy}. {kept}")
 
     def _problems(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import click
 import llm
 import pytest
 import sqlite_utils
@@ -551,6 +552,7 @@ def test_command_goes_on_after_texts_that_are_too_long(
     )
     ids = {int(id_) for id_ in stored(str(tmp_path / "e.db"))}
     assert ids == {*range(1, 81)} - {10, 32, 40}
+    assert click.get_current_context(silent=True) is None
 
 
 def test_command_that_ends_for_another_reason_names_the_texts_too(

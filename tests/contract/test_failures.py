@@ -161,7 +161,23 @@ def test_output_of_the_engine_goes_to_its_log_only(
     failure(lambda: ask(model, "Hi", schema={"type": "object", "properties": {"a": {"$ref": "#"}}}))
     assert capfd.readouterr() == ("", "")
     (log,) = (user_path / "localrun/engine").glob("*.log")
+    ask(model, "Hi", max_tokens=2)
     assert log.stat().st_size > 0
+
+
+def test_log_does_not_keep_what_an_error_quotes(starter_model: Path, user_path: Path) -> None:
+    """llama.cpp logs each error that it reports."""
+    put_starter(user_path, starter_model)
+    model = found(STARTER)
+    ask(model, "Hi", max_tokens=2)
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string", "pattern": "^zqsecret(?=x)$"}},
+    }
+    failure(lambda: ask(model, "Hi", schema=schema, max_tokens=2))
+    failure(lambda: ask(model, "Hi", grammar="root ::= zqsecret |"))
+    (log,) = (user_path / "localrun/engine").glob("*.log")
+    assert b"zqsecret" not in log.read_bytes()
 
 
 def test_no_process_and_no_thread_is_left_behind(
