@@ -45,7 +45,10 @@ def paths(box: StandIn) -> list[str]:
 @pytest.mark.parametrize(
     "name", ["local/box/qwen3:8b", "local-qwen3", "mine", "LOCAL/Box/QWEN3:8b", "Local-Qwen3"]
 )
-def test_known_model_goes_to_its_server_at_once(name: str, user_path: Path, invoke: Invoke) -> None:
+def test_known_model_goes_to_its_server_at_once(
+    name: str, user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discover, "PATIENT_S", 0.5)
     (user_path / "aliases.json").write_text(json.dumps({"mine": "local/box/qwen3:8b"}))
     with StandIn(Ollama(has=["qwen3:8b"])) as box, Silent() as silent:
         point_at(user_path, box.url)
