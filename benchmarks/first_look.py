@@ -1,6 +1,6 @@
 """How often a first look misses a healthy server, on an idle machine and on a busy one.
 
-    python -m benchmarks.first_look [LOOKS]
+    python -m benchmarks.first_look [LOOKS [idle] [busy]]
 
 Each look begins with an empty user directory, and asks a stand-in of Ollama (10 models, 40 ms for
 the first /api/show of each) and one of vLLM (0.5 s to list its models). Prints for each command
@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from tests.support.busy import OLLAMA_MODELS, busy_processes, slow_servers
@@ -31,7 +32,12 @@ _COMMANDS = {
 
 def main() -> None:
     looks = int(sys.argv[1]) if len(sys.argv) > 1 else 40
-    for machine, load in (("idle", nullcontext), ("busy", busy_processes)):
+    machines = sys.argv[2:] or ["idle", "busy"]
+    loads: dict[str, Callable[[], AbstractContextManager[None]]] = {
+        "idle": nullcontext,
+        "busy": busy_processes,
+    }
+    for machine, load in ((each, loads[each]) for each in machines):
         for title, command in _COMMANDS.items():
             with load():
                 rows = [_look(command) for _ in range(looks)]
