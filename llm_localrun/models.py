@@ -277,6 +277,11 @@ class Snapshot(FrozenValue):
     """Whether every server that accepts connections has had its time to answer."""
 
     @property
+    def answering_reports(self) -> list[EndpointReport]:
+        """Those of servers that have answered."""
+        return [report for report in self.endpoints if report.status is ServerStatus.ANSWERS]
+
+    @property
     def slow_reports(self) -> list[EndpointReport]:
         """Those of servers that accept connections and have not answered."""
         return [report for report in self.endpoints if report.status is ServerStatus.BUSY]

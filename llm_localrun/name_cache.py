@@ -41,7 +41,8 @@ class CachePolicy(Enum):
     FRESH = auto()
     """Always: the command shows what is there."""
     REFRESH = auto()
-    """Always, also what takes longer to find out and servers that have been silent."""
+    """Always. Servers that were silent get their full time again, and a server's own tools say
+    where its models run."""
 
 
 GENERAL_ALIASES = {"chat": "local", "embedding": "local-embed"}

@@ -150,8 +150,7 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
     is_other = purpose is not None and (is_path(name) or any(name in names[p] for p in PURPOSES))
     if is_other:
         return UnknownModel(*_wrong_purpose(name, purpose, known))
-    unheard = [each for each in snapshot.endpoints if _may_have_models(each, is_empty=not known)]
-    if unheard:
+    if unheard := unheard_reports(snapshot, is_empty=not known):
         return UnknownModel(
             f"No local model that is known by now is called '{name}': {describe_unheard(unheard)}",
             "Try again, or see what is known with `llm localrun models`",
@@ -187,21 +186,25 @@ def _wrong_purpose(name: str, purpose: Purpose | None, known: Sequence[str]) -> 
     )
 
 
-EMBEDDER = "nomic-ai/nomic-embed-text-v1.5-GGUF"
+_EMBEDDER = "nomic-ai/nomic-embed-text-v1.5-GGUF"
 """A small embedding model that `pull` gets."""
 
 
 def _how_to_get(purpose: Purpose | None) -> str:
     if purpose == "embedding":
-        return f"Get an embedding model with `llm localrun pull {EMBEDDER}`"
+        return f"Get an embedding model with `llm localrun pull {_EMBEDDER}`"
     return "Get a small one with `llm localrun pull starter`, or start LM Studio or Ollama"
 
 
-def _may_have_models(report: EndpointReport, *, is_empty: bool) -> bool:
-    """Whether a server may have models that are not known, or that would help if there are none."""
-    if report.status is ServerStatus.NEEDS_KEY:
-        return is_empty
-    return report.status in (ServerStatus.BUSY, ServerStatus.LOADING)
+def unheard_reports(snapshot: Snapshot, *, is_empty: bool) -> list[EndpointReport]:
+    """The servers that may have models that are not known.
+
+    One that wants a key counts only if no model is known: then the user has to give it.
+    """
+    may_have_models = [ServerStatus.BUSY, ServerStatus.LOADING]
+    if is_empty:
+        may_have_models.append(ServerStatus.NEEDS_KEY)
+    return [report for report in snapshot.endpoints if report.status in may_have_models]
 
 
 def describe_unheard(reports: Sequence[EndpointReport]) -> str:

@@ -8,15 +8,14 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.facts import Names, abilities, model_facts, names_of
 from llm_localrun.cli.table import count_text, json_option, show, show_notes, size_text, tokens_text
 from llm_localrun.config import Config, read_config
-from llm_localrun.models import EndpointReport, LocalModel, ServerStatus, Snapshot
+from llm_localrun.models import EndpointReport, LocalModel, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import Order, ordered, parameters_of, short_name
 from llm_localrun.privacy import requires_consent
-from llm_localrun.resolve import describe_unheard, order_of
+from llm_localrun.resolve import describe_unheard, order_of, unheard_reports
 
 _OPTIONAL = ("params", "trained", "fits", "id")
 """Columns that a narrow terminal leaves out, the last one first."""
-_MAY_HAVE_MODELS = (ServerStatus.BUSY, ServerStatus.LOADING, ServerStatus.NEEDS_KEY)
 
 
 @click.command(help=__doc__)
@@ -65,7 +64,7 @@ def _where(model: LocalModel) -> str:
 
 def _if_empty(snapshot: Snapshot) -> str:
     """What to say instead of a table without rows."""
-    if unheard := [each for each in snapshot.endpoints if each.status in _MAY_HAVE_MODELS]:
+    if unheard := unheard_reports(snapshot, is_empty=True):
         return f"No model is known yet: {describe_unheard(unheard)}."
     return "No model was found. Get a small one with: llm localrun pull starter"
 

@@ -4,7 +4,6 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import count_of
-from llm_localrun.models import ServerStatus
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.resolve import describe_unheard
 
@@ -14,7 +13,7 @@ def refresh() -> None:
     snapshot = get_catalogue(CachePolicy.REFRESH)
     if slow := snapshot.slow_reports:
         click.echo(f"No answer yet: {describe_unheard(slow)}.", err=True)
-    answering = [r.endpoint.name for r in snapshot.endpoints if r.status == ServerStatus.ANSWERS]
+    answering = [report.endpoint.name for report in snapshot.answering_reports]
     models = snapshot.models
     served = sum(model.served is not None for model in models)
     click.echo(

@@ -12,7 +12,7 @@ from llm_localrun.config import read_config
 from llm_localrun.engine.builds import choose
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import EngineFailed
-from llm_localrun.models import EndpointReport, LocalModel, ServerStatus, Snapshot
+from llm_localrun.models import LocalModel, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models
 from llm_localrun.resolve import describe_unheard, order_of
@@ -48,7 +48,7 @@ def _facts(snapshot: Snapshot, best: LocalModel | None, build: str) -> dict[str,
         "models": len(snapshot.models),
         "models_on_servers": sum(model.served is not None for model in snapshot.models),
         "local": best.id if best else None,
-        "servers": [report.endpoint.name for report in _answering(snapshot)],
+        "servers": [report.endpoint.name for report in snapshot.answering_reports],
         "engine": build or None,
         "loaded_in_engine": [engine.spec.name for engine in list_running(engine_folder())],
         "loaded_on_servers": [model.id for model in snapshot.models if model.loaded],
@@ -77,16 +77,12 @@ def _count(snapshot: Snapshot) -> str:
 
 
 def _servers(snapshot: Snapshot) -> str:
-    answering = ", ".join(map(server_title, _answering(snapshot)))
+    answering = ", ".join(map(server_title, snapshot.answering_reports))
     may_answer = (ServerStatus.BUSY, ServerStatus.LOADING)
     unheard = [
         each for each in snapshot.endpoints if each.status in may_answer or refused_login(each)
     ]
     return "; ".join(filter(None, [answering, describe_unheard(unheard)])) or "none answers"
-
-
-def _answering(snapshot: Snapshot) -> list[EndpointReport]:
-    return [report for report in snapshot.endpoints if report.status == ServerStatus.ANSWERS]
 
 
 def _loaded(snapshot: Snapshot) -> Iterator[str]:

@@ -27,15 +27,21 @@ def of_unknown_architecture(source: Path, target: Path) -> Path:
     return patched(source, target, "general.architecture", text_value(b"lamma"))
 
 
+def folder_with_a_whole_file(user_path: Path, starter_model: Path, tmp_path: Path) -> Path:
+    """A configured folder, in which another file would come first."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "SmolLM2-135M-Instruct-Q4_1.gguf").hardlink_to(starter_model)
+    configure(user_path, **CONFIG, folders=[str(folder)])
+    return folder
+
+
 def test_names_after_a_failed_load(
     user_path: Path, starter_model: Path, tmp_path: Path, run_llm: Llm
 ) -> None:
     """With the real command: for each of its routes, and until the file has changed."""
-    folder = tmp_path / "models"
-    folder.mkdir()
-    (folder / "SmolLM2-135M-Instruct-Q4_1.gguf").hardlink_to(starter_model)
+    folder = folder_with_a_whole_file(user_path, starter_model, tmp_path)
     bad = of_unknown_architecture(starter_model, folder / f"{FIRST}.gguf")
-    configure(user_path, **CONFIG, folders=[str(folder)])
     prompt = ("hi", "-o", "max_tokens", "1")
     error = f"Error: llama.cpp cannot load {bad}: {REASON}. "
 
@@ -67,12 +73,9 @@ def test_names_beside_a_file_that_is_cut_off(
     user_path: Path, starter_model: Path, tmp_path: Path, run_llm: Llm
 ) -> None:
     """With the real command: a download that broke off under its final name."""
-    folder = tmp_path / "models"
-    folder.mkdir()
-    (folder / "SmolLM2-135M-Instruct-Q4_1.gguf").hardlink_to(starter_model)
+    folder = folder_with_a_whole_file(user_path, starter_model, tmp_path)
     bad = folder / f"{FIRST}.gguf"
     bad.write_bytes(starter_model.read_bytes()[:60_000_000])
-    configure(user_path, **CONFIG, folders=[str(folder)])
     prompt = ("hi", "-o", "max_tokens", "1")
     problem = "it is cut off: 60,000,000 bytes of at least 98,362,432"
 
