@@ -257,7 +257,7 @@ def test_warm_registration_loads_what_llm_asks_for_and_no_more(user_path: Path) 
         "assert 'local/a/m' in result.output, result.output"
     )
     assert {name.removeprefix("llm_localrun.") for name in loaded if "llm_localrun." in name} == {
-        *("plugin", "registration", "name_cache", "chat", "chat.models", "wire", "wire.media"),
+        *("plugin", "registration", "name_cache", "chat", "chat.models", "wire", "wire.request"),
         *("system", "system.paths", "system.atomic", "system.logins"),
     }
 

@@ -1,6 +1,6 @@
 """Reads llm's attachments: files, and URLs that the user gave.
 
-Which types a model accepts is decided in `wire.media`.
+Which types a model accepts is decided in `wire.request`.
 """
 
 from collections.abc import Collection
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_localrun.errors import BadAttachment
-from llm_localrun.wire.media import ALIASES, Media
+from llm_localrun.wire.request import ALIASES, Media
 
 if TYPE_CHECKING:
     import llm

@@ -19,7 +19,7 @@ from llm.models import AsyncConversation, Conversation, EmbeddingModel
 from llm.parts import StreamEvent
 
 from llm_localrun.name_cache import CachedName
-from llm_localrun.wire.media import accepted_types
+from llm_localrun.wire.request import accepted_types
 
 if TYPE_CHECKING:
     from llm_localrun.chat.options import Options

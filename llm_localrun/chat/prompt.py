@@ -18,8 +18,7 @@ from llm.parts import (
     ToolResultPart,
 )
 
-from llm_localrun.wire.media import Media
-from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
+from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
 
 _ToolPart = TypeVar("_ToolPart", ToolCallPart, ToolResultPart)
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
-from llm_localrun.wire.media import Media
-from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall
+from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall
 from llm_localrun.wire.shapes import (
     Count,
     CutOff,

@@ -1,14 +1,47 @@
-"""A chat request, the same for every wire language: messages, tools, options, levels of thinking.
+"""A chat request, the same for every wire language: messages, media, tools, options, thinking.
 
 Pure values. Making one from llm's prompt is left to `chat.prompt`, its JSON to `wire.openai` and
 `wire.ollama`.
 """
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_localrun.wire.media import Media
+IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+AUDIO = frozenset({"audio/wav", "audio/mpeg"})
+
+ALIASES = {"image/jpg": "image/jpeg", "audio/x-wav": "audio/wav", "audio/mp3": "audio/mpeg"}
+"""Other spellings of some types, with the type that each stands for."""
+
+
+def _with_aliases(types: frozenset[str]) -> frozenset[str]:
+    return types | {alias for alias, name in ALIASES.items() if name in types}
+
+
+_ALL_IMAGES, _ALL_AUDIO = _with_aliases(IMAGES), _with_aliases(AUDIO)
+
+
+def accepted_types(*, images: bool, audio: bool) -> frozenset[str]:
+    """Every MIME type, in every spelling, of a model that accepts `images` or `audio`."""
+    return (_ALL_IMAGES if images else frozenset()) | (_ALL_AUDIO if audio else frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An image or a sound; `type` is its MIME type."""
+
+    type: str
+    data: bytes
+
+    @property
+    def is_image(self) -> bool:
+        return self.type in IMAGES
+
+    @property
+    def base64(self) -> str:
+        return base64.b64encode(self.data).decode("ascii")
 
 
 @dataclass(frozen=True, slots=True)

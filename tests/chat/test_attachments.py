@@ -12,7 +12,7 @@ import pytest
 
 from llm_localrun.chat.attachments import load_attachment
 from llm_localrun.errors import BadAttachment
-from llm_localrun.wire.media import AUDIO, IMAGES, Media
+from llm_localrun.wire.request import AUDIO, IMAGES, Media
 from tests.fakes.http_server import Request, StandIn, head, whole
 
 ALL = IMAGES | AUDIO

@@ -20,8 +20,7 @@ from llm_localrun.chat.models import LocalChat
 from llm_localrun.chat.options import Options
 from llm_localrun.chat.prompt import chat_request
 from llm_localrun.errors import BadAttachment
-from llm_localrun.wire.media import Media
-from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
+from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
 from tests.support.drive import served
 
 pytestmark = pytest.mark.pure

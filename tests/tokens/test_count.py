@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.tokens.count import Prompt
-from llm_localrun.wire.media import Media
-from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
+from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
 from tests.support.corpus import CORPUS, COUNTS, VOCABULARIES
 
 USER = ChatMessage("user", "Hello")

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.wire.media import Media
-from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
+from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
 from llm_localrun.wire.sse import Payload
 from tests.fakes.http_server import transcript
 from tests.support.servers import encode, server
