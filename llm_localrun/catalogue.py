@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 IsEnough: TypeAlias = Callable[[Snapshot], bool]
 """Whether a snapshot has what is looked for, so that the search can end."""
 _memory: dict[Path, Snapshot] = {}
+_LONG_AGO = 1.0
+"""When a snapshot was taken that is not to be relied on."""
 
 
 class _TakenHere(NamedTuple):
@@ -120,6 +122,20 @@ def drop_model(model: LocalModel) -> None:
             else {}
         )
     )
+
+
+def drop_renamed_model(model: LocalModel) -> None:
+    """Removes a model as whose server another one answers; the next command asks the servers."""
+    drop_model(model)
+    _keep(get_catalogue(CachePolicy.CACHED).model_copy(update={"taken_at": _LONG_AGO}))
+
+
+def names_beside(model: LocalModel) -> set[str]:
+    """The names of the other models that its server lists."""
+    listed = get_catalogue(CachePolicy.CACHED).models
+    endpoint = model.served and model.served.endpoint
+    beside = (each for each in listed if each.served and each.served.endpoint == endpoint)
+    return {each.name for each in beside} - {model.name}
 
 
 def note_offline(endpoint: Endpoint) -> None:

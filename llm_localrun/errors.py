@@ -10,6 +10,7 @@
     ├── AnswerCutOff         the answer ended before its JSON was complete
     ├── ServerUnreachable    the server does not answer, or not in time
     ├── ServerRefused        the server answered with an error
+    │   └── WrongModel       the server answers with another model
     ├── BadReply             the reply violates the server's protocol
     ├── BadModelFile         the file is missing, damaged or not a GGUF model
     ├── NotEnoughMemory      the model needs more memory than is free
@@ -116,6 +117,10 @@ class ServerRefused(LocalRunError):
     """The server answered with an error. `status` is its HTTP status, None within an answer."""
 
     status: int | None = None
+
+
+class WrongModel(ServerRefused):
+    """The server answers with another model than it was asked for."""
 
 
 class BadReply(LocalRunError):

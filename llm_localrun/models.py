@@ -94,6 +94,8 @@ class Served(FrozenValue):
     that."""
     digest: str = ""
     """The server's identifier for this version of the model."""
+    also_named: tuple[str, ...] = ()
+    """Other names of the model at its server, by which its replies may call it."""
 
 
 NAMED_BY_PATH = "files"

@@ -14,7 +14,7 @@ more with batches of one text, for those that followed a long one; then it fails
 import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import click
@@ -24,7 +24,7 @@ from typing_extensions import assert_never
 from llm_localrun import resolve
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.chat.modelfile import request_defaults
-from llm_localrun.chat.run import check_allowed, in_use
+from llm_localrun.chat.run import check_allowed, in_use, model_check
 from llm_localrun.config import read_config
 from llm_localrun.engine import serve
 from llm_localrun.errors import BadReply, PromptTooLong, ServerRefused
@@ -112,9 +112,12 @@ def _request(
     try:
         with in_use(model, prepared):
             received = list(http.stream(prepared.http_request(http.READ_TIMEOUT_S)))
-            vectors = decode_whole(
-                server.label, received, server.decode_vectors, server.response_context
+            context = replace(
+                server.response_context,
+                model=prepared.model,
+                is_other_model=model_check(model, prepared),
             )
+            vectors = decode_whole(server.label, received, server.decode_vectors, context)
     except (PromptTooLong, ServerRefused) as error:
         if isinstance(error, ServerRefused) and not _TOO_LONG.search(error.problem):
             raise

@@ -6,7 +6,7 @@ is left to `servers`, to an engine to `engine.serve`; what the response says, to
 
 import asyncio
 import shlex
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -15,7 +15,13 @@ from typing import Any
 import click
 from typing_extensions import assert_never
 
-from llm_localrun.catalogue import drop_model, locate, note_offline
+from llm_localrun.catalogue import (
+    drop_model,
+    drop_renamed_model,
+    locate,
+    names_beside,
+    note_offline,
+)
 from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
@@ -27,6 +33,7 @@ from llm_localrun.errors import (
     ServerRefused,
     ServerUnreachable,
     UnsupportedOption,
+    WrongModel,
 )
 from llm_localrun.files.modelfile import has_place_for_thinking
 from llm_localrun.models import LocalModel, OnDisk, Route, Served
@@ -82,6 +89,9 @@ def in_use(model: LocalModel, prepared: PreparedRequest) -> Iterator[None]:
     try:
         with prepared.in_use():
             yield
+    except WrongModel:
+        drop_renamed_model(model)
+        raise
     except ServerRefused as error:
         # Other errors with this status are about the path.
         if error.status == HTTPStatus.NOT_FOUND and prepared.model in error.message:
@@ -239,10 +249,29 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
         server.response_context,
         facts={name: value for name, value in facts.items() if value is not None},
         on_overflow=explain_overflow,
-        model=prepared.model if server.names_wrong_model else "",
+        model=prepared.model,
+        is_other_model=model_check(model, prepared),
         is_json=request.chat.schema is not None or bool(request.options.get("json_object")),
         may_think=thinks and request.options.get("think") != "off",
     )
+
+
+def model_check(model: LocalModel, prepared: PreparedRequest) -> Callable[[str], bool] | None:
+    """Returns whether a name in the reply is that of another model; None if it shows nothing.
+
+    Some servers answer with whichever model is loaded, and name it only in the reply.
+    """
+    server, served = prepared.server, model.served
+    if server.is_private or served is None:
+        return None
+
+    def is_other_model(name: str) -> bool:
+        names = (prepared.model, model.name, *served.also_named)
+        if any(server.is_same_name(each, name) for each in names):
+            return False
+        return server.names_models_as_listed or name in names_beside(model)
+
+    return is_other_model
 
 
 def _learn(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> None:

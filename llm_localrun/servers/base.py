@@ -268,8 +268,9 @@ class Server:
     """The flags that set how long a text to embed may be, if `context_flag` is not enough."""
     counts_prompts: ClassVar[bool] = False
     """Whether it counts the tokens of a prompt exactly, so that there is nothing to learn."""
-    names_wrong_model: ClassVar[bool] = False
-    """Whether it may answer with another model than asked, and names it in the response."""
+    names_models_as_listed: ClassVar[bool] = False
+    """Whether its replies name the model that answers as its list does. Others may name it as the
+    server behind them does; only the name of another model in their list is then another model."""
     options: ClassVar[Mapping[str, WireOption]] = {}
     """The options of `chat.options` that it supports, and where each goes in the body."""
     fixed_body: ClassVar[Payload] = {}
@@ -437,6 +438,10 @@ class Server:
             yield probe
 
     # Running a model
+
+    def is_same_name(self, listed: str, answers: str) -> bool:
+        """Whether the name in a reply is that of the model `listed`."""
+        return listed.casefold() == answers.casefold()
 
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
         """The request as it will be sent, in a context that its prompt fits into.

@@ -31,6 +31,7 @@ class KoboldCpp(OpenAICompatible):
     start_hint = "Start it with `koboldcpp --model FILE`"
     usual_ports = (5001,)
     owned_by = "koboldcpp"
+    names_models_as_listed = True
     context_flag = "--contextsize {}"
     version_path = "/api/extra/version"
     rereads_version = True

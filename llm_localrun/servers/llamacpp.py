@@ -52,6 +52,7 @@ class _LlamaModel(ListedModel):
     meta: Maybe[_ModelMeta] = None
     status: Maybe[_RouterStatus] = None
     architecture: Maybe[_Architecture] = None
+    aliases: Maybe[tuple[Text, ...]] = None
 
     @property
     def is_loaded(self) -> bool | None:
@@ -79,6 +80,7 @@ class _LlamaModel(ListedModel):
             "context_max": meta.n_ctx_train,
             "context_loaded": meta.n_ctx,
             "loaded": self.is_loaded,
+            "also_named": tuple(alias for alias in self.aliases or () if alias != self.id),
             "capabilities": capabilities if inputs else None,
         }
 
@@ -115,6 +117,7 @@ class LlamaCpp(OpenAICompatible):
     # 9931 is the default of builds since autumn 2026.
     usual_ports: ClassVar[tuple[int, ...]] = (8080, 9931, msty.LLAMA_SERVER_PORT)
     owned_by = "llamacpp"
+    names_models_as_listed = True
     key_variables: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
     context_flag = "-c {}"
     text_flag = "-c {0} -b {0} -ub {0}"  # A text to embed must be one physical batch.

@@ -164,7 +164,7 @@ class LMStudio(OpenAICompatible):
         Sign("/api/v1/models", "models"),
     )
     relays = True  # LM Link, since 0.4.5
-    names_wrong_model = True
+    names_models_as_listed = True
     pull_names = re.compile(rf"{_OWNER_AND_NAME}(?:@[\w.-]+)?")
     pulls_repositories = True
     interrupted_pull = "LM Studio continues the download."
@@ -186,6 +186,10 @@ class LMStudio(OpenAICompatible):
     @classmethod
     def locate(cls, report: EndpointReport, *, thorough: bool) -> EndpointReport:
         return lmstudio_devices.locate(report, thorough=thorough)
+
+    def is_same_name(self, listed: str, answers: str) -> bool:
+        """`KEY@VARIANT` and `KEY:2` are instances of KEY."""
+        return super().is_same_name(*(re.split(r"[@:]", name)[0] for name in (listed, answers)))
 
     def list_models(
         self, ask: Ask, v1_models: ProbeReply, known: ModelListing

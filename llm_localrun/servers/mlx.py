@@ -14,6 +14,7 @@ class Mlx(OpenAICompatible):
     shared_ports = (8080,)
     found_by = ("Msty Studio's settings",)
     accepts_schemas = False
+    names_models_as_listed = True
     # Many servers answer so, but few of them leave their models unsigned.
     signs = (Sign("/health", "status", "ok", rank=2, repositories_only=True),)
     # Otherwise its answers end after 512 tokens. This is as good as no limit.

@@ -178,6 +178,7 @@ class Ollama(Server):
     quantizes_to = ("F32", "F16", "Q8_0", "Q4_K_M", "Q4_K_S")
     interrupted_pull = "Interrupted downloads resume: run the same command again."
     can_delete = True
+    names_models_as_listed = True
     chat_path = "/api/chat"
     embed_path = "/api/embed"
     # Otherwise it cuts long texts in silence.
@@ -278,6 +279,11 @@ class Ollama(Server):
         return {"runs_on": RunsOn.CLOUD, "remote_host": host_of(remote_host) or "ollama.com"}
 
     # Running a model
+
+    def is_same_name(self, listed: str, answers: str) -> bool:
+        """A reply repeats the name that was sent. A cloud may leave out what says cloud."""
+        usual = re.compile(r":latest$|[:-]cloud$")
+        return super().is_same_name(*(usual.sub("", name) for name in (listed, answers)))
 
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
         asked = request.context_size

@@ -38,6 +38,7 @@ class Sglang(OpenAICompatible):
     start_hint = "Start it with `python -m sglang.launch_server --model-path MODEL`"
     usual_ports = (30000,)
     owned_by = "sglang"
+    names_models_as_listed = True
     context_flag = "--context-length {}"
     tokenize_field = "prompt"
     reasoning_field = "reasoning_content"

@@ -42,6 +42,7 @@ class Vllm(OpenAICompatible):
     list_position = 3
     usual_ports = (8000,)
     owned_by = "vllm"
+    names_models_as_listed = True
     key_variables = ("VLLM_API_KEY",)
     context_flag = "--max-model-len {}"
     tokenize_field = "prompt"
@@ -58,10 +59,18 @@ class Vllm(OpenAICompatible):
     }
 
     def details(self, ask: Ask, entries: Sequence[VllmModel]) -> Mapping[str, Facts]:
-        """An adapter has the context of the model that it is applied to."""
+        """An adapter has the context of the model that it is applied to.
+
+        That model has an entry for each of its names, and replies have the first of them (0.32).
+        """
         contexts = {entry.id: entry.max_model_len for entry in entries}
-        return {
-            entry.id: dict.fromkeys(("context_max", "context_loaded"), contexts[entry.parent])
-            for entry in entries
-            if entry.parent in contexts and entry.max_model_len is None
-        }
+        bases = [(entry.id, entry.root) for entry in entries if entry.parent is None]
+        facts: dict[str, Facts] = {}
+        for entry in entries:
+            if entry.parent is None:
+                others = (name for name, root in bases if root == entry.root and name != entry.id)
+                facts[entry.id] = {"also_named": tuple(others)}
+            elif entry.parent in contexts and entry.max_model_len is None:
+                context_size = contexts[entry.parent]
+                facts[entry.id] = dict.fromkeys(("context_max", "context_loaded"), context_size)
+        return facts

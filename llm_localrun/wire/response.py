@@ -6,7 +6,6 @@ sends wrongly becomes an error message here. What a payload means is left to the
 """
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,6 +18,7 @@ from llm_localrun.errors import (
     LocalRunError,
     PromptTooLong,
     ServerRefused,
+    WrongModel,
 )
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.events import Event, Finished, TextDelta, ToolCall
@@ -89,7 +89,9 @@ class ResponseContext:
     """Makes the error for a prompt, from its tokens and those of the context that cannot hold it.
     """
     model: str = ""
-    """The model that has to answer; "" to accept any."""
+    """The model that has to answer."""
+    is_other_model: Callable[[str], bool] | None = None
+    """Whether the name in a reply is that of another model than `model`; None to accept any."""
     is_json: bool = False
     """Whether the text has to be JSON."""
     may_think: bool = False
@@ -110,6 +112,8 @@ class ResponseDecoder:
         self._think = ThinkTags(may_lack_opening=context.may_think)
         self._text: list[str] = []
         self._called = False
+        self._accepted: str | None = None
+        """The name in the reply that has been accepted as that of the model."""
         self._framing: Framing = WholeBody()
         self._refused: ResponseHead | None = None
         self._body = bytearray()
@@ -148,13 +152,16 @@ class ResponseDecoder:
 
     def _check_model(self) -> None:
         """Some servers answer with whichever model is loaded, and name it only in the response."""
-        asked, answers = self._context.model, self._decoder.model
-        if not asked or not answers or _is_same_model(asked, answers):
+        answers, is_other = self._decoder.model, self._context.is_other_model
+        if answers == self._accepted or is_other is None:
             return
-        raise ServerRefused(
-            f"{self._server} answers with the model {answers} instead of {asked}",
-            f"Load {asked} there first, or run the other one",
-        )
+        if answers and is_other(answers):
+            raise WrongModel(
+                f"{self._server} answers with the model {answers} instead of {self._context.model}",
+                f"Have it serve {self._context.model}, or run the other one:"
+                " `llm localrun models` lists it",
+            )
+        self._accepted = answers
 
     def _check_json(self, finished: Finished) -> None:
         """A limit may end JSON in the middle; a model that asks for a tool has not answered yet."""
@@ -183,6 +190,7 @@ class ResponseDecoder:
                 for event in self._decoder.feed(payload):
                     self._check_model()
                     yield from self._split(event)
+                self._check_model()
         except Malformed as error:
             raise self._bad(str(error)) from None
         except ValidationError as error:
@@ -247,6 +255,8 @@ class _ValueDecoder(Generic[_Decoded]):
 
     def feed(self, payload: Payload) -> Iterator[Event]:
         self.values.append(self.decode(payload))
+        named = payload.get("model")
+        self.model = named if isinstance(named, str) else self.model
         return iter(())
 
     def close(self) -> Iterator[Event]:
@@ -315,8 +325,3 @@ _REMEDIES = {
     404: "`llm localrun models` lists what it serves",
     503: "It is loading or busy: try again in a moment",
 }
-
-
-def _is_same_model(asked: str, answers: str) -> bool:
-    """Whether two names mean one model: `KEY@VARIANT` and `KEY:2` are instances of KEY."""
-    return re.split(r"[@:]", asked.lower())[0] == re.split(r"[@:]", answers.lower())[0]

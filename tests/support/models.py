@@ -12,6 +12,7 @@ _SERVED = (
     "context_loaded",
     "context_default",
     "digest",
+    "also_named",
 )
 _ON_DISK = ("path", "store", "projector", "manifest", "file_id", "load_size", "geometry", "problem")
 
