@@ -92,13 +92,15 @@ class _Chat(_Local):
         conversation_id: str,
     ) -> "ChatRequest":
         from llm_localrun.chat.attachments import load_attachment
-        from llm_localrun.chat.prompt import chat_request
+        from llm_localrun.chat.prompt import chat_request, with_empty_answers
 
         load = partial(load_attachment, accepted=self.attachment_types)
         schema = _schema(prompt, conversation)
-        return chat_request(
+        request = chat_request(
             prompt, load, stream=stream, schema=schema, conversation=conversation_id
         )
+        has_answers = conversation and (conversation.responses or conversation.loaded_messages)
+        return with_empty_answers(request) if has_answers else request
 
 
 class LocalChat(_Chat, llm.KeyModel):

@@ -117,6 +117,9 @@ class Options(llm.Options):
         "GGUF file of a draft model, or ngram to draft from the conversation"
     )
     lora: str | None = _option("GGUF file of a LoRA adapter to apply")
+    chat_template: str | None = _option(
+        "Chat template to use instead of the model's: a Jinja file, or a name of llama.cpp's"
+    )
     grammar: str | None = _option("Grammar of the answer in llama.cpp's GBNF")
     timeout: float | None = _option("Seconds to wait for the next data from the server", gt=0)
     extra_body: JsonObject | None = _option(

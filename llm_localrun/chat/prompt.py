@@ -53,6 +53,22 @@ def chat_request(
     )
 
 
+def with_empty_answers(request: ChatRequest) -> ChatRequest:
+    """The request with an empty answer wherever an earlier question has none.
+
+    llm keeps no message of an answer without text. Then two questions would follow each other,
+    which the templates of Gemma and Mistral refuse.
+    """
+    messages: list[ChatMessage] = []
+    for message in request.messages:
+        # After the result of a tool, media without a text belong to it.
+        others = ("user", "tool") if message.text else ("user",)
+        if message.role == "user" and messages and messages[-1].role in others:
+            messages.append(ChatMessage("assistant", ""))
+        messages.append(message)
+    return replace(request, messages=tuple(messages))
+
+
 def _tool_offer(tool: llm.Tool) -> ToolSpec:
     parameters = {"type": "object", "properties": {}, **(tool.input_schema or {})}
     return ToolSpec(tool.name, tool.description or "", parameters)

@@ -52,7 +52,10 @@ from llm_localrun.gguf.header import Header, read_header
 from llm_localrun.system import locks
 from llm_localrun.system.progress import LoadNotice
 from llm_localrun.tokens.window import context_too_large
+from llm_localrun.wire.shapes import template_error_in
 
+OTHER_TEMPLATE = "give another template with -o chat_template FILE"
+"""How to run a model whose own template fails."""
 LOAD_GRACE_S = 60.0
 """How long a load may make no progress."""
 _SLOW_DISK_BYTES_PER_S = 20e6
@@ -294,6 +297,7 @@ class _Host:
         Raises `EngineFailed`, and OSError if the host cannot write its files.
         """
         self._path = instructions.spec.path
+        self._has_template = bool(instructions.spec.settings.chat_template)
         self._folder = Path(instructions.folder)
         self._grace = instructions.load_grace
         self._notice = notice
@@ -395,12 +399,20 @@ class _Host:
             return error.with_load_problem(crashed)
         reason = reason or f"the engine exited with status {status}"
         problem = f"llama.cpp cannot load {self._path}: {reason}"
+        if said := template_error_in(log):
+            return self._template_failed(said)
         if builds.blames_model(log.replace(self._path, "")):
             remedy = "Download the file again, or use a newer build of llama.cpp"
             lasting = f"llama.cpp cannot load it: {reason}"
             return LoadFailed(problem, remedy).with_load_problem(lasting)
         advice = f"Fix that, or choose another model. The log is {builds.failed_log(self._folder)}"
         return EngineFailed(problem, advice)
+
+    def _template_failed(self, said: str) -> EngineFailed:
+        problem = f"llama.cpp cannot use the chat template for {self._path}: {said}"
+        remedy = f"{OTHER_TEMPLATE[0].upper()}{OTHER_TEMPLATE[1:]}, or choose another model"
+        lasting = "" if self._has_template else f"its chat template fails: {said}"
+        return LoadFailed(problem, remedy).with_load_problem(lasting)
 
     def _unloaded(self) -> EngineFailed:
         return EngineFailed(f"{self._path} was unloaded while it was loading", "Try again")

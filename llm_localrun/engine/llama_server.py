@@ -109,7 +109,9 @@ def _arguments(instructions: HostInstructions, paths: EnginePaths) -> list[str]:
         arguments["--slot-save-path"] = folder
     if embedding:
         arguments["--ubatch-size"] = batch
-    switches = ("--kv-unified", "--no-cache-idle-slots", "--no-webui", "--offline")
+    switches = ["--kv-unified", "--no-cache-idle-slots", "--no-webui", "--offline"]
+    if not spec.settings.needs_jinja:
+        switches.append("--no-jinja")
     named = [text for name, value in arguments.items() for text in (name, str(value))]
     return [*named, *switches, *(["--embedding"] if embedding else [])]
 

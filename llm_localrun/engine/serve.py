@@ -15,7 +15,7 @@ from llm_localrun import engine_defaults
 from llm_localrun.catalogue import drop_file
 from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
-from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot
+from llm_localrun.engine.launch import LOAD_GRACE_S, OTHER_TEMPLATE, AcquiredSlot
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.settings import LAUNCH_OPTIONS, EngineRequest, engine_request
 from llm_localrun.engine.slots import Slot, SlotContents, contents_for
@@ -43,6 +43,7 @@ from llm_localrun.tokens.window import (
 )
 from llm_localrun.wire import http
 from llm_localrun.wire.request import ChatRequest
+from llm_localrun.wire.response import ResponseContext
 
 _RESTORE_TIMEOUT_S = 60.0
 
@@ -67,6 +68,10 @@ class EngineServer(LlamaCpp):
     @property
     def label(self) -> str:
         return self.title
+
+    @property
+    def response_context(self) -> ResponseContext:
+        return replace(super().response_context, other_template=OTHER_TEMPLATE)
 
 
 def engine_server(engine: EngineState | None = None) -> EngineServer:

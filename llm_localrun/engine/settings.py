@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from llm_localrun.config import Config
-from llm_localrun.engine.state import NGRAM, EngineSettings
+from llm_localrun.engine.state import BUILT_IN_TEMPLATES, NGRAM, EngineSettings
+from llm_localrun.errors import ConfigError
 from llm_localrun.files.modelfile import chat_template_of, read_modelfile
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
 
 _MEMORY_SHARE = 0.75
+_MAX_TEMPLATE_BYTES = 2**20
 LAUNCH_OPTIONS = (
     "threads",
     "gpu_layers",
@@ -23,6 +25,7 @@ LAUNCH_OPTIONS = (
     "flash_attention",
     "lora",
     "draft_model",
+    "chat_template",
 )
 """The options of `-o` with which an engine starts. A request does not send them again."""
 
@@ -84,10 +87,35 @@ def engine_request(
         projector=route.projector,
         lora=_absolute(options.get("lora")) or read_modelfile(route).adapter,
         draft_model=NGRAM if draft_model == NGRAM else _absolute(draft_model),
-        chat_template=chat_template_of(model, route),
+        chat_template=_given_template(options.get("chat_template"))
+        or chat_template_of(model, route),
         rpc=",".join(config.rpc),
     )
     return EngineRequest(route.path, model.name, settings, _read_limits(config))
+
+
+def _given_template(option: str | None) -> str:
+    """The template that `-o chat_template` means: a name of llama.cpp's, or the text of a file.
+
+    Raises `ConfigError`.
+    """
+    if option is None or option in BUILT_IN_TEMPLATES:
+        return option or ""
+    path = Path(option).expanduser()
+    try:
+        template = path.read_bytes()[:_MAX_TEMPLATE_BYTES].decode()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"There is no chat template {option}",
+            "Give the path of a Jinja file, or a name of llama.cpp's, such as chatml or gemma",
+        ) from None
+    except OSError as error:
+        raise ConfigError.from_os_error("read", path, error) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no text", "Give the path of a Jinja file") from None
+    if not template.strip():
+        raise ConfigError(f"The chat template {path} is empty", "Give another file")
+    return template
 
 
 def _absolute(path: str | None) -> str:

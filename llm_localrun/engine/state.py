@@ -32,6 +32,19 @@ from llm_localrun.engine_defaults import (
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.locks import open_locked, remove_unless_locked
 
+# fmt: off
+BUILT_IN_TEMPLATES = frozenset({
+    "bailing", "bailing-think", "bailing2", "chatglm3", "chatglm4", "chatml", "command-r",
+    "deepseek", "deepseek-ocr", "deepseek2", "deepseek3", "exaone-moe", "exaone3", "exaone4",
+    "falcon3", "gemma", "gigachat", "glmedge", "gpt-oss", "granite", "granite-4.0", "grok-2",
+    "hunyuan-dense", "hunyuan-moe", "kimi-k2", "llama2", "llama2-sys", "llama2-sys-bos",
+    "llama2-sys-strip", "llama3", "llama4", "megrez", "minicpm", "mistral-v1", "mistral-v3",
+    "mistral-v3-tekken", "mistral-v7", "mistral-v7-tekken", "monarch", "openchat", "orion",
+    "pangu-embedded", "phi3", "phi4", "rwkv-world", "seed_oss", "smolvlm", "solar-open", "vicuna",
+    "vicuna-orca", "yandex", "zephyr",
+})
+# fmt: on
+"""Chat templates by name in llama.cpp (b10434). Except for `chatml`, they need Jinja to be off."""
 NGRAM = "ngram"
 """The `draft_model` without a file: llama.cpp guesses the next tokens from the text so far."""
 
@@ -41,8 +54,8 @@ class EngineSettings:
     """The settings with which an engine starts; None leaves a value to llama.cpp.
 
     `projector`, `lora` and `draft_model` are paths of GGUF files, "" for none; `draft_model` may be
-    `NGRAM`. `chat_template` is Jinja, "" for the template in the model's file. `rpc` lists the
-    addresses of llama.cpp's RPC servers: "box:50052,other:50052".
+    `NGRAM`. `chat_template` is Jinja or a name of llama.cpp's, "" for the template in the model's
+    file. `rpc` lists the addresses of llama.cpp's RPC servers: "box:50052,other:50052".
     """
 
     context_size: int | None = None
@@ -56,6 +69,11 @@ class EngineSettings:
     draft_model: str = ""
     chat_template: str = ""
     rpc: str = ""
+
+    @property
+    def needs_jinja(self) -> bool:
+        """Whether llama.cpp has to read the chat template as Jinja, not as a name of its own."""
+        return self.chat_template not in BUILT_IN_TEMPLATES - {"chatml"}
 
     def files(self) -> list[str]:
         """The files that the engine loads besides the model."""

@@ -87,6 +87,7 @@ def _apply(xllamacpp: Any, p: Any, settings: EngineSettings) -> None:
         p.mmproj.path = settings.projector
     if settings.chat_template:
         p.chat_template = settings.chat_template
+        p.use_jinja = settings.needs_jinja
     if settings.lora:
         p.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(settings.lora, 1.0)]
     if settings.draft_model:

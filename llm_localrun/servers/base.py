@@ -264,6 +264,8 @@ class Server:
     accepts_schemas: ClassVar[bool] = True
     context_flag: ClassVar[str] = ""
     """The flag that sets its context when it starts: "-c {}"; "" if unknown."""
+    template_flag: ClassVar[str] = ""
+    """The flag that gives it another chat template when it starts; "" if unknown."""
     text_flag: ClassVar[str] = ""
     """The flags that set how long a text to embed may be, if `context_flag` is not enough."""
     counts_prompts: ClassVar[bool] = False
@@ -396,7 +398,12 @@ class Server:
     @property
     def response_context(self) -> ResponseContext:
         """What is known of every response before it comes."""
-        return ResponseContext(secrets=self.secrets, login_source=self.login_source)
+        flag = self.template_flag
+        return ResponseContext(
+            secrets=self.secrets,
+            login_source=self.login_source,
+            other_template=f"start the server with {flag} FILE" if flag else "choose another model",
+        )
 
     @cached_property
     def login_source(self) -> str:

@@ -120,6 +120,7 @@ class LlamaCpp(OpenAICompatible):
     names_models_as_listed = True
     key_variables: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
     context_flag = "-c {}"
+    template_flag = "--chat-template-file"
     text_flag = "-c {0} -b {0} -ub {0}"  # A text to embed must be one physical batch.
     tokenize_field = "content"
     loading_message = "Loading model"

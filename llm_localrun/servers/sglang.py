@@ -40,6 +40,7 @@ class Sglang(OpenAICompatible):
     owned_by = "sglang"
     names_models_as_listed = True
     context_flag = "--context-length {}"
+    template_flag = "--chat-template"
     tokenize_field = "prompt"
     reasoning_field = "reasoning_content"
     version_path = "/server_info"

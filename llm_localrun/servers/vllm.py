@@ -45,6 +45,7 @@ class Vllm(OpenAICompatible):
     names_models_as_listed = True
     key_variables = ("VLLM_API_KEY",)
     context_flag = "--max-model-len {}"
+    template_flag = "--chat-template"
     tokenize_field = "prompt"
     reasoning_field = "reasoning"
     version_path = "/version"

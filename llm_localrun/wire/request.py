@@ -69,7 +69,8 @@ class ChatMessage:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.text or self.media or self.calls or self.role == "tool")
+        """Whether leaving it out changes nothing. An empty answer stays: templates want turns."""
+        return not (self.text or self.media or self.calls or self.role in ("assistant", "tool"))
 
 
 @dataclass(frozen=True, slots=True)

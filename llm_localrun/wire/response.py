@@ -22,7 +22,7 @@ from llm_localrun.errors import (
 )
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.events import Event, Finished, TextDelta, ToolCall
-from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in
+from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in, template_error_in
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
 from llm_localrun.wire.think_tags import ThinkTags
 
@@ -94,6 +94,8 @@ class ResponseContext:
     """Whether the name in a reply is that of another model than `model`; None to accept any."""
     is_json: bool = False
     """Whether the text has to be JSON."""
+    other_template: str = "choose another model"
+    """How to use another chat template."""
     may_think: bool = False
     """Whether the model is known to think, and may leave out the opening tag."""
     secrets: Collection[str] = field(default=(), repr=False)
@@ -213,6 +215,11 @@ class ResponseDecoder:
     def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
         if error.prompt_tokens is not None and error.context_size is not None:
             return self._overflow(error.prompt_tokens, error.context_size)
+        if said := template_error_in(error.message):
+            return ServerRefused(
+                f"The model's chat template refuses these messages: {said}",
+                f"Begin a new conversation, or {self._context.other_template}",
+            )
         number = f" (HTTP {status})" if status else ""
         said = self._without_secrets(error.message).rstrip(".")
         refused = ServerRefused(

@@ -5,6 +5,7 @@ Shapes of one language are in `openai`, `ollama` and `scoring`, those of one ser
 """
 
 import json
+import re
 import secrets
 from collections.abc import Collection
 from typing import Annotated, Any, TypeAlias, TypeVar
@@ -91,6 +92,23 @@ def error_in(payload: Payload) -> ErrorReported | None:
     return ErrorReported(
         str(message), _count(error.get("n_prompt_tokens")), _count(error.get("n_ctx"))
     )
+
+
+_ABOUT_TEMPLATE = re.compile(r"Jinja Exception|for this template|chat template parsing error")
+_TEMPLATE_ERROR = re.compile(
+    r"(?:(?:^|\s)Error|common_chat_templates_init: error|Jinja Exception): "
+    r"(?:Jinja Exception: )?([^\n]+)",
+    re.MULTILINE,
+)
+
+
+def template_error_in(message: str) -> str:
+    """Why a chat template failed, if llama.cpp reports that; "" otherwise.
+
+    It quotes the template before the reason (b11549): "…^ Error: Jinja Exception: No system role".
+    """
+    found = _TEMPLATE_ERROR.search(message) if _ABOUT_TEMPLATE.search(message) else None
+    return found[1].strip() if found else ""
 
 
 _Shape = TypeVar("_Shape", bound=WireModel)

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from llm_localrun.chat.models import LocalChat
 from llm_localrun.chat.options import Options
-from llm_localrun.chat.prompt import chat_request
+from llm_localrun.chat.prompt import chat_request, with_empty_answers
 from llm_localrun.errors import BadAttachment
 from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
 from tests.support.drive import served
@@ -185,7 +185,11 @@ def answers(text: str) -> ChatMessage:
             [ChatMessage("assistant", "It rains.")],
             id="a search by another provider",
         ),
-        pytest.param(Message("assistant", [SEARCH, FOUND]), [], id="nothing but such a search"),
+        pytest.param(
+            Message("assistant", [SEARCH, FOUND]),
+            [ChatMessage("assistant", "")],
+            id="nothing but such a search",
+        ),
         pytest.param(Message("tool", [FOUND]), [], id="what such a search found"),
         pytest.param(
             Message("assistant", [TextPart("Hello.", provider_metadata={"openai": {"id": "x"}})]),
@@ -210,10 +214,16 @@ def answers(text: str) -> ChatMessage:
             [ChatMessage("assistant", "Hello.")],
             id="reasoning that is kept secret",
         ),
-        pytest.param(Message("assistant", [ReasoningPart("Hmm.")]), [], id="reasoning alone"),
+        pytest.param(
+            Message("assistant", [ReasoningPart("Hmm.")]),
+            [ChatMessage("assistant", "")],
+            id="reasoning alone",
+        ),
         pytest.param(Message("user", []), [], id="no parts"),
         pytest.param(Message("tool", []), [], id="no results"),
-        pytest.param(Message("assistant", [TextPart("")]), [], id="an empty text"),
+        pytest.param(
+            Message("assistant", [TextPart("")]), [ChatMessage("assistant", "")], id="an empty text"
+        ),
     ],
 )
 def test_earlier_turns(message: Message, expected: list[ChatMessage]) -> None:
@@ -221,6 +231,45 @@ def test_earlier_turns(message: Message, expected: list[ChatMessage]) -> None:
     hi, *middle, who = messages_of(prompt(messages=history))
     assert (hi, who) == (ChatMessage("user", "Hi"), ChatMessage("user", "Who?"))
     assert middle == expected
+
+
+SEEN = Message("user", [AttachmentPart(llm.Attachment(type="image/png", content=b"x"))])
+CALLED = Message("assistant", [ToolCallPart(name="f", arguments={}, tool_call_id="1")])
+NO_ANSWER = ("assistant", "")
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        pytest.param([], [], id="nothing"),
+        pytest.param(HISTORY, ASKED, id="an answer to each question"),
+        pytest.param(
+            [OLD, said("user", "Hi"), said("user", "Who?")],
+            [("system", "Old."), ("user", "Hi"), NO_ANSWER, ("user", "Who?")],
+            id="no answer",
+        ),
+        pytest.param(
+            [said("user", text) for text in "abc"],
+            [("user", "a"), NO_ANSWER, ("user", "b"), NO_ANSWER, ("user", "c")],
+            id="no answer twice",
+        ),
+        pytest.param(
+            [said("user", "Hi"), CALLED, Message("tool", [result("11 C")]), said("user", "Who?")],
+            [("user", "Hi"), NO_ANSWER, ("tool", "11 C"), NO_ANSWER, ("user", "Who?")],
+            id="a tool's result without an answer",
+        ),
+        pytest.param(
+            [said("user", "Hi"), CALLED, Message("tool", [result("11 C")]), SEEN],
+            [("user", "Hi"), NO_ANSWER, ("tool", "11 C"), ("user", "")],
+            id="an image that is the result of a tool",
+        ),
+        pytest.param([SEEN, SEEN], [("user", ""), NO_ANSWER, ("user", "")], id="images alone"),
+    ],
+)
+def test_questions_without_an_answer(history: list[Message], expected: list[Turn]) -> None:
+    """Templates that want the turns to alternate would refuse the conversation for ever."""
+    request = with_empty_answers(chat_request(prompt(messages=history), load, stream=True))
+    assert [(message.role, message.text) for message in request.messages] == expected
 
 
 def thought(reasoning: str, *parts: Part) -> Message:

@@ -48,11 +48,10 @@ def test_conversation_may_be_none(backend: Backend, way: str) -> None:
 
 
 class Unread(Conversation):
-    """A conversation whose turns may not be read."""
+    """A conversation of which only the number of turns may be read."""
 
     def __getattribute__(self, name: str) -> Any:
-        assert name != "responses"
-        return super().__getattribute__(name)
+        return [object()] if name == "responses" else super().__getattribute__(name)
 
 
 @at_every_server

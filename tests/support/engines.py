@@ -79,11 +79,11 @@ def text_value(value: bytes) -> bytes:
     return struct.pack("<Q", len(value)) + value
 
 
-_TEMPLATE_SIZE = 368
+TEMPLATE_SIZE = 368
 """Bytes of the starter model's own chat template, which the endless one replaces."""
 ENDLESS_TEMPLATE = text_value(
     b"{% for i in range(10000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}".ljust(
-        _TEMPLATE_SIZE
+        TEMPLATE_SIZE
     )
 )
 """The header's value of a chat template that keeps llama.cpp busy for hours while it loads."""
