@@ -44,7 +44,7 @@ from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.learned import learn_from_reply
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Size, describe_cut_answer, too_long
 from llm_localrun.wire import http
-from llm_localrun.wire.events import Event, Finished
+from llm_localrun.wire.events import CUT_OFF, Event, Finished
 from llm_localrun.wire.request import ChatRequest, nearest_think_level
 from llm_localrun.wire.response import (
     ResponseContext,
@@ -286,6 +286,10 @@ def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) 
         return (
             f"{prepared.server.label} read {finished.prompt_tokens:,} tokens of a prompt of about"
             f" {request.prompt.estimate({}).tokens:,}: it may have cut it. Install a newer version."
+        )
+    if finished.finish_reason == CUT_OFF:
+        return f"{prepared.server.label} ended the answer early without a reason." + (
+            f" {prepared.server.cut_off_hint}." if prepared.server.cut_off_hint else ""
         )
     limit, answer = request.options.get("max_tokens"), finished.completion_tokens
     if finished.finish_reason != "length" or (limit and (answer is None or answer >= limit)):

@@ -268,6 +268,8 @@ class Server:
     """The flag that gives it another chat template when it starts; "" if unknown."""
     text_flag: ClassVar[str] = ""
     """The flags that set how long a text to embed may be, if `context_flag` is not enough."""
+    cut_off_hint: ClassVar[str] = ""
+    """Why it may end an answer without a reason, and what to do then."""
     counts_prompts: ClassVar[bool] = False
     """Whether it counts the tokens of a prompt exactly, so that there is nothing to learn."""
     names_models_as_listed: ClassVar[bool] = False

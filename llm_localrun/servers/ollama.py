@@ -178,6 +178,8 @@ class Ollama(Server):
     quantizes_to = ("F32", "F16", "Q8_0", "Q4_K_M", "Q4_K_S")
     interrupted_pull = "Interrupted downloads resume: run the same command again."
     can_delete = True
+    # After 30 equal pieces of text (0.32).
+    cut_off_hint = "It stops a model that repeats itself: try -o repeat_penalty 1.1"
     names_models_as_listed = True
     chat_path = "/api/chat"
     embed_path = "/api/embed"

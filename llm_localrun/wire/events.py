@@ -8,6 +8,9 @@ and `ollama`, writing them into llm's response to `chat.response`.
 from dataclasses import dataclass
 from typing import TypeAlias
 
+CUT_OFF = "cut off"
+"""The `finish_reason` of an answer that its server ended without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:

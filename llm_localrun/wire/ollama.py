@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.request import ChatMessage, ChatRequest
 from llm_localrun.wire.shapes import (
     Count,
@@ -133,7 +133,7 @@ class OllamaDecoder:
         yield Finished(
             # Ollama stops a model that repeats itself without an error: the stream then lacks
             # `done`, and a response that is not streamed says `"done": false` (0.32).
-            finish_reason=(last.done_reason or "stop") if last.done else "cut off",
+            finish_reason=(last.done_reason or "stop") if last.done else CUT_OFF,
             model=last.model,
             prompt_tokens=last.prompt_eval_count,
             completion_tokens=last.eval_count,

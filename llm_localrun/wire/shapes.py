@@ -100,14 +100,17 @@ _TEMPLATE_ERROR = re.compile(
     r"(?:Jinja Exception: )?([^\n]+)",
     re.MULTILINE,
 )
+_SAID_BY_TEMPLATES = re.compile(r"([^\n]*\broles must alternate\b[^\n]*)", re.IGNORECASE)
 
 
 def template_error_in(message: str) -> str:
-    """Why a chat template failed, if llama.cpp reports that; "" otherwise.
+    """Why a chat template failed, if the server's error or log says that; "" otherwise.
 
-    It quotes the template before the reason (b11549): "…^ Error: Jinja Exception: No system role".
+    llama.cpp quotes the template first (b11549): "…^ Error: Jinja Exception: No system role". vLLM
+    repeats what the template says (0.32).
     """
     found = _TEMPLATE_ERROR.search(message) if _ABOUT_TEMPLATE.search(message) else None
+    found = found or _SAID_BY_TEMPLATES.search(message)
     return found[1].strip() if found else ""
 
 

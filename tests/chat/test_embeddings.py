@@ -678,7 +678,7 @@ def test_server_that_is_off(user_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mxbai", "other"])
 def test_key_goes_along(name: str, user_path: Path) -> None:
     (user_path / "keys.json").write_text(json.dumps({"localrun-vllm": "secret"}))
-    with StandIn(lambda _: [json_reply(data(0))]) as server:
+    with StandIn(lambda _: [json_reply({**data(0), "model": name})]) as server:
         embedding(server.url, "vllm", name).embed("a")
     assert server.requests[0].headers["authorization"] == "Bearer secret"
 

@@ -15,7 +15,15 @@ from llm_localrun.models import LocalModel, RunsOn
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.wire.http import HttpRequest
 from tests.conftest import CONFIG, Llm, configure, store_key
-from tests.fakes.http_server import Exchange, Request, StandIn, events, json_reply, transcript
+from tests.fakes.http_server import (
+    Exchange,
+    Request,
+    StandIn,
+    events,
+    json_reply,
+    transcript,
+    whole,
+)
 from tests.fakes.openai_compatible import completion
 from tests.support.drive import WAYS, Outcome, ask, failure, served
 from tests.support.models import served_route
@@ -150,9 +158,10 @@ def test_ollama(streamed: Recording, unstreamed: Recording, way: str) -> None:
     def respond(request: Request) -> list[bytes]:
         return [recorded(streamed if request.body["stream"] else unstreamed).reply()]
 
+    expected = RECORDED[streamed if is_streamed(way) else unstreamed]
     with StandIn(respond) as server:
-        outcome = ask(served(server.url, "ollama"), "Hello", way)
-    assert without_clock(outcome) == RECORDED[streamed if is_streamed(way) else unstreamed]
+        outcome = ask(served(server.url, "ollama", expected.resolved_model or ""), "Hello", way)
+    assert without_clock(outcome) == expected
 
 
 @in_every_way
@@ -279,7 +288,7 @@ def test_sends_this_and_no_more(
 ) -> None:
     with StandIn(lambda _: [answer_of(kind)]) as server:
         ask(
-            served(server.url, kind, "name:tag"),
+            served(server.url, kind, "smollm2:135m"),
             "And of Italy?",
             way,
             system="Be brief.",
@@ -295,7 +304,7 @@ def test_sends_this_and_no_more(
     assert (request.method, request.path) == ("POST", path)
     assert request.headers["content-type"] == "application/json"
     assert request.body == {
-        "model": "name:tag",
+        "model": "smollm2:135m",
         "messages": [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "Capital?"},
@@ -610,6 +619,12 @@ def cloud_model(url: str, runs_on: str) -> LocalModel:
     return served(url, "ollama", "gpt-oss:120b-cloud", runs_on=runs_on)
 
 
+def nameless_answer() -> bytes:
+    """What Ollama answers, without the name of a model."""
+    message = {"role": "assistant", "content": "Paris."}
+    return json_reply({"message": message, "done": True, "done_reason": "stop"})
+
+
 @in_every_way
 @pytest.mark.parametrize(
     ("runs_on", "where"), [(RunsOn.CLOUD, "in a cloud"), (RunsOn.UNKNOWN, "on an unknown machine")]
@@ -617,7 +632,7 @@ def cloud_model(url: str, runs_on: str) -> LocalModel:
 def test_prompt_does_not_leave_the_machine_unasked(
     user_path: Path, runs_on: str, where: str, way: str
 ) -> None:
-    with StandIn(lambda _: [answer_of("ollama")]) as server:
+    with StandIn(lambda _: [nameless_answer()]) as server:
         model = cloud_model(server.url, runs_on)
         with pytest.raises(NotAllowed) as caught:
             ask(model, "Hello", way)
@@ -631,11 +646,39 @@ def test_prompt_does_not_leave_the_machine_unasked(
             ask(model, "Hello", way)
         assert server.requests == []
         configure(user_path, **CONFIG, allow=["local/ollama/gpt-oss:120b-cloud"])
-        assert ask(model, "Hello", way).text == "The capital of France is Paris."
+        assert ask(model, "Hello", way).text == "Paris."
     assert [request.path for request in server.requests] == ["/api/chat"]
 
 
 @in_every_way
 def test_model_on_this_machine_needs_no_consent(way: str) -> None:
-    with StandIn(lambda _: [answer_of("ollama")]) as server:
-        assert ask(cloud_model(server.url, RunsOn.THIS_MACHINE), "Hello", way).output == 8
+    with StandIn(lambda _: [nameless_answer()]) as server:
+        assert ask(cloud_model(server.url, RunsOn.THIS_MACHINE), "Hello", way).text == "Paris."
+
+
+# An answer that ends early
+
+
+@in_every_way
+def test_answer_that_ollama_ends_without_a_word(
+    way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ollama 0.32.15 stops a model that repeats itself: no `done`, no reason, no counts."""
+    message = {"role": "assistant", "content": " ha"}
+    line = {"model": "m", "message": message, "done": False}
+    lines = b"".join(json.dumps(line).encode() + b"\n" for _ in range(31))
+
+    def respond(request: Request) -> list[bytes]:
+        if not request.body["stream"]:
+            return [json_reply({**line, "message": {**message, "content": " ha" * 31}})]
+        return [whole(lines, "application/x-ndjson")]
+
+    with StandIn(respond) as server:
+        outcome = ask(served(server.url, "ollama", "m"), "Hello", way)
+        said = capsys.readouterr().err
+    assert outcome.text == " ha" * 31
+    assert (outcome.json or {})["finish_reason"] == "cut off"
+    assert said == (
+        f"Ollama at {server.url} ended the answer early without a reason. It stops a model that"
+        " repeats itself: try -o repeat_penalty 1.1.\n"
+    )

@@ -161,6 +161,10 @@ LONG = (
             "0.1 E common_chat_templates_init: error: Bad token\nchat template parsing error: x",
             "Bad token",
         ),
+        (
+            "Conversation roles must alternate user/assistant",
+            "Conversation roles must alternate user/assistant",
+        ),
         ("RuntimeError: Failed to init server", ""),
         ("Error: no memory", ""),
         ("", ""),
