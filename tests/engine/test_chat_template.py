@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import llm
 import pytest
@@ -26,7 +27,7 @@ REFUSING = "{{ raise_exception('Only for people') }}"
 BROKEN = "{% if %}"
 MISTAKEN = "{{ messages[0].content.nope() }}"
 OTHER = "give another template with -o chat_template FILE"
-USUAL = {"max_tokens": 1}
+USUAL: dict[str, Any] = {"max_tokens": 1}
 
 
 def with_template(source: Path, target: Path, template: str) -> Path:
@@ -143,6 +144,7 @@ def test_names_are_read_without_jinja(template: str, needs_jinja: bool) -> None:
     assert EngineSettings(chat_template=template).needs_jinja is needs_jinja
 
 
+VLLM = "Conversation roles must alternate user/assistant/user/assistant/..."
 LONG = (
     "Unable to generate parser for this template. Automatic parser generation failed: \n------\n"
     "While executing CallExpression at line 1, column 96 in source:\n"
