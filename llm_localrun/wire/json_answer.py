@@ -150,6 +150,7 @@ class JsonAnswer:
             rest = text.strip(_BLANK)[position:]
             return _refused(f"The answer goes on after its JSON: {_short(rest)}")
         if finish_reason != "stop":
+            self.note = _unchecked(self._schema)
             return AnswerCutOff(
                 f"The answer ended ({finish_reason}) before its JSON was complete",
                 "Use a larger -o max_tokens, or a larger -o context_size",
@@ -203,61 +204,61 @@ def _fenced(text: str) -> Iterator[str]:
 def _check(value: Any, schema: Mapping[str, Any]) -> tuple[str, str]:
     """What in `value` breaks `schema`, and why that could not be checked; "" for nothing."""
     try:
-        from jsonschema import FormatChecker
-        from jsonschema.exceptions import SchemaError, best_match
-        from jsonschema.validators import Draft202012Validator, extend, validator_for
-
-        # Without retrieval, unlike jsonschema's own: nothing is fetched because a schema says so.
-        from jsonschema_specifications import REGISTRY
-        from referencing.exceptions import Unresolvable
+        return _violation(value, schema), ""
     except ImportError:
-        return "", _unchecked(schema)
-    # jsonschema's `regex` is Python's.
+        unchecked = _unchecked(schema)
+        return "", unchecked and f"{unchecked} To check answers: `llm install jsonschema`"
+    except Exception as error:  # noqa: BLE001  # what only a $ref reaches may be anything
+        return "", f"The answer was not checked against the schema: {_short(str(error))}."
+
+
+def _violation(value: Any, schema: Mapping[str, Any]) -> str:
+    """What in `value` breaks `schema`. Raises ValueError if jsonschema cannot use the schema."""
+    from jsonschema import FormatChecker
+    from jsonschema.exceptions import SchemaError, best_match
+    from jsonschema.validators import Draft202012Validator, extend, validator_for
+
+    # Without retrieval, unlike jsonschema's own: nothing is fetched because a schema says so.
+    from jsonschema_specifications import REGISTRY
+    from referencing.exceptions import Unresolvable
+
+    dialect = schema if isinstance(schema.get("$schema"), str) else {}
+    kind = validator_for(dialect, default=Draft202012Validator)
+    # Its `regex` accepts what Python does, not what JavaScript does.
     formats = FormatChecker(Draft202012Validator.FORMAT_CHECKER.checkers.keys() - {"regex"})
-    kind = validator_for(schema, default=Draft202012Validator)
     validator = extend(kind, {"multipleOf": _multiple_of})
     try:
         kind.check_schema(schema)
         found = validator(schema, registry=REGISTRY, format_checker=formats).iter_errors(value)
         error = best_match(found)
     except SchemaError as invalid:
-        why = f"the schema is not valid at {invalid.json_path}: {_short(invalid.message)}"
+        where = invalid.json_path
+        raise ValueError(f"jsonschema cannot use {where}: {_short(invalid.message)}") from None
     except Unresolvable as unknown:
-        why = f"it refers to {unknown.ref}, which is not part of it"
-    except re.error as unknown:
-        why = f"Python cannot read the pattern {_short(str(unknown.pattern))}: {unknown.msg}"
-    except RecursionError:
-        why = "it refers to itself without end"
-    else:
-        if error is None:
-            return "", ""
-        broken = _short(json.dumps(error.validator_value, ensure_ascii=False))
-        return f"{error.json_path} breaks {error.validator} {broken}", ""
-    return "", f"The answer was not checked against the schema: {why}."
+        raise ValueError(f"its $ref {unknown.ref} is not within it") from None
+    if error is None:
+        return ""
+    rule = _short(json.dumps(error.validator_value, ensure_ascii=False))
+    keyword = f"{error.validator} {rule}" if error.validator else "false"
+    return f"{error.json_path} breaks {keyword}: {_short(error.message)}"
 
 
 def _multiple_of(validator: Any, factor: Any, number: Any, _: Any) -> Iterator[Any]:
     """jsonschema's own says that 19.99 is no multiple of 0.01."""
     from jsonschema import ValidationError
 
-    if (
-        isinstance(number, bool)
-        or not isinstance(number, (int, float))
-        or not math.isfinite(number)
-    ):
+    if not validator.is_type(number, "number") or not math.isfinite(number):
         return
     if (Fraction(repr(number)) / Fraction(repr(factor))).denominator != 1:
-        yield ValidationError("is not a multiple")
+        yield ValidationError(f"{number!r} is not a multiple of {factor!r}")
 
 
-def _unchecked(schema: Mapping[str, Any]) -> str:
-    """What to say if jsonschema is missing; "" if every server enforces all of `schema`."""
-    keywords = sorted(set(_ignored(schema)))
-    if not keywords:
-        return ""
-    return (
-        f"The answer was not checked against {', '.join(keywords)} in the schema, which the server"
-        " may have ignored. To have answers checked: `llm install jsonschema`"
+def _unchecked(schema: Mapping[str, Any] | None) -> str:
+    """What an unchecked answer may break; "" if every server enforces all of `schema`."""
+    keywords = ", ".join(sorted(set(_ignored(schema))))
+    return keywords and (
+        f"The answer was not checked against {keywords} in the schema, which the server may have"
+        " ignored."
     )
 
 
