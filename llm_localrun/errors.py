@@ -7,7 +7,8 @@
     ├── UnsupportedOption    the chosen server does not support an option
     ├── BadAttachment        an attachment cannot be read, or the model does not accept it
     ├── PromptTooLong        the prompt does not fit in the context
-    ├── AnswerCutOff         the answer ended before its JSON was complete
+    ├── AnswerNotJson        the answer is not the JSON that was asked for
+    │   └── AnswerCutOff     the answer ended before its JSON was complete
     ├── ServerUnreachable    the server does not answer, or not in time
     ├── ServerRefused        the server answered with an error
     │   └── WrongModel       the server answers with another model
@@ -105,7 +106,11 @@ class PromptTooLong(LocalRunError):
     context_size = 0
 
 
-class AnswerCutOff(LocalRunError):
+class AnswerNotJson(LocalRunError):
+    """The answer is not the JSON that was asked for; raised when all of it has been passed on."""
+
+
+class AnswerCutOff(AnswerNotJson):
     """The answer ended before its JSON was complete."""
 
 

@@ -127,6 +127,7 @@ class LocalChat(_Chat, llm.KeyModel):
         interrupts = Interrupts()
         with (
             interrupts.caught(recorder.finish_interrupted),
+            recorder.failure_kept(),
             closing(run.stream(model, route, request, key)) as events,
         ):
             for event in events:
@@ -157,10 +158,12 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
         request = await asyncio.to_thread(self._request, prompt, stream, conversation, log_id)
         model, route = await asyncio.to_thread(resolve.choose_route, self.local, request.options)
         recorder = ResponseRecorder(model, route, response)
-        async with aclosing(run.astream(model, route, request, key)) as events:
-            async for event in events:
-                for item in recorder.record(event):
-                    yield item
+        events = run.astream(model, route, request, key)
+        with recorder.failure_kept():
+            async with aclosing(events):
+                async for event in events:
+                    for item in recorder.record(event):
+                        yield item
 
 
 class LocalEmbedding(_Local, EmbeddingModel):

@@ -7,13 +7,17 @@ the events is left to `run`.
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any, NoReturn
 
+import click
 import llm
 from llm.parts import StreamEvent
 from typing_extensions import assert_never
 
+from llm_localrun.errors import AnswerNotJson
 from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
@@ -71,6 +75,27 @@ class ResponseRecorder:
         self._finish(Finished(finish_reason="interrupted"))
         return True
 
+    @contextmanager
+    def failure_kept(self) -> Iterator[None]:
+        """If the answer came, but is not what was asked for: lets llm log it, then shows the error.
+
+        llm logs nothing if `execute` raises. So `llm prompt` ends with the error when it has
+        logged the answer, and `llm chat` shows it and goes on. Other programs get it raised.
+        """
+        try:
+            yield
+        except AnswerNotJson as error:
+            logged = self._response.response_json or {}
+            self._response.response_json = {**logged, "error": error.message}
+            command = click.get_current_context(silent=True)
+            name = command.info_name if command else None
+            if command and name == "prompt":
+                command.call_on_close(partial(_raise, error))
+            elif name == "chat":
+                click.echo(f"\nError: {error.message}", err=True)
+            else:
+                raise
+
     def _call(self, call: ToolCall) -> Iterator[StreamEvent]:
         """llm logs a call from the events, and runs the tool because of `add_tool_call`."""
         arguments = _arguments(call.arguments)
@@ -104,6 +129,10 @@ class ResponseRecorder:
             for name, value in statistics.items()
             if value is not None and name not in _LLM_COLUMNS
         }
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _arguments(text: str) -> dict[str, Any]:

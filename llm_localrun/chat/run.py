@@ -155,6 +155,8 @@ class _Exchange:
                 _learn(self.request, self.prepared, event)
                 if note := _note(self.request, self.prepared, event):
                     click.echo(note, err=True)
+                if self.decoder.note:
+                    click.echo(self.decoder.note, err=True)
 
 
 def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | None) -> _Exchange:
@@ -252,6 +254,7 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
         model=prepared.model,
         is_other_model=model_check(model, prepared),
         is_json=request.chat.schema is not None or bool(request.options.get("json_object")),
+        schema=request.chat.schema,
         may_think=thinks and request.options.get("think") != "off",
     )
 

@@ -1,7 +1,8 @@
 """The events of a response: a closed union.
 
 A response is any number of deltas and tool calls and then exactly one `Finished`. A response that
-ends early raises an error and has no `Finished`. Making events is left to the decoders of `openai`
+ends early raises an error and has no `Finished`; after an answer that is not the JSON that was
+asked for, an error follows it. Making events is left to the decoders of `openai`
 and `ollama`, writing them into llm's response to `chat.response`.
 """
 

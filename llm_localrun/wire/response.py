@@ -5,7 +5,6 @@ sends wrongly becomes an error message here. What a payload means is left to the
 `wire.openai` and `wire.ollama`.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -13,7 +12,6 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from llm_localrun.errors import (
-    AnswerCutOff,
     BadReply,
     LocalRunError,
     PromptTooLong,
@@ -21,7 +19,8 @@ from llm_localrun.errors import (
     WrongModel,
 )
 from llm_localrun.system.json_files import parse_json
-from llm_localrun.wire.events import Event, Finished, TextDelta, ToolCall
+from llm_localrun.wire.events import Event, Finished
+from llm_localrun.wire.json_answer import JsonAnswer
 from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in, template_error_in
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
 from llm_localrun.wire.think_tags import ThinkTags
@@ -96,6 +95,8 @@ class ResponseContext:
     """Whether the text has to be JSON."""
     other_template: str = "choose another model"
     """How to use another chat template."""
+    schema: Mapping[str, Any] | None = None
+    """What the JSON has to follow; None for any object."""
     may_think: bool = False
     """Whether the model is known to think, and may leave out the opening tag."""
     secrets: Collection[str] = field(default=(), repr=False)
@@ -112,13 +113,17 @@ class ResponseDecoder:
         self._decoder = decoder
         self._context = context
         self._think = ThinkTags(may_lack_opening=context.may_think)
-        self._text: list[str] = []
-        self._called = False
+        self._json = JsonAnswer(context.schema) if context.is_json else None
         self._accepted: str | None = None
         """The name in the reply that has been accepted as that of the model."""
         self._framing: Framing = WholeBody()
         self._refused: ResponseHead | None = None
         self._body = bytearray()
+
+    @property
+    def note(self) -> str:
+        """At the end: what the user has to know about the answer; "" for nothing."""
+        return self._json.note if self._json else ""
 
     def feed(self, received: ResponseHead | bytes) -> Iterator[Event]:
         """The events that `received` completes. Raises a `LocalRunError`."""
@@ -143,14 +148,9 @@ class ResponseDecoder:
 
     def _split(self, event: Event) -> Iterator[Event]:
         for part in self._think.feed(event):
-            if isinstance(part, Finished):
-                self._check_json(part)
-                yield replace(part, **self._context.facts)
-                continue
-            if isinstance(part, TextDelta) and self._context.is_json:
-                self._text.append(part.text)
-            self._called = self._called or isinstance(part, ToolCall)
-            yield part
+            is_end = isinstance(part, Finished)
+            known = replace(part, **self._context.facts) if is_end else part
+            yield from self._json.feed(known) if self._json else (known,)
 
     def _check_model(self) -> None:
         """Some servers answer with whichever model is loaded, and name it only in the response."""
@@ -164,20 +164,6 @@ class ResponseDecoder:
                 " `llm localrun models` lists it",
             )
         self._accepted = answers
-
-    def _check_json(self, finished: Finished) -> None:
-        """A limit may end JSON in the middle; a model that asks for a tool has not answered yet."""
-        if not self._context.is_json or self._called:
-            return
-        if finished.finish_reason == "stop":
-            return
-        try:
-            json.loads("".join(self._text))
-        except (ValueError, RecursionError):
-            raise AnswerCutOff(
-                f"The answer ended ({finished.finish_reason}) before its JSON was complete",
-                "Use a larger -o max_tokens, or a larger -o context_size",
-            ) from None
 
     def _start(self, head: ResponseHead) -> None:
         framing = framing_for(head.content_type)

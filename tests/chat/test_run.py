@@ -286,7 +286,7 @@ MORE_OPTIONS = {"top_k": 40, "min_p": 0.05, "repeat_penalty": 1.1, "json_object"
 def test_sends_this_and_no_more(
     kind: str, path: str, options: dict[str, Any], sent: dict[str, Any], way: str
 ) -> None:
-    with StandIn(lambda _: [answer_of(kind)]) as server:
+    with StandIn(lambda _: [json_of(kind)]) as server:
         ask(
             served(server.url, kind, "smollm2:135m"),
             "And of Italy?",
@@ -322,6 +322,14 @@ def answer_of(kind: str) -> bytes:
     if kind == "ollama":
         return recorded(("chat_nostream", 0)).reply()
     return json_reply(completion("Hello", finish_reason="stop"))
+
+
+def json_of(kind: str) -> bytes:
+    """A reply that a server of `kind` may give to a request for JSON."""
+    if kind == "ollama":
+        message = {"role": "assistant", "content": "{}"}
+        return json_reply({"message": message, "done": True, "done_reason": "stop"})
+    return json_reply(completion("{}", finish_reason="stop"))
 
 
 # OpenAI-compatible servers
