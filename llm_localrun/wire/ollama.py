@@ -48,6 +48,8 @@ class _ChatLine(WireModel):
     """Durations are nanoseconds; a count or duration of zero is left out by the server."""
 
     model: Text | None = None
+    remote_host: Text | None = None
+    """Where the model ran, if the server passed the prompt on (0.12)."""
     message: _ChatTurn | None = None
     done: bool = False
     done_reason: Text | None = None
@@ -143,6 +145,7 @@ class OllamaDecoder:
             # `done`, and a response that is not streamed says `"done": false` (0.32).
             finish_reason=(last.done_reason or "stop") if last.done else "cut off",
             model=last.model,
+            remote_host=last.remote_host or None,
             prompt_tokens=prompt,
             completion_tokens=last.eval_count,
             cached_tokens=cached,
