@@ -577,13 +577,13 @@ def _with_own_names(tags: Sequence[_Tag]) -> Iterator[_Tag]:
     preferred = "safetensors" if sys.platform == "darwin" else "gguf"
     by_name: dict[str, dict[str, _Tag]] = {}
     for tag in tags:
-        by_name.setdefault(tag.name, {}).setdefault(tag.digest, tag)
+        by_name.setdefault(tag.name, {}).setdefault(tag.digest or "", tag)
     for alike in by_name.values():
         first, *others = sorted(
             alike.values(), key=lambda tag: (tag.details and tag.details.format) != preferred
         )
         yield first
-        for tag in others:
+        for tag in filter(lambda each: each.digest, others):
             yield tag.model_copy(update={"name": f"sha256-{tag.digest[:12]}"})
 
 
