@@ -80,6 +80,44 @@ def locate(model: LocalModel) -> LocalModel:
     return next((other for other in found.models if other.id == model.id), model)
 
 
+def confirm_place(model: LocalModel) -> LocalModel:
+    """The model with the place where it runs now, where its name can come to mean another model.
+
+    A manifest here that is as it was listed is proof; a list that is a minute old needs none.
+    """
+    from llm_localrun.files.ollama_manifest import manifest_or_empty
+    from llm_localrun.servers.base import open_with_stored_key, server_class
+
+    served, route = model.served, model.on_disk
+    if served is None or not server_class(served.endpoint.kind).may_pass_on:
+        return model
+    reports = get_catalogue(CachePolicy.CACHED).endpoints
+    report = next((each for each in reports if each.endpoint == served.endpoint), None)
+    manifest = manifest_or_empty(route.manifest if route else "")
+    is_listed = served.digest and served.digest in (manifest.digest, manifest.listed_as)
+    has_changed = bool(route and route.manifest) and not is_listed
+    if report is None or is_listed or served.runs_on is RunsOn.CLOUD:
+        return model
+    if is_fresh(report.asked_at) and not has_changed:
+        return model
+    server = open_with_stored_key(served.endpoint)
+    with server.probe() as probe:
+        place = server.place_now(probe.ask, model)
+    return note_place(model, **place) if place else model
+
+
+def note_place(model: LocalModel, **place: object) -> LocalModel:
+    """Records that a model has come to run elsewhere, and that no file here is it."""
+
+    def moved(other: LocalModel) -> LocalModel:
+        if other.id != model.id:
+            return other
+        return other.with_served(**place, digest="").model_copy(update={"fingerprints": ()})
+
+    _change_reports(lambda report: {"models": tuple(map(moved, report.models))})
+    return moved(model)
+
+
 def _locate_models(snapshot: Snapshot) -> Snapshot:
     from llm_localrun.servers.discover import locate_models
 
@@ -263,7 +301,7 @@ def describe_server(report: EndpointReport) -> str:
     return f"{title} at {endpoint.url}"
 
 
-SNAPSHOT_VERSION = 7
+SNAPSHOT_VERSION = 8
 """A file of another version is ignored and replaced."""
 
 

@@ -320,13 +320,16 @@ def merge_routes(
 
 
 def _by_fingerprint(files: Sequence[LocalModel]) -> dict[str, LocalModel]:
-    """The file for each fingerprint, except for a size that several files share."""
+    """The file for each fingerprint, except for a size or a blob that several files share.
+
+    Tags of Ollama's that share a blob are run in different ways.
+    """
     counts = Counter(each for file in files for each in file.fingerprints)
     return {
         each: file
         for file in reversed(files)
         for each in file.fingerprints
-        if counts[each] == 1 or not each.startswith("size:")
+        if counts[each] == 1 or not each.startswith(("size:", "blob:"))
     }
 
 

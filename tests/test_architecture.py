@@ -141,6 +141,8 @@ ALLOWED = {
     "privacy: openai",  # a provider, in the `owned_by` of a model
     "names.parse: openai",  # a publisher, in the name of a model
     "names.parse: mlx",  # a file format, in the name of a model
+    "files.ollama_manifest: mlx",  # what runs a model of Ollama's
+    "files.ollama_manifest: llamacpp",
 }
 
 

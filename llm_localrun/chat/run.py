@@ -16,11 +16,13 @@ import click
 from typing_extensions import assert_never
 
 from llm_localrun.catalogue import (
+    confirm_place,
     drop_model,
     drop_renamed_model,
     locate,
     names_beside,
     note_offline,
+    note_place,
 )
 from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.config import Config, read_config
@@ -36,9 +38,9 @@ from llm_localrun.errors import (
     WrongModel,
 )
 from llm_localrun.files.modelfile import has_place_for_thinking
-from llm_localrun.models import LocalModel, OnDisk, Route, Served
+from llm_localrun.models import LocalModel, OnDisk, Route, RunsOn, Served
 from llm_localrun.names.parse import parse_name
-from llm_localrun.privacy import WHERE, is_loopback, requires_consent
+from llm_localrun.privacy import WHERE, host_of, is_loopback, requires_consent
 from llm_localrun.servers.base import PreparedRequest, ServeRequest, open_server
 from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.learned import learn_from_reply
@@ -153,6 +155,7 @@ class _Exchange:
             yield event
             if isinstance(event, Finished):
                 _learn(self.request, self.prepared, event)
+                _note_departure(self.request.model, self.prepared, event)
                 if note := _note(self.request, self.prepared, event):
                     click.echo(note, err=True)
                 if self.decoder.note:
@@ -191,7 +194,7 @@ def check_allowed(model: LocalModel, config: Config) -> None:
     """Raises `NotAllowed` if prompts would leave this machine and the user has not allowed that."""
     if model.id in config.allow:
         return
-    model = locate(model)
+    model = confirm_place(locate(model))
     if requires_consent(model):
         where = WHERE[model.runs_on] + (f" ({model.remote_host})" if model.remote_host else "")
         raise NotAllowed(
@@ -281,6 +284,20 @@ def _learn(request: ServeRequest, prepared: PreparedRequest, finished: Finished)
     """Corrects the estimate for this model's prompts by what the server counted."""
     if finished.prompt_tokens is not None and not prepared.server.counts_prompts:
         learn_from_reply(request.model.id, request.prompt.parts, finished.prompt_tokens)
+
+
+def _note_departure(model: LocalModel, prepared: PreparedRequest, finished: Finished) -> None:
+    """Says that a server has passed on a prompt that was to stay, and records where to."""
+    if not finished.remote_host or requires_consent(model) or model.id in read_config().allow:
+        return
+    host = host_of(finished.remote_host) or finished.remote_host
+    note_place(model, runs_on=RunsOn.CLOUD, remote_host=host)
+    click.echo(
+        f"{prepared.server.label} passed this prompt on to {host}: {model.id} does not run on this"
+        " machine any more. llm-localrun will not send it another one, unless you allow that:"
+        f" `llm localrun allow {shlex.quote(model.id)}`.",
+        err=True,
+    )
 
 
 def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> str:

@@ -293,6 +293,8 @@ class Server:
     quantizes_to: ClassVar[Collection[str]] = ()
     """The quantizations between which it quantizes its models; empty if it does not."""
     can_delete: ClassVar[bool] = False
+    may_pass_on: ClassVar[bool] = False
+    """Whether a name can come to mean a model that runs elsewhere, between two lists."""
     """Whether it deletes its models."""
 
     def __init_subclass__(cls) -> None:
@@ -362,6 +364,10 @@ class Server:
     def add_details(self, ask: Ask, models: Sequence[LocalModel]) -> Iterator[list[LocalModel]]:
         """The models with what takes a question for each of them, as the answers come."""
         return iter(())
+
+    def place_now(self, ask: Ask, model: LocalModel) -> Facts:
+        """`runs_on` and `remote_host`, if `model` has come to run elsewhere: see `may_pass_on`."""
+        return {}
 
     def version(self, ask: Ask, known: ModelListing) -> str:
         """The server's version: asked for once, and remembered for as long as it answers."""

@@ -5,11 +5,13 @@ A request says how large the context has to be. One that says nothing gets the s
 short prompts say nothing until a long one has made the context grow; from then on the larger one is
 kept while the model stays loaded. The JSON of a chat is left to `wire.ollama`.
 
-Source: Ollama's `api/types.go`, `server/routes.go` and `envconfig` (0.32).
+Source: Ollama's `api/types.go`, `server/routes.go` and `envconfig` (0.32.15, which was run; what
+0.33 to 0.40 added was read).
 """
 
 import os
 import re
+import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,7 +22,7 @@ from typing import Any
 
 from pydantic import Field
 
-from llm_localrun.errors import PullFailed, QuantizeFailed
+from llm_localrun.errors import NotRemoved, PullFailed, QuantizeFailed
 from llm_localrun.gguf.header import Header
 from llm_localrun.memory.fit import largest_context
 from llm_localrun.memory.footprint import Footprint, Setting
@@ -70,9 +72,11 @@ _PORT = "11434"
 _FINGERPRINT = "ollama:"
 
 _THINK = {level: level for level in THINK_LEVELS} | {"off": False, "on": True}
+_THINK_NAMES = {False: "off", True: "on"}
 
 
 class _TagDetails(WireModel):
+    format: Maybe[Text] = None
     family: Maybe[Text] = None
     parameter_size: Maybe[Text] = None
     quantization_level: Maybe[Text] = None
@@ -115,6 +119,13 @@ class _LoadedModels(WireModel):
     models: tuple[_LoadedModel, ...]
 
 
+class _Thinking(WireModel):
+    """How a model can think: booleans and names of levels. Another level becomes the default."""
+
+    values: tuple[Any, ...] = ()
+    default: Any = None
+
+
 class _Show(WireModel):
     """/api/show: the header's numbers, without its long arrays."""
 
@@ -125,6 +136,9 @@ class _Show(WireModel):
     """Begins with `FROM` and the path of the file with the weights."""
     parameters: Maybe[Text] = None
     """Those of the Modelfile, one a line: `num_ctx   8192`."""
+    thinking: Maybe[_Thinking] = None
+    """Since 0.34.3, where the server knows it."""
+    remote_host: Maybe[Text] = None
 
 
 class _StatusLine(WireModel):
@@ -143,6 +157,9 @@ class _Details:
     capabilities: tuple[str, ...] | None
     context_max: int | None
     context_default: int | None
+    think_levels: tuple[str, ...] | None = None
+    blob: str = ""
+    """The file with the weights: `sha256-…`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +198,7 @@ class Ollama(Server):
     # After 30 equal pieces of text (0.32).
     cut_off_hint = "It stops a model that repeats itself: try -o repeat_penalty 1.1"
     names_models_as_listed = True
+    may_pass_on = True
     chat_path = "/api/chat"
     embed_path = "/api/embed"
     # Otherwise it cuts long texts in silence.
@@ -233,10 +251,11 @@ class Ollama(Server):
             return None
         loaded = _loaded_models(ask)
         version = self.version(ask, known)
-        details = _known_details(known.models)
+        # Another version may say more of a model.
+        details = _known_details(known.models) if version == known.version else {}
         models = (
             _with_details(self._model(tag, loaded), tag.digest, details.get(tag.digest))
-            for tag in tags.models
+            for tag in _with_own_names(tags.models)
         )
         return ModelListing(tuple(models), version)
 
@@ -261,7 +280,7 @@ class Ollama(Server):
         details = tag.details or _TagDetails()
         quantization = details.quantization_level or ""
         facts: Facts = {
-            **self._where(tag),
+            **self._where(tag.name, tag.remote_host),
             **_load_facts(tag, loaded),
             **_abilities(tag.capabilities),
             "architecture": details.family or "",
@@ -274,11 +293,15 @@ class Ollama(Server):
         }
         return served_model(self.endpoint, tag.name, facts)
 
-    def _where(self, tag: _Tag) -> Facts:
-        remote_host = tag.remote_host or ""
-        if where_model_runs(self.endpoint.url, tag.name, remote_host) is not RunsOn.CLOUD:
+    def _where(self, name: str, remote_host: str | None) -> Facts:
+        if where_model_runs(self.endpoint.url, name, remote_host or "") is not RunsOn.CLOUD:
             return {}
-        return {"runs_on": RunsOn.CLOUD, "remote_host": host_of(remote_host) or "ollama.com"}
+        return {"runs_on": RunsOn.CLOUD, "remote_host": host_of(remote_host or "") or "ollama.com"}
+
+    def place_now(self, ask: Ask, model: LocalModel) -> Facts:
+        """A pull, or `ollama cp`, can give the name of a model here to one of a cloud."""
+        show = parse_reply(_Show, ask("/api/show", {"model": model.name}))
+        return self._where(model.name, show.remote_host) if show else {}
 
     # Running a model
 
@@ -455,6 +478,11 @@ class Ollama(Server):
 
     def delete(self, name: str) -> None:
         """Has Ollama delete `name`. Raises a `LocalRunError`."""
+        if re.fullmatch(r"sha256-[0-9a-f]{12}", name):
+            raise NotRemoved(
+                f"{self.label} lists {name} under a name that another model has too",
+                "Delete both with `ollama rm`: `ollama ls` shows the name",
+            )
         request = self.http_request("DELETE", "/api/delete", {"model": name})
         head, *body = http.stream(request)
         # A success has neither a body nor a Content-Type.
@@ -548,11 +576,34 @@ def tag_for(name: str, quantization: str) -> str:
     return f"{model}:{spelled if tag in ('', 'latest') else with_quantization(tag, spelled)}"
 
 
+def _with_own_names(tags: Sequence[_Tag]) -> Iterator[_Tag]:
+    """The entries of a list, each with a name of its own.
+
+    A name may be listed once for each runner. It means what Ollama prefers: MLX on a Mac, GGUF
+    elsewhere. The others are reached by their digest, which 0.40 takes as a name.
+    """
+    preferred = "safetensors" if sys.platform == "darwin" else "gguf"
+    by_name: dict[str, dict[str, _Tag]] = {}
+    for tag in tags:
+        by_name.setdefault(tag.name, {}).setdefault(tag.digest or "", tag)
+    for alike in by_name.values():
+        first, *others = sorted(
+            alike.values(), key=lambda tag: (tag.details and tag.details.format) != preferred
+        )
+        yield first
+        for tag in filter(lambda each: each.digest, others):
+            yield tag.model_copy(update={"name": f"sha256-{tag.digest[:12]}"})
+
+
 def _known_details(models: Sequence[LocalModel]) -> dict[str, _Details]:
     """What /api/show has said before, by digest."""
     return {
         model.served.digest: _Details(
-            model.capabilities, model.context_max, model.served.context_default
+            model.capabilities,
+            model.context_max,
+            model.served.context_default,
+            model.think_levels,
+            next((each[5:] for each in model.fingerprints if each.startswith("blob:")), ""),
         )
         for model in models
         if model.served and model.served.digest
@@ -568,23 +619,45 @@ def _details_in(reply: ProbeReply, model: LocalModel) -> _Details:
     """What /api/show said of a model; what the list says if it failed."""
     show = parse_reply(_Show, reply)
     if show is None:
-        return _Details(model.capabilities, None, None)
+        return _Details(model.capabilities, None, None, _levels(model.capabilities, None))
     chosen = re.search(r"^num_ctx +(\d{1,18})$", show.parameters or "", re.MULTILINE)
     context_default = int(chosen[1]) or None if chosen else None
-    return _Details(show.capabilities, _trained_context(show.model_info), context_default)
+    return _Details(
+        show.capabilities,
+        _trained_context(show.model_info),
+        context_default,
+        _levels(show.capabilities, show.thinking),
+        _weights_in(show),
+    )
+
+
+def _levels(
+    capabilities: tuple[str, ...] | None, thinking: _Thinking | None
+) -> tuple[str, ...] | None:
+    """`LocalModel.think_levels`. Only /api/show counts what the template can do (0.32.15)."""
+    if capabilities is not None and "thinking" not in capabilities:
+        return ("off",)
+    if thinking is None:
+        return None
+    can = {_THINK_NAMES[value] for value in thinking.values if isinstance(value, bool)}
+    can |= {level for level in THINK_LEVELS if level in thinking.values}
+    if isinstance(thinking.default, str) or thinking.default is True:
+        # The default stands for what is not listed, and it thinks.
+        can.add("on")
+    return tuple(level for level in THINK_LEVELS if level in can) or None
 
 
 def _with_details(model: LocalModel, digest: str, details: _Details | None) -> LocalModel:
     """The model with what /api/show said of the version `digest`."""
     if details is None:
         return model
-    # Only /api/show counts what the template in the file can do (0.32.15).
-    thinks = details.capabilities is None or "thinking" in details.capabilities
-    changes = {
+    changes: Facts = {
         **_abilities(details.capabilities),
         "context_max": model.context_max or details.context_max,
-        "think_levels": None if thinks else ("off",),
+        "think_levels": details.think_levels,
     }
+    if details.blob and model.fingerprints:
+        changes["fingerprints"] = (*model.fingerprints, f"blob:{details.blob}")
     known = model.with_served(digest=digest, context_default=details.context_default)
     return known.model_copy(update=changes)
 
@@ -663,9 +736,11 @@ def _runner_of(
 def _weights_of(ask: Ask, name: str) -> str:
     """The digest of a model's file; "" if unknown. A tag's own digest is that of its manifest."""
     show = parse_reply(_Show, ask("/api/show", {"model": name}))
-    found = re.search(
-        r"^FROM .*(sha256-[0-9a-f]{64})", (show and show.modelfile) or "", re.MULTILINE
-    )
+    return _weights_in(show) if show else ""
+
+
+def _weights_in(show: _Show) -> str:
+    found = re.search(r"^FROM .*(sha256-[0-9a-f]{64})", show.modelfile or "", re.MULTILINE)
     return found[1] if found else ""
 
 

@@ -56,6 +56,8 @@ class Finished:
     prompt_tokens_per_second: float | None = None
     generation_tokens_per_second: float | None = None
     context_size: int | None = None
+    remote_host: str | None = None
+    """The machine that the server passed the prompt on to."""
 
 
 Event: TypeAlias = TextDelta | ReasoningDelta | ToolCall | Finished

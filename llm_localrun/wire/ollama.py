@@ -48,11 +48,15 @@ class _ChatLine(WireModel):
     """Durations are nanoseconds; a count or duration of zero is left out by the server."""
 
     model: Text | None = None
+    remote_host: Text | None = None
+    """Where the model ran, if the server passed the prompt on (0.12)."""
     message: _ChatTurn | None = None
     done: bool = False
     done_reason: Text | None = None
     load_duration: Count | None = None
     prompt_eval_count: Count | None = None
+    prompt_eval_cached_count: Count | None = None
+    """Tokens of the prompt that were not computed again; since 0.33.3, where 0 is sent too."""
     prompt_eval_duration: Count | None = None
     eval_count: Count | None = None
     eval_duration: Count | None = None
@@ -130,15 +134,23 @@ class OllamaDecoder:
         if not self._answered:
             raise CutOff
         last = self._last
+        prompt, cached = last.prompt_eval_count, last.prompt_eval_cached_count
+        if cached is not None and cached > (prompt or 0):
+            # They contradict each other, so neither a rate nor the cached tokens are known.
+            prompt_computed, cached = None, None
+        else:
+            prompt_computed = (prompt or 0) - (cached or 0)
         yield Finished(
             # Ollama stops a model that repeats itself without an error: the stream then lacks
             # `done`, and a response that is not streamed says `"done": false` (0.32).
             finish_reason=(last.done_reason or "stop") if last.done else CUT_OFF,
             model=last.model,
-            prompt_tokens=last.prompt_eval_count,
+            remote_host=last.remote_host or None,
+            prompt_tokens=prompt,
             completion_tokens=last.eval_count,
+            cached_tokens=cached,
             load_seconds=_seconds(last.load_duration),
-            prompt_tokens_per_second=_rate(last.prompt_eval_count, last.prompt_eval_duration),
+            prompt_tokens_per_second=_rate(prompt_computed, last.prompt_eval_duration),
             generation_tokens_per_second=_rate(last.eval_count, last.eval_duration),
         )
 

@@ -16,13 +16,17 @@ from tests.fakes.ollama import Ollama
 from tests.support.pulling import Q4, Q8, REPO, World, done, failed, run
 from tests.support.trees import (
     LIBRARY,
+    anchor,
     digest_of,
     docker_model,
     gguf,
     layer,
     manifest,
+    manifest_list,
     ollama_model,
     ramalama_model,
+    runnable,
+    v2_entry,
 )
 
 NEWER = "f" * 40
@@ -191,6 +195,27 @@ def test_rm_of_one_of_two_tags_of_msty(world: World, tmp_path: Path) -> None:
     assert all(path_of(store, each).exists() for each in blobs_of(second))
     done("rm", "local/gguf/m:latest", "--force")
     assert [*(store / "blobs").iterdir()] == []
+
+
+def test_rm_from_msty_of_a_list_of_manifests(world: World, tmp_path: Path) -> None:
+    """As of Ollama 0.40: the links, the lists and what they name go; `du` counts a tag once."""
+    store = tmp_path / "home/.config/MstyStudio/models"
+    for name, sha in (("gone", "ab" * 32), ("kept", "cd" * 32)):
+        gguf(store / "blobs" / f"sha256-{sha}")
+        child = runnable(store, sha, system=f"You are {name}.")
+        listed = manifest_list(store, child)
+        v2_entry(store, f"{LIBRARY}/{name}/1b", listed)
+        anchor(store, f"{LIBRARY}/{name}/1b", sha, listed, child)
+    kept = {path for path in store.rglob("*") if path.is_symlink() and "kept" in str(path)}
+    facts = json.loads(done("du", "--json"))
+    assert sorted(fact["name"] for fact in facts) == ["local/gguf/gone:1b", "local/gguf/kept:1b"]
+    assert done("rm", "local-gone", "--force").startswith("Deleted local/gguf/gone:1b: ")
+    assert {path for path in store.rglob("1b") if path.is_symlink()} == kept
+    assert [path.parent.name for path in store.glob("manifests/*/*/*/*")] == ["kept"]
+    # The weights, the system prompt, the manifest, the list, and the configuration.
+    assert len([*(store / "blobs").iterdir()]) == 5
+    (fact,) = json.loads(done("du", "--json"))
+    assert fact["name"] == "local/gguf/kept:1b"
 
 
 def test_rm_from_msty_beside_a_manifest_that_is_damaged(world: World, tmp_path: Path) -> None:

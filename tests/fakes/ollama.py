@@ -2,6 +2,7 @@
 
 Records, errors and deletions are those that one sent (tests/transcripts/ollama-0.32.15). A pull
 that succeeds could not be recorded without a network: its lines are those of the API's description.
+With `version` it also sends what 0.33 to 0.40 added, as their source has it: none of them was run.
 """
 
 import hashlib
@@ -82,6 +83,17 @@ class Ollama:
     loads: list[int] = field(default_factory=list)
     overflows: int = 0
 
+    version: str = ""
+    """What it says of itself, if anything; from 0.33.3 on it counts the cached tokens."""
+    cached: int = 0
+    """Tokens of each prompt that it had computed before."""
+    thinking: Json = field(default_factory=dict)
+    """What it knows of the thinking of its models (0.34.3)."""
+    runners: tuple[Json, ...] = ()
+    """More entries of its list: the same names for other runners."""
+    remote: dict[str, str] = field(default_factory=dict)
+    """The host that each stub is passed on to."""
+
     registry: dict[str, list[int]] = field(default_factory=dict)
     """Sizes of the layers of what can be pulled."""
     ends_early: bool = False
@@ -93,6 +105,7 @@ class Ollama:
             "/v1/models": self._list_openai,
             "/api/tags": self._list,
             "/api/ps": self._list_running,
+            **({"/api/version": self._say_version} if self.version else {}),
             "/api/show": self._show,
             "/api/chat": self._chat,
             "/api/pull": self._pull,
@@ -106,11 +119,20 @@ class Ollama:
         return json_reply({"data": [{"id": name, "owned_by": "library"} for name in self.has]})
 
     def _list(self, _body: Json) -> bytes:
-        return json_reply({"models": [self._listed(name) for name in self.has]})
+        listed = (self._listed(name) for name in self.has)
+        return json_reply({"models": [*listed, *({**_LISTED, **each} for each in self.runners)]})
+
+    def _say_version(self, _body: Json) -> bytes:
+        return json_reply({"version": self.version})
+
+    def _remote(self, name: str) -> Json:
+        host = self.remote.get(name)
+        return {"remote_model": "far:1t", "remote_host": host} if host else {}
 
     def _listed(self, name: str) -> Json:
         own = {"name": name, "model": name, "digest": _digest(name)}
-        return {**_LISTED, **own, "capabilities": self.capabilities}
+        remote = self._remote(name)
+        return {**_LISTED, **own, **remote, "capabilities": self.capabilities}
 
     def _list_running(self, _body: Json) -> bytes:
         names = {"name": self.running, "model": self.running, "digest": _digest(self.running)}
@@ -132,6 +154,8 @@ class Ollama:
                 "parameters": "\n".join(lines),
                 "capabilities": self.capabilities,
                 "model_info": info,
+                **({"thinking": self.thinking} if self.thinking else {}),
+                **self._remote(body["model"]),
             }
         )
 
@@ -152,7 +176,10 @@ class Ollama:
                 return json_reply({"error": _overflow(tokens, context)}, 400)
             prompt = prompt[-2 * context :]
             body = {**body, "messages": [{"role": "user", "content": prompt}]}
-        return _encode(self.says(body), body, self.tokens_of(prompt))
+        counts = {"prompt_eval_count": self.tokens_of(prompt)}
+        if self.version:
+            counts["prompt_eval_cached_count"] = self.cached
+        return _encode(self.says(body), body, counts, self._remote(name))
 
     def _pull(self, body: Json) -> bytes:
         name = body["model"]
@@ -185,7 +212,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _encode(says: Says, body: Json, prompt_tokens: int) -> bytes:
+def _encode(says: Says, body: Json, counts: Json, remote: Json) -> bytes:
     """A reply to /api/chat: in one piece, or a line with what is said and one with the counts."""
     message: Json = {"role": "assistant", "content": says.text}
     if says.reasoning:
@@ -195,9 +222,8 @@ def _encode(says: Says, body: Json, prompt_tokens: int) -> bytes:
             {"id": f"call_{index}", "function": {"name": call.name, "arguments": call.arguments}}
             for index, call in enumerate(says.calls)
         ]
-    counts = {"prompt_eval_count": prompt_tokens, "eval_count": says.tokens}
-    end = {"done": True, "done_reason": "stop", **counts}
-    model = {"model": body["model"]}
+    end = {"done": True, "done_reason": "stop", **counts, "eval_count": says.tokens}
+    model = {"model": body["model"], **remote}
     if not body["stream"]:
         return json_reply({**model, "message": message, **end})
     last = {**model, "message": {"role": "assistant", "content": ""}, **end}

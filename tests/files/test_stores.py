@@ -85,7 +85,7 @@ def test_report_on_every_store(tmp_path: Path) -> None:
     assert set(stores) <= set(read)
     assert all(report.problem == "" for report in reports)
     # The cloud's stub is one of Ollama's, the projector one of LM Studio's.
-    assert (read["ollama"].files, read["lmstudio"].files, read["jan"].files) == (3, 3, 1)
+    assert (read["ollama"].files, read["lmstudio"].files, read["jan"].files) == (4, 3, 1)
     assert report_on("lemonade").status == "missing"
 
 

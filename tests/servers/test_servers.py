@@ -322,6 +322,7 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
                 "capabilities": ("completion",),
                 "fingerprints": (
                     "ollama:fd5f44c0b5aff6453726119fc560d73a8a995a55b4a49804bc24b1969ecf1794",
+                    "blob:sha256-941f309b54caaad6747569ba43712bcde44a2be3bae16c3282ff499c37c54af5",
                 ),
             }
         },

@@ -114,6 +114,58 @@ def blob(store: Path, content: str) -> str:
     return digest
 
 
+def v2_entry(store: Path, tag: str, digest: str, way: str = "link") -> Path:
+    """A name in `manifests-v2` (0.40) for a blob: a link to it, or a copy."""
+    entry = store / "manifests-v2" / tag.replace("registry.ollama.ai", "ollama.com")
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    target = store / "blobs" / f"sha256-{digest}"
+    if way == "link":
+        entry.symlink_to(os.path.relpath(target, entry.parent))
+    elif way == "hard link":
+        entry.hardlink_to(target)
+    else:
+        entry.write_bytes(target.read_bytes())
+    return entry
+
+
+def runnable(
+    store: Path, sha: str = SHA, runner: str = "llamacpp", kind: str = "model", **texts: str
+) -> str:
+    """Keeps a manifest of 0.40 for weights with a digest, and layers of text; returns its own."""
+    content = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": {"digest": f"sha256:{blob(store, '{}')}"},
+        "layers": [layer(kind, sha), *(layer(key, blob(store, texts[key])) for key in texts)],
+        **({"runner": runner} if runner else {}),
+        "format": "safetensors" if runner == "mlx" else "gguf",
+    }
+    return blob(store, json.dumps(content))
+
+
+def manifest_list(store: Path, *children: Any) -> str:
+    """Keeps a list of manifests, whole ones or those with a digest; returns its digest."""
+    entries = [
+        {
+            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+            "digest": f"sha256:{child}",
+        }
+        if isinstance(child, str)
+        else child
+        for child in children
+    ]
+    media_type = "application/vnd.ollama.manifest.list.v2+json"
+    content = {"schemaVersion": 2, "mediaType": media_type, "manifests": entries}
+    return blob(store, json.dumps(content))
+
+
+def anchor(store: Path, tag: str, sha: str, *digests: str) -> Path:
+    """What 0.40 leaves in `manifests` for older versions: it names the manifests as layers."""
+    media_type = "application/vnd.ollama.manifest.list.v2+json"
+    named = [{"mediaType": media_type, "digest": f"sha256:{digest}"} for digest in digests]
+    return manifest(store, tag, [layer(sha=sha), *named])
+
+
 def ollama_model(
     store: Path,
     tag: str,
@@ -271,12 +323,22 @@ def _plant_ollama(store: Path) -> list[Planted]:
         "hf.co/bartowski/Mistral-7B-GGUF/Q5_K_M": "hf.co/bartowski/Mistral-7B-GGUF:Q5_K_M",
         f"{LIBRARY}/llama3.2/3b": "llama3.2:3b",
     }
-    planted = []
+    planted = [_plant_newer(store)]
     for tag, name in tags.items():
         written = ollama_model(store, tag, template="{{ .Prompt }}", params='{"num_ctx": 4096}')
         path = store / "blobs" / f"sha256-{hashlib.sha256(tag.encode()).hexdigest()}"
         planted.append(Planted("ollama", path, name, (f"ollama:{digest_of(written)}",)))
     return planted
+
+
+def _plant_newer(store: Path) -> Planted:
+    """A tag of 0.40: a list of one manifest, and an anchor for older versions."""
+    tag, sha = f"{LIBRARY}/gemma4/4b", "9e" * 32
+    path = gguf(store / "blobs" / f"sha256-{sha}")
+    listed = manifest_list(store, runnable(store, sha))
+    v2_entry(store, tag, listed)
+    anchor(store, tag, sha, listed)
+    return Planted("ollama", path, "gemma4:4b", (f"ollama:{listed}", f"blob:sha256-{sha}"))
 
 
 def _plant_msty(store: Path) -> Planted:

@@ -425,6 +425,37 @@ OLLAMA_ANSWERS = {
             generation_tokens_per_second=40.0,
         ),
     ),
+    **{
+        f"{cached} cached tokens of 9": Answer(
+            [
+                ollama(False, content="Hi"),
+                ollama(True, **COUNTS, prompt_eval_cached_count=cached, prompt_eval_duration=10**9),
+            ],
+            ollama(
+                True,
+                content="Hi",
+                **COUNTS,
+                prompt_eval_cached_count=cached,
+                prompt_eval_duration=10**9,
+            ),
+            "Hi",
+            Finished(
+                "stop",
+                "qwen3-8b",
+                prompt_tokens=9,
+                completion_tokens=2,
+                cached_tokens=logged,
+                prompt_tokens_per_second=rate,
+            ),
+        )
+        for cached, logged, rate in ((0, 0, 9.0), (5, 5, 4.0), (9, 9, None), (10, None, None))
+    },
+    "an answer from elsewhere": Answer(
+        [ollama(False, content="Hi"), ollama(True, remote_host="https://ollama.com:443")],
+        ollama(True, content="Hi", remote_host="https://ollama.com:443"),
+        "Hi",
+        Finished("stop", "qwen3-8b", remote_host="https://ollama.com:443"),
+    ),
     "a prompt of which all was cached": Answer(
         [ollama(False, content="Hi"), ollama(True, eval_count=2, eval_duration=0)],
         ollama(True, content="Hi", eval_count=2),
