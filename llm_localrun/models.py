@@ -50,6 +50,7 @@ class ServerStatus(str, Enum):
             ServerStatus.OFFLINE: "its server is off",
             ServerStatus.TIMEOUT: "its server cannot be reached",
             ServerStatus.UNRECOGNIZED: "something else answers at its server's address",
+            ServerStatus.NEEDS_KEY: "its server needs a key",
         }.get(self, "")
 
 

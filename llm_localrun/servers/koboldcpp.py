@@ -34,6 +34,7 @@ class KoboldCpp(OpenAICompatible):
     context_flag = "--contextsize {}"
     version_path = "/api/extra/version"
     rereads_version = True
+    guarded_path = "/api/extra/generate/check"
     signs = (Sign("/api/extra/version", "result", "KoboldCpp", needs_no_key=True),)
 
     def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
