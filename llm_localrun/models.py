@@ -177,6 +177,10 @@ class LocalModel(FrozenValue):
     def context_loaded(self) -> int | None:
         return self.served.context_loaded if self.served else None
 
+    @property
+    def context_default(self) -> int | None:
+        return self.served.context_default if self.served else None
+
     def can(self, capability: str, *, if_unknown: bool) -> bool:
         """Whether the model has a capability, according to its server or its file."""
         return if_unknown if self.capabilities is None else capability in self.capabilities

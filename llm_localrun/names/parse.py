@@ -93,7 +93,8 @@ def path_parts(name: str) -> list[str]:
     """
     if not _PATH.fullmatch(name):
         return []
-    return [part for part in re.split(r"[/\\]", _SNAPSHOT.sub(r"\1/\2", name)) if part]
+    repository = _SNAPSHOT.fullmatch(name)
+    return [*filter(None, repository.groups() if repository else re.split(r"[/\\]", name))]
 
 
 def without_folders(name: str) -> str:

@@ -28,6 +28,7 @@ class _KoboldContext(WireModel):
 class KoboldCpp(OpenAICompatible):
     kind = "koboldcpp"
     title = "KoboldCpp"
+    checked = "1.104 (read)"
     start_hint = "Start it with `koboldcpp --model FILE`"
     usual_ports = (5001,)
     owned_by = "koboldcpp"

@@ -139,6 +139,7 @@ class _ModelProps(WireModel):
 class LlamaCpp(OpenAICompatible):
     kind = "llamacpp"
     title = "llama-server"
+    checked = "b10434, b11549 (run)"
     start_hint = "Start it with `llama-server -m FILE`"
     list_position = 2
     # 9931 is the default of builds since autumn 2026.

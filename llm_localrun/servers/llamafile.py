@@ -13,6 +13,7 @@ class _LlamafileModel(ListedModel):
 class Llamafile(OpenAICompatible):
     kind = "llamafile"
     title = "llamafile"
+    checked = "0.9 (read)"
     start_hint = "Start it with `--server`"
     shared_ports = (8080,)
     context_flag = "-c {}"

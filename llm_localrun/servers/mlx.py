@@ -13,6 +13,7 @@ from llm_localrun.servers.openai_compatible import OpenAICompatible
 class Mlx(OpenAICompatible):
     kind = "mlx"
     title = "mlx_lm.server"
+    checked = "0.32.2 (run)"
     start_hint = "Start it with `mlx_lm.server`"
     shared_ports = (8080,)
     found_by = ("Msty Studio's settings",)

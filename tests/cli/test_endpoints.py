@@ -12,6 +12,7 @@ from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Invoke, configure, one_error
 from tests.fakes.broken import Off, ServerFactory, Silent, website
 from tests.fakes.http_server import StandIn
+from tests.fakes.mlx import mlx_without_cache
 from tests.fakes.vllm import vllm
 from tests.support.outward import Guard
 
@@ -54,6 +55,15 @@ def test_endpoint_is_added_listed_and_removed(server: StandIn, invoke: Invoke) -
     assert invoke("localrun", "endpoints", "remove", "box").stdout == "Removed box\n"
     assert read_config().endpoints == ()
     assert json.loads(invoke("localrun", "models", "--json").stdout) == []
+
+
+def test_server_that_lists_nothing(invoke: Invoke) -> None:
+    with StandIn(mlx_without_cache()) as server:
+        added = invoke("localrun", "endpoints", "add", "box", server.url)
+    assert added.stdout.splitlines()[1] == (
+        "mlx_lm.server, 0 models. It lists nothing without the Hugging Face cache:"
+        " `mkdir -p ~/.cache/huggingface/hub`"
+    )
 
 
 def test_server_that_needs_a_key(user_path: Path, invoke: Invoke) -> None:
