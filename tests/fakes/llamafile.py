@@ -1,7 +1,8 @@
 """A fake of an old llamafile."""
 
+from tests.fakes.http_server import not_found
 from tests.fakes.llama_server import KEY_ERROR
-from tests.fakes.openai_compatible import Server, listing, not_found
+from tests.fakes.openai_compatible import Server, listing
 
 
 def llamafile(key: str | None = None) -> Server:

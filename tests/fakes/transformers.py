@@ -7,7 +7,7 @@ _POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/load_mod
 
 
 def _serving(models: Json | bytes) -> Server:
-    paths = {**{path: {"post": {}} for path in _POSTS}, "/v1/models": {"get": {}}}
+    paths: Json = {**{path: {"post": {}} for path in _POSTS}, "/v1/models": {"get": {}}}
     openapi = {"openapi": "3.1.0", "info": {"title": "FastAPI", "version": "0.1.0"}, "paths": paths}
     return Server(
         {"/v1/models": models, "/health": {"status": "ok"}, "/openapi.json": openapi}, fastapi
