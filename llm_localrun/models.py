@@ -50,6 +50,7 @@ class ServerStatus(str, Enum):
             ServerStatus.OFFLINE: "its server is off",
             ServerStatus.TIMEOUT: "its server cannot be reached",
             ServerStatus.UNRECOGNIZED: "something else answers at its server's address",
+            ServerStatus.NEEDS_KEY: "its server needs a key",
         }.get(self, "")
 
 
@@ -177,6 +178,10 @@ class LocalModel(FrozenValue):
     @property
     def context_loaded(self) -> int | None:
         return self.served.context_loaded if self.served else None
+
+    @property
+    def context_default(self) -> int | None:
+        return self.served.context_default if self.served else None
 
     def can(self, capability: str, *, if_unknown: bool) -> bool:
         """Whether the model has a capability, according to its server or its file."""

@@ -65,7 +65,10 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
     A path becomes part of the catalogue. Raises `UnknownModel` and `BadModelFile`.
     """
     if is_path(name):
-        return [model_at(Path(os.path.expanduser(name)))]  # noqa: PTH111  # the other raises
+        path = Path(os.path.expanduser(name))  # noqa: PTH111  # the other raises
+        # A server may call a model by a path of its own machine.
+        served = [model for model in models if model.served and model.name == name]
+        return served if served and not path.is_file() else [model_at(path)]
     named = {
         **name_models(models, order, "embedding"),
         **name_models(models, order, "chat"),

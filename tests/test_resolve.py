@@ -28,6 +28,7 @@ from llm_localrun.system.paths import home
 from tests.conftest import CONFIG, Llm, configure, put_starter
 from tests.fakes.broken import Off, Silent
 from tests.fakes.http_server import StandIn, json_reply
+from tests.fakes.vllm import vllm_of
 from tests.support.models import changed, local_model
 from tests.support.trees import gguf
 
@@ -123,7 +124,7 @@ def known(url: str, status: ServerStatus = ServerStatus.ANSWERS, **facts: Any) -
     [
         (ServerStatus.ANSWERS, ""),
         (ServerStatus.LOADING, ""),
-        (ServerStatus.NEEDS_KEY, ""),
+        (ServerStatus.NEEDS_KEY, "its server needs a key"),
         (ServerStatus.OFFLINE, "its server is off"),
         (ServerStatus.UNRECOGNIZED, "something else answers at its server's address"),
     ],
@@ -250,3 +251,38 @@ def llama_server(path: Path) -> Any:
         "/props": {"default_generation_settings": {"n_ctx": 8192}, "model_path": str(path)},
     }
     return lambda request: [json_reply(replies.get(request.path, {}))]
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/far/Qwen3-8B", ["local/box/Qwen3-8B", "local/box//far/Qwen3-8B", "/far/Qwen3-8B"]),
+        ("/far/x.gguf", ["local/box/x.gguf", "local/box//far/x.gguf", "/far/x.gguf"]),
+        ("D:\\m\\x", ["local/box/x", "local/box/D:\\m\\x", "D:\\m\\x"]),
+    ],
+)
+def test_model_named_by_its_path_is_found_by_all_its_names(path: str, names: list[str]) -> None:
+    endpoint = Endpoint(name="box", kind="vllm", url="http://127.0.0.1:9")
+    model = local_model(id=names[0], name=path, endpoint=endpoint)
+    order = resolve.order_of(Config(), Snapshot())
+    for name in names:
+        assert resolve.candidates(name, [model], order) == [model]
+
+
+def test_path_of_a_file_here_means_the_file(tmp_path: Path) -> None:
+    path = gguf(tmp_path / "x.gguf")
+    endpoint = Endpoint(name="box", kind="llamacpp", url="http://127.0.0.1:9")
+    model = local_model(id="local/box/x.gguf", name=str(path), endpoint=endpoint)
+    (found,) = resolve.candidates(str(path), [model], resolve.order_of(Config(), Snapshot()))
+    assert found.on_disk is not None
+    assert found.served is None
+
+
+def test_exact_name_is_what_the_server_is_sent(user_path: Path, run_llm: Llm) -> None:
+    name = "/far/Qwen3-8B"
+    server = vllm_of(name)
+    with StandIn(server) as box:
+        configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": box.url}])
+        for each in ("local/box/Qwen3-8B", f"local/box/{name}", name):
+            assert run_llm("-m", each, "Hi").stdout == "Hello.\n"
+    assert [request.body["model"] for request in server.asked] == [name] * 3

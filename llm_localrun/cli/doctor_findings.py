@@ -107,7 +107,9 @@ def _server_advice(report: EndpointReport, is_added: bool) -> str:
         return f"Correct the user and password in {source}"
     remove = f"llm localrun endpoints remove {report.endpoint.name}"
     advice = {
-        ServerStatus.ANSWERS: "",
+        ServerStatus.ANSWERS: ""
+        if report.models
+        else server_class(report.endpoint.kind).empty_hint,
         ServerStatus.LOADING: "Wait a moment",
         ServerStatus.OFFLINE: server_class(report.endpoint.kind).start_hint,
         ServerStatus.TIMEOUT: "Check its address, and whether its machine is on",

@@ -119,7 +119,8 @@ def _describe(report: EndpointReport) -> str:
         case ServerStatus.ANSWERS:
             count = count_of(len(report.models), "model")
             names = first_few([model.id for model in report.models])
-            return f"{server_title(report)}, {count}: {names}"
+            hint = server_class(report.endpoint.kind).empty_hint
+            return f"{server_title(report)}, {count}" + (f": {names}" if names else f". {hint}")
         case ServerStatus.LOADING:
             return "It is loading its model, which will be listed when it is ready."
         case ServerStatus.NEEDS_KEY:

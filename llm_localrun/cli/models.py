@@ -44,7 +44,7 @@ def _row(model: LocalModel, names: Names, order: Order) -> dict[str, str]:
         "params": count_text(parameters_of(model)),
         "size": size_text(model.size),
         "quant": model.quantization,
-        "ctx": tokens_text(model.context_loaded or model.context_max),
+        "ctx": tokens_text(model.context_loaded or model.context_default or model.context_max),
         "trained": tokens_text(model.context_max),
         "fits": "" if order.fits(model) else "no",
         "can": " ".join(abilities(model)),

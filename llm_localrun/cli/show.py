@@ -149,8 +149,10 @@ def _header_parts(on_disk: OnDisk) -> list[str]:
 
 def _context(model: LocalModel) -> list[str]:
     loaded, trained = model.context_loaded, model.context_max
+    default = None if loaded else model.context_default
     return [
         f"{loaded:,} tokens loaded" if loaded else "",
+        f"{default:,} tokens by default" if default else "",
         f"trained for {trained:,} tokens" if trained else "",
     ]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llm_localrun.models import NAMED_BY_PATH, PURPOSES, LocalModel, Purpose, RunsOn
 from llm_localrun.name_cache import GENERAL_ALIASES, CachedName
-from llm_localrun.names.parse import MadeFor, parse_name
+from llm_localrun.names.parse import MadeFor, parse_name, path_parts
 from llm_localrun.names.quantizations import quality_distance
 
 
@@ -52,10 +52,17 @@ def _suffix(text: str) -> str:
 def ids_of(model: LocalModel) -> list[str]:
     """What else than its id denotes just `model`: the id of its file, and ids without a tag.
 
-    `latest` is the tag that Ollama and Docker add to a name that has none.
+    `latest` is the tag that Ollama and Docker add to a name that has none. A model that its server
+    calls by a path has that name too, unless it is that of a file, which can run without a server.
     """
     ids = [model.id, *([model.on_disk.id] if model.on_disk and model.on_disk.id else [])]
-    return [*ids[1:], *(each.removesuffix(":latest") for each in ids if each.endswith(":latest"))]
+    untagged = (each.removesuffix(":latest") for each in ids if each.endswith(":latest"))
+    paths: list[str] = []
+    if model.served is not None and path_parts(model.name):
+        is_file = model.name.lower().endswith(".gguf")
+        full = f"local/{model.served.endpoint.name}/{model.name}"
+        paths = [full, *([] if is_file else [model.name])]
+    return [*ids[1:], *untagged, *(path for path in paths if path != model.id)]
 
 
 def parameters_of(model: LocalModel) -> int | None:

@@ -7,7 +7,8 @@ Publishers, servers and files spell names in many ways. What no rule covers is i
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -77,6 +78,41 @@ _THINKING = frozenset({"r1", "thinking", "think", "reasoning", "reasoner", "magi
 _UNITS = {"m": 1e6, "b": 1e9, "t": 1e12}
 
 
+# Of a file or folder, on any system. A reference such as OWNER/REPO:FILE.gguf is none.
+_PATH = re.compile(
+    r"(?:[/~]|\.{1,2}[/\\]|[A-Za-z]:[/\\]).*|.*\\.*|[^:]*/[^:]*\.gguf", re.IGNORECASE
+)
+# A version of a repository in the Hugging Face cache.
+_SNAPSHOT = re.compile(r".*\bmodels--(?:([^/\\]+?)--)?([^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\]?")
+
+
+def path_parts(name: str) -> list[str]:
+    """The parts of a name that is a path; [] for any other name.
+
+    Of a folder in the Hugging Face cache, these are the owner and the name of its repository.
+    """
+    if not _PATH.fullmatch(name):
+        return []
+    repository = _SNAPSHOT.fullmatch(name)
+    return [*filter(None, repository.groups() if repository else re.split(r"[/\\]", name))]
+
+
+def without_folders(name: str) -> str:
+    """The last part of a name that is a path; any other name as it is."""
+    return next(reversed(path_parts(name)), name)
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """What to call each of the `names`: of a path, the shortest end that no other one has."""
+    ends = {
+        name: ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)] or [name]
+        for name in names
+        for parts in [path_parts(name)]
+    }
+    counts = Counter(end for each in ends.values() for end in each)
+    return {name: next((end for end in ends[name] if counts[end] == 1), name) for name in ends}
+
+
 @dataclass(frozen=True, slots=True)
 class ModelName:
     """The parts of a name. The examples are for `Qwen3-8B-Instruct-Q4_K_M`."""
@@ -107,7 +143,7 @@ class ModelName:
 @functools.cache
 def parse_name(name: str) -> ModelName:
     """Parses the name that a server or a file gives to a model."""
-    return _parse_title(_without_owner(name))
+    return _parse_title(_without_owner(without_folders(name)))
 
 
 @functools.cache

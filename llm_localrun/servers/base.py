@@ -78,7 +78,7 @@ def sent_as_named(*names: str, below: str = "") -> dict[str, WireOption]:
 class Sign:
     """A reply by which a kind is recognized: `path` answers with an object that has `key`.
 
-    If `value` is given, the key has to have this value.
+    If `value` is given, the key has to have this value, or an object with this key.
     """
 
     path: str
@@ -90,15 +90,21 @@ class Sign:
     """Whether it shows the kind only of a server that wants a key."""
     rank: int = 0
     """Signs of a lower rank are looked for first: 0 for those that no other server imitates."""
-    repositories_only: bool = False
-    """Whether the server lists repositories, OWNER/NAME, and nothing else."""
+    names: str = ""
+    """A pattern in the name of each model that the server lists; "" if it may list none."""
+    greeting: Any = None
+    """The JSON that `GET /` answers as well; None for any."""
 
-    def is_in(self, reply: ProbeReply | None, names: Sequence[str] = ()) -> bool:
-        """Whether `reply` shows it. `names` are those of the models that the server lists."""
+    def is_in(self, reply: ProbeReply | None) -> bool:
+        """Whether `reply` shows it."""
         payload = reply.payload if reply is not None and isinstance(reply.payload, dict) else {}
-        if self.repositories_only and not all("/" in name for name in names):
-            return False
-        return self.key in payload and self.value in (None, payload[self.key])
+        if self.key not in payload or self.value in (None, payload[self.key]):
+            return self.key in payload
+        return isinstance(payload[self.key], dict) and self.value in payload[self.key]
+
+    def allows(self, names: Collection[str]) -> bool:
+        """Whether a server with models of these names may be of the kind."""
+        return not self.names or (bool(names) and all(re.search(self.names, n) for n in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +227,8 @@ class Server:
     kind: ClassVar[str]
     title: ClassVar[str]
     """How messages and tables call the kind."""
+    checked: ClassVar[str] = ""
+    """The versions that its module is about, and how they are known: "0.32 (run), 0.33 (read)"."""
     start_hint: ClassVar[str] = (
         "Start it, or choose another model: `llm localrun models` lists them"
     )
@@ -239,6 +247,12 @@ class Server:
     """How its /v1/models signs its entries."""
     signature_is_proof: ClassVar[bool] = True
     """Whether no other server signs entries in the same way."""
+    signs_as_owner: ClassVar[bool] = False
+    """Whether it signs each entry with the OWNER in its name, OWNER/NAME."""
+    no_list: ClassVar[tuple[int, str]] = (0, "")
+    """Status and text of its reply to GET /v1/models where it lacks the folder of its models."""
+    empty_hint: ClassVar[str] = ""
+    """What to do if it lists no models."""
     recognized_by_port: ClassVar[bool] = False
     """Whether a server at its usual port is of this kind unless something else is shown."""
     signs: ClassVar[tuple[Sign, ...]] = ()
@@ -248,6 +262,8 @@ class Server:
     """What its reply 503 to GET /v1/models says while it loads its model."""
     locked_error: ClassVar[tuple[Any, ...]] = ()
     """`code` and `type` of its error for a request without a key; () if others send the same."""
+    guarded_path: ClassVar[str] = ""
+    """What can be asked only with the key, if it lists its models without; "" if it does not."""
     version_path: ClassVar[str] = ""
     """Where it says {"version": …} or {"build_info": …}; "" if nowhere."""
     rereads_version: ClassVar[bool] = False
@@ -410,6 +426,7 @@ class Server:
         return ResponseContext(
             secrets=self.secrets,
             login_source=self.login_source,
+            key_name=self.endpoint.key_name,
             other_template=f"start the server with {flag} FILE" if flag else "choose another model",
         )
 

@@ -21,6 +21,7 @@ from llm_localrun.models import (
     default_key_alias,
 )
 from llm_localrun.name_cache import CachePolicy
+from llm_localrun.names.parse import short_names
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.base import GENERIC_KIND, headers_by_url, server_class, server_kinds
 from llm_localrun.servers.recognize import Recognition, ServerCandidate, recognize_with_keys
@@ -321,6 +322,7 @@ def _make_report(
         # It may have been found by IPv6, and come back there.
         url = last.endpoint.url
     models = tuple(map(_resolve_paths, found.models))
+    is_listed = found.status is ServerStatus.ANSWERS or bool(models)
     return EndpointReport(
         endpoint=candidate.endpoint.model_copy(
             update={"kind": kind, "key_alias": alias, "url": url}
@@ -332,7 +334,7 @@ def _make_report(
         or (last is not None and last.has_answered),
         problem=found.problem,
         version=found.version,
-        models=last.models if last and found.status is not ServerStatus.ANSWERS else models,
+        models=models if is_listed or last is None else last.models,
         devices=last.devices if last and kind == last.endpoint.kind else None,
     )
 
@@ -394,8 +396,11 @@ def _name_endpoints(
 
 def _rename(report: EndpointReport, name: str) -> EndpointReport:
     endpoint = report.endpoint.model_copy(update={"name": name})
+    short = short_names(model.name for model in report.models)
     models = tuple(
-        model.model_copy(update={"id": f"local/{name}/{model.name}"}).with_served(endpoint=endpoint)
+        model.model_copy(update={"id": f"local/{name}/{short[model.name]}"}).with_served(
+            endpoint=endpoint
+        )
         for model in report.models
     )
     return report.model_copy(update={"endpoint": endpoint, "models": models})

@@ -57,6 +57,7 @@ class _RunningImages(RootModel[tuple[_RunningImage, ...]]):
 class Docker(OpenAICompatible):
     kind = "docker"
     title = "Docker Model Runner"
+    checked = "2026-07 (read)"
     start_hint = "Start it with `docker desktop enable model-runner --tcp 12434`"
     usual_ports = (12434,)
     owned_by = "docker"

@@ -19,6 +19,7 @@ class _Gpt4AllModel(MaybeRelayedModel):
 class Gpt4All(OpenAICompatible):
     kind = "gpt4all"
     title = "GPT4All"
+    checked = "3.10 (read)"
     start_hint = "Start the app, and switch on its local API server in the settings"
     usual_ports = (4891,)
     owned_by = "humanity"

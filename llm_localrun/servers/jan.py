@@ -14,6 +14,7 @@ class _JanModel(ListedModel):
 class Jan(OpenAICompatible):
     kind = "jan"
     title = "Jan"
+    checked = "0.7 (read)"
     start_hint = "Start its server in the app under Settings, Local API Server, or with `jan serve`"
     usual_ports = (1337, 6767)
     recognized_by_port = True

@@ -28,6 +28,7 @@ class _KoboldContext(WireModel):
 class KoboldCpp(OpenAICompatible):
     kind = "koboldcpp"
     title = "KoboldCpp"
+    checked = "1.104 (read)"
     start_hint = "Start it with `koboldcpp --model FILE`"
     usual_ports = (5001,)
     owned_by = "koboldcpp"
@@ -35,6 +36,7 @@ class KoboldCpp(OpenAICompatible):
     context_flag = "--contextsize {}"
     version_path = "/api/extra/version"
     rereads_version = True
+    guarded_path = "/api/extra/generate/check"
     signs = (Sign("/api/extra/version", "result", "KoboldCpp", needs_no_key=True),)
 
     def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:

@@ -77,6 +77,7 @@ class _LemonadeHealth(WireModel):
 class Lemonade(OpenAICompatible):
     kind = "lemonade"
     title = "Lemonade"
+    checked = "10 (read)"
     start_hint = "Start it with `lemonade-server serve`, or start its service"
     usual_ports = (13305,)
     shared_ports = (8000,)

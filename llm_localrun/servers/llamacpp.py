@@ -3,15 +3,29 @@
 Sources: llama.cpp's `tools/server/README.md` (b11434 for what it lists, b11549 for options).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 
+from llm_localrun.errors import BadModelFile
+from llm_localrun.gguf.files import opened, parts_of
+from llm_localrun.gguf.header import read_summary
+from llm_localrun.models import Served
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import long_quantization
+from llm_localrun.privacy import is_loopback
 from llm_localrun.servers import msty
-from llm_localrun.servers.base import Facts, Sign, WireOption, sent_as_named
+from llm_localrun.servers.base import (
+    Facts,
+    PreparedRequest,
+    ServeRequest,
+    Sign,
+    WireOption,
+    sent_as_named,
+)
 from llm_localrun.servers.fields import Maybe, capabilities_of, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
     JSON_OBJECT,
@@ -61,11 +75,23 @@ class _LlamaModel(ListedModel):
             return True if self.meta else None
         return self.status.value == "loaded"
 
+    def argument(self, *flags: str) -> str:
+        """What follows one of `flags` where a router starts the model; "" if nothing does."""
+        arguments = (self.status and self.status.args) or ()
+        return next((value for flag, value in pairwise(arguments) if flag in flags), "")
+
+    def facts_when_unloaded(self, *, is_here: bool) -> Facts:
+        """What a router starts the model with, and what its file says if it `is_here`."""
+        path = Path(self.argument("-m", "--model"))
+        facts = _facts_in_file(path) if is_here and path.is_absolute() else {}
+        context = self.argument("-c", "--ctx-size")
+        asked = int(context) if re.fullmatch(r"[0-9]{1,9}", context) else None
+        # 0 stands for the context that the model was trained for.
+        return {**facts, "context_default": facts.get("context_max") if asked == 0 else asked}
+
     def facts(self) -> Facts:
         facts = super().facts()
         meta = self.meta or _ModelMeta()
-        arguments = (self.status and self.status.args) or ()
-        files = [value for flag, value in pairwise(arguments) if flag in ("-m", "--model")]
         inputs = (self.architecture and self.architecture.input_modalities) or ()
         # Tools count as possible until the template is known.
         capabilities = capabilities_of(
@@ -73,7 +99,10 @@ class _LlamaModel(ListedModel):
         )
         return {
             **facts,
-            "fingerprints": (*facts["fingerprints"], *path_fingerprint(next(iter(files), None))),
+            "fingerprints": (
+                *facts["fingerprints"],
+                *path_fingerprint(self.argument("-m", "--model")),
+            ),
             "quantization": facts["quantization"] or long_quantization(meta.ftype or ""),
             "parameters": meta.n_params,
             "size": meta.size,
@@ -112,6 +141,7 @@ class _ModelProps(WireModel):
 class LlamaCpp(OpenAICompatible):
     kind = "llamacpp"
     title = "llama-server"
+    checked = "b10434, b11549 (run)"
     start_hint = "Start it with `llama-server -m FILE`"
     list_position = 2
     # 9931 is the default of builds since autumn 2026.
@@ -125,6 +155,7 @@ class LlamaCpp(OpenAICompatible):
     tokenize_field = "content"
     loading_message = "Loading model"
     locked_error = (401, "authentication_error")
+    guarded_path = "/props"
     version_path = "/props"
     rereads_version = True
     counts_prompts = True
@@ -143,13 +174,22 @@ class LlamaCpp(OpenAICompatible):
         facts: dict[str, Facts] = {}
         for entry in entries:
             if is_router and not entry.is_loaded:
+                is_here = is_loopback(self.endpoint.url)
+                facts[entry.id] = entry.facts_when_unloaded(is_here=is_here)
                 continue
-            # Without autoload, so that a model which has just been unloaded stays unloaded.
-            query = f"?model={quote(entry.id, safe='')}&autoload=false" if is_router else ""
-            props = parse_reply(_ModelProps, ask(f"/props{query}"))
+            props = _props_of(ask, entry.id if is_router else "")
             if props is not None:
                 facts[entry.id] = _facts_from_props(entry, props)
         return facts
+
+    def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
+        """A router may have loaded the model since its last look, or does so for this request."""
+        if route.loaded is False and route.context_loaded is None:
+            with self.probe() as probe:
+                props = _props_of(probe.ask, request.model.name)
+            context = props and props.default_generation_settings.n_ctx
+            route = route.model_copy(update={"context_loaded": context or route.context_default})
+        return super().prepare(request, route)
 
     def count_tokens(self, body: Payload) -> Size | None:
         """Builds of 2026 count a chat request at once. Older ones render the template and split
@@ -164,6 +204,27 @@ class LlamaCpp(OpenAICompatible):
             split = probe.ask("/tokenize", {"content": prompt, "add_special": True})
             pieces = _field(split, "tokens")
         return Size(len(pieces), is_exact=True) if isinstance(pieces, list) else None
+
+
+def _props_of(ask: Ask, model: str) -> _ModelProps | None:
+    """/props of a router's model, or of the only one if `model` is "".
+
+    Without autoload, so that a model which has just been unloaded stays unloaded.
+    """
+    query = f"?model={quote(model, safe='')}&autoload=false" if model else ""
+    return parse_reply(_ModelProps, ask(f"/props{query}"))
+
+
+def _facts_in_file(path: Path) -> Facts:
+    """What the header of a GGUF file says; nothing if it cannot be read."""
+    try:
+        with opened(path) as file:
+            header = read_summary(file)
+        size = sum(part.stat().st_size for part in parts_of(path))
+    except (BadModelFile, OSError, ValueError):
+        return {}
+    trained = header.of_architecture("context_length")
+    return {"architecture": header.architecture, "size": size or None, "context_max": trained}
 
 
 def _field(reply: ProbeReply | None, name: str) -> object:

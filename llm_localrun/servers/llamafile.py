@@ -13,9 +13,11 @@ class _LlamafileModel(ListedModel):
 class Llamafile(OpenAICompatible):
     kind = "llamafile"
     title = "llamafile"
+    checked = "0.9 (read)"
     start_hint = "Start it with `--server`"
     shared_ports = (8080,)
     context_flag = "-c {}"
-    signs = (Sign("/health", "status", "ok", rank=3),)
+    signs = (Sign("/health", "status", "ok", rank=3, names="."),)
+    guarded_path = LlamaCpp.guarded_path
     listed_model = _LlamafileModel
     options = LlamaCpp.options

@@ -77,6 +77,7 @@ class _SwapProcesses(WireModel):
 class LlamaSwap(OpenAICompatible):
     kind = "llamaswap"
     title = "llama-swap"
+    checked = "2026-08 (read)"
     start_hint = "Start it with `llama-swap --config FILE`"
     usual_ports = (9292,)  # of its Docker image
     shared_ports = (8080,)

@@ -151,6 +151,7 @@ class _DownloadJob(WireModel):
 class LMStudio(OpenAICompatible):
     kind = "lmstudio"
     title = "LM Studio"
+    checked = "0.4 (read)"
     start_hint = "Start its server with `lms server start`, or in the app under Developer"
     list_position = 1
     usual_ports = (1234,)

@@ -41,6 +41,7 @@ class _LocalAICapabilities(WireModel):
 class LocalAI(OpenAICompatible):
     kind = "localai"
     title = "LocalAI"
+    checked = "4.9 (read)"
     start_hint = "Start it with `local-ai run`"
     shared_ports = (8080,)
     key_variables = ("LOCALAI_API_KEY",)

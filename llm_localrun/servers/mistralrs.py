@@ -20,6 +20,7 @@ class _MistralRsModel(ListedModel):
 class MistralRs(OpenAICompatible):
     kind = "mistralrs"
     title = "mistral.rs"
+    checked = "0.8 (read)"
     start_hint = "Start it with `mistralrs serve -m MODEL`"
     shared_ports = (1234,)
     owned_by = "local"

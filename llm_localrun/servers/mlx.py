@@ -1,4 +1,7 @@
-"""mlx_lm.server: MLX models of the Hugging Face hub. Source: mlx_lm's `SERVER.md` (0.31)."""
+"""mlx_lm.server: MLX models of the Hugging Face hub, and the folder that it was started with.
+
+Sources: mlx_lm's `SERVER.md` (0.31), and the server itself (0.32.2).
+"""
 
 from collections.abc import Iterator
 
@@ -10,13 +13,18 @@ from llm_localrun.servers.openai_compatible import OpenAICompatible
 class Mlx(OpenAICompatible):
     kind = "mlx"
     title = "mlx_lm.server"
+    checked = "0.32.2 (run)"
     start_hint = "Start it with `mlx_lm.server`"
     shared_ports = (8080,)
     found_by = ("Msty Studio's settings",)
     accepts_schemas = False
     names_models_as_listed = True
-    # Many servers answer so, but few of them leave their models unsigned.
-    signs = (Sign("/health", "status", "ok", rank=2, repositories_only=True),)
+    # Many servers answer so, but few of them leave their models, repositories and paths, unsigned.
+    signs = (Sign("/health", "status", "ok", rank=2, names=r"/|\\"),)
+    no_list = (200, "")
+    empty_hint = (
+        "It lists nothing without the Hugging Face cache: `mkdir -p ~/.cache/huggingface/hub`"
+    )
     # Otherwise its answers end after 512 tokens. This is as good as no limit.
     fixed_body = {"max_tokens": 2**17}
     options = {

@@ -180,6 +180,7 @@ _parse_status = partial(parse_payload, _StatusLine)
 class Ollama(Server):
     kind = "ollama"
     title = "Ollama"
+    checked = "0.32.15 (run), 0.40 (read)"
     start_hint = "Start it with `ollama serve`"
     list_position = 0
     usual_ports = (11434,)

@@ -52,6 +52,7 @@ class _OMlxStatus(WireModel):
 class OMlx(OpenAICompatible):
     kind = "omlx"
     title = "oMLX"
+    checked = "2026-10 (read)"
     start_hint = "Start it with `omlx serve`, or start its app"
     shared_ports = (8000,)
     found_by = ("its settings",)

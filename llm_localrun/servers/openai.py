@@ -22,6 +22,7 @@ class OpenAIServer(OpenAICompatible):
 
     kind = "openai"
     title = "OpenAI-compatible server"
+    checked = "LiteLLM 1.110 (run)"
     is_product = False
     list_position = 99
     listed_model = MaybeRelayedModel

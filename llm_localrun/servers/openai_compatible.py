@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from llm_localrun.errors import UnsupportedOption
 from llm_localrun.models import Endpoint, LocalModel, Served
+from llm_localrun.names.parse import without_folders
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.servers.base import (
     NOT_SENT,
@@ -40,9 +41,10 @@ class ListedModel(WireModel):
 
     def facts(self) -> Facts:
         """What the entry says; a `purpose` of None leaves the model out."""
+        name = without_folders(self.id)
         return {
-            "purpose": purpose_of(self.id),
-            "quantization": quantization_in(self.id),
+            "purpose": purpose_of(name),
+            "quantization": quantization_in(name),
             "fingerprints": hub_fingerprint(self.id),
         }
 
@@ -106,6 +108,8 @@ class OpenAICompatible(Server):
     def list_models(
         self, ask: Ask, v1_models: ProbeReply, known: ModelListing
     ) -> ModelListing | None:
+        if (v1_models.status, v1_models.text) == self.no_list:
+            return ModelListing()
         if parse_reply(NameListing, v1_models) is None:
             return None
         entries = entries_in(v1_models, self.listed_model)

@@ -5,7 +5,7 @@ imitate Ollama. Nothing is asked that could load, unload or fetch a model. What 
 kind is in its own module, which servers are asked in `discover`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from llm_localrun.models import (
 )
 from llm_localrun.servers.base import (
     ModelListing,
+    Server,
     Sign,
     key_from_environment,
     open_server,
@@ -151,8 +152,10 @@ def recognize(
         return (
             unfinished if watch.is_out_of_time() else Recognition(kind, ServerStatus.UNRECOGNIZED)
         )
+    lock = ask(server.guarded_path) if server.guarded_path else None
+    status = ServerStatus.NEEDS_KEY if lock and _is_locked(lock) else status
     models = _with_known_facts(found, known) if watch.is_out_of_time() else found.models
-    recognized = Recognition(kind, ServerStatus.ANSWERS, models, found.version)
+    recognized = Recognition(kind, status, models, found.version)
     watch.publish(recognized)
     for detailed in server.add_details(ask, models):
         recognized = recognized._replace(models=tuple(detailed))
@@ -231,23 +234,31 @@ def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
         if cls.greeting and greeting is not None and greeting.text.strip() == cls.greeting:
             return kind
     at_port = server_class(usual_kind)
-    if listing is None or owner or at_port.recognized_by_port:
+    names = [model.id for model in models]
+    is_own = bool(owner) and names[0].startswith(f"{owner}/")
+    if listing is not None and ((owner and not is_own) or at_port.recognized_by_port):
         return at_port.kind_at_usual_port()
-    # A list of unsigned models does not come from a kind that signs them.
+
+    def may_be(cls: type[Server]) -> bool:
+        if listing is None:
+            return cls.no_list == (reply.status, reply.text)
+        # A list of unsigned models does not come from a kind that signs them.
+        return cls.signs_as_owner if is_own else not models or not cls.owned_by
+
     signs = [
         (kind, sign)
         for kind, cls in kinds.items()
-        if not models or not cls.owned_by
+        if may_be(cls)
         for sign in cls.signs
-        if not sign.only_if_locked
+        if not sign.only_if_locked and (listing is None or sign.allows(names))
     ]
-    names = [model.id for model in models]
-    return _kind_by_sign(ask, signs, names) or at_port.kind_at_usual_port()
+    return _kind_by_sign(ask, signs) or at_port.kind_at_usual_port()
 
 
-def _kind_by_sign(ask: Ask, signs: Iterable[tuple[str, Sign]], names: Sequence[str] = ()) -> str:
+def _kind_by_sign(ask: Ask, signs: Iterable[tuple[str, Sign]]) -> str:
     """The kind whose sign the server shows, the surest first; "" if it shows none of them."""
     for kind, sign in sorted(signs, key=lambda each: each[1].rank):
-        if sign.is_in(ask(sign.path), names):
+        greeting = ask("/") if sign.greeting else None
+        if (greeting is None or greeting.payload == sign.greeting) and sign.is_in(ask(sign.path)):
             return kind
     return ""

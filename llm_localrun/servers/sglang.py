@@ -35,6 +35,7 @@ class _SglangInfo(WireModel):
 class Sglang(OpenAICompatible):
     kind = "sglang"
     title = "SGLang"
+    checked = "0.5 (read)"
     start_hint = "Start it with `python -m sglang.launch_server --model-path MODEL`"
     usual_ports = (30000,)
     owned_by = "sglang"

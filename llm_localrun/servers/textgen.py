@@ -18,6 +18,7 @@ class _LoadedModel(WireModel):
 class TextGen(OpenAICompatible):
     kind = "textgen"
     title = "text-generation-webui"
+    checked = "2026-05 (read)"
     start_hint = "Start it with `--api`"
     usual_ports = (5000,)
     owned_by = "user"

@@ -37,6 +37,7 @@ class _UnslothModel(ListedModel):
 class Unsloth(OpenAICompatible):
     kind = "unsloth"
     title = "Unsloth Studio"
+    checked = "2026.10 (read)"
     start_hint = "Start it with `unsloth studio`"
     usual_ports = (8888,)
     url_variables = ("UNSLOTH_STUDIO_URL",)

@@ -38,6 +38,7 @@ class VllmModel(ListedModel):
 class Vllm(OpenAICompatible):
     kind = "vllm"
     title = "vLLM"
+    checked = "0.32 (run), 0.33 (read)"
     start_hint = "Start it with `vllm serve MODEL`"
     list_position = 3
     usual_ports = (8000,)

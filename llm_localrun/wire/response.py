@@ -5,6 +5,7 @@ sends wrongly becomes an error message here. What a payload means is left to the
 `wire.openai` and `wire.ollama`.
 """
 
+import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -103,6 +104,8 @@ class ResponseContext:
     """Keys and the like, which servers repeat in their errors and which must not be shown."""
     login_source: str = ""
     """Where the user has written the user and password that it is sent; "" if it is sent none."""
+    key_name: str = ""
+    """What `llm keys` calls its key; "" if it has none."""
 
 
 class ResponseDecoder:
@@ -210,7 +213,7 @@ class ResponseDecoder:
         said = self._without_secrets(error.message).rstrip(".")
         refused = ServerRefused(
             f"{self._server} says: {said}{number}",
-            _remedy(error.message, status, self._context.login_source),
+            _remedy(error.message, status, self._context),
         )
         refused.status = status
         return refused
@@ -286,13 +289,16 @@ def decode_whole(
     return list(decode_each(server, received, decode, context))[-1]
 
 
-def _remedy(message: str, status: int | None, login_source: str) -> str:
+def _remedy(message: str, status: int | None, context: ResponseContext) -> str:
     """What to do about an error: its text says more than its number."""
     for words, remedy in _REMEDIES_BY_TEXT.items():
         if words in f" {' '.join(message.lower().split())}":
             return remedy
-    if login_source and status in (401, 403):
-        return f"Correct the user and password in {login_source}"
+    if context.login_source and status in (401, 403):
+        return f"Correct the user and password in {context.login_source}"
+    if status in (401, 403):
+        name = f" {shlex.quote(context.key_name)}" if context.key_name else ""
+        return f"Give its key with --key, or store it with `llm keys set{name}`"
     return _REMEDIES.get(status or 0, "The server's own log says more")
 
 
@@ -313,8 +319,6 @@ _REMEDIES_BY_TEXT = {
 }
 
 _REMEDIES = {
-    401: "Give its key with --key, or store it with `llm keys set`",
-    403: "Give its key with --key, or store it with `llm keys set`",
     404: "`llm localrun models` lists what it serves",
     503: "It is loading or busy: try again in a moment",
 }

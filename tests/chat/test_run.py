@@ -474,7 +474,7 @@ def test_real_llama_server(
 # Keys
 
 KEY = "sk-of-the-box"
-KEY_REMEDY = "Give its key with --key, or store it with `llm keys set`."
+KEY_REMEDY = "Give its key with --key, or store it with `llm keys set box-key`."
 
 
 def with_key(model: LocalModel, alias: str) -> LocalModel:

@@ -21,6 +21,7 @@ from llm_localrun.cli.doctor_findings import (
 from llm_localrun.config import Config, ConfiguredEndpoint
 from llm_localrun.engine.builds import Build, BuildReport, Device
 from llm_localrun.models import (
+    Endpoint,
     EndpointReport,
     ScannedFile,
     ScannedStore,
@@ -43,6 +44,7 @@ from tests.support.many_models import (
 )
 from tests.support.models import changed, file_route
 
+MLX = Endpoint(name="mlx", kind="mlx", url="http://127.0.0.1:8080")
 ADDED = Config(endpoints=(ConfiguredEndpoint(name="box", url=BOX.url),))
 
 
@@ -101,6 +103,12 @@ AT_BOX = "vLLM at http://192.168.1.5:8000 (box)"
             Config(),
             f"{AT_OLLAMA}: needs a key",
             "Store its key: llm keys set localrun-ollama",
+        ),
+        (
+            server(ServerStatus.ANSWERS, endpoint=MLX),
+            Config(),
+            "mlx_lm.server at http://127.0.0.1:8080: answers",
+            "It lists nothing without the Hugging Face cache: `mkdir -p ~/.cache/huggingface/hub`",
         ),
         (
             server(ServerStatus.OFFLINE, endpoint=BOX),

@@ -12,6 +12,8 @@ from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Invoke, configure, one_error
 from tests.fakes.broken import Off, ServerFactory, Silent, website
 from tests.fakes.http_server import StandIn
+from tests.fakes.llama_server import llama_router_of_folder
+from tests.fakes.mlx import mlx_without_cache
 from tests.fakes.vllm import vllm
 from tests.support.outward import Guard
 
@@ -54,6 +56,24 @@ def test_endpoint_is_added_listed_and_removed(server: StandIn, invoke: Invoke) -
     assert invoke("localrun", "endpoints", "remove", "box").stdout == "Removed box\n"
     assert read_config().endpoints == ()
     assert json.loads(invoke("localrun", "models", "--json").stdout) == []
+
+
+def test_server_that_lists_nothing(invoke: Invoke) -> None:
+    with StandIn(mlx_without_cache()) as server:
+        added = invoke("localrun", "endpoints", "add", "box", server.url)
+    assert added.stdout.splitlines()[1] == (
+        "mlx_lm.server, 0 models. It lists nothing without the Hugging Face cache:"
+        " `mkdir -p ~/.cache/huggingface/hub`"
+    )
+
+
+def test_context_of_a_model_that_a_router_has_not_loaded(invoke: Invoke) -> None:
+    with StandIn(llama_router_of_folder("/m/tiny.gguf")) as server:
+        invoke("localrun", "endpoints", "add", "box", server.url)
+        card = invoke("localrun", "show", "local/box/tiny").stdout
+        table = invoke("localrun", "models").stdout
+    assert "context      1,024 tokens by default\n" in card
+    assert [line.split()[1:3] for line in table.splitlines()] == [["ctx", "can"], ["1k", "tools"]]
 
 
 def test_server_that_needs_a_key(user_path: Path, invoke: Invoke) -> None:

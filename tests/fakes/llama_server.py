@@ -40,6 +40,13 @@ def props(model_path: str, template: str = "{{ messages }}", **modalities: bool)
     }
 
 
+KEY_ERROR = json_reply(
+    {"error": {"message": "Invalid API Key", "type": "authentication_error", "code": 401}}, 401
+)
+OPEN = ("/health", "/v1/health", "/models", "/v1/models", "/")
+"""What a build such as b10434 answers without the key."""
+
+
 def llama_not_found(path: str) -> bytes:
     error = {"message": "File Not Found", "type": "not_found_error", "code": 404}
     return json_reply({"error": error}, 404)
@@ -49,6 +56,7 @@ def llama_server(
     key: str | None = None,
     path: str = "/models/gemma-3-4b-it-Q4_K_M.gguf",
     posts: Mapping[str, Any] | None = None,
+    public: tuple[str, ...] = ("/health", "/v1/health"),
 ) -> Server:
     """With one model; its /v1/models imitates Ollama's list in addition to OpenAI's."""
     name = "gemma-3-4b-it-Q4_K_M.gguf"
@@ -61,7 +69,6 @@ def llama_server(
         "meta": GEMMA_META,
     }
     models = {"models": [ollama_like], **listing(entry)}
-    error = {"message": "Invalid API Key", "type": "authentication_error", "code": 401}
     return Server(
         {
             "/v1/models": models,
@@ -71,8 +78,8 @@ def llama_server(
         },
         llama_not_found,
         key,
-        json_reply({"error": error}, 401),
-        ("/health", "/v1/health"),
+        KEY_ERROR,
+        public,
         posts=posts or {},
     )
 
@@ -116,4 +123,43 @@ def llama_router() -> Server:
             "/health": {"status": "ok"},
         },
         llama_not_found,
+    )
+
+
+def llama_router_of_folder(
+    *paths: str, context: str = "1024", key: str | None = None, loaded: str = ""
+) -> Server:
+    """With `--models-dir` and `-c`, as b10434 was seen to answer; `loaded` is a path."""
+
+    def entry(path: str) -> Json:
+        name = path.rpartition("/")[2].removesuffix(".gguf")
+        arguments = ["llama-server", "--host", "127.0.0.1", "--port", "0", "--alias", name]
+        return {
+            "id": name,
+            "aliases": [],
+            "tags": [],
+            "owned_by": "llamacpp",
+            "status": {
+                "value": "loaded" if path == loaded else "unloaded",
+                "args": [*arguments, "--ctx-size", context, "--model", path, "--threads", "1"],
+                "preset": f"[{name}]\nctx-size = {context}\nmodel = {path}\nthreads = 1\n\n",
+            },
+            "architecture": READS,
+            "source": "models_dir",
+            "can_remove": False,
+        }
+
+    router = {"role": "router", "model_path": "none", "build_info": "b1-7e4c0a9"}
+    models = listing(*map(entry, paths))
+    return Server(
+        {
+            "/v1/models": models,
+            "/models": models,
+            "/props": {**router, "default_generation_settings": {"params": None, "n_ctx": 0}},
+            "/health": {"status": "ok"},
+        },
+        llama_not_found,
+        key,
+        KEY_ERROR,
+        OPEN,
     )

@@ -1,5 +1,6 @@
-"""A fake of mlx_lm.server."""
+"""Fakes of mlx_lm.server, the last two of what 0.32.2 was seen to answer."""
 
+from tests.fakes.http_server import whole
 from tests.fakes.openai_compatible import Server, listing, starlette
 
 
@@ -16,3 +17,14 @@ def mlx() -> Server:
         },
         starlette,
     )
+
+
+def mlx_without_cache() -> Server:
+    """It cannot list what is in a cache that does not exist, and sends no body at all."""
+    return Server({"/v1/models": whole(b""), "/health": {"status": "ok"}}, starlette)
+
+
+def mlx_of_a_folder() -> Server:
+    """With `--model FOLDER` and an empty cache."""
+    models = listing({"id": "/models/SmolLM2-135M-Instruct"})
+    return Server({"/v1/models": models, "/health": {"status": "ok"}}, starlette)

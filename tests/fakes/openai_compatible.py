@@ -32,7 +32,8 @@ def web_interface(path: str) -> bytes:
 
 @dataclass
 class Server:
-    """Answers requests from tables of JSON values and texts, and every prompt with "Hello."."""
+    """Answers requests from tables of JSON values, texts and whole replies, and every prompt with
+    "Hello."."""
 
     answers: Mapping[str, Any]
     otherwise: Otherwise = not_found
@@ -58,7 +59,10 @@ class Server:
             yield json_reply(self.posts[path])
         elif request.method == "GET" and path in self.answers:
             answer = self.answers[path]
-            yield text(answer) if isinstance(answer, str) else json_reply(answer)
+            if isinstance(answer, bytes):
+                yield answer
+            else:
+                yield text(answer) if isinstance(answer, str) else json_reply(answer)
         else:
             yield self.otherwise(path)
 

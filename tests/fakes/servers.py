@@ -12,19 +12,30 @@ from tests.fakes.http_server import Respond
 from tests.fakes.jan import jan
 from tests.fakes.koboldcpp import koboldcpp
 from tests.fakes.lemonade import lemonade, lemonade_without_models
-from tests.fakes.llama_server import llama_router, llama_server, llama_server_loading
+from tests.fakes.llama_server import (
+    OPEN,
+    llama_router,
+    llama_router_of_folder,
+    llama_server,
+    llama_server_loading,
+)
 from tests.fakes.llamafile import llamafile
 from tests.fakes.llamaswap import llamaswap, llamaswap_of_old
 from tests.fakes.lmstudio import LMStudio
 from tests.fakes.localai import localai
 from tests.fakes.mistralrs import mistralrs
-from tests.fakes.mlx import mlx
+from tests.fakes.mlx import mlx, mlx_of_a_folder, mlx_without_cache
 from tests.fakes.nexus import nexus
 from tests.fakes.ollama import recorded
 from tests.fakes.omlx import omlx
 from tests.fakes.openai_compatible import litellm
 from tests.fakes.sglang import sglang
 from tests.fakes.textgen import textgen
+from tests.fakes.transformers import (
+    transformers,
+    transformers_without_cache,
+    transformers_without_models,
+)
 from tests.fakes.unsloth import unsloth
 from tests.fakes.vllm import vllm, vllm_with_a_file
 
@@ -32,16 +43,27 @@ SERVERS: dict[str, Callable[[], Respond]] = {
     "llama-server": llama_server,
     "llama-server, loading": llama_server_loading,
     "llama-server, locked": lambda: llama_server("secret"),
+    "llama-server with an open list": lambda: llama_server("secret", public=OPEN),
     "llama-server, router": llama_router,
+    "llama-server, router with an open list": lambda: llama_router_of_folder(
+        "/m/tiny-Q8_0.gguf", key="secret"
+    ),
     "llamafile": llamafile,
+    "llamafile with an open list": lambda: llamafile("secret"),
     "vLLM": vllm,
     "vLLM, locked": lambda: vllm("secret"),
     "vLLM, a file": vllm_with_a_file,
     "SGLang": sglang,
     "KoboldCpp": koboldcpp,
+    "KoboldCpp with an open list": lambda: koboldcpp("secret"),
     "text-generation-webui": textgen,
     "mistral.rs": mistralrs,
     "mlx_lm.server": mlx,
+    "mlx_lm.server of a folder": mlx_of_a_folder,
+    "mlx_lm.server without a cache": mlx_without_cache,
+    "transformers serve": transformers,
+    "transformers serve without models": transformers_without_models,
+    "transformers serve without a cache": transformers_without_cache,
     "oMLX": omlx,
     "oMLX, locked": lambda: omlx("secret"),
     "Jan": lambda: jan(key=None),

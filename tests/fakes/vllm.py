@@ -33,6 +33,12 @@ def vllm(key: str | None = None) -> Server:
     )
 
 
+def vllm_of(name: str) -> Server:
+    """With one model, which it was started with under this name."""
+    entry = {"id": name, "owned_by": "vllm", "root": name, "max_model_len": 4096}
+    return Server({"/v1/models": listing(entry), "/version": {"version": "0.33.0"}}, fastapi)
+
+
 def vllm_with_a_file() -> Server:
     entry = {"id": "qwen3", "owned_by": "vllm", "root": "/models/qwen3-8b-Q8_0.gguf"}
     return Server({"/v1/models": listing({**entry, "max_model_len": 4096})}, fastapi)

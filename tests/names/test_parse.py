@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from llm_localrun.names.parse import parse_name
+from llm_localrun.names.parse import parse_name, path_parts, short_names
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.names.roles import projected_words
 
@@ -695,3 +695,52 @@ def test_names_of_models_that_think(names: str, thinks: bool) -> None:
 )
 def test_projector_has_the_words_of_its_model(projector: str, model: str) -> None:
     assert projected_words(projector) == parse_name(model).words
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("/models/Qwen3-8B", ["models", "Qwen3-8B"]),
+        ("/models/Qwen3-8B/", ["models", "Qwen3-8B"]),
+        ("./Qwen3-8B", [".", "Qwen3-8B"]),
+        ("~/Qwen3-8B", ["~", "Qwen3-8B"]),
+        ("models/7B/x.gguf", ["models", "7B", "x.gguf"]),
+        ("C:\\models\\x.gguf", ["C:", "models", "x.gguf"]),
+        ("D:/models/x", ["D:", "models", "x"]),
+        ("models\\x", ["models", "x"]),
+        ("/hf/hub/models--a--b/snapshots/0a1b", ["a", "b"]),
+        ("/hf/hub/models--gpt2/snapshots/0a1b/", ["gpt2"]),
+        ("/models--a--b/snapshots/0a/x", ["models--a--b", "snapshots", "0a", "x"]),
+        # Names that are no paths.
+        ("Qwen/Qwen3-8B", []),
+        ("qwen3:8b", []),
+        ("hf.co/a/b:Q4_K_M", []),
+        ("a/b-GGUF:b-Q4_K_M.gguf", []),
+        ("x.gguf", []),
+        ("/", []),
+    ],
+)
+def test_names_that_are_paths(name: str, parts: list[str]) -> None:
+    assert path_parts(name) == parts
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["/a/x", "/b/y"], ["x", "y"]),
+        (["/a/x", "/b/x"], ["a/x", "b/x"]),
+        (["/a/x", "/x", "x"], ["a/x", "/x", "x"]),
+        (["/a/x", "/a/x/", "D:\\x"], ["/a/x", "/a/x/", "D:/x"]),
+        (["a/x", "x"], ["a/x", "x"]),
+    ],
+)
+def test_short_names_are_unique(names: list[str], short: list[str]) -> None:
+    assert [*short_names(names).values()] == short
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["C:\\models\\Qwen3-8B-Q4_K_M.gguf", "/hub/models--Qwen--Qwen3-8B/snapshots/0a1b2c"],
+)
+def test_name_of_a_path_is_its_last_part(path: str) -> None:
+    assert parse_name(path).names == parse_name("Qwen3-8B").names

@@ -278,7 +278,7 @@ BAD: dict[str, Bad] = {
         LLAMA_SERVER,
         [json_reply({"error": {"code": 401, "message": "Invalid API Key"}}, 401)],
         "Invalid API Key (HTTP 401)",
-        "Give its key with --key, or store it with `llm keys set`.",
+        "Give its key with --key, or store it with `llm keys set localrun-llamacpp`.",
     ),
     "an overflow": Bad(
         "llamacpp",

@@ -34,7 +34,7 @@ from tests.conftest import CONFIG, configure
 from tests.fakes.broken import Off, Resetting, ServerFactory, Silent, always, needs_key, website
 from tests.fakes.http_server import Request, Respond, StandIn, chunk, head, json_reply, whole
 from tests.fakes.jan import jan
-from tests.fakes.llama_server import llama_server
+from tests.fakes.llama_server import OPEN, llama_server
 from tests.fakes.ollama import Ollama
 from tests.fakes.omlx import omlx
 from tests.fakes.vllm import vllm
@@ -502,6 +502,33 @@ def test_names(servers: list[ServerFactory], names: list[str | None], expected: 
         assert [served_route(model).endpoint for model in found.models] == [found.endpoint]
 
 
+@pytest.mark.parametrize(
+    ("owner", "names", "expected"),
+    [
+        ("llamacpp", ["/a/long/way/x-Q8_0.gguf"], ["x-Q8_0.gguf"]),
+        ("llamacpp", ["models/x-Q8_0.gguf"], ["x-Q8_0.gguf"]),
+        ("vllm", ["C:\\models\\x", "vllm/x"], ["x", "vllm/x"]),
+        ("vllm", ["/a/x", "/b/x", "/b/y/"], ["a/x", "b/x", "y"]),
+        (None, ["/a/x", "owner/x", "x"], ["a/x", "owner/x", "x"]),
+    ],
+)
+def test_model_named_by_its_path_has_a_short_id(
+    owner: str | None, names: list[str], expected: list[str]
+) -> None:
+    with StandIn(listing(owner, *names)) as box:
+        (found,) = round_of([probe(box.url, name="box")])
+    assert ids([found]) == [f"local/box/{each}" for each in expected]
+    assert [model.name for model in found.models] == names
+
+
+def test_open_list_is_that_of_a_server_that_wants_a_key() -> None:
+    """What it lists replaces what it listed before."""
+    with StandIn(llama_server("secret", public=OPEN)) as box:
+        (found,) = round_of([probe(box.url, name="box")], [report(box.url, models=("a",))])
+    name = "gemma-3-4b-it-Q4_K_M.gguf"
+    assert (found.status, ids([found])) == (ServerStatus.NEEDS_KEY, [f"local/box/{name}"])
+
+
 def test_ids_stay_when_a_server_of_another_kind_comes_up() -> None:
     off = Off()
     with running(LLAMACPP) as (box,):
@@ -563,6 +590,14 @@ def keys_sent(box: StandIn) -> list[str | None]:
             {"LLAMA_API_KEY": "old"},
             "localrun-llamacpp",
             id="llm's before the variable's",
+        ),
+        pytest.param(
+            lambda key: llama_server(key, public=OPEN),
+            "llamacpp",
+            {"localrun-llamacpp": "secret"},
+            {},
+            "localrun-llamacpp",
+            id="with an open list",
         ),
         # Recognized by what it shows, on a port that is usually another's.
         pytest.param(

@@ -40,6 +40,10 @@ def unexpected(path: str) -> ProbeReply:
     return says({"error": f"Unexpected endpoint or method. (GET {path})"})
 
 
+def fastapi(path: str) -> ProbeReply:
+    return says({"detail": "Not Found"}, 404)
+
+
 def website(path: str) -> ProbeReply:
     return text("<!doctype html><title>It works!</title>")
 
@@ -437,6 +441,48 @@ LLAMACPP_META = {
             id="an imitator of Ollama without a model",
         ),
         pytest.param(
+            {"/v1/models": listing(), "/health": says({"status": "ok"})},
+            fastapi,
+            "openai",
+            {},
+            id="FastAPI without models",
+        ),
+        pytest.param(
+            {
+                "/v1/models": listing("openai/gpt-oss", owned_by="openai"),
+                "/health": says({"status": "ok"}),
+                "/openapi.json": says({"paths": {"/v1/models": {}}}),
+            },
+            fastapi,
+            "openai",
+            {"openai/gpt-oss": {"runs_on": RunsOn.UNKNOWN}},
+            id="FastAPI whose models are signed with their owners",
+        ),
+        pytest.param(
+            {
+                "/v1/models": listing("Qwen3-8B-exl3", owned_by="tabbyAPI"),
+                "/health": says({"status": "healthy", "issues": []}),
+            },
+            fastapi,
+            "openai",
+            {"Qwen3-8B-exl3": {"runs_on": RunsOn.THIS_MACHINE}},
+            id="TabbyAPI",
+        ),
+        pytest.param(
+            {
+                "/v1/models": listing(
+                    "/embeddings/Qwen3-8B-Q4_K_M.gguf", "C:\\e5\\phi-4-Q8_0.gguf"
+                ),
+            },
+            not_found,
+            "openai",
+            {
+                "/embeddings/Qwen3-8B-Q4_K_M.gguf": {"purpose": "chat", "quantization": "Q4_K_M"},
+                "C:\\e5\\phi-4-Q8_0.gguf": {"purpose": "chat", "quantization": "Q8_0"},
+            },
+            id="models in folders whose names say something else",
+        ),
+        pytest.param(
             {
                 "/v1/models": listing("qwen3", owned_by="library"),
                 "/": text("Not quite Ollama is running"),
@@ -489,6 +535,20 @@ def test_server_answers(answers: Answers, otherwise: Otherwise, kind: str, facts
         ),
         pytest.param({}, website, "openai", ServerStatus.UNRECOGNIZED, id="a website"),
         pytest.param({}, not_found, "openai", ServerStatus.UNRECOGNIZED, id="404 to everything"),
+        pytest.param(
+            {"/v1/models": text(""), "/health": text("OK")},
+            not_found,
+            "openai",
+            ServerStatus.UNRECOGNIZED,
+            id="an empty list of a server in good health",
+        ),
+        pytest.param(
+            {"/v1/models": text("Internal Server Error", 500), "/health": says({"status": "ok"})},
+            fastapi,
+            "openai",
+            ServerStatus.UNRECOGNIZED,
+            id="FastAPI that fails",
+        ),
         pytest.param(
             {}, unexpected, "openai", ServerStatus.UNRECOGNIZED, id="200 and an error, always"
         ),

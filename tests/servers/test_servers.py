@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +18,14 @@ from llm_localrun.wire.sse import Payload
 from tests.fakes.docker import docker
 from tests.fakes.gpt4all import gpt4all
 from tests.fakes.http_server import Request, Respond, StandIn, get, parsed
-from tests.fakes.llama_server import llama_router, llama_server, props
+from tests.fakes.llama_server import llama_router, llama_router_of_folder, llama_server, props
 from tests.fakes.mlx import mlx
 from tests.fakes.ollama import Ollama, recorded
 from tests.fakes.openai_compatible import listing
 from tests.fakes.servers import SERVERS
 from tests.support.drive import WAYS, failure, served
 from tests.support.drive import ask as prompt
+from tests.support.trees import MIB, gguf
 
 Facts = Mapping[str, Any]
 
@@ -202,6 +204,24 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
             "mlx-community/bge-small-en-v1.5-bf16": {"purpose": "embedding"},
         },
     ),
+    "mlx_lm.server of a folder": ("mlx", "", {"/models/SmolLM2-135M-Instruct": {"loaded": None}}),
+    "mlx_lm.server without a cache": ("mlx", "", {}),
+    "transformers serve": (
+        "transformers",
+        "",
+        {
+            # Whoever made it, it runs here.
+            "openai/gpt-oss-20b": {"loaded": True, "runs_on": RunsOn.THIS_MACHINE},
+            "unsloth/Qwen3-8B-GGUF:Qwen3-8B-Q4_K_M.gguf": {
+                "quantization": "Q4_K_M",
+                "loaded": None,
+                "runs_on": RunsOn.THIS_MACHINE,
+            },
+            "BAAI/bge-m3": {"purpose": "embedding"},
+        },
+    ),
+    "transformers serve without models": ("transformers", "", {}),
+    "transformers serve without a cache": ("transformers", "", {}),
     "oMLX": (
         "omlx",
         "0.7.0",
@@ -355,6 +375,14 @@ NOT_ANSWERING = {
     "Jupyter": ("openai", ServerStatus.UNRECOGNIZED),
 }
 
+# They list their models to everybody, and answer prompts only with a key: kind and models.
+OPEN_LISTS = {
+    "llama-server with an open list": ("llamacpp", ["gemma-3-4b-it-Q4_K_M.gguf"]),
+    "llama-server, router with an open list": ("llamacpp", ["tiny-Q8_0"]),
+    "llamafile with an open list": ("llamafile", ["Llama-3.2-3B-Instruct.Q6_K.gguf"]),
+    "KoboldCpp with an open list": ("koboldcpp", ["koboldcpp/mistral-7b.Q4_K_S"]),
+}
+
 # Servers that show nothing of their own: they are what their port says.
 BY_PORT = {
     ("Jan", "jan"): ("jan", {"Qwen3-8B-Q4_K_M": RunsOn.UNKNOWN, "claude-opus-4-1": RunsOn.UNKNOWN}),
@@ -385,7 +413,7 @@ def test_every_kind_of_server_has_a_fake_under_its_title(title: str) -> None:
 
 
 def test_every_stand_in_is_tested() -> None:
-    tested = {*ANSWERING, *NOT_ANSWERING, *(name for name, _ in BY_PORT)}
+    tested = {*ANSWERING, *NOT_ANSWERING, *OPEN_LISTS, *(name for name, _ in BY_PORT)}
     assert tested == {*SERVERS}
 
 
@@ -416,6 +444,27 @@ def test_server_that_does_not_say_what_it_serves(name: str) -> None:
     assert identity.models == ()
 
 
+@pytest.mark.parametrize(
+    ("key", "status"),
+    [
+        (None, ServerStatus.NEEDS_KEY),
+        ("wrong", ServerStatus.NEEDS_KEY),
+        ("secret", ServerStatus.ANSWERS),
+    ],
+)
+@pytest.mark.parametrize("name", OPEN_LISTS)
+def test_open_list_does_not_mean_that_no_key_is_needed(
+    name: str, key: str | None, status: ServerStatus
+) -> None:
+    identity, _ = driven(SERVERS[name](), key=key)
+    models = [model.name for model in identity.models]
+    assert (identity.kind, identity.status, models) == (
+        OPEN_LISTS[name][0],
+        status,
+        OPEN_LISTS[name][1],
+    )
+
+
 @pytest.mark.parametrize(("name", "usual"), BY_PORT)
 def test_server_by_its_port(name: str, usual: str) -> None:
     kind, runs_on = BY_PORT[name, usual]
@@ -443,7 +492,10 @@ QUESTIONS = {
         "/v1/models",
         "/api/extra/version",
         "/api/extra/true_max_context_length",
+        "/api/extra/generate/check",
     ],
+    "llamafile": ["/v1/models", "/", "/.well-known/localai.json", "/health", "/props"],
+    "transformers serve": ["/v1/models", "/", "/openapi.json"],
     "text-generation-webui": ["/v1/models", "/v1/internal/model/info"],
     "mistral.rs": ["/v1/models"],
     "oMLX": ["/v1/models", "/v1/models/status"],
@@ -555,7 +607,7 @@ def replaced(value: Any, way: tuple[str | int, ...], new: Any) -> Any:
 ODD: list[Any] = [None, -1, 10**400, float("inf"), "\ud800 \x00", [], {"a": [1]}]
 
 
-@pytest.mark.parametrize("name", [*ANSWERING, *NOT_ANSWERING])
+@pytest.mark.parametrize("name", [*ANSWERING, *NOT_ANSWERING, *OPEN_LISTS])
 def test_odd_answers_are_no_error(name: str) -> None:
     """Every value in every answer, one at a time, is something unexpected."""
     respond = SERVERS[name]()
@@ -661,7 +713,7 @@ def test_mlx_is_always_told_how_much_it_may_answer(options: dict[str, Any], most
     assert [request.body["max_tokens"] for request in server.asked] == [most]
 
 
-@pytest.mark.parametrize("kind", ["mlx", "gpt4all"])
+@pytest.mark.parametrize("kind", ["mlx", "gpt4all", "transformers"])
 def test_schema_is_refused_where_it_would_be_ignored(kind: str) -> None:
     server = mlx()
     with StandIn(server) as box:
@@ -675,6 +727,51 @@ def test_llama_server_that_sleeps_holds_no_model() -> None:
     server = llama_server()
     server.answers = {**server.answers, "/props": {**props("/m.gguf"), "is_sleeping": True}}
     assert [model.loaded for model in driven(server)[0].models] == [False]
+
+
+@pytest.mark.parametrize(
+    ("context", "url", "known"),
+    [
+        ("1024", HERE, {"context_default": 1024, "context_max": 4096, "size": 2 * MIB}),
+        ("0", HERE, {"context_default": 4096, "context_max": 4096, "architecture": "llama"}),
+        ("auto", HERE, {"context_default": None, "context_max": 4096}),
+        # The file of another machine is not the one here.
+        ("1024", "http://box:8080", {"context_default": 1024, "context_max": None, "size": None}),
+        ("0", "http://box:8080", {"context_default": None, "context_max": None}),
+    ],
+)
+def test_unloaded_model_of_a_router_is_known_by_its_file_and_its_flags(
+    context: str, url: str, known: Facts, tmp_path: Path
+) -> None:
+    path = gguf(tmp_path / "tiny-Q8_0.gguf", {"llama.context_length": 4096})
+    (model,) = driven(llama_router_of_folder(str(path), context=context), url=url)[0].models
+    assert {name: getattr(model, name) for name in known} == known
+    assert (model.loaded, model.context_loaded) == (False, None)
+
+
+@pytest.mark.parametrize("path", ["/nowhere/tiny.gguf", "models/tiny.gguf", "\0", "/dev/zero"])
+def test_file_of_a_router_that_cannot_be_read_is_no_error(path: str) -> None:
+    (model,) = driven(llama_router_of_folder(path))[0].models
+    assert (model.context_default, model.context_max, model.size) == (1024, None, None)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_context_of_a_routers_model_is_known_from_its_first_prompt_on(
+    is_loaded: bool, way: str
+) -> None:
+    """Before it is loaded, from its flags; then from what the router has loaded."""
+    router = llama_router_of_folder("/m/tiny.gguf")
+    if is_loaded:
+        router.answers = {
+            **router.answers,
+            "/props?model=tiny&autoload=false": props("/m/tiny.gguf"),
+        }
+    with StandIn(router) as box:
+        model = served(box.url, "llamacpp", "tiny", loaded=False, context_default=1024)
+        outcome = prompt(model, "Hi", way)
+    assert outcome.json is not None
+    assert outcome.json["context_size"] == (8192 if is_loaded else 1024)
 
 
 def test_router_that_has_loaded_nothing_tells_its_version() -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from llm_localrun.chat.options import Options
 from llm_localrun.engine.serve import EngineServer
-from llm_localrun.servers.base import Server, server_class, server_kinds
+from llm_localrun.servers.base import GENERIC_KIND, Server, server_class, server_kinds
 from llm_localrun.servers.msty import PORT_OWNERS
 
 README = Path(__file__).parents[2] / "README.md"
@@ -33,11 +33,13 @@ _OPTION_LEGEND = (
 
 
 def servers_table() -> str:
-    """Markdown: each kind of server, its ports, and what else says where it is."""
-    rows = [(cls.title, _ports(cls), _also_found_by(cls)) for cls in product_kinds()]
-    rows.append(("any other server with OpenAI's API", "any of these", ""))
+    """Markdown: each kind of server, its ports, what else says where it is, and its versions."""
+    rows = [(cls.title, _ports(cls), _also_found_by(cls), cls.checked) for cls in product_kinds()]
+    others = server_class(GENERIC_KIND).checked
+    rows.append(("any other server with OpenAI's API", "any of these", "", others))
+    heads = ("server", "ports", "also found by", "versions run or read")
     # The table belongs to an item of a list.
-    return "".join(f"  {line}\n" for line in _markdown(("server", "ports", "also found by"), rows))
+    return "".join(f"  {line}\n" for line in _markdown(heads, rows))
 
 
 def product_kinds() -> list[type[Server]]:

@@ -11,7 +11,7 @@ from llm_localrun.errors import AnswerCutOff, BadReply, PromptTooLong, ServerRef
 from llm_localrun.servers.base import Server
 from llm_localrun.tokens.window import Limits
 from llm_localrun.wire.events import Finished, ReasoningDelta, TextDelta
-from llm_localrun.wire.response import ResponseContext, ResponseHead
+from llm_localrun.wire.response import ResponseContext, ResponseDecoder, ResponseHead
 from llm_localrun.wire.sse import Payload
 from tests.fakes.http_server import TRANSCRIPTS, Exchange, transcript
 from tests.support.replies import (
@@ -1056,3 +1056,21 @@ def test_thinking_is_no_part_of_the_json() -> None:
 def _pieces(payload: Payload) -> tuple[ResponseHead, list[bytes]]:
     head, body = at_once(payload)
     return head, [body]
+
+
+@pytest.mark.parametrize(
+    ("key_name", "command"),
+    [
+        ("localrun-llamacpp", "llm keys set localrun-llamacpp"),
+        ("my box", "llm keys set 'my box'"),
+        ("", "llm keys set"),
+    ],
+)
+@pytest.mark.parametrize("status", [401, 403])
+def test_refused_key_is_named(key_name: str, command: str, status: int) -> None:
+    context = ResponseContext(key_name=key_name)
+    decoder = ResponseDecoder("box", OPENAI.decoder(), context)
+    list(decoder.feed(ResponseHead(status, JSON)))
+    with pytest.raises(ServerRefused) as refused:
+        list(decoder.close())
+    assert refused.value.remedy == f"Give its key with --key, or store it with `{command}`"
