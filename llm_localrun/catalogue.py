@@ -247,7 +247,7 @@ def describe_server(report: EndpointReport) -> str:
     return f"{title} at {endpoint.url}"
 
 
-SNAPSHOT_VERSION = 7
+SNAPSHOT_VERSION = 8
 """A file of another version is ignored and replaced."""
 
 

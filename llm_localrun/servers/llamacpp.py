@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import ClassVar
 from urllib.parse import quote
 
+from llm_localrun.models import Purpose, surer_purpose
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import long_quantization
 from llm_localrun.servers import msty
@@ -46,6 +47,8 @@ class _RouterStatus(WireModel):
 
 class _Architecture(WireModel):
     input_modalities: Maybe[tuple[Text, ...]] = None
+    output_modalities: Maybe[tuple[Text, ...]] = None
+    """`text` for all models but those for decisions."""
 
 
 class _LlamaModel(ListedModel):
@@ -60,6 +63,17 @@ class _LlamaModel(ListedModel):
             return True if self.meta else None
         return self.status.value == "loaded"
 
+    @property
+    def stated_purpose(self) -> Purpose:
+        """`chat` if it says nothing: a single model does not tell the flags that it has."""
+        outputs = (self.architecture and self.architecture.output_modalities) or ("text",)
+        if "decisions" in outputs or "text" not in outputs:
+            return "decision" if "decisions" in outputs else "other"
+        flags = {*((self.status and self.status.args) or ())}
+        if flags & {"--rerank", "--reranking"}:
+            return "rerank"
+        return "embedding" if flags & {"--embedding", "--embeddings"} else "chat"
+
     def facts(self) -> Facts:
         facts = super().facts()
         meta = self.meta or _ModelMeta()
@@ -72,6 +86,7 @@ class _LlamaModel(ListedModel):
         )
         return {
             **facts,
+            "purpose": surer_purpose(facts["purpose"], self.stated_purpose),
             "fingerprints": (*facts["fingerprints"], *path_fingerprint(next(iter(files), None))),
             "quantization": facts["quantization"] or long_quantization(meta.ftype or ""),
             "parameters": meta.n_params,

@@ -25,8 +25,9 @@ from llm_localrun.gguf.header import Header
 from llm_localrun.memory.fit import largest_context
 from llm_localrun.memory.footprint import Footprint, Setting
 from llm_localrun.memory.geometry import geometry_of
-from llm_localrun.models import LocalModel, RunsOn, Served
+from llm_localrun.models import LocalModel, Purpose, RunsOn, Served, surer_purpose
 from llm_localrun.names.quantizations import with_quantization
+from llm_localrun.names.roles import purpose_of_header, purpose_of_name, rank_in_name
 from llm_localrun.privacy import host_of, where_runs
 from llm_localrun.servers import msty
 from llm_localrun.servers.base import (
@@ -40,7 +41,7 @@ from llm_localrun.servers.base import (
     basic_authorization,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Maybe, served_model, weights_in
+from llm_localrun.servers.fields import Maybe, served_model, stated_purpose, weights_in
 from llm_localrun.servers.gateway import Gateway
 from llm_localrun.system.logins import split_login
 from llm_localrun.system.progress import Progress
@@ -140,6 +141,7 @@ class _StatusLine(WireModel):
 class _Details:
     """What /api/show says of one version of a model. It does not change with time."""
 
+    purpose: Purpose
     capabilities: tuple[str, ...] | None
     context_max: int | None
     context_default: int | None
@@ -260,7 +262,8 @@ class Ollama(Server):
         facts: Facts = {
             **self._where(tag),
             **_load_facts(tag, loaded),
-            **_abilities(tag.capabilities),
+            "purpose": _purpose_of(tag.name, tag.capabilities),
+            "capabilities": tag.capabilities,
             "architecture": details.family or "",
             "quantization": "" if quantization == "unknown" else quantization,
             "parameters": weights_in(details.parameter_size or ""),
@@ -544,7 +547,7 @@ def _known_details(models: Sequence[LocalModel]) -> dict[str, _Details]:
     """What /api/show has said before, by digest."""
     return {
         model.served.digest: _Details(
-            model.capabilities, model.context_max, model.served.context_default
+            model.purpose, model.capabilities, model.context_max, model.served.context_default
         )
         for model in models
         if model.served and model.served.digest
@@ -560,10 +563,15 @@ def _details_in(reply: ProbeReply, model: LocalModel) -> _Details:
     """What /api/show said of a model; what the list says if it failed."""
     show = parse_reply(_Show, reply)
     if show is None:
-        return _Details(model.capabilities, None, None)
+        return _Details(model.purpose, model.capabilities, None, None)
     chosen = re.search(r"^num_ctx +(\d{1,18})$", show.parameters or "", re.MULTILINE)
     context_default = int(chosen[1]) or None if chosen else None
-    return _Details(show.capabilities, _trained_context(show.model_info), context_default)
+    # It counts rerankers among the embedding models; the header tells them apart.
+    purpose = surer_purpose(
+        _purpose_of(model.name, show.capabilities), purpose_of_header(Header(show.model_info))
+    )
+    trained = _trained_context(show.model_info)
+    return _Details(purpose, show.capabilities, trained, context_default)
 
 
 def _with_details(model: LocalModel, digest: str, details: _Details | None) -> LocalModel:
@@ -573,7 +581,8 @@ def _with_details(model: LocalModel, digest: str, details: _Details | None) -> L
     # Only /api/show counts what the template in the file can do (0.32.15).
     thinks = details.capabilities is None or "thinking" in details.capabilities
     changes = {
-        **_abilities(details.capabilities),
+        "purpose": details.purpose,
+        "capabilities": details.capabilities,
         "context_max": model.context_max or details.context_max,
         "think_levels": None if thinks else ("off",),
     }
@@ -581,11 +590,10 @@ def _with_details(model: LocalModel, digest: str, details: _Details | None) -> L
     return known.model_copy(update=changes)
 
 
-def _abilities(capabilities: tuple[str, ...] | None) -> Facts:
-    return {
-        "purpose": "embedding" if "embedding" in (capabilities or ()) else "chat",
-        "capabilities": capabilities,
-    }
+def _purpose_of(name: str, capabilities: tuple[str, ...] | None) -> Purpose:
+    """By the capabilities, which Ollama checks; versions before 0.6.4 name none."""
+    stated = stated_purpose(*capabilities) if capabilities else purpose_of_name(name)
+    return surer_purpose(stated, rank_in_name(name))
 
 
 def _trained_context(info: Mapping[str, Any]) -> int | None:

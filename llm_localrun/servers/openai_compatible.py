@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from llm_localrun.errors import UnsupportedOption
 from llm_localrun.models import Endpoint, LocalModel, Served
 from llm_localrun.names.quantizations import quantization_in
+from llm_localrun.names.roles import purpose_of_name
 from llm_localrun.servers.base import (
     NOT_SENT,
     Facts,
@@ -23,7 +24,7 @@ from llm_localrun.servers.base import (
     WireOption,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Maybe, hub_fingerprint, purpose_of, served_model
+from llm_localrun.servers.fields import Maybe, hub_fingerprint, served_model
 from llm_localrun.tokens.window import Limits, Size, context_too_small
 from llm_localrun.wire import openai
 from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
@@ -39,9 +40,9 @@ class ListedModel(WireModel):
     owned_by: Maybe[Text] = None
 
     def facts(self) -> Facts:
-        """What the entry says; a `purpose` of None leaves the model out."""
+        """What the entry says; a `purpose` of None leaves out what is no model of its own."""
         return {
-            "purpose": purpose_of(self.id),
+            "purpose": purpose_of_name(self.id),
             "quantization": quantization_in(self.id),
             "fingerprints": hub_fingerprint(self.id),
         }
