@@ -12,7 +12,12 @@ from tests.fakes.http_server import Respond
 from tests.fakes.jan import jan
 from tests.fakes.koboldcpp import koboldcpp
 from tests.fakes.lemonade import lemonade, lemonade_without_models
-from tests.fakes.llama_server import llama_router, llama_server, llama_server_loading
+from tests.fakes.llama_server import (
+    llama_decider,
+    llama_router,
+    llama_server,
+    llama_server_loading,
+)
 from tests.fakes.llamafile import llamafile
 from tests.fakes.llamaswap import llamaswap, llamaswap_of_old
 from tests.fakes.lmstudio import LMStudio
@@ -32,6 +37,7 @@ SERVERS: dict[str, Callable[[], Respond]] = {
     "llama-server": llama_server,
     "llama-server, loading": llama_server_loading,
     "llama-server, locked": lambda: llama_server("secret"),
+    "llama-server, decision model": llama_decider,
     "llama-server, router": llama_router,
     "llamafile": llamafile,
     "vLLM": vllm,
