@@ -186,6 +186,7 @@ WHAT_IT_IS: Mapping[Purpose, str] = {
     "other": "neither a chat model nor an embedding model",
 }
 NO_COMMAND = "llm has no command for such models"
+_TO_CHAT, _TO_EMBED = "To chat: `llm -m local 'prompt'`", "Embed with `llm embed -m local-embed`"
 _USES = {
     "chat": "To chat with it: `llm -m {} 'prompt'`",
     "embedding": "Embed with it: `llm embed -m {} -c 'text'`",
@@ -198,11 +199,12 @@ def _wrong_purpose(
     """What is wrong if `name` is a model for another purpose than `known` are, and what to do."""
     use = _USES.get(is_for, NO_COMMAND).format(shlex.quote(name))
     if purpose == "chat":
-        cannot, instead = "it cannot answer prompts", "To chat: `llm -m local 'prompt'`"
-        remedy = f"{use}. {instead if known else _how_to_get(purpose)}"
+        cannot = "it cannot answer prompts"
+        get = "To chat, get a small model: `llm localrun pull starter`"
+        remedy = f"{use}. {_TO_CHAT if known else get}"
     else:
-        cannot, instead = "it does not embed texts", "Embed with `llm embed -m local-embed`"
-        remedy = f"{instead if known else _how_to_get('embedding')}. {use}"
+        cannot = "it does not embed texts"
+        remedy = f"{_TO_EMBED if known else _how_to_get('embedding')}. {use}"
     return f"{name} is {WHAT_IT_IS[is_for]}: {cannot}", remedy
 
 

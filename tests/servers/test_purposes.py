@@ -1,4 +1,4 @@
-"""What models are for, as each kind of server says it: chat, embeddings, ranks, decisions, other."""
+"""What models are for, as each kind of server says it."""
 
 from collections.abc import Mapping
 from typing import Any
