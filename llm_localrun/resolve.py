@@ -153,9 +153,10 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
     order = order_of(read_config(), snapshot)
     names = {each: _names_for(each, snapshot.models, order) for each in PURPOSES}
     known = [each for kind, found in names.items() if purpose in (None, kind) for each in found]
-    meant = _claimants(name, snapshot.models, order) if purpose else []
-    if meant:
-        return UnknownModel(*_wrong_purpose(name, meant[0].purpose, purpose, known))
+    if purpose is not None:
+        alike = (model for model in snapshot.models if _would_be_called(model, name))
+        if meant := [*_claimants(name, snapshot.models, order), *alike]:
+            return UnknownModel(*_wrong_purpose(name, meant[0].purpose, purpose, known))
     if unheard := unheard_reports(snapshot, is_empty=not known):
         return UnknownModel(
             f"No local model that is known by now is called '{name}': {describe_unheard(unheard)}",
@@ -170,6 +171,13 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
             f"No model on this machine {what}: there is only {there}", _how_to_get(purpose)
         )
     return UnknownModel("No local model was found on this machine", _how_to_get(purpose))
+
+
+def _would_be_called(model: LocalModel, name: str) -> bool:
+    """Whether `name` would be an alias of `model`, if llm had a command for it."""
+    parsed = parse_name(model.name)
+    names = (parsed.names[0], parsed.base, f"{parsed.base}-{parsed.size}")
+    return not model.has_command and name.lower() in (f"local-{each}" for each in names)
 
 
 def _names_for(purpose: Purpose, models: Sequence[LocalModel], order: Order) -> list[str]:
@@ -194,7 +202,7 @@ _USES = {
 
 
 def _wrong_purpose(
-    name: str, is_for: Purpose, purpose: Purpose | None, known: Sequence[str]
+    name: str, is_for: Purpose, purpose: Purpose, known: Sequence[str]
 ) -> tuple[str, str]:
     """What is wrong if `name` is a model for another purpose than `known` are, and what to do."""
     use = _USES.get(is_for, NO_COMMAND).format(shlex.quote(name))

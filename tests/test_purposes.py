@@ -121,6 +121,19 @@ def test_naming_one_is_an_error_that_says_what_it_is(
     assert prompts(box) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("local-nimble", "local-nimble is a decision model: "),
+        ("Local-BGE-ranks", "Local-BGE-ranks is a reranking model: "),
+        ("local-nim", "No local model is called 'local-nim'. "),
+        ("local-bge", "No local model is called 'local-bge'. "),
+    ],
+)
+def test_name_that_would_be_its_alias(name: str, said: str, box: StandIn, invoke: Invoke) -> None:
+    assert one_error(invoke("-m", name, "hi")).startswith(said)
+
+
 @pytest.mark.parametrize(("name", "what"), OTHERS)
 def test_commands_about_one_model_say_what_it_is(
     name: str, what: str, box: StandIn, invoke: Invoke
