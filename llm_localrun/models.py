@@ -7,12 +7,18 @@ names them, and `chat` runs them.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-Purpose = Literal["chat", "embedding"]
-PURPOSES: tuple[Purpose, ...] = ("chat", "embedding")
+Purpose = Literal["chat", "embedding", "rerank", "decision", "other"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+"""From what is assumed where nothing is known to what only a clear statement can mean."""
+
+
+def surer_purpose(*purposes: Purpose) -> Purpose:
+    """What a model is for, if several sources say so: "chat" gives way to all others."""
+    return max(purposes, key=PURPOSES.index)
 
 
 class RunsOn(str, Enum):
@@ -183,6 +189,11 @@ class LocalModel(FrozenValue):
     def context_default(self) -> int | None:
         return self.served.context_default if self.served else None
 
+    @property
+    def has_command(self) -> bool:
+        """Whether llm has commands that run models of this purpose."""
+        return self.purpose in ("chat", "embedding")
+
     def can(self, capability: str, *, if_unknown: bool) -> bool:
         """Whether the model has a capability, according to its server or its file."""
         return if_unknown if self.capabilities is None else capability in self.capabilities
@@ -346,6 +357,7 @@ def _with_file(model: LocalModel, file: LocalModel) -> LocalModel:
     return here.model_copy(
         update={
             "routes": (*here.routes, *on_disk),
+            "purpose": surer_purpose(model.purpose, file.purpose),
             "architecture": model.architecture or file.architecture,
             "quantization": model.quantization or file.quantization,
             "parameters": model.parameters or file.parameters,

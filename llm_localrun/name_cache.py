@@ -46,10 +46,11 @@ class CachePolicy(Enum):
 
 
 GENERAL_ALIASES = {"chat": "local", "embedding": "local-embed"}
-"""The alias that every model of a purpose can claim: it means the best one."""
+"""By the purposes for which llm has commands: the alias that every such model can claim. It means
+the best one."""
 FRESH_S = 60.0
 """The age up to which `CachePolicy.IF_STALE` uses a result."""
-_VERSION = 2
+_VERSION = 3
 _ABSENT = "absent"
 
 
@@ -59,7 +60,7 @@ class CachedName(NamedTuple):
     id: str
     """For example `local/ollama/qwen3:8b`."""
     purpose: str
-    """`chat` or `embedding`."""
+    """As `LocalModel.purpose`."""
     aliases: list[str]
     """The aliases that no better candidate has: `["local-qwen3-8b", "local-qwen3"]`."""
     capabilities: list[str] | None

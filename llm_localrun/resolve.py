@@ -64,6 +64,13 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
 
     A path becomes part of the catalogue. Raises `UnknownModel` and `BadModelFile`.
     """
+    if found := _claimants(name, models, order):
+        return found
+    raise unknown_model(name, get_catalogue(CachePolicy.CACHED))
+
+
+def _claimants(name: str, models: Sequence[LocalModel], order: Order) -> list[LocalModel]:
+    """As `candidates`, but empty if no model has the name."""
     if is_path(name):
         path = Path(os.path.expanduser(name))  # noqa: PTH111  # the other raises
         # A server may call a model by a path of its own machine.
@@ -75,9 +82,8 @@ def candidates(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
         **{each: [model] for model in models for each in ids_of(model)},
         **{model.id: [model] for model in models},
     }
-    if found := spelling_of(name, named):
-        return named[found]
-    raise unknown_model(name, get_catalogue(CachePolicy.CACHED))
+    found = spelling_of(name, named)
+    return named[found] if found else []
 
 
 def model_with_id(model_id: str) -> LocalModel:
@@ -150,9 +156,10 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
     order = order_of(read_config(), snapshot)
     names = {each: _names_for(each, snapshot.models, order) for each in PURPOSES}
     known = [each for kind, found in names.items() if purpose in (None, kind) for each in found]
-    is_other = purpose is not None and (is_path(name) or any(name in names[p] for p in PURPOSES))
-    if is_other:
-        return UnknownModel(*_wrong_purpose(name, purpose, known))
+    if purpose is not None:
+        alike = (model for model in snapshot.models if _would_be_called(model, name))
+        if meant := [*_claimants(name, snapshot.models, order), *alike]:
+            return UnknownModel(*_wrong_purpose(name, meant[0].purpose, purpose, known))
     if unheard := unheard_reports(snapshot, is_empty=not known):
         return UnknownModel(
             f"No local model that is known by now is called '{name}': {describe_unheard(unheard)}",
@@ -169,24 +176,47 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
     return UnknownModel("No local model was found on this machine", _how_to_get(purpose))
 
 
+def _would_be_called(model: LocalModel, name: str) -> bool:
+    """Whether `name` would be an alias of `model`, if llm had a command for it."""
+    parsed = parse_name(model.name)
+    names = (parsed.names[0], parsed.base, f"{parsed.base}-{parsed.size}")
+    return not model.has_command and name.lower() in (f"local-{each}" for each in names)
+
+
 def _names_for(purpose: Purpose, models: Sequence[LocalModel], order: Order) -> list[str]:
     """Every name of the models for `purpose`, the most usual ones first."""
     ids = [model.id for model in models if model.purpose == purpose]
     return [*name_models(models, order, purpose), *ids]
 
 
-def _wrong_purpose(name: str, purpose: Purpose | None, known: Sequence[str]) -> tuple[str, str]:
+WHAT_IT_IS: Mapping[Purpose, str] = {
+    "chat": "a chat model",
+    "embedding": "an embedding model",
+    "rerank": "a reranking model",
+    "decision": "a decision model",
+    "other": "neither a chat model nor an embedding model",
+}
+NO_COMMAND = "llm has no command for such models"
+_TO_CHAT, _TO_EMBED = "To chat: `llm -m local 'prompt'`", "Embed with `llm embed -m local-embed`"
+_USES = {
+    "chat": "To chat with it: `llm -m {} 'prompt'`",
+    "embedding": "Embed with it: `llm embed -m {} -c 'text'`",
+}
+
+
+def _wrong_purpose(
+    name: str, is_for: Purpose, purpose: Purpose, known: Sequence[str]
+) -> tuple[str, str]:
     """What is wrong if `name` is a model for another purpose than `known` are, and what to do."""
-    quoted = shlex.quote(name)
+    use = _USES.get(is_for, NO_COMMAND).format(shlex.quote(name))
     if purpose == "chat":
-        remedy = f"Embed with it: `llm embed -m {quoted} -c 'text'`"
-        more = ". To chat: `llm -m local 'prompt'`" if known else ""
-        return f"{name} is an embedding model: it cannot answer prompts", remedy + more
-    remedy = "Embed with `llm embed -m local-embed`" if known else _how_to_get("embedding")
-    return (
-        f"{name} is a chat model: it does not embed texts",
-        f"{remedy}. To chat with it: `llm -m {quoted} 'prompt'`",
-    )
+        cannot = "it cannot answer prompts"
+        get = "To chat, get a small model: `llm localrun pull starter`"
+        remedy = f"{use}. {_TO_CHAT if known else get}"
+    else:
+        cannot = "it does not embed texts"
+        remedy = f"{_TO_EMBED if known else _how_to_get('embedding')}. {use}"
+    return f"{name} is {WHAT_IT_IS[is_for]}: {cannot}", remedy
 
 
 _EMBEDDER = "nomic-ai/nomic-embed-text-v1.5-GGUF"

@@ -42,7 +42,9 @@ class Finding:
 
 
 def can_run(model: LocalModel, snapshot: Snapshot, config: Config, build: str) -> bool:
-    """Whether `model` would run now. `build` is the engine's build, "" if there is none."""
+    """Whether llm can run `model` now. `build` is the engine's build, "" if there is none."""
+    if not model.has_command:
+        return False
     if model.on_disk is not None and build and not FailedLoads().problem_of(model.on_disk):
         return True
     if model.served is None or (requires_consent(model) and model.id not in config.allow):
@@ -56,11 +58,13 @@ def can_run(model: LocalModel, snapshot: Snapshot, config: Config, build: str) -
 
 def model_finding(snapshot: Snapshot, runnable: list[LocalModel]) -> Finding:
     """How many models can run."""
+    others = [model.id for model in snapshot.models if not model.has_command]
+    more = f" (llm has no command for {first_few(others)})" if others else ""
     facts = {"can_run": [model.id for model in runnable]}
     if runnable:
-        text = f"{len(runnable)} of {count_of(len(snapshot.models), 'model')} can run"
+        text = f"{len(runnable)} of {count_of(len(snapshot.models), 'model')} can run{more}"
         return Finding("models", text, facts=facts)
-    text = "none of the models can run" if snapshot.models else "no model was found"
+    text = f"none of the models can run{more}" if snapshot.models else "no model was found"
     return Finding("models", text, "Get a small one: llm localrun pull starter", facts)
 
 

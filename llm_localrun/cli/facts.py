@@ -18,6 +18,7 @@ _MODEL_FIELDS = (
     "id name purpose architecture quantization size context_max context_loaded capabilities"
     " think_levels modified runs_on remote_host loaded"
 )
+_OTHER_USES = {"embedding": "embed", "rerank": "rerank", "decision": "decide", "other": "other"}
 _ABILITIES = {"tools": "tools", "vision": "vision", "audio": "audio", "thinking": "think"}
 """Capabilities, and how tables call them."""
 
@@ -62,7 +63,7 @@ def endpoint_facts(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def abilities(model: LocalModel) -> list[str]:
-    """What the model can do besides answering, in short words: tools, think."""
-    if model.purpose == "embedding":
-        return ["embed"]
+    """What the model can do besides answering, or instead, in short words: tools, think."""
+    if model.purpose in _OTHER_USES:
+        return [_OTHER_USES[model.purpose]]
     return [word for ability, word in _ABILITIES.items() if model.can(ability, if_unknown=False)]

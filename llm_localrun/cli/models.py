@@ -8,11 +8,11 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.facts import Names, abilities, model_facts, names_of
 from llm_localrun.cli.table import count_text, json_option, show, show_notes, size_text, tokens_text
 from llm_localrun.config import Config, read_config
-from llm_localrun.models import EndpointReport, LocalModel, Snapshot
+from llm_localrun.models import PURPOSES, EndpointReport, LocalModel, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import Order, ordered, parameters_of, short_name
 from llm_localrun.privacy import requires_consent
-from llm_localrun.resolve import describe_unheard, order_of, unheard_reports
+from llm_localrun.resolve import NO_COMMAND, describe_unheard, order_of, unheard_reports
 
 _OPTIONAL = ("params", "trained", "fits", "id")
 """Columns that a narrow terminal leaves out, the last one first."""
@@ -26,7 +26,7 @@ def models(as_json: bool) -> None:
     order = order_of(config, snapshot)
     names = names_of(found, order)
     best_first = ordered(found, order)
-    chat_first = sorted(best_first, key=lambda model: model.purpose != "chat")
+    chat_first = sorted(best_first, key=lambda model: PURPOSES.index(model.purpose))
     show(
         as_json,
         (model_facts(model, names, order) for model in best_first),
@@ -74,6 +74,8 @@ def _notes(
 ) -> list[str]:
     """Explanations of marks in the table, and of what may be missing from it."""
     notes = ["* loaded now"] if any(model.loaded for model in found) else []
+    if any(not model.has_command for model in found):
+        notes.append(f"rerank, decide, other: {NO_COMMAND}")
     if slow:
         notes.append(f"no answer yet: {describe_unheard(slow)}")
     refused = [m for m in found if requires_consent(m) and m.id not in config.allow]

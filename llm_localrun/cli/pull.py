@@ -32,7 +32,7 @@ from llm_localrun.pull.records import PullRecord
 from llm_localrun.pull.refs import HubRef, parse_ref
 from llm_localrun.pull.remove import records_of
 from llm_localrun.pull.variants import Variant
-from llm_localrun.resolve import order_of
+from llm_localrun.resolve import NO_COMMAND, WHAT_IT_IS, order_of
 from llm_localrun.servers.base import server_class
 
 _INTERRUPTED = {
@@ -103,8 +103,10 @@ def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bo
     click.echo(f"Ready: {path or (model and model.id) or record.ref}")
     if model is not None and model.purpose == "embedding":
         click.echo(f"Try it: llm embed -m {name} -c 'Primary colors'")
-    elif model is not None:
+    elif model is not None and model.purpose == "chat":
         click.echo(f"Try it: llm -m {name} 'Name the primary colors'")
+    elif model is not None:
+        click.echo(f"It is {WHAT_IT_IS[model.purpose]}: {NO_COMMAND}")
 
 
 def _record_facts(record: PullRecord) -> dict[str, Any]:

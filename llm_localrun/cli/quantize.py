@@ -188,7 +188,12 @@ def _report(model: LocalModel, made: LocalModel, quantization: str, *, measure: 
 
 
 def _loss_rows(model: LocalModel, made: LocalModel) -> list[Row]:
-    """The loss of quality, measured with both files. Raises a `LocalRunError`."""
+    """The loss of quality, measured with both files; none for what the engine does not run.
+
+    Raises a `LocalRunError`.
+    """
+    if not model.has_command:
+        return []
     if model.purpose == "embedding":
         vectors = quality.vector_loss(model, made)
         return [_row("cosine similarity", "", f"{vectors.mean:.4f}, at least {vectors.least:.4f}")]

@@ -31,7 +31,7 @@ from llm_localrun.models import LocalModel, OnDisk, RunsOn, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import parameters_of, siblings
 from llm_localrun.privacy import WHERE, requires_consent
-from llm_localrun.resolve import candidates, order_of
+from llm_localrun.resolve import NO_COMMAND, WHAT_IT_IS, candidates, order_of
 
 _CONTEXTS = (4096, 32768)
 """Tokens of context for which the card shows the memory needed, besides the maximum."""
@@ -113,6 +113,7 @@ def _lines(
         ("model", _one_line(_makeup(model))),
         ("size", _one_line([size_text(model.size), model.quantization])),
         ("can", _one_line(abilities(model))),
+        ("note", [] if model.has_command else [f"{WHAT_IT_IS[model.purpose]}: {NO_COMMAND}"]),
         ("-o think", _one_line(model.think_levels or ())),
         ("context", _one_line(_context(model))),
         ("runs", routes),

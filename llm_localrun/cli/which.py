@@ -15,7 +15,7 @@ from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy, is_ours, is_path
 from llm_localrun.names.aliases import Order, parameters_of, reason_before
 from llm_localrun.registration import user_aliases
-from llm_localrun.resolve import candidates, order_of
+from llm_localrun.resolve import NO_COMMAND, WHAT_IT_IS, candidates, order_of
 
 _OPTIONAL = ("params", "quant", "size", "loaded", "fits")
 
@@ -55,9 +55,11 @@ def _explain(name: str, target: str, taken_by: str | None) -> None:
 
 
 def _explain_problems(claimants: Sequence[LocalModel]) -> None:
-    """Says which of the models have a file that cannot be loaded, and why."""
+    """Says which of the models llm cannot run, or have a file that cannot be loaded, and why."""
     failed_loads = FailedLoads()
     for model in claimants:
+        if not model.has_command:
+            click.echo(f"{model.id} is {WHAT_IT_IS[model.purpose]}: {NO_COMMAND}", err=True)
         if model.on_disk and (problem := failed_loads.problem_of(model.on_disk)):
             click.echo(f"{model.on_disk.path}: {problem}", err=True)
 
@@ -87,6 +89,7 @@ def _reasons(name: str, claimants: Sequence[LocalModel], order: Order) -> list[s
 def _facts(model: LocalModel, reason: str, taken_by: str | None, order: Order) -> dict[str, Any]:
     return {
         "id": model.id,
+        "purpose": model.purpose,
         "reason": reason,
         "runs_on": model.runs_on,
         "loaded": model.loaded,

@@ -13,13 +13,12 @@ from llm_localrun.files.ollama_manifest import manifest_or_empty
 from llm_localrun.gguf.files import chat_template_in, parts_of
 from llm_localrun.gguf.header import Header, NotGGUF, damage_of, read_summary
 from llm_localrun.memory.geometry import geometry_of
-from llm_localrun.models import LocalModel, OnDisk, Purpose
+from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import file_type_name, quantization_in
-from llm_localrun.names.roles import IS_IMPORTANCE_MATRIX, IS_PROJECTOR
+from llm_localrun.names.roles import IS_IMPORTANCE_MATRIX, IS_PROJECTOR, purpose_of_header
 
 UNREADABLE = "it cannot be read"
-_EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3")
 
 # Architectures that only Ollama's own engine knows (model/models, 0.12).
 _OLLAMA_ONLY = ("mllama", "gptoss", "qwen25vl")
@@ -54,7 +53,7 @@ def read_model(found: FoundFile, model_id: str = "") -> LocalModel | str:
     return LocalModel(
         id=model_id or f"local/gguf/{found.name}",
         name=found.name,
-        purpose=purpose_of(header),
+        purpose=purpose_of_header(header, found.name),
         routes=(
             OnDisk(
                 path=found.path,
@@ -142,13 +141,6 @@ def _unfit(header: Header) -> str:
     if f"{architecture}.vision.block_count" in header.metadata:
         return "its projector is inside it, which only Ollama's own engine loads"
     return _NO_MODEL.get(kind, "")
-
-
-def purpose_of(header: Header) -> Purpose:
-    """What the model with this header is for."""
-    architecture = header.architecture
-    is_embedding = architecture in _EMBEDDING_ARCHITECTURES or architecture.endswith("-embedding")
-    return "embedding" if is_embedding or header.of_architecture("pooling_type") else "chat"
 
 
 def _size_of(path: str) -> int:

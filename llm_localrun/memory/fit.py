@@ -85,7 +85,8 @@ def default_setting(context_max: int | None, purpose: Purpose) -> Setting:
 
     `context_max` is the context in tokens that it was trained for, None if that is unknown.
     """
-    return Setting(max(1, context_max or CONTEXT_SIZE), embedding=purpose == "embedding")
+    is_pooled = purpose in ("embedding", "rerank")
+    return Setting(max(1, context_max or CONTEXT_SIZE), embedding=is_pooled)
 
 
 def largest_context(footprint: Footprint, setting: Setting, memory: float) -> int:

@@ -20,8 +20,11 @@ def aliases_of(model: LocalModel) -> list[str]:
 
     `["local-qwen3-8b-q4-k-m-ollama", "local-qwen3-8b-q4-k-m", "local-qwen3-8b", "local-qwen3",
     "local-qwen", "local"]` for `qwen3:8b` at Ollama. A file that was only named by its path can
-    claim the first two, and only the first if its quantization is unknown.
+    claim the first two, and only the first if its quantization is unknown. A model that llm has no
+    command for has none.
     """
+    if not model.has_command:
+        return []
     specific = reversed(_specific_aliases(model))
     if is_named_by_path(model):
         complete = _specific_aliases(model)[0]
@@ -93,18 +96,15 @@ class Criterion:
     """The value of a model, for people: "8B"; "" if `reason` says enough."""
 
 
-_UNSUITABLE: dict[Purpose, frozenset[MadeFor]] = {
-    "chat": frozenset({"completion", "ranking", "moderation"}),
-    "embedding": frozenset({"ranking"}),
-}
-"""Models that have a purpose technically, but were made for something else."""
+_UNSUITABLE: frozenset[MadeFor] = frozenset({"completion", "moderation"})
+"""Models that can chat technically, but were made for something else."""
 _SPECIALTIES: frozenset[MadeFor] = frozenset({"code", "pictures", "mathematics"})
 
 
 def _other_use(model: LocalModel, _: Order) -> str:
     """`for completion` if that makes `model` unsuitable for its purpose; otherwise ""."""
     made_for = parse_name(model.name).made_for
-    return f"for {made_for}" if made_for in _UNSUITABLE[model.purpose] else ""
+    return f"for {made_for}" if model.purpose == "chat" and made_for in _UNSUITABLE else ""
 
 
 def _effective_parameters(model: LocalModel) -> float:

@@ -15,9 +15,7 @@ from typing import Literal, NamedTuple
 from llm_localrun.gguf.files import shard_of
 from llm_localrun.names.quantizations import without_quantization
 
-MadeFor = Literal[
-    "anything", "code", "pictures", "mathematics", "completion", "ranking", "moderation"
-]
+MadeFor = Literal["anything", "code", "pictures", "mathematics", "completion", "moderation"]
 """What a model was made for; "completion" is a base model, which was not taught to answer."""
 
 # A dot between digits belongs to a version: llama3.2, v1.5.
@@ -68,7 +66,6 @@ _BARE_BASE = frozenset(
 )
 # The ends of words that tell what a model was made for.
 _SPECIALTIES: Mapping[MadeFor, tuple[str, ...]] = {
-    "ranking": ("rerank", "reranker"),
     "moderation": ("guard", "guardian", "shieldgemma"),
     "code": ("code", "coder", "codellama", "codegemma", "codestral", "codeqwen"),
     "pictures": ("vl", "vlm", "vision", "ocr", "llava", "moondream"),

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import PullFailed
-from llm_localrun.files.contents import purpose_of
 from llm_localrun.gguf.header import Header, NotGGUF, read_summary
 from llm_localrun.memory.fit import UNLIMITED, Fit, default_setting, fit_of
 from llm_localrun.memory.footprint import Footprint
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.names.quantizations import quality_distance
+from llm_localrun.names.roles import purpose_of_header
 from llm_localrun.pull import http_files, huggingface
 from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import Repository
@@ -81,7 +81,7 @@ def fit_of_variant(variant: Variant, header: Header, memory: int | None) -> Fit:
     if memory is None:
         return UNLIMITED
     trained = header.of_architecture("context_length")
-    setting = default_setting(trained, purpose_of(header))
+    setting = default_setting(trained, purpose_of_header(header))
     return fit_of(Footprint(geometry_of(header), variant.size), setting, memory)
 
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from llm_localrun.models import Endpoint, LocalModel, Purpose, Served
+from llm_localrun.models import PURPOSES, Endpoint, LocalModel, Purpose, Served, surer_purpose
 from llm_localrun.names.quantizations import quantization_in
+from llm_localrun.names.roles import rank_in_name
 from llm_localrun.privacy import host_of, is_loopback, where_relayed, where_runs
 from llm_localrun.servers.base import Facts, server_class
 
@@ -38,6 +39,7 @@ def served_model(endpoint: Endpoint, name: str, facts: Facts) -> LocalModel:
     known |= facts
     if "runs_on" in facts:
         known["fingerprints"] = ()
+    known["purpose"] = surer_purpose(known.get("purpose", "chat"), rank_in_name(name))
     route = {field: known.pop(field) for field in Served.model_fields if field in known}
     return LocalModel(id=name, name=name, routes=(Served(endpoint=endpoint, **route),), **known)
 
@@ -47,15 +49,21 @@ def capabilities_of(**has: object) -> tuple[str, ...]:
     return tuple(name for name, value in has.items() if value)
 
 
-_EMBEDS = re.compile(r"embed|(?:^|[/_-])(?:bge|e5|gte|minilm)(?:$|[_-])", re.IGNORECASE)
-_NEITHER = re.compile(r"rerank|whisper|parakeet|kokoro|(?:^|[/_-])tts(?:$|[_-])", re.IGNORECASE)
+_STATED: dict[str, Purpose] = {
+    **dict.fromkeys(("chat", "completion", "llm", "vlm"), "chat"),
+    **dict.fromkeys(("embedding", "embeddings"), "embedding"),
+    **dict.fromkeys(("rerank", "reranker", "reranking"), "rerank"),
+    **dict.fromkeys(("decision", "decisions"), "decision"),
+}
 
 
-def purpose_of(name: str) -> Purpose | None:
-    """The purpose of a model by its name, where its server does not say; None: not for text."""
-    if _NEITHER.search(name):
-        return None
-    return "embedding" if _EMBEDS.search(name) else "chat"
+def stated_purpose(*words: str) -> Purpose:
+    """The purpose that a server states in `words`: a model that can chat counts as a chat model.
+
+    `other` if none of the words is a purpose that is known.
+    """
+    known = [_STATED[word.lower()] for word in words if word.lower() in _STATED]
+    return min(known, key=PURPOSES.index, default="other")
 
 
 def hub_fingerprint(reference: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from llm_localrun.models import RunsOn
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.servers.base import Facts, Sign, sent_as_named
-from llm_localrun.servers.fields import Maybe, capabilities_of, hub_fingerprint
+from llm_localrun.servers.fields import Maybe, capabilities_of, hub_fingerprint, stated_purpose
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Rate, Text, WireModel
@@ -36,10 +36,13 @@ class _LemonadeModel(ListedModel):
             vision="vision" in labels,
             thinking="reasoning" in labels,
         )
-        if self.downloaded is False or self.recipe in _MEDIA_RECIPES or "reranking" in labels:
+        if self.downloaded is False:
             facts["purpose"] = None
-        elif "embeddings" in labels:
-            facts["purpose"] = "embedding"
+        elif self.recipe in _MEDIA_RECIPES:
+            facts["purpose"] = "other"
+        elif (stated := stated_purpose(*labels)) != "other":
+            # Most labels are abilities.
+            facts["purpose"] = stated
         return {
             **facts,
             **self._where(),

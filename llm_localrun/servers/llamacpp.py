@@ -13,7 +13,7 @@ from urllib.parse import quote
 from llm_localrun.errors import BadModelFile
 from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import read_summary
-from llm_localrun.models import Served
+from llm_localrun.models import Purpose, Served, surer_purpose
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import long_quantization
 from llm_localrun.privacy import is_loopback
@@ -60,6 +60,8 @@ class _RouterStatus(WireModel):
 
 class _Architecture(WireModel):
     input_modalities: Maybe[tuple[Text, ...]] = None
+    output_modalities: Maybe[tuple[Text, ...]] = None
+    """`text` for all models but those for decisions."""
 
 
 class _LlamaModel(ListedModel):
@@ -89,6 +91,17 @@ class _LlamaModel(ListedModel):
         # 0 stands for the context that the model was trained for.
         return {**facts, "context_default": facts.get("context_max") if asked == 0 else asked}
 
+    @property
+    def stated_purpose(self) -> Purpose:
+        """`chat` if it says nothing: a single model does not tell the flags that it has."""
+        outputs = (self.architecture and self.architecture.output_modalities) or ("text",)
+        if "decisions" in outputs or "text" not in outputs:
+            return "decision" if "decisions" in outputs else "other"
+        flags = {*((self.status and self.status.args) or ())}
+        if flags & {"--rerank", "--reranking"}:
+            return "rerank"
+        return "embedding" if flags & {"--embedding", "--embeddings"} else "chat"
+
     def facts(self) -> Facts:
         facts = super().facts()
         meta = self.meta or _ModelMeta()
@@ -99,6 +112,7 @@ class _LlamaModel(ListedModel):
         )
         return {
             **facts,
+            "purpose": surer_purpose(facts["purpose"], self.stated_purpose),
             "fingerprints": (
                 *facts["fingerprints"],
                 *path_fingerprint(self.argument("-m", "--model")),

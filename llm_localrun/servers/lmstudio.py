@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from llm_localrun.errors import PullFailed, ServerRefused, ServerUnreachable
-from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Purpose, Served
+from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served
 from llm_localrun.privacy import where_runs
 from llm_localrun.servers import lmstudio_devices
 from llm_localrun.servers.base import (
@@ -32,7 +32,13 @@ from llm_localrun.servers.base import (
     local_url,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Maybe, capabilities_of, served_model, weights_in
+from llm_localrun.servers.fields import (
+    Maybe,
+    capabilities_of,
+    served_model,
+    stated_purpose,
+    weights_in,
+)
 from llm_localrun.servers.lmstudio_home import server_port
 from llm_localrun.servers.openai_compatible import (
     ListedModel,
@@ -55,12 +61,6 @@ _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _OWNER_AND_NAME = f"{_PART}/{_PART}"
 _DOWNLOAD_PATH = "/api/v1/models/download"
 
-_PURPOSES: dict[str, Purpose] = {
-    "llm": "chat",
-    "vlm": "chat",
-    "embedding": "embedding",
-    "embeddings": "embedding",
-}
 # What /api/v1/models/load takes besides the model and the context. The settings of an instance are
 # carried over to the one that takes its place.
 _CARRIED = ("eval_batch_size", "flash_attention", "num_experts", "offload_kv_cache_to_gpu")
@@ -205,7 +205,7 @@ class LMStudio(OpenAICompatible):
         if old_reply is None:
             return None
         if old := parse_reply(_OldModels, old_reply):
-            models = [_old_model(self.endpoint, m) for m in old.data if m.type in _PURPOSES]
+            models = [_old_model(self.endpoint, model) for model in old.data]
             return ModelListing(_without_duplicates(models))
         names = entries_in(v1_models, ListedModel)
         return ModelListing(listed_models(self.endpoint, names, {})) if names else None
@@ -338,8 +338,6 @@ def _without_duplicates(models: list[LocalModel]) -> tuple[LocalModel, ...]:
 
 def _variants(endpoint: Endpoint, model: _StudioModel) -> list[LocalModel]:
     """The model under its key, which means its selected variant, and its other variants."""
-    if model.type not in _PURPOSES:
-        return []
     facts = _facts(model)
     selected = {**facts, **_selected_facts(model), **_load_facts(model, model.key)}
     variants = [served_model(endpoint, model.key, selected)]
@@ -357,14 +355,16 @@ def _facts(model: _StudioModel) -> Facts:
     levels = reasoning.allowed_options if reasoning else None
     # Every chat model accepts tools, trained for them or not. One without published settings for
     # its reasoning may think all the same.
-    chats = _PURPOSES[model.type] == "chat"
+    purpose = stated_purpose(model.type)
     thinks = bool({*(levels or ())} - {"off"})
     return {
-        "purpose": _PURPOSES[model.type],
+        "purpose": purpose,
         "architecture": model.architecture or "",
         "parameters": weights_in(model.params_string or ""),
         "context_max": model.max_context_length,
-        "capabilities": capabilities_of(tools=chats, vision=capabilities.vision, thinking=thinks),
+        "capabilities": capabilities_of(
+            tools=purpose == "chat", vision=capabilities.vision, thinking=thinks
+        ),
         "think_levels": levels,
     }
 
@@ -420,17 +420,16 @@ def _is_instance_of(instance_id: str, name: str, model: _StudioModel) -> bool:
 
 
 def _old_model(endpoint: Endpoint, model: _OldModel) -> LocalModel:
+    purpose = stated_purpose(model.type)
     facts: Facts = {
         # There was no LM Link before 0.4.
         "runs_on": where_runs(endpoint.url),
-        "purpose": _PURPOSES[model.type],
+        "purpose": purpose,
         "architecture": model.arch or "",
         "quantization": model.quantization or "",
         "context_max": model.max_context_length,
         "context_loaded": model.loaded_context_length,
         "loaded": model.state == "loaded",
-        "capabilities": capabilities_of(
-            tools=_PURPOSES[model.type] == "chat", vision=model.type == "vlm"
-        ),
+        "capabilities": capabilities_of(tools=purpose == "chat", vision=model.type == "vlm"),
     }
     return served_model(endpoint, model.id, facts)

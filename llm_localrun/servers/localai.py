@@ -6,7 +6,7 @@ Source: LocalAI's documentation and `core/http/endpoints/openai` (4.9).
 from collections.abc import Mapping, Sequence
 
 from llm_localrun.servers.base import Facts, Sign
-from llm_localrun.servers.fields import Maybe, capabilities_of
+from llm_localrun.servers.fields import Maybe, capabilities_of, stated_purpose
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
@@ -22,12 +22,12 @@ class _LocalAIModel(WireModel):
         facts: Facts = {"context_loaded": self.context_size}
         if self.capabilities is None:
             return facts
-        chats, embeds = "chat" in self.capabilities, "embeddings" in self.capabilities
         inputs = self.input_modalities or ()
         sees = "vision" in self.capabilities or "image" in inputs
         return {
             **facts,
-            "purpose": "chat" if chats else "embedding" if embeds else None,
+            # A model that completes texts may lack a template to chat.
+            "purpose": stated_purpose(*{*self.capabilities} - {"completion"}),
             "capabilities": capabilities_of(tools=True, vision=sees, audio="audio" in inputs),
         }
 

@@ -27,8 +27,9 @@ from llm_localrun.gguf.header import Header
 from llm_localrun.memory.fit import largest_context
 from llm_localrun.memory.footprint import Footprint, Setting
 from llm_localrun.memory.geometry import geometry_of
-from llm_localrun.models import LocalModel, RunsOn, Served
+from llm_localrun.models import LocalModel, Purpose, RunsOn, Served, surer_purpose
 from llm_localrun.names.quantizations import with_quantization
+from llm_localrun.names.roles import purpose_of_header, purpose_of_name, rank_in_name
 from llm_localrun.privacy import host_of, where_runs
 from llm_localrun.servers import msty
 from llm_localrun.servers.base import (
@@ -42,7 +43,7 @@ from llm_localrun.servers.base import (
     basic_authorization,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Maybe, served_model, weights_in
+from llm_localrun.servers.fields import Maybe, served_model, stated_purpose, weights_in
 from llm_localrun.servers.gateway import Gateway
 from llm_localrun.system.logins import split_login
 from llm_localrun.system.progress import Progress
@@ -154,6 +155,7 @@ class _StatusLine(WireModel):
 class _Details:
     """What /api/show says of one version of a model. It does not change with time."""
 
+    purpose: Purpose
     capabilities: tuple[str, ...] | None
     context_max: int | None
     context_default: int | None
@@ -283,7 +285,8 @@ class Ollama(Server):
         facts: Facts = {
             **self._where(tag.name, tag.remote_host),
             **_load_facts(tag, loaded),
-            **_abilities(tag.capabilities),
+            "purpose": _purpose_of(tag.name, tag.capabilities),
+            "capabilities": tag.capabilities,
             "architecture": details.family or "",
             "quantization": "" if quantization == "unknown" else quantization,
             "parameters": weights_in(details.parameter_size or ""),
@@ -600,6 +603,7 @@ def _known_details(models: Sequence[LocalModel]) -> dict[str, _Details]:
     """What /api/show has said before, by digest."""
     return {
         model.served.digest: _Details(
+            model.purpose,
             model.capabilities,
             model.context_max,
             model.served.context_default,
@@ -620,10 +624,16 @@ def _details_in(reply: ProbeReply, model: LocalModel) -> _Details:
     """What /api/show said of a model; what the list says if it failed."""
     show = parse_reply(_Show, reply)
     if show is None:
-        return _Details(model.capabilities, None, None, _levels(model.capabilities, None))
+        levels = _levels(model.capabilities, None)
+        return _Details(model.purpose, model.capabilities, None, None, levels)
     chosen = re.search(r"^num_ctx +(\d{1,18})$", show.parameters or "", re.MULTILINE)
     context_default = int(chosen[1]) or None if chosen else None
+    # It counts rerankers among the embedding models; the header tells them apart.
+    purpose = surer_purpose(
+        _purpose_of(model.name, show.capabilities), purpose_of_header(Header(show.model_info))
+    )
     return _Details(
+        purpose,
         show.capabilities,
         _trained_context(show.model_info),
         context_default,
@@ -653,7 +663,8 @@ def _with_details(model: LocalModel, digest: str, details: _Details | None) -> L
     if details is None:
         return model
     changes: Facts = {
-        **_abilities(details.capabilities),
+        "purpose": details.purpose,
+        "capabilities": details.capabilities,
         "context_max": model.context_max or details.context_max,
         "think_levels": details.think_levels,
     }
@@ -663,11 +674,10 @@ def _with_details(model: LocalModel, digest: str, details: _Details | None) -> L
     return known.model_copy(update=changes)
 
 
-def _abilities(capabilities: tuple[str, ...] | None) -> Facts:
-    return {
-        "purpose": "embedding" if "embedding" in (capabilities or ()) else "chat",
-        "capabilities": capabilities,
-    }
+def _purpose_of(name: str, capabilities: tuple[str, ...] | None) -> Purpose:
+    """By the capabilities, which Ollama checks; versions before 0.6.4 name none."""
+    stated = stated_purpose(*capabilities) if capabilities else purpose_of_name(name)
+    return surer_purpose(stated, rank_in_name(name))
 
 
 def _trained_context(info: Mapping[str, Any]) -> int | None:

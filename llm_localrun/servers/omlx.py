@@ -4,14 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from llm_localrun.models import RunsOn
 from llm_localrun.servers.base import Facts, Sign, local_url
-from llm_localrun.servers.fields import Maybe, capabilities_of
+from llm_localrun.servers.fields import Maybe, capabilities_of, stated_purpose
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.system.json_files import setting
 from llm_localrun.system.paths import user_home
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
-
-_PURPOSES = {"llm": "chat", "vlm": "chat", "embedding": "embedding"}
 
 
 class _OMlxModel(ListedModel):
@@ -34,7 +32,7 @@ class _OMlxDetails(WireModel):
     def facts(self) -> Facts:
         facts: Facts = {"loaded": self.loaded, "size": self.estimated_size}
         if self.model_type is not None:
-            facts["purpose"] = _PURPOSES.get(self.model_type)
+            facts["purpose"] = stated_purpose(self.model_type)
             facts["capabilities"] = capabilities_of(tools=True, vision=self.model_type == "vlm")
         if self.max_context_window:
             facts["context_max"] = self.max_context_window

@@ -14,6 +14,7 @@ from llm_localrun.errors import UnsupportedOption
 from llm_localrun.models import Endpoint, LocalModel, Served
 from llm_localrun.names.parse import without_folders
 from llm_localrun.names.quantizations import quantization_in
+from llm_localrun.names.roles import purpose_of_name
 from llm_localrun.servers.base import (
     NOT_SENT,
     Facts,
@@ -24,7 +25,7 @@ from llm_localrun.servers.base import (
     WireOption,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Maybe, hub_fingerprint, purpose_of, served_model
+from llm_localrun.servers.fields import Maybe, hub_fingerprint, served_model
 from llm_localrun.tokens.window import Limits, Size, context_too_small
 from llm_localrun.wire import openai
 from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
@@ -40,10 +41,10 @@ class ListedModel(WireModel):
     owned_by: Maybe[Text] = None
 
     def facts(self) -> Facts:
-        """What the entry says; a `purpose` of None leaves the model out."""
+        """What the entry says; a `purpose` of None leaves out what is no model of its own."""
         name = without_folders(self.id)
         return {
-            "purpose": purpose_of(name),
+            "purpose": purpose_of_name(name),
             "quantization": quantization_in(name),
             "fingerprints": hub_fingerprint(self.id),
         }

@@ -84,6 +84,20 @@ def llama_server(
     )
 
 
+def llama_decider() -> Server:
+    """With a model for decisions: the list is what b11549 sent for one. It would chat, too."""
+    entry = {
+        "id": "/models/nimble.gguf",
+        "aliases": ["/models/nimble.gguf"],
+        "tags": [],
+        "architecture": {"input_modalities": ["text"], "output_modalities": ["decisions"]},
+        "owned_by": "llamacpp",
+        "meta": {**GEMMA_META, "n_ctx": 512},
+    }
+    own = {**props("/models/nimble.gguf"), "build_info": "b11549-c1c4f1a"}
+    return Server({"/v1/models": listing(entry), "/props": own}, llama_not_found)
+
+
 def llama_server_loading() -> Server:
     error = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
     return Server({}, lambda _: json_reply({"error": error}, 503))

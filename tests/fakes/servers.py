@@ -14,6 +14,7 @@ from tests.fakes.koboldcpp import koboldcpp
 from tests.fakes.lemonade import lemonade, lemonade_without_models
 from tests.fakes.llama_server import (
     OPEN,
+    llama_decider,
     llama_router,
     llama_router_of_folder,
     llama_server,
@@ -44,6 +45,7 @@ SERVERS: dict[str, Callable[[], Respond]] = {
     "llama-server, loading": llama_server_loading,
     "llama-server, locked": lambda: llama_server("secret"),
     "llama-server with an open list": lambda: llama_server("secret", public=OPEN),
+    "llama-server, decision model": llama_decider,
     "llama-server, router": llama_router,
     "llama-server, router with an open list": lambda: llama_router_of_folder(
         "/m/tiny-Q8_0.gguf", key="secret"

@@ -111,6 +111,35 @@ def test_content_that_is_no_model(data: bytes, reason: str, tmp_path: Path) -> N
     assert good.model is not None
 
 
+# Names, architectures and keys in headers, and what each model is for.
+PURPOSES: list[tuple[str, str, dict[str, Any], str]] = [
+    ("model", "modern-bert", {}, "embedding"),
+    ("model", "qwen3", {"qwen3.pooling_type": 0}, "chat"),
+    *(("model", "qwen3", {"qwen3.pooling_type": kind}, "embedding") for kind in (1, 2, 3)),
+    ("model", "qwen3", {"qwen3.pooling_type": 4}, "rerank"),
+    ("model", "bert", {"bert.pooling_type": 4}, "rerank"),
+    ("model", "qwen3", {"qwen3.pooling_type": 5}, "other"),
+    ("model", "qwen3", {"llama.pooling_type": 4}, "chat"),
+    # A head to classify, which embedding models may have besides their pooling.
+    ("model", "bert", {"bert.classifier.output_labels": ["LABEL_0"]}, "rerank"),
+    (
+        "model",
+        "bert",
+        {"bert.pooling_type": 2, "bert.classifier.output_labels": ["LABEL_0"]},
+        "embedding",
+    ),
+    # Only the name tells what many a reranker is.
+    ("bge-reranker-v2-m3-Q8_0", "bert", {"bert.pooling_type": 2}, "rerank"),
+    ("Qwen3-Reranker-0.6B", "qwen3", {}, "rerank"),
+    ("model", "bert", {"general.name": "Bge Reranker V2 M3"}, "rerank"),
+    ("model", "lfm2", {"lfm2.decision.type": "nimble"}, "decision"),
+    ("model", "clef", {"clef.decision.type": "of the future", "clef.pooling_type": 1}, "decision"),
+    ("rerank-nimble", "lfm2", {"lfm2.decision.type": "nimble"}, "decision"),
+    ("model", "lfm2", {"llama.decision.type": "nimble"}, "chat"),
+    ("decision-maker-8b", "llama", {}, "chat"),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "architecture", "metadata", "facts"),
     [
@@ -143,7 +172,10 @@ def test_content_that_is_no_model(data: bytes, reason: str, tmp_path: Path) -> N
                 ("gemma-embedding", "embedding"),
             ]
         ),
-        ("model", "qwen3", {"qwen3.pooling_type": 3}, {"purpose": "embedding"}),
+        *(
+            (name, architecture, keys, {"purpose": purpose})
+            for name, architecture, keys, purpose in PURPOSES
+        ),
     ],
 )
 def test_what_name_and_header_say(

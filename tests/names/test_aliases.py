@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.models import NAMED_BY_PATH, Endpoint, LocalModel, RunsOn
+from llm_localrun.models import NAMED_BY_PATH, Endpoint, LocalModel, Purpose, RunsOn
 from llm_localrun.names.aliases import (
     CRITERIA,
     Order,
     aliases_of,
+    make_names,
     name_models,
     nearest,
     ordered,
@@ -257,7 +258,6 @@ BETTER_SUITED = [
     # A model that cannot answer comes last, whatever its size.
     ("qwen3:0.6b", "Qwen3-32B-Base"),
     ("llama3.2:1b", "llama-guard3:8b"),
-    ("qwen3:0.6b", "Qwen3-Reranker-8B"),
 ]
 
 
@@ -273,10 +273,13 @@ def test_loaded_base_model_comes_after_a_chat_model() -> None:
     assert ordered([editors, chat], ORDER) == [chat, editors]
 
 
-def test_reranker_comes_after_an_embedding_model() -> None:
-    reranker = model("bge-reranker-v2-m3", purpose="embedding", parameters=568_000_000, loaded=True)
-    embeds = model("bge-base-en-v1.5", purpose="embedding", parameters=109_000_000)
-    assert ordered([reranker, embeds], ORDER) == [embeds, reranker]
+@pytest.mark.parametrize("purpose", ["rerank", "decision", "other"])
+def test_models_that_llm_has_no_command_for_have_no_aliases(purpose: Purpose) -> None:
+    only = model("qwen3:8b", purpose=purpose, parameters=8_000_000_000, loaded=True)
+    assert aliases_of(only) == []
+    assert name_models([only], ORDER, purpose) == {}
+    assert short_name(only, {}) == only.id
+    assert [each.aliases for each in make_names([only], ORDER)] == [[]]
 
 
 @pytest.mark.parametrize(

@@ -402,15 +402,14 @@ MADE_FOR = {
         OLMo-2-1124-7B Qwen2-57B-A14B meta-llama/Llama-3.1-8B codellama/CodeLlama-7b-hf Qwen/Qwen-7B
         Qwen1.5-7B Qwen2.5-Math-7B CodeQwen1.5-7B SmolLM-135M 01-ai/Yi-34B
         """,
-    "ranking": """
-        Qwen3-Reranker-0.6B-Q8_0 bge-reranker-v2-m3 jina-reranker-v1-tiny-en mxbai-rerank-large-v2
-        """,
     "moderation": """
         llama-guard3:8b Llama-Guard-3-8B Qwen3Guard-Gen-8B granite3-guardian:8b shieldgemma:9b
         gpt-oss-safeguard-20b
         """,
-    # General models of the same families, and words that only resemble a specialty.
+    # General models of the same families, and words that only resemble a specialty. Rerankers have
+    # a purpose of their own.
     "anything": """
+        Qwen3-Reranker-0.6B-Q8_0 bge-reranker-v2-m3 jina-reranker-v1-tiny-en mxbai-rerank-large-v2
         qwen3:8b Qwen3-8B Qwen2.5-7B-Instruct llama3.2:3b llama-3.2-3b meta/llama-3.3-70b gemma3:4b
         google/gemma-3-12b qwen/qwen2.5-7b mistral:latest Mistral-7B-Instruct-v0.3 QwQ-32B
         DeepSeek-R1-Distill-Qwen-7B gpt-oss:20b devstral:24b phi4 Phi-4 ERNIE-4.5-0.3B-PT

@@ -19,6 +19,17 @@ OTHERS = MODELS[:3]
 # Ollama
 
 
+def test_what_llm_has_no_command_for_is_not_suggested_to_be_run(user_path: Path) -> None:
+    fake = Ollama(registry={"nimble": [5_000_000]}, capabilities=("decision",))
+    with StandIn(fake) as server:
+        use_server(user_path, "ollama", server)
+        said = done("pull", "ollama:nimble")
+    assert said == (
+        "Ready: local/ollama/nimble:latest\n"
+        "It is a decision model: llm has no command for such models\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "listed"),
     [("qwen3:8b", "qwen3:8b"), ("qwen3", "qwen3:latest"), ("me/x:q8", "me/x:q8")],

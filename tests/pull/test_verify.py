@@ -37,6 +37,7 @@ def template_check(model: LocalModel) -> FileCheck:
         ({"template": "{{ .Prompt }}"}, "chat", "ok", ""),
         ({}, "chat", "unknown", "the file has none"),
         ({}, "embedding", "ok", "embedding models need none"),
+        ({}, "rerank", "ok", "rerank models need none"),
     ],
 )
 def test_template_of_an_ollama_model(

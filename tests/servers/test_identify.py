@@ -91,6 +91,7 @@ def assert_models(models: Iterable[LocalModel], facts: Facts) -> None:
         assert {field: getattr(by_name[name], field) for field in expected} == expected, name
 
 
+OTHER_TYPES = ("drafter", "imageGen", "tts", "new")
 LMSTUDIO_V1 = {
     "/v1/models": listing("google/gemma-4-26b-a4b", "nomic", owned_by="organization_owner"),
     "/api/v1/models": says(
@@ -135,7 +136,7 @@ LMSTUDIO_V1 = {
                     "format": None,
                 },
                 {"type": "llm", "key": "mystery", "quantization": None},
-                *({"type": kind, "key": kind} for kind in ("drafter", "imageGen", "tts", "new")),
+                *({"type": kind, "key": kind} for kind in OTHER_TYPES),
             ]
         }
     ),
@@ -245,6 +246,7 @@ LLAMACPP_META = {
                     "loaded": True,
                 },
                 "mystery": {"quantization": "", "loaded": False},
+                **{key: {"purpose": "other"} for key in OTHER_TYPES},
             },
             id="LM Studio since 0.4",
         ),
@@ -257,6 +259,7 @@ LLAMACPP_META = {
                 "text-embedding-nomic-embed-text-v1.5-embedding": {},
                 "qwen/qwen3-8b": {},
                 "mystery": {},
+                **{key: {} for key in OTHER_TYPES},
             },
             id="LM Studio that lists only what is loaded",
         ),
@@ -288,6 +291,7 @@ LLAMACPP_META = {
                     "purpose": "chat",
                 },
                 "text-embedding-nomic-embed-text-v1.5": {"purpose": "embedding", "loaded": False},
+                "whisper": {"purpose": "other", "loaded": True},
             },
             id="LM Studio since 0.3.6",
         ),

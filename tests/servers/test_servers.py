@@ -126,6 +126,11 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
             }
         },
     ),
+    "llama-server, decision model": (
+        "llamacpp",
+        "b11549-c1c4f1a",
+        {"/models/nimble.gguf": {"purpose": "decision", "loaded": True, "context_loaded": 512}},
+    ),
     "llama-server, router": (
         "llamacpp",
         "b11434-0a1b2c3d",
@@ -202,6 +207,7 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
                 "context_max": None,
             },
             "mlx-community/bge-small-en-v1.5-bf16": {"purpose": "embedding"},
+            "mlx-community/whisper-large-v3-mlx": {"purpose": "other"},
         },
     ),
     "mlx_lm.server of a folder": ("mlx", "", {"/models/SmolLM2-135M-Instruct": {"loaded": None}}),
@@ -234,6 +240,7 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
             },
             "my-vlm": {"capabilities": ("tools", "vision"), "loaded": None},
             "bge-m3": {"purpose": "embedding", "loaded": False},
+            "MarkItDown": {"purpose": "other", "loaded": True},
             "Kimi-K2-4bit": {"runs_on": RunsOn.UNKNOWN},
         },
     ),
@@ -248,6 +255,7 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
                 "runs_on": RunsOn.THIS_MACHINE,
             },
             "bge-m3": {"purpose": "embedding"},
+            "whisper-1": {"purpose": "other"},
         },
     ),
     "GPT4All": (
@@ -279,6 +287,9 @@ ANSWERING: dict[str, tuple[str, str, dict[str, Facts]]] = {
             },
             "Gemma-3-4b-it-GGUF": {"capabilities": ("vision",), "loaded": False},
             "nomic-embed-text-v2-GGUF": {"purpose": "embedding"},
+            "bge-reranker-v2-m3-GGUF": {"purpose": "rerank"},
+            "Whisper-Tiny": {"purpose": "other"},
+            "SD-Turbo": {"purpose": "other"},
             "fireworks.glm-5p3": {"runs_on": RunsOn.CLOUD, "remote_host": "fireworks"},
             "Halo": {"runs_on": RunsOn.UNKNOWN},
         },

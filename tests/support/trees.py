@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.lmstudio import MODELS, Model
+from tests.support.gguf_files import pair
 
 MIB = 2**20
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -27,7 +28,9 @@ def string(text: str | bytes) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
-def field(key: str, value: int | str | bytes) -> bytes:
+def field(key: str, value: int | str | bytes | list[str]) -> bytes:
+    if isinstance(value, list):
+        return pair(key, [*value])
     if isinstance(value, int):
         return string(key) + struct.pack("<II", 4, value)
     return string(key) + struct.pack("<I", 8) + string(value)
@@ -51,7 +54,7 @@ def write(path: Path, data: bytes | str, size: int = 0) -> Path:
 
 def gguf(
     path: Path,
-    metadata: Mapping[str, int | str] | None = None,
+    metadata: Mapping[str, int | str | list[str]] | None = None,
     *,
     architecture: str = "llama",
     size: int = 2 * MIB,
