@@ -32,6 +32,7 @@ class KoboldCpp(OpenAICompatible):
     usual_ports = (5001,)
     owned_by = "koboldcpp"
     context_flag = "--contextsize {}"
+    cuts_for_answer = True  # gpttype_adapter.cpp
     version_path = "/api/extra/version"
     rereads_version = True
     signs = (Sign("/api/extra/version", "result", "KoboldCpp", needs_no_key=True),)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import long_quantization
 from llm_localrun.servers import msty
-from llm_localrun.servers.base import Facts, Sign, WireOption, sent_as_named
+from llm_localrun.servers.base import CONTEXT, PROMPT, Facts, Sign, WireOption, sent_as_named
 from llm_localrun.servers.fields import Maybe, capabilities_of, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
     JSON_OBJECT,
@@ -119,6 +119,13 @@ class LlamaCpp(OpenAICompatible):
     context_flag = "-c {}"
     text_flag = "-c {0} -b {0} -ub {0}"  # A text to embed must be one physical batch.
     tokenize_field = "content"
+    overflow_texts = (
+        rf"request \({PROMPT} tokens\) exceeds the available context size \({CONTEXT}",
+        "request exceeds the available context size",
+        rf"input \({PROMPT} tokens\) is larger than the max context size \({CONTEXT}",
+        # What embeds texts: the context may be large enough, and the physical batch is not.
+        "input .{0,40}is too large to process",
+    )
     loading_message = "Loading model"
     locked_error = (401, "authentication_error")
     version_path = "/props"

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import Facts
+from llm_localrun.servers.base import ANSWER, CONTEXT, PROMPT, Facts
 from llm_localrun.servers.fields import Maybe, capabilities_of
-from llm_localrun.servers.openai_compatible import OpenAICompatible
-from llm_localrun.servers.vllm import Vllm, VllmModel
+from llm_localrun.servers.vllm import CountsChats, Vllm, VllmModel
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Text, WireModel
 
@@ -32,14 +31,19 @@ class _SglangInfo(WireModel):
         return {**facts, "purpose": "embedding"} if self.is_generation is False else facts
 
 
-class Sglang(OpenAICompatible):
+class Sglang(CountsChats):
     kind = "sglang"
     title = "SGLang"
     start_hint = "Start it with `python -m sglang.launch_server --model-path MODEL`"
     usual_ports = (30000,)
     owned_by = "sglang"
     context_flag = "--context-length {}"
-    tokenize_field = "prompt"
+    # `TokenizerManager` (0.5.20). Started with --allow-auto-truncate, it cuts what it cannot count.
+    overflow_texts = (
+        rf"input \({PROMPT} tokens\) is longer than the model's context length \({CONTEXT}",
+        f"maximum context length of {CONTEXT} tokens.*?: {PROMPT} tokens from the input messages"
+        f" and {ANSWER} tokens",
+    )
     reasoning_field = "reasoning_content"
     version_path = "/server_info"
     listed_model = VllmModel
