@@ -45,11 +45,12 @@ class RequestDefaults:
             messages = (ChatMessage("system", self.system), *messages)
             has_system = True
         start = 1 if has_system else 0
-        return replace(
-            request,
-            messages=(*messages[:start], *self.messages, *messages[start:]),
-            options={**self.options, **request.options},
-        )
+        options = {**self.options, **request.options}
+        size = options.get("context_size")
+        if isinstance(size, int) and "max_tokens" in self.options.keys() - request.options.keys():
+            options["max_tokens"] = min(options["max_tokens"], size)
+        messages = (*messages[:start], *self.messages, *messages[start:])
+        return replace(request, messages=messages, options=options)
 
 
 def request_defaults(model: LocalModel, route: Route) -> RequestDefaults:

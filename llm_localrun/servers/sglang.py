@@ -38,7 +38,7 @@ class Sglang(CountsChats):
     usual_ports = (30000,)
     owned_by = "sglang"
     context_flag = "--context-length {}"
-    # `TokenizerManager` (0.5.20). Started with --allow-auto-truncate, it cuts what it cannot count.
+    # Of `TokenizerManager` (0.5.20). With --allow-auto-truncate it cuts a prompt instead.
     overflow_texts = (
         rf"input \({PROMPT} tokens\) is longer than the model's context length \({CONTEXT}",
         f"maximum context length of {CONTEXT} tokens.*?: {PROMPT} tokens from the input messages"

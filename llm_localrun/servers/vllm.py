@@ -54,13 +54,12 @@ class _Counted(WireModel):
 
 
 class CountsChats(OpenAICompatible):
-    """A server whose /tokenize takes a chat request, too.
+    """A server whose /tokenize takes a chat request, too; of old versions, only a text.
 
-    It refuses a prompt that does not fit, so it does not matter if an older version cannot count.
+    The whole request is sent, since its other fields decide on the prompt and are accepted.
     """
 
     tokenize_field = "prompt"
-    counts_prompts = True
     lists_trained_context = False
 
     def count_tokens(self, body: Payload) -> Size | None:
@@ -77,11 +76,12 @@ class Vllm(CountsChats):
     usual_ports = (8000,)
     owned_by = "vllm"
     key_variables = ("VLLM_API_KEY",)
+    counts_prompts = True
     context_flag = "--max-model-len {}"
     reasoning_field = "reasoning"
     version_path = "/version"
     overflow_texts = (
-        # 0.32. It counts one token too many at most, and no tokens of a text with too many letters.
+        # 0.32. It counts one token too many at most, and none of a text with too many characters.
         f"{_LENGTH}.*?prompt contains (?P<least>at least )?{PROMPT} input tokens",
         rf"{_LENGTH}.*?upper bound for (?P<above>\d{{1,12}}) input tokens",
         f"max_(?:completion_)?tokens={ANSWER} cannot be greater than [a-z_=]*={CONTEXT}",
