@@ -11,7 +11,6 @@ text that is too long, and the batches that follow are embedded. At its end the 
 more with batches of one text, for those that followed a long one; then it fails.
 """
 
-import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,7 @@ from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.chat.run import check_allowed, in_use, model_check
 from llm_localrun.config import read_config
 from llm_localrun.engine import serve
-from llm_localrun.errors import BadReply, PromptTooLong, ServerRefused
+from llm_localrun.errors import BadReply, PromptTooLong
 from llm_localrun.models import LocalModel, OnDisk, Route, RunsOn, Served
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.servers.base import PreparedRequest, open_server
@@ -36,14 +35,6 @@ from llm_localrun.wire import http
 from llm_localrun.wire.response import decode_whole
 from llm_localrun.wire.shapes import Vector
 
-_TOO_LONG = re.compile(
-    # Ollama and LM Studio; llama.cpp; vLLM and OpenAI; SGLang; Text Embeddings Inference.
-    r"input[\w() ]{0,40} exceeds|too large to process|larger than the max context"
-    r"|maximum context length|context length is only|longer than the model's context"
-    r"|must have less than \d+ tokens",
-    re.IGNORECASE,
-)
-"""What servers say of a text that is too long."""
 _SHOWN_CHARACTERS = 40
 _SHOWN_TEXTS = 10
 
@@ -118,9 +109,7 @@ def _request(
                 is_other_model=model_check(model, prepared),
             )
             vectors = decode_whole(server.label, received, server.decode_vectors, context)
-    except (PromptTooLong, ServerRefused) as error:
-        if isinstance(error, ServerRefused) and not _TOO_LONG.search(error.problem):
-            raise
+    except PromptTooLong as error:
         remedy = _remedy(prepared, texts[0]) if len(texts) == 1 else error.remedy
         raise PromptTooLong(error.problem, remedy) from None
     if len(vectors) != len(texts) or len({len(vector) for vector in vectors}) != 1:

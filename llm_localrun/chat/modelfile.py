@@ -23,6 +23,7 @@ _OPTIONS = {
     **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed")},
     **{name: name for name in ("repeat_penalty", "presence_penalty", "frequency_penalty", "stop")},
 }
+_SIZES = ("context_size", "max_tokens")
 _ROLES = ("system", "user", "assistant")
 
 
@@ -44,11 +45,12 @@ class RequestDefaults:
             messages = (ChatMessage("system", self.system), *messages)
             has_system = True
         start = 1 if has_system else 0
-        return replace(
-            request,
-            messages=(*messages[:start], *self.messages, *messages[start:]),
-            options={**self.options, **request.options},
-        )
+        options = {**self.options, **request.options}
+        size = options.get("context_size")
+        if isinstance(size, int) and "max_tokens" in self.options.keys() - request.options.keys():
+            options["max_tokens"] = min(options["max_tokens"], size)
+        messages = (*messages[:start], *self.messages, *messages[start:])
+        return replace(request, messages=messages, options=options)
 
 
 def request_defaults(model: LocalModel, route: Route) -> RequestDefaults:
@@ -71,9 +73,10 @@ def _options(parameters: Mapping[str, Any], context_max: int | None) -> dict[str
     for name, value in parameters.items():
         if name in _OPTIONS:
             options |= _valid(_OPTIONS[name], value)
-    if context_max is not None and "context_size" in options:
+    if context_max is not None:
         # As in Ollama, where the model was trained for less.
-        options["context_size"] = min(options["context_size"], context_max)
+        most = {name: min(value, context_max) for name, value in options.items() if name in _SIZES}
+        options |= most
     return options
 
 

@@ -44,7 +44,7 @@ from llm_localrun.privacy import WHERE, host_of, is_loopback, requires_consent
 from llm_localrun.servers.base import PreparedRequest, ServeRequest, open_server
 from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.learned import learn_from_reply
-from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Size, describe_cut_answer, too_long
+from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer, explain_overflow
 from llm_localrun.wire import http
 from llm_localrun.wire.events import CUT_OFF, Event, Finished
 from llm_localrun.wire.request import ChatRequest, nearest_think_level
@@ -53,6 +53,7 @@ from llm_localrun.wire.response import (
     ResponseDecoder,
     ResponseHead,
 )
+from llm_localrun.wire.shapes import Overflow
 
 
 def stream(
@@ -135,7 +136,7 @@ class _Exchange:
         try:
             yield from self._finish()
         except PromptTooLong as error:
-            if self.has_begun or self.prepared.enlarge is None:
+            if self.has_begun or self.prepared.enlarge is None or not error.prompt_tokens:
                 raise
             self.refusal = error
 
@@ -246,14 +247,14 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
     thinks = may_think or parse_name(model.name).thinks
     facts = {"context_size": prepared.context_size, "load_seconds": prepared.load_seconds}
 
-    def explain_overflow(prompt_tokens: int, context_size: int) -> LocalRunError:
-        size = Size(prompt_tokens, is_exact=True)
-        return too_long(size, server.label, context_size, prepared.limits)
+    def explain(overflow: Overflow, said: str) -> LocalRunError:
+        sizes = prepared.context_size, prepared.limits
+        return explain_overflow(overflow, said, server.label, *sizes)
 
     return replace(
         server.response_context,
         facts={name: value for name, value in facts.items() if value is not None},
-        on_overflow=explain_overflow,
+        on_overflow=explain,
         model=prepared.model,
         is_other_model=model_check(model, prepared),
         is_json=request.chat.schema is not None or bool(request.options.get("json_object")),

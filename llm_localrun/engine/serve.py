@@ -195,6 +195,8 @@ def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedReq
     model = request.model
     engine = engine_request(model, route, request.options, config)
     asked = request.context_size
+    limits = Limits(model.context_max or inf)
+    engine_server().check_answer(request, asked or model.context_max, limits)
     job = _Job(model, engine, request.options, config, asked, request.answer_tokens)
     body = engine_server().encode(model.name, request.chat)
     available_engine = job.running
@@ -261,7 +263,7 @@ def _grow_after_counting(
     # What the user sets holds in a larger engine that happens to run, too.
     context_size = job.asked_context_size or max(available, plan.context_size)
     limits = Limits(job.trained_context_size, plan.affordable)
-    if not size.fits(context_size):
+    if not size.may_fit(context_size):
         raise too_long(size, EngineServer.title, context_size, limits)
     return plan, size, is_new
 

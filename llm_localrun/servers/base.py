@@ -34,6 +34,7 @@ from llm_localrun.tokens.window import (
     Limits,
     Size,
     TextTooLong,
+    answer_too_long,
     context_too_large,
     too_long,
 )
@@ -41,7 +42,7 @@ from llm_localrun.wire import http
 from llm_localrun.wire.http import Clock, HttpRequest, Probe
 from llm_localrun.wire.request import ChatRequest
 from llm_localrun.wire.response import Ask, PayloadDecoder, ProbeReply, ResponseContext, parse_reply
-from llm_localrun.wire.shapes import Text, WireModel
+from llm_localrun.wire.shapes import Overflow, Text, WireModel
 from llm_localrun.wire.sse import Payload
 
 ADMIN_TIMEOUT_S = 30.0
@@ -49,6 +50,9 @@ ADMIN_TIMEOUT_S = 30.0
 
 _MIN_SECRET = 8
 """Characters from which on the value of a header, or a password, counts as a secret."""
+
+PROMPT, CONTEXT, ANSWER = (rf"(?P<{name}>\d{{1,12}})" for name in ("prompt", "context", "answer"))
+"""Groups of `Server.overflow_texts`."""
 
 Facts: TypeAlias = dict[str, Any]
 """Fields of `Served` and of `LocalModel`: {"loaded": True, "context_max": 32768}."""
@@ -197,11 +201,6 @@ class PreparedRequest:
     def http_request(self, timeout_s: float) -> HttpRequest:
         return self.server.http_request("POST", self.path, self.body, timeout_s)
 
-    def check_fits(self, size: Size) -> None:
-        """Raises `PromptTooLong` if a prompt of this size does not fit."""
-        if self.context_size is not None and not size.fits(self.context_size):
-            raise too_long(size, self.server.label, self.context_size, self.limits)
-
     def check_texts(self, counts: Sequence[int]) -> None:
         """Raises `TextTooLong` for the first text whose tokens exceed the context."""
         trained = self.limits.trained
@@ -286,6 +285,14 @@ class Server:
     """The flags that set how long a text to embed may be, if `context_flag` is not enough."""
     cut_off_hint: ClassVar[str] = ""
     """Why it may end an answer without a reason, and what to do then."""
+    cuts_for_answer: ClassVar[bool] = False
+    """Whether it cuts the beginning of a prompt, in silence, to have room for `max_tokens`."""
+    overflow_texts: ClassVar[tuple[str, ...]] = ()
+    """Regular expressions of its errors about requests that do not fit the context.
+
+    Their groups are numbers of tokens: `context`, `prompt`, `answer` if it counts that, `above` if
+    it counted the prompt up to there. A group `least` shows that the prompt may take more.
+    """
     counts_prompts: ClassVar[bool] = False
     """Whether it counts the tokens of a prompt exactly, so that there is nothing to learn."""
     names_models_as_listed: ClassVar[bool] = False
@@ -424,6 +431,7 @@ class Server:
         """What is known of every response before it comes."""
         flag = self.template_flag
         return ResponseContext(
+            find_overflow=find_overflow,
             secrets=self.secrets,
             login_source=self.login_source,
             key_name=self.endpoint.key_name,
@@ -482,6 +490,38 @@ class Server:
         prompt.
         """
         raise NotImplementedError
+
+    def cuts_silently(self, chat: ChatRequest) -> bool:
+        """Whether it may cut a prompt that does not fit, instead of refusing it. May ask it."""
+        return self.cuts_for_answer
+
+    def room_for_answer(self, request: ServeRequest, context_size: int) -> int:
+        """Tokens of a context that a prompt must leave free, so that it is not cut."""
+        if not self.cuts_for_answer:
+            return 0
+        return min(request.answer_tokens, context_size // 2)
+
+    def check_fits(
+        self, request: ServeRequest, size: Size, context_size: int | None, limits: Limits
+    ) -> None:
+        """Raises `PromptTooLong` if a prompt of this size does not fit into the context.
+
+        An estimate, which may be too high, decides that only if the server would cut the prompt
+        in silence. Otherwise the server counts, and refuses it.
+        """
+        if context_size is None:
+            return
+        room = self.room_for_answer(request, context_size)
+        if size.fits(context_size - room):
+            return
+        if not size.may_fit(context_size) or self.cuts_silently(request.chat):
+            raise too_long(size, self.label, context_size, limits, room)
+
+    def check_answer(self, request: ServeRequest, context_size: int | None, limits: Limits) -> None:
+        """Raises `UnsupportedOption` if `max_tokens` is more than the largest possible context."""
+        asked = request.options.get("max_tokens", 0)
+        if context_size is not None and asked > context_size:
+            raise answer_too_long(asked, self.label, context_size, limits)
 
     def prepare_texts(
         self, model: LocalModel, route: Served, texts: Sequence[str]
@@ -599,6 +639,28 @@ def server_class(kind: str) -> type[Server]:
         return _KINDS[kind]
     kinds = server_kinds()
     return kinds.get(kind) or kinds[GENERIC_KIND]
+
+
+def find_overflow(message: str) -> Overflow | None:
+    """What an error says of a request that does not fit: gateways hand on the words of any kind.
+
+    Of several that match, the words with most numbers count.
+    """
+    texts = (text for kind in server_kinds().values() for text in kind.overflow_texts)
+    flags = re.IGNORECASE | re.DOTALL
+    matches = filter(None, (re.search(text, message, flags) for text in texts))
+    best = max(matches, key=lambda match: sum(map(bool, match.groups())), default=None)
+    if best is None:
+        return None
+    groups = best.groupdict()
+    numbers = {name: int(groups.get(name) or 0) for name in ("context", "prompt", "answer")}
+    above = groups.get("above")
+    return Overflow(
+        context_size=numbers["context"],
+        prompt_tokens=int(above) + 1 if above else numbers["prompt"],
+        is_least=bool(above) or groups.get("least") is not None,
+        answer_tokens=numbers["answer"],
+    )
 
 
 def open_server(endpoint: Endpoint, key: str | None = None) -> Server:

@@ -24,5 +24,6 @@ class Gpt4All(OpenAICompatible):
     usual_ports = (4891,)
     owned_by = "humanity"
     streams = False
+    overflow_texts = ("prompt size exceeds the context window size",)
     accepts_schemas = False
     listed_model = _Gpt4AllModel

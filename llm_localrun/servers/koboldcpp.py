@@ -34,6 +34,7 @@ class KoboldCpp(OpenAICompatible):
     owned_by = "koboldcpp"
     names_models_as_listed = True
     context_flag = "--contextsize {}"
+    cuts_for_answer = True  # gpttype_adapter.cpp
     version_path = "/api/extra/version"
     rereads_version = True
     guarded_path = "/api/extra/generate/check"

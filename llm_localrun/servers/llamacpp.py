@@ -19,6 +19,8 @@ from llm_localrun.names.quantizations import long_quantization
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers import msty
 from llm_localrun.servers.base import (
+    CONTEXT,
+    PROMPT,
     Facts,
     PreparedRequest,
     ServeRequest,
@@ -167,6 +169,13 @@ class LlamaCpp(OpenAICompatible):
     template_flag = "--chat-template-file"
     text_flag = "-c {0} -b {0} -ub {0}"  # A text to embed must be one physical batch.
     tokenize_field = "content"
+    overflow_texts = (
+        rf"request \({PROMPT} tokens\) exceeds the available context size \({CONTEXT}",
+        "request exceeds the available context size",
+        rf"input \({PROMPT} tokens\) is larger than the max context size \({CONTEXT}",
+        # What embeds texts: the context may be large enough, and the physical batch is not.
+        "input .{0,40}is too large to process",
+    )
     loading_message = "Loading model"
     locked_error = (401, "authentication_error")
     guarded_path = "/props"

@@ -13,16 +13,26 @@ import math
 import re
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
 
-from llm_localrun.errors import PullFailed, ServerRefused, ServerUnreachable
+from llm_localrun.errors import (
+    BadReply,
+    PromptTooLong,
+    PullFailed,
+    ServerRefused,
+    ServerUnreachable,
+)
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served
 from llm_localrun.privacy import where_runs
 from llm_localrun.servers import lmstudio_devices
 from llm_localrun.servers.base import (
+    CONTEXT,
+    PROMPT,
     Facts,
     ModelListing,
     PreparedRequest,
@@ -48,8 +58,15 @@ from llm_localrun.servers.openai_compatible import (
 )
 from llm_localrun.system.paths import user_home
 from llm_localrun.system.progress import Progress
-from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, Limits, round_up_context
+from llm_localrun.tokens.window import (
+    MIN_CONTEXT_TOKENS,
+    Limits,
+    Size,
+    round_up_context,
+    too_long,
+)
 from llm_localrun.wire import http
+from llm_localrun.wire.request import ChatRequest
 from llm_localrun.wire.response import Ask, ProbeReply, decode_whole, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel, error_in, parse_payload
 from llm_localrun.wire.sse import Payload
@@ -148,6 +165,21 @@ class _DownloadJob(WireModel):
     downloaded_bytes: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class _StudioRequest(PreparedRequest):
+    """A request whose prompt is `too_long`, if it is estimated to be."""
+
+    too_long: PromptTooLong | None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Some builds send an empty answer instead of an error about such a prompt."""
+        try:
+            yield
+        except BadReply as error:
+            raise self.too_long or error from None
+
+
 class LMStudio(OpenAICompatible):
     kind = "lmstudio"
     title = "LM Studio"
@@ -166,6 +198,14 @@ class LMStudio(OpenAICompatible):
     )
     relays = True  # LM Link, since 0.4.5
     names_models_as_listed = True
+    overflow_texts = (
+        # What it keeps are the system prompt and the first message.
+        f"keep the first (?P<least>){PROMPT} tokens.*?overflows.*?only {CONTEXT} tokens",
+        rf"from the initial prompt.*?n_keep: (?P<least>){PROMPT}\s*>=\s*n_ctx: {CONTEXT}",
+        "tokens to keep from the initial prompt is greater than the context length",
+        rf"truncate prompt with n_keep \((?P<least>){PROMPT}\) >= n_ctx \({CONTEXT}\)",
+        f"input length {PROMPT} exceeds context length {CONTEXT}",
+    )
     pull_names = re.compile(rf"{_OWNER_AND_NAME}(?:@[\w.-]+)?")
     pulls_repositories = True
     interrupted_pull = "LM Studio continues the download."
@@ -215,38 +255,48 @@ class LMStudio(OpenAICompatible):
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
         """May load another instance. Raises `PromptTooLong` and `ServerRefused`."""
         asked, trained = request.context_size, request.model.context_max or math.inf
+        limits = Limits(trained=trained)
+        self.check_answer(request, asked or request.model.context_max, limits)
         size = request.size_unless_below(MIN_CONTEXT_TOKENS - request.answer_tokens)
         needed = asked or size.tokens + request.answer_tokens
-        limits = Limits(trained=trained)
         if asked is None and needed <= min(
             route.context_loaded or MIN_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS
         ):
-            return self._prepared(request, request.model.name, route.context_loaded, limits)
+            return self._prepared(request, request.model.name, route.context_loaded, size)
         with self.probe() as probe:
             instances = _instances_of(probe.ask, request.model.name)
         if instances is None:
             # Before 0.4.0 no model could be loaded through the API.
             return super().prepare(request, route)
         context_size = asked or round_up_context(needed, trained)
-        self._prepared(request, request.model.name, context_size, limits).check_fits(size)
+        self.check_fits(request, size, context_size, limits)
         enough = [each for each in instances if each.context_size >= min(needed, context_size)]
         if enough:
             instance = min(enough, key=lambda each: each.context_size)
             name = instance.id or request.model.name
-            return self._prepared(request, name, instance.context_size, limits)
+            return self._prepared(request, name, instance.context_size, size)
         loaded = self._replace_instances(request, instances, context_size)
         seconds = loaded.load_time_seconds
-        return self._prepared(request, loaded.instance_id, context_size, limits, seconds)
+        return self._prepared(request, loaded.instance_id, context_size, size, seconds)
+
+    def cuts_silently(self, chat: ChatRequest) -> bool:
+        """By default it keeps the system prompt and the first message, and cuts what follows.
+
+        If these do not fit, it says so. https://github.com/lmstudio-ai/lmstudio-js/pull/47
+        """
+        return sum(message.role != "system" for message in chat.messages) > 1
 
     def _prepared(
         self,
         request: ServeRequest,
         name: str,
         context_size: int | None,
-        limits: Limits,
+        size: Size,
         load_seconds: float | None = None,
     ) -> PreparedRequest:
-        return PreparedRequest(
+        limits = Limits(request.model.context_max or math.inf)
+        is_doubtful = context_size is not None and not size.fits(context_size)
+        return _StudioRequest(
             self,
             self.chat_path,
             self.encode(name, request.chat),
@@ -254,6 +304,7 @@ class LMStudio(OpenAICompatible):
             context_size,
             limits,
             load_seconds,
+            too_long=too_long(size, self.label, context_size or 0, limits) if is_doubtful else None,
         )
 
     def _replace_instances(

@@ -54,7 +54,6 @@ from llm_localrun.tokens.window import (
     Limits,
     Size,
     round_up_context,
-    too_long,
 )
 from llm_localrun.wire import http, ollama
 from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
@@ -206,6 +205,10 @@ class Ollama(Server):
     embed_path = "/api/embed"
     # Otherwise it cuts long texts in silence.
     embed_fields = {"truncate": False}
+    overflow_texts = (
+        "prompt is longer than the context length currently available",
+        "input length exceeds (?:the |maximum )?context length",
+    )
     options = {
         **sent_as_named("temperature", "top_p", "top_k", "min_p", "typical_p", below="options."),
         **sent_as_named("repeat_penalty", "presence_penalty", below="options."),
@@ -315,10 +318,17 @@ class Ollama(Server):
         return super().is_same_name(*(usual.sub("", name) for name in (listed, answers)))
 
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
-        asked = request.context_size
+        asked, trained = request.context_size, request.model.context_max
+        self.check_answer(request, asked or trained, Limits(trained or inf))
         if route.runs_on is RunsOn.CLOUD:
             return self._prepared(request, asked, asked or route.context_loaded)
         return self._fitted(request, route)
+
+    def cuts_silently(self, chat: ChatRequest) -> bool:
+        """Versions before 0.12.6 do not know `truncate`, and cut what does not fit."""
+        with self.probe() as probe:
+            version = self.version(probe.ask, ModelListing())
+        return tuple(map(int, re.findall(r"\d+", version)[:3])) < (0, 12, 6)
 
     def _fitted(
         self, request: ServeRequest, route: Served, counted: Size | None = None
@@ -330,11 +340,10 @@ class Ollama(Server):
         known = _known_contexts(request.model, route)
         enough = request.context_size or known.least
         size = counted or request.size_unless_below(enough - request.answer_tokens)
-        if (trained := request.model.context_max) and not size.fits(trained):
-            raise too_long(size, self.label, trained, Limits(trained))
+        trained = request.model.context_max
+        self.check_fits(request, size, request.context_size or trained, Limits(trained or inf))
         sent, held = self._context_for(request, route, known, size)
         prepared = self._prepared(request, sent, held)
-        prepared.check_fits(size)
         if request.context_size is not None:
             return prepared
         return replace(prepared, enlarge=partial(self._enlarged, request, route, sent))

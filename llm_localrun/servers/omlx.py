@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from llm_localrun.models import RunsOn
-from llm_localrun.servers.base import Facts, Sign, local_url
+from llm_localrun.servers.base import CONTEXT, PROMPT, Facts, Sign, local_url
 from llm_localrun.servers.fields import Maybe, capabilities_of, stated_purpose
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.system.json_files import setting
@@ -57,6 +57,7 @@ class OMlx(OpenAICompatible):
     owned_by = "omlx"
     key_variables = ("OMLX_API_KEY",)
     version_path = "/api/status"
+    overflow_texts = (f"prompt too long: {PROMPT} tokens exceeds max context window of {CONTEXT}",)
     signs = (Sign("/health", "engine_pool", needs_no_key=True),)
     listed_model = _OMlxModel
 

@@ -2,7 +2,7 @@
 
 from llm_localrun.models import RunsOn
 from llm_localrun.privacy import is_hosted, is_provider
-from llm_localrun.servers.base import Facts
+from llm_localrun.servers.base import CONTEXT, PROMPT, Facts
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 
 
@@ -25,4 +25,11 @@ class OpenAIServer(OpenAICompatible):
     checked = "LiteLLM 1.110 (run)"
     is_product = False
     list_position = 99
+    # OpenAI and most providers, TabbyAPI, Text Embeddings Inference.
+    overflow_texts = (
+        f"maximum context length is {CONTEXT} tokens.*?messages resulted in {PROMPT} tokens",
+        "maximum context length",
+        f"(?:prompt|context) length {PROMPT} is greater than max_seq_len {CONTEXT}",
+        rf"must have less than {CONTEXT} tokens\. Given: {PROMPT}",
+    )
     listed_model = MaybeRelayedModel

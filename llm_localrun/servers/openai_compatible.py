@@ -6,6 +6,7 @@ of a chat is left to `wire.openai`, what is peculiar to a kind to its module.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
@@ -92,6 +93,8 @@ class OpenAICompatible(Server):
     listed_model: ClassVar[type[ListedModel]] = ListedModel
     reasoning_field: ClassVar[str] = ""
     """The field of a message in which it takes earlier thinking; "" if it takes none."""
+    lists_trained_context: ClassVar[bool] = True
+    """Whether its largest context is that of the model, and not what it was started with."""
     tokenize_field: ClassVar[str] = ""
     """The field of /tokenize that holds the text; "" if it has no such path."""
     chat_path = "/v1/chat/completions"
@@ -124,19 +127,22 @@ class OpenAICompatible(Server):
     # Running a model
 
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
-        context_size = route.context_loaded
-        self._check_context_size(request, context_size)
-        body = self.encode(request.model.name, request.chat)
-        limits = Limits(fixed=True, flag=self.context_flag)
-        prepared = PreparedRequest(
-            self, self.chat_path, body, request.model.name, context_size, limits
-        )
-        if context_size is not None and request.prompt.bound >= context_size:
-            size = self.count_tokens(body) or request.size_unless_below(context_size)
-            prepared.check_fits(size)
-        return prepared
+        model, context_size = request.model, route.context_loaded
+        trained = (self.lists_trained_context and model.context_max) or inf
+        limits = Limits(trained, fixed=True, flag=self.context_flag)
+        self._check_context_size(request, context_size, limits)
+        self.check_answer(request, context_size or model.context_max, limits)
+        body = self.encode(model.name, request.chat)
+        if context_size is not None:
+            room = context_size - self.room_for_answer(request, context_size)
+            if request.prompt.bound >= room:
+                size = self.count_tokens(body) or request.size_unless_below(room)
+                self.check_fits(request, size, context_size, limits)
+        return PreparedRequest(self, self.chat_path, body, model.name, context_size, limits)
 
-    def _check_context_size(self, request: ServeRequest, context_size: int | None) -> None:
+    def _check_context_size(
+        self, request: ServeRequest, context_size: int | None, limits: Limits
+    ) -> None:
         """Raises `UnsupportedOption` if the server has less context than the user asks for."""
         asked = request.options.get("context_size")
         if not isinstance(asked, int):
@@ -147,7 +153,7 @@ class OpenAICompatible(Server):
                 f"{self.label} does not say how large its context is", "Leave out -o context_size"
             )
         if asked > context_size:
-            raise context_too_small(asked, context_size, self.label, self.context_flag)
+            raise context_too_small(asked, context_size, self.label, limits)
 
     def count_tokens(self, body: Payload) -> Size | None:
         """The exact size of the prompt in a chat request; None if the server does not count."""

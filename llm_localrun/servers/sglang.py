@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import Facts
+from llm_localrun.servers.base import ANSWER, CONTEXT, PROMPT, Facts
 from llm_localrun.servers.fields import Maybe, capabilities_of
-from llm_localrun.servers.openai_compatible import OpenAICompatible
-from llm_localrun.servers.vllm import Vllm, VllmModel
+from llm_localrun.servers.vllm import CountsChats, Vllm, VllmModel
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Text, WireModel
 
@@ -32,7 +31,7 @@ class _SglangInfo(WireModel):
         return {**facts, "purpose": "embedding"} if self.is_generation is False else facts
 
 
-class Sglang(OpenAICompatible):
+class Sglang(CountsChats):
     kind = "sglang"
     title = "SGLang"
     checked = "0.5 (read)"
@@ -42,7 +41,12 @@ class Sglang(OpenAICompatible):
     names_models_as_listed = True
     context_flag = "--context-length {}"
     template_flag = "--chat-template"
-    tokenize_field = "prompt"
+    # Of `TokenizerManager` (0.5.20). With --allow-auto-truncate it cuts a prompt instead.
+    overflow_texts = (
+        rf"input \({PROMPT} tokens\) is longer than the model's context length \({CONTEXT}",
+        f"maximum context length of {CONTEXT} tokens.*?: {PROMPT} tokens from the input messages"
+        f" and {ANSWER} tokens",
+    )
     reasoning_field = "reasoning_content"
     version_path = "/server_info"
     listed_model = VllmModel

@@ -22,6 +22,7 @@ class TextGen(OpenAICompatible):
     start_hint = "Start it with `--api`"
     usual_ports = (5000,)
     owned_by = "user"
+    cuts_for_answer = True  # get_max_prompt_length in modules/text_generation.py
 
     def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
         info = parse_reply(_LoadedModel, ask("/v1/internal/model/info"))

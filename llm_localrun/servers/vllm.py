@@ -1,8 +1,16 @@
-"""vLLM. Source: the documentation of its OpenAI-compatible server (0.33)."""
+"""vLLM. Source: the documentation of its OpenAI-compatible server (0.33), and its code (0.32)."""
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import Facts, Sign, WireOption, sent_as_named
+from llm_localrun.servers.base import (
+    ANSWER,
+    CONTEXT,
+    PROMPT,
+    Facts,
+    Sign,
+    WireOption,
+    sent_as_named,
+)
 from llm_localrun.servers.fields import Maybe, hub_fingerprint, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
     JSON_OBJECT,
@@ -10,8 +18,12 @@ from llm_localrun.servers.openai_compatible import (
     ListedModel,
     OpenAICompatible,
 )
-from llm_localrun.wire.response import Ask
-from llm_localrun.wire.shapes import Count, Text
+from llm_localrun.tokens.window import Size
+from llm_localrun.wire.response import Ask, parse_reply
+from llm_localrun.wire.shapes import Count, Text, WireModel
+from llm_localrun.wire.sse import Payload
+
+_LENGTH = f"maximum context length is {CONTEXT} tokens"
 
 
 class VllmModel(ListedModel):
@@ -35,7 +47,28 @@ class VllmModel(ListedModel):
         }
 
 
-class Vllm(OpenAICompatible):
+class _Counted(WireModel):
+    """/tokenize."""
+
+    count: Count
+
+
+class CountsChats(OpenAICompatible):
+    """A server whose /tokenize takes a chat request, too; of old versions, only a text.
+
+    The whole request is sent, since its other fields decide on the prompt and are accepted.
+    """
+
+    tokenize_field = "prompt"
+    lists_trained_context = False
+
+    def count_tokens(self, body: Payload) -> Size | None:
+        with self.probe() as probe:
+            counted = parse_reply(_Counted, probe.ask("/tokenize", body))
+        return Size(counted.count, is_exact=True) if counted else None
+
+
+class Vllm(CountsChats):
     kind = "vllm"
     title = "vLLM"
     checked = "0.32 (run), 0.33 (read)"
@@ -45,11 +78,26 @@ class Vllm(OpenAICompatible):
     owned_by = "vllm"
     names_models_as_listed = True
     key_variables = ("VLLM_API_KEY",)
+    counts_prompts = True
     context_flag = "--max-model-len {}"
     template_flag = "--chat-template"
-    tokenize_field = "prompt"
     reasoning_field = "reasoning"
     version_path = "/version"
+    overflow_texts = (
+        # 0.32. It counts one token too many at most, and none of a text with too many characters.
+        f"{_LENGTH}.*?prompt contains (?P<least>at least )?{PROMPT} input tokens",
+        rf"{_LENGTH}.*?upper bound for (?P<above>\d{{1,12}}) input tokens",
+        f"max_(?:completion_)?tokens={ANSWER} cannot be greater than [a-z_=]*={CONTEXT}",
+        # Older versions.
+        f"{_LENGTH}.*?requested {ANSWER} output tokens.*?(?P<least>at least )?{PROMPT} input",
+        rf"{_LENGTH}.*?\({PROMPT} in the messages, {ANSWER} in the completion\)",
+        f"is too large: {ANSWER}.*?{_LENGTH} and your request has {PROMPT} input tokens",
+        f"{_LENGTH}.*?(?:requested|request has) {PROMPT} (?:input )?tokens",
+        f"passed {PROMPT} input tokens.*?requested {ANSWER} output.*?length is only {CONTEXT}",
+        f"context length is only {CONTEXT}",
+        rf"input length \({PROMPT}\) exceeds.*?context length \({CONTEXT}\)",
+        rf"prompt \(length {PROMPT}\) is longer than the maximum model length of {CONTEXT}",
+    )
     signs = (Sign("/version", "version", needs_no_key=True, rank=1, only_if_locked=True),)
     listed_model = VllmModel
     options = {

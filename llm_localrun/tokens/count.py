@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from llm_localrun.tokens.estimate import Factors, estimate, parts_of
+from llm_localrun.tokens.estimate import Factors, estimate, least_plausible, parts_of
 from llm_localrun.tokens.window import Size
 from llm_localrun.wire.request import ChatRequest
 
@@ -65,7 +65,8 @@ class Prompt:
 
     def estimate(self, factors: Factors) -> Size:
         """The tokens it takes, with the factors learned of the model."""
-        return Size(estimate(self.parts, factors), is_exact=False)
+        tokens = estimate(self.parts, factors)
+        return Size(tokens, is_exact=False, least=min(least_plausible(self.parts), tokens - 1))
 
 
 def bound_of_text(text: str) -> int:

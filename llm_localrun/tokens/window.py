@@ -8,7 +8,8 @@ answer. Counting the tokens is left to `count`, making the context larger to `se
 from dataclasses import dataclass
 from math import inf
 
-from llm_localrun.errors import ConfigError, PromptTooLong, UnsupportedOption
+from llm_localrun.errors import ConfigError, LocalRunError, PromptTooLong, UnsupportedOption
+from llm_localrun.wire.shapes import Overflow
 
 MIN_CONTEXT_TOKENS = 4096
 """The smallest context that is requested, unless the user asks for a smaller one."""
@@ -16,6 +17,8 @@ ANSWER_RESERVE_TOKENS = 1024
 """What is kept free for an answer, unless the user limits its length."""
 USE_LARGER_MODEL = "Split it, or choose an embedding model with a larger context"
 """The remedy for a text to embed that is too long for the model."""
+MAX_TRAINED_TOKENS = 10 * 2**20
+"""The largest context that a published model was trained for: Llama 4 Scout's."""
 STOP_DISTANCE_TOKENS = 8
 """How far before the end of its context a server may stop."""
 
@@ -48,12 +51,26 @@ class Size:
 
     tokens: int
     is_exact: bool
+    least: int = 0
+    """The fewest that an estimate stands for; all its `tokens` if a server counted no further."""
 
     def fits(self, context_size: float) -> bool:
         return self.tokens < context_size
 
+    def may_fit(self, context_size: float) -> bool:
+        return (self.tokens if self.is_exact else self.least) < context_size
 
-def round_up_context(tokens: int, largest: float) -> int:
+    @property
+    def is_open(self) -> bool:
+        """Whether there may be any number of tokens more."""
+        return not self.is_exact and self.least >= self.tokens
+
+    def __str__(self) -> str:
+        how = "" if self.is_exact else "at least " if self.is_open else "about "
+        return f"{how}{self.tokens:,} tokens"
+
+
+def round_up_context(tokens: float, largest: float) -> int:
     """The context for this many tokens: a power of two from 4,096 on, but at most `largest`."""
     size = MIN_CONTEXT_TOKENS
     while size < tokens:
@@ -61,15 +78,59 @@ def round_up_context(tokens: int, largest: float) -> int:
     return int(min(size, largest))
 
 
-def too_long(prompt: Size, server: str, context_size: int, limits: Limits) -> PromptTooLong:
-    """The error for a prompt that does not fit into the context of a server."""
-    about = "" if prompt.is_exact else "about "
-    error = PromptTooLong(
-        f"The prompt takes {about}{prompt.tokens:,} tokens and {server} holds {context_size:,}",
-        f"Shorten it, or {_remedy(prompt.tokens + ANSWER_RESERVE_TOKENS, limits)}",
-    )
+def too_long(
+    prompt: Size, server: str, context_size: int, limits: Limits, answer_tokens: int = 0
+) -> PromptTooLong:
+    """The error for a prompt that does not fit into the context of a server.
+
+    If the prompt alone does, it is for the `answer_tokens` that there is no room.
+    """
+    if answer_tokens and prompt.fits(context_size):
+        most = 0 if prompt.is_open else context_size - prompt.tokens - 1
+        error = PromptTooLong(
+            f"The prompt takes {prompt}, its answer may take {answer_tokens:,} more, and {server}"
+            f" holds {context_size:,}",
+            f"Use -o max_tokens {most} or less" if most else "Use a smaller -o max_tokens",
+        )
+    else:
+        error = PromptTooLong(
+            f"The prompt takes {prompt} and {server} holds {context_size:,}",
+            f"Shorten it, or {_remedy(prompt, limits)}",
+        )
     error.prompt_tokens, error.context_size = prompt.tokens, context_size
     return error
+
+
+def answer_too_long(
+    answer_tokens: int, server: str, context_size: int, limits: Limits
+) -> UnsupportedOption:
+    """The error for a `max_tokens` that is more than the context of a server."""
+    advice = f"Use -o max_tokens {context_size - 1} or less"
+    if context_size < answer_tokens < limits.trained:
+        wanted = answer_tokens + ANSWER_RESERVE_TOKENS
+        size = round_up_context(wanted, limits.trained)
+        larger = f"set a larger context with -o context_size {size}"
+        advice += ", or " + (
+            _restart(wanted, limits.flag, limits.trained) if limits.fixed else larger
+        )
+    return UnsupportedOption(
+        f"{server} holds {context_size:,} tokens, less than -o max_tokens {answer_tokens}", advice
+    )
+
+
+def explain_overflow(
+    overflow: Overflow, said: str, server: str, context_size: int | None, limits: Limits
+) -> LocalRunError:
+    """The error for a request that a server refuses as too long; `said` is how it says that."""
+    context_size = overflow.context_size or context_size
+    if not context_size or not (overflow.prompt_tokens or overflow.answer_tokens):
+        more = _restart(inf, limits.flag, inf) if limits.fixed else "set a larger -o context_size"
+        return PromptTooLong(said, f"Shorten the prompt, or {more}")
+    if not overflow.prompt_tokens:
+        return answer_too_long(overflow.answer_tokens, server, context_size, limits)
+    least = overflow.prompt_tokens if overflow.is_least else 0
+    prompt = Size(overflow.prompt_tokens, is_exact=not overflow.is_least, least=least)
+    return too_long(prompt, server, context_size, limits, overflow.answer_tokens)
 
 
 class TextTooLong(PromptTooLong):
@@ -92,10 +153,14 @@ def remedy_for_text(tokens: int, limits: Limits) -> str:
     return "Split it, or free memory for a larger context"
 
 
-def context_too_small(wanted: int, context_size: int, server: str, flag: str) -> UnsupportedOption:
+def context_too_small(
+    wanted: int, context_size: int, server: str, limits: Limits
+) -> UnsupportedOption:
     """The error for a server with a fixed context that is smaller than the user wants."""
     problem = f"{server} holds {context_size:,} tokens, not {wanted:,}"
-    advice = _restart(wanted, flag)
+    if limits.trained <= context_size:
+        return UnsupportedOption(problem, f"Use -o context_size {context_size} or less")
+    advice = _restart(wanted, limits.flag, limits.trained)
     return UnsupportedOption(problem, advice[0].upper() + advice[1:])
 
 
@@ -115,17 +180,19 @@ def describe_cut_answer(used: int | None, context_size: int | None, limits: Limi
     if used is None or context_size is None or used + STOP_DISTANCE_TOKENS < context_size:
         return "The answer stopped at a limit of the server. Set another with -o max_tokens N."
     full = f"The answer stopped because the context of {context_size:,} tokens is full"
-    if limits.fixed:
-        return f"{full}. To enlarge it, {_restart(2 * context_size, limits.flag)}."
+    if limits.fixed and context_size < limits.trained:
+        restart = _restart(2 * context_size, limits.flag, limits.trained)
+        return f"{full}. To enlarge it, {restart}."
     if 2 * context_size <= limits.largest:
         return f"{full}. Enlarge it with -o context_size {2 * context_size}."
     return f"{full}, and it cannot be larger."
 
 
-def _remedy(wanted: int, limits: Limits) -> str:
-    """How to get a context of `wanted` tokens, or what to do instead."""
-    if limits.fixed:
-        return _restart(wanted, limits.flag)
+def _remedy(prompt: Size, limits: Limits) -> str:
+    """How to get a context for a prompt and its answer, or what to do instead."""
+    wanted: float = prompt.tokens + ANSWER_RESERVE_TOKENS
+    if limits.fixed and prompt.fits(limits.trained):
+        return _restart(inf if prompt.is_open else wanted, limits.flag, limits.trained)
     if wanted <= limits.largest:
         size = round_up_context(wanted, limits.largest)
         return f"enlarge the context with -o context_size {size}"
@@ -139,7 +206,10 @@ def _remedy(wanted: int, limits: Limits) -> str:
     )
 
 
-def _restart(tokens: int, flag: str, largest: float = inf) -> str:
+def _restart(tokens: float, flag: str, largest: float) -> str:
+    """How to get a context of `tokens`, or of `largest` if that is less."""
     if not flag:
         return "start the server with a larger context"
+    if min(tokens, largest) > MAX_TRAINED_TOKENS:
+        return f"start the server with a larger {flag.split(maxsplit=1)[0]}"
     return f"start the server with {flag.format(round_up_context(tokens, largest))}"

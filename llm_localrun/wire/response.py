@@ -22,7 +22,13 @@ from llm_localrun.errors import (
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.events import Event, Finished
 from llm_localrun.wire.json_answer import JsonAnswer
-from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in, template_error_in
+from llm_localrun.wire.shapes import (
+    CutOff,
+    ErrorReported,
+    Overflow,
+    error_in,
+    template_error_in,
+)
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
 from llm_localrun.wire.think_tags import ThinkTags
 
@@ -85,9 +91,10 @@ class ResponseContext:
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Finished` that the server need not report."""
-    on_overflow: Callable[[int, int], LocalRunError] | None = None
-    """Makes the error for a prompt, from its tokens and those of the context that cannot hold it.
-    """
+    find_overflow: Callable[[str], Overflow | None] = lambda _message: None
+    """Finds in an error's text that the request does not fit the context."""
+    on_overflow: Callable[[Overflow, str], LocalRunError] | None = None
+    """Makes the error for a request that does not fit, from that and from what the server says."""
     model: str = ""
     """The model that has to answer."""
     is_other_model: Callable[[str], bool] | None = None
@@ -198,33 +205,28 @@ class ResponseDecoder:
         if error is None and head.status < 300:
             kind = head.content_type or "data without a type"
             return self._bad(f"{kind} instead of an answer" + (f": {said}" if said else ""))
+        if error is None and isinstance(payload, dict) and isinstance(payload.get("detail"), str):
+            # FastAPI's own errors.
+            error = ErrorReported(payload["detail"])
         error = error or ErrorReported(said or "no reason given")
         return self._reported(error, head.status)
 
     def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
-        if error.prompt_tokens is not None and error.context_size is not None:
-            return self._overflow(error.prompt_tokens, error.context_size)
-        if said := template_error_in(error.message):
+        if reason := template_error_in(error.message):
             return ServerRefused(
-                f"The model's chat template refuses these messages: {said}",
+                f"The model's chat template refuses these messages: {reason}",
                 f"Begin a new conversation, or {self._context.other_template}",
             )
         number = f" (HTTP {status})" if status else ""
-        said = self._without_secrets(error.message).rstrip(".")
-        refused = ServerRefused(
-            f"{self._server} says: {said}{number}",
-            _remedy(error.message, status, self._context),
-        )
+        message = self._without_secrets(error.message).rstrip(".")
+        said = f"{self._server} says: {message}{number}"
+        if overflow := error.overflow or self._context.find_overflow(error.message):
+            if self._context.on_overflow:
+                return self._context.on_overflow(overflow, said)
+            return PromptTooLong(said, "Shorten it, or use a larger context")
+        refused = ServerRefused(said, _remedy(error.message, status, self._context))
         refused.status = status
         return refused
-
-    def _overflow(self, prompt_tokens: int, context_size: int) -> LocalRunError:
-        if self._context.on_overflow:
-            return self._context.on_overflow(prompt_tokens, context_size)
-        return PromptTooLong(
-            f"The prompt takes {prompt_tokens:,} tokens and {self._server} holds {context_size:,}",
-            "Shorten it, or start the server with a larger context",
-        )
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._context.secrets:
@@ -309,12 +311,15 @@ _REMEDIES_BY_TEXT = {
     "does not support tools": "Choose another model: `llm models --tools` lists those that do",
     "does not support thinking": "Leave out -o think, or choose a model that thinks",
     "image input is not supported": "Choose a model that can see",
+    "does not support image": "Choose a model that can see",
+    "at most 0 image": "Choose a model that can see",
     "audio input is not supported": "Choose a model that can hear",
+    "does not support audio": "Choose a model that can hear",
+    "at most 0 audio": "Choose a model that can hear",
+    "not a multimodal model": "Choose a model that can see or hear what you attach",
+    "only 'text' content type": "Choose a model that can see or hear what you attach",
     "pull model manifest": "Check the name at https://ollama.com/library, and the network",
     "failed to load image": "Check that the file is a complete PNG, JPEG, WebP or GIF",
-    "input length exceeds": "Split the text, or choose a model with a larger context",
-    "is too large to process": "Split the text, or choose a model with a larger context",
-    "larger than the max context": "Split the text, or choose a model with a larger context",
     "context size has been exceeded": "Other prompts fill it at the moment: try again later",
 }
 

@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -40,16 +41,25 @@ class CutOff(Exception):
     """The response ended without an HTTP error before it was complete."""
 
 
-class ErrorReported(Exception):
-    """The server reports an error, with `prompt_tokens` and `context_size` if they are why."""
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """What a server says of a request that does not fit its context, in tokens. 0 is unknown."""
 
-    def __init__(
-        self, message: str, prompt_tokens: int | None = None, context_size: int | None = None
-    ) -> None:
+    context_size: int = 0
+    prompt_tokens: int = 0
+    is_least: bool = False
+    """Whether the prompt may take more than `prompt_tokens`."""
+    answer_tokens: int = 0
+    """What the request asks for, if the server counts it."""
+
+
+class ErrorReported(Exception):
+    """The server reports an error, and as numbers what does not fit, if that is why."""
+
+    def __init__(self, message: str, overflow: Overflow | None = None) -> None:
         super().__init__(message)
         self.message = _printable(message)
-        self.prompt_tokens = prompt_tokens
-        self.context_size = context_size
+        self.overflow = overflow
 
 
 def call_id(given: str | None, taken: Collection[str]) -> str:
@@ -89,8 +99,10 @@ def error_in(payload: Payload) -> ErrorReported | None:
     if not isinstance(error, dict):
         return ErrorReported(json.dumps(error))
     message = error.get("message") or error.get("type") or json.dumps(error)
+    prompt_tokens, context_size = _count(error.get("n_prompt_tokens")), _count(error.get("n_ctx"))
+    is_known = prompt_tokens is not None and context_size is not None
     return ErrorReported(
-        str(message), _count(error.get("n_prompt_tokens")), _count(error.get("n_ctx"))
+        str(message), Overflow(context_size or 0, prompt_tokens or 0) if is_known else None
     )
 
 

@@ -1,14 +1,16 @@
 """Contexts: what is asked of each kind of server before a prompt, and what is refused."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import llm
 import pytest
 
 from llm_localrun.catalogue import get_catalogue, model_at
+from llm_localrun.chat.models import LocalChat
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import PromptTooLong
 from llm_localrun.memory import machine
@@ -20,10 +22,12 @@ from llm_localrun.tokens.learned import ModelFacts, read_facts, write_facts
 from llm_localrun.wire import http
 from llm_localrun.wire.request import ChatMessage, ChatRequest
 from tests.conftest import CONFIG, configure, store_key
-from tests.fakes.http_server import Request, StandIn, json_reply
+from tests.fakes.http_server import Request, StandIn, events, json_reply
 from tests.fakes.llama_server import llama_server
 from tests.fakes.lmstudio import LMStudio
 from tests.fakes.openai_compatible import completion
+from tests.fakes.sglang import SmallSglang
+from tests.fakes.vllm import SmallVllm
 from tests.support import tiny_models
 from tests.support.corpus import CORPUS
 from tests.support.drive import WAYS, Outcome, ask, failure, served
@@ -37,6 +41,7 @@ LONG = long_prompt(24_000)
 ESTIMATE = Prompt(ChatRequest((ChatMessage("user", LONG),), {}, stream=False)).estimate({})
 ESTIMATED = f"{ESTIMATE.tokens:,}"
 ANSWER = f"{SECRET}."
+SERVERS = {name: kind.title for name, kind in base.server_kinds().items()}
 GEMMA = "google/gemma-4-26b-a4b"
 
 
@@ -80,13 +85,30 @@ def test_long_prompt_at_ollama_is_answered_from_its_first_line(way: str) -> None
 
 @in_every_way
 def test_long_prompt_at_ollama_with_a_context_that_was_asked_for(way: str) -> None:
+    """The server counts it: an estimate would be too high."""
     with StandIn(reading_ollama()) as server:
         said = refused(lambda: ask(at_ollama(server), LONG, way, context_size=4096))
-        assert server.requests == []
+        assert paths(server) == ["/api/version", "/api/chat"]
     assert said == (
-        f"The prompt takes about {ESTIMATED} tokens and Ollama at {server.url} holds 4,096."
+        f"The prompt takes 6,000 tokens and Ollama at {server.url} holds 4,096."
         " Shorten it, or enlarge the context with -o context_size 8192."
     )
+
+
+@in_every_way
+def test_ollama_that_would_cut_is_not_sent_what_may_not_fit(way: str) -> None:
+    """Versions before 0.12.6 do not know `truncate`."""
+    with StandIn(reading_ollama(cuts=True)) as server:
+        said = refused(lambda: ask(at_ollama(server), LONG, way, context_size=4096))
+        assert paths(server) == ["/api/version"]
+    assert said.startswith(f"The prompt takes about {ESTIMATED} tokens and Ollama at {server.url}")
+
+
+def test_prompt_that_cannot_fit_with_any_vocabulary_is_not_sent() -> None:
+    with StandIn(reading_ollama()) as server:
+        said = refused(lambda: ask(at_ollama(server), LONG, context_size=1024))
+        assert server.requests == []
+    assert said.startswith(f"The prompt takes about {ESTIMATED} tokens and Ollama at {server.url}")
 
 
 @in_every_way
@@ -139,9 +161,11 @@ def test_prompt_that_is_longer_than_what_the_model_was_trained_for() -> None:
     with StandIn(reading_ollama(trained=8192)) as server:
         model = at_ollama(server, context_max=8192)
         said = refused(lambda: ask(model, long_prompt(40_000)))
-    assert "tokens and Ollama at" in said
-    assert said.endswith("this one was trained for 8,192 tokens.")
-    assert "/api/chat" not in paths(server)
+        assert "takes 10,000 tokens and Ollama at" in said
+        assert said.endswith("this one was trained for 8,192 tokens.")
+        assert windows_of(server) == [8192]
+        # The estimate is too high for this one.
+        assert ask(model, long_prompt(32_400)).text == ANSWER
 
 
 def test_model_in_a_cloud_has_the_context_it_has(user_path: Path) -> None:
@@ -474,10 +498,39 @@ def test_long_prompt_at_lm_studio_with_a_context_that_was_asked_for(way: str) ->
     studio = LMStudio(says=says)
     with StandIn(studio) as server:
         said = refused(lambda: ask(at_lmstudio(server), LONG, way, context_size=4096))
-    assert said.startswith(
-        f"The prompt takes about {ESTIMATED} tokens and LM Studio at {server.url} holds 4,096. "
+    assert said == (
+        f"The prompt takes at least 6,000 tokens and LM Studio at {server.url} holds 4,096."
+        " Shorten it, or enlarge the context with -o context_size 8192."
     )
-    assert (paths(server), studio.instances) == ([LIST], [])
+    assert paths(server) == [LIST, LOAD, CHAT]
+
+
+def test_conversation_that_lm_studio_would_cut_is_not_sent() -> None:
+    """It keeps the first message, and cuts what follows without an error."""
+    studio = LMStudio(says=says)
+    with StandIn(studio) as server:
+        conversation = LocalChat(at_lmstudio(server)).conversation()
+        conversation.prompt("Hello").text()
+        server.requests.clear()
+        said = refused(lambda: conversation.prompt(LONG, context_size=4096).text())
+    assert f"LM Studio at {server.url} holds 4,096. " in said
+    assert "takes about" in said
+    assert paths(server) == [LIST]
+
+
+@in_every_way
+def test_lm_studio_that_answers_an_overflow_with_nothing(way: str) -> None:
+    """Some of its builds do."""
+
+    def respond(request: Request) -> Iterable[bytes | float]:
+        return [events()] if request.path == CHAT else studio(request)
+
+    studio = LMStudio(says=says)
+    with StandIn(respond) as server:
+        said = refused(lambda: ask(at_lmstudio(server), LONG, way, context_size=4096))
+        assert said.startswith(f"The prompt takes about {ESTIMATED} tokens and LM Studio at")
+        said = failure(lambda: ask(at_lmstudio(server), "Hello", way))
+        assert "sent an answer that ends before it is complete" in said
 
 
 @in_every_way
@@ -573,14 +626,15 @@ def test_lm_studio_that_is_too_old_to_load_a_model(api: Any) -> None:
         model = at_lmstudio(server, "granite-3.0-2b-instruct", context_loaded=4096, loaded=True)
         said = refused(lambda: ask(model, LONG))
         assert said.endswith("Shorten it, or start the server with a larger context.")
+        assert paths(server).count(CHAT) == 1
         said = failure(lambda: ask(model, "Hello", context_size=8192))
         assert said.startswith(f"LM Studio at {server.url} holds 4,096 tokens, not 8,192. ")
-    assert CHAT not in paths(server)
+    assert paths(server).count(CHAT) == 1
 
 
 @pytest.mark.parametrize("characters", range(2000, 20_000, 1500))
 @pytest.mark.parametrize("kind", ["ollama", "lmstudio"])
-def test_nothing_is_sent_that_would_not_fit(kind: str, characters: int) -> None:
+def test_prompt_is_answered_whole_or_not_at_all(kind: str, characters: int) -> None:
     """Around the sizes at which something has to be done."""
     ollama, studio = reading_ollama(trained=4096), LMStudio(says=says)
     model_name = "granite-3.0-2b-instruct" if kind == "lmstudio" else "smollm2:135m"
@@ -589,10 +643,8 @@ def test_nothing_is_sent_that_would_not_fit(kind: str, characters: int) -> None:
         try:
             assert ask(model, long_prompt(characters)).text == ANSWER
         except PromptTooLong:
-            assert characters > 15_000
-            assert CHAT not in paths(server)
-            assert "/api/chat" not in paths(server)
-    assert ollama.overflows == 0
+            assert characters >= 4 * 4096
+    assert ollama.overflows == (kind == "ollama" and characters >= 4 * 4096)
 
 
 # Servers whose context is fixed when they start.
@@ -614,7 +666,6 @@ def test_fixed_server(kind: str, flag: str) -> None:
     with StandIn(answering) as server:
         model = served(server.url, kind, "m", context_loaded=4096)
         start = f"tart the server with {flag}."
-        assert refused(lambda: ask(model, LONG)).endswith(f"Shorten it, or s{start}")
         said = failure(lambda: ask(model, "Hello", context_size=8000))
         assert "holds 4,096 tokens, not 8,000. " in said
         assert said.endswith(f"S{start}")
@@ -674,8 +725,171 @@ def test_llama_server_counts_the_prompt(answers: dict[str, Any], asked: list[str
 def test_llama_server_that_does_not_count(answers: dict[str, Any]) -> None:
     with StandIn(llama_server(posts=answers)) as server:
         model = served(server.url, "llamacpp", "m", context_loaded=4096)
-        assert f"takes about {ESTIMATED} tokens" in refused(lambda: ask(model, LONG))
-    assert CHAT not in paths(server)
+        assert ask(model, LONG).text == "Hello."
+    assert paths(server)[-1] == CHAT
+
+
+# vLLM and SGLang count, too.
+
+BOTH = pytest.mark.parametrize(("kind", "fake"), [("vllm", SmallVllm), ("sglang", SmallSglang)])
+NUMBERS = "7" * 4 * 931
+"""931 tokens here, and estimated at four times as many."""
+PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489")
+
+
+@BOTH
+@in_every_way
+def test_server_counts_a_chat(kind: str, fake: type[SmallVllm], way: str) -> None:
+    """It is asked only if the bytes of a prompt do not show that it fits."""
+    with StandIn(fake()) as server:
+        model = served(server.url, kind, "m", context_loaded=4096)
+        ask(model, "Hello", way)
+        assert paths(server) == [CHAT]
+        server.requests.clear()
+        model = served(server.url, kind, "m", context_loaded=1024)
+        assert ask(model, NUMBERS, way).text == "Hello."
+        assert paths(server) == ["/tokenize", CHAT]
+        assert server.requests[0].body == server.requests[1].body
+        server.requests.clear()
+        said = refused(lambda: ask(model, long_prompt(4 * 1024), way))
+        assert said.startswith(f"The prompt takes 1,024 tokens and {SERVERS[kind]} at {server.url}")
+        assert paths(server) == ["/tokenize"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fake", "said"),
+    [
+        (
+            "vllm",
+            SmallVllm,
+            "at least 1,025 tokens and vLLM at URL holds 1,024. Shorten it, or "
+            "start the server with a larger --max-model-len.",
+        ),
+        (
+            "sglang",
+            SmallSglang,
+            "1,500 tokens and SGLang at URL holds 1,024. Shorten it, or start "
+            "the server with --context-length 4096.",
+        ),
+    ],
+)
+@in_every_way
+def test_server_that_is_too_old_to_count(
+    kind: str, fake: type[SmallVllm], said: str, way: str
+) -> None:
+    with StandIn(fake(counts=False)) as server:
+        model = served(server.url, kind, "m", context_loaded=1024)
+        assert ask(model, NUMBERS, way).text == "Hello."
+        told = refused(lambda: ask(model, long_prompt(4 * 1500), way))
+    assert told == f"The prompt takes {said}".replace("URL", server.url)
+    assert paths(server) == ["/tokenize", CHAT] * 2
+
+
+@in_every_way
+def test_image_for_a_model_that_cannot_see(way: str) -> None:
+    """It is estimated at more tokens than the context holds."""
+    image = llm.Attachment(type="image/png", content=PNG)
+    with StandIn(SmallVllm()) as server:
+        model = served(server.url, "vllm", "m", context_loaded=1024)
+        said = failure(lambda: ask(model, "Look", way, attachments=[image]))
+        assert paths(server) == ["/tokenize", CHAT]
+    assert said == (
+        f"vLLM at {server.url} says: m is not a multimodal model (HTTP 400)."
+        " Choose a model that can see or hear what you attach."
+    )
+
+
+@in_every_way
+def test_answer_for_which_sglang_has_no_room(way: str) -> None:
+    with StandIn(SmallSglang()) as server:
+        model = served(server.url, "sglang", "m", context_loaded=1024)
+        said = refused(lambda: ask(model, long_prompt(4 * 900), way, max_tokens=200))
+        assert said == (
+            "The prompt takes 900 tokens, its answer may take 200 more, and SGLang at"
+            f" {server.url} holds 1,024. Use -o max_tokens 123 or less."
+        )
+        ask(model, long_prompt(4 * 900), way, max_tokens=123)
+
+
+# KoboldCpp and text-generation-webui cut a prompt to have room for its answer.
+
+
+@pytest.mark.parametrize("kind", ["koboldcpp", "textgen"])
+def test_server_that_cuts_gets_no_prompt_that_may_not_fit(kind: str) -> None:
+    with StandIn(answering) as server:
+        model = served(server.url, kind, "m", context_loaded=8192)
+        ask(model, LONG)
+        ask(model, "Hello", max_tokens=7000)
+        said = refused(lambda: ask(model, LONG, max_tokens=3000))
+        assert refused(lambda: ask(model, long_prompt(40_000))).startswith("The prompt takes about")
+    most = 8192 - ESTIMATE.tokens - 1
+    assert said.startswith(f"The prompt takes about {ESTIMATED} tokens, its answer may take 3,000")
+    assert said.endswith(f"holds 8,192. Use -o max_tokens {most} or less.")
+    assert paths(server) == [CHAT] * 2
+
+
+# Answers that are longer than any context
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "options", "said"),
+    [
+        ("vllm", {"context_loaded": 1024, "context_max": 1024}, {}, "1,024 tokens, less than -o"
+         " max_tokens 9000. Use -o max_tokens 1023 or less, or start the server with"
+         " --max-model-len 16384."),
+        ("llamacpp", {"context_loaded": 4096, "context_max": 8192}, {}, "4,096 tokens, less than"
+         " -o max_tokens 9000. Use -o max_tokens 4095 or less."),
+        ("llamacpp", {"context_loaded": 4096, "context_max": 9500}, {}, "4,096 tokens, less than"
+         " -o max_tokens 9000. Use -o max_tokens 4095 or less, or start the server with -c 9500."),
+        ("omlx", {"context_max": 8192}, {}, "8,192 tokens, less than -o max_tokens 9000. Use -o"
+         " max_tokens 8191 or less."),
+        *(
+            (kind, {"context_max": 8192}, {}, "8,192 tokens, less than -o max_tokens 9000. Use -o"
+             " max_tokens 8191 or less.")
+            for kind in ("ollama", "lmstudio")
+        ),
+        *(
+            (kind, {"context_max": 32_768}, {"context_size": 4096}, "4,096 tokens, less than -o"
+             " max_tokens 9000. Use -o max_tokens 4095 or less, or set a larger context with -o"
+             " context_size 16384.")
+            for kind in ("ollama", "lmstudio")
+        ),
+    ],
+)  # fmt: skip
+@in_every_way
+def test_answer_above_the_context_is_refused(
+    kind: str, known: Any, options: Any, said: str, way: str
+) -> None:
+    with StandIn(answering) as server:
+        model = served(server.url, kind, "m", **known)
+        told = failure(lambda: ask(model, "Hello", way, max_tokens=9000, **options))
+    assert told == f"{SERVERS[kind]} at {server.url} holds {said}"
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "said"),
+    [
+        ("vllm", {"context_loaded": 1024, "context_max": 1024}, "Start the server with a larger"
+         " --max-model-len."),
+        ("llamacpp", {"context_loaded": 4096, "context_max": 8192}, "Start the server with -c"
+         " 8192."),
+        ("llamacpp", {"context_loaded": 8192, "context_max": 8192}, "Use -o context_size 8192 or"
+         " less."),
+        ("lemonade", {"context_loaded": 4096, "context_max": 8192}, "Start the server with a larger"
+         " context."),
+        ("ollama", {"context_max": 8192}, "Use -o context_size 8192 or less."),
+        ("lmstudio", {"context_max": 8192}, "Use -o context_size 8192 or less."),
+    ],
+)  # fmt: skip
+def test_no_context_is_suggested_that_the_model_cannot_have(
+    kind: str, known: Any, said: str
+) -> None:
+    with StandIn(answering) as server:
+        model = served(server.url, kind, "m", **known)
+        told = failure(lambda: ask(model, "Hello", context_size=100_000_000))
+    assert told.endswith(f"tokens, not 100,000,000. {said}")
+    assert server.requests == []
 
 
 def test_real_llama_server_counts(
@@ -692,7 +906,8 @@ def test_real_llama_server_counts(
     said = refused(lambda: ask(model, "hello " * 9000))
     assert said == (
         f"The prompt takes 9,031 tokens and llama-server at {engine.url} holds 8,192."
-        " Shorten it, or start the server with -c 16384."
+        " Shorten it, or choose a model with a larger context: this one was trained for 8,192"
+        " tokens."
     )
 
 
@@ -745,6 +960,21 @@ def test_engine_is_restarted_with_room_and_answers_from_the_first_line(
     )
     # All that took them: nothing was evaluated of the prompt that was refused.
     assert 350 < (outcome.input or 0) < 450
+
+
+def test_engine_is_not_started_for_sizes_that_it_cannot_have(
+    starter: LocalModel, folder: Path
+) -> None:
+    assert failure(lambda: ask(starter, "Hi", max_tokens=9000)) == (
+        "llama.cpp holds 8,192 tokens, less than -o max_tokens 9000."
+        " Use -o max_tokens 8191 or less."
+    )
+    assert failure(lambda: ask(starter, "Hi", max_tokens=9000, context_size=256)) == (
+        "llama.cpp holds 256 tokens, less than -o max_tokens 9000. Use -o max_tokens 255 or less."
+    )
+    said = failure(lambda: ask(starter, "Hi", context_size=100_000_000))
+    assert said.endswith("not 100,000,000. Use -o context_size 8192 or less.")
+    assert list_running(folder) == []
 
 
 def test_short_prompt_is_not_counted(starter: LocalModel, counts: list[None]) -> None:

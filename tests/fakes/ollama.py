@@ -103,6 +103,7 @@ class Ollama:
         answers: dict[str, Callable[[Json], bytes]] = {
             "/": lambda _: whole(b"Ollama is running", "text/plain; charset=utf-8"),
             "/v1/models": self._list_openai,
+            "/api/version": lambda _: json_reply({"version": "0.12.5" if self.cuts else "0.32.15"}),
             "/api/tags": self._list,
             "/api/ps": self._list_running,
             **({"/api/version": self._say_version} if self.version else {}),

@@ -66,10 +66,16 @@ class Server:
         else:
             yield self.otherwise(path)
 
+    def refuse(self, body: Json) -> bytes | None:
+        """What it sends to a prompt instead of an answer."""
+        return None
+
     def _has_key(self, request: Request) -> bool:
         return request.headers.get("authorization") == f"Bearer {self.key}"
 
     def _chat(self, body: Json) -> bytes:
+        if refusal := self.refuse(body):
+            return refusal
         if not body["stream"]:
             return json_reply(completion("Hello.", finish_reason="stop", model=body["model"]))
         if not self.streams:

@@ -1,7 +1,12 @@
 """A fake of vLLM."""
 
-from tests.fakes.http_server import json_reply
-from tests.fakes.openai_compatible import Server, fastapi, listing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.fakes.http_server import Request, json_reply
+from tests.fakes.openai_compatible import Json, Server, fastapi, listing
+from tests.fakes.says import count_tokens
 
 
 def vllm(key: str | None = None) -> Server:
@@ -42,3 +47,58 @@ def vllm_of(name: str) -> Server:
 def vllm_with_a_file() -> Server:
     entry = {"id": "qwen3", "owned_by": "vllm", "root": "/models/qwen3-8b-Q8_0.gguf"}
     return Server({"/v1/models": listing({**entry, "max_model_len": 4096})}, fastapi)
+
+
+@dataclass
+class SmallVllm(Server):
+    """vLLM 0.32 with a text model and a small context: it counts chats, and refuses as recorded."""
+
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    window: int = 1024
+    counts: bool = True
+    """Whether it is so new that /tokenize takes messages."""
+
+    def __call__(self, request: Request) -> Iterator[bytes]:
+        if request.path != "/tokenize":
+            yield from super().__call__(request)
+            return
+        tokens = prompt_tokens(request.body)
+        counted = {"count": tokens, "max_model_len": self.window, "tokens": [0] * tokens}
+        yield self.refuse_media(request.body) or (
+            json_reply({**counted, "token_strs": None}) if self.counts else self.error("prompt")
+        )
+
+    def error(self, message: str, param: str | None = None) -> bytes:
+        error = {"message": message, "type": "BadRequestError", "param": param, "code": 400}
+        return json_reply({"error": error}, 400)
+
+    def refuse_media(self, body: Json) -> bytes | None:
+        has_media = any(not isinstance(each["content"], str) for each in body["messages"])
+        return self.error(f"{body['model']} is not a multimodal model") if has_media else None
+
+    def refuse(self, body: Json) -> bytes | None:
+        asked, tokens = body.get("max_tokens", 0), prompt_tokens(body)
+        if asked > self.window:
+            return self.error(
+                f"max_tokens={asked} cannot be greater than max_model_len={self.window}. Please"
+                f" request fewer output tokens. (parameter=max_tokens, value={asked})",
+                "max_tokens",
+            )
+        if refusal := self.refuse_media(body):
+            return refusal
+        if tokens <= self.window:
+            return None
+        # It splits one token more than it takes.
+        return self.error(
+            f"This model's maximum context length is {self.window} tokens. However, your prompt"
+            f" contains at least {self.window + 1} input tokens, which exceeds this limit even"
+            " without any output tokens. Please reduce the length of the input prompt."
+            f" (parameter=input_tokens, value={self.window + 1})",
+            "input_tokens",
+        )
+
+
+def prompt_tokens(body: Json) -> int:
+    """A token for every four characters of the messages; an image takes none."""
+    texts = (each["content"] for each in body["messages"] if isinstance(each["content"], str))
+    return count_tokens("".join(texts))

@@ -187,6 +187,7 @@ def test_which_template_is_used(
         ({"temperature": 0.5, "top_k": 20}, {"temperature": 0.5, "top_k": 20}),
         ({"num_ctx": 4096, "num_predict": 100}, {"context_size": 4096, "max_tokens": 100}),
         ({"num_ctx": 131072}, {"context_size": 8192}),
+        ({"num_predict": 131072}, {"max_tokens": 8192}),
         ({"num_gpu": 0, "num_thread": 2}, {"gpu_layers": 0, "threads": 2}),
         ({"num_predict": -1, "num_gpu": -1, "num_thread": 0}, {}),
         ({"num_keep": 4, "mirostat": 1, "extra_body": {"model": "x"}, "lora": "/etc/passwd"}, {}),
@@ -229,6 +230,14 @@ def test_what_the_user_says_stands_before_what_ollama_says(
     spelt = [name if ":" in name else f"{names[name[0]]}:{name[0]}" for name in sent]
     assert [f"{message.role}:{message.text}" for message in applied.messages] == spelt
     assert applied.options == {"temperature": 1.0, "top_k": 5}
+
+
+@pytest.mark.parametrize(("given", "sent"), [({}, 256), ({"max_tokens": 300}, 300)])
+def test_default_length_of_answers_fits_the_context(given: dict[str, int], sent: int) -> None:
+    """What the user says is not changed."""
+    request = ChatRequest((), {"context_size": 256, **given}, stream=True)
+    applied = RequestDefaults(options={"max_tokens": 512}).applied_to(request)
+    assert applied.options == {"context_size": 256, "max_tokens": sent}
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_localrun.errors import LocalRunError
-from llm_localrun.servers.base import Server
-from llm_localrun.tokens.window import Limits, Size, too_long
+from llm_localrun.servers.base import Server, find_overflow
+from llm_localrun.tokens.window import Limits, explain_overflow
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.response import ResponseContext, ResponseDecoder, ResponseHead
+from llm_localrun.wire.shapes import Overflow
 from llm_localrun.wire.sse import Payload
 from tests.fakes.http_server import Exchange, transcript
 from tests.support.servers import OLLAMA, OPENAI
@@ -48,10 +49,10 @@ class Outcome:
 def limited(limits: Limits) -> ResponseContext:
     """A response whose context could be made as large as `limits` say."""
 
-    def explain(prompt_tokens: int, context_size: int) -> LocalRunError:
-        return too_long(Size(prompt_tokens, is_exact=True), "Box", context_size, limits)
+    def explain(overflow: Overflow, said: str) -> LocalRunError:
+        return explain_overflow(overflow, said, "Box", None, limits)
 
-    return ResponseContext(on_overflow=explain)
+    return ResponseContext(find_overflow=find_overflow, on_overflow=explain)
 
 
 ANYTHING = limited(Limits())

@@ -74,7 +74,7 @@ def test_prompt_that_is_too_long(size: Size, limits: Limits, said: str) -> None:
 
 
 def test_server_with_too_small_a_context() -> None:
-    assert str(context_too_small(20_000, 8192, "Box", "-c {}")) == (
+    assert str(context_too_small(20_000, 8192, "Box", Limits(fixed=True, flag="-c {}"))) == (
         "Box holds 8,192 tokens, not 20,000. Start the server with -c 32768."
     )
 

@@ -543,7 +543,6 @@ BLIND = "Choose a model that can see."
 DEAF = "Choose a model that can hear."
 NO_IMAGE = "Check that the file is a complete PNG, JPEG, WebP or GIF."
 SHARED = "Other prompts fill it at the moment: try again later."
-TOO_LONG = "Split the text, or choose a model with a larger context."
 
 BEGUN = sse(chunk(content="Hi"))
 UNEXPECTED = "Unexpected endpoint or method. (POST /v1/chat/completions)"
@@ -562,7 +561,7 @@ REFUSALS: dict[str, tuple[Server, int, Sent, str]] = {
         LISTING,
     ),
     "404 page not found (HTTP 404)": (OPENAI, 404, ("text/plain", b"404 page not found"), LISTING),
-    '{"detail": "Not Found"} (HTTP 404)': (OPENAI, 404, {"detail": "Not Found"}, LISTING),
+    "Not Found (HTTP 404)": (OPENAI, 404, {"detail": "Not Found"}, LISTING),
     UNEXPECTED: (OPENAI, 200, {"error": UNEXPECTED}, LOG),
     "Invalid API Key (HTTP 401)": (
         OPENAI,
@@ -668,18 +667,6 @@ REFUSALS: dict[str, tuple[Server, int, Sent, str]] = {
         {"error": {"code": 400, "message": "Failed to load image or audio file"}},
         NO_IMAGE,
     ),
-    "the input length exceeds the context length (HTTP 400)": (
-        OLLAMA,
-        400,
-        {"error": "the input length exceeds the context length"},
-        TOO_LONG,
-    ),
-    "input is too large to process. increase the physical batch size (HTTP 500)": (
-        OPENAI,
-        500,
-        {"error": {"message": "input is too large to process. increase the physical batch size"}},
-        TOO_LONG,
-    ),
     "Context size has been exceeded (HTTP 500)": (
         OPENAI,
         500,
@@ -687,11 +674,29 @@ REFUSALS: dict[str, tuple[Server, int, Sent, str]] = {
         SHARED,
     ),
     # Its text tells more than its number.
-    "the input length exceeds the context length (HTTP 404)": (
+    "this model does not support images (HTTP 404)": (
         OLLAMA,
         404,
-        {"error": "the input length exceeds the context length"},
-        TOO_LONG,
+        {"error": "this model does not support images"},
+        BLIND,
+    ),
+    "At most 0 image(s) may be provided in one prompt (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": {"message": "At most 0 image(s) may be provided in one prompt."}},
+        BLIND,
+    ),
+    "At most 0 audio(s) may be provided in one prompt (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": {"message": "At most 0 audio(s) may be provided in one prompt."}},
+        DEAF,
+    ),
+    "SmolLM2-135M-Instruct is not a multimodal model (HTTP 400)": (
+        OPENAI,
+        400,
+        {"error": {"message": "SmolLM2-135M-Instruct is not a multimodal model"}},
+        "Choose a model that can see or hear what you attach.",
     ),
     "{x} is no template (HTTP 400)": (OLLAMA, 400, {"error": "{x} is no template"}, LOG),
     "too long (HTTP 400)": (OPENAI, 400, {"error": {"message": "too long", "n_ctx": 256}}, LOG),
