@@ -54,6 +54,9 @@ _MIN_SECRET = 8
 PROMPT, CONTEXT, ANSWER = (rf"(?P<{name}>\d{{1,12}})" for name in ("prompt", "context", "answer"))
 """Groups of `Server.overflow_texts`."""
 
+_MAX_ERROR_LENGTH = 4096
+"""Characters of an error in which numbers are looked for: a hostile one may be endless."""
+
 Facts: TypeAlias = dict[str, Any]
 """Fields of `Served` and of `LocalModel`: {"loaded": True, "context_max": 32768}."""
 
@@ -646,6 +649,7 @@ def find_overflow(message: str) -> Overflow | None:
 
     Of several that match, the words with most numbers count.
     """
+    message = message[:_MAX_ERROR_LENGTH]
     texts = (text for kind in server_kinds().values() for text in kind.overflow_texts)
     flags = re.IGNORECASE | re.DOTALL
     matches = filter(None, (re.search(text, message, flags) for text in texts))

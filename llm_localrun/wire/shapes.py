@@ -112,7 +112,7 @@ _TEMPLATE_ERROR = re.compile(
     r"(?:Jinja Exception: )?([^\n]+)",
     re.MULTILINE,
 )
-_SAID_BY_TEMPLATES = re.compile(r"([^\n]*\broles must alternate\b[^\n]*)", re.IGNORECASE)
+_SAID_BY_TEMPLATES = "roles must alternate"
 
 
 def template_error_in(message: str) -> str:
@@ -122,8 +122,10 @@ def template_error_in(message: str) -> str:
     repeats what the template says (0.32).
     """
     found = _TEMPLATE_ERROR.search(message) if _ABOUT_TEMPLATE.search(message) else None
-    found = found or _SAID_BY_TEMPLATES.search(message)
-    return found[1].strip() if found else ""
+    if found:
+        return found[1].strip()
+    lines = (line for line in message.splitlines() if _SAID_BY_TEMPLATES in line.lower())
+    return next(lines, "").strip()
 
 
 _Shape = TypeVar("_Shape", bound=WireModel)
