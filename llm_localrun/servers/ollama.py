@@ -10,7 +10,7 @@ Source: Ollama's `api/types.go`, `server/routes.go` and `envconfig` (0.32).
 
 import os
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -412,7 +412,7 @@ class Ollama(Server):
         affordable = largest_context(footprint, Setting(wanted), free + held)
         return min(wanted, max(needed, affordable))
 
-    def decoder(self) -> ollama.OllamaDecoder:
+    def decoder(self, tools: Collection[str] = ()) -> ollama.OllamaDecoder:
         return ollama.OllamaDecoder()
 
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:

@@ -5,7 +5,7 @@ a `ListedModel` that turns them into facts. Its context was chosen when the serv
 of a chat is left to `wire.openai`, what is peculiar to a kind to its module.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
@@ -166,8 +166,8 @@ class OpenAICompatible(Server):
             streams=self.streams,
         )
 
-    def decoder(self) -> openai.OpenAIDecoder:
-        return openai.OpenAIDecoder()
+    def decoder(self, tools: Collection[str] = ()) -> openai.OpenAIDecoder:
+        return openai.OpenAIDecoder(tools)
 
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
         return openai.decode_vectors(payload)

@@ -3,20 +3,20 @@
 Framing is left to `sse`, sending to `http`, and what the server can do to `servers.ollama`.
 """
 
-import json
 from collections.abc import Iterator
-from typing import Any
-
-from pydantic import Field
 
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.request import ChatMessage, ChatRequest
 from llm_localrun.wire.shapes import (
+    Calls,
+    Content,
     Count,
     CutOff,
+    Maybe,
     Text,
     Vector,
     WireModel,
+    call_arguments,
     call_id,
     function_tool,
     parse_payload,
@@ -26,36 +26,30 @@ from llm_localrun.wire.sse import Payload
 _NANOSECONDS = 1e9
 
 
-class _CalledFunction(WireModel):
-    name: Text
-    arguments: dict[str, Any] = Field(default_factory=dict)
-
-
-class _WholeCall(WireModel):
-    """Always whole; its id is there since 0.12.10."""
-
-    id: Text | None = None
-    function: _CalledFunction
-
-
 class _ChatTurn(WireModel):
-    content: Text = ""
-    thinking: Text = ""
-    tool_calls: tuple[_WholeCall, ...] | None = None
+    content: Content = ""
+    thinking: Content = ""
+    tool_calls: Calls = ()
+    """Always whole; their ids are there since 0.12.10."""
 
 
 class _ChatLine(WireModel):
     """Durations are nanoseconds; a count or duration of zero is left out by the server."""
 
-    model: Text | None = None
+    model: Maybe[Text] = None
     message: _ChatTurn | None = None
-    done: bool = False
-    done_reason: Text | None = None
-    load_duration: Count | None = None
-    prompt_eval_count: Count | None = None
-    prompt_eval_duration: Count | None = None
-    eval_count: Count | None = None
-    eval_duration: Count | None = None
+    done: Maybe[bool] = None
+    done_reason: Maybe[Text] = None
+    load_duration: Maybe[Count] = None
+    prompt_eval_count: Maybe[Count] = None
+    prompt_eval_duration: Maybe[Count] = None
+    eval_count: Maybe[Count] = None
+    eval_duration: Maybe[Count] = None
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it is of a chat: the last line of one may have null for the message."""
+        return self.message is not None or bool(self.done and "message" in self.model_fields_set)
 
 
 class _Embedded(WireModel):
@@ -113,18 +107,18 @@ class OllamaDecoder:
         return self._last.model
 
     def feed(self, payload: Payload) -> Iterator[Event]:
-        self._last = parse_payload(_ChatLine, payload)
-        if (message := self._last.message) is None:
-            return
-        self._answered = True
+        self._last = line = parse_payload(_ChatLine, payload)
+        self._answered = self._answered or line.is_answer
+        message = line.message or _ChatTurn()
         if message.thinking:
             yield ReasoningDelta(message.thinking)
         if message.content:
             yield TextDelta(message.content)
-        for call in message.tool_calls or ():
-            arguments = json.dumps(call.function.arguments)
-            self._call_ids.append(call_id(call.id, self._call_ids))
-            yield ToolCall(self._call_ids[-1], call.function.name, arguments)
+        for call in message.tool_calls:
+            if not call.says_nothing:
+                self._call_ids.append(call_id(call.id, self._call_ids))
+                arguments = call_arguments(call.arguments)
+                yield ToolCall(self._call_ids[-1], call.name or "", arguments)
 
     def close(self) -> Iterator[Event]:
         if not self._answered:

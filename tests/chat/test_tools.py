@@ -183,7 +183,7 @@ def test_ids_that_cannot_be_told_apart_are_replaced(way: str) -> None:
 @in_every_way
 @pytest.mark.parametrize(
     "arguments",
-    ['{"city": "Par', '["Paris"]', '"Paris"', "Paris", "null", "1", '{"a" "b"}', "[" * 5000],
+    ['{"city": "Par', '["Paris"]', '"Paris"', "Paris", "1", '{"a" "b"}', "[" * 5000],
     ids=lambda arguments: arguments[:12],
 )
 def test_malformed_arguments_go_back_to_the_model(arguments: str, way: str) -> None:
