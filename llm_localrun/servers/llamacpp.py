@@ -12,7 +12,7 @@ from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import long_quantization
 from llm_localrun.servers import msty
 from llm_localrun.servers.base import Facts, Sign, WireOption, sent_as_named
-from llm_localrun.servers.fields import Maybe, capabilities_of, path_fingerprint
+from llm_localrun.servers.fields import Entries, Maybe, capabilities_of, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
     JSON_OBJECT,
     TEMPLATE_THINKING,
@@ -45,7 +45,7 @@ class _RouterStatus(WireModel):
 
 
 class _Architecture(WireModel):
-    input_modalities: Maybe[tuple[Text, ...]] = None
+    input_modalities: Maybe[Entries[Text]] = None
 
 
 class _LlamaModel(ListedModel):
@@ -135,7 +135,7 @@ class LlamaCpp(OpenAICompatible):
     }
 
     def details(self, ask: Ask, entries: Sequence[_LlamaModel]) -> Mapping[str, Facts]:
-        is_router = not any(entry.status is None for entry in entries)
+        is_router = any(entry.status is not None for entry in entries)
         facts: dict[str, Facts] = {}
         for entry in entries:
             if is_router and not entry.is_loaded:

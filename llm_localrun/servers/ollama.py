@@ -40,7 +40,7 @@ from llm_localrun.servers.base import (
     basic_authorization,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Maybe, served_model, weights_in
+from llm_localrun.servers.fields import Entries, Maybe, served_model, weights_in
 from llm_localrun.servers.gateway import Gateway
 from llm_localrun.system.logins import split_login
 from llm_localrun.system.progress import Progress
@@ -63,7 +63,7 @@ from llm_localrun.wire.response import (
     decode_whole,
     parse_reply,
 )
-from llm_localrun.wire.shapes import Count, Text, WireModel, parse_payload
+from llm_localrun.wire.shapes import Count, Name, Text, WireModel, parse_payload
 from llm_localrun.wire.sse import Payload
 
 _PORT = "11434"
@@ -81,19 +81,19 @@ class _TagDetails(WireModel):
 
 
 class _Tag(WireModel):
-    name: Text
-    digest: Text
+    name: Name
+    digest: Maybe[Text] = None
     size: Maybe[Count] = None
     modified_at: Maybe[datetime] = None
     details: Maybe[_TagDetails] = None
-    capabilities: Maybe[tuple[Text, ...]] = None
+    capabilities: Maybe[Entries[Text]] = None
     remote_host: Maybe[Text] = None
 
 
 class _Tags(WireModel):
     """/api/tags."""
 
-    models: tuple[_Tag, ...]
+    models: Entries[_Tag]
 
 
 class _LoadedModel(WireModel):
@@ -112,13 +112,13 @@ class _LoadedModel(WireModel):
 class _LoadedModels(WireModel):
     """/api/ps."""
 
-    models: tuple[_LoadedModel, ...]
+    models: Entries[_LoadedModel]
 
 
 class _Show(WireModel):
     """/api/show: the header's numbers, without its long arrays."""
 
-    capabilities: Maybe[tuple[Text, ...]] = None
+    capabilities: Maybe[Entries[Text]] = None
     """Since 0.6.4. Chat follows these; /api/tags overlooks what a Jinja template can do (0.32)."""
     model_info: dict[str, Any] = Field(default_factory=dict)
     modelfile: Maybe[Text] = None
@@ -232,7 +232,7 @@ class Ollama(Server):
         version = self.version(ask, known)
         details = _known_details(known.models)
         models = (
-            _with_details(self._model(tag, loaded), tag.digest, details.get(tag.digest))
+            _with_details(self._model(tag, loaded), tag.digest or "", details.get(tag.digest or ""))
             for tag in tags.models
         )
         return ModelListing(tuple(models), version)
@@ -244,7 +244,7 @@ class Ollama(Server):
         """
         detailed = list(models)
         for index, model in enumerate(models):
-            is_remote = not model.fingerprints
+            is_remote = model.runs_on is RunsOn.CLOUD
             if is_remote or model.served is None or model.served.digest:
                 continue
             reply = ask("/api/show", {"model": model.name})
@@ -267,7 +267,7 @@ class Ollama(Server):
             "size": tag.size,
             "context_max": details.context_length,
             "modified": tag.modified_at.timestamp() if tag.modified_at else 0.0,
-            "fingerprints": (f"{_FINGERPRINT}{tag.digest}",),
+            "fingerprints": (f"{_FINGERPRINT}{tag.digest}",) if tag.digest else (),
         }
         return served_model(self.endpoint, tag.name, facts)
 
@@ -552,8 +552,8 @@ def _known_details(models: Sequence[LocalModel]) -> dict[str, _Details]:
 
 
 def _digest_of(model: LocalModel) -> str:
-    """The digest of the model's manifest, which its list names."""
-    return model.fingerprints[0].removeprefix(_FINGERPRINT)
+    """The digest of the model's manifest, which its list names; "" if it does not."""
+    return next(iter(model.fingerprints), "").removeprefix(_FINGERPRINT)
 
 
 def _details_in(reply: ProbeReply, model: LocalModel) -> _Details:

@@ -6,6 +6,7 @@ of a chat is left to `wire.openai`, what is peculiar to a kind to its module.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
@@ -23,19 +24,19 @@ from llm_localrun.servers.base import (
     WireOption,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Maybe, hub_fingerprint, purpose_of, served_model
+from llm_localrun.servers.fields import Entries, Maybe, hub_fingerprint, purpose_of, served_model
 from llm_localrun.tokens.window import Limits, Size, context_too_small
 from llm_localrun.wire import openai
 from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
 from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
-from llm_localrun.wire.shapes import Text, WireModel
+from llm_localrun.wire.shapes import Name, Text, WireModel
 from llm_localrun.wire.sse import Payload
 
 
 class ListedModel(WireModel):
     """An entry of /v1/models, with the fields that every server has."""
 
-    id: Text
+    id: Name
     owned_by: Maybe[Text] = None
 
     def facts(self) -> Facts:
@@ -50,7 +51,7 @@ class ListedModel(WireModel):
 class NameListing(WireModel):
     """/v1/models, of which only the names have to be right."""
 
-    data: tuple[ListedModel, ...]
+    data: Entries[ListedModel]
 
 
 class _RowListing(WireModel):
@@ -176,10 +177,11 @@ class OpenAICompatible(Server):
 def entries_in(reply: ProbeReply | None, shape: type[_Listed]) -> list[_Listed]:
     """The entries of a list of models as a kind has them; none if the reply is not such a list."""
     listing = parse_reply(_RowListing, reply)
-    try:
-        return [shape.model_validate(row) for row in listing.data] if listing else []
-    except ValidationError:
-        return []
+    entries = []
+    for row in listing.data if listing else ():
+        with suppress(ValidationError):
+            entries.append(shape.model_validate(row))
+    return entries
 
 
 def listed_models(
