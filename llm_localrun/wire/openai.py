@@ -8,7 +8,6 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import dropwhile, pairwise
-from operator import itemgetter
 from typing import Any
 
 from pydantic import Field
@@ -342,11 +341,10 @@ def _deltas(message: _Message) -> Iterator[Event]:
 
 
 def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
-    """The vectors in a response, in the order of the texts. Raises like `parse_payload`."""
-    entries = parse_payload(_Embeddings, payload).data
-    indexes = [entry.index for entry in entries if entry.index is not None]
-    if len({*indexes}) == len(entries):
-        entries = tuple(
-            entry for _, entry in sorted(zip(indexes, entries, strict=True), key=itemgetter(0))
-        )
-    return [entry.embedding for entry in entries]
+    """The vectors in a response, in the order of the texts. Raises like `parse_payload`.
+
+    An entry without an index keeps its position.
+    """
+    entries = enumerate(parse_payload(_Embeddings, payload).data)
+    by_index = {at if each.index is None else each.index: each.embedding for at, each in entries}
+    return [vector for _, vector in sorted(by_index.items())]
