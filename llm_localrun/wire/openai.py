@@ -185,6 +185,12 @@ class _OpenCall:
         whole = (so_far + name, *([name] if name.startswith(so_far) else []))
         return any(tool.startswith(whole) for tool in tools)
 
+    def may_be_whole(self, following: str) -> bool:
+        """Whether its arguments may be whole, where `following` comes: quick for many pieces."""
+        last = next((piece for piece in reversed(self.pieces) if piece.strip()), "")
+        goes_on = following.startswith(last) and not is_object(last)
+        return last.rstrip().endswith(("}", "null", '"')) and not goes_on
+
 
 class _CallCollector:
     """Puts the tool calls of a response together from their fragments.
@@ -247,7 +253,7 @@ class _CallCollector:
             return True
         opens = fragment.arguments.lstrip().startswith("{")
         has_other_id = bool(given and call.given_id and given != call.given_id)
-        if not (opens or has_other_id):
+        if not has_other_id and not (opens and call.may_be_whole(fragment.arguments)):
             return False
         arguments = parse_json(_arguments_in(call.pieces))
         if has_other_id or not isinstance(arguments, dict):
