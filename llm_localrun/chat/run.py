@@ -187,7 +187,8 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
 
 def _exchange(request: ServeRequest, prepared: PreparedRequest) -> _Exchange:
     context = _response_context(request, prepared)
-    decoder = ResponseDecoder(prepared.server.label, prepared.server.decoder(), context)
+    tools = [tool.name for tool in request.chat.tools]
+    decoder = ResponseDecoder(prepared.server.label, prepared.server.decoder(tools), context)
     return _Exchange(request, prepared, decoder)
 
 

@@ -569,8 +569,8 @@ class Server:
         """The vectors in a response, in the order of the texts."""
         raise NotImplementedError
 
-    def decoder(self) -> PayloadDecoder:
-        """A decoder of one chat response."""
+    def decoder(self, tools: Collection[str] = ()) -> PayloadDecoder:
+        """A decoder of one chat response; `tools` are the names of those that were offered."""
         raise NotImplementedError
 
     # What it does with its own models

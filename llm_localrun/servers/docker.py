@@ -6,7 +6,7 @@ Source: docker/model-runner (2026-07).
 from pydantic import RootModel
 
 from llm_localrun.servers.base import Facts, ModelListing
-from llm_localrun.servers.fields import Maybe, bytes_in, weights_in
+from llm_localrun.servers.fields import Entries, Maybe, bytes_in, weights_in
 from llm_localrun.servers.openai_compatible import (
     ListedModel,
     OpenAICompatible,
@@ -50,7 +50,7 @@ class _RunningImage(WireModel):
     model_name: Text
 
 
-class _RunningImages(RootModel[tuple[_RunningImage, ...]]):
+class _RunningImages(RootModel[Entries[_RunningImage]]):
     """/engines/ps."""
 
 

@@ -4,27 +4,14 @@ Pure. Which fields a kind of server has is left to its module.
 """
 
 import re
-from typing import Annotated, Any, TypeVar
-
-from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from llm_localrun.models import PURPOSES, Endpoint, LocalModel, Purpose, Served, surer_purpose
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.names.roles import rank_in_name
 from llm_localrun.privacy import host_of, is_loopback, where_relayed, where_runs
 from llm_localrun.servers.base import Facts, server_class
-
-
-def _none_if_malformed(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return validate(value)
-    except ValidationError:
-        return None
-
-
-_Value = TypeVar("_Value")
-Maybe = Annotated[_Value | None, WrapValidator(_none_if_malformed)]
-"""An optional field: a value of another type counts as absent."""
+from llm_localrun.wire.shapes import Entries as Entries  # noqa: PLC0414  # for the kinds
+from llm_localrun.wire.shapes import Maybe as Maybe  # noqa: PLC0414  # for the kinds
 
 
 def served_model(endpoint: Endpoint, name: str, facts: Facts) -> LocalModel:

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from llm_localrun.models import RunsOn
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.servers.base import Facts, Sign, sent_as_named
-from llm_localrun.servers.fields import Maybe, capabilities_of, hub_fingerprint, stated_purpose
+from llm_localrun.servers.fields import (
+    Entries,
+    Maybe,
+    capabilities_of,
+    hub_fingerprint,
+    stated_purpose,
+)
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Rate, Text, WireModel
@@ -24,7 +30,7 @@ class _LemonadeModel(ListedModel):
     size: Maybe[Rate] = None
     """Gigabytes."""
     downloaded: Maybe[bool] = None
-    labels: Maybe[tuple[Text, ...]] = None
+    labels: Maybe[Entries[Text]] = None
     max_context_window: Maybe[Count] = None
     context_length: Maybe[Count] = None
 
@@ -74,7 +80,7 @@ class _LoadedByLemonade(WireModel):
 class _LemonadeHealth(WireModel):
     """/v1/health."""
 
-    all_models_loaded: tuple[_LoadedByLemonade, ...]
+    all_models_loaded: Entries[_LoadedByLemonade]
 
 
 class Lemonade(OpenAICompatible):

@@ -28,7 +28,7 @@ from llm_localrun.servers.base import (
     WireOption,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Maybe, capabilities_of, path_fingerprint
+from llm_localrun.servers.fields import Entries, Maybe, capabilities_of, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
     JSON_OBJECT,
     TEMPLATE_THINKING,
@@ -61,8 +61,8 @@ class _RouterStatus(WireModel):
 
 
 class _Architecture(WireModel):
-    input_modalities: Maybe[tuple[Text, ...]] = None
-    output_modalities: Maybe[tuple[Text, ...]] = None
+    input_modalities: Maybe[Entries[Text]] = None
+    output_modalities: Maybe[Entries[Text]] = None
     """`text` for all models but those for decisions."""
 
 
@@ -193,7 +193,7 @@ class LlamaCpp(OpenAICompatible):
     }
 
     def details(self, ask: Ask, entries: Sequence[_LlamaModel]) -> Mapping[str, Facts]:
-        is_router = not any(entry.status is None for entry in entries)
+        is_router = any(entry.status is not None for entry in entries)
         facts: dict[str, Facts] = {}
         for entry in entries:
             if is_router and not entry.is_loaded:

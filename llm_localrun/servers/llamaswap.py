@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from llm_localrun.models import RunsOn
 from llm_localrun.servers.base import Facts
-from llm_localrun.servers.fields import Maybe, capabilities_of
+from llm_localrun.servers.fields import Entries, Maybe, capabilities_of
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
@@ -71,7 +71,7 @@ class _SwapProcess(WireModel):
 class _SwapProcesses(WireModel):
     """/running, of versions whose list has no status."""
 
-    running: tuple[_SwapProcess, ...]
+    running: Entries[_SwapProcess]
 
 
 class LlamaSwap(OpenAICompatible):

@@ -43,6 +43,7 @@ from llm_localrun.servers.base import (
     sent_as_named,
 )
 from llm_localrun.servers.fields import (
+    Entries,
     Maybe,
     capabilities_of,
     served_model,
@@ -68,7 +69,7 @@ from llm_localrun.tokens.window import (
 from llm_localrun.wire import http
 from llm_localrun.wire.request import ChatRequest
 from llm_localrun.wire.response import Ask, ProbeReply, decode_whole, parse_reply
-from llm_localrun.wire.shapes import Count, Text, WireModel, error_in, parse_payload
+from llm_localrun.wire.shapes import Count, Name, Text, WireModel, error_in, parse_payload
 from llm_localrun.wire.sse import Payload
 
 _INTERNAL_PORTS = frozenset({41343, 52993, 16141, 39414, 22931})
@@ -101,7 +102,7 @@ class _Instance(WireModel):
 
 
 class _ReasoningSettings(WireModel):
-    allowed_options: Maybe[tuple[Text, ...]] = None
+    allowed_options: Maybe[Entries[Text]] = None
 
 
 class _StudioCapabilities(WireModel):
@@ -110,16 +111,16 @@ class _StudioCapabilities(WireModel):
 
 
 class _StudioModel(WireModel):
-    key: Text
+    key: Name
     type: Text
     architecture: Maybe[Text] = None
     quantization: Maybe[_NamedQuantization] = None
     size_bytes: Maybe[Count] = None
     params_string: Maybe[Text] = None
-    loaded_instances: Maybe[tuple[_Instance, ...]] = None
+    loaded_instances: Maybe[Entries[_Instance]] = None
     max_context_length: Maybe[Count] = None
     capabilities: Maybe[_StudioCapabilities] = None
-    variants: Maybe[tuple[Text, ...]] = None
+    variants: Maybe[Entries[Name]] = None
     selected_variant: Maybe[Text] = None
 
     @property
@@ -133,13 +134,13 @@ class _StudioModel(WireModel):
 class _StudioModels(WireModel):
     """/api/v1/models."""
 
-    models: tuple[_StudioModel, ...]
+    models: Entries[_StudioModel]
 
 
 class _OldModel(WireModel):
-    id: Text
+    id: Name
     type: Text
-    state: Text
+    state: Maybe[Text] = None
     arch: Maybe[Text] = None
     quantization: Maybe[Text] = None
     max_context_length: Maybe[Count] = None
@@ -149,7 +150,7 @@ class _OldModel(WireModel):
 class _OldModels(WireModel):
     """/api/v0/models."""
 
-    data: tuple[_OldModel, ...]
+    data: Entries[_OldModel]
 
 
 class _LoadReply(WireModel):

@@ -17,7 +17,7 @@ from llm_localrun.names.roles import is_projector_name
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.lmstudio_home import bundled_models, lmstudio_home, models_folder
 from llm_localrun.system.paths import user_home
-from llm_localrun.wire.shapes import Text, WireModel
+from llm_localrun.wire.shapes import Entries, Text, WireModel
 
 _LMS_TIMEOUT_S = 15.0
 """`lms` starts Node, and LM Studio may be busy."""
@@ -113,7 +113,7 @@ class _LinkStatus(WireModel):
     """`lms link status --json`."""
 
     status: Text
-    peers: tuple[_LinkedDevice, ...] = ()
+    peers: Entries[_LinkedDevice] = ()
 
 
 class _DownloadedModel(WireModel):
@@ -121,7 +121,7 @@ class _DownloadedModel(WireModel):
     deviceIdentifier: Text | None = None  # noqa: N815  # as `lms` prints it
 
 
-class _DownloadedModels(RootModel[tuple[_DownloadedModel, ...]]):
+class _DownloadedModels(RootModel[Entries[_DownloadedModel]]):
     """`lms ls --json`."""
 
 

@@ -6,7 +6,7 @@ Source: LocalAI's documentation and `core/http/endpoints/openai` (4.9).
 from collections.abc import Mapping, Sequence
 
 from llm_localrun.servers.base import Facts, Sign
-from llm_localrun.servers.fields import Maybe, capabilities_of, stated_purpose
+from llm_localrun.servers.fields import Entries, Maybe, capabilities_of, stated_purpose
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
@@ -14,8 +14,8 @@ from llm_localrun.wire.shapes import Count, Text, WireModel
 
 class _LocalAIModel(WireModel):
     id: Text
-    capabilities: Maybe[tuple[Text, ...]] = None
-    input_modalities: Maybe[tuple[Text, ...]] = None
+    capabilities: Maybe[Entries[Text]] = None
+    input_modalities: Maybe[Entries[Text]] = None
     context_size: Maybe[Count] = None
 
     def facts(self) -> Facts:
@@ -35,7 +35,7 @@ class _LocalAIModel(WireModel):
 class _LocalAICapabilities(WireModel):
     """/v1/models/capabilities, since 2026."""
 
-    data: tuple[_LocalAIModel, ...]
+    data: Entries[_LocalAIModel]
 
 
 class LocalAI(OpenAICompatible):

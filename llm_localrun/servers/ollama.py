@@ -12,7 +12,7 @@ Source: Ollama's `api/types.go`, `server/routes.go` and `envconfig` (0.32.15, wh
 import os
 import re
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -43,7 +43,7 @@ from llm_localrun.servers.base import (
     basic_authorization,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Maybe, served_model, stated_purpose, weights_in
+from llm_localrun.servers.fields import Entries, Maybe, served_model, stated_purpose, weights_in
 from llm_localrun.servers.gateway import Gateway
 from llm_localrun.system.logins import split_login
 from llm_localrun.system.progress import Progress
@@ -65,7 +65,7 @@ from llm_localrun.wire.response import (
     decode_whole,
     parse_reply,
 )
-from llm_localrun.wire.shapes import Count, Text, WireModel, parse_payload
+from llm_localrun.wire.shapes import Count, Name, Text, WireModel, parse_payload
 from llm_localrun.wire.sse import Payload
 
 _PORT = "11434"
@@ -85,19 +85,19 @@ class _TagDetails(WireModel):
 
 
 class _Tag(WireModel):
-    name: Text
-    digest: Text
+    name: Name
+    digest: Maybe[Text] = None
     size: Maybe[Count] = None
     modified_at: Maybe[datetime] = None
     details: Maybe[_TagDetails] = None
-    capabilities: Maybe[tuple[Text, ...]] = None
-    remote_host: Maybe[Text] = None
+    capabilities: Maybe[Entries[Text]] = None
+    remote_host: ollama.RemoteHost = ""
 
 
 class _Tags(WireModel):
     """/api/tags."""
 
-    models: tuple[_Tag, ...]
+    models: Entries[_Tag]
 
 
 class _LoadedModel(WireModel):
@@ -116,7 +116,7 @@ class _LoadedModel(WireModel):
 class _LoadedModels(WireModel):
     """/api/ps."""
 
-    models: tuple[_LoadedModel, ...]
+    models: Entries[_LoadedModel]
 
 
 class _Thinking(WireModel):
@@ -129,7 +129,7 @@ class _Thinking(WireModel):
 class _Show(WireModel):
     """/api/show: the header's numbers, without its long arrays."""
 
-    capabilities: Maybe[tuple[Text, ...]] = None
+    capabilities: Maybe[Entries[Text]] = None
     """Since 0.6.4. Chat follows these; /api/tags overlooks what a Jinja template can do (0.32)."""
     model_info: dict[str, Any] = Field(default_factory=dict)
     modelfile: Maybe[Text] = None
@@ -138,7 +138,7 @@ class _Show(WireModel):
     """Those of the Modelfile, one a line: `num_ctx   8192`."""
     thinking: Maybe[_Thinking] = None
     """Since 0.34.3, where the server knows it."""
-    remote_host: Maybe[Text] = None
+    remote_host: ollama.RemoteHost = ""
 
 
 class _StatusLine(WireModel):
@@ -260,7 +260,7 @@ class Ollama(Server):
         # Another version may say more of a model.
         details = _known_details(known.models) if version == known.version else {}
         models = (
-            _with_details(self._model(tag, loaded), tag.digest, details.get(tag.digest))
+            _with_details(self._model(tag, loaded), tag.digest or "", details.get(tag.digest or ""))
             for tag in _with_own_names(tags.models)
         )
         return ModelListing(tuple(models), version)
@@ -272,7 +272,7 @@ class Ollama(Server):
         """
         detailed = list(models)
         for index, model in enumerate(models):
-            is_remote = not model.fingerprints
+            is_remote = model.runs_on is RunsOn.CLOUD
             if is_remote or model.served is None or model.served.digest:
                 continue
             reply = ask("/api/show", {"model": model.name})
@@ -296,14 +296,17 @@ class Ollama(Server):
             "size": tag.size,
             "context_max": details.context_length,
             "modified": tag.modified_at.timestamp() if tag.modified_at else 0.0,
-            "fingerprints": (f"{_FINGERPRINT}{tag.digest}",),
+            "fingerprints": (f"{_FINGERPRINT}{tag.digest}",) if tag.digest else (),
         }
         return served_model(self.endpoint, tag.name, facts)
 
     def _where(self, name: str, remote_host: str | None) -> Facts:
         if where_model_runs(self.endpoint.url, name, remote_host or "") is not RunsOn.CLOUD:
             return {}
-        return {"runs_on": RunsOn.CLOUD, "remote_host": host_of(remote_host or "") or "ollama.com"}
+        return {
+            "runs_on": RunsOn.CLOUD,
+            "remote_host": host_of(remote_host or "") or remote_host or "ollama.com",
+        }
 
     def place_now(self, ask: Ask, model: LocalModel) -> Facts:
         """A pull, or `ollama cp`, can give the name of a model here to one of a cloud."""
@@ -456,7 +459,7 @@ class Ollama(Server):
         affordable = largest_context(footprint, Setting(wanted), free + held)
         return min(wanted, max(needed, affordable))
 
-    def decoder(self) -> ollama.OllamaDecoder:
+    def decoder(self, tools: Collection[str] = ()) -> ollama.OllamaDecoder:
         return ollama.OllamaDecoder()
 
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
@@ -604,8 +607,9 @@ def _with_own_names(tags: Sequence[_Tag]) -> Iterator[_Tag]:
             alike.values(), key=lambda tag: (tag.details and tag.details.format) != preferred
         )
         yield first
-        for tag in filter(lambda each: each.digest, others):
-            yield tag.model_copy(update={"name": f"sha256-{tag.digest[:12]}"})
+        for tag in others:
+            if tag.digest:
+                yield tag.model_copy(update={"name": f"sha256-{tag.digest[:12]}"})
 
 
 def _known_details(models: Sequence[LocalModel]) -> dict[str, _Details]:
@@ -625,8 +629,8 @@ def _known_details(models: Sequence[LocalModel]) -> dict[str, _Details]:
 
 
 def _digest_of(model: LocalModel) -> str:
-    """The digest of the model's manifest, which its list names."""
-    return model.fingerprints[0].removeprefix(_FINGERPRINT)
+    """The digest of the model's manifest, which its list names; "" if it does not."""
+    return next(iter(model.fingerprints), "").removeprefix(_FINGERPRINT)
 
 
 def _details_in(reply: ProbeReply, model: LocalModel) -> _Details:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from llm_localrun.models import RunsOn
 from llm_localrun.servers.base import CONTEXT, PROMPT, Facts, Sign, local_url
-from llm_localrun.servers.fields import Maybe, capabilities_of, stated_purpose
+from llm_localrun.servers.fields import Entries, Maybe, capabilities_of, stated_purpose
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.system.json_files import setting
 from llm_localrun.system.paths import user_home
@@ -44,7 +44,7 @@ class _OMlxDetails(WireModel):
 class _OMlxStatus(WireModel):
     """/v1/models/status."""
 
-    models: tuple[_OMlxDetails, ...]
+    models: Entries[_OMlxDetails]
 
 
 class OMlx(OpenAICompatible):

@@ -5,7 +5,8 @@ a `ListedModel` that turns them into facts. Its context was chosen when the serv
 of a chat is left to `wire.openai`, what is peculiar to a kind to its module.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any, ClassVar, TypeVar
 
@@ -26,19 +27,19 @@ from llm_localrun.servers.base import (
     WireOption,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Maybe, hub_fingerprint, served_model
+from llm_localrun.servers.fields import Entries, Maybe, hub_fingerprint, served_model
 from llm_localrun.tokens.window import Limits, Size, context_too_small
 from llm_localrun.wire import openai
 from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
 from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
-from llm_localrun.wire.shapes import Text, WireModel
+from llm_localrun.wire.shapes import Name, Text, WireModel
 from llm_localrun.wire.sse import Payload
 
 
 class ListedModel(WireModel):
     """An entry of /v1/models, with the fields that every server has."""
 
-    id: Text
+    id: Name
     owned_by: Maybe[Text] = None
 
     def facts(self) -> Facts:
@@ -54,7 +55,7 @@ class ListedModel(WireModel):
 class NameListing(WireModel):
     """/v1/models, of which only the names have to be right."""
 
-    data: tuple[ListedModel, ...]
+    data: Entries[ListedModel]
 
 
 class _RowListing(WireModel):
@@ -177,8 +178,8 @@ class OpenAICompatible(Server):
             streams=self.streams,
         )
 
-    def decoder(self) -> openai.OpenAIDecoder:
-        return openai.OpenAIDecoder()
+    def decoder(self, tools: Collection[str] = ()) -> openai.OpenAIDecoder:
+        return openai.OpenAIDecoder(tools)
 
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
         return openai.decode_vectors(payload)
@@ -187,10 +188,11 @@ class OpenAICompatible(Server):
 def entries_in(reply: ProbeReply | None, shape: type[_Listed]) -> list[_Listed]:
     """The entries of a list of models as a kind has them; none if the reply is not such a list."""
     listing = parse_reply(_RowListing, reply)
-    try:
-        return [shape.model_validate(row) for row in listing.data] if listing else []
-    except ValidationError:
-        return []
+    entries = []
+    for row in listing.data if listing else ():
+        with suppress(ValidationError):
+            entries.append(shape.model_validate(row))
+    return entries
 
 
 def listed_models(

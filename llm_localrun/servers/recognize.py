@@ -225,7 +225,7 @@ def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
     kinds = server_kinds()
     listing = parse_reply(NameListing, reply)
     models = listing.data if listing else ()
-    owner = (models[0].owned_by or "") if models else ""
+    owner = next((model.owned_by for model in models if model.owned_by), "")
     for kind, cls in kinds.items():
         if owner and cls.owned_by == owner and cls.signature_is_proof:
             return kind

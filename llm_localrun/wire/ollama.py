@@ -3,20 +3,23 @@
 Framing is left to `sse`, sending to `http`, and what the server can do to `servers.ollama`.
 """
 
-import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator
 
 from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.request import ChatMessage, ChatRequest
 from llm_localrun.wire.shapes import (
+    Calls,
+    Content,
     Count,
     CutOff,
+    Maybe,
     Text,
     Vector,
     WireModel,
+    call_arguments,
     call_id,
     function_tool,
     parse_payload,
@@ -26,40 +29,43 @@ from llm_localrun.wire.sse import Payload
 _NANOSECONDS = 1e9
 
 
-class _CalledFunction(WireModel):
-    name: Text
-    arguments: dict[str, Any] = Field(default_factory=dict)
+def _host(value: object) -> str:
+    """A value that is not understood counts as a host: prompts must not leave unasked."""
+    return value if isinstance(value, str) else "an unknown host" if value else ""
 
 
-class _WholeCall(WireModel):
-    """Always whole; its id is there since 0.12.10."""
-
-    id: Text | None = None
-    function: _CalledFunction
+RemoteHost: TypeAlias = Annotated[Text, BeforeValidator(_host)]
+"""Where a model runs if Ollama passes prompts on; "" if it does not."""
 
 
 class _ChatTurn(WireModel):
-    content: Text = ""
-    thinking: Text = ""
-    tool_calls: tuple[_WholeCall, ...] | None = None
+    content: Content = ""
+    thinking: Content = ""
+    tool_calls: Calls = ()
+    """Always whole; their ids are there since 0.12.10."""
 
 
 class _ChatLine(WireModel):
     """Durations are nanoseconds; a count or duration of zero is left out by the server."""
 
-    model: Text | None = None
-    remote_host: Text | None = None
+    model: Maybe[Text] = None
+    remote_host: RemoteHost = ""
     """Where the model ran, if the server passed the prompt on (0.12)."""
     message: _ChatTurn | None = None
-    done: bool = False
-    done_reason: Text | None = None
-    load_duration: Count | None = None
-    prompt_eval_count: Count | None = None
-    prompt_eval_cached_count: Count | None = None
+    done: Maybe[bool] = None
+    done_reason: Maybe[Text] = None
+    load_duration: Maybe[Count] = None
+    prompt_eval_count: Maybe[Count] = None
+    prompt_eval_cached_count: Maybe[Count] = None
     """Tokens of the prompt that were not computed again; since 0.33.3, where 0 is sent too."""
-    prompt_eval_duration: Count | None = None
-    eval_count: Count | None = None
-    eval_duration: Count | None = None
+    prompt_eval_duration: Maybe[Count] = None
+    eval_count: Maybe[Count] = None
+    eval_duration: Maybe[Count] = None
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it is of a chat: the last line of one may have null for the message."""
+        return self.message is not None or bool(self.done and "message" in self.model_fields_set)
 
 
 class _Embedded(WireModel):
@@ -117,18 +123,18 @@ class OllamaDecoder:
         return self._last.model
 
     def feed(self, payload: Payload) -> Iterator[Event]:
-        self._last = parse_payload(_ChatLine, payload)
-        if (message := self._last.message) is None:
-            return
-        self._answered = True
+        self._last = line = parse_payload(_ChatLine, payload)
+        self._answered = self._answered or line.is_answer
+        message = line.message or _ChatTurn()
         if message.thinking:
             yield ReasoningDelta(message.thinking)
         if message.content:
             yield TextDelta(message.content)
-        for call in message.tool_calls or ():
-            arguments = json.dumps(call.function.arguments)
-            self._call_ids.append(call_id(call.id, self._call_ids))
-            yield ToolCall(self._call_ids[-1], call.function.name, arguments)
+        for call in message.tool_calls:
+            if not call.says_nothing:
+                self._call_ids.append(call_id(call.id, self._call_ids))
+                arguments = call_arguments(call.arguments)
+                yield ToolCall(self._call_ids[-1], call.name or "", arguments)
 
     def close(self) -> Iterator[Event]:
         if not self._answered:

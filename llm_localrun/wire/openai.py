@@ -5,43 +5,47 @@ Framing is left to `sse`, sending to `http`, and what is peculiar to one server 
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import dropwhile, pairwise
+from typing import Any
 
+from pydantic import Field
+
+from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall
 from llm_localrun.wire.shapes import (
+    CallFragment,
+    Calls,
+    Content,
     Count,
     CutOff,
+    Maybe,
     Rate,
     Text,
+    ThinkingParts,
     Vector,
     WireModel,
+    call_arguments,
     call_id,
     function_tool,
+    is_object,
     parse_payload,
 )
 from llm_localrun.wire.sse import Payload
 
 
-class _FunctionFragment(WireModel):
-    name: Text | None = None
-    arguments: Text | None = None
-
-
-class _CallFragment(WireModel):
-    index: int | None = None
-    id: Text | None = None
-    function: _FunctionFragment = _FunctionFragment()
-
-
 class _Message(WireModel):
-    content: Text | None = None
+    content: Content = ""
     # llama.cpp, SGLang and LM Studio use reasoning_content; vLLM, mlx_lm and, for some models,
     # LM Studio use reasoning.
-    reasoning_content: Text | None = None
-    reasoning: Text | None = None
-    tool_calls: tuple[_CallFragment, ...] | None = None
+    reasoning_content: Content = ""
+    reasoning: Content = ""
+    thinking_parts: ThinkingParts = Field(default="", validation_alias="content")
+    tool_calls: Calls = ()
+    function_call: Maybe[dict[str, Any]] = None
+    """The one call, in the form before `tool_calls`; some servers send both."""
 
 
 class _Choice(WireModel):
@@ -51,37 +55,37 @@ class _Choice(WireModel):
 
 
 class _PromptDetails(WireModel):
-    cached_tokens: Count | None = None
+    cached_tokens: Maybe[Count] = None
 
 
 class _CompletionDetails(WireModel):
-    reasoning_tokens: Count | None = None
+    reasoning_tokens: Maybe[Count] = None
 
 
 class _Usage(WireModel):
-    prompt_tokens: Count | None = None
-    completion_tokens: Count | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
+    prompt_tokens: Maybe[Count] = None
+    completion_tokens: Maybe[Count] = None
+    prompt_tokens_details: Maybe[_PromptDetails] = None
+    completion_tokens_details: Maybe[_CompletionDetails] = None
 
 
 class _Timings(WireModel):
     """llama-server's own: rates are tokens per second."""
 
-    cache_n: Count | None = None
-    prompt_per_second: Rate | None = None
-    predicted_per_second: Rate | None = None
+    cache_n: Maybe[Count] = None
+    prompt_per_second: Maybe[Rate] = None
+    predicted_per_second: Maybe[Rate] = None
 
 
 class _Chunk(WireModel):
-    model: Text | None = None
+    model: Maybe[Text] = None
     choices: tuple[_Choice, ...] | None = None
-    usage: _Usage | None = None
-    timings: _Timings | None = None
+    usage: Maybe[_Usage] = None
+    timings: Maybe[_Timings] = None
 
 
 class _IndexedVector(WireModel):
-    index: int
+    index: Maybe[int] = None
     embedding: Vector
 
 
@@ -151,20 +155,148 @@ class _OpenCall:
 
     id: str
     given_id: str
-    name: str = ""
-    arguments: str = ""
+    has_index: bool = False
+    names: tuple[str, str, str] = ("", "", "")
+    """Its name as far as it has come, if a piece that equals the whole so far repeats it, if a
+    piece that begins with the whole so far does, and if none does."""
+    pieces: list[str] = field(default_factory=list)
+    """Of its arguments."""
+
+    def add(self, fragment: CallFragment) -> None:
+        if name := fragment.name:
+            once, grown, joined = self.names
+            once = once if name == once else once + name
+            self.names = (once, name if name.startswith(grown) else grown + name, joined + name)
+        if fragment.arguments:
+            self.pieces.append(fragment.arguments)
+
+    def name(self, tools: Collection[str]) -> str:
+        return next((name for name in self.names if name in tools), self.names[0])
+
+    def may_go_on_with(self, name: str, tools: Collection[str]) -> bool:
+        """Whether `name` may be a piece of its name, or repeat it."""
+        so_far = self.names[0]
+        if not so_far or name in self.names:
+            return True
+        if not tools:
+            return not self.pieces
+        if so_far in tools and name in tools:
+            return False
+        whole = (so_far + name, *([name] if name.startswith(so_far) else []))
+        return any(tool.startswith(whole) for tool in tools)
+
+    def may_be_whole(self, following: str) -> bool:
+        """Whether its arguments may be whole, where `following` comes: quick for many pieces."""
+        last = next((piece for piece in reversed(self.pieces) if piece.strip()), "")
+        goes_on = following.startswith(last) and not is_object(last)
+        return last.rstrip().endswith(("}", "null", '"')) and not goes_on
+
+
+class _CallCollector:
+    """Puts the tool calls of a response together from their fragments.
+
+    A call is known by its index or by its id, where servers send these. Some send neither, the same
+    for all calls, or another id in each fragment. Then what a fragment can only mean decides.
+    """
+
+    def __init__(self, tools: Collection[str]) -> None:
+        self._tools = tools
+        self._calls: list[_OpenCall] = []
+        self._by_index: dict[int, _OpenCall] = {}
+        self._last: _OpenCall | None = None
+
+    def add(self, fragments: Sequence[CallFragment]) -> None:
+        """Adds the list of one message, or of one chunk."""
+        listed: list[_OpenCall] = []
+        for fragment in fragments:
+            call = self._known(fragment)
+            if call is None or self._begins_another(call, fragment, listed):
+                given = fragment.id or ""
+                id = call_id(given, [other.id for other in self._calls])
+                call = _OpenCall(id, given)
+                self._calls.append(call)
+            if fragment.index is not None:
+                self._by_index[fragment.index] = call
+                call.has_index = True
+            call.add(fragment)
+            listed.append(call)
+            self._last = call
+
+    def calls(self) -> Iterator[ToolCall]:
+        for call in self._calls:
+            name = call.name(self._tools)
+            if call.given_id or name or call.pieces:
+                yield ToolCall(call.id, name, _arguments_in(call.pieces))
+
+    def _known(self, fragment: CallFragment) -> _OpenCall | None:
+        """The call that `fragment` seems to belong to."""
+        if fragment.index is not None and fragment.index in self._by_index:
+            return self._by_index[fragment.index]
+        alike = (call for call in reversed(self._calls) if call.given_id == fragment.id)
+        call = next(alike, None) if fragment.id else None
+        if fragment.index is None:
+            return call or self._last
+        if call is None and not fragment.name:
+            call = self._last
+        return call if call and not call.has_index else None
+
+    def _begins_another(
+        self, call: _OpenCall, fragment: CallFragment, listed: Sequence[_OpenCall]
+    ) -> bool:
+        """Whether `fragment` begins another call than `call`, as only one with a name can."""
+        name, given = fragment.name, fragment.id
+        if not name:
+            return False
+        is_same = fragment.index is not None or bool(given and given == call.given_id)
+        is_listed = any(call is other for other in listed)
+        if not call.may_go_on_with(name, self._tools) or (is_listed and not is_same):
+            return True
+        opens = fragment.arguments.lstrip().startswith("{")
+        has_other_id = bool(given and call.given_id and given != call.given_id)
+        if not has_other_id and not (opens and call.may_be_whole(fragment.arguments)):
+            return False
+        arguments = parse_json(_arguments_in(call.pieces))
+        if has_other_id or not isinstance(arguments, dict):
+            return has_other_id and (opens or isinstance(arguments, dict))
+        # An empty object may stand for arguments that are still to come.
+        may_go_on = arguments in ({}, parse_json(fragment.arguments))
+        return not (is_same and may_go_on) and bool(call.pieces)
+
+
+def _arguments_in(pieces: Sequence[str]) -> str:
+    """The arguments that come in `pieces`, as the text of an object if they can only mean one.
+
+    Pieces go on where the last one ended. But some servers repeat in each piece what came before,
+    repeat everything in the last one, or begin with an empty object. No arguments are an object in
+    two of these ways.
+    """
+    rest = [*dropwhile(lambda piece: piece.strip() in ("", "{}", "null"), pieces)]
+    readings = ["".join(pieces), "".join(rest)]
+    if len(rest) > 1 and _last_repeats(rest):
+        readings.append(rest[-1])
+    readings = [call_arguments(reading) for reading in readings]
+    return next((reading for reading in readings if is_object(reading)), readings[0])
+
+
+def _last_repeats(pieces: Sequence[str]) -> bool:
+    """Whether the last of `pieces` has what all the others have."""
+    if all(later.startswith(earlier) for earlier, later in pairwise(pieces)):
+        return True
+    whole = parse_json("".join(pieces[:-1]))
+    return isinstance(whole, dict) and whole == parse_json(pieces[-1])
 
 
 class OpenAIDecoder:
     """Decodes chunks and whole completions alike."""
 
-    def __init__(self) -> None:
+    def __init__(self, tools: Collection[str] = ()) -> None:
+        """`tools` are the names of those that the model was offered."""
         self._finish_reason: str | None = None
         self._model: str | None = None
         self._usage = _Usage()
         self._timings = _Timings()
-        self._calls: list[_OpenCall] = []
-        self._by_index: dict[int, _OpenCall] = {}
+        self._calls = _CallCollector(tools)
+        self._old_call = _CallCollector(tools)
 
     @property
     def model(self) -> str | None:
@@ -179,36 +311,16 @@ class OpenAIDecoder:
         for choice in chunk.choices or ():
             self._finish_reason = choice.finish_reason or self._finish_reason
             message = choice.delta or choice.message or _Message()
-            self._collect(message.tool_calls or ())
+            self._calls.add(message.tool_calls)
+            if message.function_call:
+                self._old_call.add([CallFragment.model_validate(message.function_call)])
             yield from _deltas(message)
 
     def close(self) -> Iterator[Event]:
         if self._finish_reason is None:
             raise CutOff
-        for call in self._calls:
-            yield ToolCall(call.id, call.name, call.arguments or "{}")
+        yield from [*self._calls.calls()] or self._old_call.calls()
         yield self._finished(self._finish_reason)
-
-    def _collect(self, fragments: Sequence[_CallFragment]) -> None:
-        for fragment in fragments:
-            call = self._call_of(fragment)
-            call.name += fragment.function.name or ""
-            call.arguments += fragment.function.arguments or ""
-
-    def _call_of(self, fragment: _CallFragment) -> _OpenCall:
-        """The call that `fragment` belongs to: fragments with one index belong together.
-
-        Some servers send no index, or the same for all calls, and give each call its own id.
-        """
-        index, given = fragment.index, fragment.id or ""
-        call = None if index is None else self._by_index.get(index)
-        is_another = call is not None and given and call.given_id and given != call.given_id
-        if call is None or (is_another and fragment.function.name):
-            call = _OpenCall(call_id(given, [other.id for other in self._calls]), given)
-            self._calls.append(call)
-        if index is not None:
-            self._by_index[index] = call
-        return call
 
     def _finished(self, finish_reason: str) -> Finished:
         usage, timings = self._usage, self._timings
@@ -228,14 +340,17 @@ class OpenAIDecoder:
 
 
 def _deltas(message: _Message) -> Iterator[Event]:
-    if reasoning := message.reasoning_content or message.reasoning:
+    if reasoning := message.reasoning_content or message.reasoning or message.thinking_parts:
         yield ReasoningDelta(reasoning)
     if message.content:
         yield TextDelta(message.content)
 
 
 def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
-    """The vectors in a response, in the order of the texts. Raises like `parse_payload`."""
-    embeddings = parse_payload(_Embeddings, payload)
-    by_index = {entry.index: entry.embedding for entry in embeddings.data}
+    """The vectors in a response, in the order of the texts. Raises like `parse_payload`.
+
+    An entry without an index keeps its position.
+    """
+    entries = enumerate(parse_payload(_Embeddings, payload).data)
+    by_index = {at if each.index is None else each.index: each.embedding for at, each in entries}
     return [vector for _, vector in sorted(by_index.items())]

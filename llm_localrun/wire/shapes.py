@@ -1,4 +1,4 @@
-"""JSON shapes that the wire languages share: texts, counts, errors, tools.
+"""JSON shapes that the wire languages share: texts, counts, lists, errors, tools and their calls.
 
 Shapes of one language are in `openai`, `ollama` and `scoring`, those of one server in its module in
 `servers`.
@@ -11,7 +11,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.request import ToolSpec
@@ -30,11 +40,121 @@ def _printable(text: str) -> str:
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(_printable)]
+Name: TypeAlias = Annotated[Text, Field(min_length=1)]
 Vector: TypeAlias = Annotated[
     tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)
 ]
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Rate: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _none_if_malformed(sent: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(sent)
+    except ValidationError:
+        return None
+
+
+def _without_malformed(sent: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(sent)
+    except ValidationError as error:
+        malformed = {each["loc"][0] for each in error.errors() if each["loc"]}
+        if not isinstance(sent, list) or len(malformed) == len(sent):
+            raise
+        return validate([entry for at, entry in enumerate(sent) if at not in malformed])
+
+
+_Value = TypeVar("_Value")
+Maybe = Annotated[_Value | None, WrapValidator(_none_if_malformed)]
+"""An optional field: a value of another type counts as absent."""
+Entries = Annotated[tuple[_Value, ...], WrapValidator(_without_malformed)]
+"""A list without the entries of another shape; a list of nothing else is not what it should be."""
+
+
+def _text_in(sent: Any) -> Any:
+    """The text of a message, which may be null or a list of parts; anything else as it is."""
+    if not isinstance(sent, list):
+        return "" if sent is None else sent
+    if not all(isinstance(part, str | dict) for part in sent):
+        return sent
+    parts = (part.get("text") if isinstance(part, dict) else part for part in sent)
+    return "".join(text for text in parts if isinstance(text, str))
+
+
+def _thinking_in(sent: Any) -> str:
+    """What the parts of a message say that hold thinking: nothing if it has no parts."""
+    parts = sent if isinstance(sent, list) else []
+    thoughts = (_text_in(part.get("thinking")) for part in parts if isinstance(part, dict))
+    return "".join(thought for thought in thoughts if isinstance(thought, str))
+
+
+Content: TypeAlias = Annotated[Text, BeforeValidator(_text_in)]
+"""The text of a message: [{"type": "text", "text": "Hello"}] means the same as "Hello"."""
+ThinkingParts: TypeAlias = Annotated[Text, BeforeValidator(_thinking_in)]
+"""Of the same list: {"type": "thinking", "thinking": …}, as Mistral's API has it."""
+
+
+class CallFragment(WireModel):
+    """A tool call or a piece of one: {"id": …, "function": {"name": …, "arguments": …}}.
+
+    Some servers leave out the object around the name and the arguments, or send arguments that are
+    not JSON text. What is no call at all becomes the arguments of one without a name, so that the
+    model is told.
+    """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    index: Maybe[int] = None
+    id: Maybe[Text] = None
+    name: Maybe[Text] = None
+    arguments: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flattened(cls, sent: Any) -> Payload:
+        if not isinstance(sent, dict):
+            return {"arguments": _text_of_value(sent)}
+        function = sent.get("function")
+        if isinstance(function, str):
+            function = {**sent, "name": function}
+        inner = function if isinstance(function, dict) else sent
+        arguments = inner.get("arguments", inner.get("parameters"))
+        return {**sent, "name": inner.get("name"), "arguments": _text_of_value(arguments)}
+
+    @property
+    def says_nothing(self) -> bool:
+        return not (self.id or self.name or self.arguments)
+
+
+def _text_of_value(sent: Any) -> str:
+    return "" if sent is None else sent if isinstance(sent, str) else json.dumps(sent)
+
+
+def _listed(sent: Any) -> list[Any]:
+    calls = sent if isinstance(sent, list) else [sent]
+    return [call for call in calls if call not in (None, "")]
+
+
+Calls: TypeAlias = Annotated[tuple[CallFragment, ...], BeforeValidator(_listed)]
+"""The tool calls of a message; a single one may stand without a list."""
+
+
+def call_arguments(text: str) -> str:
+    """The arguments of a tool call as the JSON text of an object, if they can only mean one.
+
+    Blank text and null are no arguments, and an object may be written as a JSON text in a JSON
+    text. Whatever else comes stays as it is.
+    """
+    if text.strip() in ("", "null"):
+        return "{}"
+    inner = parse_json(text)
+    unwrapped = call_arguments(inner) if isinstance(inner, str) else text
+    return _printable(unwrapped if is_object(unwrapped) else text)
+
+
+def is_object(text: str) -> bool:
+    return isinstance(parse_json(text), dict)
 
 
 class CutOff(Exception):

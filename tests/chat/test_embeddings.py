@@ -606,15 +606,30 @@ def test_lmstudio() -> None:
     assert request.body == {"model": NOMIC, "input": ["one", "two"], "encoding_format": "float"}
 
 
-def data(*indices: int) -> dict[str, Any]:
-    entries = [{"index": index, "embedding": [float(index)]} for index in indices]
+def data(*indices: Any, key: str = "index") -> dict[str, Any]:
+    """A reply with the vector [0.0] for the first index, and so on."""
+    entries = [{key: index, "embedding": [float(at)]} for at, index in enumerate(indices)]
     return {"object": "list", "data": entries, "model": "m"}
 
 
-def test_order_is_the_texts_whatever_the_servers_is() -> None:
-    with StandIn(lambda _: [json_reply(data(2, 0, 1))]) as server:
+@pytest.mark.parametrize(
+    ("reply", "order"),
+    [
+        (data(2, 0, 1), [1, 2, 0]),
+        (data("2", 0, 1), [1, 2, 0]),
+        (data(None, None, None), [0, 1, 2]),
+        (data("a", {}, [0]), [0, 1, 2]),
+        (data(0, 1, 2, key="position"), [0, 1, 2]),
+        (data(0, None, 2), [0, 1, 2]),
+    ],
+)
+def test_order_is_the_texts_whatever_the_servers_is(
+    reply: dict[str, Any], order: list[int]
+) -> None:
+    """An entry without an index keeps its position."""
+    with StandIn(lambda _: [json_reply(reply)]) as server:
         vectors = list(embedding(server.url, "vllm", "m").embed_batch(["a", "b", "c"]))
-    assert vectors == [[0.0], [1.0], [2.0]]
+    assert vectors == [[float(at)] for at in order]
 
 
 @pytest.mark.parametrize(
@@ -626,6 +641,7 @@ def test_order_is_the_texts_whatever_the_servers_is() -> None:
         ("vllm", data(0)),
         ("vllm", data(0, 1, 2)),
         ("vllm", data(0, 0)),
+        ("vllm", data(1, None)),
     ],
 )
 def test_as_many_vectors_as_texts(kind: str, reply: dict[str, Any]) -> None:

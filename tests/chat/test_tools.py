@@ -20,9 +20,10 @@ from llm_localrun.engine.state import list_running
 from llm_localrun.errors import AnswerCutOff, ServerRefused
 from llm_localrun.models import LocalModel
 from tests.conftest import CONFIG, Llm, configure, stop_engines
+from tests.fakes.http_server import Request, Respond, StandIn, chunked, events, json_reply
 from tests.fakes.says import Call, Says
 from tests.support.contract import SERVERS, call_ids, chain, found, saying, sent, with_template
-from tests.support.drive import WAYS, ask, failure
+from tests.support.drive import WAYS, ask, failure, served
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
 at_every_server = pytest.mark.parametrize("kind", SERVERS)
@@ -183,7 +184,7 @@ def test_ids_that_cannot_be_told_apart_are_replaced(way: str) -> None:
 @in_every_way
 @pytest.mark.parametrize(
     "arguments",
-    ['{"city": "Par', '["Paris"]', '"Paris"', "Paris", "null", "1", '{"a" "b"}', "[" * 5000],
+    ['{"city": "Par', '["Paris"]', '"Paris"', "Paris", "1", '{"a" "b"}', "[" * 5000],
     ids=lambda arguments: arguments[:12],
 )
 def test_malformed_arguments_go_back_to_the_model(arguments: str, way: str) -> None:
@@ -236,6 +237,101 @@ def test_tool_that_fails(kind: str, way: str) -> None:
         _, second = chain(model, "Print", way, tools=[broken])
     assert results_sent(sent(server)[1]) == ["Error: out of paper"]
     assert second.text() == "Sorry."
+
+
+def call_of(arguments: Any, name: Any = "get_weather", **more: Any) -> dict[str, Any]:
+    return {"id": "a", **more, "function": {"name": name, "arguments": arguments}}
+
+
+CITY = {"city": "Lima"}
+HALVES = '{"city": ', '"Lima"}'
+WEATHER = "4 degrees in Lima"
+MISSING = "missing 1 required positional argument: 'city'"
+ODD_CALLS: dict[str, tuple[list[Any], list[str]]] = {
+    "an object": ([call_of(CITY)], [WEATHER]),
+    "text": ([call_of(json.dumps(CITY))], [WEATHER]),
+    "text in text": ([call_of(json.dumps(json.dumps(CITY)))], [WEATHER]),
+    "null": ([call_of(None)], [MISSING]),
+    "null as text": ([call_of("null")], [MISSING]),
+    "blank": ([call_of(" \n")], [MISSING]),
+    "a list": ([call_of(["Lima"])], ['not a JSON object: ["Lima"]']),
+    "prose": ([call_of("Lima")], ["not a JSON object: Lima"]),
+    "flat": ([{"name": "get_weather", "arguments": CITY}], [WEATHER]),
+    "no name": ([call_of(CITY, None), call_of(CITY, id="b")], ['tool "" does not', WEATHER]),
+    "a text for a call": (["Lima", call_of(CITY)], ['tool "" does not exist', WEATHER]),
+    "null for a call": ([None, call_of(CITY)], [WEATHER]),
+}
+"""Calls as servers send them in a list, and what goes back to the model."""
+FRAGMENTS: dict[str, list[Any]] = {
+    "the name in each": [call_of(half, index=0) for half in HALVES],
+    "no index": [call_of(HALVES[0]), call_of(HALVES[1])],
+    "no index and no id": [call_of(HALVES[0], id=None), call_of(HALVES[1], None, id=None)],
+    "everything so far": [call_of(HALVES[0], index=0), call_of(json.dumps(CITY), index=0)],
+    "a name in pieces": [
+        call_of("", "get_", index=0),
+        call_of("", "weather", index=0),
+        call_of(json.dumps(CITY), None, index=0),
+    ],
+}
+"""One call in each."""
+
+
+def sends(kind: str, *deltas: dict[str, Any]) -> Respond:
+    """A server whose first answer has these pieces of a message, and whose second is text."""
+    answers = iter([deltas, ({"content": "Warm."},)])
+
+    def respond(request: Request) -> Iterator[bytes]:
+        pieces = next(answers)
+        if kind == "ollama":
+            lines = [{"message": piece, "done": False} for piece in pieces]
+            lines.append({"message": None, "done": True})
+            (one, *_) = [{"message": piece, "done": True} for piece in pieces]
+            yield (
+                json_reply(one)
+                if not request.body["stream"]
+                else chunked(
+                    [json.dumps(line).encode() + b"\n" for line in lines], "application/x-ndjson"
+                )
+            )
+        elif request.body["stream"]:
+            chunks = [{"choices": [{"delta": piece}]} for piece in pieces]
+            yield events(*chunks, {"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        else:
+            yield json_reply({"choices": [{"message": pieces[0], "finish_reason": "stop"}]})
+
+    return respond
+
+
+def results(kind: str, way: str, *deltas: dict[str, Any]) -> list[str]:
+    """What goes back to a model whose first answer has these pieces."""
+    with StandIn(sends(kind, *deltas)) as server:
+        _, last = chain(served(server.url, kind), QUESTION, way, tools=[get_weather])
+    assert last.text() == "Warm."
+    return results_sent(server.requests[1].body)
+
+
+@in_every_way
+@pytest.mark.parametrize("kind", ["ollama", "vllm"])
+@pytest.mark.parametrize("case", ODD_CALLS)
+def test_calls_in_odd_shapes(case: str, kind: str, way: str) -> None:
+    calls, expected = ODD_CALLS[case]
+    found = results(kind, way, {"content": None, "tool_calls": calls})
+    assert len(found) == len(expected)
+    for result, part in zip(found, expected, strict=True):
+        assert part in result
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("case", FRAGMENTS)
+def test_calls_in_odd_fragments(case: str, way: str) -> None:
+    deltas = [{"tool_calls": [fragment]} for fragment in FRAGMENTS[case]]
+    assert results("vllm", way, *deltas) == [WEATHER]
+
+
+@in_every_way
+def test_function_call_of_old(way: str) -> None:
+    call = {"name": "get_weather", "arguments": json.dumps(CITY)}
+    assert results("vllm", way, {"content": None, "function_call": call}) == [WEATHER]
 
 
 PIXEL = bytes.fromhex(

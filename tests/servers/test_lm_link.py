@@ -197,6 +197,26 @@ def test_refresh_asks_where_models_are(box: StandIn, lms: Lms, user_path: Path) 
     assert len(asked.read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("entry", [None, 7, "a text", {}, {"modelKey": None}])
+def test_bad_entry_of_what_is_said_costs_only_itself(entry: Any, box: StandIn, lms: Lms) -> None:
+    asked = lms({**ONLINE, "peers": [entry, *PEERS]}, {GEMMA.key: "a1b2c3"})
+    listed = json.loads((asked.parent / "ls.json").read_text())
+    (asked.parent / "ls.json").write_text(json.dumps([entry, *listed]))
+    found = hosts(get_catalogue(CachePolicy.REFRESH).models)
+    assert found[GEMMA.key] == (RunsOn.ANOTHER_MACHINE, "mac-studio")
+    assert found[KEYS[1]] == (RunsOn.THIS_MACHINE, "")
+
+
+def test_model_whose_device_is_not_understood_is_not_here(box: StandIn, lms: Lms) -> None:
+    asked = lms(ONLINE)
+    listed = json.loads((asked.parent / "ls.json").read_text())
+    listed[1]["deviceIdentifier"] = 7
+    (asked.parent / "ls.json").write_text(json.dumps(listed))
+    found = hosts(get_catalogue(CachePolicy.REFRESH).models)
+    assert found[KEYS[1]] == (RunsOn.UNKNOWN, "")
+    assert found[GEMMA.key] == (RunsOn.THIS_MACHINE, "")
+
+
 def test_what_is_said_goes_before_what_lies_here(box: StandIn, lms: Lms, home: Path) -> None:
     """A preferred device wins over a local copy."""
     put_lmstudio_files(home)

@@ -17,8 +17,9 @@ from llm_localrun.wire.response import Ask, ProbeReply
 from llm_localrun.wire.sse import Payload
 from tests.fakes.docker import docker
 from tests.fakes.gpt4all import gpt4all
-from tests.fakes.http_server import Request, Respond, StandIn, get, parsed
+from tests.fakes.http_server import Request, Respond, StandIn, get, json_reply, parsed
 from tests.fakes.llama_server import llama_router, llama_router_of_folder, llama_server, props
+from tests.fakes.lmstudio import LMStudio
 from tests.fakes.mlx import mlx
 from tests.fakes.ollama import Ollama, recorded
 from tests.fakes.openai_compatible import listing
@@ -636,7 +637,7 @@ def test_odd_answers_are_no_error(name: str) -> None:
             kept(identity)
 
 
-def spoilt(respond: Respond, spoilt_path: str, odd: Any) -> Recognition:
+def spoilt(respond: Respond, spoilt_path: str, odd: Any, usual: str = "openai") -> Recognition:
     """What becomes of a server that answers `path` with something odd."""
     whole = asker(respond, [])
 
@@ -646,9 +647,130 @@ def spoilt(respond: Respond, spoilt_path: str, odd: Any) -> Recognition:
             return reply
         return ProbeReply(reply.status, odd, reply.text)
 
-    found = recognize(ask, Endpoint(name="box", kind="openai", url=HERE), ModelListing())
+    found = recognize(ask, Endpoint(name="box", kind=usual, url=HERE), ModelListing())
     assert found is not None
     return found
+
+
+# One bad entry of a list costs itself, never its neighbors.
+
+LOADED = "LM Studio with a model in memory"
+
+
+def fake_of(name: str) -> Respond:
+    if name != LOADED:
+        return SERVERS[name]()
+    studio = LMStudio()
+    studio.load(studio.models[0].key)
+    return studio
+
+
+LISTING = [
+    (LOADED, "openai"),
+    *((name, "openai") for name, (_, _, facts) in ANSWERING.items() if facts),
+    *((name, usual) for name, usual in BY_PORT if "locked" not in name),
+]
+"""Servers that list models, and the kind that usually has their port."""
+
+NO_NAME = dict.fromkeys(("id", "name", "model", "model_name", "key"), "")
+BAD_ENTRIES: list[Any] = [None, 7, [], {}, NO_NAME, dict.fromkeys(NO_NAME)]
+"""Of any list; in a list of objects a text is one, too."""
+
+ORDERED = ("args",)
+"""Lists that mean something as a whole only."""
+
+
+def lists(respond: Respond, usual: str) -> Iterator[tuple[str, Any, tuple[str | int, ...]]]:
+    """Every list that has entries in what a server answers: its path, the answer, the way to it."""
+    paths: list[str] = []
+    recognize(asker(respond, paths), Endpoint(name="box", kind=usual, url=HERE), ModelListing())
+    for path in dict.fromkeys(paths):
+        whole = parsed(get(respond, path, body={"model": "m"} if path == "/api/show" else None))[1]
+        for way in leaves(whole):
+            if isinstance(inside(whole, way), list) and inside(whole, way):
+                yield path, whole, way
+
+
+def inside(value: Any, way: tuple[str | int, ...]) -> Any:
+    for step in way:
+        value = value[step]
+    return value
+
+
+def with_entry(whole: Any, way: tuple[str | int, ...], at: int, entry: Any) -> Any:
+    """`whole` with `entry` put into one of its lists."""
+    entries = inside(whole, way)
+    return replaced(whole, way, [*entries[:at], entry, *entries[at:]])
+
+
+@pytest.mark.parametrize(("name", "usual"), LISTING)
+def test_bad_entry_of_a_list_costs_only_itself(name: str, usual: str) -> None:
+    respond = fake_of(name)
+    first, _ = driven(respond, usual)
+    count = 0
+    for path, whole, way in lists(respond, usual):
+        entries = inside(whole, way)
+        if way and way[-1] in ORDERED:
+            continue
+        bad = [*BAD_ENTRIES, "a text"] if isinstance(entries[0], dict) else BAD_ENTRIES
+        for at, entry in itertools.product({0, 1, len(entries)}, bad):
+            odd = with_entry(whole, way, at, entry)
+            assert spoilt(respond, path, odd, usual) == first, (path, way, at, entry)
+            count += 1
+    assert count > len(BAD_ENTRIES)
+
+
+@pytest.mark.parametrize(("name", "usual"), LISTING)
+@pytest.mark.parametrize("at", [0, 1, 99])
+def test_entry_with_only_a_name_leaves_its_neighbors_alone(at: int, name: str, usual: str) -> None:
+    """KoboldCpp reports about its model only if that is the only one."""
+    bare = dict.fromkeys(NO_NAME, "bare/bare")
+    respond = fake_of(name)
+    first, _ = driven(respond, usual)
+    fields = {"context_loaded", "loaded", "capabilities"} if name == "KoboldCpp" else set()
+    for path, whole, way in lists(respond, usual):
+        if len(way) > 1 or not isinstance(inside(whole, way)[0], dict):
+            continue
+        found = spoilt(respond, path, with_entry(whole, way, at, bare), usual)
+        assert (found.kind, found.status) == (first.kind, first.status)
+        models = [model for model in found.models if model.name != "bare/bare"]
+        assert [comparable(model, fields) for model in models] == [
+            comparable(model, fields) for model in first.models
+        ]
+
+
+def comparable(model: LocalModel, without: set[str]) -> dict[str, Any]:
+    known: dict[str, Any] = model.model_dump(exclude=without)
+    for route in known["routes"]:
+        for field in without:
+            route.pop(field, None)
+    return known
+
+
+@pytest.mark.parametrize("digest", [None, "", 7, {"sha256": "0a"}])
+def test_ollama_model_without_a_digest(digest: Any) -> None:
+    """It matches no file, and its details are asked each time."""
+    ollama = Ollama(has=["small:latest", "plain:latest"], num_ctx={"small:latest": 512})
+    whole = parsed(get(ollama, "/api/tags"))[1]
+
+    def without(request: Request) -> Iterator[bytes | float]:
+        entries = [
+            {**entry, "digest": digest} if entry["name"] == "small:latest" else entry
+            for entry in whole["models"]
+        ]
+        yield from (
+            [json_reply({"models": entries})] if request.path == "/api/tags" else ollama(request)
+        )
+
+    first, _ = driven(without)
+    again, asked = driven(without, known=first)
+    for found in (first, again):
+        small, plain = found.models
+        assert (small.name, small.fingerprints, small.context_max) == ("small:latest", (), 8192)
+        assert small.served is not None
+        assert (small.served.digest, small.served.context_default) == ("", 512)
+        assert plain.fingerprints != ()
+    assert asked.count("/api/show") == 1
 
 
 def kept(identity: Recognition) -> None:

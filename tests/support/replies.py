@@ -1,7 +1,7 @@
 """Makes replies as servers frame them, and decodes them in pieces of any size."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +63,10 @@ def decode(
     head: ResponseHead,
     pieces: Iterable[bytes],
     expected: ResponseContext = ANYTHING,
+    tools: Collection[str] = (),
 ) -> Outcome:
-    reply = ResponseDecoder("Box", dialect.decoder(), expected)
+    """What a reply in `pieces` comes to; `tools` are those that the model was offered."""
+    reply = ResponseDecoder("Box", dialect.decoder(tools), expected)
     events: list[Event] = []
     try:
         events.extend(reply.feed(head))
@@ -77,15 +79,19 @@ def decode(
 
 
 def cut_anywhere(
-    dialect: Server, head: ResponseHead, body: bytes, expected: ResponseContext = ANYTHING
+    dialect: Server,
+    head: ResponseHead,
+    body: bytes,
+    expected: ResponseContext = ANYTHING,
+    tools: Collection[str] = (),
 ) -> Iterator[Outcome]:
     """The outcome of a reply in two pieces, for each position of the cut, and in single bytes.
 
     A long one is cut at some positions only; they drift through its lines.
     """
     for at in range(1, len(body), 1 + len(body) // 400):
-        yield decode(dialect, head, [body[:at], body[at:]], expected)
-    yield decode(dialect, head, single_bytes(body), expected)
+        yield decode(dialect, head, [body[:at], body[at:]], expected, tools)
+    yield decode(dialect, head, single_bytes(body), expected, tools)
 
 
 def single_bytes(body: bytes) -> list[bytes]:

@@ -206,6 +206,254 @@ FRAGMENTS: dict[str, tuple[list[Payload], list[tuple[str, str, str]]]] = {
         [("a", "weather", ROME), ("b", "weather", ROME)],
     ),
     "none": ([calls()], []),
+    "nothing, in place of the list": ([chunk(tool_calls=None), chunk(tool_calls="")], []),
+    "nothing, in the list": ([chunk(tool_calls=[None]), chunk(tool_calls=[{}])], []),
+    "a call with nothing in it, in each chunk": (
+        [calls(fragment(0, "", "", ""))] * 3,
+        [],
+    ),
+    # As MiniMax behind NVIDIA NIM, Fireworks and vLLM (GLM) send it.
+    "the name in every fragment": (
+        [
+            calls(fragment(0, "a", "weather", ROME[:4])),
+            calls(fragment(0, "a", "weather", ROME[4:9])),
+            calls(fragment(0, "a", "weather", ROME[9:])),
+            calls(fragment(1, "b", "time", OSLO[:4])),
+            calls(fragment(1, "b", "time", OSLO[4:])),
+        ],
+        BOTH,
+    ),
+    "the name in every fragment, without ids": (
+        [
+            calls(fragment(0, None, "weather", "")),
+            calls(fragment(0, None, "weather", ROME[:4])),
+            calls(fragment(0, None, "weather", ROME[4:])),
+        ],
+        [("", "weather", ROME)],
+    ),
+    "the name again at the end, without arguments": (
+        [calls(fragment(0, "a", "weather", ROME)), calls(fragment(0, "a", "weather", ""))],
+        BOTH[:1],
+    ),
+    "a name in pieces, and whole at the end": (
+        [
+            calls(fragment(0, "a", "wea")),
+            calls(fragment(0, None, "ther")),
+            calls(fragment(0, "a", "weather", ROME)),
+        ],
+        BOTH[:1],
+    ),
+    # As Gemini's gateways and Continue's proxy send it.
+    "no index, in pieces": (
+        [
+            calls(fragment(None, "a", "weather", "")),
+            *(calls(fragment(arguments=character)) for character in ROME),
+            calls(fragment(None, "b", "time", "")),
+            *(calls(fragment(arguments=character)) for character in OSLO),
+        ],
+        BOTH,
+    ),
+    "no index, and the id in every fragment": (
+        [
+            calls(fragment(None, "a", "weather", ROME[:4])),
+            calls(fragment(None, "b", "time", OSLO[:4])),
+            calls(fragment(None, "a", arguments=ROME[4:])),
+            calls(fragment(None, "b", arguments=OSLO[4:])),
+        ],
+        BOTH,
+    ),
+    "no index, and the id and the name in every fragment": (
+        [
+            calls(fragment(None, "a", "weather", ROME[:4])),
+            calls(fragment(None, "a", "weather", ROME[4:])),
+            calls(fragment(None, "b", "time", OSLO[:4])),
+            calls(fragment(None, "b", "time", OSLO[4:])),
+        ],
+        BOTH,
+    ),
+    "no index and no id, in pieces": (
+        [
+            calls(fragment(name="weather")),
+            calls(fragment(arguments=ROME[:4])),
+            calls(fragment(arguments=ROME[4:])),
+            calls(fragment(name="time", arguments=OSLO[:4])),
+            calls(fragment(arguments=OSLO[4:])),
+        ],
+        [("", "weather", ROME), ("", "time", OSLO)],
+    ),
+    "no index and no id, the name in every fragment": (
+        [
+            calls(fragment(name="weather", arguments=ROME[:4])),
+            calls(fragment(name="weather", arguments=ROME[4:])),
+            calls(fragment(name="time", arguments=OSLO)),
+        ],
+        [("", "weather", ROME), ("", "time", OSLO)],
+    ),
+    "no index and no id, one whole call after the other": (
+        [calls(fragment(name="weather", arguments=text)) for text in (ROME, OSLO, OSLO)],
+        [("", "weather", ROME), ("", "weather", OSLO), ("", "weather", OSLO)],
+    ),
+    "no index and no id, whole calls at once": (
+        [calls(fragment(name="time"), fragment(name="time"), fragment(name="time"))],
+        [("", "time", "{}")] * 3,
+    ),
+    "an index that comes late": (
+        [calls(fragment(None, "a", "weather", ROME[:4])), calls(fragment(0, arguments=ROME[4:]))],
+        BOTH[:1],
+    ),
+    # As vLLM sent it with speculative decoding.
+    "two fragments of one call at once": (
+        [
+            calls(fragment(0, "a", "weather"), fragment(0, arguments=ROME[:4])),
+            calls(fragment(0, arguments=ROME[4:])),
+        ],
+        BOTH[:1],
+    ),
+    "two fragments of one call at once, without an index": (
+        [
+            calls(fragment(None, "a", "weather"), fragment(arguments=ROME[:4])),
+            calls(fragment(arguments=ROME[4:])),
+        ],
+        BOTH[:1],
+    ),
+    # As LM Studio and Poolside have sent it.
+    "another id in every fragment, without an index": (
+        [
+            calls(fragment(None, "a", "weather")),
+            calls(fragment(None, "x", arguments=ROME[:4])),
+            calls(fragment(None, "y", "", ROME[4:])),
+            calls(fragment(None, "b", "time")),
+            calls(fragment(None, "z", arguments=OSLO)),
+        ],
+        BOTH,
+    ),
+    "another id and the name in every fragment": (
+        [
+            calls(fragment(0, "a", "weather", ROME[:4])),
+            calls(fragment(0, "x", "weather", ROME[4:])),
+        ],
+        BOTH[:1],
+    ),
+    # As Ollama's /v1, Gemini's and others' gateways number them.
+    "one index for different calls, without ids": (
+        [
+            calls(fragment(0, "", "weather", ROME)),
+            calls(fragment(0, "", "weather", OSLO)),
+            calls(fragment(0, "", "time", OSLO[:4])),
+            calls(fragment(0, "", "", OSLO[4:])),
+        ],
+        [("", "weather", ROME), ("", "weather", OSLO), ("", "time", OSLO)],
+    ),
+    "one index and one id for different calls": (
+        [calls(fragment(0, "a", "weather", ROME)), calls(fragment(0, "a", "weather", OSLO))],
+        [("a", "weather", ROME), ("", "weather", OSLO)],
+    ),
+    "texts for indexes": (
+        [
+            calls(
+                {**fragment(None, "a", "weather", ROME[:4]), "index": "0"},
+                {**fragment(None, "b", "time", OSLO[:4]), "index": "1"},
+            ),
+            calls(
+                {**fragment(arguments=ROME[4:]), "index": "0"},
+                {**fragment(arguments=OSLO[4:]), "index": "1"},
+            ),
+        ],
+        BOTH,
+    ),
+    "null for what is not there": (
+        [
+            calls({**fragment(None, "a", "weather"), "index": None, "type": None}),
+            calls(
+                {
+                    "index": None,
+                    "id": None,
+                    "type": None,
+                    "function": {"name": None, "arguments": ROME},
+                }
+            ),
+            calls({"index": None, "id": None, "function": None}),
+        ],
+        BOTH[:1],
+    ),
+    "numbers for ids that are no text": (
+        [
+            calls({**fragment(None, None, "weather", ROME[:4]), "id": 7}),
+            calls({**fragment(None, None, "time", OSLO), "id": 8}),
+            calls({**fragment(None, None, None, ROME[4:]), "id": 7}),
+        ],
+        [("", "weather", ROME), ("", "time", OSLO)],
+    ),
+    "a single call in place of the list": (
+        [chunk(tool_calls=fragment(0, "a", "weather", ROME))],
+        BOTH[:1],
+    ),
+    # As DeepSeek behind Qianfan streams them.
+    "arguments that repeat what came before": (
+        [calls(fragment(0, "a", "weather", ROME[:end])) for end in range(1, len(ROME) + 1)],
+        BOTH[:1],
+    ),
+    "arguments that repeat what came before, and the name too": (
+        [calls(fragment(0, "a", "weather", text)) for text in ("", ROME[:4], ROME, ROME)],
+        BOTH[:1],
+    ),
+    "arguments in pieces that look like the beginning": (
+        [calls(fragment(0, "a", "weather", '{"a": ')), calls(fragment(0, arguments='{"a": 1}}'))],
+        [("a", "weather", '{"a": {"a": 1}}')],
+    ),
+    # As some of OpenAI's own models do.
+    "arguments in pieces, and whole at the end": (
+        [
+            *(calls(fragment(0, "a", "weather", piece)) for piece in (ROME[:4], ROME[4:])),
+            calls(fragment(0, "a", "weather", ROME.replace(" ", ""))),
+        ],
+        [("a", "weather", ROME.replace(" ", ""))],
+    ),
+    "an empty object before the arguments": (
+        [
+            calls(fragment(0, "a", "weather", "{}")),
+            calls(fragment(0, arguments=ROME[:4])),
+            calls(fragment(0, arguments=ROME[4:])),
+            calls(fragment(1, "b", "time", {})),
+            calls(fragment(1, "b", "time", OSLO)),
+        ],
+        BOTH,
+    ),
+    "null before the arguments": (
+        [calls(fragment(0, "a", "weather", "null")), calls(fragment(0, arguments=ROME))],
+        BOTH[:1],
+    ),
+    "two objects that one call cannot have": (
+        [
+            calls(fragment(0, "a", "weather", ROME)),
+            calls(fragment(0, arguments=OSLO)),
+            calls(fragment(1, "b", "time", OSLO)),
+        ],
+        [("a", "weather", ROME + OSLO), BOTH[1]],
+    ),
+    "an object in every fragment": (
+        [calls(fragment(0, "a", "weather", json.loads(ROME)))] * 2,
+        BOTH[:1],
+    ),
+    # As before `tool_calls`.
+    "a function call": (
+        [
+            chunk(function_call={"name": "weather", "arguments": ""}),
+            chunk(function_call={"arguments": ROME[:4]}),
+            chunk(function_call={"name": "weather", "arguments": ROME[4:]}),
+            chunk(function_call=None),
+        ],
+        [("", "weather", ROME)],
+    ),
+    "a function call that is a tool call too": (
+        [
+            chunk(
+                tool_calls=[fragment(0, "a", "weather", ROME)],
+                function_call={"name": "weather", "arguments": ROME},
+            )
+        ],
+        BOTH[:1],
+    ),
 }
 
 
@@ -217,19 +465,61 @@ def calls_of(outcome: Outcome, expected: list[tuple[str, str, str]]) -> list[tup
     ]
 
 
+TOOLS = ("weather", "time")
+
+
 @pytest.mark.parametrize("case", FRAGMENTS)
-@pytest.mark.parametrize("finish_reason", ["tool_calls", "stop"])
-def test_fragments(finish_reason: str, case: str) -> None:
+@pytest.mark.parametrize(
+    ("finish_reason", "tools"), [("tool_calls", TOOLS), ("tool_calls", ()), ("stop", TOOLS)]
+)
+def test_fragments(finish_reason: str, tools: tuple[str, ...], case: str) -> None:
     chunks, expected = FRAGMENTS[case]
     head, body = streamed(OPENAI, *chunks, chunk(finish_reason))
-    outcome = decode(OPENAI, head, [body])
+    outcome = decode(OPENAI, head, [body], tools=tools)
     assert calls_of(outcome, expected) == expected
     assert outcome.events == [*outcome.calls, Finished(finish_reason)]
     ids = [call.id for call in outcome.calls]
     assert len({*ids}) == len(ids)
     assert not any(call_id == "" or call_id.isdigit() for call_id in ids)
-    for cut in cut_anywhere(OPENAI, head, body):
+    for cut in cut_anywhere(OPENAI, head, body, tools=tools):
         assert calls_of(cut, expected) == expected
+
+
+# Names in pieces, and the calls that they mean with these tools.
+
+NAMES: list[tuple[list[str], tuple[str, ...], list[str]]] = [
+    (["add", "add"], ("add",), ["add"]),
+    (["add", "add"], ("addadd",), ["addadd"]),
+    (["add", "add"], ("add", "addadd"), ["add"]),
+    (["add", "add"], (), ["add"]),
+    (["add"] * 5, ("add", "time"), ["add"]),
+    (["ad", "d"], ("add",), ["add"]),
+    (["ad", "d"], (), ["add"]),
+    (["a", "d", "d"], ("add", "a_d"), ["add"]),
+    (["a", "dd", "add"], ("add",), ["add"]),
+    (["ad", "add"], ("add",), ["add"]),
+    (["ad", "add"], ("adadd",), ["adadd"]),
+    (["time", "date"], ("time", "date"), ["time", "date"]),
+    (["time", "date"], ("timedate",), ["timedate"]),
+    (["get", "get_all"], ("get", "get_all"), ["get", "get_all"]),
+    (["nothing"], ("add",), ["nothing"]),
+]
+
+
+@pytest.mark.parametrize(("pieces", "tools", "expected"), NAMES)
+@pytest.mark.parametrize("index", [0, None])
+def test_names_in_pieces(
+    index: int | None, pieces: list[str], tools: tuple[str, ...], expected: list[str]
+) -> None:
+    chunks = [calls(fragment(index, name=piece)) for piece in pieces]
+    head, body = streamed(OPENAI, *chunks, calls(fragment(index, arguments=ROME)), chunk("stop"))
+    outcome = decode(OPENAI, head, [body], tools=tools)
+    *before, last = [(call.name, call.arguments) for call in outcome.calls]
+    assert [name for name, _ in (*before, last)] == expected
+    assert last[1] == ROME
+    assert all(arguments == "{}" for _, arguments in before)
+    for cut in cut_anywhere(OPENAI, head, body, tools=tools):
+        assert [call.name for call in cut.calls] == expected
 
 
 def test_no_two_replies_share_an_id() -> None:
@@ -362,23 +652,82 @@ def test_calls_of_an_answer_that_breaks_off_are_not_made() -> None:
     assert (outcome.calls, outcome.error) == ([], BadReply)
 
 
-@pytest.mark.parametrize(
-    ("dialect", "call", "where"),
-    [
-        (OPENAI, "weather", "choices.0.message.tool_calls.0"),
-        (OPENAI, fragment(0, "a", "weather", ["Rome"]), "….function.arguments"),
-        (OPENAI, {"function": "weather"}, "….function"),
-        (OLLAMA, "weather", "message.tool_calls.0"),
-        (OLLAMA, {"id": "a"}, "….function"),
-        (OLLAMA, {"function": {"arguments": {}}}, "….function.name"),
-        (OLLAMA, fragment(0, "a", "weather", ROME), "….function.arguments"),
-    ],
-)
-def test_calls_that_no_server_should_send(dialect: Server, call: Any, where: str) -> None:
-    _, one = messages(dialect, [call])
-    head, body = at_once(one)
-    outcome = decode(dialect, head, [body])
-    first = "choices.0.message" if dialect is OPENAI else "message"
-    field = where.replace("…", f"{first}.tool_calls.0")
-    assert outcome.error is BadReply
-    assert f"an answer whose {field} is not what its API says." in outcome.message
+# One whole call, as it is sent, and what it means: its name and its arguments.
+
+
+def quoted(text: str) -> str:
+    return json.dumps(text)
+
+
+MEANINGS: dict[str, tuple[Any, tuple[str, str]]] = {
+    "an object": (fragment(0, "a", "weather", json.loads(ROME)), ("weather", ROME)),
+    "a text": (fragment(0, "a", "weather", ROME), ("weather", ROME)),
+    "a text in a text": (fragment(0, "a", "weather", quoted(ROME)), ("weather", ROME)),
+    "no arguments": (fragment(0, "a", "time"), ("time", "{}")),
+    "null": ({"id": "a", "function": {"name": "time", "arguments": None}}, ("time", "{}")),
+    "null as text": (fragment(0, "a", "time", "null"), ("time", "{}")),
+    "null in a text": (fragment(0, "a", "time", quoted("null")), ("time", "{}")),
+    "empty": (fragment(0, "a", "time", ""), ("time", "{}")),
+    "blank": (fragment(0, "a", "time", " \n\t"), ("time", "{}")),
+    "an empty object": (fragment(0, "a", "time", {}), ("time", "{}")),
+    "an empty text in a text": (fragment(0, "a", "time", quoted("")), ("time", "{}")),
+    "a list": (fragment(0, "a", "weather", ["Rome"]), ("weather", '["Rome"]')),
+    "a number": (fragment(0, "a", "weather", 7), ("weather", "7")),
+    "false": (fragment(0, "a", "weather", False), ("weather", "false")),
+    "prose": (fragment(0, "a", "weather", "Rome"), ("weather", "Rome")),
+    "prose in a text": (fragment(0, "a", "weather", quoted("Rome")), ("weather", quoted("Rome"))),
+    "half an object": (fragment(0, "a", "weather", ROME[:-1]), ("weather", ROME[:-1])),
+    "half a surrogate pair": (
+        fragment(0, "a", "weather", '{"city": "\ud83d"}'),
+        ("weather", '{"city": "\ufffd"}'),
+    ),
+    "parameters": (
+        {"id": "a", "function": {"name": "weather", "parameters": json.loads(ROME)}},
+        ("weather", ROME),
+    ),
+    "without a function": ({"id": "a", "name": "weather", "arguments": ROME}, ("weather", ROME)),
+    "beside a null function": (
+        {"id": "a", "function": None, "name": "weather", "arguments": json.loads(ROME)},
+        ("weather", ROME),
+    ),
+    "a name for the function": (
+        {"id": "a", "function": "weather", "arguments": ROME},
+        ("weather", ROME),
+    ),
+    "of another type": (
+        {**fragment(0, "a", "weather", ROME), "type": "tool"},
+        ("weather", ROME),
+    ),
+    "with a text for its index": (
+        {**fragment(None, "a", "weather", ROME), "index": "first"},
+        ("weather", ROME),
+    ),
+    "with an object for its id": (
+        {**fragment(0, None, "weather", ROME), "id": {"a": 1}},
+        ("weather", ROME),
+    ),
+    # What has no meaning is an error for the model, which is told.
+    "a text for a call": ("weather", ("", "weather")),
+    "a list for a call": (["weather"], ("", '["weather"]')),
+    "an id alone": ({"id": "a"}, ("", "{}")),
+    "no name": ({"function": {"arguments": json.loads(ROME)}}, ("", ROME)),
+    "null for a name": ({"function": {"name": None, "arguments": ROME}}, ("", ROME)),
+}
+
+
+@pytest.mark.parametrize("case", MEANINGS)
+@pytest.mark.parametrize("dialect", [OPENAI, OLLAMA])
+@pytest.mark.parametrize("way", ["streamed", "unstreamed"])
+def test_meanings(way: str, dialect: Server, case: str) -> None:
+    """The call beside it, and the text before it, are what they are in any case."""
+    sent, expected = MEANINGS[case]
+    good = fragment(1, "b", "time", json.loads(OSLO) if dialect is OLLAMA else OSLO)
+    piece, one = messages(dialect, [sent, good], content="See.")
+    head, body = at_once(one) if way == "unstreamed" else streamed(dialect, piece)
+    outcome = decode(dialect, head, [body], tools=TOOLS)
+    assert outcome.text == "See."
+    made = [(call.name, call.arguments) for call in outcome.calls]
+    assert made == [expected, ("time", OSLO)]
+    assert all(call.id for call in outcome.calls)
+    for cut in cut_anywhere(dialect, head, body, tools=TOOLS):
+        assert [(call.name, call.arguments) for call in cut.calls] == made
