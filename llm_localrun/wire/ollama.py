@@ -14,6 +14,7 @@ from llm_localrun.wire.request import ChatMessage, ChatRequest
 from llm_localrun.wire.shapes import (
     Count,
     CutOff,
+    Fragment,
     Text,
     Vector,
     WireModel,
@@ -39,8 +40,8 @@ class _WholeCall(WireModel):
 
 
 class _ChatTurn(WireModel):
-    content: Text = ""
-    thinking: Text = ""
+    content: Fragment = ""
+    thinking: Fragment = ""
     tool_calls: tuple[_WholeCall, ...] | None = None
 
 

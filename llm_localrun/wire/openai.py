@@ -13,6 +13,7 @@ from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall
 from llm_localrun.wire.shapes import (
     Count,
     CutOff,
+    Fragment,
     Rate,
     Text,
     Vector,
@@ -26,7 +27,7 @@ from llm_localrun.wire.sse import Payload
 
 class _FunctionFragment(WireModel):
     name: Text | None = None
-    arguments: Text | None = None
+    arguments: Fragment | None = None
 
 
 class _CallFragment(WireModel):
@@ -36,11 +37,11 @@ class _CallFragment(WireModel):
 
 
 class _Message(WireModel):
-    content: Text | None = None
+    content: Fragment | None = None
     # llama.cpp, SGLang and LM Studio use reasoning_content; vLLM, mlx_lm and, for some models,
     # LM Studio use reasoning.
-    reasoning_content: Text | None = None
-    reasoning: Text | None = None
+    reasoning_content: Fragment | None = None
+    reasoning: Fragment | None = None
     tool_calls: tuple[_CallFragment, ...] | None = None
 
 

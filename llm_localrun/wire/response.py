@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -21,8 +22,8 @@ from llm_localrun.errors import (
     ServerRefused,
 )
 from llm_localrun.system.json_files import parse_json
-from llm_localrun.wire.events import Event, Finished, TextDelta, ToolCall
-from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in
+from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in, printable
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
 from llm_localrun.wire.think_tags import ThinkTags
 
@@ -100,6 +101,30 @@ class ResponseContext:
     """Where the user has written the user and password that it is sent; "" if it is sent none."""
 
 
+class _Halves:
+    """Joins a character whose surrogates come in two deltas; one that comes alone is U+FFFD."""
+
+    def __init__(self) -> None:
+        self._half: TextDelta | ReasoningDelta | None = None
+
+    def feed(self, event: Event) -> Iterator[Event]:
+        half, self._half = self._half, None
+        if half is not None and type(half) is type(event):
+            event = replace(event, text=half.text + event.text)
+        elif half is not None:
+            yield replace(half, text=printable(half.text))
+        if isinstance(event, TextDelta | ReasoningDelta):
+            whole = event.text
+            if "\ud800" <= whole[-1] <= "\udbff":
+                self._half, whole = replace(event, text=whole[-1]), whole[:-1]
+            event = replace(event, text=printable(whole))
+            if not whole:
+                return
+        elif isinstance(event, ToolCall):
+            event = replace(event, arguments=printable(event.arguments))
+        yield event
+
+
 class ResponseDecoder:
     """Decodes one response. Messages call its sender `server`."""
 
@@ -108,6 +133,7 @@ class ResponseDecoder:
         self._decoder = decoder
         self._context = context
         self._think = ThinkTags(may_lack_opening=context.may_think)
+        self._halves = _Halves()
         self._text: list[str] = []
         self._called = False
         self._framing: Framing = WholeBody()
@@ -136,7 +162,8 @@ class ResponseDecoder:
             raise self._bad("an answer that ends before it is complete") from None
 
     def _split(self, event: Event) -> Iterator[Event]:
-        for part in self._think.feed(event):
+        parts = map(self._think.feed, self._halves.feed(event))
+        for part in chain.from_iterable(parts):
             if isinstance(part, Finished):
                 self._check_json(part)
                 yield replace(part, **self._context.facts)

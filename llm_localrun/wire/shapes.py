@@ -22,12 +22,14 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` with lone surrogates, which cannot be printed or stored, replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-Text: TypeAlias = Annotated[str, AfterValidator(_printable)]
+Text: TypeAlias = Annotated[str, AfterValidator(printable)]
+Fragment: TypeAlias = str
+"""A piece of a text; `wire.response` joins the halves of a surrogate pair in two pieces."""
 Vector: TypeAlias = Annotated[
     tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)
 ]
@@ -46,7 +48,7 @@ class ErrorReported(Exception):
         self, message: str, prompt_tokens: int | None = None, context_size: int | None = None
     ) -> None:
         super().__init__(message)
-        self.message = _printable(message)
+        self.message = printable(message)
         self.prompt_tokens = prompt_tokens
         self.context_size = context_size
 
