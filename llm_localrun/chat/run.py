@@ -28,7 +28,7 @@ from llm_localrun.errors import (
     ServerUnreachable,
     UnsupportedOption,
 )
-from llm_localrun.files.modelfile import has_place_for_thinking
+from llm_localrun.files.modelfile import has_place_for_thinking, thinking_in
 from llm_localrun.models import LocalModel, OnDisk, Route, Served
 from llm_localrun.names.parse import parse_name
 from llm_localrun.privacy import WHERE, is_loopback, requires_consent
@@ -44,6 +44,7 @@ from llm_localrun.wire.response import (
     ResponseDecoder,
     ResponseHead,
 )
+from llm_localrun.wire.think_tags import Thinking, expect_thinking
 
 
 def stream(
@@ -225,10 +226,7 @@ def _may_think(model: LocalModel) -> bool:
 
 
 def _response_context(request: ServeRequest, prepared: PreparedRequest) -> ResponseContext:
-    model, server = request.model, prepared.server
-    # A server that publishes the levels of a model's thinking separates thinking from the answer.
-    may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
-    thinks = may_think or parse_name(model.name).thinks
+    server = prepared.server
     facts = {"context_size": prepared.context_size, "load_seconds": prepared.load_seconds}
 
     def explain_overflow(prompt_tokens: int, context_size: int) -> LocalRunError:
@@ -241,8 +239,24 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
         on_overflow=explain_overflow,
         model=prepared.model if server.names_wrong_model else "",
         is_json=request.chat.schema is not None or bool(request.options.get("json_object")),
-        may_think=thinks and request.options.get("think") != "off",
+        thinking=_expected_thinking(request, prepared),
     )
+
+
+def _expected_thinking(request: ServeRequest, prepared: PreparedRequest) -> Thinking:
+    model = request.model
+    # A server that publishes the levels of a model's thinking separates thinking from the answer.
+    may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
+    thinks = may_think or parse_name(model.name).thinks
+    template, is_file = model.template_thinking, isinstance(prepared.server, serve.EngineServer)
+    if model.on_disk is not None and (is_file or template is None):
+        template = thinking_in(model.on_disk)
+    is_certain = is_file or model.template_thinking is not None
+    if is_certain and template is not None and template.tags:
+        thinks = bool(template.opened)
+    asked = (m.text for m in request.chat.messages if m.role in ("system", "user"))
+    is_off = request.options.get("think") == "off"
+    return expect_thinking(template, "\n".join(asked), thinks=thinks, is_off=is_off)
 
 
 def _learn(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> None:

@@ -17,6 +17,7 @@ from llm_localrun.models import LocalModel, OnDisk, Purpose
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import file_type_name, quantization_in
 from llm_localrun.names.roles import IS_IMPORTANCE_MATRIX, IS_PROJECTOR
+from llm_localrun.wire.think_tags import read_template
 
 UNREADABLE = "it cannot be read"
 _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3")
@@ -24,8 +25,8 @@ _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v
 # Architectures that only Ollama's own engine knows (model/models, 0.12).
 _OLLAMA_ONLY = ("mllama", "gptoss", "qwen25vl")
 
-# In templates, of Ollama too; the last one is gpt-oss's.
-_THINKING = ("<think>", "enable_thinking", ".Thinking", "<|channel|>")
+# In templates, of Ollama too, beside tags of thinking.
+_THINKING = ("enable_thinking", ".Thinking")
 
 # By `general.type` in the header.
 _NO_MODEL = {
@@ -162,7 +163,8 @@ def _capabilities(template: str, found: FoundFile) -> tuple[str, ...]:
     template = manifest_or_empty(found.manifest).text("template") or template
     can = {
         "tools": "tools" in template or ".Tools" in template,
-        "thinking": any(word in template for word in _THINKING),
+        "thinking": any(word in template for word in _THINKING)
+        or bool(read_template(template).tags),
         **_senses(found.projector),
     }
     return tuple(name for name, has in can.items() if has)

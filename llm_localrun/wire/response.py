@@ -25,7 +25,7 @@ from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.shapes import CutOff, ErrorReported, error_in, printable
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
-from llm_localrun.wire.think_tags import ThinkTags
+from llm_localrun.wire.think_tags import NOT_EXPECTED, Thinking, ThinkTags
 
 _MAX_ERROR_BODY = 64 * 2**10
 
@@ -93,8 +93,8 @@ class ResponseContext:
     """The model that has to answer; "" to accept any."""
     is_json: bool = False
     """Whether the text has to be JSON."""
-    may_think: bool = False
-    """Whether the model is known to think, and may leave out the opening tag."""
+    thinking: Thinking = NOT_EXPECTED
+    """The tags between which the text may hold thinking."""
     secrets: Collection[str] = field(default=(), repr=False)
     """Keys and the like, which servers repeat in their errors and which must not be shown."""
     login_source: str = ""
@@ -132,7 +132,7 @@ class ResponseDecoder:
         self._server = server
         self._decoder = decoder
         self._context = context
-        self._think = ThinkTags(may_lack_opening=context.may_think)
+        self._think = ThinkTags(context.thinking)
         self._halves = _Halves()
         self._text: list[str] = []
         self._called = False

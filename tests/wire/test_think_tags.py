@@ -7,7 +7,7 @@ import pytest
 from llm_localrun.servers.base import Server
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.response import ResponseContext
-from llm_localrun.wire.think_tags import ThinkTags
+from llm_localrun.wire.think_tags import ThinkTags, expect_thinking
 from tests.support.replies import at_once, chunk, decode, ollama, streamed, whole
 from tests.support.servers import OLLAMA, OPENAI
 
@@ -16,7 +16,7 @@ CALL = ToolCall("c1", "time", "{}")
 
 
 def split(events: Iterable[Event], *, may_lack_opening: bool) -> list[Event]:
-    tags = ThinkTags(may_lack_opening=may_lack_opening)
+    tags = ThinkTags(expect_thinking(None, "", thinks=may_lack_opening))
     return [part for event in events for part in tags.feed(event)]
 
 
@@ -72,8 +72,8 @@ UNOPENED_ANSWERS = {
     "<thin": ("", "<thin"),
     "<": ("", "<"),
     "<think": ("", "<think"),
-    "<thinking>Hm.": ("", "<thinking>Hm."),
-    "<THINK>Hm.": ("", "<THINK>Hm."),
+    "<thin air>": ("", "<thin air>"),
+    "<thinker>Hm.</thinker>": ("", "<thinker>Hm.</thinker>"),
     "a <think>b</think> c": ("", "a <think>b</think> c"),
     "Use <think>": ("", "Use <think>"),
     "Hm.</think>Hi": ("", "Hm.</think>Hi"),
@@ -193,13 +193,13 @@ def test_thinking_that_the_server_took_apart(
     ],
 )
 def test_what_is_held_back(may_lack_opening: bool, expected: list[list[Event]]) -> None:
-    tags = ThinkTags(may_lack_opening=may_lack_opening)
+    tags = ThinkTags(expect_thinking(None, "", thinks=may_lack_opening))
     fed: list[Event] = [TextDelta("Hi"), TextDelta(" there"), END]
     assert [[*tags.feed(event)] for event in fed] == expected
 
 
 def test_thinking_is_not_kept_waiting() -> None:
-    tags = ThinkTags(may_lack_opening=True)
+    tags = ThinkTags(expect_thinking(None, "", thinks=True))
     fed = ["<think>", "Hm", ". <", "/th", "ings", "</thi", "nk>", "\n", "H", "i"]
     assert [[*tags.feed(TextDelta(text))] for text in fed] == [
         [],
@@ -227,7 +227,7 @@ REPLIES = [
 @pytest.mark.parametrize(("text", "thinks", "thought", "answer"), REPLIES)
 @pytest.mark.parametrize("dialect", [OPENAI, OLLAMA])
 def test_replies(dialect: Server, text: str, thinks: bool, thought: str, answer: str) -> None:
-    expected = ResponseContext(may_think=thinks)
+    expected = ResponseContext(thinking=expect_thinking(None, "", thinks=thinks))
     if dialect is OLLAMA:
         one = at_once(ollama(True, content=text, done_reason="stop"))
         cuts = [
