@@ -150,9 +150,8 @@ _NEW_NAME = re.compile(rf"</({_NAME}(?:think|thought|reason){_NAME})>", re.IGNOR
 def read_template(template: str) -> TemplateThinking:
     """What a chat template, Jinja or Go, shows of the model's thinking."""
     template = template[-_MAX_TEMPLATE:]
-    text = template.lower()
-    found = [tag for tag in TAGS if any(each in text for each in (*tag.openings, *tag.closings))]
-    names = dict.fromkeys(_NEW_NAME.findall(text))
+    found = [t for t in TAGS if _pattern((*t.openings, *t.closings)).search(template)]
+    names = dict.fromkeys(_NEW_NAME.findall(template.lower()))
     found += [tag for tag in map(_named, names) if tag not in found]
     start = max((match.end() for match in _BEFORE_ANSWER.finditer(template)), default=0)
     opened = next((tag for tag in found if _opens(tag, template, start)), None)
@@ -306,10 +305,10 @@ class ThinkTags:
             yield TextDelta(text)
 
     def _split(self) -> Iterator[Event]:
-        state = None
-        while self._held and self._state is not state:
-            state = self._state
-            yield from self._steps[state]()
+        before = None
+        while self._held and before != (self._state, self._held):
+            before = self._state, self._held
+            yield from self._steps[self._state]()
 
     def _begin(self) -> Iterator[Event]:
         if not self._enter(self._expected.tags, self._expected.tags):
@@ -332,7 +331,7 @@ class ThinkTags:
             self._tag, self._state = openings[found], _State.OPENED
             self._depth, self._thought = 1, ""
         else:
-            (self._tag, self._answer_end), self._state = ends[found], _State.ANSWER
+            (self._tag, self._answer_end), self._state = ends[found], _State.GAP
         return True
 
     def _either(self) -> Iterator[Event]:
@@ -376,10 +375,8 @@ class ThinkTags:
         rest = self._held[end:]
         yield from self._think(start)
         self._held, self._doubtful, self._searched = rest, None, 0
-        ends = dict(self._tag.answers)
-        self._answer_end, self._state = ends.get(closing, ""), _State.GAP
-        if closing in ends:
-            self._state = _State.ANSWER
+        self._answer_end = dict(self._tag.answers).get(closing, "")
+        self._state = _State.GAP
 
     def _think(self, length: int) -> Iterator[Event]:
         """Passes the beginning of the held text on as thinking."""
