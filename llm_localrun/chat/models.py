@@ -125,6 +125,7 @@ class LocalChat(_Chat, llm.KeyModel):
         interrupts = Interrupts()
         with (
             interrupts.caught(recorder.finish_interrupted),
+            recorder.errors_below(is_streamed=stream),
             closing(run.stream(model, route, request, key)) as events,
         ):
             for event in events:
@@ -155,10 +156,11 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
         request = await asyncio.to_thread(self._request, prompt, stream, conversation, log_id)
         model, route = await asyncio.to_thread(resolve.choose_route, self.local, request.options)
         recorder = ResponseRecorder(model, route, response)
-        async with aclosing(run.astream(model, route, request, key)) as events:
-            async for event in events:
-                for item in recorder.record(event):
-                    yield item
+        with recorder.errors_below(is_streamed=stream):
+            async with aclosing(run.astream(model, route, request, key)) as events:
+                async for event in events:
+                    for item in recorder.record(event):
+                        yield item
 
 
 class LocalEmbedding(_Local, EmbeddingModel):

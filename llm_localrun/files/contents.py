@@ -25,8 +25,8 @@ _EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v
 # Architectures that only Ollama's own engine knows (model/models, 0.12).
 _OLLAMA_ONLY = ("mllama", "gptoss", "qwen25vl")
 
-# In templates, of Ollama too, beside tags of thinking.
-_THINKING = ("enable_thinking", ".Thinking")
+# In templates, of Ollama too, beside the tags; the last one is gpt-oss's.
+_THINKING = ("enable_thinking", ".Thinking", "<|channel|>")
 
 # By `general.type` in the header.
 _NO_MODEL = {
