@@ -132,6 +132,19 @@ class OnDisk(FrozenValue):
 Route: TypeAlias = Served | OnDisk
 
 
+class TemplateThinking(FrozenValue):
+    """What a chat template shows of a model's thinking: see `wire.think_tags.read_template`."""
+
+    tags: tuple[str, ...] = ()
+    """The openings of thinking that it knows: `("<think>",)`."""
+    opened: str = ""
+    """The one that it may write before the answer, so that the model does not write it."""
+    always: bool = False
+    """Whether it writes it unless thinking is switched off."""
+    has_switch: bool = False
+    """Whether thinking can be switched off."""
+
+
 class LocalModel(FrozenValue):
     """A model and the routes to run it, the preferred one first.
 
@@ -155,6 +168,8 @@ class LocalModel(FrozenValue):
     """Some of `tools`, `vision`, `audio` and `thinking`."""
     think_levels: tuple[str, ...] | None = None
     """The values of `-o think`: `("low", "medium", "high")`; None if the server lists none."""
+    template_thinking: TemplateThinking | None = None
+    """What the template shows that its server uses; None if the server does not show it."""
     fingerprints: tuple[str, ...] = ()
     """Strings by which a served model is matched with its file: see `merge_routes`."""
 

@@ -13,7 +13,8 @@ from types import FrameType
 
 import click
 
-_COMMANDS = ("prompt", "chat")
+COMMANDS = ("prompt", "chat")
+"""llm's commands that print an answer."""
 
 
 class Interrupts:
@@ -50,7 +51,7 @@ class Interrupts:
         command = click.get_current_context(silent=True)
         is_llm_command = (
             command is not None
-            and command.info_name in _COMMANDS
+            and command.info_name in COMMANDS
             and threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )

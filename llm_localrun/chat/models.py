@@ -128,6 +128,7 @@ class LocalChat(_Chat, llm.KeyModel):
         with (
             interrupts.caught(recorder.finish_interrupted),
             recorder.failure_kept(),
+            recorder.errors_below(is_streamed=stream),
             closing(run.stream(model, route, request, key)) as events,
         ):
             for event in events:
@@ -159,7 +160,7 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
         model, route = await asyncio.to_thread(resolve.choose_route, self.local, request.options)
         recorder = ResponseRecorder(model, route, response)
         events = run.astream(model, route, request, key)
-        with recorder.failure_kept():
+        with recorder.failure_kept(), recorder.errors_below(is_streamed=stream):
             async with aclosing(events):
                 async for event in events:
                     for item in recorder.record(event):

@@ -5,6 +5,7 @@ the events is left to `run`.
 """
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import llm
 from llm.parts import StreamEvent
 from typing_extensions import assert_never
 
+from llm_localrun.chat.interrupts import COMMANDS
 from llm_localrun.errors import AnswerNotJson
 from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.system.json_files import parse_json
@@ -39,6 +41,22 @@ class _MalformedArguments(dict[str, Any]):
         self.keys()
 
 
+def end_line(last: Event | None, *, is_streamed: bool) -> None:
+    """Ends the line that llm has begun on the terminal with `last`, so that a message follows it.
+
+    llm's commands print text to stdout, and reasoning to stderr unless it is hidden.
+    """
+    command = click.get_current_context(silent=True)
+    if command is None or command.info_name not in COMMANDS or not is_streamed:
+        return
+    if not isinstance(last, TextDelta | ReasoningDelta) or last.text.endswith("\n"):
+        return
+    is_text = isinstance(last, TextDelta)
+    is_shown = is_text or not command.params.get("hide_reasoning")
+    if is_shown and (sys.stdout if is_text else sys.stderr).isatty():
+        click.echo(err=not is_text)
+
+
 class ResponseRecorder:
     """Writes the events of an answer into llm's response."""
 
@@ -52,11 +70,13 @@ class ResponseRecorder:
         }
         self._started_at = time.monotonic()
         self._time_to_first_token: float | None = None
+        self._last: Event | None = None
 
     def record(self, event: Event) -> Iterator[StreamEvent]:
         """Records `event`; yields what `execute` must yield to llm for it."""
         if self._time_to_first_token is None:
             self._time_to_first_token = time.monotonic() - self._started_at
+        self._last = event
         if isinstance(event, TextDelta):
             yield StreamEvent(type="text", chunk=event.text)
         elif isinstance(event, ReasoningDelta):
@@ -67,6 +87,15 @@ class ResponseRecorder:
             self._finish(event)
         else:
             assert_never(event)
+
+    @contextmanager
+    def errors_below(self, *, is_streamed: bool) -> Iterator[None]:
+        """Around the events: lets an error begin on a line of its own."""
+        try:
+            yield
+        except Exception:
+            end_line(self._last, is_streamed=is_streamed)
+            raise
 
     def finish_interrupted(self) -> bool:
         """Completes the response of an interrupted answer; False if no event has arrived yet."""

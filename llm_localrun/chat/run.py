@@ -6,9 +6,10 @@ is left to `servers`, to an engine to `engine.serve`; what the response says, to
 
 import asyncio
 import shlex
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+import sys
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterator
 from contextlib import aclosing, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -25,9 +26,11 @@ from llm_localrun.catalogue import (
     note_place,
 )
 from llm_localrun.chat.modelfile import request_defaults
+from llm_localrun.chat.response import end_line
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
+from llm_localrun.engine.settings import given_template
 from llm_localrun.errors import (
     LocalRunError,
     NotAllowed,
@@ -37,8 +40,8 @@ from llm_localrun.errors import (
     UnsupportedOption,
     WrongModel,
 )
-from llm_localrun.files.modelfile import has_place_for_thinking
-from llm_localrun.models import LocalModel, OnDisk, Route, RunsOn, Served
+from llm_localrun.files.modelfile import has_place_for_thinking, thinking_in
+from llm_localrun.models import LocalModel, OnDisk, Route, RunsOn, Served, TemplateThinking
 from llm_localrun.names.parse import parse_name
 from llm_localrun.privacy import WHERE, host_of, is_loopback, requires_consent
 from llm_localrun.servers.base import PreparedRequest, ServeRequest, open_server
@@ -46,7 +49,7 @@ from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.learned import learn_from_reply
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer, explain_overflow
 from llm_localrun.wire import http
-from llm_localrun.wire.events import CUT_OFF, Event, Finished
+from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.request import ChatRequest, nearest_think_level
 from llm_localrun.wire.response import (
     ResponseContext,
@@ -54,6 +57,7 @@ from llm_localrun.wire.response import (
     ResponseHead,
 )
 from llm_localrun.wire.shapes import Overflow
+from llm_localrun.wire.think_tags import Thinking, expect_thinking, read_template
 
 
 def stream(
@@ -118,6 +122,10 @@ class _Exchange:
     """Whether a part of the answer has come."""
     refusal: PromptTooLong | None = None
     """Why the request has to be sent again."""
+    last: Event | None = None
+    """The last part of the answer, if nothing has been printed after it."""
+    kinds: set[type[Event]] = field(default_factory=set)
+    """What has come, but for text that is blank."""
 
     @property
     def http_request(self) -> http.HttpRequest:
@@ -129,6 +137,7 @@ class _Exchange:
             self.prepared.record_prompt_evaluated()
         for event in self.decoder.feed(piece):
             self.has_begun = True
+            self._see(event)
             yield event
 
     def close(self) -> Iterator[Event]:
@@ -157,10 +166,26 @@ class _Exchange:
             if isinstance(event, Finished):
                 _learn(self.request, self.prepared, event)
                 _note_departure(self.request.model, self.prepared, event)
-                if note := _note(self.request, self.prepared, event):
-                    click.echo(note, err=True)
-                if self.decoder.note:
-                    click.echo(self.decoder.note, err=True)
+                for note in (
+                    _note(self.request, self.prepared, event),
+                    _note_without_answer(self.request, self.prepared, event, self.kinds),
+                    self.decoder.note,
+                ):
+                    self._tell(note)
+            self._see(event)
+
+    def _see(self, event: Event) -> None:
+        self.last = event
+        if not isinstance(event, TextDelta) or event.text.strip():
+            self.kinds.add(type(event))
+
+    def _tell(self, note: str) -> None:
+        if not note:
+            return
+        if sys.stderr.isatty():
+            end_line(self.last, is_streamed=self.request.chat.stream)
+            self.last = None
+        click.echo(note, err=True)
 
 
 def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | None) -> _Exchange:
@@ -242,10 +267,7 @@ def _may_think(model: LocalModel) -> bool:
 
 
 def _response_context(request: ServeRequest, prepared: PreparedRequest) -> ResponseContext:
-    model, server = request.model, prepared.server
-    # A server that publishes the levels of a model's thinking separates thinking from the answer.
-    may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
-    thinks = may_think or parse_name(model.name).thinks
+    server = prepared.server
     facts = {"context_size": prepared.context_size, "load_seconds": prepared.load_seconds}
 
     def explain(overflow: Overflow, said: str) -> LocalRunError:
@@ -257,10 +279,10 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
         facts={name: value for name, value in facts.items() if value is not None},
         on_overflow=explain,
         model=prepared.model,
-        is_other_model=model_check(model, prepared),
+        is_other_model=model_check(request.model, prepared),
         is_json=request.chat.schema is not None or bool(request.options.get("json_object")),
         schema=request.chat.schema,
-        may_think=thinks and request.options.get("think") != "off",
+        thinking=_expected_thinking(request, prepared),
     )
 
 
@@ -280,6 +302,32 @@ def model_check(model: LocalModel, prepared: PreparedRequest) -> Callable[[str],
         return server.names_models_as_listed or name in names_beside(model)
 
     return is_other_model
+
+
+def _expected_thinking(request: ServeRequest, prepared: PreparedRequest) -> Thinking:
+    model = request.model
+    # A server that publishes the levels of a model's thinking separates thinking from the answer.
+    may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
+    thinks = may_think or parse_name(model.name).thinks
+    template, is_certain = _template_thinking(request, prepared)
+    if is_certain and template is not None and template.tags:
+        thinks = bool(template.opened)
+    asked = (m.text for m in request.chat.messages if m.role in ("system", "user"))
+    is_off = request.options.get("think") == "off"
+    return expect_thinking(template, "\n".join(asked), thinks=thinks, is_off=is_off)
+
+
+def _template_thinking(
+    request: ServeRequest, prepared: PreparedRequest
+) -> tuple[TemplateThinking | None, bool]:
+    """What the model's template shows of thinking, and whether it is the one that is used."""
+    model, given = request.model, request.options.get("chat_template")
+    if given is not None:
+        return read_template(given_template(given)), True
+    is_file = isinstance(prepared.server, serve.EngineServer)
+    if model.template_thinking is not None and not is_file:
+        return model.template_thinking, True
+    return (thinking_in(model.on_disk) if model.on_disk else None), is_file
 
 
 def _learn(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> None:
@@ -319,6 +367,38 @@ def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) 
     is_counted = answer is not None and finished.prompt_tokens is not None
     used = (finished.prompt_tokens or 0) + (answer or 0) if is_counted else None
     return describe_cut_answer(used, prepared.context_size, prepared.limits)
+
+
+def _note_without_answer(
+    request: ServeRequest,
+    prepared: PreparedRequest,
+    finished: Finished,
+    kinds: Collection[type[Event]],
+) -> str:
+    """What to do if the model has thought and said nothing; "" if it has answered."""
+    if ReasoningDelta not in kinds or TextDelta in kinds or ToolCall in kinds:
+        return ""
+    ways = []
+    if finished.finish_reason == "length":
+        ways.append("Use a larger -o max_tokens")
+    if _can_stop_thinking(request, prepared):
+        ways.append("use -o think off" if ways else "Use -o think off")
+    advice = ", or ".join(ways) or "Try again, or choose another model"
+    return (
+        f"{request.model.id} stopped while it was thinking ({finished.finish_reason}) and gave no"
+        f" answer. {advice}."
+    )
+
+
+def _can_stop_thinking(request: ServeRequest, prepared: PreparedRequest) -> bool:
+    """Whether `-o think off` would have an effect, as far as is known."""
+    model = request.model
+    if request.options.get("think") == "off" or "think" not in prepared.server.options:
+        return False
+    template = _template_thinking(request, prepared)[0]
+    if model.think_levels is not None:
+        return "off" in model.think_levels
+    return template is None or template.has_switch
 
 
 def _was_cut(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> bool:

@@ -87,14 +87,14 @@ def engine_request(
         projector=route.projector,
         lora=_absolute(options.get("lora")) or read_modelfile(route).adapter,
         draft_model=NGRAM if draft_model == NGRAM else _absolute(draft_model),
-        chat_template=_given_template(options.get("chat_template"))
+        chat_template=given_template(options.get("chat_template"))
         or chat_template_of(model, route),
         rpc=",".join(config.rpc),
     )
     return EngineRequest(route.path, model.name, settings, _read_limits(config))
 
 
-def _given_template(option: str | None) -> str:
+def given_template(option: str | None) -> str:
     """The template that `-o chat_template` means: a name of llama.cpp's, or the text of a file.
 
     Raises `ConfigError`.

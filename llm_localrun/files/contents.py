@@ -17,14 +17,15 @@ from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import file_type_name, quantization_in
 from llm_localrun.names.roles import IS_IMPORTANCE_MATRIX, IS_PROJECTOR, purpose_of_header
+from llm_localrun.wire.think_tags import read_template
 
 UNREADABLE = "it cannot be read"
 
 # Architectures that only Ollama's own engine knows (model/models, 0.12).
 _OLLAMA_ONLY = ("mllama", "gptoss", "qwen25vl")
 
-# In templates, of Ollama too; the last one is gpt-oss's.
-_THINKING = ("<think>", "enable_thinking", ".Thinking", "<|channel|>")
+# In templates, of Ollama too, beside the tags; the last one is gpt-oss's.
+_THINKING = ("enable_thinking", ".Thinking", "<|channel|>")
 
 # By `general.type` in the header.
 _NO_MODEL = {
@@ -154,7 +155,8 @@ def _capabilities(template: str, found: FoundFile) -> tuple[str, ...]:
     template = manifest_or_empty(found.manifest).text("template") or template
     can = {
         "tools": "tools" in template or ".Tools" in template,
-        "thinking": any(word in template for word in _THINKING),
+        "thinking": any(word in template for word in _THINKING)
+        or bool(read_template(template).tags),
         **_senses(found.projector),
     }
     return tuple(name for name, has in can.items() if has)

@@ -14,9 +14,9 @@ from llm_localrun.errors import BadModelFile
 from llm_localrun.files.ollama_manifest import manifest_or_empty
 from llm_localrun.gguf.files import chat_template_in, opened
 from llm_localrun.gguf.header import read_summary
-from llm_localrun.models import LocalModel, OnDisk
+from llm_localrun.models import LocalModel, OnDisk, TemplateThinking
 from llm_localrun.system.json_files import list_at, text_at
-from llm_localrun.wire.think_tags import may_think
+from llm_localrun.wire.think_tags import may_think, read_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,15 @@ def has_place_for_thinking(route: OnDisk) -> bool:
         return may_think(template_of(route) + _own_template(route))
     except BadModelFile:
         return True
+
+
+def thinking_in(route: OnDisk) -> TemplateThinking | None:
+    """What the template that belongs to a file shows of thinking; None if there is none."""
+    try:
+        template = template_of(route)
+    except BadModelFile:
+        return None
+    return read_template(template) if template else None
 
 
 def _own_template(route: OnDisk) -> str:

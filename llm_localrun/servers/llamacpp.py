@@ -39,7 +39,7 @@ from llm_localrun.tokens.window import Size
 from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
 from llm_localrun.wire.sse import Payload
-from llm_localrun.wire.think_tags import may_think
+from llm_localrun.wire.think_tags import may_think, read_template
 
 
 class _ModelMeta(WireModel):
@@ -260,7 +260,9 @@ def _facts_from_props(entry: _LlamaModel, props: _ModelProps) -> Facts:
     facts = entry.facts()
     modalities = props.modalities or _Modalities()
     caps = props.chat_template_caps or _TemplateCaps()
-    thinks = may_think(props.chat_template or "") or parse_name(entry.id).thinks
+    template = props.chat_template or ""
+    thinks = may_think(template) or parse_name(entry.id).thinks
+    thinking = read_template(template)
     return {
         "fingerprints": (*facts["fingerprints"], *path_fingerprint(props.model_path)),
         "context_loaded": facts["context_loaded"] or props.default_generation_settings.n_ctx,
@@ -268,8 +270,9 @@ def _facts_from_props(entry: _LlamaModel, props: _ModelProps) -> Facts:
             tools=caps.supports_tools is not False,
             vision=modalities.vision,
             audio=modalities.audio,
-            thinking="think" in (props.chat_template or ""),
+            thinking="think" in template or bool(thinking.tags),
         ),
         "think_levels": None if thinks else ("off",),
+        "template_thinking": thinking if template else None,
         "loaded": not props.is_sleeping,
     }

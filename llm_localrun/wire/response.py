@@ -8,6 +8,7 @@ sends wrongly becomes an error message here. What a payload means is left to the
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -20,17 +21,18 @@ from llm_localrun.errors import (
     WrongModel,
 )
 from llm_localrun.system.json_files import parse_json
-from llm_localrun.wire.events import Event, Finished
+from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.json_answer import JsonAnswer
 from llm_localrun.wire.shapes import (
     CutOff,
     ErrorReported,
     Overflow,
     error_in,
+    printable,
     template_error_in,
 )
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
-from llm_localrun.wire.think_tags import ThinkTags
+from llm_localrun.wire.think_tags import NOT_EXPECTED, Thinking, ThinkTags
 
 _MAX_ERROR_BODY = 64 * 2**10
 
@@ -105,14 +107,38 @@ class ResponseContext:
     """How to use another chat template."""
     schema: Mapping[str, Any] | None = None
     """What the JSON has to follow; None for any object."""
-    may_think: bool = False
-    """Whether the model is known to think, and may leave out the opening tag."""
+    thinking: Thinking = NOT_EXPECTED
+    """The tags between which the text may hold thinking."""
     secrets: Collection[str] = field(default=(), repr=False)
     """Keys and the like, which servers repeat in their errors and which must not be shown."""
     login_source: str = ""
     """Where the user has written the user and password that it is sent; "" if it is sent none."""
     key_name: str = ""
     """What `llm keys` calls its key; "" if it has none."""
+
+
+class _Halves:
+    """Joins a character whose surrogates come in two deltas; one that comes alone is U+FFFD."""
+
+    def __init__(self) -> None:
+        self._half: TextDelta | ReasoningDelta | None = None
+
+    def feed(self, event: Event) -> Iterator[Event]:
+        half, self._half = self._half, None
+        if half is not None and type(half) is type(event):
+            event = replace(event, text=half.text + event.text)
+        elif half is not None:
+            yield replace(half, text=printable(half.text))
+        if isinstance(event, TextDelta | ReasoningDelta):
+            whole = event.text
+            if "\ud800" <= whole[-1] <= "\udbff":
+                self._half, whole = replace(event, text=whole[-1]), whole[:-1]
+            event = replace(event, text=printable(whole))
+            if not whole:
+                return
+        elif isinstance(event, ToolCall):
+            event = replace(event, arguments=printable(event.arguments))
+        yield event
 
 
 class ResponseDecoder:
@@ -122,7 +148,8 @@ class ResponseDecoder:
         self._server = server
         self._decoder = decoder
         self._context = context
-        self._think = ThinkTags(may_lack_opening=context.may_think)
+        self._think = ThinkTags(context.thinking)
+        self._halves = _Halves()
         self._json = JsonAnswer(context.schema) if context.is_json else None
         self._accepted: str | None = None
         """The name in the reply that has been accepted as that of the model."""
@@ -157,7 +184,8 @@ class ResponseDecoder:
             raise self._bad("an answer that ends before it is complete") from None
 
     def _split(self, event: Event) -> Iterator[Event]:
-        for part in self._think.feed(event):
+        parts = map(self._think.feed, self._halves.feed(event))
+        for part in chain.from_iterable(parts):
             is_end = isinstance(part, Finished)
             known = replace(part, **self._context.facts) if is_end else part
             yield from self._json.feed(known) if self._json else (known,)

@@ -34,13 +34,15 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` with lone surrogates, which cannot be printed or stored, replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-Text: TypeAlias = Annotated[str, AfterValidator(_printable)]
+Text: TypeAlias = Annotated[str, AfterValidator(printable)]
 Name: TypeAlias = Annotated[Text, Field(min_length=1)]
+Fragment: TypeAlias = str
+"""A piece of a text; `wire.response` joins the halves of a surrogate pair in two pieces."""
 Vector: TypeAlias = Annotated[
     tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)
 ]
@@ -89,9 +91,9 @@ def _thinking_in(sent: Any) -> str:
     return "".join(thought for thought in thoughts if isinstance(thought, str))
 
 
-Content: TypeAlias = Annotated[Text, BeforeValidator(_text_in)]
+Content: TypeAlias = Annotated[Fragment, BeforeValidator(_text_in)]
 """The text of a message: [{"type": "text", "text": "Hello"}] means the same as "Hello"."""
-ThinkingParts: TypeAlias = Annotated[Text, BeforeValidator(_thinking_in)]
+ThinkingParts: TypeAlias = Annotated[Fragment, BeforeValidator(_thinking_in)]
 """Of the same list: {"type": "thinking", "thinking": …}, as Mistral's API has it."""
 
 
@@ -150,7 +152,7 @@ def call_arguments(text: str) -> str:
         return "{}"
     inner = parse_json(text)
     unwrapped = call_arguments(inner) if isinstance(inner, str) else text
-    return _printable(unwrapped if is_object(unwrapped) else text)
+    return printable(unwrapped if is_object(unwrapped) else text)
 
 
 def is_object(text: str) -> bool:
@@ -178,7 +180,7 @@ class ErrorReported(Exception):
 
     def __init__(self, message: str, overflow: Overflow | None = None) -> None:
         super().__init__(message)
-        self.message = _printable(message)
+        self.message = printable(message)
         self.overflow = overflow
 
 

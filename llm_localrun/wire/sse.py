@@ -5,6 +5,8 @@ payload means is left to `wire.openai` and `wire.ollama`.
 """
 
 import json
+import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
@@ -12,6 +14,8 @@ Payload: TypeAlias = dict[str, Any]
 
 # A line that never ends must not fill the memory.
 MAX_PAYLOAD_BYTES = 64 * 2**20
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class Malformed(ValueError):
@@ -41,26 +45,37 @@ def framing_for(content_type: str) -> Framing | None:
 
 
 class _LineSplitter:
-    """Bytes to complete lines.
+    """Bytes to complete lines, without the byte order mark that some servers begin with.
 
-    Splits at b"\\n" only: `str.splitlines` and httpx's `iter_lines` also split at U+2028, U+2029
-    and U+0085, which a JSON string may contain unescaped.
+    Lines end with CR LF, LF or CR, as in the standard of server-sent events; JSON writes none of
+    them unescaped into a string. `str.splitlines` and httpx's `iter_lines` also split at U+2028,
+    U+2029 and U+0085, which a JSON string may contain unescaped.
     """
 
     def __init__(self) -> None:
         self._pending = bytearray()
+        self._is_first = True
+        self._after_cr = False
 
     def feed(self, data: bytes) -> list[bytes]:
+        if self._after_cr and data:
+            data = data.removeprefix(b"\n")
+            self._after_cr = False
         self._pending += data
         if len(self._pending) > MAX_PAYLOAD_BYTES:
             raise Malformed(f"a line of more than {MAX_PAYLOAD_BYTES // 2**20} MiB")
-        if b"\n" not in data:
+        if b"\n" not in data and b"\r" not in data:
             return []
-        *lines, self._pending = self._pending.split(b"\n")
-        return [bytes(line).removesuffix(b"\r") for line in lines]
+        self._after_cr = data.endswith(b"\r")
+        *lines, rest = _LINE_END.split(self._pending)
+        if self._is_first:
+            lines[0] = lines[0].removeprefix(BOM_UTF8)
+            self._is_first = False
+        self._pending = bytearray(rest)
+        return [bytes(line) for line in lines]
 
     def rest(self) -> bytes:
-        return bytes(self._pending)
+        return bytes(self._pending.removeprefix(BOM_UTF8) if self._is_first else self._pending)
 
 
 class JsonLines:

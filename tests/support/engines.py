@@ -89,6 +89,17 @@ ENDLESS_TEMPLATE = text_value(
 """The header's value of a chat template that keeps llama.cpp busy for hours while it loads."""
 
 
+def beginning_answers_with(source: Path, target: Path, begun: str) -> Path:
+    """A copy of the starter model whose template begins the answer with `begun`."""
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>'"
+        " }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n"
+        f"{begun}' }}}}{{% endif %}}"
+    )
+    padded = f"{{#{' ' * (TEMPLATE_SIZE - 4 - len(template))}#}}{template}"
+    return patched(source, target, "tokenizer.chat_template", text_value(padded.encode()))
+
+
 def hosts(user: Path) -> list[int]:
     """The host processes of the engines in a user directory."""
     found = []

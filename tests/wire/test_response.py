@@ -1028,6 +1028,66 @@ def test_no_value_does_harm(status: int, dialect: Server, payload: Payload) -> N
     assert all(abs(value) < 2**63 for value in facts if isinstance(value, int | float))
 
 
+HALVES: dict[str, tuple[list[Payload], str, str, str]] = {
+    "text": ([{"content": "a\ud83d"}, {"content": "\ude00b"}], "a😀b", "", ""),
+    "nothing but halves": ([{"content": "\ud83d"}, {"content": "\ude00"}], "😀", "", ""),
+    "two in a row": (
+        [{"content": "\ud83d"}, {"content": "\ude00\ud83d"}, {"content": "\ude00"}],
+        "😀😀",
+        "",
+        "",
+    ),
+    "no second half": ([{"content": "a\ud83d"}, {"content": "b"}], "a\ufffdb", "", ""),
+    "the end after a half": ([{"content": "a\ud83d"}], "a\ufffd", "", ""),
+    "no first half": ([{"content": "\ude00b"}], "\ufffdb", "", ""),
+    "two first halves": ([{"content": "\ud83d"}, {"content": "\ud83d\ude00"}], "\ufffd😀", "", ""),
+    "reasoning": (
+        [{"reasoning": "a\ud83d"}, {"reasoning": "\ude00b"}, {"content": "c"}],
+        "c",
+        "a😀b",
+        "",
+    ),
+    "half in reasoning, half in text": (
+        [{"reasoning": "\ud83d"}, {"content": "\ude00"}],
+        "\ufffd",
+        "\ufffd",
+        "",
+    ),
+    "thinking in the text": (
+        [{"content": "<think>\ud83d"}, {"content": "\ude00</think>\ud83d"}, {"content": "\ude00"}],
+        "😀",
+        "😀",
+        "",
+    ),
+    "arguments": (
+        [
+            {"content": "\ud83d", "tool_calls": [{"index": 0, **call("t", '{"a":"\ud83d')}]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": '\ude00"}'}}]},
+        ],
+        "\ufffd",
+        "",
+        '{"a":"😀"}',
+    ),
+}
+
+
+@pytest.mark.parametrize(("deltas", "text", "reasoning", "arguments"), HALVES.values(), ids=HALVES)
+def test_characters_in_two_halves(
+    deltas: list[Payload], text: str, reasoning: str, arguments: str
+) -> None:
+    head, body = streamed(OPENAI, *(chunk(**delta) for delta in deltas), chunk("stop"))
+    outcome = decode(OPENAI, head, [body])
+    assert (outcome.text, outcome.reasoning) == (text, reasoning)
+    assert [made.arguments for made in outcome.calls] == ([arguments] if arguments else [])
+    if not arguments:
+        lines = [
+            ollama(False, thinking=delta.get("reasoning", ""), content=delta.get("content", ""))
+            for delta in deltas
+        ]
+        head, body = streamed(OLLAMA, *lines, ollama(True, done_reason="stop"))
+        assert decode(OLLAMA, head, [body]).events[:-1] == outcome.events[:-1]
+
+
 def test_secret_is_not_shown() -> None:
     """Servers like to repeat a key that they do not know."""
     secret = "sk-12345"

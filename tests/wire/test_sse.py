@@ -24,6 +24,16 @@ EVENT_STREAMS: dict[str, tuple[bytes, list[Payload]]] = {
     "two events": (b'data: {"a":1}\n\ndata: {"a":2}\n\n', [{"a": 1}, {"a": 2}]),
     "carriage returns": (b'data: {"a":1}\r\n\r\ndata: {"a":2}\r\n\r\n', [{"a": 1}, {"a": 2}]),
     "both line endings": (b'data: {"a":1}\r\n\ndata: {"a":2}\n\r\n', [{"a": 1}, {"a": 2}]),
+    "carriage returns alone": (b'data: {"a":1}\r\rdata: {"a":2}\r\r', [{"a": 1}, {"a": 2}]),
+    "carriage returns alone, unfinished": (b'data: {"a":\rdata: 1}\r', [{"a": 1}]),
+    "all line endings": (
+        b'data: {"a":1}\r\n\rdata: {"a":2}\n\r\n\rdata: {"a":3}\r\n\ndata: {"a":4}\r\r\n',
+        [{"a": 1}, {"a": 2}, {"a": 3}, {"a": 4}],
+    ),
+    "a byte order mark": (b'\xef\xbb\xbfdata: {"a":1}\n\ndata: {"a":2}', [{"a": 1}, {"a": 2}]),
+    "a byte order mark, unfinished": (b'\xef\xbb\xbfdata: {"a":1}', [{"a": 1}]),
+    "a byte order mark alone": (b"\xef\xbb\xbf", []),
+    "a byte order mark within": ('data: {"a":"\ufeff"}\r\r'.encode(), [{"a": "\ufeff"}]),
     "no space after the colon": (b'data:{"a":1}\n\n', [{"a": 1}]),
     "comments": (b': keep-alive\n\n:\ndata: {"a":1}\n: within\n\n:end\n', [{"a": 1}]),
     "several data lines": (b'data: {"a":\ndata: [1,\ndata:2]}\n\n', [{"a": [1, 2]}]),
@@ -57,6 +67,14 @@ EVENT_STREAMS: dict[str, tuple[bytes, list[Payload]]] = {
 JSON_LINES: dict[str, tuple[bytes, list[Payload]]] = {
     "two lines": (b'{"a":1}\n{"a":2}\n', [{"a": 1}, {"a": 2}]),
     "carriage returns": (b'{"a":1}\r\n{"a":2}\r\n', [{"a": 1}, {"a": 2}]),
+    "carriage returns alone": (b'{"a":1}\r{"a":2}\r\r', [{"a": 1}, {"a": 2}]),
+    "all line endings": (
+        b'{"a":1}\r{"a":2}\r\n\n\r{"a":3}\n\r{"a":4}',
+        [{"a": n} for n in (1, 2, 3, 4)],
+    ),
+    "a byte order mark": (b'\xef\xbb\xbf{"a":1}\r{"a":2}', [{"a": 1}, {"a": 2}]),
+    "a byte order mark, unfinished": (b'\xef\xbb\xbf{"a":1}', [{"a": 1}]),
+    "a byte order mark alone": (b"\xef\xbb\xbf", []),
     "blank lines": (b'\n{"a":1}\n\r\n  \n{"a":2}\n\n', [{"a": 1}, {"a": 2}]),
     "no last line ending": (b'{"a":1}\n{"a":2}', [{"a": 1}, {"a": 2}]),
     "characters of all lengths": ('{"a":"aé€😀"}\n'.encode(), [{"a": "aé€😀"}]),
@@ -65,6 +83,8 @@ JSON_LINES: dict[str, tuple[bytes, list[Payload]]] = {
 
 WHOLE_BODIES: dict[str, tuple[bytes, list[Payload]]] = {
     "one line": (b'{"a":1}', [{"a": 1}]),
+    "a byte order mark": (b'\xef\xbb\xbf {"a":1}', [{"a": 1}]),
+    "carriage returns alone": (b'{\r  "a": 1,\r\r  "b": [2]\r}\r', [{"a": 1, "b": [2]}]),
     "several lines": (b'{\r\n  "a": 1,\n\n  "b": [2]\n}\n', [{"a": 1, "b": [2]}]),
     "characters of all lengths": ('{"a":"aé€😀"}'.encode(), [{"a": "aé€😀"}]),
     "nothing": (b"", []),
@@ -108,7 +128,9 @@ def test_bytes_may_be_cut_anywhere(make: Make, body: bytes, expected: list[Paylo
     ("make", "first", "second"),
     [
         (EventStream, b'data: {"a":1}\n\n', b'data: {"a":2}\n\n'),
+        (EventStream, b'data: {"a":1}\r\r', b'data: {"a":2}\r\r'),
         (JsonLines, b'{"a":1}\n', b'{"a":2}\n'),
+        (JsonLines, b'{"a":1}\r', b'{"a":2}\r'),
     ],
 )
 def test_payloads_come_as_soon_as_they_are_complete(

@@ -1,13 +1,20 @@
 """Thinking that a server leaves in the text, between tags: taken apart however it is cut."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
+from llm_localrun.models import TemplateThinking
 from llm_localrun.servers.base import Server
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.response import ResponseContext
-from llm_localrun.wire.think_tags import ThinkTags
+from llm_localrun.wire.think_tags import (
+    TAGS,
+    Thinking,
+    ThinkTags,
+    expect_thinking,
+    read_template,
+)
 from tests.support.replies import at_once, chunk, decode, ollama, streamed, whole
 from tests.support.servers import OLLAMA, OPENAI
 
@@ -16,7 +23,7 @@ CALL = ToolCall("c1", "time", "{}")
 
 
 def split(events: Iterable[Event], *, may_lack_opening: bool) -> list[Event]:
-    tags = ThinkTags(may_lack_opening=may_lack_opening)
+    tags = ThinkTags(expect_thinking(None, "", thinks=may_lack_opening))
     return [part for event in events for part in tags.feed(event)]
 
 
@@ -72,8 +79,8 @@ UNOPENED_ANSWERS = {
     "<thin": ("", "<thin"),
     "<": ("", "<"),
     "<think": ("", "<think"),
-    "<thinking>Hm.": ("", "<thinking>Hm."),
-    "<THINK>Hm.": ("", "<THINK>Hm."),
+    "<thin air>": ("", "<thin air>"),
+    "<thinker>Hm.</thinker>": ("", "<thinker>Hm.</thinker>"),
     "a <think>b</think> c": ("", "a <think>b</think> c"),
     "Use <think>": ("", "Use <think>"),
     "Hm.</think>Hi": ("", "Hm.</think>Hi"),
@@ -193,13 +200,13 @@ def test_thinking_that_the_server_took_apart(
     ],
 )
 def test_what_is_held_back(may_lack_opening: bool, expected: list[list[Event]]) -> None:
-    tags = ThinkTags(may_lack_opening=may_lack_opening)
+    tags = ThinkTags(expect_thinking(None, "", thinks=may_lack_opening))
     fed: list[Event] = [TextDelta("Hi"), TextDelta(" there"), END]
     assert [[*tags.feed(event)] for event in fed] == expected
 
 
 def test_thinking_is_not_kept_waiting() -> None:
-    tags = ThinkTags(may_lack_opening=True)
+    tags = ThinkTags(expect_thinking(None, "", thinks=True))
     fed = ["<think>", "Hm", ". <", "/th", "ings", "</thi", "nk>", "\n", "H", "i"]
     assert [[*tags.feed(TextDelta(text))] for text in fed] == [
         [],
@@ -215,6 +222,338 @@ def test_thinking_is_not_kept_waiting() -> None:
     ]
 
 
+# Every spelling, and what each looks like at a model.
+
+SPELLINGS = {
+    "DeepSeek": ("<think>", "</think>"),
+    "Claude": ("<thinking>", "</thinking>"),
+    "EXAONE Deep": ("<thought>", "</thought>"),
+    "fine-tunes": ("<reasoning>", "</reasoning>"),
+    "Seed-OSS": ("<seed:think>", "</seed:think>"),
+    "MiniMax M3": ("<mm:think>", "</mm:think>"),
+    "LongCat": ("<longcat_think>", "</longcat_think>"),
+    "K2 Horizon": ("<ifm|think_fast>", "</ifm|think_fast>"),
+    "Hunyuan": ("<think:opensource>", "</think:opensource>"),
+    "Magistral": ("[THINK]", "[/THINK]"),
+    "gpt-oss": (
+        "<|channel|>analysis<|message|>",
+        "<|end|><|start|>assistant<|channel|>final<|message|>",
+    ),
+    "gpt-oss, its role too": (
+        "<|start|>assistant<|channel|>analysis<|message|>",
+        "<|end|>\n<|start|>assistant<|channel|>final<|message|>",
+    ),
+    "gpt-oss without an end": (
+        "<|channel|>analysis<|message|>",
+        "<|channel|>final<|message|>",
+    ),
+    "Gemma 4": ("<|channel>thought", "<channel|>"),
+    "Gemma 4, the answer too": ("<|channel>thought", "<channel|><|channel>final\n"),
+    "Command A": ("<|START_THINKING|>", "<|END_THINKING|>"),
+    "Command A, the answer too": ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
+    "Apertus": ("<|inner_prefix|>", "<|inner_suffix|>"),
+    "Kimi VL": ("◁think▷", "◁/think▷"),
+    "Kimi K3": ("<|open|>think<|sep|>", "<|close|>think<|sep|><|open|>response<|sep|>"),
+    "Solar Open": ("<|think|>", "<|end|><|begin|>assistant<|content|>"),
+    "Solar Open 2": ("<|think:start|>", "<|think:end|>"),
+    "OpenThoughts": ("<|begin_of_thought|>", "<|end_of_thought|>\n\n<|begin_of_solution|>"),
+    "a blank before the bracket": ("<think >", "</think\t>"),
+}
+
+
+def two_pieces(text: str) -> Iterable[list[Event]]:
+    """`text` whole, cut at every position, and in single characters."""
+    for at in range(len(text)):
+        yield [TextDelta(part) for part in (text[:at], text[at:]) if part]
+    yield [TextDelta(character) for character in text]
+
+
+def check(text: str, thought: str, answer: str, expected: Thinking) -> None:
+    for cut in two_pieces(text):
+        tags = ThinkTags(expected)
+        found = [part for event in [*cut, END] for part in tags.feed(event)]
+        assert joined(found) == [*parts(thought, answer), END], cut
+
+
+@pytest.mark.parametrize("spelled", [str, str.upper, str.lower])
+@pytest.mark.parametrize(("opening", "closing"), SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("thinks", [True, False])
+def test_spellings(opening: str, closing: str, spelled: Callable[[str], str], thinks: bool) -> None:
+    expected = expect_thinking(None, "", thinks=thinks)
+    opening, closing = spelled(opening), spelled(closing)
+    for text in (f"{opening}\nHm.\n{closing}Hi.", f" \n{opening}Hm.\n{closing}\n\nHi."):
+        check(text, "Hm.\n", "Hi.", expected)
+    check(f"{opening}\n\n{closing}Hi.", "", "Hi.", expected)
+    check(f"{opening}\nHm.", "Hm.", "", expected)
+
+
+def test_spellings_are_those_of_the_table() -> None:
+    tried = {opening.lower() for opening, _ in SPELLINGS.values()}
+    rest = {"reason", "ifm|think", "ifm|think_faster"}
+    assert {f"<{name}>" for name in rest} == {
+        tag.openings[0] for tag in TAGS if not tried & set(tag.openings)
+    }
+
+
+# Closing tags that come alone, because the template has opened the thinking.
+ALONE = [each for each in SPELLINGS if "gpt-oss" not in each and each != "Solar Open"]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_closing_alone(name: str) -> None:
+    opening, closing = SPELLINGS[name]
+    expected = expect_thinking(None, "", thinks=True)
+    check(f"\nHm.\n{closing}\n\nHi.", "Hm.\n", "Hi.", expected)
+    learned = read_template(f"{{% if add_generation_prompt %}}{opening}\\n{{% endif %}}")
+    check(f"Hm.{closing}Hi.", "Hm.", "Hi.", expect_thinking(learned, "", thinks=False))
+    check(f"Hm.{closing}Hi.", "", f"Hm.{closing}Hi.", expect_thinking(None, "", thinks=False))
+
+
+CONTROLS = {
+    # Several messages of gpt-oss, and what ends them.
+    "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>Hi<|return|>": ("ab", "Hi"),
+    "<|channel|>final<|message|>Hi": ("", "Hi"),
+    "<|channel|>final<|message|>Hi<|return|>": ("", "Hi"),
+    "<|channel|>commentary<|message|>I look.<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>Hi": ("", "I look.Hi"),
+    "<|channel|>analysis<|message|>a<|end|>": ("a", ""),
+    "<|channel|>analysis<|message|>a < b <|x|><|end|>Hi": ("a < b <|x|>", "Hi"),
+    "<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>Hi<|END_RESPONSE|>": ("a", "Hi"),
+    "<|START_RESPONSE|>Hi < there<|END_RESPONSE|>\n": ("", "Hi < there"),
+    "<|START_RESPONSE|>Hi<|END_": ("", "Hi<|END_"),
+}
+
+
+@pytest.mark.parametrize("text", CONTROLS)
+def test_marks_around_the_answer(text: str) -> None:
+    check(text, *CONTROLS[text], expect_thinking(None, "", thinks=False))
+
+
+NESTED = {
+    "<think>a<think>b</think>c</think>Hi": ("a<think>b</think>c", "Hi"),
+    "<think>\na\n<think>\nb\n</think>\nc\n</think>\n\nHi": ("a\n<think>\nb\n</think>\nc\n", "Hi"),
+    "<think>a<think>b<think>c</think>d</think>e</think>Hi": (
+        "a<think>b<think>c</think>d</think>e",
+        "Hi",
+    ),
+    # Only mentioned, or written twice.
+    "<think>a <think> b</think>Hi": ("a <think> b", "Hi"),
+    "<think>\n<think>\na</think>\nHi": ("a", "Hi"),
+    "<think><think>a</think>Hi</think>": ("a", "Hi</think>"),
+    "<think>a<thinking>b</thinking>c</think>Hi": ("a<thinking>b</thinking>c", "Hi"),
+    "[THINK]a[THINK]b[/THINK]c[/THINK]Hi": ("a[THINK]b[/THINK]c", "Hi"),
+    # In code, where it is an example if another one follows.
+    "<think>Say `</think>` here.</think>Hi": ("Say `</think>` here.", "Hi"),
+    "<think>Say `<think>` here.</think>Hi</think>": ("Say `<think>` here.", "Hi</think>"),
+    "<think>a\n```\n</think>\n```\nb</think>Hi": ("a\n```\n</think>\n```\nb", "Hi"),
+    "<think>a\n```python\nx = 1\n</think>\n\nHi": ("a\n```python\nx = 1\n", "Hi"),
+}
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+@pytest.mark.parametrize("text", NESTED)
+def test_tags_within_thinking(text: str, thinks: bool) -> None:
+    check(text, *NESTED[text], expect_thinking(None, "", thinks=thinks))
+
+
+OTHER_TEXTS = [
+    "<thin air> is what I need.",
+    "<thinkpad>Lenovo</thinkpad>",
+    "<thoughts>Hm.</thoughts>",
+    "<think",
+    "<think id=1>Hm.</think>",
+    "[THINKING CAP] on!",
+    "[THIN",
+    "[/THINK]",
+    "<|channel|>",
+    "<|channel|>none<|message|>Hi",
+    "<|start|>assistantHi",
+    "<channel|>Hi",
+    "◁thin▷",
+    "analysis of the matter",
+    "  < 3 ",
+    "```\n<think>Hm.</think>\n```",
+    "```xml\n<thinking>\nHm.\n</thinking>\n```\nThat is all.",
+    "`<think>` opens, `</think>` closes.",
+    "~~~\n[THINK]a[/THINK]\n~~~",
+    "The tags are <think> and <|channel|>analysis<|message|>.",
+    "<!-- <think> -->",
+    "\ufeff<think>Hm.</think>",
+    "\r\n \tHi\r\n",
+    "İ<",
+]
+
+
+@pytest.mark.parametrize("text", OTHER_TEXTS)
+def test_text_that_only_resembles_thinking_is_not_touched(text: str) -> None:
+    check(text, "", text, expect_thinking(None, "", thinks=False))
+
+
+@pytest.mark.parametrize(
+    "text", [text for text in OTHER_TEXTS if "</think>" not in text or "`" in text]
+)
+def test_text_of_a_model_that_thinks(text: str) -> None:
+    """It is kept until the end, unless a closing tag comes that is not in code."""
+    if not text.startswith(("[/THINK]", "<channel|>")):
+        check(text, "", text, expect_thinking(None, "", thinks=True))
+
+
+# What a prompt names, and what the model's own template shows.
+
+QWEN = """
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+QWEN_OPEN = """{{ m.content }}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- else %}
+        {{- '<think>\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+
+TEMPLATES = {
+    "none": ("{{ messages }}", TemplateThinking()),
+    "Qwen 3": (QWEN, TemplateThinking(tags=("<think>",), has_switch=True)),
+    "Qwen 3.5": (
+        QWEN_OPEN,
+        TemplateThinking(tags=("<think>",), opened="<think>", always=True, has_switch=True),
+    ),
+    "Qwen 3 Thinking": (
+        "{% if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{% endif %}",
+        TemplateThinking(tags=("<think>",), opened="<think>", always=True),
+    ),
+    "DeepSeek R1": (
+        "{{m.split('</think>')}}{% if add_generation_prompt and not ns.is_tool %}"
+        "{{'<\uff5cAssistant\uff5c><think>\\n'}}{% endif %}",
+        TemplateThinking(tags=("<think>",), opened="<think>", always=True),
+    ),
+    "DeepSeek R1, older": (
+        "{{m.split('</think>')}}{% if add_generation_prompt %}{{'<|Assistant|>'}}{% endif %}",
+        TemplateThinking(tags=("<think>",)),
+    ),
+    "DeepSeek V3.1": (
+        "{% if add_generation_prompt %}{{'<|Assistant|>'}}{% if not thinking %}{{'</think>'}}"
+        "{% else %}{{'<think>'}}{% endif %}{% endif %}",
+        TemplateThinking(tags=("<think>",), opened="<think>", always=True),
+    ),
+    "GigaChat 3.5": (
+        "{% if add_generation_prompt %}{{'assistant'}}{% if reasoning %}{{'<think>'}}{% endif %}"
+        "{% endif %}",
+        TemplateThinking(tags=("<think>",), opened="<think>"),
+    ),
+    "a fine-tune": (
+        "{{ m }}{% if add_generation_prompt %}{{ '<thinking>\n' }}{% endif %}",
+        TemplateThinking(tags=("<thinking>",), opened="<thinking>", always=True),
+    ),
+    "a name of its own": (
+        "{# <deep_think>…</deep_think> #}{% if add_generation_prompt %}a{% endif %}",
+        TemplateThinking(tags=("<deep_think>",)),
+    ),
+    "Apertus": (
+        "{% set inner_token = '<|inner_prefix|>' %}{% set outer_token = '<|inner_suffix|>' %}"
+        "{% if add_generation_prompt %}{{ inner_token }}{% endif %}",
+        TemplateThinking(tags=("<|inner_prefix|>",), opened="<|inner_prefix|>"),
+    ),
+    "gpt-oss": (
+        "{{ '<|start|>assistant<|channel|>analysis<|message|>' + m.thinking + '<|end|>' }}"
+        "{% if add_generation_prompt %}<|start|>assistant{% endif %}",
+        TemplateThinking(
+            tags=(
+                "<|start|>assistant<|channel|>analysis<|message|>",
+                "<|think|>",
+            )
+        ),
+    ),
+    "Ollama's Qwen 3": (
+        "{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}<|im_end|>\n"
+        "<|im_start|>assistant\n{{ if and $.IsThinkSet (not $.Think) -}}\n"
+        "<think>\n\n</think>\n\n{{ end }}",
+        TemplateThinking(tags=("<think>",), has_switch=True),
+    ),
+    "Ollama's DeepSeek R1": (
+        "{{ .Content }}<\uff5cAssistant\uff5c><think>\n{{- end }}\n",
+        TemplateThinking(tags=("<think>",), opened="<think>", always=True),
+    ),
+}
+
+
+@pytest.mark.parametrize(("template", "expected"), TEMPLATES.values(), ids=TEMPLATES)
+def test_templates(template: str, expected: TemplateThinking) -> None:
+    assert read_template(template) == expected
+
+
+def test_hostile_template_takes_no_time() -> None:
+    for part in ("<think></think>", "{% if think", "</think", "set a = '", "{{ end "):
+        assert read_template(f"add_generation_prompt{part * 10**5}").tags in (("<think>",), ())
+
+
+OWN = read_template(TEMPLATES["a fine-tune"][0])
+PLAIN = read_template("{{ messages }}")
+NAMED = "Answer in <thinking> and [THINK] tags."
+
+
+@pytest.mark.parametrize(
+    ("template", "thinks", "prompt", "text", "thought", "answer"),
+    [
+        (PLAIN, False, "Hi", "<thinking>a</thinking>b", "a", "b"),
+        (PLAIN, False, NAMED, "<thinking>a</thinking>b", "", "<thinking>a</thinking>b"),
+        (None, False, NAMED, "[THINK]a[/THINK]b", "", "[THINK]a[/THINK]b"),
+        (None, False, NAMED.upper(), "[THINK]a[/THINK]b", "", "[THINK]a[/THINK]b"),
+        (PLAIN, False, NAMED, "<think>a</think>b", "a", "b"),
+        # Its own tags are thinking whatever the user writes.
+        (OWN, False, NAMED, "<thinking>a</thinking>b", "a", "b"),
+        (OWN, False, NAMED, "a</thinking>b", "a", "b"),
+        (None, True, "What is </think>?", "<think>a</think>b", "a", "b"),
+        (OWN, False, NAMED, "It is `</thinking>`.", "", "It is `</thinking>`."),
+        # Where the template opens other tags, a closing alone is text.
+        (OWN, False, "Hi", "a</think>b", "", "a</think>b"),
+        (None, False, "What is <think>?", "<think> opens.", "", "<think> opens."),
+    ],
+)
+def test_tags_that_the_prompt_names(
+    template: TemplateThinking | None,
+    thinks: bool,
+    prompt: str,
+    text: str,
+    thought: str,
+    answer: str,
+) -> None:
+    check(text, thought, answer, expect_thinking(template, prompt, thinks=thinks))
+
+
+@pytest.mark.parametrize(
+    ("template", "is_off", "finish_reason", "expected"),
+    [
+        # The prompt ends within the thinking, and so does the answer.
+        ("Qwen 3.5", False, "length", ReasoningDelta("Hm.")),
+        ("Qwen 3.5", False, "stop", TextDelta("Hm.")),
+        ("Qwen 3.5", True, "length", TextDelta("Hm.")),
+        ("a fine-tune", True, "length", ReasoningDelta("Hm.")),
+        ("GigaChat 3.5", False, "length", TextDelta("Hm.")),
+        ("Qwen 3", False, "length", TextDelta("Hm.")),
+    ],
+)
+def test_answer_cut_before_a_closing(
+    template: str, is_off: bool, finish_reason: str, expected: Event
+) -> None:
+    known = TEMPLATES[template][1]
+    tags = ThinkTags(expect_thinking(known, "", thinks=False, is_off=is_off))
+    end = Finished(finish_reason)
+    assert [part for event in (TextDelta("Hm."), end) for part in tags.feed(event)] == [
+        expected,
+        end,
+    ]
+
+
 REPLIES = [
     ("<think>\nHm.\n</think>\n\nHi <think>", True, "Hm.\n", "Hi <think>"),
     ("<think>\nHm.\n</think>\n\nHi <think>", False, "Hm.\n", "Hi <think>"),
@@ -227,7 +566,7 @@ REPLIES = [
 @pytest.mark.parametrize(("text", "thinks", "thought", "answer"), REPLIES)
 @pytest.mark.parametrize("dialect", [OPENAI, OLLAMA])
 def test_replies(dialect: Server, text: str, thinks: bool, thought: str, answer: str) -> None:
-    expected = ResponseContext(may_think=thinks)
+    expected = ResponseContext(thinking=expect_thinking(None, "", thinks=thinks))
     if dialect is OLLAMA:
         one = at_once(ollama(True, content=text, done_reason="stop"))
         cuts = [
