@@ -1,17 +1,23 @@
-"""vLLM. Source: the documentation of its OpenAI-compatible server (0.33)."""
+"""vLLM. Sources: the documentation of its server (0.33); each option was tried (0.32)."""
 
 from collections.abc import Mapping, Sequence
 
 from llm_localrun.servers.base import Facts, Sign, WireOption, sent_as_named
 from llm_localrun.servers.fields import Maybe, hub_fingerprint, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
-    JSON_OBJECT,
-    TEMPLATE_THINKING,
+    TEMPLATE_VARIABLES,
     ListedModel,
     OpenAICompatible,
 )
 from llm_localrun.wire.response import Ask
 from llm_localrun.wire.shapes import Count, Text
+from llm_localrun.wire.sse import Payload
+
+
+def _thinking(variables: Payload) -> Payload:
+    """What asks for thinking. gpt-oss has no template here: it takes the effort of the request."""
+    effort = {name: value for name, value in variables.items() if name == "reasoning_effort"}
+    return {"chat_template_kwargs": variables, **effort}
 
 
 class VllmModel(ListedModel):
@@ -53,8 +59,12 @@ class Vllm(OpenAICompatible):
         **OpenAICompatible.options,
         **sent_as_named("top_k", "min_p"),
         "repeat_penalty": WireOption("repetition_penalty"),
-        "json_object": JSON_OBJECT,
-        "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),
+        "json_object": WireOption("response_format.type", {True: "json_object"}),
+        # It was `guided_grammar` before 0.12, which is ignored now.
+        "grammar": WireOption("structured_outputs.grammar"),
+        "think": WireOption(
+            "", {level: _thinking(variables) for level, variables in TEMPLATE_VARIABLES.items()}
+        ),
     }
 
     def details(self, ask: Ask, entries: Sequence[VllmModel]) -> Mapping[str, Facts]:
