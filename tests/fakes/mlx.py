@@ -1,6 +1,18 @@
 """A fake of mlx_lm.server."""
 
-from tests.fakes.openai_compatible import Server, listing, starlette
+from tests.fakes.openai_compatible import Json, Server, listing, starlette
+
+
+def mlx_says(body: Json) -> str:
+    """Of 0.32: it cuts texts to stop at out and goes on, and knows no format and no effort."""
+    said = "I think. Hello." if _thinks(body) else "Hello."
+    for stop in body.get("stop", ()):
+        said = said.replace(stop, "")
+    return said
+
+
+def _thinks(body: Json) -> bool:
+    return bool(body.get("chat_template_kwargs", {}).get("enable_thinking"))
 
 
 def mlx() -> Server:
@@ -15,4 +27,5 @@ def mlx() -> Server:
             "/health": {"status": "ok"},
         },
         starlette,
+        says=mlx_says,
     )

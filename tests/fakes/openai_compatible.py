@@ -32,7 +32,7 @@ def web_interface(path: str) -> bytes:
 
 @dataclass
 class Server:
-    """Answers requests from tables of JSON values and texts, and every prompt with "Hello."."""
+    """Answers requests from tables of JSON values and texts, and prompts with `says`."""
 
     answers: Mapping[str, Any]
     otherwise: Otherwise = not_found
@@ -44,6 +44,8 @@ class Server:
     streams: bool = True
     posts: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that answer POSTs, by path."""
+    says: Callable[[Json], str | bytes] = lambda _: "Hello."
+    """The answer to the body of a prompt, or a whole reply that refuses it."""
     asked: list[Request] = field(default_factory=list)
     """The prompts that it was sent."""
 
@@ -66,11 +68,14 @@ class Server:
         return request.headers.get("authorization") == f"Bearer {self.key}"
 
     def _chat(self, body: Json) -> bytes:
+        said = self.says(body)
+        if isinstance(said, bytes):
+            return said
         if not body["stream"]:
-            return json_reply(completion("Hello.", finish_reason="stop", model=body["model"]))
+            return json_reply(completion(said, finish_reason="stop", model=body["model"]))
         if not self.streams:
             return json_reply({"error": {"message": "streaming is not supported"}}, 400)
-        delta = {"index": 0, "delta": {"content": "Hello."}, "finish_reason": "stop"}
+        delta = {"index": 0, "delta": {"content": said}, "finish_reason": "stop"}
         return events({"model": body["model"], "choices": [delta]})
 
 
