@@ -388,7 +388,7 @@ ON = {"enable_thinking": True, "thinking": True}
     [("off", OFF), ("on", ON), ("low", LOW), ("max", {**LOW, "reasoning_effort": "high"})],
 )
 def test_levels_of_thinking_for_templates(kind: str, level: str, variables: Payload) -> None:
-    """Without an effort, since vLLM refuses `none` for gpt-oss, and old versions for every model."""
+    """Without the effort `none`, which vLLM refuses for gpt-oss."""
     body = server(kind).encode_options({"think": level})
     assert body["chat_template_kwargs"] == variables
     effort = variables.get("reasoning_effort") if kind in ("vllm", "sglang") else None
