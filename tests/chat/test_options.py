@@ -379,20 +379,6 @@ def test_body_for_mlx(options: Payload, body: Payload) -> None:
 
 
 OFF = {"enable_thinking": False, "thinking": False}
-ON = {"enable_thinking": True, "thinking": True}
-
-
-@pytest.mark.parametrize("kind", ["llamacpp", "engine", "vllm", "sglang"])
-@pytest.mark.parametrize(
-    ("level", "variables"),
-    [("off", OFF), ("on", ON), ("low", LOW), ("max", {**LOW, "reasoning_effort": "high"})],
-)
-def test_levels_of_thinking_for_templates(kind: str, level: str, variables: Payload) -> None:
-    """Without the effort `none`, which vLLM refuses for gpt-oss."""
-    body = server(kind).encode_options({"think": level})
-    assert body["chat_template_kwargs"] == variables
-    effort = variables.get("reasoning_effort") if kind in ("vllm", "sglang") else None
-    assert body.get("reasoning_effort") == effort
 
 
 @pytest.mark.parametrize("kind", ["ollama", "llamacpp", "engine", "vllm"])
