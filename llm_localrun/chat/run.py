@@ -233,6 +233,11 @@ def check_allowed(model: LocalModel, config: Config) -> None:
 def _settle_options(model: LocalModel, chat: ChatRequest) -> dict[str, Any]:
     """The options with what depends on the model filled in. Raises `UnsupportedOption`."""
     options = dict(chat.options)
+    if "grammar" in options and (chat.schema is not None or options.get("json_object")):
+        # llama-server ignores the grammar then, without a word (b10434, b11549).
+        raise UnsupportedOption(
+            "-o grammar cannot be combined with a schema or -o json_object", "Leave out one of them"
+        )
     if chat.schema is not None:
         # A schema asks for JSON already.
         options.pop("json_object", None)

@@ -74,10 +74,11 @@ _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host i
 
 _CRASHES = {
     number
-    for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
+    for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT")
     if (number := getattr(signal, name, None))
 }
-"""Signals that come from what a process does itself."""
+"""Signals that come from what a process does with a file."""
+_NO_INSTRUCTION = "It needs a CPU with more instructions: use another build of llama.cpp"
 _DETACHED = sum(
     getattr(subprocess, flag, 0) for flag in ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
 )
@@ -392,9 +393,8 @@ class _Host:
         # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
         if number and not (reason and number == signal.SIGABRT):
             problem = f"llama.cpp was killed (signal {number}) while it loaded {self._path}"
-            error = EngineFailed(
-                problem, f"Try again. The log is {builds.failed_log(self._folder)}"
-            )
+            advice = _NO_INSTRUCTION if number == signal.SIGILL else "Try again"
+            error = EngineFailed(problem, f"{advice}. The log is {builds.failed_log(self._folder)}")
             crashed = f"llama.cpp crashed (signal {number})" * (number in _CRASHES)
             return error.with_load_problem(crashed)
         reason = reason or f"the engine exited with status {status}"

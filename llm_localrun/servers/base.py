@@ -66,7 +66,8 @@ class WireOption:
     """Where the value of an option goes in the JSON body."""
 
     path: str
-    """Keys joined by dots: `options.num_ctx`; "" for an option that is not sent."""
+    """Keys joined by dots: `options.num_ctx`; "" for an option that is not sent, or whose `values`
+    are whole bodies."""
     values: Mapping[Any, Any] | None = None
     """What to send for each value of the option; None sends the value itself."""
     minimum: float | None = None
@@ -616,9 +617,14 @@ class Server:
                     f"{self.title} does not support -o {name} {value:g}",
                     f"Leave it out, or use {wire.minimum:g} or more",
                 )
-            is_default = wire.values is not None and value not in wire.values
-            if wire.path and not is_default:
-                _set_at(body, wire.path, value if wire.values is None else wire.values[value])
+            if wire.values is not None and value not in wire.values:
+                # It is the server's default.
+                continue
+            sent = value if wire.values is None else wire.values[value]
+            if wire.path:
+                _set_at(body, wire.path, sent)
+            elif wire.values is not None:
+                body = _merge(body, sent)
         return _merge(body, options.get("extra_body", {}))
 
 

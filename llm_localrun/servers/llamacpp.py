@@ -30,7 +30,6 @@ from llm_localrun.servers.base import (
 )
 from llm_localrun.servers.fields import Entries, Maybe, capabilities_of, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
-    JSON_OBJECT,
     TEMPLATE_THINKING,
     ListedModel,
     OpenAICompatible,
@@ -188,8 +187,11 @@ class LlamaCpp(OpenAICompatible):
     options = {
         **OpenAICompatible.options,
         **sent_as_named("top_k", "min_p", "typical_p", "repeat_penalty", "grammar"),
-        "json_object": JSON_OBJECT,
-        "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),
+        # Without a schema, b10434 builds no grammar and says nothing.
+        "json_object": WireOption(
+            "response_format", {True: {"type": "json_object", "schema": {"type": "object"}}}
+        ),
+        "think": TEMPLATE_THINKING,
     }
 
     def details(self, ask: Ask, entries: Sequence[_LlamaModel]) -> Mapping[str, Facts]:

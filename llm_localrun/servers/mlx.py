@@ -1,13 +1,13 @@
 """mlx_lm.server: MLX models of the Hugging Face hub, and the folder that it was started with.
 
-Sources: mlx_lm's `SERVER.md` (0.31), and the server itself (0.32.2).
+Sources: mlx_lm's `SERVER.md` (0.31); the server and each option were tried (0.32.2).
 """
 
 from collections.abc import Iterator
 
 from llm_localrun.servers import msty
 from llm_localrun.servers.base import Sign, WireOption, sent_as_named
-from llm_localrun.servers.openai_compatible import OpenAICompatible
+from llm_localrun.servers.openai_compatible import TEMPLATE_THINKING, OpenAICompatible
 
 
 class Mlx(OpenAICompatible):
@@ -31,7 +31,10 @@ class Mlx(OpenAICompatible):
         **OpenAICompatible.options,
         **sent_as_named("top_k", "min_p"),
         "repeat_penalty": WireOption("repetition_penalty"),
+        "think": TEMPLATE_THINKING,
     }
+    # It cuts the text out and goes on, unless the model's tokens are those of the text by itself.
+    del options["stop"]
 
     @classmethod
     def addresses_in_settings(cls) -> Iterator[str]:

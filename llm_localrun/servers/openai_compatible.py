@@ -76,16 +76,17 @@ _EFFORTS = {level: level for level in THINK_LEVELS} | {
     "max": "high",
 }
 
-TEMPLATE_THINKING = {
-    level: {
-        "enable_thinking": level != "off",
-        **({"reasoning_effort": _EFFORTS[level]} if level not in ("off", "on") else {}),
-    }
-    for level in THINK_LEVELS
-}
-"""What `chat_template_kwargs` holds for each level of `-o think`."""
 
-JSON_OBJECT = WireOption("response_format.type", {True: "json_object"})
+def _template_variables(level: str) -> Payload:
+    # Templates of Qwen and GLM read `enable_thinking`, of DeepSeek, Granite and Kimi `thinking`, of
+    # gpt-oss and Mistral `reasoning_effort`. None complains about what it does not read.
+    switches = dict.fromkeys(("enable_thinking", "thinking"), level != "off")
+    return switches if level in ("off", "on") else {**switches, "reasoning_effort": _EFFORTS[level]}
+
+
+TEMPLATE_VARIABLES = {level: _template_variables(level) for level in THINK_LEVELS}
+TEMPLATE_THINKING = WireOption("chat_template_kwargs", TEMPLATE_VARIABLES)
+"""`-o think` where the server hands variables to the model's chat template."""
 
 
 class OpenAICompatible(Server):

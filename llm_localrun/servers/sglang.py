@@ -50,7 +50,7 @@ class Sglang(CountsChats):
     reasoning_field = "reasoning_content"
     version_path = "/server_info"
     listed_model = VllmModel
-    options = Vllm.options
+    options = {name: wire for name, wire in Vllm.options.items() if name != "grammar"}
 
     def details(self, ask: Ask, entries: Sequence[VllmModel]) -> Mapping[str, Facts]:
         info = parse_reply(_SglangInfo, ask("/model_info"))

@@ -3,7 +3,7 @@
 It loads a model for the first request. Sources: `cli/serving` in transformers 5.19 and 5.24.
 """
 
-from llm_localrun.servers.base import Facts, Sign, WireOption
+from llm_localrun.servers.base import Facts, Sign
 from llm_localrun.servers.fields import Maybe
 from llm_localrun.servers.openai_compatible import TEMPLATE_THINKING, ListedModel, OpenAICompatible
 from llm_localrun.wire.shapes import Text, WireModel
@@ -41,5 +41,5 @@ class Transformers(OpenAICompatible):
     # It says that it ignores presence_penalty, reasoning_effort and response_format.
     options = {
         **{k: v for k, v in OpenAICompatible.options.items() if k != "presence_penalty"},
-        "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),
+        "think": TEMPLATE_THINKING,
     }

@@ -1,4 +1,4 @@
-"""vLLM. Source: the documentation of its OpenAI-compatible server (0.33), and its code (0.32)."""
+"""vLLM. Sources: the documentation of its server (0.33), its code and its answers (0.32)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,8 +13,7 @@ from llm_localrun.servers.base import (
 )
 from llm_localrun.servers.fields import Maybe, hub_fingerprint, path_fingerprint
 from llm_localrun.servers.openai_compatible import (
-    JSON_OBJECT,
-    TEMPLATE_THINKING,
+    TEMPLATE_VARIABLES,
     ListedModel,
     OpenAICompatible,
 )
@@ -24,6 +23,12 @@ from llm_localrun.wire.shapes import Count, Text, WireModel
 from llm_localrun.wire.sse import Payload
 
 _LENGTH = f"maximum context length is {CONTEXT} tokens"
+
+
+def _thinking(variables: Payload) -> Payload:
+    """What asks for thinking. gpt-oss has no template here: it takes the effort of the request."""
+    effort = {name: value for name, value in variables.items() if name == "reasoning_effort"}
+    return {"chat_template_kwargs": variables, **effort}
 
 
 class VllmModel(ListedModel):
@@ -104,8 +109,12 @@ class Vllm(CountsChats):
         **OpenAICompatible.options,
         **sent_as_named("top_k", "min_p"),
         "repeat_penalty": WireOption("repetition_penalty"),
-        "json_object": JSON_OBJECT,
-        "think": WireOption("chat_template_kwargs", TEMPLATE_THINKING),
+        "json_object": WireOption("response_format.type", {True: "json_object"}),
+        # It was `guided_grammar` before 0.12, which is ignored now.
+        "grammar": WireOption("structured_outputs.grammar"),
+        "think": WireOption(
+            "", {level: _thinking(variables) for level, variables in TEMPLATE_VARIABLES.items()}
+        ),
     }
 
     def details(self, ask: Ask, entries: Sequence[VllmModel]) -> Mapping[str, Facts]:

@@ -272,6 +272,10 @@ def as_named(name: str, value: object) -> Bodies:
     return to_all({"options": {name: value}}, {name: value})
 
 
+ANY_OBJECT = {"type": "json_object", "schema": {"type": "object"}}
+LOW = {"enable_thinking": True, "thinking": True, "reasoning_effort": "low"}
+"""What a chat template gets for `-o think low`."""
+
 # The body that each kind of server receives; a missing kind does not support the option.
 BODIES: dict[str, tuple[object, Bodies]] = {
     "temperature": (0.5, as_named("temperature", 0.5)),
@@ -305,7 +309,8 @@ BODIES: dict[str, tuple[object, Bodies]] = {
     "json_object": (
         True,
         to("ollama", {"format": "json"})
-        | to("llamacpp llamafile engine vllm sglang", {"response_format": {"type": "json_object"}}),
+        | to("llamacpp llamafile engine", {"response_format": ANY_OBJECT})
+        | to("vllm sglang", {"response_format": {"type": "json_object"}}),
     ),
     "context_size": (8192, to_all({"options": {"num_ctx": 8192}}, {})),
     "keep_alive": (
@@ -322,10 +327,8 @@ BODIES: dict[str, tuple[object, Bodies]] = {
         "low",
         to("ollama", {"think": "low"})
         | to("lmstudio lemonade openai", {"reasoning_effort": "low"})
-        | to(
-            "llamacpp llamafile engine vllm sglang",
-            {"chat_template_kwargs": {"enable_thinking": True, "reasoning_effort": "low"}},
-        ),
+        | to("llamacpp llamafile engine", {"chat_template_kwargs": LOW})
+        | to("vllm sglang", {"chat_template_kwargs": LOW, "reasoning_effort": "low"}),
     ),
     "quantization": ("Q8_0", to_all({}, {})),
     "kv_cache_type": ("q8_0", to("engine", {})),
@@ -334,7 +337,11 @@ BODIES: dict[str, tuple[object, Bodies]] = {
     "draft_model": ("Draft.gguf", to("engine", {})),
     "lora": ("Adapter.gguf", to("engine", {})),
     "chat_template": ("gemma", to("engine", {})),
-    "grammar": ("root ::= x", to("llamacpp llamafile engine", {"grammar": "root ::= x"})),
+    "grammar": (
+        "root ::= x",
+        to("llamacpp llamafile engine", {"grammar": "root ::= x"})
+        | to("vllm", {"structured_outputs": {"grammar": "root ::= x"}}),
+    ),
     "timeout": (30.0, to_all({}, {})),
     "extra_body": ({"n_probs": 3, "seed": 1}, to_all(*[{"n_probs": 3, "seed": 1}] * 2)),
 }
@@ -365,11 +372,16 @@ def test_body_for_each_option_and_kind(option: str, kind: str) -> None:
             {"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1, "max_tokens": 9},
         ),
         ({"extra_body": {"max_tokens": 7}}, {"max_tokens": 7}),
+        # It ignores `reasoning_effort` beside the variables of the template.
+        ({"think": "low"}, {"chat_template_kwargs": LOW, "max_tokens": 2**17}),
     ],
 )
 def test_body_for_mlx(options: Payload, body: Payload) -> None:
     """Without max_tokens it stops after 512 tokens."""
     assert server("mlx").encode_options(options) == body
+
+
+OFF = {"enable_thinking": False, "thinking": False}
 
 
 @pytest.mark.parametrize("kind", ["ollama", "llamacpp", "engine", "vllm"])
@@ -390,7 +402,7 @@ def test_json_object_false_sends_nothing(kind: str) -> None:
         ),
         (
             "engine",
-            {"temperature": 0.0, "max_tokens": 9, "response_format": {"type": "json_object"}},
+            {"temperature": 0.0, "max_tokens": 9, "response_format": ANY_OBJECT},
         ),
     ],
 )
@@ -440,7 +452,7 @@ def test_extra_body_overrides_other_options(options: Payload, kind: str, expecte
             {"think": "off"},
             "vllm",
             {"chat_template_kwargs": {"tone": "dry"}},
-            {"chat_template_kwargs": {"enable_thinking": False, "tone": "dry"}},
+            {"chat_template_kwargs": {**OFF, "tone": "dry"}},
         ),
     ],
 )
@@ -485,7 +497,9 @@ def test_smallest_keep_alive_of_lm_studio(seconds: float, refusal: str | None) -
             " or a GGUF file",
         ),
         ("logit_bias", "ollama", "a server with OpenAI's API"),
-        ("grammar", "ollama", "a model of llama-server or llamafile, or a GGUF file"),
+        ("grammar", "ollama", "a model of llama-server, vLLM or llamafile, or a GGUF file"),
+        ("grammar", "sglang", "a model of llama-server, vLLM or llamafile, or a GGUF file"),
+        ("stop", "mlx", "a server with OpenAI's API"),
         ("lora", "llamacpp", "a GGUF file"),
         ("draft_model", "ollama", "a GGUF file"),
         (

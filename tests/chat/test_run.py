@@ -266,7 +266,7 @@ MORE_OPTIONS = {"top_k": 40, "min_p": 0.05, "repeat_penalty": 1.1, "json_object"
                 "min_p": 0.05,
                 "typical_p": 0.8,
                 "repeat_penalty": 1.1,
-                "response_format": {"type": "json_object"},
+                "response_format": {"type": "json_object", "schema": {"type": "object"}},
             },
         ),
         (

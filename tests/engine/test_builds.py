@@ -1,6 +1,7 @@
 """Which build of llama.cpp is chosen, and llama-server as the chosen one."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,16 @@ from tests.support.engines import (
 )
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
+
+_HELP = Path(__file__).parents[1] / "transcripts" / "llama-server-b10434" / "help.txt"
+
+
+def arguments_in(file: Path) -> set[str]:
+    """The arguments that a real llama-server lists, without those that are gone or are going."""
+    paragraphs = re.split(r"\n(?=-)", file.read_text())
+    kept = [text for text in paragraphs if not re.search(r"DEPRECATED|has been removed", text)]
+    return {name for text in kept for name in re.findall(r"(?<!\S)--[\w-]+", text.split("\n")[0])}
+
 
 GPU = "  CUDA0: NVIDIA RTX A2000 (12032 MiB, 11800 MiB free)"
 
@@ -171,6 +182,7 @@ def up(user: Path) -> EngineState:
         {"kv_cache_type": "q8_0", "flash_attention": True},
         {"draft_model": "{file}", "gpu_layers": 0},
         {"draft_model": "ngram", "context_size": 512},
+        {"threads": 1, "flash_attention": False},
     ],
     ids=str,
 )
@@ -187,6 +199,8 @@ def test_settings_reach_llama_server(
     server = psutil.Process(engine.server_pid)
     assert server.ppid() == engine.pid
     assert engine.key not in " ".join(server.cmdline())
+    names = {argument for argument in server.cmdline() if argument.startswith("--")}
+    assert names <= arguments_in(_HELP)
 
 
 def test_llama_server_restores_a_conversation(

@@ -104,6 +104,11 @@ def test_load_without_progress(
     [
         ("killed", "llama.cpp was killed (signal 9) while it loaded {file}. Try again.", False),
         ("crashes", "llama.cpp was killed (signal 11) while it loaded {file}. Try", False),
+        (
+            "lacks an instruction",
+            "llama.cpp was killed (signal 4) while it loaded {file}. It needs a CPU with more",
+            False,
+        ),
         ("no memory", "llama.cpp cannot load {file}: insufficient memory. Fix that", False),
         ("bad adapter", "llama.cpp cannot load {file}: failed to load lora adapter", False),
         ("never begins", "llama.cpp cannot load {file}: error: no backends. Fix that", False),

@@ -52,6 +52,18 @@ def llama_not_found(path: str) -> bytes:
     return json_reply({"error": error}, 404)
 
 
+def llama_says(body: Json) -> str | bytes:
+    """Of b10434: a schema rules out the grammar without a word, and JSON needs a schema."""
+    asked = body.get("response_format", {})
+    if asked.get("type", "text") not in ("text", "json_object", "json_schema"):
+        message = f'response_format type must be one of "text" or "json_object", but got: {asked}'
+        error = {"code": 400, "message": message, "type": "invalid_request_error"}
+        return json_reply({"error": error}, 400)
+    if "schema" in asked or "json_schema" in asked:
+        return '{"a": 1}'
+    return "yes" if body.get("grammar") else "Hello."
+
+
 def llama_server(
     key: str | None = None,
     path: str = "/models/gemma-3-4b-it-Q4_K_M.gguf",
@@ -81,6 +93,7 @@ def llama_server(
         KEY_ERROR,
         public,
         posts=posts or {},
+        says=llama_says,
     )
 
 

@@ -158,6 +158,7 @@ LOADS: dict[str, Callable[[], object]] = {
     "template that logs": _after(_TEMPLATE, _TENSORS, then=lambda: _compute(60)),
     "killed": _after(_TENSORS, then=lambda: os.kill(os.getpid(), signal.SIGKILL)),
     "crashes": _after(_TENSORS, then=lambda: os.kill(os.getpid(), signal.SIGSEGV)),
+    "lacks an instruction": _after(_TENSORS, then=lambda: os.kill(os.getpid(), signal.SIGILL)),
     "exits": _after(_TENSORS, then=lambda: os._exit(3)),
     "no memory": _after(then=lambda: _fail("ggml_aligned_malloc: insufficient memory")),
     "bad adapter": _after(then=lambda: _fail("cmn  common_init_: failed to load lora adapter 'x'")),

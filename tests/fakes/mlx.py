@@ -1,7 +1,19 @@
 """Fakes of mlx_lm.server, the last two of what 0.32.2 was seen to answer."""
 
 from tests.fakes.http_server import whole
-from tests.fakes.openai_compatible import Server, listing, starlette
+from tests.fakes.openai_compatible import Json, Server, listing, starlette
+
+
+def mlx_says(body: Json) -> str:
+    """Of 0.32: it cuts texts to stop at out and goes on, and knows no format and no effort."""
+    said = "I think. Hello." if _thinks(body) else "Hello."
+    for stop in body.get("stop", ()):
+        said = said.replace(stop, "")
+    return said
+
+
+def _thinks(body: Json) -> bool:
+    return bool(body.get("chat_template_kwargs", {}).get("enable_thinking"))
 
 
 def mlx() -> Server:
@@ -16,6 +28,7 @@ def mlx() -> Server:
             "/health": {"status": "ok"},
         },
         starlette,
+        says=mlx_says,
     )
 
 

@@ -32,8 +32,8 @@ def web_interface(path: str) -> bytes:
 
 @dataclass
 class Server:
-    """Answers requests from tables of JSON values, texts and whole replies, and every prompt with
-    "Hello."."""
+    """Answers requests from tables of JSON values, texts and whole replies, and prompts with
+    `says`."""
 
     answers: Mapping[str, Any]
     otherwise: Otherwise = not_found
@@ -45,6 +45,8 @@ class Server:
     streams: bool = True
     posts: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that answer POSTs, by path."""
+    says: Callable[[Json], str | bytes] = lambda _: "Hello."
+    """The answer to the body of a prompt, or a whole reply that refuses it."""
     asked: list[Request] = field(default_factory=list)
     """The prompts that it was sent."""
 
@@ -76,11 +78,14 @@ class Server:
     def _chat(self, body: Json) -> bytes:
         if refusal := self.refuse(body):
             return refusal
+        said = self.says(body)
+        if isinstance(said, bytes):
+            return said
         if not body["stream"]:
-            return json_reply(completion("Hello.", finish_reason="stop", model=body["model"]))
+            return json_reply(completion(said, finish_reason="stop", model=body["model"]))
         if not self.streams:
             return json_reply({"error": {"message": "streaming is not supported"}}, 400)
-        delta = {"index": 0, "delta": {"content": "Hello."}, "finish_reason": "stop"}
+        delta = {"index": 0, "delta": {"content": said}, "finish_reason": "stop"}
         return events({"model": body["model"], "choices": [delta]})
 
 

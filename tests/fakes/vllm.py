@@ -1,4 +1,4 @@
-"""A fake of vLLM."""
+"""A fake of vLLM. What it says to options is what version 0.32 says."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,30 @@ from typing import Any
 from tests.fakes.http_server import Request, json_reply
 from tests.fakes.openai_compatible import Json, Server, fastapi, listing
 from tests.fakes.says import count_tokens
+
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+def _bad_request(message: str, param: str | None = None) -> bytes:
+    error = {"message": message, "type": "BadRequestError", "param": param, "code": 400}
+    return json_reply({"error": error}, 400)
+
+
+def vllm_says(body: Json) -> str | bytes:
+    """It refuses bad values of the options that it has, and ignores those that it does not have."""
+    grammar = body.get("structured_outputs", {}).get("grammar")
+    wants_json = body.get("response_format", {}).get("type", "text") != "text"
+    if body.get("reasoning_effort", "low") not in _EFFORTS:
+        return _bad_request(f"1 validation error: Input should be {_EFFORTS}", "reasoning_effort")
+    if len(body.get("stop", ())) > 4:
+        return _bad_request("List should have at most 4 items after validation", "stop")
+    if body.get("max_tokens", 1) > 40960:
+        given = body["max_tokens"]
+        message = f"max_tokens={given} cannot be greater than max_model_len=40960."
+        return _bad_request(f"{message} Please request fewer output tokens.", "max_tokens")
+    if grammar and wants_json:
+        return _bad_request("You can only use one kind of structured outputs constraint")
+    return '{"a": 1}' if wants_json else "yes" if grammar else "Hello."
 
 
 def vllm(key: str | None = None) -> Server:
@@ -35,6 +59,7 @@ def vllm(key: str | None = None) -> Server:
         key,
         json_reply({"error": "Unauthorized"}, 401),
         ("/version", "/health"),
+        says=vllm_says,
     )
 
 

@@ -42,9 +42,15 @@ def test_nearest_level(allowed: Sequence[str] | None, expected: Sequence[str | N
 
 
 def template(effort: str | None) -> Payload:
-    """For a model whose template is known."""
-    thinks = {"enable_thinking": True}
+    """The variables that templates read, each family its own."""
+    thinks = {"enable_thinking": True, "thinking": True}
     return {"chat_template_kwargs": {**thinks, "reasoning_effort": effort} if effort else thinks}
+
+
+def with_effort(body: Payload) -> Payload:
+    """The effort outside too, for gpt-oss; never `none`, which vLLM refuses for it."""
+    effort = body["chat_template_kwargs"].get("reasoning_effort")
+    return {**body, "reasoning_effort": effort} if effort else body
 
 
 OLLAMA: list[Payload] = [
@@ -56,7 +62,7 @@ OLLAMA: list[Payload] = [
     {"think": "max"},
 ]
 TEMPLATE: list[Payload] = [
-    {"chat_template_kwargs": {"enable_thinking": False}},
+    {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}},
     template("low"),
     template(None),
     template("medium"),
@@ -72,9 +78,9 @@ BODIES = {
     "ollama": OLLAMA,
     "llamacpp": TEMPLATE,
     "engine": TEMPLATE,
-    "vllm": TEMPLATE,
+    "vllm": [*map(with_effort, TEMPLATE)],
     "lmstudio": OPENAI,
-    "sglang": TEMPLATE,
+    "sglang": [*map(with_effort, TEMPLATE)],
     "openai": OPENAI,
     "unheard-of": OPENAI,
 }
