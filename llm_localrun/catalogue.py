@@ -109,12 +109,10 @@ def confirm_place(model: LocalModel) -> LocalModel:
 def note_place(model: LocalModel, **place: object) -> LocalModel:
     """Records that a model has come to run elsewhere, and that no file here is it."""
 
-    def moved(other: LocalModel) -> LocalModel:
-        if other.id != model.id:
-            return other
-        return other.with_served(**place, digest="").model_copy(update={"fingerprints": ()})
+    def moved(model: LocalModel) -> LocalModel:
+        return model.with_served(**place, digest="").model_copy(update={"fingerprints": ()})
 
-    _change_reports(lambda report: {"models": tuple(map(moved, report.models))})
+    _change_model(model, moved)
     return moved(model)
 
 
@@ -153,13 +151,7 @@ def _takes_requests(report: EndpointReport) -> bool:
 
 def drop_model(model: LocalModel) -> None:
     """Removes a model that its server says it does not have, until the server lists it again."""
-    _change_reports(
-        lambda report: (
-            {"models": tuple(m for m in report.models if m.id != model.id)}
-            if model.served and report.endpoint == model.served.endpoint
-            else {}
-        )
-    )
+    _change_model(model, lambda _: None)
 
 
 def drop_renamed_model(model: LocalModel) -> None:
@@ -168,12 +160,10 @@ def drop_renamed_model(model: LocalModel) -> None:
     _keep(get_catalogue(CachePolicy.CACHED).model_copy(update={"taken_at": _LONG_AGO}))
 
 
-def names_beside(model: LocalModel) -> set[str]:
-    """The names of the other models that its server lists."""
-    listed = get_catalogue(CachePolicy.CACHED).models
-    endpoint = model.served and model.served.endpoint
-    beside = (each for each in listed if each.served and each.served.endpoint == endpoint)
-    return {each.name for each in beside} - {model.name}
+def add_name(model: LocalModel, name: str) -> None:
+    """Records that replies of its server call a model `name`, until the server is asked again."""
+    known = model.served.also_named if model.served else ()
+    _change_model(model, lambda each: each.with_served(also_named=(*known, name)))
 
 
 def note_offline(endpoint: Endpoint) -> None:
@@ -181,6 +171,16 @@ def note_offline(endpoint: Endpoint) -> None:
     _change_reports(
         lambda report: {"status": ServerStatus.OFFLINE} if report.endpoint == endpoint else {}
     )
+
+
+def _change_model(model: LocalModel, change: Callable[[LocalModel], LocalModel | None]) -> None:
+    """Replaces a model of a server by what `change` returns for it; None removes it."""
+
+    def changed(report: EndpointReport) -> Mapping[str, object]:
+        models = (change(each) if each.id == model.id else each for each in report.models)
+        return {"models": tuple(filter(None, models))}
+
+    _change_reports(changed)
 
 
 def _change_reports(change: Callable[[EndpointReport], Mapping[str, object]]) -> None:

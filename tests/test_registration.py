@@ -36,8 +36,8 @@ ANSWER = "The capital of France is Paris."
 
 
 def ollama(*names: str) -> Respond:
-    """An Ollama that answers every prompt as a real one did."""
-    chat = transcript("chat_stream")[0].reply()
+    """An Ollama that answers every prompt as a real one did, in the name that it was sent."""
+    chat = transcript("chat_stream")[0]
     tags = [
         {
             "name": name,
@@ -52,9 +52,16 @@ def ollama(*names: str) -> Respond:
         "/v1/models": json_reply({"data": [{"id": n, "owned_by": "library"} for n in names]}),
         "/": whole(b"Ollama is running", "text/plain"),
         "/api/tags": json_reply({"models": tags}),
-        "/api/chat": chat,
     }
-    return lambda request: [replies.get(request.path, json_reply({"error": "not found"}, 404))]
+
+    def respond(request: Request) -> Iterator[bytes]:
+        if request.path == "/api/chat":
+            body = chat.body.replace(b"smollm2:135m", request.body["model"].encode())
+            yield whole(body, chat.content_type)
+        else:
+            yield replies.get(request.path, json_reply({"error": "not found"}, 404))
+
+    return respond
 
 
 def rounds(box: StandIn) -> int:

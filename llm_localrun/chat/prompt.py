@@ -54,17 +54,20 @@ def chat_request(
 
 
 def with_empty_answers(request: ChatRequest) -> ChatRequest:
-    """The request with an empty answer wherever an earlier question has none.
+    """The request with an empty turn wherever a question or an answer is missing.
 
-    llm keeps no message of an answer without text. Then two questions would follow each other,
-    which the templates of Gemma and Mistral refuse.
+    llm keeps no message of a turn without text. Then two questions or two answers would follow each
+    other, which the templates of Gemma and Mistral refuse.
     """
     messages: list[ChatMessage] = []
     for message in request.messages:
         # After the result of a tool, media without a text belong to it.
         others = ("user", "tool") if message.text else ("user",)
-        if message.role == "user" and messages and messages[-1].role in others:
+        last = messages[-1].role if messages else ""
+        if message.role == "user" and last in others:
             messages.append(ChatMessage("assistant", ""))
+        elif message.role == "assistant" and last not in ("user", "tool"):
+            messages.append(ChatMessage("user", ""))
         messages.append(message)
     return replace(request, messages=tuple(messages))
 

@@ -42,7 +42,7 @@ class _MalformedArguments(dict[str, Any]):
 
 
 def end_line(last: Event | None, *, is_streamed: bool) -> None:
-    """Ends the line that llm has begun on the terminal with `last`, so that a message follows it.
+    """Ends the line that llm has begun with `last`, if a message would follow it on the same line.
 
     llm's commands print text to stdout, and reasoning to stderr unless it is hidden.
     """
@@ -53,7 +53,7 @@ def end_line(last: Event | None, *, is_streamed: bool) -> None:
         return
     is_text = isinstance(last, TextDelta)
     is_shown = is_text or not command.params.get("hide_reasoning")
-    if is_shown and (sys.stdout if is_text else sys.stderr).isatty():
+    if is_shown and (not is_text or sys.stdout.isatty()):
         click.echo(err=not is_text)
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterator
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -17,11 +18,11 @@ import click
 from typing_extensions import assert_never
 
 from llm_localrun.catalogue import (
+    add_name,
     confirm_place,
     drop_model,
     drop_renamed_model,
     locate,
-    names_beside,
     note_offline,
     note_place,
 )
@@ -32,6 +33,7 @@ from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.engine.settings import given_template
 from llm_localrun.errors import (
+    AnswerNotJson,
     LocalRunError,
     NotAllowed,
     PromptTooLong,
@@ -44,7 +46,13 @@ from llm_localrun.files.modelfile import has_place_for_thinking, thinking_in
 from llm_localrun.models import LocalModel, OnDisk, Route, RunsOn, Served, TemplateThinking
 from llm_localrun.names.parse import parse_name
 from llm_localrun.privacy import WHERE, host_of, is_loopback, requires_consent
-from llm_localrun.servers.base import PreparedRequest, ServeRequest, open_server
+from llm_localrun.servers.base import (
+    PreparedRequest,
+    Server,
+    ServeRequest,
+    open_server,
+    server_class,
+)
 from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.learned import learn_from_reply
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer, explain_overflow
@@ -126,6 +134,9 @@ class _Exchange:
     """The last part of the answer, if nothing has been printed after it."""
     kinds: set[type[Event]] = field(default_factory=set)
     """What has come, but for text that is blank."""
+    enforce: "Callable[[], _Exchange] | None" = None
+    """Returns the request that leaves the model nothing but the JSON that is wanted."""
+    is_not_json: bool = False
 
     @property
     def http_request(self) -> http.HttpRequest:
@@ -142,22 +153,30 @@ class _Exchange:
 
     def close(self) -> Iterator[Event]:
         """The last events, or none if `next` returns another exchange."""
+        has_text = TextDelta in self.kinds
         try:
-            yield from self._finish()
+            # An answer that is asked for again is not shown.
+            yield from self._finish() if self.enforce is None else [*self._finish()]
         except PromptTooLong as error:
             if self.has_begun or self.prepared.enlarge is None or not error.prompt_tokens:
                 raise
             self.refusal = error
+        except AnswerNotJson:
+            if self.enforce is None or has_text:
+                raise
+            self.is_not_json = True
 
     def next(self) -> "_Exchange | None":
-        """The request in a larger context, if the server refused it in this one.
+        """The request in a larger context, if the server refused it in this one; or for JSON alone.
 
         Raises `PromptTooLong` if no context can hold it.
         """
+        if self.is_not_json and self.enforce is not None:
+            return self.enforce()
         if self.refusal is None or self.prepared.enlarge is None:
             return None
         sizes = self.refusal.prompt_tokens, self.refusal.context_size
-        return _exchange(self.request, self.prepared.enlarge(*sizes))
+        return _exchange(self.request, self.prepared.enlarge(*sizes), self.request.chat)
 
     def _finish(self) -> Iterator[Event]:
         """The last events. Learns from the token counts, and prints what the user has to know."""
@@ -166,12 +185,9 @@ class _Exchange:
             if isinstance(event, Finished):
                 _learn(self.request, self.prepared, event)
                 _note_departure(self.request.model, self.prepared, event)
-                for note in (
-                    _note(self.request, self.prepared, event),
-                    _note_without_answer(self.request, self.prepared, event, self.kinds),
-                    self.decoder.note,
-                ):
-                    self._tell(note)
+                seen = self.request, self.prepared, event
+                self._tell(_note_without_answer(*seen, self.kinds) or _note(*seen))
+                self._tell(self.decoder.note)
             self._see(event)
 
     def _see(self, event: Event) -> None:
@@ -182,7 +198,7 @@ class _Exchange:
     def _tell(self, note: str) -> None:
         if not note:
             return
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() or isinstance(self.last, ReasoningDelta):
             end_line(self.last, is_streamed=self.request.chat.stream)
             self.last = None
         click.echo(note, err=True)
@@ -192,26 +208,56 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     config = read_config()
     chat = request_defaults(model, route).applied_to(request)
     chat = replace(chat, options=_settle_options(model, chat))
-    serve_request = ServeRequest(model, chat, lambda: free_memory(config.llama_server))
-    match route:
-        case Served():
-            check_allowed(model, config)
-            server = open_server(route.endpoint, key)
-            if chat.schema is not None and not server.accepts_schemas:
-                raise UnsupportedOption(
-                    f"{server.title} cannot make answers follow a schema",
-                    "Leave it out, or choose a model of another server",
-                )
-            prepared = server.prepare(serve_request, route)
-        case OnDisk():
-            prepared = serve.prepare(serve_request, route, config)
-        case _:
-            assert_never(route)
-    return _exchange(serve_request, prepared)
+    way = _Way(model, route, key, config)
+    if not (way.server_class.json_forbids_calls and chat.tools and _wants_json(chat)):
+        return way.exchange(chat, chat)
+    options = {name: value for name, value in chat.options.items() if name != "json_object"}
+    exchange = way.exchange(replace(chat, schema=None, options=options), chat)
+    exchange.enforce = partial(way.exchange, chat, chat)
+    return exchange
 
 
-def _exchange(request: ServeRequest, prepared: PreparedRequest) -> _Exchange:
-    context = _response_context(request, prepared)
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What runs a model, and how."""
+
+    model: LocalModel
+    route: Route
+    key: str | None
+    config: Config
+
+    @property
+    def server_class(self) -> type[Server]:
+        if isinstance(self.route, Served):
+            return server_class(self.route.endpoint.kind)
+        return serve.EngineServer
+
+    def exchange(self, chat: ChatRequest, wanted: ChatRequest) -> _Exchange:
+        """The exchange that sends `chat` and expects what answers `wanted`."""
+        request = ServeRequest(self.model, chat, lambda: free_memory(self.config.llama_server))
+        match self.route:
+            case Served():
+                check_allowed(self.model, self.config)
+                server = open_server(self.route.endpoint, self.key)
+                if chat.schema is not None and not server.accepts_schemas:
+                    raise UnsupportedOption(
+                        f"{server.title} cannot make answers follow a schema",
+                        "Leave it out, or choose a model of another server",
+                    )
+                prepared = server.prepare(request, self.route)
+            case OnDisk():
+                prepared = serve.prepare(request, self.route, self.config)
+            case _:
+                assert_never(self.route)
+        return _exchange(request, prepared, wanted)
+
+
+def _wants_json(chat: ChatRequest) -> bool:
+    return chat.schema is not None or bool(chat.options.get("json_object"))
+
+
+def _exchange(request: ServeRequest, prepared: PreparedRequest, wanted: ChatRequest) -> _Exchange:
+    context = _response_context(request, prepared, wanted)
     tools = [tool.name for tool in request.chat.tools]
     decoder = ResponseDecoder(prepared.server.label, prepared.server.decoder(tools), context)
     return _Exchange(request, prepared, decoder)
@@ -233,10 +279,11 @@ def check_allowed(model: LocalModel, config: Config) -> None:
 def _settle_options(model: LocalModel, chat: ChatRequest) -> dict[str, Any]:
     """The options with what depends on the model filled in. Raises `UnsupportedOption`."""
     options = dict(chat.options)
-    if "grammar" in options and (chat.schema is not None or options.get("json_object")):
-        # llama-server ignores the grammar then, without a word (b10434, b11549).
+    if "grammar" in options and (chat.tools or _wants_json(chat)):
+        # llama-server ignores it beside JSON, without a word, and refuses tools (b10434, b11549).
         raise UnsupportedOption(
-            "-o grammar cannot be combined with a schema or -o json_object", "Leave out one of them"
+            "-o grammar cannot be combined with tools, a schema or -o json_object",
+            "Leave out one of them",
         )
     if chat.schema is not None:
         # A schema asks for JSON already.
@@ -271,7 +318,9 @@ def _may_think(model: LocalModel) -> bool:
     return model.on_disk is None or has_place_for_thinking(model.on_disk)
 
 
-def _response_context(request: ServeRequest, prepared: PreparedRequest) -> ResponseContext:
+def _response_context(
+    request: ServeRequest, prepared: PreparedRequest, wanted: ChatRequest
+) -> ResponseContext:
     server = prepared.server
     facts = {"context_size": prepared.context_size, "load_seconds": prepared.load_seconds}
 
@@ -285,8 +334,8 @@ def _response_context(request: ServeRequest, prepared: PreparedRequest) -> Respo
         on_overflow=explain,
         model=prepared.model,
         is_other_model=model_check(request.model, prepared),
-        is_json=request.chat.schema is not None or bool(request.options.get("json_object")),
-        schema=request.chat.schema,
+        is_json=_wants_json(wanted),
+        schema=wanted.schema,
         thinking=_expected_thinking(request, prepared),
     )
 
@@ -304,7 +353,10 @@ def model_check(model: LocalModel, prepared: PreparedRequest) -> Callable[[str],
         names = (prepared.model, model.name, *served.also_named)
         if any(server.is_same_name(each, name) for each in names):
             return False
-        return server.names_models_as_listed or name in names_beside(model)
+        if not server.names_models_as_listed and server.lists(prepared.model):
+            add_name(model, name)
+            return False
+        return True
 
     return is_other_model
 

@@ -103,10 +103,12 @@ def given_template(option: str | None) -> str:
         return option or ""
     path = Path(option).expanduser()
     try:
+        if not option.strip():
+            raise FileNotFoundError
         template = path.read_bytes()[:_MAX_TEMPLATE_BYTES].decode()
     except FileNotFoundError:
         raise ConfigError(
-            f"There is no chat template {option}",
+            f"There is no chat template {option or repr(option)}",
             "Give the path of a Jinja file, or a name of llama.cpp's, such as chatml or gemma",
         ) from None
     except OSError as error:

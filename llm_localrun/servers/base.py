@@ -301,7 +301,9 @@ class Server:
     """Whether it counts the tokens of a prompt exactly, so that there is nothing to learn."""
     names_models_as_listed: ClassVar[bool] = False
     """Whether its replies name the model that answers as its list does. Others may name it as the
-    server behind them does; only the name of another model in their list is then another model."""
+    server behind them does, so they are asked whether they still list the one that is wanted."""
+    json_forbids_calls: ClassVar[bool] = False
+    """Whether a model that must answer in JSON cannot call a tool."""
     options: ClassVar[Mapping[str, WireOption]] = {}
     """The options of `chat.options` that it supports, and where each goes in the body."""
     fixed_body: ClassVar[Payload] = {}
@@ -320,9 +322,9 @@ class Server:
     quantizes_to: ClassVar[Collection[str]] = ()
     """The quantizations between which it quantizes its models; empty if it does not."""
     can_delete: ClassVar[bool] = False
+    """Whether it deletes its models."""
     may_pass_on: ClassVar[bool] = False
     """Whether a name can come to mean a model that runs elsewhere, between two lists."""
-    """Whether it deletes its models."""
 
     def __init_subclass__(cls) -> None:
         if "kind" in cls.__dict__:
@@ -482,6 +484,10 @@ class Server:
             yield probe
 
     # Running a model
+
+    def lists(self, name: str) -> bool:
+        """Whether the server lists a model `name` now, or does not say."""
+        return True
 
     def is_same_name(self, listed: str, answers: str) -> bool:
         """Whether the name in a reply is that of the model `listed`."""

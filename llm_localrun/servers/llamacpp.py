@@ -181,6 +181,7 @@ class LlamaCpp(OpenAICompatible):
     version_path = "/props"
     rereads_version = True
     counts_prompts = True
+    json_forbids_calls = True  # Its grammar has no place for them (b10434, b11549).
     reasoning_field = "reasoning_content"
     signs: ClassVar[tuple[Sign, ...]] = (Sign("/props", "default_generation_settings", rank=1),)
     listed_model = _LlamaModel

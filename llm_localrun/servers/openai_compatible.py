@@ -126,6 +126,11 @@ class OpenAICompatible(Server):
         """More facts about the models, by their ids. `entries` are of the class `listed_model`."""
         return {}
 
+    def lists(self, name: str) -> bool:
+        with self.probe() as probe:
+            listing = parse_reply(NameListing, probe.ask("/v1/models"))
+        return listing is None or any(entry.id == name for entry in listing.data)
+
     # Running a model
 
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:

@@ -225,7 +225,8 @@ def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
     kinds = server_kinds()
     listing = parse_reply(NameListing, reply)
     models = listing.data if listing else ()
-    owner = next((model.owned_by for model in models if model.owned_by), "")
+    signed = next((model for model in models if model.owned_by), None)
+    owner = (signed and signed.owned_by) or ""
     for kind, cls in kinds.items():
         if owner and cls.owned_by == owner and cls.signature_is_proof:
             return kind
@@ -235,7 +236,7 @@ def _kind_of(ask: Ask, reply: ProbeReply, usual_kind: str) -> str:
             return kind
     at_port = server_class(usual_kind)
     names = [model.id for model in models]
-    is_own = bool(owner) and names[0].startswith(f"{owner}/")
+    is_own = signed is not None and signed.id.startswith(f"{owner}/")
     if listing is not None and ((owner and not is_own) or at_port.recognized_by_port):
         return at_port.kind_at_usual_port()
 

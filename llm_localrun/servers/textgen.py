@@ -22,6 +22,7 @@ class TextGen(OpenAICompatible):
     start_hint = "Start it with `--api`"
     usual_ports = (5000,)
     owned_by = "user"
+    names_models_as_listed = True  # It lists all models and answers with the one that is loaded.
     cuts_for_answer = True  # get_max_prompt_length in modules/text_generation.py
 
     def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, NoReturn
 
 from llm_localrun.errors import AnswerCutOff, AnswerNotJson
-from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.sse import excerpt
 
 _BLANK = "\ufeff \t\r\n"
@@ -141,7 +141,9 @@ class JsonAnswer:
             return _refused(f"The answer is JSON of another type than {wanted}: {_short(text)}")
         if self._schema is None:
             return None
-        broken, self.note = _check(value, self._schema)
+        broken, self.note = _lacking(value, self._schema), ""
+        if not broken:
+            broken, self.note = _check(value, self._schema)
         return _refused(f"The answer does not follow the schema: {broken}") if broken else None
 
     def _not_json(self, text: str, finish_reason: str, error: Exception) -> AnswerNotJson:
@@ -149,11 +151,14 @@ class JsonAnswer:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             rest = text.strip(_BLANK)[position:]
             return _refused(f"The answer goes on after its JSON: {_short(rest)}")
-        if finish_reason != "stop":
+        if finish_reason in ("length", CUT_OFF):
             self.note = _unchecked(self._schema)
+            is_full = finish_reason == "length"
             return AnswerCutOff(
                 f"The answer ended ({finish_reason}) before its JSON was complete",
-                "Use a larger -o max_tokens, or a larger -o context_size",
+                "Use a larger -o max_tokens, or a larger -o context_size"
+                if is_full
+                else "Try again",
             )
         if not text.strip(_BLANK):
             return _refused("The answer is empty instead of JSON")
@@ -199,6 +204,15 @@ def _fenced(text: str) -> Iterator[str]:
         if closed := _FENCE_END.match(text, stop):
             end = closed.end()
             yield text[fence.end() : stop]
+
+
+def _lacking(value: Any, schema: Mapping[str, Any]) -> str:
+    """What an object lacks of what its schema requires. Needs no jsonschema."""
+    required = schema.get("required")
+    if not (isinstance(value, dict) and isinstance(required, list)):
+        return ""
+    missing = [name for name in required if isinstance(name, str) and name not in value]
+    return f"it lacks {', '.join(map(repr, missing))}" if missing else ""
 
 
 def _check(value: Any, schema: Mapping[str, Any]) -> tuple[str, str]:

@@ -4,21 +4,25 @@ user is told.
 The real replies are in `tests/transcripts`; `docs/design/options.md` has the whole table.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import llm
 import pytest
 
-from tests.fakes.http_server import Respond, StandIn
+from tests.fakes.http_server import Request, Respond, StandIn, events, json_reply
 from tests.fakes.llama_server import llama_server
 from tests.fakes.mlx import mlx
+from tests.fakes.openai_compatible import completion
 from tests.fakes.vllm import vllm
+from tests.support.contract import chain
 from tests.support.drive import WAYS, ask, failure, served
 from tests.support.engines import in_file
 
 JSON = {"json_object": True}
 YES = {"grammar": 'root ::= "yes"'}
+CLOCK = llm.Tool(name="clock", input_schema={})
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 FAKES: dict[str, Callable[[], Respond]] = {"llamacpp": llama_server, "vllm": vllm, "mlx": mlx}
 
@@ -55,11 +59,66 @@ def test_option_has_its_effect(kind: str, options: dict[str, Any], text: str, wa
         ("vllm", {"stop": [*"abcde"]}, "List should have at most 4 items"),
         *((kind, YES | JSON, "-o grammar cannot be combined") for kind in ("llamacpp", "vllm")),
         *((kind, YES | {"schema": SCHEMA}, "-o grammar cannot") for kind in ("llamacpp", "vllm")),
+        *((kind, YES | {"tools": [CLOCK]}, "-o grammar cannot") for kind in ("llamacpp", "vllm")),
     ],
 )
 def test_option_that_would_have_no_effect(kind: str, options: dict[str, Any], said: str) -> None:
     with StandIn(FAKES[kind]()) as server:
         assert said in failure(lambda: ask(served(server.url, kind, "m"), "Hi", **options))
+
+
+CALL = {"index": 0, "id": "a", "function": {"name": "clock", "arguments": "{}"}}
+
+
+class Constrained:
+    """llama-server: with a format in the request, the model can do nothing but answer in JSON."""
+
+    def __init__(self, *unconstrained: dict[str, Any]) -> None:
+        self.unconstrained = [*unconstrained]
+        self.formats: list[bool] = []
+
+    def __call__(self, request: Request) -> Iterator[bytes]:
+        is_constrained = "response_format" in request.body
+        self.formats.append(is_constrained)
+        message = {"content": '{"a": 1}'} if is_constrained else self.unconstrained.pop(0)
+        reason = "tool_calls" if "tool_calls" in message else "stop"
+        if request.body["stream"]:
+            yield events({"choices": [{"delta": message, "finish_reason": reason}]})
+        else:
+            yield json_reply(completion("", finish_reason=reason, message=message))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("kind", "unconstrained", "formats", "texts"),
+    [
+        # It may call first, and then answers in JSON by itself, or because it is made to.
+        ("llamacpp", [{"tool_calls": [CALL]}, {"content": '{"a": 2}'}], [0, 0], ["", '{"a": 2}']),
+        (
+            "llamacpp",
+            [{"tool_calls": [CALL]}, {"content": "It is 1."}],
+            [0, 0, 1],
+            ["", '{"a": 1}'],
+        ),
+        ("llamacpp", [{"content": "It is 1."}], [0, 1], ['{"a": 1}']),
+        ("llamacpp", [{"content": '```json\n{"a": 3}\n```'}], [0], ['{"a": 3}']),
+        ("vllm", [], [1], ['{"a": 1}']),
+    ],
+)
+def test_tools_beside_a_schema(
+    way: str, kind: str, unconstrained: list[Any], formats: list[int], texts: list[str]
+) -> None:
+    """llama.cpp's grammar for JSON leaves no way to call a tool (b10434, b11549)."""
+
+    def clock() -> str:
+        return "noon"
+
+    server = Constrained(*unconstrained)
+    with StandIn(server) as stand_in:
+        model = served(stand_in.url, kind, "m", capabilities=("tools",))
+        responses = chain(model, "What time is it?", way, tools=[clock], schema=SCHEMA)
+    assert [response.text() for response in responses] == texts
+    assert server.formats == list(map(bool, formats))
 
 
 def test_grammar_may_go_with_a_json_object_that_is_off() -> None:

@@ -263,10 +263,20 @@ NO_ANSWER = ("assistant", "")
             [("user", "Hi"), NO_ANSWER, ("tool", "11 C"), ("user", "")],
             id="an image that is the result of a tool",
         ),
+        pytest.param(
+            [OLD, said("assistant", "Hello."), said("user", "Who?")],
+            [("system", "Old."), ("user", ""), ("assistant", "Hello."), ("user", "Who?")],
+            id="no question",
+        ),
+        pytest.param(
+            [said("user", "Hi"), said("assistant", "a"), said("assistant", "b")],
+            [("user", "Hi"), ("assistant", "a"), ("user", ""), ("assistant", "b")],
+            id="no second question",
+        ),
         pytest.param([SEEN, SEEN], [("user", ""), NO_ANSWER, ("user", "")], id="images alone"),
     ],
 )
-def test_questions_without_an_answer(history: list[Message], expected: list[Turn]) -> None:
+def test_turns_that_are_missing(history: list[Message], expected: list[Turn]) -> None:
     """Templates that want the turns to alternate would refuse the conversation for ever."""
     request = with_empty_answers(chat_request(prompt(messages=history), load, stream=True))
     assert [(message.role, message.text) for message in request.messages] == expected

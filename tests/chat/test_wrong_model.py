@@ -59,7 +59,8 @@ OTHERS = sorted(
 
 
 def test_the_kinds_that_name_their_models_as_listed() -> None:
-    assert PRECISE == ["koboldcpp", "llamacpp", "lmstudio", "mlx", "ollama", "sglang", "vllm"]
+    own = ["koboldcpp", "llamacpp", "lmstudio", "mlx", "ollama", "sglang", "textgen", "vllm"]
+    assert own == PRECISE
 
 
 @pytest.mark.parametrize(
@@ -126,17 +127,35 @@ def listed(server: StandIn, user_path: Path) -> Sequence[LocalModel]:
     return get_catalogue(CachePolicy.FRESH).models
 
 
-@pytest.mark.parametrize(("answers", "is_wrong"), [("n", True), ("m-2026-11-01", False)])
-def test_a_proxy_answers_with_another_model_of_its_list(
-    answers: str, is_wrong: bool, user_path: Path
+@pytest.mark.parametrize(
+    ("answers", "listed_now", "is_wrong"),
+    [
+        # An alias, a snapshot, and what a gateway maps the name to.
+        ("n", ["m", "n"], False),
+        ("m-2026-11-01", ["m", "n"], False),
+        ("/models/m.gguf", ["m"], False),
+        # Restarted with another model.
+        ("n", ["n"], True),
+        ("new", ["new"], True),
+    ],
+)
+def test_server_that_renames_models_is_asked_whether_it_lists_the_one_that_is_wanted(
+    answers: str, listed_now: list[str], is_wrong: bool, user_path: Path
 ) -> None:
-    with StandIn(Answering(answers, {"/v1/models": entries("m", "n")})) as server:
-        model = next(each for each in listed(server, user_path) if each.name == "m")
-        assert model.served and model.served.endpoint.kind == "openai"
+    server = Answering(answers, {"/v1/models": entries("m", "n")})
+    with StandIn(server) as stand_in:
+        model = next(each for each in listed(stand_in, user_path) if each.name == "m")
+        server.lists = {"/v1/models": entries(*listed_now)}
+        stand_in.requests.clear()
         if is_wrong:
-            assert "answers with the model n instead of m" in failure(lambda: ask(model, "Hi"))
-        else:
-            assert ask(model, "Hi").text == "Hi"
+            message = failure(lambda: ask(model, "Hi"))
+            assert f"answers with the model {answers} instead of m" in message
+            return
+        assert ask(model, "Hi").text == "Hi"
+        known = next(m for m in get_catalogue(CachePolicy.CACHED).models if m.name == "m")
+        assert ask(known, "Hi").text == "Hi"
+    paths = [request.path for request in stand_in.requests]
+    assert paths == ["/v1/chat/completions", "/v1/models", "/v1/chat/completions"]
 
 
 @pytest.mark.parametrize(

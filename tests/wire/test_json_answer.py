@@ -288,3 +288,35 @@ def test_reasoning_passes_at_once() -> None:
         "",
         "",
     )
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "missing"),
+    [
+        (object_with({}) | {"required": ["a"]}, '{"b": 1}', "it lacks 'a'"),
+        (object_with({}) | {"required": ["a", "c"]}, "{}", "it lacks 'a', 'c'"),
+        (object_with({}) | {"required": ["a"]}, '{"a": 1}', ""),
+        (object_with({}) | {"required": "a"}, "{}", ""),
+        ({"type": ["object", "array"], "required": ["a"]}, "[]", ""),
+    ],
+)
+def test_what_is_required_needs_no_jsonschema(
+    schema: dict[str, Any], text: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    error = feed(schema, TextDelta(text), Finished("stop"))[2]
+    said = f"The answer does not follow the schema: {missing}" if missing else ""
+    assert error == said
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "said"),
+    [
+        ("length", "The answer ended (length) before its JSON was complete"),
+        ("cut off", "The answer ended (cut off) before its JSON was complete"),
+        ("eos_token", "The answer is not JSON"),
+        ("content_filter", "The answer is not JSON"),
+    ],
+)
+def test_only_a_limit_can_be_raised(finish_reason: str, said: str) -> None:
+    assert feed(None, TextDelta('{"a": '), Finished(finish_reason))[2].startswith(said)
