@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 import llm
+from click.globals import pop_context
 from llm.parts import StreamEvent
 from typing_extensions import assert_never
 
@@ -161,6 +162,8 @@ class ResponseRecorder:
 
 
 def _raise(error: Exception) -> NoReturn:
+    # click leaves a context in its stack if an error ends it.
+    pop_context()
     raise error
 
 

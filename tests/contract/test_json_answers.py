@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from llm_localrun.errors import AnswerCutOff, AnswerNotJson
@@ -66,6 +67,8 @@ def box(request: pytest.FixtureRequest, user_path: Path) -> Iterator[tuple[str, 
 
 def refused(model: str, way: str, arguments: list[str], text: str, error: str) -> None:
     done = command("-m", model, "Hi", *FLAGS[way], *arguments)
+    # A context that stays would change what the next command in this process does.
+    assert click.get_current_context(silent=True) is None
     assert (done.exit_code, done.stdout) == (1, f"{text}\n")
     assert done.stderr.startswith("Error: ")
     assert error in done.stderr
