@@ -29,7 +29,7 @@ from llm_localrun.models import (
     Snapshot,
 )
 from llm_localrun.name_cache import CachePolicy, delete_names, is_current, is_fresh, settings_stamp
-from llm_localrun.privacy import is_loopback
+from llm_localrun.privacy import host_of, is_loopback
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home
 
@@ -80,34 +80,41 @@ def locate(model: LocalModel) -> LocalModel:
     return next((other for other in found.models if other.id == model.id), model)
 
 
-def confirm_place(model: LocalModel) -> LocalModel:
+def check_place(model: LocalModel, key: str | None, *, reply_tells: bool) -> LocalModel:
     """The model with the place where it runs now, where its name can come to mean another model.
 
-    A manifest here that is as it was listed is proof; a list that is a minute old needs none.
+    A file here may show it. Otherwise its server is asked: at most once a minute, and not while its
+    list is younger, if the reply to what is sent tells it too (`reply_tells`). Raises a
+    `LocalRunError` if the server does not say.
     """
-    from llm_localrun.files.ollama_manifest import manifest_or_empty
-    from llm_localrun.servers.base import open_with_stored_key, server_class
+    from llm_localrun.files import store_named
+    from llm_localrun.servers.base import open_server, server_class
+    from llm_localrun.tokens import learned
 
     served, route = model.served, model.on_disk
     if served is None or not server_class(served.endpoint.kind).may_pass_on:
         return model
     reports = get_catalogue(CachePolicy.CACHED).endpoints
     report = next((each for each in reports if each.endpoint == served.endpoint), None)
-    manifest = manifest_or_empty(route.manifest if route else "")
-    is_listed = served.digest and served.digest in (manifest.digest, manifest.listed_as)
-    has_changed = bool(route and route.manifest) and not is_listed
-    if report is None or is_listed or served.runs_on is RunsOn.CLOUD:
-        return model
-    if is_fresh(report.asked_at) and not has_changed:
-        return model
-    server = open_with_stored_key(served.endpoint)
-    with server.probe() as probe:
-        place = server.place_now(probe.ask, model)
-    return note_place(model, **place) if place else model
+    listed = report.models if report else ()
+    # A program may hold the model as it was when it began.
+    known = next((each for each in listed if each.id == model.id), model)
+    if report is None or known.runs_on is RunsOn.CLOUD:
+        return known
+    host = store_named(route.store).remote_host_of(model, route) if route else None
+    if host is None:
+        # A file that is not the listed model any more contradicts the list.
+        times = learned.read_facts(model.id).asked_at, 0.0 if route else report.asked_at
+        if reply_tells and any(map(is_fresh, times)):
+            return model
+        host = open_server(served.endpoint, key).remote_host_of(model)
+        learned.record_asked(model.id, time.time())
+    return record_place(model, host) if host else model
 
 
-def note_place(model: LocalModel, **place: object) -> LocalModel:
-    """Records that a model has come to run elsewhere, and that no file here is it."""
+def record_place(model: LocalModel, remote_host: str) -> LocalModel:
+    """Records that a model has come to run in a cloud, at a host, and that no file here is it."""
+    place = {"runs_on": RunsOn.CLOUD, "remote_host": host_of(remote_host) or remote_host}
 
     def moved(model: LocalModel) -> LocalModel:
         return model.with_served(**place, digest="").model_copy(update={"fingerprints": ()})

@@ -154,6 +154,8 @@ class LocalModel(FrozenValue):
     id: str
     name: str
     """The server's name for the model, or the file's own."""
+    variant_of: str = ""
+    """The name under which the server lists it and another model; `name` is then its digest."""
     purpose: Purpose = "chat"
     routes: tuple[Route, ...] = ()
     architecture: str = ""
@@ -276,6 +278,8 @@ class ScannedFile(FrozenValue):
     """None: the file contains no model that can be run."""
     reason: str = ""
     """Why it contains none, in half a sentence: "it is a vocabulary without weights"."""
+    name: str = ""
+    """What its tool calls such a file, if that is another name than the file's."""
     manifest_modified: float = 0.0
     """When Ollama's manifest for the file was written; 0 if there is none."""
 

@@ -23,7 +23,7 @@ from typing_extensions import assert_never
 from llm_localrun import resolve
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.chat.modelfile import request_defaults
-from llm_localrun.chat.run import check_allowed, in_use, model_check
+from llm_localrun.chat.run import check_allowed, in_use, model_check, report_departure
 from llm_localrun.config import read_config
 from llm_localrun.engine import serve
 from llm_localrun.errors import BadReply, PromptTooLong
@@ -92,7 +92,8 @@ def _request(
     config = read_config()
     match route:
         case Served():
-            check_allowed(model, config)
+            # Replies with vectors need not say where they were made.
+            check_allowed(model, config, key, reply_tells=False)
             prepared = open_server(route.endpoint, key).prepare_texts(model, route, texts)
         case OnDisk():
             options = request_defaults(model, route).options
@@ -108,7 +109,13 @@ def _request(
                 model=prepared.model,
                 is_other_model=model_check(model, prepared),
             )
-            vectors = decode_whole(server.label, received, server.decode_vectors, context)
+            host, vectors = decode_whole(
+                server.label,
+                received,
+                lambda payload: (server.remote_host_in(payload), server.decode_vectors(payload)),
+                context,
+            )
+        report_departure(model, prepared, host)
     except PromptTooLong as error:
         remedy = _remedy(prepared, texts[0]) if len(texts) == 1 else error.remedy
         raise PromptTooLong(error.problem, remedy) from None

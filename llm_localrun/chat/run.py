@@ -19,12 +19,12 @@ from typing_extensions import assert_never
 
 from llm_localrun.catalogue import (
     add_name,
-    confirm_place,
+    check_place,
     drop_model,
     drop_renamed_model,
     locate,
     note_offline,
-    note_place,
+    record_place,
 )
 from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.chat.response import end_line
@@ -43,9 +43,9 @@ from llm_localrun.errors import (
     WrongModel,
 )
 from llm_localrun.files.modelfile import has_place_for_thinking, thinking_in
-from llm_localrun.models import LocalModel, OnDisk, Route, RunsOn, Served, TemplateThinking
+from llm_localrun.models import Endpoint, LocalModel, OnDisk, Route, Served, TemplateThinking
 from llm_localrun.names.parse import parse_name
-from llm_localrun.privacy import WHERE, host_of, is_loopback, requires_consent
+from llm_localrun.privacy import WHERE, is_loopback, requires_consent
 from llm_localrun.servers.base import (
     PreparedRequest,
     Server,
@@ -101,19 +101,23 @@ async def astream(
 @contextmanager
 def in_use(model: LocalModel, prepared: PreparedRequest) -> Iterator[None]:
     """Around an exchange: keeps the catalogue true if the server is off or lacks the model."""
+    with _catalogue_kept_true(model, prepared.server.endpoint, prepared.model), prepared.in_use():
+        yield
+
+
+@contextmanager
+def _catalogue_kept_true(model: LocalModel, endpoint: Endpoint, name: str) -> Iterator[None]:
     try:
-        with prepared.in_use():
-            yield
+        yield
     except WrongModel:
         drop_renamed_model(model)
         raise
     except ServerRefused as error:
         # Other errors with this status are about the path.
-        if error.status == HTTPStatus.NOT_FOUND and prepared.model in error.message:
+        if error.status == HTTPStatus.NOT_FOUND and name in error.message:
             drop_model(model)
         raise
     except ServerUnreachable:
-        endpoint = prepared.server.endpoint
         if is_loopback(endpoint.url) and not http.is_listening(endpoint.url):
             note_offline(endpoint)
         raise
@@ -184,7 +188,7 @@ class _Exchange:
             yield event
             if isinstance(event, Finished):
                 _learn(self.request, self.prepared, event)
-                _note_departure(self.request.model, self.prepared, event)
+                report_departure(self.request.model, self.prepared, event.remote_host or "")
                 seen = self.request, self.prepared, event
                 self._tell(_note_without_answer(*seen, self.kinds) or _note(*seen))
                 self._tell(self.decoder.note)
@@ -237,7 +241,7 @@ class _Way:
         request = ServeRequest(self.model, chat, lambda: free_memory(self.config.llama_server))
         match self.route:
             case Served():
-                check_allowed(self.model, self.config)
+                check_allowed(self.model, self.config, self.key)
                 server = open_server(self.route.endpoint, self.key)
                 if chat.schema is not None and not server.accepts_schemas:
                     raise UnsupportedOption(
@@ -263,11 +267,17 @@ def _exchange(request: ServeRequest, prepared: PreparedRequest, wanted: ChatRequ
     return _Exchange(request, prepared, decoder)
 
 
-def check_allowed(model: LocalModel, config: Config) -> None:
-    """Raises `NotAllowed` if prompts would leave this machine and the user has not allowed that."""
-    if model.id in config.allow:
+def check_allowed(
+    model: LocalModel, config: Config, key: str | None, *, reply_tells: bool = True
+) -> None:
+    """Raises `NotAllowed` if prompts would leave this machine and the user has not allowed that.
+
+    `reply_tells` is as for `check_place`. Raises other errors if the server does not say.
+    """
+    if model.id in config.allow or model.served is None:
         return
-    model = confirm_place(locate(model))
+    with _catalogue_kept_true(model, model.served.endpoint, model.name):
+        model = check_place(locate(model), key, reply_tells=reply_tells)
     if requires_consent(model):
         where = WHERE[model.runs_on] + (f" ({model.remote_host})" if model.remote_host else "")
         raise NotAllowed(
@@ -393,12 +403,11 @@ def _learn(request: ServeRequest, prepared: PreparedRequest, finished: Finished)
         learn_from_reply(request.model.id, request.prompt.parts, finished.prompt_tokens)
 
 
-def _note_departure(model: LocalModel, prepared: PreparedRequest, finished: Finished) -> None:
+def report_departure(model: LocalModel, prepared: PreparedRequest, remote_host: str) -> None:
     """Says that a server has passed on a prompt that was to stay, and records where to."""
-    if not finished.remote_host or requires_consent(model) or model.id in read_config().allow:
+    if not remote_host or requires_consent(model) or model.id in read_config().allow:
         return
-    host = host_of(finished.remote_host) or finished.remote_host
-    note_place(model, runs_on=RunsOn.CLOUD, remote_host=host)
+    host = record_place(model, remote_host).remote_host
     click.echo(
         f"{prepared.server.label} passed this prompt on to {host}: {model.id} does not run on this"
         " machine any more. llm-localrun will not send it another one, unless you allow that:"

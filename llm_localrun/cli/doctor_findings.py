@@ -173,7 +173,7 @@ def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
     if store.problem:
         text, advice = f"{text} ({store.problem})", "Fix its permissions"
     if skipped:
-        reasons = [f"{Path(each.path).name}: {each.reason}" for each in skipped]
+        reasons = [f"{each.name or Path(each.path).name}: {each.reason}" for each in skipped]
         text += f", {len(skipped)} skipped ({first_few(reasons)})"
     return Finding("files", text, advice, {"stores": [_store_facts(store, skipped)]})
 

@@ -1,5 +1,6 @@
 """Show how much disk space each model uses."""
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -60,5 +61,6 @@ def _rows(facts: list[dict[str, Any]]) -> Iterator[Row]:
             "pulled": "yes" if fact["pulled"] else "",
         }
     if facts:
-        total = sum(fact["size"] for fact in facts)
-        yield {"model": "total", "size": size_text(total), "in": "", "pulled": ""}
+        # Several models can be run from one file.
+        sizes = {os.path.realpath(fact["path"]): fact["size"] for fact in reversed(facts)}
+        yield {"model": "total", "size": size_text(sum(sizes.values())), "in": "", "pulled": ""}

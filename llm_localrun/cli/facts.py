@@ -15,8 +15,8 @@ from llm_localrun.names.aliases import Order, name_models, parameters_of, short_
 from llm_localrun.resolve import candidates, order_of
 
 _MODEL_FIELDS = (
-    "id name purpose architecture quantization size context_max context_loaded capabilities"
-    " think_levels modified runs_on remote_host loaded"
+    "id name variant_of purpose architecture quantization size context_max context_loaded"
+    " capabilities think_levels modified runs_on remote_host loaded"
 )
 _OTHER_USES = {"embedding": "embed", "rerank": "rerank", "decision": "decide", "other": "other"}
 _ABILITIES = {"tools": "tools", "vision": "vision", "audio": "audio", "thinking": "think"}

@@ -76,6 +76,8 @@ def _notes(
     notes = ["* loaded now"] if any(model.loaded for model in found) else []
     if any(not model.has_command for model in found):
         notes.append(f"rerank, decide, other: {NO_COMMAND}")
+    variants = (model for model in found if model.variant_of)
+    notes += (f"{model.id}: another variant of {model.variant_of}" for model in variants)
     if slow:
         notes.append(f"no answer yet: {describe_unheard(slow)}")
     refused = [m for m in found if requires_consent(m) and m.id not in config.allow]

@@ -113,7 +113,7 @@ def _lines(
         ("model", _one_line(_makeup(model))),
         ("size", _one_line([size_text(model.size), model.quantization])),
         ("can", _one_line(abilities(model))),
-        ("note", [] if model.has_command else [f"{WHAT_IT_IS[model.purpose]}: {NO_COMMAND}"]),
+        ("note", _remarks(model)),
         ("-o think", _one_line(model.think_levels or ())),
         ("context", _one_line(_context(model))),
         ("runs", routes),
@@ -123,6 +123,12 @@ def _lines(
         ("memory", _memory(model)),
         ("also here", [_other(each) for each in others]),
     ]
+
+
+def _remarks(model: LocalModel) -> list[str]:
+    variant = f"another variant of {model.variant_of}, which its server lists under the same name"
+    no_command = f"{WHAT_IT_IS[model.purpose]}: {NO_COMMAND}"
+    return [*([variant] if model.variant_of else []), *([] if model.has_command else [no_command])]
 
 
 def _one_line(parts: Sequence[str]) -> list[str]:

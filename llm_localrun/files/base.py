@@ -87,6 +87,13 @@ class Store:
         match = _HUB_CACHE_FOLDER.search(path)
         return f"{match['owner']}/{match['name']}" if match else ""
 
+    def remote_host_of(self, model: LocalModel, route: OnDisk) -> str | None:
+        """The host that the tool passes prompts for `model` on to by now; "" if it runs it here.
+
+        None if the files here do not show that.
+        """
+        return None
+
     def files_to_delete(self, model: LocalModel, route: OnDisk) -> list[Path]:
         """The files to delete, in this order, so that the model at `route` is gone.
 

@@ -15,7 +15,12 @@ from llm_localrun.errors import NotRemoved
 from llm_localrun.files.base import SEVERAL_BLOBS, Store
 from llm_localrun.files.folders import entries_below, entries_of, is_folder
 from llm_localrun.files.found import FoundFile, ListedFile, existing, file_at, listed
-from llm_localrun.files.ollama_manifest import V2_FOLDER, Manifest, read_manifest
+from llm_localrun.files.ollama_manifest import (
+    V2_FOLDER,
+    Manifest,
+    manifest_or_empty,
+    read_manifest,
+)
 from llm_localrun.models import LocalModel, OnDisk
 
 _LEVELS = 4
@@ -46,6 +51,17 @@ class OllamaStore(Store):
         ]
         blobs = [listed(entry.path) for entry in entries_of(str(folder / "blobs"), problems)]
         yield TagListing([files for files in tags if files], blobs)
+
+    def remote_host_of(self, model: LocalModel, route: OnDisk) -> str | None:
+        """A pull, or `ollama cp`, writes another manifest for the same name."""
+        # Tags that are alike have one route, with the manifest of one of them.
+        if model.served is None or _name(Path(route.manifest).parts[-_LEVELS:]) != model.name:
+            return None
+        manifest = manifest_or_empty(route.manifest)
+        if host := manifest.setting("remote_host"):
+            return host
+        is_listed = model.served.digest in filter(None, (manifest.digest, manifest.listed_as))
+        return "" if is_listed else None
 
     def files_to_delete(self, model: LocalModel, route: OnDisk) -> list[Path]:
         """Refuses: the store can belong to another user, so Ollama's server deletes the model."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from llm_localrun.files.base import StoreFolder, StoreItem, store_folders
 from llm_localrun.files.contents import UNREADABLE, filled, forget_folders, read_model
-from llm_localrun.files.found import FoundFile, Identity, is_text
+from llm_localrun.files.found import FoundFile, Identity, is_text, stem_of
 from llm_localrun.files.named import remembered_files
 from llm_localrun.models import ScannedFile, ScannedStore, Snapshot
 
@@ -149,6 +149,7 @@ def _entry(found: FoundFile, last: ScannedFile | None, taken: set[str]) -> Scann
     model, reason = (None, result) if isinstance(result, str) else (result, "")
     if model is not None:
         taken.add(model_id)
+    is_named_alike = stem_of(found.path).startswith(found.name)
     return ScannedFile(
         path=found.path,
         size=found.size,
@@ -156,6 +157,7 @@ def _entry(found: FoundFile, last: ScannedFile | None, taken: set[str]) -> Scann
         modified=0.0 if reason.startswith(UNREADABLE) else found.modified,
         model=model,
         reason=reason,
+        name="" if model or is_named_alike else found.name,
         manifest_modified=found.manifest_modified,
     )
 

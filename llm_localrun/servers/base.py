@@ -394,9 +394,16 @@ class Server:
         """The models with what takes a question for each of them, as the answers come."""
         return iter(())
 
-    def place_now(self, ask: Ask, model: LocalModel) -> Facts:
-        """`runs_on` and `remote_host`, if `model` has come to run elsewhere: see `may_pass_on`."""
-        return {}
+    def remote_host_of(self, model: LocalModel) -> str:
+        """Asks for the host that it passes prompts for `model` on to by now: see `may_pass_on`.
+
+        "" if it runs the model itself. Raises a `LocalRunError` if it does not say.
+        """
+        return ""
+
+    def remote_host_in(self, payload: Payload) -> str:
+        """The host that a reply with vectors names: it made them; "" for none."""
+        return ""
 
     def version(self, ask: Ask, known: ModelListing) -> str:
         """The server's version: asked for once, and remembered for as long as it answers."""

@@ -11,12 +11,12 @@ Source: Ollama's `api/types.go`, `server/routes.go` and `envconfig` (0.32.15, wh
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from ipaddress import ip_address
 from math import inf
 from typing import Any
 
@@ -45,6 +45,11 @@ from llm_localrun.servers.base import (
 )
 from llm_localrun.servers.fields import Entries, Maybe, served_model, stated_purpose, weights_in
 from llm_localrun.servers.gateway import Gateway
+from llm_localrun.servers.ollama_address import (
+    headers_from_variable,
+    unquoted,
+    url_from_variable,
+)
 from llm_localrun.system.logins import split_login
 from llm_localrun.system.progress import Progress
 from llm_localrun.tokens import learned
@@ -68,8 +73,11 @@ from llm_localrun.wire.response import (
 from llm_localrun.wire.shapes import Count, Name, Text, WireModel, parse_payload
 from llm_localrun.wire.sse import Payload
 
-_PORT = "11434"
 _FINGERPRINT = "ollama:"
+_FROM_SHOW = ("purpose", "capabilities", "context_max", "think_levels", "fingerprints")
+"""Fields of a model that /api/show fills in."""
+_PLACE_TIMEOUT_S = 5.0
+"""Silence after which a model is not used, because it is unknown where it runs."""
 
 _THINK = {level: level for level in THINK_LEVELS} | {"off": False, "on": True}
 _THINK_NAMES = {False: "off", True: "on"}
@@ -151,19 +159,6 @@ class _StatusLine(WireModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Details:
-    """What /api/show says of one version of a model. It does not change with time."""
-
-    purpose: Purpose
-    capabilities: tuple[str, ...] | None
-    context_max: int | None
-    context_default: int | None
-    think_levels: tuple[str, ...] | None = None
-    blob: str = ""
-    """The file with the weights: `sha256-…`."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Contexts:
     """What is known of a model's contexts before the server is asked."""
 
@@ -238,10 +233,10 @@ class Ollama(Server):
         OLLAMA_HOST that sends them to the default address of Ollama's client.
         """
         host = os.environ.get("OLLAMA_HOST", "")
-        headers = dict(filter(None, map(_header, os.environ.get("OLLAMA_HEADERS", "").split(","))))
+        headers = headers_from_variable(os.environ.get("OLLAMA_HEADERS", ""))
         if not (host.strip() or headers):
             return {}
-        login = basic_authorization(split_login(_unquoted(host))[1])
+        login = basic_authorization(split_login(unquoted(host))[1])
         return {url_from_variable(host): {**headers, **login}}
 
     @classmethod
@@ -258,10 +253,11 @@ class Ollama(Server):
         loaded = _loaded_models(ask)
         version = self.version(ask, known)
         # Another version may say more of a model.
-        details = _known_details(known.models) if version == known.version else {}
+        before = known.models if version == known.version else ()
+        asked = {each.served.digest: each for each in before if each.served and each.served.digest}
         models = (
-            _with_details(self._model(tag, loaded), tag.digest or "", details.get(tag.digest or ""))
-            for tag in _with_own_names(tags.models)
+            _as_known(self._model(name, tag, loaded), asked.get(tag.digest or ""))
+            for name, tag in _with_own_names(tags.models)
         )
         return ModelListing(tuple(models), version)
 
@@ -278,16 +274,17 @@ class Ollama(Server):
             reply = ask("/api/show", {"model": model.name})
             if reply is None:
                 return
-            detailed[index] = _with_details(model, _digest_of(model), _details_in(reply, model))
+            detailed[index] = _with_details(model, reply)
             yield detailed
 
-    def _model(self, tag: _Tag, loaded: Mapping[str, _LoadedModel] | None) -> LocalModel:
-        """The model without what /api/show says of it."""
+    def _model(self, name: str, tag: _Tag, loaded: Mapping[str, _LoadedModel] | None) -> LocalModel:
+        """The model `name` without what /api/show says of it."""
         details = tag.details or _TagDetails()
         quantization = details.quantization_level or ""
         facts: Facts = {
             **self._where(tag.name, tag.remote_host),
-            **_load_facts(tag, loaded),
+            **_load_facts(name, loaded),
+            "variant_of": "" if name == tag.name else tag.name,
             "purpose": _purpose_of(tag.name, tag.capabilities),
             "capabilities": tag.capabilities,
             "architecture": details.family or "",
@@ -298,7 +295,7 @@ class Ollama(Server):
             "modified": tag.modified_at.timestamp() if tag.modified_at else 0.0,
             "fingerprints": (f"{_FINGERPRINT}{tag.digest}",) if tag.digest else (),
         }
-        return served_model(self.endpoint, tag.name, facts)
+        return served_model(self.endpoint, name, facts)
 
     def _where(self, name: str, remote_host: str | None) -> Facts:
         if where_model_runs(self.endpoint.url, name, remote_host or "") is not RunsOn.CLOUD:
@@ -308,10 +305,17 @@ class Ollama(Server):
             "remote_host": host_of(remote_host or "") or remote_host or "ollama.com",
         }
 
-    def place_now(self, ask: Ask, model: LocalModel) -> Facts:
-        """A pull, or `ollama cp`, can give the name of a model here to one of a cloud."""
-        show = parse_reply(_Show, ask("/api/show", {"model": model.name}))
-        return self._where(model.name, show.remote_host) if show else {}
+    def remote_host_of(self, model: LocalModel) -> str:
+        request = replace(
+            self.http_request("POST", "/api/show", {"model": model.name}, _PLACE_TIMEOUT_S),
+            slow_hint="Check whether it is busy, and try again",
+        )
+        parse = partial(parse_payload, _Show)
+        received = http.stream(request)
+        return decode_whole(self.label, received, parse, self.response_context).remote_host
+
+    def remote_host_in(self, payload: Payload) -> str:
+        return ollama.remote_host_in(payload)
 
     # Running a model
 
@@ -494,10 +498,15 @@ class Ollama(Server):
 
     def delete(self, name: str) -> None:
         """Has Ollama delete `name`. Raises a `LocalRunError`."""
-        if re.fullmatch(r"sha256-[0-9a-f]{12}", name):
+        asked = http.stream(self.http_request("GET", "/api/tags"))
+        tags = decode_whole(self.label, asked, partial(parse_payload, _Tags), self.response_context)
+        listed = [*_with_own_names(tags.models)]
+        shared = next((tag.name for own, tag in listed if own == name), name)
+        count = sum(tag.name == shared for _, tag in listed)
+        if count > 1:
             raise NotRemoved(
-                f"{self.label} lists {name} under a name that another model has too",
-                "Delete both with `ollama rm`: `ollama ls` shows the name",
+                f"{self.label} has {count} models called {shared} and deletes them together",
+                f"To delete all of them: `ollama rm {shlex.quote(shared)}`",
             )
         request = self.http_request("DELETE", "/api/delete", {"model": name})
         head, *body = http.stream(request)
@@ -519,52 +528,6 @@ class Ollama(Server):
             else:
                 yield Progress(last[:1].upper() + last[1:])
         return last
-
-
-def url_from_variable(host: str) -> str:
-    """OLLAMA_HOST to a URL, as Ollama's `envconfig.Host` does for a client (0.32).
-
-    An address that a server listens on, such as 0.0.0.0, is reached at the loopback one. A user and
-    password are left out.
-    """
-    host, _ = split_login(_unquoted(host))
-    if host == "ollama.com":
-        return "https://ollama.com:443"
-    scheme, separator, rest = host.partition("://")
-    if not separator:
-        scheme, rest, usual_port = "http", host, _PORT
-    else:
-        usual_port = {"http": "80", "https": "443"}.get(scheme, _PORT)
-    authority, slash, path = rest.partition("/")
-    name, port = _split_host_port(authority)
-    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
-    name = f"[{name}]" if ":" in name else name
-    if not (port.isdecimal() and port.isascii() and int(port) < 2**16):
-        port = usual_port
-    return f"{scheme}://{name}:{port}{slash}{path}".rstrip("/")
-
-
-def _unquoted(text: str) -> str:
-    """A value as Ollama reads it."""
-    return text.strip().strip("\"'").strip()
-
-
-def _split_host_port(authority: str) -> tuple[str, str]:
-    """Host and port, as Go's `net.SplitHostPort` has them; "" for what is absent."""
-    try:
-        return str(ip_address(authority.strip("[]"))), ""
-    except ValueError:
-        host, colon, port = authority.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        return host[1:-1], port
-    return (host, port) if colon and ":" not in host else (authority, "")
-
-
-def _header(assignment: str) -> tuple[str, str] | None:
-    """Name and value in `Name=value`; None if HTTP cannot carry them."""
-    name, _, value = map(str.strip, assignment.partition("="))
-    is_usable = re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) and value.isascii()
-    return (name.lower(), value) if is_usable and value.isprintable() and value else None
 
 
 def where_model_runs(url: str, name: str, remote_host: str) -> RunsOn:
@@ -592,8 +555,8 @@ def tag_for(name: str, quantization: str) -> str:
     return f"{model}:{spelled if tag in ('', 'latest') else with_quantization(tag, spelled)}"
 
 
-def _with_own_names(tags: Sequence[_Tag]) -> Iterator[_Tag]:
-    """The entries of a list, each with a name of its own.
+def _with_own_names(tags: Sequence[_Tag]) -> Iterator[tuple[str, _Tag]]:
+    """A name of its own for each entry of a list.
 
     A name may be listed once for each runner. It means what Ollama prefers: MLX on a Mac, GGUF
     elsewhere. The others are reached by their digest, which 0.40 takes as a name.
@@ -606,53 +569,42 @@ def _with_own_names(tags: Sequence[_Tag]) -> Iterator[_Tag]:
         first, *others = sorted(
             alike.values(), key=lambda tag: (tag.details and tag.details.format) != preferred
         )
-        yield first
+        yield first.name, first
         for tag in others:
             if tag.digest:
-                yield tag.model_copy(update={"name": f"sha256-{tag.digest[:12]}"})
+                yield f"sha256-{tag.digest[:12]}", tag
 
 
-def _known_details(models: Sequence[LocalModel]) -> dict[str, _Details]:
-    """What /api/show has said before, by digest."""
-    return {
-        model.served.digest: _Details(
-            model.purpose,
-            model.capabilities,
-            model.context_max,
-            model.served.context_default,
-            model.think_levels,
-            next((each[5:] for each in model.fingerprints if each.startswith("blob:")), ""),
-        )
-        for model in models
-        if model.served and model.served.digest
-    }
+def _as_known(model: LocalModel, known: LocalModel | None) -> LocalModel:
+    """The model with what /api/show has said before of the same version; it does not change."""
+    if known is None or known.served is None or not model.fingerprints:
+        return model
+    facts = {field: getattr(known, field) for field in _FROM_SHOW}
+    served = {field: getattr(known.served, field) for field in ("digest", "context_default")}
+    return model.with_served(**served).model_copy(update=facts)
 
 
-def _digest_of(model: LocalModel) -> str:
-    """The digest of the model's manifest, which its list names; "" if it does not."""
-    return next(iter(model.fingerprints), "").removeprefix(_FINGERPRINT)
-
-
-def _details_in(reply: ProbeReply, model: LocalModel) -> _Details:
-    """What /api/show said of a model; what the list says if it failed."""
+def _with_details(model: LocalModel, reply: ProbeReply) -> LocalModel:
+    """The model with what /api/show said of it; what the list says if it failed."""
     show = parse_reply(_Show, reply)
+    # It is not asked about this version again.
+    asked = model.with_served(digest=next(iter(model.fingerprints), "").removeprefix(_FINGERPRINT))
     if show is None:
         levels = _levels(model.capabilities, None)
-        return _Details(model.purpose, model.capabilities, None, None, levels)
+        return asked.model_copy(update={"think_levels": levels})
     chosen = re.search(r"^num_ctx +(\d{1,18})$", show.parameters or "", re.MULTILINE)
-    context_default = int(chosen[1]) or None if chosen else None
     # It counts rerankers among the embedding models; the header tells them apart.
-    purpose = surer_purpose(
-        _purpose_of(model.name, show.capabilities), purpose_of_header(Header(show.model_info))
-    )
-    return _Details(
-        purpose,
-        show.capabilities,
-        _trained_context(show.model_info),
-        context_default,
-        _levels(show.capabilities, show.thinking),
-        _weights_in(show),
-    )
+    stated = _purpose_of(model.variant_of or model.name, show.capabilities)
+    weights = _weights_in(show) if model.fingerprints else ""
+    facts: Facts = {
+        "purpose": surer_purpose(stated, purpose_of_header(Header(show.model_info))),
+        "capabilities": show.capabilities,
+        "context_max": model.context_max or _trained_context(show.model_info),
+        "think_levels": _levels(show.capabilities, show.thinking),
+        "fingerprints": (*model.fingerprints, *([f"blob:{weights}"] if weights else [])),
+    }
+    context_default = int(chosen[1]) or None if chosen else None
+    return asked.with_served(context_default=context_default).model_copy(update=facts)
 
 
 def _levels(
@@ -671,22 +623,6 @@ def _levels(
     return tuple(level for level in THINK_LEVELS if level in can) or None
 
 
-def _with_details(model: LocalModel, digest: str, details: _Details | None) -> LocalModel:
-    """The model with what /api/show said of the version `digest`."""
-    if details is None:
-        return model
-    changes: Facts = {
-        "purpose": details.purpose,
-        "capabilities": details.capabilities,
-        "context_max": model.context_max or details.context_max,
-        "think_levels": details.think_levels,
-    }
-    if details.blob and model.fingerprints:
-        changes["fingerprints"] = (*model.fingerprints, f"blob:{details.blob}")
-    known = model.with_served(digest=digest, context_default=details.context_default)
-    return known.model_copy(update=changes)
-
-
 def _purpose_of(name: str, capabilities: tuple[str, ...] | None) -> Purpose:
     """By the capabilities, which Ollama checks; versions before 0.6.4 name none."""
     stated = stated_purpose(*capabilities) if capabilities else purpose_of_name(name)
@@ -698,11 +634,11 @@ def _trained_context(info: Mapping[str, Any]) -> int | None:
     return size if 0 < size < 2**63 else None
 
 
-def _load_facts(tag: _Tag, loaded: Mapping[str, _LoadedModel] | None) -> Facts:
+def _load_facts(name: str, loaded: Mapping[str, _LoadedModel] | None) -> Facts:
     """Whether it is loaded, unless /api/ps did not answer."""
     if loaded is None:
         return {}
-    found = loaded.get(tag.name)
+    found = loaded.get(name)
     return {"loaded": found is not None, "context_loaded": found and found.context_length}
 
 

@@ -1,7 +1,7 @@
 """What was learned of each model at a server, kept in `localrun/tokens.json`.
 
-The file holds numbers and model ids, no text. Two commands that write it at the same time may lose
-what one of them learned. `estimate.py` has the arithmetic.
+The file holds numbers, times and model ids, no text. Two commands that write it at the same time
+may lose what one of them learned. `estimate.py` has the arithmetic.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ class ModelFacts(BaseModel):
     `script_factors` correct the estimate of its tokens: `{"CJK": 0.52}`. Contexts are tokens:
     `context_size` is the one it was last loaded for, 0 if that is its server's default;
     `usual_context` is the one that its server gives to a request that asks for none, 0 if unknown.
+    `asked_at` is when its server last said where it runs, in seconds since the epoch.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -31,6 +32,7 @@ class ModelFacts(BaseModel):
     script_factors: dict[str, Annotated[float, Field(gt=0, le=40)]] = Field(default_factory=dict)
     context_size: int = Field(default=0, ge=0)
     usual_context: int = Field(default=0, ge=0)
+    asked_at: float = Field(default=0.0, ge=0)
 
 
 class _TokensFile(BaseModel):
@@ -88,6 +90,11 @@ def learn_context(model_id: str, usual_context: int) -> None:
     """Remembers the context that a request to a model gets if it asks for none."""
     facts = read_facts(model_id).model_copy(update={"usual_context": usual_context})
     write_facts(model_id, facts)
+
+
+def record_asked(model_id: str, asked_at: float) -> None:
+    """Remembers when the server of a model said where it runs."""
+    write_facts(model_id, read_facts(model_id).model_copy(update={"asked_at": asked_at}))
 
 
 def _write(changes: Mapping[str, ModelFacts]) -> None:

@@ -49,7 +49,8 @@ _Client = TypeVar("_Client")
 class HttpRequest:
     """A request with a JSON body, or with none if `body` is empty.
 
-    Messages call the server `server`; `start_hint` is what helps if it is off.
+    Messages call the server `server`; `start_hint` is what helps if it is off, `slow_hint` if it is
+    slow.
     """
 
     url: str
@@ -61,6 +62,7 @@ class HttpRequest:
     """In lower case, and in addition to its own."""
     read_timeout_s: float = READ_TIMEOUT_S
     method: str = "POST"
+    slow_hint: str = "Check whether it is busy, or wait longer with -o timeout SECONDS"
 
 
 def stream(request: HttpRequest) -> Generator[ResponseHead | bytes, None, None]:
@@ -383,7 +385,7 @@ def _translate(error: Exception, request: HttpRequest) -> LocalRunError:
     if isinstance(error, httpx.TimeoutException):
         return ServerUnreachable(
             f"{server} sent nothing for {request.read_timeout_s:g} seconds",
-            "Check whether it is busy, or wait longer with -o timeout SECONDS",
+            request.slow_hint,
         )
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
         return ServerUnreachable(f"{request.url} is not a usable address", "Fix it in config.json")

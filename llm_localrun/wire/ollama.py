@@ -72,6 +72,10 @@ class _Embedded(WireModel):
     embeddings: tuple[Vector, ...]
 
 
+class _Passed(WireModel):
+    remote_host: RemoteHost = ""
+
+
 def encode(model: str, request: ChatRequest, options: Payload) -> Payload:
     """The body of POST /api/chat.
 
@@ -172,3 +176,8 @@ def _rate(count: int | None, nanoseconds: int | None) -> float | None:
 def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:
     """The vectors in a response, in the order of the texts. Raises like `parse_payload`."""
     return list(parse_payload(_Embedded, payload).embeddings)
+
+
+def remote_host_in(payload: Payload) -> str:
+    """Where a reply says that it was made; "" if it does not."""
+    return parse_payload(_Passed, payload).remote_host

@@ -164,6 +164,14 @@ def store(status: str, **known: Any) -> Snapshot:
             " (broken.gguf: it is cut off in the middle of its header)",
             "",
         ),
+        (
+            store("read", files=2).model_copy(
+                update={"files": (NO_MODEL.model_copy(update={"name": "five:4b"}),)}
+            ),
+            "/home/ada/lmstudio: 2 files, 1 skipped"
+            " (five:4b: it is cut off in the middle of its header)",
+            "",
+        ),
         (store("missing"), "not found: lmstudio", ""),
         (
             store("missing", store="folders"),

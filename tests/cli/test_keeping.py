@@ -428,6 +428,28 @@ def test_du(world: World, tmp_path: Path) -> None:
     assert done("du").splitlines()[-1].split() == ["total", "4", "MB"]
 
 
+def test_du_counts_a_file_once(world: World, tmp_path: Path, user_path: Path) -> None:
+    """Tags of Ollama's with the same weights: two that are alike, and one with a system prompt."""
+    store = tmp_path / "home/.config/MstyStudio/models"
+    gguf(store / "blobs" / f"sha256-{'ab' * 32}")
+    weights = layer(sha="ab" * 32)
+    first = manifest(store, f"{LIBRARY}/m/1b", [weights])
+    other = manifest(store, f"{LIBRARY}/m/polite", [weights, layer("system", "cd" * 32)])
+    digests = {"m:1b": digest_of(first), "m:also": digest_of(first), "m:polite": digest_of(other)}
+    listed = [{"name": name, "digest": digest} for name, digest in digests.items()]
+    fake = Ollama(has=[*digests])
+
+    def answer(request: Request) -> Iterator[bytes]:
+        tags = json_reply({"models": listed})
+        yield from [tags] if request.path == "/api/tags" else fake(request)
+
+    with StandIn(answer) as server:
+        configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
+        *lines, total = done("du").splitlines()[1:]
+    assert [line.split()[1:3] for line in lines] == [["2", "MB"]] * 3
+    assert total.split() == ["total", "2", "MB"]
+
+
 def test_du_without_models() -> None:
     assert run("du").stderr == "There are no models on the disk.\n"
 

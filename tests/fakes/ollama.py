@@ -109,6 +109,7 @@ class Ollama:
             **({"/api/version": self._say_version} if self.version else {}),
             "/api/show": self._show,
             "/api/chat": self._chat,
+            "/api/embed": self._embed,
             "/api/pull": self._pull,
             "/api/create": self._create,
             "/api/delete": self._delete,
@@ -181,6 +182,11 @@ class Ollama:
         if self.version:
             counts["prompt_eval_cached_count"] = self.cached
         return _encode(self.says(body), body, counts, self._remote(name))
+
+    def _embed(self, body: Json) -> bytes:
+        """As recorded; where the vectors were made is not said."""
+        vectors = [[0.6, 0.8] for _ in body["input"]]
+        return json_reply({"model": body["model"], "embeddings": vectors})
 
     def _pull(self, body: Json) -> bytes:
         name = body["model"]

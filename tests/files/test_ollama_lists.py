@@ -127,9 +127,9 @@ def test_what_llama_cpp_cannot_run(digest: Callable[[Path], str], reason: str, s
     """It costs itself, and no neighbor."""
     v2_entry(store, TAG, digest(store))
     v2_entry(store, f"{LIBRARY}/good/latest", runnable(store, OLD, "ggml"))
-    assert {(e.model.name if e.model else "", e.reason) for e in found(store)} == {
-        ("good:latest", ""),
-        ("", reason),
+    assert {(e.model.name if e.model else "", e.name, e.reason) for e in found(store)} == {
+        ("good:latest", "", ""),
+        ("", "m:4b", reason),
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from llm_localrun.config import Config
 from llm_localrun.servers.discover import candidates_for, normalize, usual_addresses
 from llm_localrun.servers.lmstudio_home import models_folder, server_port
-from llm_localrun.servers.ollama import url_from_variable
+from llm_localrun.servers.ollama_address import url_from_variable
 
 
 def write(path: Path, value: Any) -> None:

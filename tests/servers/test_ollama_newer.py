@@ -1,7 +1,10 @@
 """What Ollama added from 0.33 to 0.40, and models of its list that have moved to a cloud."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +12,25 @@ import pytest
 
 from llm_localrun import catalogue
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.errors import NotAllowed, NotRemoved
+from llm_localrun.chat.models import LocalEmbedding
+from llm_localrun.cli import table
+from llm_localrun.errors import (
+    BadReply,
+    NotAllowed,
+    NotRemoved,
+    ServerRefused,
+    ServerUnreachable,
+)
 from llm_localrun.models import LocalModel, RunsOn
 from llm_localrun.name_cache import CachePolicy
+from llm_localrun.servers import ollama
 from llm_localrun.servers.base import open_server
-from tests.conftest import CONFIG, configure
+from tests.conftest import CONFIG, Invoke, configure
 from tests.fakes.http_server import Request, StandIn, json_reply
 from tests.fakes.ollama import Ollama
 from tests.support.drive import WAYS, ask, failure
 from tests.support.models import file_route, served_route
-from tests.support.trees import LIBRARY, digest_of, gguf, layer, manifest, ollama_model
+from tests.support.trees import LIBRARY, digest_of, gguf, layer, manifest, ollama_model, write
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
 CLOUD = "https://ollama.com:443"
@@ -152,8 +164,32 @@ def test_two_entries_of_one_name(
             ask(model, "Hi")
         chats = [r.body["model"] for r in server.requests if r.path == "/api/chat"]
         assert chats == [model.name for model in found]
-        with pytest.raises(NotRemoved, match="`ollama rm`"):
-            open_server(served_route(found[1]).endpoint, None).delete(f"sha256-{other[:12]}")
+        server.requests.clear()
+        for model in found:
+            with pytest.raises(NotRemoved, match=r"has 2 models called m:4b .*`ollama rm m:4b`"):
+                open_server(served_route(model).endpoint, None).delete(model.name)
+        assert [request.method for request in server.requests] == ["GET", "GET"]
+
+
+def test_names_of_two_entries_of_one_name(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A digest says nothing, so it is no alias; its model is shown to be the same."""
+    monkeypatch.setattr(table, "terminal_width", lambda: 120)
+    shared = entry("q:8b", "aa" * 32, "gguf"), entry("q:8b", "bb" * 32, "safetensors")
+    with StandIn(Ollama(runners=shared, version="0.40.12")) as server:
+        configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
+        variant = f"local/box/sha256-{'bb' * 6}"
+        facts = json.loads(invoke("localrun", "models", "--json").stdout)
+        assert {fact["id"]: (fact["variant_of"], fact["aliases"]) for fact in facts} == {
+            "local/box/q:8b": ("", ["local-q-8b-box", "local-q-8b", "local-q", "local"]),
+            variant: ("q:8b", []),
+        }
+        assert f"{variant}: another variant of q:8b" in invoke("localrun", "models").stderr
+        shown = invoke("localrun", "show", variant).stdout
+        assert "another variant of q:8b" in shown
+        assert "local/box/q:8b" in shown
+        assert variant in invoke("localrun", "show", "local/box/q:8b").stdout
 
 
 # Files
@@ -180,29 +216,44 @@ def test_file_and_server_are_joined_by_the_weights(
 # Models that have moved
 
 
+def grow_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes everything that is known by now more than a minute old."""
+    now = time.time()
+    monkeypatch.setattr(catalogue, "is_fresh", lambda taken_at: taken_at >= now)
+
+
+def asked(server: StandIn) -> list[str]:
+    """The paths of the requests since this was last called."""
+    paths = [request.path for request in server.requests]
+    server.requests.clear()
+    return paths
+
+
 @in_every_way
 @pytest.mark.parametrize("is_old", [True, False])
 def test_model_that_moved_to_a_cloud(
     is_old: bool, way: str, user_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """A list that is a minute old is not asked about again: then the reply tells."""
+    """A list that is less than a minute old is not asked about again: then the reply tells."""
     fake = Ollama(has=["m:1b"])
     with StandIn(fake) as server:
         (model,) = at(user_path, server)
         assert model.runs_on is RunsOn.THIS_MACHINE
         fake.remote = {"m:1b": CLOUD}
-        monkeypatch.setattr(catalogue, "is_fresh", lambda _: not is_old)
         server.requests.clear()
-        if not is_old:
+        if is_old:
+            grow_old(monkeypatch)
+        else:
             assert ask(model, "Hi", way).text == "Hello."
             said = capsys.readouterr().err
             assert "passed this prompt on to ollama.com: local/box/m:1b does not run on" in said
         (known,) = get_catalogue(CachePolicy.CACHED).models
         assert known.runs_on is (RunsOn.THIS_MACHINE if is_old else RunsOn.CLOUD)
-        with pytest.raises(NotAllowed, match=r"in a cloud \(ollama.com\)"):
-            ask(known, "Hi", way)
-        paths = [request.path for request in server.requests]
-        assert paths == (["/api/show"] if is_old else ["/api/chat"])
+        # The second time, a program still holds the model as it was.
+        for held in (known, model):
+            with pytest.raises(NotAllowed, match=r"in a cloud \(ollama.com\)"):
+                ask(held, "Hi", way)
+        assert asked(server) == (["/api/show"] if is_old else ["/api/chat"])
         (known,) = get_catalogue(CachePolicy.CACHED).models
         assert (known.runs_on, known.remote_host) == (RunsOn.CLOUD, "ollama.com")
         at(user_path, server, allow=["local/box/m:1b"])
@@ -210,30 +261,202 @@ def test_model_that_moved_to_a_cloud(
         assert "passed this prompt" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change", ["none", "another manifest", "no manifest"])
+def failing(fake: Ollama, show: str) -> Callable[[Request], Iterator[bytes | float]]:
+    """The server, whose /api/show does not work."""
+
+    def respond(request: Request) -> Iterator[bytes | float]:
+        if request.path != "/api/show" or not show:
+            yield from fake(request)
+        elif show == "silent":
+            yield 5.0
+        else:
+            yield json_reply({"error": "internal"}, 500) if show == "500" else json_reply([])
+
+    return respond
+
+
+@in_every_way
+@pytest.mark.parametrize(
+    ("show", "error", "said"),
+    [
+        ("500", ServerRefused, "internal"),
+        ("silent", ServerUnreachable, "sent nothing for 0.2 seconds. Check whether it is busy,"),
+        ("a list", BadReply, "Ollama at"),
+    ],
+)
+def test_nothing_is_sent_if_the_place_is_unknown(
+    show: str,
+    error: type[Exception],
+    said: str,
+    way: str,
+    user_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ollama, "_PLACE_TIMEOUT_S", 0.2)
+    fake = Ollama(has=["m:1b"])
+    with StandIn(fake) as server:
+        (model,) = at(user_path, server)
+        server.respond = failing(fake, show)
+        grow_old(monkeypatch)
+        server.requests.clear()
+        for _ in range(2):
+            with pytest.raises(error, match=said):
+                ask(model, "Hi", way)
+        assert asked(server) == ["/api/show", "/api/show"]
+
+
+def test_model_that_is_gone_is_dropped(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def respond(request: Request) -> Iterator[bytes]:
+        gone = json_reply({"error": "model 'm:1b' not found"}, 404)
+        yield from [gone] if request.path == "/api/show" else fake(request)
+
+    fake = Ollama(has=["m:1b"])
+    with StandIn(fake) as server:
+        (model,) = at(user_path, server)
+        server.respond = respond
+        grow_old(monkeypatch)
+        with pytest.raises(ServerRefused, match="not found"):
+            ask(model, "Hi")
+        assert get_catalogue(CachePolicy.CACHED).models == ()
+
+
+def test_server_is_asked_once_a_minute(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with StandIn(Ollama(has=["m:1b"])) as server:
+        (model,) = at(user_path, server)
+        server.requests.clear()
+        ask(model, "Hi")
+        assert asked(server) == ["/api/chat"]
+        for _ in range(2):
+            grow_old(monkeypatch)
+            for _ in range(3):
+                ask(model, "Hi")
+            assert asked(server) == ["/api/show", *["/api/chat"] * 3]
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "none": lambda _: None,
+    "a stub": lambda store: manifest(store, f"{LIBRARY}/m/1b", None, {"remote_host": CLOUD}),
+    "another": lambda store: manifest(store, f"{LIBRARY}/m/1b", [layer()]),
+    "gone": lambda store: (store / "manifests" / LIBRARY / "m" / "1b").unlink(),
+}
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+@pytest.mark.parametrize(
+    ("change", "show", "paths", "error"),
+    [
+        ("none", "500", ["/api/chat"], None),
+        ("a stub", "", [], NotAllowed),
+        ("a stub", "500", [], NotAllowed),
+        ("another", "", ["/api/show", "/api/chat"], None),
+        ("another", "500", ["/api/show"], ServerRefused),
+        ("gone", "", ["/api/show", "/api/chat"], None),
+        ("gone", "500", ["/api/show"], ServerRefused),
+    ],
+)
 def test_manifest_here_says_whether_to_ask(
-    change: str, user_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: str,
+    show: str,
+    paths: list[str],
+    error: type[Exception] | None,
+    is_old: bool,
+    user_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = tmp_path / "store"
     monkeypatch.setenv("OLLAMA_MODELS", str(store))
     written = ollama_model(store, f"{LIBRARY}/m/1b")
     fake = Ollama(has=["m:1b"])
-    digest = digest_of(written)
-
-    def respond(request: Request) -> Iterator[bytes]:
-        listed = {"models": [{"name": "m:1b", "digest": digest}]}
-        yield from [json_reply(listed)] if request.path == "/api/tags" else fake(request)
-
-    with StandIn(respond) as server:
+    with StandIn(listing(fake, {"m:1b": digest_of(written)})) as server:
         (model,) = at(user_path, server)
         assert file_route(model).manifest == str(written)
-        # Whatever the age of the list.
-        monkeypatch.setattr(catalogue, "is_fresh", lambda _: change != "none")
-        if change == "another manifest":
-            manifest(store, f"{LIBRARY}/m/1b", None, {"remote_host": CLOUD})
-        elif change == "no manifest":
-            written.unlink()
+        CHANGES[change](store)
+        server.respond = failing(fake, show)
+        if is_old:
+            grow_old(monkeypatch)
         server.requests.clear()
-        ask(model, "Hi")
-        paths = [request.path for request in server.requests]
-        assert paths == (["/api/chat"] if change == "none" else ["/api/show", "/api/chat"])
+        with pytest.raises(error) if error else nullcontext():
+            ask(model, "Hi")
+        assert asked(server) == paths
+
+
+def test_manifest_of_another_tag_shows_nothing(
+    user_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tags that are alike have one route, with the manifest of one of them."""
+    store = tmp_path / "store"
+    monkeypatch.setenv("OLLAMA_MODELS", str(store))
+    written = ollama_model(store, f"{LIBRARY}/m/1b")
+    write(written.with_name("also"), written.read_text())
+    names = ["m:1b", "m:also"]
+    fake = Ollama(has=names)
+    with StandIn(listing(fake, dict.fromkeys(names, digest_of(written)))) as server:
+        found = at(user_path, server)
+        tags = {model.name: Path(file_route(model).manifest).name for model in found}
+        (moved,) = (model for model in found if model.name != f"m:{tags[model.name]}")
+        manifest(store, f"{LIBRARY}/{moved.name.replace(':', '/')}", None, {"remote_host": CLOUD})
+        fake.remote = {moved.name: CLOUD}
+        server.requests.clear()
+        with pytest.raises(NotAllowed):
+            ask(moved, "Hi")
+        assert asked(server) == ["/api/show"]
+
+
+def listing(fake: Ollama, digests: Mapping[str, str]) -> Callable[[Request], Iterator[bytes]]:
+    """The server, whose list names the digests of manifests in a store here."""
+
+    def respond(request: Request) -> Iterator[bytes]:
+        listed = [{"name": name, "digest": digest} for name, digest in digests.items()]
+        tags = json_reply({"models": listed})
+        yield from [tags] if request.path == "/api/tags" else fake(request)
+
+    return respond
+
+
+def embed(model: LocalModel) -> list[float]:
+    return LocalEmbedding(model).embed("A secret")
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_embedding_model_that_moved_to_a_cloud(
+    is_old: bool, user_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No reply would tell, so the server is asked each time."""
+    fake = Ollama(has=["e:1b"], capabilities=("embedding",))
+    with StandIn(fake) as server:
+        (model,) = at(user_path, server)
+        if is_old:
+            grow_old(monkeypatch)
+        server.requests.clear()
+        for _ in range(2):
+            assert embed(model) == [0.6, 0.8]
+        assert asked(server) == ["/api/show", "/api/embed"] * 2
+        fake.remote = {"e:1b": CLOUD}
+        for _ in range(2):
+            with pytest.raises(NotAllowed, match=r"in a cloud \(ollama.com\)"):
+                embed(model)
+        assert asked(server) == ["/api/show"]
+
+
+def test_reply_with_vectors_may_tell_where_they_were_made(
+    user_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The manifest here may be that of another Ollama than the one that answers."""
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "store"))
+    written = ollama_model(tmp_path / "store", f"{LIBRARY}/e/1b")
+
+    def respond(request: Request) -> Iterator[bytes]:
+        vectors = {"model": "e:1b", "embeddings": [[0.6, 0.8]], "remote_host": CLOUD}
+        is_embed = request.path == "/api/embed"
+        yield from [json_reply(vectors)] if is_embed else known(request)
+
+    known = listing(Ollama(capabilities=("embedding",)), {"e:1b": digest_of(written)})
+    with StandIn(respond) as server:
+        (model,) = at(user_path, server)
+        server.requests.clear()
+        assert embed(model) == [0.6, 0.8]
+        assert "passed this prompt on to ollama.com" in capsys.readouterr().err
+        with pytest.raises(NotAllowed):
+            embed(model)
+        assert asked(server) == ["/api/embed"]
