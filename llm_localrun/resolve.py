@@ -156,10 +156,12 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
     order = order_of(read_config(), snapshot)
     names = {each: _names_for(each, snapshot.models, order) for each in PURPOSES}
     known = [each for kind, found in names.items() if purpose in (None, kind) for each in found]
-    if purpose is not None:
-        alike = (model for model in snapshot.models if _would_be_called(model, name))
-        if meant := [*_claimants(name, snapshot.models, order), *alike]:
-            return UnknownModel(*_wrong_purpose(name, meant[0].purpose, purpose, known))
+    alike = [model for model in snapshot.models if _would_be_called(model, name)]
+    if purpose is not None and (meant := [*_claimants(name, snapshot.models, order), *alike]):
+        return UnknownModel(*_wrong_purpose(name, meant[0].purpose, purpose, known))
+    if alike:
+        what = f"{name} is {WHAT_IT_IS[alike[0].purpose]}: {NO_COMMAND}, and no alias"
+        return UnknownModel(what, f"Use its id: {alike[0].id}")
     if unheard := unheard_reports(snapshot, is_empty=not known):
         return UnknownModel(
             f"No local model that is known by now is called '{name}': {describe_unheard(unheard)}",

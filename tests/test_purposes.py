@@ -134,6 +134,23 @@ def test_name_that_would_be_its_alias(name: str, said: str, box: StandIn, invoke
     assert one_error(invoke("-m", name, "hi")).startswith(said)
 
 
+@pytest.mark.parametrize("command", ["which", "show", "allow"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("local-nimble", f"a decision model: {NO_COMMAND}, and no alias. Use its id: {NIMBLE}."),
+        (
+            "Local-BGE-ranks",
+            f"a reranking model: {NO_COMMAND}, and no alias. Use its id: {RANKER}.",
+        ),
+    ],
+)
+def test_our_commands_name_its_id(
+    command: str, name: str, said: str, box: StandIn, invoke: Invoke
+) -> None:
+    assert one_error(invoke("localrun", command, name)) == f"{name} is {said}"
+
+
 @pytest.mark.parametrize(("name", "what"), OTHERS)
 def test_commands_about_one_model_say_what_it_is(
     name: str, what: str, box: StandIn, invoke: Invoke

@@ -6,7 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from llm_localrun.cli import command_names
+from llm_localrun.servers.base import GENERIC_KIND, server_class
 from tests.support.readme import (
+    OPTION_COLUMNS,
     README,
     TABLES,
     options_table,
@@ -42,6 +44,28 @@ def test_every_kind_of_server_has_a_row_with_its_ports() -> None:
             *re.findall(r"\d{4,5}", row)
         }, kind.title
         assert re.search(r"\d{4,5}", row), f"{kind.title} has no port"
+
+
+# By kind: whose column it has, the options that it takes besides, and those that it does not take.
+DIFFERENCES: dict[str, tuple[str, set[str], set[str]]] = {
+    "sglang": ("vllm", set(), {"grammar"}),
+    "llamafile": ("llamacpp", set(), set()),
+    "lemonade": (GENERIC_KIND, {"top_k", "repeat_penalty"}, set()),
+    "mlx": (GENERIC_KIND, {"top_k", "repeat_penalty", "min_p"}, {"stop"}),
+    "transformers": (GENERIC_KIND, set(), {"presence_penalty"}),
+}
+
+
+def test_text_below_the_options_names_every_difference_from_the_columns() -> None:
+    (text,) = re.findall(r"^SGLang takes .*", TEXT, flags=re.MULTILINE)
+    for kind in product_kinds():
+        if kind.kind in OPTION_COLUMNS.values():
+            continue
+        column, more, fewer = DIFFERENCES.get(kind.kind, (GENERIC_KIND, set(), set()))
+        listed = {*server_class(column).options}
+        assert ({*kind.options} - listed, listed - {*kind.options}) == (more, fewer), kind.title
+        named = {kind.title} if kind.kind in DIFFERENCES else set()
+        assert all(name in text for name in named | {f"`{each}`" for each in more | fewer})
 
 
 @pytest.mark.parametrize("command", sorted({*command_names()} - {"status"}))

@@ -120,7 +120,8 @@ def _describe(report: EndpointReport) -> str:
             count = count_of(len(report.models), "model")
             names = first_few([model.id for model in report.models])
             hint = server_class(report.endpoint.kind).empty_hint
-            return f"{server_title(report)}, {count}" + (f": {names}" if names else f". {hint}")
+            more = f": {names}" if names else hint and f". {hint}"
+            return f"{server_title(report)}, {count}{more}"
         case ServerStatus.LOADING:
             return "It is loading its model, which will be listed when it is ready."
         case ServerStatus.NEEDS_KEY:

@@ -35,7 +35,7 @@ def models(as_json: bool) -> None:
         if_empty=_if_empty(snapshot),
     )
     if not as_json:
-        show_notes(_notes(found, config, snapshot.slow_reports))
+        show_notes(_notes(found, config, order, snapshot.slow_reports))
 
 
 def _row(model: LocalModel, names: Names, order: Order) -> dict[str, str]:
@@ -70,7 +70,7 @@ def _if_empty(snapshot: Snapshot) -> str:
 
 
 def _notes(
-    found: Sequence[LocalModel], config: Config, slow: Sequence[EndpointReport]
+    found: Sequence[LocalModel], config: Config, order: Order, slow: Sequence[EndpointReport]
 ) -> list[str]:
     """Explanations of marks in the table, and of what may be missing from it."""
     notes = ["* loaded now"] if any(model.loaded for model in found) else []
@@ -78,6 +78,9 @@ def _notes(
         notes.append(f"rerank, decide, other: {NO_COMMAND}")
     variants = (model for model in found if model.variant_of)
     notes += (f"{model.id}: another variant of {model.variant_of}" for model in variants)
+    obstacles = [(_where(model), order.obstacle(model)) for model in found if model.served]
+    if stuck := dict.fromkeys(f"{where} ({why})" for where, why in obstacles if why):
+        notes.append(f"cannot run now: {', '.join(stuck)}; see `llm localrun doctor`")
     if slow:
         notes.append(f"no answer yet: {describe_unheard(slow)}")
     refused = [m for m in found if requires_consent(m) and m.id not in config.allow]

@@ -99,15 +99,25 @@ def without_folders(name: str) -> str:
     return next(reversed(path_parts(name)), name)
 
 
-def short_names(names: Iterable[str]) -> dict[str, str]:
-    """What to call each of the `names`: of a path, the shortest end that no other one has."""
+def short_names(names: Iterable[str], kept: Mapping[str, str]) -> dict[str, str]:
+    """What to call each of the `names`: of a path, the shortest end that no other one has.
+
+    One of them keeps the name that it has in `kept`, unless another one is called just that.
+    """
     ends = {
         name: ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)] or [name]
         for name in names
         for parts in [path_parts(name)]
     }
     counts = Counter(end for each in ends.values() for end in each)
-    return {name: next((end for end in ends[name] if counts[end] == 1), name) for name in ends}
+
+    def short(name: str) -> str:
+        before = kept.get(name, "")
+        if before and (before == name or before not in ends):
+            return before
+        return next((end for end in ends[name] if counts[end] == 1), name)
+
+    return {name: short(name) for name in ends}
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ _ROLES = (
 )
 
 _BY_NAME: tuple[tuple[re.Pattern[str], Purpose], ...] = (
-    (re.compile(r"rerank", re.IGNORECASE), "rerank"),
+    (re.compile(r"rerank|cross[-_]?encoder", re.IGNORECASE), "rerank"),
     (re.compile(r"whisper|parakeet|kokoro|(?:^|[/_-])tts(?:$|[_-])", re.IGNORECASE), "other"),
     (
         re.compile(r"embed|(?:^|[/_-])(?:bge|e5|gte|minilm)(?:$|[_-])", re.IGNORECASE),

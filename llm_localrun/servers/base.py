@@ -773,7 +773,8 @@ def _supporters(option: str) -> str:
     """What supports an option: "a model of Ollama or vLLM, or a GGUF file"."""
     kinds = [cls for cls in server_kinds().values() if option in cls.options]
     if any(cls.kind == GENERIC_KIND for cls in kinds):
-        return "a server with OpenAI's API"
+        # Nearly all: those that come first are enough.
+        kinds = [cls for cls in kinds if cls.is_private or cls.list_position < Server.list_position]
     titles = [cls.title for cls in kinds if not cls.is_private]
     if not titles:
         return "a GGUF file"

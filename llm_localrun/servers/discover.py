@@ -391,12 +391,18 @@ def _name_endpoints(
             name, number = f"{wanted}-{number}", number + 1
         taken.add(name)
         names[index] = name
-    return [_rename(report, names[index]) for index, (_, report) in enumerate(pairs)]
+    return [
+        _rename(report, names[index], known.of(report.endpoint.url))
+        for index, (_, report) in enumerate(pairs)
+    ]
 
 
-def _rename(report: EndpointReport, name: str) -> EndpointReport:
+def _rename(report: EndpointReport, name: str, last: EndpointReport | None) -> EndpointReport:
+    """Gives a report its endpoint's name and its models their ids, the same as in the `last`."""
     endpoint = report.endpoint.model_copy(update={"name": name})
-    short = short_names(model.name for model in report.models)
+    before = f"local/{last.endpoint.name}/" if last else ""
+    kept = {each.name: each.id.removeprefix(before) for each in (last.models if last else ())}
+    short = short_names((model.name for model in report.models), kept)
     models = tuple(
         model.model_copy(update={"id": f"local/{name}/{short[model.name]}"}).with_served(
             endpoint=endpoint

@@ -12,6 +12,26 @@ from llm_localrun.privacy import host_of, is_loopback, where_relayed, where_runs
 from llm_localrun.servers.base import Facts, server_class
 from llm_localrun.wire.shapes import Entries as Entries  # noqa: PLC0414  # for the kinds
 from llm_localrun.wire.shapes import Maybe as Maybe  # noqa: PLC0414  # for the kinds
+from llm_localrun.wire.shapes import Text, WireModel
+
+
+class LoadStatus(WireModel):
+    """Of a model in a list."""
+
+    value: Text
+    args: Maybe[tuple[Text, ...]] = None
+    """What a llama-server that starts others starts it with."""
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.value == "loaded"
+
+
+class Senses(WireModel):
+    """What a model takes in besides text."""
+
+    vision: Maybe[bool] = None
+    audio: Maybe[bool] = None
 
 
 def served_model(endpoint: Endpoint, name: str, facts: Facts) -> LocalModel:

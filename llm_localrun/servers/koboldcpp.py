@@ -6,17 +6,10 @@ Source: KoboldCpp's API documentation (1.104).
 from collections.abc import Mapping, Sequence
 
 from llm_localrun.servers.base import Facts, Sign
-from llm_localrun.servers.fields import Maybe, capabilities_of
+from llm_localrun.servers.fields import Maybe, Senses, capabilities_of
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, WireModel
-
-
-class _KoboldSenses(WireModel):
-    """/api/extra/version."""
-
-    vision: Maybe[bool] = None
-    audio: Maybe[bool] = None
 
 
 class _KoboldContext(WireModel):
@@ -44,7 +37,7 @@ class KoboldCpp(OpenAICompatible):
         if len(entries) != 1:
             # As a router it lists several, and reports about none.
             return {}
-        senses = parse_reply(_KoboldSenses, ask("/api/extra/version")) or _KoboldSenses()
+        senses = parse_reply(Senses, ask("/api/extra/version")) or Senses()
         context = parse_reply(_KoboldContext, ask("/api/extra/true_max_context_length"))
         facts: Facts = {
             "loaded": True,

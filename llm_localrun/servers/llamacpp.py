@@ -16,6 +16,7 @@ from llm_localrun.gguf.header import read_summary
 from llm_localrun.models import Purpose, Served, surer_purpose
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import long_quantization
+from llm_localrun.names.roles import purpose_of_header
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers import msty
 from llm_localrun.servers.base import (
@@ -28,7 +29,14 @@ from llm_localrun.servers.base import (
     WireOption,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Entries, Maybe, capabilities_of, path_fingerprint
+from llm_localrun.servers.fields import (
+    Entries,
+    LoadStatus,
+    Maybe,
+    Senses,
+    capabilities_of,
+    path_fingerprint,
+)
 from llm_localrun.servers.openai_compatible import (
     TEMPLATE_THINKING,
     ListedModel,
@@ -52,13 +60,6 @@ class _ModelMeta(WireModel):
     ftype: Maybe[Text] = None
 
 
-class _RouterStatus(WireModel):
-    """Of a router's model."""
-
-    value: Text
-    args: Maybe[tuple[Text, ...]] = None
-
-
 class _Architecture(WireModel):
     input_modalities: Maybe[Entries[Text]] = None
     output_modalities: Maybe[Entries[Text]] = None
@@ -67,7 +68,8 @@ class _Architecture(WireModel):
 
 class _LlamaModel(ListedModel):
     meta: Maybe[_ModelMeta] = None
-    status: Maybe[_RouterStatus] = None
+    status: Maybe[LoadStatus] = None
+    """Of a router's model."""
     architecture: Maybe[_Architecture] = None
     aliases: Maybe[tuple[Text, ...]] = None
 
@@ -76,21 +78,19 @@ class _LlamaModel(ListedModel):
         """A single model is loaded as soon as it has its `meta`."""
         if self.status is None:
             return True if self.meta else None
-        return self.status.value == "loaded"
+        return self.status.is_loaded
 
     def argument(self, *flags: str) -> str:
         """What follows one of `flags` where a router starts the model; "" if nothing does."""
         arguments = (self.status and self.status.args) or ()
         return next((value for flag, value in pairwise(arguments) if flag in flags), "")
 
-    def facts_when_unloaded(self, *, is_here: bool) -> Facts:
-        """What a router starts the model with, and what its file says if it `is_here`."""
-        path = Path(self.argument("-m", "--model"))
-        facts = _facts_in_file(path) if is_here and path.is_absolute() else {}
+    def facts_when_unloaded(self, file: Facts) -> Facts:
+        """What a router starts the model with, and what its `file` says."""
         context = self.argument("-c", "--ctx-size")
         asked = int(context) if re.fullmatch(r"[0-9]{1,9}", context) else None
         # 0 stands for the context that the model was trained for.
-        return {**facts, "context_default": facts.get("context_max") if asked == 0 else asked}
+        return {**file, "context_default": file.get("context_max") if asked == 0 else asked}
 
     @property
     def stated_purpose(self) -> Purpose:
@@ -133,11 +133,6 @@ class _SlotDefaults(WireModel):
     n_ctx: Maybe[Count] = None
 
 
-class _Modalities(WireModel):
-    vision: Maybe[bool] = None
-    audio: Maybe[bool] = None
-
-
 class _TemplateCaps(WireModel):
     supports_tools: Maybe[bool] = None
 
@@ -147,7 +142,7 @@ class _ModelProps(WireModel):
 
     default_generation_settings: _SlotDefaults
     model_path: Maybe[Text] = None
-    modalities: Maybe[_Modalities] = None
+    modalities: Maybe[Senses] = None
     chat_template: Maybe[Text] = None
     chat_template_caps: Maybe[_TemplateCaps] = None
     is_sleeping: Maybe[bool] = None
@@ -197,15 +192,18 @@ class LlamaCpp(OpenAICompatible):
 
     def details(self, ask: Ask, entries: Sequence[_LlamaModel]) -> Mapping[str, Facts]:
         is_router = any(entry.status is not None for entry in entries)
+        is_here = is_loopback(self.endpoint.url)
         facts: dict[str, Facts] = {}
         for entry in entries:
-            if is_router and not entry.is_loaded:
-                is_here = is_loopback(self.endpoint.url)
-                facts[entry.id] = entry.facts_when_unloaded(is_here=is_here)
+            is_loaded = entry.is_loaded or not is_router
+            props = _props_of(ask, entry.id if is_router else "") if is_loaded else None
+            if is_loaded and props is None:
                 continue
-            props = _props_of(ask, entry.id if is_router else "")
-            if props is not None:
-                facts[entry.id] = _facts_from_props(entry, props)
+            path = props.model_path if props else entry.argument("-m", "--model")
+            file = _facts_in_file(path or "") if is_here else {}
+            found = _facts_from_props(entry, props) if props else entry.facts_when_unloaded(file)
+            purpose = surer_purpose(entry.facts()["purpose"], file.get("purpose", "chat"))
+            facts[entry.id] = {**found, "purpose": purpose}
         return facts
 
     def prepare(self, request: ServeRequest, route: Served) -> PreparedRequest:
@@ -241,8 +239,11 @@ def _props_of(ask: Ask, model: str) -> _ModelProps | None:
     return parse_reply(_ModelProps, ask(f"/props{query}"))
 
 
-def _facts_in_file(path: Path) -> Facts:
+def _facts_in_file(name: str) -> Facts:
     """What the header of a GGUF file says; nothing if it cannot be read."""
+    path = Path(name)
+    if not path.is_absolute():
+        return {}
     try:
         with opened(path) as file:
             header = read_summary(file)
@@ -250,7 +251,12 @@ def _facts_in_file(path: Path) -> Facts:
     except (BadModelFile, OSError, ValueError):
         return {}
     trained = header.of_architecture("context_length")
-    return {"architecture": header.architecture, "size": size or None, "context_max": trained}
+    return {
+        "purpose": purpose_of_header(header, path.stem),
+        "architecture": header.architecture,
+        "size": size or None,
+        "context_max": trained,
+    }
 
 
 def _field(reply: ProbeReply | None, name: str) -> object:
@@ -261,7 +267,7 @@ def _field(reply: ProbeReply | None, name: str) -> object:
 
 def _facts_from_props(entry: _LlamaModel, props: _ModelProps) -> Facts:
     facts = entry.facts()
-    modalities = props.modalities or _Modalities()
+    modalities = props.modalities or Senses()
     caps = props.chat_template_caps or _TemplateCaps()
     template = props.chat_template or ""
     thinks = may_think(template) or parse_name(entry.id).thinks

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from llm_localrun.models import RunsOn
 from llm_localrun.servers.base import Facts
-from llm_localrun.servers.fields import Entries, Maybe, capabilities_of
+from llm_localrun.servers.fields import Entries, LoadStatus, Maybe, Senses, capabilities_of
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
@@ -24,21 +24,11 @@ class _EntryMeta(WireModel):
     n_ctx: Maybe[Count] = None
 
 
-class _SwapStatus(WireModel):
-    value: Text
-
-
-class _SwapCapabilities(WireModel):
-    """As configured, or as the server behind it says; what is absent may be possible."""
-
-    vision: Maybe[bool] = None
-    audio: Maybe[bool] = None
-
-
 class _SwapModel(ListedModel):
-    status: Maybe[_SwapStatus] = None
+    status: Maybe[LoadStatus] = None
     context_length: Maybe[Count] = None
-    capabilities: Maybe[_SwapCapabilities] = None
+    capabilities: Maybe[Senses] = None
+    """As configured, or as the server behind it says."""
     meta: Maybe[_EntryMeta] = None
     peerID: Maybe[Text] = None  # noqa: N815  # as it is on the wire
 
@@ -57,7 +47,7 @@ class _SwapModel(ListedModel):
         return {
             **super().facts(),
             **where,
-            "loaded": self.status and self.status.value == "loaded",
+            "loaded": self.status and self.status.is_loaded,
             "context_loaded": self.context_length or (self.meta and self.meta.n_ctx),
             "capabilities": can and capabilities_of(tools=True, vision=can.vision, audio=can.audio),
         }

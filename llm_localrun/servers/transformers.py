@@ -4,21 +4,16 @@ It loads a model for the first request. Sources: `cli/serving` in transformers 5
 """
 
 from llm_localrun.servers.base import Facts, Sign
-from llm_localrun.servers.fields import Maybe
+from llm_localrun.servers.fields import LoadStatus, Maybe
 from llm_localrun.servers.openai_compatible import TEMPLATE_THINKING, ListedModel, OpenAICompatible
-from llm_localrun.wire.shapes import Text, WireModel
-
-
-class _Status(WireModel):
-    value: Text
 
 
 class _TransformersModel(ListedModel):
-    status: Maybe[_Status] = None
+    status: Maybe[LoadStatus] = None
     """Since 5.24."""
 
     def facts(self) -> Facts:
-        return {**super().facts(), "loaded": self.status and self.status.value == "loaded"}
+        return {**super().facts(), "loaded": self.status and self.status.is_loaded}
 
 
 class Transformers(OpenAICompatible):

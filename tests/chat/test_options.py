@@ -496,10 +496,16 @@ def test_smallest_keep_alive_of_lm_studio(seconds: float, refusal: str | None) -
             "a model of Ollama, llama-server, vLLM, llamafile, mlx_lm.server or SGLang,"
             " or a GGUF file",
         ),
-        ("logit_bias", "ollama", "a server with OpenAI's API"),
+        ("logit_bias", "ollama", "a model of LM Studio, llama-server or vLLM, or a GGUF file"),
         ("grammar", "ollama", "a model of llama-server, vLLM or llamafile, or a GGUF file"),
         ("grammar", "sglang", "a model of llama-server, vLLM or llamafile, or a GGUF file"),
-        ("stop", "mlx", "a server with OpenAI's API"),
+        *(
+            (
+                *refused,
+                "a model of Ollama, LM Studio, llama-server or vLLM, or a GGUF file",
+            )
+            for refused in (("stop", "mlx"), ("presence_penalty", "transformers"))
+        ),
         ("lora", "llamacpp", "a GGUF file"),
         ("draft_model", "ollama", "a GGUF file"),
         (

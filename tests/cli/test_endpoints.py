@@ -11,9 +11,10 @@ from llm_localrun.models import ServerStatus
 from llm_localrun.servers import discover
 from tests.conftest import CONFIG, Invoke, configure, one_error
 from tests.fakes.broken import Off, ServerFactory, Silent, website
-from tests.fakes.http_server import StandIn
-from tests.fakes.llama_server import llama_router_of_folder
+from tests.fakes.http_server import Respond, StandIn
+from tests.fakes.llama_server import OPEN, llama_router_of_folder, llama_server
 from tests.fakes.mlx import mlx_without_cache
+from tests.fakes.ollama import Ollama
 from tests.fakes.vllm import vllm
 from tests.support.outward import Guard
 
@@ -58,13 +59,21 @@ def test_endpoint_is_added_listed_and_removed(server: StandIn, invoke: Invoke) -
     assert json.loads(invoke("localrun", "models", "--json").stdout) == []
 
 
-def test_server_that_lists_nothing(invoke: Invoke) -> None:
-    with StandIn(mlx_without_cache()) as server:
+@pytest.mark.parametrize(
+    ("respond", "said"),
+    [
+        (
+            mlx_without_cache(),
+            "mlx_lm.server, 0 models. It lists nothing without the Hugging Face cache:"
+            " `mkdir -p ~/.cache/huggingface/hub`",
+        ),
+        (Ollama(), "Ollama 0.32.15, 0 models"),
+    ],
+)
+def test_server_that_lists_nothing(respond: Respond, said: str, invoke: Invoke) -> None:
+    with StandIn(respond) as server:
         added = invoke("localrun", "endpoints", "add", "box", server.url)
-    assert added.stdout.splitlines()[1] == (
-        "mlx_lm.server, 0 models. It lists nothing without the Hugging Face cache:"
-        " `mkdir -p ~/.cache/huggingface/hub`"
-    )
+    assert added.stdout.splitlines()[1:] == [said]
 
 
 def test_context_of_a_model_that_a_router_has_not_loaded(invoke: Invoke) -> None:
@@ -85,6 +94,22 @@ def test_server_that_needs_a_key(user_path: Path, invoke: Invoke) -> None:
         assert invoke("localrun", "endpoints", "remove", "box").exit_code == 0
         added = invoke("localrun", "endpoints", "add", "box", server.url, "--key", "other")
         assert added.stdout.splitlines()[1] == "It needs a key: llm keys set other"
+
+
+def test_locked_server_whose_models_are_known(user_path: Path, invoke: Invoke) -> None:
+    """All say that they cannot run now; running one says which key to store."""
+    with StandIn(llama_server("secret", public=OPEN)) as server:
+        configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
+        table = invoke("localrun", "models", env={"COLUMNS": "100"})
+        assert "gemma" in table.stdout
+        assert "cannot run now: box (its server needs a key); see `llm localrun doctor`\n" in (
+            table.stderr
+        )
+        assert "llm keys set localrun-box\n" in invoke("localrun", "doctor").stdout
+        said = one_error(invoke("-m", "local", "hi"))
+        assert said.endswith("or store it with `llm keys set localrun-box`.")
+    table = invoke("localrun", "models", env={"COLUMNS": "100"})
+    assert "cannot run now: box (its server is off); " in table.stderr
 
 
 @pytest.mark.parametrize(

@@ -724,17 +724,27 @@ def test_names_that_are_paths(name: str, parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "short"),
+    ("names", "kept", "short"),
     [
-        (["/a/x", "/b/y"], ["x", "y"]),
-        (["/a/x", "/b/x"], ["a/x", "b/x"]),
-        (["/a/x", "/x", "x"], ["a/x", "/x", "x"]),
-        (["/a/x", "/a/x/", "D:\\x"], ["/a/x", "/a/x/", "D:/x"]),
-        (["a/x", "x"], ["a/x", "x"]),
+        (["/a/x", "/b/y"], {}, ["x", "y"]),
+        (["/a/x", "/b/x"], {}, ["a/x", "b/x"]),
+        (["/a/x", "/x", "x"], {}, ["a/x", "/x", "x"]),
+        (["/a/x", "/a/x/", "D:\\x"], {}, ["/a/x", "/a/x/", "D:/x"]),
+        (["a/x", "x"], {}, ["a/x", "x"]),
+        (["/a/x", "/b/x"], {"/a/x": "x"}, ["x", "b/x"]),
+        (["/b/x", "/a/x"], {"/a/x": "x", "/c/x": "c/x"}, ["b/x", "x"]),
+        (["/a/x"], {"/a/x": "a/x"}, ["a/x"]),
+        (["/x"], {"/x": "/x"}, ["/x"]),
+        (["/x", "/a/x"], {"/a/x": "x"}, ["/x", "x"]),
+        # There is no other name for what is called just that.
+        (["/a/x", "x"], {"/a/x": "x"}, ["a/x", "x"]),
+        (["x", "y"], {"x": "x"}, ["x", "y"]),
     ],
 )
-def test_short_names_are_unique(names: list[str], short: list[str]) -> None:
-    assert [*short_names(names).values()] == short
+def test_short_names_are_unique_and_stay(
+    names: list[str], kept: dict[str, str], short: list[str]
+) -> None:
+    assert [*short_names(names, kept).values()] == short
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -519,6 +519,23 @@ def test_model_named_by_its_path_has_a_short_id(
         (found,) = round_of([probe(box.url, name="box")])
     assert ids([found]) == [f"local/box/{each}" for each in expected]
     assert [model.name for model in found.models] == names
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_id_stays_when_another_model_has_the_end_of_its_path(is_named: bool) -> None:
+    """Also over a time without an answer, and when the other one is gone."""
+    box = Off()
+    usual = probe(box.url, name="box" if is_named else None)
+    found: list[EndpointReport] = []
+    for names, expected in (
+        (("/models/x",), ["x"]),
+        (("/lora/x", "/models/x"), ["lora/x", "x"]),
+        ((), ["lora/x", "x"]),
+        (("/lora/x",), ["lora/x"]),
+    ):
+        with StandIn(listing("vllm", *names), port=box.port) if names else nullcontext():
+            found = round_of([usual], found)
+        assert ids(found) == [f"local/{'box' if is_named else 'vllm'}/{each}" for each in expected]
 
 
 def test_open_list_is_that_of_a_server_that_wants_a_key() -> None:

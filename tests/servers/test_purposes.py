@@ -66,6 +66,8 @@ BY_NAME = {
     "qwen3-8b": "chat",
     "bge-m3": "embedding",
     "bge-reranker-base": "rerank",
+    "cross-encoder/ms-marco-MiniLM-L6-v2": "rerank",
+    "ms-marco-CrossEncoder-MiniLM": "rerank",
     "whisper-1": "other",
     "nimble": "chat",  # Nothing says what it is.
 }

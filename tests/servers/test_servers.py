@@ -882,8 +882,32 @@ def test_unloaded_model_of_a_router_is_known_by_its_file_and_its_flags(
     assert (model.loaded, model.context_loaded) == (False, None)
 
 
+HEADERS: list[tuple[str, Facts, str]] = [
+    ("foo", {"bert.pooling_type": 1}, "embedding"),
+    ("foo", {"bert.pooling_type": 4}, "rerank"),
+    ("some-cross-encoder", {"bert.pooling_type": 1}, "rerank"),
+    ("foo", {"bert.decision.type": "nimble"}, "decision"),
+]
+
+
+@pytest.mark.parametrize(("stem", "keys", "purpose"), HEADERS)
+@pytest.mark.parametrize("url", [HERE, "http://box:8080"])
+def test_model_is_for_what_its_file_says_if_that_is_here(
+    url: str, stem: str, keys: Facts, purpose: str, tmp_path: Path
+) -> None:
+    """The only one, loaded by a router, and not loaded: their entries all look like chat models."""
+    path = str(gguf(tmp_path / f"{stem}.gguf", keys, architecture="bert"))
+    loaded = llama_router_of_folder(path, loaded=path)
+    loaded.answers = {**loaded.answers, f"/props?model={stem}&autoload=false": props(path)}
+    for server in (llama_server(path=path), loaded, llama_router_of_folder(path)):
+        (model,) = driven(server, url=url)[0].models
+        named = "rerank" if "cross-encoder" in model.name else "chat"
+        assert model.purpose == (purpose if url == HERE else named)
+
+
 @pytest.mark.parametrize("path", ["/nowhere/tiny.gguf", "models/tiny.gguf", "\0", "/dev/zero"])
-def test_file_of_a_router_that_cannot_be_read_is_no_error(path: str) -> None:
+def test_file_of_a_server_that_cannot_be_read_is_no_error(path: str) -> None:
+    assert [model.purpose for model in driven(llama_server(path=path))[0].models] == ["chat"]
     (model,) = driven(llama_router_of_folder(path))[0].models
     assert (model.context_default, model.context_max, model.size) == (1024, None, None)
 
