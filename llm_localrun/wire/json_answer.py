@@ -72,9 +72,13 @@ class JsonAnswer:
         elif isinstance(event, ToolCall) and not self._called:
             # A model that asks for a tool has not answered yet.
             self._called = True
-            yield from self._held("".join(self._text))
-            self._flows = True
+            yield from self.flush()
         yield event
+
+    def flush(self) -> Iterator[Event]:
+        """Lets all text through, because there is no JSON to take out of it."""
+        yield from self._held("".join(self._text))
+        self._flows = True
 
     def _pass_text(self, event: TextDelta) -> Iterator[Event]:
         self._text.append(event.text)
@@ -82,10 +86,9 @@ class JsonAnswer:
         if self._flows:
             yield event
         elif self._flows is None and begun:
-            is_json = any(begun[0] == _OPENINGS.get(name) for name in self._types)
-            if is_json:
-                yield from self._held("".join(self._text))
-            self._flows = is_json
+            self._flows = False
+            if any(begun[0] == _OPENINGS.get(name) for name in self._types):
+                yield from self.flush()
 
     def _held(self, text: str) -> Iterator[Event]:
         """`text`, if it has not gone through. Readers of JSON stumble over a byte order mark."""
