@@ -27,6 +27,8 @@ _OPENINGS = {"object": "{", "array": "[", "string": '"'}
 
 _FENCE = re.compile(r"(?:`{3,}|~{3,})[^\n`{\[\"]*\s*")
 _FENCE_END = re.compile(r"\s*(?:`{3}|~{3}|\Z)")
+_MAX_FENCES = 100
+"""A text with more of them, outside of JSON, holds no answer; to look at each would take time."""
 
 _SOMETIMES_IGNORED = {
     *("$dynamicRef", "additionalItems", "allOf", "contains", "dependencies", "dependentRequired"),
@@ -36,9 +38,12 @@ _SOMETIMES_IGNORED = {
     *("unevaluatedItems", "unevaluatedProperties", "uniqueItems"),
 }
 """Keywords that some servers, or llama.cpp in some places, do not enforce."""
-_NAME_SCHEMAS = {"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"}
+_HAVE_NAMES = {
+    *("properties", "patternProperties", "$defs", "definitions"),
+    *("dependentSchemas", "dependentRequired", "dependencies"),
+}
 """Keywords whose value has names of the user's own as keys."""
-_HOLD_DATA = {"enum", "const", "default", "examples", "required", "dependentRequired"}
+_HOLD_DATA = {"enum", "const", "default", "examples"}
 
 
 class JsonAnswer:
@@ -191,22 +196,27 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _fenced(text: str) -> Iterator[str]:
+def _fenced(text: str) -> list[str]:
     """The JSON texts in code fences, the last of which may lack its end.
 
     The JSON itself says where it ends, because fences may stand in its strings.
     """
-    end = 0
+    blocks: list[str] = []
+    end = tried = 0
     for fence in _FENCE.finditer(text):
         if fence.start() < end:
             continue
+        tried += 1
+        if tried > _MAX_FENCES:
+            return []
         try:
             _, stop = json.JSONDecoder().raw_decode(text, fence.end())
         except (ValueError, RecursionError):
             continue
         if closed := _FENCE_END.match(text, stop):
             end = closed.end()
-            yield text[fence.end() : stop]
+            blocks.append(text[fence.end() : stop])
+    return blocks
 
 
 def _lacking(value: Any, schema: Mapping[str, Any]) -> str:
@@ -279,17 +289,13 @@ def _unchecked(schema: Mapping[str, Any] | None) -> str:
     )
 
 
-def _ignored(schema: Any) -> Iterator[str]:
+def _ignored(schema: Any, *, keys_are_names: bool = False) -> Iterator[str]:
     """The keywords in `schema` that not every server enforces."""
-    if isinstance(schema, list):
-        for each in schema:
-            yield from _ignored(each)
-    if not isinstance(schema, Mapping):
-        return
-    for keyword, value in schema.items():
-        if keyword in _SOMETIMES_IGNORED:
-            yield keyword
-        if keyword in _NAME_SCHEMAS and isinstance(value, Mapping):
-            yield from _ignored(list(value.values()))
-        elif keyword not in _HOLD_DATA:
-            yield from _ignored(value)
+    for each in schema if isinstance(schema, list) else []:
+        yield from _ignored(each)
+    for key, value in schema.items() if isinstance(schema, Mapping) else []:
+        if key in _SOMETIMES_IGNORED and not keys_are_names:
+            yield key
+        if key not in _HOLD_DATA or keys_are_names:
+            are_names = key in _HAVE_NAMES and not keys_are_names
+            yield from _ignored(value, keys_are_names=are_names)
