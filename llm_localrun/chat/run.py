@@ -34,6 +34,7 @@ from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.engine.settings import given_template
 from llm_localrun.errors import (
     AnswerNotJson,
+    BadReply,
     LocalRunError,
     NotAllowed,
     PromptTooLong,
@@ -76,8 +77,12 @@ def stream(
     while exchange is not None:
         with in_use(model, exchange.prepared):
             with closing(http.stream(exchange.http_request)) as received:
-                for piece in received:
-                    yield from exchange.feed(piece)
+                try:
+                    for piece in received:
+                        yield from exchange.feed(piece)
+                except (BadReply, ServerUnreachable):
+                    yield from exchange.flush()
+                    raise
             yield from exchange.close()
         exchange = exchange.next()
 
@@ -90,9 +95,14 @@ async def astream(
     while exchange is not None:
         with in_use(model, exchange.prepared):
             async with aclosing(http.astream(exchange.http_request)) as received:
-                async for piece in received:
-                    for event in exchange.feed(piece):
+                try:
+                    async for piece in received:
+                        for event in exchange.feed(piece):
+                            yield event
+                except (BadReply, ServerUnreachable):
+                    for event in exchange.flush():
                         yield event
+                    raise
             for event in exchange.close():
                 yield event
         exchange = await asyncio.to_thread(exchange.next)
@@ -150,25 +160,35 @@ class _Exchange:
         """The events in a piece of the response."""
         if isinstance(piece, ResponseHead) and piece.status == HTTPStatus.OK:
             self.prepared.record_prompt_evaluated()
-        for event in self.decoder.feed(piece):
-            self.has_begun = True
-            self._see(event)
-            yield event
+        yield from self._seen(self.decoder.feed(piece))
+
+    def flush(self) -> Iterator[Event]:
+        """What has come of an answer whose connection has broken, and is not shown yet."""
+        yield from self._seen(self.decoder.flush())
 
     def close(self) -> Iterator[Event]:
         """The last events, or none if `next` returns another exchange."""
-        has_text = TextDelta in self.kinds
+        has_text, unshown = TextDelta in self.kinds, list[Event]()
         try:
-            # An answer that is asked for again is not shown.
-            yield from self._finish() if self.enforce is None else [*self._finish()]
-        except PromptTooLong as error:
-            if self.has_begun or self.prepared.enlarge is None or not error.prompt_tokens:
-                raise
-            self.refusal = error
-        except AnswerNotJson:
-            if self.enforce is None or has_text:
-                raise
-            self.is_not_json = True
+            for event in self._finish():
+                if self.enforce is None:
+                    yield event
+                else:
+                    unshown.append(event)
+        except LocalRunError as error:
+            if self._asks_again(error, has_text=has_text):
+                return
+            yield from unshown
+            raise
+        yield from unshown
+
+    def _asks_again(self, error: LocalRunError, *, has_text: bool) -> bool:
+        """Whether `next` may make up for the error of an answer that is not shown."""
+        if isinstance(error, PromptTooLong) and error.prompt_tokens and not self.has_begun:
+            self.refusal = error if self.prepared.enlarge else None
+        wanted = isinstance(error, AnswerNotJson) and self.enforce is not None
+        self.is_not_json = wanted and not has_text
+        return self.is_not_json or self.refusal is not None
 
     def next(self) -> "_Exchange | None":
         """The request in a larger context, if the server refused it in this one; or for JSON alone.
@@ -194,7 +214,13 @@ class _Exchange:
                 self._tell(self.decoder.note)
             self._see(event)
 
+    def _seen(self, events: Iterator[Event]) -> Iterator[Event]:
+        for event in events:
+            self._see(event)
+            yield event
+
     def _see(self, event: Event) -> None:
+        self.has_begun = True
         self.last = event
         if not isinstance(event, TextDelta) or event.text.strip():
             self.kinds.add(type(event))

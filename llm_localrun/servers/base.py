@@ -51,7 +51,8 @@ ADMIN_TIMEOUT_S = 30.0
 _MIN_SECRET = 8
 """Characters from which on the value of a header, or a password, counts as a secret."""
 
-PROMPT, CONTEXT, ANSWER = (rf"(?P<{name}>\d{{1,12}})" for name in ("prompt", "context", "answer"))
+_NUMBERS = ("context", "prompt", "tools", "answer")
+CONTEXT, PROMPT, TOOLS, ANSWER = (rf"(?P<{name}>\d{{1,12}})" for name in _NUMBERS)
 """Groups of `Server.overflow_texts`."""
 
 _MAX_ERROR_LENGTH = 4096
@@ -294,8 +295,9 @@ class Server:
     overflow_texts: ClassVar[tuple[str, ...]] = ()
     """Regular expressions of its errors about requests that do not fit the context.
 
-    Their groups are numbers of tokens: `context`, `prompt`, `answer` if it counts that, `above` if
-    it counted the prompt up to there. A group `least` shows that the prompt may take more.
+    Their groups are numbers of tokens: `context`, `prompt`, `tools` if it counts them apart from
+    the prompt, `answer` if it counts that, `above` if it counted the prompt up to there. A group
+    `least` shows that the prompt may take more.
     """
     counts_prompts: ClassVar[bool] = False
     """Whether it counts the tokens of a prompt exactly, so that there is nothing to learn."""
@@ -537,8 +539,12 @@ class Server:
     def check_answer(self, request: ServeRequest, context_size: int | None, limits: Limits) -> None:
         """Raises `UnsupportedOption` if `max_tokens` is more than the largest possible context."""
         asked = request.options.get("max_tokens", 0)
-        if context_size is not None and asked > context_size:
-            raise answer_too_long(asked, self.label, context_size, limits)
+        if context_size is None or asked <= context_size:
+            return
+        is_trained = context_size == limits.trained
+        trained_for = f"{request.model.id} was trained for a context of"
+        holder = trained_for if is_trained else f"{self.label} holds"
+        raise answer_too_long(asked, holder, context_size, limits)
 
     def prepare_texts(
         self, model: LocalModel, route: Served, texts: Sequence[str]
@@ -676,11 +682,11 @@ def find_overflow(message: str) -> Overflow | None:
     if best is None:
         return None
     groups = best.groupdict()
-    numbers = {name: int(groups.get(name) or 0) for name in ("context", "prompt", "answer")}
+    numbers = {name: int(groups.get(name) or 0) for name in _NUMBERS}
     above = groups.get("above")
     return Overflow(
         context_size=numbers["context"],
-        prompt_tokens=int(above) + 1 if above else numbers["prompt"],
+        prompt_tokens=int(above) + 1 if above else numbers["prompt"] + numbers["tools"],
         is_least=bool(above) or groups.get("least") is not None,
         answer_tokens=numbers["answer"],
     )

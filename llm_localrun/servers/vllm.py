@@ -6,6 +6,7 @@ from llm_localrun.servers.base import (
     ANSWER,
     CONTEXT,
     PROMPT,
+    TOOLS,
     Facts,
     Sign,
     WireOption,
@@ -90,18 +91,17 @@ class Vllm(CountsChats):
     version_path = "/version"
     overflow_texts = (
         # 0.32. It counts one token too many at most, and none of a text with too many characters.
-        f"{_LENGTH}.*?prompt contains (?P<least>at least )?{PROMPT} input tokens",
+        rf"{_LENGTH}.*?(?:requested {ANSWER} output tokens.*?)?prompt contains"
+        rf" (?P<least>at least )?{PROMPT} input tokens",
         rf"{_LENGTH}.*?upper bound for (?P<above>\d{{1,12}}) input tokens",
         f"max_(?:completion_)?tokens={ANSWER} cannot be greater than [a-z_=]*={CONTEXT}",
         # Older versions.
-        f"{_LENGTH}.*?requested {ANSWER} output tokens.*?(?P<least>at least )?{PROMPT} input",
-        rf"{_LENGTH}.*?\({PROMPT} in the messages, {ANSWER} in the completion\)",
-        f"is too large: {ANSWER}.*?{_LENGTH} and your request has {PROMPT} input tokens",
-        f"{_LENGTH}.*?(?:requested|request has) {PROMPT} (?:input )?tokens",
-        f"passed {PROMPT} input tokens.*?requested {ANSWER} output.*?length is only {CONTEXT}",
-        f"context length is only {CONTEXT}",
-        rf"input length \({PROMPT}\) exceeds.*?context length \({CONTEXT}\)",
-        rf"prompt \(length {PROMPT}\) is longer than the maximum model length of {CONTEXT}",
+        rf"{_LENGTH}.*?\({PROMPT} in (?:the messages|your prompt)(?:, {TOOLS} in the functions)?"
+        rf"[,;] (?:and )?{ANSWER} (?:in|for) the completion\)",
+        f"(?:is too large: {ANSWER}.*?)?{_LENGTH}.*?request(?:ed| has) {PROMPT} (?:input )?tokens",
+        f"(?:passed {PROMPT} input.*?requested {ANSWER} .*?)?context length is only {CONTEXT}",
+        rf"(?:input|prompt) (?:length \(|\(length ){PROMPT}\) .*?maximum (?:context length \(|model"
+        rf" length of ){CONTEXT}",
     )
     signs = (Sign("/version", "version", needs_no_key=True, rank=1, only_if_locked=True),)
     listed_model = VllmModel

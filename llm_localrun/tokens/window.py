@@ -102,19 +102,16 @@ def too_long(
 
 
 def answer_too_long(
-    answer_tokens: int, server: str, context_size: int, limits: Limits
+    answer_tokens: int, limited_to: str, context_size: int, limits: Limits
 ) -> UnsupportedOption:
-    """The error for a `max_tokens` that is more than the context of a server."""
+    """The error for a `max_tokens` above a context; `limited_to` says whose: "Ollama holds"."""
     advice = f"Use -o max_tokens {context_size - 1} or less"
     if context_size < answer_tokens < limits.trained:
-        wanted = answer_tokens + ANSWER_RESERVE_TOKENS
-        size = round_up_context(wanted, limits.trained)
-        larger = f"set a larger context with -o context_size {size}"
-        advice += ", or " + (
-            _restart(wanted, limits.flag, limits.trained) if limits.fixed else larger
-        )
+        # The model may not have been trained for what such a number needs.
+        wanted = answer_tokens + ANSWER_RESERVE_TOKENS if limits.trained < inf else inf
+        advice += f", or {_larger_context(wanted, limits)}"
     return UnsupportedOption(
-        f"{server} holds {context_size:,} tokens, less than -o max_tokens {answer_tokens}", advice
+        f"{limited_to} {context_size:,} tokens, less than -o max_tokens {answer_tokens}", advice
     )
 
 
@@ -124,10 +121,9 @@ def explain_overflow(
     """The error for a request that a server refuses as too long; `said` is how it says that."""
     context_size = overflow.context_size or context_size
     if not context_size or not (overflow.prompt_tokens or overflow.answer_tokens):
-        more = _restart(inf, limits.flag, inf) if limits.fixed else "set a larger -o context_size"
-        return PromptTooLong(said, f"Shorten the prompt, or {more}")
+        return PromptTooLong(said, f"Shorten the prompt, or {_larger_context(inf, limits)}")
     if not overflow.prompt_tokens:
-        return answer_too_long(overflow.answer_tokens, server, context_size, limits)
+        return answer_too_long(overflow.answer_tokens, f"{server} holds", context_size, limits)
     least = overflow.prompt_tokens if overflow.is_least else 0
     prompt = Size(overflow.prompt_tokens, is_exact=not overflow.is_least, least=least)
     return too_long(prompt, server, context_size, limits, overflow.answer_tokens)
@@ -149,7 +145,7 @@ def remedy_for_text(tokens: int, limits: Limits) -> str:
     if tokens > limits.trained:
         return USE_LARGER_MODEL
     if limits.fixed:
-        return f"Split it, or {_restart(tokens, limits.flag, limits.trained)}"
+        return f"Split it, or {_larger_context(tokens, limits)}"
     return "Split it, or free memory for a larger context"
 
 
@@ -160,7 +156,7 @@ def context_too_small(
     problem = f"{server} holds {context_size:,} tokens, not {wanted:,}"
     if limits.trained <= context_size:
         return UnsupportedOption(problem, f"Use -o context_size {context_size} or less")
-    advice = _restart(wanted, limits.flag, limits.trained)
+    advice = _larger_context(wanted, limits)
     return UnsupportedOption(problem, advice[0].upper() + advice[1:])
 
 
@@ -181,8 +177,7 @@ def describe_cut_answer(used: int | None, context_size: int | None, limits: Limi
         return "The answer stopped at a limit of the server. Set another with -o max_tokens N."
     full = f"The answer stopped because the context of {context_size:,} tokens is full"
     if limits.fixed and context_size < limits.trained:
-        restart = _restart(2 * context_size, limits.flag, limits.trained)
-        return f"{full}. To enlarge it, {restart}."
+        return f"{full}. To enlarge it, {_larger_context(2 * context_size, limits)}."
     if 2 * context_size <= limits.largest:
         return f"{full}. Enlarge it with -o context_size {2 * context_size}."
     return f"{full}, and it cannot be larger."
@@ -190,12 +185,11 @@ def describe_cut_answer(used: int | None, context_size: int | None, limits: Limi
 
 def _remedy(prompt: Size, limits: Limits) -> str:
     """How to get a context for a prompt and its answer, or what to do instead."""
-    wanted: float = prompt.tokens + ANSWER_RESERVE_TOKENS
+    wanted = prompt.tokens + ANSWER_RESERVE_TOKENS
     if limits.fixed and prompt.fits(limits.trained):
-        return _restart(inf if prompt.is_open else wanted, limits.flag, limits.trained)
+        return _larger_context(limits.trained if prompt.is_open else wanted, limits)
     if wanted <= limits.largest:
-        size = round_up_context(wanted, limits.largest)
-        return f"enlarge the context with -o context_size {size}"
+        return _larger_context(wanted, limits)
     if limits.affordable < limits.trained:
         return (
             "use less memory per token with -o kv_cache_type q8_0: the memory is enough for a"
@@ -206,10 +200,13 @@ def _remedy(prompt: Size, limits: Limits) -> str:
     )
 
 
-def _restart(tokens: float, flag: str, largest: float) -> str:
-    """How to get a context of `tokens`, or of `largest` if that is less."""
-    if not flag:
-        return "start the server with a larger context"
-    if min(tokens, largest) > MAX_TRAINED_TOKENS:
-        return f"start the server with a larger {flag.split(maxsplit=1)[0]}"
-    return f"start the server with {flag.format(round_up_context(tokens, largest))}"
+def _larger_context(tokens: float, limits: Limits) -> str:
+    """How to get a context of `tokens`, or the largest if that is less; inf stands for any."""
+    largest = limits.trained if limits.fixed else limits.largest
+    is_named = tokens < inf and min(tokens, largest) <= MAX_TRAINED_TOKENS
+    size = round_up_context(tokens, largest) if is_named else 0
+    if not limits.fixed:
+        named = f"enlarge the context with -o context_size {size}"
+        return named if size else "set a larger -o context_size"
+    named = limits.flag.format(size) if size else f"a larger {limits.flag.partition(' ')[0]}"
+    return f"start the server with {named if limits.flag else 'a larger context'}"

@@ -27,6 +27,8 @@ _OPENINGS = {"object": "{", "array": "[", "string": '"'}
 
 _FENCE = re.compile(r"(?:`{3,}|~{3,})[^\n`{\[\"]*\s*")
 _FENCE_END = re.compile(r"\s*(?:`{3}|~{3}|\Z)")
+_MAX_FENCES = 100
+"""A text with more of them, outside of JSON, holds no answer; to look at each would take time."""
 
 _SOMETIMES_IGNORED = {
     *("$dynamicRef", "additionalItems", "allOf", "contains", "dependencies", "dependentRequired"),
@@ -36,9 +38,12 @@ _SOMETIMES_IGNORED = {
     *("unevaluatedItems", "unevaluatedProperties", "uniqueItems"),
 }
 """Keywords that some servers, or llama.cpp in some places, do not enforce."""
-_NAME_SCHEMAS = {"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"}
+_HAVE_NAMES = {
+    *("properties", "patternProperties", "$defs", "definitions"),
+    *("dependentSchemas", "dependentRequired", "dependencies"),
+}
 """Keywords whose value has names of the user's own as keys."""
-_HOLD_DATA = {"enum", "const", "default", "examples", "required", "dependentRequired"}
+_HOLD_DATA = {"enum", "const", "default", "examples"}
 
 
 class JsonAnswer:
@@ -72,9 +77,13 @@ class JsonAnswer:
         elif isinstance(event, ToolCall) and not self._called:
             # A model that asks for a tool has not answered yet.
             self._called = True
-            yield from self._held("".join(self._text))
-            self._flows = True
+            yield from self.flush()
         yield event
+
+    def flush(self) -> Iterator[Event]:
+        """Lets all text through, because there is no JSON to take out of it."""
+        yield from self._held("".join(self._text))
+        self._flows = True
 
     def _pass_text(self, event: TextDelta) -> Iterator[Event]:
         self._text.append(event.text)
@@ -82,10 +91,9 @@ class JsonAnswer:
         if self._flows:
             yield event
         elif self._flows is None and begun:
-            is_json = any(begun[0] == _OPENINGS.get(name) for name in self._types)
-            if is_json:
-                yield from self._held("".join(self._text))
-            self._flows = is_json
+            self._flows = False
+            if any(begun[0] == _OPENINGS.get(name) for name in self._types):
+                yield from self.flush()
 
     def _held(self, text: str) -> Iterator[Event]:
         """`text`, if it has not gone through. Readers of JSON stumble over a byte order mark."""
@@ -188,22 +196,27 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _fenced(text: str) -> Iterator[str]:
+def _fenced(text: str) -> list[str]:
     """The JSON texts in code fences, the last of which may lack its end.
 
     The JSON itself says where it ends, because fences may stand in its strings.
     """
-    end = 0
+    blocks: list[str] = []
+    end = tried = 0
     for fence in _FENCE.finditer(text):
         if fence.start() < end:
             continue
+        tried += 1
+        if tried > _MAX_FENCES:
+            return []
         try:
             _, stop = json.JSONDecoder().raw_decode(text, fence.end())
         except (ValueError, RecursionError):
             continue
         if closed := _FENCE_END.match(text, stop):
             end = closed.end()
-            yield text[fence.end() : stop]
+            blocks.append(text[fence.end() : stop])
+    return blocks
 
 
 def _lacking(value: Any, schema: Mapping[str, Any]) -> str:
@@ -276,17 +289,13 @@ def _unchecked(schema: Mapping[str, Any] | None) -> str:
     )
 
 
-def _ignored(schema: Any) -> Iterator[str]:
+def _ignored(schema: Any, *, keys_are_names: bool = False) -> Iterator[str]:
     """The keywords in `schema` that not every server enforces."""
-    if isinstance(schema, list):
-        for each in schema:
-            yield from _ignored(each)
-    if not isinstance(schema, Mapping):
-        return
-    for keyword, value in schema.items():
-        if keyword in _SOMETIMES_IGNORED:
-            yield keyword
-        if keyword in _NAME_SCHEMAS and isinstance(value, Mapping):
-            yield from _ignored(list(value.values()))
-        elif keyword not in _HOLD_DATA:
-            yield from _ignored(value)
+    for each in schema if isinstance(schema, list) else []:
+        yield from _ignored(each)
+    for key, value in schema.items() if isinstance(schema, Mapping) else []:
+        if key in _SOMETIMES_IGNORED and not keys_are_names:
+            yield key
+        if key not in _HOLD_DATA or keys_are_names:
+            are_names = key in _HAVE_NAMES and not keys_are_names
+            yield from _ignored(value, keys_are_names=are_names)

@@ -16,6 +16,7 @@ from llm_localrun.wire.shapes import (
     Count,
     CutOff,
     Maybe,
+    OrNothing,
     Text,
     Vector,
     WireModel,
@@ -40,7 +41,7 @@ RemoteHost: TypeAlias = Annotated[Text, BeforeValidator(_host)]
 
 class _ChatTurn(WireModel):
     content: Content = ""
-    thinking: Content = ""
+    thinking: Maybe[Content] = None
     tool_calls: Calls = ()
     """Always whole; their ids are there since 0.12.10."""
 
@@ -51,7 +52,7 @@ class _ChatLine(WireModel):
     model: Maybe[Text] = None
     remote_host: RemoteHost = ""
     """Where the model ran, if the server passed the prompt on (0.12)."""
-    message: _ChatTurn | None = None
+    message: OrNothing[_ChatTurn] = None
     done: Maybe[bool] = None
     done_reason: Maybe[Text] = None
     load_duration: Maybe[Count] = None
@@ -119,7 +120,7 @@ class OllamaDecoder:
     def __init__(self) -> None:
         self._last = _ChatLine()
         self._answered = False
-        self._call_ids: list[str] = []
+        self._call_ids: set[str] = set()
 
     @property
     def model(self) -> str | None:
@@ -136,9 +137,9 @@ class OllamaDecoder:
             yield TextDelta(message.content)
         for call in message.tool_calls:
             if not call.says_nothing:
-                self._call_ids.append(call_id(call.id, self._call_ids))
-                arguments = call_arguments(call.arguments)
-                yield ToolCall(self._call_ids[-1], call.name or "", arguments)
+                id = call_id(call.id, self._call_ids)
+                self._call_ids.add(id)
+                yield ToolCall(id, call.name or "", call_arguments(call.arguments))
 
     def close(self) -> Iterator[Event]:
         if not self._answered:

@@ -16,12 +16,14 @@ from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall
 from llm_localrun.wire.shapes import (
+    NO_ARGUMENTS,
     CallFragment,
     Calls,
     Content,
     Count,
     CutOff,
     Maybe,
+    OrNothing,
     Rate,
     Text,
     ThinkingParts,
@@ -40,8 +42,8 @@ class _Message(WireModel):
     content: Content = ""
     # llama.cpp, SGLang and LM Studio use reasoning_content; vLLM, mlx_lm and, for some models,
     # LM Studio use reasoning.
-    reasoning_content: Content = ""
-    reasoning: Content = ""
+    reasoning_content: Maybe[Content] = None
+    reasoning: Maybe[Content] = None
     thinking_parts: ThinkingParts = Field(default="", validation_alias="content")
     tool_calls: Calls = ()
     function_call: Maybe[dict[str, Any]] = None
@@ -49,9 +51,9 @@ class _Message(WireModel):
 
 
 class _Choice(WireModel):
-    delta: _Message | None = None
-    message: _Message | None = None
-    finish_reason: Text | None = None
+    delta: OrNothing[_Message] = None
+    message: OrNothing[_Message] = None
+    finish_reason: Maybe[Text] = None
 
 
 class _PromptDetails(WireModel):
@@ -79,7 +81,7 @@ class _Timings(WireModel):
 
 class _Chunk(WireModel):
     model: Maybe[Text] = None
-    choices: tuple[_Choice, ...] | None = None
+    choices: tuple[_Choice | None, ...] | None = None
     usage: Maybe[_Usage] = None
     timings: Maybe[_Timings] = None
 
@@ -149,24 +151,30 @@ def _past_call(call: PastCall) -> Payload:
     return {"id": call.id, "type": "function", "function": function}
 
 
-@dataclass(slots=True)
+_MAX_DOUBTS = 100
+_MAX_NAME = 1000
+
+
+@dataclass(slots=True, eq=False)
 class _OpenCall:
     """A tool call that is not complete yet."""
 
     id: str
     given_id: str
     has_index: bool = False
-    names: tuple[str, str, str] = ("", "", "")
-    """Its name as far as it has come, if a piece that equals the whole so far repeats it, if a
-    piece that begins with the whole so far does, and if none does."""
+    names: tuple[str, str] = ("", "")
+    """Its name as far as it has come: if a piece that begins with the whole so far repeats it, and
+    if none does."""
     pieces: list[str] = field(default_factory=list)
     """Of its arguments."""
+    doubts: int = 0
+    """How often all pieces were read to find out whether another call begins: that takes time."""
 
     def add(self, fragment: CallFragment) -> None:
         if name := fragment.name:
-            once, grown, joined = self.names
-            once = once if name == once else once + name
-            self.names = (once, name if name.startswith(grown) else grown + name, joined + name)
+            grown, joined = self.names
+            grown = name if name.startswith(grown) else grown + name
+            self.names = (grown[:_MAX_NAME], (joined + name)[:_MAX_NAME])
         if fragment.arguments:
             self.pieces.append(fragment.arguments)
 
@@ -175,15 +183,16 @@ class _OpenCall:
 
     def may_go_on_with(self, name: str, tools: Collection[str]) -> bool:
         """Whether `name` may be a piece of its name, or repeat it."""
-        so_far = self.names[0]
-        if not so_far or name in self.names:
+        grown = self.names[0]
+        if not grown or name in self.names:
             return True
         if not tools:
             return not self.pieces
-        if so_far in tools and name in tools:
+        if grown in tools and name in tools:
             return False
-        whole = (so_far + name, *([name] if name.startswith(so_far) else []))
-        return any(tool.startswith(whole) for tool in tools)
+        whole = [so_far + name for so_far in self.names]
+        whole += [name] if name.startswith(grown) else []
+        return any(tool.startswith(tuple(whole)) for tool in tools)
 
     def may_be_whole(self, following: str) -> bool:
         """Whether its arguments may be whole, where `following` comes: quick for many pieces."""
@@ -201,29 +210,30 @@ class _CallCollector:
 
     def __init__(self, tools: Collection[str]) -> None:
         self._tools = tools
-        self._calls: list[_OpenCall] = []
+        self._calls: dict[str, _OpenCall] = {}
         self._by_index: dict[int, _OpenCall] = {}
+        self._by_given_id: dict[str, _OpenCall] = {}
+        """The last one with each id that the server gives."""
         self._last: _OpenCall | None = None
 
     def add(self, fragments: Sequence[CallFragment]) -> None:
         """Adds the list of one message, or of one chunk."""
-        listed: list[_OpenCall] = []
+        listed: set[_OpenCall] = set()
         for fragment in fragments:
             call = self._known(fragment)
             if call is None or self._begins_another(call, fragment, listed):
                 given = fragment.id or ""
-                id = call_id(given, [other.id for other in self._calls])
-                call = _OpenCall(id, given)
-                self._calls.append(call)
+                call = _OpenCall(call_id(given, self._calls), given)
+                self._calls[call.id] = self._by_given_id[given] = call
             if fragment.index is not None:
                 self._by_index[fragment.index] = call
                 call.has_index = True
             call.add(fragment)
-            listed.append(call)
+            listed.add(call)
             self._last = call
 
     def calls(self) -> Iterator[ToolCall]:
-        for call in self._calls:
+        for call in self._calls.values():
             name = call.name(self._tools)
             if call.given_id or name or call.pieces:
                 yield ToolCall(call.id, name, _arguments_in(call.pieces))
@@ -232,8 +242,7 @@ class _CallCollector:
         """The call that `fragment` seems to belong to."""
         if fragment.index is not None and fragment.index in self._by_index:
             return self._by_index[fragment.index]
-        alike = (call for call in reversed(self._calls) if call.given_id == fragment.id)
-        call = next(alike, None) if fragment.id else None
+        call = self._by_given_id.get(fragment.id) if fragment.id else None
         if fragment.index is None:
             return call or self._last
         if call is None and not fragment.name:
@@ -241,23 +250,25 @@ class _CallCollector:
         return call if call and not call.has_index else None
 
     def _begins_another(
-        self, call: _OpenCall, fragment: CallFragment, listed: Sequence[_OpenCall]
+        self, call: _OpenCall, fragment: CallFragment, listed: Collection[_OpenCall]
     ) -> bool:
         """Whether `fragment` begins another call than `call`, as only one with a name can."""
         name, given = fragment.name, fragment.id
         if not name:
             return False
         is_same = fragment.index is not None or bool(given and given == call.given_id)
-        is_listed = any(call is other for other in listed)
-        if not call.may_go_on_with(name, self._tools) or (is_listed and not is_same):
+        if not call.may_go_on_with(name, self._tools) or (call in listed and not is_same):
             return True
         opens = fragment.arguments.lstrip().startswith("{")
         has_other_id = bool(given and call.given_id and given != call.given_id)
+        if has_other_id and opens:
+            return True
         if not has_other_id and not (opens and call.may_be_whole(fragment.arguments)):
             return False
-        arguments = parse_json(_arguments_in(call.pieces))
+        call.doubts += 1
+        arguments = parse_json(_arguments_in(call.pieces)) if call.doubts < _MAX_DOUBTS else None
         if has_other_id or not isinstance(arguments, dict):
-            return has_other_id and (opens or isinstance(arguments, dict))
+            return has_other_id and isinstance(arguments, dict)
         # An empty object may stand for arguments that are still to come.
         may_go_on = arguments in ({}, parse_json(fragment.arguments))
         return not (is_same and may_go_on) and bool(call.pieces)
@@ -270,7 +281,7 @@ def _arguments_in(pieces: Sequence[str]) -> str:
     repeat everything in the last one, or begin with an empty object. No arguments are an object in
     two of these ways.
     """
-    rest = [*dropwhile(lambda piece: piece.strip() in ("", "{}", "null"), pieces)]
+    rest = [*dropwhile(lambda piece: piece.strip() in ("{}", *NO_ARGUMENTS), pieces)]
     readings = ["".join(pieces), "".join(rest)]
     if len(rest) > 1 and _last_repeats(rest):
         readings.append(rest[-1])
@@ -308,7 +319,7 @@ class OpenAIDecoder:
         self._model = chunk.model or self._model
         self._usage = chunk.usage or self._usage
         self._timings = chunk.timings or self._timings
-        for choice in chunk.choices or ():
+        for choice in filter(None, chunk.choices or ()):
             self._finish_reason = choice.finish_reason or self._finish_reason
             message = choice.delta or choice.message or _Message()
             self._calls.add(message.tool_calls)

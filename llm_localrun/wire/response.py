@@ -21,7 +21,7 @@ from llm_localrun.errors import (
     WrongModel,
 )
 from llm_localrun.system.json_files import parse_json
-from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.json_answer import JsonAnswer
 from llm_localrun.wire.shapes import (
     CutOff,
@@ -181,7 +181,17 @@ class ResponseDecoder:
                 self._check_model()
                 yield from self._split(event)
         except CutOff:
+            yield from self.flush()
             raise self._bad("an answer that ends before it is complete") from None
+
+    def flush(self) -> Iterator[Event]:
+        """What is held back of an answer that ends here, before it is complete."""
+        parts = map(self._think.feed, self._halves.feed(Finished(CUT_OFF)))
+        for part in chain.from_iterable(parts):
+            if not isinstance(part, Finished):
+                yield from self._json.feed(part) if self._json else (part,)
+        if self._json:
+            yield from self._json.flush()
 
     def _split(self, event: Event) -> Iterator[Event]:
         parts = map(self._think.feed, self._halves.feed(event))
@@ -217,14 +227,17 @@ class ResponseDecoder:
                     self._check_model()
                     yield from self._split(event)
                 self._check_model()
+            return
         except Malformed as error:
-            raise self._bad(str(error)) from None
+            failure: LocalRunError = self._bad(str(error))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(step) for step in first["loc"])
-            raise self._bad(f"an answer whose {where} is not what its API says") from None
+            failure = self._bad(f"an answer whose {where} is not what its API says")
         except ErrorReported as error:
-            raise self._reported(error) from None
+            failure = self._reported(error)
+        yield from self.flush()
+        raise failure
 
     def _refusal(self, head: ResponseHead) -> LocalRunError:
         payload = parse_json(self._body)

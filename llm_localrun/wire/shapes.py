@@ -74,11 +74,19 @@ Entries = Annotated[tuple[_Value, ...], WrapValidator(_without_malformed)]
 """A list without the entries of another shape; a list of nothing else is not what it should be."""
 
 
+def _none_if_empty(sent: Any) -> Any:
+    return sent if sent or sent == {} else None
+
+
+OrNothing = Annotated[_Value | None, BeforeValidator(_none_if_empty)]
+"""An object, in whose place servers send null, "", [] or 0 if there is none."""
+
+
 def _text_in(sent: Any) -> Any:
     """The text of a message, which may be null or a list of parts; anything else as it is."""
     if not isinstance(sent, list):
         return "" if sent is None else sent
-    if not all(isinstance(part, str | dict) for part in sent):
+    if not all(isinstance(part, str | dict | None) for part in sent):
         return sent
     parts = (part.get("text") if isinstance(part, dict) else part for part in sent)
     return "".join(text for text in parts if isinstance(text, str))
@@ -100,9 +108,9 @@ ThinkingParts: TypeAlias = Annotated[Fragment, BeforeValidator(_thinking_in)]
 class CallFragment(WireModel):
     """A tool call or a piece of one: {"id": …, "function": {"name": …, "arguments": …}}.
 
-    Some servers leave out the object around the name and the arguments, or send arguments that are
-    not JSON text. What is no call at all becomes the arguments of one without a name, so that the
-    model is told.
+    Some servers leave out the object around the name and the arguments, name the arguments as
+    another API does, or send arguments that are not JSON text. What is no call at all becomes the
+    arguments of one without a name, so that the model is told.
     """
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
@@ -119,14 +127,18 @@ class CallFragment(WireModel):
             return {"arguments": _text_of_value(sent)}
         function = sent.get("function")
         if isinstance(function, str):
-            function = {**sent, "name": function}
-        inner = function if isinstance(function, dict) else sent
-        arguments = inner.get("arguments", inner.get("parameters"))
-        return {**sent, "name": inner.get("name"), "arguments": _text_of_value(arguments)}
+            function = {"name": function}
+        inner = {**sent, **(function if isinstance(function, dict) else {})}
+        given = (inner[name] for name in _ARGUMENTS if inner.get(name) is not None)
+        return {**sent, "name": inner.get("name"), "arguments": _text_of_value(next(given, None))}
 
     @property
     def says_nothing(self) -> bool:
         return not (self.id or self.name or self.arguments)
+
+
+_ARGUMENTS = ("arguments", "parameters", "input", "args")
+"""What OpenAI, Cohere, Anthropic and Google call the arguments of a call."""
 
 
 def _text_of_value(sent: Any) -> str:
@@ -134,21 +146,24 @@ def _text_of_value(sent: Any) -> str:
 
 
 def _listed(sent: Any) -> list[Any]:
-    calls = sent if isinstance(sent, list) else [sent]
-    return [call for call in calls if call not in (None, "")]
+    calls = sent if isinstance(sent, list) else [sent] if isinstance(sent, dict) else []
+    return [call for call in calls if call not in (None, "", False)]
 
 
 Calls: TypeAlias = Annotated[tuple[CallFragment, ...], BeforeValidator(_listed)]
-"""The tool calls of a message; a single one may stand without a list."""
+"""The tool calls of a message; a single one may stand without a list, and "none" for none."""
+
+
+NO_ARGUMENTS = ("", "null", "[]")
 
 
 def call_arguments(text: str) -> str:
     """The arguments of a tool call as the JSON text of an object, if they can only mean one.
 
-    Blank text and null are no arguments, and an object may be written as a JSON text in a JSON
+    Blank text, null and [] are no arguments, and an object may be written as a JSON text in a JSON
     text. Whatever else comes stays as it is.
     """
-    if text.strip() in ("", "null"):
+    if text.strip() in NO_ARGUMENTS:
         return "{}"
     inner = parse_json(text)
     unwrapped = call_arguments(inner) if isinstance(inner, str) else text

@@ -103,6 +103,7 @@ class EventStream:
     def __init__(self) -> None:
         self._lines = _LineSplitter()
         self._data: list[bytes] = []
+        self._size = 0
 
     def feed(self, data: bytes) -> Iterator[Payload]:
         for line in self._lines.feed(data):
@@ -120,17 +121,20 @@ class EventStream:
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
-        if name == b"data":
-            self._data.append(value)
-        elif name == b"error":
+        if name == b"error":
             # llama-server before 2026 wrote failures as `error: {…}`.
-            self._data.append(b'{"error":' + value + b"}")
-        if sum(map(len, self._data)) > MAX_PAYLOAD_BYTES:
+            value = b'{"error":' + value + b"}"
+        elif name != b"data":
+            return
+        self._data.append(value)
+        self._size += len(value)
+        if self._size > MAX_PAYLOAD_BYTES:
             raise Malformed(f"an event of more than {MAX_PAYLOAD_BYTES // 2**20} MiB")
 
     def _dispatch(self) -> Iterator[Payload]:
         data = b"\n".join(self._data)
         self._data.clear()
+        self._size = 0
         if data.strip() and data.strip() != b"[DONE]":
             yield _payload(data)
 

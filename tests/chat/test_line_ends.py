@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import CONFIG, Llm, configure
-from tests.fakes.http_server import Request, StandIn, events
+from tests.fakes.http_server import Request, StandIn, chunked, events, head
+from tests.fakes.http_server import chunk as chunk_of
+from tests.fakes.ollama import Ollama
 from tests.fakes.vllm import vllm
 from tests.support.replies import chunk
 from tests.support.terminal import on_terminal
@@ -76,6 +78,37 @@ def test_error_away_from_a_terminal(user_path: Path, run_llm: Llm) -> None:
         assert done.stderr == f"Error: vLLM at {server.url} {ERROR}"
         shown = on_terminal("-m", MODEL, "Hi", stderr=subprocess.DEVNULL)
         assert shown == "and\n"
+
+
+PIECES = ["These ", "are ", "five ", "pieces ", "of text"]
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["error", "broken connection"])
+@pytest.mark.parametrize("more", [[], ["--schema", "x int"]], ids=["thinks", "JSON"])
+def test_text_that_was_held_stands_before_the_error(
+    more: list[str], breaks: bool, user_path: Path
+) -> None:
+    """It may have been thinking, which a closing tag shows, or prose around JSON."""
+    rest = Ollama(has=["smollm2:135m"], capabilities=("completion", "thinking"))
+    said = [{"message": {"content": piece}, "done": False} for piece in PIECES]
+    lines = [json.dumps(line).encode() + b"\n" for line in (*said, {"error": "boom"})]
+    media = "application/x-ndjson"
+    cut = head(media) + b"".join(map(chunk_of, lines[:-1]))
+
+    def respond(request: Request) -> Iterator[bytes]:
+        if request.path != "/api/chat":
+            return rest(request)
+        return iter([cut if breaks else chunked(lines, media)])
+
+    why = "closed the connection in the middle of its answer" if breaks else "says: boom"
+    with StandIn(respond) as server:
+        configured(user_path, server)
+        for way in ([], ["--async"]):
+            shown = on_terminal("-m", "local/box/smollm2:135m", "Hi", *more, *way)
+            error = f"Error: Ollama at {server.url} {why}. "
+            assert shown.startswith(f"{''.join(PIECES)}\n{error}")
+        piped = on_terminal("-m", "local/box/smollm2:135m", "Hi", *more, stderr=subprocess.DEVNULL)
+    assert piped == f"{''.join(PIECES)}\n"
 
 
 STOPPED = f"{MODEL} stopped while it was thinking"

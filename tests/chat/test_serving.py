@@ -836,7 +836,7 @@ def test_server_that_cuts_gets_no_prompt_that_may_not_fit(kind: str) -> None:
     [
         ("vllm", {"context_loaded": 1024, "context_max": 1024}, {}, "1,024 tokens, less than -o"
          " max_tokens 9000. Use -o max_tokens 1023 or less, or start the server with"
-         " --max-model-len 16384."),
+         " a larger --max-model-len."),
         ("llamacpp", {"context_loaded": 4096, "context_max": 8192}, {}, "4,096 tokens, less than"
          " -o max_tokens 9000. Use -o max_tokens 4095 or less."),
         ("llamacpp", {"context_loaded": 4096, "context_max": 9500}, {}, "4,096 tokens, less than"
@@ -850,7 +850,7 @@ def test_server_that_cuts_gets_no_prompt_that_may_not_fit(kind: str) -> None:
         ),
         *(
             (kind, {"context_max": 32_768}, {"context_size": 4096}, "4,096 tokens, less than -o"
-             " max_tokens 9000. Use -o max_tokens 4095 or less, or set a larger context with -o"
+             " max_tokens 9000. Use -o max_tokens 4095 or less, or enlarge the context with -o"
              " context_size 16384.")
             for kind in ("ollama", "lmstudio")
         ),
@@ -863,7 +863,9 @@ def test_answer_above_the_context_is_refused(
     with StandIn(answering) as server:
         model = served(server.url, kind, "m", **known)
         told = failure(lambda: ask(model, "Hello", way, max_tokens=9000, **options))
-    assert told == f"{SERVERS[kind]} at {server.url} holds {said}"
+    trained_for = f"local/{kind}/m was trained for a context of"
+    held = f"{SERVERS[kind]} at {server.url} holds"
+    assert told == f"{trained_for if known == {'context_max': 8192} else held} {said}"
     assert server.requests == []
 
 
@@ -966,7 +968,7 @@ def test_engine_is_not_started_for_sizes_that_it_cannot_have(
     starter: LocalModel, folder: Path
 ) -> None:
     assert failure(lambda: ask(starter, "Hi", max_tokens=9000)) == (
-        "llama.cpp holds 8,192 tokens, less than -o max_tokens 9000."
+        f"{starter.id} was trained for a context of 8,192 tokens, less than -o max_tokens 9000."
         " Use -o max_tokens 8191 or less."
     )
     assert failure(lambda: ask(starter, "Hi", max_tokens=9000, context_size=256)) == (

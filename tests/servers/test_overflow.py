@@ -63,7 +63,7 @@ CASES = [
         " tokens. (parameter=max_tokens, value=2000)",
         Overflow(1024, answer_tokens=2000),
         "{box} holds 1,024 tokens, less than -o max_tokens 2000",
-        "Use -o max_tokens 1023 or less, or start the server with --max-model-len 4096",
+        f"Use -o max_tokens 1023 or less, or {LARGER}",
         UnsupportedOption,
     ),
     Case(
@@ -71,7 +71,7 @@ CASES = [
         "max_tokens=2000 cannot be greater than max_model_len=max_total_tokens=1024.",
         Overflow(1024, answer_tokens=2000),
         "{box} holds 1,024 tokens, less than -o max_tokens 2000",
-        "Use -o max_tokens 1023 or less, or start the server with --max-model-len 4096",
+        f"Use -o max_tokens 1023 or less, or {LARGER}",
         UnsupportedOption,
     ),
     Case(
@@ -89,6 +89,33 @@ CASES = [
         Overflow(1024, 1000, answer_tokens=224),
         "The prompt takes 1,000 tokens, its answer may take 224 more, and {box} holds 1,024",
         "Use -o max_tokens 23 or less",
+    ),
+    # As OpenAI counts it, too.
+    Case(
+        "vllm",
+        "This model's maximum context length is 4096 tokens. However, you requested 5360 tokens"
+        " (1296 in the messages, 64 in the functions, and 4000 in the completion). Please reduce"
+        " the length of the messages, functions, or completion.",
+        Overflow(4096, 1360, answer_tokens=4000),
+        "The prompt takes 1,360 tokens, its answer may take 4,000 more, and {box} holds 4,096",
+        "Use -o max_tokens 2735 or less",
+    ),
+    Case(
+        "vllm",
+        "This model's maximum context length is 4097 tokens, however you requested 4927 tokens"
+        " (3927 in your prompt; 1000 for the completion). Please reduce your prompt; or completion"
+        " length.",
+        Overflow(4097, 3927, answer_tokens=1000),
+        "The prompt takes 3,927 tokens, its answer may take 1,000 more, and {box} holds 4,097",
+        "Use -o max_tokens 169 or less",
+    ),
+    Case(
+        "vllm",
+        "You passed 600 input tokens and requested 500 output tokens. However, the model's context"
+        " length is only 1024 tokens, resulting in a maximum input length of 524 tokens.",
+        Overflow(1024, 600, answer_tokens=500),
+        "The prompt takes 600 tokens, its answer may take 500 more, and {box} holds 1,024",
+        "Use -o max_tokens 423 or less",
     ),
     Case(
         "vllm",
@@ -311,6 +338,18 @@ def test_shapes_of_a_refusal(case: Case, shape: object) -> None:
 )
 def test_other_errors_are_no_overflow(said: str) -> None:
     assert find_overflow(said) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "overflow"),
+    [
+        ("the context length is only 1024 tokens, resulting in less input", Overflow(1024)),
+        ("the prompt (length 9) is longer than the maximum model length of 8.", Overflow(8, 9)),
+        (f"{VLLM}However, you requested 1500 tokens.", Overflow(1024, 1500)),
+    ],
+)
+def test_numbers_that_may_be_missing(said: str, overflow: Overflow) -> None:
+    assert find_overflow(said) == overflow
 
 
 def test_numbers_beyond_reason_are_no_failure() -> None:

@@ -1,12 +1,16 @@
 """Tool calls as servers send them, whole, in fragments or cut anywhere: each comes out whole."""
 
 import json
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from llm_localrun.errors import BadReply
 from llm_localrun.servers.base import Server
+from llm_localrun.wire import openai
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.response import ResponseHead
 from llm_localrun.wire.sse import Payload
@@ -503,6 +507,10 @@ NAMES: list[tuple[list[str], tuple[str, ...], list[str]]] = [
     (["time", "date"], ("timedate",), ["timedate"]),
     (["get", "get_all"], ("get", "get_all"), ["get", "get_all"]),
     (["nothing"], ("add",), ["nothing"]),
+    (["ge", "get_we", "get_weather"], ("get_weather", "get_time"), ["get_weather"]),
+    (["ge", "get_we", "get_weather"], (), ["get_weather"]),
+    (["g", "ge", "get", "get_", "get_all", "get_all"], ("get_all",), ["get_all"]),
+    (["ge", "get", "time"], ("get", "time"), ["get", "time"]),
 ]
 
 
@@ -520,6 +528,71 @@ def test_names_in_pieces(
     assert all(arguments == "{}" for _, arguments in before)
     for cut in cut_anywhere(OPENAI, head, body, tools=tools):
         assert [call.name for call in cut.calls] == expected
+
+
+# What takes a long time if the time grows with the square of the pieces: counted, not timed.
+
+MANY: dict[str, tuple[Callable[[int], Payload], int, str]] = {
+    # A piece, the calls that 400 of them make, and the arguments of the first.
+    "an empty object in each": (lambda _: calls(fragment(0, None, "add", "{}")), 1, "{}"),
+    "one object in each": (lambda _: calls(fragment(0, None, "add", ROME)), 1, ROME),
+    "an id in each": (lambda n: calls(fragment(0, f"x{n}", "add", "a")), 1, "a" * 400),
+    "a call in each": (lambda n: calls(fragment(n, f"x{n}", "add", "{}")), 400, "{}"),
+    "a call in each, without an index": (
+        lambda n: calls(fragment(None, f"x{n}", "add", ROME)),
+        400,
+        ROME,
+    ),
+    "a name in each": (lambda _: calls(fragment(0, None, "a" * 30)), 1, "{}"),
+}
+
+
+def steps(act: Callable[[], object]) -> int:
+    """How many lines of the package are executed, a line of a loop once for each round."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace if "llm_localrun" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize(("piece", "made", "arguments"), MANY.values(), ids=MANY)
+def test_many_pieces(piece: Callable[[int], Payload], made: int, arguments: str) -> None:
+    def outcome(count: int) -> Outcome:
+        head, body = streamed(OPENAI, *map(piece, range(count)), chunk("stop"))
+        return decode(OPENAI, head, [body])
+
+    found = outcome(400).calls
+    assert (len(found), found[0].arguments) == (made, arguments)
+    assert steps(lambda: outcome(400)) < 3 * steps(lambda: outcome(200))
+
+
+@pytest.mark.parametrize("text", ["{}", ROME, "a"])
+def test_pieces_are_not_read_again_for_each_that_follows(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def counting(pieces: Sequence[str]) -> str:
+        read.append(len(pieces))
+        return arguments_in(pieces)
+
+    arguments_in = openai._arguments_in
+    monkeypatch.setattr(openai, "_arguments_in", counting)
+    chunks = [calls(fragment(0, f"x{n}" if text == "a" else None, "add", text)) for n in range(999)]
+    head, body = streamed(OPENAI, *chunks, chunk("stop"))
+    assert len(decode(OPENAI, head, [body]).calls) == 1
+    assert read[-1] == 999
+    assert len(read) <= 101
 
 
 def test_no_two_replies_share_an_id() -> None:
@@ -608,6 +681,10 @@ def test_calls_in_several_lines_of_ollama_have_ids_of_their_own() -> None:
         {"role": "assistant", "content": None},
         {"role": "assistant", "content": None, "tool_calls": None},
         {"role": "assistant", "content": "", "tool_calls": [], "function_call": None},
+        {"tool_calls": "none"},
+        {"tool_calls": False, "function_call": False},
+        {"tool_calls": 0, "function_call": "none"},
+        {"tool_calls": [False, 0, None, ""]},
     ],
 )
 def test_no_calls(said: Payload) -> None:
@@ -616,6 +693,8 @@ def test_no_calls(said: Payload) -> None:
         streamed(OPENAI, chunk(**said), chunk("stop", **said)),
     ):
         assert decode(OPENAI, head, [body]).events == [Finished("stop")]
+    head, body = at_once({"message": {**said, "content": "Hi"}, "done": True})
+    assert decode(OLLAMA, head, [body]).events == [TextDelta("Hi"), Finished("stop")]
 
 
 @pytest.mark.parametrize(
@@ -704,6 +783,18 @@ MEANINGS: dict[str, tuple[Any, tuple[str, str]]] = {
     ),
     "with an object for its id": (
         {**fragment(0, None, "weather", ROME), "id": {"a": 1}},
+        ("weather", ROME),
+    ),
+    "an empty list": (fragment(0, "a", "time", []), ("time", "{}")),
+    "an empty list as text": (fragment(0, "a", "time", "[]"), ("time", "{}")),
+    "input": ({"id": "a", "name": "weather", "input": json.loads(ROME)}, ("weather", ROME)),
+    "args": ({"function": {"name": "weather", "args": json.loads(ROME)}}, ("weather", ROME)),
+    "args beside null": (
+        {"name": "weather", "arguments": None, "args": json.loads(ROME)},
+        ("weather", ROME),
+    ),
+    "arguments beside the function": (
+        {"id": "a", "function": {"name": "weather"}, "arguments": ROME},
         ("weather", ROME),
     ),
     # What has no meaning is an error for the model, which is told.

@@ -1,5 +1,6 @@
 """Answers that must be JSON: what is delivered, what is held, what is an error and what it says."""
 
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -85,6 +86,31 @@ def replies(dialect: Server, text: str, reasoning: str) -> list[tuple[Any, list[
     head, body = streamed(dialect, *pieces)
     whole_head, whole_body = at_once(one)
     return [(whole_head, [whole_body]), (head, [body]), (head, single_bytes(body))]
+
+
+@pytest.mark.parametrize("fence", ["```a", "```json\n[1,", "```\n{}\n```\n"])
+def test_not_all_of_very_many_fences_are_looked_at(
+    fence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    class Counting(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+            tried.append(idx)
+            return super().raw_decode(s, idx)
+
+    monkeypatch.setattr(json, "JSONDecoder", Counting)
+    text = '```\n{"x": 1}\n```\n' + fence * 999
+    passed, _, error = feed(None, TextDelta(text), Finished("stop"))
+    assert passed == [TextDelta(text), Finished("stop")]
+    assert error.startswith("The answer is not JSON: ")
+    assert len(tried) <= 101
+
+
+def test_fences_within_the_json_are_not_counted() -> None:
+    text = json.dumps({"x": "```\na\n```\n" * 200})
+    passed, _, error = feed(None, TextDelta(f"```json\n{text}\n```"), Finished("stop"))
+    assert (passed[0], error) == (TextDelta(text), "")
 
 
 both = pytest.mark.parametrize("dialect", [OPENAI, OLLAMA], ids=["openai", "ollama"])
@@ -227,6 +253,7 @@ def test_good_answers_pass(schema: dict[str, Any], value: str) -> None:
 NAMED_AS_KEYWORDS = {
     "type": "object",
     "properties": {"pattern": {"enum": [{"not": 1}]}, "format": {"$ref": "#/$defs/not"}},
+    "definitions": {"contains": {"default": {"not": 1}}, "const": {"title": "enum"}},
     "$defs": {"not": {"anyOf": [{"type": "array", "items": {"const": {"if": 1}}}, {}]}},
     "required": ["pattern"],
     "additionalProperties": False,

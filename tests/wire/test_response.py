@@ -13,6 +13,7 @@ from llm_localrun.tokens.window import Limits
 from llm_localrun.wire.events import Finished, ReasoningDelta, TextDelta
 from llm_localrun.wire.response import ResponseContext, ResponseDecoder, ResponseHead
 from llm_localrun.wire.sse import Payload
+from llm_localrun.wire.think_tags import TAGS, Thinking
 from tests.fakes.http_server import TRANSCRIPTS, Exchange, transcript
 from tests.support.replies import (
     ANYTHING,
@@ -893,6 +894,80 @@ def test_what_came_before_a_failure_is_not_lost(
     outcome = decode(dialect, ResponseHead(200, content_type), [body])
     assert outcome.events == [TextDelta("Hi")]
     assert outcome.error is not None
+
+
+HELD = {
+    "text that may be thinking": ResponseContext(thinking=Thinking(unopened=(TAGS[0],))),
+    "text that may hold JSON": ResponseContext(is_json=True),
+    "both": ResponseContext(is_json=True, thinking=Thinking(unopened=(TAGS[0],))),
+    "half a character": ResponseContext(),
+}
+ENDS: list[tuple[Server, bytes, type[Exception]]] = [
+    (OLLAMA, nd({"error": "boom"}), ServerRefused),
+    (OLLAMA, b"{", BadReply),
+    (OLLAMA, nd({"message": 5}), BadReply),
+    (OPENAI, sse({"error": {"message": "boom"}}), ServerRefused),
+    (OPENAI, sse({"choices": 1}), BadReply),
+    (OPENAI, b"data: {\n\n", BadReply),
+    (OPENAI, b"", BadReply),
+]
+
+
+@pytest.mark.parametrize("expected", HELD.values(), ids=HELD)
+@pytest.mark.parametrize(("dialect", "end", "error"), ENDS)
+def test_what_was_held_comes_before_the_failure(
+    dialect: Server, end: bytes, error: type[Exception], expected: ResponseContext
+) -> None:
+    pieces = ["These ", "are ", "five ", "pieces ", "of text.\ud83d"]
+    if dialect is OLLAMA:
+        head, body = ResponseHead(200, LINES), nd(*(ollama(False, content=p) for p in pieces))
+    else:
+        head, body = ResponseHead(200, EVENTS), sse(*(chunk(content=p) for p in pieces))
+    for cut in ([body + end], [body, end], single_bytes(body + end)):
+        outcome = decode(dialect, head, cut, expected)
+        assert (outcome.text, outcome.error) == ("These are five pieces of text.\ufffd", error)
+        assert (outcome.reasoning, outcome.finished) == ("", [])
+
+
+def test_nothing_is_shown_of_another_model() -> None:
+    pieces = [{**chunk(content="Hm."), "model": "a"}, {**chunk(content="Hi"), "model": "b"}]
+    expected = ResponseContext(model="a", is_json=True, is_other_model=lambda name: name != "a")
+    head, body = streamed(OPENAI, *pieces)
+    outcome = decode(OPENAI, head, [body], expected)
+    assert (outcome.events, outcome.error) == ([], WrongModel)
+
+
+ODD: dict[str, list[Payload]] = {
+    "an object for reasoning": [chunk(content="Hi", reasoning={"effort": "low"})],
+    "a number for reasoning_content": [chunk(content="Hi", reasoning_content=5)],
+    "a list of numbers for reasoning": [chunk(content="Hi", reasoning=[5, None])],
+    "null among the parts": [chunk(content=["H", None, {"text": "i"}, {"text": None}])],
+    "nothing but null": [chunk(content=[None]), chunk(content="Hi")],
+    "a number for the finish reason": [
+        {"choices": [{"delta": {"content": "Hi"}, "finish_reason": 0}]},
+    ],
+    "null among the choices": [{"choices": [None]}, chunk(content="Hi"), {"choices": [None, None]}],
+    "nothing for a delta": [
+        *({"choices": [{"delta": nothing}]} for nothing in ("", [], 0, False, None, {})),
+        chunk(content="Hi"),
+    ],
+    "nothing for a message": [{"choices": [{"delta": {"content": "Hi"}, "message": ""}]}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chunks", ODD.values(), ids=ODD)
+def test_odd_values_cost_only_themselves(chunks: list[Payload]) -> None:
+    head, body = streamed(OPENAI, *chunks, chunk("stop"))
+    assert decode(OPENAI, head, [body]).text == "Hi"
+    lines: list[Payload] = []
+    for each in chunks:
+        delta = (each["choices"][0] or {}).get("delta")
+        if isinstance(delta, dict):
+            delta = {"content": delta.get("content"), "thinking": delta.get("reasoning")}
+        lines.append({"message": delta, "done": False})
+    head, body = streamed(OLLAMA, *lines, ollama(True))
+    outcome = decode(OLLAMA, head, [body])
+    assert (outcome.text, outcome.reasoning, outcome.error) == ("Hi", "", None)
 
 
 def overflow(prompt_tokens: int, context_size: int) -> Payload:

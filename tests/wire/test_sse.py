@@ -221,6 +221,12 @@ def test_what_never_ends_is_given_up(
             list(reader.feed(piece))
 
 
+def test_event_of_very_many_lines() -> None:
+    """Its size is not added up again with each line: that would take minutes."""
+    body = b"data: {\n" + b"data:\n" * 200_000 + b"data: }\n\n"
+    assert payloads(EventStream(), [body]) == [{}]
+
+
 def test_many_short_lines_may_be_longer_than_one_line_may(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
