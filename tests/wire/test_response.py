@@ -937,6 +937,7 @@ def test_nothing_is_shown_of_another_model() -> None:
     assert (outcome.events, outcome.error) == ([], WrongModel)
 
 
+NOTHING: list[Any] = ["", [], 0, False, None, {}]
 ODD: dict[str, list[Payload]] = {
     "an object for reasoning": [chunk(content="Hi", reasoning={"effort": "low"})],
     "a number for reasoning_content": [chunk(content="Hi", reasoning_content=5)],
@@ -948,7 +949,7 @@ ODD: dict[str, list[Payload]] = {
     ],
     "null among the choices": [{"choices": [None]}, chunk(content="Hi"), {"choices": [None, None]}],
     "nothing for a delta": [
-        *({"choices": [{"delta": nothing}]} for nothing in ("", [], 0, False, None, {})),
+        *({"choices": [{"delta": nothing}]} for nothing in NOTHING),
         chunk(content="Hi"),
     ],
     "nothing for a message": [{"choices": [{"delta": {"content": "Hi"}, "message": ""}]}],
