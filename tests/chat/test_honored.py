@@ -4,6 +4,7 @@ user is told.
 The real replies are in `tests/transcripts`; `docs/design/options.md` has the whole table.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import llm
 import pytest
 
-from tests.fakes.http_server import Request, Respond, StandIn, events, json_reply
+from llm_localrun.chat.models import LocalChat
+from llm_localrun.errors import LocalRunError
+from tests.fakes.http_server import Request, Respond, StandIn, chunk, events, head, json_reply
 from tests.fakes.llama_server import llama_server
 from tests.fakes.mlx import mlx
 from tests.fakes.openai_compatible import completion
@@ -119,6 +122,26 @@ def test_tools_beside_a_schema(
         responses = chain(model, "What time is it?", way, tools=[clock], schema=SCHEMA)
     assert [response.text() for response in responses] == texts
     assert server.formats == list(map(bool, formats))
+
+
+@pytest.mark.parametrize("text", ["It is 1.", '{"a": '], ids=["prose", "JSON"])
+@pytest.mark.parametrize(
+    "end",
+    [b"", b"data: [DONE]\n\n", b'data: {"error": "boom"}', b'data: {"error": "boom"}\n\n'],
+    ids=["broken", "cut off", "error at the end", "error"],
+)
+def test_failure_beside_a_schema_and_tools_shows_what_came(text: str, end: bytes) -> None:
+    """It is not asked again: only a whole answer shows that the model does not write JSON."""
+    said = b"data: %s\n\n" % json.dumps({"choices": [{"delta": {"content": text}}]}).encode()
+    pieces = [head("text/event-stream"), chunk(said), *([chunk(end), b"0\r\n\r\n"] if end else [])]
+    with StandIn(lambda _: pieces) as server:
+        model = served(server.url, "llamacpp", "m", capabilities=("tools",))
+        answer = LocalChat(model).prompt("What time is it?", tools=[CLOCK], schema=SCHEMA)
+        came: list[str] = []
+        with pytest.raises(LocalRunError):
+            came.extend(answer)
+    assert came == [text]
+    assert len(server.requests) == 1
 
 
 def test_grammar_may_go_with_a_json_object_that_is_off() -> None:

@@ -938,7 +938,6 @@ def test_nothing_is_shown_of_another_model() -> None:
 
 
 NOTHING: list[Any] = ["", [], 0, False, None, {}]
-
 ODD: dict[str, list[Payload]] = {
     "an object for reasoning": [chunk(content="Hi", reasoning={"effort": "low"})],
     "a number for reasoning_content": [chunk(content="Hi", reasoning_content=5)],
