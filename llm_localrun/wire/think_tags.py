@@ -104,9 +104,8 @@ TAGS = (
     ),
 )
 
-# Hunyuan A13B; Granite 3.3
 _WRAPPERS = (("<answer>", "</answer>"), ("<response>", "</response>"))
-"""What may stand around an answer after thinking between tags in angle brackets."""
+"""What Hunyuan A13B and Granite 3.3 write around the answer after their thinking."""
 _ASKS_FOR_ELEMENTS = re.compile(
     r"(?:<|&lt;)[ \t]{0,3}/?(?:answer|response)\b|\b(?:xml|tags?|elements?)\b"
 )
@@ -242,7 +241,7 @@ class Renderer(Enum):
     UNKNOWN = auto()
     LLAMA_CPP = auto()
     ENGINE = auto()
-    """llama.cpp, which ends the prompt as the template shows, and leaves the model free to think."""
+    """llama.cpp with a prompt that ends as the template shows, and a model free to think."""
 
 
 def expect_thinking(
@@ -271,18 +270,15 @@ def expect_thinking(
     if is_off and (known.has_switch or not known.opened):
         return expected
     if known.opened:
-        # llama.cpp tells the thinking apart if the template shows how it ends (b11549), so that no
-        # text is within it, unless a closing in the template has another purpose.
-        is_read = known.always and known.closes and known.has_switch
-        is_open = known.always and not known.closes and not known.has_switch
-        if is_read and renderer is not Renderer.UNKNOWN:
+        # llama.cpp (b11549) tells the thinking apart itself if the template has both a switch and
+        # the closing, and never if it has neither.
+        if known.always and known.has_switch and known.closes and renderer is not Renderer.UNKNOWN:
             return expected
+        is_open = known.always and not (known.has_switch or known.closes)
         is_open = is_open and renderer is Renderer.ENGINE
         return replace(expected, unopened=(tag_with(known.opened),), is_open=is_open)
-    possible = own if known.tags else expected.tags
-    return replace(
-        expected, unopened=tuple(tag for tag in possible if tag.closes_alone) if thinks else ()
-    )
+    possible = (own if known.tags else expected.tags) if thinks else ()
+    return replace(expected, unopened=tuple(tag for tag in possible if tag.closes_alone))
 
 
 def _is_named(tag: Tag, words: str) -> bool:
@@ -323,7 +319,8 @@ class _Found:
 
 
 _FENCE = re.compile(
-    r"(?:[ \t>]|[-*+][ \t]|\d{1,9}[.)][ \t])*(`{3,}(?=[^`]*\Z)|~{3,})"  # In lists and quotes too
+    # In lists and quotes too.
+    r"(?:[ \t>]|[-*+][ \t]|\d{1,9}[.)][ \t])*(`{3,}(?=[^`]*\Z)|~{3,})"
 )
 
 
