@@ -141,6 +141,8 @@ class TemplateThinking(FrozenValue):
     """The one that it may write before the answer, so that the model does not write it."""
     always: bool = False
     """Whether it writes it unless thinking is switched off."""
+    closes: bool = False
+    """Whether it shows the closing of that one too."""
     has_switch: bool = False
     """Whether thinking can be switched off."""
 

@@ -66,7 +66,7 @@ from llm_localrun.wire.response import (
     ResponseHead,
 )
 from llm_localrun.wire.shapes import Overflow
-from llm_localrun.wire.think_tags import Thinking, expect_thinking, read_template
+from llm_localrun.wire.think_tags import Renderer, Thinking, expect_thinking, read_template
 
 
 def stream(
@@ -372,7 +372,7 @@ def _response_context(
         is_other_model=model_check(request.model, prepared),
         is_json=_wants_json(wanted),
         schema=wanted.schema,
-        thinking=_expected_thinking(request, prepared),
+        thinking=_expected_thinking(request, prepared, wanted),
     )
 
 
@@ -397,7 +397,9 @@ def model_check(model: LocalModel, prepared: PreparedRequest) -> Callable[[str],
     return is_other_model
 
 
-def _expected_thinking(request: ServeRequest, prepared: PreparedRequest) -> Thinking:
+def _expected_thinking(
+    request: ServeRequest, prepared: PreparedRequest, wanted: ChatRequest
+) -> Thinking:
     model = request.model
     # A server that publishes the levels of a model's thinking separates thinking from the answer.
     may_think = model.can("thinking", if_unknown=False) and model.think_levels is None
@@ -407,7 +409,12 @@ def _expected_thinking(request: ServeRequest, prepared: PreparedRequest) -> Thin
         thinks = bool(template.opened)
     asked = (m.text for m in request.chat.messages if m.role in ("system", "user"))
     is_off = request.options.get("think") == "off"
-    return expect_thinking(template, "\n".join(asked), thinks=thinks, is_off=is_off)
+    renderer = Renderer.LLAMA_CPP if is_certain else Renderer.UNKNOWN
+    is_bound = _wants_json(wanted) or "grammar" in request.options
+    if isinstance(prepared.server, serve.EngineServer) and not is_bound:
+        renderer = Renderer.ENGINE
+    text = "\n".join(asked)
+    return expect_thinking(template, text, thinks=thinks, is_off=is_off, renderer=renderer)
 
 
 def _template_thinking(

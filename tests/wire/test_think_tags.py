@@ -6,10 +6,12 @@ import pytest
 
 from llm_localrun.models import TemplateThinking
 from llm_localrun.servers.base import Server
+from llm_localrun.wire import think_tags
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.response import ResponseContext
 from llm_localrun.wire.think_tags import (
     TAGS,
+    Renderer,
     Thinking,
     ThinkTags,
     expect_thinking,
@@ -280,18 +282,21 @@ def check(text: str, thought: str, answer: str, expected: Thinking) -> None:
 @pytest.mark.parametrize("thinks", [True, False])
 def test_spellings(opening: str, closing: str, spelled: Callable[[str], str], thinks: bool) -> None:
     expected = expect_thinking(None, "", thinks=thinks)
-    opening, closing = spelled(opening), spelled(closing)
+    if not opening.startswith("["):
+        opening, closing = spelled(opening), spelled(closing)
     for text in (f"{opening}\nHm.\n{closing}Hi.", f" \n{opening}Hm.\n{closing}\n\nHi."):
         check(text, "Hm.\n", "Hi.", expected)
     check(f"{opening}\n\n{closing}Hi.", "", "Hi.", expected)
-    check(f"{opening}\nHm.", "Hm.", "", expected)
+    # XML may have these.
+    if thinks or opening.lower() not in ("<reasoning>", "<thought>"):
+        check(f"{opening}\nHm.", "Hm.", "", expected)
 
 
 def test_spellings_are_those_of_the_table() -> None:
     tried = {opening.lower() for opening, _ in SPELLINGS.values()}
     rest = {"reason", "ifm|think", "ifm|think_faster"}
     assert {f"<{name}>" for name in rest} == {
-        tag.openings[0] for tag in TAGS if not tried & set(tag.openings)
+        tag.openings[0] for tag in TAGS if not tried & {opening.lower() for opening in tag.openings}
     }
 
 
@@ -322,6 +327,23 @@ CONTROLS = {
     "<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>Hi<|END_RESPONSE|>": ("a", "Hi"),
     "<|START_RESPONSE|>Hi < there<|END_RESPONSE|>\n": ("", "Hi < there"),
     "<|START_RESPONSE|>Hi<|END_": ("", "Hi<|END_"),
+    # How gpt-oss marks an answer that is JSON.
+    **{
+        f"<|channel|>analysis<|message|>a{end}<|channel|>final{kind}<|message|>{{}}<|return|>": (
+            "a",
+            "{}",
+        )
+        for end in ("<|end|><|start|>assistant", "")
+        for kind in (" <|constrain|>json", "<|constrain|>json", " json")
+    },
+    "<|channel|>final <|constrain|>json<|message|>{}<|return|>": ("", "{}"),
+    # Hunyuan A13B and Granite 3.3.
+    "<think>\na\n</think>\n<answer>\nHi\n</answer>": ("a\n", "Hi\n"),
+    "<think>a</think><response>Hi</response>": ("a", "Hi"),
+    "<think>a</think><Answer>Hi": ("a", "Hi"),
+    "<think>a</think><answer>Hi</answer> there": ("a", "Hi there"),
+    "<think>a</think>Hi <answer>b</answer>": ("a", "Hi <answer>b</answer>"),
+    "<answer>Hi</answer>": ("", "<answer>Hi</answer>"),
 }
 
 
@@ -343,11 +365,37 @@ NESTED = {
     "<think><think>a</think>Hi</think>": ("a", "Hi</think>"),
     "<think>a<thinking>b</thinking>c</think>Hi": ("a<thinking>b</thinking>c", "Hi"),
     "[THINK]a[THINK]b[/THINK]c[/THINK]Hi": ("a[THINK]b[/THINK]c", "Hi"),
+    # What the answer has of tags is no part of the thinking.
+    "<think>About <think> tags.</think>Write <think>plan</think> first.": (
+        "About <think> tags.",
+        "Write <think>plan</think> first.",
+    ),
+    "<think>About <think>.</think>Write:\n<think>\nb\n</think>\nc": (
+        "About <think>.",
+        "Write:\n<think>\nb\n</think>\nc",
+    ),
+    "<think>a\n<think>\nb</think>c\n<think>\nd</think>e</think>Hi": (
+        "a\n<think>\nb</think>c\n<think>\nd</think>e",
+        "Hi",
+    ),
+    "<think>the user`s</think>\nUse `<think>`a`</think>` here": (
+        "the user`s",
+        "Use `<think>`a`</think>` here",
+    ),
+    # The closing of another tag, if its own does not come.
+    "<thinking>\na\n</think>\n\nHi": ("a\n", "Hi"),
+    "<think>a</thinking>Hi": ("a", "Hi"),
+    "<thinking>\na\n</think>\nb\n</thinking>\n\nHi": ("a\n</think>\nb\n", "Hi"),
+    "<think>a <thinking>b</thinking> c": ("a <thinking>b</thinking> c", ""),
     # In code, where it is an example if another one follows.
     "<think>Say `</think>` here.</think>Hi": ("Say `</think>` here.", "Hi"),
     "<think>Say `<think>` here.</think>Hi</think>": ("Say `<think>` here.", "Hi</think>"),
     "<think>a\n```\n</think>\n```\nb</think>Hi": ("a\n```\n</think>\n```\nb", "Hi"),
     "<think>a\n```python\nx = 1\n</think>\n\nHi": ("a\n```python\nx = 1\n", "Hi"),
+    "<think>a\n```python\n</think>\nb</think>\n```py\nx\n```": (
+        "a\n```python\n",
+        "b</think>\n```py\nx\n```",
+    ),
 }
 
 
@@ -355,6 +403,36 @@ NESTED = {
 @pytest.mark.parametrize("text", NESTED)
 def test_tags_within_thinking(text: str, thinks: bool) -> None:
     check(text, *NESTED[text], expect_thinking(None, "", thinks=thinks))
+
+
+# Backticks and fences around which a closing that comes alone is still one.
+ODD_CODE = {
+    "a fence in a list": "P:\n- ```py\n  x\n  ```\nDone.\n",
+    "in a numbered one": "1. ~~~\n   ```\n   ~~~\n",
+    "in a quote": "> ```\n> x\n> ```\n",
+    "a backtick alone": "The user`s name",
+    "on another line": "The user`s name\nIt`s\n",
+    "paired by others": "Say ``a ` b`` and `c`.",
+    "a fence without an end": "a\n```py\nx\n",
+    "code that begins a line": "```x``` is it.\n",
+    "three in four": "````md\n```py\n````\n",
+    "a longer end": "```\nx\n`````\n",
+    "an end of another kind": "~~~\n```\n~~~\n",
+    "an end with a name": "```\n```py\n```\n",
+}
+
+
+@pytest.mark.parametrize("thought", ODD_CODE.values(), ids=ODD_CODE)
+def test_closing_after_odd_code(thought: str) -> None:
+    expected = expect_thinking(None, "", thinks=True)
+    for text in (f"{thought}</think>\n\nHi.", f"<think>{thought}</think>Hi."):
+        check(text, thought, "Hi.", expected)
+
+
+def test_closing_in_code_of_an_answer() -> None:
+    expected = expect_thinking(None, "", thinks=True)
+    for text in ("- ```\n  </think>\n  ```", "a ``</think> ` `` b", "````\n```\n</think>\n````\n"):
+        check(text, "", text, expected)
 
 
 OTHER_TEXTS = [
@@ -382,10 +460,20 @@ OTHER_TEXTS = [
     "\ufeff<think>Hm.</think>",
     "\r\n \tHi\r\n",
     "İ<",
+    "[Think](https://example.org) is a site.",
+    "[think]Hm.[/think]Hi",
+]
+# Those of a model that is not known to think: an element of XML, without more.
+ELEMENTS = [
+    "<reason>Timeout</reason>",
+    " <reason>\n Timeout\n</reason>\n",
+    "<reason>\n  Timeout",
+    "<thought>I am</thought>",
+    "<Reasoning>2+2",
 ]
 
 
-@pytest.mark.parametrize("text", OTHER_TEXTS)
+@pytest.mark.parametrize("text", [*OTHER_TEXTS, *ELEMENTS])
 def test_text_that_only_resembles_thinking_is_not_touched(text: str) -> None:
     check(text, "", text, expect_thinking(None, "", thinks=False))
 
@@ -425,7 +513,9 @@ TEMPLATES = {
     "Qwen 3": (QWEN, TemplateThinking(tags=("<think>",), has_switch=True)),
     "Qwen 3.5": (
         QWEN_OPEN,
-        TemplateThinking(tags=("<think>",), opened="<think>", always=True, has_switch=True),
+        TemplateThinking(
+            tags=("<think>",), opened="<think>", always=True, closes=True, has_switch=True
+        ),
     ),
     "Qwen 3 Thinking": (
         "{% if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{% endif %}",
@@ -434,7 +524,7 @@ TEMPLATES = {
     "DeepSeek R1": (
         "{{m.split('</think>')}}{% if add_generation_prompt and not ns.is_tool %}"
         "{{'<\uff5cAssistant\uff5c><think>\\n'}}{% endif %}",
-        TemplateThinking(tags=("<think>",), opened="<think>", always=True),
+        TemplateThinking(tags=("<think>",), opened="<think>", always=True, closes=True),
     ),
     "DeepSeek R1, older": (
         "{{m.split('</think>')}}{% if add_generation_prompt %}{{'<|Assistant|>'}}{% endif %}",
@@ -443,7 +533,7 @@ TEMPLATES = {
     "DeepSeek V3.1": (
         "{% if add_generation_prompt %}{{'<|Assistant|>'}}{% if not thinking %}{{'</think>'}}"
         "{% else %}{{'<think>'}}{% endif %}{% endif %}",
-        TemplateThinking(tags=("<think>",), opened="<think>", always=True),
+        TemplateThinking(tags=("<think>",), opened="<think>", closes=True, has_switch=True),
     ),
     "GigaChat 3.5": (
         "{% if add_generation_prompt %}{{'assistant'}}{% if reasoning %}{{'<think>'}}{% endif %}"
@@ -454,6 +544,17 @@ TEMPLATES = {
         "{{ m }}{% if add_generation_prompt %}{{ '<thinking>\n' }}{% endif %}",
         TemplateThinking(tags=("<thinking>",), opened="<thinking>", always=True),
     ),
+    "Kimi K2.5": (
+        QWEN_OPEN.replace("enable_thinking", "thinking"),
+        TemplateThinking(
+            tags=("<think>",), opened="<think>", always=True, closes=True, has_switch=True
+        ),
+    ),
+    "no switch": (
+        "{% if m.thinking or 'thinking' in m %}{{ '<think>' }}{{ m.thinking }}{% endif %}"
+        "{% if add_generation_prompt %}a{% endif %}",
+        TemplateThinking(tags=("<think>",)),
+    ),
     "a name of its own": (
         "{# <deep_think>…</deep_think> #}{% if add_generation_prompt %}a{% endif %}",
         TemplateThinking(tags=("<deep_think>",)),
@@ -461,7 +562,7 @@ TEMPLATES = {
     "Apertus": (
         "{% set inner_token = '<|inner_prefix|>' %}{% set outer_token = '<|inner_suffix|>' %}"
         "{% if add_generation_prompt %}{{ inner_token }}{% endif %}",
-        TemplateThinking(tags=("<|inner_prefix|>",), opened="<|inner_prefix|>"),
+        TemplateThinking(tags=("<|inner_prefix|>",), opened="<|inner_prefix|>", closes=True),
     ),
     "gpt-oss": (
         "{{ '<|start|>assistant<|channel|>analysis<|message|>' + m.thinking + '<|end|>' }}"
@@ -498,6 +599,7 @@ def test_hostile_template_takes_no_time() -> None:
 
 OWN = read_template(TEMPLATES["a fine-tune"][0])
 PLAIN = read_template("{{ messages }}")
+XML = "<reasoning>a</reasoning>"
 NAMED = "Answer in <thinking> and [THINK] tags."
 
 
@@ -517,6 +619,47 @@ NAMED = "Answer in <thinking> and [THINK] tags."
         # Where the template opens other tags, a closing alone is text.
         (OWN, False, "Hi", "a</think>b", "", "a</think>b"),
         (None, False, "What is <think>?", "<think> opens.", "", "<think> opens."),
+        # Its own tags, which both the thinking and the answer write about.
+        (
+            None,
+            True,
+            "What is <think>?",
+            "<think>a\n<think>\n</think>b</think>",
+            "a\n<think>\n",
+            "b</think>",
+        ),
+        # The tag's name is enough, but for a word as common as this one.
+        (None, False, "XML: an element reasoning", f"{XML}<b/>", "", f"{XML}<b/>"),
+        (None, False, 'Drop <reasoning code="5">', f"{XML}<b/>", "", f"{XML}<b/>"),
+        (
+            None,
+            False,
+            "Write &lt;thinking&gt;",
+            "<thinking>a</thinking>b",
+            "",
+            "<thinking>a</thinking>b",
+        ),
+        (None, False, "Write < think >", "<think>a</think>b", "", "<think>a</think>b"),
+        (None, False, "Do you think?", "<think>a</think>b", "a", "b"),
+        (None, False, "Do you think?", "[THINK]a[/THINK]b", "a", "b"),
+        (None, False, "Your reasonings?", f"{XML}b", "a", "b"),
+        # The elements around an answer, too.
+        (
+            None,
+            True,
+            "Answer in <answer>",
+            "<think>a</think><answer>b</answer>",
+            "a",
+            "<answer>b</answer>",
+        ),
+        (
+            None,
+            True,
+            "Answer as XML",
+            "<think>a</think><answer>b</answer>",
+            "a",
+            "<answer>b</answer>",
+        ),
     ],
 )
 def test_tags_that_the_prompt_names(
@@ -530,28 +673,101 @@ def test_tags_that_the_prompt_names(
     check(text, thought, answer, expect_thinking(template, prompt, thinks=thinks))
 
 
+OTHER, LLAMA_CPP, ENGINE = Renderer
+HM = [ReasoningDelta("Hm.")]
+TEXT = [TextDelta("Hm.")]
+
+
 @pytest.mark.parametrize(
-    ("template", "is_off", "finish_reason", "expected"),
+    ("template", "renderer", "is_off", "begun", "cut", "ended"),
     [
-        # The prompt ends within the thinking, and so does the answer.
-        ("Qwen 3.5", False, "length", ReasoningDelta("Hm.")),
-        ("Qwen 3.5", False, "stop", TextDelta("Hm.")),
-        ("Qwen 3.5", True, "length", TextDelta("Hm.")),
-        ("a fine-tune", True, "length", ReasoningDelta("Hm.")),
-        ("GigaChat 3.5", False, "length", TextDelta("Hm.")),
-        ("Qwen 3", False, "length", TextDelta("Hm.")),
+        # What comes at once, and what with the end: by the token limit, and by the model.
+        # Only the closing can show whether it is thinking.
+        ("Qwen 3.5", OTHER, False, [], TEXT, TEXT),
+        ("DeepSeek R1", ENGINE, False, [], TEXT, TEXT),
+        ("a fine-tune", LLAMA_CPP, False, [], TEXT, TEXT),
+        ("GigaChat 3.5", ENGINE, False, [], TEXT, TEXT),
+        # The prompt ends within the thinking, which llama.cpp does not see. An answer must be seen.
+        ("a fine-tune", ENGINE, False, HM, [], TEXT),
+        ("Ollama's DeepSeek R1", ENGINE, False, HM, [], TEXT),
+        # llama.cpp sees it, so this is none, or it is switched off.
+        ("Qwen 3.5", LLAMA_CPP, False, TEXT, [], []),
+        ("Qwen 3.5", ENGINE, False, TEXT, [], []),
+        ("Qwen 3.5", OTHER, True, TEXT, [], []),
+        ("DeepSeek V3.1", ENGINE, True, TEXT, [], []),
+        ("Qwen 3", ENGINE, False, TEXT, [], []),
     ],
 )
-def test_answer_cut_before_a_closing(
-    template: str, is_off: bool, finish_reason: str, expected: Event
+def test_answer_that_ends_before_a_closing(
+    template: str,
+    renderer: Renderer,
+    is_off: bool,
+    begun: list[Event],
+    cut: list[Event],
+    ended: list[Event],
 ) -> None:
     known = TEMPLATES[template][1]
-    tags = ThinkTags(expect_thinking(known, "", thinks=False, is_off=is_off))
-    end = Finished(finish_reason)
-    assert [part for event in (TextDelta("Hm."), end) for part in tags.feed(event)] == [
-        expected,
-        end,
-    ]
+    expected = expect_thinking(known, "", thinks=False, is_off=is_off, renderer=renderer)
+    for finish_reason, last in (("length", cut), ("stop", ended)):
+        tags, end = ThinkTags(expected), Finished(finish_reason)
+        assert [*tags.feed(TextDelta("Hm."))] == begun
+        assert [*tags.feed(end)] == [*last, end]
+
+
+def test_thinking_that_the_prompt_opens() -> None:
+    expected = expect_thinking(TEMPLATES["a fine-tune"][1], "", thinks=False, renderer=ENGINE)
+    for text in ("Hm.</thinking>Hi", "<thinking>\nHm.</thinking>\n\nHi", "\nHm.\n</think>\nHi"):
+        check(text, "Hm.\n" if "</think>" in text else "Hm.", "Hi", expected)
+    tags = ThinkTags(expected)
+    assert [*tags.feed(TextDelta("Hm.")), *tags.feed(CALL), *tags.feed(END)] == [*HM, CALL, END]
+    # The server has taken it apart.
+    tags = ThinkTags(expected)
+    events = (ReasoningDelta("a"), TextDelta("Hi"), END)
+    assert [part for event in events for part in tags.feed(event)] == [*events]
+
+
+def test_element_before_a_call() -> None:
+    expected = expect_thinking(None, "", thinks=False)
+    for text, event in (
+        ("<reasoning>Hm.</reasoning>\n", HM[0]),
+        ("<reasoning>Hm.", TextDelta("<reasoning>Hm.")),
+    ):
+        tags = ThinkTags(expected)
+        assert [*tags.feed(TextDelta(text)), *tags.feed(CALL), *tags.feed(END)] == [
+            event,
+            CALL,
+            END,
+        ]
+
+
+HOSTILE = {
+    "closings in a fence": ("<think>```\n", "</think> x ", "\n```\n</think>Hi"),
+    "quoted closings": ("<think>", "`</think>` x ", "</think>Hi"),
+    "openings": ("<think>a", "<think> x ", "</think>Hi"),
+    "quoted closings that come alone": ("", "x `</think>` y", "</think>Hi"),
+    "blanks": ("<think>", " ", "</think>Hi"),
+    "backticks": ("<think>`", "</think>``", "</think>Hi"),
+}
+
+
+@pytest.mark.parametrize(("first", "each", "last"), HOSTILE.values(), ids=HOSTILE)
+def test_each_character_is_read_a_few_times(
+    first: str, each: str, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+    begins = think_tags._begun_at_end
+
+    def counted(text: str, tags: Iterable[str]) -> int:
+        nonlocal read
+        read += len(text)
+        return begins(text, tags)
+
+    monkeypatch.setattr(think_tags, "_begun_at_end", counted)
+    tags, text = ThinkTags(expect_thinking(None, "", thinks=True)), [first, *[each] * 3000, last]
+    for piece in text:
+        list(tags.feed(TextDelta(piece)))
+    assert joined(tags.feed(END))[-1] == END
+    assert read < 20 * len("".join(text))
 
 
 REPLIES = [
