@@ -7,7 +7,7 @@ to a response is decided in `chat.run`.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum, auto
 from functools import cache
@@ -457,13 +457,6 @@ class _Doubt(IntEnum):
     """It may belong to an opening within the thinking, if that one is not only mentioned."""
 
 
-@cache
-def _closings_of_others(tag: Tag, tags: tuple[Tag, ...]) -> Mapping[str, str]:
-    """The closings of all tags but one, with their openings."""
-    others = (each for each in tags if each.closes_alone and each != tag)
-    return {each.closings[0]: each.openings[0] for each in others}
-
-
 class ThinkTags:
     """Splits the text of one response, whatever pieces it comes in.
 
@@ -476,6 +469,9 @@ class ThinkTags:
         self._state = _State.BEGIN
         self._held = ""
         """What the state has not read yet."""
+        alone = (tag for tag in expected.tags if tag.closes_alone)
+        self._others = {tag.closings[0]: tag.openings[0] for tag in alone}
+        """The closings of all tags, with their openings."""
         self._after_thinking = False
         self._answer_end = ""
         self._raw: list[str] | None = None
@@ -646,7 +642,6 @@ class ThinkTags:
         self._state = _State.THINKING
 
     def _read_thinking(self, tag: Tag) -> None:
-        self._others = _closings_of_others(tag, self._expected.tags)
         tags = *tag.openings, *tag.closings, *self._others, *self._others.values()
         self._start(_State.OPENED, tag, tags)
 

@@ -745,7 +745,6 @@ HOSTILE = {
     "quoted closings": ("<think>", "`</think>` x ", "</think>Hi"),
     "openings": ("<think>a", "<think> x ", "</think>Hi"),
     "quoted closings that come alone": ("", "x `</think>` y", "</think>Hi"),
-    "blanks": ("<think>", " ", "</think>Hi"),
     "backticks": ("<think>`", "</think>``", "</think>Hi"),
 }
 
@@ -754,20 +753,20 @@ HOSTILE = {
 def test_each_character_is_read_a_few_times(
     first: str, each: str, last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = 0
-    begins = think_tags._begun_at_end
+    total = 0
+    read = think_tags._Scan._read
 
-    def counted(text: str, tags: Iterable[str]) -> int:
-        nonlocal read
-        read += len(text)
-        return begins(text, tags)
+    def counted(scan: think_tags._Scan, text: str, end: int) -> None:
+        nonlocal total
+        total += len(text)
+        read(scan, text, end)
 
-    monkeypatch.setattr(think_tags, "_begun_at_end", counted)
+    monkeypatch.setattr(think_tags._Scan, "_read", counted)
     tags, text = ThinkTags(expect_thinking(None, "", thinks=True)), [first, *[each] * 3000, last]
     for piece in text:
         list(tags.feed(TextDelta(piece)))
     assert joined(tags.feed(END))[-1] == END
-    assert read < 20 * len("".join(text))
+    assert total < 3 * len("".join(text))
 
 
 REPLIES = [
