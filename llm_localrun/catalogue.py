@@ -162,7 +162,7 @@ def drop_model(model: LocalModel) -> None:
 
 
 def drop_renamed_model(model: LocalModel) -> None:
-    """Removes a model as whose server another one answers; the next command asks the servers."""
+    """Removes a model in whose name another one answers; the next command asks the servers."""
     drop_model(model)
     _keep(get_catalogue(CachePolicy.CACHED).model_copy(update={"taken_at": _LONG_AGO}))
 

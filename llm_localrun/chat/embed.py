@@ -17,12 +17,12 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import click
-from click.globals import pop_context
 from typing_extensions import assert_never
 
 from llm_localrun import resolve
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.chat.modelfile import request_defaults
+from llm_localrun.chat.response import end_command
 from llm_localrun.chat.run import check_allowed, in_use, model_check, report_departure
 from llm_localrun.config import read_config
 from llm_localrun.engine import serve
@@ -198,9 +198,7 @@ class _Run:
         if self.skipped:
             kept += f", except {self.skipped} that follow such a text in a batch: store them with"
             kept += " --batch-size 1"
-        # click leaves a context in its stack if an error ends it.
-        pop_context()
-        raise PromptTooLong(self._problems(), f"{self.errors[-1].remedy}. {kept}")
+        end_command(PromptTooLong(self._problems(), f"{self.errors[-1].remedy}. {kept}"))
 
     def _problems(self) -> str:
         shown = [error.problem for error in self.errors[:_SHOWN_TEXTS]]

@@ -92,15 +92,15 @@ class _Chat(_Local):
         conversation_id: str,
     ) -> "ChatRequest":
         from llm_localrun.chat.attachments import load_attachment
-        from llm_localrun.chat.prompt import chat_request, with_empty_answers
+        from llm_localrun.chat.prompt import chat_request, with_missing_turns
 
         load = partial(load_attachment, accepted=self.attachment_types)
         schema = _schema(prompt, conversation)
         request = chat_request(
             prompt, load, stream=stream, schema=schema, conversation=conversation_id
         )
-        has_answers = conversation and (conversation.responses or conversation.loaded_messages)
-        return with_empty_answers(request) if has_answers else request
+        has_earlier = conversation and (conversation.responses or conversation.loaded_messages)
+        return with_missing_turns(request) if has_earlier else request
 
 
 class LocalChat(_Chat, llm.KeyModel):

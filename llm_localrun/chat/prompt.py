@@ -53,7 +53,7 @@ def chat_request(
     )
 
 
-def with_empty_answers(request: ChatRequest) -> ChatRequest:
+def with_missing_turns(request: ChatRequest) -> ChatRequest:
     """The request with an empty turn wherever a question or an answer is missing.
 
     llm keeps no message of a turn without text. Then two questions or two answers would follow each

@@ -120,7 +120,7 @@ class ResponseRecorder:
             command = click.get_current_context(silent=True)
             name = command.info_name if command else None
             if command and name == "prompt":
-                command.call_on_close(partial(_raise, error))
+                command.call_on_close(partial(end_command, error))
             elif name == "chat":
                 click.echo(f"\nError: {error.message}", err=True)
             else:
@@ -161,8 +161,9 @@ class ResponseRecorder:
         }
 
 
-def _raise(error: Exception) -> NoReturn:
-    # click leaves a context in its stack if an error ends it.
+def end_command(error: Exception) -> NoReturn:
+    """Raises `error` while click closes the context of a command, and so ends the command."""
+    # click would leave the context in its stack.
     pop_context()
     raise error
 

@@ -238,18 +238,18 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     config = read_config()
     chat = request_defaults(model, route).applied_to(request)
     chat = replace(chat, options=_settle_options(model, chat))
-    way = _Way(model, route, key, config)
-    if not (way.server_class.json_forbids_calls and chat.tools and _wants_json(chat)):
-        return way.exchange(chat, chat)
+    sender = _Sender(model, route, key, config)
+    if not (sender.server_class.json_forbids_calls and chat.tools and _wants_json(chat)):
+        return sender.exchange(chat, chat)
     options = {name: value for name, value in chat.options.items() if name != "json_object"}
-    exchange = way.exchange(replace(chat, schema=None, options=options), chat)
-    exchange.enforce = partial(way.exchange, chat, chat)
+    exchange = sender.exchange(replace(chat, schema=None, options=options), chat)
+    exchange.enforce = partial(sender.exchange, chat, chat)
     return exchange
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """What runs a model, and how."""
+class _Sender:
+    """Sends chat requests to a model on one of its routes."""
 
     model: LocalModel
     route: Route
@@ -457,9 +457,9 @@ def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) 
             f" {request.prompt.estimate({}).tokens:,}: it may have cut it. Install a newer version."
         )
     if finished.finish_reason == CUT_OFF:
-        return f"{prepared.server.label} ended the answer early without a reason." + (
-            f" {prepared.server.cut_off_hint}." if prepared.server.cut_off_hint else ""
-        )
+        hint = prepared.server.cut_off_hint
+        early = f"{prepared.server.label} ended the answer early without a reason."
+        return f"{early} {hint}." if hint else early
     limit, answer = request.options.get("max_tokens"), finished.completion_tokens
     if finished.finish_reason != "length" or (limit and (answer is None or answer >= limit)):
         return ""

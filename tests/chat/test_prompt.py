@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from llm_localrun.chat.models import LocalChat
 from llm_localrun.chat.options import Options
-from llm_localrun.chat.prompt import chat_request, with_empty_answers
+from llm_localrun.chat.prompt import chat_request, with_missing_turns
 from llm_localrun.errors import BadAttachment
 from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
 from tests.support.drive import served
@@ -278,7 +278,7 @@ NO_ANSWER = ("assistant", "")
 )
 def test_turns_that_are_missing(history: list[Message], expected: list[Turn]) -> None:
     """Templates that want the turns to alternate would refuse the conversation for ever."""
-    request = with_empty_answers(chat_request(prompt(messages=history), load, stream=True))
+    request = with_missing_turns(chat_request(prompt(messages=history), load, stream=True))
     assert [(message.role, message.text) for message in request.messages] == expected
 
 

@@ -65,7 +65,11 @@ def box(request: pytest.FixtureRequest, user_path: Path) -> Iterator[tuple[str, 
         yield f"local/box/{NAMES[request.param]}", says
 
 
-def refused(model: str, way: str, arguments: list[str], text: str, error: str) -> None:
+def refused(
+    box: tuple[str, list[Says]], way: str, arguments: list[str], text: str, error: str
+) -> None:
+    model, says = box
+    says.append(Says(text))
     done = command("-m", model, "Hi", *FLAGS[way], *arguments)
     # A context that stays would change what the next command in this process does.
     assert click.get_current_context(silent=True) is None
@@ -83,9 +87,7 @@ def refused(model: str, way: str, arguments: list[str], text: str, error: str) -
 def test_prompt_prints_logs_and_fails(
     box: tuple[str, list[Says]], way: str, text: str, arguments: list[str], error: str
 ) -> None:
-    model, says = box
-    says.append(Says(text))
-    refused(model, way, arguments, text, error)
+    refused(box, way, arguments, text, error)
 
 
 @in_every_way
@@ -94,9 +96,7 @@ def test_prompt_prints_logs_and_fails(
 def test_json_object(
     box: tuple[str, list[Says]], way: str, text: str, arguments: list[str], error: str
 ) -> None:
-    model, says = box
-    says.append(Says(text))
-    refused(model, way, arguments, text, error)
+    refused(box, way, arguments, text, error)
 
 
 @in_every_way
