@@ -20,7 +20,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from llm_localrun.engine.state import list_hosts
+from llm_localrun.engine.state import ENDED, list_hosts
 from llm_localrun.errors import EngineFailed
 from llm_localrun.models import FrozenValue
 from llm_localrun.system.atomic import write_atomically
@@ -44,6 +44,9 @@ _PROBE_CODE = (
     " for d in x.get_device_info() if d['type'] != cpu]))"
 )
 
+_ENDED = re.compile(rf"^{ENDED.strip()} (?P<text>.*)$", re.MULTILINE)
+_CRASH = re.compile(r"^Fatal Python error: (?P<text>(?!Aborted).*)$", re.MULTILINE)
+"""As `faulthandler` writes it when a signal ends the host. What aborts gives its own reason."""
 _ASSERTION = re.compile(r"(?P<text>GGML_ASSERT\(.*|GGML_ABORT.*)")
 _LOGGED_ERROR = re.compile(r"^[\d.]+ E (?:\S+\s+)?(?:[\w\s]+?: )?(?P<text>.*)$", re.MULTILINE)
 _LOGGED_LINE = re.compile(r"[\d.]+ [A-Z] ")
@@ -278,7 +281,7 @@ def reason_in(log: str) -> str:
 
     Of several errors the first is the cause, and the others follow from it.
     """
-    patterns = (_MISSING_LIBRARY, _ASSERTION, _LOGGED_ERROR)
+    patterns = (_MISSING_LIBRARY, _ENDED, _ASSERTION, _CRASH, _LOGGED_ERROR)
     found = next(filter(None, (pattern.search(log) for pattern in patterns)), None)
     if found is not None and found.re is _MISSING_LIBRARY and "libgomp" in found["text"]:
         return "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)"

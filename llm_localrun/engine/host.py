@@ -9,7 +9,8 @@ no progress to `load_watch`.
 """
 
 import contextlib
-import json
+import faulthandler
+import itertools
 import os
 import signal
 import sys
@@ -19,11 +20,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Protocol
 
 from llm_localrun.engine import llama_server, saved_prompts, slots, xllamacpp
-from llm_localrun.engine.load_watch import send_line, watched
+from llm_localrun.engine.load_watch import (
+    PREPARATION,
+    PreparationWatch,
+    cpu_seconds,
+    send_line,
+    watched,
+)
 from llm_localrun.engine.slots import Slot
 from llm_localrun.engine.state import (
     EnginePaths,
@@ -32,6 +38,7 @@ from llm_localrun.engine.state import (
     new_id,
     parse_instructions,
     read_lease,
+    write_ending,
     write_lease,
     write_state,
 )
@@ -39,6 +46,8 @@ from llm_localrun.system import locks
 from llm_localrun.system.atomic import open_private
 
 _POLL_INTERVAL_S = 0.5
+_POLLS_PER_CHECK = 4
+"""Asking the system for the CPU time of another process costs milliseconds on macOS."""
 _MAX_LOG_BYTES = 2**20
 """A log that is larger is emptied while the engine runs."""
 _SAVE_TIMEOUT_S = 60.0
@@ -74,7 +83,11 @@ def main() -> None:
         except OSError as error:
             send_line(output, str(error.errno))
             raise
-        free = _serve(server, paths, stop)
+        # A crash of llama.cpp in this process is named in the log.
+        faulthandler.enable(2, all_threads=False)
+        asks = partial(slots.is_evaluating, state)
+        watch = PreparationWatch(instructions.max_preparation, asks)
+        free = _serve(server, watch, paths, stop)
         _shut_down(server, state, paths, free, instructions.prompt_bytes)
 
 
@@ -137,9 +150,16 @@ def _start_server(instructions: HostInstructions, paths: EnginePaths, output: in
         return xllamacpp.start(instructions, paths)
 
 
-def _serve(server: RunningServer, paths: EnginePaths, stop: threading.Event) -> list[Slot]:
+def _serve(
+    server: RunningServer, watch: PreparationWatch, paths: EnginePaths, stop: threading.Event
+) -> list[Slot]:
     """Waits until the engine has to end. Returns the slots that were free, now acquired."""
-    while not stop.wait(_POLL_INTERVAL_S):
+    for poll in itertools.count():
+        if stop.wait(_POLL_INTERVAL_S):
+            break
+        if poll % _POLLS_PER_CHECK == 0 and _is_stuck(watch, server, paths.log):
+            server.end()
+            os._exit(1)
         if server.has_ended():
             # The files stay: a command that waits for an answer finds the reason in the log.
             os._exit(1)
@@ -152,9 +172,25 @@ def _serve(server: RunningServer, paths: EnginePaths, stop: threading.Event) -> 
     return slots.acquire_free(paths)
 
 
+def _is_stuck(watch: PreparationWatch, server: RunningServer, log: Path) -> bool:
+    """Whether llama.cpp prepares prompts without an end; then the log says so."""
+    cpu, interval = cpu_seconds(server.pid), _POLL_INTERVAL_S * _POLLS_PER_CHECK
+    if not watch.is_exceeded(cpu, _size_of(log), interval):
+        return False
+    write_ending(f"{PREPARATION} ran for {watch.limit:.0f} s of CPU time without an end")
+    return True
+
+
+def _size_of(log: Path) -> int:
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
+
+
 def _empty_large_log(log: Path) -> None:
     with contextlib.suppress(OSError):
-        if log.stat().st_size > _MAX_LOG_BYTES:
+        if _size_of(log) > _MAX_LOG_BYTES:
             os.truncate(log, 0)
 
 
@@ -186,18 +222,10 @@ def _save_slot(state: EngineState, paths: EnginePaths, slot: Slot, max_bytes: in
 
 def _write_slot(state: EngineState, number: int, name: str) -> int:
     """Makes llama.cpp write a slot to the file `name`. Returns the tokens. Raises OSError."""
-    from http.client import HTTPConnection, HTTPException
-
-    connection = HTTPConnection(urlsplit(state.url).netloc, timeout=_SAVE_TIMEOUT_S)
-    headers = {"Authorization": f"Bearer {state.key}", "Content-Type": "application/json"}
+    path = f"/slots/{number}?action=save"
     try:
-        connection.request(
-            "POST", f"/slots/{number}?action=save", json.dumps({"filename": name}), headers
-        )
-        reply: dict[str, Any] = json.loads(connection.getresponse().read())
-    except (HTTPException, ValueError):
+        reply = slots.ask(state, "POST", path, {"filename": name}, _SAVE_TIMEOUT_S)
+    except ValueError:
         return 0
-    finally:
-        connection.close()
     # An error reply has no such field.
     return int(reply.get("n_saved", 0))

@@ -25,11 +25,12 @@ from queue import Empty, SimpleQueue
 
 from llm_localrun import engine_defaults
 from llm_localrun.engine import builds, evict, saved_prompts, slots
-from llm_localrun.engine.load_watch import LOADED, STALLED, Phase
+from llm_localrun.engine.load_watch import LOADED, PREPARATION, STALLED, Phase, cpu_seconds
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import Slot, SlotContents
 from llm_localrun.engine.state import (
     EnginePaths,
+    EngineSettings,
     EngineSpec,
     EngineState,
     HostInstructions,
@@ -47,6 +48,7 @@ from llm_localrun.errors import (
     LoadFailed,
     LocalRunError,
 )
+from llm_localrun.files.found import file_at, listed
 from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import Header, read_header
 from llm_localrun.system import locks
@@ -56,6 +58,7 @@ from llm_localrun.wire.shapes import template_error_in
 
 OTHER_TEMPLATE = "give another template with -o chat_template FILE"
 """How to run a model whose own template fails."""
+_GIVE_TEMPLATE = f"{OTHER_TEMPLATE[0].upper()}{OTHER_TEMPLATE[1:]}"
 LOAD_GRACE_S = 60.0
 """How long a load may make no progress."""
 _SLOW_DISK_BYTES_PER_S = 20e6
@@ -67,6 +70,10 @@ _EXIT_TIMEOUT_S = 10.0
 """How long a process may take to end after it has closed its output."""
 _CRASH_CHECK_S = 1.0
 """How long an engine may take to end after it has closed a connection early."""
+_MAX_PREPARATION_S = 20.0
+"""CPU seconds that llama.cpp gets to prepare prompts. A million tokens take 2 (b11549)."""
+_ABANDONED_PREPARATION_S = 4.0
+"""The same for a prompt whose command does not wait any longer."""
 _LOG_TAIL_BYTES = 2**16
 """How much of the end of a log is searched for the reason of a failure."""
 
@@ -106,6 +113,8 @@ class AcquiredSlot:
     """Whether the engine was started for this request."""
     saved: Path | None
     """The file to restore the conversation from, unless the slot holds it already."""
+    cpu_before: float
+    """Seconds of CPU time that the engine had used."""
 
 
 def acquire_slot(
@@ -130,7 +139,9 @@ def acquire_slot(
             ) from None
         if slot is not None:
             is_held = slot.previous.conversation == contents.conversation
-            return AcquiredSlot(engine, slot, contents, is_new, None if is_held else saved)
+            restored = None if is_held else saved
+            cpu_before = cpu_seconds(engine.server_pid)
+            return AcquiredSlot(engine, slot, contents, is_new, restored, cpu_before)
 
 
 def find_or_start(
@@ -180,24 +191,62 @@ def renew_lease(state: EngineState, folder: Path, keep_alive: float) -> None:
             write_lease(paths, keep_alive)
 
 
-def diagnose(error: LocalRunError, state: EngineState, folder: Path) -> LocalRunError:
+def diagnose(
+    error: LocalRunError, state: EngineState, folder: Path, cpu_before: float
+) -> LocalRunError:
     """The error to show when a request to an engine failed with `error`.
 
-    If the engine has ended, it says why, from the engine's log; otherwise it is `error`.
+    If the engine has ended, it says why, from the engine's log. If it prepares the prompt without
+    an end, it is ended; `cpu_before` is the CPU time of its process before the request. Otherwise
+    the error is `error`.
     """
-    paths = EnginePaths(folder, state.id)
+    paths, path = EnginePaths(folder, state.id), state.spec.path
     if not has_ended(paths, _CRASH_CHECK_S):
-        return error
+        return end_if_stuck(state, folder, cpu_before) or error
     if not paths.state.exists():
         return EngineFailed(
-            f"The engine was unloaded while it ran {state.spec.path}", "Try again: it will restart"
+            f"The engine was unloaded while it ran {path}", "Try again: it will restart"
         )
-    reason = builds.reason_in(_read_log(paths)) or "it was killed; its log gives no reason"
+    reason = builds.reason_in(_read_log(paths))
     _remove_all_but_log(paths)
+    problem = f"The engine ended while it ran {path}"
+    if reason.startswith(PREPARATION):
+        return _unfinished(state.spec, f"{problem}: {reason}")
+    reasons = [*_change_of(state.spec), reason or "it was killed; its log gives no reason"]
     return EngineFailed(
-        f"The engine ended while it ran {state.spec.path}: {reason}",
+        f"{problem}: {'; '.join(reasons)}",
         f"Try again: it will restart. The log is {builds.failed_log(folder)}",
     )
+
+
+def _change_of(spec: EngineSpec) -> list[str]:
+    """What has become of the file that an engine runs, if that explains why it ended."""
+    file = listed(spec.path)
+    if file is None or file.size == spec.file_size:
+        return []
+    change = "was cut off" if file.size < spec.file_size else "has grown"
+    return [f"meanwhile its file {change}, from {spec.file_size:,} to {file.size:,} bytes"]
+
+
+def end_if_stuck(state: EngineState, folder: Path, cpu_before: float) -> EngineFailed | None:
+    """Ends an engine whose request was still being prepared after much CPU time, unless it is in
+    use: then its host ends it. None if it is not stuck."""
+    computed = cpu_seconds(state.server_pid) - cpu_before
+    if computed < _ABANDONED_PREPARATION_S or slots.is_evaluating(state):
+        return None
+    stop_if_idle(state, folder)
+    return _unfinished(
+        state.spec,
+        f"llama.cpp did not begin to answer with {state.spec.path}: {PREPARATION} ran for"
+        f" {computed:.0f} s of CPU time without an end",
+    )
+
+
+def _unfinished(spec: EngineSpec, problem: str) -> EngineFailed:
+    remedy = f"{_GIVE_TEMPLATE}, or choose another model"
+    lasting = f"llama.cpp did not finish: it ran {PREPARATION}"
+    has_template = bool(spec.settings.chat_template)
+    return EngineFailed(problem, remedy).with_load_problem("" if has_template else lasting)
 
 
 @contextmanager
@@ -215,7 +264,20 @@ def _make_spec(request: EngineRequest) -> EngineSpec:
     except OSError as error:
         advice = "`llm localrun models` lists the files that were found"
         raise BadModelFile.from_os_error("read", request.path, error, advice) from None
-    return EngineSpec(request.path, request.name, file.st_size, file.st_mtime, request.settings)
+    stamp = _stamp_of(request.path, request.settings)
+    sizes = file.st_size, file.st_mtime
+    return EngineSpec(request.path, request.name, *sizes, request.settings, stamp)
+
+
+def _stamp_of(path: str, settings: EngineSettings) -> str:
+    """What the system says of all files that an engine loads; "" for what is missing."""
+    files = (file_at(path), *map(listed, settings.files()))
+    return " ".join(f"{file.size}.{file.modified}.{file.stamp}" if file else "" for file in files)
+
+
+def is_current(spec: EngineSpec) -> bool:
+    """Whether the files of an engine have not changed since it loaded them."""
+    return spec.file_stamp == _stamp_of(spec.path, spec.settings)
 
 
 def _size_of(spec: EngineSpec) -> int:
@@ -273,6 +335,7 @@ def _instructions(
         load_grace=load_grace,
         keep_alive=keep_alive if keep_alive < 0 else max(keep_alive, _MIN_KEEP_ALIVE_S),
         prompt_bytes=limits.prompt_bytes,
+        max_preparation=_MAX_PREPARATION_S,
     )
 
 
@@ -410,7 +473,7 @@ class _Host:
 
     def _template_failed(self, said: str) -> EngineFailed:
         problem = f"llama.cpp cannot use the chat template for {self._path}: {said}"
-        remedy = f"{OTHER_TEMPLATE[0].upper()}{OTHER_TEMPLATE[1:]}, or choose another model"
+        remedy = f"{_GIVE_TEMPLATE}, or choose another model"
         lasting = "" if self._has_template else f"its chat template fails: {said}"
         return LoadFailed(problem, remedy).with_load_problem(lasting)
 

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_localrun import engine_defaults
-from llm_localrun.engine.state import NGRAM, EnginePaths, EngineSettings, HostInstructions
+from llm_localrun.engine.state import (
+    NGRAM,
+    EnginePaths,
+    EngineSettings,
+    HostInstructions,
+    write_ending,
+)
 
 _LISTENING = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)")
 _POLL_INTERVAL_S = 0.01
@@ -32,7 +38,10 @@ class LlamaServerProcess:
     _terminal: int
 
     def has_ended(self) -> bool:
-        return os.waitpid(self.pid, os.WNOHANG) != (0, 0)
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid and os.WIFSIGNALED(status):
+            write_ending(f"llama-server was killed: {signal.strsignal(os.WTERMSIG(status))}")
+        return pid != 0
 
     def end(self) -> None:
         os.kill(self.pid, signal.SIGKILL)

@@ -1,13 +1,16 @@
-"""Watches a process of llama.cpp that loads a model, and kills it when it makes no progress.
+"""Whether llama.cpp makes progress while it loads a model and while it prepares a prompt.
 
-The host forks the watcher, because a load in the host itself holds the interpreter's lock, and
-because the command that started the host may be gone. The watcher reports to that command, on the
-host's output: the bytes that are loaded, and which phase made no progress. What the command does
-with that is left to `launch`.
+The host forks the watcher of a load, because a load in the host itself holds the interpreter's
+lock, and because the command that started the host may be gone. The watcher kills a process that
+makes no progress. It reports to that command, on the host's output: the bytes that are loaded, and
+which phase made no progress. What the command does with that is left to `launch`.
 
 Progress is: llama.cpp writes to its log, or the process reads files, maps their pages, or writes to
 a driver's cache of compiled shaders. CPU time is progress while llama.cpp loads tensors and
 compiles shaders, and not while it reads a tokenizer or runs a chat template.
+
+A prompt is prepared before llama.cpp gives it a slot: its chat template runs, and its text is split
+into tokens. `PreparationWatch` counts the CPU time of that; ending the engine is left to `host`.
 
 Imports only the standard library: the engine's host process uses this module.
 """
@@ -18,7 +21,8 @@ import os
 import re
 import select
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -35,6 +39,7 @@ _MIN_CPU_SHARE = 1 / 60
 only waits uses less, and on a busy machine a process gets more."""
 _MAX_COMPUTE = 60
 """How many times longer a load may only compute than it may make no progress at all."""
+PREPARATION = "the chat template or the tokenizer"
 _MAX_DESCRIPTOR = 256
 """A host that begins to load has fewer open files."""
 
@@ -197,3 +202,39 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+class PreparationWatch:
+    """Counts the CPU time that llama.cpp spends on preparing prompts without an end.
+
+    It does not count while the log grows, or while llama.cpp evaluates a prompt or generates an
+    answer, which `is_evaluating` tells. On a busy machine a clock would count too much.
+    """
+
+    def __init__(self, limit: float, is_evaluating: Callable[[], bool]) -> None:
+        self.limit = limit
+        """CPU seconds."""
+        self._is_evaluating = is_evaluating
+        self._log_size = -1
+        self._cpu = 0.0
+        """Seconds of CPU time at the last call."""
+        self._begun = 0.0
+        """The same, when this began to count."""
+
+    def is_exceeded(self, cpu: float, log_size: int, interval: float) -> bool:
+        """Whether it exceeds the limit. Called every `interval` seconds."""
+        is_idle = cpu - self._cpu < interval * _MIN_CPU_SHARE
+        has_logged = log_size != self._log_size
+        self._cpu, self._log_size = cpu, log_size
+        if not is_idle and not has_logged:
+            if cpu - self._begun < self.limit:
+                return False
+            if not self._is_evaluating():
+                return True
+        self._begun = cpu
+        return False
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that a process has used; 0 if the system does not tell."""
+    return time.process_time() if pid == os.getpid() else _measure(pid).cpu_seconds

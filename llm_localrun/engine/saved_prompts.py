@@ -69,7 +69,7 @@ def _remove_oldest(folder: Path, max_bytes: int) -> None:
 def _key(engine: EngineState, conversation: str) -> str:
     spec, settings = engine.spec, engine.spec.settings
     model = (
-        *(spec.path, spec.file_size, spec.file_modified, engine.build),
+        *(spec.path, spec.file_size, spec.file_modified, spec.file_stamp, engine.build),
         *(settings.kv_cache_type, settings.flash_attention, settings.lora, settings.projector),
     )
     return f"{_digest(conversation)}.{_digest(repr(model))}"

@@ -4,18 +4,19 @@ What the engine's process does is left to `host`, finding and starting it to `la
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llm_localrun import engine_defaults
 from llm_localrun.catalogue import drop_file
 from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
 from llm_localrun.engine.launch import LOAD_GRACE_S, OTHER_TEMPLATE, AcquiredSlot
+from llm_localrun.engine.load_watch import cpu_seconds
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.settings import LAUNCH_OPTIONS, EngineRequest, engine_request
 from llm_localrun.engine.slots import Slot, SlotContents, contents_for
@@ -29,8 +30,8 @@ from llm_localrun.errors import (
     ServerUnreachable,
 )
 from llm_localrun.files.failed_loads import FailedLoads
-from llm_localrun.models import Endpoint, LocalModel, OnDisk
-from llm_localrun.servers.base import NOT_SENT, PreparedRequest, ServeRequest
+from llm_localrun.models import Endpoint, LocalModel, OnDisk, ServerStatus
+from llm_localrun.servers.base import ADMIN_TIMEOUT_S, NOT_SENT, PreparedRequest, ServeRequest
 from llm_localrun.servers.llamacpp import LlamaCpp
 from llm_localrun.system.paths import engine_folder
 from llm_localrun.tokens.count import bound_of_text
@@ -42,10 +43,13 @@ from llm_localrun.tokens.window import (
     too_long,
 )
 from llm_localrun.wire import http
+from llm_localrun.wire.http import Probe
 from llm_localrun.wire.request import ChatRequest
 from llm_localrun.wire.response import ResponseContext
 
 _RESTORE_TIMEOUT_S = 60.0
+
+_Counts = TypeVar("_Counts")
 
 
 class EngineServer(LlamaCpp):
@@ -73,6 +77,19 @@ class EngineServer(LlamaCpp):
     def response_context(self) -> ResponseContext:
         return replace(super().response_context, other_template=OTHER_TEMPLATE)
 
+    def __init__(self, endpoint: Endpoint, key: str | None = None) -> None:
+        super().__init__(endpoint, key)
+        self.timeout_s = ADMIN_TIMEOUT_S
+        """How long it may take to count."""
+        self.failure: ServerStatus | None = None
+        """How the last questions failed; None if they did not."""
+
+    @contextmanager
+    def probe(self, timeout_s: float = ADMIN_TIMEOUT_S) -> Iterator[Probe]:
+        with super().probe(min(timeout_s, self.timeout_s)) as probe:
+            yield probe
+        self.failure = probe.failure
+
 
 def engine_server(engine: EngineState | None = None) -> EngineServer:
     """The server of an engine, or one that is not started yet."""
@@ -94,16 +111,43 @@ class _SlotRequest(PreparedRequest):
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Says why the engine ended early, if it did, and gives the slot back."""
+        engine, cpu_before = self.acquired.engine, self.acquired.cpu_before
+        try:
+            with self._slot_released():
+                yield
+        except (BadReply, ServerUnreachable) as error:
+            raise _diagnosed(error, engine, cpu_before) from None
+        except KeyboardInterrupt:
+            if failed := launch.end_if_stuck(engine, engine_folder(), cpu_before):
+                _record_failure(engine.spec.path, failed)
+            raise
+        except ServerRefused:
+            launch.empty_log(engine, engine_folder())
+            raise
+        FailedLoads().remove(engine.spec.path)
+
+    @contextmanager
+    def _slot_released(self) -> Iterator[None]:
         try:
             yield
-        except (BadReply, ServerUnreachable) as error:
-            raise launch.diagnose(error, self.acquired.engine, engine_folder()) from None
-        except ServerRefused:
-            launch.empty_log(self.acquired.engine, engine_folder())
-            raise
         finally:
             self.acquired.slot.release()
             launch.renew_lease(self.acquired.engine, engine_folder(), self.keep_alive_s)
+
+
+def _diagnosed(error: LocalRunError, engine: EngineState, cpu_before: float) -> LocalRunError:
+    """What `launch.diagnose` makes of the error of a request, recorded."""
+    failed = launch.diagnose(error, engine, engine_folder(), cpu_before)
+    _record_failure(engine.spec.path, failed)
+    return failed
+
+
+def _record_failure(path: str, error: LocalRunError) -> None:
+    """Lets a name that means a file mean another one, if it cannot be run."""
+    if error.load_problem:
+        FailedLoads().add(path, error.load_problem)
+    elif not Path(path).exists():
+        drop_file(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +169,7 @@ class _Job:
             engine
             for engine in list_running(engine_folder())
             if engine.spec.runs(self.request.path, self.request.settings)
+            and launch.is_current(engine.spec)
         ]
         return max(engines, key=lambda engine: engine.spec.context_size, default=None)
 
@@ -151,6 +196,11 @@ class _Job:
     def keep_alive_s(self) -> float:
         return float(self.options.get("keep_alive", self.config.keep_alive))
 
+    @property
+    def timeout_s(self) -> float:
+        """Silence after which the engine counts as hung."""
+        return float(self.options.get("timeout", http.READ_TIMEOUT_S))
+
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
@@ -171,19 +221,9 @@ class _Plan:
         try:
             found = launch.find_or_start(self.request, engine_folder(), job.keep_alive_s, grace_s)
         except (BadModelFile, EngineFailed) as error:
-            self._record_failure(error)
+            _record_failure(self.request.path, error)
             raise
-        if found[1]:
-            FailedLoads().remove(self.request.path)
         return found
-
-    def _record_failure(self, error: LocalRunError) -> None:
-        """Lets a name that means this file mean another one, if it cannot be loaded."""
-        path = self.request.path
-        if error.load_problem:
-            FailedLoads().add(path, error.load_problem)
-        elif not Path(path).exists():
-            drop_file(path)
 
 
 def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedRequest:
@@ -204,7 +244,7 @@ def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedReq
     context_size = asked or available
     size = request.size_unless_below(context_size - request.answer_tokens)
     if available_engine is not None and job.context_size_for(size, context_size) > context_size:
-        size = engine_server(available_engine).count_tokens(body) or size
+        size = _counted(job, available_engine, lambda each: each.count_tokens(body)) or size
     plan = _plan(job, job.context_size_for(size, context_size))
     contents = contents_for(request.chat.conversation, _prompt_text(request.chat))
     was_new = False
@@ -237,13 +277,25 @@ def prepare_texts(
     if any(bound_of_text(text) > plan.context_size for text in texts):
         engine, _ = plan.find_or_start()
         available = engine.spec.context_size
-        counts = engine_server(engine).count_texts(model.name, texts, available)
+        counts = _counted(job, engine, lambda each: each.count_texts(model.name, texts, available))
         if max(counts) > available:
             plan = _plan(job, round_up_context(max(counts), job.trained_context_size))
         limits = Limits(job.trained_context_size, plan.affordable)
         context_size = max(available, plan.context_size)
         PreparedRequest(server, path, body, model.name, context_size, limits).check_texts(counts)
     return replace(_with_slot(plan, body, SlotContents()), path=path)
+
+
+def _counted(job: _Job, engine: EngineState, count: Callable[[EngineServer], _Counts]) -> _Counts:
+    """What an engine counts. Raises `EngineFailed` if it ended, or prepared the text endlessly."""
+    server, cpu_before = engine_server(engine), cpu_seconds(engine.server_pid)
+    server.timeout_s = min(ADMIN_TIMEOUT_S, job.timeout_s)
+    counts = count(server)
+    if server.failure is not None:
+        silence = ServerUnreachable(f"{server.title} did not count the prompt", server.start_hint)
+        if (failed := _diagnosed(silence, engine, cpu_before)) is not silence:
+            raise failed
+    return counts
 
 
 def _grow_after_counting(
@@ -256,7 +308,7 @@ def _grow_after_counting(
     job = plan.job
     engine, is_new = plan.find_or_start()
     if not size.is_exact:
-        size = engine_server(engine).count_tokens(dict(body)) or size
+        size = _counted(job, engine, lambda each: each.count_tokens(dict(body))) or size
     available = engine.spec.context_size
     if (larger := job.context_size_for(size, available)) > available:
         plan = _plan(job, larger)
@@ -307,7 +359,7 @@ def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> 
     acquired = launch.acquire_slot(contents, engine_folder(), plan.find_or_start)
     server = engine_server(acquired.engine)
     if acquired.saved is not None:
-        _restore(server, acquired.slot, acquired.saved)
+        _restore(server, acquired.slot, acquired.saved, min(_RESTORE_TIMEOUT_S, job.timeout_s))
     return _SlotRequest(
         server,
         EngineServer.chat_path,
@@ -321,11 +373,11 @@ def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> 
     )
 
 
-def _restore(server: EngineServer, slot: Slot, saved: Path) -> None:
+def _restore(server: EngineServer, slot: Slot, saved: Path, timeout_s: float) -> None:
     """Makes llama.cpp load what an earlier engine saved. If it fails, the prompt is evaluated."""
     path = f"/slots/{slot.number}?action=restore"
     body = {"filename": saved.name, "id_slot": slot.number}
-    request = server.http_request("POST", path, body, _RESTORE_TIMEOUT_S)
+    request = server.http_request("POST", path, body, timeout_s)
     try:
         if saved_prompts.is_intact(saved):
             with suppress(BadReply, ServerUnreachable), closing(http.stream(request)) as received:

@@ -18,15 +18,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
-from llm_localrun.engine.state import EnginePaths, read_state
+from llm_localrun.engine.state import EnginePaths, EngineState, read_state
 from llm_localrun.engine_defaults import SLOTS
 from llm_localrun.system.locks import create_locked, is_locked, open_locked
 
 _BLOCK_CHARACTERS = 256
 """Prefixes of prompts are compared in blocks of this length."""
 _POLL_INTERVAL_S = 0.01
+_ANSWER_TIMEOUT_S = 2.0
+"""llama.cpp tells at once what its slots do, unless it evaluates a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,30 @@ def _claimed_tokens(paths: EnginePaths, number: int) -> int:
 def _context_size(paths: EnginePaths) -> float:
     state = read_state(paths.state)
     return state.spec.context_size if state else inf
+
+
+def is_evaluating(engine: EngineState) -> bool:
+    """Whether llama.cpp evaluates a prompt or generates an answer, or is too busy to say."""
+    try:
+        slots = ask(engine, "GET", "/slots", None, _ANSWER_TIMEOUT_S)
+        return any(slot["is_processing"] for slot in slots)
+    except (OSError, ValueError, TypeError, KeyError):
+        return True
+
+
+def ask(engine: EngineState, method: str, path: str, body: Any, timeout: float) -> Any:
+    """What llama.cpp answers to a request. Raises OSError and ValueError."""
+    from http.client import HTTPConnection, HTTPException
+
+    connection = HTTPConnection(urlsplit(engine.url).netloc, timeout=timeout)
+    headers = {"Authorization": f"Bearer {engine.key}", "Content-Type": "application/json"}
+    try:
+        connection.request(method, path, json.dumps(body), headers)
+        return json.loads(connection.getresponse().read())
+    except HTTPException as error:
+        raise ValueError(str(error)) from None
+    finally:
+        connection.close()
 
 
 def acquire_free(paths: EnginePaths) -> list[Slot]:

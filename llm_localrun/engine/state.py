@@ -17,6 +17,7 @@ Imports only the standard library: the engine's host process uses this module.
 
 import contextlib
 import json
+import math
 import os
 import time
 from dataclasses import asdict, dataclass, replace
@@ -45,6 +46,8 @@ BUILT_IN_TEMPLATES = frozenset({
 })
 # fmt: on
 """Chat templates by name in llama.cpp (b10434). Except for `chatml`, they need Jinja to be off."""
+ENDED = "\nThe engine ended: "
+"""Before the reason, in a log."""
 NGRAM = "ngram"
 """The `draft_model` without a file: llama.cpp guesses the next tokens from the text so far."""
 
@@ -103,6 +106,9 @@ class EngineSpec:
     """Seconds since the epoch."""
     settings: EngineSettings
     """With a context size once the engine starts."""
+    file_stamp: str = ""
+    """Differs for another file, and for another content, of the model or of what it loads besides.
+    """
 
     @property
     def context_size(self) -> int:
@@ -206,6 +212,8 @@ class HostInstructions:
     """Seconds until the engine may end without having been used; negative: never."""
     prompt_bytes: int
     """Limit for all saved prompts on disk; 0 saves none."""
+    max_preparation: float = math.inf
+    """CPU seconds that llama.cpp gets to prepare prompts."""
 
     def prompt_folder(self, paths: EnginePaths) -> str:
         """Where llama.cpp may save slots, with the separator it expects at the end; "" for none."""
@@ -294,6 +302,11 @@ def read_lease(paths: EnginePaths) -> float | None:
         return float(json.loads(paths.lease.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def write_ending(reason: str) -> None:
+    """Writes to the log, the host's stderr, why the engine ends: see `builds.reason_in`."""
+    os.write(2, f"{ENDED}{reason}\n".encode())
 
 
 def _write_json(path: Path, value: Any) -> None:

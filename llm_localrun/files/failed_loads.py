@@ -1,7 +1,7 @@
-"""The files that llama.cpp could not load, and why, in `localrun/failed-loads.json`.
+"""The files that llama.cpp could not load or run, and why, in `localrun/failed-loads.json`.
 
-Such a file is not loaded for a name that another model can have, until it changes or a load
-succeeds. Loading files is left to `engine`, what a failure means for the names to `resolve`.
+Such a file is not loaded for a name that another model can have, until it changes or answers a
+prompt. Loading files is left to `engine`, what a failure means for the names to `resolve`.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.files.found import file_at
+from llm_localrun.files.found import FoundFile, file_at
 from llm_localrun.models import OnDisk
 from llm_localrun.name_cache import delete_names
 from llm_localrun.system.atomic import write_atomically
@@ -27,27 +27,26 @@ class FailedLoads:
         self._records: dict[str, Any] = records if isinstance(records, dict) else {}
 
     def problem_of(self, route: OnDisk) -> str:
-        """Why the file of a route is believed not to load, in half a sentence; "" if it does."""
+        """Why the file of a route is believed not to run, in half a sentence; "" if it does."""
         record = self._records.get(route.path)
         if route.problem or record is None:
             return route.problem
         file = file_at(route.path)
-        recorded = value_at(record, "size"), value_at(record, "modified")
-        if file is None or recorded != (file.size, file.modified):
-            return ""
-        return text_at(record, "reason")
+        is_same = file is not None and all(
+            value_at(record, name) == value for name, value in _facts(file).items()
+        )
+        return text_at(record, "reason") if is_same else ""
 
     def add(self, path: str, reason: str) -> None:
         """Records that the file at `path`, as it is now, cannot be loaded: "it is …"."""
         if (file := file_at(path)) is not None:
             # At the end: the oldest records are dropped.
             self._records.pop(path, None)
-            record = {"size": file.size, "modified": file.modified, "reason": reason}
-            self._records[path] = record
+            self._records[path] = {**_facts(file), "reason": reason}
             self._write()
 
     def remove(self, path: str) -> None:
-        """Removes the record of a file that has been loaded."""
+        """Removes the record of a file that has answered."""
         if self._records.pop(path, None) is not None:
             self._write()
 
@@ -58,6 +57,11 @@ class FailedLoads:
             write_atomically(_path(), json.dumps(records, indent=2).encode())
         # The names depend on what can be loaded.
         delete_names()
+
+
+def _facts(file: FoundFile) -> dict[str, Any]:
+    """What is equal as long as a file does not change."""
+    return {"size": file.size, "modified": file.modified, "stamp": file.stamp}
 
 
 def _path() -> Path:
