@@ -19,10 +19,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
-from llm_localrun.engine import llama_server, saved_prompts, slots, xllamacpp
+from llm_localrun.engine import limits, llama_server, saved_prompts, slots, xllamacpp
 from llm_localrun.engine.load_watch import send_line, watched
 from llm_localrun.engine.slots import Slot
 from llm_localrun.engine.state import (
@@ -38,7 +38,10 @@ from llm_localrun.engine.state import (
 from llm_localrun.system import locks
 from llm_localrun.system.atomic import open_private
 
-_POLL_INTERVAL_S = 0.5
+_POLL_INTERVAL_S = 0.1 if sys.platform == "linux" else 0.5
+"""A hostile file makes llama.cpp take gigabytes in a second. Elsewhere `ps` is run each time."""
+_POLLS_PER_CHECK = 5 if sys.platform == "linux" else 1
+"""How often the memory is measured between two looks at the engine's files."""
 _MAX_LOG_BYTES = 2**20
 """A log that is larger is emptied while the engine runs."""
 _SAVE_TIMEOUT_S = 60.0
@@ -63,6 +66,7 @@ class RunningServer(Protocol):
 def main() -> None:
     """Runs one engine from its start to its end, as `HostInstructions` on stdin say."""
     instructions = parse_instructions(sys.stdin.readline())
+    limits.expose_to_oom_killer()
     os.umask(0o077)
     _handle_signals(stop := threading.Event())
     paths = EnginePaths(Path(instructions.folder), new_id(os.getpid()))
@@ -74,7 +78,11 @@ def main() -> None:
         except OSError as error:
             send_line(output, str(error.errno))
             raise
-        free = _serve(server, paths, stop)
+        try:
+            free = _serve(server, paths, stop, instructions.memory_limit)
+        except MemoryError:
+            # Python got none because llama.cpp took it all.
+            _end_for_memory(server)
         _shut_down(server, state, paths, free, instructions.prompt_bytes)
 
 
@@ -118,7 +126,12 @@ def _create_files(instructions: HostInstructions, paths: EnginePaths) -> EngineS
     paths.prompts.mkdir(mode=0o700, exist_ok=True)
     slots.create_slots(paths)
     state = EngineState(
-        paths.id, instructions.spec, instructions.key, instructions.build, started_at=time.time()
+        paths.id,
+        instructions.spec,
+        instructions.key,
+        instructions.build,
+        started_at=time.time(),
+        memory_limit=instructions.memory_limit,
     )
     write_state(paths.folder, state)
     return state
@@ -130,16 +143,30 @@ def _start_server(instructions: HostInstructions, paths: EnginePaths, output: in
     if "OMP_WAIT_POLICY" not in os.environ:
         # OpenMP's threads spin while they wait, 4 ms by default (docs/design/engine.md).
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    watch = partial(watched, log=paths.log, grace=instructions.load_grace, output=output)
+    watch = partial(
+        watched,
+        log=paths.log,
+        grace=instructions.load_grace,
+        output=output,
+        memory_limit=instructions.memory_limit,
+    )
     if instructions.llama_server:
         return llama_server.start(instructions, paths, watch)
     with watch(os.getpid()):
         return xllamacpp.start(instructions, paths)
 
 
-def _serve(server: RunningServer, paths: EnginePaths, stop: threading.Event) -> list[Slot]:
+def _serve(
+    server: RunningServer, paths: EnginePaths, stop: threading.Event, memory_limit: int
+) -> list[Slot]:
     """Waits until the engine has to end. Returns the slots that were free, now acquired."""
+    polls = 0
     while not stop.wait(_POLL_INTERVAL_S):
+        if limits.is_over(server.pid, memory_limit):
+            _end_for_memory(server)
+        polls += 1
+        if polls % _POLLS_PER_CHECK:
+            continue
         if server.has_ended():
             # The files stay: a command that waits for an answer finds the reason in the log.
             os._exit(1)
@@ -150,6 +177,13 @@ def _serve(server: RunningServer, paths: EnginePaths, stop: threading.Event) -> 
             return acquired
         _empty_large_log(paths.log)
     return slots.acquire_free(paths)
+
+
+def _end_for_memory(server: RunningServer) -> NoReturn:
+    """Ends the engine at once. Its files stay for the command that waits for an answer."""
+    server.end()
+    os.write(2, limits.ENDED)
+    os._exit(1)
 
 
 def _empty_large_log(log: Path) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_localrun import engine_defaults
+from llm_localrun.engine import limits
 from llm_localrun.engine.state import NGRAM, EnginePaths, EngineSettings, HostInstructions
 
 _LISTENING = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)")
@@ -55,6 +56,8 @@ def start(
     environment = {**_neutral_environment(), "LLAMA_API_KEY": instructions.key}
     pid, terminal = pty.fork()
     if pid == 0:
+        if not instructions.has_gpu:
+            limits.limit_data(instructions, is_final=True)
         _exec(arguments, environment, paths.log)
     with watch(pid):
         while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
@@ -100,6 +103,7 @@ def _arguments(instructions: HostInstructions, paths: EnginePaths) -> list[str]:
         "--parallel": engine_defaults.SLOTS,
         "--slot-prompt-similarity": engine_defaults.SLOT_SIMILARITY,
         "--cache-ram": engine_defaults.PREFIX_CACHE_MIB,
+        "--ctx-checkpoints": instructions.checkpoints,
         "--host": "127.0.0.1",
         "--port": 0,
         "--verbosity": engine_defaults.VERBOSITY,

@@ -137,6 +137,8 @@ class EngineState:
     server_pid: int = 0
     """The process that holds the model: the host itself, or llama-server."""
     load_seconds: float = 0.0
+    memory_limit: int = 0
+    """Bytes of memory that the engine may take; 0 for no limit."""
 
     @property
     def pid(self) -> int:
@@ -206,6 +208,12 @@ class HostInstructions:
     """Seconds until the engine may end without having been used; negative: never."""
     prompt_bytes: int
     """Limit for all saved prompts on disk; 0 saves none."""
+    checkpoints: int = 1
+    """States of a slot that llama.cpp keeps in memory: see `memory.footprint`."""
+    memory_limit: int = 0
+    """Bytes of memory that the engine may take, files included; 0 for no limit."""
+    mapped_bytes: int = 0
+    """The part of `memory_limit` for files that are only mapped."""
 
     def prompt_folder(self, paths: EnginePaths) -> str:
         """Where llama.cpp may save slots, with the separator it expects at the end; "" for none."""
