@@ -20,9 +20,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import NoReturn, Protocol
 
-from llm_localrun.engine import llama_server, saved_prompts, slots, xllamacpp
+from llm_localrun.engine import limits, llama_server, saved_prompts, slots, xllamacpp
 from llm_localrun.engine.load_watch import (
     PREPARATION,
     PreparationWatch,
@@ -35,19 +35,20 @@ from llm_localrun.engine.state import (
     EnginePaths,
     EngineState,
     HostInstructions,
+    ending,
     new_id,
     parse_instructions,
     read_lease,
-    write_ending,
     write_lease,
     write_state,
 )
 from llm_localrun.system import locks
 from llm_localrun.system.atomic import open_private
 
-_POLL_INTERVAL_S = 0.5
-_POLLS_PER_CHECK = 4
-"""Asking the system for the CPU time of another process costs milliseconds on macOS."""
+_POLL_INTERVAL_S = 0.1 if sys.platform == "linux" else 0.5
+"""A hostile file makes llama.cpp take gigabytes in a second. Elsewhere `ps` is run each time."""
+_POLLS_PER_CHECK = 5 if sys.platform == "linux" else 1
+"""How often the memory is measured between two looks at the engine's files."""
 _MAX_LOG_BYTES = 2**20
 """A log that is larger is emptied while the engine runs."""
 _SAVE_TIMEOUT_S = 60.0
@@ -72,6 +73,7 @@ class RunningServer(Protocol):
 def main() -> None:
     """Runs one engine from its start to its end, as `HostInstructions` on stdin say."""
     instructions = parse_instructions(sys.stdin.readline())
+    limits.expose_to_oom_killer()
     os.umask(0o077)
     _handle_signals(stop := threading.Event())
     paths = EnginePaths(Path(instructions.folder), new_id(os.getpid()))
@@ -85,9 +87,11 @@ def main() -> None:
             raise
         # A crash of llama.cpp in this process is named in the log.
         faulthandler.enable(2, all_threads=False)
-        asks = partial(slots.is_evaluating, state)
-        watch = PreparationWatch(instructions.max_preparation, asks)
-        free = _serve(server, watch, paths, stop)
+        try:
+            free = _serve(server, state, instructions, stop)
+        except MemoryError:
+            # Python got none because llama.cpp took it all.
+            _end_at_once(server, limits.ENDED)
         _shut_down(server, state, paths, free, instructions.prompt_bytes)
 
 
@@ -131,7 +135,12 @@ def _create_files(instructions: HostInstructions, paths: EnginePaths) -> EngineS
     paths.prompts.mkdir(mode=0o700, exist_ok=True)
     slots.create_slots(paths)
     state = EngineState(
-        paths.id, instructions.spec, instructions.key, instructions.build, started_at=time.time()
+        paths.id,
+        instructions.spec,
+        instructions.key,
+        instructions.build,
+        started_at=time.time(),
+        memory_limit=instructions.memory_limit,
     )
     write_state(paths.folder, state)
     return state
@@ -143,7 +152,13 @@ def _start_server(instructions: HostInstructions, paths: EnginePaths, output: in
     if "OMP_WAIT_POLICY" not in os.environ:
         # OpenMP's threads spin while they wait, 4 ms by default (docs/design/engine.md).
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    watch = partial(watched, log=paths.log, grace=instructions.load_grace, output=output)
+    watch = partial(
+        watched,
+        log=paths.log,
+        grace=instructions.load_grace,
+        output=output,
+        memory_limit=instructions.memory_limit,
+    )
     if instructions.llama_server:
         return llama_server.start(instructions, paths, watch)
     with watch(os.getpid()):
@@ -151,15 +166,21 @@ def _start_server(instructions: HostInstructions, paths: EnginePaths, output: in
 
 
 def _serve(
-    server: RunningServer, watch: PreparationWatch, paths: EnginePaths, stop: threading.Event
+    server: RunningServer, state: EngineState, instructions: HostInstructions, stop: threading.Event
 ) -> list[Slot]:
     """Waits until the engine has to end. Returns the slots that were free, now acquired."""
-    for poll in itertools.count():
+    paths = EnginePaths(Path(instructions.folder), state.id)
+    watch = PreparationWatch(instructions.max_preparation, partial(slots.is_evaluating, state))
+    for poll in itertools.count(1):
         if stop.wait(_POLL_INTERVAL_S):
             break
-        if poll % _POLLS_PER_CHECK == 0 and _is_stuck(watch, server, paths.log):
-            server.end()
-            os._exit(1)
+        if limits.is_over(server.pid, instructions.memory_limit):
+            _end_at_once(server, limits.ENDED)
+        if poll % _POLLS_PER_CHECK:
+            continue
+        if watch.is_exceeded(cpu_seconds(server.pid), _size_of(paths.log)):
+            reason = f"{PREPARATION} ran for {watch.limit:g} s of CPU time without an end"
+            _end_at_once(server, ending(reason))
         if server.has_ended():
             # The files stay: a command that waits for an answer finds the reason in the log.
             os._exit(1)
@@ -172,13 +193,11 @@ def _serve(
     return slots.acquire_free(paths)
 
 
-def _is_stuck(watch: PreparationWatch, server: RunningServer, log: Path) -> bool:
-    """Whether llama.cpp prepares prompts without an end; then the log says so."""
-    cpu, interval = cpu_seconds(server.pid), _POLL_INTERVAL_S * _POLLS_PER_CHECK
-    if not watch.is_exceeded(cpu, _size_of(log), interval):
-        return False
-    write_ending(f"{PREPARATION} ran for {watch.limit:.0f} s of CPU time without an end")
-    return True
+def _end_at_once(server: RunningServer, reason: bytes) -> NoReturn:
+    """Ends the engine. Its files stay for the command that waits for an answer."""
+    server.end()
+    os.write(2, reason)
+    os._exit(1)
 
 
 def _size_of(log: Path) -> int:

@@ -25,7 +25,16 @@ from queue import Empty, SimpleQueue
 
 from llm_localrun import engine_defaults
 from llm_localrun.engine import builds, evict, saved_prompts, slots
-from llm_localrun.engine.load_watch import LOADED, PREPARATION, STALLED, Phase, cpu_seconds
+from llm_localrun.engine.limits import is_reached
+from llm_localrun.engine.load_watch import (
+    LOADED,
+    OVERSIZED,
+    PREPARATION,
+    STALLED,
+    Phase,
+    cpu_seconds,
+)
+from llm_localrun.engine.memory_check import MemoryBound, bound_of
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import Slot, SlotContents
 from llm_localrun.engine.state import (
@@ -50,7 +59,7 @@ from llm_localrun.errors import (
 )
 from llm_localrun.files.found import file_at, listed
 from llm_localrun.gguf.files import opened, parts_of
-from llm_localrun.gguf.header import Header, read_header
+from llm_localrun.gguf.header import Header, Tensor, read_header
 from llm_localrun.system import locks
 from llm_localrun.system.progress import LoadNotice
 from llm_localrun.tokens.window import context_too_large
@@ -159,7 +168,8 @@ def find_or_start(
     with _translate_os_errors(folder):
         if engine := _find(spec, folder):
             return engine, False
-        spec = _with_checked_settings(spec)
+        spec, tensors = _with_checked_settings(spec)
+        bound = bound_of(spec, tensors)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = hashlib.sha256(request.path.encode()).hexdigest()[:16]
         total = _size_of(spec)
@@ -171,9 +181,9 @@ def find_or_start(
             # Another command may have started it meanwhile.
             if engine := _find(spec, folder):
                 return engine, False
-            limits = request.limits
-            instructions = _instructions(spec, folder, keep_alive, load_grace, limits)
-            return _start(instructions, limits.memory, notice), True
+            instructions = _instructions(spec, folder, keep_alive, load_grace, request.limits)
+            instructions = _bounded(instructions, bound, request.limits)
+            return _start(instructions, request.limits.memory, notice), True
 
 
 def empty_log(state: EngineState, folder: Path) -> None:
@@ -207,8 +217,10 @@ def diagnose(
         return EngineFailed(
             f"The engine was unloaded while it ran {path}", "Try again: it will restart"
         )
-    reason = builds.reason_in(_read_log(paths))
+    reason = builds.reason_in(log := _read_log(paths))
     _remove_all_but_log(paths)
+    if state.memory_limit and is_reached(log):
+        return limit_reached(path, state.memory_limit)
     problem = f"The engine ended while it ran {path}"
     if reason.startswith(PREPARATION):
         return _unfinished(state.spec, f"{problem}: {reason}")
@@ -247,6 +259,15 @@ def _unfinished(spec: EngineSpec, problem: str) -> EngineFailed:
     lasting = f"llama.cpp did not finish: it ran {PREPARATION}"
     has_template = bool(spec.settings.chat_template)
     return EngineFailed(problem, remedy).with_load_problem("" if has_template else lasting)
+
+
+def limit_reached(path: str, limit: int) -> EngineFailed:
+    """The error for a model that made llama.cpp take more memory than it may."""
+    needed = f"needed more memory than the {limit / 1e9:.1f} GB that it may take"
+    return EngineFailed(
+        f"llama.cpp {needed} with {path}",
+        "Choose another model, or lift the limit with -o overcommit true",
+    ).with_load_problem(f"llama.cpp {needed}")
 
 
 @contextmanager
@@ -294,14 +315,15 @@ def _check_header(path: str) -> Header:
         return read_header(file, os.fstat(file.fileno()).st_size)
 
 
-def _with_checked_settings(spec: EngineSpec) -> EngineSpec:
-    """`spec` with a context size.
+def _with_checked_settings(spec: EngineSpec) -> tuple[EngineSpec, list[Tensor]]:
+    """`spec` with a context size, and the tensors of its model.
 
     Raises `BadModelFile` or `ConfigError` for files and settings that make llama.cpp abort.
     """
     header = _check_header(spec.path)
+    tensors = [*header.tensors]
     for part in parts_of(Path(spec.path))[1:]:
-        _check_header(str(part))
+        tensors += _check_header(str(part)).tensors
     for path in spec.settings.files():
         try:
             _check_header(path)
@@ -317,7 +339,18 @@ def _with_checked_settings(spec: EngineSpec) -> EngineSpec:
             f"llama.cpp cannot run {spec.name} with these settings: {problem}",
             "Change that setting",
         )
-    return replace(spec, settings=settings)
+    return replace(spec, settings=settings), tensors
+
+
+def _bounded(
+    instructions: HostInstructions, bound: MemoryBound, limits: EngineLimits
+) -> HostInstructions:
+    return replace(
+        instructions,
+        checkpoints=bound.checkpoints,
+        memory_limit=0 if limits.overcommit else bound.limit,
+        mapped_bytes=bound.mapped,
+    )
 
 
 def _instructions(
@@ -364,6 +397,7 @@ class _Host:
         self._has_template = bool(instructions.spec.settings.chat_template)
         self._folder = Path(instructions.folder)
         self._grace = instructions.load_grace
+        self._limit = instructions.memory_limit
         self._notice = notice
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._process = _spawn()
@@ -429,6 +463,8 @@ class _Host:
                 )
                 is_lasting = value in (Phase.TOKENIZER.value, Phase.TEMPLATE.value)
                 raise error.with_load_problem(f"llama.cpp did not finish: it {value}" * is_lasting)
+            if word == OVERSIZED:
+                raise limit_reached(self._path, self._limit)
             if not line:
                 raise self._exited()
             if line.isdecimal():
@@ -451,6 +487,8 @@ class _Host:
         if self._id and not self._paths.state.exists():
             return self._unloaded()
         log = _read_log(self._paths)
+        if self._limit and is_reached(log):
+            return limit_reached(self._path, self._limit)
         reason, status = builds.reason_in(log), self._process.returncode or 0
         number = _signal_of(status)
         # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.

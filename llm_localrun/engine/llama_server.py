@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_localrun import engine_defaults
+from llm_localrun.engine import limits
 from llm_localrun.engine.state import (
     NGRAM,
     EnginePaths,
     EngineSettings,
     HostInstructions,
-    write_ending,
+    ending,
 )
 
 _LISTENING = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)")
@@ -40,7 +41,8 @@ class LlamaServerProcess:
     def has_ended(self) -> bool:
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid and os.WIFSIGNALED(status):
-            write_ending(f"llama-server was killed: {signal.strsignal(os.WTERMSIG(status))}")
+            reason = f"llama-server was killed: {signal.strsignal(os.WTERMSIG(status))}"
+            os.write(2, ending(reason))
         return pid != 0
 
     def end(self) -> None:
@@ -64,6 +66,8 @@ def start(
     environment = {**_neutral_environment(), "LLAMA_API_KEY": instructions.key}
     pid, terminal = pty.fork()
     if pid == 0:
+        if not instructions.has_gpu:
+            limits.limit_data(instructions, is_final=True)
         _exec(arguments, environment, paths.log)
     with watch(pid):
         while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
@@ -109,6 +113,7 @@ def _arguments(instructions: HostInstructions, paths: EnginePaths) -> list[str]:
         "--parallel": engine_defaults.SLOTS,
         "--slot-prompt-similarity": engine_defaults.SLOT_SIMILARITY,
         "--cache-ram": engine_defaults.PREFIX_CACHE_MIB,
+        "--ctx-checkpoints": instructions.checkpoints,
         "--host": "127.0.0.1",
         "--port": 0,
         "--verbosity": engine_defaults.VERBOSITY,

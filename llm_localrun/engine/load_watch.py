@@ -21,6 +21,7 @@ import os
 import re
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,12 +29,20 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from llm_localrun.engine import limits
+
+OVERSIZED = "oversized"
+"""The process took more memory than it may have. It has been killed then."""
 LOADED = "loaded"
 """A line with the bytes of files that the process has read or mapped since the tensors began."""
 STALLED = "stalled"
 """A line with the `Phase` that made no progress. The process has been killed then."""
 
 _POLL_INTERVAL_S = 0.25
+_MEMORY_INTERVAL_S = 0.05
+"""A hostile file makes llama.cpp take gigabytes in a second."""
+_MAX_LOG_BYTES = 2**22
+"""The phases of a load are at the beginning of its log, and a template may log gigabytes."""
 _MIN_CPU_SHARE = 1 / 60
 """The share of one core that a process needs at least so that it counts as computing: a thread that
 only waits uses less, and on a busy machine a process gets more."""
@@ -78,8 +87,11 @@ def send_line(output: int, line: str) -> None:
 
 
 @contextmanager
-def watched(pid: int, log: Path, grace: float, output: int) -> Iterator[None]:
-    """Has the process `pid` killed if it makes no progress for `grace` seconds in this block.
+def watched(
+    pid: int, log: Path, grace: float, output: int, memory_limit: int = 0
+) -> Iterator[None]:
+    """Has the process `pid` killed if it makes no progress for `grace` seconds in this block, or
+    if it takes more than `memory_limit` bytes.
 
     Does nothing on Windows, where a process cannot be forked.
     """
@@ -94,7 +106,7 @@ def watched(pid: int, log: Path, grace: float, output: int) -> Iterator[None]:
             os.dup2(output, 1)
             # Among them are the engine's lock and the terminal whose end ends llama-server.
             os.closerange(2, _MAX_DESCRIPTOR)
-            _watch(pid, log, grace)
+            _watch(pid, log, grace, memory_limit)
         finally:
             os._exit(0)
     os.close(host_lives)
@@ -106,24 +118,40 @@ def watched(pid: int, log: Path, grace: float, output: int) -> Iterator[None]:
         os.close(held)
 
 
-def _watch(pid: int, log: Path, grace: float) -> None:
+def _watch(pid: int, log: Path, grace: float, memory_limit: int) -> None:
     """Watches until the standard input is closed. Reports to the standard output."""
     progress = _Progress(grace)
     interval = min(_POLL_INTERVAL_S, grace / 10)
     before, begun = _measure(pid), False
     # Not the time that has passed: this process may have been asleep or starved.
     silent = 0.0
-    while not select.select([0], [], [], interval)[0]:
+    while not _is_over(interval, pid, memory_limit):
         now = _measure(pid)
-        phase = phase_in(written := _read(log))
+        phase = phase_in(_read(log, _MAX_LOG_BYTES))
         begun = begun or phase in (Phase.TENSORS, Phase.TEMPLATE)
         before = before if begun else now
-        silent = 0.0 if progress.is_made(now, len(written), phase) else silent + interval
+        log_size = log.stat().st_size if log.exists() else 0
+        silent = 0.0 if progress.is_made(now, log_size, phase) else silent + interval
         if silent >= grace:
             send_line(1, f"{STALLED} {phase.value}")
             os.kill(pid, signal.SIGKILL)
             return
         send_line(1, f"{LOADED} {max(0, now.loaded - before.loaded)}")
+
+
+def _is_over(seconds: float, pid: int, memory_limit: int) -> bool:
+    """Waits. Returns whether the watch is over: the standard input is closed, or the process took
+    more than `memory_limit`, is killed and reported."""
+    # Elsewhere each measurement starts a program.
+    steps = max(1, round(seconds / _MEMORY_INTERVAL_S)) if sys.platform == "linux" else 1
+    for _ in range(steps):
+        if select.select([0], [], [], seconds / steps)[0]:
+            return True
+        if limits.is_over(pid, memory_limit):
+            os.kill(pid, signal.SIGKILL)
+            send_line(1, OVERSIZED)
+            return True
+    return False
 
 
 class _Progress:
@@ -197,9 +225,10 @@ def _measure_by_ps(pid: int) -> _Measurement:
     return _Measurement(mapped, (mapped, 0, 0), cpu_seconds)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = -1) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(most)
     except OSError:
         return b""
 
@@ -221,9 +250,9 @@ class PreparationWatch:
         self._begun = 0.0
         """The same, when this began to count."""
 
-    def is_exceeded(self, cpu: float, log_size: int, interval: float) -> bool:
-        """Whether it exceeds the limit. Called every `interval` seconds."""
-        is_idle = cpu - self._cpu < interval * _MIN_CPU_SHARE
+    def is_exceeded(self, cpu: float, log_size: int) -> bool:
+        """Whether it exceeds the limit. Called about twice a second."""
+        is_idle = cpu - self._cpu < _MIN_CPU_SHARE / 2
         has_logged = log_size != self._log_size
         self._cpu, self._log_size = cpu, log_size
         if not is_idle and not has_logged:
@@ -236,5 +265,10 @@ class PreparationWatch:
 
 
 def cpu_seconds(pid: int) -> float:
-    """The CPU time that a process has used; 0 if the system does not tell."""
-    return time.process_time() if pid == os.getpid() else _measure(pid).cpu_seconds
+    """The CPU time that a process has used; 0 if the system does not tell.
+
+    Without that of this thread, which in a host is not llama.cpp's.
+    """
+    if pid == os.getpid():
+        return time.process_time() - time.thread_time()
+    return _measure(pid).cpu_seconds

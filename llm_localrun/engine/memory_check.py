@@ -1,4 +1,5 @@
 """Checks that there is memory for an engine before it starts, and says what would fit if not.
+Also reckons the most that it may take (`bound_of`), to which `limits` and `host` hold it.
 
 llama.cpp does not check: the system kills it when memory runs out, and other programs before it.
 Whether a model fits into an amount of memory is decided in `memory.fit`.
@@ -6,22 +7,35 @@ Whether a model fits into an amount of memory is decided in `memory.fit`.
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.engine import builds
 from llm_localrun.engine.evict import need_of, setting_of, size_in_memory
 from llm_localrun.engine.settings import EngineRequest
-from llm_localrun.engine.state import EngineState, list_running
+from llm_localrun.engine.state import EngineSpec, EngineState, list_running
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import NotEnoughMemory
+from llm_localrun.gguf.files import parts_of
+from llm_localrun.gguf.header import Tensor
+from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import MARGIN_BYTES, is_enough, largest_context
-from llm_localrun.memory.footprint import Footprint, Need, Setting, footprint_of_files
+from llm_localrun.memory.footprint import (
+    Footprint,
+    Need,
+    Setting,
+    checkpoint_count,
+    footprint_of_files,
+    limit_bytes,
+)
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import siblings
 from llm_localrun.system.paths import engine_folder
+
+_FLOATS = (TensorType.F32, TensorType.F16, TensorType.BF16)
 
 
 def ensure_fits(
@@ -75,6 +89,41 @@ def _released_by(engine: EngineState) -> int:
     """What is free when an engine ends, besides its weights: the system can drop those anyway."""
     need = need_of(engine.spec)
     return need.context + need.compute
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBound:
+    """What an engine may take: `limit` bytes, of which `mapped` are files that it maps.
+
+    `checkpoints` is how many states of a slot it may keep.
+    """
+
+    limit: int
+    mapped: int
+    checkpoints: int
+
+
+def bound_of(spec: EngineSpec, tensors: Iterable[Tensor]) -> MemoryBound:
+    """What an engine may take. `tensors` are those of the model's own files."""
+    settings = spec.settings
+    footprint = footprint_of_files(spec.path, settings.files()) or Footprint(None, spec.file_size)
+    setting = setting_of(settings)
+    copied = sum(_copied(tensor) for tensor in tensors)
+    limit = limit_bytes(footprint, setting, copied, sees=bool(settings.projector))
+    for path in set(settings.files()) & {settings.draft_model}:
+        if draft := footprint_of_files(path):
+            limit += limit_bytes(draft, setting, draft.weights, sees=False)
+    mapped = sum(part.stat().st_size for part in parts_of(Path(spec.path)) if part.exists())
+    return MemoryBound(limit, mapped, checkpoint_count(footprint, setting))
+
+
+def _copied(tensor: Tensor) -> int:
+    """The bytes of a tensor that llama.cpp may arrange anew for the processor (ggml-cpu/repack.cpp,
+    and amx/amx.cpp for half-precision floats)."""
+    is_copied = tensor.type not in _FLOATS or (
+        tensor.type == TensorType.F16 and machine.has_matrix_units()
+    )
+    return tensor.size or 0 if is_copied else 0
 
 
 def _problem(model: LocalModel, need: Need, setting: Setting, free: float) -> str:

@@ -40,6 +40,8 @@ class EngineLimits:
     """Bytes that all engines may take together."""
     prompt_bytes: int = 2 * 2**30
     """Bytes on disk for the saved prompts of conversations."""
+    overcommit: bool = False
+    """Whether an engine may take more memory than its model needs."""
 
     def within(self, memory: int) -> "EngineLimits":
         """These limits with at most `memory` bytes for all engines together."""
@@ -91,7 +93,8 @@ def engine_request(
         or chat_template_of(model, route),
         rpc=",".join(config.rpc),
     )
-    return EngineRequest(route.path, model.name, settings, _read_limits(config))
+    limits = replace(_read_limits(config), overcommit=bool(options.get("overcommit")))
+    return EngineRequest(route.path, model.name, settings, limits)
 
 
 def given_template(option: str | None) -> str:

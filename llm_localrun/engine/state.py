@@ -143,6 +143,8 @@ class EngineState:
     server_pid: int = 0
     """The process that holds the model: the host itself, or llama-server."""
     load_seconds: float = 0.0
+    memory_limit: int = 0
+    """Bytes of memory that the engine may take; 0 for no limit."""
 
     @property
     def pid(self) -> int:
@@ -214,6 +216,12 @@ class HostInstructions:
     """Limit for all saved prompts on disk; 0 saves none."""
     max_preparation: float = math.inf
     """CPU seconds that llama.cpp gets to prepare prompts."""
+    checkpoints: int = 1
+    """States of a slot that llama.cpp keeps in memory: see `memory.footprint`."""
+    memory_limit: int = 0
+    """Bytes of memory that the engine may take, files included; 0 for no limit."""
+    mapped_bytes: int = 0
+    """The part of `memory_limit` for files that are only mapped."""
 
     def prompt_folder(self, paths: EnginePaths) -> str:
         """Where llama.cpp may save slots, with the separator it expects at the end; "" for none."""
@@ -304,9 +312,9 @@ def read_lease(paths: EnginePaths) -> float | None:
         return None
 
 
-def write_ending(reason: str) -> None:
-    """Writes to the log, the host's stderr, why the engine ends: see `builds.reason_in`."""
-    os.write(2, f"{ENDED}{reason}\n".encode())
+def ending(reason: str) -> bytes:
+    """The line of the log that says why the engine ends: see `builds.reason_in`."""
+    return f"{ENDED}{reason}\n".encode()
 
 
 def _write_json(path: Path, value: Any) -> None:

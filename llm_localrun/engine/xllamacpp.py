@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_localrun import engine_defaults
+from llm_localrun.engine import limits
 from llm_localrun.engine.state import NGRAM, EnginePaths, EngineSettings, HostInstructions
 
 
@@ -40,7 +41,10 @@ def start(instructions: HostInstructions, paths: EnginePaths) -> XllamacppServer
     sys.path.append(instructions.xllamacpp)
     from xllamacpp import xllamacpp
 
-    return XllamacppServer(xllamacpp.Server(_parameters(xllamacpp, instructions, paths)))
+    parameters = _parameters(xllamacpp, instructions, paths)
+    if not parameters.fit_params:
+        limits.limit_data(instructions)
+    return XllamacppServer(xllamacpp.Server(parameters))
 
 
 def _parameters(xllamacpp: Any, instructions: HostInstructions, paths: EnginePaths) -> Any:
@@ -59,6 +63,7 @@ def _parameters(xllamacpp: Any, instructions: HostInstructions, paths: EnginePat
     p.slot_prompt_similarity = engine_defaults.SLOT_SIMILARITY
     p.cache_ram_mib = engine_defaults.PREFIX_CACHE_MIB
     p.cache_idle_slots = False
+    p.n_ctx_checkpoints = instructions.checkpoints
     p.slot_save_path = instructions.prompt_folder(paths)
     p.verbosity = engine_defaults.VERBOSITY
     p.hostnames = ["127.0.0.1"]

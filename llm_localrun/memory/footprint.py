@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_localrun.engine_defaults import BATCH_SIZE, SLOTS
+from llm_localrun.engine_defaults import BATCH_SIZE, PREFIX_CACHE_MIB, SLOTS
 from llm_localrun.gguf.files import parts_of
 from llm_localrun.gguf.header import NotGGUF, read_summary
 from llm_localrun.gguf.tensor_types import BLOCKS, TensorType
@@ -22,6 +22,18 @@ _UNKNOWN_CONTEXT_SHARE = 0.1
 """Of the weights, for the context of a model whose geometry is unknown."""
 _UNKNOWN_COMPUTE_BYTES = 3 * 2**28 - PROCESS_BYTES
 """For the compute buffers of a model whose geometry is unknown."""
+
+_SPARE_BYTES = 224 * 2**20
+"""What an engine takes besides what is computed here: vocabulary, template, prompts, grammars."""
+_TOLERANCE = 0.25
+"""Of the context and the computation: how far the formulas may be too low."""
+_MAX_CHECKPOINTS = 32
+_CHECKPOINT_BYTES = 2**28
+"""For the states that llama.cpp keeps of all slots, unless two for each take more."""
+_PROJECTOR_BYTES = 2 * 2**30
+"""For the images of a prompt, and computing with them."""
+_UNKNOWN_LIMIT_BYTES = 4 * 2**30
+"""What a model of unknown geometry may take besides twice its weights."""
 
 CACHE_STEP_TOKENS = 256
 """A cache is for a multiple of this number (llama-context.cpp, llama-kv-cache-iswa.cpp)."""
@@ -76,6 +88,44 @@ class Footprint:
         return Need(self.weights, context, compute_bytes(self.geometry, setting))
 
 
+def checkpoint_count(footprint: Footprint, setting: Setting) -> int:
+    """How many states of a slot llama.cpp may keep (`n_ctx_checkpoints`).
+
+    It keeps them for models that cannot go back to an earlier token. Its default, 32, can take more
+    than the model: 121 MB each for Gemma 3 4B.
+    """
+    size = _checkpoint_bytes(footprint, setting)
+    return max(2, min(_MAX_CHECKPOINTS, _CHECKPOINT_BYTES // (SLOTS * max(size, 1))))
+
+
+def _checkpoint_bytes(footprint: Footprint, setting: Setting) -> int:
+    """The caches with windows and the states of one conversation (server-context.cpp)."""
+    if (geometry := footprint.geometry) is None or not geometry.cached:
+        return 0
+    tokens = min(_cells(setting.context_size), geometry.window + setting.batch)
+    window = geometry.window_kv_width * tokens
+    return _cache_bytes(window, setting) + geometry.state_width * _FLOAT_BYTES
+
+
+def limit_bytes(footprint: Footprint, setting: Setting, copied: int, *, sees: bool) -> int:
+    """The most memory that an engine may take, files included.
+
+    `copied` is the bytes of weights that llama.cpp may hold twice, as they are in the file and
+    arranged for the processor. `sees` says whether there is a projector. A model that works must
+    never reach it, so what is unknown counts in full: see `docs/design/memory.md`.
+    """
+    need = footprint.need(setting)
+    images = _PROJECTOR_BYTES if sees else 0
+    if footprint.geometry is None:
+        return 2 * need.weights + PROCESS_BYTES + _UNKNOWN_LIMIT_BYTES + images
+    kept = 0
+    if not setting.embedding:
+        count = checkpoint_count(footprint, setting)
+        kept = PREFIX_CACHE_MIB * 2**20 + SLOTS * count * _checkpoint_bytes(footprint, setting)
+    tolerance = int(_TOLERANCE * (need.context + need.compute))
+    return need.total + copied + images + kept + tolerance + _SPARE_BYTES
+
+
 def footprint_of_files(path: str, others: Iterable[str] = ()) -> Footprint | None:
     """The footprint of the model in the file at `path` and all its parts.
 
@@ -100,9 +150,12 @@ def context_bytes(geometry: Geometry, setting: Setting) -> int:
         return 0
     numbers = geometry.kv_width * _cells(setting.context_size)
     numbers += geometry.window_kv_width * _window_cells(geometry, setting)
+    return _cache_bytes(numbers, setting) + geometry.state_width * SLOTS * _FLOAT_BYTES
+
+
+def _cache_bytes(numbers: int, setting: Setting) -> int:
     block_numbers, block_bytes = BLOCKS[TensorType[setting.cache_type.upper()]]
-    states = geometry.state_width * SLOTS * _FLOAT_BYTES
-    return int(numbers * block_bytes / block_numbers) + states
+    return int(numbers * block_bytes / block_numbers)
 
 
 def compute_bytes(geometry: Geometry, setting: Setting) -> int:

@@ -4,9 +4,11 @@ The builds of llama.cpp report the memory of GPUs: see `engine.builds`.
 """
 
 import os
+import platform
 import re
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 _ROOT = Path("/")
@@ -24,6 +26,20 @@ def physical_memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return None
+
+
+@lru_cache(maxsize=1)
+def has_matrix_units(root: Path = _ROOT) -> bool:
+    """Whether llama.cpp may compute with units (AMX) that want half-precision floats rearranged.
+
+    Assumed of every processor that is not of x86.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        return " amx_tile" in (root / "proc" / "cpuinfo").read_text()
+    except OSError:
+        return True
 
 
 def free_ram(root: Path = _ROOT) -> int | None:

@@ -40,6 +40,8 @@ HELP = """\
                                         draft model for speculative decoding (default: unused)
 --spec-type none,draft-simple,draft-eagle3,draft-mtp,draft-dflash,draft-dspark,ngram-simple,ngram-map-k,ngram-map-k4v,ngram-mod,ngram-cache
                                         comma-separated list of types of speculative decoding to use
+-ctxcp, --ctx-checkpoints, --swa-checkpoints N
+                                        max number of context checkpoints to create per slot (default: 32)
 -cram, --cache-ram N                    set the maximum cache size in MiB (default: 8192)
 -kvu,  --kv-unified, -no-kvu, --no-kv-unified
                                         use single unified KV buffer shared across all sequences
@@ -71,7 +73,15 @@ def _arguments() -> argparse.Namespace:
     known = _Arguments(add_help=False, allow_abbrev=False)
     for name in ("model", "alias", "host", "slot-save-path", "mmproj", "lora", "model-draft"):
         known.add_argument(f"--{name}", default="")
-    numbers = ("ctx-size", "batch-size", "ubatch-size", "parallel", "cache-ram", "port")
+    numbers = (
+        "ctx-size",
+        "batch-size",
+        "ubatch-size",
+        "parallel",
+        "cache-ram",
+        "ctx-checkpoints",
+        "port",
+    )
     for name in (*numbers, "verbosity"):
         known.add_argument(f"--{name}", type=int, required=name != "ubatch-size")
     for name in ("threads", "n-gpu-layers"):
@@ -192,6 +202,7 @@ def _parameters(xllamacpp: Any, given: argparse.Namespace) -> Any:
     p.fit_params = given.fit != "off"
     p.kv_unified, p.cache_idle_slots = given.kv_unified, not given.no_cache_idle_slots
     p.slot_prompt_similarity, p.cache_ram_mib = given.slot_prompt_similarity, given.cache_ram
+    p.n_ctx_checkpoints = given.ctx_checkpoints
     p.slot_save_path = given.slot_save_path
     p.hostnames, p.port = [given.host], given.port
     p.api_keys = [os.environ["LLAMA_API_KEY"]]
