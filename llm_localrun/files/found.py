@@ -4,6 +4,7 @@ Reading a file's header is left to `contents`.
 """
 
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,13 @@ class ListedFile(NamedTuple):
     modified: float
     """Seconds since the epoch."""
     identity: Identity
+    changed: int
+    """When its content, name or mode last changed, in nanoseconds: no program can set that."""
+
+    @property
+    def stamp(self) -> str:
+        """Equal only for the same file with the same content."""
+        return "{}.{}.{:x}".format(*self.identity, self.changed)
 
     def __repr__(self) -> str:
         # Faster than that of namedtuple: every scan makes a digest of these.
@@ -46,6 +54,8 @@ class FoundFile:
     size: int
     modified: float
     identity: Identity
+    stamp: str = ""
+    """The stamps of all parts (see `ListedFile`)."""
     parts: int = 1
     store: str = ""
     projector: str = ""
@@ -62,6 +72,12 @@ class FoundFile:
         yield replace(self, store=store)
 
 
+def stamp_of(found: FoundFile) -> str:
+    """The stamps of all its parts and of its projector, which other files can replace."""
+    projector = listed(found.projector) if found.projector else None
+    return f"{found.stamp} {projector.stamp}" if projector else found.stamp
+
+
 def is_text(path: str) -> bool:
     """Whether a path can be kept in a file and displayed: on Linux a name can be any bytes."""
     try:
@@ -71,13 +87,18 @@ def is_text(path: str) -> bool:
     return "\0" not in path
 
 
-def listed(path: str) -> ListedFile | None:
-    """The file at `path`; None if there is none."""
+def listed(path: str, *, special: bool = False) -> ListedFile | None:
+    """The regular file at `path`, or with `special` whatever is there; None if there is none."""
     try:
-        stat = os.stat(path)  # noqa: PTH116  # a Path costs as much as the call
+        found = os.stat(path)  # noqa: PTH116  # a Path costs as much as the call
     except (OSError, ValueError):
         return None
-    return ListedFile(path, stat.st_size, stat.st_mtime, (stat.st_dev, stat.st_ino))
+    return _listed(path, found) if special or stat.S_ISREG(found.st_mode) else None
+
+
+def _listed(path: str, found: os.stat_result) -> ListedFile:
+    identity = found.st_dev, found.st_ino
+    return ListedFile(path, found.st_size, found.st_mtime, identity, found.st_ctime_ns)
 
 
 # On Windows the entries of a folder have no inodes.
@@ -85,13 +106,12 @@ _stat = os.stat if sys.platform == "win32" else os.DirEntry.stat
 
 
 def listed_entry(entry: "os.DirEntry[str]") -> ListedFile:
-    """`listed`, for an entry of a folder. Raises OSError."""
-    stat = _stat(entry)
-    return ListedFile(entry.path, stat.st_size, stat.st_mtime, (stat.st_dev, stat.st_ino))
+    """`listed`, for an entry of a folder that is a regular file. Raises OSError."""
+    return _listed(entry.path, _stat(entry))
 
 
 def existing(path: str) -> str:
-    """`path`, or "" if nothing is there."""
+    """`path`, or "" if no regular file is there."""
     return path if path and listed(path) is not None else ""
 
 
@@ -117,9 +137,12 @@ def file_at(path: str, name: str = "") -> FoundFile | None:
 
     Also None for a part other than the first.
     """
-    parts = [listed(with_stem(path, stem)) for stem in part_stems(stem_of(path))]
-    present = [part for part in parts if part is not None]
-    return from_parts(present, name) if present and len(present) == len(parts) else None
+    parts = []
+    for stem in part_stems(stem_of(path)):
+        if (part := listed(with_stem(path, stem))) is None:
+            return None
+        parts.append(part)
+    return from_parts(parts, name) if parts else None
 
 
 def from_parts(parts: Sequence[ListedFile], name: str = "") -> FoundFile:
@@ -133,5 +156,6 @@ def from_parts(parts: Sequence[ListedFile], name: str = "") -> FoundFile:
         size=sum(part.size for part in parts),
         modified=max(part.modified for part in parts),
         identity=first.identity,
+        stamp=" ".join(part.stamp for part in parts),
         parts=len(parts),
     )
