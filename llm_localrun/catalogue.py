@@ -308,7 +308,7 @@ def describe_server(report: EndpointReport) -> str:
     return f"{title} at {endpoint.url}"
 
 
-SNAPSHOT_VERSION = 8
+SNAPSHOT_VERSION = 9
 """A file of another version is ignored and replaced."""
 
 

@@ -188,6 +188,14 @@ class LocalModel(FrozenValue):
         return next((route for route in self.routes if isinstance(route, OnDisk)), None)
 
     @property
+    def problem(self) -> str:
+        """Why it cannot be run at all: its only file cannot be loaded; "" if it may be run.
+
+        Such a model has no name but its id.
+        """
+        return self.on_disk.problem if self.on_disk and not self.served else ""
+
+    @property
     def runs_on(self) -> RunsOn:
         """Where the server runs it; a model without a server runs on this machine."""
         return self.served.runs_on if self.served else RunsOn.THIS_MACHINE
@@ -276,6 +284,8 @@ class ScannedFile(FrozenValue):
     path: str
     size: int
     modified: float
+    stamp: str = ""
+    """Devices, inodes and times of change of all its files: see `files.found.stamp_of`."""
     model: LocalModel | None
     """None: the file contains no model that can be run."""
     reason: str = ""
@@ -340,10 +350,10 @@ def merge_routes(
     """All models, where a served model and a file with a common fingerprint are one model.
 
     Such a model has both routes. A model that runs outside this machine is not merged; one of a
-    server that does not say where it runs is.
+    server that does not say where it runs is. A file that cannot be loaded is not merged either.
     """
     files = list(files)
-    by_fingerprint = _by_fingerprint(files)
+    by_fingerprint = _by_fingerprint([file for file in files if not file.problem])
     models, joined = [], set()
     for model in served:
         found = (by_fingerprint.get(fingerprint) for fingerprint in model.fingerprints)

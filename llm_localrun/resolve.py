@@ -103,12 +103,18 @@ def choose_route(model: LocalModel, options: Mapping[str, Any]) -> tuple[LocalMo
     """The variant of `model` that the options ask for, and the route by which to run it.
 
     The server is preferred if it accepts connections, however slow it is; otherwise the file is
-    used, if there is one. Raises `ConfigError` if there is no such variant.
+    used, if there is one. Raises `ConfigError` if there is no such variant, and `BadModelFile` if
+    its file cannot be loaded.
     """
     from llm_localrun.wire.http import is_listening
 
     variant = resolve_variant(model, options)
     served, on_disk = variant.served, variant.on_disk
+    if variant.problem and on_disk is not None:
+        from llm_localrun.files import open_file
+
+        # Raises what is wrong with the file, unless that has been mended since.
+        open_file(Path(on_disk.path))
     if served is None or on_disk is None or is_listening(served.endpoint.url):
         return variant, variant.routes[0]
     from llm_localrun.servers.base import server_class
@@ -171,7 +177,8 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
         return UnknownModel(f"No local model is called '{name}'", _nearest(name, known, snapshot))
     if snapshot.models:
         what = "can chat" if purpose == "chat" else "embeds texts"
-        there = ", ".join(model.id for model in snapshot.models[:3])
+        problems = ((each.id, each.problem) for each in snapshot.models[:3])
+        there = ", ".join(f"{each} ({why})" if why else each for each, why in problems)
         return UnknownModel(
             f"No model on this machine {what}: there is only {there}", _how_to_get(purpose)
         )
@@ -187,7 +194,7 @@ def _would_be_called(model: LocalModel, name: str) -> bool:
 
 def _names_for(purpose: Purpose, models: Sequence[LocalModel], order: Order) -> list[str]:
     """Every name of the models for `purpose`, the most usual ones first."""
-    ids = [model.id for model in models if model.purpose == purpose]
+    ids = [model.id for model in models if model.purpose == purpose and not model.problem]
     return [*name_models(models, order, purpose), *ids]
 
 
@@ -313,7 +320,8 @@ def advice_for_variant(model: LocalModel, others: Sequence[LocalModel], wanted: 
     """
     if not quantization_in(wanted):
         return "Q4_K_M, Q8_0 and F16 are examples of quantizations"
-    sources = [each for each in (model, *others) if each.on_disk and each.quantization in _SOURCES]
+    whole = [each for each in (model, *others) if each.on_disk and not each.on_disk.problem]
+    sources = [each for each in whole if each.quantization in _SOURCES]
     if sources and wanted not in _SOURCES and quality(wanted) >= 0:
         return f"Make it with `llm localrun quantize {shlex.quote(sources[0].id)} {wanted}`"
     if arguments := _pull_arguments(model, wanted):

@@ -4,10 +4,10 @@ Which types a model accepts is decided in `wire.request`.
 """
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_localrun.errors import BadAttachment
+from llm_localrun.gguf.files import open_regular
 from llm_localrun.wire.request import ALIASES, Media
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def load_attachment(
     try:
         if attachment.path and not attachment.content:
             # Otherwise resolve_type would report an unknown type for a file that is missing.
-            Path(attachment.path).open("rb").close()
+            open_regular(attachment.path).close()
         kind = attachment.resolve_type() or ""  # type: ignore[no-untyped-call]
         kind = kind.partition(";")[0].strip().lower()
         kind = ALIASES.get(kind, kind)

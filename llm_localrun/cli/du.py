@@ -2,16 +2,18 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import Row, json_option, show, size_text
+from llm_localrun.gguf.files import parts_of
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.download import unfinished_files
-from llm_localrun.pull.records import PullRecord, read_records
+from llm_localrun.pull.records import PullRecord, bytes_on_disk, read_records
 from llm_localrun.pull.remove import records_of
 from llm_localrun.system.paths import partial_folder
 
@@ -29,7 +31,8 @@ def du(as_json: bool) -> None:
 
 def _facts(model: LocalModel, file: OnDisk, records: Iterable[PullRecord]) -> dict[str, Any]:
     ours = records_of(model, records)
-    size = ours[0].size if ours and ours[0].files else model.size or 0
+    paths = ours[0].paths if ours and ours[0].files else parts_of(Path(file.path))
+    size = sum(bytes_on_disk(path.stat()) for path in paths if path.is_file())
     return {
         "name": model.id,
         "size": size,

@@ -54,6 +54,7 @@ def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]
         "projector": file.projector,
         "file_id": file.id,
         "obstacle": order.obstacle(model),
+        "problem": file.problem,
     }
 
 

@@ -54,9 +54,9 @@ def _row(model: LocalModel, names: Names, order: Order) -> dict[str, str]:
 
 
 def _where(model: LocalModel) -> str:
-    """The server or remote host that runs the model; "file" if the engine runs it."""
+    """The server or remote host that runs the model; "file" if the engine runs it, or cannot."""
     if model.served is None:
-        return "file"
+        return "damaged" if model.problem else "file"
     if requires_consent(model):
         return model.runs_on
     return model.remote_host or model.served.endpoint.name
@@ -76,6 +76,8 @@ def _notes(
     notes = ["* loaded now"] if any(model.loaded for model in found) else []
     if any(not model.has_command for model in found):
         notes.append(f"rerank, decide, other: {NO_COMMAND}")
+    if any(model.problem for model in found):
+        notes.append("damaged: a file that cannot be loaded; see `llm localrun doctor`")
     variants = (model for model in found if model.variant_of)
     notes += (f"{model.id}: another variant of {model.variant_of}" for model in variants)
     obstacles = [(_where(model), order.obstacle(model)) for model in found if model.served]

@@ -46,8 +46,8 @@ def evict_idle(spec: EngineSpec, folder: Path, budget: int | None) -> None:
 
 
 def need_of(spec: EngineSpec) -> Need:
-    """The memory that an engine needs; by the size of its own file if its files are gone."""
-    found = footprint_of_files(spec.path, spec.settings.files())
+    """The memory that an engine needs, by the size that its file had when it started."""
+    found = footprint_of_files(spec.path, spec.settings.files(), spec.file_size)
     return (found or Footprint(None, spec.file_size)).need(setting_of(spec.settings))
 
 

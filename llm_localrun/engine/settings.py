@@ -13,6 +13,7 @@ from llm_localrun.config import Config
 from llm_localrun.engine.state import BUILT_IN_TEMPLATES, NGRAM, EngineSettings
 from llm_localrun.errors import ConfigError
 from llm_localrun.files.modelfile import chat_template_of, read_modelfile
+from llm_localrun.gguf.files import open_regular
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
 
@@ -108,7 +109,8 @@ def given_template(option: str | None) -> str:
     try:
         if not option.strip():
             raise FileNotFoundError
-        template = path.read_bytes()[:_MAX_TEMPLATE_BYTES].decode()
+        with open_regular(path) as file:
+            template = file.read(_MAX_TEMPLATE_BYTES).decode()
     except FileNotFoundError:
         raise ConfigError(
             f"There is no chat template {option or repr(option)}",

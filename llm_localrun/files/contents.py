@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llm_localrun.files.found import QUANTIZATION, FoundFile, listed, stem_of
 from llm_localrun.files.ollama_manifest import manifest_or_empty
-from llm_localrun.gguf.files import chat_template_in, parts_of
+from llm_localrun.gguf.files import chat_template_in, open_regular, parts_of
 from llm_localrun.gguf.header import Header, NotGGUF, damage_of, read_summary
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import LocalModel, OnDisk
@@ -26,6 +26,9 @@ _OLLAMA_ONLY = ("mllama", "gptoss", "qwen25vl")
 
 # In templates, of Ollama too, beside the tags; the last one is gpt-oss's.
 _THINKING = ("enable_thinking", ".Thinking", "<|channel|>")
+
+_MAX_NAME = 100
+"""Characters of an architecture or a size that a header names."""
 
 # By `general.type` in the header.
 _NO_MODEL = {
@@ -50,7 +53,7 @@ def read_model(found: FoundFile, model_id: str = "") -> LocalModel | str:
         or quantization_in(stem_of(found.path))
         or file_type_name(header.number("general.file_type"))
     )
-    size_label = header.text("general.size_label")
+    size_label = header.text("general.size_label")[:_MAX_NAME]
     return LocalModel(
         id=model_id or f"local/gguf/{found.name}",
         name=found.name,
@@ -85,24 +88,32 @@ def _read(found: FoundFile) -> tuple[Header, str, str]:
 
     Raises `NotGGUF` and OSError.
     """
-    with open(found.path, "rb", buffering=0) as opened:  # noqa: PTH123
+    with open_regular(found.path, buffering=0) as opened:
         header = read_summary(opened)
         template = chat_template_in(opened, header)
         problem = damage_of(opened, header)
-    return header, template, problem or _damage_of_parts(found)
+    return header, template, problem or _damage_of_others(found)
 
 
-def _damage_of_parts(found: FoundFile) -> str:
-    """As `damage_of`, for the parts after the first. Raises OSError."""
+def _damage_of_others(found: FoundFile) -> str:
+    """As `damage_of`, for the parts after the first, and the projector. Raises OSError."""
     for part in parts_of(Path(found.path))[1:] if found.parts > 1 else ():
-        with part.open("rb", buffering=0) as opened:
-            try:
-                problem = damage_of(opened, read_summary(opened))
-            except NotGGUF as error:
-                problem = str(error)
-        if problem:
+        if problem := _damage_at(part):
             return f"one of its parts is damaged: {part.name}: {problem}"
-    return ""
+    projector = Path(found.projector)
+    try:
+        problem = _damage_at(projector) if found.projector else ""
+    except OSError as error:
+        problem = f"{UNREADABLE}: {error.strerror}"
+    return f"its projector is damaged: {projector.name}: {problem}" if problem else ""
+
+
+def _damage_at(path: Path) -> str:
+    with open_regular(path, buffering=0) as opened:
+        try:
+            return damage_of(opened, read_summary(opened))
+        except NotGGUF as error:
+            return str(error)
 
 
 def _real_path(path: str) -> str:
@@ -133,7 +144,7 @@ def filled(fingerprints: Iterable[str], quantization: str) -> list[str]:
 def _unfit(header: Header) -> str:
     """Why llama.cpp would not run a file with this header by itself; "" if it would."""
     kind, architecture = header.text("general.type"), header.architecture
-    if not architecture:
+    if not architecture or len(architecture) > _MAX_NAME:
         return _NO_MODEL.get(kind, "its header names no architecture")
     if architecture == "clip":
         return IS_PROJECTOR
@@ -167,7 +178,7 @@ def _senses(projector: str) -> dict[str, bool]:
     if not projector:
         return {}
     try:
-        with Path(projector).open("rb", buffering=0) as opened:
+        with open_regular(projector, buffering=0) as opened:
             metadata = read_summary(opened).metadata
     except (OSError, NotGGUF):
         return {}

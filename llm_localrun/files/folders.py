@@ -6,7 +6,7 @@ Opening a file is left to `contents`.
 
 import operator
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,8 +47,9 @@ class FolderListing:
         """Each file with all its parts and its projector, or the reason why it is not a model."""
         by_path = {file.path: file for file in self.files}
         projectors = [path for path in by_path if is_projector_name(stem_of(path))]
+        earliest = _earliest_parts(self.files)
         for file in self.files:
-            found = _with_parts(file, by_path)
+            found = _with_parts(file, by_path, earliest)
             if found is None:
                 continue
             reason = found.reason or _reason(found)
@@ -151,13 +152,25 @@ def _is_within(path: str, folder: str) -> bool:
     return f"{path}{os.sep}".startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def _with_parts(file: ListedFile, by_path: dict[str, ListedFile]) -> FoundFile | None:
+def _earliest_parts(files: Iterable[ListedFile]) -> dict[tuple[str, int], int]:
+    """The lowest number of the parts that are here, by the path of the first part and the count."""
+    earliest: dict[tuple[str, int], int] = {}
+    for file in files:
+        if shard := shard_of(stem_of(file.path)):
+            key = _part(file, 1), shard[2]
+            earliest[key] = min(shard[1], earliest.get(key, shard[1]))
+    return earliest
+
+
+def _with_parts(
+    file: ListedFile, by_path: dict[str, ListedFile], earliest: Mapping[tuple[str, int], int]
+) -> FoundFile | None:
     """The file that `file` is, or is the first part of; None for the other parts."""
     shard = shard_of(stem_of(file.path))
     if shard is None:
         return from_parts([file])
     _, number, count = shard
-    if any(_part(file, earlier) in by_path for earlier in range(1, number)):
+    if earliest[_part(file, 1), count] < number:
         return None
     parts: list[ListedFile] = []
     for each in range(1, count + 1):

@@ -12,7 +12,7 @@ from pathlib import Path
 from llm_localrun.errors import BadModelFile, NotRemoved
 from llm_localrun.files.contents import read_model
 from llm_localrun.files.folders import projector_for
-from llm_localrun.files.found import FoundFile, file_at, is_text, listed, stem_of
+from llm_localrun.files.found import FoundFile, file_at, is_text, listed, stamp_of, stem_of
 from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import read_summary
 from llm_localrun.models import NAMED_BY_PATH, ScannedFile
@@ -32,7 +32,8 @@ def open_file(path: Path) -> ScannedFile:
     found = file_at(str(path))
     if found is None:
         raise _not_whole(path)
-    model = read_model(_with_projector(found))
+    found = _with_projector(found)
+    model = read_model(found)
     if isinstance(model, str):
         raise BadModelFile(
             f"{path} holds no model that can be run by itself: {model}",
@@ -43,7 +44,13 @@ def open_file(path: Path) -> ScannedFile:
             f"{path} cannot be run: {model.on_disk.problem}",
             "Download it again, or choose another file",
         )
-    return ScannedFile(path=found.path, size=found.size, modified=found.modified, model=model)
+    return ScannedFile(
+        path=found.path,
+        size=found.size,
+        modified=found.modified,
+        stamp=stamp_of(found),
+        model=model,
+    )
 
 
 def _not_whole(path: Path) -> BadModelFile:
@@ -52,9 +59,10 @@ def _not_whole(path: Path) -> BadModelFile:
         return BadModelFile(
             f"{path} is a later part of a split file", "Give the path of the first part"
         )
-    missing = next((part for part in parts if not part.exists()), path)
+    missing = next((part for part in parts if not part.is_file()), path)
+    what = "not a regular file" if missing.exists() else "missing"
     return BadModelFile(
-        f"{path} cannot be run: {missing.name} is missing",
+        f"{path} cannot be run: {missing.name} is {what}",
         "Download that part into the same folder",
     )
 
@@ -66,8 +74,9 @@ def is_same(entry: ScannedFile) -> bool:
     if route is None or found is None:
         return False
     manifest = listed(route.manifest)
-    now = found.size, found.modified, manifest.modified if manifest else 0.0
-    return now == (entry.size, entry.modified, entry.manifest_modified)
+    stamp = stamp_of(replace(found, projector=route.projector))
+    now = found.size, found.modified, stamp, manifest.modified if manifest else 0.0
+    return now == (entry.size, entry.modified, entry.stamp, entry.manifest_modified)
 
 
 def _known_files() -> Path:

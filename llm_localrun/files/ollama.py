@@ -14,7 +14,7 @@ from typing import ClassVar
 from llm_localrun.errors import NotRemoved
 from llm_localrun.files.base import SEVERAL_BLOBS, Store
 from llm_localrun.files.folders import entries_below, entries_of, is_folder
-from llm_localrun.files.found import FoundFile, ListedFile, existing, file_at, listed
+from llm_localrun.files.found import FoundFile, ListedFile, existing, file_at, from_parts, listed
 from llm_localrun.files.ollama_manifest import (
     V2_FOLDER,
     Manifest,
@@ -46,7 +46,7 @@ class OllamaStore(Store):
 
     def scan(self, folder: Path, problems: list[str]) -> Iterator["TagListing"]:
         tags = [
-            [tag for path in paths if (tag := listed(path))]
+            [tag for path in paths if (tag := listed(path, special=True))]
             for paths in _paths_by_name(folder, problems).values()
         ]
         blobs = [listed(entry.path) for entry in entries_of(str(folder / "blobs"), problems)]
@@ -136,7 +136,7 @@ def _found(tag: ListedFile, older: Sequence[ListedFile]) -> FoundFile:
     found = file_at(str(blob), name) if blob else None
     if manifest is None or blob is None or found is None:
         reason = reason or "its blob is missing: pull it again"
-        return FoundFile(tag.path, name, tag.size, tag.modified, tag.identity, reason=reason)
+        return replace(from_parts([tag], name), reason=reason)
     digests = (*_digests(manifest), *_digests_of_older(older, blob))
     return replace(
         found,

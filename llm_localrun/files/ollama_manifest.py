@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llm_localrun.gguf.files import open_regular
 from llm_localrun.system.json_files import list_at, parse_json, text_at
 
 V2_FOLDER = "manifests-v2"
@@ -67,7 +68,7 @@ class Manifest:
         if blob is None:
             return ""
         try:
-            with blob.open("rb") as file:
+            with open_regular(blob) as file:
                 return file.read(_MAX_TEXT).decode("utf-8", "replace")
         except OSError:
             return ""
@@ -165,9 +166,7 @@ def _linked_digest(path: Path, blobs: Path) -> str | None:
 def _read(path: Path, expected: str = "") -> tuple[dict[str, Any], str] | None:
     """The JSON object in a file, and its SHA-256; None if there is none, or not the `expected`."""
     try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(_MAX_MANIFEST + 1)
     except (OSError, ValueError):
         return None

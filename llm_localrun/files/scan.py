@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from llm_localrun.files.base import StoreFolder, StoreItem, store_folders
 from llm_localrun.files.contents import UNREADABLE, filled, forget_folders, read_model
-from llm_localrun.files.found import FoundFile, Identity, is_text, stem_of
+from llm_localrun.files.found import FoundFile, Identity, is_text, stamp_of, stem_of
 from llm_localrun.files.named import remembered_files
 from llm_localrun.models import ScannedFile, ScannedStore, Snapshot
 
@@ -141,7 +141,8 @@ def _manifest_of(entry: ScannedFile) -> str:
 
 
 def _entry(found: FoundFile, last: ScannedFile | None, taken: set[str]) -> ScannedFile:
-    if last and _is_unchanged(last, found):
+    stamp = stamp_of(found)
+    if last and last.stamp == stamp and _is_unchanged(last, found):
         return last
     kept_id = last.model.id if last and last.model else ""
     model_id = kept_id or unique_id(found.name, found.path, taken)
@@ -155,6 +156,7 @@ def _entry(found: FoundFile, last: ScannedFile | None, taken: set[str]) -> Scann
         size=found.size,
         # An unreadable file counts as changed in the next scan.
         modified=0.0 if reason.startswith(UNREADABLE) else found.modified,
+        stamp=stamp,
         model=model,
         reason=reason,
         name="" if model or is_named_alike else found.name,

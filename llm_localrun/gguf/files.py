@@ -5,6 +5,7 @@ Reading the header itself is left to `header`.
 
 import errno
 import mmap
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,33 @@ _TEMPLATE = "tokenizer.chat_template"
 _Path = TypeVar("_Path", bound=PurePath)
 
 
+def open_regular(path: str | Path, buffering: int = -1) -> BinaryIO:
+    """Opens a regular file to read it. Raises OSError, for what is none too.
+
+    A FIFO, a socket and a device are not opened: that may wait forever, or do something.
+    """
+    return open(path, "rb", buffering, opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    _check_regular(os.stat(path), path)  # noqa: PTH116
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    try:
+        # Something else can have taken its place meanwhile.
+        _check_regular(os.fstat(descriptor), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(found: os.stat_result, path: str) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """The file at `path`, opened to read its header. Raises `BadModelFile` for any failure."""
@@ -28,7 +56,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise BadModelFile(*_not_a_file(path))
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             yield file
     except NotGGUF as error:
         raise BadModelFile(

@@ -1,7 +1,9 @@
 """Reads the header of a GGUF file: its metadata and its table of tensors.
 
 The file may be truncated or malicious, so every length is checked against a limit before memory is
-allocated or time is spent for it. `gguf.files` opens files. Format:
+allocated or time is spent for it, and so are the sums: the bytes of a header, what is kept of
+them, and the strings and numbers in its arrays. No clock decides what is usable. `gguf.files`
+opens files. Format:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -11,28 +13,38 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import SEEK_END
+from itertools import islice
 from mmap import ACCESS_READ, mmap
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from llm_localrun.gguf.tensor_types import BLOCKS
 
 Buffer: TypeAlias = bytes | mmap
 Number: TypeAlias = int | float | bool
 Value: TypeAlias = Number | str | tuple[Number, ...] | None
-"""None: an array that was skipped, because it contains strings or is long."""
+"""None: what was skipped: an array that contains strings or is long, or a very long text."""
 
 MAGIC = b"GGUF"
 MAX_HEADER = 64 * 2**20
-"""How many bytes are searched for what follows the vocabulary."""
-# Limits: bytes of a string, a key and a skipped array; otherwise counts.
+"""Bytes of a header. Those of the largest vocabularies have 20 MB, and a tokenizer.json as much."""
+MAX_TRAILER = 64 * 2**20
+"""Bytes that may follow the last tensor. llama.cpp reads all of them into memory (b11549)."""
+# Limits of each: bytes of a string, of one that is kept, and of a key; otherwise counts.
 _MAX_STRING = 16 * 2**20
+_MAX_KEPT_STRING = 2 * 2**20
 _MAX_KEY = 2**16
 _MAX_KEYS = 2**16
 _MAX_TENSORS = 2**17
+_MAX_KEPT_ARRAY = 4096
+# Limits of all together.
+_MAX_KEPT = 8 * 2**20
+"""Bytes of all keys, texts and names of tensors that are kept."""
+_MAX_NUMBERS = 2**16
+"""In all arrays that are kept: an array for each layer has a thousand at most."""
 _MAX_STRINGS = 2**21
 """In all lists: the largest vocabularies have 250,000 tokens and twice as many merges."""
-_MAX_KEPT_ARRAY = 4096
-_MAX_SKIP = 2**40
+_MAX_CANDIDATES = 1000
+"""How many places that look like the name of a tensor are looked at."""
 _MAX_DIMENSIONS = 8
 _DEFAULT_ALIGNMENT = 32
 _FIRST_READ_BYTES, _MAX_READ_BYTES = 2**13, 2**18
@@ -147,12 +159,11 @@ def damage_of(file: BinaryIO, summary: Header) -> str:
 
     Raises OSError.
     """
-    size, tensors_at = file.seek(0, SEEK_END), summary.tensors_at
-    if summary.rest_at is not None:
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
-            tensors_at = _find_tensors(mapped, summary.rest_at)
+    size = file.seek(0, SEEK_END)
     try:
-        if tensors_at is None or not _has_all_tensors(file, summary, tensors_at, size):
+        if summary.tensors_at is not None:
+            _tensors_at(file, summary, summary.tensors_at, size)
+        elif not _has_all_tensors(file, summary, size):
             file.seek(0)
             read_header(file, size)
     except NotGGUF as error:
@@ -166,7 +177,8 @@ def _find_tensors(head: Buffer, start: int) -> int | None:
     It searches `head` from `start` for something that looks like the name of a tensor. That takes a
     thirtieth of the time of reading the vocabulary.
     """
-    for found in _TENSOR_NAME_END.finditer(head, start, min(len(head), MAX_HEADER)):
+    matches = _TENSOR_NAME_END.finditer(head, start, min(len(head), MAX_HEADER))
+    for found in islice(matches, _MAX_CANDIDATES):
         name_end = found.end() - 4
         for size in range(1, _MAX_TENSOR_NAME + 1):
             name_at = name_end - size
@@ -176,19 +188,31 @@ def _find_tensors(head: Buffer, start: int) -> int | None:
     return None
 
 
-def _has_all_tensors(file: BinaryIO, summary: Header, tensors_at: int, file_size: int) -> bool:
-    """Whether the table of tensors is at `tensors_at`, and all of them are in the file.
+def _has_all_tensors(file: BinaryIO, summary: Header, file_size: int) -> bool:
+    """Whether the table of tensors is found after the vocabulary, and all are in the file.
 
     Raises OSError.
     """
-    file.seek(0)
+    assert summary.rest_at is not None
+    with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+        tensors_at = _find_tensors(mapped, summary.rest_at)
+    if tensors_at is None:
+        return False
     try:
-        reader = _Reader(file)
-        reader.skip(tensors_at - reader.position)
-        tensors, _ = _read_tensors(reader, summary.metadata, file_size)
+        tensors = _tensors_at(file, summary, tensors_at, file_size)
     except NotGGUF:
         return False
     return not tensors or tensors[0].offset == 0
+
+
+def _tensors_at(
+    file: BinaryIO, summary: Header, position: int, file_size: int
+) -> tuple[Tensor, ...]:
+    """The table of tensors at a position in the file. Raises `NotGGUF` and OSError."""
+    file.seek(0)
+    reader = _Reader(file)
+    reader.skip(position - reader.position)
+    return _read_tensors(reader, summary.metadata, file_size)[0]
 
 
 def find_text(head: Buffer, key: str, start: int, end: int) -> str:
@@ -205,7 +229,7 @@ def find_text(head: Buffer, key: str, start: int, end: int) -> str:
     if at < 0 or text_at > end:
         return ""
     (length,) = struct.unpack("<Q", head[text_at - 8 : text_at])
-    if length > _MAX_STRING:
+    if length > _MAX_KEPT_STRING:
         return ""
     return head[text_at : text_at + length].decode("utf-8", "replace")
 
@@ -222,11 +246,11 @@ class _Reader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._window = file.read(_FIRST_READ_BYTES)
+        self._window = file.read(_FIRST_READ_BYTES) or b""
         self._window_at = 0
         self._next = 4
         self._read_size = _FIRST_READ_BYTES
-        self.skipped_strings = 0
+        self._kept = self._strings = self._numbers = 0
         if not self._window:
             raise NotGGUF("it is empty")
         if self._window[:4] != MAGIC:
@@ -251,25 +275,47 @@ class _Reader:
 
     def _refill(self, size: int) -> None:
         """Moves the window so that it contains the next `size` bytes."""
+        self._check_end(size)
         self._read_size = min(2 * self._read_size, _MAX_READ_BYTES)
         rest = self._window[self._next :]
         self._window_at += self._next
-        self._window = rest + self._file.read(max(size - len(rest), self._read_size))
+        more = self._file.read(max(size - len(rest), self._read_size))
+        # A read of a special file that would block returns None.
+        self._window = rest + (more or b"")
         self._next = 0
         if len(self._window) < size:
             raise NotGGUF("it is cut off in the middle of its header")
 
+    def _check_end(self, size: int) -> None:
+        """Raises `NotGGUF` if the next `size` bytes cannot be a part of a header."""
+        if self.position + size > MAX_HEADER:
+            raise NotGGUF(f"its header is longer than {MAX_HEADER:,} bytes")
+
     def skip(self, size: int) -> None:
-        if size > _MAX_SKIP:
-            raise NotGGUF(f"its header declares an array of {size:,} bytes")
         if self._next + size <= len(self._window):
             self._next += size
             return
+        self._check_end(size)
         # Seeking beyond the end of the file would succeed, so read the last byte.
         last = self.position + size - 1
         self._file.seek(last)
         self._window, self._window_at, self._next = b"", last, 0
         self._take(1)
+
+    def skip_strings(self) -> None:
+        """Skips the strings of an array, after its type."""
+        count = self.count(_MAX_STRINGS - self._strings, "strings in a list")
+        self._strings += count
+        read, window, at = self._uint64_in, self._window, self._next
+        for _ in range(count):
+            # Does not call `skip` and `count` for each: lists of a million strings are usual.
+            if at + 8 <= len(window) and at + 8 + (size := read(window, at)[0]) <= len(window):
+                at += 8 + size
+                continue
+            self._next = at
+            self.skip(self.count())
+            window, at = self._window, self._next
+        self._next = at
 
     def begins_vocabulary(self) -> bool:
         """Whether a long array of strings follows. The position does not change."""
@@ -278,9 +324,16 @@ class _Reader:
         (count,) = self._uint64_in(self._window, start + 4)
         return bool(kind == _STRING and _MAX_KEPT_ARRAY < count <= _MAX_STRINGS)
 
-    def unpack(self, code: str, count: int) -> tuple[Number, ...]:
-        """`count` numbers, each of the format `code` of `struct`."""
-        form = f"{self.order}{count}{code}"
+    def array(self, code: str, count: int) -> tuple[Number, ...]:
+        """`count` numbers, each of the format `code` of `struct`, of an array that is kept."""
+        self._numbers += count
+        if self._numbers > _MAX_NUMBERS:
+            raise NotGGUF(f"its header has more than {_MAX_NUMBERS:,} numbers in its lists")
+        return self.unpack(f"{count}{code}")
+
+    def unpack(self, form: str) -> tuple[Any, ...]:
+        """What follows, in the format `form` of `struct`."""
+        form = self.order + form
         start = self._take(struct.calcsize(form))
         return struct.unpack_from(form, self._window, start)
 
@@ -303,7 +356,21 @@ class _Reader:
         return count
 
     def string(self, limit: int = _MAX_STRING) -> str:
-        start = self._take(self.count(limit))
+        return self._kept_text(self.count(limit))
+
+    def text(self) -> str | None:
+        """A string; None for a very long one, which is skipped."""
+        size = self.count()
+        if size <= _MAX_KEPT_STRING:
+            return self._kept_text(size)
+        self.skip(size)
+        return None
+
+    def _kept_text(self, size: int) -> str:
+        self._kept += size
+        if self._kept > _MAX_KEPT:
+            raise NotGGUF(f"its header has more than {_MAX_KEPT:,} bytes of texts and names")
+        start = self._take(size)
         return self._window[start : self._next].decode("utf-8", "replace")
 
 
@@ -319,23 +386,21 @@ def _byte_order(version: bytes) -> str:
 
 def _read_value(reader: _Reader, kind: int) -> Value:
     if kind == _STRING:
-        return reader.string()
+        return reader.text()
     if kind == _ARRAY:
         return _read_array(reader)
-    return reader.unpack(_format(kind), 1)[0]
+    value: Number = reader.unpack(_format(kind))[0]
+    return value
 
 
 def _read_array(reader: _Reader) -> Value:
     kind = reader.uint32()
     if kind == _STRING:
-        count = reader.count(_MAX_STRINGS - reader.skipped_strings, "strings in a list")
-        reader.skipped_strings += count
-        for _ in range(count):
-            reader.skip(reader.count())
+        reader.skip_strings()
         return None
     count, code = reader.uint64(), _format(kind)
     if count <= _MAX_KEPT_ARRAY:
-        return reader.unpack(code, count)
+        return reader.array(code, count)
     reader.skip(count * struct.calcsize(f"<{code}"))
     return None
 
@@ -351,7 +416,7 @@ def _read_tensors(
 ) -> tuple[tuple[Tensor, ...], int]:
     """The table of tensors, and the position from which their offsets count.
 
-    Raises `NotGGUF` if the file ends before the last tensor does.
+    Raises `NotGGUF` if the file ends before the last tensor does, or long after it.
     """
     tensors = tuple(_read_tensor(reader) for _ in range(reader.tensor_count))
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
@@ -362,6 +427,9 @@ def _read_tensors(
     end = max(ends, default=reader.position)
     if end > file_size:
         raise NotGGUF(f"it is cut off: {file_size:,} bytes of at least {end:,}")
+    is_known = all(tensor.size is not None for tensor in tensors)
+    if is_known and file_size - end > MAX_TRAILER:
+        raise NotGGUF(f"it is padded: {file_size - end:,} bytes follow its last tensor")
     return tensors, start
 
 
@@ -370,5 +438,5 @@ def _read_tensor(reader: _Reader) -> Tensor:
     dimensions = reader.uint32()
     if dimensions > _MAX_DIMENSIONS:
         raise NotGGUF(f"its header declares a tensor of {dimensions} dimensions")
-    shape = tuple(reader.uint64() for _ in range(dimensions))
-    return Tensor(name, shape, reader.uint32(), reader.uint64())
+    *shape, kind, offset = reader.unpack(f"{dimensions}QIQ")
+    return Tensor(name, tuple(shape), kind, offset)

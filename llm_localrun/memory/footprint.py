@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_localrun.engine_defaults import BATCH_SIZE, PREFIX_CACHE_MIB, SLOTS
-from llm_localrun.gguf.files import parts_of
+from llm_localrun.gguf.files import open_regular, parts_of
 from llm_localrun.gguf.header import NotGGUF, read_summary
 from llm_localrun.gguf.tensor_types import BLOCKS, TensorType
 from llm_localrun.memory.geometry import Geometry, geometry_of
@@ -126,21 +126,24 @@ def limit_bytes(footprint: Footprint, setting: Setting, copied: int, *, sees: bo
     return need.total + copied + images + kept + tolerance + _SPARE_BYTES
 
 
-def footprint_of_files(path: str, others: Iterable[str] = ()) -> Footprint | None:
+def footprint_of_files(
+    path: str, others: Iterable[str] = (), loaded_size: int | None = None
+) -> Footprint | None:
     """The footprint of the model in the file at `path` and all its parts.
 
-    `others` are files that are loaded with it: a projector, an adapter, a draft model. None if one
-    of the files cannot be read.
+    `others` are files that are loaded with it: a projector, an adapter, a draft model.
+    `loaded_size` is that of the first file when it was loaded, if it was: it can have grown since.
+    None if one of the files cannot be read.
     """
     first = Path(path)
     files = [*(parts_of(first) or [first]), *map(Path, others)]
     try:
-        with first.open("rb") as file:
+        with open_regular(first) as file:
             geometry = geometry_of(read_summary(file))
-        sizes = [file.stat().st_size for file in files]
+        now, *sizes = (file.stat().st_size for file in files)
     except (OSError, NotGGUF):
         return None
-    return Footprint(geometry, sum(sizes))
+    return Footprint(geometry, (now if loaded_size is None else loaded_size) + sum(sizes))
 
 
 def context_bytes(geometry: Geometry, setting: Setting) -> int:

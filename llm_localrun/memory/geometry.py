@@ -91,11 +91,16 @@ def geometry_of(header: Header) -> Geometry | None:
     """The geometry of the model with this header; None if the header lacks what that takes."""
     prefix = f"{header.architecture}."
     items = header.metadata.items()
-    own = tuple((key[len(prefix) :], value) for key, value in items if key.startswith(prefix))
+    own = tuple(
+        (key[len(prefix) :], value[:_MAX_LAYERS] if isinstance(value, tuple) else value)
+        for key, value in items
+        if key.startswith(prefix) and not isinstance(value, str)
+    )
     return _geometry_of(header.architecture, own)
 
 
-@lru_cache(maxsize=1024)
+# What it holds is from files, so it holds little.
+@lru_cache(maxsize=64)
 def _geometry_of(architecture: str, items: tuple[tuple[str, Value], ...]) -> Geometry | None:
     """Quantizations of a model have the same geometry: a scan computes it once."""
     keys = _Keys(architecture, dict(items))

@@ -21,9 +21,10 @@ def aliases_of(model: LocalModel) -> list[str]:
     `["local-qwen3-8b-q4-k-m-ollama", "local-qwen3-8b-q4-k-m", "local-qwen3-8b", "local-qwen3",
     "local-qwen", "local"]` for `qwen3:8b` at Ollama. A file that was only named by its path can
     claim the first two, and only the first if its quantization is unknown. A model that llm has no
-    command for has none, and neither has one that its server calls by a digest.
+    command for has none, and neither has one that its server calls by a digest, or whose file
+    cannot be loaded.
     """
-    if not model.has_command or model.variant_of:
+    if not model.has_command or model.variant_of or model.problem:
         return []
     specific = reversed(_specific_aliases(model))
     if is_named_by_path(model):
@@ -194,7 +195,7 @@ def short_name(model: LocalModel, named: Mapping[str, list[LocalModel]]) -> str:
 
 
 def siblings(model: LocalModel, models: Iterable[LocalModel]) -> list[LocalModel]:
-    """The variants of `model`: other quantizations, and the same one from other sources."""
+    """The variants of `model` that can be loaded: other quantizations, and other sources."""
 
     def words(model: LocalModel) -> object:
         return parse_name(model.variant_of or model.name).words
@@ -202,7 +203,10 @@ def siblings(model: LocalModel, models: Iterable[LocalModel]) -> list[LocalModel
     return [
         other
         for other in models
-        if other.id != model.id and other.purpose == model.purpose and words(other) == words(model)
+        if other.id != model.id
+        and other.purpose == model.purpose
+        and not other.problem
+        and words(other) == words(model)
     ]
 
 

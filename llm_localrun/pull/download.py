@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llm_localrun.errors import LocalRunError, PullFailed
+from llm_localrun.gguf.files import open_regular
 from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.pull.http_files import (
     RESUME_ADVICE,
@@ -87,7 +88,7 @@ def sha256_steps(path: Path) -> Generator[Progress, None, str]:
     """Reads the file, yields progress, and returns its SHA-256. Raises OSError."""
     size = path.stat().st_size
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while data := file.read(_CHUNK_BYTES):
             digest.update(data)
             yield Progress("Checking the file", file.tell(), size)

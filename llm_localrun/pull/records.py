@@ -6,6 +6,7 @@ become paths. Downloading is left to `download`.
 """
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -70,6 +71,12 @@ def target_path(name: str) -> Path:
     return path
 
 
+def bytes_on_disk(found: os.stat_result) -> int:
+    """The bytes of a file, without its holes: less than its size if it is sparse."""
+    blocks: int | None = getattr(found, "st_blocks", None)
+    return found.st_size if blocks is None else min(found.st_size, 512 * blocks)
+
+
 def delete(files: Iterable[Path], folder: Path) -> int:
     """Deletes `files`, and the folders below `folder` that become empty. Returns the bytes freed.
 
@@ -78,7 +85,7 @@ def delete(files: Iterable[Path], folder: Path) -> int:
     freed = 0
     for file in files:
         with contextlib.suppress(FileNotFoundError):
-            freed += file.lstat().st_size
+            freed += bytes_on_disk(file.lstat())
             file.unlink()
         _remove_empty(file.parent, folder)
     return freed

@@ -18,7 +18,7 @@ from llm_localrun.engine.settings import engine_request
 from llm_localrun.engine.stop import stop_if_idle
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LoadFailed, NotEnoughMemory
 from llm_localrun.files.modelfile import template_of
-from llm_localrun.gguf.files import parts_of
+from llm_localrun.gguf.files import open_regular, parts_of
 from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.pull.download import sha256_steps
@@ -102,7 +102,7 @@ def _check_hash(path: Path, hashes: dict[str, str]) -> Generator[Progress, None,
 def _check_header(path: Path) -> FileCheck:
     what = f"header of {path.name}"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = read_header(file, path.stat().st_size)
     except (OSError, NotGGUF) as error:
         return FileCheck(what, CheckState.FAILED, str(error))

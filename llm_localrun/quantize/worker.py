@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from llm_localrun.gguf.files import parts_of
+from llm_localrun.gguf.files import open_regular, parts_of
 from llm_localrun.gguf.header import Header, NotGGUF, Tensor, read_header
 from llm_localrun.gguf.tensor_types import BLOCKS, TensorType
 from llm_localrun.quantize.layout import Layout, encode_number, lay_out
@@ -181,7 +181,7 @@ def _quantize(arguments: argparse.Namespace) -> None:
 
 
 def _open_part(path: Path, stack: ExitStack) -> _SourcePart:
-    file = stack.enter_context(path.open("rb"))
+    file = stack.enter_context(open_regular(path))
     return _SourcePart(file, read_header(file, path.stat().st_size))
 
 
@@ -215,7 +215,7 @@ def _read_importance(path: Path) -> dict[str, Sequence[float]]:
     The columns of a tensor with several matrices, as experts have, follow one another.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = read_header(file, path.stat().st_size)
             values = {tensor.name: _floats_of(file, header, tensor) for tensor in header.tensors}
         names = [n.removesuffix(_SUM_SUFFIX) for n in values if n.endswith(_SUM_SUFFIX)]

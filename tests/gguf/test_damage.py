@@ -78,7 +78,7 @@ def test_whole_file_and_the_same_without_its_last_byte(
     assert whole_reads == []
     cut(path, size - 1)
     assert damage(path) == f"it is cut off: {size - 1:,} bytes of at least {size:,}"
-    assert whole_reads == [size - 1]
+    assert whole_reads == ([] if make is MODELS["without a vocabulary"] else [size - 1])
 
 
 @pytest.mark.parametrize("words", [[*WORDS, *LIKE_TENSORS], [*LIKE_TENSORS, *WORDS]])
