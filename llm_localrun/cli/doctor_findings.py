@@ -171,7 +171,9 @@ def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
     elif store.status == "unreadable":
         text = f"{store.path}: cannot be read"
     if store.problem:
-        text, advice = f"{text} ({store.problem})", "Fix its permissions"
+        text, advice = f"{text} ({store.problem})", "Check its disk"
+        if "ermission" in store.problem or "not permitted" in store.problem:
+            advice = "Fix its permissions"
     if skipped:
         reasons = [f"{each.name or Path(each.path).name}: {each.reason}" for each in skipped]
         text += f", {len(skipped)} skipped ({first_few(reasons)})"

@@ -36,6 +36,7 @@ _REQUIRED_ARGUMENTS = (
 )
 """Arguments that older builds of llama-server lack. The newest is of autumn 2026."""
 _DEVICE = re.compile(r"^  (?P<name>[^\s:(]+): (?P<title>.*?)(?: \((?P<mib>\d+) MiB\b.*)?$", re.M)
+_INSTALL = "`llm install 'llm-localrun[gguf]'`"
 _VERSION = re.compile(r"^version: (.+)$", re.MULTILINE)
 _PROBE_CODE = (
     "import sys; sys.path.append({!r}); import json; from xllamacpp import xllamacpp as x\n"
@@ -58,6 +59,20 @@ _OTHER_CAUSE = re.compile(
     re.IGNORECASE,
 )
 """In errors that are not about the model's file (b11549)."""
+_LOAD_REMEDIES = [
+    (re.compile(cause, re.IGNORECASE), remedy)
+    for cause, remedy in (
+        ("lora adapter", "Choose another adapter"),
+        ("draft model", "Choose another with -o draft_model"),
+        ("multimodal|CLIP model", "Download its projector again"),
+        ("memory|alloc", "Free memory, or choose a smaller model"),
+        (
+            r"cuda|vulkan|\bvk::|rocm|\bhip|metal|sycl",
+            "Update the driver, or run it without the GPU: -o gpu_layers 0",
+        ),
+        ("", "Choose another model, or another build of llama.cpp"),
+    )
+]
 _MISSING_LIBRARY = re.compile(
     r"^(?:ImportError|.*error while loading shared libraries): (?P<text>.*)$", re.MULTILINE
 )
@@ -144,7 +159,7 @@ def _select(builds: list[Build], llama_server: str | None, rpc: str) -> Build:
     if able:
         raise EngineFailed(
             f"{able[0].path} cannot be used: {able[0].problem}",
-            "Fix that, or remove llama_server from config.json" if llama_server else "Fix that",
+            _remedy_for_build(able[0], is_named=bool(llama_server)),
         )
     if rpc:
         raise EngineFailed(
@@ -153,8 +168,19 @@ def _select(builds: list[Build], llama_server: str | None, rpc: str) -> Build:
         )
     raise EngineFailed(
         "GGUF files need the engine, which is not installed",
-        "Install it with `llm install 'llm-localrun[gguf]'`",
+        f"Install it with {_INSTALL}",
     )
+
+
+def _remedy_for_build(build: Build, *, is_named: bool) -> str:
+    """What to do if a build cannot be used, and no other is installed."""
+    if is_named:
+        return "Correct llama_server in config.json, or remove it"
+    if build.kind == "llama-server":
+        return f"Install a newer llama.cpp, or the engine with {_INSTALL}"
+    if "is missing" in build.problem:
+        return "Install what is missing"
+    return f"Install it again with {_INSTALL}".replace("install '", "install --force-reinstall '")
 
 
 def _find_installed(llama_server: str | None) -> list[Build]:
@@ -287,6 +313,11 @@ def reason_in(log: str) -> str:
         return "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)"
     reason = found["text"] if found else next(reversed(_unlogged(log)), "")
     return excerpt(reason.encode(), _MAX_REASON_LENGTH)
+
+
+def remedy_for(reason: str) -> str:
+    """What to do if llama.cpp cannot load a model for a `reason` that is not in its file."""
+    return next(remedy for cause, remedy in _LOAD_REMEDIES if cause.search(reason))
 
 
 def blames_model(log: str) -> bool:

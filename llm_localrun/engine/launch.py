@@ -334,10 +334,15 @@ def _with_checked_settings(spec: EngineSpec) -> tuple[EngineSpec, list[Tensor]]:
     if context_size > trained:
         raise context_too_large(spec.name, trained, context_size)
     settings = replace(spec.settings, context_size=context_size)
+    if trained < engine_defaults.MIN_CONTEXT_SIZE:
+        problem = f"its header says that it was trained for a context of {trained} tokens"
+        raise BadModelFile(
+            f"{spec.path} cannot be run: {problem}", "Download it again, or choose another file"
+        ).with_load_problem(problem)
     if problem := find_problem(settings):
         raise ConfigError(
             f"llama.cpp cannot run {spec.name} with these settings: {problem}",
-            "Change that setting",
+            "Give another value with -o",
         )
     return replace(spec, settings=settings), tensors
 
@@ -393,6 +398,7 @@ class _Host:
 
         Raises `EngineFailed`, and OSError if the host cannot write its files.
         """
+        self._spec = instructions.spec
         self._path = instructions.spec.path
         self._has_template = bool(instructions.spec.settings.chat_template)
         self._folder = Path(instructions.folder)
@@ -493,7 +499,9 @@ class _Host:
         number = _signal_of(status)
         # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
         if number and not (reason and number == signal.SIGABRT):
-            problem = f"llama.cpp was killed (signal {number}) while it loaded {self._path}"
+            killed = f"killed (signal {number}: {signal.strsignal(number)})"
+            problem = f"llama.cpp was {killed} while it loaded {self._path}"
+            problem = "; ".join([problem, *_change_of(self._spec)])
             advice = _NO_INSTRUCTION if number == signal.SIGILL else "Try again"
             error = EngineFailed(problem, f"{advice}. The log is {builds.failed_log(self._folder)}")
             crashed = f"llama.cpp crashed (signal {number})" * (number in _CRASHES)
@@ -506,7 +514,7 @@ class _Host:
             remedy = "Download the file again, or use a newer build of llama.cpp"
             lasting = f"llama.cpp cannot load it: {reason}"
             return LoadFailed(problem, remedy).with_load_problem(lasting)
-        advice = f"Fix that, or choose another model. The log is {builds.failed_log(self._folder)}"
+        advice = f"{builds.remedy_for(reason)}. The log is {builds.failed_log(self._folder)}"
         return EngineFailed(problem, advice)
 
     def _template_failed(self, said: str) -> EngineFailed:

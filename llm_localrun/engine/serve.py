@@ -49,6 +49,9 @@ from llm_localrun.wire.response import ResponseContext
 
 _RESTORE_TIMEOUT_S = 60.0
 
+_FROM_USERS = {"tools", "response_format", "grammar"}
+"""Parts of a body that can be the cause of an error in llama.cpp, instead of the file."""
+
 _Counts = TypeVar("_Counts")
 
 
@@ -121,8 +124,10 @@ class _SlotRequest(PreparedRequest):
             if failed := launch.end_if_stuck(engine, engine_folder(), cpu_before):
                 _record_failure(engine.spec.path, failed)
             raise
-        except ServerRefused:
+        except ServerRefused as error:
             launch.empty_log(engine, engine_folder())
+            if not _FROM_USERS & self.body.keys() and not engine.spec.settings.chat_template:
+                _record_failure(engine.spec.path, error)
             raise
         FailedLoads().remove(engine.spec.path)
 

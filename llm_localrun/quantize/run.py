@@ -7,6 +7,7 @@ choice of the quantizer is left to `tools`.
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -22,6 +23,8 @@ from llm_localrun.system import locks
 from llm_localrun.system.paths import partial_folder
 from llm_localrun.system.progress import Progress
 
+_SIGKILL = getattr(signal, "SIGKILL", 9)
+"""What ends a process when memory runs out, among other things. Windows lacks it."""
 _STEP = re.compile(r"\[ *(\d+)/ *\d+\] ")
 _REASON = re.compile(r"(?:error|failed to quantize): (?P<text>.+)")
 
@@ -68,31 +71,33 @@ def _make(plan: QuantizePlan, partial: Path) -> Iterator[Progress]:
         try:
             sizes = [tensor.size or 0 for tensor in tensors_of(plan.source)]
             done = [0, *accumulate(sizes)]
-            for number in _steps(process):
+            for number in _steps(process, plan.source):
                 yield Progress("Quantizing", done[min(number, len(sizes))], done[-1])
         finally:
             process.kill()
 
 
-def _steps(process: "subprocess.Popen[str]") -> Iterator[int]:
+def _steps(process: "subprocess.Popen[str]", source: Path) -> Iterator[int]:
     """Reads the output of a quantizer to its end; yields the number of tensors that are done."""
     assert process.stdout is not None
+    size = source.stat().st_size
     last_lines: deque[str] = deque(maxlen=20)
     for line in process.stdout:
         last_lines.append(line)
         if step := _STEP.match(line):
             yield int(step[1])
     if (status := process.wait()) != 0:
-        raise QuantizeFailed(
-            f"The model could not be quantized: {_failure_reason(last_lines, status)}",
-            "Nothing was changed",
-        )
+        reason = _failure_reason(last_lines, status)
+        if not source.exists() or source.stat().st_size != size:
+            reason += f"; meanwhile {source} has changed"
+        raise QuantizeFailed(f"The model could not be quantized: {reason}", "Nothing was changed")
 
 
 def _failure_reason(last_lines: Iterable[str], status: int) -> str:
     """Why a quantizer failed: its first error, later ones are consequences."""
     if status < 0:
-        return f"the quantizer was killed by signal {-status}, perhaps for lack of memory"
+        killed = f"the quantizer was killed by signal {-status} ({signal.strsignal(-status)})"
+        return f"{killed}, perhaps for lack of memory" if status == -_SIGKILL else killed
     lines = [line.strip() for line in last_lines if line.strip()]
     reasons = [match["text"] for line in lines if (match := _REASON.search(line))]
     return (reasons or lines[-1:] or [f"the quantizer ended with status {status}"])[0]

@@ -110,7 +110,7 @@ def _llama_quantize(program: str) -> Quantizer:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise QuantizeFailed(
-            f"{program} does not run: {error}", "Fix it, or remove it from the PATH"
+            f"{program} does not run: {error}", "Install it again, or remove it from the PATH"
         ) from None
     *_, listed = _TYPE_LIST.split(done.stdout)
     types = tuple(name for name in _LISTED_TYPE.findall(listed) if name != "COPY")

@@ -5,6 +5,7 @@ sends wrongly becomes an error message here. What a payload means is left to the
 `wire.openai` and `wire.ollama`.
 """
 
+import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -258,9 +259,11 @@ class ResponseDecoder:
                 f"The model's chat template refuses these messages: {reason}",
                 f"Begin a new conversation, or {self._context.other_template}",
             )
-        number = f" (HTTP {status})" if status else ""
+        number = f"HTTP {status}" if status else ""
         message = self._without_secrets(error.message).rstrip(".")
-        said = f"{self._server} says: {message}{number}"
+        if _INTERNAL.match(message):
+            return self._failed_internally(message, status, number)
+        said = f"{self._server} says: {message}" + (f" ({number})" if number else "")
         if overflow := error.overflow or self._context.find_overflow(error.message):
             if self._context.on_overflow:
                 return self._context.on_overflow(overflow, said)
@@ -268,6 +271,20 @@ class ResponseDecoder:
         refused = ServerRefused(said, _remedy(error.message, status, self._context))
         refused.status = status
         return refused
+
+    def _failed_internally(self, message: str, status: int | None, number: str) -> ServerRefused:
+        """The error for a name from C++, which says nothing to a user."""
+        is_memory = "bad_alloc" in message
+        failed = ServerRefused(
+            f"{self._server} failed internally ({', '.join(filter(None, (message, number)))})",
+            "It got no more memory: free some, or use a smaller context or model"
+            if is_memory
+            else "The model's file may be damaged, or too new for it: download the file again, or"
+            f" install a newer version of {self._server}",
+        )
+        failed.status = status
+        lasting = f"{self._server} fails internally with it: {message}"
+        return failed.with_load_problem("" if is_memory else lasting)
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._context.secrets:
@@ -344,6 +361,13 @@ def _remedy(message: str, status: int | None, context: ResponseContext) -> str:
         return f"Give its key with --key, or store it with `llm keys set{name}`"
     return _REMEDIES.get(status or 0, "The server's own log says more")
 
+
+_INTERNAL = re.compile(
+    r"std::|_Map_base|(?:unordered_)?(?:map|vector|array|deque|bitset|basic_string|string)(?:::|$)"
+    r"|sto(?:i|l|ll|ul|ull|f|d|ld)$|invalid (?:sto\w+ argument|(?:unordered_)?map|vector|string\b)"
+    r"|bad[_ ](?:alloc|array|cast|function|optional|variant|any)|_M_range_check"
+)
+"""Errors that C++'s library throws (libstdc++, libc++, Microsoft's): their names are no reasons."""
 
 _REMEDIES_BY_TEXT = {
     # Not the json_schema of a complaint about response_format.

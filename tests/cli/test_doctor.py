@@ -184,6 +184,11 @@ def store(status: str, **known: Any) -> Snapshot:
             "Fix its permissions",
         ),
         (
+            store("unreadable", problem="Input/output error"),
+            "/home/ada/lmstudio: cannot be read (Input/output error)",
+            "Check its disk",
+        ),
+        (
             store("read", files=3, problem="qwen: Permission denied"),
             "/home/ada/lmstudio: 3 files (qwen: Permission denied)",
             "Fix its permissions",

@@ -29,7 +29,7 @@ from llm_localrun.engine.state import EngineSettings, EngineState, list_hosts
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.errors import EngineFailed, LoadFailed
 from llm_localrun.system import progress
-from tests.support.engines import hosts, in_file, stand_in, wait_until
+from tests.support.engines import executable, hosts, in_file, stand_in, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
 
@@ -102,16 +102,24 @@ def test_load_without_progress(
 @pytest.mark.parametrize(
     ("load", "message", "blames_model"),
     [
-        ("killed", "llama.cpp was killed (signal 9) while it loaded {file}. Try again.", False),
-        ("crashes", "llama.cpp was killed (signal 11) while it loaded {file}. Try", False),
         (
-            "lacks an instruction",
-            "llama.cpp was killed (signal 4) while it loaded {file}. It needs a CPU with more",
+            "killed",
+            "llama.cpp was killed (signal 9: Killed) while it loaded {file}. Try again.",
             False,
         ),
-        ("no memory", "llama.cpp cannot load {file}: insufficient memory. Fix that", False),
+        (
+            "crashes",
+            "llama.cpp was killed (signal 11: Segmentation fault) while it loaded {file}. Try",
+            False,
+        ),
+        (
+            "lacks an instruction",
+            "llama.cpp was killed (signal 4: Illegal instruction) while it loaded {file}. It needs",
+            False,
+        ),
+        ("no memory", "llama.cpp cannot load {file}: insufficient memory. Free memory", False),
         ("bad adapter", "llama.cpp cannot load {file}: failed to load lora adapter", False),
-        ("never begins", "llama.cpp cannot load {file}: error: no backends. Fix that", False),
+        ("never begins", "llama.cpp cannot load {file}: error: no backends. Choose", False),
         ("exits", "llama.cpp cannot load {file}: the engine exited with status 3", True),
         ("bad tensor", "llama.cpp cannot load {file}: missing tensor. Download the file", True),
     ],
@@ -249,3 +257,40 @@ def test_what_only_counts_once() -> None:
 )
 def test_phase_in_log(log: bytes, phase: Phase) -> None:
     assert phase_in(log) == phase
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("error loading model: unable to allocate CPU buffer", "Free memory"),
+        ("CUDA error: out of memory", "Free memory"),
+        ("CUDA error: no kernel image is available", "Update the driver"),
+        ("failed to load lora adapter '/a.gguf'", "Choose another adapter"),
+        ("failed to load draft model, '/a.gguf'", "Choose another with -o draft_model"),
+        ("failed to load multimodal model, '/a.gguf'", "Download its projector again"),
+        ("error: no backends are loaded", "Choose another model, or another build"),
+    ],
+)
+def test_what_to_do_about_a_load_that_fails(reason: str, remedy: str) -> None:
+    assert builds.remedy_for(reason).startswith(remedy)
+
+
+def test_file_that_is_cut_off_while_it_loads(
+    starter_model: Path, folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "cut.gguf"
+    shutil.copy(starter_model, file)
+    cut = f"os.truncate({str(file)!r}, 40_000_000); os.kill(os.getpid(), 7)"
+    program = executable(tmp_path / "server", f"import os, sys\nif '--model' in sys.argv: {cut}")
+    stand_in(
+        tmp_path / "llama-server", f"'--model' in sys.argv and os.execv({str(program)!r}, sys.argv)"
+    )
+    limits = EngineLimits(llama_server=str(tmp_path / "llama-server"))
+    wanted = EngineRequest(str(file), "x", EngineSettings(context_size=512), limits)
+    with pytest.raises(EngineFailed) as caught:
+        find_or_start(wanted, folder, 60)
+    assert str(caught.value).startswith(
+        f"llama.cpp was killed (signal 7: Bus error) while it loaded {file}; meanwhile its file was"
+        " cut off, from 98,362,432 to 40,000,000 bytes. Try again."
+    )

@@ -188,7 +188,7 @@ def test_no_alias_means_such_a_file(
 def test_healthy_prompt_on_a_busy_machine(user_path: Path, starter_model: Path) -> None:
     """Evaluating it takes more CPU time than preparing may, and logs nothing meanwhile."""
     with busy_processes():
-        outcome = ask(in_file(starter_model, 8192), STORY * 20, max_tokens=2, temperature=0)
+        outcome = ask(in_file(starter_model, 8192), STORY * 4, max_tokens=2, temperature=0)
     assert outcome.output == 2
     (engine,) = list_running(user_path / "localrun" / "engine")
     assert engine.pid in hosts(user_path)

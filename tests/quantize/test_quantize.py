@@ -327,9 +327,25 @@ def test_incomplete_result_and_killed_quantizer(little: Path, files: Path) -> No
     said = failure(lambda: make(plan_for(little, "Q4_0", quantizer=forgetful)))
     assert said == "The file that it made lacks tensors of the model. Try again."
     assert left_in(models_folder()) == {".partial"}
-    dead = replace(forgetful, command=("/bin/sh", "-c", "kill -9 $$", "sh"))
-    said = failure(lambda: make(plan_for(little, "Q4_0", quantizer=dead)))
-    assert "the quantizer was killed by signal 9, perhaps for lack of memory" in said
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("kill -9 $$", "signal 9 (Killed), perhaps for lack of memory. Nothing"),
+        ("kill -11 $$", "signal 11 (Segmentation fault). Nothing"),
+        (
+            'truncate -s 10000 "$1"; kill -7 $$',
+            "signal 7 (Bus error); meanwhile {source} has changed. Nothing",
+        ),
+    ],
+)
+def test_killed_quantizer(little: Path, files: Path, does: str, said: str) -> None:
+    source = files / "source.gguf"
+    shutil.copy(little, source)
+    dead = replace(ENGINE, title="it", command=("/bin/sh", "-c", does, "sh"))
+    message = failure(lambda: make(plan_for(source, "Q4_0", quantizer=dead)))
+    assert f"the quantizer was killed by {said.format(source=source)}" in message
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

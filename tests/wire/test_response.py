@@ -625,6 +625,46 @@ def failure(
     return outcome
 
 
+NAMES_FROM_CPP = [
+    "_Map_base::at",
+    "map::at:  key not found",
+    "unordered_map::at: key not found",
+    "vector::_M_range_check: __n (which is 5) >= this->size() (which is 0)",
+    "vector",
+    "basic_string::substr: __pos (which is 9) > this->size() (which is 4)",
+    "stoi",
+    "invalid stoi argument",
+    "invalid vector subscript",
+    "std::out_of_range",
+    "bad optional access",
+]
+
+
+@pytest.mark.parametrize("name", NAMES_FROM_CPP)
+def test_error_that_only_names_an_exception(name: str) -> None:
+    outcome = failure(OPENAI, 500, {"error": {"code": 500, "message": name}})
+    assert outcome.error is ServerRefused
+    assert outcome.message == (
+        f"Box failed internally ({name}, HTTP 500). The model's file may be damaged, or too new for"
+        " it: download the file again, or install a newer version of Box."
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "begins"),
+    [
+        ("std::bad_alloc", "Box failed internally (std::bad_alloc, HTTP 500). It got no more mem"),
+        ("vectors are not supported", "Box says: vectors are not supported (HTTP 500). "),
+        ("string too long", "Box says: string too long (HTTP 500). "),
+        ("map is missing", "Box says: map is missing (HTTP 500). "),
+        ("invalid mapping", "Box says: invalid mapping (HTTP 500). "),
+        ("stop must be a list", "Box says: stop must be a list (HTTP 500). "),
+    ],
+)
+def test_other_errors_with_such_words(said: str, begins: str) -> None:
+    assert failure(OPENAI, 500, {"error": said}).message.startswith(begins)
+
+
 LOG = "The server's own log says more."
 KEY = "Give its key with --key, or store it with `llm keys set`."
 LISTING = "`llm localrun models` lists what it serves."
