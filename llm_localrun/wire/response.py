@@ -364,7 +364,8 @@ def _remedy(message: str, status: int | None, context: ResponseContext) -> str:
 
 _INTERNAL = re.compile(
     r"std::|_Map_base|(?:unordered_)?(?:map|vector|array|deque|bitset|basic_string|string)(?:::|$)"
-    r"|sto(?:i|l|ll|ul|ull|f|d|ld)$|invalid (?:sto\w+ argument|(?:unordered_)?map|vector|string\b)"
+    r"|sto(?:i|l|ll|ul|ull|f|d|ld)$"
+    r"|invalid (?:sto\w+ argument|(?:unordered_map|map|vector|string) )"
     r"|bad[_ ](?:alloc|array|cast|function|optional|variant|any)|_M_range_check"
 )
 """Errors that C++'s library throws (libstdc++, libc++, Microsoft's): their names are no reasons."""

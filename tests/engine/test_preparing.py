@@ -163,12 +163,12 @@ def test_texts_to_embed(
 def test_no_alias_means_such_a_file(
     user_path: Path, starter_model: Path, tmp_path: Path, run_llm: Llm
 ) -> None:
-    """With the real command: a file that was run by path takes the alias `local`."""
+    """With the real command."""
     folder = tmp_path / "models"
     folder.mkdir()
     (folder / "SmolLM2-135M-Instruct-Q4_1.gguf").hardlink_to(starter_model)
     configure(user_path, **CONFIG, folders=[str(folder)])
-    file = of_endless_template(starter_model, tmp_path / "SmolLM2-135M-Instruct-Q4_K_M.gguf")
+    file = of_endless_template(starter_model, folder / "SmolLM2-135M-Instruct-Q4_K_M.gguf")
     end = ("-o", "max_tokens", "1")
 
     def means() -> str:
@@ -177,7 +177,8 @@ def test_no_alias_means_such_a_file(
 
     assert run_llm("-m", str(file), "hi", *end).returncode == 0
     assert means() == f"local/gguf/{file.stem}"
-    assert failure(lambda: ask(in_file(file), ENDLESS)).startswith(ENDED.format(file=file))
+    message = failure(lambda: ask(in_file(file), ENDLESS, timeout=4))
+    assert message.startswith(ABANDONED.format(file=file))
     assert means() == "local/gguf/SmolLM2-135M-Instruct-Q4_1"
     assert run_llm("-m", "local", ENDLESS, *end).returncode == 0
     # It is run where it is named, and until it has changed.

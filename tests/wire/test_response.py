@@ -627,7 +627,7 @@ def failure(
 
 NAMES_FROM_CPP = [
     "_Map_base::at",
-    "map::at:  key not found",
+    "map::at: key not found",
     "unordered_map::at: key not found",
     "vector::_M_range_check: __n (which is 5) >= this->size() (which is 0)",
     "vector",
