@@ -30,7 +30,15 @@ from llm_localrun.models import (
     Snapshot,
 )
 from llm_localrun.name_cache import CachePolicy, is_path, means_the_best, spelling_of
-from llm_localrun.names.aliases import Order, ids_of, name_models, nearest, ordered, siblings
+from llm_localrun.names.aliases import (
+    Order,
+    aliases_of,
+    ids_of,
+    name_models,
+    nearest,
+    ordered,
+    siblings,
+)
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
 from llm_localrun.system.json_files import list_at, read_json, text_at
@@ -165,9 +173,9 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
     alike = [model for model in snapshot.models if _would_be_called(model, name)]
     if purpose is not None and (meant := [*_claimants(name, snapshot.models, order), *alike]):
         return UnknownModel(*_wrong_purpose(name, meant[0].purpose, purpose, known))
-    if alike:
-        what = f"{name} is {WHAT_IT_IS[alike[0].purpose]}: {NO_COMMAND}, and no alias"
-        return UnknownModel(what, f"Use its id: {alike[0].id}")
+    damaged = [model for model in snapshot.models if model.problem and _was_called(model, name)]
+    if alike or damaged:
+        return UnknownModel(*_why_without_alias(name, *alike, *damaged))
     if unheard := unheard_reports(snapshot, is_empty=not known):
         return UnknownModel(
             f"No local model that is known by now is called '{name}': {describe_unheard(unheard)}",
@@ -177,8 +185,7 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
         return UnknownModel(f"No local model is called '{name}'", _nearest(name, known, snapshot))
     if snapshot.models:
         what = "can chat" if purpose == "chat" else "embeds texts"
-        problems = ((each.id, each.problem) for each in snapshot.models[:3])
-        there = ", ".join(f"{each} ({why})" if why else each for each, why in problems)
+        there = ", ".join(model.id for model in snapshot.models[:3])
         return UnknownModel(
             f"No model on this machine {what}: there is only {there}", _how_to_get(purpose)
         )
@@ -190,6 +197,21 @@ def _would_be_called(model: LocalModel, name: str) -> bool:
     parsed = parse_name(model.name)
     names = (parsed.names[0], parsed.base, f"{parsed.base}-{parsed.size}")
     return not model.has_command and name.lower() in (f"local-{each}" for each in names)
+
+
+def _was_called(model: LocalModel, name: str) -> bool:
+    """Whether `name` would be an alias of `model`, if its file could be loaded."""
+    return name.lower() in aliases_of(model.model_copy(update={"routes": ()}))
+
+
+def _why_without_alias(name: str, model: LocalModel, *_: LocalModel) -> tuple[str, str]:
+    """Why `name` does not mean `model`, and what to do."""
+    if model.problem:
+        check = f"check it with `llm localrun verify {shlex.quote(model.id)}`, or delete it"
+        what = f"{name} would be {model.id}, whose file cannot be loaded: {model.problem}"
+        return what, f"Download it again, {check}"
+    what = f"{name} is {WHAT_IT_IS[model.purpose]}: {NO_COMMAND}, and no alias"
+    return what, f"Use its id: {model.id}"
 
 
 def _names_for(purpose: Purpose, models: Sequence[LocalModel], order: Order) -> list[str]:

@@ -108,6 +108,14 @@ def test_file_that_two_servers_serve_is_listed_with_both() -> None:
     ]
 
 
+def test_file_that_cannot_be_loaded_is_not_joined_with_what_a_server_serves() -> None:
+    models = merge_routes([SERVED], [changed(FILE, problem="it is cut off")])
+    assert [(model.id, model.problem) for model in models] == [
+        (SERVED.id, ""),
+        (FILE.id, "it is cut off"),
+    ]
+
+
 def known(url: str, status: ServerStatus = ServerStatus.ANSWERS, **facts: Any) -> LocalModel:
     """A model of a server at `url`, in a fresh snapshot on disk."""
     endpoint = Endpoint(name="box", kind="ollama", url=url)

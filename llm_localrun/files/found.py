@@ -34,7 +34,7 @@ class ListedFile(NamedTuple):
     @property
     def stamp(self) -> str:
         """Equal only for the same file with the same content."""
-        return "{}.{}.{:x}".format(*self.identity, self.changed)
+        return f"{self.identity[0]}.{self.identity[1]}.{self.changed}"
 
     def __repr__(self) -> str:
         # Faster than that of namedtuple: every scan makes a digest of these.
@@ -156,6 +156,6 @@ def from_parts(parts: Sequence[ListedFile], name: str = "") -> FoundFile:
         size=sum(part.size for part in parts),
         modified=max(part.modified for part in parts),
         identity=first.identity,
-        stamp=" ".join(part.stamp for part in parts),
+        stamp=" ".join([part.stamp for part in parts]),
         parts=len(parts),
     )

@@ -12,7 +12,15 @@ from pathlib import Path
 from llm_localrun.errors import BadModelFile, NotRemoved
 from llm_localrun.files.contents import read_model
 from llm_localrun.files.folders import projector_for
-from llm_localrun.files.found import FoundFile, file_at, is_text, listed, stamp_of, stem_of
+from llm_localrun.files.found import (
+    FoundFile,
+    existing,
+    file_at,
+    is_text,
+    listed,
+    stamp_of,
+    stem_of,
+)
 from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import read_summary
 from llm_localrun.models import NAMED_BY_PATH, ScannedFile
@@ -122,5 +130,5 @@ def remembered_files() -> Iterator[FoundFile]:
 def _with_projector(found: FoundFile) -> FoundFile:
     """A file that was named by path, with the projector in its folder."""
     neighbors = map(str, Path(found.path).parent.glob("*.gguf"))
-    projectors = [path for path in neighbors if is_projector_name(stem_of(path))]
+    projectors = [path for path in neighbors if is_projector_name(stem_of(path)) and existing(path)]
     return replace(found, store=NAMED_BY_PATH, projector=projector_for(found, projectors))

@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeVar
 
 from llm_localrun.gguf.header import MAX_HEADER, Header, NotGGUF, find_text
 
+_NO_WAITING: int = getattr(os, "O_NONBLOCK", 0)
 _TEMPLATE = "tokenizer.chat_template"
 
 _Path = TypeVar("_Path", bound=PurePath)
@@ -23,28 +24,19 @@ _Path = TypeVar("_Path", bound=PurePath)
 def open_regular(path: str | Path, buffering: int = -1) -> BinaryIO:
     """Opens a regular file to read it. Raises OSError, for what is none too.
 
-    A FIFO, a socket and a device are not opened: that may wait forever, or do something.
+    A FIFO, a socket and a device are not opened: that may wait forever, or do something. If one
+    takes the place of a file in that moment, reading it does not wait.
     """
-    return open(path, "rb", buffering, opener=_open_regular)
+    mode = os.stat(path).st_mode  # noqa: PTH116
+    if not stat.S_ISREG(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        what = "it is a directory" if stat.S_ISDIR(mode) else "it is not a regular file"
+        raise OSError(number, what, str(path))
+    return open(path, "rb", buffering, opener=_open_without_waiting)
 
 
-def _open_regular(path: str, flags: int) -> int:
-    _check_regular(os.stat(path), path)  # noqa: PTH116
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    try:
-        # Something else can have taken its place meanwhile.
-        _check_regular(os.fstat(descriptor), path)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _check_regular(found: os.stat_result, path: str) -> None:
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file", path)
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | _NO_WAITING)
 
 
 @contextmanager
