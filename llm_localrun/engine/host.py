@@ -28,6 +28,7 @@ from llm_localrun.engine.load_watch import (
     PreparationWatch,
     cpu_seconds,
     send_line,
+    size_of,
     watched,
 )
 from llm_localrun.engine.slots import Slot
@@ -178,7 +179,7 @@ def _serve(
             _end_at_once(server, limits.ENDED)
         if poll % _POLLS_PER_CHECK:
             continue
-        if watch.is_exceeded(cpu_seconds(server.pid), _size_of(paths.log)):
+        if watch.is_exceeded(cpu_seconds(server.pid), size_of(paths.log)):
             reason = f"{PREPARATION} ran for {watch.limit:g} s of CPU time without an end"
             _end_at_once(server, ending(reason))
         if server.has_ended():
@@ -200,16 +201,9 @@ def _end_at_once(server: RunningServer, reason: bytes) -> NoReturn:
     os._exit(1)
 
 
-def _size_of(log: Path) -> int:
-    try:
-        return log.stat().st_size
-    except OSError:
-        return 0
-
-
 def _empty_large_log(log: Path) -> None:
     with contextlib.suppress(OSError):
-        if _size_of(log) > _MAX_LOG_BYTES:
+        if size_of(log) > _MAX_LOG_BYTES:
             os.truncate(log, 0)
 
 

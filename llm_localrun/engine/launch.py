@@ -31,8 +31,10 @@ from llm_localrun.engine.load_watch import (
     OVERSIZED,
     PREPARATION,
     STALLED,
+    Advance,
     Phase,
     cpu_seconds,
+    size_of,
 )
 from llm_localrun.engine.memory_check import MemoryBound, bound_of
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
@@ -83,6 +85,8 @@ _MAX_PREPARATION_S = 20.0
 """CPU seconds that llama.cpp gets to prepare prompts. A million tokens take 2 (b11549)."""
 _ABANDONED_PREPARATION_S = 4.0
 """The same for a prompt whose command does not wait any longer."""
+_RESTS = b"all slots are idle"
+"""The end of a line that llama.cpp logs some time after it has loaded (b10434, b11549)."""
 _LOG_TAIL_BYTES = 2**16
 """How much of the end of a log is searched for the reason of a failure."""
 
@@ -122,8 +126,7 @@ class AcquiredSlot:
     """Whether the engine was started for this request."""
     saved: Path | None
     """The file to restore the conversation from, unless the slot holds it already."""
-    cpu_before: float
-    """Seconds of CPU time that the engine had used."""
+    before: Advance
 
 
 def acquire_slot(
@@ -149,8 +152,8 @@ def acquire_slot(
         if slot is not None:
             is_held = slot.previous.conversation == contents.conversation
             restored = None if is_held else saved
-            cpu_before = cpu_seconds(engine.server_pid)
-            return AcquiredSlot(engine, slot, contents, is_new, restored, cpu_before)
+            before = advance_of(engine, folder)
+            return AcquiredSlot(engine, slot, contents, is_new, restored, before)
 
 
 def find_or_start(
@@ -201,18 +204,23 @@ def renew_lease(state: EngineState, folder: Path, keep_alive: float) -> None:
             write_lease(paths, keep_alive)
 
 
+def advance_of(state: EngineState, folder: Path) -> Advance:
+    """How far an engine has come, to see later whether it came further."""
+    return Advance(cpu_seconds(state.server_pid), size_of(EnginePaths(folder, state.id).log))
+
+
 def diagnose(
-    error: LocalRunError, state: EngineState, folder: Path, cpu_before: float
+    error: LocalRunError, state: EngineState, folder: Path, before: Advance
 ) -> LocalRunError:
     """The error to show when a request to an engine failed with `error`.
 
     If the engine has ended, it says why, from the engine's log. If it prepares the prompt without
-    an end, it is ended; `cpu_before` is the CPU time of its process before the request. Otherwise
-    the error is `error`.
+    an end, it is ended; `before` is how far it had come before the request. Otherwise the error is
+    `error`.
     """
     paths, path = EnginePaths(folder, state.id), state.spec.path
     if not has_ended(paths, _CRASH_CHECK_S):
-        return end_if_stuck(state, folder, cpu_before) or error
+        return end_if_stuck(state, folder, before) or error
     if not paths.state.exists():
         return EngineFailed(
             f"The engine was unloaded while it ran {path}", "Try again: it will restart"
@@ -240,11 +248,14 @@ def _change_of(spec: EngineSpec) -> list[str]:
     return [f"meanwhile its file {change}, from {spec.file_size:,} to {file.size:,} bytes"]
 
 
-def end_if_stuck(state: EngineState, folder: Path, cpu_before: float) -> EngineFailed | None:
+def end_if_stuck(state: EngineState, folder: Path, before: Advance) -> EngineFailed | None:
     """Ends an engine whose request was still being prepared after much CPU time, unless it is in
     use: then its host ends it. None if it is not stuck."""
-    computed = cpu_seconds(state.server_pid) - cpu_before
+    computed = cpu_seconds(state.server_pid) - before.cpu
     if computed < _ABANDONED_PREPARATION_S or slots.is_evaluating(state):
+        return None
+    # It logs an evaluation, also one that has ended because nobody waits for it.
+    if _has_logged(EnginePaths(folder, state.id).log, before.log_size):
         return None
     stop_if_idle(state, folder)
     return _unfinished(
@@ -252,6 +263,16 @@ def end_if_stuck(state: EngineState, folder: Path, cpu_before: float) -> EngineF
         f"llama.cpp did not begin to answer with {state.spec.path}: {PREPARATION} ran for"
         f" {computed:.0f} s of CPU time without an end",
     )
+
+
+def _has_logged(log: Path, size: int) -> bool:
+    """Whether llama.cpp has logged since its log had `size` bytes, except that it rests."""
+    try:
+        written = log.read_bytes()
+    except OSError:
+        return False
+    lines = written[size:].splitlines()
+    return len(written) < size or not all(line.endswith(_RESTS) for line in lines)
 
 
 def _unfinished(spec: EngineSpec, problem: str) -> EngineFailed:

@@ -264,6 +264,22 @@ class PreparationWatch:
         return False
 
 
+class Advance(NamedTuple):
+    """How far an engine has come."""
+
+    cpu: float
+    """Seconds of CPU time."""
+    log_size: int
+
+
+def size_of(log: Path) -> int:
+    """0 if there is none."""
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
+
+
 def cpu_seconds(pid: int) -> float:
     """The CPU time that a process has used; 0 if the system does not tell.
 

@@ -16,7 +16,7 @@ from llm_localrun.catalogue import drop_file
 from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
 from llm_localrun.engine.launch import LOAD_GRACE_S, OTHER_TEMPLATE, AcquiredSlot
-from llm_localrun.engine.load_watch import cpu_seconds
+from llm_localrun.engine.load_watch import Advance
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.settings import LAUNCH_OPTIONS, EngineRequest, engine_request
 from llm_localrun.engine.slots import Slot, SlotContents, contents_for
@@ -114,14 +114,14 @@ class _SlotRequest(PreparedRequest):
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Says why the engine ended early, if it did, and gives the slot back."""
-        engine, cpu_before = self.acquired.engine, self.acquired.cpu_before
+        engine, before = self.acquired.engine, self.acquired.before
         try:
             with self._slot_released():
                 yield
         except (BadReply, ServerUnreachable) as error:
-            raise _diagnosed(error, engine, cpu_before) from None
+            raise _diagnosed(error, engine, before) from None
         except KeyboardInterrupt:
-            if failed := launch.end_if_stuck(engine, engine_folder(), cpu_before):
+            if failed := launch.end_if_stuck(engine, engine_folder(), before):
                 _record_failure(engine.spec.path, failed)
             raise
         except ServerRefused as error:
@@ -140,9 +140,9 @@ class _SlotRequest(PreparedRequest):
             launch.renew_lease(self.acquired.engine, engine_folder(), self.keep_alive_s)
 
 
-def _diagnosed(error: LocalRunError, engine: EngineState, cpu_before: float) -> LocalRunError:
+def _diagnosed(error: LocalRunError, engine: EngineState, before: Advance) -> LocalRunError:
     """What `launch.diagnose` makes of the error of a request, recorded."""
-    failed = launch.diagnose(error, engine, engine_folder(), cpu_before)
+    failed = launch.diagnose(error, engine, engine_folder(), before)
     _record_failure(engine.spec.path, failed)
     return failed
 
@@ -293,12 +293,12 @@ def prepare_texts(
 
 def _counted(job: _Job, engine: EngineState, count: Callable[[EngineServer], _Counts]) -> _Counts:
     """What an engine counts. Raises `EngineFailed` if it ended, or prepared the text endlessly."""
-    server, cpu_before = engine_server(engine), cpu_seconds(engine.server_pid)
+    server, before = engine_server(engine), launch.advance_of(engine, engine_folder())
     server.timeout_s = min(ADMIN_TIMEOUT_S, job.timeout_s)
     counts = count(server)
     if server.failure is not None:
         silence = ServerUnreachable(f"{server.title} did not count the prompt", server.start_hint)
-        if (failed := _diagnosed(silence, engine, cpu_before)) is not silence:
+        if (failed := _diagnosed(silence, engine, before)) is not silence:
             raise failed
     return counts
 

@@ -29,7 +29,10 @@ class ListedFile(NamedTuple):
     """Seconds since the epoch."""
     identity: Identity
     changed: int
-    """When its content, name or mode last changed, in nanoseconds: no program can set that."""
+    """When its content, name or mode last changed, in nanoseconds: no program can set that.
+
+    0 for a file with several hard links: each new one, and the end of one, changes it.
+    """
 
     @property
     def stamp(self) -> str:
@@ -98,7 +101,8 @@ def listed(path: str, *, special: bool = False) -> ListedFile | None:
 
 def _listed(path: str, found: os.stat_result) -> ListedFile:
     identity = found.st_dev, found.st_ino
-    return ListedFile(path, found.st_size, found.st_mtime, identity, found.st_ctime_ns)
+    changed = found.st_ctime_ns if found.st_nlink == 1 else 0
+    return ListedFile(path, found.st_size, found.st_mtime, identity, changed)
 
 
 # On Windows the entries of a folder have no inodes.

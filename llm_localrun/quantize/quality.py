@@ -137,7 +137,7 @@ def _engine(model: LocalModel) -> Iterator[AcquiredSlot]:
     try:
         yield acquired
     except (BadReply, ServerUnreachable) as error:
-        raise launch.diagnose(error, acquired.engine, folder, acquired.cpu_before) from None
+        raise launch.diagnose(error, acquired.engine, folder, acquired.before) from None
     finally:
         acquired.slot.release()
         if acquired.is_new:
