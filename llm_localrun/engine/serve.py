@@ -97,10 +97,12 @@ class _SlotRequest(PreparedRequest):
         try:
             yield
         except (BadReply, ServerUnreachable) as error:
-            raise launch.diagnose(error, self.acquired.engine, engine_folder()) from None
-        except ServerRefused:
+            found = launch.diagnose(error, self.acquired.engine, engine_folder())
+            raise _recorded(found, self.acquired.engine.spec.path) from None
+        except ServerRefused as error:
             launch.empty_log(self.acquired.engine, engine_folder())
-            raise
+            found = launch.explain_refusal(error, self.acquired.engine)
+            raise _recorded(found, self.acquired.engine.spec.path) from None
         finally:
             self.acquired.slot.release()
             launch.renew_lease(self.acquired.engine, engine_folder(), self.keep_alive_s)
@@ -180,10 +182,15 @@ class _Plan:
     def _record_failure(self, error: LocalRunError) -> None:
         """Lets a name that means this file mean another one, if it cannot be loaded."""
         path = self.request.path
-        if error.load_problem:
-            FailedLoads().add(path, error.load_problem)
-        elif not Path(path).exists():
+        if not _recorded(error, path).load_problem and not Path(path).exists():
             drop_file(path)
+
+
+def _recorded(error: LocalRunError, path: str) -> LocalRunError:
+    """`error`, after what it says about the file at `path` has been recorded."""
+    if error.load_problem:
+        FailedLoads().add(path, error.load_problem)
+    return error
 
 
 def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedRequest:
