@@ -58,6 +58,7 @@ from llm_localrun.errors import (
     EngineFailed,
     LoadFailed,
     LocalRunError,
+    ServerRefused,
 )
 from llm_localrun.files.found import file_at, listed
 from llm_localrun.gguf.files import opened, parts_of
@@ -228,7 +229,7 @@ def diagnose(
     reason = builds.reason_in(log := _read_log(paths))
     _remove_all_but_log(paths)
     if state.memory_limit and is_reached(log):
-        return limit_reached(path, state.memory_limit)
+        return _limit_reached(state.spec, state.memory_limit)
     problem = f"The engine ended while it ran {path}"
     if reason.startswith(PREPARATION):
         return _unfinished(state.spec, f"{problem}: {reason}")
@@ -282,13 +283,21 @@ def _unfinished(spec: EngineSpec, problem: str) -> EngineFailed:
     return EngineFailed(problem, remedy).with_load_problem("" if has_template else lasting)
 
 
-def limit_reached(path: str, limit: int) -> EngineFailed:
-    """The error for a model that made llama.cpp take more memory than it may."""
-    needed = f"needed more memory than the {limit / 1e9:.1f} GB that it may take"
-    return EngineFailed(
-        f"llama.cpp {needed} with {path}",
+def explain_refusal(error: ServerRefused, state: EngineState) -> LocalRunError:
+    """The error to show when an engine refuses a request with `error` and goes on running."""
+    is_short = state.memory_limit and is_reached(error.problem)
+    return _limit_reached(state.spec, state.memory_limit) if is_short else error
+
+
+def _limit_reached(spec: EngineSpec, limit: int) -> EngineFailed:
+    """The error for a model that made llama.cpp need more memory than it may take."""
+    needed = f"needed more than the {limit / 1e9:.1f} GB of memory that this model may take"
+    error = EngineFailed(
+        f"llama.cpp {needed}: {spec.path}",
         "Choose another model, or lift the limit with -o overcommit true",
-    ).with_load_problem(f"llama.cpp {needed}")
+    )
+    # A template that was given with the option is none of the file's.
+    return error.with_load_problem("" if spec.settings.chat_template else f"llama.cpp {needed}")
 
 
 @contextmanager
@@ -419,9 +428,7 @@ class _Host:
 
         Raises `EngineFailed`, and OSError if the host cannot write its files.
         """
-        self._spec = instructions.spec
-        self._path = instructions.spec.path
-        self._has_template = bool(instructions.spec.settings.chat_template)
+        self._spec, self._path = instructions.spec, instructions.spec.path
         self._folder = Path(instructions.folder)
         self._grace = instructions.load_grace
         self._limit = instructions.memory_limit
@@ -491,7 +498,7 @@ class _Host:
                 is_lasting = value in (Phase.TOKENIZER.value, Phase.TEMPLATE.value)
                 raise error.with_load_problem(f"llama.cpp did not finish: it {value}" * is_lasting)
             if word == OVERSIZED:
-                raise limit_reached(self._path, self._limit)
+                raise _limit_reached(self._spec, self._limit)
             if not line:
                 raise self._exited()
             if line.isdecimal():
@@ -515,7 +522,7 @@ class _Host:
             return self._unloaded()
         log = _read_log(self._paths)
         if self._limit and is_reached(log):
-            return limit_reached(self._path, self._limit)
+            return _limit_reached(self._spec, self._limit)
         reason, status = builds.reason_in(log), self._process.returncode or 0
         number = _signal_of(status)
         # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
@@ -541,7 +548,7 @@ class _Host:
     def _template_failed(self, said: str) -> EngineFailed:
         problem = f"llama.cpp cannot use the chat template for {self._path}: {said}"
         remedy = f"{_GIVE_TEMPLATE}, or choose another model"
-        lasting = "" if self._has_template else f"its chat template fails: {said}"
+        lasting = "" if self._spec.settings.chat_template else f"its chat template fails: {said}"
         return LoadFailed(problem, remedy).with_load_problem(lasting)
 
     def _unloaded(self) -> EngineFailed:

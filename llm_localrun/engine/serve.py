@@ -126,9 +126,11 @@ class _SlotRequest(PreparedRequest):
             raise
         except ServerRefused as error:
             launch.empty_log(engine, engine_folder())
-            if not _FROM_USERS & self.body.keys() and not engine.spec.settings.chat_template:
-                _record_failure(engine.spec.path, error)
-            raise
+            found = launch.explain_refusal(error, engine)
+            is_plain = not _FROM_USERS & self.body.keys()
+            if found is not error or (is_plain and not engine.spec.settings.chat_template):
+                _record_failure(engine.spec.path, found)
+            raise found from None
         FailedLoads().remove(engine.spec.path)
 
     @contextmanager
