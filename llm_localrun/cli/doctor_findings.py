@@ -16,6 +16,7 @@ from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import Build, BuildReport
 from llm_localrun.engine.state import EngineState
 from llm_localrun.files.failed_loads import FailedLoads
+from llm_localrun.files.found import NOT_TEXT
 from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import (
     EndpointReport,
@@ -171,7 +172,9 @@ def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
     elif store.status == "unreadable":
         text = f"{store.path}: cannot be read"
     if store.problem:
-        text, advice = f"{text} ({store.problem})", "Fix its permissions"
+        is_named_oddly = NOT_TEXT in store.problem
+        advice = "Rename it" if is_named_oddly else "Fix its permissions"
+        text = f"{text} ({store.problem})"
     if skipped:
         reasons = [f"{each.name or Path(each.path).name}: {each.reason}" for each in skipped]
         text += f", {len(skipped)} skipped ({first_few(reasons)})"

@@ -12,6 +12,7 @@ from typing import Any
 from llm_localrun.config import Config
 from llm_localrun.engine.state import BUILT_IN_TEMPLATES, NGRAM, EngineSettings
 from llm_localrun.errors import ConfigError
+from llm_localrun.files.found import NOT_TEXT, is_text
 from llm_localrun.files.modelfile import chat_template_of, read_modelfile
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
@@ -113,7 +114,7 @@ def given_template(option: str | None) -> str:
         ) from None
     except OSError as error:
         raise ConfigError.from_os_error("read", path, error) from None
-    except UnicodeDecodeError:
+    except ValueError:
         raise ConfigError(f"{path} is no text", "Give the path of a Jinja file") from None
     if not template.strip():
         raise ConfigError(f"The chat template {path} is empty", "Give another file")
@@ -121,4 +122,7 @@ def given_template(option: str | None) -> str:
 
 
 def _absolute(path: str | None) -> str:
+    """The path of a file that the engine reads. Raises `ConfigError` if it cannot be told it."""
+    if path and not is_text(path):
+        raise ConfigError(f"{path} cannot be used: {NOT_TEXT}", "Rename it")
     return str(Path(path).expanduser().absolute()) if path else ""

@@ -62,8 +62,11 @@ class FoundFile:
         yield replace(self, store=store)
 
 
+NOT_TEXT = "its name is not UTF-8 text"
+
+
 def is_text(path: str) -> bool:
-    """Whether a path can be kept in a file and displayed: on Linux a name can be any bytes."""
+    """Whether a path can be kept in a file: on Linux a name can be any bytes."""
     try:
         path.encode()
     except UnicodeEncodeError:
