@@ -37,7 +37,7 @@ from llm_localrun.system.text import printable
 _Error = TypeVar("_Error", bound="LocalRunError")
 
 _OS_REMEDIES = {
-    errno.ENOENT: "Check the path",
+    **dict.fromkeys((errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP), "Check the path"),
     errno.EISDIR: "Give the path of a file, not of a directory",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "Fix its permissions"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free space on its disk"),

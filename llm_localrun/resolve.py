@@ -268,7 +268,7 @@ def _nearest(name: str, known: Sequence[str], snapshot: Snapshot) -> str:
     line = f"Nearest: {', '.join(similar)}"
     if ref := _ref_for(name, snapshot):
         return f"{line}. To get it, try `llm localrun pull {ref}`"
-    words = quote_plus(_bare(name).replace("-", " "))
+    words = quote_plus(_bare(name).replace("-", " "), errors="replace")
     return (
         f"{line}. To get it, find its repository at"
         f" https://huggingface.co/models?library=gguf&search={words} and run"

@@ -16,6 +16,7 @@ from llm_localrun.files.found import NOT_TEXT, is_text
 from llm_localrun.files.modelfile import chat_template_of, read_modelfile
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
+from llm_localrun.system.paths import home
 
 _MEMORY_SHARE = 0.75
 _MAX_TEMPLATE_BYTES = 2**20
@@ -76,8 +77,12 @@ def engine_request(
     """The engine to run the file of `route` with, without a context size.
 
     `options` are by the names of `-o`. They come before config.json, and both before what Ollama's
-    manifest says. Raises `BadModelFile` if the model's chat template cannot be used.
+    manifest says. Raises `ConfigError`, and `BadModelFile` if the model's chat template cannot be
+    used.
     """
+    if not is_text(folder := str(home())):
+        problem = f"The engine cannot keep files in {folder}: {NOT_TEXT}"
+        raise ConfigError(problem, "Set LLM_USER_PATH to another folder")
     draft_model = options.get("draft_model")
     settings = EngineSettings(
         threads=options.get("threads", config.threads),

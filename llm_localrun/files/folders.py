@@ -121,8 +121,8 @@ def entries_of(folder: str, problems: list[str]) -> list["os.DirEntry[str]"]:
     """The entries of `folder` whose names are text, sorted by name; [] if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            named = [entry for entry in entries if _has_text_name(entry, problems)]
-            return sorted(named, key=operator.attrgetter("name"))
+            by_name = sorted(entries, key=operator.attrgetter("name"))
+            return [entry for entry in by_name if _has_text_name(entry, problems)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
