@@ -1,5 +1,6 @@
 """Names and texts from outside: no command prints them raw, and JSON has the true ones."""
 
+import ast
 import json
 import os
 import sys
@@ -11,11 +12,14 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+import llm_localrun
 from llm_localrun.system.text import MAX_ID, id_part, printable, printable_json
-from tests.conftest import Invoke, one_error, put_starter
+from tests.conftest import CONFIG, Invoke, configure, one_error, put_starter
 from tests.fakes.http_server import StandIn, events, json_reply, text, whole
 from tests.fakes.ollama import Ollama
 from tests.fakes.openai_compatible import Server, listing
+from tests.support.engines import executable, patched, text_value
+from tests.support.pulling import Q4, Q8, REPO, World
 from tests.support.snapshots import point_at
 from tests.support.tiny_models import llama
 
@@ -240,3 +244,134 @@ def test_files_whose_names_are_not_utf_8(box: Box, invoke: Invoke) -> None:
     doctor = checked(invoke("localrun", "doctor"))
     assert store in doctor
     assert f"{printable(path)}: its name is not UTF-8 text (and 1 more)" in doctor
+
+
+LOST = "its name is not UTF-8 text"
+BYTES = os.fsdecode(b"by\xfftes")
+
+
+@pytest.mark.parametrize("option", ["lora", "draft_model", "chat_template"])
+def test_an_option_names_a_file_whose_name_is_not_utf_8(
+    user_path: Path, starter_model: Path, invoke: Invoke, option: str
+) -> None:
+    put_starter(user_path, starter_model)
+    result = invoke("-m", "local", "-o", option, f"/x/{BYTES}", "Hello")
+    checked(result)
+    assert "/x/by\\udcfftes" in one_error(result)
+    assert (LOST in result.stderr) == (option != "chat_template")
+
+
+def test_our_own_folder_has_a_name_that_is_not_utf_8(
+    tmp_path: Path, starter_model: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = tmp_path / BYTES
+    monkeypatch.setenv("LLM_USER_PATH", str(user))
+    monkeypatch.setenv("HOME", str(user))
+    configure(user, **CONFIG)
+    result = invoke("-m", str(starter_model), "Hello")
+    checked(result)
+    assert one_error(result).endswith(f"{LOST}. Set LLM_USER_PATH to another folder.")
+    for command in ("models", "doctor", "status", "du"):
+        json.loads(checked(invoke("localrun", command, "--json")))
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "PATH", "OLLAMA_HOST"])
+def test_a_variable_has_bytes_that_are_not_utf_8(
+    tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    (tmp_path / BYTES / "hub").mkdir(parents=True)
+    executable(tmp_path / BYTES / "llama-server", "")
+    monkeypatch.setenv(variable, str(tmp_path / BYTES))
+    shown = checked(invoke("localrun", "doctor"))
+    assert (LOST in shown) == (variable != "OLLAMA_HOST")
+
+
+SETTINGS = (
+    {MIX: 1},
+    {"quantization": MIX},
+    {"llama_server": f"/x{MIX}"},
+    {"folders": [f"/x{MIX}"]},
+)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["key", "quantization", "program", "folder"])
+def test_settings(
+    user_path: Path, starter_model: Path, invoke: Invoke, settings: dict[str, object]
+) -> None:
+    configure(user_path, **{**CONFIG, **settings})
+    put_starter(user_path, starter_model)
+    assert "\\u202e" in checked(invoke("localrun", "doctor"))
+    assert "\\u202e" in checked(invoke("localrun", "doctor", "--json"))
+    if "folders" not in settings:
+        result = invoke("-m", "local", "Hello")
+        checked(result)
+        assert "\\u202e" in one_error(result)
+
+
+def test_a_name_that_nothing_has(invoke: Invoke) -> None:
+    for name in (f"local-{MIX}", f"./{MIX}", f"local-{BYTES}", f"./{BYTES}", "./" + "x" * 5000):
+        result = invoke("-m", name, "Hello")
+        checked(result)
+        one_error(result)
+    for name in (MIX, BYTES):
+        checked(invoke("localrun", "endpoints", "add", name, "http://x"))
+        added = invoke("localrun", "endpoints", "add", "x", f"http://x{name}")
+        assert "has characters that no URL has" in one_error(added)
+        checked(invoke("localrun", "forget", name))
+        checked(invoke("localrun", "pull", name))
+
+
+def test_what_a_hub_says(world: World, invoke: Invoke) -> None:
+    world.offer(**{f"Tiny{MIX}-Q4_K_M.gguf": Q4, f"Tiny{MIX}-Q8_0.gguf": Q8})
+    checked(invoke("localrun", "pull", REPO))
+    checked(invoke("localrun", "pull", f"{REPO}:Q3_K_M"))
+    for refusal in (text(MIX, 404), text(MIX, 500), json_reply({"error": MIX}, 403)):
+        world.hub.refusal = refusal
+        result = invoke("localrun", "pull", REPO)
+        checked(result)
+        one_error(result)
+
+
+def test_the_engine(user_path: Path, tmp_path: Path, starter_model: Path, invoke: Invoke) -> None:
+    file = tmp_path / f"a{MIX}b.gguf"
+    file.hardlink_to(starter_model)
+    checked(invoke("-m", str(file), "-o", "max_tokens", "1", "Hello"))
+    (engine,) = json.loads(checked(invoke("localrun", "ps", "--json")))
+    assert (engine["name"], engine["path"]) == (file.stem, str(file))
+    assert printable(file.stem) in checked(invoke("localrun", "ps"))
+    assert "local/gguf/a_" in checked(invoke("logs", "--short"))
+    for command in ("verify", "show", "which", "unload", "rm", "forget"):
+        checked(invoke("localrun", command, str(file)))
+    escape = text_value(b"\x1b[2Ja")
+    patched(starter_model, file, "general.architecture", escape)
+    result = invoke("-m", str(file), "Hello")
+    checked(result)
+    assert "unknown model architecture: '\\x1b[2Ja'" in one_error(result)
+    for command in ("show", "which", "verify"):
+        checked(invoke("localrun", command, str(file)))
+    assert "\\x1b[2Ja" in checked(invoke("localrun", "doctor"))
+
+
+# No other way out
+
+ELSEWHERE = {
+    "chat.response: f'\\nError: {error.message}'",
+    "cli.doctor: section",
+    "cli.doctor: wrapper.fill(text)",
+    "cli.progress: f'\\r{line[:width]:<{width}}'",
+    "cli.show: template",
+}
+"""What is printed without `printable`: it is made printable before, or goes into a file."""
+
+
+def test_everything_is_printed_through_it() -> None:
+    package = Path(llm_localrun.__file__).parent
+    printed = {
+        f"{'.'.join(path.relative_to(package).with_suffix('').parts)}: {ast.unparse(node.args[0])}"
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.echo", "click.secho")
+        if node.args
+    }
+    others = {each for each in printed if not each.startswith("cli.table: ")}
+    assert {each for each in others if ": printable(" not in each} == ELSEWHERE
