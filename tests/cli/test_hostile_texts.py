@@ -342,8 +342,9 @@ def test_the_engine(user_path: Path, tmp_path: Path, starter_model: Path, invoke
     assert "local/gguf/a_" in checked(invoke("logs", "--short"))
     for command in ("verify", "show", "which", "unload", "rm", "forget"):
         checked(invoke("localrun", command, str(file)))
-    escape = text_value(b"\x1b[2Ja")
-    patched(starter_model, file, "general.architecture", escape)
+    # A file of its own: the first one is a link to the model that all tests share.
+    file = tmp_path / f"c{MIX}d.gguf"
+    patched(starter_model, file, "general.architecture", text_value(b"\x1b[2Ja"))
     result = invoke("-m", str(file), "Hello")
     checked(result)
     assert "unknown model architecture: '\\x1b[2Ja'" in one_error(result)
