@@ -18,7 +18,7 @@ import click
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llm_localrun.config import read_config
-from llm_localrun.errors import ServerUnreachable
+from llm_localrun.errors import BadModelFile, ServerUnreachable
 from llm_localrun.models import (
     NAMED_BY_PATH,
     Endpoint,
@@ -32,6 +32,7 @@ from llm_localrun.name_cache import CachePolicy, delete_names, is_current, is_fr
 from llm_localrun.privacy import host_of, is_loopback
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import home
+from llm_localrun.system.text import printable
 
 if TYPE_CHECKING:
     from llm_localrun.servers.base import Server
@@ -204,8 +205,11 @@ def model_at(path: Path) -> LocalModel:
     Raises `BadModelFile` and `ConfigError`.
     """
     from llm_localrun.files import is_same, open_file, remember, unique_id
+    from llm_localrun.files.found import NOT_TEXT, is_text
 
-    real = Path(os.path.realpath(path))
+    real = Path(os.path.realpath(path)) if is_text(str(path)) else path
+    if not is_text(str(real)):
+        raise BadModelFile(f"{real} cannot be run: {NOT_TEXT}", "Rename it")
     snapshot = get_catalogue(CachePolicy.IF_EMPTY)
     last = next((f for f in snapshot.files if os.path.realpath(f.path) == str(real)), None)
     known = last.model if last else None
@@ -296,7 +300,7 @@ def _say_waiting(reports: Iterable[EndpointReport]) -> None:
     """Tells a user at a terminal which servers are waited for."""
     if sys.stderr.isatty():
         names = ", ".join(map(describe_server, reports))
-        click.echo(f"waiting for {names} …", err=True)
+        click.echo(printable(f"waiting for {names} …"), err=True)
 
 
 def describe_server(report: EndpointReport) -> str:

@@ -30,6 +30,7 @@ from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.locks import exclusive
 from llm_localrun.system.logins import split_login
 from llm_localrun.system.paths import home
+from llm_localrun.system.text import printable_json
 
 _LOCK_TIMEOUT_S = 10.0
 """How long to wait for another command that is changing the file."""
@@ -49,6 +50,8 @@ def server_root(url: str) -> str:
     A user and password are left out: they are no part of an address. Raises ValueError.
     """
     url, _ = split_login(url)
+    if not url.isprintable():
+        raise ValueError("the URL has characters that no URL has")
     if "://" not in url:
         url = f"http://{url}"
     if not url.startswith(("http://", "https://")):
@@ -194,7 +197,7 @@ def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
             _parse(text, _FIX_FILE)
             settings = json.loads(text)
             change(settings)
-            text = json.dumps(settings, indent=2, ensure_ascii=False).encode() + b"\n"
+            text = printable_json(settings, indent=2).encode() + b"\n"
             config = _parse(text, "The file was not changed")
             # Write through a symbolic link instead of replacing it.
             write_atomically(Path(os.path.realpath(path)), text)

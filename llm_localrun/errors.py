@@ -32,10 +32,12 @@ from typing import TypeVar
 import click
 import llm
 
+from llm_localrun.system.text import printable
+
 _Error = TypeVar("_Error", bound="LocalRunError")
 
 _OS_REMEDIES = {
-    errno.ENOENT: "Check the path",
+    **dict.fromkeys((errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP), "Check the path"),
     errno.EISDIR: "Give the path of a file, not of a directory",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "Fix its permissions"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free space on its disk"),
@@ -45,16 +47,16 @@ _OS_REMEDIES = {
 class LocalRunError(llm.ModelError, click.ClickException):
     """Root of the tree: a sentence with the problem, and one with the remedy.
 
-    `problem` and `remedy` are shown as they are; a missing full stop is added. Write them with a
-    capital letter, unless they begin with a name such as `llama.cpp` or a path.
+    `problem` and `remedy` are shown as they are, made `printable`; a missing full stop is added.
+    Write them with a capital letter, unless they begin with a name such as `llama.cpp` or a path.
     """
 
     load_problem = ""
     """Why the model's file will fail to load again unless it changes; "" if it may load."""
 
     def __init__(self, problem: str, remedy: str) -> None:
-        self.problem, self.remedy = problem, remedy
-        click.ClickException.__init__(self, f"{_sentence(problem)} {_sentence(remedy)}")
+        self.problem, self.remedy = printable(problem.strip()), printable(remedy.strip())
+        click.ClickException.__init__(self, f"{_sentence(self.problem)} {_sentence(self.remedy)}")
 
     @classmethod
     def from_os_error(
@@ -74,8 +76,7 @@ class LocalRunError(llm.ModelError, click.ClickException):
 
 
 def _sentence(text: str) -> str:
-    """`text` on one line, with a full stop."""
-    text = " ".join(text.split())
+    """`text` with a full stop."""
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

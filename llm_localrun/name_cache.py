@@ -50,7 +50,7 @@ GENERAL_ALIASES = {"chat": "local", "embedding": "local-embed"}
 the best one."""
 FRESH_S = 60.0
 """The age up to which `CachePolicy.IF_STALE` uses a result."""
-_VERSION = 3
+_VERSION = 4
 _ABSENT = "absent"
 
 

@@ -43,6 +43,7 @@ from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
 from llm_localrun.system.json_files import list_at, read_json, text_at
 from llm_localrun.system.paths import models_folder
+from llm_localrun.system.text import printable
 
 
 def order_of(config: Config, snapshot: Snapshot) -> Order:
@@ -83,7 +84,8 @@ def _claimants(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
         path = Path(os.path.expanduser(name))  # noqa: PTH111  # the other raises
         # A server may call a model by a path of its own machine.
         served = [model for model in models if model.served and model.name == name]
-        return served if served and not path.is_file() else [model_at(path)]
+        is_file = os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for a long name
+        return served if served and not is_file else [model_at(path)]
     named = {
         **name_models(models, order, "embedding"),
         **name_models(models, order, "chat"),
@@ -141,7 +143,7 @@ def _warn_once(message: str) -> None:
     """Writes `message` to standard error, once in a process."""
     if message not in _warnings:
         _warnings.add(message)
-        click.echo(message, err=True)
+        click.echo(printable(message), err=True)
 
 
 def resolve_variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:
@@ -295,7 +297,7 @@ def _nearest(name: str, known: Sequence[str], snapshot: Snapshot) -> str:
     line = f"Nearest: {', '.join(similar)}"
     if ref := _ref_for(name, snapshot):
         return f"{line}. To get it, try `llm localrun pull {ref}`"
-    words = quote_plus(_bare(name).replace("-", " "))
+    words = quote_plus(_bare(name).replace("-", " "), errors="replace")
     return (
         f"{line}. To get it, find its repository at"
         f" https://huggingface.co/models?library=gguf&search={words} and run"

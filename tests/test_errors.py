@@ -22,7 +22,12 @@ PACKAGE = Path(llm_localrun.__file__).parent
     [
         ("foo is not loaded", "Load it", "foo is not loaded. Load it."),
         ("example.org does not answer", "Wait!", "example.org does not answer. Wait!"),
-        ("A line\n  break.", "`llm localrun ps`", "A line break. `llm localrun ps`."),
+        (" A line\n  break.", "`llm localrun ps`", "A line\\n  break. `llm localrun ps`."),
+        (
+            "/m/a  \x1b[2J\u202e.gguf is gone",
+            "?\x07",
+            "/m/a  \\x1b[2J\\u202e.gguf is gone. ?\\x07.",
+        ),
     ],
 )
 def test_message(problem: str, remedy: str, message: str) -> None:

@@ -30,6 +30,7 @@ from llm_localrun.errors import BadReply, PromptTooLong
 from llm_localrun.models import LocalModel, OnDisk, Route, RunsOn, Served
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.servers.base import PreparedRequest, open_server
+from llm_localrun.system.text import printable
 from llm_localrun.tokens.window import USE_LARGER_MODEL, TextTooLong, remedy_for_text
 from llm_localrun.wire import http
 from llm_localrun.wire.response import decode_whole
@@ -139,7 +140,7 @@ def _named(
 ) -> PromptTooLong:
     """The error with a name for the text: its beginning, and its number if that is known."""
     words = " ".join(text[: 4 * _SHOWN_CHARACTERS].split())
-    shown = "".join(each if each.isprintable() else "?" for each in words[:_SHOWN_CHARACTERS])
+    shown = words[:_SHOWN_CHARACTERS]
     quoted = f'"{shown}{"…" if len(shown) < len(text) else ""}"'
     name = f"The text {quoted}" if number is None else f"Text {number} of this run ({quoted})"
     more = _larger_model(model) if error.remedy == USE_LARGER_MODEL else ""
@@ -187,7 +188,7 @@ class _Run:
         try:
             yield
         except BaseException:
-            click.echo(f"Error: {self._problems()}.", err=True)
+            click.echo(printable(f"Error: {self._problems()}."), err=True)
             raise
         context = click.get_current_context()
         if self.skipped and context.params["input_path"] != "-":

@@ -23,6 +23,7 @@ from llm_localrun.chat.interrupts import COMMANDS
 from llm_localrun.errors import AnswerNotJson
 from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.system.json_files import parse_json
+from llm_localrun.system.text import printable
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 
 _LLM_COLUMNS = ("model", "prompt_tokens", "completion_tokens", "reasoning_tokens")
@@ -144,7 +145,7 @@ class ResponseRecorder:
             input=finished.prompt_tokens, output=finished.completion_tokens, details=details or None
         )
         if finished.model:
-            self._response.set_resolved_model(finished.model)
+            self._response.set_resolved_model(printable(finished.model))
         self._response.response_json = self._statistics(finished)
 
     def _statistics(self, finished: Finished) -> dict[str, Any]:
@@ -155,10 +156,17 @@ class ResponseRecorder:
             **self._facts,
         }
         return {
-            name: round(value, 4) if isinstance(value, float) else value
+            name: _logged(value)
             for name, value in statistics.items()
             if value is not None and name not in _LLM_COLUMNS
         }
+
+
+def _logged(value: Any) -> Any:
+    """A value of the statistics as llm's log has it, from which llm prints it as it is."""
+    if isinstance(value, float):
+        return round(value, 4)
+    return printable(value) if isinstance(value, str) else value
 
 
 def end_command(error: Exception) -> NoReturn:

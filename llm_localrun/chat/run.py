@@ -54,6 +54,7 @@ from llm_localrun.servers.base import (
     open_server,
     server_class,
 )
+from llm_localrun.system.text import printable
 from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.learned import learn_from_reply
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer, explain_overflow
@@ -231,7 +232,7 @@ class _Exchange:
         if sys.stderr.isatty() or isinstance(self.last, ReasoningDelta):
             end_line(self.last, is_streamed=self.request.chat.stream)
             self.last = None
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
 
 
 def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | None) -> _Exchange:
@@ -441,12 +442,12 @@ def report_departure(model: LocalModel, prepared: PreparedRequest, remote_host: 
     if not remote_host or requires_consent(model) or model.id in read_config().allow:
         return
     host = record_place(model, remote_host).remote_host
-    click.echo(
+    note = (
         f"{prepared.server.label} passed this prompt on to {host}: {model.id} does not run on this"
         " machine any more. llm-localrun will not send it another one, unless you allow that:"
-        f" `llm localrun allow {shlex.quote(model.id)}`.",
-        err=True,
+        f" `llm localrun allow {shlex.quote(model.id)}`."
     )
+    click.echo(printable(note), err=True)
 
 
 def _note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from llm_localrun.cli.facts import find_model
-from llm_localrun.cli.table import json_option, show_json
+from llm_localrun.cli.table import json_option, say, show_json
 from llm_localrun.config import read_config, update_config
 from llm_localrun.errors import ConfigError
 from llm_localrun.privacy import WHERE, requires_consent
@@ -36,15 +36,15 @@ def _list(allowed: Sequence[str], as_json: bool) -> None:
     if as_json:
         show_json(allowed)
     elif allowed:
-        click.echo("\n".join(allowed))
+        say(*allowed)
     else:
-        click.echo("You have not allowed any model to run outside this machine.", err=True)
+        say("You have not allowed any model to run outside this machine.", err=True)
 
 
 def _allow(name: str) -> None:
     model = find_model(name)
     if not requires_consent(model):
-        click.echo(f"{model.id} runs {WHERE[model.runs_on]}: no permission is needed.", err=True)
+        say(f"{model.id} runs {WHERE[model.runs_on]}: no permission is needed.", err=True)
         return
 
     def change(settings: dict[str, Any]) -> None:
@@ -54,9 +54,9 @@ def _allow(name: str) -> None:
 
     update_config(change)
     host = f" ({model.remote_host})" if model.remote_host else ""
-    click.echo(
-        f"{model.id} is now allowed. It runs {WHERE[model.runs_on]}{host}.\n"
-        f"To refuse it again: llm localrun allow --remove {shlex.quote(model.id)}"
+    say(
+        f"{model.id} is now allowed. It runs {WHERE[model.runs_on]}{host}.",
+        f"To refuse it again: llm localrun allow --remove {shlex.quote(model.id)}",
     )
 
 
@@ -71,4 +71,4 @@ def _refuse(name: str) -> None:
         settings["allow"].remove(model_id)
 
     update_config(change)
-    click.echo(f"{model_id} is now refused.")
+    say(f"{model_id} is now refused.")

@@ -12,7 +12,7 @@ import click
 
 from llm_localrun.catalogue import get_catalogue, read_snapshot
 from llm_localrun.cli import doctor_findings as findings
-from llm_localrun.cli.table import json_option, safe_text, show_json, terminal_width
+from llm_localrun.cli.table import json_option, say, show_json, terminal_width
 from llm_localrun.config import read_config
 from llm_localrun.engine import builds
 from llm_localrun.engine.state import list_running
@@ -21,6 +21,7 @@ from llm_localrun.memory import machine
 from llm_localrun.models import Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.system.paths import engine_folder, home
+from llm_localrun.system.text import printable
 
 
 @click.command(help=__doc__)
@@ -38,7 +39,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     else:
         _show(found)
     if not any_can_run:
-        click.echo("No model can run.", err=True)
+        say("No model can run.", err=True)
         context.exit(1)
 
 
@@ -83,7 +84,7 @@ def _show(found: Iterable[findings.Finding]) -> None:
 
 def _show_text(text: str, first_indent: str) -> None:
     """Prints `text`, wrapped to the width of the terminal. Long paths are not broken."""
-    text, indent = safe_text(text), " " * len(first_indent)
+    text, indent = printable(text), " " * len(first_indent)
     width = terminal_width() or len(indent) + len(text)
     wrapper = textwrap.TextWrapper(
         max(width, len(indent) + 20),

@@ -16,6 +16,7 @@ from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import Build, BuildReport
 from llm_localrun.engine.state import EngineState
 from llm_localrun.files.failed_loads import FailedLoads
+from llm_localrun.files.found import NOT_TEXT
 from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import (
     EndpointReport,
@@ -172,7 +173,9 @@ def _store_finding(store: ScannedStore, skipped: list[ScannedFile]) -> Finding:
         text = f"{store.path}: cannot be read"
     if store.problem:
         text, advice = f"{text} ({store.problem})", "Check its disk"
-        if "ermission" in store.problem or "not permitted" in store.problem:
+        if NOT_TEXT in store.problem:
+            advice = "Rename it"
+        elif "ermission" in store.problem or "not permitted" in store.problem:
             advice = "Fix its permissions"
     if skipped:
         reasons = [f"{each.name or Path(each.path).name}: {each.reason}" for each in skipped]

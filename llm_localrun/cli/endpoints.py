@@ -8,7 +8,7 @@ from typing_extensions import assert_never
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.facts import endpoint_facts
-from llm_localrun.cli.table import count_of, first_few, json_option, safe_text, show
+from llm_localrun.cli.table import count_of, first_few, json_option, say, show
 from llm_localrun.config import ConfiguredEndpoint, problem_of, read_config, update_config
 from llm_localrun.errors import ConfigError
 from llm_localrun.models import EndpointReport, ServerStatus
@@ -73,13 +73,13 @@ def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
             "Example: `llm localrun endpoints add box http://192.168.1.5:8000`",
         ) from None
     update_config(lambda settings: _append(settings, added))
-    click.echo(f"Added {name}: {added.url}")
+    say(f"Added {name}: {added.url}")
     report = next(
         r for r in get_catalogue(CachePolicy.REFRESH).endpoints if r.endpoint.url == added.url
     )
-    click.echo(safe_text(_describe(report)))
+    say(_describe(report))
     if not is_loopback(added.url):
-        click.echo("Prompts to its models leave this machine.")
+        say("Prompts to its models leave this machine.")
 
 
 @endpoints.command()
@@ -87,7 +87,7 @@ def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
 def remove(name: str) -> None:
     """Remove the server NAME from the configuration."""
     update_config(lambda settings: _remove(settings, name))
-    click.echo(f"Removed {name}")
+    say(f"Removed {name}")
 
 
 def _append(settings: dict[str, Any], added: ConfiguredEndpoint) -> None:

@@ -8,6 +8,7 @@ import os
 import click
 
 from llm_localrun.catalogue import forget_file
+from llm_localrun.cli.table import say
 from llm_localrun.errors import UnknownModel
 from llm_localrun.files import named
 from llm_localrun.names.aliases import nearest
@@ -29,4 +30,4 @@ def forget(path: str) -> None:
     named.forget(found)
     store = forget_file(found)
     stays = f", which stays listed because it is in the store {store}" if store else ""
-    click.echo(f"Forgot {found}{stays}")
+    say(f"Forgot {found}{stays}")

@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import click
 
-from llm_localrun.cli.table import safe_text, seconds_text, size_text
+from llm_localrun.cli.table import say, seconds_text, size_text
 from llm_localrun.system.progress import Progress
+from llm_localrun.system.text import printable
 
 _Result = TypeVar("_Result")
 
@@ -57,8 +58,7 @@ class _ProgressLines:
         tenth = _percent(progress) // _STEP_PERCENT
         if self._last != (progress.what, tenth):
             self._last = progress.what, tenth
-            what = safe_text(progress.what).lower()
-            click.echo(f"{self._title}: {what}{_amount(progress)}", err=True)
+            say(f"{self._title}: {progress.what.lower()}{_amount(progress)}", err=True)
 
 
 class _ProgressBar:
@@ -89,7 +89,7 @@ class _ProgressBar:
 
     def _draw(self, progress: Progress) -> None:
         self._drawn = self._clock()
-        line = f"{self._title}  {bar_text(progress, self._rate())}"
+        line = printable(f"{self._title}  {bar_text(progress, self._rate())}")
         width = shutil.get_terminal_size().columns - 1
         click.echo(f"\r{line[:width]:<{width}}", nl=False, err=True)
 
@@ -102,7 +102,7 @@ class _ProgressBar:
 def bar_text(progress: Progress, rate: float) -> str:
     """The text of the bar at `rate` units per second."""
     if progress.total is None:
-        return f"{safe_text(progress.what)}{_amount(progress)}"
+        return f"{progress.what}{_amount(progress)}"
     filled = _BAR_WIDTH * _percent(progress) // 100
     parts = [
         f"[{'#' * filled}{'-' * (_BAR_WIDTH - filled)}] {_percent(progress):3}%",

@@ -12,6 +12,7 @@ REF is one of:
   lmstudio:hf:OWNER/REPO[:QUANT]  a repository that LM Studio downloads
 """
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,7 +20,7 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.progress import show_progress
-from llm_localrun.cli.table import json_option, pick, show_json, show_table, size_text
+from llm_localrun.cli.table import json_option, pick, say, show_json, show_table, size_text
 from llm_localrun.config import read_config
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel
@@ -59,7 +60,7 @@ def pull(ref: str, quantization: str | None, quiet: bool, as_json: bool) -> None
         record = show_progress(plan.fetch(), plan.title, quiet=quiet)
     except KeyboardInterrupt:
         source = plan.record.source
-        click.echo(_INTERRUPTED.get(source) or server_class(source).interrupted_pull, err=True)
+        say(_INTERRUPTED.get(source) or server_class(source).interrupted_pull, err=True)
         raise
     models = get_catalogue(CachePolicy.REFRESH).models
     # A projector is not listed as a model.
@@ -100,13 +101,13 @@ def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bo
     if as_json:
         show_json({"id": model and model.id, "name": name, "path": path, **_record_facts(record)})
         return
-    click.echo(f"Ready: {path or (model and model.id) or record.ref}")
+    say(f"Ready: {path or (model and model.id) or record.ref}")
     if model is not None and model.purpose == "embedding":
-        click.echo(f"Try it: llm embed -m {name} -c 'Primary colors'")
+        say(f"Try it: llm embed -m {shlex.quote(name)} -c 'Primary colors'")
     elif model is not None and model.purpose == "chat":
-        click.echo(f"Try it: llm -m {name} 'Name the primary colors'")
+        say(f"Try it: llm -m {shlex.quote(name)} 'Name the primary colors'")
     elif model is not None:
-        click.echo(f"It is {WHAT_IT_IS[model.purpose]}: {NO_COMMAND}")
+        say(f"It is {WHAT_IT_IS[model.purpose]}: {NO_COMMAND}")
 
 
 def _record_facts(record: PullRecord) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.progress import show_progress
-from llm_localrun.cli.table import Row, show_table, size_text
+from llm_localrun.cli.table import Row, say, show_table, size_text
 from llm_localrun.config import read_config
 from llm_localrun.errors import NotEnoughMemory, QuantizeFailed, UnknownModel
 from llm_localrun.models import LocalModel, Served
@@ -114,9 +114,9 @@ def _quantize_file(
         _say_that_it_exists(str(plan.target))
         return None
     show_progress(run(plan), plan.target.stem)
-    click.echo(f"Wrote {plan.target} with {plan.quantizer.title}")
+    say(f"Wrote {plan.target} with {plan.quantizer.title}")
     if model.on_disk.manifest:
-        click.echo("The new file does not have the template and parameters that Ollama keeps.")
+        say("The new file does not have the template and parameters that Ollama keeps.")
     path = str(plan.target)
     return _find(lambda m: m.on_disk is not None and m.on_disk.path == path, path)
 
@@ -136,7 +136,7 @@ def _quantize_by_server(
         _say_that_it_exists(name)
         return None
     show_progress(server.quantize(name, model.name, quantization), name)
-    click.echo(f"Created {name} in {server.title}")
+    say(f"Created {name} in {server.title}")
     return _find(is_there, name)
 
 
@@ -158,7 +158,7 @@ def _install_quantizer(yes: bool) -> Quantizer:
 
 
 def _say_that_it_exists(what: str) -> None:
-    click.echo(f"It exists already: {what}\nGive --replace to make it again.")
+    say(f"It exists already: {what}", "Give --replace to make it again.")
 
 
 def _report(model: LocalModel, made: LocalModel, quantization: str, *, measure: bool) -> None:
@@ -179,9 +179,9 @@ def _report(model: LocalModel, made: LocalModel, quantization: str, *, measure: 
         problem = f"The loss of quality was not measured: {error}"
     show_table(rows)
     if problem:
-        click.echo(problem, err=True)
+        say(problem, err=True)
     if narrow := share_too_narrow(quantization, before):
-        click.echo(
+        say(
             f"{narrow:.0%} of the weights are in rows whose length is not a multiple of the block"
             f" size of {quantization}. Like llama.cpp, this gives them larger types."
         )

@@ -9,7 +9,7 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.pulled import find_target
-from llm_localrun.cli.table import size_text
+from llm_localrun.cli.table import say, size_text
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.download import unfinished_files
 from llm_localrun.pull.remove import delete_files, remove, remove_unlisted
@@ -29,7 +29,7 @@ def rm(name: str | None, force: bool, only_unfinished: bool) -> None:
         _remove(name, force)
         return
     freed = delete_files(unfinished_files(partial_folder()), partial_folder())
-    click.echo(f"Deleted unfinished downloads: {size_text(freed)} freed")
+    say(f"Deleted unfinished downloads: {size_text(freed)} freed")
 
 
 def _remove(name: str, force: bool) -> None:
@@ -37,14 +37,14 @@ def _remove(name: str, force: bool) -> None:
     if target.model is None:
         for record in target.records:
             remove_unlisted(record)
-        click.echo(f"Forgot {name}: no model of it is listed")
+        say(f"Forgot {name}: no model of it is listed")
         return
     freed = remove(target.model, _announce, force=force)
     amount = "" if freed is None else f": {size_text(freed)} freed"
-    click.echo(f"Deleted {target.model.id}{amount}")
+    say(f"Deleted {target.model.id}{amount}")
     get_catalogue(CachePolicy.REFRESH)
 
 
 def _announce(name: str, doing: str) -> None:
     command = f"llm localrun unload --force {shlex.quote(name)}"
-    click.echo(f"{name} {doing}: waiting. `{command}` ends it now.", err=True)
+    say(f"{name} {doing}: waiting. `{command}` ends it now.", err=True)

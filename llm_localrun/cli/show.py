@@ -1,6 +1,7 @@
 """Show everything that is known about a model."""
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from llm_localrun.cli.facts import abilities, model_facts, names_of
 from llm_localrun.cli.table import (
     count_text,
     json_option,
+    say,
     show_card,
     show_json,
     size_text,
@@ -47,7 +49,7 @@ def show(name: str, template: bool, as_json: bool) -> None:
     order = order_of(config, snapshot)
     model = candidates(name, snapshot.models, order)[0]
     if template:
-        click.echo(_known_template(model))
+        _output(_known_template(model))
         return
     names = names_of(snapshot.models, order)
     known = model_facts(model, names, order)
@@ -58,6 +60,14 @@ def show(name: str, template: bool, as_json: bool) -> None:
     else:
         routes = _routes(model, snapshot, config)
         show_card(_lines(model, known, routes, others))
+
+
+def _output(template: str) -> None:
+    """Prints the template: to a file as it is, to a terminal with escapes."""
+    if sys.stdout.isatty():
+        say(*template.split("\n"))
+    else:
+        click.echo(template)
 
 
 def _template_of(model: LocalModel) -> str | None:

@@ -3,12 +3,13 @@
 What is printed is left to the commands and to `facts`.
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
+
+from llm_localrun.system.text import printable, printable_json
 
 _GAP = "  "
 _MIN_FIRST_WIDTH = 20
@@ -38,7 +39,7 @@ def show(
     elif table := [*rows]:
         show_table(table, optional)
     else:
-        click.echo(if_empty, err=True)
+        say(if_empty, err=True)
 
 
 def pick(value: object, names: str) -> dict[str, Any]:
@@ -48,7 +49,13 @@ def pick(value: object, names: str) -> dict[str, Any]:
 
 def show_json(value: Any) -> None:
     """Prints `value` as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(printable_json(value, indent=2))
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Prints lines of text, which may hold names and texts from outside."""
+    for line in lines:
+        click.echo(printable(line), err=err)
 
 
 def terminal_width() -> int | None:
@@ -63,6 +70,7 @@ def show_table(rows: Sequence[Row], optional: Sequence[str] = (), *, err: bool =
     `optional`, the last one first. Cells are never cut or wrapped: a cell of the first column that
     is too wide gets a line of its own, so that it can be copied.
     """
+    rows = [{name: printable(cell) for name, cell in row.items()} for row in rows]
     width = terminal_width()
     columns = _columns_that_fit(rows, optional, width)
     first, *others = columns
@@ -73,7 +81,7 @@ def show_table(rows: Sequence[Row], optional: Sequence[str] = (), *, err: bool =
     numeric = {name for name in others if all(row[name][:1].isdigit() for row in rows if row[name])}
     heads = _line({name: name for name in columns}, widths, numeric)
     click.echo(click.style(heads, bold=True), err=err)
-    for row in ({name: safe_text(row[name]) for name in columns} for row in rows):
+    for row in rows:
         is_too_wide = len(row[first]) > widths[first]
         if is_too_wide:
             click.echo(row[first], err=err)
@@ -82,7 +90,7 @@ def show_table(rows: Sequence[Row], optional: Sequence[str] = (), *, err: bool =
 
 def show_card(entries: Sequence[tuple[str, Sequence[str]]]) -> None:
     """Prints labels with their lines next to them, and leaves out labels without lines."""
-    filled = [(label, [*map(safe_text, lines)]) for label, lines in entries if any(lines)]
+    filled = [(label, [*map(printable, lines)]) for label, lines in entries if any(lines)]
     width = max(len(label) for label, _ in filled)
     for label, lines in filled:
         first, *others = lines
@@ -94,7 +102,7 @@ def show_card(entries: Sequence[tuple[str, Sequence[str]]]) -> None:
 def show_notes(notes: Sequence[str]) -> None:
     """Prints lines below a table on stderr, if the output is a terminal."""
     if notes and terminal_width() is not None:
-        click.echo("\n" + "\n".join(notes), err=True)
+        say("", *notes, err=True)
 
 
 def _columns_that_fit(rows: Sequence[Row], optional: Sequence[str], width: int | None) -> list[str]:
@@ -119,11 +127,6 @@ def _line(row: Row, widths: Mapping[str, int], numeric: set[str]) -> str:
         for name, width in widths.items()
     )
     return _GAP.join(cells).rstrip()
-
-
-def safe_text(text: str) -> str:
-    """`text` without control characters, which a server could put into the name of a model."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def count_of(count: int, noun: str) -> str:

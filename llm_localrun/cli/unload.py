@@ -7,6 +7,7 @@ and the model stays.
 import click
 
 from llm_localrun.cli.facts import find_model
+from llm_localrun.cli.table import say
 from llm_localrun.engine.state import EnginePaths, list_engines, list_hosts
 from llm_localrun.engine.stop import end, name_of, occupation, stop_when_idle
 from llm_localrun.errors import UnknownModel
@@ -29,13 +30,13 @@ def unload(name: str | None, all_: bool, force: bool) -> None:
             end(engine)
         else:
             stop_when_idle(engine, _announce)
-        click.echo(f"Unloaded {model}")
+        say(f"Unloaded {model}")
     if not engines:
-        click.echo("No model is in the engine's memory.", err=True)
+        say("No model is in the engine's memory.", err=True)
 
 
 def _announce(name: str, doing: str) -> None:
-    click.echo(f"{name} {doing}: waiting. Use --force to end it now.", err=True)
+    say(f"{name} {doing}: waiting. Use --force to end it now.", err=True)
 
 
 def _engines_of(name: str) -> list[EnginePaths]:

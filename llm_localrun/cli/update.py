@@ -14,6 +14,7 @@ from llm_localrun.cli.pulled import (
     find_target,
     present_records,
 )
+from llm_localrun.cli.table import say
 from llm_localrun.errors import LocalRunError, UnknownModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.records import QUANTIZED, PullRecord
@@ -29,7 +30,7 @@ def update(ctx: click.Context, names: tuple[str, ...], quiet: bool) -> None:
     else:
         chosen = present_records()
     if not chosen:
-        click.echo("No model was pulled.", err=True)
+        say("No model was pulled.", err=True)
     succeeded = [_update(check_version(record), quiet) for record in chosen]
     get_catalogue(CachePolicy.REFRESH)
     ctx.exit(not all(succeeded))
@@ -48,15 +49,15 @@ def _update(check: VersionCheck, quiet: bool) -> bool:
     """Downloads the newer version, if there is one. Returns False if that failed."""
     ref = check.record.ref
     if check.plan is None:
-        click.echo(f"{ref}: {check.problem}", err=True)
+        say(f"{ref}: {check.problem}", err=True)
         return False
     if check.state == VersionState.CURRENT:
-        click.echo(f"{ref}: up to date")
+        say(f"{ref}: up to date")
         return True
     try:
         show_progress(check.plan.fetch(), check.plan.title, quiet=quiet)
     except LocalRunError as error:
-        click.echo(f"{ref}: {error}", err=True)
+        say(f"{ref}: {error}", err=True)
         return False
-    click.echo(f"{ref}: {'updated' if check.state == VersionState.NEWER else 'downloaded again'}")
+    say(f"{ref}: {'updated' if check.state == VersionState.NEWER else 'downloaded again'}")
     return True

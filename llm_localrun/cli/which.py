@@ -1,5 +1,6 @@
 """Show which model a name means, and why."""
 
+import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -8,7 +9,7 @@ import click
 import llm
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.table import count_text, json_option, show, size_text
+from llm_localrun.cli.table import count_text, json_option, say, show, size_text
 from llm_localrun.config import read_config
 from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.models import LocalModel
@@ -44,12 +45,13 @@ def which(name: str, as_json: bool) -> None:
 def _explain(name: str, target: str, taken_by: str | None) -> None:
     """Says if the name is an alias of the user's, or the name of another plugin's model."""
     if target != name:
-        click.echo(f"{name} is your alias for {target}; `llm aliases` lists them.", err=True)
+        say(f"{name} is your alias for {target}; `llm aliases` lists them.", err=True)
     elif taken_by is not None:
-        click.echo(f"{name} is the name of {taken_by}, a model of another plugin.", err=True)
+        say(f"{name} is the name of {taken_by}, a model of another plugin.", err=True)
     if taken_by is not None:
-        click.echo(
-            f"`llm -m {name}` runs that model. Without it, the name would mean the first of these:",
+        say(
+            f"`llm -m {shlex.quote(name)}` runs that model. Without it, the name would mean the"
+            " first of these:",
             err=True,
         )
 
@@ -59,9 +61,9 @@ def _explain_problems(claimants: Sequence[LocalModel]) -> None:
     failed_loads = FailedLoads()
     for model in claimants:
         if not model.has_command:
-            click.echo(f"{model.id} is {WHAT_IT_IS[model.purpose]}: {NO_COMMAND}", err=True)
+            say(f"{model.id} is {WHAT_IT_IS[model.purpose]}: {NO_COMMAND}", err=True)
         if model.on_disk and (problem := failed_loads.problem_of(model.on_disk)):
-            click.echo(f"{model.on_disk.path}: {problem}", err=True)
+            say(f"{model.on_disk.path}: {problem}", err=True)
 
 
 def _taken_by(name: str, first: LocalModel) -> str | None:

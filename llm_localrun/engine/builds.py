@@ -22,8 +22,10 @@ from pydantic import ValidationError
 
 from llm_localrun.engine.state import ENDED, list_hosts
 from llm_localrun.errors import EngineFailed
+from llm_localrun.files.found import NOT_TEXT, is_text
 from llm_localrun.models import FrozenValue
 from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.text import printable
 from llm_localrun.wire.sse import excerpt
 
 _PROBE_TIMEOUT_S = 20.0
@@ -194,11 +196,13 @@ def _find_installed(llama_server: str | None) -> list[Build]:
     # On Windows, a child process cannot be made to end with its host.
     if llama_server != "" and sys.platform != "win32":
         program = str(Path(llama_server).expanduser()) if llama_server else "llama-server"
-        if path := shutil.which(program):
+        path = shutil.which(program)
+        if path and is_text(path):
             builds.append(Build(kind="llama-server", path=str(Path(path).absolute())))
-        elif llama_server:
-            problem = "there is no such program"
-            builds.append(Build(kind="llama-server", path=program, problem=problem))
+        elif path or llama_server:
+            problem = NOT_TEXT if path else "there is no such program"
+            shown = printable(path or program)
+            builds.append(Build(kind="llama-server", path=shown, problem=problem))
     return builds
 
 

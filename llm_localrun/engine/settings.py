@@ -12,10 +12,12 @@ from typing import Any
 from llm_localrun.config import Config
 from llm_localrun.engine.state import BUILT_IN_TEMPLATES, NGRAM, EngineSettings
 from llm_localrun.errors import ConfigError
+from llm_localrun.files.found import NOT_TEXT, is_text
 from llm_localrun.files.modelfile import chat_template_of, read_modelfile
 from llm_localrun.gguf.files import open_regular
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
+from llm_localrun.system.paths import home
 
 _MEMORY_SHARE = 0.75
 _MAX_TEMPLATE_BYTES = 2**20
@@ -78,8 +80,12 @@ def engine_request(
     """The engine to run the file of `route` with, without a context size.
 
     `options` are by the names of `-o`. They come before config.json, and both before what Ollama's
-    manifest says. Raises `BadModelFile` if the model's chat template cannot be used.
+    manifest says. Raises `ConfigError`, and `BadModelFile` if the model's chat template cannot be
+    used.
     """
+    if not is_text(folder := str(home())):
+        problem = f"The engine cannot keep files in {folder}: {NOT_TEXT}"
+        raise ConfigError(problem, "Set LLM_USER_PATH to another folder")
     draft_model = options.get("draft_model")
     settings = EngineSettings(
         threads=options.get("threads", config.threads),
@@ -118,7 +124,7 @@ def given_template(option: str | None) -> str:
         ) from None
     except OSError as error:
         raise ConfigError.from_os_error("read", path, error) from None
-    except UnicodeDecodeError:
+    except ValueError:
         raise ConfigError(f"{path} is no text", "Give the path of a Jinja file") from None
     if not template.strip():
         raise ConfigError(f"The chat template {path} is empty", "Give another file")
@@ -126,4 +132,7 @@ def given_template(option: str | None) -> str:
 
 
 def _absolute(path: str | None) -> str:
+    """The path of a file that the engine reads. Raises `ConfigError` if it cannot be told it."""
+    if path and not is_text(path):
+        raise ConfigError(f"{path} cannot be used: {NOT_TEXT}", "Rename it")
     return str(Path(path).expanduser().absolute()) if path else ""

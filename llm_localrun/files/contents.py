@@ -17,6 +17,7 @@ from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import file_type_name, quantization_in
 from llm_localrun.names.roles import IS_IMPORTANCE_MATRIX, IS_PROJECTOR, purpose_of_header
+from llm_localrun.system.text import id_part
 from llm_localrun.wire.think_tags import read_template
 
 UNREADABLE = "it cannot be read"
@@ -55,7 +56,7 @@ def read_model(found: FoundFile, model_id: str = "") -> LocalModel | str:
     )
     size_label = header.text("general.size_label")[:_MAX_NAME]
     return LocalModel(
-        id=model_id or f"local/gguf/{found.name}",
+        id=model_id or f"local/gguf/{id_part(found.name)}",
         name=found.name,
         purpose=purpose_of_header(header, found.name),
         routes=(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_localrun.files.found import (
+    NOT_TEXT,
     QUANTIZATION,
     FoundFile,
     ListedFile,
@@ -24,6 +25,7 @@ from llm_localrun.files.found import (
 from llm_localrun.gguf.files import part_stem, shard_of
 from llm_localrun.names.quantizations import quality, quantization_in
 from llm_localrun.names.roles import is_projector_name, matching_projectors, other_role
+from llm_localrun.system.text import printable
 
 _MIN_MODEL_SIZE = 2**20
 """Bytes; a smaller file is a vocabulary or an unfinished download."""
@@ -120,13 +122,22 @@ def entries_of(folder: str, problems: list[str]) -> list["os.DirEntry[str]"]:
     """The entries of `folder` whose names are text, sorted by name; [] if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            named = [entry for entry in entries if entry.name.isascii() or is_text(entry.name)]
-            return sorted(named, key=operator.attrgetter("name"))
+            by_name = sorted(entries, key=operator.attrgetter("name"))
+            return [entry for entry in by_name if _has_text_name(entry, problems)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
         problems.append(f"{folder}: {getattr(error, 'strerror', None) or error}")
         return []
+
+
+def _has_text_name(entry: "os.DirEntry[str]", problems: list[str]) -> bool:
+    """Whether the name of an entry is text; if not, a file or folder that matters is a problem."""
+    if entry.name.isascii() or is_text(entry.name):
+        return True
+    if entry.name.lower().endswith(".gguf") or is_folder(entry):
+        problems.append(f"{printable(entry.path)}: {NOT_TEXT}")
+    return False
 
 
 def entries_below(

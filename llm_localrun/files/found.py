@@ -75,6 +75,9 @@ class FoundFile:
         yield replace(self, store=store)
 
 
+NOT_TEXT = "its name is not UTF-8 text"
+
+
 def stamp_of(found: FoundFile) -> str:
     """The stamps of all its parts and of its projector, which other files can replace."""
     projector = listed(found.projector) if found.projector else None
@@ -82,7 +85,7 @@ def stamp_of(found: FoundFile) -> str:
 
 
 def is_text(path: str) -> bool:
-    """Whether a path can be kept in a file and displayed: on Linux a name can be any bytes."""
+    """Whether a path can be kept in a file: on Linux a name can be any bytes."""
     try:
         path.encode()
     except UnicodeEncodeError:

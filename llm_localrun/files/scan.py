@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from llm_localrun.files.base import StoreFolder, StoreItem, store_folders
 from llm_localrun.files.contents import UNREADABLE, filled, forget_folders, read_model
-from llm_localrun.files.found import FoundFile, Identity, is_text, stamp_of, stem_of
+from llm_localrun.files.found import NOT_TEXT, FoundFile, Identity, is_text, stamp_of, stem_of
 from llm_localrun.files.named import remembered_files
 from llm_localrun.models import ScannedFile, ScannedStore, Snapshot
+from llm_localrun.system.text import id_part, printable
 
 
 def scan(folders: Sequence[str], before: Snapshot) -> Snapshot:
@@ -62,20 +63,23 @@ def _listings(folders: Sequence[str]) -> Iterator[_Listing]:
     """What each store lists, without a folder that was already read under another name."""
     read: set[Identity] = set()
     for folder in store_folders(folders):
-        if is_text(str(folder.path)) and (listing := _listing(folder, read)):
+        if listing := _listing(folder, read):
             yield listing
 
 
 def _listing(folder: StoreFolder, read: set[Identity]) -> _Listing | None:
     path = str(folder.path)
-    report = partial(ScannedStore, store=folder.store.name, path=path)
+    report = partial(ScannedStore, store=folder.store.name, path=printable(path))
     try:
         with os.scandir(path):
             stat = folder.path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return _Listing(report(status="missing"))
-    except OSError as error:
-        return _Listing(report(status="unreadable", problem=error.strerror or str(error)))
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+        return _Listing(report(status="unreadable", problem=problem))
+    if not is_text(path):
+        return _Listing(report(status="unreadable", problem=NOT_TEXT))
     if (stat.st_dev, stat.st_ino) in read:
         return None
     read.add((stat.st_dev, stat.st_ino))
@@ -182,7 +186,7 @@ def _is_unchanged(last: ScannedFile, found: FoundFile) -> bool:
 
 def unique_id(name: str, path: str, taken: set[str]) -> str:
     """The id of a file's model: `local/gguf/NAME`, with a hash of `path` if that is `taken`."""
-    model_id = f"local/gguf/{name}"
+    model_id = f"local/gguf/{id_part(name)}"
     if model_id in taken:
         model_id += "@" + hashlib.sha256(path.encode()).hexdigest()[:6]
     return model_id

@@ -13,6 +13,7 @@ from llm_localrun.models import NAMED_BY_PATH, PURPOSES, LocalModel, Purpose, Ru
 from llm_localrun.name_cache import GENERAL_ALIASES, CachedName
 from llm_localrun.names.parse import MadeFor, parse_name, path_parts
 from llm_localrun.names.quantizations import quality_distance
+from llm_localrun.system.text import MAX_ID, printable
 
 
 def aliases_of(model: LocalModel) -> list[str]:
@@ -31,7 +32,8 @@ def aliases_of(model: LocalModel) -> list[str]:
         complete = _specific_aliases(model)[0]
         return [alias for alias in specific if alias != complete]
     names = (f"local-{name}" for name in parse_name(model.name).names)
-    return list(dict.fromkeys([*specific, *names, GENERAL_ALIASES[model.purpose]]))
+    aliases = dict.fromkeys([*specific, *names, GENERAL_ALIASES[model.purpose]])
+    return [alias for alias in aliases if len(alias) <= MAX_ID]
 
 
 def _specific_aliases(model: LocalModel) -> tuple[str, str, str]:
@@ -62,7 +64,7 @@ def ids_of(model: LocalModel) -> list[str]:
     ids = [model.id, *([model.on_disk.id] if model.on_disk and model.on_disk.id else [])]
     untagged = (each.removesuffix(":latest") for each in ids if each.endswith(":latest"))
     paths: list[str] = []
-    if model.served is not None and path_parts(model.name):
+    if model.served is not None and path_parts(model.name) and printable(model.name) == model.name:
         is_file = model.name.lower().endswith(".gguf")
         full = f"local/{model.served.endpoint.name}/{model.name}"
         paths = [full, *([] if is_file else [model.name])]

@@ -24,6 +24,7 @@ from llm_localrun.quantize.recipes import (
 )
 from llm_localrun.quantize.tools import Quantizer
 from llm_localrun.system.paths import models_folder
+from llm_localrun.system.text import id_part
 
 _SOURCE_TYPES = frozenset({TensorType.F32, TensorType.F16, TensorType.BF16, TensorType.Q8_0})
 """The types of a source's matrices: quantizing others would lose quality a second time."""
@@ -49,7 +50,7 @@ class QuantizePlan:
 def target_for(model: LocalModel, quantization: str) -> Path:
     """The path of the quantized file: the model's name with the new quantization."""
     name = re.sub(r"[:\\]+", "-", model.name.rstrip("/").rpartition("/")[2])
-    return models_folder() / f"{with_quantization(name, quantization)}.gguf"
+    return models_folder() / f"{id_part(with_quantization(name, quantization))}.gguf"
 
 
 def tensors_of(path: Path) -> list[Tensor]:

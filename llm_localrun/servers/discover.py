@@ -25,6 +25,7 @@ from llm_localrun.names.parse import short_names
 from llm_localrun.privacy import is_loopback
 from llm_localrun.servers.base import GENERIC_KIND, headers_by_url, server_class, server_kinds
 from llm_localrun.servers.recognize import Recognition, ServerCandidate, recognize_with_keys
+from llm_localrun.system.text import id_part
 from llm_localrun.wire import http
 from llm_localrun.wire.http import Clock
 
@@ -404,7 +405,7 @@ def _rename(report: EndpointReport, name: str, last: EndpointReport | None) -> E
     kept = {each.name: each.id.removeprefix(before) for each in (last.models if last else ())}
     short = short_names((model.name for model in report.models), kept)
     models = tuple(
-        model.model_copy(update={"id": f"local/{name}/{short[model.name]}"}).with_served(
+        model.model_copy(update={"id": f"local/{name}/{id_part(short[model.name])}"}).with_served(
             endpoint=endpoint
         )
         for model in report.models

@@ -339,7 +339,7 @@ class LMStudio(OpenAICompatible):
             return reply
         said = error.message if error else reply.text.strip() or f"HTTP {reply.status}"
         raise ServerRefused(
-            f"{self.label} says: {said.rstrip('.')}",
+            f"{self.label} says: {' '.join(said.split()).rstrip('.')}",
             "Use a smaller -o context_size, or unload other models there",
         )
 

@@ -706,4 +706,4 @@ def _weights_in(show: _Show) -> str:
 
 def _prefix_of(model: LocalModel) -> str:
     """What the ids of all models of its server begin with."""
-    return model.id.removesuffix(model.name)
+    return f"local/{model.served.endpoint.name}/" if model.served else model.id

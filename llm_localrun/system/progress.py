@@ -10,6 +10,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm_localrun.system.text import printable
+
 _DELAY_S = 1.0
 """A shorter load is not shown."""
 _REDRAW_S = 0.25
@@ -29,8 +31,7 @@ class LoadNotice:
     """A line on stderr while a block runs; none if stderr is not a terminal."""
 
     def __init__(self, path: Path, total: int) -> None:
-        name = "".join(c if c.isprintable() else "?" for c in path.name)
-        self._text = f"loading {name}"
+        self._text = f"loading {printable(path.name)}"
         self.total = total
         self.done = 0
         """Bytes that are loaded; 0 if it is not known."""

@@ -29,8 +29,8 @@ from llm_localrun.wire.shapes import (
     ErrorReported,
     Overflow,
     error_in,
-    printable,
     template_error_in,
+    without_halves,
 )
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
 from llm_localrun.wire.think_tags import NOT_EXPECTED, Thinking, ThinkTags
@@ -129,16 +129,16 @@ class _Halves:
         if half is not None and type(half) is type(event):
             event = replace(event, text=half.text + event.text)
         elif half is not None:
-            yield replace(half, text=printable(half.text))
+            yield replace(half, text=without_halves(half.text))
         if isinstance(event, TextDelta | ReasoningDelta):
             whole = event.text
             if "\ud800" <= whole[-1] <= "\udbff":
                 self._half, whole = replace(event, text=whole[-1]), whole[:-1]
-            event = replace(event, text=printable(whole))
+            event = replace(event, text=without_halves(whole))
             if not whole:
                 return
         elif isinstance(event, ToolCall):
-            event = replace(event, arguments=printable(event.arguments))
+            event = replace(event, arguments=without_halves(event.arguments))
         yield event
 
 
@@ -260,7 +260,7 @@ class ResponseDecoder:
                 f"Begin a new conversation, or {self._context.other_template}",
             )
         number = f"HTTP {status}" if status else ""
-        message = self._without_secrets(error.message).rstrip(".")
+        message = " ".join(self._without_secrets(error.message).split()).rstrip(".")
         if _INTERNAL.match(message):
             return self._failed_internally(message, status, number)
         said = f"{self._server} says: {message}" + (f" ({number})" if number else "")

@@ -34,13 +34,14 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-def printable(text: str) -> str:
-    """`text` with lone surrogates, which cannot be printed or stored, replaced by U+FFFD."""
+def without_halves(text: str) -> str:
+    """`text` with halves of surrogate pairs, which cannot be stored, replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-Text: TypeAlias = Annotated[str, AfterValidator(printable)]
-Name: TypeAlias = Annotated[Text, Field(min_length=1)]
+Text: TypeAlias = Annotated[str, AfterValidator(without_halves)]
+Name: TypeAlias = Annotated[Text, Field(min_length=1, max_length=4096)]
+"""Of a model: it may be a path, which is no longer on any system."""
 Fragment: TypeAlias = str
 """A piece of a text; `wire.response` joins the halves of a surrogate pair in two pieces."""
 Vector: TypeAlias = Annotated[
@@ -167,7 +168,7 @@ def call_arguments(text: str) -> str:
         return "{}"
     inner = parse_json(text)
     unwrapped = call_arguments(inner) if isinstance(inner, str) else text
-    return printable(unwrapped if is_object(unwrapped) else text)
+    return without_halves(unwrapped if is_object(unwrapped) else text)
 
 
 def is_object(text: str) -> bool:
@@ -195,7 +196,7 @@ class ErrorReported(Exception):
 
     def __init__(self, message: str, overflow: Overflow | None = None) -> None:
         super().__init__(message)
-        self.message = printable(message)
+        self.message = without_halves(message)
         self.overflow = overflow
 
 

@@ -10,6 +10,8 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
+from llm_localrun.system.text import printable
+
 Payload: TypeAlias = dict[str, Any]
 
 # A line that never ends must not fill the memory.
@@ -171,5 +173,5 @@ def _payload(data: bytes) -> Payload:
 def excerpt(data: bytes, limit: int = 80) -> str:
     """The first `limit` characters of `data` as one printable line, for messages."""
     text = data.decode("utf-8", "replace")
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[:limit]}…"

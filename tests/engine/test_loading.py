@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is
 NO_MEMORY = (
     "llama.cpp needed more than the 1.0 GB of memory that this model may take: {file}. Choose"
     if sys.platform == "linux"
-    else "llama.cpp cannot load {file}: insufficient memory. Fix that"
+    else "llama.cpp cannot load {file}: insufficient memory. Free memory"
 )
 GRACE_S = 0.6
 """Less than half of what a slow load of the fake takes."""

@@ -65,6 +65,8 @@ def patched(source: Path, target: Path, key: str, value: bytes) -> Path:
     data = bytearray(source.read_bytes())
     at = data.index(key.encode()) + len(key) + 4
     data[at : at + len(value)] = value
+    # It may be a link to the model that all tests share.
+    target.unlink(missing_ok=True)
     target.write_bytes(data)
     return target
 

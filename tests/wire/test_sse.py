@@ -171,7 +171,7 @@ MALFORMED = [
     (JsonLines, b"[]", "JSON that is not an object: []"),
     (JsonLines, b"1\n", "JSON that is not an object: 1"),
     (WholeBody, b'{"a":', 'JSON that is incomplete or damaged: {"a":'),
-    (WholeBody, b'\x00\xff{"a":1}', 'JSON that is incomplete or damaged: \ufffd{"a":1}'),
+    (WholeBody, b'\x00\xff{"a":1}', 'JSON that is incomplete or damaged: \\x00\ufffd{"a":1}'),
     (WholeBody, b"<html>", "JSON that is incomplete or damaged: <html>"),
     (WholeBody, b"true", "JSON that is not an object: true"),
     (WholeBody, b"[" * 10**5, "JSON that is nested too deeply"),
@@ -267,7 +267,7 @@ def test_framing_for(content_type: str, expected: type[Framing] | None) -> None:
     [
         (b"", ""),
         (b"plain", "plain"),
-        (b"<html>\r\n\t<body>  Hi\x00\x1b[31m</body>", "<html> <body> Hi [31m</body>"),
+        (b"<html>\r\n\t<body>  Hi\x00\x1b[31m</body>", "<html> <body> Hi\\x00\\x1b[31m</body>"),
         (b"caf\xc3\xa9 \xff", "café \ufffd"),
         ("a\u2028b\u0085c".encode(), "a b c"),
         (b"x" * 80, "x" * 80),
