@@ -30,7 +30,7 @@ from llm_localrun.models import (
 )
 from llm_localrun.name_cache import CachePolicy, delete_names, is_current, is_fresh, settings_stamp
 from llm_localrun.privacy import host_of, is_loopback
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.atomic import read_own, write_atomically
 from llm_localrun.system.paths import home
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ class _CatalogueFile(BaseModel):
 def read_snapshot(folder: Path) -> Snapshot:
     """The snapshot in `folder`; an empty one if there is none that this version can use."""
     try:
-        kept = _CatalogueFile.model_validate_json((folder / "catalogue.json").read_bytes())
+        kept = _CatalogueFile.model_validate_json(read_own(folder / "catalogue.json"))
     except (OSError, ValidationError):
         return Snapshot()
     return kept.snapshot if kept.version == SNAPSHOT_VERSION else Snapshot()

@@ -26,7 +26,7 @@ from pydantic import (
 from llm_localrun.engine_defaults import MAX_THREADS
 from llm_localrun.errors import ConfigError
 from llm_localrun.names.quantizations import quality_distance, quantization_in, without_quantization
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.atomic import check_folder, read_own, write_atomically
 from llm_localrun.system.locks import exclusive
 from llm_localrun.system.logins import split_login
 from llm_localrun.system.paths import home
@@ -189,6 +189,7 @@ def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
     path = config_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        check_folder(path.parent)
         with exclusive(path.with_suffix(".lock"), _LOCK_TIMEOUT_S):
             text = _read()
             _parse(text, _FIX_FILE)
@@ -218,7 +219,7 @@ def _read() -> bytes:
     """The text of the file; an empty JSON object if there is no file."""
     path = config_path()
     try:
-        return path.read_bytes()
+        return read_own(path)
     except FileNotFoundError:
         return b"{}"
     except OSError as error:

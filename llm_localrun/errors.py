@@ -62,10 +62,11 @@ class LocalRunError(llm.ModelError, click.ClickException):
     ) -> _Error:
         """An error about a file: "PATH cannot be ACTION: …".
 
-        `action` is a participle: "read", "written". Without `remedy`, the advice follows from
-        `error`.
+        `action` is a participle: "read", "written". Without `remedy`, the advice is that of
+        `error`, or follows from it.
         """
-        advice = _OS_REMEDIES.get(error.errno or 0, "Check its permissions and its disk")
+        usual = _OS_REMEDIES.get(error.errno or 0, "Check its permissions and its disk")
+        advice: str = getattr(error, "remedy", usual)
         return cls(f"{path} cannot be {action}: {error.strerror or error}", remedy or advice)
 
     def with_load_problem(self: _Error, load_problem: str) -> _Error:

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.atomic import read_own, write_atomically
 from llm_localrun.system.logins import split_login
 from llm_localrun.system.paths import home
 
@@ -210,7 +210,7 @@ def is_current(stamp: str) -> bool:
 def read_names() -> NameCache | None:
     """The names on disk; None if there are none that this version can read."""
     try:
-        version, taken_at, stamp, is_partial, is_complete, rows = json.loads(_path().read_bytes())
+        version, taken_at, stamp, is_partial, is_complete, rows = json.loads(read_own(_path()))
         if version != _VERSION:
             return None
         names = [_cached_name(*row) for row in rows]

@@ -14,7 +14,8 @@ from llm_localrun.cli.endpoints import STATUS, report_facts, server_title
 from llm_localrun.cli.table import count_of, first_few, pick, seconds_text, size_text
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import Build, BuildReport
-from llm_localrun.engine.state import EngineState
+from llm_localrun.engine.state import EngineState, check_folders
+from llm_localrun.errors import EngineFailed
 from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import (
@@ -28,7 +29,7 @@ from llm_localrun.models import (
 from llm_localrun.name_cache import age_of
 from llm_localrun.privacy import is_loopback, requires_consent
 from llm_localrun.servers.base import refused_login, server_class
-from llm_localrun.system.paths import home
+from llm_localrun.system.paths import engine_folder, home
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,12 @@ def _skipped(snapshot: Snapshot) -> Mapping[str, list[ScannedFile]]:
 def engine_findings(
     snapshot: Snapshot, report: BuildReport, engines: Iterable[EngineState]
 ) -> Iterator[Finding]:
-    """The installed builds of llama.cpp, the running engines and their logs."""
+    """The installed builds of llama.cpp, the running engines, their folder and their logs."""
+    try:
+        check_folders(engine_folder())
+    except OSError as error:
+        failed = EngineFailed.from_os_error("used", engine_folder(), error)
+        yield Finding("engine", failed.problem, failed.remedy)
     files = [model for model in snapshot.models if model.on_disk is not None]
     if not report.builds and files:
         text = f"not installed: {count_of(len(files), 'file')} cannot run"

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from llm_localrun.engine.state import list_hosts
 from llm_localrun.errors import EngineFailed
 from llm_localrun.models import FrozenValue
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.atomic import read_own, write_atomically
 from llm_localrun.wire.sse import excerpt
 
 _PROBE_TIMEOUT_S = 20.0
@@ -196,7 +196,7 @@ def _read_cache(file: Path) -> dict[str, Build]:
     try:
         if time.time() - file.stat().st_mtime > _MAX_CACHE_AGE_S:
             return {}
-        return _BuildCache.model_validate_json(file.read_bytes()).builds
+        return _BuildCache.model_validate_json(read_own(file)).builds
     except (OSError, ValidationError):
         return {}
 

@@ -33,6 +33,7 @@ from llm_localrun.engine.state import (
     EngineSpec,
     EngineState,
     HostInstructions,
+    check_folders,
     find_problem,
     list_engines,
     list_running,
@@ -146,6 +147,7 @@ def find_or_start(
     """
     spec = _make_spec(request)
     with _translate_os_errors(folder):
+        check_folders(folder)
         if engine := _find(spec, folder):
             return engine, False
         spec = _with_checked_settings(spec)

@@ -15,6 +15,7 @@ from llm_localrun.errors import ConfigError
 from llm_localrun.files.modelfile import chat_template_of, read_modelfile
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
+from llm_localrun.system.atomic import read_regular
 
 _MEMORY_SHARE = 0.75
 _MAX_TEMPLATE_BYTES = 2**20
@@ -105,7 +106,7 @@ def given_template(option: str | None) -> str:
     try:
         if not option.strip():
             raise FileNotFoundError
-        template = path.read_bytes()[:_MAX_TEMPLATE_BYTES].decode()
+        template = read_regular(path)[:_MAX_TEMPLATE_BYTES].decode()
     except FileNotFoundError:
         raise ConfigError(
             f"There is no chat template {option or repr(option)}",

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from llm_localrun.engine.state import EnginePaths, read_state
 from llm_localrun.engine_defaults import SLOTS
+from llm_localrun.system.atomic import MAX_BYTES, read_own
 from llm_localrun.system.locks import create_locked, is_locked, open_locked
 
 _BLOCK_CHARACTERS = 256
@@ -78,7 +79,7 @@ class Slot:
         """Releases the slot and its claim on the context."""
         with self._file as file, contextlib.suppress(OSError):
             file.seek(0)
-            contents = _parse(file.read())
+            contents = _parse(file.read(MAX_BYTES))
             if contents.tokens:
                 self.record(replace(contents, tokens=0))
 
@@ -190,7 +191,7 @@ def _acquire_each(paths: EnginePaths, numbers: Iterable[int]) -> Iterator[Slot]:
 
 def _read(path: Path) -> SlotContents:
     try:
-        return _parse(path.read_bytes())
+        return _parse(read_own(path))
     except OSError:
         return SlotContents()
 
@@ -200,7 +201,7 @@ def _parse(content: bytes) -> SlotContents:
     try:
         values = json.loads(content)
         return SlotContents(values["conversation"], tuple(values["prefixes"]), values["tokens"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return SlotContents()
 
 

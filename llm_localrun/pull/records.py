@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from llm_localrun.errors import PullFailed
 from llm_localrun.system import locks
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.atomic import read_regular, write_atomically
 from llm_localrun.system.paths import models_folder
 
 QUANTIZED = "quantize"
@@ -145,7 +145,7 @@ def read_records() -> tuple[PullRecord, ...]:
     """The records, the oldest first. Raises `PullFailed` if they cannot be read."""
     path = models_folder() / "pulled.json"
     try:
-        return _RecordList.model_validate_json(path.read_bytes()).pulled
+        return _RecordList.model_validate_json(read_regular(path)).pulled
     except FileNotFoundError:
         return ()
     except OSError as error:

@@ -17,14 +17,15 @@ from functools import cached_property
 from math import inf
 from typing import Any, ClassVar, TypeAlias
 
-import llm
 from pydantic import AliasChoices, Field
 
 from llm_localrun.config import Config, read_config, server_root
 from llm_localrun.errors import ConfigError, UnsupportedOption
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served, ServerStatus
 from llm_localrun.privacy import host_of
+from llm_localrun.system.json_files import read_json
 from llm_localrun.system.logins import split_login
+from llm_localrun.system.paths import home
 from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.count import Prompt, bound_of_text
 from llm_localrun.tokens.learned import read_facts
@@ -715,10 +716,7 @@ def key_from_environment(kind: str) -> str | None:
 
 def stored_keys() -> dict[str, str]:
     """What `llm keys` holds; nothing if its file is damaged, which llm itself reports."""
-    try:
-        keys: dict[str, str] = llm.load_keys()  # type: ignore[no-untyped-call]
-    except (OSError, ValueError):
-        return {}
+    keys = read_json(home().parent / "keys.json")
     return keys if isinstance(keys, dict) else {}
 
 
