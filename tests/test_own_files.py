@@ -265,7 +265,7 @@ def give_away(path: Path) -> None:
 
 def move_and_link(path: Path) -> Path:
     """Moves a folder to another place, as a user with a small disk does."""
-    target = path.parent / f"the real {path.name}"
+    target = home().parent / f"the real {path.name}"
     path.rename(target)
     path.symlink_to(target)
     return target
