@@ -28,7 +28,7 @@ from llm_localrun.errors import ConfigError
 from llm_localrun.names.quantizations import quality_distance, quantization_in, without_quantization
 from llm_localrun.system.atomic import check_folder, read_own, write_atomically
 from llm_localrun.system.locks import exclusive
-from llm_localrun.system.logins import split_login
+from llm_localrun.system.logins import add_login, hide_passwords, shown_login, split_login
 from llm_localrun.system.paths import home
 
 _LOCK_TIMEOUT_S = 10.0
@@ -59,6 +59,8 @@ def server_root(url: str) -> str:
         raise ValueError("the URL has no valid host") from None
     if not parts.hostname:
         raise ValueError("the URL has no host")
+    if parts.query or parts.fragment:
+        raise ValueError("leave out what follows ? or #; `llm keys set` stores a key")
     try:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
@@ -137,6 +139,11 @@ class ConfiguredEndpoint(BaseModel):
         login = split_login(url)[1] if isinstance(url, str) else ""
         return {**data, "login": login} if login else data
 
+    @property
+    def address(self) -> str:
+        """`url` as messages show it: `http://me:…@box`."""
+        return add_login(self.url, shown_login(self.login or ""))
+
 
 RpcServer = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
 
@@ -212,7 +219,7 @@ def problem_of(error: ValidationError) -> str:
     """The first problem in a user's settings: `endpoints.0.url: the URL has no host`."""
     first = error.errors()[0]
     key = ".".join(str(step) for step in first["loc"])
-    return f"{key or 'the file'}: {first['msg'].removeprefix('Value error, ')}"
+    return hide_passwords(f"{key or 'the file'}: {first['msg'].removeprefix('Value error, ')}")
 
 
 def _read() -> bytes:

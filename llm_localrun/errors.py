@@ -32,6 +32,8 @@ from typing import TypeVar
 import click
 import llm
 
+from llm_localrun.system.logins import hide_passwords
+
 _Error = TypeVar("_Error", bound="LocalRunError")
 
 _OS_REMEDIES = {
@@ -46,15 +48,16 @@ class LocalRunError(llm.ModelError, click.ClickException):
     """Root of the tree: a sentence with the problem, and one with the remedy.
 
     `problem` and `remedy` are shown as they are; a missing full stop is added. Write them with a
-    capital letter, unless they begin with a name such as `llama.cpp` or a path.
+    capital letter, unless they begin with a name such as `llama.cpp` or a path. Passwords in
+    addresses are hidden.
     """
 
     load_problem = ""
     """Why the model's file will fail to load again unless it changes; "" if it may load."""
 
     def __init__(self, problem: str, remedy: str) -> None:
-        self.problem, self.remedy = problem, remedy
-        click.ClickException.__init__(self, f"{_sentence(problem)} {_sentence(remedy)}")
+        self.problem, self.remedy = map(hide_passwords, (problem, remedy))
+        click.ClickException.__init__(self, f"{_sentence(self.problem)} {_sentence(self.remedy)}")
 
     @classmethod
     def from_os_error(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from llm_localrun.system.atomic import read_own, write_atomically
-from llm_localrun.system.logins import split_login
+from llm_localrun.system.logins import hide_passwords, split_login
 from llm_localrun.system.paths import home
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def settings_stamp(variables: Iterable[str]) -> str:
 def _without_logins(value: str) -> str:
     """The value of a variable, which may be several addresses with commas between."""
     addresses = re.split(r",(?=\s*\w+://)", value)
-    return ",".join(split_login(address)[0] for address in addresses)
+    return hide_passwords(",".join(split_login(address)[0] for address in addresses))
 
 
 def is_current(stamp: str) -> bool:

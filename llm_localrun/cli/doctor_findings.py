@@ -91,13 +91,13 @@ def server_findings(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
 
 
 def _server_finding(report: EndpointReport, is_added: bool) -> Finding:
-    name, url = report.endpoint.name, report.endpoint.url
+    name, url = report.endpoint.name, report.endpoint.address
     added_as = f" ({name})" if is_added else ""
     parts = [f"{server_title(report)} at {url}{added_as}: {STATUS[report.status]}"]
     if report.models:
         known = "" if report.status == ServerStatus.ANSWERS else " known"
         parts.append(f"{count_of(len(report.models), 'model')}{known}")
-    if not is_loopback(url):
+    if not is_loopback(report.endpoint.url):
         parts.append("on another machine")
     if report.problem:
         parts.append(f"its answers could not be read ({report.problem})")

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from llm_localrun.errors import PullFailed
 from llm_localrun.system import locks
 from llm_localrun.system.atomic import read_regular, write_atomically
+from llm_localrun.system.logins import hide_passwords
 from llm_localrun.system.paths import models_folder
 
 QUANTIZED = "quantize"
@@ -118,6 +119,11 @@ class PullRecord(BaseModel, frozen=True):
     """The web server's validator for this version: an ETag or a Last-Modified date."""
     pulled_at: float = 0.0
     """Seconds since the epoch."""
+
+    @property
+    def shown_ref(self) -> str:
+        """`ref` without what may be a key in an address."""
+        return hide_passwords(self.ref)
 
     @property
     def size(self) -> int:

@@ -5,6 +5,7 @@ sends wrongly becomes an error message here. What a payload means is left to the
 `wire.openai` and `wire.ollama`.
 """
 
+import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -115,6 +116,10 @@ class ResponseContext:
     """Where the user has written the user and password that it is sent; "" if it is sent none."""
     key_name: str = ""
     """What `llm keys` calls its key; "" if it has none."""
+
+
+_MIN_SECRET = 8
+"""Characters from which on a secret is no part of other words."""
 
 
 class _Halves:
@@ -253,13 +258,13 @@ class ResponseDecoder:
         return self._reported(error, head.status)
 
     def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
-        if reason := template_error_in(error.message):
+        message = self._without_secrets(error.message).rstrip(".")
+        if reason := template_error_in(message):
             return ServerRefused(
                 f"The model's chat template refuses these messages: {reason}",
                 f"Begin a new conversation, or {self._context.other_template}",
             )
         number = f" (HTTP {status})" if status else ""
-        message = self._without_secrets(error.message).rstrip(".")
         said = f"{self._server} says: {message}{number}"
         if overflow := error.overflow or self._context.find_overflow(error.message):
             if self._context.on_overflow:
@@ -270,8 +275,10 @@ class ResponseDecoder:
         return refused
 
     def _without_secrets(self, text: str) -> str:
+        """`text` without secrets; short ones may be parts of other words, which stay."""
         for secret in self._context.secrets:
-            text = text.replace(secret, "…")
+            edge = r"\b" if len(secret) < _MIN_SECRET and secret.isalnum() else ""
+            text = re.sub(f"{edge}{re.escape(secret)}{edge}", "…", text, flags=re.IGNORECASE)
         return text
 
     def _bad(self, what: str) -> BadReply:
