@@ -29,7 +29,7 @@ from llm_localrun.models import (
 from llm_localrun.name_cache import age_of
 from llm_localrun.privacy import is_loopback, requires_consent
 from llm_localrun.servers.base import refused_login, server_class
-from llm_localrun.system.paths import engine_folder, home
+from llm_localrun.system.paths import home
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,15 +197,19 @@ def _skipped(snapshot: Snapshot) -> Mapping[str, list[ScannedFile]]:
 # This machine
 
 
+def folder_findings(folder: Path) -> Iterator[Finding]:
+    """Whether the folder of the engines' files can be used."""
+    try:
+        check_folders(folder)
+    except OSError as error:
+        failed = EngineFailed.from_os_error("used", folder, error)
+        yield Finding("engine", failed.problem, failed.remedy)
+
+
 def engine_findings(
     snapshot: Snapshot, report: BuildReport, engines: Iterable[EngineState]
 ) -> Iterator[Finding]:
-    """The installed builds of llama.cpp, the running engines, their folder and their logs."""
-    try:
-        check_folders(engine_folder())
-    except OSError as error:
-        failed = EngineFailed.from_os_error("used", engine_folder(), error)
-        yield Finding("engine", failed.problem, failed.remedy)
+    """The installed builds of llama.cpp, the running engines and their logs."""
     files = [model for model in snapshot.models if model.on_disk is not None]
     if not report.builds and files:
         text = f"not installed: {count_of(len(files), 'file')} cannot run"
