@@ -29,8 +29,8 @@ from llm_localrun.models import (
     Snapshot,
 )
 from llm_localrun.name_cache import CachePolicy, delete_names, is_current, is_fresh, settings_stamp
-from llm_localrun.privacy import host_of, is_loopback
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.privacy import is_loopback, shown_host
+from llm_localrun.system.atomic import read_own, write_atomically
 from llm_localrun.system.paths import home
 from llm_localrun.system.text import printable
 
@@ -115,7 +115,7 @@ def check_place(model: LocalModel, key: str | None, *, reply_tells: bool) -> Loc
 
 def record_place(model: LocalModel, remote_host: str) -> LocalModel:
     """Records that a model has come to run in a cloud, at a host, and that no file here is it."""
-    place = {"runs_on": RunsOn.CLOUD, "remote_host": host_of(remote_host) or remote_host}
+    place = {"runs_on": RunsOn.CLOUD, "remote_host": shown_host(remote_host)}
 
     def moved(model: LocalModel) -> LocalModel:
         return model.with_served(**place, digest="").model_copy(update={"fingerprints": ()})
@@ -309,7 +309,7 @@ def describe_server(report: EndpointReport) -> str:
 
     endpoint = report.endpoint
     title = server_class(endpoint.kind).title if report.is_kind_known else "the server"
-    return f"{title} at {endpoint.url}"
+    return f"{title} at {endpoint.address}"
 
 
 SNAPSHOT_VERSION = 9
@@ -328,7 +328,7 @@ class _CatalogueFile(BaseModel):
 def read_snapshot(folder: Path) -> Snapshot:
     """The snapshot in `folder`; an empty one if there is none that this version can use."""
     try:
-        kept = _CatalogueFile.model_validate_json((folder / "catalogue.json").read_bytes())
+        kept = _CatalogueFile.model_validate_json(read_own(folder / "catalogue.json"))
     except (OSError, ValidationError):
         return Snapshot()
     return kept.snapshot if kept.version == SNAPSHOT_VERSION else Snapshot()

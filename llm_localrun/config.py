@@ -26,9 +26,9 @@ from pydantic import (
 from llm_localrun.engine_defaults import MAX_THREADS
 from llm_localrun.errors import ConfigError
 from llm_localrun.names.quantizations import quality_distance, quantization_in, without_quantization
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.atomic import check_folder, read_own, write_atomically
 from llm_localrun.system.locks import exclusive
-from llm_localrun.system.logins import split_login
+from llm_localrun.system.logins import add_login, hide_passwords, shown_login, split_login
 from llm_localrun.system.paths import home
 from llm_localrun.system.text import printable_json
 
@@ -62,6 +62,8 @@ def server_root(url: str) -> str:
         raise ValueError("the URL has no valid host") from None
     if not parts.hostname:
         raise ValueError("the URL has no host")
+    if parts.query or parts.fragment:
+        raise ValueError("leave out what follows ? or #; `llm keys set` stores a key")
     try:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
@@ -140,6 +142,11 @@ class ConfiguredEndpoint(BaseModel):
         login = split_login(url)[1] if isinstance(url, str) else ""
         return {**data, "login": login} if login else data
 
+    @property
+    def address(self) -> str:
+        """`url` as messages show it: `http://me:…@box`."""
+        return add_login(self.url, shown_login(self.login or ""))
+
 
 RpcServer = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
 
@@ -192,6 +199,7 @@ def update_config(change: Callable[[dict[str, Any]], None]) -> Config:
     path = config_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        check_folder(path.parent)
         with exclusive(path.with_suffix(".lock"), _LOCK_TIMEOUT_S):
             text = _read()
             _parse(text, _FIX_FILE)
@@ -214,14 +222,14 @@ def problem_of(error: ValidationError) -> str:
     """The first problem in a user's settings: `endpoints.0.url: the URL has no host`."""
     first = error.errors()[0]
     key = ".".join(str(step) for step in first["loc"])
-    return f"{key or 'the file'}: {first['msg'].removeprefix('Value error, ')}"
+    return hide_passwords(f"{key or 'the file'}: {first['msg'].removeprefix('Value error, ')}")
 
 
 def _read() -> bytes:
     """The text of the file; an empty JSON object if there is no file."""
     path = config_path()
     try:
-        return path.read_bytes()
+        return read_own(path)
     except FileNotFoundError:
         return b"{}"
     except OSError as error:

@@ -32,6 +32,7 @@ from typing import TypeVar
 import click
 import llm
 
+from llm_localrun.system.logins import hide_passwords
 from llm_localrun.system.text import printable
 
 _Error = TypeVar("_Error", bound="LocalRunError")
@@ -47,15 +48,17 @@ _OS_REMEDIES = {
 class LocalRunError(llm.ModelError, click.ClickException):
     """Root of the tree: a sentence with the problem, and one with the remedy.
 
-    `problem` and `remedy` are shown as they are, made `printable`; a missing full stop is added.
-    Write them with a capital letter, unless they begin with a name such as `llama.cpp` or a path.
+    `problem` and `remedy` are shown as they are, made `printable` and without the passwords in
+    addresses; a missing full stop is added. Write them with a capital letter, unless they begin
+    with a name such as `llama.cpp` or a path.
     """
 
     load_problem = ""
     """Why the model's file will fail to load again unless it changes; "" if it may load."""
 
     def __init__(self, problem: str, remedy: str) -> None:
-        self.problem, self.remedy = printable(problem.strip()), printable(remedy.strip())
+        problem, remedy = map(hide_passwords, (problem.strip(), remedy.strip()))
+        self.problem, self.remedy = printable(problem), printable(remedy)
         click.ClickException.__init__(self, f"{_sentence(self.problem)} {_sentence(self.remedy)}")
 
     @classmethod
@@ -64,10 +67,11 @@ class LocalRunError(llm.ModelError, click.ClickException):
     ) -> _Error:
         """An error about a file: "PATH cannot be ACTION: …".
 
-        `action` is a participle: "read", "written". Without `remedy`, the advice follows from
-        `error`.
+        `action` is a participle: "read", "written". Without `remedy`, the advice is that of
+        `error`, or follows from it.
         """
-        advice = _OS_REMEDIES.get(error.errno or 0, "Check its permissions and its disk")
+        usual = _OS_REMEDIES.get(error.errno or 0, "Check its permissions and its disk")
+        advice: str = getattr(error, "remedy", usual)
         return cls(f"{path} cannot be {action}: {error.strerror or error}", remedy or advice)
 
     def with_load_problem(self: _Error, load_problem: str) -> _Error:

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from llm_localrun.system.logins import add_login
+
 Purpose = Literal["chat", "embedding", "rerank", "decision", "other"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 """From what is assumed where nothing is known to what only a clear statement can mean."""
@@ -74,6 +76,13 @@ class Endpoint(FrozenValue):
     url: str
     key_alias: str | None = None
     """The name of this server's key in `llm keys`, if config.json has one: see `key_name`."""
+    shown_login: str = ""
+    """What `logins.shown_login` shows of the user and password that it is sent."""
+
+    @property
+    def address(self) -> str:
+        """`url` as messages show it: `http://me:…@box`."""
+        return add_login(self.url, self.shown_login)
 
     @property
     def key_name(self) -> str:

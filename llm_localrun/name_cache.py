@@ -15,8 +15,8 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from llm_localrun.system.atomic import write_atomically
-from llm_localrun.system.logins import split_login
+from llm_localrun.system.atomic import read_own, write_atomically
+from llm_localrun.system.logins import hide_passwords, split_login
 from llm_localrun.system.paths import home
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def settings_stamp(variables: Iterable[str]) -> str:
 def _without_logins(value: str) -> str:
     """The value of a variable, which may be several addresses with commas between."""
     addresses = re.split(r",(?=\s*\w+://)", value)
-    return ",".join(split_login(address)[0] for address in addresses)
+    return hide_passwords(",".join(split_login(address)[0] for address in addresses))
 
 
 def is_current(stamp: str) -> bool:
@@ -210,7 +210,7 @@ def is_current(stamp: str) -> bool:
 def read_names() -> NameCache | None:
     """The names on disk; None if there are none that this version can read."""
     try:
-        version, taken_at, stamp, is_partial, is_complete, rows = json.loads(_path().read_bytes())
+        version, taken_at, stamp, is_partial, is_complete, rows = json.loads(read_own(_path()))
         if version != _VERSION:
             return None
         names = [_cached_name(*row) for row in rows]

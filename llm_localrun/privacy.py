@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from llm_localrun.models import LocalModel, RunsOn
+from llm_localrun.system.logins import split_login
 
 WHERE: Mapping[RunsOn, str] = {
     RunsOn.THIS_MACHINE: "on this machine",
@@ -39,6 +40,11 @@ def host_of(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def shown_host(text: str) -> str:
+    """The host that a program names for where it passes prompts on, without a user and password."""
+    return host_of(text) or split_login(text)[0]
 
 
 def requires_consent(model: LocalModel) -> bool:

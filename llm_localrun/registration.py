@@ -23,6 +23,7 @@ from llm_localrun.name_cache import (
     means_the_best,
     read_names,
 )
+from llm_localrun.system.atomic import read_regular
 from llm_localrun.system.paths import home
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def register_embedding_models(register: Callable[..., None]) -> None:
 def user_aliases() -> dict[str, str]:
     """The aliases set with `llm aliases set`: `{"mine": "local/ollama/qwen3:8b"}`."""
     try:
-        aliases = json.loads((home().parent / "aliases.json").read_bytes())
-    except (OSError, ValueError):
+        aliases = json.loads(read_regular(home().parent / "aliases.json"))
+    except (OSError, ValueError, RecursionError):
         return {}
     return aliases if isinstance(aliases, dict) else {}
 

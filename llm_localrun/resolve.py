@@ -130,7 +130,7 @@ def choose_route(model: LocalModel, options: Mapping[str, Any]) -> tuple[LocalMo
     from llm_localrun.servers.base import server_class
 
     _warn_once(
-        f"{server_class(served.endpoint.kind).title} does not answer at {served.endpoint.url}:"
+        f"{server_class(served.endpoint.kind).title} does not answer at {served.endpoint.address}:"
         f" running {on_disk.path} directly."
     )
     return variant, on_disk

@@ -25,10 +25,7 @@ from llm_localrun.wire.sse import Payload
 
 PACKAGE = Path(llm_localrun.__file__).parent
 FLOORS = (Path(__file__).parent / "floors.txt").read_text().split()
-"""The packages and modules at the top, lowest first: each may import those before it.
-
-`system.text` stands apart because every error needs it.
-"""
+"""The packages and modules at the top, lowest first: each may import those before it."""
 
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
@@ -72,12 +69,11 @@ def own_imports(module: str) -> set[str]:
 
 
 def floor_of(module: str) -> int:
-    return FLOORS.index(module if module in FLOORS else module.partition(".")[0])
+    return FLOORS.index(module.partition(".")[0])
 
 
 def test_every_package_and_module_at_the_top_has_its_floor() -> None:
-    at_top = {module.partition(".")[0] for module in MODULES} - {"__init__"}
-    assert at_top | {"system.text"} == set(FLOORS)
+    assert {module.partition(".")[0] for module in MODULES} - {"__init__"} == set(FLOORS)
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"__init__"}))

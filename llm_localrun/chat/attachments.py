@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from llm_localrun.errors import BadAttachment
-from llm_localrun.gguf.files import open_regular
+from llm_localrun.system.atomic import open_regular
 from llm_localrun.wire.request import ALIASES, Media
 
 if TYPE_CHECKING:

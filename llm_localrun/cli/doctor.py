@@ -54,6 +54,7 @@ def _examine() -> tuple[list[findings.Finding], bool]:
         *findings.server_findings(snapshot, config),
         *findings.store_findings(snapshot),
         *findings.problem_findings(snapshot),
+        *findings.folder_findings(engine_folder()),
         *findings.engine_findings(snapshot, report, list_running(engine_folder())),
         findings.memory_finding(snapshot, machine.physical_memory()),
         findings.cache_finding(before, read_snapshot(home()), snapshot),

@@ -14,7 +14,8 @@ from llm_localrun.cli.endpoints import STATUS, report_facts, server_title
 from llm_localrun.cli.table import count_of, first_few, pick, seconds_text, size_text
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import Build, BuildReport
-from llm_localrun.engine.state import EngineState
+from llm_localrun.engine.state import EngineState, check_folders
+from llm_localrun.errors import EngineFailed
 from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.files.found import NOT_TEXT
 from llm_localrun.memory.fit import fit_of_model
@@ -91,13 +92,13 @@ def server_findings(snapshot: Snapshot, config: Config) -> Iterator[Finding]:
 
 
 def _server_finding(report: EndpointReport, is_added: bool) -> Finding:
-    name, url = report.endpoint.name, report.endpoint.url
+    name, url = report.endpoint.name, report.endpoint.address
     added_as = f" ({name})" if is_added else ""
     parts = [f"{server_title(report)} at {url}{added_as}: {STATUS[report.status]}"]
     if report.models:
         known = "" if report.status == ServerStatus.ANSWERS else " known"
         parts.append(f"{count_of(len(report.models), 'model')}{known}")
-    if not is_loopback(url):
+    if not is_loopback(report.endpoint.url):
         parts.append("on another machine")
     if report.problem:
         parts.append(f"its answers could not be read ({report.problem})")
@@ -199,6 +200,15 @@ def _skipped(snapshot: Snapshot) -> Mapping[str, list[ScannedFile]]:
 
 
 # This machine
+
+
+def folder_findings(folder: Path) -> Iterator[Finding]:
+    """Whether the folder of the engines' files can be used."""
+    try:
+        check_folders(folder)
+    except OSError as error:
+        failed = EngineFailed.from_os_error("used", folder, error)
+        yield Finding("engine", failed.problem, failed.remedy)
 
 
 def engine_findings(

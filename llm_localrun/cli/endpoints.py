@@ -73,7 +73,7 @@ def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
             "Example: `llm localrun endpoints add box http://192.168.1.5:8000`",
         ) from None
     update_config(lambda settings: _append(settings, added))
-    say(f"Added {name}: {added.url}")
+    say(f"Added {name}: {added.address}")
     report = next(
         r for r in get_catalogue(CachePolicy.REFRESH).endpoints if r.endpoint.url == added.url
     )
@@ -95,7 +95,7 @@ def _append(settings: dict[str, Any], added: ConfiguredEndpoint) -> None:
     for other in (ConfiguredEndpoint.model_validate(each) for each in configured):
         if added.name == other.name or added.url == other.url:
             raise ConfigError(
-                f"There is already an endpoint {other.name} at {other.url}",
+                f"There is already an endpoint {other.name} at {other.address}",
                 f"Remove it first: `llm localrun endpoints remove {other.name}`",
             )
     configured.append(added.model_dump(exclude_none=True))
@@ -163,7 +163,7 @@ def report_facts(report: EndpointReport, is_added: bool) -> dict[str, Any]:
 def _row(report: EndpointReport, is_added: bool) -> dict[str, str]:
     return {
         "name": report.endpoint.name,
-        "url": report.endpoint.url,
+        "url": report.endpoint.address,
         "status": STATUS[report.status],
         "models": str(len(report.models)) if report.models else "",
         "kind": server_title(report),

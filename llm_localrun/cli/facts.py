@@ -60,7 +60,7 @@ def model_facts(model: LocalModel, names: Names, order: Order) -> dict[str, Any]
 
 def endpoint_facts(endpoint: Endpoint) -> dict[str, Any]:
     """What `--json` shows of a server's address."""
-    return pick(endpoint, "name kind url")
+    return {**pick(endpoint, "name kind"), "url": endpoint.address}
 
 
 def abilities(model: LocalModel) -> list[str]:

@@ -14,8 +14,8 @@ def outdated(ctx: click.Context, as_json: bool) -> None:
     behind = [check for check in checks if check.state != VersionState.CURRENT]
     show(
         as_json,
-        ({"ref": c.record.ref, "state": c.state, "problem": c.problem} for c in checks),
-        ({"pulled": c.record.ref, "state": c.state, "": c.problem} for c in behind),
+        ({"ref": c.record.shown_ref, "state": c.state, "problem": c.problem} for c in checks),
+        ({"pulled": c.record.shown_ref, "state": c.state, "": c.problem} for c in behind),
         if_empty="No pulled model is out of date.",
     )
     ctx.exit(any(check.state == VersionState.FAILED for check in checks))

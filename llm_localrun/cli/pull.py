@@ -101,7 +101,7 @@ def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bo
     if as_json:
         show_json({"id": model and model.id, "name": name, "path": path, **_record_facts(record)})
         return
-    say(f"Ready: {path or (model and model.id) or record.ref}")
+    say(f"Ready: {path or (model and model.id) or record.shown_ref}")
     if model is not None and model.purpose == "embedding":
         say(f"Try it: llm embed -m {shlex.quote(name)} -c 'Primary colors'")
     elif model is not None and model.purpose == "chat":
@@ -112,7 +112,7 @@ def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bo
 
 def _record_facts(record: PullRecord) -> dict[str, Any]:
     files = [pick(file, "path size sha256") for file in record.files]
-    return {**pick(record, "ref source commit"), "files": files}
+    return {"ref": record.shown_ref, **pick(record, "source commit"), "files": files}
 
 
 def _name_of(model: LocalModel) -> str:

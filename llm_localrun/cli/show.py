@@ -182,7 +182,7 @@ def _routes(model: LocalModel, snapshot: Snapshot, config: Config) -> list[str]:
         report = next(r for r in snapshot.endpoints if r.endpoint == endpoint)
         loaded = ", loaded" if model.loaded else ""
         title = server_title(report)
-        lines.append(f"on {title} at {endpoint.url} ({STATUS[report.status]}{loaded})")
+        lines.append(f"on {title} at {endpoint.address} ({STATUS[report.status]}{loaded})")
         lines += _remote(model, config)
     if model.on_disk is not None:
         lines.append("from its file" + (", if the server does not answer" if model.served else ""))

@@ -53,7 +53,7 @@ def _engines_of(name: str) -> list[EnginePaths]:
         if model and model.served and model.loaded:
             raise UnknownModel(
                 f"{name} is not in the engine's memory",
-                f"The server at {model.served.endpoint.url} has loaded it: unload it there",
+                f"The server at {model.served.endpoint.address} has loaded it: unload it there",
             )
         raise UnknownModel(
             f"{name} is not in the engine's memory", "`llm localrun ps` lists the models there"

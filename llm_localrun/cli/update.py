@@ -47,7 +47,7 @@ def _records_of(name: str) -> list[PullRecord]:
 
 def _update(check: VersionCheck, quiet: bool) -> bool:
     """Downloads the newer version, if there is one. Returns False if that failed."""
-    ref = check.record.ref
+    ref = check.record.shown_ref
     if check.plan is None:
         say(f"{ref}: {check.problem}", err=True)
         return False

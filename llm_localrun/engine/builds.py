@@ -24,7 +24,7 @@ from llm_localrun.engine.state import ENDED, list_hosts
 from llm_localrun.errors import EngineFailed
 from llm_localrun.files.found import NOT_TEXT, is_text
 from llm_localrun.models import FrozenValue
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.atomic import read_own, write_atomically
 from llm_localrun.system.text import printable
 from llm_localrun.wire.sse import excerpt
 
@@ -229,7 +229,7 @@ def _read_cache(file: Path) -> dict[str, Build]:
     try:
         if time.time() - file.stat().st_mtime > _MAX_CACHE_AGE_S:
             return {}
-        return _BuildCache.model_validate_json(file.read_bytes()).builds
+        return _BuildCache.model_validate_json(read_own(file)).builds
     except (OSError, ValidationError):
         return {}
 

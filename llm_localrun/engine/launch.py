@@ -45,6 +45,7 @@ from llm_localrun.engine.state import (
     EngineSpec,
     EngineState,
     HostInstructions,
+    check_folders,
     find_problem,
     list_engines,
     list_running,
@@ -170,6 +171,7 @@ def find_or_start(
     """
     spec = _make_spec(request)
     with _translate_os_errors(folder):
+        check_folders(folder)
         if engine := _find(spec, folder):
             return engine, False
         spec, tensors = _with_checked_settings(spec)

@@ -18,6 +18,7 @@ import hashlib
 from pathlib import Path
 
 from llm_localrun.engine.state import EnginePaths, EngineState
+from llm_localrun.system.atomic import open_own
 
 _READ_BYTES = 2**20
 
@@ -81,7 +82,7 @@ def _digest(text: str) -> str:
 
 def _checksum(file: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    with file.open("rb") as data:
+    with open_own(file) as data:
         while chunk := data.read(_READ_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -14,9 +14,9 @@ from llm_localrun.engine.state import BUILT_IN_TEMPLATES, NGRAM, EngineSettings
 from llm_localrun.errors import ConfigError
 from llm_localrun.files.found import NOT_TEXT, is_text
 from llm_localrun.files.modelfile import chat_template_of, read_modelfile
-from llm_localrun.gguf.files import open_regular
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel, OnDisk
+from llm_localrun.system.atomic import read_regular
 from llm_localrun.system.paths import home
 
 _MEMORY_SHARE = 0.75
@@ -115,8 +115,7 @@ def given_template(option: str | None) -> str:
     try:
         if not option.strip():
             raise FileNotFoundError
-        with open_regular(path) as file:
-            template = file.read(_MAX_TEMPLATE_BYTES).decode()
+        template = read_regular(path)[:_MAX_TEMPLATE_BYTES].decode()
     except FileNotFoundError:
         raise ConfigError(
             f"There is no chat template {option or repr(option)}",

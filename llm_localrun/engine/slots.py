@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from llm_localrun.engine.state import EnginePaths, EngineState, read_state
 from llm_localrun.engine_defaults import SLOTS
+from llm_localrun.system.atomic import MAX_BYTES, read_own
 from llm_localrun.system.locks import create_locked, is_locked, open_locked
 
 _BLOCK_CHARACTERS = 256
@@ -81,7 +82,7 @@ class Slot:
         """Releases the slot and its claim on the context."""
         with self._file as file, contextlib.suppress(OSError):
             file.seek(0)
-            contents = _parse(file.read())
+            contents = _parse(file.read(MAX_BYTES))
             if contents.tokens:
                 self.record(replace(contents, tokens=0))
 
@@ -217,7 +218,7 @@ def _acquire_each(paths: EnginePaths, numbers: Iterable[int]) -> Iterator[Slot]:
 
 def _read(path: Path) -> SlotContents:
     try:
-        return _parse(path.read_bytes())
+        return _parse(read_own(path))
     except OSError:
         return SlotContents()
 
@@ -227,7 +228,7 @@ def _parse(content: bytes) -> SlotContents:
     try:
         values = json.loads(content)
         return SlotContents(values["conversation"], tuple(values["prefixes"]), values["tokens"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return SlotContents()
 
 

@@ -30,7 +30,7 @@ from llm_localrun.engine_defaults import (
     MIN_CONTEXT_SIZE,
     UNQUANTIZED_CACHE_TYPES,
 )
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.atomic import check_folder, is_own, read_own, write_atomically
 from llm_localrun.system.locks import open_locked, remove_unless_locked
 
 # fmt: off
@@ -252,9 +252,9 @@ def parse_instructions(line: str) -> HostInstructions:
 def read_state(path: Path) -> EngineState | None:
     """The state in a file; None if it is missing, damaged or from an incompatible version."""
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_own(path))
         return EngineState(**{**values, "spec": _parse_spec(values["spec"])})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -262,12 +262,22 @@ def _parse_spec(values: dict[str, Any]) -> EngineSpec:
     return EngineSpec(**{**values, "settings": EngineSettings(**values["settings"])})
 
 
+def check_folders(folder: Path) -> None:
+    """Makes sure that no other user can plant an engine or a saved prompt. Raises OSError."""
+    for each in (folder, EnginePaths(folder, "").prompts):
+        with contextlib.suppress(FileNotFoundError):
+            check_folder(each)
+
+
 def list_hosts(folder: Path) -> list[EnginePaths]:
-    """The engines whose host processes live. Removes the files of those that are dead."""
+    """The engines whose host processes live. Removes the files of those that are dead.
+
+    What another user can have put into the folder is no engine.
+    """
     for path in folder.glob("*.starting"):
         remove_unless_locked(path)
     hosts = []
-    for lock in sorted(folder.glob("*.lock")):
+    for lock in filter(is_own, sorted(folder.glob("*.lock"))):
         paths = EnginePaths(folder, lock.stem)
         if file := open_locked(lock):
             with file:
@@ -307,8 +317,8 @@ def write_lease(paths: EnginePaths, seconds: float) -> None:
 def read_lease(paths: EnginePaths) -> float | None:
     """Until when the engine may idle, in seconds since the epoch; None if there is no lease."""
     try:
-        return float(json.loads(paths.lease.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return float(json.loads(read_own(paths.lease)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from llm_localrun.files.found import QUANTIZATION, FoundFile, listed, stem_of
 from llm_localrun.files.ollama_manifest import manifest_or_empty
-from llm_localrun.gguf.files import chat_template_in, open_regular, parts_of
+from llm_localrun.gguf.files import chat_template_in, parts_of
 from llm_localrun.gguf.header import Header, NotGGUF, damage_of, read_summary
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import file_type_name, quantization_in
 from llm_localrun.names.roles import IS_IMPORTANCE_MATRIX, IS_PROJECTOR, purpose_of_header
+from llm_localrun.system.atomic import open_regular
 from llm_localrun.system.text import id_part
 from llm_localrun.wire.think_tags import read_template
 

@@ -13,7 +13,7 @@ from llm_localrun.files.found import FoundFile, file_at
 from llm_localrun.models import OnDisk
 from llm_localrun.name_cache import delete_names
 from llm_localrun.system.atomic import write_atomically
-from llm_localrun.system.json_files import read_json, text_at, value_at
+from llm_localrun.system.json_files import read_own_json, text_at, value_at
 from llm_localrun.system.paths import home
 
 _MAX_RECORDS = 100
@@ -23,7 +23,7 @@ class FailedLoads:
     """The records on disk. Of two commands that write at once, the last one wins."""
 
     def __init__(self) -> None:
-        records = read_json(_path())
+        records = read_own_json(_path())
         self._records: dict[str, Any] = records if isinstance(records, dict) else {}
 
     def problem_of(self, route: OnDisk) -> str:

@@ -26,7 +26,7 @@ from llm_localrun.gguf.header import read_summary
 from llm_localrun.models import NAMED_BY_PATH, ScannedFile
 from llm_localrun.names.roles import is_projector_name
 from llm_localrun.system.atomic import write_atomically
-from llm_localrun.system.json_files import read_json
+from llm_localrun.system.json_files import read_own_json
 from llm_localrun.system.locks import exclusive
 from llm_localrun.system.paths import home
 
@@ -116,7 +116,7 @@ def _change(change: Callable[[list[str]], list[str]]) -> None:
 
 def remembered() -> list[str]:
     """The paths that users have named."""
-    paths = read_json(_known_files())
+    paths = read_own_json(_known_files())
     return [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.gguf.files import open_regular
+from llm_localrun.system.atomic import open_regular
 from llm_localrun.system.json_files import list_at, parse_json, text_at
 
 V2_FOLDER = "manifests-v2"

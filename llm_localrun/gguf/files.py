@@ -5,7 +5,6 @@ Reading the header itself is left to `header`.
 
 import errno
 import mmap
-import os
 import re
 import stat
 from collections.abc import Iterator
@@ -14,29 +13,11 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, TypeVar
 
 from llm_localrun.gguf.header import MAX_HEADER, Header, NotGGUF, find_text
+from llm_localrun.system.atomic import open_regular
 
-_NO_WAITING: int = getattr(os, "O_NONBLOCK", 0)
 _TEMPLATE = "tokenizer.chat_template"
 
 _Path = TypeVar("_Path", bound=PurePath)
-
-
-def open_regular(path: str | Path, buffering: int = -1) -> BinaryIO:
-    """Opens a regular file to read it. Raises OSError, for what is none too.
-
-    A FIFO, a socket and a device are not opened: that may wait forever, or do something. If one
-    takes the place of a file in that moment, reading it does not wait.
-    """
-    mode = os.stat(path).st_mode  # noqa: PTH116
-    if not stat.S_ISREG(mode):
-        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        what = "it is a directory" if stat.S_ISDIR(mode) else "it is not a regular file"
-        raise OSError(number, what, str(path))
-    return open(path, "rb", buffering, opener=_open_without_waiting)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | _NO_WAITING)
 
 
 @contextmanager

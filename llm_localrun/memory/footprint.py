@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_localrun.engine_defaults import BATCH_SIZE, PREFIX_CACHE_MIB, SLOTS
-from llm_localrun.gguf.files import open_regular, parts_of
+from llm_localrun.gguf.files import parts_of
 from llm_localrun.gguf.header import NotGGUF, read_summary
 from llm_localrun.gguf.tensor_types import BLOCKS, TensorType
 from llm_localrun.memory.geometry import Geometry, geometry_of
+from llm_localrun.system.atomic import open_regular
 
 PROCESS_BYTES = 40 * 2**20
 """Of the engine's process besides what it allocates for a model: Python, llama.cpp's code."""

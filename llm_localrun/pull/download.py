@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llm_localrun.errors import LocalRunError, PullFailed
-from llm_localrun.gguf.files import open_regular
 from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.pull.http_files import (
     RESUME_ADVICE,
@@ -27,6 +26,7 @@ from llm_localrun.pull.http_files import (
     request_file,
 )
 from llm_localrun.system import locks
+from llm_localrun.system.atomic import check_folder, open_regular
 from llm_localrun.system.progress import Progress
 
 _CHUNK_BYTES = 2**20
@@ -128,7 +128,8 @@ def lock_partials(names: Iterable[str], partial: Path, held_locks: ExitStack) ->
     `names` are the stems of the files, `partial` is the folder for them. Yields progress while it
     waits. Raises OSError.
     """
-    partial.mkdir(parents=True, exist_ok=True)
+    partial.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_folder(partial)
     # Sorted, so that two pulls never wait for each other.
     waiting = sorted(set(names))
     while waiting:
@@ -221,8 +222,7 @@ def _download_all(
     for file in files:
         path = _partial_path(file, partial)
         try:
-            path.touch()
-            with path.open("r+b") as opened:
+            with open_regular(path, os.O_RDWR | os.O_CREAT) as opened:
                 part = _PartialFile(opened, file)
                 for done in part.read_existing():
                     yield Progress("Checking the unfinished file", before + done, total)

@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 from llm_localrun import __version__
 from llm_localrun.errors import PullFailed
 from llm_localrun.privacy import is_loopback
+from llm_localrun.system.logins import hide_passwords, split_login
 from llm_localrun.wire.http import client_settings
 
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ RESUME_ADVICE = "Interrupted downloads resume: run the same command again"
 class FileSource:
     """The address of a file. `token` is sent to the origin of `url` and to no other."""
 
-    url: str
+    url: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
     token_advice: str = "The address may need a login, which llm-localrun cannot send"
 
     @property
     def server(self) -> str:
         """The name of the server in messages."""
-        return urlsplit(self.url).netloc
+        return urlsplit(split_login(self.url)[0]).netloc
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,13 @@ def _translate_errors(source: FileSource) -> Iterator[None]:
 
     try:
         yield
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+    except httpx.InvalidURL:
+        # httpx quotes the part that it cannot read, and that may be a password.
+        raise PullFailed(
+            f"{source.url} or the address of a proxy is not valid",
+            "Check the address, ALL_PROXY, HTTP_PROXY and HTTPS_PROXY",
+        ) from None
+    except httpx.UnsupportedProtocol as error:
         raise PullFailed(
             f"{source.url} is not a valid address: {error}", "Check the address"
         ) from None
@@ -204,7 +211,7 @@ def resolve_redirect(url: str, location: str, server: str) -> str:
     leads_inward = is_loopback(target) and not is_loopback(url)
     if leads_inward or not (is_safe_url(target) or origin_of(target) == origin_of(url)):
         raise PullFailed(
-            f"{server} redirects to {target[:80]!r}, which is not safe",
+            f"{server} redirects to {hide_passwords(target)[:80]!r}, which is not safe",
             "Nothing was downloaded from there. Check the address, or choose another source",
         )
     return target

@@ -108,8 +108,10 @@ def _translate_errors(name: str, revision: str) -> Iterator[None]:
             "Fix or unset HF_OIDC_RESOURCE",
         ) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        # httpx quotes the part of an address that it cannot read, and that may be a password.
+        why = "the address is not valid" if isinstance(error, httpx2.InvalidURL) else error
         raise PullFailed(
-            f"{_endpoint()} cannot be reached: {error}", "Check the network and HF_ENDPOINT"
+            f"{_endpoint()} cannot be reached: {why}", "Check the network and HF_ENDPOINT"
         ) from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise PullFailed(

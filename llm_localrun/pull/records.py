@@ -16,7 +16,8 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from llm_localrun.errors import PullFailed
 from llm_localrun.system import locks
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.atomic import read_regular, write_atomically
+from llm_localrun.system.logins import hide_passwords
 from llm_localrun.system.paths import models_folder
 
 QUANTIZED = "quantize"
@@ -127,6 +128,11 @@ class PullRecord(BaseModel, frozen=True):
     """Seconds since the epoch."""
 
     @property
+    def shown_ref(self) -> str:
+        """`ref` without what may be a key in an address."""
+        return hide_passwords(self.ref)
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
@@ -152,7 +158,7 @@ def read_records() -> tuple[PullRecord, ...]:
     """The records, the oldest first. Raises `PullFailed` if they cannot be read."""
     path = models_folder() / "pulled.json"
     try:
-        return _RecordList.model_validate_json(path.read_bytes()).pulled
+        return _RecordList.model_validate_json(read_regular(path)).pulled
     except FileNotFoundError:
         return ()
     except OSError as error:

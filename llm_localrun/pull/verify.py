@@ -18,11 +18,12 @@ from llm_localrun.engine.settings import engine_request
 from llm_localrun.engine.stop import stop_if_idle
 from llm_localrun.errors import BadModelFile, ConfigError, EngineFailed, LoadFailed, NotEnoughMemory
 from llm_localrun.files.modelfile import template_of
-from llm_localrun.gguf.files import open_regular, parts_of
+from llm_localrun.gguf.files import parts_of
 from llm_localrun.gguf.header import NotGGUF, read_header
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.pull.download import sha256_steps
 from llm_localrun.pull.records import PullRecord
+from llm_localrun.system.atomic import open_regular
 from llm_localrun.system.paths import engine_folder
 from llm_localrun.system.progress import Progress
 

@@ -20,6 +20,7 @@ from llm_localrun.pull.download import sha256_of
 from llm_localrun.pull.records import QUANTIZED, PulledFile, PullRecord, save_record
 from llm_localrun.quantize.plan import QuantizePlan, tensors_of
 from llm_localrun.system import locks
+from llm_localrun.system.atomic import check_folder
 from llm_localrun.system.paths import partial_folder
 from llm_localrun.system.progress import Progress
 
@@ -36,7 +37,8 @@ def run(plan: QuantizePlan) -> Generator[Progress, None, None]:
     """
     partial = partial_folder() / f"{plan.target.name}.part"
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_folder(partial.parent)
         with locks.exclusive(partial.with_suffix(".lock"), timeout=0):
             try:
                 yield from _make(plan, partial)

@@ -22,11 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from llm_localrun.gguf.files import open_regular, parts_of
+from llm_localrun.gguf.files import parts_of
 from llm_localrun.gguf.header import Header, NotGGUF, Tensor, read_header
 from llm_localrun.gguf.tensor_types import BLOCKS, TensorType
 from llm_localrun.quantize.layout import Layout, encode_number, lay_out
 from llm_localrun.quantize.recipes import EMBEDDINGS, MIXES, in_order, shape_of, types_for
+from llm_localrun.system.atomic import open_regular
 
 _MAX_BATCH_WEIGHTS = 2**20
 _QUANTIZATION_VERSION = 2

@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from typing import Any, ClassVar, TypeAlias
+from urllib.parse import quote
 
-import llm
 from pydantic import AliasChoices, Field
 
 from llm_localrun.config import Config, read_config, server_root
 from llm_localrun.errors import ConfigError, UnsupportedOption
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served, ServerStatus
 from llm_localrun.privacy import host_of
+from llm_localrun.system.json_files import read_json
 from llm_localrun.system.logins import split_login
+from llm_localrun.system.paths import home
 from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.count import Prompt, bound_of_text
 from llm_localrun.tokens.learned import read_facts
@@ -49,7 +51,7 @@ ADMIN_TIMEOUT_S = 30.0
 """A server that is up reports what it has loaded, or counts a prompt, within this time."""
 
 _MIN_SECRET = 8
-"""Characters from which on the value of a header, or a password, counts as a secret."""
+"""Characters from which on the value of a header counts as a secret."""
 
 _NUMBERS = ("context", "prompt", "tools", "answer")
 CONTEXT, PROMPT, TOOLS, ANSWER = (rf"(?P<{name}>\d{{1,12}})" for name in _NUMBERS)
@@ -419,7 +421,7 @@ class Server:
     @property
     def label(self) -> str:
         """How messages call this server: "Ollama at http://127.0.0.1:11434"."""
-        return f"{self.title} at {self.endpoint.url}"
+        return f"{self.title} at {self.endpoint.address}"
 
     @property
     def root(self) -> str:
@@ -436,10 +438,12 @@ class Server:
     def secrets(self) -> tuple[str, ...]:
         """What must not be shown: the key, and what its headers hold."""
         words = [word for value in self.headers.values() for word in (value, value.split()[-1])]
-        login = _login_in(self.headers)
+        login = login_in(self.headers)
         user, _, password = login.partition(":")
-        long = (word for word in (*words, password) if len(word) >= _MIN_SECRET)
-        return tuple(filter(None, (self.key, login if password else user, *long)))
+        secret = (login, password) if password else (user,)
+        long = (word for word in words if len(word) >= _MIN_SECRET)
+        hidden = [self.key, *long, *secret, *(quote(word, safe=":") for word in secret)]
+        return tuple(dict.fromkeys(word for word in hidden if word))
 
     @property
     def response_context(self) -> ResponseContext:
@@ -460,7 +464,7 @@ class Server:
         For example OLLAMA_HOST.
         """
         url = self.endpoint.url
-        if self.key or not _login_in(self.headers):
+        if self.key or not login_in(self.headers):
             return ""
         for each in read_config().endpoints:
             if each.login and each.url == url:
@@ -715,10 +719,7 @@ def key_from_environment(kind: str) -> str | None:
 
 def stored_keys() -> dict[str, str]:
     """What `llm keys` holds; nothing if its file is damaged, which llm itself reports."""
-    try:
-        keys: dict[str, str] = llm.load_keys()  # type: ignore[no-untyped-call]
-    except (OSError, ValueError):
-        return {}
+    keys = read_json(home().parent / "keys.json")
     return keys if isinstance(keys, dict) else {}
 
 
@@ -729,7 +730,7 @@ def basic_authorization(login: str) -> dict[str, str]:
     return {"authorization": f"Basic {encoded}"} if login else {}
 
 
-def _login_in(headers: Mapping[str, str]) -> str:
+def login_in(headers: Mapping[str, str]) -> str:
     """The `user:password` that `basic_authorization` has encoded; "" if there is none."""
     scheme, _, encoded = headers.get("authorization", "").partition(" ")
     try:

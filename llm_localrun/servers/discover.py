@@ -23,8 +23,15 @@ from llm_localrun.models import (
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.parse import short_names
 from llm_localrun.privacy import is_loopback
-from llm_localrun.servers.base import GENERIC_KIND, headers_by_url, server_class, server_kinds
+from llm_localrun.servers.base import (
+    GENERIC_KIND,
+    headers_by_url,
+    login_in,
+    server_class,
+    server_kinds,
+)
 from llm_localrun.servers.recognize import Recognition, ServerCandidate, recognize_with_keys
+from llm_localrun.system.logins import shown_login
 from llm_localrun.system.text import id_part
 from llm_localrun.wire import http
 from llm_localrun.wire.http import Clock
@@ -62,7 +69,11 @@ def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandid
     configured = [
         ServerCandidate(
             Endpoint(
-                name=each.name, kind=each.dialect or GENERIC_KIND, url=each.url, key_alias=each.key
+                name=each.name,
+                kind=each.dialect or GENERIC_KIND,
+                url=each.url,
+                key_alias=each.key,
+                shown_login=shown_login(login_in(headers.get(each.url, {}))),
             ),
             keys.get(each.key or default_key_alias(each.name)),
             headers.get(each.url, {}),
@@ -77,7 +88,15 @@ def candidates_for(config: Config, keys: Mapping[str, str]) -> list[ServerCandid
     addresses = [each for each in usual_addresses() if normalize(each[1]) not in taken]
     usual = [
         ServerCandidate(
-            Endpoint(name=kind, kind=kind, url=url), None, headers.get(url, {}), spare_keys=keys
+            Endpoint(
+                name=kind,
+                kind=kind,
+                url=url,
+                shown_login=shown_login(login_in(headers.get(url, {}))),
+            ),
+            None,
+            headers.get(url, {}),
+            spare_keys=keys,
         )
         for kind, url in _listening(addresses)
     ]
@@ -393,14 +412,16 @@ def _name_endpoints(
         taken.add(name)
         names[index] = name
     return [
-        _rename(report, names[index], known.of(report.endpoint.url))
-        for index, (_, report) in enumerate(pairs)
+        _rename(report, names[index], candidate.endpoint.shown_login, known.of(report.endpoint.url))
+        for index, (candidate, report) in enumerate(pairs)
     ]
 
 
-def _rename(report: EndpointReport, name: str, last: EndpointReport | None) -> EndpointReport:
+def _rename(
+    report: EndpointReport, name: str, shown_login: str, last: EndpointReport | None
+) -> EndpointReport:
     """Gives a report its endpoint's name and its models their ids, the same as in the `last`."""
-    endpoint = report.endpoint.model_copy(update={"name": name})
+    endpoint = report.endpoint.model_copy(update={"name": name, "shown_login": shown_login})
     before = f"local/{last.endpoint.name}/" if last else ""
     kept = {each.name: each.id.removeprefix(before) for each in (last.models if last else ())}
     short = short_names((model.name for model in report.models), kept)

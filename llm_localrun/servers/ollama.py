@@ -30,7 +30,7 @@ from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import LocalModel, Purpose, RunsOn, Served, surer_purpose
 from llm_localrun.names.quantizations import with_quantization
 from llm_localrun.names.roles import purpose_of_header, purpose_of_name, rank_in_name
-from llm_localrun.privacy import host_of, where_runs
+from llm_localrun.privacy import shown_host, where_runs
 from llm_localrun.servers import msty
 from llm_localrun.servers.base import (
     NOT_SENT,
@@ -302,7 +302,7 @@ class Ollama(Server):
             return {}
         return {
             "runs_on": RunsOn.CLOUD,
-            "remote_host": host_of(remote_host or "") or remote_host or "ollama.com",
+            "remote_host": shown_host(remote_host or "") or "ollama.com",
         }
 
     def remote_host_of(self, model: LocalModel) -> str:

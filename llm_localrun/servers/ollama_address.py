@@ -17,7 +17,7 @@ def url_from_variable(host: str) -> str:
     An address that a server listens on, such as 0.0.0.0, is reached at the loopback one. A user and
     password are left out.
     """
-    host, _ = split_login(unquoted(host))
+    host = re.split("[?#]", split_login(unquoted(host))[0], maxsplit=1)[0]
     if host == "ollama.com":
         return "https://ollama.com:443"
     scheme, separator, rest = host.partition("://")

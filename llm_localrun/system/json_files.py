@@ -1,4 +1,4 @@
-"""Reads settings and indexes that other programs keep in files.
+"""Reads settings and indexes that other programs keep in files, and JSON files of ours.
 
 Such a file may be absent, damaged or of another format, so these functions return an empty value
 instead of raising an exception. What the values mean is left to the modules of `files` and
@@ -9,13 +9,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from llm_localrun.system.atomic import open_regular, read_own
+
 _MAX_BYTES = 4 * 2**20
 
 
 def read_text(path: Path) -> str:
     """The text of a file, up to 4 MiB; "" if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             # Some tools on Windows begin their files with a byte order mark.
             return file.read(_MAX_BYTES).decode("utf-8-sig")
     except (OSError, ValueError):
@@ -33,6 +35,17 @@ def parse_json(text: str | bytes | bytearray) -> Any:
 def read_json(path: Path) -> Any:
     """The value in a JSON file; None if it cannot be read."""
     return parse_json(read_text(path))
+
+
+def read_own_json(path: Path) -> Any:
+    """The value in a JSON file of ours; None if it cannot be read, or others can have written it.
+
+    `atomic.open_own` says which files those are.
+    """
+    try:
+        return parse_json(read_own(path))
+    except OSError:
+        return None
 
 
 def value_at(value: Any, *keys: str) -> Any:

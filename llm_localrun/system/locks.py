@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from llm_localrun.system.atomic import UnsafeFile, open_regular
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -45,9 +47,9 @@ else:
 def is_locked(path: Path) -> bool:
     """Whether a holder has the lock on `path`; False if there is no such file."""
     try:
-        with path.open("r+b") as file:
+        with open_regular(path, os.O_RDWR) as file:
             return not try_lock(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, UnsafeFile):
         return False
 
 
@@ -57,8 +59,8 @@ def open_locked(path: Path) -> BinaryIO | None:
     None if another holder has the lock, or if the file does not exist.
     """
     try:
-        file = path.open("r+b", buffering=0)
-    except FileNotFoundError:
+        file = open_regular(path, os.O_RDWR, buffering=0)
+    except (FileNotFoundError, UnsafeFile):
         return None
     # The file may have been removed or replaced after it was opened.
     if try_lock(file) and _is_at(file, path):
@@ -70,8 +72,7 @@ def open_locked(path: Path) -> BinaryIO | None:
 def create_locked(path: Path) -> BinaryIO:
     """Creates, opens and locks a file that only its owner can read. Raises OSError."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.close(descriptor)
+        open_regular(path, os.O_RDWR | os.O_CREAT).close()
         # Before it is locked, another process may take it for a leftover and remove it.
         if file := open_locked(path):
             return file
@@ -85,7 +86,7 @@ def exclusive(path: Path, timeout: float) -> Iterator[None]:
     """
     deadline = time.monotonic() + timeout
     while True:
-        path.open("ab").close()
+        open_regular(path, os.O_RDWR | os.O_CREAT).close()
         if file := open_locked(path):
             with file:
                 try:

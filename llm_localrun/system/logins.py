@@ -1,15 +1,19 @@
-"""Splits a user and password from the address of a server, as users write them.
+"""Splits a user and password from the address of a server, as users write them, and hides them.
 
 Every module that reads such an address begins here, so that none shows a part of a password: some
 characters of passwords end the host in a URL. Sending them is left to `servers`.
 """
 
 import re
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 _START = re.compile(r"\A(?:[\s\"']*[a-z][a-z0-9+.-]*://)?[\s\"']*", re.IGNORECASE)
 _USER = re.compile(r"(?!\[)[^/?#:]*:")
 _HOST = re.compile(r"(?:\[[^\]]*\]|[^:\[]*)(?::\d+)?[\s\"']*")
+_ADDRESS_IN_TEXT = re.compile(r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s`]+", re.IGNORECASE)
+_SECRET_IN_QUERY = re.compile(
+    r"([?&;][^=&?;\s]*(?:key|token|secret|password|signature|\bsig)=)[^&#\s\"'`)]+", re.IGNORECASE
+)
 _HOST_AND_PORT = re.compile(r"(?:\[[^\]/?#]*\]|[^\s\[\]:/?#]+):\d+(?![^\s\"'/?#])")
 
 
@@ -30,3 +34,28 @@ def split_login(address: str) -> tuple[str, str]:
     elif at:
         rest = rest[len(login) + 1 :]
     return start + rest, unquote(login)
+
+
+def shown_login(login: str) -> str:
+    """What an address shows of a login: `me:…@` for `me:secret`; `…@` for a token, "" for "".
+
+    A user is encoded as in a URL.
+    """
+    user, colon, _ = login.partition(":")
+    return f"{quote(user, safe='') if colon else ''}{colon}…@" if login else ""
+
+
+def add_login(url: str, shown: str) -> str:
+    """`url` with what `shown_login` shows: `http://me:…@box`."""
+    return url.replace("://", f"://{shown}", 1)
+
+
+def hide_passwords(text: str) -> str:
+    """`text` with the addresses in it as messages show them, without passwords and keys."""
+    text = _ADDRESS_IN_TEXT.sub(_hide_login, text) if "://" in text else text
+    return _SECRET_IN_QUERY.sub(r"\1…", text)
+
+
+def _hide_login(address: re.Match[str]) -> str:
+    rest, login = split_login(address[0])
+    return add_login(rest, shown_login(login))

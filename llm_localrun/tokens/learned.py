@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llm_localrun.system.atomic import write_atomically
+from llm_localrun.system.atomic import read_own, write_atomically
 from llm_localrun.system.paths import home
 from llm_localrun.tokens.estimate import Parts, learn, least_plausible
 
@@ -106,7 +106,7 @@ def _write(changes: Mapping[str, ModelFacts]) -> None:
 
 def _read() -> _TokensFile:
     try:
-        return _TokensFile.model_validate_json(_path().read_bytes())
+        return _TokensFile.model_validate_json(read_own(_path()))
     except (OSError, ValidationError):
         return _TokensFile()
 

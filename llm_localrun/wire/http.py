@@ -178,7 +178,7 @@ class Probe:
 
         try:
             self._client = httpx.Client(headers=self._headers, **client_settings(self._url))
-        except (ImportError, ValueError):
+        except (ImportError, ValueError, httpx.InvalidURL):
             # A key or a proxy that cannot be used: running the model says so.
             raise _NoReplyError(ServerStatus.UNRECOGNIZED) from None
 
@@ -352,9 +352,12 @@ def _client(request: HttpRequest, make: Callable[..., _Client]) -> _Client:
     timeout = httpx.Timeout(request.read_timeout_s, connect=connect_s)
     try:
         return make(timeout=timeout, **client_settings(request.url))
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        # httpx quotes the part of the address that it cannot read, and that may be a password.
+        is_unreadable = isinstance(error, httpx.InvalidURL)
+        reason = "its address is not valid" if is_unreadable else str(error)
         raise ServerUnreachable(
-            f"The proxy for {request.server} cannot be used: {error}",
+            f"The proxy for {request.server} cannot be used: {reason}",
             "Correct ALL_PROXY, HTTP_PROXY and HTTPS_PROXY, or set NO_PROXY for this host",
         ) from None
 

@@ -118,6 +118,10 @@ class ResponseContext:
     """What `llm keys` calls its key; "" if it has none."""
 
 
+_MIN_SECRET = 8
+"""Characters from which on a secret is no part of other words."""
+
+
 class _Halves:
     """Joins a character whose surrogates come in two deltas; one that comes alone is U+FFFD."""
 
@@ -254,13 +258,14 @@ class ResponseDecoder:
         return self._reported(error, head.status)
 
     def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
-        if reason := template_error_in(error.message):
+        message = self._without_secrets(error.message).rstrip(".")
+        if reason := template_error_in(message):
             return ServerRefused(
                 f"The model's chat template refuses these messages: {reason}",
                 f"Begin a new conversation, or {self._context.other_template}",
             )
         number = f"HTTP {status}" if status else ""
-        message = " ".join(self._without_secrets(error.message).split()).rstrip(".")
+        message = " ".join(message.split())
         if _INTERNAL.match(message):
             return self._failed_internally(message, status, number)
         said = f"{self._server} says: {message}" + (f" ({number})" if number else "")
@@ -287,8 +292,10 @@ class ResponseDecoder:
         return failed.with_load_problem("" if is_memory else lasting)
 
     def _without_secrets(self, text: str) -> str:
+        """`text` without secrets; short ones may be parts of other words, which stay."""
         for secret in self._context.secrets:
-            text = text.replace(secret, "…")
+            edge = r"\b" if len(secret) < _MIN_SECRET and secret.isalnum() else ""
+            text = re.sub(f"{edge}{re.escape(secret)}{edge}", "…", text, flags=re.IGNORECASE)
         return text
 
     def _bad(self, what: str) -> BadReply:

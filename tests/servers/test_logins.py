@@ -62,6 +62,10 @@ def with_login(server: StandIn) -> str:
     return server.url.replace("://", f"://{IN_URL}")
 
 
+def as_shown(server: StandIn) -> str:
+    return server.url.replace("://", "://me:…@")
+
+
 def everything_in(folder: Path) -> str:
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "config.json"]
     return "".join(path.read_bytes().decode("utf-8", "replace") for path in files)
@@ -94,7 +98,7 @@ def test_login_in_ollama_host_is_sent_there_and_shown_nowhere(
         assert (outcome.exit_code, outcome.output) == (0, "Hello.\n")
         output = shown(invoke)
         assert f"local/ollama/{NAME}" in output
-        assert server.url in output
+        assert as_shown(server) in output
     assert {request.headers.get("authorization") for request in server.requests} == {BASIC}
     assert "/api/chat" in [request.path for request in server.requests]
     stored = everything_in(user_path)
@@ -148,7 +152,7 @@ def test_login_in_the_url_of_an_endpoint(is_added: bool, user_path: Path, invoke
     with StandIn(guarded({"authorization": BASIC})) as server:
         if is_added:
             outcome = invoke("localrun", "endpoints", "add", "box", with_login(server))
-            assert f"Added box: {server.url}\nOllama" in outcome.output
+            assert f"Added box: {as_shown(server)}\nOllama" in outcome.output
             assert_unseen(outcome.output)
         else:
             configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": with_login(server)}])
@@ -222,7 +226,7 @@ def test_wrong_login(
         place = "the endpoint box of config.json" if is_added else "OLLAMA_HOST"
         refused = f"refuses the user and password in {place}"
         advice = f"Correct the user and password in {place}"
-        assert f"{server.url} {refused}" in " ".join(invoke("localrun").output.split())
+        assert f"{as_shown(server)} {refused}" in " ".join(invoke("localrun").output.split())
         assert advice in invoke("localrun", "doctor").output
         assert "keys set" not in invoke("localrun").output + invoke("localrun", "doctor").output
         prompt = invoke("prompt", "-m", f"local/{name}/{NAME}", "Hi").output
@@ -328,7 +332,7 @@ def test_password_that_a_valid_url_would_encode(
     assert {request.headers.get("authorization") for request in server.requests} == {
         *basic.values()
     }
-    assert server.url in output
+    assert as_shown(server) in output
     assert "2xyz" not in output + everything_in(user_path)
 
 
