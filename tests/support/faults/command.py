@@ -124,7 +124,7 @@ class Home:
                 errors.read(),
                 seconds,
                 usage.ru_utime + usage.ru_stime,
-                usage.ru_maxrss * 1024,
+                watch.own_peak,
                 watch.peak,
                 watch.stopped,
             )
@@ -161,7 +161,7 @@ class _Watch:
     """Watches a command and the engines of its home while it runs."""
 
     def __init__(self, home: Home, command: int, guard_bytes: int) -> None:
-        self.peak = 0
+        self.peak = self.own_peak = 0
         self.stopped = ""
         self._home, self._command, self._guard = home, command, guard_bytes
         self._ended = threading.Event()
@@ -187,7 +187,8 @@ class _Watch:
     def _look(self) -> None:
         engines = [pid for pid in self._found() if pid != self._command]
         self.peak = max(self.peak, _memory(engines), *map(_highest, engines), 0)
-        if max(self.peak, _memory([self._command])) > self._guard:
+        self.own_peak = max(self.own_peak, _highest(self._command))
+        if max(self.peak, self.own_peak) > self._guard:
             self._stop("it took too much memory", engines)
         elif time.monotonic() - self._begun > _MAX_SECONDS:
             self._stop(f"it took more than {_MAX_SECONDS:.0f} s", engines)

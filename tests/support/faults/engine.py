@@ -59,7 +59,7 @@ def _try(base: Content, hostile: Hostile, number: int, guard_bytes: int) -> Resu
             home.unrest,
             lambda: _problem_of_next(home),
         )
-        problem = next((found for check in checks if (found := check())), "")
+        problem = "; ".join(found for check in checks if (found := check()))
         name = f"{hostile.kind}, {hostile.note} (file {number})"
         bad = (f"{name}: {problem}",) if problem else ()
         return Result(1, bad, ran.engine_peak, ran.seconds)
