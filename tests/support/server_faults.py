@@ -228,7 +228,7 @@ def _values(change: Callable[[Any, random.Random], Any], share: float = 0.2) -> 
 
 def _odd(value: Any, source: random.Random) -> Any:
     """A value of another type."""
-    odd = (
+    odd: tuple[Any, ...] = (
         0,
         -1,
         2**70,

@@ -5,8 +5,10 @@ names it, so engines are found that outlive their command. A command or an engin
 than the guard allows is killed.
 """
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import tty
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,39 +92,32 @@ class Home:
         own = {"LLM_USER_PATH": str(self.path), "HOME": str(self.path), "PYTHONPATH": str(ROOT)}
         return {**kept, **own, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
 
-    def llm(self, *arguments: "str | bytes", stdin: str = "") -> Ran:
+    def llm(self, *arguments: str | bytes, terminal: bool = False) -> Ran:
         """Runs the real `llm` command."""
-        return self.run(["-m", "llm", *arguments], stdin)
+        return self.run(["-m", "llm", *arguments], terminal=terminal)
 
-    def run(self, arguments: "list[str | bytes]", stdin: str = "") -> Ran:
-        """Runs Python with arguments."""
-        with (
-            tempfile.TemporaryFile() as output,
-            tempfile.TemporaryFile() as errors,
-            tempfile.TemporaryFile() as given,
-        ):
-            given.write(stdin.encode())
-            given.seek(0)
+    def run(self, arguments: list[str | bytes], *, terminal: bool = False) -> Ran:
+        """Runs Python with arguments; what it writes goes to terminals or to files."""
+        kind = _Terminal if terminal else _File
+        with kind() as output, kind() as errors:
             begun = time.monotonic()
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 env=self.environment(),
                 cwd=self.path,
-                stdin=given,
-                stdout=output,
-                stderr=errors,
+                stdin=subprocess.DEVNULL,
+                stdout=output.descriptor,
+                stderr=errors.descriptor,
                 start_new_session=True,
             )
             with _Watch(self, process.pid, self._guard) as watch:
                 _, status, usage = os.wait4(process.pid, 0)
                 seconds = time.monotonic() - begun
             process.returncode = os.waitstatus_to_exitcode(status)
-            output.seek(0)
-            errors.seek(0)
             return Ran(
                 process.returncode,
-                output.read(),
-                errors.read(),
+                output.written(),
+                errors.written(),
                 seconds,
                 usage.ru_utime + usage.ru_stime,
                 watch.own_peak,
@@ -157,6 +153,48 @@ class Home:
             time.sleep(_SAMPLE_S)
 
 
+class _File:
+    """What a command writes, in a file, which an engine that outlives it cannot hold open."""
+
+    def __enter__(self) -> "_File":
+        self._file = tempfile.TemporaryFile()
+        self.descriptor = self._file.fileno()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def written(self) -> bytes:
+        self._file.seek(0)
+        return self._file.read()
+
+
+class _Terminal:
+    """What a command writes to a terminal: click leaves out escape sequences otherwise."""
+
+    def __enter__(self) -> "_Terminal":
+        self._master, self.descriptor = pty.openpty()
+        tty.setraw(self.descriptor)
+        self._pieces: list[bytes] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._master)
+
+    def _read(self) -> None:
+        # It ends with OSError when nobody has the terminal open.
+        with contextlib.suppress(OSError):
+            while piece := os.read(self._master, 2**16):
+                self._pieces.append(piece)
+
+    def written(self) -> bytes:
+        os.close(self.descriptor)
+        self._thread.join(5)
+        return b"".join(self._pieces)
+
+
 class _Watch:
     """Watches a command and the engines of its home while it runs."""
 
@@ -187,7 +225,8 @@ class _Watch:
     def _look(self) -> None:
         engines = [pid for pid in self._found() if pid != self._command]
         self.peak = max(self.peak, _memory(engines), *map(_highest, engines), 0)
-        self.own_peak = max(self.own_peak, _highest(self._command))
+        # Not the maximum: until it becomes another program, it has the memory of this process.
+        self.own_peak = _highest(self._command) or self.own_peak
         if max(self.peak, self.own_peak) > self._guard:
             self._stop("it took too much memory", engines)
         elif time.monotonic() - self._begun > _MAX_SECONDS:
@@ -254,7 +293,5 @@ def _cpu_seconds(pids: list[int]) -> float:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -84,7 +84,7 @@ def problem_of(ran: Ran) -> str:
         return f"a traceback: {ran.error[-300:]}"
     if ran.status == 0:
         return "" if ran.stdout else "no answer and no error"
-    if ran.status != 1 and ran.status != 2:
+    if ran.status not in {1, 2}:
         return f"status {ran.status}: {ran.error[-300:]}"
     lines = ran.error.splitlines()
     if len(lines) != 1 or not lines[0].startswith("Error: "):
