@@ -6,7 +6,7 @@ is valid JSON.
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,13 +40,16 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("-m", "{id}", "hi", "-o", "timeout", "10"),
     ("-m", "{file}", "hi", "-o", "timeout", "10", "-o", "max_tokens", "2"),
     ("-m", "{name}", "hi", "-o", "timeout", "10"),
+    ("-m", "{bad}", "hi", "-o", "timeout", "10"),
 )
 
 
-def trials(starter: Path, guard_bytes: int) -> Iterator[Trial]:
+def trials(
+    starter: Path, guard_bytes: int, commands: Sequence[tuple[str, ...]] = COMMANDS
+) -> Iterator[Trial]:
     base = source(starter)
     for what in ODD:
-        yield Trial(GROUP, what, partial(_try, base, what, guard_bytes))
+        yield Trial(GROUP, what, partial(_try, base, what, guard_bytes, commands))
 
 
 class _Server:
@@ -68,7 +71,7 @@ class _Server:
             yield not_found(request.path)
 
 
-def _try(base: Content, what: str, guard_bytes: int) -> Result:
+def _try(base: Content, what: str, guard_bytes: int, commands: Sequence[tuple[str, ...]]) -> Result:
     name = ODD[what]
     data = name.encode("utf-8", "surrogateescape")
     raw = struct.pack("<IQ", STRING, len(data)) + data
@@ -84,11 +87,16 @@ def _try(base: Content, what: str, guard_bytes: int) -> Result:
         bad.write(folder / "bad.gguf")
         (folder / f"{file.stem}-00001-of-00002.gguf").write_bytes(b"GGUF")
         result = Result(0)
-        for command in (*COMMANDS, ("-m", str(folder / "bad.gguf"), "hi")):
+        for command in commands:
             found = _id_of(home) if "{id}" in command else ""
             if "{id}" in command and not found:
                 continue
-            texts = {"{id}": found, "{file}": str(file), "{name}": name.replace("\0", "_")}
+            texts = {
+                "{id}": found,
+                "{file}": str(file),
+                "{bad}": str(folder / "bad.gguf"),
+                "{name}": name.replace("\0", "_"),
+            }
             arguments = [texts.get(word, word) for word in command]
             encoded = (each.encode("utf-8", "surrogateescape") for each in arguments)
             ran = home.llm(*encoded, terminal=True)
