@@ -52,8 +52,15 @@ class Ran:
     """The memory of the command itself."""
     engine_peak: int
     """The memory of what it started, all together."""
+    waited_seconds: float = 0.0
+    """How long it, or its engine, wanted to compute and the machine computed something else."""
     stopped: str = ""
     """By which guard it was stopped."""
+
+    @property
+    def own_seconds(self) -> float:
+        """What it would have taken on an idle machine, about."""
+        return self.seconds - self.waited_seconds
 
     @property
     def error(self) -> str:
@@ -122,6 +129,7 @@ class Home:
                 usage.ru_utime + usage.ru_stime,
                 watch.own_peak,
                 watch.peak,
+                watch.waited_seconds,
                 watch.stopped,
             )
 
@@ -203,6 +211,7 @@ class _Watch:
         self.stopped = ""
         self._home, self._command, self._guard = home, command, guard_bytes
         self._ended = threading.Event()
+        self._waited: dict[int, float] = {}
         self._seen: dict[int, int] = {}
         self._mine: set[int] = set()
         self._begun = time.monotonic()
@@ -216,6 +225,12 @@ class _Watch:
         self._ended.set()
         self._thread.join()
 
+    @property
+    def waited_seconds(self) -> float:
+        """Of the command, and of the thread of an engine that waited longest."""
+        waited = dict(self._waited)
+        return waited.pop(self._command, 0.0) + max(waited.values(), default=0.0)
+
     def _watch(self) -> None:
         while True:
             self._look()
@@ -225,11 +240,15 @@ class _Watch:
     def _look(self) -> None:
         engines = [pid for pid in self._found() if pid != self._command]
         self.peak = max(self.peak, _memory(engines), *map(_highest, engines), 0)
+        self._waited |= {
+            pid: max(_waited_seconds(pid), self._waited.get(pid, 0.0))
+            for pid in (self._command, *engines)
+        }
         # Not the maximum: until it becomes another program, it has the memory of this process.
         self.own_peak = _highest(self._command) or self.own_peak
         if max(self.peak, self.own_peak) > self._guard:
             self._stop("it took too much memory", engines)
-        elif time.monotonic() - self._begun > _MAX_SECONDS:
+        elif time.monotonic() - self._begun - self.waited_seconds > _MAX_SECONDS:
             self._stop(f"it took more than {_MAX_SECONDS:.0f} s", engines)
 
     def _stop(self, why: str, engines: list[int]) -> None:
@@ -290,6 +309,16 @@ def _cpu_seconds(pids: list[int]) -> float:
         fields = _read(pid, "stat").rpartition(b")")[2].split()
         ticks += sum(map(int, fields[11:13]))
     return ticks / _TICKS
+
+
+def _waited_seconds(pid: int) -> float:
+    """How long the thread of a process that waited longest for a core has waited."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
+    except OSError:
+        return 0.0
+    fields = [_read(pid, f"task/{thread}/schedstat").split() for thread in threads]
+    return max((int(each[1]) / 1e9 for each in fields if len(each) > 1), default=0.0)
 
 
 def _kill(pid: int) -> None:

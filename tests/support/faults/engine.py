@@ -97,7 +97,7 @@ def _problem_of_amounts(ran: Ran, allowed: int, limit: float) -> str:
         return f"the engine took {ran.engine_peak / 1e6:,.0f} MB of {allowed / 1e6:,.0f}"
     if ran.own_peak > MARGIN:
         return f"the command took {ran.own_peak / 1e6:,.0f} MB"
-    return f"it took {ran.seconds:.1f} s of {limit:.0f}" if ran.seconds > limit else ""
+    return f"it took {ran.own_seconds:.1f} s of {limit:.0f}" if ran.own_seconds > limit else ""
 
 
 def _problem_of_next(home: Home) -> str:

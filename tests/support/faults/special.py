@@ -61,7 +61,7 @@ def commands(place: str, home: Path) -> list[tuple[str, ...]]:
         return [("-m", model, "hi", *short, "-o", option, str(home / place))]
     if place.startswith("localrun/"):
         return [_LIST, _PROMPT]
-    return [_LIST, _DOCTOR]
+    return [_LIST if place.startswith("folder/") else _DOCTOR]
 
 
 def _try(base: Content, place: str, what: str, guard_bytes: int) -> Result:
@@ -91,4 +91,4 @@ def _problem_of(ran: Ran) -> str:
         return problem
     if ran.own_peak > GB:
         return f"the command took {ran.own_peak / 1e6:,.0f} MB"
-    return f"{ran.seconds:.0f} s" if ran.seconds > _MAX_SECONDS else ""
+    return f"{ran.own_seconds:.0f} s" if ran.own_seconds > _MAX_SECONDS else ""
