@@ -13,6 +13,7 @@ import errno
 import os
 import shlex
 import stat
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -41,14 +42,19 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, buffering: int = -1
         if not flags & os.O_CREAT:
             raise
     mode = "r+b" if flags & os.O_RDWR else "rb"
-    descriptor = os.open(path, flags | _FLAGS, 0o600)
+    opener = partial(_open, flags=flags)
+    file = open(path, mode, buffering, opener=opener)  # noqa: SIM115
     try:
         # Another file may have taken its place.
-        _check_regular(path, os.fstat(descriptor))
-        return cast(BinaryIO, os.fdopen(descriptor, mode, buffering))
+        _check_regular(path, os.fstat(file.fileno()))
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
+    return cast(BinaryIO, file)
+
+
+def _open(path: str, _mode: int, flags: int) -> int:
+    return os.open(path, flags | _FLAGS, 0o600)
 
 
 def read_regular(path: Path) -> bytes:
