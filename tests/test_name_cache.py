@@ -40,19 +40,20 @@ def test_names_are_read_as_they_were_written() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        *(b"", b"{", b"\xff", b"null", b"[]", b"{}", b"[" * 100_000, b'[3, 5.0, "s", false, true]'),
+        *(b"", b"{", b"\xff", b"null", b"[]", b"{}", b"[" * 100_000, b'[4, 5.0, "s", false, true]'),
         *(
             b'[0, 5.0, "s", false, true, []]',
             b'[1, 5.0, "s", []]',
             b'[2, 5.0, "s", false, true, []]',
-            b'[4, 5.0, "s", false, true, []]',
+            b'[3, 5.0, "s", false, true, []]',
+            b'[5, 5.0, "s", false, true, []]',
         ),
-        *(b'[3, "x", "s", false, true, []]', b'[3, 5.0, "s", false, true, 5]'),
-        *(b'[3, 5.0, "s", false, true, [["id", "chat", []]]]',),
-        *(b'[3, 5.0, "s", false, true, [[5, "chat", [], null]]]',),
-        *(b'[3, 5.0, "s", false, true, [["id", "chat", [5], null]]]',),
-        *(b'[3, 5.0, "s", false, true, [["id", "chat", 5, 5]]]',),
-        b'[3, 5.0, "s", false, true, [["id", "chat", [], {"tools": 1}, "more"]]]',
+        *(b'[4, "x", "s", false, true, []]', b'[4, 5.0, "s", false, true, 5]'),
+        *(b'[4, 5.0, "s", false, true, [["id", "chat", []]]]',),
+        *(b'[4, 5.0, "s", false, true, [[5, "chat", [], null]]]',),
+        *(b'[4, 5.0, "s", false, true, [["id", "chat", [5], null]]]',),
+        *(b'[4, 5.0, "s", false, true, [["id", "chat", 5, 5]]]',),
+        b'[4, 5.0, "s", false, true, [["id", "chat", [], {"tools": 1}, "more"]]]',
     ],
 )
 def test_unusable_file_is_ignored(content: bytes, user_path: Path) -> None:
