@@ -17,6 +17,7 @@ from llm_localrun.pull.http_files import FileSource, too_many_requests
 from llm_localrun.pull.records import is_safe_name
 from llm_localrun.pull.variants import HubFile
 from llm_localrun.servers.base import stored_keys
+from llm_localrun.system.logins import shown_address
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -40,7 +41,7 @@ class Repository:
         from huggingface_hub import hf_hub_url
 
         url = hf_hub_url(self.name, file.path, revision=self.commit, endpoint=_endpoint())
-        advice = f"Accept its terms at {_endpoint()}/{self.name}, and {_token_advice(self.token)}"
+        advice = f"Accept its terms at {_shown_hub()}/{self.name}, and {_token_advice(self.token)}"
         return FileSource(url, self.token, advice)
 
 
@@ -62,6 +63,10 @@ def list_repository(name: str, revision: str) -> Repository:
 
 def _endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def _shown_hub() -> str:
+    return shown_address(_endpoint())
 
 
 def _safe_files(info: "ModelInfo") -> Iterator[HubFile]:
@@ -111,11 +116,11 @@ def _translate_errors(name: str, revision: str) -> Iterator[None]:
         # httpx quotes the part of an address that it cannot read, and that may be a password.
         why = "the address is not valid" if isinstance(error, httpx2.InvalidURL) else error
         raise PullFailed(
-            f"{_endpoint()} cannot be reached: {why}", "Check the network and HF_ENDPOINT"
+            f"{_shown_hub()} cannot be reached: {why}", "Check the network and HF_ENDPOINT"
         ) from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise PullFailed(
-            f"The reply of {_endpoint()} is not that of a Hugging Face hub", "Check HF_ENDPOINT"
+            f"The reply of {_shown_hub()} is not that of a Hugging Face hub", "Check HF_ENDPOINT"
         ) from None
 
 
@@ -123,17 +128,19 @@ def _hub_error(error: "HfHubHTTPError", name: str, revision: str) -> PullFailed:
     status, headers = error.response.status_code, error.response.headers
     code = headers.get("x-error-code", "")
     if status == 429:
-        return too_many_requests(_endpoint(), headers)
+        return too_many_requests(_shown_hub(), headers)
     if code == "RevisionNotFound":
-        return PullFailed(f"{name} has no revision {revision}", f"See {_endpoint()}/{name}/commits")
+        return PullFailed(
+            f"{name} has no revision {revision}", f"See {_shown_hub()}/{name}/commits"
+        )
     if status in (401, 403, 404):
         # The hub answers alike for a private repository and for one that does not exist.
         return PullFailed(
-            f"There is no repository {name} at {_endpoint()} that you may read (HTTP {status})",
+            f"There is no repository {name} at {_shown_hub()} that you may read (HTTP {status})",
             f"Check its name; if it is private or gated, {_token_advice(None)}",
         )
     message = error.server_message or f"HTTP {status}"
-    return PullFailed(f"{_endpoint()} answered with an error: {message}", "Try again later")
+    return PullFailed(f"{_shown_hub()} answered with an error: {message}", "Try again later")
 
 
 def _token_advice(token: str | None) -> str:

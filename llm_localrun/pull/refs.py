@@ -13,6 +13,7 @@ from llm_localrun.errors import PullFailed
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.pull.http_files import is_safe_url
 from llm_localrun.servers.base import Server, server_kinds
+from llm_localrun.system.logins import shown_address
 
 STARTER = "starter"
 MAIN = "main"
@@ -155,7 +156,9 @@ def _parse_server_ref(server: type[Server], names: "re.Pattern[str]", name: str)
 def _parse_url_ref(text: str) -> UrlRef:
     url, _, fragment = text.partition("#")
     if not is_safe_url(url):
-        raise PullFailed(f"{text} is not safe to download from", "Use an https:// address")
+        raise PullFailed(
+            f"{shown_address(text)} is not safe to download from", "Use an https:// address"
+        )
     sha256 = _SHA256.fullmatch(fragment)
     ref = UrlRef(url, sha256[1].lower() if sha256 else "")
     if not ref.file_name.lower().endswith(".gguf") or (fragment and not sha256):
@@ -190,4 +193,4 @@ def _parse_quantization(text: str) -> str:
 
 
 def _invalid_ref(text: str) -> PullFailed:
-    return PullFailed(f"'{text}' is not a valid REF", _FORMS)
+    return PullFailed(f"'{shown_address(text)}' is not a valid REF", _FORMS)

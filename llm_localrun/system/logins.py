@@ -50,12 +50,14 @@ def add_login(url: str, shown: str) -> str:
     return url.replace("://", f"://{shown}", 1)
 
 
+def shown_address(address: str) -> str:
+    """An address as messages show it, whatever characters its password has."""
+    rest, login = split_login(address)
+    return add_login(rest, shown_login(login))
+
+
 def hide_passwords(text: str) -> str:
     """`text` with the addresses in it as messages show them, without passwords and keys."""
-    text = _ADDRESS_IN_TEXT.sub(_hide_login, text) if "://" in text else text
+    if "://" in text:
+        text = _ADDRESS_IN_TEXT.sub(lambda address: shown_address(address[0]), text)
     return _SECRET_IN_QUERY.sub(r"\1…", text)
-
-
-def _hide_login(address: re.Match[str]) -> str:
-    rest, login = split_login(address[0])
-    return add_login(rest, shown_login(login))

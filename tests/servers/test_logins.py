@@ -2,17 +2,21 @@
 
 import base64
 import json
+import socket
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.config import Config, ConfiguredEndpoint, read_config
-from llm_localrun.errors import LocalRunError
+from llm_localrun.errors import LocalRunError, PullFailed
 from llm_localrun.models import Endpoint, ServerStatus
 from llm_localrun.name_cache import CachePolicy
+from llm_localrun.pull.http_files import DownloadInterrupted, FileSource, probe
 from llm_localrun.servers import discover
 from llm_localrun.servers.base import (
     ModelListing,
@@ -20,10 +24,11 @@ from llm_localrun.servers.base import (
     headers_by_url,
     open_server,
     server_kinds,
+    variables,
 )
 from llm_localrun.servers.discover import Discovery, candidates_for
 from llm_localrun.servers.recognize import ServerCandidate, recognize
-from llm_localrun.system.logins import split_login
+from llm_localrun.system.logins import hide_passwords, split_login
 from llm_localrun.wire import http
 from llm_localrun.wire.response import ProbeReply
 from tests.conftest import CONFIG, Invoke, configure
@@ -360,3 +365,231 @@ def test_url_in_config_json_stays_as_it_was_written(user_path: Path, invoke: Inv
     invoke("localrun", "endpoints", "add", "other", "http://127.0.0.1:2")
     written = json.loads((user_path / "localrun" / "config.json").read_bytes())["endpoints"]
     assert written == [*endpoints, {"name": "other", "url": "http://127.0.0.1:2"}]
+
+
+# Everything that shows an address, against every place that a login can be written in
+
+SECRET = "hunter 2/xyz@é"
+ENCODED = quote(SECRET, safe="")
+FORMS = (
+    SECRET,
+    ENCODED,
+    ENCODED.lower(),
+    quote(SECRET),
+    SECRET.replace(" ", "+"),
+    base64.b64encode(f"me:{SECRET}".encode()).decode(),
+    json.dumps(SECRET)[1:-1],
+    # Parts of it, where something else has read it as the end of a host.
+    "hunter",
+    "2/xyz",
+    "2%2Fxyz",
+)
+COMMANDS = (
+    *("localrun", "localrun models", "localrun models --json", "localrun endpoints"),
+    *("localrun endpoints list --json", "localrun doctor", "localrun doctor --json"),
+    *("localrun which local", "localrun ps", "localrun du", "localrun outdated"),
+    f"localrun show {{name}}/{NAME}",
+    f"localrun show {{name}}/{NAME} --json",
+    f"localrun unload {{name}}/{NAME}",
+    f"prompt {{log}} -m {{name}}/{NAME} Hi",
+    f"prompt {{log}} --no-stream -m {{name}}/{NAME} Hi",
+    *(
+        "models",
+        "logs list",
+        "logs list --json",
+        "localrun refresh",
+        "localrun endpoints add a {url}",
+    ),
+)
+
+
+def repeat(request: Request, status: int = 401) -> Iterator[bytes]:
+    """Says what it was sent, in each form that it can have."""
+    sent = request.headers.get("authorization", "")
+    login = base64.b64decode(sent.removeprefix("Basic ")).decode()
+    user, _, password = login.partition(":")
+    said = f"{sent}; {login}; {password}; http://{user}:{quote(password, safe='')}@box"
+    yield json_reply({"error": {"message": f"bad: {said}", "type": said}, "detail": said}, status)
+
+
+def behaviors(elsewhere: str) -> dict[str, Respond]:
+    """How a server that wants a login may answer."""
+    ollama = Ollama(has=[NAME])
+
+    def redirect(request: Request) -> Iterator[bytes]:
+        if request.method == "GET":
+            yield from ollama(request)
+        else:
+            head = f"HTTP/1.1 307 Moved\r\nLocation: {elsewhere}{request.path}\r\n"
+            yield f"{head}Content-Length: 0\r\n\r\n".encode()
+
+    def fail(request: Request) -> Iterator[bytes]:
+        yield from ollama(request) if request.method == "GET" else repeat(request, 500)
+
+    def close(request: Request) -> Iterator[bytes]:
+        yield from ollama(request) if request.method == "GET" else iter([b"HTTP/1.1 2"])
+
+    return {
+        "answers": ollama,
+        "redirects": redirect,
+        "redirects everything": lambda request: redirect(replace(request, method="POST")),
+        "refuses": repeat,
+        "fails": fail,
+        "closes": close,
+        "says nothing of HTTP": lambda _: [b"nonsense\r\n\r\n"],
+    }
+
+
+def plant(
+    source: str, url: str, other: str, user_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Writes `url` down in a place; returns the name of the endpoint there."""
+    plain, login = split_login(url)
+    endpoints = [{"name": "other", "url": other, "dialect": "ollama"}]
+    if source == "url":
+        endpoints.append({"name": "box", "url": url, "dialect": "ollama"})
+    elif source == "login":
+        endpoints.append({"name": "box", "url": plain, "dialect": "ollama", "login": login})
+    else:
+        monkeypatch.setenv(source, url)
+        kind = next(k for k, cls in server_kinds().items() if source in cls.url_variables)
+        found = next(server_kinds()[kind].addresses())
+        monkeypatch.setattr(discover, "usual_addresses", lambda: [(kind, found)])
+    configure(user_path, **{**CONFIG, "default_endpoints": True}, endpoints=endpoints)
+    return "box" if source in ("url", "login") else "ollama"
+
+
+@pytest.mark.parametrize("behavior", [*behaviors(""), "is off", "is off, TLS"])
+@pytest.mark.parametrize("source", ["url", "login", *sorted(variables())])
+def test_password_is_sent_to_its_origin_and_shown_nowhere(
+    source: str,
+    behavior: str,
+    user_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    invoke: Invoke,
+) -> None:
+    output = ""
+    with StandIn(Ollama(has=["other:1b"])) as other:
+        respond = behaviors(other.url).get(behavior, Ollama(has=[NAME]))
+        with StandIn(respond) as server:
+            scheme = "https" if behavior == "is off, TLS" else "http"
+            url = server.url.replace("http://", f"{scheme}://me:{ENCODED}@")
+            name = plant(source, url, other.url, user_path, monkeypatch)
+            if behavior.startswith("is off"):
+                server.__exit__()
+            # Making a database of logs takes seconds.
+            log = "--log" if behavior == "answers" else "--no-log"
+            for command in COMMANDS:
+                words = command.format(name=f"local/{name}", url=url, log=log).split()
+                outcome = invoke(*words)
+                assert outcome.exception is None or isinstance(outcome.exception, SystemExit)
+                output += outcome.output
+            assert invoke("prompt", log, "-m", "local/other/other:1b", "Hi").output == "Hello.\n"
+            if behavior.startswith("is off"):
+                server._socket = socket.create_server(("127.0.0.1", 0))
+    basic = basic_authorization(f"me:{SECRET}")["authorization"]
+    sent = {request.headers.get("authorization") for request in server.requests}
+    assert sent <= {basic}
+    assert other.requests
+    assert not any("authorization" in request.headers for request in other.requests)
+    assert f"{scheme}://me:…@127.0.0.1:{server.port}" in output
+    texts = output + everything_in(user_path)
+    assert [form for form in FORMS if form in texts] == []
+
+
+ARGUMENTS = [
+    ("localrun pull https://me:{}@box/f.gguf", "https://me:…@box/f.gguf is not safe"),
+    ("localrun pull lmstudio:https://me:{}@box/m", "'https://me:…@box/m' is not a valid REF"),
+    ("localrun endpoints remove http://me:{}@box", "no endpoint http://me:…@box in"),
+    ("localrun endpoints add x ftp://me:{}@box", "only http:// and https:// are supported"),
+    ("localrun endpoints add x http://me:{}@box:99999", "its port is not a number"),
+    ("localrun endpoints add x http://me:{}@[", "the URL has no valid host"),
+    ("localrun endpoints add x http://box/?api_key={}", "leave out what follows ? or #"),
+    ("localrun endpoints add x http://box/#{}", "leave out what follows ? or #"),
+    ("localrun endpoints add http://me:{}@box x", "cannot be added: name: use a-z"),
+    ("localrun pull https://box/f?api_key={}", "https://box/f?api_key=… is not the address of"),
+]
+
+
+@pytest.mark.parametrize(("command", "said"), ARGUMENTS)
+def test_password_in_an_argument(command: str, said: str, user_path: Path, invoke: Invoke) -> None:
+    outcome = invoke(*command.format(ENCODED).split())
+    assert outcome.exit_code == 1
+    assert said in outcome.output
+    texts = outcome.output + everything_in(user_path)
+    assert [form for form in FORMS if form in texts] == []
+
+
+SETTINGS = [
+    {"rpc": [f"me:{SECRET}@box:1"]},
+    {"quantization": f"http://me:{ENCODED}@box"},
+    {"endpoints": [{"name": "x", "url": f"ftp://me:{SECRET}@box"}]},
+    {"endpoints": [{"name": "x", "url": "http://box", "api_key": SECRET}]},
+    {"endpoints": [{"name": "x", "url": f"http://box?api_key={SECRET}"}]},
+    {"endpoints": {f"http://me:{ENCODED}@box": {}}},
+    {f"http://me:{ENCODED}@box": 1},
+    {"endpoints": [f"http://me:{SECRET}@box"]},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_password_in_settings_that_are_not_valid(
+    settings: dict[str, object], user_path: Path, invoke: Invoke
+) -> None:
+    configure(user_path, **settings)
+    output = "".join(invoke(*command.split()).output for command in ("localrun", "localrun doctor"))
+    assert "is not valid" in output
+    assert [form for form in FORMS if form in output + everything_in(user_path)] == []
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        (f"http://me:{SECRET}@127.0.0.1:9", "its address is not valid"),
+        (f"http://me:{ENCODED}@127.0.0.1:9", "does not answer"),
+        (f"ftp://me:{ENCODED}@127.0.0.1:9", "Unknown scheme for proxy URL"),
+    ],
+)
+def test_password_of_a_proxy(proxy: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    at = open_server(Endpoint(name="box", kind="ollama", url="http://box.invalid:1"))
+    with pytest.raises(LocalRunError) as caught:
+        at.delete(NAME)
+    assert said in str(caught.value)
+    assert [form for form in FORMS if form in str(caught.value)] == []
+    source = FileSource("http://box.invalid:1/f.gguf")
+    with pytest.raises((PullFailed, DownloadInterrupted)) as failed:
+        probe(source)
+    assert [form for form in FORMS if form in str(failed.value)] == []
+
+
+@pytest.mark.parametrize("address", [f"http://me:{ENCODED}@{{}}", f"http://me:{SECRET}@{{}}"])
+@pytest.mark.parametrize("is_off", [False, True])
+def test_password_of_a_hub(
+    address: str, is_off: bool, monkeypatch: pytest.MonkeyPatch, user_path: Path, invoke: Invoke
+) -> None:
+    with StandIn(repeat) as hub:
+        host = "127.0.0.1:9" if is_off else hub.url.removeprefix("http://")
+        monkeypatch.setenv("HF_ENDPOINT", address.format(host))
+        outcome = invoke("localrun", "pull", "hf:owner/model-GGUF:Q4_K_M")
+    assert outcome.exit_code == 1
+    assert "http://me:…@127.0.0.1" in outcome.output
+    texts = outcome.output + everything_in(user_path)
+    assert [form for form in FORMS if form in texts] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at http://me:secret@box: no", "at http://me:…@box: no"),
+        ("`x http://me:a/b@box:1/v1`", "`x http://me:…@box:1/v1`"),
+        ("http://token@box, http://box/me@home", "http://…@box, http://box/me@home"),
+        ("('https://me:%2F@[::1]:1')", "('https://me:…@[::1]:1')"),
+        ("http://me:…@box", "http://me:…@box"),
+        ("https://box/f?a=1&api_key=x&b=2#c", "https://box/f?a=1&api_key=…&b=2#c"),
+        ("https://box/f?X-Amz-Signature=x", "https://box/f?X-Amz-Signature=…"),
+        ("me@home says a://b", "me@home says a://b"),
+    ],
+)
+def test_passwords_in_a_text(text: str, shown: str) -> None:
+    assert hide_passwords(text) == shown
