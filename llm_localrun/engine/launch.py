@@ -25,6 +25,7 @@ from queue import Empty, SimpleQueue
 
 from llm_localrun import engine_defaults
 from llm_localrun.engine import builds, evict, saved_prompts, slots
+from llm_localrun.engine.llama_server import RPC_FAILURE
 from llm_localrun.engine.load_watch import LOADED, STALLED, Phase
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import Slot, SlotContents
@@ -49,6 +50,7 @@ from llm_localrun.errors import (
 )
 from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import Header, read_header
+from llm_localrun.servers.llamacpp_rpc import check_rpc_servers
 from llm_localrun.system import locks
 from llm_localrun.system.progress import LoadNotice
 from llm_localrun.tokens.window import context_too_large
@@ -279,12 +281,16 @@ def _instructions(
 def _start(instructions: HostInstructions, memory: int | None, notice: LoadNotice) -> EngineState:
     """Starts an engine. All engines together get `memory` bytes. Raises `EngineFailed`."""
     spec, folder = instructions.spec, Path(instructions.folder)
+    rpc_servers = [*filter(None, spec.settings.rpc.split(","))]
     # Other commands cannot count the memory of this engine before its state is written.
     with locks.exclusive(folder / "memory.starting", inf):
         for engine in list_engines(folder):
-            if engine.spec.path == spec.path:
+            # An RPC server serves one engine at a time.
+            shares_rpc = set(rpc_servers).intersection(engine.spec.settings.rpc.split(","))
+            if engine.spec.path == spec.path or shares_rpc:
                 stop_if_idle(engine, folder)
         evict.evict_idle(spec, folder, memory)
+        check_rpc_servers(rpc_servers)
         host = _Host(instructions, notice)
     return host.wait_until_loaded()
 
@@ -299,6 +305,7 @@ class _Host:
         """
         self._path = instructions.spec.path
         self._has_template = bool(instructions.spec.settings.chat_template)
+        self._has_rpc = bool(instructions.spec.settings.rpc)
         self._folder = Path(instructions.folder)
         self._grace = instructions.load_grace
         self._notice = notice
@@ -388,6 +395,8 @@ class _Host:
         if self._id and not self._paths.state.exists():
             return self._unloaded()
         log = _read_log(self._paths)
+        if self._has_rpc and (lost := RPC_FAILURE.search(log.encode())):
+            return _rpc_failed(lost["address"].decode(), (lost["version"] or b"").decode())
         reason, status = builds.reason_in(log), self._process.returncode or 0
         number = _signal_of(status)
         # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
@@ -416,6 +425,14 @@ class _Host:
 
     def _unloaded(self) -> EngineFailed:
         return EngineFailed(f"{self._path} was unloaded while it was loading", "Try again")
+
+
+def _rpc_failed(address: str, version: str) -> EngineFailed:
+    """The error for an RPC server without which llama-server would have gone on."""
+    problem = f"llama-server cannot use the RPC server {address}"
+    problem += f", whose protocol has the version {version}" if version else ""
+    remedy = "Run both from the same release of llama.cpp, or remove it from rpc in config.json"
+    return EngineFailed(problem, remedy)
 
 
 def _signal_of(status: int) -> int:
