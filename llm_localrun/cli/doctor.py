@@ -20,6 +20,7 @@ from llm_localrun.errors import ConfigError
 from llm_localrun.memory import machine
 from llm_localrun.models import Snapshot
 from llm_localrun.name_cache import CachePolicy
+from llm_localrun.servers.llamacpp_rpc import ask_rpc_servers
 from llm_localrun.system.paths import engine_folder, home
 from llm_localrun.system.text import printable
 
@@ -49,19 +50,24 @@ def _examine() -> tuple[list[findings.Finding], bool]:
     before = read_snapshot(home())
     snapshot = get_catalogue(CachePolicy.REFRESH)
     report = builds.report(engine_folder(), config.llama_server, ",".join(config.rpc))
-    build = report.chosen.title if report.chosen else ""
+    rpc = ask_rpc_servers(config.rpc)
+    is_ready = report.chosen is not None and not any(each.problem for each in rpc)
+    build = report.chosen.title if report.chosen and is_ready else ""
     found = [
         *findings.server_findings(snapshot, config),
         *findings.store_findings(snapshot),
         *findings.problem_findings(snapshot),
         *findings.folder_findings(engine_folder()),
         *findings.engine_findings(snapshot, report, list_running(engine_folder())),
+        *findings.rpc_findings(report, rpc),
         findings.memory_finding(snapshot, machine.physical_memory()),
         findings.cache_finding(before, read_snapshot(home()), snapshot),
         *findings.policy_findings(snapshot, config),
     ]
     runnable = [m for m in snapshot.models if findings.can_run(m, snapshot, config, build)]
-    return [*found, findings.model_finding(snapshot, runnable)], bool(runnable)
+    needs_rpc = bool(rpc) and not is_ready
+    found.append(findings.model_finding(snapshot, runnable, needs_rpc=needs_rpc))
+    return found, bool(runnable)
 
 
 def _examine_without_config(error: ConfigError) -> list[findings.Finding]:

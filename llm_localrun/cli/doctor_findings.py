@@ -5,7 +5,7 @@ Judges the catalogue and the reports of other modules. Queries no server and sca
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from llm_localrun.models import (
 from llm_localrun.name_cache import age_of
 from llm_localrun.privacy import is_loopback, requires_consent
 from llm_localrun.servers.base import refused_login, server_class
+from llm_localrun.servers.llamacpp_rpc import RpcReport
 from llm_localrun.system.paths import home
 
 
@@ -58,8 +59,10 @@ def can_run(model: LocalModel, snapshot: Snapshot, config: Config, build: str) -
     )
 
 
-def model_finding(snapshot: Snapshot, runnable: list[LocalModel]) -> Finding:
-    """How many models can run."""
+def model_finding(
+    snapshot: Snapshot, runnable: list[LocalModel], *, needs_rpc: bool = False
+) -> Finding:
+    """How many models can run; `needs_rpc` says that files wait for RPC servers."""
     others = [model.id for model in snapshot.models if not model.has_command]
     more = f" (llm has no command for {first_few(others)})" if others else ""
     facts = {"can_run": [model.id for model in runnable]}
@@ -67,7 +70,10 @@ def model_finding(snapshot: Snapshot, runnable: list[LocalModel]) -> Finding:
         text = f"{len(runnable)} of {count_of(len(snapshot.models), 'model')} can run{more}"
         return Finding("models", text, facts=facts)
     text = f"none of the models can run{more}" if snapshot.models else "no model was found"
-    return Finding("models", text, "Get a small one: llm localrun pull starter", facts)
+    advice = "Get a small one: llm localrun pull starter"
+    if needs_rpc:
+        advice = "Follow the advice on the RPC servers, or remove rpc from config.json"
+    return Finding("models", text, advice, facts)
 
 
 # Servers
@@ -218,7 +224,7 @@ def engine_findings(
     files = [model for model in snapshot.models if model.on_disk is not None]
     if not report.builds and files:
         text = f"not installed: {count_of(len(files), 'file')} cannot run"
-        yield Finding("engine", text, "llm install 'llm-localrun[gguf]'")
+        yield Finding("engine", text, report.remedy or "llm install 'llm-localrun[gguf]'")
     elif not report.builds:
         yield Finding("engine", "not installed: only GGUF files need it")
     for build in report.builds:
@@ -231,6 +237,19 @@ def engine_findings(
         yield Finding("engine", text, facts={"path": engine.spec.path, "pid": engine.pid})
     for log in report.logs:
         yield Finding("engine", f"llama.cpp's log: {log}", facts={"log": str(log)})
+
+
+def rpc_findings(report: BuildReport, servers: Sequence[RpcReport]) -> Iterator[Finding]:
+    """The RPC servers in config.json, and why no build can use them if that is so."""
+    is_told = any(build.problem and build.problem in report.problem for build in report.builds)
+    if servers and report.problem and not is_told:
+        yield Finding("engine", report.problem, report.remedy)
+    for each in servers:
+        version = f" (protocol {each.version})" if each.version else ""
+        text = f"RPC server {each.address}: {each.problem or STATUS[each.status]}{version}"
+        if not is_loopback(f"http://{each.address}"):
+            text += ", on another machine"
+        yield Finding("engine", text, each.advice, {"rpc": pick(each, "address status version")})
 
 
 def _build_facts(build: Build) -> dict[str, Any]:

@@ -114,9 +114,11 @@ class BuildReport:
     """The chosen one first."""
     chosen: Build | None
     problem: str
-    """Why none is chosen, and what to do; "" if one is."""
+    """Why none is chosen; "" if one is."""
     logs: tuple[Path, ...]
     """The logs of the running engines, and of the last one that failed."""
+    remedy: str = ""
+    """What to do about the problem."""
 
 
 def report(folder: Path, llama_server: str | None, rpc: str = "") -> BuildReport:
@@ -126,12 +128,13 @@ def report(folder: Path, llama_server: str | None, rpc: str = "") -> BuildReport
     """
     builds = _probe_all(_find_installed(llama_server), folder)
     try:
-        chosen, problem = _select(builds, llama_server, rpc), ""
+        chosen, problem, remedy = _select(builds, llama_server, rpc), "", ""
     except EngineFailed as error:
-        chosen, problem = None, str(error)
+        chosen, problem, remedy = None, error.problem, error.remedy
     logs = (*(paths.log for paths in list_hosts(folder)), failed_log(folder))
     builds.sort(key=lambda build: build != chosen)
-    return BuildReport(tuple(builds), chosen, problem, tuple(log for log in logs if log.exists()))
+    logs = tuple(log for log in logs if log.exists())
+    return BuildReport(tuple(builds), chosen, problem, logs, remedy)
 
 
 def failed_log(folder: Path) -> Path:
@@ -152,37 +155,52 @@ def choose(folder: Path, llama_server: str | None, rpc: str) -> Build:
 
 
 def _select(builds: list[Build], llama_server: str | None, rpc: str) -> Build:
-    if llama_server:
+    if llama_server or rpc:
+        # xllamacpp cannot use RPC servers.
         builds = [build for build in builds if build.kind == "llama-server"]
-    able = [build for build in builds if not rpc or build.can_rpc or build.problem]
-    usable = [build for build in able if not build.problem]
+    usable = [build for build in builds if not build.problem and (build.can_rpc or not rpc)]
     if usable:
         return max(usable, key=lambda build: (bool(build.devices), build.kind == "xllamacpp"))
-    if able:
+    if broken := next((build for build in builds if build.problem), None):
+        setting = "llama_server" if llama_server else "rpc" if rpc else ""
         raise EngineFailed(
-            f"{able[0].path} cannot be used: {able[0].problem}",
-            _remedy_for_build(able[0], is_named=bool(llama_server)),
+            f"{broken.path} cannot be used: {broken.problem}",
+            _remedy_for_build(broken, setting),
         )
     if rpc:
-        raise EngineFailed(
-            "The RPC servers in config.json need a llama-server that was built with GGML_RPC",
-            "Set llama_server in config.json to its path, or remove rpc",
-        )
+        raise _no_build_for_rpc(builds, llama_server)
     raise EngineFailed(
         "GGUF files need the engine, which is not installed",
         f"Install it with {_INSTALL}",
     )
 
 
-def _remedy_for_build(build: Build, *, is_named: bool) -> str:
-    """What to do if a build cannot be used, and no other is installed."""
-    if is_named:
+def _remedy_for_build(build: Build, setting: str) -> str:
+    """What to do if a build cannot be used, and no other may be: because of `setting`, if any."""
+    if setting == "llama_server":
         return "Correct llama_server in config.json, or remove it"
+    if setting == "rpc":
+        return "Install a newer llama.cpp, or remove rpc from config.json"
     if build.kind == "llama-server":
         return f"Install a newer llama.cpp, or the engine with {_INSTALL}"
     if "is missing" in build.problem:
         return "Install what is missing"
     return f"Install it again with {_INSTALL}".replace("install '", "install --force-reinstall '")
+
+
+def _no_build_for_rpc(builds: list[Build], llama_server: str | None) -> EngineFailed:
+    """The error for RPC servers where no llama-server can use them: `builds` are the others."""
+    need = "The RPC servers in config.json need a llama-server that was built with GGML_RPC"
+    if sys.platform == "win32":
+        return EngineFailed(
+            f"{need}, and llama-server is not run on Windows", "Remove rpc from config.json"
+        )
+    found = f"{builds[0].path} was not" if builds else "there is none on PATH"
+    if llama_server == "":
+        found = "llama_server rules it out there"
+    return EngineFailed(
+        f"{need}, and {found}", "Set llama_server in config.json to its path, or remove rpc"
+    )
 
 
 def _find_installed(llama_server: str | None) -> list[Build]:

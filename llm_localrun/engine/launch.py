@@ -26,6 +26,7 @@ from queue import Empty, SimpleQueue
 from llm_localrun import engine_defaults
 from llm_localrun.engine import builds, evict, saved_prompts, slots
 from llm_localrun.engine.limits import is_reached
+from llm_localrun.engine.llama_server import RPC_FAILURE
 from llm_localrun.engine.load_watch import (
     LOADED,
     OVERSIZED,
@@ -64,6 +65,7 @@ from llm_localrun.errors import (
 from llm_localrun.files.found import file_at, listed
 from llm_localrun.gguf.files import opened, parts_of
 from llm_localrun.gguf.header import Header, Tensor, read_header
+from llm_localrun.servers.llamacpp_rpc import check_rpc_servers
 from llm_localrun.system import locks
 from llm_localrun.system.progress import LoadNotice
 from llm_localrun.tokens.window import context_too_large
@@ -412,12 +414,16 @@ def _instructions(
 def _start(instructions: HostInstructions, memory: int | None, notice: LoadNotice) -> EngineState:
     """Starts an engine. All engines together get `memory` bytes. Raises `EngineFailed`."""
     spec, folder = instructions.spec, Path(instructions.folder)
+    rpc_servers = [*filter(None, spec.settings.rpc.split(","))]
     # Other commands cannot count the memory of this engine before its state is written.
     with locks.exclusive(folder / "memory.starting", inf):
         for engine in list_engines(folder):
-            if engine.spec.path == spec.path:
+            # An RPC server serves one engine at a time.
+            shares_rpc = set(rpc_servers).intersection(engine.spec.settings.rpc.split(","))
+            if engine.spec.path == spec.path or shares_rpc:
                 stop_if_idle(engine, folder)
         evict.evict_idle(spec, folder, memory)
+        check_rpc_servers(rpc_servers)
         host = _Host(instructions, notice)
     return host.wait_until_loaded()
 
@@ -523,8 +529,8 @@ class _Host:
         if self._id and not self._paths.state.exists():
             return self._unloaded()
         log = _read_log(self._paths)
-        if self._limit and is_reached(log):
-            return _limit_reached(self._spec, self._limit)
+        if known := self._denied(log):
+            return known
         reason, status = builds.reason_in(log), self._process.returncode or 0
         number = _signal_of(status)
         # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
@@ -547,6 +553,14 @@ class _Host:
         advice = f"{builds.remedy_for(reason)}. The log is {builds.failed_log(self._folder)}"
         return EngineFailed(problem, advice)
 
+    def _denied(self, log: str) -> EngineFailed | None:
+        """The error if llama.cpp got no memory or an RPC server failed; None for others."""
+        if self._limit and is_reached(log):
+            return _limit_reached(self._spec, self._limit)
+        if self._spec.settings.rpc and (lost := RPC_FAILURE.search(log.encode())):
+            return _rpc_failed(lost["address"].decode(), (lost["version"] or b"").decode())
+        return None
+
     def _template_failed(self, said: str) -> EngineFailed:
         problem = f"llama.cpp cannot use the chat template for {self._path}: {said}"
         remedy = f"{_GIVE_TEMPLATE}, or choose another model"
@@ -555,6 +569,14 @@ class _Host:
 
     def _unloaded(self) -> EngineFailed:
         return EngineFailed(f"{self._path} was unloaded while it was loading", "Try again")
+
+
+def _rpc_failed(address: str, version: str) -> EngineFailed:
+    """The error for an RPC server without which llama-server would have gone on."""
+    problem = f"llama-server cannot use the RPC server {address}"
+    problem += f", whose protocol has the version {version}" if version else ""
+    remedy = "Run both from the same release of llama.cpp, or remove it from rpc in config.json"
+    return EngineFailed(problem, remedy)
 
 
 def _signal_of(status: int) -> int:

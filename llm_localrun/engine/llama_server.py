@@ -27,6 +27,13 @@ from llm_localrun.engine.state import (
 )
 
 _LISTENING = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)")
+RPC_FAILURE = re.compile(
+    rb"^(?:[\d.]+ E RPC server version mismatch: (?P<version>[\d.]{1,20})\n)?"
+    rb"[\d.]+ E Failed to connect to (?P<address>\S{1,300})$",
+    re.MULTILINE,
+)
+"""In the log of a llama-server that goes on without an RPC server (b10434)."""
+_LOG_TAIL_BYTES = 2**12
 _POLL_INTERVAL_S = 0.01
 
 
@@ -69,9 +76,16 @@ def start(
         if not instructions.has_gpu:
             limits.limit_data(instructions, is_final=True)
         _exec(arguments, environment, paths.log)
-    with watch(pid):
+    log, rpc = b"", instructions.spec.settings.rpc
+    with watch(pid), paths.log.open("rb") as file:
         while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
-            if match := _LISTENING.search(paths.log.read_bytes()):
+            # All of it again would take long if it grows without end.
+            log = log[-_LOG_TAIL_BYTES:] + file.read()
+            if rpc and RPC_FAILURE.search(log):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise SystemExit(1)
+            if match := _LISTENING.search(log):
                 return LlamaServerProcess(match[1].decode(), pid, terminal)
             time.sleep(_POLL_INTERVAL_S)
     code = os.waitstatus_to_exitcode(ended[1])

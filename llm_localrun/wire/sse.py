@@ -17,6 +17,9 @@ Payload: TypeAlias = dict[str, Any]
 # A line that never ends must not fill the memory.
 MAX_PAYLOAD_BYTES = 64 * 2**20
 
+_EXCERPT_SHARE = 16
+"""Bytes that are read for a character of an excerpt: most may be blank."""
+
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -104,8 +107,8 @@ class EventStream:
 
     def __init__(self) -> None:
         self._lines = _LineSplitter()
-        self._data: list[bytes] = []
-        self._size = 0
+        self._data = bytearray()
+        """The lines of data of an event, each with its end: a list of short ones takes far more."""
 
     def feed(self, data: bytes) -> Iterator[Payload]:
         for line in self._lines.feed(data):
@@ -128,17 +131,14 @@ class EventStream:
             value = b'{"error":' + value + b"}"
         elif name != b"data":
             return
-        self._data.append(value)
-        self._size += len(value)
-        if self._size > MAX_PAYLOAD_BYTES:
+        self._data += value + b"\n"
+        if len(self._data) > MAX_PAYLOAD_BYTES:
             raise Malformed(f"an event of more than {MAX_PAYLOAD_BYTES // 2**20} MiB")
 
     def _dispatch(self) -> Iterator[Payload]:
-        data = b"\n".join(self._data)
-        self._data.clear()
-        self._size = 0
-        if data.strip() and data.strip() != b"[DONE]":
-            yield _payload(data)
+        data, self._data = self._data, bytearray()
+        if data and (text := bytes(data).strip()) and text != b"[DONE]":
+            yield _payload(text)
 
 
 class WholeBody:
@@ -172,6 +172,7 @@ def _payload(data: bytes) -> Payload:
 
 def excerpt(data: bytes, limit: int = 80) -> str:
     """The first `limit` characters of `data` as one printable line, for messages."""
-    text = data.decode("utf-8", "replace")
+    start = data.lstrip()[: _EXCERPT_SHARE * limit]
+    text = start.decode("utf-8", "replace") + "…" * (len(start) < len(data.strip()))
     line = printable(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[:limit]}…"

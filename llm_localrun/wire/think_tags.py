@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum, auto
 from functools import cache
+from itertools import chain, groupby
 
 from llm_localrun.models import TemplateThinking
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
@@ -113,6 +114,12 @@ _ASKS_FOR_ELEMENTS = re.compile(
 _LONGEST_TAG = 80
 _MAX_BLANKS = 256
 """Characters between two opening tags of which one repeats the other."""
+_MAX_FIRST_BLANKS = 2**12
+"""Characters before an opening tag: what comes behind more of them is the answer."""
+_PIECE_LENGTH = 512
+"""Characters that are read at once, because a piece is read again for each tag in it."""
+_MAX_RESUMED = 100
+"""How often thinking that has closed in doubt may begin again: all that follows is read again."""
 
 
 @cache
@@ -457,6 +464,13 @@ class _Doubt(IntEnum):
     """It may belong to an opening within the thinking, if that one is not only mentioned."""
 
 
+def _joined(parts: Iterable[Event]) -> Iterator[Event]:
+    """The texts in `parts`, with those that follow one of the same kind in one piece."""
+    for kind, alike in groupby(parts, type):
+        texts = [part.text for part in alike if isinstance(part, TextDelta | ReasoningDelta)]
+        yield (TextDelta if kind is TextDelta else ReasoningDelta)("".join(texts))
+
+
 class ThinkTags:
     """Splits the text of one response, whatever pieces it comes in.
 
@@ -507,10 +521,7 @@ class ThinkTags:
     def feed(self, event: Event) -> Iterator[Event]:
         """The events that `event` becomes; all but text go through as they are."""
         if isinstance(event, TextDelta):
-            self._held += event.text
-            if self._raw is not None:
-                self._raw.append(event.text)
-            yield from self._sure(self._split())
+            yield from _joined(chain.from_iterable(map(self._read, self._pieces(event.text))))
             return
         yield from self._sure(self._flush())
         if self._raw is not None:
@@ -526,6 +537,21 @@ class ThinkTags:
             yield TextDelta("".join(self._unclosed))
         self._unclosed = None
         yield event
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        """`text` in pieces; nothing is looked for in most answers, so they come whole."""
+        at = 0
+        while at < len(text):
+            is_plain = self._state is _State.ANSWER and not self._answer_end
+            end = len(text) if is_plain else at + _PIECE_LENGTH
+            yield text[at:end]
+            at = end
+
+    def _read(self, text: str) -> Iterator[Event]:
+        self._held += text
+        if self._raw is not None:
+            self._raw.append(text)
+        yield from self._sure(self._split())
 
     def _sure(self, parts: Iterator[Event]) -> Iterator[Event]:
         """Those of `parts` that are what they seem: all, once an answer has followed thinking."""
@@ -553,7 +579,12 @@ class ThinkTags:
             self._find_alone(self._scan.finish())
             if self._doubts:
                 self._begin_thinking(self._doubts[_Doubt.OPEN_FENCE])
+        count = 0
         while self._state is _State.THINKING or (self._state is _State.OPENED and self._held):
+            count += 1
+            if count > _MAX_RESUMED:
+                self._held, self._state = "".join((*self._kept, self._held)), _State.ANSWER
+                break
             self._state = _State.THINKING
             yield from self._split()
             if self._state is not _State.THINKING:
@@ -603,7 +634,7 @@ class ThinkTags:
             ends |= {before: (self._tag, end) for before, end in self._expected.wrappers}
         match = _pattern((*openings, *ends)).match(text)
         if match is None:
-            return _begins(text, (*openings, *ends))
+            return len(self._held) < _MAX_FIRST_BLANKS and _begins(text, (*openings, *ends))
         found, raw, self._held = _plain(match[0]), self._held, text[match.end() :]
         if found in openings:
             self._raw = [raw] if openings[found] in self._expected.unsure else None

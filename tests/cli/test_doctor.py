@@ -15,6 +15,7 @@ from llm_localrun.cli.doctor_findings import (
     memory_finding,
     policy_findings,
     problem_findings,
+    rpc_findings,
     server_findings,
     store_findings,
 )
@@ -29,8 +30,10 @@ from llm_localrun.models import (
     Snapshot,
 )
 from llm_localrun.servers import discover
+from llm_localrun.servers.llamacpp_rpc import RpcReport
 from tests.conftest import CONFIG, Invoke, Llm, configure, put_starter
 from tests.fakes.http_server import StandIn
+from tests.fakes.rpc_server import RpcServer
 from tests.fakes.vllm import vllm
 from tests.support.many_models import (
     BOX,
@@ -255,6 +258,48 @@ def test_engine(snapshot: Snapshot, report: BuildReport, expected: list[tuple[st
     assert texts_of(engine_findings(snapshot, report, [])) == expected
 
 
+NO_RPC = "The RPC servers in config.json need a llama-server that was built with GGML_RPC"
+SET = "Set llama_server in config.json to its path, or remove rpc"
+
+
+@pytest.mark.parametrize(
+    ("report", "servers", "expected"),
+    [
+        (BuildReport((NATIVE,), NATIVE, "", ()), [], []),
+        (
+            BuildReport((NATIVE,), NATIVE, "", ()),
+            [
+                RpcReport("127.0.0.1:1", ServerStatus.ANSWERS, "5.0.0"),
+                RpcReport("192.168.1.6:1", ServerStatus.TIMEOUT),
+            ],
+            [
+                ("RPC server 127.0.0.1:1: answers (protocol 5.0.0)", ""),
+                (
+                    "RPC server 192.168.1.6:1: cannot be reached, on another machine",
+                    "Check its address, and whether its machine is on, or remove it from rpc in"
+                    " config.json",
+                ),
+            ],
+        ),
+        (
+            BuildReport((WHEEL,), None, NO_RPC, (), SET),
+            [RpcReport("127.0.0.1:1", ServerStatus.ANSWERS, "5.0.0")],
+            [(NO_RPC, SET), ("RPC server 127.0.0.1:1: answers (protocol 5.0.0)", "")],
+        ),
+        (
+            BuildReport((OLD,), None, "/bin/llama-server cannot be used: It lacks --fit", (), "x"),
+            [RpcReport("127.0.0.1:1", ServerStatus.ANSWERS, "5.0.0")],
+            [("RPC server 127.0.0.1:1: answers (protocol 5.0.0)", "")],
+        ),
+    ],
+    ids=["none", "two", "no build", "broken build"],
+)
+def test_rpc_servers(
+    report: BuildReport, servers: list[RpcReport], expected: list[tuple[str, str]]
+) -> None:
+    assert texts_of(rpc_findings(report, servers)) == expected
+
+
 @pytest.mark.parametrize(
     ("memory", "text", "is_enough"),
     [
@@ -351,6 +396,29 @@ def test_stopped_server(user_path: Path, invoke: Invoke) -> None:
         "! none of the models can run\n    Get a small one: llm localrun pull starter"
         in done.stdout
     )
+
+
+@pytest.mark.usefixtures("generous_deadline")
+def test_rpc_servers_without_a_build_for_them(
+    user_path: Path, starter_model: Path, invoke: Invoke
+) -> None:
+    put_starter(user_path, starter_model)
+    with RpcServer() as server:
+        configure(user_path, **CONFIG, llama_server="", rpc=[server.address, "127.0.0.1:1"])
+        done = invoke("localrun", "doctor")
+        output = json.loads(invoke("localrun", "doctor", "--json").stdout)
+    assert (done.exit_code, done.stderr) == (1, "No model can run.\n")
+    assert f"! {NO_RPC}, and llama_server rules it out there\n    {SET}\n" in done.stdout
+    assert f"  RPC server {server.address}: answers (protocol 5.0.0)\n" in done.stdout
+    assert "! RPC server 127.0.0.1:1: does not accept connections\n" in done.stdout
+    assert done.stdout.endswith(
+        "! none of the models can run\n"
+        "    Follow the advice on the RPC servers, or remove rpc from config.json\n"
+    )
+    assert [finding["rpc"] for finding in output["findings"] if "rpc" in finding] == [
+        {"address": server.address, "status": "answers", "version": "5.0.0"},
+        {"address": "127.0.0.1:1", "status": "offline", "version": ""},
+    ]
 
 
 def test_no_models_and_no_servers(run_llm: Llm) -> None:

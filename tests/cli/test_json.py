@@ -191,11 +191,11 @@ def test_doctor_of_a_machine_with_many_models(
     store = ScannedStore(store="folders", path="/m", status="read", files=1)
     snapshot = SNAPSHOT.model_copy(update={"stores": (store,), "files": (*SNAPSHOT.files, skipped)})
     monkeypatch.setattr("llm_localrun.cli.doctor.get_catalogue", lambda _policy: snapshot)
-    configure(busy, **CONFIG, allow=["local/ollama/gpt-oss:120b-cloud"])
+    configure(busy, **CONFIG, allow=["local/ollama/gpt-oss:120b-cloud"], rpc=["127.0.0.1:1"])
     report = json_of(invoke, "doctor")
     assert_documented("doctor", report)
     seen = {name for finding in report["findings"] for name in finding}
-    assert seen >= {"endpoints", "too_large", "allowed", "refused"}
+    assert seen >= {"endpoints", "too_large", "allowed", "refused", "rpc"}
     assert any(store["skipped"] for f in report["findings"] for store in f.get("stores", ()))
 
 

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.errors import EngineFailed
 from tests.conftest import CONFIG, configure
+from tests.fakes.rpc_server import HELLO, RpcServer, greeting
 from tests.support.drive import ask, failure
 from tests.support.engines import (
     converse,
@@ -47,6 +48,10 @@ GPU = "  CUDA0: NVIDIA RTX A2000 (12032 MiB, 11800 MiB free)"
 
 def with_gpu(path: Path) -> Path:
     return stand_in(path, f"os.environ['STAND_IN_DEVICES'] = {GPU!r}")
+
+
+def with_rpc(path: Path) -> Path:
+    return stand_in(path, "os.environ['STAND_IN_RPC'] = '1'")
 
 
 def too_old(path: Path) -> Path:
@@ -109,15 +114,72 @@ def test_which_is_chosen(
         ("/no/llama-server", "", "cannot be used: there is no such program"),
         (too_old, "", "cannot be used: it does not support --kv-unified"),
         (without_library, "", "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`"),
-        (stand_in, "box:50052", "need a llama-server that was built with GGML_RPC"),
-        (None, "box:50052", "need a llama-server that was built with GGML_RPC"),
+        (
+            stand_in,
+            "box:50052",
+            "need a llama-server that was built with GGML_RPC, and {path} was not."
+            " Set llama_server in config.json to its path, or remove rpc.",
+        ),
+        (
+            None,
+            "box:50052",
+            "need a llama-server that was built with GGML_RPC, and there is none on PATH."
+            " Set llama_server in config.json to its path, or remove rpc.",
+        ),
+        (
+            "",
+            "box:50052",
+            "need a llama-server that was built with GGML_RPC, and llama_server rules it out there."
+            " Set llama_server in config.json to its path, or remove rpc.",
+        ),
+        (
+            "/no/llama-server",
+            "box:50052",
+            "/no/llama-server cannot be used: there is no such program."
+            " Correct llama_server in config.json, or remove it.",
+        ),
+        (
+            too_old,
+            "box:50052",
+            "{path} cannot be used: it does not support --kv-unified, --no-cache-idle-slots,"
+            " --spec-type, --fit. Correct llama_server in config.json, or remove it.",
+        ),
     ],
 )
 def test_no_usable_build(folder: Path, tmp_path: Path, own: Any, rpc: str, reason: str) -> None:
     path = str(own(tmp_path / "llama-server")) if callable(own) else own
     with pytest.raises(EngineFailed) as caught:
         builds.choose(folder, path, rpc)
-    assert reason in str(caught.value)
+    assert reason.replace("{path}", str(path)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("on_path", "is_used", "told"),
+    [
+        (with_rpc, True, ""),
+        (stand_in, False, "need a llama-server that was built with GGML_RPC, and {path} was not"),
+        (
+            too_old,
+            False,
+            "{path} cannot be used: it does not support --kv-unified, --no-cache-idle-slots,"
+            " --spec-type, --fit. Install a newer llama.cpp, or remove rpc from config.json.",
+        ),
+    ],
+)
+def test_llama_server_on_path_for_rpc_servers(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    on_path: Callable[[Path], Path],
+    is_used: bool,
+    told: str,
+) -> None:
+    """Whatever xllamacpp is like: it cannot use them."""
+    program = on_path(tmp_path / "bin" / "llama-server")
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    report = builds.report(folder, None, "box:50052")
+    assert (report.chosen is not None and report.chosen.path == str(program)) is is_used
+    assert told.replace("{path}", str(program)) in f"{report.problem}. {report.remedy}."
 
 
 def test_probed_once(folder: Path, tmp_path: Path) -> None:
@@ -233,3 +295,65 @@ def test_llama_server_that_cannot_run_a_file(
     assert hosts(user_path) == []
     log = builds.failed_log(user_path / "localrun" / "engine")
     assert "GGML_ASSERT" in log.read_text()
+
+
+@pytest.fixture
+def set_rpc(user_path: Path, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Puts RPC servers and a llama-server that can use them into config.json."""
+    program = str(with_rpc(tmp_path / "llama-server"))
+
+    def set_servers(*addresses: str) -> None:
+        configure(user_path, **CONFIG, llama_server=program, rpc=list(addresses))
+
+    yield set_servers
+    stop_all(user_path / "localrun" / "engine")
+    wait_until(lambda: servers_of(hosts(user_path)) == [])
+
+
+def test_rpc_servers_serve_one_engine_after_the_other(
+    user_path: Path, starter_model: Path, tmp_path: Path, set_rpc: Callable[..., None]
+) -> None:
+    other = tmp_path / "other.gguf"
+    shutil.copyfile(starter_model, other)
+    with RpcServer() as server:
+        set_rpc(server.address)
+        for file in (starter_model, other):
+            assert ask(in_file(file), "Hi", max_tokens=1).output == 1
+            engine = up(user_path)
+            assert (engine.spec.path, engine.spec.settings.rpc) == (str(file), server.address)
+        # It was greeted before each start, and by each engine.
+        assert server.received == [HELLO] * 4
+    # An engine that is up goes on.
+    assert ask(in_file(other), "Hi", max_tokens=1).output == 1
+
+
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        (
+            None,
+            "The RPC server 127.0.0.1:1 does not accept connections. Start it with"
+            " `ggml-rpc-server --host 127.0.0.1 --port 1`, or remove it from rpc in config.json.",
+        ),
+        (
+            RpcServer(greeting(b"\4\0\0")),
+            "llama-server cannot use the RPC server {address}, whose protocol has the version"
+            " 4.0.0. Run both from the same release of llama.cpp, or remove it from rpc in"
+            " config.json.",
+        ),
+    ],
+    ids=["off", "another version"],
+)
+def test_no_prompt_runs_without_an_rpc_server(
+    user_path: Path,
+    starter_model: Path,
+    set_rpc: Callable[..., None],
+    server: RpcServer | None,
+    told: str,
+) -> None:
+    with RpcServer() as good, server or RpcServer() as bad:
+        address = bad.address if server else "127.0.0.1:1"
+        set_rpc(good.address, address)
+        message = failure(lambda: ask(in_file(starter_model), "Hi", max_tokens=1))
+    assert message == told.replace("{address}", address)
+    assert hosts(user_path) == []

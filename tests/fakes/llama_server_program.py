@@ -6,11 +6,14 @@ refuses others, its environment variable for the key, what it prints to --help, 
 behind it is the same C++, so requests and slots are the real ones.
 
 The variable STAND_IN_LOAD names one of `LOADS`, which happens before the server loads its model.
+If STAND_IN_RPC is set, the program has --rpc too: it greets the RPC servers, and goes on without
+those that do not answer or have another version, as b10434 does. It gives them no work.
 """
 
 import argparse
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -91,6 +94,8 @@ def _arguments() -> argparse.Namespace:
     for name in ("cache-type-k", "cache-type-v"):
         known.add_argument(f"--{name}", default="f16")
     known.add_argument("--spec-type", default="none")
+    if "STAND_IN_RPC" in os.environ:
+        known.add_argument("--rpc", default="")
     known.add_argument("--slot-prompt-similarity", type=float, default=0.1)
     for name in ("kv-unified", "no-cache-idle-slots", "no-webui", "offline", "embedding"):
         known.add_argument(f"--{name}", action="store_true")
@@ -100,6 +105,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     if "--help" in sys.argv:
         sys.stdout.write(HELP)
+        if "STAND_IN_RPC" in os.environ:
+            sys.stdout.write("--rpc SERVERS      comma-separated list of RPC servers (host:port)\n")
     elif "--version" in sys.argv:
         sys.stderr.write("version: 0.6.0-dev (build 11434, commit abcdef0)\n")
         sys.stderr.write("built with GNU 12.2.0 for Linux x86_64\n")
@@ -182,9 +189,30 @@ LOADS: dict[str, Callable[[], object]] = {
 for the one that compiles shaders."""
 
 
+def _connect(address: str) -> socket.socket | None:
+    """A connection to an RPC server, which serves nobody else meanwhile."""
+    host, _, port = address.rpartition(":")
+    try:
+        connection = socket.create_connection((host, int(port)))
+        connection.sendall(b"\x0e" + (24).to_bytes(8, "little") + bytes(24))
+        version = connection.recv(64)[8:11]
+    except OSError:
+        version = b""
+    if version == b"\5\0\0":
+        return connection
+    if version:
+        sys.stderr.write(
+            f"0.00.169.112 E RPC server version mismatch: {'.'.join(map(str, version))}\n"
+        )
+    sys.stderr.write(f"0.00.169.292 E Failed to connect to {address}\n")
+    sys.stderr.flush()
+    return None
+
+
 def _serve(given: argparse.Namespace) -> None:
     from xllamacpp import xllamacpp
 
+    connections = [_connect(each) for each in getattr(given, "rpc", "").split(",") if each]
     LOADS[os.environ.get("STAND_IN_LOAD", "at once")]()
     server = xllamacpp.Server(_parameters(xllamacpp, given))
     listens = f"0.00.117.373 I srv  llama_server: listening on {server.listening_address}\n"
@@ -192,6 +220,7 @@ def _serve(given: argparse.Namespace) -> None:
     sys.stderr.flush()
     # The system's own way with signals is as good as the original's, and the same for SIGHUP.
     signal.pause()
+    del connections
 
 
 def _parameters(xllamacpp: Any, given: argparse.Namespace) -> Any:
