@@ -18,6 +18,7 @@ import argparse
 import os
 import platform
 import re
+import signal
 import sys
 import time
 from datetime import date
@@ -70,6 +71,7 @@ def main() -> int:
         if any(name in trial.group for name in given.group or [""])
         and any(name in trial.kind for name in given.kind or [""])
     ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     begun = time.monotonic()
     results = run(tenth(trials) if given.quick else trials, given.jobs)
     lines = "\n".join(table(results))

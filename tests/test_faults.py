@@ -37,7 +37,9 @@ FEW: dict[str, tuple[Choose, int]] = {
     ),
     servers.GROUP: (lambda _: chosen(servers.trials(GB, 0.1), "cut anywhere", "odd values"), 8),
     special.GROUP: (
-        lambda starter: chosen(special.trials(starter, GB), special.MODEL, special.SCANNED),
+        lambda starter: chosen(
+            special.trials(starter, GB), f"noise as {special.MODEL}", f"noise as {special.SCANNED}"
+        ),
         2,
     ),
     names.GROUP: (

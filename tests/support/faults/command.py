@@ -39,6 +39,22 @@ _IDLE_CPU_SHARE = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+_open: "set[Home]" = set()
+_is_over = threading.Event()
+"""Set when the trials are given up: no command begins any more."""
+
+
+class GivenUp(Exception):
+    """The trials are over before this command has begun."""
+
+
+def give_up() -> None:
+    """Ends all commands of all homes, and whatever they have started."""
+    _is_over.set()
+    for home in [*_open]:
+        home.end_all()
+
+
 @dataclass(frozen=True)
 class Ran:
     """A command that has ended, and what it took. Sizes are bytes."""
@@ -76,6 +92,7 @@ class Home:
 
     def __enter__(self) -> "Home":
         self.path = Path(tempfile.mkdtemp(prefix="localrun-faults-"))
+        _open.add(self)
         self.own = self.path / "localrun"
         self.own.mkdir(mode=0o700)
         self.configure(**(self._settings or {}))
@@ -89,6 +106,7 @@ class Home:
     ) -> None:
         self.end_all()
         shutil.rmtree(self.path, ignore_errors=True)
+        _open.discard(self)
 
     def configure(self, **settings: object) -> None:
         """Writes config.json."""
@@ -105,6 +123,8 @@ class Home:
 
     def run(self, arguments: list[str | bytes], *, terminal: bool = False) -> Ran:
         """Runs Python with arguments; what it writes goes to terminals or to files."""
+        if _is_over.is_set():
+            raise GivenUp
         kind = _Terminal if terminal else _File
         with kind() as output, kind() as errors:
             begun = time.monotonic()

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.support.faults import engine, headers, names, servers, special
+from tests.support.faults.command import GivenUp, give_up
 from tests.support.faults.trial import Result, Trial
 
 _QUICK = 10
@@ -36,20 +37,33 @@ def tenth(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def run(trials: Sequence[Trial], jobs: int) -> dict[str, Result]:
-    """The results by group, printed as they come."""
+    """The results by group, printed as they come. Ends all trials if it is interrupted."""
     results: dict[str, Result] = {}
     begun = time.monotonic()
     with ThreadPoolExecutor(jobs) as pool:
-        for number, (trial, result) in enumerate(
-            zip(trials, pool.map(lambda each: each.run(), trials), strict=True), 1
-        ):
-            results[trial.group] = results.get(trial.group, Result(0)) + result
-            for problem in result.bad:
-                print(f"{trial.group}: {problem}", flush=True)  # noqa: T201
-            if number % 50 == 0:
-                elapsed = (time.monotonic() - begun) / 60
-                print(f"… {number} of {len(trials)} after {elapsed:.0f} min", flush=True)  # noqa: T201
+        try:
+            outcomes = pool.map(_outcome, trials)
+            for number, (trial, result) in enumerate(zip(trials, outcomes, strict=True), 1):
+                results[trial.group] = results.get(trial.group, Result(0)) + result
+                for problem in result.bad:
+                    print(f"{trial.group}: {problem}", flush=True)  # noqa: T201
+                if number % 50 == 0:
+                    minutes = (time.monotonic() - begun) / 60
+                    print(f"… {number} of {len(trials)} after {minutes:.0f} min", flush=True)  # noqa: T201
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            give_up()
+            raise
     return results
+
+
+def _outcome(trial: Trial) -> Result:
+    try:
+        return trial.run()
+    except GivenUp:
+        raise
+    except Exception as error:  # noqa: BLE001  # one trial must not end the others
+        return Result(1, (f"{trial.kind}: the trial itself failed: {error!r}",))
 
 
 def table(results: dict[str, Result]) -> Iterator[str]:

@@ -45,7 +45,7 @@ def trials(starter: Path, guard_bytes: int) -> Iterator[Trial]:
     base = source(starter)
     for place in PLACES:
         for what in SPECIAL:
-            yield Trial(GROUP, place, partial(_try, base, place, what, guard_bytes))
+            yield Trial(GROUP, f"{what} as {place}", partial(_try, base, place, what, guard_bytes))
 
 
 def commands(place: str, home: Path) -> list[tuple[str, ...]]:
