@@ -126,7 +126,7 @@ def test_load_without_progress(
         ("no memory", NO_MEMORY, False),
         (
             "no memory of a GPU",
-            "llama.cpp cannot load {file}: cudaMalloc failed: out of memory. Free memory",
+            "llama.cpp cannot load {file}: out of memory. Free memory",
             False,
         ),
         ("bad adapter", "llama.cpp cannot load {file}: failed to load lora adapter", False),
