@@ -37,6 +37,8 @@ _MAX_COMPUTE = 60
 """How many times longer a load may only compute than it may make no progress at all."""
 _MAX_DESCRIPTOR = 256
 """A host that begins to load has fewer open files."""
+_MAX_MARK = 200
+"""The length of a line up to the end of its mark."""
 
 
 class Phase(Enum):
@@ -89,7 +91,7 @@ def watched(pid: int, log: Path, grace: float, output: int) -> Iterator[None]:
             os.dup2(output, 1)
             # Among them are the engine's lock and the terminal whose end ends llama-server.
             os.closerange(2, _MAX_DESCRIPTOR)
-            _watch(pid, log, grace)
+            _watch(pid, _Log(log), grace)
         finally:
             os._exit(0)
     os.close(host_lives)
@@ -101,7 +103,7 @@ def watched(pid: int, log: Path, grace: float, output: int) -> Iterator[None]:
         os.close(held)
 
 
-def _watch(pid: int, log: Path, grace: float) -> None:
+def _watch(pid: int, log: "_Log", grace: float) -> None:
     """Watches until the standard input is closed. Reports to the standard output."""
     progress = _Progress(grace)
     interval = min(_POLL_INTERVAL_S, grace / 10)
@@ -110,15 +112,39 @@ def _watch(pid: int, log: Path, grace: float) -> None:
     silent = 0.0
     while not select.select([0], [], [], interval)[0]:
         now = _measure(pid)
-        phase = phase_in(written := _read(log))
+        log.read()
+        phase = log.phase
         begun = begun or phase in (Phase.TENSORS, Phase.TEMPLATE)
         before = before if begun else now
-        silent = 0.0 if progress.is_made(now, len(written), phase) else silent + interval
+        silent = 0.0 if progress.is_made(now, log.size, phase) else silent + interval
         if silent >= grace:
             send_line(1, f"{STALLED} {phase.value}")
             os.kill(pid, signal.SIGKILL)
             return
         send_line(1, f"{LOADED} {max(0, now.loaded - before.loaded)}")
+
+
+class _Log:
+    """The log of a load, of which each part is read once: its length is up to the model's file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._line = b""
+        """The beginning of the last line."""
+        self.size = 0
+        self.phase = Phase.START
+
+    def read(self) -> None:
+        """Reads what has been added."""
+        with contextlib.suppress(OSError), self._path.open("rb") as file:
+            file.seek(self.size)
+            added = file.read()
+            self.size += len(added)
+            text = self._line + added
+            self._line = text[text.rfind(b"\n") + 1 :][:_MAX_MARK]
+            found = phase_in(text)
+            if found is not Phase.START and self.phase is not Phase.TEMPLATE:
+                self.phase = found
 
 
 class _Progress:

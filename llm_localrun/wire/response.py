@@ -35,6 +35,8 @@ from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerp
 from llm_localrun.wire.think_tags import NOT_EXPECTED, Thinking, ThinkTags
 
 _MAX_ERROR_BODY = 64 * 2**10
+_MAX_MESSAGE = 2**12
+"""Characters of what a server says that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,11 @@ class ResponseDecoder:
             self._start(received)
         elif self._refused is None:
             yield from self._decoded(lambda: self._framing.feed(received))
-        elif len(self._body) < _MAX_ERROR_BODY:
-            self._body += received
+        else:
+            self._body += received[:_MAX_ERROR_BODY]
+            if len(self._body) >= _MAX_ERROR_BODY:
+                # It may never end.
+                raise self._refusal(self._refused)
 
     def close(self) -> Iterator[Event]:
         """The events at the end of the response. Raises a `LocalRunError`."""
@@ -253,13 +258,13 @@ class ResponseDecoder:
         return self._reported(error, head.status)
 
     def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
-        if reason := template_error_in(error.message):
+        if reason := template_error_in(error.message)[:_MAX_MESSAGE]:
             return ServerRefused(
                 f"The model's chat template refuses these messages: {reason}",
                 f"Begin a new conversation, or {self._context.other_template}",
             )
         number = f" (HTTP {status})" if status else ""
-        message = self._without_secrets(error.message).rstrip(".")
+        message = self._without_secrets(error.message)[:_MAX_MESSAGE].rstrip(".")
         said = f"{self._server} says: {message}{number}"
         if overflow := error.overflow or self._context.find_overflow(error.message):
             if self._context.on_overflow:
