@@ -612,6 +612,8 @@ def _remove_all_but_log(paths: EnginePaths) -> None:
 def _read_log(paths: EnginePaths) -> str:
     """The end of an engine's log; "" if it cannot be read."""
     try:
-        return paths.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
+        with paths.log.open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_TAIL_BYTES))
+            return log.read(_LOG_TAIL_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""

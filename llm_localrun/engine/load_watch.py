@@ -41,8 +41,8 @@ STALLED = "stalled"
 _POLL_INTERVAL_S = 0.25
 _MEMORY_INTERVAL_S = 0.05
 """A hostile file makes llama.cpp take gigabytes in a second."""
-_MAX_LOG_BYTES = 2**22
-"""The phases of a load are at the beginning of its log, and a template may log gigabytes."""
+_MAX_READ_BYTES = 2**22
+"""Of a log at once: a template may log gigabytes."""
 _MIN_CPU_SHARE = 1 / 60
 """The share of one core that a process needs at least so that it counts as computing: a thread that
 only waits uses less, and on a busy machine a process gets more."""
@@ -51,6 +51,8 @@ _MAX_COMPUTE = 60
 PREPARATION = "the chat template or the tokenizer"
 _MAX_DESCRIPTOR = 256
 """A host that begins to load has fewer open files."""
+_MAX_MARK = 200
+"""The length of a line up to the end of its mark."""
 
 
 class Phase(Enum):
@@ -106,7 +108,7 @@ def watched(
             os.dup2(output, 1)
             # Among them are the engine's lock and the terminal whose end ends llama-server.
             os.closerange(2, _MAX_DESCRIPTOR)
-            _watch(pid, log, grace, memory_limit)
+            _watch(pid, _Log(log), grace, memory_limit)
         finally:
             os._exit(0)
     os.close(host_lives)
@@ -118,7 +120,7 @@ def watched(
         os.close(held)
 
 
-def _watch(pid: int, log: Path, grace: float, memory_limit: int) -> None:
+def _watch(pid: int, log: "_Log", grace: float, memory_limit: int) -> None:
     """Watches until the standard input is closed. Reports to the standard output."""
     progress = _Progress(grace)
     interval = min(_POLL_INTERVAL_S, grace / 10)
@@ -127,11 +129,11 @@ def _watch(pid: int, log: Path, grace: float, memory_limit: int) -> None:
     silent = 0.0
     while not _is_over(interval, pid, memory_limit):
         now = _measure(pid)
-        phase = phase_in(_read(log, _MAX_LOG_BYTES))
+        log.read()
+        phase = log.phase
         begun = begun or phase in (Phase.TENSORS, Phase.TEMPLATE)
         before = before if begun else now
-        log_size = log.stat().st_size if log.exists() else 0
-        silent = 0.0 if progress.is_made(now, log_size, phase) else silent + interval
+        silent = 0.0 if progress.is_made(now, log.size, phase) else silent + interval
         if silent >= grace:
             send_line(1, f"{STALLED} {phase.value}")
             os.kill(pid, signal.SIGKILL)
@@ -154,6 +156,29 @@ def _is_over(seconds: float, pid: int, memory_limit: int) -> bool:
     return False
 
 
+class _Log:
+    """The log of a load, of which each part is read once: its length is up to the model's file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._line = b""
+        """The beginning of the last line."""
+        self.size = 0
+        self.phase = Phase.START
+
+    def read(self) -> None:
+        """Reads what has been added."""
+        with contextlib.suppress(OSError), self._path.open("rb") as file:
+            file.seek(self.size)
+            added = file.read(_MAX_READ_BYTES)
+            self.size += len(added)
+            text = self._line + added
+            self._line = text[text.rfind(b"\n") + 1 :][:_MAX_MARK]
+            found = phase_in(text)
+            if found is not Phase.START and self.phase is not Phase.TEMPLATE:
+                self.phase = found
+
+
 class _Progress:
     """Whether a process makes progress from one measurement to the next."""
 
@@ -166,6 +191,9 @@ class _Progress:
         """The same, computing not included."""
 
     def is_made(self, now: "_Measurement", log_size: int, phase: Phase) -> bool:
+        if phase is Phase.TEMPLATE:
+            # What it logs, and llama.cpp writes because of it, may have no end.
+            return False
         counts = (log_size, *now.counts)
         before = self._most or (-1,) * len(counts)
         if any(count > most for count, most in zip(counts, before, strict=True)):
@@ -225,10 +253,9 @@ def _measure_by_ps(pid: int) -> _Measurement:
     return _Measurement(mapped, (mapped, 0, 0), cpu_seconds)
 
 
-def _read(path: Path, most: int = -1) -> bytes:
+def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(most)
+        return path.read_bytes()
     except OSError:
         return b""
 

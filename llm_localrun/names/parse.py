@@ -77,10 +77,13 @@ _UNITS = {"m": 1e6, "b": 1e9, "t": 1e12}
 
 # Of a file or folder, on any system. A reference such as OWNER/REPO:FILE.gguf is none.
 _PATH = re.compile(
-    r"(?:[/~]|\.{1,2}[/\\]|[A-Za-z]:[/\\]).*|.*\\.*|[^:]*/[^:]*\.gguf", re.IGNORECASE
+    r"(?:[/~]|\.{1,2}[/\\]|[A-Za-z]:[/\\]).*|[^\\\n]*\\.*|[^:/]*/[^:]*\.gguf", re.IGNORECASE
 )
-# A version of a repository in the Hugging Face cache.
-_SNAPSHOT = re.compile(r".*\bmodels--(?:([^/\\]+?)--)?([^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\]?")
+_PATH_SEPARATOR = re.compile(r"[/\\]")
+# The folder of a repository in the Hugging Face cache.
+_REPOSITORY = re.compile(r"(?:.*\b)?models--(?:(.+?)--)?(.+)", re.DOTALL)
+_MAX_PARTS = 32
+"""Parts at the end of a path that are enough to call it by."""
 
 
 def path_parts(name: str) -> list[str]:
@@ -90,8 +93,10 @@ def path_parts(name: str) -> list[str]:
     """
     if not _PATH.fullmatch(name):
         return []
-    repository = _SNAPSHOT.fullmatch(name)
-    return [*filter(None, repository.groups() if repository else re.split(r"[/\\]", name))]
+    parts = _PATH_SEPARATOR.split(name)
+    *_, folder, snapshots, version = ("", "", "", *(parts if parts[-1] else parts[:-1]))
+    repository = _REPOSITORY.fullmatch(folder) if snapshots == "snapshots" and version else None
+    return [*filter(None, repository.groups() if repository else parts)]
 
 
 def without_folders(name: str) -> str:
@@ -107,7 +112,7 @@ def short_names(names: Iterable[str], kept: Mapping[str, str]) -> dict[str, str]
     ends = {
         name: ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)] or [name]
         for name in names
-        for parts in [path_parts(name)]
+        for parts in [path_parts(name)[-_MAX_PARTS:]]
     }
     counts = Counter(end for each in ends.values() for end in each)
 

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 
 from llm_localrun.config import Config
@@ -193,9 +194,7 @@ class Discovery:
                 on_wait([each.report(self._asked_at) for each in waiting])
                 notice_at = inf
             pause = min(each.seconds_left() for each in waiting)
-            try:
-                self._changes.get(timeout=max(_MIN_PAUSE_S, min(pause, _NOTICE_S)))
-            except queue.Empty:
+            if not self._wait(max(_MIN_PAUSE_S, min(pause, _NOTICE_S))):
                 for each in waiting:
                     each.check_clock()
         self.has_stopped_early = any(not each.has_news for each in waiting)
@@ -203,6 +202,17 @@ class Discovery:
         for inquiry in due:
             inquiry.give_up()
         return reports
+
+    def _wait(self, seconds: float) -> bool:
+        """Waits for changes, of which several at once cost one report; False if none came."""
+        try:
+            self._changes.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        with suppress(queue.Empty):
+            while True:
+                self._changes.get_nowait()
+        return True
 
     def reports(self) -> list[EndpointReport]:
         """What is known by now."""

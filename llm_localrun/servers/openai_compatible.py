@@ -32,7 +32,7 @@ from llm_localrun.tokens.window import Limits, Size, context_too_small
 from llm_localrun.wire import openai
 from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
 from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
-from llm_localrun.wire.shapes import Name, Text, WireModel
+from llm_localrun.wire.shapes import MAX_ENTRIES, Name, Text, WireModel
 from llm_localrun.wire.sse import Payload
 
 
@@ -195,7 +195,7 @@ def entries_in(reply: ProbeReply | None, shape: type[_Listed]) -> list[_Listed]:
     """The entries of a list of models as a kind has them; none if the reply is not such a list."""
     listing = parse_reply(_RowListing, reply)
     entries = []
-    for row in listing.data if listing else ():
+    for row in listing.data[:MAX_ENTRIES] if listing else ():
         with suppress(ValidationError):
             entries.append(shape.model_validate(row))
     return entries

@@ -23,6 +23,8 @@ from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
 from llm_localrun.wire.sse import Payload
 
+_MAX_NAMES = 100
+"""Names of one model, each of which is listed with the others."""
 _LENGTH = f"maximum context length is {CONTEXT} tokens"
 
 
@@ -123,12 +125,15 @@ class Vllm(CountsChats):
         That model has an entry for each of its names, and replies have the first of them (0.32).
         """
         contexts = {entry.id: entry.max_model_len for entry in entries}
-        bases = [(entry.id, entry.root) for entry in entries if entry.parent is None]
+        names: dict[str | None, list[str]] = {}
+        for entry in entries:
+            if entry.parent is None:
+                names.setdefault(entry.root, []).append(entry.id)
         facts: dict[str, Facts] = {}
         for entry in entries:
             if entry.parent is None:
-                others = (name for name, root in bases if root == entry.root and name != entry.id)
-                facts[entry.id] = {"also_named": tuple(others)}
+                alike = names[entry.root][:_MAX_NAMES]
+                facts[entry.id] = {"also_named": tuple(n for n in alike if n != entry.id)}
             elif entry.parent in contexts and entry.max_model_len is None:
                 context_size = contexts[entry.parent]
                 facts[entry.id] = dict.fromkeys(("context_max", "context_loaded"), context_size)

@@ -25,7 +25,7 @@ from llm_localrun.models import ServerStatus
 from llm_localrun.privacy import is_loopback
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.response import ProbeReply, ResponseHead
-from llm_localrun.wire.sse import MAX_PAYLOAD_BYTES, Payload
+from llm_localrun.wire.sse import Payload
 
 if TYPE_CHECKING:
     import httpx
@@ -40,7 +40,12 @@ _MIN_TIMEOUT_S = 0.001
 """A timeout of zero would make a socket non-blocking."""
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _MAX_TEXT = 4096
+_MAX_PROBE_BYTES = 8 * 2**20
+"""Of what a server says of its models: 10,000 of them take less."""
 _JSON_HEADERS = {"content-type": "application/json"}
+_ENCODINGS = {"accept-encoding": "gzip, deflate"}
+"""httpx decodes others if it can. They, and one within another, turn a kilobyte into gigabytes: of
+these, what it decodes at once has at most 64 MiB."""
 
 _Client = TypeVar("_Client")
 
@@ -78,6 +83,7 @@ def stream(request: HttpRequest) -> Generator[ResponseHead | bytes, None, None]:
         client.stream(**_arguments(request)) as response,
     ):
         yield _head(response)
+        _check_encoding(response)
         yield from response.iter_bytes()
 
 
@@ -91,6 +97,7 @@ async def astream(request: HttpRequest) -> AsyncGenerator[ResponseHead | bytes, 
             client.stream(**_arguments(request)) as response,
         ):
             yield _head(response)
+            _check_encoding(response)
             async for data in response.aiter_bytes():
                 yield data
 
@@ -147,7 +154,7 @@ class Probe:
     ) -> None:
         """`headers` are as in `HttpRequest`."""
         self._url = url
-        self._headers = {**headers, **_authorization(key)}
+        self._headers = {**headers, **_ENCODINGS, **_authorization(key)}
         self._clock = clock
         self._client: httpx.Client | None = None
         self.failure: ServerStatus | None = None
@@ -210,12 +217,13 @@ class Probe:
         )
         received, is_late = bytearray(), False
         with request as response:
+            _check_encoding(response)
             for data in response.iter_bytes():
                 # What came while this process was not scheduled is not too late.
                 if is_late:
                     raise _NoReplyError(ServerStatus.BUSY)
                 received += data
-                if len(received) > MAX_PAYLOAD_BYTES:
+                if len(received) > _MAX_PROBE_BYTES:
                     raise _NoReplyError(ServerStatus.UNRECOGNIZED)
                 is_late = self._clock.left() < 0
         text = received[:_MAX_TEXT].decode("utf-8", "replace")
@@ -312,12 +320,26 @@ def _head(response: "httpx.Response") -> ResponseHead:
     return ResponseHead(response.status_code, response.headers.get("content-type", ""))
 
 
+def _check_encoding(response: "httpx.Response") -> None:
+    """Raises httpx's DecodingError for a body that was not to be sent."""
+    import httpx
+
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip", "deflate"):
+        raise httpx.DecodingError(f"it is encoded as {encoding}")
+
+
 def _arguments(request: HttpRequest) -> dict[str, Any]:
     return {
         "method": request.method,
         "url": request.url,
         "content": encode_json(request.body) if request.body else None,
-        "headers": {**request.headers, **_JSON_HEADERS, **_authorization(request.key)},
+        "headers": {
+            **request.headers,
+            **_JSON_HEADERS,
+            **_ENCODINGS,
+            **_authorization(request.key),
+        },
     }
 
 

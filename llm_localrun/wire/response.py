@@ -36,6 +36,8 @@ from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerp
 from llm_localrun.wire.think_tags import NOT_EXPECTED, Thinking, ThinkTags
 
 _MAX_ERROR_BODY = 64 * 2**10
+_MAX_MESSAGE = 2**12
+"""Characters of what a server says that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +175,11 @@ class ResponseDecoder:
             self._start(received)
         elif self._refused is None:
             yield from self._decoded(lambda: self._framing.feed(received))
-        elif len(self._body) < _MAX_ERROR_BODY:
-            self._body += received
+        else:
+            self._body += received[:_MAX_ERROR_BODY]
+            if len(self._body) >= _MAX_ERROR_BODY:
+                # It may never end.
+                raise self._refusal(self._refused)
 
     def close(self) -> Iterator[Event]:
         """The events at the end of the response. Raises a `LocalRunError`."""
@@ -258,7 +263,7 @@ class ResponseDecoder:
         return self._reported(error, head.status)
 
     def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
-        message = self._without_secrets(error.message).rstrip(".")
+        message = self._without_secrets(error.message)[:_MAX_MESSAGE].rstrip(".")
         if reason := template_error_in(message):
             return ServerRefused(
                 f"The model's chat template refuses these messages: {reason}",

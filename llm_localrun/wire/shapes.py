@@ -58,7 +58,12 @@ def _none_if_malformed(sent: Any, validate: ValidatorFunctionWrapHandler) -> Any
         return None
 
 
+MAX_ENTRIES = 10_000
+"""Of a list that a server sends of its models: what is done with each may take time."""
+
+
 def _without_malformed(sent: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    sent = sent[:MAX_ENTRIES] if isinstance(sent, list) else sent
     try:
         return validate(sent)
     except ValidationError as error:

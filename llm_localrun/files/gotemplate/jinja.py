@@ -62,6 +62,8 @@ _OPTIONAL_FIELDS = {
 _STRING_FIELDS = ("Role", "Content", "Thinking", "System", "Prompt", "Response", "Name")
 """The fields and globals that are always strings."""
 
+_MAX_VALUE = 2**14
+"""Characters. Some functions repeat their arguments, so that nested ones grow without limit."""
 _COMPACT = "tojson(separators=(',', ':'))"
 
 
@@ -232,6 +234,13 @@ class _Translator:
         return f"{letter}{self._count}"
 
     def _value(self, value: Expression, scope: _Scope) -> str:
+        """The Jinja for a value. Raises `Untranslatable`."""
+        jinja = self._unbounded(value, scope)
+        if len(jinja) > _MAX_VALUE:
+            raise Untranslatable(f"a value of more than {_MAX_VALUE:,} characters")
+        return jinja
+
+    def _unbounded(self, value: Expression, scope: _Scope) -> str:
         if isinstance(value, Literal):
             return _literal(value.value)
         if isinstance(value, Field):
