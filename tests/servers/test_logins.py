@@ -402,6 +402,8 @@ COMMANDS = (
     ),
 )
 
+SHOWS_ADDRESSES = ("localrun endpoints", "localrun endpoints list --json", "localrun doctor --json")
+
 
 def repeat(request: Request, status: int = 401) -> Iterator[bytes]:
     """Says what it was sent, in each form that it can have."""
@@ -468,7 +470,7 @@ def test_password_is_sent_to_its_origin_and_shown_nowhere(
     monkeypatch: pytest.MonkeyPatch,
     invoke: Invoke,
 ) -> None:
-    output = ""
+    outputs: dict[str, str] = {}
     with StandIn(Ollama(has=["other:1b"])) as other:
         respond = behaviors(other.url).get(behavior, Ollama(has=[NAME]))
         with StandIn(respond) as server:
@@ -483,7 +485,7 @@ def test_password_is_sent_to_its_origin_and_shown_nowhere(
                 words = command.format(name=f"local/{name}", url=url, log=log).split()
                 outcome = invoke(*words)
                 assert outcome.exception is None or isinstance(outcome.exception, SystemExit)
-                output += outcome.output
+                outputs[command] = outcome.output
             assert invoke("prompt", log, "-m", "local/other/other:1b", "Hi").output == "Hello.\n"
             if behavior.startswith("is off"):
                 server._socket = socket.create_server(("127.0.0.1", 0))
@@ -492,8 +494,9 @@ def test_password_is_sent_to_its_origin_and_shown_nowhere(
     assert sent <= {basic}
     assert other.requests
     assert not any("authorization" in request.headers for request in other.requests)
-    assert f"{scheme}://me:…@127.0.0.1:{server.port}" in output
-    texts = output + everything_in(user_path)
+    for command in SHOWS_ADDRESSES:
+        assert f"{scheme}://me:…@127.0.0.1:{server.port}" in outputs[command]
+    texts = "".join([*outputs.values(), everything_in(user_path)])
     assert [form for form in FORMS if form in texts] == []
 
 
