@@ -28,7 +28,7 @@ _SPARE_BYTES = 224 * 2**20
 _TOLERANCE = 0.25
 """Of the context and the computation: how far the formulas may be too low."""
 _MAX_CHECKPOINTS = 32
-_CHECKPOINT_BYTES = 2**28
+_CHECKPOINT_BYTES = 2**29
 """For the states that llama.cpp keeps of all slots, unless two for each take more."""
 _PROJECTOR_BYTES = 2 * 2**30
 """For the images of a prompt, and computing with them."""
@@ -102,8 +102,7 @@ def _checkpoint_bytes(footprint: Footprint, setting: Setting) -> int:
     """The caches with windows and the states of one conversation (server-context.cpp)."""
     if (geometry := footprint.geometry) is None or not geometry.cached:
         return 0
-    tokens = min(_cells(setting.context_size), geometry.window + setting.batch)
-    window = geometry.window_kv_width * tokens
+    window = geometry.window_kv_width * min(setting.context_size, geometry.window)
     return _cache_bytes(window, setting) + geometry.state_width * _FLOAT_BYTES
 
 

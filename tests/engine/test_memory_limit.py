@@ -59,9 +59,17 @@ def test_template_that_strikes_in_a_load(
 ) -> None:
     file = with_template(starter_model, tmp_path / "bomb.gguf", template, in_request=False)
     with within_a_gigabyte(starter_model):
-        assert failure(lambda: ask(in_file(file), "Hi", max_tokens=1, timeout=1))
+        assert failure(lambda: ask(in_file(file), "Hi", max_tokens=1, timeout=2))
     # It is tried no more for a name that means another file too.
     assert problem_of(file)
+
+
+def test_load_that_takes_all_that_it_may(starter_model: Path, tmp_path: Path) -> None:
+    file = with_template(starter_model, tmp_path / "bomb.gguf", "range", in_request=False)
+    with within_a_gigabyte(starter_model):
+        message = failure(lambda: ask(in_file(file), "Hi", max_tokens=1, timeout=30))
+    assert message.startswith(f"{REACHED}: {file}. Choose another model")
+    assert problem_of(file) == REACHED
 
 
 @pytest.mark.parametrize("template", ["doubled text", "multiplied text", "doubled list", "range"])
@@ -228,15 +236,15 @@ def test_watcher_ends_a_load(
 
 SERVE = """
 import os, sys, threading
-from pathlib import Path
+from types import SimpleNamespace
 from llm_localrun.engine import host, limits
-from llm_localrun.engine.state import EnginePaths
 limits._GPU_BYTES = 0
 class Server:
     pid = os.getpid()
     def end(self): print("ended", flush=True)
     def has_ended(self): return False
-host._serve(Server(), EnginePaths(Path("."), "1-x"), threading.Event(), 1)
+instructions = SimpleNamespace(folder=".", memory_limit=1, max_preparation=20)
+host._serve(Server(), SimpleNamespace(id="1-x"), instructions, threading.Event())
 """
 
 

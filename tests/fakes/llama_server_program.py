@@ -171,6 +171,7 @@ LOADS: dict[str, Callable[[], object]] = {
     "lacks an instruction": _after(_TENSORS, then=lambda: os.kill(os.getpid(), signal.SIGILL)),
     "exits": _after(_TENSORS, then=lambda: os._exit(3)),
     "no memory": _after(then=lambda: _fail("ggml_aligned_malloc: insufficient memory")),
+    "no memory of a GPU": _after(then=lambda: _fail("alloc: cudaMalloc failed: out of memory")),
     "bad adapter": _after(then=lambda: _fail("cmn  common_init_: failed to load lora adapter 'x'")),
     "bad tensor": _after(
         then=lambda: _fail("llama_model_load: error loading model: missing tensor", os.abort)

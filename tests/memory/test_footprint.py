@@ -15,15 +15,18 @@ from llm_localrun.engine.evict import setting_of
 from llm_localrun.engine.state import EngineSettings, EngineSpec, HostInstructions
 from llm_localrun.gguf.header import Header
 from llm_localrun.memory.footprint import (
+    PROCESS_BYTES,
     Footprint,
     Need,
     Setting,
+    checkpoint_count,
     context_bytes,
     footprint_of_files,
+    limit_bytes,
 )
 from llm_localrun.memory.geometry import Geometry, geometry_of
 from tests.support import tiny_models
-from tests.support.published_models import LLAMA_3_1_8B, QWEN3_NEXT_80B
+from tests.support.published_models import GEMMA_3_27B, GPT_OSS_20B, LLAMA_3_1_8B, QWEN3_NEXT_80B
 from tests.support.tiny_models import Tiny
 
 MIB = 2**20
@@ -135,6 +138,50 @@ def test_need_without_a_geometry_is_a_bound() -> None:
     known, unknown = Footprint(geometry(LLAMA_3_1_8B), size), Footprint(None, size)
     assert unknown.need(Setting(512)).total == 5_500_000_000 + 3 * 2**28
     assert known.need(Setting(4096)).total < unknown.need(Setting(4096)).total
+
+
+# What an engine may take.
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("keys", "weights", "context_size", "more", "least", "most"),
+    [
+        # The usual: what is needed, the cache of prefixes, and a quarter of a gigabyte.
+        (LLAMA_3_1_8B, 16 * GB, 8192, {}, 0.7, 1.5),
+        (LLAMA_3_1_8B, 16 * GB, 131072, {}, 4.0, 6.5),
+        (LLAMA_3_1_8B, 5 * GB, 8192, {"copied": 5 * GB}, 5.7, 6.5),
+        (LLAMA_3_1_8B, 16 * GB, 8192, {"sees": True}, 2.8, 3.7),
+        (QWEN3_NEXT_80B, 48 * GB, 8192, {}, 1.2, 2.0),
+    ],
+)
+def test_limit_above_the_need(
+    keys: dict[str, Any],
+    weights: int,
+    context_size: int,
+    more: dict[str, Any],
+    least: float,
+    most: float,
+) -> None:
+    footprint, setting = Footprint(geometry(keys), weights), Setting(context_size)
+    limit = limit_bytes(footprint, setting, **{"copied": 0, "sees": False, **more})
+    assert least < (limit - footprint.need(setting).total) / GB < most
+
+
+def test_limit_without_a_geometry_is_wide() -> None:
+    """Twice the weights and 4 GiB."""
+    limit = limit_bytes(Footprint(None, GB), Setting(8192), 0, sees=False)
+    assert limit == 2 * GB + 4 * 2**30 + PROCESS_BYTES
+
+
+@pytest.mark.parametrize(
+    ("keys", "count"),
+    [(LLAMA_3_1_8B, 32), (QWEN3_NEXT_80B, 2), (GPT_OSS_20B, 32), (GEMMA_3_27B, 2)],
+    ids=["no states", "large states", "small windows", "large windows"],
+)
+def test_states_that_are_kept(keys: dict[str, Any], count: int) -> None:
+    assert checkpoint_count(Footprint(geometry(keys), GB), Setting(8192)) == count
 
 
 # Files.
