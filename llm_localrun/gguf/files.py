@@ -29,9 +29,9 @@ def open_regular(path: str | Path, buffering: int = -1) -> BinaryIO:
     """
     mode = os.stat(path).st_mode  # noqa: PTH116
     if not stat.S_ISREG(mode):
-        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        what = "it is a directory" if stat.S_ISDIR(mode) else "it is not a regular file"
-        raise OSError(number, what, str(path))
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return open(path, "rb", buffering, opener=_open_without_waiting)
 
 

@@ -63,6 +63,10 @@ def check(plan: QuantizePlan, *, requantize: bool) -> None:
     `requantize` allows a source that is quantized already.
     """
     _check_quantization(plan)
+    if plan.importance is not None:
+        # A quantizer would wait for what comes out of a FIFO.
+        with opened(plan.importance):
+            pass
     headers = _read_headers(plan.source)
     tensors = [tensor for header in headers for tensor in header.tensors]
     _check_source(plan, headers[0], tensors)

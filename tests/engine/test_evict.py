@@ -18,6 +18,7 @@ from llm_localrun.engine.state import (
 from llm_localrun.engine_defaults import SLOTS
 from llm_localrun.errors import EngineFailed
 from llm_localrun.system import locks
+from tests.support.trees import gguf
 
 GB = 2**30
 
@@ -70,6 +71,15 @@ def test_least_recently_used_engine_goes_first(
 ) -> None:
     evict.evict_idle(spec("wanted", size), tmp_path, budget)
     assert engines == kept
+
+
+def test_file_that_has_grown_since_it_was_loaded_needs_no_more(tmp_path: Path) -> None:
+    path = gguf(tmp_path / "m.gguf", size=2**21)
+    loaded = EngineSpec(str(path), "m", 2**21, 0.0, EngineSettings(context_size=512))
+    need = evict.need_of(loaded)
+    os.truncate(path, 100 * GB)
+    assert evict.need_of(loaded) == need
+    assert need.weights == 2**21
 
 
 def test_engine_in_use_is_kept(tmp_path: Path, engines: list[str]) -> None:

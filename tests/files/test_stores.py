@@ -14,6 +14,7 @@ import pytest
 from llm_localrun import files
 from llm_localrun.files import scan, variables
 from llm_localrun.files.base import store_folders, stores
+from llm_localrun.files.found import with_stem
 from llm_localrun.models import LocalModel, ScannedFile, ScannedStore, Snapshot
 from tests.support.models import file_route
 from tests.support.trees import (
@@ -622,6 +623,23 @@ def test_files_that_llm_gguf_knows(tmp_path: Path) -> None:
 
 
 # Which files make one, and which are no models.
+
+
+def test_part_of_many_is_found_without_asking_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name can claim 99,999 parts."""
+    for part in (99_997, 99_999):
+        gguf(tmp_path / LMSTUDIO / f"Big-{part:05}-of-99999.gguf")
+    stems: list[str] = []
+
+    def counting(path: str, stem: str) -> str:
+        stems.append(stem)
+        return with_stem(path, stem)
+
+    monkeypatch.setattr("llm_localrun.files.folders.with_stem", counting)
+    assert [*refused(tmp_path).values()] == ["part 1 of 99999 is missing"]
+    assert len(stems) < 20
 
 
 @pytest.mark.parametrize(
