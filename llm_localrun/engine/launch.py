@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -89,8 +90,8 @@ _MAX_PREPARATION_S = 20.0
 """CPU seconds that llama.cpp gets to prepare prompts. A million tokens take 2 (b11549)."""
 _ABANDONED_PREPARATION_S = 4.0
 """The same for a prompt whose command does not wait any longer."""
-_RESTS = b"all slots are idle"
-"""The end of a line that llama.cpp logs some time after it has loaded (b10434, b11549)."""
+_NO_PROGRESS = re.compile(rb"update_slots: all slots are idle|conv_id=")
+"""Lines that llama.cpp logs when it has loaded, and before it tokenizes a prompt (b11549)."""
 _LOG_TAIL_BYTES = 2**16
 """How much of the end of a log is searched for the reason of a failure."""
 
@@ -271,13 +272,12 @@ def end_if_stuck(state: EngineState, folder: Path, before: Advance) -> EngineFai
 
 
 def _has_logged(log: Path, size: int) -> bool:
-    """Whether llama.cpp has logged since its log had `size` bytes, except that it rests."""
+    """Whether llama.cpp has logged progress since its log had `size` bytes."""
     try:
         written = log.read_bytes()
     except OSError:
         return False
-    lines = written[size:].splitlines()
-    return len(written) < size or not all(line.endswith(_RESTS) for line in lines)
+    return len(written) < size or not all(map(_NO_PROGRESS.search, written[size:].splitlines()))
 
 
 def _unfinished(spec: EngineSpec, problem: str) -> EngineFailed:

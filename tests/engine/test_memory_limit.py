@@ -236,15 +236,15 @@ def test_watcher_ends_a_load(
 
 SERVE = """
 import os, sys, threading
-from pathlib import Path
+from types import SimpleNamespace
 from llm_localrun.engine import host, limits
-from llm_localrun.engine.state import EnginePaths
 limits._GPU_BYTES = 0
 class Server:
     pid = os.getpid()
     def end(self): print("ended", flush=True)
     def has_ended(self): return False
-host._serve(Server(), EnginePaths(Path("."), "1-x"), threading.Event(), 1)
+instructions = SimpleNamespace(folder=".", memory_limit=1, max_preparation=20)
+host._serve(Server(), SimpleNamespace(id="1-x"), instructions, threading.Event())
 """
 
 
