@@ -43,7 +43,8 @@ ODD: dict[str, str] = {
 def for_file(name: str) -> bytes:
     """The name as bytes that a file can have."""
     data = name.replace("/", "_").replace("\0", "_").encode("utf-8", "surrogateescape")
-    return data[:240]
+    # Room for the end of the name of a part.
+    return data[:220]
 
 
 def unprintable(text: str, allowed: str = "") -> str:
