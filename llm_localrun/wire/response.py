@@ -263,14 +263,14 @@ class ResponseDecoder:
         return self._reported(error, head.status)
 
     def _reported(self, error: ErrorReported, status: int | None = None) -> LocalRunError:
-        message = self._without_secrets(error.message)[:_MAX_MESSAGE].rstrip(".")
-        if reason := template_error_in(message):
+        message = self._without_secrets(error.message)
+        if reason := template_error_in(message)[:_MAX_MESSAGE]:
             return ServerRefused(
                 f"The model's chat template refuses these messages: {reason}",
                 f"Begin a new conversation, or {self._context.other_template}",
             )
         number = f"HTTP {status}" if status else ""
-        message = " ".join(message.split())
+        message = " ".join(message[:_MAX_MESSAGE].rstrip(".").split())
         if _INTERNAL.match(message):
             return self._failed_internally(message, status, number)
         said = f"{self._server} says: {message}" + (f" ({number})" if number else "")
