@@ -148,6 +148,7 @@ def test_stamp_holds_any_value(value: str, monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("http://me:hunter/2@box:1", "http://box:1"),
         ("http://me:a,b@box", "http://box"),
+        ("http://box/v1?api_key=secret", "http://box/v1?api_key=…"),
         (
             "http://box:1/v1, http://me:a,b/c@box:2,http://me:d@box:3",
             "http://box:1/v1, http://box:2,http://box:3",

@@ -12,6 +12,7 @@ from llm_localrun.privacy import (
     is_loopback,
     is_provider,
     requires_consent,
+    shown_host,
     where_relayed,
     where_runs,
 )
@@ -212,3 +213,16 @@ def test_owners_that_are_providers() -> None:
 )
 def test_host_of(url: str, host: str) -> None:
     assert host_of(url) == host
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://me:secret@Ollama.com:443", "ollama.com"),
+        ("me:secret@box:1", "box:1"),
+        ("a provider", "a provider"),
+        ("", ""),
+    ],
+)
+def test_host_that_a_server_names(text: str, shown: str) -> None:
+    assert shown_host(text) == shown
