@@ -20,7 +20,6 @@ from llm_localrun.errors import ConfigError
 from llm_localrun.memory import machine
 from llm_localrun.models import Snapshot
 from llm_localrun.name_cache import CachePolicy
-from llm_localrun.servers.llamacpp_rpc import ask_rpc_servers
 from llm_localrun.system.paths import engine_folder, home
 from llm_localrun.system.text import printable
 
@@ -50,7 +49,8 @@ def _examine() -> tuple[list[findings.Finding], bool]:
     before = read_snapshot(home())
     snapshot = get_catalogue(CachePolicy.REFRESH)
     report = builds.report(engine_folder(), config.llama_server, ",".join(config.rpc))
-    rpc = ask_rpc_servers(config.rpc)
+    engines = list_running(engine_folder())
+    rpc = findings.ask_unused(config.rpc, engines)
     is_ready = report.chosen is not None and not any(each.problem for each in rpc)
     build = report.chosen.title if report.chosen and is_ready else ""
     found = [
@@ -58,8 +58,8 @@ def _examine() -> tuple[list[findings.Finding], bool]:
         *findings.store_findings(snapshot),
         *findings.problem_findings(snapshot),
         *findings.folder_findings(engine_folder()),
-        *findings.engine_findings(snapshot, report, list_running(engine_folder())),
-        *findings.rpc_findings(report, rpc),
+        *findings.engine_findings(snapshot, report, engines),
+        *findings.rpc_findings(report, rpc, engines),
         findings.memory_finding(snapshot, machine.physical_memory()),
         findings.cache_finding(before, read_snapshot(home()), snapshot),
         *findings.policy_findings(snapshot, config),

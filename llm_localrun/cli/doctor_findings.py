@@ -5,7 +5,7 @@ Judges the catalogue and the reports of other modules. Queries no server and sca
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from llm_localrun.models import (
 from llm_localrun.name_cache import age_of
 from llm_localrun.privacy import is_loopback, requires_consent
 from llm_localrun.servers.base import refused_login, server_class
-from llm_localrun.servers.llamacpp_rpc import RpcReport
+from llm_localrun.servers.llamacpp_rpc import RpcReport, ask_rpc_servers
 from llm_localrun.system.paths import home
 
 
@@ -239,14 +239,27 @@ def engine_findings(
         yield Finding("engine", f"llama.cpp's log: {log}", facts={"log": str(log)})
 
 
-def rpc_findings(report: BuildReport, servers: Sequence[RpcReport]) -> Iterator[Finding]:
+def ask_unused(addresses: Sequence[str], engines: Iterable[EngineState]) -> list[RpcReport]:
+    """What RPC servers answer. One that serves an engine has answered that, and answers no other
+    program meanwhile."""
+    used = {address for engine in engines for address in engine.spec.settings.rpc.split(",")}
+    reports = ask_rpc_servers([each for each in addresses if each not in used])
+    by_address = {report.address: report for report in reports}
+    return [by_address.get(each) or RpcReport(each, ServerStatus.ANSWERS) for each in addresses]
+
+
+def rpc_findings(
+    report: BuildReport, servers: Sequence[RpcReport], engines: Collection[EngineState]
+) -> Iterator[Finding]:
     """The RPC servers in config.json, and why no build can use them if that is so."""
     is_told = any(build.problem and build.problem in report.problem for build in report.builds)
     if servers and report.problem and not is_told:
         yield Finding("engine", report.problem, report.remedy)
     for each in servers:
         version = f" (protocol {each.version})" if each.version else ""
-        text = f"RPC server {each.address}: {each.problem or STATUS[each.status]}{version}"
+        users = [e.spec.name for e in engines if each.address in e.spec.settings.rpc.split(",")]
+        said = f"serves {first_few(users)}" if users else each.problem or STATUS[each.status]
+        text = f"RPC server {each.address}: {said}{version}"
         if not is_loopback(f"http://{each.address}"):
             text += ", on another machine"
         yield Finding("engine", text, each.advice, {"rpc": pick(each, "address status version")})

@@ -2,10 +2,14 @@
 
 llama-server runs a model on this machine alone if an RPC server does not answer or has another
 version of the protocol, and says so only in its log (b10434). An RPC server serves one program at a
-time: others can connect, and wait. Passing their addresses to llama-server is left to `engine`.
+time: others can connect, and wait. When it comes to one that has closed its connection meanwhile,
+its answer ends it (SIGPIPE), so here a connection is reset. Passing the addresses to llama-server
+is left to `engine`.
 """
 
 import socket
+import struct
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +24,7 @@ _TIMEOUT_S = 5.0
 _MIN_TIMEOUT_S = 0.001
 # RPC_CMD_HELLO and the length of its capabilities, which a client may leave empty (b10434).
 _HELLO = b"\x0e" + (24).to_bytes(8, "little") + bytes(24)
+_RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 _MAX_ANSWER = 256
 _ANSWER_BEGINS = 8 + 3
 """Bytes of the length of the answer and of the version in it."""
@@ -97,6 +102,7 @@ def _ask(address: str) -> RpcReport:
     except (OSError, ValueError, OverflowError):
         return RpcReport(address, ServerStatus.TIMEOUT)
     with connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         try:
             answer = _greet(connection)
         except TimeoutError:

@@ -22,6 +22,7 @@ from llm_localrun.wire.shapes import (
     Content,
     Count,
     CutOff,
+    Index,
     Maybe,
     OrNothing,
     Rate,
@@ -87,7 +88,7 @@ class _Chunk(WireModel):
 
 
 class _IndexedVector(WireModel):
-    index: Maybe[int] = None
+    index: Maybe[Index] = None
     embedding: Vector
 
 

@@ -48,6 +48,8 @@ Vector: TypeAlias = Annotated[
     tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)
 ]
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+Index: TypeAlias = Annotated[int, Field(gt=-(2**31), lt=2**31)]
+"""Larger ones may be chosen such that all have the same hash."""
 Rate: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -121,7 +123,7 @@ class CallFragment(WireModel):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    index: Maybe[int] = None
+    index: Maybe[Index] = None
     id: Maybe[Text] = None
     name: Maybe[Text] = None
     arguments: str = ""

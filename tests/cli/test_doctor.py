@@ -297,7 +297,7 @@ SET = "Set llama_server in config.json to its path, or remove rpc"
 def test_rpc_servers(
     report: BuildReport, servers: list[RpcReport], expected: list[tuple[str, str]]
 ) -> None:
-    assert texts_of(rpc_findings(report, servers)) == expected
+    assert texts_of(rpc_findings(report, servers, [])) == expected
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
+from llm_localrun.cli.doctor_findings import ask_unused, rpc_findings
 from llm_localrun.engine import builds
+from llm_localrun.engine.builds import BuildReport
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.errors import EngineFailed
@@ -321,6 +323,11 @@ def test_rpc_servers_serve_one_engine_after_the_other(
             assert ask(in_file(file), "Hi", max_tokens=1).output == 1
             engine = up(user_path)
             assert (engine.spec.path, engine.spec.settings.rpc) == (str(file), server.address)
+            # An RPC server that serves our engine is not asked: it would not answer.
+            (report,) = ask_unused([server.address], [engine])
+            (finding,) = rpc_findings(BuildReport((), None, "", ()), [report], [engine])
+            text = f"RPC server {server.address}: serves {engine.spec.name}"
+            assert (finding.text, finding.advice) == (text, "")
         # It was greeted before each start, and by each engine.
         assert server.received == [HELLO] * 4
     # An engine that is up goes on.

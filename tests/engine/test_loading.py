@@ -232,7 +232,7 @@ def test_measuring_a_process_with_ps() -> None:
     [
         (Phase.TENSORS, [0, 1, 2, 3], [True, True, True, True]),
         (Phase.START, [0, 0.5, 1, 1.9, 2], [True, False, True, False, True]),
-        (Phase.TEMPLATE, [0, 1, 2, 3], [True, False, False, False]),
+        (Phase.TEMPLATE, [0, 1, 2, 3], [False, False, False, False]),
         (Phase.TENSORS, [0, 3599, 3600, 3700], [True, True, False, False]),
     ],
     ids=["computes", "computes slowly", "runs a template", "only computes for an hour"],
@@ -242,6 +242,15 @@ def test_cpu_time_as_progress(phase: Phase, cpu_seconds: list[float], expected: 
     assert [
         progress.is_made(_Measurement(cpu_seconds=seconds), 100, phase) for seconds in cpu_seconds
     ] == expected
+
+
+@pytest.mark.pure
+def test_what_a_template_logs_is_no_progress() -> None:
+    """llama.cpp renders it again and again where it gets no memory for it."""
+    progress = _Progress(60)
+    sizes, now = (100, 200, 300), _Measurement(counts=(0, 0, 0))
+    assert [progress.is_made(now, size, Phase.TOKENIZER) for size in sizes] == [True] * 3
+    assert not any(progress.is_made(now, 2 * size, Phase.TEMPLATE) for size in sizes)
 
 
 @pytest.mark.pure

@@ -23,6 +23,8 @@ class RpcServer:
         self.address = ""
         self.received: list[bytes] = []
         """The greetings."""
+        self.was_reset = threading.Event()
+        """Set when a client has reset its connection: closing it may end the original."""
 
     def __enter__(self) -> "RpcServer":
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -37,8 +39,11 @@ class RpcServer:
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
-                with connection, suppress(OSError):
-                    self._answer_one(connection)
+                try:
+                    with connection:
+                        self._answer_one(connection)
+                except ConnectionResetError:
+                    self.was_reset.set()
 
     def _answer_one(self, connection: socket.socket) -> None:
         self.received.append(connection.recv(64))

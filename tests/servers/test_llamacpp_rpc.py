@@ -106,6 +106,14 @@ def test_what_is_said(address: str, status: ServerStatus, problem: str, advice: 
     assert (report.problem, report.advice) == (problem, advice)
 
 
+def test_a_server_that_is_asked_in_vain_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The original (b10434) ends if it answers a connection that was closed properly."""
+    monkeypatch.setattr(llamacpp_rpc, "_TIMEOUT_S", 0.2)
+    with RpcServer(None) as server:
+        ask_rpc_servers([server.address])
+        assert server.was_reset.wait(10)
+
+
 def test_each_must_answer() -> None:
     with RpcServer() as one, RpcServer() as other:
         check_rpc_servers([])

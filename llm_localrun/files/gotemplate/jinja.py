@@ -131,7 +131,13 @@ _TURN_BY_TURN = """\
 
 def to_jinja(template: str) -> str:
     """The Jinja that renders the same prompts as `template` in Ollama. Raises `Untranslatable`."""
-    nodes = parse(template)
+    try:
+        return _translated(parse(template))
+    except RecursionError:
+        raise Untranslatable("too many blocks within blocks") from None
+
+
+def _translated(nodes: Sequence[Node]) -> str:
     translator = _Translator()
     body = translator.block(nodes, _Scope())
     if "Messages" not in translator.names:

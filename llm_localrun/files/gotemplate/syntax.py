@@ -112,13 +112,10 @@ _CONSTANTS = {"true": True, "false": False, "nil": None}
 
 
 def parse(template: str) -> tuple[Node, ...]:
-    """The nodes of a template. Raises `Untranslatable`."""
+    """The nodes of a template. Raises `Untranslatable`, and RecursionError for deep ones."""
     if len(template) > _MAX_LENGTH:
         raise Untranslatable(f"{len(template):,} characters")
-    try:
-        nodes, end = _block(_pieces(template))
-    except RecursionError:
-        raise Untranslatable("too many blocks within blocks") from None
+    nodes, end = _block(_pieces(template))
     if end:
         raise Untranslatable(f"'{end}' where nothing is open")
     return nodes
