@@ -258,7 +258,7 @@ def test_what_only_counts_once() -> None:
     progress = _Progress(60)
     steps = [(0, 5), (1, 5), (1, 5), (1, 4), (1, 5), (1, 6)]
     assert [
-        progress.is_made(_Measurement(counts=(mapped, 0, 0)), log_size, Phase.TEMPLATE)
+        progress.is_made(_Measurement(counts=(mapped, 0, 0)), log_size, Phase.TOKENIZER)
         for log_size, mapped in steps
     ] == [True, True, False, False, False, True]
 
