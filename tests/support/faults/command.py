@@ -261,7 +261,7 @@ class _Watch:
         engines = [pid for pid in self._found() if pid != self._command]
         self.peak = max(self.peak, _memory(engines), *map(_highest, engines), 0)
         self._waited |= {
-            pid: max(_waited_seconds(pid), self._waited.get(pid, 0.0))
+            pid: max(waited_seconds_of(pid), self._waited.get(pid, 0.0))
             for pid in (self._command, *engines)
         }
         # Not the maximum: until it becomes another program, it has the memory of this process.
@@ -331,7 +331,7 @@ def _cpu_seconds(pids: list[int]) -> float:
     return ticks / _TICKS
 
 
-def _waited_seconds(pid: int) -> float:
+def waited_seconds_of(pid: int) -> float:
     """How long the thread of a process that waited longest for a core has waited."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
