@@ -44,7 +44,7 @@ _PROBE_CODE = (
     " for d in x.get_device_info() if d['type'] != cpu]))"
 )
 
-_ASSERTION = re.compile(r"(?P<text>GGML_ASSERT\(.*|GGML_ABORT.*)")
+_ASSERTION = re.compile(r"(?P<text>GGML_ASSERT\(.*|GGML_ABORT.*|Remote RPC server crashed.*)")
 _LOGGED_ERROR = re.compile(r"^[\d.]+ E (?:\S+\s+)?(?:[\w\s]+?: )?(?P<text>.*)$", re.MULTILINE)
 _LOGGED_LINE = re.compile(r"[\d.]+ [A-Z] ")
 _ERROR_LINE = re.compile(r"(?:\w*Error|error|  what\(\)): ")
