@@ -214,10 +214,10 @@ def test_thinking(expected: str, pieces: str) -> None:
     def slow(begun: str, unit: str) -> bool:
         def make(length: int) -> list[str]:
             if pieces == "many":
-                return [text for text in (begun, *[unit] * (length // 8)) if text]
+                return [text for text in (begun, *[unit] * (length // 32)) if text]
             return [begun + unit * (length // len(unit))]
 
-        return not is_linear(use, make, 4000)
+        return not is_linear(use, make, 6000)
 
     assert [(b, unit) for b in BEGINNINGS for unit in TEXTS if slow(b, unit)] == []
 

@@ -50,7 +50,7 @@ _PROBE_CODE = (
 _ENDED = re.compile(rf"^{ENDED.strip()} (?P<text>.*)$", re.MULTILINE)
 _CRASH = re.compile(r"^Fatal Python error: (?P<text>(?!Aborted).*)$", re.MULTILINE)
 """As `faulthandler` writes it when a signal ends the host. What aborts gives its own reason."""
-_ASSERTION = re.compile(r"(?P<text>GGML_ASSERT\(.*|GGML_ABORT.*)")
+_ASSERTION = re.compile(r"(?P<text>GGML_ASSERT\(.*|GGML_ABORT.*|Remote RPC server crashed.*)")
 _LOGGED_ERROR = re.compile(r"^[\d.]+ E (?:\S+\s+)?(?:[\w\s]+?: )?(?P<text>.*)$", re.MULTILINE)
 _LOGGED_LINE = re.compile(r"[\d.]+ [A-Z] ")
 _ERROR_LINE = re.compile(r"(?:\w*Error|error|  what\(\)): ")

@@ -417,6 +417,11 @@ def test_folder_that_cannot_be_written(starter_model: Path, tmp_path: Path) -> N
             "server: error while loading shared libraries: libgomp.so.1: cannot open it\n",
             "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)",
         ),
+        (
+            "0.00.1 I srv: x\n/src/ggml-rpc.cpp:509: Remote RPC server crashed or returned"
+            " malformed response\n",
+            "Remote RPC server crashed or returned malformed response",
+        ),
         ("Traceback\nTypeError: nonsense\n", "TypeError: nonsense"),
         ("error: invalid argument: --new\n", "error: invalid argument: --new"),
         ("0.00.1 I srv: model loaded\n0.00.2 W srv: slow\n", ""),

@@ -18,6 +18,7 @@ from llm_localrun.engine import builds
 from llm_localrun.engine.launch import find_or_start
 from llm_localrun.engine.load_watch import (
     Phase,
+    _Log,
     _measure,
     _measure_by_ps,
     _Measurement,
@@ -275,8 +276,32 @@ def test_what_only_counts_once() -> None:
         (b"0.00.1 I srv    load_model: initializing slots, n_slots = 4\n", Phase.TEMPLATE),
     ],
 )
-def test_phase_in_log(log: bytes, phase: Phase) -> None:
+def test_phase_in_log(log: bytes, phase: Phase, tmp_path: Path) -> None:
     assert phase_in(log) == phase
+    read = _Log(tmp_path / "log")
+    read.read()
+    with (tmp_path / "log").open("ab", buffering=0) as file:
+        for at in range(len(log)):
+            file.write(log[at : at + 1])
+            read.read()
+    assert (read.phase, read.size) == (phase, len(log))
+
+
+@pytest.mark.pure
+def test_a_log_is_read_once(tmp_path: Path) -> None:
+    """What was read before may be gone: only what is added is read."""
+    log = tmp_path / "log"
+    read = _Log(log)
+    for text, phase in (
+        (b"0.1 I load_tensors: loading model tensors\n", Phase.TENSORS),
+        (b"x" * 10_000, Phase.TENSORS),
+        (b"0.1 I load_model: initializing", Phase.TENSORS),
+        (b"\n0.1 I load_model: initializing", Phase.TEMPLATE),
+        (b"\n0.1 I load_tensors: loading model tensors\n", Phase.TEMPLATE),
+    ):
+        log.write_bytes(bytes(read.size) + text)
+        read.read()
+        assert read.phase is phase
 
 
 @pytest.mark.pure

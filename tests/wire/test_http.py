@@ -1,10 +1,12 @@
 """Single requests: what is sent, with which settings, and what becomes of httpx's errors."""
 
 import asyncio
+import gzip
 import json
 import socket
 import ssl
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -370,6 +372,42 @@ def test_reply_without_an_end(
 ) -> None:
     httpx_mock.add_response(stream=IteratorStream(pieces()))
     assert ask("/", url=listening, seconds=seconds) == ([None], failure)
+
+
+ENCODED: dict[str, tuple[Callable[[bytes], bytes], bool]] = {
+    "gzip": (gzip.compress, True),
+    "deflate": (zlib.compress, True),
+    "gzip, gzip": (lambda body: gzip.compress(gzip.compress(body)), False),
+    "gzip, deflate": (lambda body: zlib.compress(gzip.compress(body)), False),
+    "br": (lambda body: body, False),
+    "zstd": (lambda body: body, False),
+}
+"""A compressed body, and whether it may come: one in another turns a kilobyte into gigabytes."""
+
+
+@both
+@pytest.mark.parametrize("encoding", ENCODED)
+def test_compressed_bodies(httpx_mock: HTTPXMock, encoding: str, way: str) -> None:
+    compress, is_read = ENCODED[encoding]
+    body = json.dumps({"a": 1}).encode()
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    httpx_mock.add_response(stream=IteratorStream([compress(body)]), headers=headers)
+    if is_read:
+        assert received(call_to(), way)[1:] == [body]
+    else:
+        with pytest.raises(BadReply, match="sent a response that cannot be decompressed"):
+            received(call_to(), way)
+    assert httpx_mock.get_requests()[0].headers["accept-encoding"] == "gzip, deflate"
+
+
+@pytest.mark.parametrize("encoding", ENCODED)
+def test_compressed_lists(httpx_mock: HTTPXMock, listening: str, encoding: str) -> None:
+    compress, is_read = ENCODED[encoding]
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    httpx_mock.add_response(stream=IteratorStream([compress(b"{}")]), headers=headers)
+    (reply,), failure = ask("/", url=listening)
+    assert (reply is not None) is is_read
+    assert failure is (None if is_read else ServerStatus.UNRECOGNIZED)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.2])

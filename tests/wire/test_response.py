@@ -1343,3 +1343,26 @@ def test_refused_key_is_named(key_name: str, command: str, status: int) -> None:
     with pytest.raises(ServerRefused) as refused:
         list(decoder.close())
     assert refused.value.remedy == f"Give its key with --key, or store it with `{command}`"
+
+
+@pytest.mark.parametrize("piece", [b"x", b"x" * 100_000, b'{"error": "' + b"x" * 100_000])
+def test_an_error_without_an_end_is_given_up(piece: bytes) -> None:
+    reply = ResponseDecoder("Box", OPENAI.decoder(), ANYTHING)
+    list(reply.feed(ResponseHead(500, JSON)))
+    with pytest.raises(ServerRefused, match=r"^Box says: .{80,100} \(HTTP 500\)\."):
+        for _ in range(2**17 // len(piece) + 1):
+            list(reply.feed(piece))
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize(
+    "said", ["x" * 100_000, f"for this template\nError: {'x' * 100_000}"], ids=["text", "template"]
+)
+def test_a_message_has_a_length(status: int, said: str) -> None:
+    reply = ResponseDecoder("Box", OPENAI.decoder(), ANYTHING)
+    body = json.dumps({"error": said[:60_000]}).encode()
+    with pytest.raises(ServerRefused) as caught:
+        for received in (ResponseHead(status, JSON), body):
+            list(reply.feed(received))
+        list(reply.close())
+    assert len(caught.value.message) < 5000

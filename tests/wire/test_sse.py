@@ -1,6 +1,7 @@
 """Bytes to JSON payloads: server-sent events, JSON lines and whole bodies, cut anywhere."""
 
 import json
+import tracemalloc
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -227,6 +228,26 @@ def test_event_of_very_many_lines() -> None:
     assert payloads(EventStream(), [body]) == [{}]
 
 
+@pytest.mark.parametrize("line", [b"data\n", b"data:\n", b"data: \n", b"error:\n"])
+def test_lines_without_data_count(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_PAYLOAD_BYTES", 1000)
+    stream = EventStream()
+    with pytest.raises(Malformed, match="an event of more than"):
+        for _ in range(1001):
+            list(stream.feed(line))
+
+
+def test_an_event_of_short_lines_takes_little_memory() -> None:
+    body = b"data: 1\n" * 2**17
+    tracemalloc.start()
+    stream = EventStream()
+    for at in range(0, len(body), 2**12):
+        list(stream.feed(body[at : at + 2**12]))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < len(body)
+
+
 def test_many_short_lines_may_be_longer_than_one_line_may(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -272,6 +293,9 @@ def test_framing_for(content_type: str, expected: type[Framing] | None) -> None:
         ("a\u2028b\u0085c".encode(), "a b c"),
         (b"x" * 80, "x" * 80),
         (b"x" * 81, "x" * 80 + "…"),
+        (b" " * 5000 + b"x", "x"),
+        (b"x" + b" " * 5000, "x"),
+        (b"x" + b" " * 5000 + b"y", "x …"),
     ],
 )
 def test_excerpt(data: bytes, expected: str) -> None:

@@ -207,6 +207,26 @@ def test_what_is_held_back(may_lack_opening: bool, expected: list[list[Event]]) 
     assert [[*tags.feed(event)] for event in fed] == expected
 
 
+@pytest.mark.parametrize("blank", [" ", "\n"])
+def test_blanks_without_an_end_are_not_held_back(blank: str) -> None:
+    """Each piece would be joined to all that came before."""
+    tags = ThinkTags(expect_thinking(None, "", thinks=False))
+    assert sum(bool([*tags.feed(TextDelta(blank))]) for _ in range(10_000)) > 5000
+
+
+@pytest.mark.parametrize("length", [1, 511, 512, 513, 2000])
+def test_a_long_piece_is_one_event(length: int) -> None:
+    """It is read in parts."""
+    text = "word " * length
+    fed: list[Event] = [TextDelta(f"<think>{text}</think>{text}"), END]
+    tags = ThinkTags(expect_thinking(None, "", thinks=True))
+    assert [part for event in fed for part in tags.feed(event)] == [
+        ReasoningDelta(text),
+        TextDelta(text),
+        END,
+    ]
+
+
 def test_thinking_is_not_kept_waiting() -> None:
     tags = ThinkTags(expect_thinking(None, "", thinks=True))
     fed = ["<think>", "Hm", ". <", "/th", "ings", "</thi", "nk>", "\n", "H", "i"]
