@@ -106,9 +106,11 @@ def check_folder(folder: Path) -> None:
     the folder counts as the user's if the user or root made it.
     """
     if _HAS_OWNERS:
-        _check_owner(folder, folder.lstat())
-        status = folder.stat()
+        status = folder.lstat()
         _check_owner(folder, status)
+        if stat.S_ISLNK(status.st_mode):
+            status = folder.stat()
+            _check_owner(folder, status)
         _take_from_others(folder, status)
 
 
