@@ -132,8 +132,8 @@ def test_excerpt_reads_the_beginning() -> None:
     [
         "{{ if .System }}" * 300 + "{{ end }}" * 300,
         "{{ " + "(" * 2000 + ".System" + ")" * 2000 + " }}",
-        "{{ if " + "(eq " * 12 + ".System" + " 1 2 3 4 5)" * 12 + " }}{{ end }}",
-        "{{ " + "(json " * 15 + "(index .Messages 0)" + ".Arguments)" * 15 + " }}",
+        "{{ if " + "(eq " * 7 + ".System" + " 1 2 3 4 5)" * 7 + " }}{{ end }}",
+        "{{ " + "(json " * 9 + "(index .Messages 0)" + ".Arguments)" * 9 + " }}",
     ],
     ids=["blocks", "brackets", "comparisons", "arguments"],
 )
