@@ -148,7 +148,8 @@ class ConfiguredEndpoint(BaseModel):
         return add_login(self.url, shown_login(self.login or ""))
 
 
-RpcServer = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
+_PORT = r"([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
+RpcServer = Annotated[str, Field(pattern=rf"^[A-Za-z0-9.-]+:{_PORT}$")]
 
 
 class Config(BaseModel):

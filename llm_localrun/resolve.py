@@ -42,6 +42,7 @@ from llm_localrun.names.aliases import (
 from llm_localrun.names.parse import parse_name
 from llm_localrun.names.quantizations import canonical, quality, quantization_in
 from llm_localrun.system.json_files import list_at, read_json, text_at
+from llm_localrun.system.logins import shown_address
 from llm_localrun.system.paths import models_folder
 from llm_localrun.system.text import printable
 
@@ -85,6 +86,11 @@ def _claimants(name: str, models: Sequence[LocalModel], order: Order) -> list[Lo
         # A server may call a model by a path of its own machine.
         served = [model for model in models if model.served and model.name == name]
         is_file = os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for a long name
+        if "://" in name and not served and not is_file:
+            raise UnknownModel(
+                f"{shown_address(name)} is an address, not a model on this machine",
+                "Download the file there with `llm localrun pull ADDRESS`",
+            )
         return served if served and not is_file else [model_at(path)]
     named = {
         **name_models(models, order, "embedding"),

@@ -22,7 +22,7 @@ from llm_localrun.pull import refs
 from llm_localrun.servers import fields
 from llm_localrun.servers.base import ModelListing, find_overflow, server_kinds
 from llm_localrun.servers.recognize import recognize
-from llm_localrun.system.logins import split_login
+from llm_localrun.system.logins import hide_passwords, split_login
 from llm_localrun.tokens.estimate import parts_of
 from llm_localrun.wire import ollama, openai, shapes
 from llm_localrun.wire.events import Event, Finished, TextDelta
@@ -81,6 +81,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "weights_in": fields.weights_in,
     "bytes_in": fields.bytes_in,
     "split_login": split_login,
+    "hide_passwords": hide_passwords,
+    "an address": lambda text: hide_passwords(f"http://a:b@{text}:["),
     "parse_ref": refs.parse_ref,
     "to_jinja": to_jinja,
     "an action": lambda text: to_jinja(f"{{{{ {text} }}}}"),

@@ -319,6 +319,13 @@ TAKEN: dict[str, Plant] = {
 }
 
 
+def taken(kind: str, folder: Path) -> str:
+    """What is said of a folder that another user has taken."""
+    if kind == "link":
+        return f"the link {folder} was made by another user (uid 65534). Remove it."
+    return f"the folder {folder} {BELONGS.format(folder)}"
+
+
 @as_root
 @pytest.mark.parametrize("kind", TAKEN)
 def test_home_of_another_user(
@@ -327,15 +334,15 @@ def test_home_of_another_user(
     write_names(NameCache(time.time(), "stamp", False, True, NAMES))
     TAKEN[kind](home())
     assert read_names() is None
-    error = f"{home() / 'config.json'} cannot be read: the folder {home()} {BELONGS.format(home())}"
-    assert failure(read_config) == error
+    said_of_it = taken(kind, home())
+    assert failure(read_config) == f"{home() / 'config.json'} cannot be read: {said_of_it}"
     before = sorted(home().iterdir())
     for command in ("localrun", "localrun endpoints", "prompt -m local hi", "localrun allow x"):
         said = one_error(invoke(*command.split()))
-        assert f"the folder {home()} {BELONGS.format(home())}" in said
+        assert said_of_it in said
     assert sorted(home().iterdir()) == before
     doctor = invoke("localrun", "doctor")
-    assert (doctor.exit_code, "belongs to another user" in doctor.stdout) == (1, True)
+    assert (doctor.exit_code, "another user (uid" in doctor.stdout) == (1, True)
     # The commands of llm go on without our models.
     for command in ("models", "logs list", "aliases list"):
         assert invoke(*command.split()).exit_code == 0
@@ -353,14 +360,14 @@ def test_folder_of_engines_of_another_user(
     model = user_path / "m.gguf"
     model.touch()
     said = failure(lambda: find_or_start(EngineRequest(str(model), "m"), engine_folder(), 0.0))
-    assert said == (
-        f"{engine_folder()} cannot be written to: the folder {folder} {BELONGS.format(folder)}"
-    )
+    assert said == f"{engine_folder()} cannot be written to: {taken(kind, folder)}"
     if name == "engine":
         assert list_running(engine_folder()) == []
         assert invoke("localrun", "unload", "--all").exit_code == 0
         assert read_state(engine.state) is None
-    assert "belongs to another user" in " ".join(invoke("localrun", "doctor").stdout.split())
+    shown = " ".join(invoke("localrun", "doctor").stdout.split())
+    assert "another user (uid" in shown
+    assert "models can run" not in shown
 
 
 PLANTED = [

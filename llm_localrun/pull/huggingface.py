@@ -118,6 +118,12 @@ def _translate_errors(name: str, revision: str) -> Iterator[None]:
         raise PullFailed(
             f"{_shown_hub()} cannot be reached: {why}", "Check the network and HF_ENDPOINT"
         ) from None
+    except ImportError as error:
+        # httpx lacks what this kind of proxy needs.
+        raise PullFailed(
+            f"The proxy for {_shown_hub()} cannot be used: {error}",
+            "Correct ALL_PROXY, HTTP_PROXY and HTTPS_PROXY, or set NO_PROXY for this host",
+        ) from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise PullFailed(
             f"The reply of {_shown_hub()} is not that of a Hugging Face hub", "Check HF_ENDPOINT"

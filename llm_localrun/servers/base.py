@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 from typing import Any, ClassVar, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from pydantic import AliasChoices, Field
 
@@ -50,6 +50,8 @@ from llm_localrun.wire.sse import Payload
 ADMIN_TIMEOUT_S = 30.0
 """A server that is up reports what it has loaded, or counts a prompt, within this time."""
 
+_SPELLINGS = (quote_plus, partial(quote, safe=""), partial(quote, safe=":"))
+"""How a URL spells a secret."""
 _MIN_SECRET = 8
 """Characters from which on the value of a header counts as a secret."""
 
@@ -442,7 +444,8 @@ class Server:
         user, _, password = login.partition(":")
         secret = (login, password) if password else (user,)
         long = (word for word in words if len(word) >= _MIN_SECRET)
-        hidden = [self.key, *long, *secret, *(quote(word, safe=":") for word in secret)]
+        spelled = (spell(word) for word in secret for spell in _SPELLINGS)
+        hidden = [self.key, *long, *secret, *spelled]
         return tuple(dict.fromkeys(word for word in hidden if word))
 
     @property

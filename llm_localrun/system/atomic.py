@@ -132,6 +132,10 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
     # What `sudo` runs may use the files of the user who has called it.
     if user == 0 and str(status.st_uid) == os.environ.get("SUDO_UID"):
         return
+    if stat.S_ISLNK(status.st_mode):
+        # What it leads to may be anything: it must not become the user's.
+        problem = f"the link {path} was made by another user (uid {status.st_uid})"
+        raise UnsafeFile(path, problem, "Remove it")
     problem = f"{_name(path)} belongs to another user (uid {status.st_uid})"
     take = f"`chown -R {user} {shlex.quote(str(path))}`" if user == 0 else "move it away"
     raise UnsafeFile(path, problem, f"Run this command as that user, or {take}")

@@ -8,8 +8,9 @@ import re
 from urllib.parse import quote, unquote
 
 _START = re.compile(r"\A(?:[\s\"']*[a-z][a-z0-9+.-]*://)?[\s\"']*", re.IGNORECASE)
+_AROUND = " \t\r\n\"'"
 _USER = re.compile(r"(?!\[)[^/?#:]*:")
-_HOST = re.compile(r"(?:\[[^\]]*\]|[^:\[]*)(?::\d+)?[\s\"']*")
+_HOST = re.compile(r"(?:\[[^\]]*\]|[^:\[]*)(?::\d+)?")
 _ADDRESS_IN_TEXT = re.compile(r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s`]+", re.IGNORECASE)
 _SECRET_IN_QUERY = re.compile(
     r"([?&;][^=&?;\s]*(?:key|token|secret|password|signature|\bsig)=)[^&#\s\"'`)]+", re.IGNORECASE
@@ -28,7 +29,7 @@ def split_login(address: str) -> tuple[str, str]:
     start = address.removesuffix(rest)
     login, at, host = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
     raw_login, raw_at, raw_rest = rest.rpartition("@")
-    is_raw = not _HOST.fullmatch(host) or _HOST_AND_PORT.match(raw_rest)
+    is_raw = not _HOST.fullmatch(host.rstrip(_AROUND)) or _HOST_AND_PORT.match(raw_rest)
     if raw_at and is_raw and _USER.match(raw_login):
         login, rest = raw_login, raw_rest
     elif at:

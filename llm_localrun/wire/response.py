@@ -122,6 +122,8 @@ class ResponseContext:
 
 _MIN_SECRET = 8
 """Characters from which on a secret is no part of other words."""
+_MIN_SIGNS = 3
+"""The same, of one that contains punctuation, which every text has."""
 
 
 class _Halves:
@@ -299,6 +301,8 @@ class ResponseDecoder:
     def _without_secrets(self, text: str) -> str:
         """`text` without secrets; short ones may be parts of other words, which stay."""
         for secret in self._context.secrets:
+            if len(secret) < _MIN_SIGNS and not secret.isalnum():
+                continue
             edge = r"\b" if len(secret) < _MIN_SECRET and secret.isalnum() else ""
             text = re.sub(f"{edge}{re.escape(secret)}{edge}", "…", text, flags=re.IGNORECASE)
         return text

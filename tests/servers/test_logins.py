@@ -189,6 +189,8 @@ def test_login_is_not_in_errors_and_representations(monkeypatch: pytest.MonkeyPa
     [
         ("me:opensesame", ("me:opensesame", "opensesame", "bWU6b3BlbnNlc2FtZQ==")),
         ("me:short", ("me:short",)),
+        ("me:p%40ss%3Aw", ("me:p@ss:w", "p%40ss%3Aw", "me%3Ap%40ss%3Aw")),
+        ("me:-", ()),
         ("a-token", ("a-token",)),
     ],
 )
