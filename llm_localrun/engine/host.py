@@ -150,6 +150,9 @@ def _create_files(instructions: HostInstructions, paths: EnginePaths) -> EngineS
 def _start_server(instructions: HostInstructions, paths: EnginePaths, output: int) -> RunningServer:
     # Otherwise a failed assertion spends ten seconds in gdb (b11549).
     os.environ["GGML_NO_BACKTRACE"] = "1"
+    # Stacks of gigabytes, which some programs need, would count as memory that the engine takes.
+    for name in ("OMP_STACKSIZE", "GOMP_STACKSIZE"):
+        os.environ.pop(name, None)
     if "OMP_WAIT_POLICY" not in os.environ:
         # OpenMP's threads spin while they wait, 4 ms by default (docs/design/engine.md).
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -228,8 +228,9 @@ def diagnose(
     if not has_ended(paths, _CRASH_CHECK_S):
         return end_if_stuck(state, folder, before) or error
     if not paths.state.exists():
+        # Another command may have taken its log to explain its end.
         return EngineFailed(
-            f"The engine was unloaded while it ran {path}", "Try again: it will restart"
+            f"The engine ended or was unloaded while it ran {path}", "Try again: it will restart"
         )
     reason = builds.reason_in(log := _read_log(paths))
     _remove_all_but_log(paths)
@@ -283,8 +284,7 @@ def _has_logged(log: Path, size: int) -> bool:
 def _unfinished(spec: EngineSpec, problem: str) -> EngineFailed:
     remedy = f"{_GIVE_TEMPLATE}, or choose another model"
     lasting = f"llama.cpp did not finish: it ran {PREPARATION}"
-    has_template = bool(spec.settings.chat_template)
-    return EngineFailed(problem, remedy).with_load_problem("" if has_template else lasting)
+    return EngineFailed(problem, remedy).with_load_problem(lasting)
 
 
 def explain_refusal(error: ServerRefused, state: EngineState) -> LocalRunError:
@@ -300,8 +300,7 @@ def _limit_reached(spec: EngineSpec, limit: int) -> EngineFailed:
         f"llama.cpp {needed}: {spec.path}",
         "Choose another model, or lift the limit with -o overcommit true",
     )
-    # A template that was given with the option is none of the file's.
-    return error.with_load_problem("" if spec.settings.chat_template else f"llama.cpp {needed}")
+    return error.with_load_problem(f"llama.cpp {needed}")
 
 
 @contextmanager
@@ -503,8 +502,9 @@ class _Host:
                     f"llama.cpp made no progress with {self._path} for {self._grace:g} s while it"
                     f" {value}"
                 )
-                is_lasting = value in (Phase.TOKENIZER.value, Phase.TEMPLATE.value)
-                raise error.with_load_problem(f"llama.cpp did not finish: it {value}" * is_lasting)
+                if value not in (Phase.TOKENIZER.value, Phase.TEMPLATE.value):
+                    raise error
+                raise error.with_load_problem(f"llama.cpp did not finish: it {value}")
             if word == OVERSIZED:
                 raise _limit_reached(self._spec, self._limit)
             if not line:
@@ -546,7 +546,10 @@ class _Host:
         problem = f"llama.cpp cannot load {self._path}: {reason}"
         if said := template_error_in(log):
             return self._template_failed(said)
-        if builds.blames_model(log.replace(self._path, "")):
+        others = self._spec.settings.files()
+        if others:
+            problem += f". It was loaded with {', '.join(others)}"
+        elif builds.blames_model(log.replace(self._path, "")):
             remedy = "Download the file again, or use a newer build of llama.cpp"
             lasting = f"llama.cpp cannot load it: {reason}"
             return LoadFailed(problem, remedy).with_load_problem(lasting)
@@ -564,8 +567,7 @@ class _Host:
     def _template_failed(self, said: str) -> EngineFailed:
         problem = f"llama.cpp cannot use the chat template for {self._path}: {said}"
         remedy = f"{_GIVE_TEMPLATE}, or choose another model"
-        lasting = "" if self._spec.settings.chat_template else f"its chat template fails: {said}"
-        return LoadFailed(problem, remedy).with_load_problem(lasting)
+        return LoadFailed(problem, remedy).with_load_problem(f"its chat template fails: {said}")
 
     def _unloaded(self) -> EngineFailed:
         return EngineFailed(f"{self._path} was unloaded while it was loading", "Try again")

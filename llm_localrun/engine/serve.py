@@ -105,7 +105,7 @@ class _SlotRequest(PreparedRequest):
     """A request that has a slot in an engine."""
 
     acquired: AcquiredSlot
-    keep_alive_s: float
+    job: "_Job"
 
     def record_prompt_evaluated(self) -> None:
         # llama.cpp sends the head when it has evaluated the prompt.
@@ -119,19 +119,18 @@ class _SlotRequest(PreparedRequest):
             with self._slot_released():
                 yield
         except (BadReply, ServerUnreachable) as error:
-            raise _diagnosed(error, engine, before) from None
+            raise self.job.diagnosed(error, engine, before) from None
         except KeyboardInterrupt:
             if failed := launch.end_if_stuck(engine, engine_folder(), before):
-                _record_failure(engine.spec.path, failed)
+                self.job.record_failure(failed)
             raise
         except ServerRefused as error:
             launch.empty_log(engine, engine_folder())
             found = launch.explain_refusal(error, engine)
-            is_plain = not _FROM_USERS & self.body.keys()
-            if found is not error or (is_plain and not engine.spec.settings.chat_template):
-                _record_failure(engine.spec.path, found)
+            if found is not error or not _FROM_USERS & self.body.keys():
+                self.job.record_failure(found)
             raise found from None
-        FailedLoads().remove(engine.spec.path)
+        self.job.forget_failure()
 
     @contextmanager
     def _slot_released(self) -> Iterator[None]:
@@ -139,22 +138,7 @@ class _SlotRequest(PreparedRequest):
             yield
         finally:
             self.acquired.slot.release()
-            launch.renew_lease(self.acquired.engine, engine_folder(), self.keep_alive_s)
-
-
-def _diagnosed(error: LocalRunError, engine: EngineState, before: Advance) -> LocalRunError:
-    """What `launch.diagnose` makes of the error of a request, recorded."""
-    failed = launch.diagnose(error, engine, engine_folder(), before)
-    _record_failure(engine.spec.path, failed)
-    return failed
-
-
-def _record_failure(path: str, error: LocalRunError) -> None:
-    """Lets a name that means a file mean another one, if it cannot be run."""
-    if error.load_problem:
-        FailedLoads().add(path, error.load_problem)
-    elif not Path(path).exists():
-        drop_file(path)
+            launch.renew_lease(self.acquired.engine, engine_folder(), self.job.keep_alive_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +192,34 @@ class _Job:
         """Silence after which the engine counts as hung."""
         return float(self.options.get("timeout", http.READ_TIMEOUT_S))
 
+    def diagnosed(
+        self, error: LocalRunError, engine: EngineState, before: Advance
+    ) -> LocalRunError:
+        """What `launch.diagnose` makes of the error of a request, recorded."""
+        failed = launch.diagnose(error, engine, engine_folder(), before)
+        self.record_failure(failed)
+        return failed
+
+    def record_failure(self, error: LocalRunError) -> None:
+        """Lets a name that means this file mean another one, if it cannot be run.
+
+        Not if the user gave a template, which may be the cause.
+        """
+        path = self.request.path
+        if error.load_problem and not self.options.get("chat_template"):
+            FailedLoads().add(path, error.load_problem, self._manifest)
+        elif not Path(path).exists():
+            drop_file(path)
+
+    def forget_failure(self) -> None:
+        FailedLoads().remove(self.request.path, self._manifest)
+
+    @property
+    def _manifest(self) -> str:
+        """Ollama's manifest, if the template is its own: other tags have the same file."""
+        route = self.model.on_disk
+        return route.manifest if route and self.request.settings.chat_template else ""
+
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
@@ -228,7 +240,7 @@ class _Plan:
         try:
             found = launch.find_or_start(self.request, engine_folder(), job.keep_alive_s, grace_s)
         except (BadModelFile, EngineFailed) as error:
-            _record_failure(self.request.path, error)
+            job.record_failure(error)
             raise
         return found
 
@@ -300,7 +312,7 @@ def _counted(job: _Job, engine: EngineState, count: Callable[[EngineServer], _Co
     counts = count(server)
     if server.failure is not None:
         silence = ServerUnreachable(f"{server.title} did not count the prompt", server.start_hint)
-        if (failed := _diagnosed(silence, engine, before)) is not silence:
+        if (failed := job.diagnosed(silence, engine, before)) is not silence:
             raise failed
     return counts
 
@@ -376,7 +388,7 @@ def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> 
         Limits(job.trained_context_size, plan.affordable),
         acquired.engine.load_seconds if acquired.is_new else None,
         acquired=acquired,
-        keep_alive_s=job.keep_alive_s,
+        job=job,
     )
 
 

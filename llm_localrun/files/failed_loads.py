@@ -28,7 +28,8 @@ class FailedLoads:
 
     def problem_of(self, route: OnDisk) -> str:
         """Why the file of a route is believed not to run, in half a sentence; "" if it does."""
-        record = self._records.get(route.path)
+        own = self._records.get(_key(route.path, route.manifest))
+        record = own or self._records.get(route.path)
         if route.problem or record is None:
             return route.problem
         file = file_at(route.path)
@@ -37,17 +38,20 @@ class FailedLoads:
         )
         return text_at(record, "reason") if is_same else ""
 
-    def add(self, path: str, reason: str) -> None:
-        """Records that the file at `path`, as it is now, cannot be loaded: "it is …"."""
+    def add(self, path: str, reason: str, manifest: str = "") -> None:
+        """Records that the file at `path`, as it is now, cannot be loaded: "it is …".
+
+        With a `manifest`, as it says to run it.
+        """
         if (file := file_at(path)) is not None:
             # At the end: the oldest records are dropped.
-            self._records.pop(path, None)
-            self._records[path] = {**_facts(file), "reason": reason}
+            self._records.pop(key := _key(path, manifest), None)
+            self._records[key] = {**_facts(file), "reason": reason}
             self._write()
 
-    def remove(self, path: str) -> None:
-        """Removes the record of a file that has answered."""
-        if self._records.pop(path, None) is not None:
+    def remove(self, path: str, manifest: str = "") -> None:
+        """Removes the records of a file that has answered, as its `manifest` says to run it."""
+        if [key for key in (path, _key(path, manifest)) if self._records.pop(key, None)]:
             self._write()
 
     def _write(self) -> None:
@@ -57,6 +61,10 @@ class FailedLoads:
             write_atomically(_path(), json.dumps(records, indent=2).encode())
         # The names depend on what can be loaded.
         delete_names()
+
+
+def _key(path: str, manifest: str) -> str:
+    return f"{path} {manifest}" if manifest else path
 
 
 def _facts(file: FoundFile) -> dict[str, Any]:
