@@ -42,6 +42,7 @@ from llm_localrun.engine.memory_check import MemoryBound, bound_of, check_others
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import Slot, SlotContents
 from llm_localrun.engine.state import (
+    NGRAM,
     EnginePaths,
     EngineSettings,
     EngineSpec,

@@ -316,10 +316,10 @@ def test_odd_file_as_importance_matrix(
 
 
 def test_row_that_is_longer_than_any(files: Path) -> None:
-    tensor = Part("blk.0.attn_norm.weight", (10**9,), F32)
-    path = Content({"general.architecture": string("llama")}, (tensor,)).write(
-        files / "wide.gguf", 4 * 10**9 + 2**20
-    )
+    shapes = {"attn_q": (256, 64), "attn_norm": (10**9,)}
+    tensors = tuple(Part(f"blk.0.{name}.weight", shape, F32) for name, shape in shapes.items())
+    content = Content({"general.architecture": string("llama")}, tensors)
+    path = content.write(files / "wide.gguf", 4 * 10**9 + 2**20)
     said = failure(lambda: make(plan_for(path, "Q4_0")))
     assert "a row of its weights has more than 16,777,216 numbers" in said
 
