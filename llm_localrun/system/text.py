@@ -13,15 +13,13 @@ MAX_ID = 200
 """Characters of the part of an id that comes from outside."""
 
 _EMOJI = "\U0001f000-\U0001faff"
-_JOINED = (
-    f"[\u2194\u2195\u2640\u2642\u2695\u2696\u26a7\u26d3\u26f9\u2708\u2764\u27a1\u2b1b{_EMOJI}]"
-)
+_JOINS = f"[\u2194\u2195\u2640\u2642\u2695\u2696\u26a7\u26d3\u26f9\u2708\u2764\u27a1\u2b1b{_EMOJI}]"
 # Patterns, compiled when they are needed, because every command imports this module.
 # Within an emoji, which is one picture made of several characters: keep what makes it a picture,
 # and its joiners.
 _IN_EMOJI = (
     f"(?<=[\xa9\xae\u203c\u2049\u2100-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299{_EMOJI}])\ufe0f"
-    f"|(?<=[#*0-9])\ufe0f(?=\u20e3)|(?:(?<={_JOINED})|(?<={_JOINED}\ufe0f))\u200d(?={_JOINED})"
+    f"|(?<=[#*0-9])\ufe0f(?=\u20e3)|(?:(?<={_JOINS})|(?<={_JOINS}\ufe0f))\u200d(?={_JOINS})"
 )
 # What Python can print and a terminal shows as nothing, or as a space.
 _INVISIBLE = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
