@@ -271,8 +271,12 @@ def _build_facts(build: Build) -> dict[str, Any]:
 
 
 def memory_finding(snapshot: Snapshot, memory: int | None) -> Finding:
-    """Whether each model fits into `memory`, the bytes of this machine; None: unknown."""
-    too_large = [model.id for model in snapshot.models if not fit_of_model(model, memory).fits]
+    """Whether each model fits into `memory`, the bytes of this machine; None: unknown.
+
+    The size of a damaged one means nothing.
+    """
+    usable = (model for model in snapshot.models if not model.problem)
+    too_large = [model.id for model in usable if not fit_of_model(model, memory).fits]
     text = f"{size_text(memory)} in total" if memory is not None else "size unknown"
     facts = {"memory": memory, "too_large": too_large}
     if not too_large:

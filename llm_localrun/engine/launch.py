@@ -38,10 +38,11 @@ from llm_localrun.engine.load_watch import (
     cpu_seconds,
     size_of,
 )
-from llm_localrun.engine.memory_check import MemoryBound, bound_of
+from llm_localrun.engine.memory_check import MemoryBound, bound_of, check_others
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import Slot, SlotContents
 from llm_localrun.engine.state import (
+    NGRAM,
     EnginePaths,
     EngineSettings,
     EngineSpec,
@@ -64,8 +65,8 @@ from llm_localrun.errors import (
     ServerRefused,
 )
 from llm_localrun.files.found import file_at, listed
-from llm_localrun.gguf.files import opened, parts_of
-from llm_localrun.gguf.header import Header, Tensor, read_header
+from llm_localrun.gguf.files import checked_header, parts_of
+from llm_localrun.gguf.header import Tensor
 from llm_localrun.servers.llamacpp_rpc import check_rpc_servers
 from llm_localrun.system import locks
 from llm_localrun.system.progress import LoadNotice
@@ -297,10 +298,28 @@ def _limit_reached(spec: EngineSpec, limit: int) -> EngineFailed:
     """The error for a model that made llama.cpp need more memory than it may take."""
     needed = f"needed more than the {limit / 1e9:.1f} GB of memory that this model may take"
     error = EngineFailed(
-        f"llama.cpp {needed}: {spec.path}",
+        f"llama.cpp {needed}: {_named(spec)}",
         "Choose another model, or lift the limit with -o overcommit true",
     )
-    return error.with_load_problem(f"llama.cpp {needed}")
+    return error.with_load_problem(_lasting(spec, f"llama.cpp {needed}"))
+
+
+def _others(settings: EngineSettings) -> str:
+    """What llama.cpp loads besides the model because the user said so, for messages; "" if none."""
+    draft = settings.draft_model.removeprefix(NGRAM)
+    named = (("the adapter", settings.lora), ("the draft model", draft))
+    return " and ".join(f"{what} {path}" for what, path in named if path)
+
+
+def _named(spec: EngineSpec) -> str:
+    """The model, and what is loaded with it: a failure can be that of either."""
+    others = _others(spec.settings)
+    return f"{spec.path} with {others}" if others else spec.path
+
+
+def _lasting(spec: EngineSpec, problem: str) -> str:
+    """`problem` if it is that of the model's file; "" if it can be that of another file."""
+    return "" if _others(spec.settings) else problem
 
 
 @contextmanager
@@ -343,25 +362,16 @@ def _find(spec: EngineSpec, folder: Path) -> EngineState | None:
     return next((each for each in list_running(folder) if each.spec.satisfies(spec)), None)
 
 
-def _check_header(path: str) -> Header:
-    with opened(Path(path)) as file:
-        return read_header(file, os.fstat(file.fileno()).st_size)
-
-
 def _with_checked_settings(spec: EngineSpec) -> tuple[EngineSpec, list[Tensor]]:
     """`spec` with a context size, and the tensors of its model.
 
     Raises `BadModelFile` or `ConfigError` for files and settings that make llama.cpp abort.
     """
-    header = _check_header(spec.path)
+    header = checked_header(spec.path)
     tensors = [*header.tensors]
     for part in parts_of(Path(spec.path))[1:]:
-        tensors += _check_header(str(part)).tensors
-    for path in spec.settings.files():
-        try:
-            _check_header(path)
-        except BadModelFile as error:
-            raise error.with_load_problem("") from None
+        tensors += checked_header(str(part)).tensors
+    check_others(spec.settings)
     trained = header.of_architecture("context_length") or engine_defaults.CONTEXT_SIZE
     context_size = spec.settings.context_size or min(trained, engine_defaults.CONTEXT_SIZE)
     if context_size > trained:
@@ -494,17 +504,18 @@ class _Host:
                 line = self._lines.get(timeout=silence)
             except Empty:
                 raise self._stalled(
-                    f"{self._path} was still loading after {silence:.0f} s"
+                    f"{_named(self._spec)} was still loading after {silence:.0f} s"
                 ) from None
             word, _, value = line.partition(" ")
             if word == STALLED:
                 error = self._stalled(
-                    f"llama.cpp made no progress with {self._path} for {self._grace:g} s while it"
-                    f" {value}"
+                    f"llama.cpp made no progress with {_named(self._spec)} for {self._grace:g} s"
+                    f" while it {value}"
                 )
+                lasting = f"llama.cpp did not finish: it {value}"
                 if value not in (Phase.TOKENIZER.value, Phase.TEMPLATE.value):
-                    raise error
-                raise error.with_load_problem(f"llama.cpp did not finish: it {value}")
+                    lasting = ""
+                raise error.with_load_problem(_lasting(self._spec, lasting))
             if word == OVERSIZED:
                 raise _limit_reached(self._spec, self._limit)
             if not line:
@@ -536,23 +547,22 @@ class _Host:
         # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
         if number and not (reason and number == signal.SIGABRT):
             killed = f"killed (signal {number}: {signal.strsignal(number)})"
-            problem = f"llama.cpp was {killed} while it loaded {self._path}"
+            problem = f"llama.cpp was {killed} while it loaded {_named(self._spec)}"
             problem = "; ".join([problem, *_change_of(self._spec)])
             advice = _NO_INSTRUCTION if number == signal.SIGILL else "Try again"
             error = EngineFailed(problem, f"{advice}. The log is {builds.failed_log(self._folder)}")
             crashed = f"llama.cpp crashed (signal {number})" * (number in _CRASHES)
-            return error.with_load_problem(crashed)
+            return error.with_load_problem(_lasting(self._spec, crashed))
         reason = reason or f"the engine exited with status {status}"
-        problem = f"llama.cpp cannot load {self._path}: {reason}"
+        problem = f"llama.cpp cannot load {_named(self._spec)}: {reason}"
         if said := template_error_in(log):
             return self._template_failed(said)
-        others = self._spec.settings.files()
-        if others:
-            problem += f". It was loaded with {', '.join(others)}"
-        elif builds.blames_model(log.replace(self._path, "")):
-            remedy = "Download the file again, or use a newer build of llama.cpp"
+        if builds.blames_model(log.replace(self._path, "")):
+            others = _others(self._spec.settings)
+            first = f"Leave out {others}" if others else "Download the file again"
+            error = LoadFailed(problem, f"{first}, or use a newer build of llama.cpp")
             lasting = f"llama.cpp cannot load it: {reason}"
-            return LoadFailed(problem, remedy).with_load_problem(lasting)
+            return error.with_load_problem(_lasting(self._spec, lasting))
         advice = f"{builds.remedy_for(reason)}. The log is {builds.failed_log(self._folder)}"
         return EngineFailed(problem, advice)
 

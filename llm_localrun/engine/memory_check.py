@@ -14,10 +14,10 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.engine import builds
 from llm_localrun.engine.evict import need_of, setting_of, size_in_memory
 from llm_localrun.engine.settings import EngineRequest
-from llm_localrun.engine.state import EngineSpec, EngineState, list_running
+from llm_localrun.engine.state import EngineSettings, EngineSpec, EngineState, list_running
 from llm_localrun.engine_defaults import CONTEXT_SIZE
-from llm_localrun.errors import NotEnoughMemory
-from llm_localrun.gguf.files import parts_of
+from llm_localrun.errors import BadModelFile, NotEnoughMemory
+from llm_localrun.gguf.files import checked_header, parts_of
 from llm_localrun.gguf.header import Tensor
 from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.memory import machine
@@ -47,7 +47,7 @@ def ensure_fits(
     gets the one that engines have by default. A model that RPC servers share is not checked: their
     memory is unknown.
 
-    Raises `NotEnoughMemory` with `remedy`, or with the options that would help.
+    Raises `BadModelFile`, and `NotEnoughMemory` with `remedy`, or with the options that would help.
     """
     settings = request.settings
     free, engines = machine.free_ram(), list_running(engine_folder())
@@ -60,6 +60,8 @@ def ensure_fits(
     setting = setting_of(request.settings)
     if is_enough(free, footprint, setting):
         return request
+    # A file that is no GGUF file, or has a hole of 100 GB, is not a lack of memory.
+    check_others(settings)
     free = free_memory(request.limits.llama_server) or free
     limits = request.limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
     free += sum(map(_released_by, engines))
@@ -70,6 +72,15 @@ def ensure_fits(
         _problem(model, footprint.need(setting), setting, free),
         remedy or _remedy(_options(model, footprint, setting, free)),
     )
+
+
+def check_others(settings: EngineSettings) -> None:
+    """Raises `BadModelFile` for files besides the model that make llama.cpp abort."""
+    for path in settings.files():
+        try:
+            checked_header(path)
+        except BadModelFile as error:
+            raise error.with_load_problem("") from None
 
 
 def free_memory(llama_server: str | None) -> int | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.system.atomic import open_regular
+from llm_localrun.system.atomic import open_regular, read_up_to
 from llm_localrun.system.json_files import list_at, parse_json, text_at
 
 V2_FOLDER = "manifests-v2"
@@ -69,7 +69,7 @@ class Manifest:
             return ""
         try:
             with open_regular(blob) as file:
-                return file.read(_MAX_TEXT).decode("utf-8", "replace")
+                return read_up_to(file, _MAX_TEXT).decode("utf-8", "replace")
         except OSError:
             return ""
 
@@ -167,7 +167,7 @@ def _read(path: Path, expected: str = "") -> tuple[dict[str, Any], str] | None:
     """The JSON object in a file, and its SHA-256; None if there is none, or not the `expected`."""
     try:
         with open_regular(path) as file:
-            data = file.read(_MAX_MANIFEST + 1)
+            data = read_up_to(file, _MAX_MANIFEST + 1)
     except (OSError, ValueError):
         return None
     digest = hashlib.sha256(data).hexdigest()

@@ -4,7 +4,7 @@ Reading the header itself is left to `header`.
 """
 
 import errno
-import mmap
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import BinaryIO, TypeVar
 
-from llm_localrun.gguf.header import MAX_HEADER, Header, NotGGUF, find_text
+from llm_localrun.gguf.header import Header, NotGGUF, find_text, read_header
 from llm_localrun.system.atomic import open_regular
 
 _TEMPLATE = "tokenizer.chat_template"
@@ -37,6 +37,12 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         ).with_load_problem(f"it is not a GGUF model: {error}") from None
     except OSError as error:
         raise BadModelFile(*_explained(path, error)) from None
+
+
+def checked_header(path: str) -> Header:
+    """The header of the file at `path`, with its tensors. Raises `BadModelFile`."""
+    with opened(Path(path)) as file:
+        return read_header(file, os.fstat(file.fileno()).st_size)
 
 
 def _not_a_file(path: Path) -> tuple[str, str]:
@@ -67,8 +73,7 @@ def chat_template_in(file: BinaryIO, header: Header) -> str:
     """The Jinja template that a file carries; "" if it has none. `header` is its summary."""
     if header.rest_at is None:
         return header.text(_TEMPLATE)
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        return find_text(mapped, _TEMPLATE, header.rest_at, min(len(mapped), MAX_HEADER))
+    return find_text(file, _TEMPLATE, header.rest_at)
 
 
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")

@@ -10,16 +10,15 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import SEEK_END
 from itertools import islice
-from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, TypeAlias
 
 from llm_localrun.gguf.tensor_types import BLOCKS
+from llm_localrun.system.atomic import read_up_to
 
-Buffer: TypeAlias = bytes | mmap
 Number: TypeAlias = int | float | bool
 Value: TypeAlias = Number | str | tuple[Number, ...] | None
 """None: what was skipped: an array that contains strings or is long, or a very long text."""
@@ -29,12 +28,11 @@ MAX_HEADER = 64 * 2**20
 """Bytes of a header. Those of the largest vocabularies have 20 MB, and a tokenizer.json as much."""
 MAX_TRAILER = 64 * 2**20
 """Bytes that may follow the last tensor. llama.cpp reads all of them into memory (b11549)."""
-# Limits of each: bytes of a string, of one that is kept, and of a key; otherwise counts.
-_MAX_STRING = 16 * 2**20
+# Limits of each: bytes of a string that is kept, and of a key; otherwise counts.
 _MAX_KEPT_STRING = 2 * 2**20
 _MAX_KEY = 2**16
 _MAX_KEYS = 2**16
-_MAX_TENSORS = 2**17
+_MAX_TENSORS = 2**16
 _MAX_KEPT_ARRAY = 4096
 # Limits of all together.
 _MAX_KEPT = 8 * 2**20
@@ -46,8 +44,12 @@ _MAX_STRINGS = 2**21
 _MAX_CANDIDATES = 1000
 """How many places that look like the name of a tensor are looked at."""
 _MAX_DIMENSIONS = 8
+_MAX_END = 2**63
+"""Bytes: no file is larger."""
 _DEFAULT_ALIGNMENT = 32
 _FIRST_READ_BYTES, _MAX_READ_BYTES = 2**13, 2**18
+_OVERLAP = 256
+"""Bytes by which the parts of a file that is searched overlap: more than what is searched for."""
 """The first 3,000 bytes contain what a list of models needs."""
 _FIRST_TENSOR = b"token_embd.weight"
 """The name of a tensor that every model has; it follows the metadata."""
@@ -162,7 +164,7 @@ def damage_of(file: BinaryIO, summary: Header) -> str:
     size = file.seek(0, SEEK_END)
     try:
         if summary.tensors_at is not None:
-            _tensors_at(file, summary, summary.tensors_at, size)
+            _check_tensors(file, summary, summary.tensors_at, size)
         elif not _has_all_tensors(file, summary, size):
             file.seek(0)
             read_header(file, size)
@@ -171,20 +173,42 @@ def damage_of(file: BinaryIO, summary: Header) -> str:
     return ""
 
 
-def _find_tensors(head: Buffer, start: int) -> int | None:
+def _windows(file: BinaryIO, start: int, end: int = MAX_HEADER) -> Iterator[tuple[int, bytes]]:
+    """What is in a file from `start` to `end`, in parts that overlap, each with its position.
+
+    They are read, not mapped: a file that becomes shorter while it is mapped ends the process.
+    """
+    while start < end:
+        file.seek(start)
+        window = read_up_to(file, min(_MAX_READ_BYTES, end - start))
+        yield start, window
+        if len(window) <= _OVERLAP:
+            return
+        start += len(window) - _OVERLAP
+
+
+def _find_tensors(file: BinaryIO, start: int) -> int | None:
     """The position of the table of tensors after a vocabulary; None if it is not recognized.
 
-    It searches `head` from `start` for something that looks like the name of a tensor. That takes a
-    thirtieth of the time of reading the vocabulary.
+    It searches the file from `start` for what looks like the first tensor: a name, and the offset
+    0. That takes a thirtieth of the time of reading the vocabulary.
     """
-    matches = _TENSOR_NAME_END.finditer(head, start, min(len(head), MAX_HEADER))
-    for found in islice(matches, _MAX_CANDIDATES):
-        name_end = found.end() - 4
-        for size in range(1, _MAX_TENSOR_NAME + 1):
+    matches = (
+        (at, window, found.end() - 4)
+        for at, window in _windows(file, start)
+        for found in _TENSOR_NAME_END.finditer(window)
+    )
+    for at, window, name_end in islice(matches, _MAX_CANDIDATES):
+        # After the number of dimensions come these, and the type. What the window cuts off is in
+        # the next one.
+        offset_at = name_end + 4 + 8 * window[name_end] + 4
+        if window[offset_at : offset_at + 8] != bytes(8):
+            continue
+        for size in range(1, min(_MAX_TENSOR_NAME, name_end - 8) + 1):
             name_at = name_end - size
-            is_size = head[name_at - 8 : name_at] == struct.pack("<Q", size)
-            if is_size and _TENSOR_NAME.fullmatch(head, name_at, name_end):
-                return name_at - 8
+            is_size = window[name_at - 8 : name_at] == struct.pack("<Q", size)
+            if is_size and _TENSOR_NAME.fullmatch(window, name_at, name_end):
+                return at + name_at - 8
     return None
 
 
@@ -194,44 +218,51 @@ def _has_all_tensors(file: BinaryIO, summary: Header, file_size: int) -> bool:
     Raises OSError.
     """
     assert summary.rest_at is not None
-    with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
-        tensors_at = _find_tensors(mapped, summary.rest_at)
+    tensors_at = _find_tensors(file, summary.rest_at)
     if tensors_at is None:
         return False
     try:
-        tensors = _tensors_at(file, summary, tensors_at, file_size)
+        _check_tensors(file, summary, tensors_at, file_size)
     except NotGGUF:
         return False
-    return not tensors or tensors[0].offset == 0
+    return True
 
 
-def _tensors_at(
-    file: BinaryIO, summary: Header, position: int, file_size: int
-) -> tuple[Tensor, ...]:
-    """The table of tensors at a position in the file. Raises `NotGGUF` and OSError."""
+def _check_tensors(file: BinaryIO, summary: Header, position: int, file_size: int) -> None:
+    """Checks the table of tensors at a position in the file. Raises `NotGGUF` and OSError."""
     file.seek(0)
     reader = _Reader(file)
     reader.skip(position - reader.position)
-    return _read_tensors(reader, summary.metadata, file_size)[0]
+    _read_tensors(reader, summary.metadata, file_size)
 
 
-def find_text(head: Buffer, key: str, start: int, end: int) -> str:
-    """The text at `key` in the metadata from `start` to `end` of `head`; "" if there is none.
+def find_text(file: BinaryIO, key: str, start: int, end: int = MAX_HEADER) -> str:
+    """The text at `key` in the metadata from `start` to `end`; "" if there is none.
 
     It searches for the bytes of the key, its length and its type. For a key after the vocabulary,
-    that takes a hundredth of the time of reading all metadata.
+    that takes a hundredth of the time of reading all metadata. Raises OSError.
     """
     name = key.encode()
     pattern = struct.pack("<Q", len(name)) + name + struct.pack("<I", _STRING)
-    tensors = head.find(_FIRST_TENSOR, start, end)
-    at = head.find(pattern, start, end if tensors < 0 else tensors)
-    text_at = at + len(pattern) + 8
-    if at < 0 or text_at > end:
+    for window_at, window in _windows(file, start, end):
+        tensors = window.find(_FIRST_TENSOR)
+        at = window.find(pattern, 0, tensors if tensors >= 0 else len(window))
+        if at >= 0:
+            return _text_at(file, window_at + at + len(pattern), end)
+        if tensors >= 0:
+            return ""
+    return ""
+
+
+def _text_at(file: BinaryIO, position: int, end: int) -> str:
+    """The text at a position, if its length stands before `end`; "" for a very long one."""
+    rest = file.seek(0, SEEK_END) - position
+    file.seek(position)
+    size = read_up_to(file, 8)
+    length = int.from_bytes(size, "little")
+    if min(end - position, len(size)) < 8 or length > _MAX_KEPT_STRING:
         return ""
-    (length,) = struct.unpack("<Q", head[text_at - 8 : text_at])
-    if length > _MAX_KEPT_STRING:
-        return ""
-    return head[text_at : text_at + length].decode("utf-8", "replace")
+    return read_up_to(file, min(length, rest)).decode("utf-8", "replace")
 
 
 _UNPACK = {
@@ -246,7 +277,7 @@ class _Reader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._window = file.read(_FIRST_READ_BYTES) or b""
+        self._window = read_up_to(file, _FIRST_READ_BYTES)
         self._window_at = 0
         self._next = 4
         self._read_size = _FIRST_READ_BYTES
@@ -279,9 +310,7 @@ class _Reader:
         self._read_size = min(2 * self._read_size, _MAX_READ_BYTES)
         rest = self._window[self._next :]
         self._window_at += self._next
-        more = self._file.read(max(size - len(rest), self._read_size))
-        # A read of a special file that would block returns None.
-        self._window = rest + (more or b"")
+        self._window = rest + read_up_to(self._file, max(size - len(rest), self._read_size))
         self._next = 0
         if len(self._window) < size:
             raise NotGGUF("it is cut off in the middle of its header")
@@ -324,11 +353,13 @@ class _Reader:
         (count,) = self._uint64_in(self._window, start + 4)
         return bool(kind == _STRING and _MAX_KEPT_ARRAY < count <= _MAX_STRINGS)
 
-    def array(self, code: str, count: int) -> tuple[Number, ...]:
-        """`count` numbers, each of the format `code` of `struct`, of an array that is kept."""
+    def array(self, code: str, count: int) -> tuple[Number, ...] | None:
+        """`count` numbers, each of the format `code` of `struct`; None for those that are skipped:
+        many, alone or together with those before them."""
+        if count > _MAX_KEPT_ARRAY or self._numbers + count > _MAX_NUMBERS:
+            self.skip(count * struct.calcsize(f"<{code}"))
+            return None
         self._numbers += count
-        if self._numbers > _MAX_NUMBERS:
-            raise NotGGUF(f"its header has more than {_MAX_NUMBERS:,} numbers in its lists")
         return self.unpack(f"{count}{code}")
 
     def unpack(self, form: str) -> tuple[Any, ...]:
@@ -347,7 +378,7 @@ class _Reader:
         number: int = self._uint64_in(self._window, start)[0]
         return number
 
-    def count(self, limit: int = _MAX_STRING, of: str = "bytes in a text") -> int:
+    def count(self, limit: int = MAX_HEADER, of: str = "bytes in a text") -> int:
         # Does not call uint64, because a scan spends much of its time here.
         start = self._take(8)
         count: int = self._uint64_in(self._window, start)[0]
@@ -355,7 +386,7 @@ class _Reader:
             raise NotGGUF(f"its header declares {count:,} {of}")
         return count
 
-    def string(self, limit: int = _MAX_STRING) -> str:
+    def string(self, limit: int) -> str:
         return self._kept_text(self.count(limit))
 
     def text(self) -> str | None:
@@ -398,11 +429,8 @@ def _read_array(reader: _Reader) -> Value:
     if kind == _STRING:
         reader.skip_strings()
         return None
-    count, code = reader.uint64(), _format(kind)
-    if count <= _MAX_KEPT_ARRAY:
-        return reader.array(code, count)
-    reader.skip(count * struct.calcsize(f"<{code}"))
-    return None
+    count = reader.uint64()
+    return reader.array(_format(kind), count)
 
 
 def _format(kind: int) -> str:
@@ -436,7 +464,11 @@ def _read_tensors(
 def _read_tensor(reader: _Reader) -> Tensor:
     name = reader.string(_MAX_KEY)
     dimensions = reader.uint32()
-    if dimensions > _MAX_DIMENSIONS:
+    if not name:
+        raise NotGGUF("its header declares a tensor without a name")
+    if not 0 < dimensions <= _MAX_DIMENSIONS:
         raise NotGGUF(f"its header declares a tensor of {dimensions} dimensions")
     *shape, kind, offset = reader.unpack(f"{dimensions}QIQ")
+    if math.prod(shape) + offset > _MAX_END:
+        raise NotGGUF("its header declares a tensor that is larger than any file")
     return Tensor(name, tuple(shape), kind, offset)

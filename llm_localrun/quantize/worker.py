@@ -12,10 +12,11 @@ import argparse
 import ctypes
 import itertools
 import math
+import os
 import signal
 import sys
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,8 +29,11 @@ from llm_localrun.gguf.tensor_types import BLOCKS, TensorType
 from llm_localrun.quantize.layout import Layout, encode_number, lay_out
 from llm_localrun.quantize.recipes import EMBEDDINGS, MIXES, in_order, shape_of, types_for
 from llm_localrun.system.atomic import open_regular
+from llm_localrun.system.text import printable
 
 _MAX_BATCH_WEIGHTS = 2**20
+_MAX_ROW_WEIGHTS = 2**24
+"""Rows are read whole. Those of real models have fewer than 2**20 weights."""
 _QUANTIZATION_VERSION = 2
 """GGML_QNT_VERSION in ggml.h; unchanged since 2023."""
 _DEFAULT_ALIGNMENT = 32
@@ -110,7 +114,7 @@ def main() -> None:
 
 
 def _print_line(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{printable(line)}\n")
     sys.stdout.flush()
 
 
@@ -163,17 +167,19 @@ class _SourcePart:
 
 def _quantize(arguments: argparse.Namespace) -> None:
     ggml = _Ggml(arguments.library)
-    importance = _read_importance(arguments.imatrix) if arguments.imatrix else {}
     with ExitStack() as stack:
         parts = [_open_part(path, stack) for path in parts_of(arguments.source)]
         sources = {tensor.name: (part, tensor) for part in parts for tensor in part.header.tensors}
-        layout = _lay_out(parts, arguments.type, has_importance=bool(importance))
+        matrix: Path | None = arguments.imatrix
+        tensors = [tensor for _, tensor in sources.values()]
+        importance = _read_importance(matrix, tensors) if matrix else {}
+        layout = _lay_out(parts, arguments.type, has_importance=matrix is not None)
         pool = stack.enter_context(ThreadPoolExecutor(arguments.threads))
         target = stack.enter_context(arguments.target.open("wb"))
         target.write(layout.head)
         for number, tensor in enumerate(layout.tensors, 1):
             part, source = sources[tensor.name]
-            rows = part.rows(source, _check_importance(importance.get(tensor.name), source))
+            rows = part.rows(source, importance.get(tensor.name))
             target.seek(len(layout.head) + tensor.offset)
             for group in _groups(rows, arguments.threads):
                 target.writelines(pool.map(ggml.convert, group, itertools.repeat(tensor.type)))
@@ -183,7 +189,10 @@ def _quantize(arguments: argparse.Namespace) -> None:
 
 def _open_part(path: Path, stack: ExitStack) -> _SourcePart:
     file = stack.enter_context(open_regular(path))
-    return _SourcePart(file, read_header(file, path.stat().st_size))
+    header = read_header(file, os.fstat(file.fileno()).st_size)
+    if any(tensor.shape and tensor.shape[0] > _MAX_ROW_WEIGHTS for tensor in header.tensors):
+        raise _WorkerError(f"a row of its weights has more than {_MAX_ROW_WEIGHTS:,} numbers")
+    return _SourcePart(file, header)
 
 
 def _lay_out(parts: Sequence[_SourcePart], quantization: str, *, has_importance: bool) -> Layout:
@@ -210,24 +219,46 @@ def _groups(rows: Iterator[_Rows], count: int) -> Iterator[list[_Rows]]:
 # Importance matrices: llama.cpp's tools/imatrix/README.md.
 
 
-def _read_importance(path: Path) -> dict[str, Sequence[float]]:
-    """By tensor name: the mean square of each column's inputs.
+def _read_importance(path: Path, sources: Iterable[Tensor]) -> dict[str, Sequence[float]]:
+    """By tensor name: the mean square of each column's inputs, for those of `sources`.
 
-    The columns of a tensor with several matrices, as experts have, follow one another.
+    The columns of a tensor with several matrices, as experts have, follow one another. Only what
+    has the size of a source is read.
     """
     try:
         with open_regular(path) as file:
-            header = read_header(file, path.stat().st_size)
-            values = {tensor.name: _floats_of(file, header, tensor) for tensor in header.tensors}
-        names = [n.removesuffix(_SUM_SUFFIX) for n in values if n.endswith(_SUM_SUFFIX)]
-        means = {
-            name: _means(values[name + _SUM_SUFFIX], values[name + _COUNT_SUFFIX]) for name in names
-        }
+            header = read_header(file, os.fstat(file.fileno()).st_size)
+            entries = {tensor.name: tensor for tensor in header.tensors}
+            if not any(name.endswith(_SUM_SUFFIX) for name in entries):
+                raise _WorkerError(f"{path} contains no importance matrix")
+            known = (each for each in sources if each.name + _SUM_SUFFIX in entries)
+            return {
+                tensor.name: _means(*(_floats_of(file, header, each) for each in pair))
+                for tensor in known
+                if (pair := _pair_for(tensor, entries))
+            }
     except (NotGGUF, KeyError, ValueError, ZeroDivisionError) as error:
         raise _WorkerError(f"{path} is not an importance matrix in a GGUF file: {error}") from None
-    if not means:
-        raise _WorkerError(f"{path} contains no importance matrix")
-    return means
+    except OSError as error:
+        raise _WorkerError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _pair_for(source: Tensor, entries: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """The sums and the counts for `source`; () for embeddings, which are only looked up, if their
+    size is another, as in llama.cpp.
+
+    Raises `_WorkerError` if another tensor's size is.
+    """
+    sums, counts = (entries[source.name + suffix] for suffix in (_SUM_SUFFIX, _COUNT_SUFFIX))
+    width, _, *others = *source.shape, 1, 1
+    matrices = math.prod(others)
+    if sums.weights == width * matrices and counts.weights <= matrices:
+        return sums, counts
+    if source.name in EMBEDDINGS:
+        return ()
+    raise _WorkerError(
+        f"the importance matrix is for another model: {source.name} has a different size"
+    )
 
 
 def _floats_of(file: BinaryIO, header: Header, tensor: Tensor) -> Sequence[float]:
@@ -240,18 +271,3 @@ def _means(sums: Sequence[float], counts: Sequence[float]) -> Sequence[float]:
     width = len(sums) // len(counts)
     pairs = zip(sums, (count for count in counts for _ in range(width)), strict=True)
     return array("f", (total / count if count > 0 else 1.0 for total, count in pairs))
-
-
-def _check_importance(importance: Sequence[float] | None, tensor: Tensor) -> Sequence[float] | None:
-    """The importance for `tensor`; None for embeddings, which are only looked up, as in llama.cpp.
-
-    Raises `_WorkerError` if it belongs to a tensor of another size.
-    """
-    width, _, *others = *tensor.shape, 1, 1
-    if importance is None or len(importance) == width * math.prod(others):
-        return importance
-    if tensor.name in EMBEDDINGS:
-        return None
-    raise _WorkerError(
-        f"the importance matrix is for another model: {tensor.name} has a different size"
-    )

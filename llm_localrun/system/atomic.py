@@ -57,6 +57,18 @@ def _open(path: str, _mode: int, flags: int) -> int:
     return os.open(path, flags | _FLAGS, 0o600)
 
 
+def read_up_to(file: BinaryIO, size: int) -> bytes:
+    """The next bytes of a file, `size` at most.
+
+    Raises OSError also for what the system calls a regular file and which has nothing to read yet,
+    such as /proc/kmsg.
+    """
+    data = cast(bytes | None, file.read(size))
+    if data is None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return data
+
+
 def read_regular(path: Path) -> bytes:
     """The content of a file of usual size. Raises OSError as `open_regular`."""
     with open_regular(path) as file:
@@ -161,7 +173,7 @@ def _name(path: Path) -> str:
 
 
 def _read(path: Path, file: BinaryIO) -> bytes:
-    content = file.read(MAX_BYTES + 1)
+    content = read_up_to(file, MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise UnsafeFile(path, "it is larger than 64 MiB", "Replace it, or remove it")
     return content

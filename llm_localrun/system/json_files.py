@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llm_localrun.system.atomic import open_regular, read_own
+from llm_localrun.system.atomic import open_regular, read_own, read_up_to
 
 _MAX_BYTES = 4 * 2**20
 
@@ -19,7 +19,7 @@ def read_text(path: Path) -> str:
     try:
         with open_regular(path) as file:
             # Some tools on Windows begin their files with a byte order mark.
-            return file.read(_MAX_BYTES).decode("utf-8-sig")
+            return read_up_to(file, _MAX_BYTES).decode("utf-8-sig")
     except (OSError, ValueError):
         return ""
 

@@ -12,17 +12,25 @@ from typing import Any
 MAX_ID = 200
 """Characters of the part of an id that comes from outside."""
 
-# The joiner within an emoji, which is one picture made of several characters: keep it.
-_IN_EMOJI = re.compile(
-    "(?<=[\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d(?=[\u2190-\u2bff\U0001f000-\U0001faff])"
+_EMOJI = "\U0001f000-\U0001faff"
+_JOINS = f"[\u2194\u2195\u2640\u2642\u2695\u2696\u26a7\u26d3\u26f9\u2708\u2764\u27a1\u2b1b{_EMOJI}]"
+# Patterns, compiled when they are needed, because every command imports this module.
+# Within an emoji, which is one picture made of several characters: keep what makes it a picture,
+# and its joiners.
+_IN_EMOJI = (
+    f"(?<=[\xa9\xae\u203c\u2049\u2100-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299{_EMOJI}])\ufe0f"
+    f"|(?<=[#*0-9])\ufe0f(?=\u20e3)|(?:(?<={_JOINS})|(?<={_JOINS}\ufe0f))\u200d(?={_JOINS})"
 )
+# What Python can print and a terminal shows as nothing, or as a space.
+_INVISIBLE = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 
 
 def printable(text: str) -> str:
     r"""`text` with an escape for each character that cannot be printed: `\n`, `\x1b`, `\u202e`.
 
     As in `repr`, these are controls, marks of direction, characters without width, halves of
-    surrogate pairs, and spaces other than U+0020. The joiner within an emoji stays.
+    surrogate pairs, and spaces other than U+0020, and besides what no terminal shows. An emoji
+    stays whole.
     """
     return _replaced(text, lambda c: c.encode("unicode_escape").decode())
 
@@ -57,10 +65,16 @@ def _json_escape(character: str) -> str:
 
 def _replaced(text: str, replacement: Callable[[str], str]) -> str:
     """`text` with `replacement` of each character that cannot be printed."""
-    if text.isprintable():
+    if text.isprintable() and (text.isascii() or not re.search(_INVISIBLE, text)):
         return text
-    kept = {match.start() for match in _IN_EMOJI.finditer(text)}
-    return "".join(
-        each if each.isprintable() or at in kept else replacement(each)
-        for at, each in enumerate(text)
+    kept, hidden = (
+        {match.start() for match in re.finditer(pattern, text)}
+        for pattern in (_IN_EMOJI, _INVISIBLE)
     )
+    shown, stays = [], True
+    for at, each in enumerate(text):
+        # What belongs to an emoji goes with what stands before it, and a joiner joins two.
+        is_kept = stays and at in kept and (each == "\ufe0f" or text[at + 1].isprintable())
+        stays = is_kept or (each.isprintable() and at not in hidden)
+        shown.append(each if stays else replacement(each))
+    return "".join(shown)

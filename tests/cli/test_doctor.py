@@ -45,7 +45,7 @@ from tests.support.many_models import (
     ON_OLLAMA,
     SNAPSHOT,
 )
-from tests.support.models import changed, file_route
+from tests.support.models import changed, file_route, local_model
 
 MLX = Endpoint(name="mlx", kind="mlx", url="http://127.0.0.1:8080")
 ADDED = Config(endpoints=(ConfiguredEndpoint(name="box", url=BOX.url),))
@@ -322,6 +322,14 @@ def test_rpc_servers(
 def test_memory(memory: int | None, text: str, is_enough: bool) -> None:
     finding = memory_finding(SNAPSHOT, memory)
     assert (finding.text, not finding.advice) == (text, is_enough)
+
+
+def test_memory_of_damaged_models() -> None:
+    """A file with a hole of 100 GB is none that a smaller quantization would help."""
+    model = local_model(
+        id="local/gguf/x", name="x", path="/x.gguf", size=10**11, problem="it is padded"
+    )
+    assert memory_finding(Snapshot(models=(model,)), 10**10).text == "10 GB in total"
 
 
 def test_policy(user_path: Path) -> None:

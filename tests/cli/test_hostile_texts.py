@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -42,7 +43,19 @@ NASTY = {
     "byte order mark": "\ufeff",
     "tag": "\U000e0041",
     "soft hyphen": "\xad",
+    "grapheme joiner": "\u034f",
+    "Hangul filler": "\u3164",
+    "half-width filler": "\uffa0",
+    "Hangul initial": "\u115f",
+    "Khmer vowel": "\u17b4",
+    "Mongolian selector": "\u180b",
+    "empty Braille": "\u2800",
+    "selector": "\ufe00",
+    "selector of a picture": "\ufe0f",
+    "selector of an ideograph": "\U000e0100",
 }
+EMPTY = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+"""What Python can print, and nobody sees."""
 MIX = "".join(NASTY.values())
 PLAIN = "naïve 模型 🦙 👩\u200d🔬 e\u0301 Ω~"
 
@@ -56,7 +69,7 @@ def is_clean(output: str) -> bool:
 def test_a_text_is_shown_with_escapes(nasty: str) -> None:
     shown = printable(f"a{nasty}b")
     assert shown.isprintable()
-    assert shown == repr(f"a{nasty}b")[1:-1]
+    assert shown == "a" + nasty.encode("unicode_escape").decode() + "b"
     assert printable(shown) == shown
 
 
@@ -65,10 +78,39 @@ def test_halves_of_pairs_and_bytes_of_names_are_shown() -> None:
     assert printable("\ud83d") == "\\ud83d"
 
 
-@pytest.mark.parametrize("plain", [PLAIN, "", "a\\x1bb", "❤️\u200d🔥", "🏳️\u200d🌈", "🧑🏽\u200d🚀"])
+@pytest.mark.parametrize(
+    "plain",
+    [
+        *(
+            PLAIN,
+            "",
+            "a\\x1bb",
+            "❤️\u200d🔥",
+            "🏳️\u200d🌈",
+            "🧑🏽\u200d🚀",
+            "☁\ufe0f",
+            "1\ufe0f\u20e3",
+        ),
+        *("🏃🏽\u200d♀️", "🏳️\u200d⚧️", "👩\u200d❤️\u200d👨", "🐈\u200d⬛", "👁️\u200d🗨️", "⛓️\u200d💥"),
+    ],
+)
 def test_other_texts_stay_as_they_are(plain: str) -> None:
     assert printable(plain) == plain == id_part(plain)
     assert json.loads(printable_json([plain])) == [plain]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("☁\u200d☁", "a\u200d🔥", "🔥\u200da", "☁\ufe0f\ufe0f", "1\ufe0f", "☁\ufe0e", "漢\ufe0f"),
+        *("\U0001faff\ufe0f", "\U0001faff\u200d🔥", "🔥\u200d\U0001faff", "\u2800\ufe0f"),
+    ],
+)
+def test_what_is_no_emoji_is_shown(text: str) -> None:
+    shown = printable(text)
+    assert len(shown) > len(text)
+    assert printable(shown) == shown
+    assert id_part(text) != text
 
 
 def test_no_character_escapes() -> None:
@@ -76,7 +118,8 @@ def test_no_character_escapes() -> None:
     for number in range(sys.maxunicode + 1):
         shown = printable(chr(number))
         assert shown.isprintable()
-        assert (shown == chr(number)) == chr(number).isprintable()
+        is_empty = re.fullmatch(EMPTY, chr(number))
+        assert (shown == chr(number)) == (chr(number).isprintable() and not is_empty)
         assert (
             unicodedata.category(chr(number)) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
             or shown[0] == "\\"

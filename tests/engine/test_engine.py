@@ -175,12 +175,15 @@ def test_settings_reach_llama_cpp(
     assert outcome.output == 8
 
 
+@pytest.mark.parametrize("size", [5, 10**12])
 @pytest.mark.parametrize("option", ["lora", "draft_model"])
 def test_additional_file_that_is_no_model(
-    starter_model: Path, folder: Path, tmp_path: Path, option: str
+    starter_model: Path, folder: Path, tmp_path: Path, option: str, size: int
 ) -> None:
+    """However large it is: that is no lack of memory."""
     file = tmp_path / "other.gguf"
     file.write_bytes(b"hello")
+    os.truncate(file, size)
     message = failure(
         lambda: ask(in_file(starter_model), "Hi", max_tokens=1, **{option: str(file)})
     )

@@ -12,6 +12,7 @@ from llm_localrun.models import OnDisk
 from tests.conftest import CONFIG, Llm, configure
 from tests.support.drive import ask, failure
 from tests.support.engines import ENDLESS_TEMPLATE, in_file, number_value, patched, text_value
+from tests.support.hostile_files import source, string
 
 REASON = "unknown model architecture: 'lamma'"
 PROBLEM = f"llama.cpp cannot load it: {REASON}"
@@ -152,13 +153,18 @@ def test_file_that_is_gone_leaves_its_name_to_the_next(
     assert run_llm(*prompt).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("option", "what"), [("lora", "the adapter"), ("draft_model", "the draft model")]
+)
 def test_failure_of_an_adapter_is_not_that_of_the_model(
-    user_path: Path, starter_model: Path, embedding_model: Path
+    user_path: Path, starter_model: Path, tmp_path: Path, option: str, what: str
 ) -> None:
+    other = source(starter_model).having({"general.architecture": string("none")})
+    path = other.write(tmp_path / "other.gguf")
     message = failure(
-        lambda: ask(in_file(starter_model), "Hi", max_tokens=1, lora=str(embedding_model))
+        lambda: ask(in_file(starter_model), "Hi", max_tokens=1, **{option: str(path)})
     )
-    assert message.startswith("llama.cpp cannot load")
+    assert message.startswith(f"llama.cpp cannot load {starter_model} with {what} {path}: ")
     assert problem_of(starter_model) == ""
 
 

@@ -5,7 +5,6 @@ import struct
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -406,11 +405,9 @@ END = START + len(LITTLE.string(KEY, TEMPLATE))
 
 def texts(data: bytes, tmp_path: Path, end: int | None = None) -> set[str]:
     """The texts found in `data` up to `end`, in memory and on disk; a test expects one."""
-    path = tmp_path / "text.gguf"
-    path.write_bytes(data)
     size = len(data) if end is None else end
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
-        return {find_text(head, KEY, 0, size) for head in (data, mapped)}
+    with Opened(tmp_path / "text.gguf", data) as files:
+        return {find_text(file, KEY, 0, size) for file in files}
 
 
 def claiming_text(length: int, rest: bytes = b"") -> bytes:
@@ -482,10 +479,22 @@ def test_text_is_searched_for_up_to_an_end(end: int, expected: str, tmp_path: Pa
 
 
 def test_text_is_searched_for_between_a_start_and_the_tensors(tmp_path: Path) -> None:
-    assert find_text(FOUND, KEY, START, len(FOUND)) == TEMPLATE
-    assert find_text(FOUND, KEY, START + 1, len(FOUND)) == ""
+    file = io.BytesIO(FOUND)
+    assert find_text(file, KEY, START) == TEMPLATE
+    assert find_text(file, KEY, START + 1) == ""
     weights = LITTLE.tensor("token_embd.weight", [1], F32, 0)
-    assert find_text(weights + FOUND, KEY, 0, 2 * len(FOUND)) == ""
+    assert find_text(io.BytesIO(weights + FOUND), KEY, 0) == ""
+
+
+@pytest.mark.parametrize("before", [0, 2**18 - 300, 2**18 - 100, 2**18 - 20, 2**18, 2**20 + 1])
+@pytest.mark.parametrize("end", [b"", b"token_embd.weight"])
+def test_text_and_tensors_are_found_wherever_the_parts_that_are_read_end(
+    before: int, end: bytes, tmp_path: Path
+) -> None:
+    for more in range(0, 70, 7):
+        assert texts(bytes(before + more) + FOUND + end, tmp_path) == {TEMPLATE}
+        hidden = bytes(before + more) + b"token_embd.weight" + FOUND
+        assert texts(hidden, tmp_path) == {""}
 
 
 def test_text_in_a_file_truncated_at_any_byte(tmp_path: Path) -> None:
@@ -501,8 +510,7 @@ def test_text_in_a_file_truncated_at_any_byte(tmp_path: Path) -> None:
 def test_text_in_the_starter_model(starter_model: Path) -> None:
     with starter_model.open("rb") as file:
         header = read_header(file, starter_model.stat().st_size)
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
-            assert find_text(mapped, KEY, 0, len(mapped)) == header.text(KEY) != ""
+        assert find_text(file, KEY, 0) == header.text(KEY) != ""
 
 
 def test_starter_model(starter_model: Path) -> None:
@@ -537,25 +545,25 @@ def test_summary_of_the_starter_model_reads_little(starter_model: Path) -> None:
     with starter_model.open("rb") as file:
         summary = read_summary(file)
         assert file.tell() == 8192
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
-            assert summary.rest_at is not None
-            assert find_text(mapped, KEY, summary.rest_at, len(mapped)).startswith("{%")
+        assert summary.rest_at is not None
+        assert find_text(file, KEY, summary.rest_at).startswith("{%")
     assert summary.of_architecture("context_length") == 8192
     assert summary.number("general.file_type") == 3
 
 
 def test_huge_file_of_zeros_is_refused_quickly(tmp_path: Path) -> None:
-    """Zeros are empty strings, empty keys and tensors without a name, and each has a limit."""
-    for name, beginning in (
-        ("strings", array(STRING, 2**21)),
-        ("keys", claiming(0, 2**16)),
-        ("tensors", claiming(2**17, 0)),
+    """Zeros are empty strings and empty keys, each with a limit, and tensors without a name."""
+    padded = r"it is padded: .* bytes follow its last tensor"
+    for name, beginning, said in (
+        ("strings", array(STRING, 2**21), padded),
+        ("keys", claiming(0, 2**16), padded),
+        ("tensors", claiming(2**16, 0), "its header declares a tensor without a name"),
     ):
         path = tmp_path / name
         with path.open("wb") as file:
             file.write(beginning)
             file.truncate(2**40)
         with path.open("rb") as file:
-            with pytest.raises(NotGGUF, match=r"it is padded: .* bytes follow its last tensor"):
+            with pytest.raises(NotGGUF, match=said):
                 read_header(file, 2**40)
             assert file.tell() < 2**25

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from tests.fakes.llama_quantize import put_on_path
 from tests.support import environment, little_model
 from tests.support.drive import failure
 from tests.support.gguf_files import write
+from tests.support.hostile_files import F32, Content, Part, string
 from tests.support.models import local_model
 from tests.support.outward import Guard
 from tests.support.pulling import done as done_by
@@ -280,6 +282,46 @@ def test_unusable_importance_matrix(
         path.write_bytes(importance)
     assert said in failure(lambda: make(plan_for(little, "Q4_0", importance=path)))
     assert left_in(models_folder()) == {".partial"}
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_k.weight", "blk.7.other.weight"])
+def test_sparse_importance_matrix_takes_no_memory(little: Path, files: Path, name: str) -> None:
+    """Numbers that belong to no tensor of the source, or to one of another size, are not read."""
+    sums, counts = (Part(f"{name}.{end}", (10**9,), F32) for end in ("in_sum2", "counts"))
+    content = Content({"general.type": string("imatrix")}, (sums, counts))
+    path = content.write(files / "imatrix.gguf", 8 * 10**9 + 2**20)
+    command = ("/bin/sh", "-c", 'ulimit -d 2000000; exec "$@"', "sh", *ENGINE.command)
+    plan = plan_for(
+        little, "Q4_0", importance=path, quantizer=replace(ENGINE, title="it", command=command)
+    )
+    if "attn_k" in name:
+        assert f"for another model: {name} has a different size" in failure(lambda: make(plan))
+    else:
+        assert make(plan).exists()
+
+
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (os.mkfifo, "is not a regular file. Give the path"),
+        (Path.touch, "is not an importance matrix in a GGUF file: it is empty. Nothing"),
+    ],
+)
+def test_odd_file_as_importance_matrix(
+    little: Path, files: Path, put: Callable[[Path], None], said: str
+) -> None:
+    put(path := files / os.fsdecode(b"odd\xff"))
+    shown = failure(lambda: make(plan_for(little, "Q4_0", importance=path)))
+    assert f"odd\\udcff {said}" in shown
+
+
+def test_row_that_is_longer_than_any(files: Path) -> None:
+    shapes = {"attn_q": (256, 64), "attn_norm": (10**9,)}
+    tensors = tuple(Part(f"blk.0.{name}.weight", shape, F32) for name, shape in shapes.items())
+    content = Content({"general.architecture": string("llama")}, tensors)
+    path = content.write(files / "wide.gguf", 4 * 10**9 + 2**20)
+    said = failure(lambda: make(plan_for(path, "Q4_0")))
+    assert "a row of its weights has more than 16,777,216 numbers" in said
 
 
 def test_weights_that_are_not_finite(files: Path) -> None:
