@@ -22,7 +22,7 @@ from llm_localrun.files.ollama_manifest import (
     read_manifest,
 )
 from llm_localrun.models import LocalModel, OnDisk
-from llm_localrun.privacy import shown_host
+from llm_localrun.system.logins import shown_address
 
 _LEVELS = 4
 """Below `manifests`: host, namespace, name, tag."""
@@ -183,7 +183,7 @@ def _reason(manifest: Manifest) -> str:
     if models:
         return SEVERAL_BLOBS
     if host := manifest.setting("remote_host"):
-        return f"it runs at {shown_host(host)}: no weights are here"
+        return f"it runs at {shown_address(host)}: no weights are here"
     return "its manifest names no weights"
 
 

@@ -94,7 +94,7 @@ def test_quantization_option(text: str, quantization: str, ref: Ref) -> None:
             None,
             "http://example.org/x.gguf is not safe to download from",
         ),
-        ("https://me:secret@example.org/x.gguf", None, "https://me:secret@example.org/x.gguf is"),
+        ("https://me:secret@example.org/x.gguf", None, "https://me:…@example.org/x.gguf is"),
         ("https:///x.gguf", None, "https:///x.gguf is not safe"),
         ("https://example.org:x/x.gguf", None, "https://example.org:x/x.gguf is not safe"),
         (
