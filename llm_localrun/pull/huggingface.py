@@ -112,17 +112,11 @@ def _translate_errors(name: str, revision: str) -> Iterator[None]:
             f"The token for the hub could not be obtained: {error}",
             "Fix or unset HF_OIDC_RESOURCE",
         ) from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ImportError) as error:
         # httpx quotes the part of an address that it cannot read, and that may be a password.
         why = "the address is not valid" if isinstance(error, httpx2.InvalidURL) else error
         raise PullFailed(
             f"{_shown_hub()} cannot be reached: {why}", "Check the network and HF_ENDPOINT"
-        ) from None
-    except ImportError as error:
-        # httpx lacks what this kind of proxy needs.
-        raise PullFailed(
-            f"The proxy for {_shown_hub()} cannot be used: {error}",
-            "Correct ALL_PROXY, HTTP_PROXY and HTTPS_PROXY, or set NO_PROXY for this host",
         ) from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise PullFailed(

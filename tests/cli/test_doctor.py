@@ -329,7 +329,8 @@ def test_memory_of_damaged_models() -> None:
     model = local_model(
         id="local/gguf/x", name="x", path="/x.gguf", size=10**11, problem="it is padded"
     )
-    assert memory_finding(Snapshot(models=(model,)), 10**10).text == "10 GB in total"
+    file = ScannedFile(path="/x.gguf", size=10**11, modified=0.0, model=model)
+    assert memory_finding(Snapshot(files=(file,)), 10**10).text == "10 GB in total"
 
 
 def test_policy(user_path: Path) -> None:

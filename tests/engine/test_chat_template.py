@@ -92,13 +92,24 @@ def test_model_whose_template_fails(
     assert answered.returncode == 0
 
 
-def test_given_template_that_fails(user_path: Path, starter_model: Path, tmp_path: Path) -> None:
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [(BROKEN, "cannot use the chat template for"), (ENDLESS, "while it ran the chat template")],
+    ids=["broken", "endless"],
+)
+def test_given_template_that_fails(
+    user_path: Path, starter_model: Path, tmp_path: Path, template: str, said: str
+) -> None:
     """The model's file is not to blame."""
     configure(user_path, **CONFIG)
     given = tmp_path / "given.jinja"
-    given.write_text(BROKEN)
-    message = failure(lambda: ask(in_file(starter_model), "Hi", chat_template=str(given)))
-    assert "cannot use the chat template for" in message
+    given.write_text(template)
+    model = in_file(starter_model)
+    message = failure(lambda: ask(model, "Hi", chat_template=str(given), timeout=2))
+    assert said in message
     assert FailedLoads().problem_of(OnDisk(path=str(starter_model))) == ""
 
 

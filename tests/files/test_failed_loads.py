@@ -64,6 +64,19 @@ def test_problem_that_the_scan_has_found_comes_first(tmp_path: Path) -> None:
     assert FailedLoads().problem_of(route) == "it is cut off"
 
 
+def test_template_of_a_tag_that_failed(tmp_path: Path) -> None:
+    """Other tags of Ollama's have the same file, with templates of their own."""
+    path = str(gguf(tmp_path / "blob"))
+    evil, good, plain = (OnDisk(path=path, manifest=name) for name in ("evil", "good", ""))
+    FailedLoads().add(path, PROBLEM, "evil")
+    problems = [FailedLoads().problem_of(route) for route in (evil, good, plain)]
+    assert problems == [PROBLEM, "", ""]
+    FailedLoads().remove(path, "good")
+    assert FailedLoads().problem_of(evil) == PROBLEM
+    FailedLoads().remove(path, "evil")
+    assert FailedLoads().problem_of(evil) == ""
+
+
 def test_names_are_made_again_after_a_change(tmp_path: Path) -> None:
     path = gguf(tmp_path / "m.gguf")
     write_names(NameCache(1.0, "", False, True, []))
