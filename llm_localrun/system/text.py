@@ -22,7 +22,9 @@ _IN_EMOJI = (
     f"|(?<=[#*0-9])\ufe0f(?=\u20e3)|(?:(?<={_JOINS})|(?<={_JOINS}\ufe0f))\u200d(?={_JOINS})"
 )
 # What Python can print and a terminal shows as nothing, or as a space.
-_INVISIBLE = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+_INVISIBLE = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164" + (
+    "\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 def printable(text: str) -> str:

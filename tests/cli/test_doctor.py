@@ -326,10 +326,10 @@ def test_memory(memory: int | None, text: str, is_enough: bool) -> None:
 
 def test_memory_of_damaged_models() -> None:
     """A file with a hole of 100 GB is none that a smaller quantization would help."""
-    model = local_model(
-        id="local/gguf/x", name="x", path="/x.gguf", size=10**11, problem="it is padded"
-    )
-    assert memory_finding(Snapshot(models=(model,)), 10**10).text == "10 GB in total"
+    size, problem = 10**11, "it is padded"
+    model = local_model(id="local/gguf/x", name="x", path="/x.gguf", size=size, problem=problem)
+    scanned = ScannedFile(path="/x.gguf", size=size, modified=0, model=model)
+    assert memory_finding(Snapshot(files=(scanned,)), 10**10).text == "10 GB in total"
 
 
 def test_policy(user_path: Path) -> None:

@@ -54,7 +54,9 @@ NASTY = {
     "selector of a picture": "\ufe0f",
     "selector of an ideograph": "\U000e0100",
 }
-EMPTY = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+EMPTY = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164" + (
+    "\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 """What Python can print, and nobody sees."""
 MIX = "".join(NASTY.values())
 PLAIN = "naïve 模型 🦙 👩\u200d🔬 e\u0301 Ω~"
