@@ -102,9 +102,11 @@ def _damage_of_others(found: FoundFile) -> str:
     for part in parts_of(Path(found.path))[1:] if found.parts > 1 else ():
         if problem := _damage_at(part):
             return f"one of its parts is damaged: {part.name}: {problem}"
+    if not found.projector:
+        return ""
     projector = Path(found.projector)
     try:
-        problem = _damage_at(projector) if found.projector else ""
+        problem = _damage_at(projector)
     except OSError as error:
         problem = f"{UNREADABLE}: {error.strerror}"
     return f"its projector is damaged: {projector.name}: {problem}" if problem else ""

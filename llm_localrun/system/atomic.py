@@ -42,7 +42,8 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, buffering: int = -1
         if not flags & os.O_CREAT:
             raise
     mode = "r+b" if flags & os.O_RDWR else "rb"
-    opener = partial(_open, flags=flags)
+    # Most are opened to read, thousands of them in a scan.
+    opener = partial(_open, flags=flags) if flags else _open
     file = open(path, mode, buffering, opener=opener)  # noqa: SIM115
     try:
         # Another file may have taken its place.
@@ -53,7 +54,7 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, buffering: int = -1
     return cast(BinaryIO, file)
 
 
-def _open(path: str, _mode: int, flags: int) -> int:
+def _open(path: str, _mode: int, flags: int = os.O_RDONLY) -> int:
     return os.open(path, flags | _FLAGS, 0o600)
 
 
@@ -131,10 +132,11 @@ _HAS_OWNERS = hasattr(os, "geteuid")
 
 
 def _check_regular(path: str | Path, status: os.stat_result) -> None:
+    if stat.S_ISREG(status.st_mode):
+        return
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(status.st_mode):
-        raise UnsafeFile(path, "it is not a regular file", "Replace it with one, or remove it")
+    raise UnsafeFile(path, "it is not a regular file", "Replace it with one, or remove it")
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
