@@ -12,6 +12,7 @@ import pytest
 
 from llm_localrun.chat.attachments import load_attachment
 from llm_localrun.errors import BadAttachment
+from llm_localrun.system.text import printable
 from llm_localrun.wire.request import AUDIO, IMAGES, Media
 from tests.fakes.http_server import Request, StandIn, head, whole
 
@@ -257,7 +258,7 @@ def test_address_where_nothing_listens() -> None:
 )
 def test_invalid_addresses(given: str | None, url: str, reason: str) -> None:
     assert refusal(llm.Attachment(type=given, url=url)) == (
-        f"{url.strip()} cannot be fetched: {reason}. {DOWNLOAD}"
+        f"{printable(url)} cannot be fetched: {reason}. {DOWNLOAD}"
     )
 
 
