@@ -1,6 +1,7 @@
 """Whether a model fits: by the arithmetic alone, and as every command and the engine say it."""
 
 import json
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineSettings, list_running
 from llm_localrun.errors import NotEnoughMemory
 from llm_localrun.gguf.header import Header, read_summary
+from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import (
     MARGIN_BYTES,
@@ -37,7 +39,7 @@ from tests.conftest import CONFIG, Invoke, configure
 from tests.support import tiny_models
 from tests.support.models import file_route, local_model
 from tests.support.published_models import LLAMA_3_1_8B, QWEN3_32B
-from tests.support.trees import field, header, write
+from tests.support.trees import field, header, string, write
 
 GB = 10**9
 SERVER = Endpoint(name="ollama", kind="ollama", url="http://127.0.0.1:11434")
@@ -106,9 +108,14 @@ def test_fit_of_a_model(facts: dict[str, Any], memory: int | None, fit: Fit) -> 
 
 
 def published(keys: dict[str, Any], size: int) -> Callable[[Path], Path]:
-    """Writes a file with the header of a published model, which takes no disk space."""
-    fields = [field(key, value) for key, value in keys.items()]
-    return lambda path: write(path, header(*fields), size)
+    """Writes a file with the header of a published model, which takes no disk space.
+
+    All its weights are in one tensor.
+    """
+    data = header(*(field(key, value) for key, value in keys.items()))
+    tensor = string("w") + struct.pack("<IQIQ", 1, (size - 2**16) // 4, TensorType.F32, 0)
+    data = data[:8] + struct.pack("<Q", 1) + data[16:] + tensor
+    return lambda path: write(path, data, size)
 
 
 MODELS: dict[str, Callable[[Path], Path]] = {
