@@ -544,8 +544,9 @@ def test_command_goes_on_after_texts_that_are_too_long(
         done = invoke(*command, "-m", model.model_id)
     says = f"Ollama at {server.url} says: the input length exceeds the context length (HTTP 400)."
     assert done.exit_code == 1
+    shown = r"one\x1b[1m " * 5
     assert done.stderr.rstrip("\n") == (
-        'Error: Text 10 of this run ("one\\x1b[1m one\\x1b[1m one\\x1b[1m one\\x1b[1m one\\x1b[1m …") is too long.'
+        f'Error: Text 10 of this run ("{shown}…") is too long.'
         f' {says} Text 32 of this run ("tale tale tale tale tale tale tale tale …") is too long.'
         f' {says} Text 40 of this run ("{"x" * 40}…") is too long. {says}'
         " Split it, or choose an embedding model with a larger context. The other texts are stored."
