@@ -176,7 +176,7 @@ def test_unload_during_an_answer(user_path: Path, starter_model: Path, folder: P
     pieces = iter(response)
     next(pieces)
     stop_all(folder)
-    with pytest.raises(llm.ModelError, match="The engine was unloaded"):
+    with pytest.raises(llm.ModelError, match="The engine ended or was unloaded"):
         list(pieces)
     assert_nothing_remains(user_path)
 

@@ -75,7 +75,7 @@ def test_every_store_in_one_scan(tmp_path: Path) -> None:
         assert set(plan.fingerprints) | {f"path:{plan.path.resolve()}"} <= set(model.fingerprints)
     assert refused(tmp_path) == {
         "mmproj-model-f16.gguf": "it is a projector, which lets another model see or hear",
-        "120b-cloud": "it runs at ollama.com: no weights are here",
+        "120b-cloud": "it runs at https://ollama.com: no weights are here",
     }
 
 
@@ -402,7 +402,7 @@ def test_several_tags_of_ollama_for_one_blob(tmp_path: Path) -> None:
         pytest.param(
             None,
             {"remote_host": "https://ollama.com:443"},
-            "it runs at ollama.com: no weights are here",
+            "it runs at https://ollama.com:443: no weights are here",
             id="cloud",
         ),
         pytest.param(None, {}, "its manifest names no weights", id="null"),
