@@ -129,7 +129,7 @@ def choose_route(model: LocalModel, options: Mapping[str, Any]) -> tuple[LocalMo
     if variant.problem and on_disk is not None:
         from llm_localrun.files import open_file
 
-        # Raises what is wrong with the file, unless that has been mended since.
+        # Raises what is wrong with the file, unless it has been replaced since.
         open_file(Path(on_disk.path))
     if served is None or on_disk is None or is_listening(served.endpoint.url):
         return variant, variant.routes[0]
@@ -182,8 +182,8 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
     if purpose is not None and (meant := [*_claimants(name, snapshot.models, order), *alike]):
         return UnknownModel(*_wrong_purpose(name, meant[0].purpose, purpose, known))
     damaged = [model for model in snapshot.models if model.problem and _was_called(model, name)]
-    if alike or damaged:
-        return UnknownModel(*_why_without_alias(name, *alike, *damaged))
+    if nameless := [*alike, *damaged]:
+        return UnknownModel(*_why_without_alias(name, nameless[0]))
     if unheard := unheard_reports(snapshot, is_empty=not known):
         return UnknownModel(
             f"No local model that is known by now is called '{name}': {describe_unheard(unheard)}",
@@ -212,7 +212,7 @@ def _was_called(model: LocalModel, name: str) -> bool:
     return name.lower() in aliases_of(model.model_copy(update={"routes": ()}))
 
 
-def _why_without_alias(name: str, model: LocalModel, *_: LocalModel) -> tuple[str, str]:
+def _why_without_alias(name: str, model: LocalModel) -> tuple[str, str]:
     """Why `name` does not mean `model`, and what to do."""
     if model.problem:
         check = f"check it with `llm localrun verify {shlex.quote(model.id)}`, or delete it"

@@ -4,7 +4,6 @@ The owners are only tested as root, who can give a file to another user.
 """
 
 import os
-import socket
 import stat
 import sys
 import time
@@ -48,6 +47,7 @@ from llm_localrun.system.paths import engine_folder, home
 from llm_localrun.tokens import learned
 from tests.conftest import Invoke, one_error
 from tests.support.drive import failure
+from tests.support.special_files import NOT_REGULAR
 
 pytestmark = [
     pytest.mark.usefixtures("user_path"),
@@ -63,30 +63,6 @@ NAMES = [CachedName("local/a/m", "chat", ["local-m"], None)]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
 
 Plant = Callable[[Path], None]
-
-
-def plant_socket(path: Path) -> None:
-    before = Path.cwd()
-    os.chdir(path.parent)
-    try:
-        with socket.socket(socket.AF_UNIX) as opened:
-            opened.bind(path.name)
-    finally:
-        os.chdir(before)
-
-
-def plant_link_to_fifo(path: Path) -> None:
-    target = path.with_name("a fifo")
-    os.mkfifo(target)
-    path.symlink_to(target)
-
-
-SPECIAL: dict[str, Plant] = {
-    "FIFO": os.mkfifo,
-    "socket": plant_socket,
-    "device": lambda path: path.symlink_to("/dev/zero"),
-    "link to a FIFO": plant_link_to_fifo,
-}
 
 
 @pytest.fixture
@@ -168,7 +144,7 @@ ERRORS: dict[str, tuple[Callable[[], object], str]] = {
 """Files without which a command cannot go on."""
 
 
-@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("kind", NOT_REGULAR)
 @pytest.mark.parametrize("name", [*READERS, *ERRORS])
 def test_special_file_is_never_opened(
     name: str,
@@ -180,7 +156,7 @@ def test_special_file_is_never_opened(
     path = user_path / name
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
-    SPECIAL[kind](path)
+    NOT_REGULAR[kind](path)
     never_opened(path)
     if name in READERS:
         read, absent = READERS[name]

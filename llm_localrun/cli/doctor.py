@@ -51,14 +51,14 @@ def _examine() -> tuple[list[findings.Finding], bool]:
     report = builds.report(engine_folder(), config.llama_server, ",".join(config.rpc))
     engines = list_running(engine_folder())
     rpc = findings.ask_unused(config.rpc, engines)
-    folder = [*findings.folder_findings(engine_folder())]
-    is_ready = not folder and report.chosen is not None and not any(e.problem for e in rpc)
+    refused = [*findings.folder_findings(engine_folder())]
+    is_ready = not refused and report.chosen is not None and not any(e.problem for e in rpc)
     build = report.chosen.title if report.chosen and is_ready else ""
     found = [
         *findings.server_findings(snapshot, config),
         *findings.store_findings(snapshot),
         *findings.problem_findings(snapshot),
-        *folder,
+        *refused,
         *findings.engine_findings(snapshot, report, engines),
         *findings.rpc_findings(report, rpc, engines),
         findings.memory_finding(snapshot, machine.physical_memory()),
@@ -66,7 +66,7 @@ def _examine() -> tuple[list[findings.Finding], bool]:
         *findings.policy_findings(snapshot, config),
     ]
     runnable = [m for m in snapshot.models if findings.can_run(m, snapshot, config, build)]
-    needs_rpc = bool(rpc) and not is_ready and not folder
+    needs_rpc = bool(rpc) and not is_ready and not refused
     found.append(findings.model_finding(snapshot, runnable, needs_rpc=needs_rpc))
     return found, bool(runnable)
 

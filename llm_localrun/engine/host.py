@@ -92,7 +92,7 @@ def main() -> None:
             free = _serve(server, state, instructions, stop)
         except MemoryError:
             # Python got none because llama.cpp took it all.
-            _end_at_once(server, limits.ENDED)
+            _end_at_once(server, limits.OUT_OF_MEMORY)
         _shut_down(server, state, paths, free, instructions.prompt_bytes)
 
 
@@ -179,7 +179,7 @@ def _serve(
         if stop.wait(_POLL_INTERVAL_S):
             break
         if limits.is_over(server.pid, instructions.memory_limit):
-            _end_at_once(server, limits.ENDED)
+            _end_at_once(server, limits.OUT_OF_MEMORY)
         if poll % _POLLS_PER_CHECK:
             continue
         if watch.is_exceeded(cpu_seconds(server.pid), size_of(paths.log)):

@@ -262,7 +262,7 @@ def end_if_stuck(state: EngineState, folder: Path, before: Advance) -> EngineFai
     computed = cpu_seconds(state.server_pid) - before.cpu
     if computed < _ABANDONED_PREPARATION_S or slots.is_evaluating(state):
         return None
-    # It logs an evaluation, also one that has ended because nobody waits for it.
+    # It logs an evaluation, also one that has ended because no command waits for it.
     if _has_logged(EnginePaths(folder, state.id).log, before.log_size):
         return None
     stop_if_idle(state, folder)
@@ -512,9 +512,8 @@ class _Host:
                     f"llama.cpp made no progress with {_named(self._spec)} for {self._grace:g} s"
                     f" while it {value}"
                 )
-                lasting = f"llama.cpp did not finish: it {value}"
-                if value not in (Phase.TOKENIZER.value, Phase.TEMPLATE.value):
-                    lasting = ""
+                is_lasting = value in (Phase.TOKENIZER.value, Phase.TEMPLATE.value)
+                lasting = f"llama.cpp did not finish: it {value}" if is_lasting else ""
                 raise error.with_load_problem(_lasting(self._spec, lasting))
             if word == OVERSIZED:
                 raise _limit_reached(self._spec, self._limit)

@@ -16,8 +16,8 @@ from pathlib import Path
 from llm_localrun.engine.state import HostInstructions
 from llm_localrun.engine_defaults import SLOTS
 
-ENDED = b"MemoryError: the engine took more memory than it may have\n"
-"""The line of the log of an engine that `host` ends."""
+OUT_OF_MEMORY = b"MemoryError: the engine took more memory than it may have\n"
+"""The line in the log of an engine that `host` ends because it takes too much memory."""
 _REFUSED = re.compile(
     r"bad_alloc|bad allocation|insufficient memory|failed to allocate|unable to allocate"
     r"|cannot allocate memory|MemoryError|Resource temporarily unavailable",
@@ -107,4 +107,4 @@ def _resident_by_ps(pid: int) -> int:
 def is_reached(text: str) -> bool:
     """Whether a log or a reply of an engine says that it got no more memory."""
     is_refused = sys.platform == "linux" and _REFUSED.search(text) is not None
-    return is_refused or ENDED.decode().strip() in text
+    return is_refused or OUT_OF_MEMORY.decode().strip() in text

@@ -127,7 +127,7 @@ def _watch(pid: int, log: "_Log", grace: float, memory_limit: int) -> None:
     before, begun = _measure(pid), False
     # Not the time that has passed: this process may have been asleep or starved.
     silent = 0.0
-    while not _is_over(interval, pid, memory_limit):
+    while not _is_watch_over(interval, pid, memory_limit):
         now = _measure(pid)
         log.read()
         phase = log.phase
@@ -141,9 +141,9 @@ def _watch(pid: int, log: "_Log", grace: float, memory_limit: int) -> None:
         send_line(1, f"{LOADED} {max(0, now.loaded - before.loaded)}")
 
 
-def _is_over(seconds: float, pid: int, memory_limit: int) -> bool:
-    """Waits. Returns whether the watch is over: the standard input is closed, or the process took
-    more than `memory_limit`, is killed and reported."""
+def _is_watch_over(seconds: float, pid: int, memory_limit: int) -> bool:
+    """Waits for some seconds, unless the standard input is closed meanwhile, or the process takes
+    more than `memory_limit`. Then the watch is over, and such a process is killed and reported."""
     # Elsewhere each measurement starts a program.
     steps = max(1, round(seconds / _MEMORY_INTERVAL_S)) if sys.platform == "linux" else 1
     for _ in range(steps):

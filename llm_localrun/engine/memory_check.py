@@ -129,7 +129,7 @@ def bound_of(spec: EngineSpec, tensors: Iterable[Tensor]) -> MemoryBound:
 
 
 def _copied(tensor: Tensor) -> int:
-    """The bytes of a tensor that llama.cpp may arrange anew for the processor (ggml-cpu/repack.cpp,
+    """The bytes of a tensor that llama.cpp may rearrange for the processor (ggml-cpu/repack.cpp,
     and amx/amx.cpp for half-precision floats)."""
     is_copied = tensor.type not in _FLOATS or (
         tensor.type == TensorType.F16 and machine.has_matrix_units()

@@ -13,7 +13,7 @@ import pytest
 from llm_localrun.engine import limits
 from llm_localrun.engine.evict import need_of
 from llm_localrun.engine.launch import find_or_start
-from llm_localrun.engine.limits import ENDED, is_over, is_reached, resident
+from llm_localrun.engine.limits import OUT_OF_MEMORY, is_over, is_reached, resident
 from llm_localrun.engine.load_watch import OVERSIZED, watched
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.state import EngineSettings, EngineState, list_running
@@ -255,8 +255,8 @@ def test_host_ends_an_engine() -> None:
         check=False,
         cwd=Path(__file__).parents[2],
     )
-    assert (done.returncode, done.stdout, done.stderr) == (1, b"ended\n", ENDED)
-    assert is_reached(ENDED.decode())
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"ended\n", OUT_OF_MEMORY)
+    assert is_reached(OUT_OF_MEMORY.decode())
 
 
 def test_no_limit_is_never_reached() -> None:

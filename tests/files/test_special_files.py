@@ -1,7 +1,6 @@
 """FIFOs, sockets and devices where a file of a model is expected: refused, and never opened."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,41 +18,17 @@ from llm_localrun.memory.footprint import footprint_of_files
 from llm_localrun.models import ScannedFile, Snapshot
 from llm_localrun.pull.download import sha256_of
 from llm_localrun.system.atomic import open_regular
+from tests.support.special_files import NOT_REGULAR
 from tests.support.trees import MIB, gguf, projector
 
 
-def bind(path: Path) -> None:
-    # The address of a socket is short: the name is relative.
-    before = Path.cwd()
-    os.chdir(path.parent)
-    try:
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(path.name)
-    finally:
-        os.chdir(before)
-
-
-def link_to_fifo(path: Path) -> None:
-    target = path.with_name(f"{path.name}.fifo")
-    os.mkfifo(target)
-    path.symlink_to(target)
-
-
-SPECIAL: dict[str, Callable[[Path], Any]] = {
-    "FIFO": os.mkfifo,
-    "socket": bind,
-    "device": lambda path: path.symlink_to("/dev/zero"),
-    "link to a FIFO": link_to_fifo,
-}
-
-
-@pytest.fixture(params=SPECIAL)
+@pytest.fixture(params=NOT_REGULAR)
 def special(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
     """Makes such a file."""
 
     def make(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        SPECIAL[request.param](path)
+        NOT_REGULAR[request.param](path)
         return path
 
     return make

@@ -27,14 +27,21 @@ def _unreadable(path: Path) -> None:
     path.chmod(0)
 
 
-SPECIAL: dict[str, Callable[[Path], object]] = {
+def _link_to_pipe(path: Path) -> None:
+    target = path.with_name(f"{path.name}.fifo")
+    mkfifo(target)
+    path.symlink_to(target)
+
+
+NOT_REGULAR: dict[str, Callable[[Path], None]] = {
     "a pipe": mkfifo,
-    "a link to a pipe": lambda path: (
-        mkfifo(path.with_name("a-pipe")),  # type: ignore[func-returns-value]
-        path.symlink_to(path.with_name("a-pipe")),  # type: ignore[func-returns-value]
-    ),
+    "a link to a pipe": _link_to_pipe,
     "a socket": _socket,
     "/dev/zero": lambda path: path.symlink_to("/dev/zero"),
+}
+"""What makes a file that no command may open, by what it is."""
+SPECIAL: dict[str, Callable[[Path], object]] = {
+    **NOT_REGULAR,
     "/dev/tty": lambda path: path.symlink_to("/dev/tty"),
     "a folder": lambda path: path.mkdir(),
     "a dangling link": lambda path: path.symlink_to("nowhere"),
