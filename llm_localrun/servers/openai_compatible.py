@@ -107,6 +107,7 @@ class OpenAICompatible(Server):
         **sent_as_named("seed", "max_tokens", "stop", "logit_bias"),
         "think": WireOption("reasoning_effort", _EFFORTS),
         **dict.fromkeys(("quantization", "context_size", "timeout", "extra_body"), NOT_SENT),
+        **dict.fromkeys(("tool_choice", "tool_repair"), NOT_SENT),
     }
 
     # Its models
