@@ -9,6 +9,7 @@
     ├── PromptTooLong        the prompt does not fit in the context
     ├── AnswerNotJson        the answer is not the JSON that was asked for
     │   └── AnswerCutOff     the answer ended before its JSON was complete
+    ├── NoToolCall           the answer is not the tool call that was asked for
     ├── ServerUnreachable    the server does not answer, or not in time
     ├── ServerRefused        the server answered with an error
     │   └── WrongModel       the server answers with another model
@@ -117,6 +118,10 @@ class AnswerNotJson(LocalRunError):
 
 class AnswerCutOff(AnswerNotJson):
     """The answer ended before its JSON was complete."""
+
+
+class NoToolCall(LocalRunError):
+    """The answer is not the tool call that was asked for; raised when it has been passed on."""
 
 
 class ServerUnreachable(LocalRunError):

@@ -20,7 +20,7 @@ from llm.parts import StreamEvent
 from typing_extensions import assert_never
 
 from llm_localrun.chat.interrupts import COMMANDS
-from llm_localrun.errors import AnswerNotJson
+from llm_localrun.errors import AnswerNotJson, NoToolCall
 from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.system.text import printable
@@ -115,7 +115,7 @@ class ResponseRecorder:
         """
         try:
             yield
-        except AnswerNotJson as error:
+        except (AnswerNotJson, NoToolCall) as error:
             logged = self._response.response_json or {}
             self._response.response_json = {**logged, "error": error.message}
             command = click.get_current_context(silent=True)

@@ -107,8 +107,8 @@ class _Translation:
         if named == "string":
             return self._text(schema)
         if named == "integer":
-            limits = {name: schema[name] for name in _INTEGER_LIMITS if _is_count(schema.get(name))}
-            return {"type": "integer", **limits}
+            limits = [name for name in _INTEGER_LIMITS if _is_integer(schema.get(name))]
+            return {"type": "integer", **{name: schema[name] for name in limits}}
         return {"type": named} if named in _ANY_TYPE else self._any()
 
     def _any(self) -> Schema:
@@ -168,7 +168,7 @@ class _Translation:
         if form in _FORMATS:
             return {"type": "string", "format": form}
         # llama.cpp drops a limit beside a pattern.
-        if _is_grammar(pattern) and not (self._is_short and _ENDLESS.search(pattern)):
+        if _is_grammar(pattern) and not (self._is_short and _ENDLESS.search(str(pattern))):
             return {"type": "string", "pattern": pattern}
         least, most = self._limits(schema, "minLength", "maxLength", SHORT_TEXT)
         return {"type": "string", **least, **most}
@@ -176,9 +176,10 @@ class _Translation:
     def _limits(
         self, schema: Mapping[str, Any], least: str, most: str, short: int
     ) -> tuple[Schema, Schema]:
-        lower, upper = (schema.get(key) for key in (least, most))
-        lower = min(lower, _MAX_COUNT) if _is_count(lower) and lower > 0 else 0
-        upper = upper if _is_count(upper) and upper <= _MAX_COUNT else None
+        lower = min(_count(schema.get(least)) or 0, _MAX_COUNT)
+        upper = _count(schema.get(most))
+        if upper is not None and upper > _MAX_COUNT:
+            upper = None
         if self._is_short:
             upper = min(max(short, lower), _MAX_COUNT if upper is None else upper)
         return ({least: lower} if lower else {}), ({} if upper is None else {most: upper})
@@ -274,8 +275,12 @@ def _texts(value: Any) -> list[str]:
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
-def _is_count(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def reached_limit(arguments: Any) -> bool:
