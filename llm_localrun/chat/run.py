@@ -28,6 +28,7 @@ from llm_localrun.catalogue import (
 )
 from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.chat.response import end_line
+from llm_localrun.chat.tools import with_repeats_noted, with_tools_described
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
@@ -237,10 +238,11 @@ class _Exchange:
 
 def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | None) -> _Exchange:
     config = read_config()
-    chat = request_defaults(model, route).applied_to(request)
+    chat = request_defaults(model, route).applied_to(with_repeats_noted(request))
     chat = replace(chat, options=_settle_options(model, chat))
     sender = _Sender(model, route, key, config)
-    if not (sender.server_class.json_forbids_calls and chat.tools and _wants_json(chat)):
+    is_either = sender.server_class.json_forbids_calls or not sender.takes_tools(chat)
+    if not (is_either and chat.tools and _wants_json(chat)):
         return sender.exchange(chat, chat)
     options = {name: value for name, value in chat.options.items() if name != "json_object"}
     exchange = sender.exchange(replace(chat, schema=None, options=options), chat)
@@ -263,8 +265,16 @@ class _Sender:
             return server_class(self.route.endpoint.kind)
         return serve.EngineServer
 
+    def takes_tools(self, chat: ChatRequest) -> bool:
+        """Whether the template has a place for tools, or may have one."""
+        given = chat.options.get("chat_template")
+        if given is not None and isinstance(self.route, OnDisk):
+            return "tools" in given_template(given)
+        return self.model.can("tools", if_unknown=True)
+
     def exchange(self, chat: ChatRequest, wanted: ChatRequest) -> _Exchange:
         """The exchange that sends `chat` and expects what answers `wanted`."""
+        chat = chat if self.takes_tools(chat) else with_tools_described(chat)
         request = ServeRequest(self.model, chat, lambda: free_memory(self.config.llama_server))
         match self.route:
             case Served():
