@@ -10,6 +10,7 @@
     ├── AnswerNotJson        the answer is not the JSON that was asked for
     │   └── AnswerCutOff     the answer ended before its JSON was complete
     ├── RepeatedCall         the model makes the same tool call again and again
+    ├── NoToolCall           the answer is not the tool call that was asked for
     ├── ServerUnreachable    the server does not answer, or not in time
     ├── ServerRefused        the server answered with an error
     │   └── WrongModel       the server answers with another model
@@ -122,6 +123,10 @@ class AnswerCutOff(AnswerNotJson):
 
 class RepeatedCall(LocalRunError):
     """A model makes the same tool call again and again, which always has the same result."""
+
+
+class NoToolCall(LocalRunError):
+    """The answer is not the tool call that was asked for; raised when it has been passed on."""
 
 
 class ServerUnreachable(LocalRunError):

@@ -21,9 +21,11 @@ from typing_extensions import assert_never
 
 from llm_localrun import resolve
 from llm_localrun.catalogue import get_catalogue
+from llm_localrun.chat.expected import model_check
 from llm_localrun.chat.modelfile import request_defaults
+from llm_localrun.chat.notes import report_departure
 from llm_localrun.chat.response import end_command
-from llm_localrun.chat.run import check_allowed, in_use, model_check, report_departure
+from llm_localrun.chat.run import check_allowed, in_use
 from llm_localrun.config import read_config
 from llm_localrun.engine import serve
 from llm_localrun.errors import BadReply, PromptTooLong

@@ -29,6 +29,10 @@ def _json(value: object) -> object:
         raise ValueError("give a JSON object, in quotes") from None
 
 
+def _trimmed(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
 def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
@@ -93,6 +97,14 @@ class Options(llm.Options):
     )
     json_object: bool | None = _option(
         "Make the answer a JSON object; ask for one in the prompt too"
+    )
+    tool_choice: Annotated[str, BeforeValidator(_trimmed), Field(min_length=1)] | None = _option(
+        "Whether to call a tool first: auto, required, none, or the name of the tool to call (these"
+        " words win over tools of the same names); applies to the question, not to results"
+    )
+    tool_repair: bool | None = _option(
+        "Ask once more, under a schema, if the answer is a tool call that is not valid; on unless"
+        " set to off"
     )
     think: Annotated[Think, BeforeValidator(_think)] | None = _option(
         "Whether and how much to think before the answer"

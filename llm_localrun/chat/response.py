@@ -21,7 +21,7 @@ from typing_extensions import assert_never
 
 from llm_localrun.chat.interrupts import COMMANDS
 from llm_localrun.chat.tools import Repeats
-from llm_localrun.errors import AnswerNotJson, RepeatedCall
+from llm_localrun.errors import AnswerNotJson, NoToolCall, RepeatedCall
 from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.system.text import printable
@@ -130,7 +130,7 @@ class ResponseRecorder:
         """
         try:
             yield
-        except (AnswerNotJson, RepeatedCall) as error:
+        except (AnswerNotJson, NoToolCall, RepeatedCall) as error:
             logged = self._response.response_json or {}
             self._response.response_json = {**logged, "error": error.message}
             command = click.get_current_context(silent=True)

@@ -7,11 +7,12 @@ and earlier calls and results become text. Finding calls in the text of an answe
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llm_localrun.errors import RepeatedCall
+from llm_localrun.errors import LocalRunError, RepeatedCall, ServerRefused
 from llm_localrun.system.text import printable, printable_json
 from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
 
@@ -23,6 +24,16 @@ _NOTE = (
 )
 _MAX_ARGUMENTS = 200
 """Characters of the arguments that an error shows."""
+
+_REFUSAL = re.compile(
+    # Ollama 0.32; vLLM 0.32 without --enable-auto-tool-choice; llama.cpp b10434 and b11549, if a
+    # tool's schema is more than their grammars can say: `true`, a reference that leads nowhere.
+    "does not support tools|tool choice requires|[Uu]nable to generate parser|failed to parse gramm"
+    "ar|JSON schema (?:error|conversion)"
+)
+
+# llama.cpp b10434 and b11549 (run), if `max_tokens` ends the call or a stop text is in it; b7743.
+_MALFORMED = re.compile("output that does not match the expected|Failed to parse input at pos")
 
 _DESCRIPTION = """\
 You can use tools. Each line describes one, its parameters as a JSON schema:
@@ -103,6 +114,16 @@ def with_repeats_noted(chat: ChatRequest) -> ChatRequest:
         replace(m, text=m.text + _NOTE) if i in told_at else m for i, m in enumerate(chat.messages)
     )
     return replace(chat, messages=tuple(messages))
+
+
+def refuses_tools(error: LocalRunError | None) -> bool:
+    """Whether a server says that it, or the model, cannot be given these tools."""
+    return isinstance(error, ServerRefused) and bool(_REFUSAL.search(error.problem))
+
+
+def is_malformed_call(error: LocalRunError | None) -> bool:
+    """Whether a server says that it could not read the call that the model wrote, and drops it."""
+    return isinstance(error, ServerRefused) and bool(_MALFORMED.search(error.problem))
 
 
 def with_tools_described(chat: ChatRequest) -> ChatRequest:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cached_property, partial
 from math import inf
 from typing import Any, ClassVar, TypeAlias
@@ -80,6 +81,17 @@ class WireOption:
 
 NOT_SENT = WireOption("")
 """An option that takes effect before anything is sent."""
+
+
+class CallForcing(Enum):
+    """How a server makes a model call a tool, for `-o tool_choice required` or NAME."""
+
+    NONE = auto()
+    """It cannot."""
+    NATIVE = auto()
+    """By the field `tool_choice` of the body."""
+    SCHEMA = auto()
+    """By the schema of a call, which the answer has to follow."""
 
 
 def sent_as_named(*names: str, below: str = "") -> dict[str, WireOption]:
@@ -286,6 +298,7 @@ class Server:
     """Whether it may pass prompts on to other machines without saying for which models."""
     streams: ClassVar[bool] = True
     accepts_schemas: ClassVar[bool] = True
+    call_forcing: ClassVar[CallForcing] = CallForcing.NONE
     context_flag: ClassVar[str] = ""
     """The flag that sets its context when it starts: "-c {}"; "" if unknown."""
     template_flag: ClassVar[str] = ""

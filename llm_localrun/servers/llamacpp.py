@@ -22,6 +22,7 @@ from llm_localrun.servers import msty
 from llm_localrun.servers.base import (
     CONTEXT,
     PROMPT,
+    CallForcing,
     Facts,
     PreparedRequest,
     ServeRequest,
@@ -176,6 +177,8 @@ class LlamaCpp(OpenAICompatible):
     version_path = "/props"
     rereads_version = True
     counts_prompts = True
+    # Its own `tool_choice: required` puts no bounds on the arguments: SmolLM2-135M never ends them.
+    call_forcing = CallForcing.SCHEMA
     json_forbids_calls = True  # Its grammar has no place for them (b10434, b11549).
     reasoning_field = "reasoning_content"
     signs: ClassVar[tuple[Sign, ...]] = (Sign("/props", "default_generation_settings", rank=1),)

@@ -216,6 +216,7 @@ class Ollama(Server):
         "gpu_layers": WireOption("options.num_gpu"),
         "threads": WireOption("options.num_thread"),
         **dict.fromkeys(("quantization", "timeout", "extra_body"), NOT_SENT),
+        **dict.fromkeys(("tool_choice", "tool_repair"), NOT_SENT),
     }
 
     # Finding it and its models

@@ -19,6 +19,7 @@ from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.names.roles import purpose_of_name
 from llm_localrun.servers.base import (
     NOT_SENT,
+    CallForcing,
     Facts,
     ModelListing,
     PreparedRequest,
@@ -107,6 +108,7 @@ class OpenAICompatible(Server):
         **sent_as_named("seed", "max_tokens", "stop", "logit_bias"),
         "think": WireOption("reasoning_effort", _EFFORTS),
         **dict.fromkeys(("quantization", "context_size", "timeout", "extra_body"), NOT_SENT),
+        **dict.fromkeys(("tool_choice", "tool_repair"), NOT_SENT),
     }
 
     # Its models
@@ -176,10 +178,13 @@ class OpenAICompatible(Server):
 
     def encode(self, model: str, chat: ChatRequest, **more: Any) -> Payload:
         """The body of a chat request; `more` are options to add to the user's."""
+        options = self.encode_options({**chat.options, **more})
+        if chat.tools and self.call_forcing is CallForcing.NATIVE:
+            options = {**openai.tool_choice(chat.options.get("tool_choice")), **options}
         return openai.encode(
             model,
             chat,
-            self.encode_options({**chat.options, **more}),
+            options,
             reasoning_field=self.reasoning_field,
             streams=self.streams,
         )

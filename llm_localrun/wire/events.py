@@ -58,6 +58,8 @@ class Finished:
     context_size: int | None = None
     remote_host: str | None = None
     """The machine that the server passed the prompt on to."""
+    tool_repair: bool | None = None
+    """True if the answer makes up for a tool call that was not valid."""
 
 
 Event: TypeAlias = TextDelta | ReasoningDelta | ToolCall | Finished

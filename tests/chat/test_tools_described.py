@@ -1,9 +1,11 @@
 """Tools for models whose chat template has no place for them: described in the system message.
 
-With fakes for the exact bytes, with the real engine for what the template makes of them.
+Also what servers refuse to read of tools and of calls. With fakes for the exact bytes, with the
+real engine for what the template makes of them.
 """
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,13 @@ import pytest
 
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.chat.tools import with_tools_described
+from llm_localrun.engine import serve
+from llm_localrun.errors import ServerRefused
 from llm_localrun.models import LocalModel
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
+from tests.fakes.http_server import Request, Respond, StandIn, events, json_reply, not_found
+from tests.fakes.openai_compatible import completion
 from tests.fakes.says import Call, Says
 from tests.support.contract import HISTORY, chain, found, saying, sent
 from tests.support.drive import WAYS, ask, served
@@ -193,6 +199,120 @@ def test_every_chat_model_supports_tools(known: dict[str, Any]) -> None:
     assert AsyncLocalChat(model).supports_tools
 
 
+# Servers that refuse
+
+REFUSALS = {
+    "ollama": ("ollama", 400, "registry.ollama.ai/library/m:1b does not support tools"),
+    "vllm": (
+        "vllm",
+        400,
+        '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+    ),
+    "no parser": (
+        "llamacpp",
+        400,
+        "Unable to generate parser for this template. Automatic parser generation failed: JSON"
+        " schema error at #/properties/s: true",
+    ),
+    "no grammar": ("llamacpp", 400, "Failed to initialize samplers: failed to parse grammar"),
+}
+"""What servers say to tools, or to one tool's schema: recorded, but for vLLM's."""
+MALFORMED = "The model produced output that does not match the expected peg-native format"
+CHAT_PATHS = ("/api/chat", "/v1/chat/completions")
+
+
+def texts(*answers: str | tuple[int, str] | Says) -> Respond:
+    """A server of any kind that gives each of `answers` once: a refusal or what a model says."""
+    waiting = list(answers)
+
+    def respond(request: Request) -> Iterator[bytes]:
+        if request.path not in CHAT_PATHS:
+            yield not_found(request.path)
+            return
+        answer, is_ollama = waiting.pop(0), request.path == "/api/chat"
+        if isinstance(answer, tuple):
+            status, message = answer
+            error = message if is_ollama else {"message": message, "type": "server_error"}
+            yield json_reply({"error": error}, status)
+        elif isinstance(answer, Says):
+            yield broken_stream(answer.text, request.body["stream"])
+        elif is_ollama:
+            yield json_reply({"message": {"content": answer}, "done": True})
+        elif request.body["stream"]:
+            yield events({"choices": [{"delta": {"content": answer}, "finish_reason": "stop"}]})
+        else:
+            yield json_reply(completion(answer, finish_reason="stop"))
+
+    return respond
+
+
+def broken_stream(text: str, is_streamed: bool) -> bytes:
+    """llama.cpp's answer with a call that it cannot read: the text before it, and an error."""
+    error = {"error": {"code": 500, "message": MALFORMED, "type": "server_error"}}
+    if not is_streamed:
+        return json_reply(error, 500)
+    before = [{"choices": [{"delta": {"content": text}}]}] if text else []
+    return events(*before, error)
+
+
+@in_every_way
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refused_tools_are_described(case: str, way: str) -> None:
+    kind, status, message = REFUSALS[case]
+    with StandIn(texts((status, message), "Warm.")) as server:
+        (response,) = chain(served(server.url, kind), "Hi", way, tools=[get_weather])
+    assert response.text() == "Warm."
+    first, second = sent(server)
+    assert ("tools" in first, "tools" in second) == (True, False)
+    assert '"name": "get_weather"' in second["messages"][0]["content"]
+
+
+@in_every_way
+def test_refusal_without_tools_is_an_error(way: str) -> None:
+    with (
+        StandIn(texts(REFUSALS["no grammar"][1:])) as server,
+        pytest.raises(ServerRefused, match="failed to parse grammar"),
+    ):
+        ask(served(server.url, "llamacpp"), "Hi", way)
+    assert len(sent(server)) == 1
+
+
+CALL_JSON = '{"name": "get_weather", "arguments": {"city": "Lima"}}'
+
+
+@in_every_way
+@pytest.mark.parametrize("lead", ["", "I look.\n"])
+def test_call_that_llama_cpp_cannot_read_gets_a_second_chance(lead: str, way: str) -> None:
+    with StandIn(texts(Says(lead), CALL_JSON, "Warm.")) as server:
+        first, second = chain(served(server.url, "llamacpp"), "Hi", way, tools=[get_weather])
+    assert [call.arguments for call in first.tool_calls()] == [{"city": "Lima"}]
+    assert first.text() == ("" if "unstreamed" in way else lead)
+    assert second.text() == "Warm."
+    bodies = sent(server)
+    assert ["response_format" in body for body in bodies] == [False, True, False]
+
+
+@in_every_way
+def test_call_that_llama_cpp_cannot_read_without_a_second_chance(way: str) -> None:
+    with (
+        StandIn(texts(Says())) as server,
+        pytest.raises(ServerRefused, match=r"does not match the expected.*-o max_tokens"),
+    ):
+        options = {"tool_repair": False}
+        chain(served(server.url, "llamacpp"), "Hi", way, tools=[get_weather], options=options)
+    assert len(sent(server)) == 1
+
+
+@in_every_way
+def test_second_chance_that_fails_shows_the_first_error(way: str) -> None:
+    with (
+        StandIn(texts(Says(), "Hm.")) as server,
+        pytest.raises(ServerRefused, match="does not match the expected"),
+    ):
+        chain(served(server.url, "llamacpp"), "Hi", way, tools=[get_weather])
+    assert len(sent(server)) == 2
+
+
 # In the engine
 
 WITHOUT_SYSTEM = """\
@@ -242,16 +362,20 @@ TAKES_TOOLS = (
 
 @pytest.mark.parametrize(("template", "is_native"), [(TAKES_TOOLS, True), (WITHOUT_SYSTEM, False)])
 def test_given_template_decides(
-    template: str, is_native: bool, plain: LocalModel, monkeypatch: pytest.MonkeyPatch
+    template: str,
+    is_native: bool,
+    plain: LocalModel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    from llm_localrun.engine import serve
+    encode, sent_to_engine = serve.EngineServer.encode, list[ChatRequest]()
 
-    bodies: list[Any] = []
-    monkeypatch.setattr(
-        serve.EngineServer, "encode", lambda _self, _model, chat, **_: bodies.append(chat) or {}
-    )
-    file = Path(str(llm.user_dir())) / "t.jinja"  # type: ignore[no-untyped-call]
+    def recorded(server: Any, model: str, chat: ChatRequest, **more: Any) -> Any:
+        sent_to_engine.append(chat)
+        return encode(server, model, chat, **more)
+
+    monkeypatch.setattr(serve.EngineServer, "encode", recorded)
+    file = tmp_path / "t.jinja"
     file.write_text(template)
-    with pytest.raises(Exception):  # noqa: B017
-        chain(plain, "Hi", tools=[get_weather], options={"chat_template": str(file)})
-    assert bool(bodies[0].tools) == is_native
+    chain(plain, "Hi", tools=[get_weather], options={**OPTIONS, "chat_template": str(file)})
+    assert [bool(chat.tools) for chat in sent_to_engine] == [is_native]

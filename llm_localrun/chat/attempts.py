@@ -1,0 +1,194 @@
+"""Which requests a question takes: how it is asked first, and how it is asked again.
+
+`-o tool_choice` and `-o tool_repair` are decided here. Pure: sending a request and showing its
+answer is left to `run`, the schema of a call to `wire.call_schema`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any
+
+from llm_localrun.chat.tools import is_malformed_call, refuses_tools
+from llm_localrun.errors import AnswerNotJson, LocalRunError, NoToolCall, UnsupportedOption
+from llm_localrun.servers.base import CallForcing, Server
+from llm_localrun.wire.call_schema import call_schema
+from llm_localrun.wire.events import CUT_OFF
+from llm_localrun.wire.request import ChatRequest, ToolSpec
+
+
+class Aim(Enum):
+    """What a request leaves the model to answer."""
+
+    ANYTHING = auto()
+    JSON = auto()
+    """Nothing but the JSON that is wanted."""
+    CALL = auto()
+    """Nothing but the call of a tool."""
+    SHORT_CALL = auto()
+    """The same, with limits on all arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to ask a question."""
+
+    aim: Aim
+    sent: ChatRequest
+    wanted: ChatRequest
+    """What the answer is read as an answer to: JSON, or text that may be calls of its tools."""
+    must_call: tuple[ToolSpec, ...] = ()
+    """The tools of which the answer has to call one."""
+    is_repair: bool = False
+    """Whether it makes up for an answer that may be shown instead."""
+    describes_tools: bool = False
+    """Whether the model reads the tools as text, because its template has no place for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an answer has ended of which the last part is not shown yet."""
+
+    error: LocalRunError | None = None
+    finish_reason: str = ""
+    has_text: bool = False
+    """Whether text of it has been shown."""
+    has_called: bool = False
+    broken: ToolSpec | None = None
+    """The tool of which it looks like a call, though it is not a valid one."""
+    is_endless: bool = False
+    """Whether it was not read to its end, because it has none."""
+
+    @property
+    def is_cut(self) -> bool:
+        return self.is_endless or self.finish_reason in ("length", CUT_OFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The ways to ask a question of a kind of server."""
+
+    chat: ChatRequest
+    server: type[Server]
+    describes_tools: bool = False
+    """As in `Attempt`."""
+
+    def first(self) -> Attempt:
+        """The question as it is asked first."""
+        return replace(self._first(), describes_tools=self.describes_tools)
+
+    def after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
+        """How the question is asked again; None if the answer counts."""
+        refused = not ending.has_text and refuses_tools(ending.error)
+        if refused and attempt.sent.tools and not attempt.describes_tools:
+            return replace(attempt, describes_tools=True)
+        following = self._after(attempt, ending)
+        return following and replace(following, describes_tools=attempt.describes_tools)
+
+    def _first(self) -> Attempt:
+        forced = _forced_tools(self.chat)
+        if forced and self.server.call_forcing is CallForcing.SCHEMA:
+            return self._call(forced, Aim.CALL)
+        free = _without_format(self.chat)
+        if forced:
+            return Attempt(Aim.ANYTHING, free, free, forced)
+        # Made to answer in JSON, a model cannot call a tool.
+        forbids_calls = self.describes_tools or self.server.json_forbids_calls
+        is_either = forbids_calls and self.chat.tools and wants_json(self.chat)
+        return Attempt(Aim.ANYTHING, free if is_either else self.chat, self.chat)
+
+    def _after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
+        malformed = is_malformed_call(ending.error)
+        if ending.has_called or not (malformed or isinstance(ending.error, AnswerNotJson | None)):
+            return None
+        if attempt.aim is Aim.CALL and ending.is_cut:
+            short = self._call(attempt.must_call, Aim.SHORT_CALL)
+            return replace(short, is_repair=attempt.is_repair)
+        if attempt.aim is not Aim.ANYTHING:
+            return None
+        called = attempt.must_call or tuple(filter(None, [ending.broken]))
+        called = called or (self.chat.tools if malformed else ())
+        repairs = self.chat.options.get("tool_repair", True) and self.server.accepts_schemas
+        if called and repairs:
+            return replace(self._call(called, Aim.CALL), is_repair=True)
+        is_open = attempt.sent is not attempt.wanted and not (ending.has_text or malformed)
+        if ending.error and is_open:
+            return Attempt(Aim.JSON, self.chat, self.chat)
+        return None
+
+    def _call(self, tools: tuple[ToolSpec, ...], aim: Aim) -> Attempt:
+        wanted = _without_format(self.chat, "tool_choice")
+        schema = call_schema(tools, is_short=aim is Aim.SHORT_CALL)
+        # What it says is held in any case, and an endless one can be left.
+        sent = replace(wanted, schema=schema, stream=True)
+        return Attempt(aim, sent, wanted, tools)
+
+
+def wants_json(chat: ChatRequest) -> bool:
+    """Whether the answer has to be JSON."""
+    return chat.schema is not None or bool(chat.options.get("json_object"))
+
+
+def settle_tools(chat: ChatRequest, server: type[Server]) -> ChatRequest:
+    """The request with the tools that the model may call.
+
+    Its option `tool_choice` is left only if a call is required now. Raises `UnsupportedOption`.
+    """
+    choice = chat.options.get("tool_choice", "auto")
+    freely = replace(chat, options=_without(chat.options, "tool_choice"))
+    if choice == "auto":
+        return freely
+    if choice == "none":
+        return replace(freely, tools=())
+    names = [tool.name for tool in chat.tools]
+    if not names:
+        raise UnsupportedOption(
+            f"-o tool_choice {choice} needs tools, and none are offered",
+            "Add them with -T NAME or --functions, or leave out -o tool_choice",
+        )
+    if choice != "required" and choice not in names:
+        raise UnsupportedOption(
+            f"-o tool_choice {choice} names no tool that is offered",
+            f"Use auto, required, none, or one of {', '.join(names)}",
+        )
+    if server.call_forcing is CallForcing.NONE:
+        raise UnsupportedOption(
+            f"{server.title} cannot make a model call a tool",
+            "Leave out -o tool_choice, or choose a model of another server",
+        )
+    # Otherwise it would call tools without end.
+    return freely if _has_results(chat) else chat
+
+
+def no_call(model: str, tools: Sequence[ToolSpec], ending: Ending) -> NoToolCall:
+    """The error for an answer without the call that `-o tool_choice` asks for."""
+    names = " or ".join(tool.name for tool in tools)
+    if ending.is_endless:
+        why, remedy = ": its arguments did not end", "Try another model"
+    elif ending.is_cut:
+        why = f": the answer ended ({ending.finish_reason}) before it was complete"
+        remedy = "Use a larger -o max_tokens, or a larger -o context_size"
+    else:
+        why, remedy = "", "Ask for it in the prompt too, or try another model"
+    return NoToolCall(f"{model} made no valid call of {names}{why}", remedy)
+
+
+def _forced_tools(chat: ChatRequest) -> tuple[ToolSpec, ...]:
+    choice = chat.options.get("tool_choice")
+    return tuple(tool for tool in chat.tools if choice in ("required", tool.name))
+
+
+def _has_results(chat: ChatRequest) -> bool:
+    """Whether tools have answered since the last question."""
+    for message in reversed(chat.messages):
+        if message.role == "tool" or (message.role == "user" and message.text):
+            return message.role == "tool"
+    return False
+
+
+def _without_format(chat: ChatRequest, *more: str) -> ChatRequest:
+    return replace(chat, schema=None, options=_without(chat.options, "json_object", *more))
+
+
+def _without(options: Any, *names: str) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in names}

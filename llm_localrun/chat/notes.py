@@ -1,0 +1,122 @@
+"""What the user is told about an answer on stderr, besides errors.
+
+Printing it below what is already shown is left to `run`.
+"""
+
+import shlex
+from collections.abc import Collection, Iterable
+
+import click
+
+from llm_localrun.catalogue import record_place
+from llm_localrun.chat.expected import template_thinking
+from llm_localrun.config import read_config
+from llm_localrun.models import LocalModel
+from llm_localrun.privacy import requires_consent
+from llm_localrun.servers.base import PreparedRequest, ServeRequest
+from llm_localrun.system.json_files import parse_json
+from llm_localrun.system.text import printable
+from llm_localrun.tokens.estimate import least_plausible
+from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer
+from llm_localrun.wire.call_schema import SHORT_LIST, SHORT_TEXT, reached_limit
+from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.request import ToolSpec
+
+
+def report_departure(model: LocalModel, prepared: PreparedRequest, remote_host: str) -> None:
+    """Says that a server has passed on a prompt that was to stay, and records where to."""
+    if not remote_host or requires_consent(model) or model.id in read_config().allow:
+        return
+    host = record_place(model, remote_host).remote_host
+    note = (
+        f"{prepared.server.label} passed this prompt on to {host}: {model.id} does not run on this"
+        " machine any more. llm-localrun will not send it another one, unless you allow that:"
+        f" `llm localrun allow {shlex.quote(model.id)}`."
+    )
+    click.echo(printable(note), err=True)
+
+
+def note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> str:
+    """What the user has to know about a finished answer; "" if there is nothing."""
+    if _was_cut(request, prepared, finished):
+        return (
+            f"{prepared.server.label} read {finished.prompt_tokens:,} tokens of a prompt of about"
+            f" {request.prompt.estimate({}).tokens:,}: it may have cut it. Install a newer version."
+        )
+    if finished.finish_reason == CUT_OFF:
+        hint = prepared.server.cut_off_hint
+        early = f"{prepared.server.label} ended the answer early without a reason."
+        return f"{early} {hint}." if hint else early
+    limit, answer = request.options.get("max_tokens"), finished.completion_tokens
+    if finished.finish_reason != "length" or (limit and (answer is None or answer >= limit)):
+        return ""
+    is_counted = answer is not None and finished.prompt_tokens is not None
+    used = (finished.prompt_tokens or 0) + (answer or 0) if is_counted else None
+    return describe_cut_answer(used, prepared.context_size, prepared.limits)
+
+
+def note_without_answer(
+    request: ServeRequest,
+    prepared: PreparedRequest,
+    finished: Finished,
+    kinds: Collection[type[Event]],
+) -> str:
+    """What to do if the model has thought and said nothing; "" if it has answered."""
+    if ReasoningDelta not in kinds or TextDelta in kinds or ToolCall in kinds:
+        return ""
+    ways = []
+    if finished.finish_reason == "length":
+        ways.append("Use a larger -o max_tokens")
+    if _can_stop_thinking(request, prepared):
+        ways.append("use -o think off" if ways else "Use -o think off")
+    advice = ", or ".join(ways) or "Try again, or choose another model"
+    return (
+        f"{request.model.id} stopped while it was thinking ({finished.finish_reason}) and gave no"
+        f" answer. {advice}."
+    )
+
+
+def _can_stop_thinking(request: ServeRequest, prepared: PreparedRequest) -> bool:
+    """Whether `-o think off` would have an effect, as far as is known."""
+    model = request.model
+    if request.options.get("think") == "off" or "think" not in prepared.server.options:
+        return False
+    template = template_thinking(request, prepared)[0]
+    if model.think_levels is not None:
+        return "off" in model.think_levels
+    return template is None or template.has_switch
+
+
+def note_of_repair(model: str, broken: ToolSpec | None) -> str:
+    """What the user has to know if a call is asked for once more."""
+    if broken is None:
+        return f"{model} called no tool; it was asked once more."
+    return f"{model} wrote a call of {broken.name} that is not valid; it was asked once more."
+
+
+def note_of_limits(model: str, events: Iterable[Event]) -> str:
+    """What the user has to know if limits have ended arguments; "" if they have not."""
+    calls = [event for event in events if isinstance(event, ToolCall)]
+    names = [call.name for call in calls if reached_limit(parse_json(call.arguments))]
+    if not names:
+        return ""
+    return (
+        f"{model} did not end the arguments of {names[0]}: they were cut to {SHORT_TEXT} characters"
+        f" in each text, and {SHORT_LIST} items in each list."
+    )
+
+
+def _was_cut(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> bool:
+    """Whether the server read fewer tokens than the prompt can have.
+
+    A server that leaves out cached tokens, as Ollama did before 0.30, mostly reports few; so only a
+    report that fills a good part of the context counts.
+    """
+    tokens = finished.prompt_tokens
+    if tokens is None or prepared.server.counts_prompts:
+        return False
+    return (
+        (prepared.context_size or MIN_CONTEXT_TOKENS) // 8
+        < tokens
+        < least_plausible(request.prompt.parts)
+    )
