@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
 
+from llm_localrun.chat.tools import is_malformed_call, refuses_tools
 from llm_localrun.errors import AnswerNotJson, LocalRunError, NoToolCall, UnsupportedOption
 from llm_localrun.servers.base import CallForcing, Server
 from llm_localrun.wire.call_schema import call_schema
@@ -40,6 +41,8 @@ class Attempt:
     """The tools of which the answer has to call one."""
     is_repair: bool = False
     """Whether it makes up for an answer that may be shown instead."""
+    describes_tools: bool = False
+    """Whether the model reads the tools as text, because its template has no place for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +70,36 @@ class Attempts:
 
     chat: ChatRequest
     server: type[Server]
-    forbids_either: bool
-    """Whether a model that is made to answer in JSON cannot call a tool."""
+    describes_tools: bool = False
+    """As in `Attempt`."""
 
     def first(self) -> Attempt:
         """The question as it is asked first."""
+        return replace(self._first(), describes_tools=self.describes_tools)
+
+    def after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
+        """How the question is asked again; None if the answer counts."""
+        refused = not ending.has_text and refuses_tools(ending.error)
+        if refused and attempt.sent.tools and not attempt.describes_tools:
+            return replace(attempt, describes_tools=True)
+        following = self._after(attempt, ending)
+        return following and replace(following, describes_tools=attempt.describes_tools)
+
+    def _first(self) -> Attempt:
         forced = _forced_tools(self.chat)
         if forced and self.server.call_forcing is CallForcing.SCHEMA:
             return self._call(forced, Aim.CALL)
         free = _without_format(self.chat)
         if forced:
             return Attempt(Aim.ANYTHING, free, free, forced)
-        is_either = self.forbids_either and self.chat.tools and wants_json(self.chat)
+        # Made to answer in JSON, a model cannot call a tool.
+        forbids_calls = self.describes_tools or self.server.json_forbids_calls
+        is_either = forbids_calls and self.chat.tools and wants_json(self.chat)
         return Attempt(Aim.ANYTHING, free if is_either else self.chat, self.chat)
 
-    def after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
-        """How the question is asked again; None if the answer counts."""
-        if ending.has_called or not isinstance(ending.error, AnswerNotJson | None):
+    def _after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
+        malformed = is_malformed_call(ending.error)
+        if ending.has_called or not (malformed or isinstance(ending.error, AnswerNotJson | None)):
             return None
         if attempt.aim is Aim.CALL and ending.is_cut:
             short = self._call(attempt.must_call, Aim.SHORT_CALL)
@@ -91,10 +107,12 @@ class Attempts:
         if attempt.aim is not Aim.ANYTHING:
             return None
         called = attempt.must_call or tuple(filter(None, [ending.broken]))
+        called = called or (self.chat.tools if malformed else ())
         repairs = self.chat.options.get("tool_repair", True) and self.server.accepts_schemas
         if called and repairs:
             return replace(self._call(called, Aim.CALL), is_repair=True)
-        if ending.error and attempt.sent is not attempt.wanted and not ending.has_text:
+        is_open = attempt.sent is not attempt.wanted and not (ending.has_text or malformed)
+        if ending.error and is_open:
             return Attempt(Aim.JSON, self.chat, self.chat)
         return None
 

@@ -43,9 +43,11 @@ from llm_localrun.chat.notes import (
     report_departure,
 )
 from llm_localrun.chat.response import end_line
+from llm_localrun.chat.tools import is_malformed_call, with_repeats_noted, with_tools_described
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
+from llm_localrun.engine.settings import given_template
 from llm_localrun.errors import (
     BadReply,
     LocalRunError,
@@ -202,7 +204,14 @@ class _Exchange:
         """The events in a piece of the response."""
         if isinstance(piece, ResponseHead) and piece.status == HTTPStatus.OK:
             self.prepared.record_prompt_evaluated()
-        yield from self._shown_at_once(self.decoder.feed(piece))
+        if self.error is not None:
+            return
+        try:
+            yield from self._shown_at_once(self.decoder.feed(piece))
+        except ServerRefused as error:
+            if not is_malformed_call(error):
+                raise
+            self.error = error
 
     def flush(self) -> Iterator[Event]:
         """What has come of an answer whose connection has broken, and is not shown yet."""
@@ -212,7 +221,7 @@ class _Exchange:
         """The last events, or none if `next` or `rest` has others."""
         try:
             self.held += self.decoder.flush() if self.is_endless else []
-            for event in () if self.is_endless else self.decoder.close():
+            for event in () if self.is_endless or self.error else self.decoder.close():
                 self.held.append(event)
         except LocalRunError as error:
             self.error = error
@@ -348,12 +357,21 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | None) -> _Exchange:
     config = read_config()
     server = _server_of(route)
-    chat = settle_tools(request_defaults(model, route).applied_to(request), server)
+    chat = request_defaults(model, route).applied_to(with_repeats_noted(request))
+    chat = settle_tools(chat, server)
     chat = replace(chat, options=_settle_options(model, chat))
-    attempts = Attempts(chat, server, forbids_either=server.json_forbids_calls)
+    attempts = Attempts(chat, server, describes_tools=not _takes_tools(model, route, chat))
     sender = _Sender(model, route, key, config, attempts)
     first = attempts.first()
     return sender.exchange(first, *sender.prepared(first))
+
+
+def _takes_tools(model: LocalModel, route: Route, chat: ChatRequest) -> bool:
+    """Whether the chat template has a place for tools, or may have one."""
+    given = chat.options.get("chat_template")
+    if given is not None and isinstance(route, OnDisk):
+        return "tools" in given_template(given)
+    return model.can("tools", if_unknown=True)
 
 
 def _server_of(route: Route) -> type[Server]:
@@ -374,7 +392,7 @@ class _Sender:
 
     def prepared(self, attempt: Attempt) -> tuple[ServeRequest, PreparedRequest]:
         """The request of an attempt, ready to be sent. Raises a `LocalRunError`."""
-        chat = attempt.sent
+        chat = with_tools_described(attempt.sent) if attempt.describes_tools else attempt.sent
         request = ServeRequest(self.model, chat, lambda: free_memory(self.config.llama_server))
         match self.route:
             case Served():
