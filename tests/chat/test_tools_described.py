@@ -198,10 +198,15 @@ def test_schema_waits_until_no_tool_is_called(kind: str, way: str) -> None:
 
 @in_every_way
 def test_description_is_not_what_the_user_says(way: str) -> None:
-    """Tags that the user names are text."""
-    says = Says("<think>Hm.</think><answer>Warm.</answer>")
+    """A tag that the user names is no thinking."""
+
+    def keep(text: str) -> str:
+        "Keeps a thought"
+        return text
+
+    says = Says("<thought>Hm.</thought>Warm.")
     with saying("ollama", says, **{"capabilities": ("thinking",)}) as (model, _):
-        (response,) = chain(model, "Hi", way, tools=[get_weather])
+        (response,) = chain(model, "Hi", way, tools=[keep])
     assert response.text() == "Warm."
 
 
