@@ -374,6 +374,7 @@ def _response_context(
         is_json=_wants_json(wanted),
         schema=wanted.schema,
         thinking=_expected_thinking(request, prepared, wanted),
+        tools=wanted.tools,
     )
 
 

@@ -24,6 +24,7 @@ from llm_localrun.errors import (
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.json_answer import JsonAnswer
+from llm_localrun.wire.request import ToolSpec
 from llm_localrun.wire.shapes import (
     CutOff,
     ErrorReported,
@@ -34,6 +35,7 @@ from llm_localrun.wire.shapes import (
 )
 from llm_localrun.wire.sse import Framing, Malformed, Payload, WholeBody, excerpt, framing_for
 from llm_localrun.wire.think_tags import NOT_EXPECTED, Thinking, ThinkTags
+from llm_localrun.wire.tool_text import ToolText
 
 _MAX_ERROR_BODY = 64 * 2**10
 _MAX_MESSAGE = 2**12
@@ -112,6 +114,8 @@ class ResponseContext:
     """What the JSON has to follow; None for any object."""
     thinking: Thinking = NOT_EXPECTED
     """The tags between which the text may hold thinking."""
+    tools: tuple[ToolSpec, ...] = ()
+    """The tools of which the text may be calls."""
     secrets: Collection[str] = field(default=(), repr=False)
     """Keys and the like, which servers repeat in their errors and which must not be shown."""
     login_source: str = ""
@@ -159,6 +163,7 @@ class ResponseDecoder:
         self._context = context
         self._think = ThinkTags(context.thinking)
         self._halves = _Halves()
+        self._tool_text = ToolText(context.tools)
         self._json = JsonAnswer(context.schema) if context.is_json else None
         self._accepted: str | None = None
         """The name in the reply that has been accepted as that of the model."""
@@ -170,6 +175,11 @@ class ResponseDecoder:
     def note(self) -> str:
         """At the end: what the user has to know about the answer; "" for nothing."""
         return self._json.note if self._json else ""
+
+    @property
+    def broken_call(self) -> ToolSpec | None:
+        """At the end: the tool that the answer looks like a call of, though it is no valid one."""
+        return self._tool_text.broken
 
     def feed(self, received: ResponseHead | bytes) -> Iterator[Event]:
         """The events that `received` completes. Raises a `LocalRunError`."""
@@ -198,19 +208,24 @@ class ResponseDecoder:
 
     def flush(self) -> Iterator[Event]:
         """What is held back of an answer that ends here, before it is complete."""
-        parts = map(self._think.feed, self._halves.feed(Finished(CUT_OFF)))
-        for part in chain.from_iterable(parts):
+        for part in self._thought(Finished(CUT_OFF)):
             if not isinstance(part, Finished):
-                yield from self._json.feed(part) if self._json else (part,)
+                yield from self._passed(self._tool_text.feed(part))
+        yield from self._passed(self._tool_text.flush())
         if self._json:
             yield from self._json.flush()
 
     def _split(self, event: Event) -> Iterator[Event]:
-        parts = map(self._think.feed, self._halves.feed(event))
-        for part in chain.from_iterable(parts):
+        for part in self._thought(event):
             is_end = isinstance(part, Finished)
             known = replace(part, **self._context.facts) if is_end else part
-            yield from self._json.feed(known) if self._json else (known,)
+            yield from self._passed(self._tool_text.feed(known))
+
+    def _thought(self, event: Event) -> Iterator[Event]:
+        return chain.from_iterable(map(self._think.feed, self._halves.feed(event)))
+
+    def _passed(self, parts: Iterator[Event]) -> Iterator[Event]:
+        return chain.from_iterable(map(self._json.feed, parts)) if self._json else parts
 
     def _check_model(self) -> None:
         """Some servers answer with whichever model is loaded, and name it only in the response."""

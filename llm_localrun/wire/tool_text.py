@@ -1,0 +1,639 @@
+"""Finds tool calls that a model writes as text, where its server does not.
+
+`FORMS` lists the forms in which models write calls, `_Reader` reads them, and `ToolText` does so
+for one response as it comes. Reading and checking arguments is left to `tool_arguments`, what is
+done about an answer that is nearly a call to `chat.run`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+from llm_localrun.wire.events import Event, Finished, TextDelta, ToolCall
+from llm_localrun.wire.request import ToolSpec
+from llm_localrun.wire.shapes import call_id, without_halves
+from llm_localrun.wire.tool_arguments import (
+    Incomplete,
+    JsonReader,
+    Malformed,
+    Unexpected,
+    fit_arguments,
+)
+
+
+class Lead(Enum):
+    """What may stand before a form in an answer."""
+
+    NOTHING = auto()
+    LINES = auto()
+    """Text, if the form begins a line."""
+    TEXT = auto()
+    """Text: the form begins with a token of the model's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What stands before, within and behind the calls of one form.
+
+    What one form has counts in all of them, because models mix them and leave parts out.
+    """
+
+    openings: tuple[str, ...]
+    closings: tuple[str, ...] = ()
+    between: tuple[str, ...] = ()
+    """What may stand between the name of a tool and its arguments."""
+    lead: Lead = Lead.TEXT
+
+
+def _tag(*names: str) -> Form:
+    return Form(tuple(f"<{n}>" for n in names), tuple(f"</{n}>" for n in names), lead=Lead.LINES)
+
+
+_B = "\uff5c"
+"""DeepSeek's vertical line."""
+
+# llama.cpp: common/chat.cpp (b5000 to b7000); vLLM: vllm/tool_parsers (0.19); Ollama:
+# model/parsers (0.32).
+FORMS = (
+    _tag("tool_call"),  # Hermes, Qwen 2.5 and 3, GLM, Granite 4; vLLM, hermes_, glm4_moe_…
+    _tag("tools", "tool", "function_call"),  # Qwen 2.5 Coder, Hermes 2 Pro; llama.cpp
+    _tag("tool_calls", "function_calls"),  # Hunyuan, Jamba, Olmo 3; vLLM, hunyuan_a13b_, olmo3_…
+    _tag("TOOLCALL"),  # Nemotron; vLLM, nemotron_nano_v2_tool_parser.py
+    Form(("<functioncall>",), lead=Lead.LINES),  # Glaive's data, which many models have seen
+    # Llama 3.1 and 3.2; llama.cpp. Qwen3-Coder, Seed-OSS; vLLM, qwen3coder_, seed_oss_…
+    Form(("<function=", '<function name="'), ("</function>",), (">", '">'), Lead.LINES),
+    Form(("<seed:tool_call>",), ("</seed:tool_call>",)),
+    # Llama 3.1 and its kin: JSON, or NAME.call(…); llama.cpp
+    Form(("<|python_tag|>",), between=(".call",)),
+    # Mistral: a list, or since 2411 NAME[ARGS]{…}; vLLM, mistral_tool_parser.py
+    Form(("[TOOL_CALLS]",), ("[/TOOL_CALLS]",), ("[ARGS]",)),
+    # Granite 3 and Phi-4-mini; vLLM, granite_, phi4mini_tool_parser.py
+    Form(("<|tool_call|>", "<|tool_calls|>"), ("<|/tool_call|>", "</|tool_call|>")),
+    Form(("functools",), lead=Lead.NOTHING),  # Phi-4-mini and Firefunction 2; vLLM, phi4mini_…
+    # Cohere Command R7B and A; llama.cpp. Command R writes the word, as ReAct does.
+    Form(("<|START_ACTION|>",), ("<|END_ACTION|>",)),
+    Form(("Action:",), between=("Action Input:",), lead=Lead.LINES),
+    # LM Studio's own, for models without tools in their template; lmstudio.ai/docs, tool-use
+    Form(("[TOOL_REQUEST]",), ("[END_TOOL_REQUEST]",)),
+    # LFM 2: [NAME(…)]; vLLM, lfm2_tool_parser.py
+    Form(("<|tool_call_start|>", "<|tool_list_start|>"), ("<|tool_call_end|>",)),
+    # Kimi K2; vLLM, kimi_k2_tool_parser.py. Servers that drop its tokens leave functions.NAME:0{…}
+    Form(
+        ("<|tool_calls_section_begin|>", "<|tool_call_begin|>"),
+        ("<|tool_call_end|>", "<|tool_calls_section_end|>"),
+        ("<|tool_call_argument_begin|>",),
+    ),
+    Form(("functions.",), lead=Lead.NOTHING),
+    # DeepSeek V3, R1 and V3.1, and how distilled models spell it; llama.cpp, vLLM, deepseekv3_…
+    Form(
+        (
+            *(
+                f"<{_B}tool▁calls▁begin{_B}>",
+                f"<{_B}tool_calls_begin{_B}>",
+                f"<{_B}tool▁calls{_B}>",
+            ),
+            *(f"<{_B}tool▁call▁begin{_B}>", f"<{_B}tool_call_begin{_B}>"),
+        ),
+        (
+            *(f"<{_B}tool▁call▁end{_B}>", f"<{_B}tool▁calls▁end{_B}>"),
+            *(f"<{_B}tool_call_end{_B}>", f"<{_B}tool_calls_end{_B}>"),
+        ),
+        (f"<{_B}tool▁sep{_B}>", f"<{_B}tool_sep{_B}>", "```json"),
+    ),
+    Form((f"function<{_B}tool▁sep{_B}>", f"function<{_B}tool_sep{_B}>"), lead=Lead.NOTHING),
+    # DeepSeek V3.2; vLLM, deepseekv32_tool_parser.py
+    Form(
+        (f"<{_B}DSML{_B}function_calls>", f'<{_B}DSML{_B}invoke name="'),
+        (f"</{_B}DSML{_B}invoke>", f"</{_B}DSML{_B}function_calls>"),
+    ),
+    # MiniMax M2; vLLM, minimax_m2_tool_parser.py. Claude's old prompts have the same within.
+    Form(
+        ("<minimax:tool_call>", '<invoke name="'),
+        ("</invoke>", "</minimax:tool_call>"),
+        lead=Lead.LINES,
+    ),
+    # gpt-oss: developers.openai.com/cookbook/articles/openai-harmony
+    Form(
+        ("<|start|>assistant", "<|channel|>commentary", "<|channel|>analysis"),
+        ("<|call|>",),
+        ("<|channel|>commentary", "<|constrain|>json", "<|message|>", "json", "code"),
+    ),
+    Form(("to=",), lead=Lead.NOTHING),
+    # FunctionGemma and Gemma 4; Ollama, functiongemma.go, gemma4.go. Gemma 3 has fences.
+    Form(("<start_function_call>",), ("<end_function_call>",)),
+    Form(("<|tool_call>",), ("<tool_call|>",)),
+    Form(("call:", "default_api."), lead=Lead.NOTHING),
+    # InternLM 2; vLLM, internlm2_tool_parser.py
+    Form(("<|action_start|>", "<|plugin|>"), ("<|action_end|>",)),
+    # Apertus: [{NAME: {…}}]; vLLM, apertus_tool_parser.py
+    Form(("<|tools_prefix|>",), ("<|tools_suffix|>",)),
+)
+_FENCES = {
+    # What else may stand in a fence shows what it is.
+    **dict.fromkeys(("", "json", "jsonc", "json5", "xml"), False),
+    # Gemma 3: ai.google.dev/gemma/docs/capabilities/function-calling; Qwen 2.5 Coder, recorded.
+    **dict.fromkeys(("tool_code", "tool_call", "tool_calls", "function_call"), True),
+}
+"""The languages of code fences that may hold calls, and whether they hold nothing else."""
+_ENDS = (
+    *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "</s>", "<end_of_turn>", "<eos>", "<|end|>"),
+    *("<|endoftext|>", "<|end_of_text|>", "<|return|>", f"<{_B}end▁of▁sentence{_B}>", "<turn|>"),
+    *("<|eot|>", "<|END_OF_TURN_TOKEN|>"),
+)
+"""Tokens that end a turn, which servers with another template let through."""
+_PARAMETERS = (
+    # GLM 4.5 and later
+    ("<arg_key>", re.compile(r"([^<]{1,200})</arg_key>\s*<arg_value>"), "</arg_value>"),
+    # Qwen3-Coder
+    ("<parameter=", re.compile(r"([^<>]{1,200})>"), "</parameter>"),
+    ('<parameter name="', re.compile(r'([^<>"]{1,200})"[^<>]{0,100}>'), "</parameter>"),
+    (
+        f'<{_B}DSML{_B}parameter name="',
+        re.compile(r'([^<>"]{1,200})"[^<>]{0,100}>'),
+        f"</{_B}DSML{_B}parameter>",
+    ),
+)
+"""What stands before, within and behind the parts of an argument: its name, and a raw value."""
+_LONGEST_HEAD = 512
+
+_NAMES = ("name", "tool", "tool_name", "function", "function_name", "action")
+_ARGUMENTS = (
+    *("arguments", "parameters", "args", "params", "kwargs", "input"),
+    *("tool_input", "action_input"),
+)
+_LISTS = ("tool_calls", "function_calls", "tool_call", "function_call", "calls")
+_LABELS = ("type", "id", "index", "tool_call_id", "call_id")
+_KEYS = (*_NAMES, *_ARGUMENTS, *_LISTS, *_LABELS)
+"""What an object that is a call, or holds calls, may have: OpenAI, Llama ("parameters"), xLAM,
+Cohere ("tool_name"), LangChain ("action", "action_input"), smolagents ("tool"), Google ("args")."""
+_PREFIXES = ("", "functions.", "default_api.")
+_TYPES = ("function", "tool_call", "function_call", "tool_use")
+_NOTHING: Final = object()
+
+
+def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
+
+
+_OPENINGS = tuple(opening for form in FORMS for opening in form.openings)
+_CLOSINGS = (*(closing for form in FORMS for closing in form.closings), *_ENDS)
+_BETWEEN = tuple(dict.fromkeys(token for form in FORMS for token in form.between))
+_LEADS = {token: form.lead for form in FORMS for token in form.openings} | {
+    f"```{language}": Lead.LINES for language, is_call in _FENCES.items() if is_call
+}
+_AFTER_TEXT = tuple(token for token, lead in _LEADS.items() if lead is not Lead.NOTHING)
+_OPENING, _CLOSING, _AFTER = map(_any_of, (_OPENINGS, _CLOSINGS, _AFTER_TEXT))
+_TOKEN = _any_of((*_OPENINGS, *_CLOSINGS))
+_PASSED = re.compile("|".join((_any_of(_BETWEEN).pattern, r":\d*", r"\[CALL_ID\]\w*")))
+"""Between a name and arguments; Kimi numbers its calls, and Mistral gives them ids."""
+_FIRSTS = {token[0] for token in _AFTER_TEXT}
+_LONGEST_TOKEN = max(map(len, (*_OPENINGS, *_CLOSINGS)))
+_GAP = re.compile(r"[\s\ufeff,;]*")
+_WORD = re.compile(r"\w*")
+_KEYWORD = re.compile(r"\s*([^\W\d]\w*)\s*(=|\Z)")
+_BACKTICKS = re.compile(r"(?m)^[ \t>]*(?:```|~~~)")
+
+_MAX_HELD = 2**18
+"""Characters of an answer that may become calls."""
+_MAX_LEAD = 1000
+_MAX_BLANKS = 2**12
+_MAX_NESTED = 4
+_MAX_TOKENS = 20
+"""In a row, without a call."""
+_MAX_CALLS = 100
+_MAX_AFTER_ERROR = 2**12
+_READ_AT_ONCE = 256
+"""Up to so many characters are read again with each piece; then only when they are an eighth more,
+so that the time grows with the length."""
+
+
+class _NotCalls(Exception):
+    """The text is not calls, whatever follows."""
+
+
+class _Broken(Exception):
+    """What follows the name of an offered tool is in no form."""
+
+
+class _Reader(JsonReader):
+    """Reads a text that is nothing but calls. Raises `Incomplete`, `_NotCalls` or `_Broken`."""
+
+    def __init__(self, text: str, tools: Mapping[str, ToolSpec]) -> None:
+        super().__init__(text)
+        self._tools = tools
+        self.calls: list[tuple[ToolSpec, Any]] = []
+        self.named: ToolSpec | None = None
+        """The tool of the call that is read, or of the last."""
+        self.has_begun = False
+        """Whether the text begins as in one of the forms."""
+        self._takes_names = False
+        self._closers: list[str] = []
+        self._tokens = 0
+
+    def read(self) -> None:
+        while True:
+            self._skip_gap()
+            if self.at == len(self.text):
+                break
+            if self._token() or self._fence() or self._bracket():
+                self._tokens += 1
+            else:
+                self._call()
+                self._tokens = 0
+            if self._tokens > _MAX_TOKENS or len(self.calls) > _MAX_CALLS:
+                raise _NotCalls
+        if self._closers:
+            raise Incomplete
+
+    def _skip_gap(self) -> None:
+        if self.calls:
+            match = _GAP.match(self.text, self.at)
+            self.at = match.end() if match else self.at
+        else:
+            self.skip_blanks()
+            if self.at > _MAX_BLANKS and not self.has_begun:
+                raise _NotCalls
+
+    def _token(self) -> bool:
+        match = _TOKEN.match(self.text, self.at)
+        if match is None:
+            self._may_begin(_OPENINGS)
+            self._may_begin(_CLOSINGS if self.calls else ())
+            return False
+        is_opening = _OPENING.fullmatch(match[0]) is not None
+        if not (is_opening or self.calls):
+            raise _NotCalls
+        self.has_begun = True
+        self._takes_names = self._takes_names or is_opening
+        self.at = match.end()
+        return True
+
+    def _may_begin(self, tokens: Sequence[str]) -> None:
+        """Raises `Incomplete` if the text ends within one of `tokens`."""
+        rest = self.text[self.at : self.at + _LONGEST_TOKEN]
+        if len(rest) < _LONGEST_TOKEN and any(token.startswith(rest) for token in tokens):
+            raise Incomplete
+
+    def _fence(self) -> bool:
+        if not self.accepts("```"):
+            return False
+        match = _WORD.match(self.text, self.at)
+        language = match[0].lower() if match else ""
+        self.at += len(language)
+        if language not in _FENCES:
+            is_begun = self.at == len(self.text)
+            if is_begun and any(known.startswith(language) for known in _FENCES):
+                raise Incomplete
+            raise _NotCalls
+        self.has_begun = True
+        self._takes_names = self._takes_names or _FENCES[language]
+        return True
+
+    def _bracket(self) -> bool:
+        """Passes what stands around several calls: [{…}, {…}], [NAME(…)], print(NAME(…))."""
+        if self._closers and self.accepts(self._closers[-1]):
+            self._closers.pop()
+            return True
+        if self.accepts("["):
+            self._closers.append("]")
+        elif self._takes_names and self.accepts("print("):
+            self._closers.append(")")
+        else:
+            return False
+        if len(self._closers) > _MAX_NESTED:
+            raise _NotCalls
+        return True
+
+    def _call(self) -> None:
+        if self.accepts("{"):
+            self.at -= 1
+            self.has_begun = True
+            self._object(0)
+            return
+        if not (self._takes_names or self._closers):
+            raise _NotCalls
+        self.named = tool = self._tool_here()
+        self.has_begun = True
+        self.calls.append((tool, self._after_name(tool)))
+
+    def _tool_here(self) -> ToolSpec:
+        """The offered tool whose name stands here."""
+        text, at = self.text, self.at
+        longest = max(map(len, self._tools))
+        rest = text[at : at + longest + 1]
+        if len(rest) <= longest and any(name.startswith(rest) for name in self._tools):
+            raise Incomplete
+        names = [name for name in self._tools if rest.startswith(name)]
+        name = max(names, key=len, default="")
+        if not name or re.match(r"[\w-]", text[at + len(name) :][:1]):
+            raise _NotCalls
+        self.at += len(name)
+        return self._tools[name]
+
+    # Objects
+
+    def _object(self, depth: int) -> None:
+        """An object that is a call, or that holds calls."""
+        if depth > _MAX_NESTED:
+            raise _NotCalls
+        tool, given, key_of_given, others, count = None, _NOTHING, "", 0, len(self.calls)
+        self.at += 1
+        try:
+            for key in self.keys((*_KEYS, *(self._tools if self._takes_names else ()))):
+                if key in _LISTS or (key in _NAMES and self._next() == "{"):
+                    self._held(depth)
+                elif key in _NAMES:
+                    self.named = tool = self._tools[self._name()]
+                elif key in _ARGUMENTS:
+                    given, key_of_given = self.value(), key
+                elif key in _LABELS:
+                    self._label(key)
+                    others += key != "type"
+                else:
+                    self.named = tool = self._tools[key]
+                    given = self.value()
+        except Unexpected:
+            raise _NotCalls from None
+        except Malformed:
+            raise (_Broken if tool else _NotCalls) from None
+        if tool is None and len(self.calls) > count:
+            return
+        if tool is None or (others and given is _NOTHING):
+            raise _NotCalls
+        self.calls.append((tool, self._given(tool, given, key_of_given)))
+
+    def _next(self) -> str:
+        if self.at == len(self.text):
+            raise Incomplete
+        return self.text[self.at]
+
+    def _held(self, depth: int) -> None:
+        """The value of a key like "tool_calls": one call, or a list of calls."""
+        if self._next() == "{":
+            self._object(depth + 1)
+        elif self.accepts("["):
+            for _ in self.items("]"):
+                if self._next() != "{":
+                    raise _NotCalls
+                self._object(depth + 1)
+        else:
+            raise _NotCalls
+
+    def _name(self) -> str:
+        names = {f"{prefix}{name}": name for name in self._tools for prefix in _PREFIXES}
+        return names[self.string(names)]
+
+    def _label(self, key: str) -> None:
+        if key == "type":
+            self.string(_TYPES)
+        elif isinstance(self.value(), dict | list):
+            raise _NotCalls
+
+    def _given(self, tool: ToolSpec, given: Any, key: str) -> Any:
+        """The arguments of an object that is a call. Raises `_NotCalls` if it is none."""
+        if given is _NOTHING:
+            # Models leave the key out if a tool needs nothing. Whoever asks for JSON about the
+            # tool itself gets more than its name.
+            if fit_arguments({}, tool.parameters) is None:
+                raise _NotCalls
+            return {}
+        if key == "parameters" and isinstance(given, dict):
+            # This is how the tool itself is described. Under "arguments", it is a call whose
+            # model has copied the schema.
+            names = tool.parameters.get("properties") or {}
+            is_schema = isinstance(given.get("properties"), dict) and given.get("type") == "object"
+            if is_schema and "properties" not in names:
+                raise _NotCalls
+        return given
+
+    # Names with arguments
+
+    def _after_name(self, tool: ToolSpec) -> Any:
+        while True:
+            self.skip_blanks()
+            if self.at == len(self.text):
+                raise Incomplete
+            if passed := _PASSED.match(self.text, self.at):
+                self.at = passed.end()
+                continue
+            for read in (self._json_arguments, self._keywords, self._parameters):
+                if (given := read(tool)) is not _NOTHING:
+                    return given
+            self._may_begin((*_BETWEEN, *_CLOSINGS))
+            if _CLOSING.match(self.text, self.at):
+                return {}
+            raise _NotCalls
+
+    def _json_arguments(self, _: ToolSpec) -> Any:
+        return self._sound_value() if self._next() == "{" else _NOTHING
+
+    def _sound_value(self) -> Any:
+        try:
+            return self.value()
+        except (Malformed, Unexpected):
+            raise _Broken from None
+
+    def _keywords(self, tool: ToolSpec) -> Any:
+        """Arguments as in Python: (city="Paris"), or ("Paris")."""
+        if not self.accepts("("):
+            return _NOTHING
+        names = [*(tool.parameters.get("properties") or {})]
+        given: dict[str, Any] = {}
+        try:
+            for position, _ in enumerate(self.items(")")):
+                keyword = _KEYWORD.match(self.text, self.at)
+                if keyword and not keyword[2]:
+                    raise Incomplete
+                if keyword:
+                    self.at = keyword.end()
+                elif position >= len(names):
+                    raise _Broken
+                given[keyword[1] if keyword else names[position]] = self._sound_value()
+        except Malformed:
+            raise _Broken from None
+        return given
+
+    def _parameters(self, _: ToolSpec) -> Any:
+        """Arguments as XML: <parameter=city>Paris</parameter>."""
+        given: dict[str, str] = {}
+        while True:
+            found = next((each for each in _PARAMETERS if self.accepts(each[0])), None)
+            if found is None:
+                return given or _NOTHING
+            _, head, closing = found
+            match = head.match(self.text, self.at)
+            if match is None:
+                raise Incomplete if len(self.text) < self.at + _LONGEST_HEAD else _Broken
+            end = self.text.find(closing, match.end())
+            if end < 0:
+                raise Incomplete
+            value = self.text[match.end() : end]
+            given[match[1].strip()] = re.sub(r"\A\r?\n|\r?\n\Z", "", value)
+            self.at = end + len(closing)
+            self.skip_blanks()
+
+
+# Responses
+
+
+class _State(Enum):
+    HELD = auto()
+    """The text may be calls."""
+    LEAD = auto()
+    """A text goes through that a call may follow."""
+    TEXT = auto()
+
+
+class ToolText:
+    """Turns the text of one response into calls of `tools`, if it is nothing but calls."""
+
+    def __init__(self, tools: Sequence[ToolSpec]) -> None:
+        self.broken: ToolSpec | None = None
+        """At the end: the tool that the answer looks like a call of, though it is no valid one."""
+        self._tools = {tool.name: tool for tool in tools if tool.name}
+        self._state = _State.HELD if self._tools else _State.TEXT
+        self._pieces: list[str] = []
+        self._length = self._read_next = 0
+        """Of the pieces; and the length from which on they are read again."""
+        self._lead = ""
+        self._passed = 0
+        """The length of what has gone through of the lead."""
+
+    def feed(self, event: Event) -> Iterator[Event]:
+        """The events that `event` becomes; all but text go through as they are."""
+        if isinstance(event, TextDelta):
+            yield from self._read(event.text)
+            return
+        if isinstance(event, Finished):
+            yield from self._finish()
+        elif isinstance(event, ToolCall):
+            # The server finds calls itself.
+            yield from self.flush()
+        yield event
+
+    def flush(self) -> Iterator[Event]:
+        """Lets all text through, because there are no calls to take out of it."""
+        text = "".join(self._pieces) + self._lead[self._passed :]
+        self._pieces, self._lead, self._state = [], "", _State.TEXT
+        if text:
+            yield TextDelta(text)
+
+    def _read(self, text: str) -> Iterator[Event]:
+        if self._state is _State.TEXT:
+            yield TextDelta(text)
+        elif self._state is _State.LEAD:
+            yield from self._read_lead(text)
+        else:
+            yield from self._hold(text)
+
+    def _hold(self, text: str) -> Iterator[Event]:
+        self._pieces.append(text)
+        self._length += len(text)
+        if self._length <= self._read_next:
+            return
+        held = "".join(self._pieces)
+        self._pieces = [held]
+        if self._length > _READ_AT_ONCE:
+            self._read_next = self._length + self._length // 8
+        reader = _Reader(held, self._tools)
+        if self._length <= _MAX_HELD and _may_be_calls(reader):
+            return
+        self._pieces = []
+        if reader.has_begun or self._lead or self._length > _MAX_HELD:
+            self._state = _State.TEXT
+            yield TextDelta(held)
+        else:
+            self._state = _State.LEAD
+            yield from self._read_lead(held)
+
+    def _read_lead(self, text: str) -> Iterator[Event]:
+        self._lead += text
+        lead, held = self._lead, ""
+        found = next(filter(self._is_meant, _AFTER.finditer(lead, self._passed)), None)
+        end = found.start() if found else len(lead) - _begun_at_end(lead[self._passed :])
+        if end > _MAX_LEAD:
+            end, self._state = len(lead), _State.TEXT
+        elif found:
+            held, self._state = lead[end:], _State.HELD
+        if end > self._passed:
+            yield TextDelta(lead[self._passed : end])
+        self._passed = end
+        if self._state is not _State.LEAD:
+            self._lead = self._lead[:end]
+        if held:
+            yield from self._hold(held)
+
+    def _is_meant(self, found: re.Match[str]) -> bool:
+        """Whether an opening that follows a text is meant, not mentioned or quoted."""
+        before = self._lead[: min(found.start(), _MAX_LEAD)]
+        *_, line = before.rpartition("\n")
+        if _LEADS[found[0]] is Lead.LINES and line.strip():
+            return False
+        return line.count("`") % 2 == 0 and len(_BACKTICKS.findall(before)) % 2 == 0
+
+    def _finish(self) -> Iterator[Event]:
+        held = "".join(self._pieces)
+        if not held:
+            yield from self.flush()
+            return
+        reader = _Reader(held, self._tools)
+        calls = self._calls_of(reader)
+        if calls:
+            self._pieces = []
+        self._lead = self._lead[: self._passed]
+        yield from calls or self.flush()
+
+    def _calls_of(self, reader: _Reader) -> list[Event]:
+        """The calls in a whole text; none if it is not nothing but valid calls."""
+        try:
+            reader.read()
+        except _NotCalls:
+            return []
+        except Incomplete:
+            self.broken = reader.named
+            return []
+        except _Broken:
+            self.broken = reader.named if _ends_like_a_call(reader.text) else None
+            return []
+        calls: list[Event] = []
+        ids: set[str] = set()
+        for called, given in reader.calls:
+            arguments = fit_arguments(given, called.parameters)
+            if arguments is None:
+                self.broken = called
+                return []
+            ids.add(id := call_id(None, ids))
+            text = without_halves(json.dumps(arguments, ensure_ascii=False))
+            calls.append(ToolCall(id, called.name, text))
+        return calls
+
+
+def _may_be_calls(reader: _Reader) -> bool:
+    try:
+        reader.read()
+    except _NotCalls:
+        return False
+    except Incomplete:
+        return True
+    except _Broken:
+        return len(reader.text) - reader.at <= _MAX_AFTER_ERROR
+    return True
+
+
+def _ends_like_a_call(text: str) -> bool:
+    """Whether a text whose syntax is wrong ends as calls do, not with a sentence."""
+    text = text.rstrip()
+    while end := next((end for end in _ENDS if text.endswith(end)), ""):
+        text = text.removesuffix(end).rstrip()
+    return text.endswith(("}", "]", ")", "```", *_CLOSINGS))
+
+
+def _begun_at_end(text: str) -> int:
+    """How many characters at the end of `text` may be the beginning of an opening."""
+    start = max(0, len(text) - _LONGEST_TOKEN)
+    places = (at for at in range(start, len(text)) if text[at] in _FIRSTS)
+    begun = (at for at in places if any(token.startswith(text[at:]) for token in _AFTER_TEXT))
+    return next((len(text) - at for at in begun), 0)
