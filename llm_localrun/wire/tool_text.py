@@ -55,6 +55,11 @@ def _tag(*names: str) -> Form:
 _B = "\uff5c"
 """DeepSeek's vertical line."""
 
+
+def _deepseek(*names: str) -> tuple[str, ...]:
+    return tuple(f"<{_B}{name}{_B}>" for name in names)
+
+
 # llama.cpp: common/chat.cpp (b5000 to b7000); vLLM: vllm/tool_parsers (0.19); Ollama:
 # model/parsers (0.32).
 FORMS = (
@@ -89,21 +94,13 @@ FORMS = (
     Form(("functions.",), lead=Lead.NOTHING),
     # DeepSeek V3, R1 and V3.1, and how distilled models spell it; llama.cpp, vLLM, deepseekv3_…
     Form(
-        (
-            *(
-                f"<{_B}tool▁calls▁begin{_B}>",
-                f"<{_B}tool_calls_begin{_B}>",
-                f"<{_B}tool▁calls{_B}>",
-            ),
-            *(f"<{_B}tool▁call▁begin{_B}>", f"<{_B}tool_call_begin{_B}>"),
-        ),
-        (
-            *(f"<{_B}tool▁call▁end{_B}>", f"<{_B}tool▁calls▁end{_B}>"),
-            *(f"<{_B}tool_call_end{_B}>", f"<{_B}tool_calls_end{_B}>"),
-        ),
-        (f"<{_B}tool▁sep{_B}>", f"<{_B}tool_sep{_B}>", "```json"),
+        _deepseek("tool▁calls▁begin", "tool▁call▁begin", "tool_calls_begin", "tool_call_begin"),
+        _deepseek("tool▁call▁end", "tool▁calls▁end", "tool_call_end", "tool_calls_end"),
+        (*_deepseek("tool▁sep", "tool_sep"), "```json"),
     ),
-    Form((f"function<{_B}tool▁sep{_B}>", f"function<{_B}tool_sep{_B}>"), lead=Lead.NOTHING),
+    Form(
+        tuple(f"function{each}" for each in _deepseek("tool▁sep", "tool_sep")), (), (), Lead.NOTHING
+    ),
     # DeepSeek V3.2; vLLM, deepseekv32_tool_parser.py
     Form(
         (f"<{_B}DSML{_B}function_calls>", f'<{_B}DSML{_B}invoke name="'),
@@ -463,7 +460,7 @@ class _Reader(JsonReader):
             found = next((each for each in _PARAMETERS if self.accepts(each[0])), None)
             if found is None:
                 return given or _NOTHING
-            _, head, closing = found
+            head, closing = found[1:]
             match = head.match(self.text, self.at)
             if match is None:
                 raise Incomplete if len(self.text) < self.at + _LONGEST_HEAD else _Broken
