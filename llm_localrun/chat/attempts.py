@@ -9,8 +9,14 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
 
-from llm_localrun.errors import AnswerNotJson, LocalRunError, NoToolCall, UnsupportedOption
-from llm_localrun.servers.base import CallForcing, Server
+from llm_localrun.errors import (
+    AnswerNotJson,
+    LocalRunError,
+    NoToolCall,
+    ServerRefused,
+    UnsupportedOption,
+)
+from llm_localrun.servers.base import CallForcing, Server, is_about_calls
 from llm_localrun.wire.call_schema import call_schema
 from llm_localrun.wire.events import CUT_OFF
 from llm_localrun.wire.request import ChatRequest, ToolSpec
@@ -83,13 +89,14 @@ class Attempts:
 
     def after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
         """How the question is asked again; None if the answer counts."""
+        if self._may_leave_calls(attempt, ending):
+            return replace(attempt, sent=replace(attempt.sent, calls_as_text=True))
         if ending.has_called or not isinstance(ending.error, AnswerNotJson | None):
             return None
-        if attempt.aim is Aim.CALL and ending.is_cut:
-            short = self._call(attempt.must_call, Aim.SHORT_CALL)
-            return replace(short, is_repair=attempt.is_repair)
         if attempt.aim is not Aim.ANYTHING:
-            return None
+            short = self._call(attempt.must_call, Aim.SHORT_CALL)
+            is_endless = attempt.aim is Aim.CALL and ending.is_cut
+            return replace(short, is_repair=attempt.is_repair) if is_endless else None
         called = attempt.must_call or tuple(filter(None, [ending.broken]))
         repairs = self.chat.options.get("tool_repair", True) and self.server.accepts_schemas
         if called and repairs:
@@ -97,6 +104,13 @@ class Attempts:
         if ending.error and attempt.sent is not attempt.wanted and not ending.has_text:
             return Attempt(Aim.JSON, self.chat, self.chat)
         return None
+
+    def _may_leave_calls(self, attempt: Attempt, ending: Ending) -> bool:
+        """Whether the server fails to read calls, and can leave them in the text."""
+        failed = isinstance(ending.error, ServerRefused) and not ending.has_text
+        is_first = bool(attempt.sent.tools) and not attempt.sent.calls_as_text
+        may_leave = failed and is_first and bool(self.server.text_choice)
+        return may_leave and is_about_calls(str(ending.error))
 
     def _call(self, tools: tuple[ToolSpec, ...], aim: Aim) -> Attempt:
         wanted = _without_format(self.chat, "tool_choice")

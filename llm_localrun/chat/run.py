@@ -87,7 +87,7 @@ def stream(
                 try:
                     for piece in received:
                         yield from exchange.feed(piece)
-                        if exchange.is_endless:
+                        if exchange.is_over:
                             break
                 except (BadReply, ServerUnreachable):
                     yield from exchange.flush()
@@ -110,7 +110,7 @@ async def astream(
                     async for piece in received:
                         for event in exchange.feed(piece):
                             yield event
-                        if exchange.is_endless:
+                        if exchange.is_over:
                             break
                 except (BadReply, ServerUnreachable):
                     for event in exchange.flush():
@@ -185,8 +185,12 @@ class _Exchange:
 
     @property
     def is_endless(self) -> bool:
-        """Whether the rest of the answer need not be read."""
         return self.watch is not None and self.watch.is_endless
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rest of the answer need not be read."""
+        return self.is_endless or self.error is not None
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -202,7 +206,10 @@ class _Exchange:
         """The events in a piece of the response."""
         if isinstance(piece, ResponseHead) and piece.status == HTTPStatus.OK:
             self.prepared.record_prompt_evaluated()
-        yield from self._shown_at_once(self.decoder.feed(piece))
+        try:
+            yield from self._shown_at_once(self.decoder.feed(piece))
+        except ServerRefused as error:
+            self.error = error
 
     def flush(self) -> Iterator[Event]:
         """What has come of an answer whose connection has broken, and is not shown yet."""
@@ -212,7 +219,7 @@ class _Exchange:
         """The last events, or none if `next` or `rest` has others."""
         try:
             self.held += self.decoder.flush() if self.is_endless else []
-            for event in () if self.is_endless else self.decoder.close():
+            for event in () if self.is_over else self.decoder.close():
                 self.held.append(event)
         except LocalRunError as error:
             self.error = error
@@ -269,6 +276,8 @@ class _Exchange:
         attempt = self.sender.attempts.after(self.attempt, ending)
         if attempt is None:
             return None
+        if isinstance(error, ServerRefused) and error.status == HTTPStatus.BAD_REQUEST:
+            refused_to_read.add(self.request.model.id)
         self._account()
         if attempt.is_repair and self.kept is None:
             self.kept = self
@@ -336,6 +345,9 @@ class _Exchange:
         click.echo(printable(note), err=True)
 
 
+refused_to_read: set[str] = set()
+"""The models of which a server has refused to read calls since this process began."""
+
 _COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 
 
@@ -349,8 +361,10 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     config = read_config()
     server = _server_of(route)
     chat = settle_tools(request_defaults(model, route).applied_to(request), server)
-    chat = replace(chat, options=_settle_options(model, chat))
-    attempts = Attempts(chat, server, forbids_either=server.json_forbids_calls)
+    options = _settle_options(model, chat)
+    chat = replace(chat, options=options, calls_as_text=model.id in refused_to_read)
+    forbids_either = server.accepts_schemas and server.json_forbids_calls
+    attempts = Attempts(chat, server, forbids_either)
     sender = _Sender(model, route, key, config, attempts)
     first = attempts.first()
     return sender.exchange(first, *sender.prepared(first))
