@@ -10,8 +10,14 @@ from enum import Enum, auto
 from typing import Any
 
 from llm_localrun.chat.tools import is_malformed_call, refuses_tools
-from llm_localrun.errors import AnswerNotJson, LocalRunError, NoToolCall, UnsupportedOption
-from llm_localrun.servers.base import CallForcing, Server
+from llm_localrun.errors import (
+    AnswerNotJson,
+    LocalRunError,
+    NoToolCall,
+    ServerRefused,
+    UnsupportedOption,
+)
+from llm_localrun.servers.base import CallForcing, Server, is_about_calls
 from llm_localrun.wire.call_schema import call_schema
 from llm_localrun.wire.events import CUT_OFF
 from llm_localrun.wire.request import ChatRequest, ToolSpec
@@ -79,6 +85,8 @@ class Attempts:
 
     def after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
         """How the question is asked again; None if the answer counts."""
+        if self._may_leave_calls(attempt, ending):
+            return replace(attempt, sent=replace(attempt.sent, calls_as_text=True))
         refused = not ending.has_text and refuses_tools(ending.error)
         if refused and attempt.sent.tools and not attempt.describes_tools:
             return replace(attempt, describes_tools=True)
@@ -93,7 +101,8 @@ class Attempts:
         if forced:
             return Attempt(Aim.ANYTHING, free, free, forced)
         # Made to answer in JSON, a model cannot call a tool.
-        forbids_calls = self.describes_tools or self.server.json_forbids_calls
+        by_format = self.server.accepts_schemas and self.server.json_forbids_calls
+        forbids_calls = self.describes_tools or by_format
         is_either = forbids_calls and self.chat.tools and wants_json(self.chat)
         return Attempt(Aim.ANYTHING, free if is_either else self.chat, self.chat)
 
@@ -101,11 +110,10 @@ class Attempts:
         malformed = is_malformed_call(ending.error)
         if ending.has_called or not (malformed or isinstance(ending.error, AnswerNotJson | None)):
             return None
-        if attempt.aim is Aim.CALL and ending.is_cut:
-            short = self._call(attempt.must_call, Aim.SHORT_CALL)
-            return replace(short, is_repair=attempt.is_repair)
         if attempt.aim is not Aim.ANYTHING:
-            return None
+            short = self._call(attempt.must_call, Aim.SHORT_CALL)
+            is_endless = attempt.aim is Aim.CALL and ending.is_cut
+            return replace(short, is_repair=attempt.is_repair) if is_endless else None
         called = attempt.must_call or tuple(filter(None, [ending.broken]))
         called = called or (self.chat.tools if malformed else ())
         repairs = self.chat.options.get("tool_repair", True) and self.server.accepts_schemas
@@ -115,6 +123,13 @@ class Attempts:
         if ending.error and is_open:
             return Attempt(Aim.JSON, self.chat, self.chat)
         return None
+
+    def _may_leave_calls(self, attempt: Attempt, ending: Ending) -> bool:
+        """Whether the server fails to read calls, and can leave them in the text."""
+        failed = isinstance(ending.error, ServerRefused) and not ending.has_text
+        is_first = bool(attempt.sent.tools) and not attempt.sent.calls_as_text
+        may_leave = failed and is_first and bool(self.server.text_choice)
+        return may_leave and is_about_calls(str(ending.error))
 
     def _call(self, tools: tuple[ToolSpec, ...], aim: Aim) -> Attempt:
         wanted = _without_format(self.chat, "tool_choice")
