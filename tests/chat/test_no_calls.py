@@ -1,0 +1,20 @@
+"""Answers without a call to make, with tools offered: text, unchanged to the byte."""
+
+import pytest
+
+from tests.support import six_tools
+from tests.support.no_calls import CUTS, LANGUAGES, answers, wrong_answers
+
+
+@pytest.mark.parametrize("cut", [*CUTS, ""])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_answers_stay_as_they_are(language: str, cut: str) -> None:
+    assert wrong_answers(language, cut) == []
+
+
+@pytest.mark.pure
+def test_answers_are_many_and_various() -> None:
+    texts = answers()
+    assert len({(each.text, each.thinking) for each in texts}) == len(texts) >= 200
+    names = [tool.name for tool in six_tools.tools()]
+    assert sum(any(name in each.sent for name in names) for each in texts) >= 60
