@@ -57,7 +57,7 @@ def wrong_answers(language: str, cut: str = "") -> list[str]:
         tools = six_tools.tools()
         for number, answer in enumerate(answers()):
             before = len(server.requests)
-            response = model.prompt(str(number), tools=tools, stream=bool(cut))
+            response = model.prompt(str(number), tools=[*tools], stream=bool(cut))
             got = response.text(), len(response.tool_calls()), len(server.requests) - before
             if got != (answer.text, 0, 1):
                 text, calls, requests = got
