@@ -69,6 +69,12 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "temperature 0": [{"temperature": 0}],
 }
 PARTS = ("calls", "texts", "questions")
+MAX_TOKENS = 1000
+"""Of one answer: some do not end by themselves. What is received of more ends the trial."""
+
+
+class Endless(Exception):
+    """An answer does not end."""
 
 
 @dataclass
@@ -94,6 +100,8 @@ class Tap:
             for piece in received:
                 if isinstance(piece, bytes):
                     self.replies[-1] += piece
+                    if self.replies[-1].count(b"data: ") > MAX_TOKENS:
+                        raise Endless(f"an answer did not end within {MAX_TOKENS:,} tokens")
                 yield piece
 
     @property
@@ -177,7 +185,7 @@ def try_prompt(model: llm.Model, question: Question, options: Mapping[str, Any])
                 trial.answers += 1
                 response.text()
                 trial.seconds = trial.seconds or time.monotonic() - begun
-        except (llm.ModelError, ValueError) as error:
+        except (llm.ModelError, ValueError, Endless) as error:
             trial.error = str(error)
     trial.failed, trial.texts = waiting, tap.texts
     return trial

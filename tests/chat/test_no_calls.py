@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support import six_tools
-from tests.support.no_calls import CUTS, LANGUAGES, answers, wrong_answers
+from tests.support import no_calls, six_tools
+from tests.support.no_calls import CUTS, LANGUAGES, Answer, answers, wrong_answers
 
 
 @pytest.mark.parametrize("cut", [*CUTS, ""])
@@ -18,3 +18,10 @@ def test_answers_are_many_and_various() -> None:
     assert len({(each.text, each.thinking) for each in texts}) == len(texts) >= 200
     names = [tool.name for tool in six_tools.tools()]
     assert sum(any(name in each.sent for name in names) for each in texts) >= 60
+
+
+def test_a_call_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Answer("a call", '{"name": "current_time", "arguments": {}}')
+    monkeypatch.setattr(no_calls, "answers", lambda: [call])
+    (found,) = wrong_answers("openai", "whole")
+    assert found.startswith("a call 0: 1 calls, 1 requests, '' instead of ")
