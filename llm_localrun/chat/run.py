@@ -363,7 +363,9 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | None) -> _Exchange:
     config = read_config()
     server = _server_of(route)
-    chat = settle_tools(request_defaults(model, route).applied_to(with_repeats_noted(request)), server)
+    chat = settle_tools(
+        request_defaults(model, route).applied_to(with_repeats_noted(request)), server
+    )
     options = _settle_options(model, chat)
     chat = replace(chat, options=options, calls_as_text=model.id in refused_to_read)
     attempts = Attempts(chat, server, describes_tools=not _takes_tools(model, route, chat))
