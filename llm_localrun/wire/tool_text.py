@@ -71,7 +71,7 @@ FORMS = (
     # Llama 3.1 and 3.2; llama.cpp. Qwen3-Coder, Seed-OSS; vLLM, qwen3coder_, seed_oss_…
     Form(("<function=", '<function name="'), ("</function>",), (">", '">'), Lead.LINES),
     Form(("<seed:tool_call>",), ("</seed:tool_call>",)),
-    # Llama 3.1 and its kin: JSON, or NAME.call(…); llama.cpp
+    # Llama 3.1 and later: JSON, or NAME.call(…); llama.cpp
     Form(("<|python_tag|>",), between=(".call",)),
     # Mistral: a list, or since 2411 NAME[ARGS]{…}; vLLM, mistral_tool_parser.py
     Form(("[TOOL_CALLS]",), ("[/TOOL_CALLS]",), ("[ARGS]",)),
