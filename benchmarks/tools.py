@@ -69,8 +69,10 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "temperature 0": [{"temperature": 0}],
 }
 PARTS = ("calls", "texts", "questions")
-MAX_TOKENS = 1000
+MAX_TOKENS = 500
 """Of one answer: some do not end by themselves. What is received of more ends the trial."""
+_CHAIN_LIMIT = 5
+"""The usual one of llm's command."""
 
 
 class Endless(Exception):
@@ -157,7 +159,8 @@ class Trial:
         return "" if self.executed and not self.error else self.error or "no call"
 
 
-def try_prompt(model: llm.Model, question: Question, options: Mapping[str, Any]) -> Trial:
+def try_prompt(model: Any, question: Question, options: Mapping[str, Any]) -> Trial:
+    """Asks `model`, a chat model of llm's, and has llm run the tools that it calls."""
     trial = Trial(question.prompt, question.expected)
     waiting: list[str] = []
 
@@ -172,7 +175,7 @@ def try_prompt(model: llm.Model, question: Question, options: Mapping[str, Any])
             waiting[-1] += f": {str(result.exception).splitlines()[0]}"
 
     begun = time.monotonic()
-    chain = model.chain(
+    chain = model.conversation(chain_limit=_CHAIN_LIMIT).chain(
         question.prompt,
         tools=[*six_tools.tools()],
         options=dict(options),

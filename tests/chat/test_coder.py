@@ -6,6 +6,7 @@ Greedy decoding makes its words the same in each run, apart from the time of day
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.support.contract import chain, found
 
 MODEL = "local-qwen-coder"
 QUESTION = "What time is it now?"
-GREEDY = {"temperature": 0, "max_tokens": 200}
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 200}
 COMMAND = (
     "-m",
     MODEL,
@@ -66,7 +67,7 @@ def test_chat_runs_tools(coder: LocalModel, run_llm: Llm) -> None:
     assert time_in(done.stderr) in done.stdout
 
 
-@pytest.mark.parametrize("way", ["async", "async unstreamed", "sync unstreamed"])
+@pytest.mark.parametrize("way", ["async", "sync unstreamed"])
 def test_chain(coder: LocalModel, way: str) -> None:
     first, *_, last = chain(coder, QUESTION, way, tools=[llm_time], options=GREEDY)
     (call,) = first.tool_calls()
@@ -122,7 +123,8 @@ def test_no_call(coder: LocalModel) -> None:
 
 
 def test_text_stays_text(coder: LocalModel) -> None:
+    """The model writes a call of a tool that it was not offered."""
     prompt = "Write a Python function that reverses a string."
     response = LocalChat(coder).prompt(prompt, tools=[*six_tools.tools()], **GREEDY)
     assert response.tool_calls() == []
-    assert "def " in response.text()
+    assert "reverse_string" in response.text()
