@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from llm_localrun.catalogue import add_name
 from llm_localrun.chat.attempts import wants_json
+from llm_localrun.chat.tools import naming_tools
 from llm_localrun.engine import serve
 from llm_localrun.engine.settings import given_template
-from llm_localrun.errors import LocalRunError
+from llm_localrun.errors import LocalRunError, PromptTooLong
 from llm_localrun.files.modelfile import thinking_in
 from llm_localrun.models import LocalModel, TemplateThinking
 from llm_localrun.names.parse import parse_name
@@ -31,7 +32,8 @@ def response_context(
 
     def explain(overflow: Overflow, said: str) -> LocalRunError:
         sizes = prepared.context_size, prepared.limits
-        return explain_overflow(overflow, said, server.label, *sizes)
+        error = explain_overflow(overflow, said, server.label, *sizes)
+        return naming_tools(error, wanted) if isinstance(error, PromptTooLong) else error
 
     return replace(
         server.response_context,

@@ -43,7 +43,7 @@ from llm_localrun.chat.notes import (
     report_departure,
 )
 from llm_localrun.chat.response import end_line
-from llm_localrun.chat.tools import with_repeats_noted, with_tools_described
+from llm_localrun.chat.tools import tools_named, with_repeats_noted, with_tools_described
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
@@ -242,7 +242,8 @@ class _Exchange:
         if self.again is None:
             return None
         try:
-            following = self.again()
+            with tools_named(self.attempt.wanted):
+                following = self.again()
         except LocalRunError:
             if self.kept is None:
                 raise
@@ -371,7 +372,8 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     attempts = Attempts(chat, server, describes_tools=not _takes_tools(model, route, chat))
     sender = _Sender(model, route, key, config, attempts)
     first = attempts.first()
-    return sender.exchange(first, *sender.prepared(first))
+    with tools_named(first.wanted):
+        return sender.exchange(first, *sender.prepared(first))
 
 
 def _takes_tools(model: LocalModel, route: Route, chat: ChatRequest) -> bool:

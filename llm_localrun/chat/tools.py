@@ -9,11 +9,13 @@ and earlier calls and results become text. Finding calls in the text of an answe
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llm_localrun.errors import LocalRunError, RepeatedCall, ServerRefused
+from llm_localrun.errors import LocalRunError, PromptTooLong, RepeatedCall, ServerRefused
 from llm_localrun.system.text import printable, printable_json
+from llm_localrun.tokens.count import Prompt
 from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
 
 _TOLD_AT = 3
@@ -119,6 +121,30 @@ def with_repeats_noted(chat: ChatRequest) -> ChatRequest:
 def refuses_tools(error: LocalRunError | None) -> bool:
     """Whether a server says that it, or the model, cannot be given these tools."""
     return isinstance(error, ServerRefused) and bool(_REFUSAL.search(error.problem))
+
+
+def naming_tools(error: PromptTooLong, chat: ChatRequest) -> PromptTooLong:
+    """The error for a prompt that does not fit, which says so if most of it is tools."""
+    prompt, tools = Prompt(chat), Prompt(replace(chat, messages=()))
+    if 2 * sum(map(len, tools.texts)) <= sum(map(len, prompt.texts)):
+        return error
+    count = f"{len(chat.tools)} tools" if len(chat.tools) > 1 else "tool"
+    remedy = error.remedy.removeprefix("Shorten it, or ")
+    named = PromptTooLong(
+        f"{error.problem}; most of it is its {count}",
+        f"Offer fewer tools, or {remedy[0].lower()}{remedy[1:]}",
+    )
+    named.prompt_tokens, named.context_size = error.prompt_tokens, error.context_size
+    return named
+
+
+@contextmanager
+def tools_named(chat: ChatRequest) -> Iterator[None]:
+    """Makes the errors for a prompt that does not fit those of `naming_tools`."""
+    try:
+        yield
+    except PromptTooLong as error:
+        raise naming_tools(error, chat) from None
 
 
 def is_malformed_call(error: LocalRunError | None) -> bool:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -359,7 +360,11 @@ def _prompt_text(chat: ChatRequest) -> str:
         )
         for message in chat.messages
     )
-    return "\n".join(map(repr, turns))
+    # Templates show tools before the conversation: questions with the same tools begin alike.
+    tools = (
+        (tool.name, tool.description, json.dumps(dict(tool.parameters))) for tool in chat.tools
+    )
+    return "\n".join(map(repr, chain(tools, turns)))
 
 
 def _plan(job: _Job, context_size: int) -> _Plan:

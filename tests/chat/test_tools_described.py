@@ -15,7 +15,7 @@ import pytest
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
 from llm_localrun.chat.tools import with_tools_described
 from llm_localrun.engine import serve
-from llm_localrun.errors import ServerRefused
+from llm_localrun.errors import PromptTooLong, ServerRefused
 from llm_localrun.models import LocalModel
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
@@ -313,6 +313,32 @@ def test_second_chance_that_fails_shows_the_first_error(way: str) -> None:
     assert len(sent(server)) == 2
 
 
+MANY = [
+    llm.Tool(
+        name=f"search_{i}",
+        description=f"Searches the index number {i} for what the user names",
+        input_schema={
+            "type": "object",
+            "properties": {f"field_{k}": {"type": "string"} for k in range(6)},
+        },
+    )
+    for i in range(70)
+]
+
+
+@pytest.mark.parametrize("known", [CANNOT, HAS])
+@in_every_way
+def test_context_that_tools_do_not_fit_into(known: dict[str, Any], way: str) -> None:
+    said = "request (6543 tokens) exceeds the available context size (4096 tokens)"
+    with (
+        StandIn(texts((400, said))) as server,
+        pytest.raises(PromptTooLong) as caught,
+    ):
+        chain(served(server.url, "llamacpp", **known), "Hi", way, tools=MANY)
+    assert caught.value.problem.endswith("holds 4,096; most of it is its 70 tools")
+    assert caught.value.remedy.startswith("Offer fewer tools, or start the server with -c ")
+
+
 # In the engine
 
 WITHOUT_SYSTEM = """\
@@ -358,6 +384,31 @@ TAKES_TOOLS = (
     "{% if tools %}{{ tools | tojson }}{% endif %}"
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 )
+
+
+def test_engine_counts_the_tools(plain: LocalModel) -> None:
+    with pytest.raises(PromptTooLong) as caught:
+        chain(plain, "Hi", tools=MANY * 2, options=OPTIONS)
+    assert caught.value.problem.endswith(
+        " tokens and llama.cpp holds 8,192; most of it is its 140 tools"
+    )
+    assert caught.value.remedy.startswith("Offer fewer tools, or choose a model with a larger")
+    long = "word " * 20_000
+    with pytest.raises(PromptTooLong) as caught:
+        chain(plain, long, tools=[get_weather], options=OPTIONS)
+    assert "tools" not in str(caught.value)
+
+
+def test_questions_with_the_same_tools_share_a_slot(plain: LocalModel, tmp_path: Path) -> None:
+    """The tools, which are most of the prompt, are evaluated once."""
+    file = tmp_path / "t.jinja"
+    file.write_text(TAKES_TOOLS)
+    for options in (OPTIONS, {**OPTIONS, "chat_template": str(file)}):
+        cached = []
+        for question in ("What is the weather in Paris?", "Where is my umbrella?"):
+            (response,) = chain(plain, question, tools=MANY[:8], options=options)
+            cached.append((response.response_json or {}).get("cached_tokens", 0))
+        assert 2 * cached[1] > (response.usage().input or 0)
 
 
 @pytest.mark.parametrize(("template", "is_native"), [(TAKES_TOOLS, True), (WITHOUT_SYSTEM, False)])
