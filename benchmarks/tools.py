@@ -27,6 +27,7 @@ import json
 import os
 import platform
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -379,6 +380,8 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     given = _options()
     parts = given.part or PARTS
+    # The engines end with the benchmark.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     coder = coder_model.fetched(coder_model.cache_folder())
     blocks = []
     with models_in_place([coder, given.starter.resolve()], given.threads):
