@@ -9,6 +9,7 @@
     ├── PromptTooLong        the prompt does not fit in the context
     ├── AnswerNotJson        the answer is not the JSON that was asked for
     │   └── AnswerCutOff     the answer ended before its JSON was complete
+    ├── RepeatedCall         the model makes the same tool call again and again
     ├── NoToolCall           the answer is not the tool call that was asked for
     ├── ServerUnreachable    the server does not answer, or not in time
     ├── ServerRefused        the server answered with an error
@@ -118,6 +119,10 @@ class AnswerNotJson(LocalRunError):
 
 class AnswerCutOff(AnswerNotJson):
     """The answer ended before its JSON was complete."""
+
+
+class RepeatedCall(LocalRunError):
+    """A model makes the same tool call again and again, which always has the same result."""
 
 
 class NoToolCall(LocalRunError):

@@ -76,10 +76,10 @@ class _Chat(_Local):
 
     can_stream = True
     supports_schema = True
+    supports_tools = True  # A model whose template has no place for them reads them as text.
 
     def __init__(self, model: "CachedName | LocalModel") -> None:
         super().__init__(model)
-        self.supports_tools = model.can("tools", if_unknown=True)
         self.attachment_types: set[str] | frozenset[str] = accepted_types(
             images=model.can("vision", if_unknown=True), audio=model.can("audio", if_unknown=False)
         )
@@ -120,10 +120,11 @@ class LocalChat(_Chat, llm.KeyModel):
         from llm_localrun.chat import run
         from llm_localrun.chat.interrupts import Interrupts
         from llm_localrun.chat.response import ResponseRecorder
+        from llm_localrun.chat.tools import repeats_in
 
         request = self._request(prompt, stream, conversation, _log_id(conversation))
         model, route = resolve.choose_route(self.local, request.options)
-        recorder = ResponseRecorder(model, route, response)
+        recorder = ResponseRecorder(model, route, response, repeats_in(request.messages))
         interrupts = Interrupts()
         with (
             interrupts.caught(recorder.finish_interrupted),
@@ -153,12 +154,13 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
         from llm_localrun import resolve
         from llm_localrun.chat import run
         from llm_localrun.chat.response import ResponseRecorder
+        from llm_localrun.chat.tools import repeats_in
 
         log_id = _log_id(conversation)
         # Reading attachments and asking whether a server listens would block the event loop.
         request = await asyncio.to_thread(self._request, prompt, stream, conversation, log_id)
         model, route = await asyncio.to_thread(resolve.choose_route, self.local, request.options)
-        recorder = ResponseRecorder(model, route, response)
+        recorder = ResponseRecorder(model, route, response, repeats_in(request.messages))
         events = run.astream(model, route, request, key)
         with recorder.failure_kept(), recorder.errors_below(is_streamed=stream):
             async with aclosing(events):

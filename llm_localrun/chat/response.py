@@ -20,7 +20,8 @@ from llm.parts import StreamEvent
 from typing_extensions import assert_never
 
 from llm_localrun.chat.interrupts import COMMANDS
-from llm_localrun.errors import AnswerNotJson, NoToolCall
+from llm_localrun.chat.tools import Repeats
+from llm_localrun.errors import AnswerNotJson, NoToolCall, RepeatedCall
 from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.system.text import printable
@@ -63,9 +64,17 @@ class ResponseRecorder:
     """Writes the events of an answer into llm's response."""
 
     def __init__(
-        self, model: LocalModel, route: Route, response: llm.Response | llm.AsyncResponse
+        self,
+        model: LocalModel,
+        route: Route,
+        response: llm.Response | llm.AsyncResponse,
+        repeats: Repeats,
     ) -> None:
+        self._model_id = model.id
         self._response = response
+        self._repeats = repeats
+        self._calls: list[ToolCall] = []
+        """What llm is told at the end, if one of them may end the chain."""
         self._facts = {
             "quantization": model.quantization or None,
             "endpoint": route.endpoint.name if isinstance(route, Served) else "gguf",
@@ -83,10 +92,16 @@ class ResponseRecorder:
             yield StreamEvent(type="text", chunk=event.text)
         elif isinstance(event, ReasoningDelta):
             yield StreamEvent(type="reasoning", chunk=event.text)
+        elif isinstance(event, ToolCall) and self._repeats.may_end_chain:
+            self._calls.append(event)
         elif isinstance(event, ToolCall):
             yield from self._call(event)
         elif isinstance(event, Finished):
             self._finish(event)
+            for call in self._calls:
+                self._repeats.check(self._model_id, call.name, _arguments(call.arguments))
+            for call in self._calls:
+                yield from self._call(call)
         else:
             assert_never(event)
 
@@ -108,14 +123,14 @@ class ResponseRecorder:
 
     @contextmanager
     def failure_kept(self) -> Iterator[None]:
-        """If the answer came, but is not what was asked for: lets llm log it, then shows the error.
+        """If an answer came that cannot be used: lets llm log it, then shows the error.
 
         llm logs nothing if `execute` raises. So `llm prompt` ends with the error when it has
         logged the answer, and `llm chat` shows it and goes on. Other programs get it raised.
         """
         try:
             yield
-        except (AnswerNotJson, NoToolCall) as error:
+        except (AnswerNotJson, NoToolCall, RepeatedCall) as error:
             logged = self._response.response_json or {}
             self._response.response_json = {**logged, "error": error.message}
             command = click.get_current_context(silent=True)

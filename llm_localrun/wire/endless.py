@@ -12,10 +12,11 @@ from llm_localrun.wire.events import Event, ReasoningDelta, TextDelta
 from llm_localrun.wire.response import PayloadDecoder
 from llm_localrun.wire.sse import Payload
 
-_REPEATED = 400
-"""Characters, blanks apart, that repeat no more than the last few: rows of dashes are shorter."""
+_REPEATED = 200
+_TIMES = 24
+"""Characters that repeat a shorter piece, and how often they do: tables have rows of dashes."""
 _LONGEST_PERIOD = 60
-_COUNTED = 200
+_COUNTED = 128
 """Numbers of which each is as much above the last one."""
 _LOOK_AT = 4000
 """Characters at the end of an answer that are looked at."""
@@ -26,18 +27,21 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 def is_endless(text: str) -> bool:
     """Whether the end of `text` repeats a short piece, or is a list of numbers that counts."""
     tail = "".join(text[-_LOOK_AT:].split())
-    if _repeats(tail[-_REPEATED:], _REPEATED):
+    if _repeats(tail, _REPEATED):
         return True
+    # The last one may be incomplete.
     numbers = _NUMBER.findall(tail)[-_COUNTED - 1 : -1]
-    if len(numbers) < _COUNTED - 1 or not _repeats(_NUMBER.sub("0", tail)[-_COUNTED:], _COUNTED):
+    if len(numbers) < _COUNTED or not _repeats(_NUMBER.sub("0", tail), 2 * _COUNTED):
         return False
-    steps = {round(float(b) - float(a), 6) for a, b in pairwise(numbers)}
-    return len(steps) == 1
+    return len({round(float(b) - float(a), 6) for a, b in pairwise(numbers)}) == 1
 
 
 def _repeats(text: str, length: int) -> bool:
-    periods = range(1, _LONGEST_PERIOD + 1)
-    return len(text) == length and any(text[n:] == text[:-n] for n in periods)
+    for period in range(1, _LONGEST_PERIOD + 1):
+        end = text[-max(length, _TIMES * period) :]
+        if len(end) >= max(length, _TIMES * period) and end[period:] == end[:-period]:
+            return True
+    return False
 
 
 class EndWatch:

@@ -405,7 +405,9 @@ _REMEDIES_BY_TEXT = {
     # Not the json_schema of a complaint about response_format.
     " schema": "Simplify the schema: objects, lists, strings, numbers and enums work everywhere",
     "grammar": "Fix the grammar: llama.cpp's folder grammars/ has examples",
-    "does not support tools": "Choose another model: `llm models --tools` lists those that do",
+    "does not support tools": "Choose another model: `llm localrun models` shows which can",
+    "output that does not match": "The model's tool call is incomplete: try again, or use a larger"
+    " -o max_tokens",
     "does not support thinking": "Leave out -o think, or choose a model that thinks",
     "image input is not supported": "Choose a model that can see",
     "does not support image": "Choose a model that can see",

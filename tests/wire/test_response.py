@@ -163,7 +163,7 @@ def test_recorded_answer_that_breaks_off() -> None:
             "tools_unsupported",
             0,
             "Box says: registry.ollama.ai/library/smollm2:135m does not support tools (HTTP 400)."
-            " Choose another model: `llm models --tools` lists those that do.",
+            " Choose another model: `llm localrun models` shows which can.",
         ),
         (
             "think_errors",
@@ -672,7 +672,7 @@ BUSY = "It is loading or busy: try again in a moment."
 
 SCHEMA = "Simplify the schema: objects, lists, strings, numbers and enums work everywhere."
 GRAMMAR = "Fix the grammar: llama.cpp's folder grammars/ has examples."
-NO_TOOLS = "Choose another model: `llm models --tools` lists those that do."
+NO_TOOLS = "Choose another model: `llm localrun models` shows which can."
 NO_THINKING = "Leave out -o think, or choose a model that thinks."
 BLIND = "Choose a model that can see."
 DEAF = "Choose a model that can hear."

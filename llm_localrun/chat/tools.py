@@ -1,0 +1,223 @@
+"""Tools in a `ChatRequest`: notices calls that repeat, and describes tools in plain text. Pure.
+
+A model may make the same call again and again. It is told so at the third result, and a fourth call
+is an error. A chat template may have no place for tools: then the system message describes them,
+and earlier calls and results become text. Finding calls in the text of an answer is left to
+`wire.tool_text`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from llm_localrun.errors import LocalRunError, RepeatedCall, ServerRefused
+from llm_localrun.system.text import printable, printable_json
+from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
+
+_TOLD_AT = 3
+"""The result at which the model is told that it repeats itself. Its next such call is an error."""
+_NOTE = (
+    f"\n\n[You have made this call {_TOLD_AT} times with the same arguments, and its result was the"
+    " same each time. Do not make it again: answer with what you know, or make another call.]"
+)
+_MAX_ARGUMENTS = 200
+"""Characters of the arguments that an error shows."""
+
+_REFUSAL = re.compile(
+    # Ollama 0.32; vLLM 0.32 without --enable-auto-tool-choice; llama.cpp b10434 and b11549, if a
+    # tool's schema is more than their grammars can say: `true`, a reference that leads nowhere.
+    "does not support tools|tool choice requires|[Uu]nable to generate parser|failed to parse gramm"
+    "ar|JSON schema (?:error|conversion)"
+)
+
+# llama.cpp b10434 and b11549 (run), if `max_tokens` ends the call or a stop text is in it; b7743.
+_MALFORMED = re.compile("output that does not match the expected|Failed to parse input at pos")
+
+_DESCRIPTION = """\
+You can use tools. Each line describes one, its parameters as a JSON schema:
+
+{}
+
+To use a tool, answer with nothing but a JSON object that names it:
+{{"name": "…", "arguments": {{…}}}}
+To use several tools, answer with a JSON array of such objects. You then get what they return. If \
+no tool helps, answer in words."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """How often in a row a call has had the same result."""
+
+    result: object = None
+    count: int = 0
+
+
+@dataclass(slots=True)
+class Repeats:
+    """The calls since the last question that have had the same result each time."""
+
+    _runs: dict[tuple[str, str], _Run] = field(default_factory=dict)
+    told_at: set[int] = field(default_factory=set)
+    """Indexes of the messages that hold the third equal result of a call."""
+
+    def check(self, model: str, name: str, arguments: Mapping[str, Any]) -> None:
+        """Raises `RepeatedCall` if the model was told not to make this call again."""
+        run = self._runs.get(_identity(name, arguments), _Run())
+        if run.count < _TOLD_AT:
+            return
+        shown = printable_json(dict(arguments.items()))
+        shown = shown if len(shown) <= _MAX_ARGUMENTS else f"{shown[:_MAX_ARGUMENTS]}…"
+        raise RepeatedCall(
+            f"{model} is in a loop: it has called {printable(name)} with {shown}"
+            f" {run.count + 1} times, and the result was the same each time",
+            "Ask in another way, leave out that tool, or choose another model",
+        )
+
+    @property
+    def may_end_chain(self) -> bool:
+        """Whether `check` may raise."""
+        return any(run.count >= _TOLD_AT for run in self._runs.values())
+
+    def add_turn(self, results: Mapping[tuple[str, str], Sequence[tuple[int, object]]]) -> None:
+        """Counts the calls of one turn with their results, each with the index of its message.
+
+        Equal calls in one turn count once: the model made them before it saw a result.
+        """
+        for call, found in results.items():
+            run = self._runs.setdefault(call, _Run())
+            first = found[0][1]
+            is_one = all(result == first for _, result in found)
+            same = is_one and run.result == first
+            run.result, run.count = first, (run.count + 1 if same else int(is_one))
+            if run.count == _TOLD_AT:
+                self.told_at.add(found[-1][0])
+
+
+def repeats_in(messages: Sequence[ChatMessage]) -> Repeats:
+    """What repeats itself since the last question in `messages`."""
+    repeats = Repeats()
+    for index in range(_last_question(messages) + 1, len(messages)):
+        calls = messages[index].calls
+        if calls:
+            repeats.add_turn(_results(calls, messages, index + 1))
+    return repeats
+
+
+def with_repeats_noted(chat: ChatRequest) -> ChatRequest:
+    """The request, in which the third equal result of a call says so."""
+    told_at = repeats_in(chat.messages).told_at
+    if not told_at:
+        return chat
+    messages = (
+        replace(m, text=m.text + _NOTE) if i in told_at else m for i, m in enumerate(chat.messages)
+    )
+    return replace(chat, messages=tuple(messages))
+
+
+def refuses_tools(error: LocalRunError | None) -> bool:
+    """Whether a server says that it, or the model, cannot be given these tools."""
+    return isinstance(error, ServerRefused) and bool(_REFUSAL.search(error.problem))
+
+
+def is_malformed_call(error: LocalRunError | None) -> bool:
+    """Whether a server says that it could not read the call that the model wrote, and drops it."""
+    return isinstance(error, ServerRefused) and bool(_MALFORMED.search(error.problem))
+
+
+def with_tools_described(chat: ChatRequest) -> ChatRequest:
+    """The request for a template that has no place for tools, in which it needs none."""
+    messages = [*_without_calls(chat.messages)]
+    if chat.tools:
+        text = _DESCRIPTION.format("\n".join(map(_described, chat.tools)))
+        if messages and messages[0].role == "system":
+            first = messages.pop(0)
+            text = f"{first.text}\n\n{text}"
+        messages.insert(0, ChatMessage("system", text))
+    return replace(chat, messages=tuple(messages), tools=())
+
+
+def _last_question(messages: Sequence[ChatMessage]) -> int:
+    """The index of the last message of the user; -1 if there is none.
+
+    Media without a text after the result of a tool are the tool's.
+    """
+    for index in range(len(messages) - 1, -1, -1):
+        message = messages[index]
+        is_tools = index > 0 and messages[index - 1].role == "tool" and not message.text
+        if message.role == "user" and not is_tools:
+            return index
+    return -1
+
+
+def _results(
+    calls: Sequence[PastCall], messages: Sequence[ChatMessage], start: int
+) -> dict[tuple[str, str], list[tuple[int, object]]]:
+    """The results of one turn's calls, which follow in `messages` from `start` on."""
+    end = start
+    while end < len(messages) and messages[end].role == "tool":
+        end += 1
+    # Media of which no result says whose they are.
+    media = messages[end].media if messages[end : end + 1] and not messages[end].text else ()
+    by_id = {(messages[i].call_id, messages[i].tool_name): i for i in range(start, end)}
+    found: dict[tuple[str, str], list[tuple[int, object]]] = {}
+    for call in calls:
+        index = by_id.get((call.id, call.name))
+        if index is not None:
+            value = (_json_value(messages[index].text), media)
+            found.setdefault(_identity(call.name, call.arguments), []).append((index, value))
+    return found
+
+
+def _identity(name: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
+    """What two calls have in common if they are the same."""
+    return name, _json_value(json.dumps(dict(arguments.items())))
+
+
+def _json_value(text: str) -> str:
+    """The same text for all JSON texts of one value; `text` itself if it is not JSON."""
+    try:
+        return json.dumps(json.loads(text, parse_float=_number), sort_keys=True)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    return int(number) if number.is_integer() else number
+
+
+def _without_calls(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
+    """The messages, in which calls are the text of an answer, and results one of the user."""
+    results: ChatMessage | None = None
+    for message in messages:
+        if message.role == "tool":
+            text = f"The tool {message.tool_name} returned:\n{message.text}"
+            text = f"{results.text}\n\n{text}" if results else text
+            results = ChatMessage("user", text)
+            continue
+        if results is not None and message.role == "user":
+            # Many templates refuse two turns of the user in a row.
+            text = f"{results.text}\n\n{message.text}" if message.text else results.text
+            yield replace(message, text=text)
+        else:
+            yield from (results,) if results is not None else ()
+            yield _with_calls_as_text(message)
+        results = None
+    if results is not None:
+        yield results
+
+
+def _with_calls_as_text(message: ChatMessage) -> ChatMessage:
+    if not message.calls:
+        return message
+    calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in message.calls]
+    text = json.dumps(calls if len(calls) > 1 else calls[0], ensure_ascii=False)
+    return replace(message, text=f"{message.text}\n{text}" if message.text else text, calls=())
+
+
+def _described(tool: ToolSpec) -> str:
+    about = {"description": tool.description} if tool.description else {}
+    wire = {"name": tool.name, **about, "parameters": dict(tool.parameters)}
+    return json.dumps(wire, ensure_ascii=False)
