@@ -106,6 +106,16 @@ def test_call_that_a_server_fails_to_read(
     assert server.bodies[-1]["messages"][-1]["content"] == "Rain in Paris."
 
 
+@pytest.mark.parametrize("kind", ["mlx", "openai"])
+def test_call_that_a_server_drops_is_reported(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """mlx_lm 0.32.2 logs that it cannot read a call, and says only that there was one."""
+    dropped = {"choices": [{"delta": {"tool_calls": []}, "finish_reason": "tool_calls"}]}
+    with StandIn(InTurn(events(dropped))) as stand_in:
+        model = served(stand_in.url, kind, "m", capabilities=("tools",))
+        assert ask(model, "Hi", tools=TOOLS).text == ""
+    assert "reports a tool call, but sent none" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["llamacpp", "vllm", "openai"])
 def test_error_that_is_not_about_calls_is_shown(kind: str) -> None:
     server = InTurn(json_reply({"error": {"message": "out of paper"}}, 400))
