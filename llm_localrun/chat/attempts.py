@@ -10,14 +10,8 @@ from enum import Enum, auto
 from typing import Any
 
 from llm_localrun.chat.tools import is_malformed_call, refuses_tools
-from llm_localrun.errors import (
-    AnswerNotJson,
-    LocalRunError,
-    NoToolCall,
-    ServerRefused,
-    UnsupportedOption,
-)
-from llm_localrun.servers.base import CallForcing, Server, is_about_calls
+from llm_localrun.errors import AnswerNotJson, LocalRunError, NoToolCall, UnsupportedOption
+from llm_localrun.servers.base import CallForcing, Server
 from llm_localrun.wire.call_schema import call_schema
 from llm_localrun.wire.events import CUT_OFF
 from llm_localrun.wire.request import ChatRequest, ToolSpec
@@ -85,11 +79,10 @@ class Attempts:
 
     def after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
         """How the question is asked again; None if the answer counts."""
-        if self._may_leave_calls(attempt, ending):
-            return replace(attempt, sent=replace(attempt.sent, calls_as_text=True))
-        refused = not ending.has_text and refuses_tools(ending.error)
-        if refused and attempt.sent.tools and not attempt.describes_tools:
-            return replace(attempt, describes_tools=True)
+        if self._refuses_tools(attempt, ending):
+            as_text = bool(self.server.text_choice) and not attempt.sent.calls_as_text
+            sent = replace(attempt.sent, calls_as_text=as_text)
+            return replace(attempt, sent=sent, describes_tools=not as_text)
         following = self._after(attempt, ending)
         return following and replace(following, describes_tools=attempt.describes_tools)
 
@@ -100,20 +93,19 @@ class Attempts:
         free = _without_format(self.chat)
         if forced:
             return Attempt(Aim.ANYTHING, free, free, forced)
-        # Made to answer in JSON, a model cannot call a tool.
-        by_format = self.server.accepts_schemas and self.server.json_forbids_calls
-        forbids_calls = self.describes_tools or by_format
-        is_either = forbids_calls and self.chat.tools and wants_json(self.chat)
+        # Made to answer in JSON, a model cannot call a tool: a grammar has no place for a call.
+        is_either = self.server.accepts_schemas and self.chat.tools and wants_json(self.chat)
         return Attempt(Aim.ANYTHING, free if is_either else self.chat, self.chat)
 
     def _after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
         malformed = is_malformed_call(ending.error)
         if ending.has_called or not (malformed or isinstance(ending.error, AnswerNotJson | None)):
             return None
-        if attempt.aim is not Aim.ANYTHING:
+        if attempt.aim is Aim.CALL and ending.is_cut:
             short = self._call(attempt.must_call, Aim.SHORT_CALL)
-            is_endless = attempt.aim is Aim.CALL and ending.is_cut
-            return replace(short, is_repair=attempt.is_repair) if is_endless else None
+            return replace(short, is_repair=attempt.is_repair)
+        if attempt.aim is not Aim.ANYTHING:
+            return None
         called = attempt.must_call or tuple(filter(None, [ending.broken]))
         called = called or (self.chat.tools if malformed else ())
         repairs = self.chat.options.get("tool_repair", True) and self.server.accepts_schemas
@@ -124,12 +116,10 @@ class Attempts:
             return Attempt(Aim.JSON, self.chat, self.chat)
         return None
 
-    def _may_leave_calls(self, attempt: Attempt, ending: Ending) -> bool:
-        """Whether the server fails to read calls, and can leave them in the text."""
-        failed = isinstance(ending.error, ServerRefused) and not ending.has_text
-        is_first = bool(attempt.sent.tools) and not attempt.sent.calls_as_text
-        may_leave = failed and is_first and bool(self.server.text_choice)
-        return may_leave and is_about_calls(str(ending.error))
+    def _refuses_tools(self, attempt: Attempt, ending: Ending) -> bool:
+        """Whether the server refuses the tools, which it may take in another form."""
+        fails = refuses_tools(ending.error) and not ending.has_text
+        return fails and bool(attempt.sent.tools) and not attempt.describes_tools
 
     def _call(self, tools: tuple[ToolSpec, ...], aim: Aim) -> Attempt:
         wanted = _without_format(self.chat, "tool_choice")

@@ -43,7 +43,13 @@ from llm_localrun.chat.notes import (
     report_departure,
 )
 from llm_localrun.chat.response import end_line
-from llm_localrun.chat.tools import tools_named, with_repeats_noted, with_tools_described
+from llm_localrun.chat.tools import (
+    is_malformed_call,
+    refuses_tools,
+    tools_named,
+    with_repeats_noted,
+    with_tools_described,
+)
 from llm_localrun.config import Config, read_config
 from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
@@ -89,7 +95,7 @@ def stream(
                 try:
                     for piece in received:
                         yield from exchange.feed(piece)
-                        if exchange.is_over:
+                        if exchange.is_endless:
                             break
                 except (BadReply, ServerUnreachable):
                     yield from exchange.flush()
@@ -112,7 +118,7 @@ async def astream(
                     async for piece in received:
                         for event in exchange.feed(piece):
                             yield event
-                        if exchange.is_over:
+                        if exchange.is_endless:
                             break
                 except (BadReply, ServerUnreachable):
                     for event in exchange.flush():
@@ -187,12 +193,8 @@ class _Exchange:
 
     @property
     def is_endless(self) -> bool:
-        return self.watch is not None and self.watch.is_endless
-
-    @property
-    def is_over(self) -> bool:
         """Whether the rest of the answer need not be read."""
-        return self.is_endless or self.error is not None
+        return self.watch is not None and self.watch.is_endless
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -208,9 +210,13 @@ class _Exchange:
         """The events in a piece of the response."""
         if isinstance(piece, ResponseHead) and piece.status == HTTPStatus.OK:
             self.prepared.record_prompt_evaluated()
+        if self.error is not None:
+            return
         try:
             yield from self._shown_at_once(self.decoder.feed(piece))
         except ServerRefused as error:
+            if not is_malformed_call(error):
+                raise
             self.error = error
 
     def flush(self) -> Iterator[Event]:
@@ -221,7 +227,7 @@ class _Exchange:
         """The last events, or none if `next` or `rest` has others."""
         try:
             self.held += self.decoder.flush() if self.is_endless else []
-            for event in () if self.is_over else self.decoder.close():
+            for event in () if self.is_endless or self.error else self.decoder.close():
                 self.held.append(event)
         except LocalRunError as error:
             self.error = error
@@ -279,9 +285,8 @@ class _Exchange:
         attempt = self.sender.attempts.after(self.attempt, ending)
         if attempt is None:
             return None
-        refused = isinstance(error, ServerRefused) and error.status == HTTPStatus.BAD_REQUEST
-        if refused and attempt.sent.calls_as_text:
-            refused_to_read.add(self.request.model.id)
+        if refuses_tools(error):
+            tools_refused[self.request.model.id] = attempt.describes_tools
         self._account()
         if attempt.is_repair and self.kept is None:
             self.kept = self
@@ -349,8 +354,9 @@ class _Exchange:
         click.echo(printable(note), err=True)
 
 
-refused_to_read: set[str] = set()
-"""The models of which a server has refused to read calls since this process began."""
+tools_refused: dict[str, bool] = {}
+"""The models for which tools were refused since this process began, with whether they are described
+to them. Otherwise the server leaves calls in the text."""
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 
@@ -364,12 +370,13 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | None) -> _Exchange:
     config = read_config()
     server = _server_of(route)
-    chat = settle_tools(
-        request_defaults(model, route).applied_to(with_repeats_noted(request)), server
-    )
+    chat = request_defaults(model, route).applied_to(with_repeats_noted(request))
+    chat = settle_tools(chat, server)
+    described = tools_refused.get(model.id)
     options = _settle_options(model, chat)
-    chat = replace(chat, options=options, calls_as_text=model.id in refused_to_read)
-    attempts = Attempts(chat, server, describes_tools=not _takes_tools(model, route, chat))
+    chat = replace(chat, options=options, calls_as_text=described is False)
+    describes_tools = described or not _takes_tools(model, route, chat)
+    attempts = Attempts(chat, server, describes_tools)
     sender = _Sender(model, route, key, config, attempts)
     first = attempts.first()
     with tools_named(first.wanted):

@@ -321,13 +321,9 @@ class Server:
     names_models_as_listed: ClassVar[bool] = False
     """Whether its replies name the model that answers as its list does. Others may name it as the
     server behind them does, so they are asked whether they still list the one that is wanted."""
-    json_forbids_calls: ClassVar[bool] = True
-    """Whether a model that must answer in JSON cannot call a tool, as by a grammar."""
     text_choice: ClassVar[Payload] = {}
     """The `tool_choice` with which it tells the model of tools, but leaves calls in the text; empty
     if there is none."""
-    tool_failures: ClassVar[tuple[str, ...]] = ()
-    """Regular expressions of its errors about calls, or about reading them."""
     options: ClassVar[Mapping[str, WireOption]] = {}
     """The options of `chat.options` that it supports, and where each goes in the body."""
     fixed_body: ClassVar[Payload] = {}
@@ -715,12 +711,6 @@ def find_overflow(message: str) -> Overflow | None:
         is_least=bool(above) or groups.get("least") is not None,
         answer_tokens=numbers["answer"],
     )
-
-
-def is_about_calls(message: str) -> bool:
-    """Whether a server fails to read calls: gateways hand on the words of any kind."""
-    texts = (text for kind in server_kinds().values() for text in kind.tool_failures)
-    return any(re.search(text, message[:_MAX_ERROR_LENGTH]) for text in texts)
 
 
 def open_server(endpoint: Endpoint, key: str | None = None) -> Server:

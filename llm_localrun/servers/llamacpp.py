@@ -157,7 +157,6 @@ class RunsLlamaCpp(OpenAICompatible):
     # Its grammar for calls fails beside one for JSON (calls as <function=…>), and for large tools;
     # its parser, if a call is broken or text follows it (b10434, b11549).
     text_choice: ClassVar[Payload] = {"tool_choice": "none"}
-    tool_failures = ("failed to parse grammar", "does not match the expected", "parse input at pos")
 
 
 class LlamaCpp(RunsLlamaCpp):
