@@ -25,6 +25,7 @@ from llm_localrun.pull import starter
 from llm_localrun.quantize import quality
 from tests.fakes.http_server import StandIn
 from tests.fakes.hub import Files, Hub
+from tests.support import coder_model as coder
 from tests.support import environment
 from tests.support.embedding_model import FILE_NAME, build
 from tests.support.outward import Guard
@@ -44,11 +45,22 @@ SetUp = Callable[..., Path]
 Invoke = Callable[..., Result]
 
 GUARD = pytest.StashKey[Guard]()
+NO_CODER = pytest.StashKey[str]()
+"""Why tests of the coder model were skipped."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[GUARD] = Guard()
     config.addinivalue_line("markers", "pure: needs neither files of a user nor the network")
+    config.addinivalue_line("markers", "coder: needs the coder model, which is 491 MB")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs the coder model, so that `-m "not coder"` leaves all of it out."""
+    for item in items:
+        if "coder_model" in getattr(item, "fixturenames", ()):
+            item.add_marker("coder")
 
 
 def pytest_terminal_summary(
@@ -58,6 +70,8 @@ def pytest_terminal_summary(
     terminalreporter.write_line(
         f"{guard.attempts()} attempts to reach beyond this machine, {guard.how}"
     )
+    if reason := config.stash.get(NO_CODER, ""):
+        terminalreporter.write_line(f"Tests were skipped: {reason}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -138,6 +152,20 @@ def starter_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
     return target
 
 
+@pytest.fixture(scope="session")
+def coder_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
+    """Qwen2.5-Coder-0.5B-Instruct, fetched once and kept outside the checkout.
+
+    Skips the test where it cannot be had.
+    """
+    with guard.lifted(), environment.original():
+        try:
+            return coder.fetched(coder.cache_folder())
+        except coder.Unavailable as error:
+            pytestconfig.stash[NO_CODER] = str(error)
+            pytest.skip(str(error))
+
+
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """One passage, so that a test does not take as long as a user's measurement."""
@@ -177,6 +205,26 @@ def warm(user_path: Path, warm_user: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """Makes `warm_user` the user directory of this test."""
     monkeypatch.setenv("LLM_USER_PATH", str(warm_user))
     return warm_user
+
+
+@pytest.fixture(scope="session")
+def coder_user(coder_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A user directory with the coder model, whose engine stays warm from test to test."""
+    user = tmp_path_factory.mktemp("coder")
+    configure(user, **CONFIG)
+    target = user / "localrun" / "models" / coder_model.name
+    target.parent.mkdir()
+    # A hard link could not leave the disk of the cache.
+    target.symlink_to(coder_model)
+    yield user
+    stop_engines(user)
+
+
+@pytest.fixture
+def with_coder(user_path: Path, coder_user: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes `coder_user` the user directory of this test."""
+    monkeypatch.setenv("LLM_USER_PATH", str(coder_user))
+    return coder_user
 
 
 @pytest.fixture

@@ -79,9 +79,10 @@ class Attempts:
 
     def after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
         """How the question is asked again; None if the answer counts."""
-        refused = not ending.has_text and refuses_tools(ending.error)
-        if refused and attempt.sent.tools and not attempt.describes_tools:
-            return replace(attempt, describes_tools=True)
+        if self._refuses_tools(attempt, ending):
+            as_text = bool(self.server.text_choice) and not attempt.sent.calls_as_text
+            sent = replace(attempt.sent, calls_as_text=as_text)
+            return replace(attempt, sent=sent, describes_tools=not as_text)
         following = self._after(attempt, ending)
         return following and replace(following, describes_tools=attempt.describes_tools)
 
@@ -92,9 +93,8 @@ class Attempts:
         free = _without_format(self.chat)
         if forced:
             return Attempt(Aim.ANYTHING, free, free, forced)
-        # Made to answer in JSON, a model cannot call a tool.
-        forbids_calls = self.describes_tools or self.server.json_forbids_calls
-        is_either = forbids_calls and self.chat.tools and wants_json(self.chat)
+        # Made to answer in JSON, a model cannot call a tool: a grammar has no place for a call.
+        is_either = self.server.accepts_schemas and self.chat.tools and wants_json(self.chat)
         return Attempt(Aim.ANYTHING, free if is_either else self.chat, self.chat)
 
     def _after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
@@ -115,6 +115,11 @@ class Attempts:
         if ending.error and is_open:
             return Attempt(Aim.JSON, self.chat, self.chat)
         return None
+
+    def _refuses_tools(self, attempt: Attempt, ending: Ending) -> bool:
+        """Whether the server refuses the tools, which it may take in another form."""
+        fails = refuses_tools(ending.error) and not ending.has_text
+        return fails and bool(attempt.sent.tools) and not attempt.describes_tools
 
     def _call(self, tools: tuple[ToolSpec, ...], aim: Aim) -> Attempt:
         wanted = _without_format(self.chat, "tool_choice")

@@ -62,6 +62,12 @@ def note_without_answer(
     kinds: Collection[type[Event]],
 ) -> str:
     """What to do if the model has thought and said nothing; "" if it has answered."""
+    if finished.finish_reason == "tool_calls" and ToolCall not in kinds:
+        # mlx_lm 0.32.2 and TabbyAPI drop what they cannot read.
+        return (
+            f"{prepared.server.label} reports a tool call, but sent none: it may not have been able"
+            f" to read what {request.model.id} wrote. Try again, or choose another model."
+        )
     if ReasoningDelta not in kinds or TextDelta in kinds or ToolCall in kinds:
         return ""
     ways = []

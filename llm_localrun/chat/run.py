@@ -45,6 +45,7 @@ from llm_localrun.chat.notes import (
 from llm_localrun.chat.response import end_line
 from llm_localrun.chat.tools import (
     is_malformed_call,
+    refuses_tools,
     tools_named,
     with_repeats_noted,
     with_tools_described,
@@ -284,6 +285,8 @@ class _Exchange:
         attempt = self.sender.attempts.after(self.attempt, ending)
         if attempt is None:
             return None
+        if refuses_tools(error):
+            tools_refused[self.request.model.id] = attempt.describes_tools
         self._account()
         if attempt.is_repair and self.kept is None:
             self.kept = self
@@ -351,6 +354,10 @@ class _Exchange:
         click.echo(printable(note), err=True)
 
 
+tools_refused: dict[str, bool] = {}
+"""The models for which tools were refused since this process began, with whether they are described
+to them. Otherwise the server leaves calls in the text."""
+
 _COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 
 
@@ -365,8 +372,11 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     server = _server_of(route)
     chat = request_defaults(model, route).applied_to(with_repeats_noted(request))
     chat = settle_tools(chat, server)
-    chat = replace(chat, options=_settle_options(model, chat))
-    attempts = Attempts(chat, server, describes_tools=not _takes_tools(model, route, chat))
+    described = tools_refused.get(model.id)
+    options = _settle_options(model, chat)
+    chat = replace(chat, options=options, calls_as_text=described is False)
+    describes_tools = described or not _takes_tools(model, route, chat)
+    attempts = Attempts(chat, server, describes_tools)
     sender = _Sender(model, route, key, config, attempts)
     first = attempts.first()
     with tools_named(first.wanted):

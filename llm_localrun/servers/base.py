@@ -321,8 +321,9 @@ class Server:
     names_models_as_listed: ClassVar[bool] = False
     """Whether its replies name the model that answers as its list does. Others may name it as the
     server behind them does, so they are asked whether they still list the one that is wanted."""
-    json_forbids_calls: ClassVar[bool] = False
-    """Whether a model that must answer in JSON cannot call a tool."""
+    text_choice: ClassVar[Payload] = {}
+    """The `tool_choice` with which it tells the model of tools, but leaves calls in the text; empty
+    if there is none."""
     options: ClassVar[Mapping[str, WireOption]] = {}
     """The options of `chat.options` that it supports, and where each goes in the body."""
     fixed_body: ClassVar[Payload] = {}

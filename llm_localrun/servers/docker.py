@@ -7,9 +7,9 @@ from pydantic import RootModel
 
 from llm_localrun.servers.base import Facts, ModelListing
 from llm_localrun.servers.fields import Entries, Maybe, bytes_in, weights_in
+from llm_localrun.servers.llamacpp import RunsLlamaCpp
 from llm_localrun.servers.openai_compatible import (
     ListedModel,
-    OpenAICompatible,
     entries_in,
     listed_models,
 )
@@ -54,7 +54,7 @@ class _RunningImages(RootModel[Entries[_RunningImage]]):
     """/engines/ps."""
 
 
-class Docker(OpenAICompatible):
+class Docker(RunsLlamaCpp):
     kind = "docker"
     title = "Docker Model Runner"
     checked = "2026-07 (read)"

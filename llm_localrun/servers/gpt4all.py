@@ -1,6 +1,6 @@
 """GPT4All: no streams, no tools, no schemas. Source: GPT4All's documentation (3.10)."""
 
-from llm_localrun.servers.base import Facts
+from llm_localrun.servers.base import CallForcing, Facts
 from llm_localrun.servers.openai import MaybeRelayedModel
 from llm_localrun.servers.openai_compatible import OpenAICompatible
 
@@ -26,4 +26,5 @@ class Gpt4All(OpenAICompatible):
     streams = False
     overflow_texts = ("prompt size exceeds the context window size",)
     accepts_schemas = False
+    call_forcing = CallForcing.NONE
     listed_model = _Gpt4AllModel

@@ -1,7 +1,8 @@
 """Jan: models below its own folder, and those of providers. Source: Jan's documentation (0.7)."""
 
 from llm_localrun.servers.base import Facts
-from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.servers.llamacpp import RunsLlamaCpp
+from llm_localrun.servers.openai_compatible import ListedModel
 
 
 class _JanModel(ListedModel):
@@ -11,7 +12,7 @@ class _JanModel(ListedModel):
         return {**super().facts(), "fingerprints": (f"name:jan:{self.id}",)}
 
 
-class Jan(OpenAICompatible):
+class Jan(RunsLlamaCpp):
     kind = "jan"
     title = "Jan"
     checked = "0.7 (read)"

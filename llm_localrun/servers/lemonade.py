@@ -15,7 +15,8 @@ from llm_localrun.servers.fields import (
     hub_fingerprint,
     stated_purpose,
 )
-from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.servers.llamacpp import RunsLlamaCpp
+from llm_localrun.servers.openai_compatible import ListedModel
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Rate, Text, WireModel
 
@@ -83,7 +84,7 @@ class _LemonadeHealth(WireModel):
     all_models_loaded: Entries[_LoadedByLemonade]
 
 
-class Lemonade(OpenAICompatible):
+class Lemonade(RunsLlamaCpp):
     kind = "lemonade"
     title = "Lemonade"
     checked = "10 (read)"
@@ -96,7 +97,7 @@ class Lemonade(OpenAICompatible):
     rereads_version = True
     signs = (Sign("/v1/health", "all_models_loaded"),)
     listed_model = _LemonadeModel
-    options = {**OpenAICompatible.options, **sent_as_named("top_k", "repeat_penalty")}
+    options = {**RunsLlamaCpp.options, **sent_as_named("top_k", "repeat_penalty")}
 
     def details(self, ask: Ask, entries: Sequence[ListedModel]) -> Mapping[str, Facts]:
         health = parse_reply(_LemonadeHealth, ask("/v1/health"))

@@ -149,7 +149,17 @@ class _ModelProps(WireModel):
     is_sleeping: Maybe[bool] = None
 
 
-class LlamaCpp(OpenAICompatible):
+class RunsLlamaCpp(OpenAICompatible):
+    """A server whose models llama.cpp runs, as a rule."""
+
+    # Its own `tool_choice` is no help: `required` lets prose through, and small models never end.
+    call_forcing = CallForcing.SCHEMA
+    # Its grammar for calls fails beside one for JSON (calls as <function=…>), and for large tools;
+    # its parser, if a call is broken or text follows it (b10434, b11549).
+    text_choice: ClassVar[Payload] = {"tool_choice": "none"}
+
+
+class LlamaCpp(RunsLlamaCpp):
     kind = "llamacpp"
     title = "llama-server"
     checked = "b10434, b11549 (run)"
@@ -177,9 +187,6 @@ class LlamaCpp(OpenAICompatible):
     version_path = "/props"
     rereads_version = True
     counts_prompts = True
-    # Its own `tool_choice: required` puts no bounds on the arguments: SmolLM2-135M never ends them.
-    call_forcing = CallForcing.SCHEMA
-    json_forbids_calls = True  # Its grammar has no place for them (b10434, b11549).
     reasoning_field = "reasoning_content"
     signs: ClassVar[tuple[Sign, ...]] = (Sign("/props", "default_generation_settings", rank=1),)
     listed_model = _LlamaModel

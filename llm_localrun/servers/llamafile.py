@@ -1,8 +1,8 @@
 """llamafile: one file that is a llama-server and its model. Source: llamafile's README (0.9)."""
 
 from llm_localrun.servers.base import Facts, Sign
-from llm_localrun.servers.llamacpp import LlamaCpp
-from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.servers.llamacpp import LlamaCpp, RunsLlamaCpp
+from llm_localrun.servers.openai_compatible import ListedModel
 
 
 class _LlamafileModel(ListedModel):
@@ -10,7 +10,7 @@ class _LlamafileModel(ListedModel):
         return {**super().facts(), "loaded": True}
 
 
-class Llamafile(OpenAICompatible):
+class Llamafile(RunsLlamaCpp):
     kind = "llamafile"
     title = "llamafile"
     checked = "0.9 (read)"

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from llm_localrun.models import RunsOn
 from llm_localrun.servers.base import Facts
 from llm_localrun.servers.fields import Entries, LoadStatus, Maybe, Senses, capabilities_of
-from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.servers.llamacpp import RunsLlamaCpp
+from llm_localrun.servers.openai_compatible import ListedModel
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
 
@@ -64,7 +65,7 @@ class _SwapProcesses(WireModel):
     running: Entries[_SwapProcess]
 
 
-class LlamaSwap(OpenAICompatible):
+class LlamaSwap(RunsLlamaCpp):
     kind = "llamaswap"
     title = "llama-swap"
     checked = "2026-08 (read)"

@@ -1,6 +1,6 @@
 """mistral.rs: its list says which model is loaded. Source: mistral.rs's documentation (0.8)."""
 
-from llm_localrun.servers.base import CONTEXT, Facts
+from llm_localrun.servers.base import CONTEXT, CallForcing, Facts
 from llm_localrun.servers.fields import Maybe
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
 from llm_localrun.wire.shapes import Text
@@ -25,4 +25,6 @@ class MistralRs(OpenAICompatible):
     shared_ports = (1234,)
     overflow_texts = (f"prompt sequence length is greater than {CONTEXT}",)
     owned_by = "local"
+    # Its `tool_choice` has no `required` (mistralrs-core, tools/request.rs).
+    call_forcing = CallForcing.SCHEMA
     listed_model = _MistralRsModel

@@ -6,7 +6,7 @@ Sources: mlx_lm's `SERVER.md` (0.31); the server and each option were tried (0.3
 from collections.abc import Iterator
 
 from llm_localrun.servers import msty
-from llm_localrun.servers.base import Sign, WireOption, sent_as_named
+from llm_localrun.servers.base import CallForcing, Sign, WireOption, sent_as_named
 from llm_localrun.servers.openai_compatible import TEMPLATE_THINKING, OpenAICompatible
 
 
@@ -18,6 +18,7 @@ class Mlx(OpenAICompatible):
     shared_ports = (8080,)
     found_by = ("Msty Studio's settings",)
     accepts_schemas = False
+    call_forcing = CallForcing.NONE  # It does not read `tool_choice`.
     names_models_as_listed = True
     # Many servers answer so, but few of them leave their models, repositories and paths, unsigned.
     signs = (Sign("/health", "status", "ok", rank=2, names=r"/|\\"),)

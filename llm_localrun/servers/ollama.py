@@ -34,6 +34,7 @@ from llm_localrun.privacy import shown_host, where_runs
 from llm_localrun.servers import msty
 from llm_localrun.servers.base import (
     NOT_SENT,
+    CallForcing,
     Facts,
     ModelListing,
     PreparedRequest,
@@ -195,6 +196,8 @@ class Ollama(Server):
     # After 30 equal pieces of text (0.32).
     cut_off_hint = "It stops a model that repeats itself: try -o repeat_penalty 1.1"
     names_models_as_listed = True
+    # It has no `tool_choice`. `format` is a grammar, which forbids calls (ollama#11037).
+    call_forcing = CallForcing.SCHEMA
     may_pass_on = True
     chat_path = "/api/chat"
     embed_path = "/api/embed"

@@ -1,9 +1,12 @@
 """Any other server with OpenAI's API: it may be a proxy to another machine."""
 
+from typing import ClassVar
+
 from llm_localrun.models import RunsOn
 from llm_localrun.privacy import is_hosted, is_provider
 from llm_localrun.servers.base import CONTEXT, PROMPT, Facts
 from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.wire.sse import Payload
 
 
 class MaybeRelayedModel(ListedModel):
@@ -32,4 +35,5 @@ class OpenAIServer(OpenAICompatible):
         f"(?:prompt|context) length {PROMPT} is greater than max_seq_len {CONTEXT}",
         rf"must have less than {CONTEXT} tokens\. Given: {PROMPT}",
     )
+    text_choice: ClassVar[Payload] = {"tool_choice": "none"}  # LiteLLM, TabbyAPI
     listed_model = MaybeRelayedModel

@@ -7,6 +7,7 @@ of a chat is left to `wire.openai`, what is peculiar to a kind to its module.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from typing import Any, ClassVar, TypeVar
 
@@ -98,6 +99,7 @@ class OpenAICompatible(Server):
     """The field of a message in which it takes earlier thinking; "" if it takes none."""
     lists_trained_context: ClassVar[bool] = True
     """Whether its largest context is that of the model, and not what it was started with."""
+    call_forcing = CallForcing.NATIVE
     tokenize_field: ClassVar[str] = ""
     """The field of /tokenize that holds the text; "" if it has no such path."""
     chat_path = "/v1/chat/completions"
@@ -179,8 +181,9 @@ class OpenAICompatible(Server):
     def encode(self, model: str, chat: ChatRequest, **more: Any) -> Payload:
         """The body of a chat request; `more` are options to add to the user's."""
         options = self.encode_options({**chat.options, **more})
-        if chat.tools and self.call_forcing is CallForcing.NATIVE:
-            options = {**openai.tool_choice(chat.options.get("tool_choice")), **options}
+        if chat.tools:
+            chat, choice = self._with_choice(chat)
+            options = {**choice, **options}
         return openai.encode(
             model,
             chat,
@@ -188,6 +191,18 @@ class OpenAICompatible(Server):
             reasoning_field=self.reasoning_field,
             streams=self.streams,
         )
+
+    def _with_choice(self, chat: ChatRequest) -> tuple[ChatRequest, Payload]:
+        """A request with tools, and the `tool_choice` to send with it.
+
+        A tool that has to be called is the only one sent: LM Studio takes no names.
+        """
+        choice, tools = chat.options.get("tool_choice"), chat.tools
+        if choice is not None and self.call_forcing is CallForcing.NATIVE:
+            named = tuple(tool for tool in tools if tool.name == choice)
+            return replace(chat, tools=named or tools), {"tool_choice": "required"}
+        has_format = chat.schema is not None or chat.options.get("json_object")
+        return chat, self.text_choice if has_format or chat.calls_as_text else {}
 
     def decoder(self, tools: Collection[str] = ()) -> openai.OpenAIDecoder:
         return openai.OpenAIDecoder(tools)

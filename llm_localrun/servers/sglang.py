@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm_localrun.servers.base import ANSWER, CONTEXT, PROMPT, Facts
+from llm_localrun.servers.base import ANSWER, CONTEXT, PROMPT, CallForcing, Facts
 from llm_localrun.servers.fields import Maybe, capabilities_of
 from llm_localrun.servers.vllm import CountsChats, Vllm, VllmModel
 from llm_localrun.wire.response import Ask, parse_reply
@@ -39,6 +39,8 @@ class Sglang(CountsChats):
     usual_ports = (30000,)
     owned_by = "sglang"
     names_models_as_listed = True
+    # A format wins over `tool_choice`, and needs no --tool-call-parser (its protocol.py).
+    call_forcing = CallForcing.SCHEMA
     context_flag = "--context-length {}"
     template_flag = "--chat-template"
     # Of `TokenizerManager` (0.5.20). With --allow-auto-truncate it cuts a prompt instead.

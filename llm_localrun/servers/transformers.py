@@ -3,7 +3,7 @@
 It loads a model for the first request. Sources: `cli/serving` in transformers 5.19 and 5.24.
 """
 
-from llm_localrun.servers.base import Facts, Sign
+from llm_localrun.servers.base import CallForcing, Facts, Sign
 from llm_localrun.servers.fields import LoadStatus, Maybe
 from llm_localrun.servers.openai_compatible import TEMPLATE_THINKING, ListedModel, OpenAICompatible
 
@@ -24,6 +24,7 @@ class Transformers(OpenAICompatible):
     shared_ports = (8000,)
     signs_as_owner = True
     accepts_schemas = False
+    call_forcing = CallForcing.NONE  # It says that it ignores `tool_choice`.
     # FastAPI's own description of a server without a page at its root.
     signs = (
         Sign("/openapi.json", "paths", "/load_model", rank=2, greeting={"detail": "Not Found"}),

@@ -6,7 +6,8 @@ Source: Unsloth's `studio/backend` (2026.10).
 from llm_localrun.models import RunsOn
 from llm_localrun.servers.base import Facts, Sign
 from llm_localrun.servers.fields import Maybe, hub_fingerprint
-from llm_localrun.servers.openai_compatible import ListedModel, OpenAICompatible
+from llm_localrun.servers.llamacpp import RunsLlamaCpp
+from llm_localrun.servers.openai_compatible import ListedModel
 from llm_localrun.wire.shapes import Count, Text
 
 
@@ -34,7 +35,7 @@ class _UnslothModel(ListedModel):
         }
 
 
-class Unsloth(OpenAICompatible):
+class Unsloth(RunsLlamaCpp):
     kind = "unsloth"
     title = "Unsloth Studio"
     checked = "2026.10 (read)"

@@ -1,12 +1,14 @@
 """vLLM. Sources: the documentation of its server (0.33), its code and its answers (0.32)."""
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from llm_localrun.servers.base import (
     ANSWER,
     CONTEXT,
     PROMPT,
     TOOLS,
+    CallForcing,
     Facts,
     Sign,
     WireOption,
@@ -87,6 +89,11 @@ class Vllm(CountsChats):
     names_models_as_listed = True
     key_variables = ("VLLM_API_KEY",)
     counts_prompts = True
+    # Its own `tool_choice` binds the tag of a call but no argument, and needs a parser (0.32).
+    call_forcing = CallForcing.SCHEMA
+    # Without --tool-call-parser it refuses `auto`. null keeps the tools in the prompt, which `none`
+    # does not if it runs with --exclude-tools-when-tool-choice-none (0.32).
+    text_choice: ClassVar[Payload] = {"tool_choice": None}
     context_flag = "--max-model-len {}"
     template_flag = "--chat-template"
     reasoning_field = "reasoning"

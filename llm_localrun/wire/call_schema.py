@@ -29,13 +29,16 @@ _MAX_COUNT = 1000
 _MAX_CHOICES = 1000
 """Values of an enum: more make a grammar that takes seconds for each token."""
 _MAX_PARTS = 2000
-"""Parts of a schema that are taken over; the rest may be anything."""
+_MAX_DEPTH = 60
+"""Parts of a schema that are taken over, and how deep they are; the rest may be anything."""
 
 _FORMATS = ("date", "time", "date-time", "uuid")
 """The formats that llama.cpp enforces; each has an end."""
 _PATTERN = re.compile(r"\^(?:(?!\(\?)[^\\^$]|\\[dws./+*?()\[\]{}|$^-])*\$")
 """Patterns that mean the same in a grammar: whole ones, without look-ahead and back-references."""
 _ENDLESS = re.compile(r"(?<!\\)(?:[*+]|\{\d*,\})")
+
+_CLASSES = {"d": "0-9", "w": "A-Za-z0-9_", "s": " \\t\\r\\n"}
 
 _ANY_TYPE = ("string", "number", "boolean", "null")
 _BY_KEYWORD = {
@@ -70,6 +73,7 @@ class _Translation:
         self._open: set[str] = set()
         self._left = _MAX_PARTS
         self._options = _SHORT_OPTIONS if is_short else _MAX_PARTS
+        self._depth = 0
         self._lists = 0
         """How many lists what is being translated is in."""
 
@@ -83,9 +87,15 @@ class _Translation:
 
     def _of(self, schema: Any) -> Schema | None:
         """`schema` as servers can enforce it; None if no value of it can come to an end."""
-        self._left -= 1
-        if not isinstance(schema, Mapping) or self._left < 0:
+        if not isinstance(schema, Mapping) or self._left <= 0 or self._depth == _MAX_DEPTH:
             return self._any()
+        self._left -= 1
+        self._depth += 1
+        known = self._known(schema)
+        self._depth -= 1
+        return known
+
+    def _known(self, schema: Mapping[str, Any]) -> Schema | None:
         if isinstance(schema.get("$ref"), str):
             return self._reference(schema["$ref"])
         if "const" in schema or isinstance(schema.get("enum"), list):
@@ -168,8 +178,8 @@ class _Translation:
         if form in _FORMATS:
             return {"type": "string", "format": form}
         # llama.cpp drops a limit beside a pattern.
-        if _is_grammar(pattern) and not (self._is_short and _ENDLESS.search(str(pattern))):
-            return {"type": "string", "pattern": pattern}
+        if isinstance(pattern, str) and _is_grammar(pattern, self._is_short):
+            return {"type": "string", "pattern": _written_out(pattern)}
         least, most = self._limits(schema, "minLength", "maxLength", SHORT_TEXT)
         return {"type": "string", **least, **most}
 
@@ -260,15 +270,25 @@ def _merged(first: Schema, second: Any) -> Any:
     return both
 
 
-def _is_grammar(pattern: Any) -> bool:
-    """Whether servers can make a grammar of a pattern."""
-    if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
+def _is_grammar(pattern: str, is_short: bool) -> bool:
+    """Whether servers can make a grammar of a pattern, which comes to an end if `is_short`."""
+    if not _PATTERN.fullmatch(pattern) or (is_short and _ENDLESS.search(pattern)):
         return False
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError):
         return False
     return math.prod(max(1, int(n)) for n in re.findall(r"\d+(?=[,}])", pattern)) <= _MAX_COUNT
+
+
+def _written_out(pattern: str) -> str:
+    """A pattern without the classes that llama.cpp takes for any character (b11549)."""
+
+    def without(match: "re.Match[str]") -> str:
+        inside = re.sub(r"\\([dws])", lambda short: _CLASSES[short[1]], match[0])
+        return inside if match[0].startswith("[") else f"[{inside}]"
+
+    return re.sub(r"\[(?:\\.|[^\]\\])*\]|(?<!\\)\\[dws]", without, pattern)
 
 
 def _texts(value: Any) -> list[str]:

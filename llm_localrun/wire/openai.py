@@ -125,14 +125,6 @@ def encode(
     return {**body, **options}
 
 
-def tool_choice(choice: str | None) -> Payload:
-    """The part of a body that makes the model call a tool: any if `required`, or that of a name."""
-    if choice is None:
-        return {}
-    named = {"type": "function", "function": {"name": choice}}
-    return {"tool_choice": choice if choice == "required" else named}
-
-
 def _message(message: ChatMessage, reasoning_field: str) -> Payload:
     wire: Payload = {"role": message.role, "content": message.text}
     if message.media:

@@ -93,6 +93,8 @@ class ChatRequest:
     tools: tuple[ToolSpec, ...] = ()
     schema: Mapping[str, Any] | None = None
     """The JSON schema that the answer has to follow."""
+    calls_as_text: bool = False
+    """Whether the server has to leave the calls in the text, since it fails to read them."""
     conversation: str = ""
     """The id under which llm logs the conversation; "" if it does not, and then nothing is kept."""
 

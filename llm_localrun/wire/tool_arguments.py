@@ -156,15 +156,13 @@ class JsonReader:
                 raise Incomplete
             return _number(number[0])
         word = _WORD.match(text, at)
-        if word is None and text[at:].strip("+-.0123456789eE"):
-            raise Malformed(f"no value at {at}")
-        if word is None or word.end() == len(text):
-            _may_become(text[at:], () if word is None else _WORDS)
+        begun = word[0] if word else text[at : at + 1]
+        self.at = at + len(begun)
+        if self.at == len(text) and (begun in "+-." or any(w.startswith(begun) for w in _WORDS)):
             raise Incomplete
-        if word[0] not in _WORDS:
-            raise Malformed(f"{word[0]} is no value")
-        self.at = word.end()
-        return _WORDS[word[0]]
+        if begun not in _WORDS:
+            raise Malformed(f"{begun[:20]} is no value")
+        return _WORDS[begun]
 
 
 def _one_of(text: str, among: Collection[str]) -> str:
@@ -323,7 +321,7 @@ class _Fitting:
 
     def _typed(self, value: Any, schema: Mapping[str, Any]) -> Any:
         named = schema.get("type")
-        types = [name for name in _listed(named) or [named] if name in _TYPES]
+        types = [name for name in _TYPES if name in (_listed(named) or [named])]
         if not types:
             return value
         for name in types:
@@ -350,7 +348,7 @@ class _Fitting:
     def _object(self, value: dict[str, Any], schema: Mapping[str, Any], depth: int) -> Any:
         properties = schema.get("properties")
         properties = properties if isinstance(properties, Mapping) else {}
-        required = _listed(schema.get("required"))
+        required = [name for name in _listed(schema.get("required")) if isinstance(name, str)]
         if any(name not in value for name in required):
             raise _Unfit
         others = schema.get("additionalProperties", True)

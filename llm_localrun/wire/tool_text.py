@@ -60,18 +60,18 @@ def _deepseek(*names: str) -> tuple[str, ...]:
     return tuple(f"<{_B}{name}{_B}>" for name in names)
 
 
-# llama.cpp: common/chat.cpp (b5000 to b7000); vLLM: vllm/tool_parsers (0.19); Ollama:
-# model/parsers (0.32).
+# llama.cpp: common/chat.cpp; vLLM: vllm/tool_parsers; Ollama: model/parsers; in November 2026.
 FORMS = (
     _tag("tool_call"),  # Hermes, Qwen 2.5 and 3, GLM, Granite 4; vLLM, hermes_, glm4_moe_…
     _tag("tools", "tool", "function_call"),  # Qwen 2.5 Coder, Hermes 2 Pro; llama.cpp
     _tag("tool_calls", "function_calls"),  # Hunyuan, Jamba, Olmo 3; vLLM, hunyuan_a13b_, olmo3_…
     _tag("TOOLCALL"),  # Nemotron; vLLM, nemotron_nano_v2_tool_parser.py
+    _tag("longcat_tool_call"),  # vLLM, longcat_tool_parser.py
     Form(("<functioncall>",), lead=Lead.LINES),  # Glaive's data, which many models have seen
     # Llama 3.1 and 3.2; llama.cpp. Qwen3-Coder, Seed-OSS; vLLM, qwen3coder_, seed_oss_…
     Form(("<function=", '<function name="'), ("</function>",), (">", '">'), Lead.LINES),
     Form(("<seed:tool_call>",), ("</seed:tool_call>",)),
-    # Llama 3.1 and its kin: JSON, or NAME.call(…); llama.cpp
+    # Llama 3.1 and later: JSON, or NAME.call(…); llama.cpp
     Form(("<|python_tag|>",), between=(".call",)),
     # Mistral: a list, or since 2411 NAME[ARGS]{…}; vLLM, mistral_tool_parser.py
     Form(("[TOOL_CALLS]",), ("[/TOOL_CALLS]",), ("[ARGS]",)),
@@ -103,8 +103,11 @@ FORMS = (
     ),
     # DeepSeek V3.2; vLLM, deepseekv32_tool_parser.py
     Form(
-        (f"<{_B}DSML{_B}function_calls>", f'<{_B}DSML{_B}invoke name="'),
-        (f"</{_B}DSML{_B}invoke>", f"</{_B}DSML{_B}function_calls>"),
+        (
+            *(f"<{_B}DSML{_B}{name}>" for name in ("function_calls", "tool_calls")),
+            f'<{_B}DSML{_B}invoke name="',
+        ),
+        tuple(f"</{_B}DSML{_B}{name}>" for name in ("invoke", "function_calls", "tool_calls")),
     ),
     # MiniMax M2; vLLM, minimax_m2_tool_parser.py. Claude's old prompts have the same within.
     Form(
@@ -123,6 +126,7 @@ FORMS = (
     Form(("<start_function_call>",), ("<end_function_call>",)),
     Form(("<|tool_call>",), ("<tool_call|>",)),
     Form(("call:", "default_api."), lead=Lead.NOTHING),
+    Form((">>>",), lead=Lead.NOTHING),  # Functionary 3.2; llama.cpp
     # InternLM 2; vLLM, internlm2_tool_parser.py
     Form(("<|action_start|>", "<|plugin|>"), ("<|action_end|>",)),
     # Apertus: [{NAME: {…}}]; vLLM, apertus_tool_parser.py
@@ -138,20 +142,18 @@ _FENCES = {
 _ENDS = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "</s>", "<end_of_turn>", "<eos>", "<|end|>"),
     *("<|endoftext|>", "<|end_of_text|>", "<|return|>", f"<{_B}end▁of▁sentence{_B}>", "<turn|>"),
-    *("<|eot|>", "<|END_OF_TURN_TOKEN|>"),
+    *("<|eot|>", "<|END_OF_TURN_TOKEN|>", "<|tool_response>", "<start_function_response>"),
 )
 """Tokens that end a turn, which servers with another template let through."""
+_ATTRIBUTE = re.compile(r'([^<>"]{1,200})"[^<>]{0,100}>')
 _PARAMETERS = (
     # GLM 4.5 and later
     ("<arg_key>", re.compile(r"([^<]{1,200})</arg_key>\s*<arg_value>"), "</arg_value>"),
     # Qwen3-Coder
     ("<parameter=", re.compile(r"([^<>]{1,200})>"), "</parameter>"),
-    ('<parameter name="', re.compile(r'([^<>"]{1,200})"[^<>]{0,100}>'), "</parameter>"),
-    (
-        f'<{_B}DSML{_B}parameter name="',
-        re.compile(r'([^<>"]{1,200})"[^<>]{0,100}>'),
-        f"</{_B}DSML{_B}parameter>",
-    ),
+    ('<param name="', _ATTRIBUTE, "</param>"),  # MiniCPM 5
+    ('<parameter name="', _ATTRIBUTE, "</parameter>"),
+    (f'<{_B}DSML{_B}parameter name="', _ATTRIBUTE, f"</{_B}DSML{_B}parameter>"),
 )
 """What stands before, within and behind the parts of an argument: its name, and a raw value."""
 _LONGEST_HEAD = 512
@@ -182,23 +184,25 @@ _LEADS = {token: form.lead for form in FORMS for token in form.openings} | {
     f"```{language}": Lead.LINES for language, is_call in _FENCES.items() if is_call
 }
 _AFTER_TEXT = tuple(token for token, lead in _LEADS.items() if lead is not Lead.NOTHING)
-_OPENING, _CLOSING, _AFTER = map(_any_of, (_OPENINGS, _CLOSINGS, _AFTER_TEXT))
+_CLOSING, _AFTER = _any_of(_CLOSINGS), _any_of(_AFTER_TEXT)
 _TOKEN = _any_of((*_OPENINGS, *_CLOSINGS))
-_PASSED = re.compile("|".join((_any_of(_BETWEEN).pattern, r":\d*", r"\[CALL_ID\]\w*")))
+_ID = "[CALL_ID]"
+_PASSED = re.compile(rf"{_any_of(_BETWEEN).pattern}|:\d*|{re.escape(_ID)}\w*")
 """Between a name and arguments; Kimi numbers its calls, and Mistral gives them ids."""
 _FIRSTS = {token[0] for token in _AFTER_TEXT}
 _LONGEST_TOKEN = max(map(len, (*_OPENINGS, *_CLOSINGS)))
 _GAP = re.compile(r"[\s\ufeff,;]*")
-_WORD = re.compile(r"\w*")
+_LANGUAGE = re.compile(r"[ \t]*(\w*)")
 _KEYWORD = re.compile(r"\s*([^\W\d]\w*)\s*(=|\Z)")
 _BACKTICKS = re.compile(r"(?m)^[ \t>]*(?:```|~~~)")
 
 _MAX_HELD = 2**18
 """Characters of an answer that may become calls."""
 _MAX_LEAD = 1000
+_END_OF_LEAD = _MAX_LEAD + _LONGEST_TOKEN
 _MAX_BLANKS = 2**12
 _MAX_NESTED = 4
-_MAX_TOKENS = 20
+_MAX_TOKENS = 12
 """In a row, without a call."""
 _MAX_CALLS = 100
 _MAX_AFTER_ERROR = 2**12
@@ -235,7 +239,7 @@ class _Reader(JsonReader):
             self._skip_gap()
             if self.at == len(self.text):
                 break
-            if self._token() or self._fence() or self._bracket():
+            if self._token() or self._fence() or self._bracket() or self._is_stray():
                 self._tokens += 1
             else:
                 self._call()
@@ -260,7 +264,7 @@ class _Reader(JsonReader):
             self._may_begin(_OPENINGS)
             self._may_begin(_CLOSINGS if self.calls else ())
             return False
-        is_opening = _OPENING.fullmatch(match[0]) is not None
+        is_opening = match[0] in _LEADS
         if not (is_opening or self.calls):
             raise _NotCalls
         self.has_begun = True
@@ -277,9 +281,9 @@ class _Reader(JsonReader):
     def _fence(self) -> bool:
         if not self.accepts("```"):
             return False
-        match = _WORD.match(self.text, self.at)
-        language = match[0].lower() if match else ""
-        self.at += len(language)
+        match = _LANGUAGE.match(self.text, self.at)
+        language = match[1].lower() if match else ""
+        self.at = match.end() if match else self.at
         if language not in _FENCES:
             is_begun = self.at == len(self.text)
             if is_begun and any(known.startswith(language) for known in _FENCES):
@@ -303,6 +307,12 @@ class _Reader(JsonReader):
         if len(self._closers) > _MAX_NESTED:
             raise _NotCalls
         return True
+
+    def _is_stray(self) -> bool:
+        """Passes a bracket that closes nothing: small models write one too many at the end."""
+        is_stray = bool(self.calls) and self.text[self.at] in "}]"
+        self.at += is_stray
+        return is_stray
 
     def _call(self) -> None:
         if self.accepts("{"):
@@ -392,8 +402,8 @@ class _Reader(JsonReader):
     def _given(self, tool: ToolSpec, given: Any, key: str) -> Any:
         """The arguments of an object that is a call. Raises `_NotCalls` if it is none."""
         if given is _NOTHING:
-            # Models leave the key out if a tool needs nothing. Whoever asks for JSON about the
-            # tool itself gets more than its name.
+            # {"name": "current_time"} is a call, because models leave the arguments out if a tool
+            # needs none, and because an answer of data rarely has nothing but such a name.
             if fit_arguments({}, tool.parameters) is None:
                 raise _NotCalls
             return {}
@@ -419,9 +429,9 @@ class _Reader(JsonReader):
             for read in (self._json_arguments, self._keywords, self._parameters):
                 if (given := read(tool)) is not _NOTHING:
                     return given
-            self._may_begin((*_BETWEEN, *_CLOSINGS))
             if _CLOSING.match(self.text, self.at):
                 return {}
+            self._may_begin((*_BETWEEN, _ID, *_CLOSINGS))
             raise _NotCalls
 
     def _json_arguments(self, _: ToolSpec) -> Any:
@@ -501,8 +511,9 @@ class ToolText:
 
     def feed(self, event: Event) -> Iterator[Event]:
         """The events that `event` becomes; all but text go through as they are."""
-        if isinstance(event, TextDelta):
-            yield from self._read(event.text)
+        if isinstance(event, TextDelta) and self._state is not _State.TEXT:
+            is_lead = self._state is _State.LEAD
+            yield from (self._read_lead if is_lead else self._hold)(event.text)
             return
         if isinstance(event, Finished):
             yield from self._finish()
@@ -517,14 +528,6 @@ class ToolText:
         self._pieces, self._lead, self._state = [], "", _State.TEXT
         if text:
             yield TextDelta(text)
-
-    def _read(self, text: str) -> Iterator[Event]:
-        if self._state is _State.TEXT:
-            yield TextDelta(text)
-        elif self._state is _State.LEAD:
-            yield from self._read_lead(text)
-        else:
-            yield from self._hold(text)
 
     def _hold(self, text: str) -> Iterator[Event]:
         self._pieces.append(text)
@@ -549,7 +552,9 @@ class ToolText:
     def _read_lead(self, text: str) -> Iterator[Event]:
         self._lead += text
         lead, held = self._lead, ""
-        found = next(filter(self._is_meant, _AFTER.finditer(lead, self._passed)), None)
+        found = next(
+            filter(self._is_meant, _AFTER.finditer(lead, self._passed, _END_OF_LEAD)), None
+        )
         end = found.start() if found else len(lead) - _begun_at_end(lead[self._passed :])
         if end > _MAX_LEAD:
             end, self._state = len(lead), _State.TEXT
@@ -569,22 +574,18 @@ class ToolText:
         *_, line = before.rpartition("\n")
         if _LEADS[found[0]] is Lead.LINES and line.strip():
             return False
-        return line.count("`") % 2 == 0 and len(_BACKTICKS.findall(before)) % 2 == 0
+        *_, paragraph = before.rpartition("\n\n")
+        return paragraph.count("`") % 2 == 0 and len(_BACKTICKS.findall(before)) % 2 == 0
 
     def _finish(self) -> Iterator[Event]:
-        held = "".join(self._pieces)
-        if not held:
-            yield from self.flush()
-            return
-        reader = _Reader(held, self._tools)
-        calls = self._calls_of(reader)
-        if calls:
+        if calls := self._calls_in("".join(self._pieces)):
             self._pieces = []
-        self._lead = self._lead[: self._passed]
-        yield from calls or self.flush()
+            yield from calls
+        yield from self.flush()
 
-    def _calls_of(self, reader: _Reader) -> list[Event]:
+    def _calls_in(self, text: str) -> list[Event]:
         """The calls in a whole text; none if it is not nothing but valid calls."""
+        reader = _Reader(text, self._tools)
         try:
             reader.read()
         except _NotCalls:

@@ -105,13 +105,14 @@ class Constrained:
         ),
         ("llamacpp", [{"content": "It is 1."}], [0, 1], ['{"a": 1}']),
         ("llamacpp", [{"content": '```json\n{"a": 3}\n```'}], [0], ['{"a": 3}']),
-        ("vllm", [], [1], ['{"a": 1}']),
+        ("vllm", [{"tool_calls": [CALL]}, {"content": '{"a": 2}'}], [0, 0], ["", '{"a": 2}']),
+        ("openai", [{"content": "It is 1."}], [0, 1], ['{"a": 1}']),
     ],
 )
 def test_tools_beside_a_schema(
     way: str, kind: str, unconstrained: list[Any], formats: list[int], texts: list[str]
 ) -> None:
-    """llama.cpp's grammar for JSON leaves no way to call a tool (b10434, b11549)."""
+    """A grammar for JSON leaves no way to call a tool (llama.cpp b10434, b11549; vLLM 0.32)."""
 
     def clock() -> str:
         return "noon"

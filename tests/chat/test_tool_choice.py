@@ -317,7 +317,7 @@ CHECKED = {
     **PARAMETERS,
     # Of these, jsonschema cannot check all.
     "patterns": {"properties": {"a": PARAMETERS["patterns"]["properties"]["a"]}},
-    **dict.fromkeys(("elsewhere", "odd"), {}),
+    **{name: {} for name in ("elsewhere", "odd")},
 }
 
 

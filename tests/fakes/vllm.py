@@ -1,5 +1,6 @@
 """A fake of vLLM. What it says to options is what version 0.32 says."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,20 @@ def vllm_says(body: Json) -> str | bytes:
     if grammar and wants_json:
         return _bad_request("You can only use one kind of structured outputs constraint")
     return '{"a": 1}' if wants_json else "yes" if grammar else "Hello."
+
+
+def without_tool_parser(body: Json) -> str | bytes:
+    """vLLM 0.32 started without --tool-call-parser: the model's calls stay in its text."""
+    choice = body.get("tool_choice", "auto" if body.get("tools") else None)
+    if choice == "auto":
+        needed = "--enable-auto-tool-choice and --tool-call-parser to be set"
+        return _bad_request(f'"auto" tool choice requires {needed}')
+    if choice not in (None, "none"):
+        return _bad_request(f'tool_choice="{choice}" requires --tool-call-parser to be set')
+    if not body.get("tools") or body["messages"][-1]["role"] == "tool":
+        return vllm_says(body)
+    call = json.dumps({"name": body["tools"][0]["function"]["name"], "arguments": {}})
+    return call if "response_format" in body else f"<tool_call>\n{call}\n</tool_call>"
 
 
 def vllm(key: str | None = None) -> Server:

@@ -1,0 +1,658 @@
+"""Calls that models write as text, in the forms of their families, and texts that are no calls."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from llm_localrun.errors import AnswerNotJson
+from llm_localrun.servers.base import Server
+from llm_localrun.wire.events import (
+    CUT_OFF,
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCall,
+)
+from llm_localrun.wire.request import ToolSpec
+from llm_localrun.wire.response import ResponseContext, ResponseDecoder, ResponseHead
+from llm_localrun.wire.tool_text import ToolText
+from tests.support.growth import is_linear
+from tests.support.replies import (
+    Outcome,
+    at_once,
+    chunk,
+    decode,
+    ollama,
+    single_bytes,
+    streamed,
+    whole,
+)
+from tests.support.servers import OLLAMA, OPENAI
+
+pytestmark = pytest.mark.pure
+
+
+def tool(name: str, *required: str, **properties: Any) -> ToolSpec:
+    schema = {"type": "object", "properties": properties, "required": [*required]}
+    return ToolSpec(name, f"What {name} does", schema)
+
+
+TEXT = {"type": "string"}
+WEATHER = tool(
+    "get_weather", "city", city=TEXT, unit={"type": "string", "enum": ["celsius", "fahrenheit"]}
+)
+TIME = ToolSpec("current_time", "", {"type": "object", "properties": {}})
+SUM = tool("sum_numbers", "numbers", numbers={"type": "array", "items": {"type": "number"}})
+FILES = tool("search_files", "text", text=TEXT, folder=TEXT, limit={"type": "integer"})
+LIST = tool("list_files", folder=TEXT)
+TOOLS = (WEATHER, TIME, SUM, FILES, LIST)
+PARIS = ("get_weather", {"city": "Paris"})
+ROME = ("get_weather", {"city": "Rome"})
+NOW: tuple[str, dict[str, Any]] = ("current_time", {})
+OBJECT = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
+LLAMA = '{"name": "get_weather", "parameters": {"city": "Paris"}}'
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model writes, the calls that it means, and what of it stays text."""
+
+    source: str
+    text: str
+    calls: tuple[tuple[str, dict[str, Any]], ...] = (PARIS,)
+    lead: str = ""
+    reasoning: str = ""
+
+
+def table(*rows: Written) -> list[Any]:
+    return [pytest.param(row, id=f"{row.source} {at}") for at, row in enumerate(rows)]
+
+
+# The sources say where the form is documented; the names and cities are this test's.
+FAMILIES = [
+    Written(
+        "Qwen 2.5 Coder 0.5B, recorded",
+        '```json\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n```',
+    ),
+    Written(
+        "Qwen 2.5 Coder 0.5B, recorded",
+        '{"name": "current_time", "arguments": {"type": "object", "properties": {"type": "object",'
+        ' "properties": {"date": {"type": "string"}}}}}',
+        (NOW,),
+    ),
+    Written("Qwen 2.5: its template", f"<tool_call>\n{OBJECT}\n</tool_call>"),
+    Written(
+        "Qwen 3: its template",
+        f"<think>\nParis, then.\n</think>\n\n<tool_call>\n{OBJECT}\n</tool_call>\n"
+        '<tool_call>\n{"name": "current_time", "arguments": {}}\n</tool_call>',
+        (PARIS, NOW),
+        reasoning="Paris, then.\n",
+    ),
+    Written("Hermes 3: vLLM, test_hermes_tool_parser.py", f"<tool_call>{OBJECT}"),
+    Written(
+        "Qwen3-Coder: vLLM, test_qwen3coder_tool_parser.py",
+        "I will look.\n\n<tool_call>\n<function=search_files>\n<parameter=text>\nto do\n"
+        "</parameter>\n<parameter=limit>\n5\n</parameter>\n</function>\n</tool_call>",
+        (("search_files", {"text": "to do", "limit": 5}),),
+        "I will look.\n\n",
+    ),
+    Written(
+        "Seed-OSS: vLLM, seed_oss_tool_parser.py",
+        "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n"
+        "</function>\n</seed:tool_call>",
+    ),
+    Written(
+        "GLM 4.5: vLLM, test_glm4_moe_tool_parser.py",
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
+        "<arg_key>unit</arg_key>\n<arg_value>celsius</arg_value>\n</tool_call>",
+        (("get_weather", {"city": "Paris", "unit": "celsius"}),),
+    ),
+    Written("GLM 4.5: without arguments", "<tool_call>current_time\n</tool_call>", (NOW,)),
+    Written("Llama 3.1: llama.com/docs, JSON based", LLAMA),
+    Written(
+        "Llama 3.2: vLLM, llama_tool_parser.py",
+        f"<|python_tag|>{LLAMA}; {LLAMA}<|eom_id|>",
+        (PARIS, PARIS),
+    ),
+    Written("Llama 3.1: llama.com/docs, built in", '<|python_tag|>get_weather.call(city="Paris")'),
+    Written(
+        "Llama 3.1: llama.com/docs, custom", '<function=get_weather>{"city": "Paris"}</function>'
+    ),
+    Written(
+        "Llama 4: vLLM, llama4_pythonic_tool_parser.py",
+        "[get_weather(city='Paris'), current_time()]",
+        (PARIS, NOW),
+    ),
+    Written("Mistral 7B v0.3: vLLM, test_mistral_tool_parser.py", f"[TOOL_CALLS] [{OBJECT}]"),
+    Written(
+        "Mistral Small 3.2: vLLM, test_mistral_tool_parser.py",
+        'I look.[TOOL_CALLS]get_weather[CALL_ID]abc12[ARGS]{"city": "Paris"}'
+        '[TOOL_CALLS]get_weather{"city": "Rome"}',
+        (PARIS, ROME),
+        "I look.",
+    ),
+    Written(
+        "DeepSeek V3 and R1: their template",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n"  # noqa: RUF001
+        '{"city": "Paris"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',  # noqa: RUF001
+    ),
+    Written(
+        "DeepSeek V3.1: Ollama, deepseek3_test.go",
+        "I look.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"  # noqa: RUF001
+        '{"city":"Paris"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',  # noqa: RUF001
+        lead="I look.",
+    ),
+    Written(
+        "DeepSeek V3.2: vLLM, deepseekv32_tool_parser.py",
+        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="search_files">\n'  # noqa: RUF001
+        '<｜DSML｜parameter name="text" string="true">3</｜DSML｜parameter>\n'  # noqa: RUF001
+        '<｜DSML｜parameter name="limit" string="false">3</｜DSML｜parameter>\n'  # noqa: RUF001
+        "</｜DSML｜invoke>\n</｜DSML｜function_calls>",  # noqa: RUF001
+        (("search_files", {"text": "3", "limit": 3}),),
+    ),
+    Written(
+        "Kimi K2: its tool_call_guidance.md",
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0"
+        '<|tool_call_argument_begin|>{"city": "Paris"}<|tool_call_end|>'
+        "<|tool_calls_section_end|>",
+    ),
+    Written("Kimi K2: its tokens lost", 'functions.get_weather:0{"city": "Paris"}'),
+    Written(
+        "Granite 3: vLLM, test_granite_tool_parser.py",
+        f"<|tool_call|>[{OBJECT}, {OBJECT}]",
+        (PARIS, PARIS),
+    ),
+    Written("Phi-4-mini: its model card", f"<|tool_call|>[{OBJECT}]<|/tool_call|>"),
+    Written("Phi-4-mini: llama.cpp, test-chat.cpp", f" functools[{OBJECT}]"),
+    Written(
+        "Command R7B: transformers, test_tokenization_cohere",
+        '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "get_weather", "parameters":'
+        ' {"city": "Paris"}}\n]<|END_ACTION|><|END_OF_TURN_TOKEN|>',
+    ),
+    Written(
+        "Command R: its model card",
+        'Action: ```json\n[\n    {\n        "tool_name": "get_weather",\n        "parameters": {\n'
+        '            "city": "Paris"\n        }\n    }\n]```',
+    ),
+    Written(
+        "ReAct: LangChain's prompt",
+        'Thought: I need the weather.\nAction: get_weather\nAction Input: {"city": "Paris"}',
+        lead="Thought: I need the weather.\n",
+    ),
+    Written(
+        "LangChain's structured chat",
+        '```json\n{"action": "get_weather", "action_input": {"city": "Paris"}}\n```',
+    ),
+    Written("LM Studio's own: its docs", f"[TOOL_REQUEST]{OBJECT}[END_TOOL_REQUEST]"),
+    Written(
+        "LFM 2: Ollama, lfm2_test.go",
+        'I check.<|tool_call_start|>[get_weather(city="Paris"),sum_numbers(numbers=[1, 2.5])]'
+        "<|tool_call_end|>",
+        (PARIS, ("sum_numbers", {"numbers": [1, 2.5]})),
+        "I check.",
+    ),
+    Written(
+        "MiniMax M2: vLLM, test_minimax_m2_tool_parser.py",
+        '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris'
+        "</parameter>\n</invoke>\n</minimax:tool_call>",
+    ),
+    Written(
+        "gpt-oss: the harmony guide",
+        "<|channel|>analysis<|message|>Need to use get_weather.<|end|><|start|>assistant"
+        "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+        '{"city":"Paris"}<|call|>',
+        reasoning="Need to use get_weather.",
+    ),
+    Written(
+        "gpt-oss: vLLM, openai_tool_parser.py",
+        "<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>"
+        '{"city":"Paris"}',
+    ),
+    Written(
+        "Gemma 3: ai.google.dev, function calling",
+        '```tool_code\nprint(get_weather(city="Paris"))\n```',
+    ),
+    Written(
+        "Gemma 3: several",
+        'Okay.\n```tool_code\nget_weather(city="Paris")\ncurrent_time()\n```',
+        (PARIS, NOW),
+        "Okay.\n",
+    ),
+    Written(
+        "Gemma 4: Ollama, gemma4_test.go",
+        '<|tool_call>call:search_files{text:<|"|>say "hello", then<|"|>,limit:42}<tool_call|>',
+        (("search_files", {"text": 'say "hello", then', "limit": 42}),),
+    ),
+    Written(
+        "FunctionGemma: ai.google.dev, formatting",
+        "<start_function_call>call:get_weather{city:<escape>Paris<escape>}<end_function_call>"
+        "<start_function_response>",
+    ),
+    Written("xLAM 2: vLLM, xlam_tool_parser.py", f"[{OBJECT}]"),
+    Written("Nemotron Nano 2: its parser", f"<TOOLCALL>[{OBJECT}]</TOOLCALL>"),
+    Written("Hunyuan A13B, Jamba: vLLM", f"<tool_calls>[{OBJECT}]</tool_calls>"),
+    Written(
+        "Olmo 3: vLLM, olmo3_tool_parser.py",
+        '<function_calls>\nget_weather(city="Paris")\ncurrent_time()\n</function_calls>',
+        (PARIS, NOW),
+    ),
+    Written(
+        "InternLM 2: its chat_format.md",
+        f"Sure.<|action_start|><|plugin|>\n{LLAMA}<|action_end|><|im_end|>",
+        lead="Sure.",
+    ),
+    Written(
+        "Apertus: llama.cpp, test-chat.cpp",
+        '<|tools_prefix|>[{"get_weather": {"city": "Paris"}}]<|tools_suffix|>',
+    ),
+    Written("Functionary 3.2: llama.cpp", '>>>get_weather\n{"city": "Paris"}'),
+    Written(
+        "Glaive's data",
+        '<functioncall> {"name": "get_weather", "arguments": \'{"city": "Paris"}\'} <|endoftext|>',
+    ),
+    Written("Qwen 2.5 Coder: llama.cpp", f"<tools>\n{OBJECT}\n</tools>"),
+    Written(
+        "OpenAI's message",
+        '{"tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "get_weather",'
+        ' "arguments": "{\\"city\\": \\"Paris\\"}"}}]}',
+    ),
+    Written(
+        "OpenAI's call",
+        '{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}',
+    ),
+    Written("smolagents", '{"tool": "get_weather", "args": {"city": "Paris"}}'),
+    Written(
+        "OpenAI's name space", '{"name": "functions.get_weather", "arguments": {"city": "Paris"}}'
+    ),
+    Written("several bare objects", f"{OBJECT}\n{OBJECT}", (PARIS, PARIS)),
+    Written("without arguments", '{"name": "current_time"}', (NOW,)),
+    Written("without optional arguments", '{"name": "list_files"}', (("list_files", {}),)),
+]
+# What is wrong with the JSON, and what stands around it.
+REPAIRED = [
+    Written("single quotes", "{'name': 'get_weather', 'arguments': {'city': 'Paris'}}"),
+    Written("commas", '{"name": "get_weather", "arguments": {"city": "Paris",},}'),
+    Written("no quotes", '{name: "get_weather", arguments: {city: "Paris"}}'),
+    Written("Python", "{'name': 'get_weather', 'arguments': {'city': 'Paris', 'unit': None}}"),
+    Written("text", '{"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\"}"}'),
+    Written("null", '{"name": "current_time", "arguments": null}', (NOW,)),
+    Written("a bracket too many", f"{OBJECT}}}"),
+    Written(
+        "a number as text",
+        '{"name": "search_files", "arguments": {"text": "a", "limit": "3"}}',
+        (("search_files", {"text": "a", "limit": 3}),),
+    ),
+    Written(
+        "escapes that JSON lacks",
+        r'{"name": "search_files", "arguments": {"text": "C:\data\d"}}',
+        (("search_files", {"text": r"C:\data\d"}),),
+    ),
+    Written(
+        "a line end in a string",
+        '{"name": "search_files", "arguments": {"text": "a\nb"}}',
+        (("search_files", {"text": "a\nb"}),),
+    ),
+    Written(
+        "surrogates",
+        '{"name": "search_files", "arguments": {"text": "\\ud83d\\ude00 \\ud800"}}',
+        (("search_files", {"text": "😀 \ufffd"}),),
+    ),
+    Written("blank lines", f"\n\n \t{OBJECT}\n\n"),
+    Written("a byte order mark", f"\ufeff{OBJECT}"),
+    Written("CRLF", f"```json\r\n{OBJECT}\r\n```\r\n"),
+    Written("an end token", f"{OBJECT}<|im_end|>"),
+    Written("two end tokens", f"<tool_call>{OBJECT}</tool_call><|eot_id|>\n</s>"),
+    Written("a fence without an end", f"```json\n{OBJECT}"),
+    Written("a fence without a language", f"```\n{OBJECT}\n```"),
+    Written("two fences", f"```json\n{OBJECT}\n```\n\n```json\n{OBJECT}\n```", (PARIS, PARIS)),
+    Written("a tag in a fence", f"```xml\n<tool_call>\n{OBJECT}\n</tool_call>\n```"),
+    Written("positions", '```tool_code\nget_weather("Paris")\n```'),
+    Written("a lead", f"Sure!\r\n\r\n<tool_call>{OBJECT}</tool_call>", lead="Sure!\r\n\r\n"),
+    Written(
+        "code before it",
+        f"I ran `ls` and\n```\nls\n```\n<tool_call>{OBJECT}</tool_call>",
+        lead="I ran `ls` and\n```\nls\n```\n",
+    ),
+]
+
+
+def bodies(dialect: Server, pieces: Iterable[str]) -> tuple[ResponseHead, bytes]:
+    if dialect is OLLAMA:
+        last = ollama(True, done_reason="stop")
+        return streamed(OLLAMA, *(ollama(False, content=piece) for piece in pieces), last)
+    return streamed(OPENAI, *(chunk(content=piece) for piece in pieces), chunk("stop"))
+
+
+def answer(dialect: Server, *pieces: str, tools: tuple[ToolSpec, ...] = TOOLS) -> Outcome:
+    head, body = bodies(dialect, pieces)
+    return decode(dialect, head, [body], ResponseContext(tools=tools))
+
+
+def called(outcome: Outcome) -> list[tuple[str, Any]]:
+    return [(call.name, json.loads(call.arguments)) for call in outcome.calls]
+
+
+@pytest.mark.parametrize("dialect", [OPENAI, OLLAMA], ids=["OpenAI", "Ollama"])
+@pytest.mark.parametrize("row", table(*FAMILIES, *REPAIRED))
+def test_calls(row: Written, dialect: Server) -> None:
+    text = row.text
+    cuts = [(text[:at], text[at:]) for at in range(1, len(text))]
+    for pieces in ((text,), *cuts, tuple(text)):
+        outcome = answer(dialect, *pieces)
+        assert called(outcome) == [*row.calls]
+        assert outcome.text == row.lead
+        assert outcome.reasoning == row.reasoning
+        assert len({call.id for call in outcome.calls}) == len(row.calls)
+        assert isinstance(outcome.events[-1], Finished)
+
+
+@pytest.mark.parametrize("row", table(*FAMILIES))
+def test_calls_of_answers_that_are_not_streamed(row: Written) -> None:
+    head, body = at_once(whole("stop", content=row.text))
+    assert called(decode(OPENAI, head, [body], ResponseContext(tools=TOOLS))) == [*row.calls]
+    head, body = at_once(ollama(True, content=row.text, done_reason="stop"))
+    assert called(decode(OLLAMA, head, [body], ResponseContext(tools=TOOLS))) == [*row.calls]
+
+
+@pytest.mark.parametrize("row", table(*FAMILIES))
+def test_without_tools_a_call_is_text(row: Written) -> None:
+    plain = decode(OPENAI, *as_pieces(bodies(OPENAI, [row.text])))
+    assert plain.calls == []
+    others = (tool("another"),)
+    assert answer(OPENAI, row.text, tools=others).text == plain.text
+    assert answer(OPENAI, row.text, tools=others).calls == []
+
+
+def as_pieces(reply: tuple[ResponseHead, bytes]) -> tuple[ResponseHead, list[bytes]]:
+    return reply[0], single_bytes(reply[1])
+
+
+SCHEMA = json.dumps(WEATHER.parameters)
+NO_CALLS = {
+    "prose": "I would use get_weather for that, with the city.",
+    "prose that begins like a token": "functional calls to= call: are fun",
+    "the name": "get_weather",
+    "a name and a bracket": "get_weather (a tool) gives the weather",
+    "an example after a lead": f"You call it like this:\n```json\n{OBJECT}\n```",
+    "an object after a lead": f"The call is:\n{OBJECT}",
+    "an example with words after it": f"```json\n{OBJECT}\n```\nThis asks for the weather.",
+    "an object with words after it": f"{OBJECT}\n\nThis is how you call it.",
+    "a tag in inline code": f"Write `<tool_call>{OBJECT}</tool_call>` then",
+    "a tag in inline code at the end": f"Write `\n<tool_call>{OBJECT}</tool_call>",
+    "a tag in a fence after a lead": f"So:\n```\n<tool_call>{OBJECT}</tool_call>\n```",
+    "a tag within a line": f"The model writes <tool_call>{OBJECT}</tool_call>",
+    "a tag with words after it": f"<tool_call>{OBJECT}</tool_call> is what a model writes.",
+    "a tag after a long lead": f"{'word ' * 300}\n<tool_call>{OBJECT}</tool_call>",
+    "the name of a tag": "<tool_call> is a tag.",
+    "two mentioned tags": f"<tool_call> is a tag.\n<tool_call>{OBJECT}</tool_call>",
+    "a tool that is not offered": OBJECT.replace("get_weather", "compare_weather"),
+    "a tag, and no offered tool": f"<tool_call>{OBJECT.replace('get_weather', 'x')}</tool_call>",
+    "one of two tools": f'[{OBJECT}, {{"name": "budget", "arguments": {{}}}}]',
+    "other JSON": '{"city": "Paris", "temperature": 21}',
+    "other JSON with a name": '{"name": "Paris", "arguments": ["a"]}',
+    "the name alone": '{"name": "get_weather"}',
+    "an entry with an id": '{"id": 1, "name": "current_time"}',
+    "an entry": '{"name": "current_time", "value": 3}',
+    "names in a list": '["get_weather", "current_time"]',
+    "a list of numbers": "[1, 2, 3]",
+    "nothing": "",
+    "an empty list": "[]",
+    "an empty object": "{}",
+    "empty calls": '{"tool_calls": []}',
+    "blanks": " \n\n ",
+    "the tool itself": f'{{"name": "get_weather", "description": "x", "parameters": {SCHEMA}}}',
+    "the tool without words": f'{{"name": "get_weather", "parameters": {SCHEMA}}}',
+    "the tool for OpenAI": f'[{{"type": "function", "function": {{"name": "get_weather",'
+    f' "description": "x", "parameters": {SCHEMA}}}}}]',
+    "a tool without parameters itself": '{"name": "current_time", "description": "The time",'
+    ' "parameters": {"type": "object", "properties": {}}}',
+    "the same without words": '{"name": "current_time", "parameters":'
+    ' {"type": "object", "properties": {}}}',
+    "JSON schema": '{"type": "object", "properties": {"name": {"type": "string"}}}',
+    "code": '```python\nprint(get_weather(city="Paris"))\n```',
+    "code that defines it": "```python\ndef get_weather(city):\n    return 1\n```",
+    "code in no fence": "def get_weather(city):\n    return 1",
+    "a call in code": 'get_weather(city="Paris")',
+    "code of tools": "```tool_code\nimport os\n```",
+    "a set": '[get_weather(city="Paris").temperature]',
+    "a list of words": "[get_weather] is the tool",
+    "HTML": "<table><tr><td>get_weather</td></tr></table>",
+    "another fence": "```mermaid\ngraph TD\n```",
+    "thinking": "<think>get_weather</think>\n\nIt is warm.",
+    "braces": "{{ get_weather }}",
+    "a template": '{"name": "{{ tool }}", "arguments": {}}',
+    "two end tokens": "<|im_end|><|im_end|>",
+    "YAML": "name: get_weather\narguments:\n  city: Paris",
+    "Mistral's tag named": "[TOOL_CALLS] is Mistral's token.",
+    "deep": "[" * 500 + "]" * 500,
+    "halves": 'surrogates \\ud800 {"name": "get_weather"',
+}
+
+
+@pytest.mark.parametrize("dialect", [OPENAI, OLLAMA], ids=["OpenAI", "Ollama"])
+@pytest.mark.parametrize("name", NO_CALLS)
+def test_other_texts_stay_as_they_are(name: str, dialect: Server) -> None:
+    text = NO_CALLS[name]
+    cuts = [(text[:at], text[at:]) for at in range(1, len(text), 1 + len(text) // 200)]
+    for pieces in ((text,), *cuts, tuple(text)):
+        head, body = bodies(dialect, [piece for piece in pieces if piece])
+        plain = decode(dialect, head, [body], ResponseContext())
+        reply = ResponseDecoder("Box", dialect.decoder(()), ResponseContext(tools=TOOLS))
+        events = [*reply.feed(head), *reply.feed(body), *reply.close()]
+        texts = [event.text for event in events if isinstance(event, TextDelta)]
+        assert "".join(texts) == plain.text
+        assert not any(isinstance(event, ToolCall) for event in events)
+        assert reply.broken_call is None
+        assert "" not in texts
+
+
+BROKEN = {
+    "a brace is missing": (OBJECT[:-1], WEATHER),
+    "two braces are missing": (OBJECT[:-2], WEATHER),
+    "it stops in a string": (OBJECT[:-4], WEATHER),
+    "it stops after the name": ('{"name": "get_weather", "argum', WEATHER),
+    "an argument is missing": ('{"name": "get_weather", "arguments": {}}', WEATHER),
+    "an argument is unknown": (OBJECT.replace('"city"', '"town"'), WEATHER),
+    "a value is not allowed": (
+        '{"name": "get_weather", "arguments": {"city": "Paris", "unit": "kelvin"}}',
+        WEATHER,
+    ),
+    "the type is wrong": ('{"name": "sum_numbers", "arguments": {"numbers": "ten"}}', SUM),
+    "the schema as arguments": (f'{{"name": "get_weather", "arguments": {SCHEMA}}}', WEATHER),
+    "a quote is missing": ('{"name": "get_weather", "arguments": {"city": Paris"}}', WEATHER),
+    "a colon is missing": ('{"name": "get_weather", "arguments" {"city": "Paris"}}', WEATHER),
+    "a fence": (f"```json\n{OBJECT[:-1]}\n```", WEATHER),
+    "a tag": (f"<tool_call>\n{OBJECT[:-1]}\n</tool_call>", WEATHER),
+    "a tag after a lead": (f"Sure.\n<tool_call>{OBJECT[:-2]}", WEATHER),
+    "the second": (f'{OBJECT}\n{{"name": "sum_numbers", "arguments": {{}}}}', SUM),
+    "the list does not end": (f"[{OBJECT}", WEATHER),
+    "Python": ("[get_weather(city=Paris)]", WEATHER),
+    "too many values": ('```tool_code\nget_weather("a", "b", "c")\n```', WEATHER),
+    "the schema, cut": (
+        '{"name": "current_time", "arguments": {"type": "object", "properties": {"type": "x"}}',
+        TIME,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_calls(name: str) -> None:
+    text, expected = BROKEN[name]
+    for pieces in ([text], [*text]):
+        tool_text = ToolText(TOOLS)
+        events: list[Event] = []
+        for piece in pieces:
+            events += tool_text.feed(TextDelta(piece))
+        assert tool_text.broken is None
+        last = [*tool_text.feed(Finished("stop"))]
+        assert tool_text.broken == expected
+        # The held text comes at the end, in one piece.
+        assert len(last) == 2
+        assert isinstance(last[0], TextDelta)
+        texts = [event.text for event in [*events, *last] if isinstance(event, TextDelta)]
+        assert "".join(texts) == text
+        assert last[0].text.lstrip("<").startswith(("{", "[", "```", "tool_call"))
+
+
+NOT_BROKEN = {
+    "a sentence after the error": '{"name": "get_weather", "arguments" is how it begins.',
+    "no offered tool": '{"name": "other", "arguments": {"city": "Paris"',
+    "no name yet": '{"arguments": {"city": "Paris"',
+    "another key": '{"name": "get_weather", "city": "Paris"',
+}
+
+
+@pytest.mark.parametrize("name", NOT_BROKEN)
+def test_texts_that_are_not_even_broken_calls(name: str) -> None:
+    tool_text = ToolText(TOOLS)
+    events: list[Event] = [TextDelta(NOT_BROKEN[name]), Finished("stop")]
+    assert [part for event in events for part in tool_text.feed(event)] == events
+    assert tool_text.broken is None
+
+
+# What is held
+
+HELD_AT_MOST = {
+    # The longest token that it may be, or the name of a tool.
+    "prose": ("It is warm in Paris today. < b, and a > b. " * 50, 24),
+    "a word like a token": ("function " * 100, 24),
+    "another key": ('{"city": "' + "x" * 1000, 4),
+    "another name": ('{"name": "' + "x" * 1000, 12),
+    "another fence": ("```python\n" + "x = 1\n" * 500, 6),
+    "a list": ("[1, 2, 3" + ", 4" * 500, 3),
+    "words after an object": (OBJECT + "\nThis is a call." * 100, len(OBJECT) + 3),
+    "another tag": ("<table>" + "<tr>" * 500, 24),
+    "a heading": ("# A\n\n- b\n" * 100, 24),
+    # Up to an eighth more than what may be a call.
+    "words after a long object": (
+        OBJECT.replace("Paris", "x" * 1000) + " is a call." * 500,
+        1300,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HELD_AT_MOST)
+def test_text_that_cannot_be_a_call_flows(name: str) -> None:
+    text, most = HELD_AT_MOST[name]
+    tool_text, held, longest = ToolText(TOOLS), 0, 0
+    for character in text:
+        held += 1
+        parts = tool_text.feed(TextDelta(character))
+        held -= sum(len(part.text) for part in parts if isinstance(part, TextDelta))
+        longest = max(longest, held)
+    assert longest <= most
+
+
+@pytest.mark.parametrize("size", [16, 1000, 2**16, 2**21])
+def test_what_is_held_is_bounded(size: int) -> None:
+    text = '{"name": "search_files", "arguments": {"text": "' + "a" * (2**18 + 2**16)
+    tool_text, flowed = ToolText(TOOLS), 0
+    for at in range(0, len(text), size):
+        parts = tool_text.feed(TextDelta(text[at : at + size]))
+        flowed += sum(len(part.text) for part in parts if isinstance(part, TextDelta))
+    assert flowed == len(text)
+
+
+# Other events
+
+
+def events_of(*events: Event) -> list[Event]:
+    tool_text = ToolText(TOOLS)
+    return [part for event in events for part in tool_text.feed(event)]
+
+
+def test_a_server_that_reports_calls_leaves_text_as_text() -> None:
+    call = ToolCall("1", "get_weather", "{}")
+    before: list[Event] = [TextDelta(OBJECT), call, Finished("tool_calls")]
+    assert events_of(*before) == before
+    after: list[Event] = [call, TextDelta(OBJECT), Finished("tool_calls")]
+    assert events_of(*after) == after
+
+
+def test_thinking_is_passed_on_at_once() -> None:
+    events = events_of(ReasoningDelta("a"), TextDelta(OBJECT), Finished("stop"))
+    assert [type(event) for event in events] == [ReasoningDelta, ToolCall, Finished]
+    assert events_of(ReasoningDelta(OBJECT))[:-1] == []
+
+
+def test_an_answer_that_is_cut_off_is_text() -> None:
+    head, body = streamed(OPENAI, chunk(content=OBJECT))
+    outcome = decode(OPENAI, head, [body], ResponseContext(tools=TOOLS))
+    assert (outcome.text, outcome.calls) == (OBJECT, [])
+    assert outcome.message.startswith("Box sent an answer that ends before it is complete")
+
+
+@pytest.mark.parametrize("reason", ["length", CUT_OFF])
+def test_whole_calls_count_however_the_answer_ends(reason: str) -> None:
+    events = events_of(TextDelta(OBJECT), Finished(reason))
+    assert isinstance(events[0], ToolCall)
+    tool_text = ToolText(TOOLS)
+    [*tool_text.feed(TextDelta(OBJECT[:-1])), *tool_text.feed(Finished(reason))]
+    assert tool_text.broken == WEATHER
+
+
+def test_a_call_is_no_answer_that_must_be_json() -> None:
+    context = ResponseContext(tools=TOOLS, is_json=True, schema={"type": "object"})
+    head, body = bodies(OPENAI, [*OBJECT])
+    outcome = decode(OPENAI, head, [body], context)
+    assert (called(outcome), outcome.error) == ([PARIS], None)
+    head, body = bodies(OPENAI, [*'{"city": "Paris"}'])
+    outcome = decode(OPENAI, head, [body], context)
+    assert (outcome.text, outcome.error) == ('{"city": "Paris"}', None)
+    head, body = bodies(OPENAI, [*OBJECT[:-1]])
+    assert decode(OPENAI, head, [body], context).error is AnswerNotJson
+
+
+def test_facts_of_the_request_are_in_the_end_of_a_call() -> None:
+    head, body = bodies(OPENAI, [OBJECT])
+    context = ResponseContext(tools=TOOLS, facts={"context_size": 7})
+    assert [each.context_size for each in decode(OPENAI, head, [body], context).finished] == [7]
+
+
+# Time
+
+HOSTILE = [
+    *("{", "[", '[{"a":', '{"tool_calls": [', "```", "```json\n", "<tool_call", "<tool_call>"),
+    *("`<tool_call>", "\n<tool_call>x", "\n```\n<tool_call>", " ", "\n", "\ufeff", "a", "<", "]"),
+    *("functions.", "functions.get_weather:0", f"{OBJECT}\n", f"[{OBJECT},", "}", "Action:"),
+    *("<function=get_weather><parameter=", "<arg_key>", "get_weather", "<|im_end|>", ">>>"),
+]
+BEGUN = [
+    *("", "Sure.\n", "<tool_call>", '{"name": "search_files", "arguments": {"text": "'),
+    *('{"name": "search_files", "arguments": ', "<function=search_files><parameter=text>"),
+    *(f"{OBJECT}\n", '{"name": "search_files", "arguments": {"a": [', "```tool_code\nget_weather("),
+    '{"name": "search_files", "arguments": "{',
+]
+
+
+@pytest.mark.parametrize(("size", "length"), [(1, 1000), (2**16, 8000)])
+def test_time_grows_with_the_length(size: int, length: int) -> None:
+    def use(text: str) -> None:
+        for _ in passed(text, size):
+            pass
+
+    def slow(begun: str, unit: str) -> bool:
+        return not is_linear(use, lambda n: begun + unit * (n // len(unit)), length)
+
+    units = [*HOSTILE, '"', "\\", "1,", "'", "\\u0041"]
+    assert [(begun, unit) for begun in BEGUN for unit in units if slow(begun, unit)] == []
+
+
+def passed(text: str, size: int) -> Iterator[Event]:
+    tool_text = ToolText(TOOLS)
+    for at in range(0, len(text), size):
+        yield from tool_text.feed(TextDelta(text[at : at + size]))
+    yield from tool_text.feed(Finished("stop"))
+
+
+@pytest.mark.parametrize("unit", ["{", "[", "```", "<tool_call", "<tool_call>", " ", "a"])
+@pytest.mark.parametrize("size", [64, 2**16, 2**20])
+@pytest.mark.parametrize("begun", ["", '{"name": "search_files", "arguments": ', "Sure.\n"])
+def test_a_megabyte_of_nothing_is_text(begun: str, size: int, unit: str) -> None:
+    text = begun + unit * (2**20 // len(unit))
+    texts = [part.text for part in passed(text, size) if isinstance(part, TextDelta)]
+    assert "".join(texts) == text
