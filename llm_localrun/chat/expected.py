@@ -79,7 +79,8 @@ def _expected_thinking(
     template, is_certain = template_thinking(request, prepared)
     if is_certain and template is not None and template.tags:
         thinks = bool(template.opened)
-    asked = (m.text for m in request.chat.messages if m.role in ("system", "user"))
+    # Not what is sent: the description of tools, and results, are not the user's words.
+    asked = (m.text for m in wanted.messages if m.role in ("system", "user"))
     is_off = request.options.get("think") == "off"
     renderer = Renderer.LLAMA_CPP if is_certain else Renderer.UNKNOWN
     is_bound = wants_json(wanted) or wants_json(request.chat) or "grammar" in request.options

@@ -37,15 +37,15 @@ _REFUSAL = re.compile(
 # llama.cpp b10434 and b11549 (run), if `max_tokens` ends the call or a stop text is in it; b7743.
 _MALFORMED = re.compile("output that does not match the expected|Failed to parse input at pos")
 
+# A description that is a JSON object like a call is taken for one and repeated.
 _DESCRIPTION = """\
-You can use tools. Each line describes one, its parameters as a JSON schema:
+You can use these tools:
 
 {}
 
-To use a tool, answer with nothing but a JSON object that names it:
-{{"name": "…", "arguments": {{…}}}}
-To use several tools, answer with a JSON array of such objects. You then get what they return. If \
-no tool helps, answer in words."""
+To use a tool, answer with nothing but one JSON object, the name of the tool and its arguments:
+{{"name": "TOOL", "arguments": {{"ARGUMENT": "VALUE"}}}}
+You then get its result. If no tool helps, answer in words."""
 
 
 @dataclass(slots=True)
@@ -244,6 +244,6 @@ def _with_calls_as_text(message: ChatMessage) -> ChatMessage:
 
 
 def _described(tool: ToolSpec) -> str:
-    about = {"description": tool.description} if tool.description else {}
-    wire = {"name": tool.name, **about, "parameters": dict(tool.parameters)}
-    return json.dumps(wire, ensure_ascii=False)
+    schema = json.dumps(dict(tool.parameters), ensure_ascii=False)
+    about = f"{tool.description}\n" if tool.description else ""
+    return f'<tool name="{tool.name}">\n{about}Schema of its arguments: {schema}\n</tool>'

@@ -29,11 +29,15 @@ in_every_way = pytest.mark.parametrize("way", WAYS)
 
 WEATHER = ToolSpec("weather", "The weather", {"type": "object", "properties": {"é": {}}})
 CLOCK = ToolSpec("clock", "", {"type": "object", "properties": {}})
-LINES = (
-    '{"name": "weather", "description": "The weather", "parameters": {"type": "object",'
-    ' "properties": {"é": {}}}}\n'
-    '{"name": "clock", "parameters": {"type": "object", "properties": {}}}\n'
-)
+WEATHER_TEXT = """\
+<tool name="weather">
+The weather
+Schema of its arguments: {"type": "object", "properties": {"é": {}}}
+</tool>"""
+CLOCK_TEXT = """\
+<tool name="clock">
+Schema of its arguments: {"type": "object", "properties": {}}
+</tool>"""
 PICTURE = Media("image/png", b"a")
 CALL, OTHER = PastCall("1", "weather", {"é": "ü"}), PastCall("2", "clock", {})
 CALL_TEXT = '{"name": "weather", "arguments": {"é": "ü"}}'
@@ -115,8 +119,8 @@ def test_earlier_calls_become_text(case: str) -> None:
 def test_tools_stand_in_the_system_message() -> None:
     request = described(user("Hi"), tools=(WEATHER, CLOCK))
     assert request.tools == ()
-    assert LINES in request.messages[0].text
-    assert '{"name": "…", "arguments": {…}}' in request.messages[0].text
+    assert f"{WEATHER_TEXT}\n{CLOCK_TEXT}\n\n" in request.messages[0].text
+    assert '\n{"name": "TOOL", "arguments": {"ARGUMENT": "VALUE"}}\n' in request.messages[0].text
     with_own = described(ChatMessage("system", "Be brief."), user("Hi"), tools=(WEATHER, CLOCK))
     assert with_own.messages[0].text == f"Be brief.\n\n{request.messages[0].text}"
     assert [message.role for message in with_own.messages] == ["system", "user"]
@@ -127,7 +131,7 @@ def test_estimate_counts_what_is_sent() -> None:
     plain = Prompt(ChatRequest((user("Hi"),), {}, stream=True))
     asked = Prompt(described(user("Hi"), tools=(WEATHER,) * 70))
     assert asked.estimate({}).tokens > plain.estimate({}).tokens + 70 * 20
-    assert asked.bound > plain.bound + 70 * len(LINES.split("\n", maxsplit=1)[0])
+    assert asked.bound > plain.bound + 70 * len(WEATHER_TEXT)
 
 
 # At a server
@@ -157,7 +161,7 @@ def test_only_a_model_that_is_known_not_to_take_tools_reads_them(
         assert roles == ["user", "assistant", "tool"]
     else:
         assert roles == ["system", "user", "assistant", "user"]
-        assert '"name": "get_weather"' in first["messages"][0]["content"]
+        assert '<tool name="get_weather">' in first["messages"][0]["content"]
         assert second["messages"][0] == first["messages"][0]
         assert second["messages"][-1]["content"].endswith("4 degrees in Lima")
 
@@ -190,6 +194,20 @@ def test_schema_waits_until_no_tool_is_called(kind: str, way: str) -> None:
     first, second = sent(server)
     field = "format" if kind == "ollama" else "response_format"
     assert (field in first, field in second) == (False, True)
+
+
+@in_every_way
+def test_description_is_not_what_the_user_says(way: str) -> None:
+    """A tag that the user names is no thinking."""
+
+    def keep(text: str) -> str:
+        "Keeps a thought"
+        return text
+
+    says = Says("<thought>Hm.</thought>Warm.")
+    with saying("ollama", says, **{"capabilities": ("thinking",)}) as (model, _):
+        (response,) = chain(model, "Hi", way, tools=[keep])
+    assert response.text() == "Warm."
 
 
 @pytest.mark.parametrize("known", [CANNOT, HAS, {}])
@@ -259,17 +277,12 @@ def broken_stream(text: str, is_streamed: bool) -> bytes:
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refused_tools_are_described(case: str, way: str) -> None:
     kind, status, message = REFUSALS[case]
-    # The others may take tools if they need not read calls.
-    refusals = [(status, message)] * (1 if kind == "ollama" else 2)
-    with StandIn(texts(*refusals, "Warm.", "Still warm.")) as server:
-        for answer in ("Warm.", "Still warm."):
-            (response,) = chain(served(server.url, kind), "Hi", way, tools=[get_weather])
-            assert response.text() == answer
-    *before, last, next_time = sent(server)
-    assert ["tools" in body for body in (*before, last, next_time)] == [True] * len(refusals) + [
-        False
-    ] * 2
-    assert '"name": "get_weather"' in last["messages"][0]["content"]
+    with StandIn(texts((status, message), "Warm.")) as server:
+        (response,) = chain(served(server.url, kind), "Hi", way, tools=[get_weather])
+    assert response.text() == "Warm."
+    first, second = sent(server)
+    assert ("tools" in first, "tools" in second) == (True, False)
+    assert '<tool name="get_weather">' in second["messages"][0]["content"]
 
 
 @in_every_way
