@@ -8,6 +8,7 @@ done about an answer that is nearly a call to `chat.run`.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
@@ -528,6 +529,14 @@ class ToolText:
         self._pieces, self._lead, self._state = [], "", _State.TEXT
         if text:
             yield TextDelta(text)
+
+    def leave(self) -> Iterator[Event]:
+        """Lets the text of an answer through that is not read to its end: no call in it counts."""
+        reader = _Reader("".join(self._pieces), self._tools)
+        with suppress(Incomplete, _NotCalls, _Broken):
+            reader.read()
+        self.broken = reader.calls[0][0] if reader.calls else reader.named
+        yield from self.flush()
 
     def _hold(self, text: str) -> Iterator[Event]:
         self._pieces.append(text)
