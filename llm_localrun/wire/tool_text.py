@@ -168,6 +168,8 @@ _LABELS = ("type", "id", "index", "tool_call_id", "call_id")
 _KEYS = (*_NAMES, *_ARGUMENTS, *_LISTS, *_LABELS)
 """What an object that is a call, or holds calls, may have: OpenAI, Llama ("parameters"), xLAM,
 Cohere ("tool_name"), LangChain ("action", "action_input"), smolagents ("tool"), Google ("args")."""
+_DESCRIPTION = "description"
+"""What makes an object the description of a tool."""
 _PREFIXES = ("", "functions.", "default_api.")
 _TYPES = ("function", "tool_call", "function_call", "tool_use")
 _NOTHING: Final = object()
@@ -204,8 +206,12 @@ _MAX_BLANKS = 2**12
 _MAX_NESTED = 4
 _MAX_TOKENS = 12
 """In a row, without a call."""
-_MAX_CALLS = 100
+_MAX_CALLS = 16
+"""Models that write more do not stop."""
 _MAX_AFTER_ERROR = 2**12
+_NO_PROSE = ("{", "[", "<", "```")
+"""What begins what models write behind a call without saying anything: the result that they expect,
+or the next call, of a tool that is not offered."""
 _READ_AT_ONCE = 256
 """Up to so many characters are read again with each piece; then only when they are an eighth more,
 so that the time grows with the length."""
@@ -220,16 +226,26 @@ class _Broken(Exception):
 
 
 class _Reader(JsonReader):
-    """Reads a text that is nothing but calls. Raises `Incomplete`, `_NotCalls` or `_Broken`."""
+    """Reads a text that is nothing but calls. Raises `Incomplete`, `_NotCalls` or `_Broken`.
 
-    def __init__(self, text: str, tools: Mapping[str, ToolSpec]) -> None:
+    Closing brackets may lack at the end of a text that `is_whole`: one that its model has ended.
+    """
+
+    def __init__(self, text: str, tools: Mapping[str, ToolSpec], *, is_whole: bool = False) -> None:
         super().__init__(text)
         self._tools = tools
+        self._is_whole = is_whole
         self.calls: list[tuple[ToolSpec, Any]] = []
         self.named: ToolSpec | None = None
         """The tool of the call that is read, or of the last."""
         self.has_begun = False
         """Whether the text begins as in one of the forms."""
+        self.described = 0
+        """Tools that are described as in the prompt: models repeat it before they call."""
+        self._behind = 0
+        """Where the part begins that follows whole calls."""
+        self._has_arguments = self._is_closed = False
+        """Whether a call has arguments; whether brackets lack."""
         self._takes_names = False
         self._closers: list[str] = []
         self._tokens = 0
@@ -239,15 +255,42 @@ class _Reader(JsonReader):
             self._skip_gap()
             if self.at == len(self.text):
                 break
-            if self._token() or self._fence() or self._bracket() or self._is_stray():
-                self._tokens += 1
-            else:
-                self._call()
-                self._tokens = 0
-            if self._tokens > _MAX_TOKENS or len(self.calls) > _MAX_CALLS:
-                raise _NotCalls
-        if self._closers:
+            self._behind = self._behind if self._closers or not self.calls else self.at
+            try:
+                self._part()
+            except _NotCalls:
+                if not (self._behind and self._has_arguments):
+                    raise
+                if not self.text.startswith(_NO_PROSE, self._behind):
+                    raise
+                self.named = self.calls[0][0]
+                raise _Broken from None
+            if self.has_too_many:
+                raise _Broken
+        if self._closers and not self._is_whole:
             raise Incomplete
+
+    @property
+    def has_too_many(self) -> bool:
+        """Whether there are more calls than a model means."""
+        return len(self.calls) > _MAX_CALLS
+
+    def ends_here(self) -> bool:
+        """As `JsonReader` has it: at the end of the text, or of what stands around the call."""
+        is_end = self.at == len(self.text) or self.text.startswith("```", self.at)
+        is_end = self._is_whole and (is_end or bool(_CLOSING.match(self.text, self.at)))
+        self._is_closed = self._is_closed or is_end
+        return is_end
+
+    def _part(self) -> None:
+        """What comes next: a call, or what stands around calls."""
+        if self._token() or self._fence() or self._bracket() or self._is_stray():
+            self._tokens += 1
+        else:
+            self._call()
+            self._tokens = 0
+        if self._tokens > _MAX_TOKENS:
+            raise _NotCalls
 
     def _skip_gap(self) -> None:
         if self.calls:
@@ -262,10 +305,10 @@ class _Reader(JsonReader):
         match = _TOKEN.match(self.text, self.at)
         if match is None:
             self._may_begin(_OPENINGS)
-            self._may_begin(_CLOSINGS if self.calls else ())
+            self._may_begin(_CLOSINGS if self.calls or self.described else ())
             return False
         is_opening = match[0] in _LEADS
-        if not (is_opening or self.calls):
+        if not (is_opening or self.calls or self.described):
             raise _NotCalls
         self.has_begun = True
         self._takes_names = self._takes_names or is_opening
@@ -325,6 +368,7 @@ class _Reader(JsonReader):
         self.named = tool = self._tool_here()
         self.has_begun = True
         self.calls.append((tool, self._after_name(tool)))
+        self._has_arguments = True
 
     def _tool_here(self) -> ToolSpec:
         """The offered tool whose name stands here."""
@@ -343,17 +387,23 @@ class _Reader(JsonReader):
     # Objects
 
     def _object(self, depth: int) -> None:
-        """An object that is a call, or that holds calls."""
+        """An object that is a call, that holds calls, or that holds the description of a tool."""
         if depth > _MAX_NESTED:
             raise _NotCalls
-        tool, given, key_of_given, others, count = None, _NOTHING, "", 0, len(self.calls)
+        tool, given, key_of_given, others, is_described = None, _NOTHING, "", 0, False
+        count = len(self.calls) + self.described
         self.at += 1
+        more = self._tools if self._takes_names else ()
+        described = () if self.calls or self._closers or not depth else (_DESCRIPTION,)
         try:
-            for key in self.keys((*_KEYS, *(self._tools if self._takes_names else ()))):
+            for key in self.keys((*_KEYS, *more, *described)):
                 if key in _LISTS or (key in _NAMES and self._next() == "{"):
                     self._held(depth)
                 elif key in _NAMES:
                     self.named = tool = self._tools[self._name()]
+                elif key == _DESCRIPTION:
+                    is_described, self.named = True, None
+                    self.value()
                 elif key in _ARGUMENTS:
                     given, key_of_given = self.value(), key
                 elif key in _LABELS:
@@ -366,11 +416,17 @@ class _Reader(JsonReader):
             raise _NotCalls from None
         except Malformed:
             raise (_Broken if tool else _NotCalls) from None
-        if tool is None and len(self.calls) > count:
+        if tool is None and len(self.calls) + self.described > count:
             return
         if tool is None or (others and given is _NOTHING):
             raise _NotCalls
+        if is_described:
+            self.described += 1
+            return
+        if given is _NOTHING and self._is_closed:
+            raise Incomplete
         self.calls.append((tool, self._given(tool, given, key_of_given)))
+        self._has_arguments = self._has_arguments or given is not _NOTHING
 
     def _next(self) -> str:
         if self.at == len(self.text):
@@ -500,6 +556,8 @@ class ToolText:
     def __init__(self, tools: Sequence[ToolSpec]) -> None:
         self.broken: ToolSpec | None = None
         """At the end: the tool that the answer looks like a call of, though it is no valid one."""
+        self.is_endless = False
+        """Whether there are so many calls that the rest need not be read. `broken` is set then."""
         self._tools = {tool.name: tool for tool in tools if tool.name}
         self._state = _State.HELD if self._tools else _State.TEXT
         self._pieces: list[str] = []
@@ -516,9 +574,10 @@ class ToolText:
             yield from (self._read_lead if is_lead else self._hold)(event.text)
             return
         if isinstance(event, Finished):
-            yield from self._finish()
+            yield from self._finish(is_whole=event.finish_reason == "stop")
         elif isinstance(event, ToolCall):
             # The server finds calls itself.
+            self.broken = None
             yield from self.flush()
         yield event
 
@@ -540,8 +599,10 @@ class ToolText:
             self._read_next = self._length + self._length // 8
         reader = _Reader(held, self._tools)
         if self._length <= _MAX_HELD and _may_be_calls(reader):
+            if reader.has_too_many:
+                self.is_endless, self.broken = True, reader.named
             return
-        self._pieces = []
+        self._pieces, self.broken = [], None
         if reader.has_begun or self._lead or self._length > _MAX_HELD:
             self._state = _State.TEXT
             yield TextDelta(held)
@@ -577,15 +638,15 @@ class ToolText:
         *_, paragraph = before.rpartition("\n\n")
         return paragraph.count("`") % 2 == 0 and len(_BACKTICKS.findall(before)) % 2 == 0
 
-    def _finish(self) -> Iterator[Event]:
-        if calls := self._calls_in("".join(self._pieces)):
+    def _finish(self, *, is_whole: bool) -> Iterator[Event]:
+        if calls := self._calls_in("".join(self._pieces), is_whole=is_whole):
             self._pieces = []
             yield from calls
         yield from self.flush()
 
-    def _calls_in(self, text: str) -> list[Event]:
+    def _calls_in(self, text: str, *, is_whole: bool) -> list[Event]:
         """The calls in a whole text; none if it is not nothing but valid calls."""
-        reader = _Reader(text, self._tools)
+        reader = _Reader(text, self._tools, is_whole=is_whole)
         try:
             reader.read()
         except _NotCalls:
@@ -594,7 +655,11 @@ class ToolText:
             self.broken = reader.named
             return []
         except _Broken:
-            self.broken = reader.named if _ends_like_a_call(reader.text) else None
+            is_meant = reader.has_too_many or _ends_like_a_call(reader.text)
+            self.broken = reader.named if is_meant else None
+            return []
+        if reader.described and reader.calls:
+            self.broken = reader.calls[0][0]
             return []
         calls: list[Event] = []
         ids: set[str] = set()
@@ -626,7 +691,8 @@ def _ends_like_a_call(text: str) -> bool:
     text = text.rstrip()
     while end := next((end for end in _ENDS if text.endswith(end)), ""):
         text = text.removesuffix(end).rstrip()
-    return text.endswith(("}", "]", ")", "```", *_CLOSINGS))
+    # The last is how the results of Qwen's and Hermes' templates end.
+    return text.endswith(("}", "]", ")", "```", *_CLOSINGS, "</tool_response>"))
 
 
 def _begun_at_end(text: str) -> int:
