@@ -127,6 +127,8 @@ FORMS = (
     Form(("<|tool_call>",), ("<tool_call|>",)),
     Form(("call:", "default_api."), lead=Lead.NOTHING),
     Form((">>>",), lead=Lead.NOTHING),  # Functionary 3.2; llama.cpp
+    # Qwen 2.5 Coder, recorded
+    Form(("<name>",), ("</arguments>",), ("</name>", "<arguments>"), Lead.NOTHING),
     # InternLM 2; vLLM, internlm2_tool_parser.py
     Form(("<|action_start|>", "<|plugin|>"), ("<|action_end|>",)),
     # Apertus: [{NAME: {…}}]; vLLM, apertus_tool_parser.py
@@ -194,6 +196,12 @@ _PASSED = re.compile(rf"{_any_of(_BETWEEN).pattern}|:\d*|{re.escape(_ID)}\w*")
 _FIRSTS = {token[0] for token in _AFTER_TEXT}
 _LONGEST_TOKEN = max(map(len, (*_OPENINGS, *_CLOSINGS)))
 _GAP = re.compile(r"[\s\ufeff,;]*")
+_TAG = re.compile(r"<([A-Za-z_]{1,30})>")
+_TAG_BEGUN = re.compile(r"<[A-Za-z_]{0,30}\Z")
+"""What small models write around all that they say: <response>, <json> (Qwen 2.5 Coder)."""
+_EXAMPLES = ("code", "example", "examples", "pre", "sample")
+"""Tags around what is shown, not done."""
+_BEGUN_CALL = re.compile(r"""\{\s*["']name["']""")
 _LANGUAGE = re.compile(r"[ \t]*(\w*)")
 _KEYWORD = re.compile(r"\s*([^\W\d]\w*)\s*(=|\Z)")
 _BACKTICKS = re.compile(r"(?m)^[ \t>]*(?:```|~~~)")
@@ -225,6 +233,18 @@ class _Broken(Exception):
     """What follows the name of an offered tool is in no form."""
 
 
+@dataclass(slots=True)
+class _Found:
+    """What an object has of a call."""
+
+    tool: ToolSpec | None = None
+    given: Any = _NOTHING
+    key_of_given: str = ""
+    has_labels: bool = False
+    """Other than its type."""
+    is_description: bool = False
+
+
 class _Reader(JsonReader):
     """Reads a text that is nothing but calls. Raises `Incomplete`, `_NotCalls` or `_Broken`.
 
@@ -240,12 +260,14 @@ class _Reader(JsonReader):
         """The tool of the call that is read, or of the last."""
         self.has_begun = False
         """Whether the text begins as in one of the forms."""
-        self.described = 0
+        self.described: list[ToolSpec] = []
         """Tools that are described as in the prompt: models repeat it before they call."""
+        self.closing = ""
+        """The end of the tag around all."""
         self._behind = 0
         """Where the part begins that follows whole calls."""
-        self._has_arguments = self._is_closed = False
-        """Whether a call has arguments; whether brackets lack."""
+        self._has_arguments = self._is_closed = self._goes_on = False
+        """Whether a call has arguments; whether brackets lack; whether other things follow."""
         self._takes_names = False
         self._closers: list[str] = []
         self._tokens = 0
@@ -255,15 +277,15 @@ class _Reader(JsonReader):
             self._skip_gap()
             if self.at == len(self.text):
                 break
-            self._behind = self._behind if self._closers or not self.calls else self.at
+            if not self._closers and (self.calls or self.described):
+                self._behind = self.at
             try:
                 self._part()
             except _NotCalls:
-                if not (self._behind and self._has_arguments):
+                if not self._is_begun():
                     raise
-                if not self.text.startswith(_NO_PROSE, self._behind):
-                    raise
-                self.named = self.calls[0][0]
+                self._goes_on = True
+                self.named = (*(tool for tool, _ in self.calls), *self.described)[0]
                 raise _Broken from None
             if self.has_too_many:
                 raise _Broken
@@ -275,9 +297,31 @@ class _Reader(JsonReader):
         """Whether there are more calls than a model means."""
         return len(self.calls) > _MAX_CALLS
 
+    def _is_begun(self) -> bool:
+        """Whether a text that is not nothing but calls begins with some, and goes on otherwise."""
+        if self.calls:
+            is_certain = self._behind > 0 and self._has_arguments
+            return is_certain and self.text.startswith(_NO_PROSE, self._behind)
+        return len(self.described) == 1 and bool(_BEGUN_CALL.match(self.text, self._behind))
+
+    def ends_like_a_call(self) -> bool:
+        """Whether a text whose syntax is wrong ends as calls do, not with a sentence."""
+        if self.has_too_many:
+            return True
+        text = self.text.rstrip()
+        if self._goes_on and not self._is_whole:
+            *_, line = text[self._behind :].rpartition("\n")
+            return line.lstrip().startswith((*_NO_PROSE, "}", "]", '"'))
+        ends = (*_ENDS, *filter(None, [self.closing]))
+        while end := next((end for end in ends if text.endswith(end)), ""):
+            text = text.removesuffix(end).rstrip()
+        # The last is how the results of Qwen's and Hermes' templates end.
+        return text.endswith(("}", "]", ")", "```", *_CLOSINGS, "</tool_response>"))
+
     def ends_here(self) -> bool:
         """As `JsonReader` has it: at the end of the text, or of what stands around the call."""
-        is_end = self.at == len(self.text) or self.text.startswith("```", self.at)
+        closings = ("```", *filter(None, [self.closing]))
+        is_end = self.at == len(self.text) or self.text.startswith(closings, self.at)
         is_end = self._is_whole and (is_end or bool(_CLOSING.match(self.text, self.at)))
         self._is_closed = self._is_closed or is_end
         return is_end
@@ -303,6 +347,8 @@ class _Reader(JsonReader):
 
     def _token(self) -> bool:
         match = _TOKEN.match(self.text, self.at)
+        if match is None and self._tag():
+            return True
         if match is None:
             self._may_begin(_OPENINGS)
             self._may_begin(_CLOSINGS if self.calls or self.described else ())
@@ -313,6 +359,22 @@ class _Reader(JsonReader):
         self.has_begun = True
         self._takes_names = self._takes_names or is_opening
         self.at = match.end()
+        return True
+
+    def _tag(self) -> bool:
+        """Passes the tag around all."""
+        if self.closing:
+            return bool(self.calls) and self.accepts(self.closing)
+        if self.has_begun:
+            return False
+        match = _TAG.match(self.text, self.at)
+        if match is None:
+            if _TAG_BEGUN.match(self.text, self.at):
+                raise Incomplete
+            return False
+        if match[1].lower() in _EXAMPLES:
+            raise _NotCalls
+        self.at, self.closing = match.end(), f"</{match[1]}>"
         return True
 
     def _may_begin(self, tokens: Sequence[str]) -> None:
@@ -390,43 +452,49 @@ class _Reader(JsonReader):
         """An object that is a call, that holds calls, or that holds the description of a tool."""
         if depth > _MAX_NESTED:
             raise _NotCalls
-        tool, given, key_of_given, others, is_described = None, _NOTHING, "", 0, False
-        count = len(self.calls) + self.described
+        count = len(self.calls) + len(self.described)
         self.at += 1
-        more = self._tools if self._takes_names else ()
-        described = () if self.calls or self._closers or not depth else (_DESCRIPTION,)
+        found = _Found()
         try:
-            for key in self.keys((*_KEYS, *more, *described)):
-                if key in _LISTS or (key in _NAMES and self._next() == "{"):
-                    self._held(depth)
-                elif key in _NAMES:
-                    self.named = tool = self._tools[self._name()]
-                elif key == _DESCRIPTION:
-                    is_described, self.named = True, None
-                    self.value()
-                elif key in _ARGUMENTS:
-                    given, key_of_given = self.value(), key
-                elif key in _LABELS:
-                    self._label(key)
-                    others += key != "type"
-                else:
-                    self.named = tool = self._tools[key]
-                    given = self.value()
+            self._entries(found, depth)
         except Unexpected:
-            raise _NotCalls from None
+            # Qwen 2.5 Coder copies other words of the schema behind the arguments.
+            is_call = found.tool and found.key_of_given == "arguments"
+            raise (_Broken if is_call else _NotCalls) from None
         except Malformed:
-            raise (_Broken if tool else _NotCalls) from None
-        if tool is None and len(self.calls) + self.described > count:
+            raise (_Broken if found.tool else _NotCalls) from None
+        tool, given = found.tool, found.given
+        if tool is None and len(self.calls) + len(self.described) > count:
             return
-        if tool is None or (others and given is _NOTHING):
+        if tool is None or (found.has_labels and given is _NOTHING):
             raise _NotCalls
-        if is_described:
-            self.described += 1
+        if found.is_description:
+            self.described.append(tool)
             return
         if given is _NOTHING and self._is_closed:
             raise Incomplete
-        self.calls.append((tool, self._given(tool, given, key_of_given)))
+        self.calls.append((tool, self._given(tool, given, found.key_of_given)))
         self._has_arguments = self._has_arguments or given is not _NOTHING
+
+    def _entries(self, found: "_Found", depth: int) -> None:
+        more = self._tools if self._takes_names else ()
+        described = () if self.calls or self._closers or not depth else (_DESCRIPTION,)
+        for key in self.keys((*_KEYS, *more, *described)):
+            if key in _LISTS or (key in _NAMES and self._next() == "{"):
+                self._held(depth)
+            elif key in _NAMES:
+                self.named = found.tool = self._tools[self._name()]
+            elif key == _DESCRIPTION:
+                found.is_description, self.named = True, None
+                self.value()
+            elif key in _ARGUMENTS:
+                found.given, found.key_of_given = self.value(), key
+            elif key in _LABELS:
+                self._label(key)
+                found.has_labels = found.has_labels or key != "type"
+            else:
+                self.named = found.tool = self._tools[key]
+                found.given = self.value()
 
     def _next(self) -> str:
         if self.at == len(self.text):
@@ -655,8 +723,7 @@ class ToolText:
             self.broken = reader.named
             return []
         except _Broken:
-            is_meant = reader.has_too_many or _ends_like_a_call(reader.text)
-            self.broken = reader.named if is_meant else None
+            self.broken = reader.named if reader.ends_like_a_call() else None
             return []
         if reader.described and reader.calls:
             self.broken = reader.calls[0][0]
@@ -684,15 +751,6 @@ def _may_be_calls(reader: _Reader) -> bool:
     except _Broken:
         return len(reader.text) - reader.at <= _MAX_AFTER_ERROR
     return True
-
-
-def _ends_like_a_call(text: str) -> bool:
-    """Whether a text whose syntax is wrong ends as calls do, not with a sentence."""
-    text = text.rstrip()
-    while end := next((end for end in _ENDS if text.endswith(end)), ""):
-        text = text.removesuffix(end).rstrip()
-    # The last is how the results of Qwen's and Hermes' templates end.
-    return text.endswith(("}", "]", ")", "```", *_CLOSINGS, "</tool_response>"))
 
 
 def _begun_at_end(text: str) -> int:
