@@ -183,6 +183,11 @@ class ResponseDecoder:
         """At the end: the tool that the answer looks like a call of, though it is no valid one."""
         return self._tool_text.broken
 
+    @property
+    def has_endless_calls(self) -> bool:
+        """Whether the text is so many calls that the rest need not be read."""
+        return self._tool_text.is_endless
+
     def feed(self, received: ResponseHead | bytes) -> Iterator[Event]:
         """The events that `received` completes. Raises a `LocalRunError`."""
         if isinstance(received, ResponseHead):
