@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
 
-from llm_localrun.chat.tools import is_malformed_call, refuses_tools
+from llm_localrun.chat.tools import is_malformed_call, refuses_tools, with_results_told
 from llm_localrun.errors import AnswerNotJson, LocalRunError, NoToolCall, UnsupportedOption
 from llm_localrun.servers.base import CallForcing, Server
 from llm_localrun.wire.call_schema import call_schema
@@ -27,6 +27,8 @@ class Aim(Enum):
     """Nothing but the call of a tool."""
     SHORT_CALL = auto()
     """The same, with limits on all arguments."""
+    WORDS = auto()
+    """No call: the model reads what the tools have returned as text, and is offered none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,12 @@ class Ending:
     has_text: bool = False
     """Whether text of it has been shown."""
     has_called: bool = False
+    again: str = ""
+    """The tool of a call, found in its text, that has just been answered."""
     broken: ToolSpec | None = None
     """The tool of which it looks like a call, though it is not a valid one."""
     is_endless: bool = False
-    """Whether it was not read to its end, because it has none."""
+    """Whether it repeats itself where it was not read on."""
 
     @property
     def is_cut(self) -> bool:
@@ -80,7 +84,9 @@ class Attempts:
     def after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
         """How the question is asked again; None if the answer counts."""
         if self._refuses_tools(attempt, ending):
-            as_text = bool(self.server.text_choice) and not attempt.sent.calls_as_text
+            # With a format, the server leaves them in the text already.
+            is_text = attempt.sent.calls_as_text or wants_json(attempt.sent)
+            as_text = bool(self.server.text_choice) and not is_text
             sent = replace(attempt.sent, calls_as_text=as_text)
             return replace(attempt, sent=sent, describes_tools=not as_text)
         following = self._after(attempt, ending)
@@ -99,22 +105,34 @@ class Attempts:
 
     def _after(self, attempt: Attempt, ending: Ending) -> Attempt | None:
         malformed = is_malformed_call(ending.error)
-        if ending.has_called or not (malformed or isinstance(ending.error, AnswerNotJson | None)):
+        has_called = ending.has_called and not ending.again
+        if has_called or not (malformed or isinstance(ending.error, AnswerNotJson | None)):
             return None
         if attempt.aim is Aim.CALL and ending.is_cut:
             short = self._call(attempt.must_call, Aim.SHORT_CALL)
             return replace(short, is_repair=attempt.is_repair)
         if attempt.aim is not Aim.ANYTHING:
             return None
-        called = attempt.must_call or tuple(filter(None, [ending.broken]))
-        called = called or (self.chat.tools if malformed else ())
-        repairs = self.chat.options.get("tool_repair", True) and self.server.accepts_schemas
-        if called and repairs:
-            return replace(self._call(called, Aim.CALL), is_repair=True)
+        repaired = self._repaired(attempt, ending, malformed=malformed)
+        if repaired and self.chat.options.get("tool_repair", True):
+            return replace(repaired, is_repair=True)
         is_open = attempt.sent is not attempt.wanted and not (ending.has_text or malformed)
         if ending.error and is_open:
             return Attempt(Aim.JSON, self.chat, self.chat)
         return None
+
+    def _repaired(self, attempt: Attempt, ending: Ending, *, malformed: bool) -> Attempt | None:
+        """What makes up for an answer that looks like calls, or lacks one; None if nothing can."""
+        if not _has_results(self.chat):
+            called = attempt.must_call or tuple(filter(None, [ending.broken]))
+            called = called or (self.chat.tools if malformed else ())
+            return self._call(called, Aim.CALL) if called and self.server.accepts_schemas else None
+        if not (malformed or ending.broken or ending.is_endless or ending.again):
+            return None
+        # Small models write the call again that was answered, and invent others: to force one
+        # of them would do what nobody asked for. As text, they read the results.
+        plain = with_results_told(self.chat)
+        return Attempt(Aim.WORDS, plain, replace(self.chat, tools=()))
 
     def _refuses_tools(self, attempt: Attempt, ending: Ending) -> bool:
         """Whether the server refuses the tools, which it may take in another form."""

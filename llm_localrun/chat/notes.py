@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 import click
 
 from llm_localrun.catalogue import record_place
+from llm_localrun.chat.attempts import Ending
 from llm_localrun.chat.expected import template_thinking
 from llm_localrun.config import read_config
 from llm_localrun.models import LocalModel
@@ -20,7 +21,6 @@ from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer
 from llm_localrun.wire.call_schema import SHORT_LIST, SHORT_TEXT, reached_limit
 from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
-from llm_localrun.wire.request import ToolSpec
 
 
 def report_departure(model: LocalModel, prepared: PreparedRequest, remote_host: str) -> None:
@@ -93,11 +93,31 @@ def _can_stop_thinking(request: ServeRequest, prepared: PreparedRequest) -> bool
     return template is None or template.has_switch
 
 
-def note_of_repair(model: str, broken: ToolSpec | None) -> str:
-    """What the user has to know if a call is asked for once more."""
-    if broken is None:
-        return f"{model} called no tool; it was asked once more."
-    return f"{model} wrote a call of {broken.name} that is not valid; it was asked once more."
+def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:
+    """What the user has to know if a model is asked once more; `is_plain`: for words, not calls."""
+    wrote = f"wrote a call of {ending.broken.name}" if ending.broken else "wrote calls"
+    if ending.again:
+        wrote = f"made the same call of {ending.again} again"
+    elif is_plain:
+        lasting = " without end" if ending.is_endless else ""
+        wrote = f"{wrote}{lasting} instead of an answer"
+    elif ending.is_endless:
+        wrote = f"{wrote} without end"
+    else:
+        wrote = f"{wrote} that is not valid" if ending.broken else "called no tool"
+    return f"{model} {wrote}; it was asked once more{', without tools' if is_plain else ''}."
+
+
+def note_of_end(model: str) -> str:
+    """What the user has to know if an answer was not read to its end."""
+    return f"{model} repeats itself without end: its answer was cut."
+
+
+def note_of_equal_calls(model: str, names: Collection[str]) -> str:
+    """What the user has to know if calls were left out; "" if none were."""
+    if not names:
+        return ""
+    return f"{model} made the same call of {' and '.join(names)} more than once: it counts once."
 
 
 def note_of_limits(model: str, events: Iterable[Event]) -> str:

@@ -37,6 +37,8 @@ from llm_localrun.chat.expected import response_context
 from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.chat.notes import (
     note,
+    note_of_end,
+    note_of_equal_calls,
     note_of_limits,
     note_of_repair,
     note_without_answer,
@@ -44,6 +46,8 @@ from llm_localrun.chat.notes import (
 )
 from llm_localrun.chat.response import end_line
 from llm_localrun.chat.tools import (
+    answered_calls,
+    identity,
     is_malformed_call,
     refuses_tools,
     tools_named,
@@ -170,7 +174,7 @@ class _Exchange:
     prepared: PreparedRequest
     decoder: ResponseDecoder
     watch: EndWatch | None = None
-    """Looks whether the answer ends, if it may be left before."""
+    """Looks whether the answer ends, as long as it is not shown."""
     kept: "_Exchange | None" = None
     """Whose answer is shown, if asking again does not make up for it."""
     finished: list[Finished] = field(default_factory=list)
@@ -184,6 +188,10 @@ class _Exchange:
     kinds: set[type[Event]] = field(default_factory=set)
     """What has been shown, but for text that is blank."""
     held: list[Event] = field(default_factory=list)
+    calls: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The calls of the answer, with how often it makes each."""
+    is_left: bool = False
+    """Whether the answer was not read to its end."""
     error: LocalRunError | None = None
     """How the answer has ended, after what is held."""
 
@@ -213,7 +221,7 @@ class _Exchange:
         if self.error is not None:
             return
         try:
-            yield from self._shown_at_once(self.decoder.feed(piece))
+            yield from self._shown_at_once(self._distinct(self.decoder.feed(piece)))
         except ServerRefused as error:
             if not is_malformed_call(error):
                 raise
@@ -225,9 +233,10 @@ class _Exchange:
 
     def close(self) -> Iterator[Event]:
         """The last events, or none if `next` or `rest` has others."""
+        self.is_left = self.is_endless and self.error is None
         try:
-            self.held += self.decoder.flush() if self.is_endless else []
-            for event in () if self.is_endless or self.error else self.decoder.close():
+            last = self.decoder.leave() if self.is_left else self.decoder.close()
+            for event in () if self.error else self._distinct(last):
                 self.held.append(event)
         except LocalRunError as error:
             self.error = error
@@ -265,7 +274,12 @@ class _Exchange:
     def _ending(self) -> Ending:
         events = [type(event) for event in self.held]
         reasons = [each.finish_reason for each in self.held if isinstance(each, Finished)]
+        found = self.held if self.decoder.has_found_calls else ()
+        calls = [each for each in found if isinstance(each, ToolCall)]
+        answered = answered_calls(self.sender.attempts.chat.messages) if calls else ()
+        again = (call.name for call in calls if identity(call.name, call.arguments) in answered)
         return Ending(
+            again=next(again, ""),
             error=self.error,
             finish_reason="".join(reasons),
             has_text=TextDelta in self.kinds,
@@ -290,7 +304,8 @@ class _Exchange:
         self._account()
         if attempt.is_repair and self.kept is None:
             self.kept = self
-            self._tell(note_of_repair(self.request.model.id, ending.broken))
+            is_plain = attempt.aim is Aim.WORDS
+            self._tell(note_of_repair(self.request.model.id, ending, is_plain=is_plain))
         return lambda: self._followed_by(attempt, *self.sender.prepared(attempt))
 
     def _followed_by(
@@ -306,8 +321,9 @@ class _Exchange:
             shown = event
             if isinstance(event, Finished):
                 self._account()
-                seen = self.request, self.prepared, event
-                self._tell(note_without_answer(*seen, self.kinds) or note(*seen))
+                self._tell(self._note(event))
+                twice = {name: None for (name, _), count in self.calls.items() if count > 1}
+                self._tell(note_of_equal_calls(self.request.model.id, twice))
                 self._tell(self.decoder.note)
                 if self.attempt.aim is Aim.SHORT_CALL:
                     self._tell(note_of_limits(self.request.model.id, self.held))
@@ -316,6 +332,12 @@ class _Exchange:
             yield shown
         if self.error is not None:
             raise self.error
+
+    def _note(self, event: Finished) -> str:
+        if self.is_left:
+            return note_of_end(self.request.model.id)
+        seen = self.request, self.prepared, event
+        return note_without_answer(*seen, self.kinds) or note(*seen)
 
     def _account(self) -> None:
         """Learns from the token counts, and says that the prompt went elsewhere, if it did."""
@@ -334,14 +356,29 @@ class _Exchange:
     def _shown_at_once(self, events: Iterator[Event]) -> Iterator[Event]:
         for event in events:
             self.has_begun = True
-            if self.kept is not None:
-                self.held.append(event)
+            self.held.append(event)
+            is_words = isinstance(event, TextDelta) and bool(event.text.strip())
+            if self.kept is not None and not (is_words and self.attempt.aim is Aim.WORDS):
                 continue
-            self._see(event)
+            self.kept, shown, self.held = None, self.held, []
+            for each in shown:
+                self._see(each)
+                yield each
+
+    def _distinct(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The events without the calls that the answer has made before."""
+        for event in events:
+            if isinstance(event, ToolCall):
+                call = identity(event.name, event.arguments)
+                self.calls[call] = self.calls.get(call, 0) + 1
+                if self.calls[call] > 1:
+                    continue
             yield event
 
     def _see(self, event: Event) -> None:
         self.last = event
+        if self.watch is not None and self.attempt.aim not in (Aim.CALL, Aim.SHORT_CALL):
+            self.watch.forget()
         if not isinstance(event, TextDelta) or event.text.strip():
             self.kinds.add(type(event))
 
@@ -431,8 +468,9 @@ class _Sender:
         self, attempt: Attempt, request: ServeRequest, prepared: PreparedRequest
     ) -> _Exchange:
         context = response_context(request, prepared, attempt.wanted)
-        decoder = prepared.server.decoder([tool.name for tool in attempt.wanted.tools])
-        watch = EndWatch(decoder) if attempt.aim in (Aim.CALL, Aim.SHORT_CALL) else None
+        names = [tool.name for tool in attempt.wanted.tools]
+        decoder = prepared.server.decoder(names)
+        watch = EndWatch(decoder, names) if names else None
         response = ResponseDecoder(prepared.server.label, watch or decoder, context)
         return _Exchange(self, attempt, request, prepared, response, watch)
 

@@ -47,6 +47,8 @@ To use a tool, answer with nothing but one JSON object, the name of the tool and
 {{"name": "TOOL", "arguments": {{"ARGUMENT": "VALUE"}}}}
 You then get its result. If no tool helps, answer in words."""
 
+_ANSWER_NOW = "Answer the question with this."
+
 
 @dataclass(slots=True)
 class _Run:
@@ -66,7 +68,7 @@ class Repeats:
 
     def check(self, model: str, name: str, arguments: Mapping[str, Any]) -> None:
         """Raises `RepeatedCall` if the model was told not to make this call again."""
-        run = self._runs.get(_identity(name, arguments), _Run())
+        run = self._runs.get(identity(name, json.dumps(dict(arguments.items()))), _Run())
         if run.count < _TOLD_AT:
             return
         shown = printable_json(dict(arguments.items()))
@@ -105,6 +107,14 @@ def repeats_in(messages: Sequence[ChatMessage]) -> Repeats:
         if calls:
             repeats.add_turn(_results(calls, messages, index + 1))
     return repeats
+
+
+def answered_calls(messages: Sequence[ChatMessage]) -> set[tuple[str, str]]:
+    """The calls, as `identity` has them, whose results are the last messages."""
+    for index in range(len(messages) - 1, _last_question(messages), -1):
+        if calls := messages[index].calls:
+            return {*_results(calls, messages, index + 1)}
+    return set()
 
 
 def with_repeats_noted(chat: ChatRequest) -> ChatRequest:
@@ -164,6 +174,16 @@ def with_tools_described(chat: ChatRequest) -> ChatRequest:
     return replace(chat, messages=tuple(messages), tools=())
 
 
+def with_results_told(chat: ChatRequest) -> ChatRequest:
+    """The request for an answer in words from what the tools have returned, without tools."""
+    plain = with_tools_described(replace(chat, tools=(), calls_as_text=False))
+    *before, last = plain.messages
+    if last.role != "user":
+        before, last = [*plain.messages], ChatMessage("user", "")
+    text = f"{last.text}\n\n{_ANSWER_NOW}".lstrip()
+    return replace(plain, messages=(*before, replace(last, text=text)))
+
+
 def _last_question(messages: Sequence[ChatMessage]) -> int:
     """The index of the last message of the user; -1 if there is none.
 
@@ -192,13 +212,14 @@ def _results(
         index = by_id.get((call.id, call.name))
         if index is not None:
             value = (_json_value(messages[index].text), media)
-            found.setdefault(_identity(call.name, call.arguments), []).append((index, value))
+            written = json.dumps(dict(call.arguments.items()))
+            found.setdefault(identity(call.name, written), []).append((index, value))
     return found
 
 
-def _identity(name: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
-    """What two calls have in common if they are the same."""
-    return name, _json_value(json.dumps(dict(arguments.items())))
+def identity(name: str, arguments: str) -> tuple[str, str]:
+    """What two calls have in common if they are the same; `arguments` is JSON text."""
+    return name, _json_value(arguments)
 
 
 def _json_value(text: str) -> str:

@@ -1,11 +1,11 @@
 """Notices an answer that will not end: it repeats itself, or it counts.
 
-Small models that a grammar keeps from stopping do that within a text or a list. What is done about
-it is left to `chat.attempts`.
+Small models do that within a text or a list if a grammar keeps them from stopping, and without one
+they make the same call again and again. What is done about it is left to `chat.attempts`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 
 from llm_localrun.wire.events import Event, ReasoningDelta, TextDelta
@@ -18,6 +18,8 @@ _TIMES = 24
 _LONGEST_PERIOD = 60
 _COUNTED = 128
 """Numbers of which each is as much above the last one."""
+_CALLS = 5
+"""How often a call, or a row of calls, comes again: an answer needs none of them twice."""
 _LOOK_AT = 4000
 """Characters at the end of an answer that are looked at."""
 _LOOK_EVERY = 64
@@ -36,6 +38,22 @@ def is_endless(text: str) -> bool:
     return len({round(float(b) - float(a), 6) for a, b in pairwise(numbers)}) == 1
 
 
+def repeats_call(text: str, names: Collection[str]) -> bool:
+    """Whether the end of `text` repeats what calls one of the tools with these `names`."""
+    tail = "".join(text[-_LOOK_AT:].split())
+    name = "|".join(map(re.escape, names))
+    starts = [found.start() for found in re.finditer(name, tail)] if name else []
+    for start in reversed(starts[:-1]):
+        period = starts[-1] - start
+        length = max(_REPEATED, _CALLS * period)
+        if length > len(tail):
+            return False
+        end = tail[-length:]
+        if end[period:] == end[:-period]:
+            return "{" in end or "(" in end
+    return False
+
+
 def _repeats(text: str, length: int) -> bool:
     for period in range(1, _LONGEST_PERIOD + 1):
         end = text[-max(length, _TIMES * period) :]
@@ -47,9 +65,15 @@ def _repeats(text: str, length: int) -> bool:
 class EndWatch:
     """A decoder of payloads that looks at the text and the thinking which pass."""
 
-    def __init__(self, decoder: PayloadDecoder) -> None:
-        self.is_endless = False
+    def __init__(self, decoder: PayloadDecoder, names: Collection[str] = ()) -> None:
         self._decoder = decoder
+        self._names = names
+        """The tools that may be called."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins anew: what has passed does not count, because it has been shown."""
+        self.is_endless = False
         self._tail = ""
         self._unseen = 0
 
@@ -74,4 +98,5 @@ class EndWatch:
         self._unseen += len(text)
         if self._unseen >= _LOOK_EVERY:
             self._unseen = 0
-            self.is_endless = self.is_endless or is_endless(self._tail)
+            found = is_endless(self._tail) or repeats_call(self._tail, self._names)
+            self.is_endless = self.is_endless or found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 CUT_OFF = "cut off"
-"""The `finish_reason` of an answer that its server ended without one."""
+"""The `finish_reason` of an answer that its server ended without one, or that was not read on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,8 @@ class ResponseDecoder:
         self._halves = _Halves()
         self._tool_text = ToolText(context.tools)
         self._json = JsonAnswer(context.schema) if context.is_json else None
+        self.has_found_calls = False
+        """At the end: whether the calls were in the text, and the server did not find them."""
         self._accepted: str | None = None
         """The name in the reply that has been accepted as that of the model."""
         self._framing: Framing = WholeBody()
@@ -180,6 +182,11 @@ class ResponseDecoder:
     def broken_call(self) -> ToolSpec | None:
         """At the end: the tool that the answer looks like a call of, though it is no valid one."""
         return self._tool_text.broken
+
+    @property
+    def has_endless_calls(self) -> bool:
+        """Whether the text is so many calls that the rest need not be read."""
+        return self._tool_text.is_endless
 
     def feed(self, received: ResponseHead | bytes) -> Iterator[Event]:
         """The events that `received` completes. Raises a `LocalRunError`."""
@@ -206,6 +213,15 @@ class ResponseDecoder:
             yield from self.flush()
             raise self._bad("an answer that ends before it is complete") from None
 
+    def leave(self) -> Iterator[Event]:
+        """The events at the end of an answer that is not read further. Raises `AnswerNotJson`."""
+        end = Finished(CUT_OFF)
+        for part in self._thought(end):
+            if part is not end:
+                yield from self._passed(self._tool_text.feed(part))
+        known = replace(end, **self._context.facts)
+        yield from self._passed(chain(self._tool_text.leave(), [known]))
+
     def flush(self) -> Iterator[Event]:
         """What is held back of an answer that ends here, before it is complete."""
         for part in self._thought(Finished(CUT_OFF)):
@@ -219,7 +235,13 @@ class ResponseDecoder:
         for part in self._thought(event):
             is_end = isinstance(part, Finished)
             known = replace(part, **self._context.facts) if is_end else part
-            yield from self._passed(self._tool_text.feed(known))
+            found = self._tool_text.feed(known)
+            yield from self._passed(self._noticed(found) if is_end else found)
+
+    def _noticed(self, found: Iterator[Event]) -> Iterator[Event]:
+        for event in found:
+            self.has_found_calls = self.has_found_calls or isinstance(event, ToolCall)
+            yield event
 
     def _thought(self, event: Event) -> Iterator[Event]:
         return chain.from_iterable(map(self._think.feed, self._halves.feed(event)))

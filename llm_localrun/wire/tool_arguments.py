@@ -69,6 +69,10 @@ class JsonReader:
         if not self.accepts(literal):
             raise Malformed(f"no {literal} at {self.at}")
 
+    def ends_here(self) -> bool:
+        """Whether a list or an object ends here without a bracket."""
+        return False
+
     def value(self, depth: int = 0) -> Any:
         self.skip_blanks()
         if depth > MAX_DEPTH:
@@ -88,6 +92,8 @@ class JsonReader:
                 return
             yield
             self.skip_blanks()
+            if self.ends_here():
+                return
             if not self.accepts(","):
                 self.expect(end)
                 return

@@ -8,6 +8,7 @@ done about an answer that is nearly a call to `chat.run`.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
@@ -127,6 +128,8 @@ FORMS = (
     Form(("<|tool_call>",), ("<tool_call|>",)),
     Form(("call:", "default_api."), lead=Lead.NOTHING),
     Form((">>>",), lead=Lead.NOTHING),  # Functionary 3.2; llama.cpp
+    # Qwen 2.5 Coder, recorded
+    Form(("<name>",), ("</arguments>",), ("</name>", "<arguments>"), Lead.NOTHING),
     # InternLM 2; vLLM, internlm2_tool_parser.py
     Form(("<|action_start|>", "<|plugin|>"), ("<|action_end|>",)),
     # Apertus: [{NAME: {…}}]; vLLM, apertus_tool_parser.py
@@ -168,6 +171,8 @@ _LABELS = ("type", "id", "index", "tool_call_id", "call_id")
 _KEYS = (*_NAMES, *_ARGUMENTS, *_LISTS, *_LABELS)
 """What an object that is a call, or holds calls, may have: OpenAI, Llama ("parameters"), xLAM,
 Cohere ("tool_name"), LangChain ("action", "action_input"), smolagents ("tool"), Google ("args")."""
+_DESCRIPTION = "description"
+"""What makes an object the description of a tool."""
 _PREFIXES = ("", "functions.", "default_api.")
 _TYPES = ("function", "tool_call", "function_call", "tool_use")
 _NOTHING: Final = object()
@@ -192,6 +197,12 @@ _PASSED = re.compile(rf"{_any_of(_BETWEEN).pattern}|:\d*|{re.escape(_ID)}\w*")
 _FIRSTS = {token[0] for token in _AFTER_TEXT}
 _LONGEST_TOKEN = max(map(len, (*_OPENINGS, *_CLOSINGS)))
 _GAP = re.compile(r"[\s\ufeff,;]*")
+_TAG = re.compile(r"<([A-Za-z_]{1,30})>")
+_TAG_BEGUN = re.compile(r"<[A-Za-z_]{0,30}\Z")
+"""What small models write around all that they say: <response>, <json> (Qwen 2.5 Coder)."""
+_EXAMPLES = ("code", "example", "examples", "pre", "sample")
+"""Tags around what is shown, not done."""
+_BEGUN_CALL = re.compile(r"""\{\s*["']name["']""")
 _LANGUAGE = re.compile(r"[ \t]*(\w*)")
 _KEYWORD = re.compile(r"\s*([^\W\d]\w*)\s*(=|\Z)")
 _BACKTICKS = re.compile(r"(?m)^[ \t>]*(?:```|~~~)")
@@ -204,8 +215,12 @@ _MAX_BLANKS = 2**12
 _MAX_NESTED = 4
 _MAX_TOKENS = 12
 """In a row, without a call."""
-_MAX_CALLS = 100
+_MAX_CALLS = 16
+"""Models that write more do not stop."""
 _MAX_AFTER_ERROR = 2**12
+_NO_PROSE = ("{", "[", "<", "```")
+"""What begins what models write behind a call without saying anything: the result that they expect,
+or the next call, of a tool that is not offered."""
 _READ_AT_ONCE = 256
 """Up to so many characters are read again with each piece; then only when they are an eighth more,
 so that the time grows with the length."""
@@ -219,17 +234,41 @@ class _Broken(Exception):
     """What follows the name of an offered tool is in no form."""
 
 
-class _Reader(JsonReader):
-    """Reads a text that is nothing but calls. Raises `Incomplete`, `_NotCalls` or `_Broken`."""
+@dataclass(slots=True)
+class _Found:
+    """What an object has of a call."""
 
-    def __init__(self, text: str, tools: Mapping[str, ToolSpec]) -> None:
+    tool: ToolSpec | None = None
+    given: Any = _NOTHING
+    key_of_given: str = ""
+    has_labels: bool = False
+    """Other than its type."""
+    is_description: bool = False
+
+
+class _Reader(JsonReader):
+    """Reads a text that is nothing but calls. Raises `Incomplete`, `_NotCalls` or `_Broken`.
+
+    Closing brackets may lack at the end of a text that `is_whole`: one that its model has ended.
+    """
+
+    def __init__(self, text: str, tools: Mapping[str, ToolSpec], *, is_whole: bool = False) -> None:
         super().__init__(text)
         self._tools = tools
+        self._is_whole = is_whole
         self.calls: list[tuple[ToolSpec, Any]] = []
         self.named: ToolSpec | None = None
         """The tool of the call that is read, or of the last."""
         self.has_begun = False
         """Whether the text begins as in one of the forms."""
+        self.described: list[ToolSpec] = []
+        """Tools that are described as in the prompt: models repeat it before they call."""
+        self.closing = ""
+        """The end of the tag around all."""
+        self._behind = 0
+        """Where the part begins that follows whole calls."""
+        self._has_arguments = self._is_closed = self._goes_on = False
+        """Whether a call has arguments; whether brackets lack; whether other things follow."""
         self._takes_names = False
         self._closers: list[str] = []
         self._tokens = 0
@@ -239,15 +278,64 @@ class _Reader(JsonReader):
             self._skip_gap()
             if self.at == len(self.text):
                 break
-            if self._token() or self._fence() or self._bracket() or self._is_stray():
-                self._tokens += 1
-            else:
-                self._call()
-                self._tokens = 0
-            if self._tokens > _MAX_TOKENS or len(self.calls) > _MAX_CALLS:
-                raise _NotCalls
-        if self._closers:
+            if not self._closers and (self.calls or self.described):
+                self._behind = self.at
+            try:
+                self._part()
+            except _NotCalls:
+                if not self._is_begun():
+                    raise
+                self._goes_on = True
+                self.named = (*(tool for tool, _ in self.calls), *self.described)[0]
+                raise _Broken from None
+            if self.has_too_many:
+                raise _Broken
+        if self._closers and not self._is_whole:
             raise Incomplete
+
+    @property
+    def has_too_many(self) -> bool:
+        """Whether there are more calls than a model means."""
+        return len(self.calls) > _MAX_CALLS
+
+    def _is_begun(self) -> bool:
+        """Whether a text that is not nothing but calls begins with some, and goes on otherwise."""
+        if self.calls:
+            is_certain = self._behind > 0 and self._has_arguments
+            return is_certain and self.text.startswith(_NO_PROSE, self._behind)
+        return len(self.described) == 1 and bool(_BEGUN_CALL.match(self.text, self._behind))
+
+    def ends_like_a_call(self) -> bool:
+        """Whether a text whose syntax is wrong ends as calls do, not with a sentence."""
+        if self.has_too_many:
+            return True
+        text = self.text.rstrip()
+        if self._goes_on and not self._is_whole:
+            *_, line = text[self._behind :].rpartition("\n")
+            return line.lstrip().startswith((*_NO_PROSE, "}", "]", '"'))
+        ends = (*_ENDS, *filter(None, [self.closing]))
+        while end := next((end for end in ends if text.endswith(end)), ""):
+            text = text.removesuffix(end).rstrip()
+        # The last is how the results of Qwen's and Hermes' templates end.
+        return text.endswith(("}", "]", ")", "```", *_CLOSINGS, "</tool_response>"))
+
+    def ends_here(self) -> bool:
+        """As `JsonReader` has it: at the end of the text, or of what stands around the call."""
+        closings = ("```", *filter(None, [self.closing]))
+        is_end = self.at == len(self.text) or self.text.startswith(closings, self.at)
+        is_end = self._is_whole and (is_end or bool(_CLOSING.match(self.text, self.at)))
+        self._is_closed = self._is_closed or is_end
+        return is_end
+
+    def _part(self) -> None:
+        """What comes next: a call, or what stands around calls."""
+        if self._token() or self._fence() or self._bracket() or self._is_stray():
+            self._tokens += 1
+        else:
+            self._call()
+            self._tokens = 0
+        if self._tokens > _MAX_TOKENS:
+            raise _NotCalls
 
     def _skip_gap(self) -> None:
         if self.calls:
@@ -260,16 +348,34 @@ class _Reader(JsonReader):
 
     def _token(self) -> bool:
         match = _TOKEN.match(self.text, self.at)
+        if match is None and self._tag():
+            return True
         if match is None:
             self._may_begin(_OPENINGS)
-            self._may_begin(_CLOSINGS if self.calls else ())
+            self._may_begin(_CLOSINGS if self.calls or self.described else ())
             return False
         is_opening = match[0] in _LEADS
-        if not (is_opening or self.calls):
+        if not (is_opening or self.calls or self.described):
             raise _NotCalls
         self.has_begun = True
         self._takes_names = self._takes_names or is_opening
         self.at = match.end()
+        return True
+
+    def _tag(self) -> bool:
+        """Passes the tag around all."""
+        if self.closing:
+            return bool(self.calls) and self.accepts(self.closing)
+        if self.has_begun:
+            return False
+        match = _TAG.match(self.text, self.at)
+        if match is None:
+            if _TAG_BEGUN.match(self.text, self.at):
+                raise Incomplete
+            return False
+        if match[1].lower() in _EXAMPLES:
+            raise _NotCalls
+        self.at, self.closing = match.end(), f"</{match[1]}>"
         return True
 
     def _may_begin(self, tokens: Sequence[str]) -> None:
@@ -325,6 +431,7 @@ class _Reader(JsonReader):
         self.named = tool = self._tool_here()
         self.has_begun = True
         self.calls.append((tool, self._after_name(tool)))
+        self._has_arguments = True
 
     def _tool_here(self) -> ToolSpec:
         """The offered tool whose name stands here."""
@@ -343,34 +450,52 @@ class _Reader(JsonReader):
     # Objects
 
     def _object(self, depth: int) -> None:
-        """An object that is a call, or that holds calls."""
+        """An object that is a call, that holds calls, or that holds the description of a tool."""
         if depth > _MAX_NESTED:
             raise _NotCalls
-        tool, given, key_of_given, others, count = None, _NOTHING, "", 0, len(self.calls)
+        count = len(self.calls) + len(self.described)
         self.at += 1
+        found = _Found()
         try:
-            for key in self.keys((*_KEYS, *(self._tools if self._takes_names else ()))):
-                if key in _LISTS or (key in _NAMES and self._next() == "{"):
-                    self._held(depth)
-                elif key in _NAMES:
-                    self.named = tool = self._tools[self._name()]
-                elif key in _ARGUMENTS:
-                    given, key_of_given = self.value(), key
-                elif key in _LABELS:
-                    self._label(key)
-                    others += key != "type"
-                else:
-                    self.named = tool = self._tools[key]
-                    given = self.value()
+            self._entries(found, depth)
         except Unexpected:
-            raise _NotCalls from None
+            # Qwen 2.5 Coder copies other words of the schema behind the arguments.
+            is_call = found.tool and found.key_of_given == "arguments"
+            raise (_Broken if is_call else _NotCalls) from None
         except Malformed:
-            raise (_Broken if tool else _NotCalls) from None
-        if tool is None and len(self.calls) > count:
+            raise (_Broken if found.tool else _NotCalls) from None
+        tool, given = found.tool, found.given
+        if tool is None and len(self.calls) + len(self.described) > count:
             return
-        if tool is None or (others and given is _NOTHING):
+        if tool is None or (found.has_labels and given is _NOTHING):
             raise _NotCalls
-        self.calls.append((tool, self._given(tool, given, key_of_given)))
+        if found.is_description:
+            self.described.append(tool)
+            return
+        if given is _NOTHING and self._is_closed:
+            raise Incomplete
+        self.calls.append((tool, self._given(tool, given, found.key_of_given)))
+        self._has_arguments = self._has_arguments or given is not _NOTHING
+
+    def _entries(self, found: "_Found", depth: int) -> None:
+        more = self._tools if self._takes_names else ()
+        described = () if self.calls or self._closers or not depth else (_DESCRIPTION,)
+        for key in self.keys((*_KEYS, *more, *described)):
+            if key in _LISTS or (key in _NAMES and self._next() == "{"):
+                self._held(depth)
+            elif key in _NAMES:
+                self.named = found.tool = self._tools[self._name()]
+            elif key == _DESCRIPTION:
+                found.is_description, self.named = True, None
+                self.value()
+            elif key in _ARGUMENTS:
+                found.given, found.key_of_given = self.value(), key
+            elif key in _LABELS:
+                self._label(key)
+                found.has_labels = found.has_labels or key != "type"
+            else:
+                self.named = found.tool = self._tools[key]
+                found.given = self.value()
 
     def _next(self) -> str:
         if self.at == len(self.text):
@@ -500,6 +625,8 @@ class ToolText:
     def __init__(self, tools: Sequence[ToolSpec]) -> None:
         self.broken: ToolSpec | None = None
         """At the end: the tool that the answer looks like a call of, though it is no valid one."""
+        self.is_endless = False
+        """Whether there are so many calls that the rest need not be read. `broken` is set then."""
         self._tools = {tool.name: tool for tool in tools if tool.name}
         self._state = _State.HELD if self._tools else _State.TEXT
         self._pieces: list[str] = []
@@ -516,9 +643,10 @@ class ToolText:
             yield from (self._read_lead if is_lead else self._hold)(event.text)
             return
         if isinstance(event, Finished):
-            yield from self._finish()
+            yield from self._finish(is_whole=event.finish_reason == "stop")
         elif isinstance(event, ToolCall):
             # The server finds calls itself.
+            self.broken = None
             yield from self.flush()
         yield event
 
@@ -528,6 +656,14 @@ class ToolText:
         self._pieces, self._lead, self._state = [], "", _State.TEXT
         if text:
             yield TextDelta(text)
+
+    def leave(self) -> Iterator[Event]:
+        """Lets the text of an answer through that is not read to its end: no call in it counts."""
+        reader = _Reader("".join(self._pieces), self._tools)
+        with suppress(Incomplete, _NotCalls, _Broken):
+            reader.read()
+        self.broken = reader.calls[0][0] if reader.calls else reader.named
+        yield from self.flush()
 
     def _hold(self, text: str) -> Iterator[Event]:
         self._pieces.append(text)
@@ -540,8 +676,10 @@ class ToolText:
             self._read_next = self._length + self._length // 8
         reader = _Reader(held, self._tools)
         if self._length <= _MAX_HELD and _may_be_calls(reader):
+            if reader.has_too_many:
+                self.is_endless, self.broken = True, reader.named
             return
-        self._pieces = []
+        self._pieces, self.broken = [], None
         if reader.has_begun or self._lead or self._length > _MAX_HELD:
             self._state = _State.TEXT
             yield TextDelta(held)
@@ -577,15 +715,15 @@ class ToolText:
         *_, paragraph = before.rpartition("\n\n")
         return paragraph.count("`") % 2 == 0 and len(_BACKTICKS.findall(before)) % 2 == 0
 
-    def _finish(self) -> Iterator[Event]:
-        if calls := self._calls_in("".join(self._pieces)):
+    def _finish(self, *, is_whole: bool) -> Iterator[Event]:
+        if calls := self._calls_in("".join(self._pieces), is_whole=is_whole):
             self._pieces = []
             yield from calls
         yield from self.flush()
 
-    def _calls_in(self, text: str) -> list[Event]:
+    def _calls_in(self, text: str, *, is_whole: bool) -> list[Event]:
         """The calls in a whole text; none if it is not nothing but valid calls."""
-        reader = _Reader(text, self._tools)
+        reader = _Reader(text, self._tools, is_whole=is_whole)
         try:
             reader.read()
         except _NotCalls:
@@ -594,7 +732,10 @@ class ToolText:
             self.broken = reader.named
             return []
         except _Broken:
-            self.broken = reader.named if _ends_like_a_call(reader.text) else None
+            self.broken = reader.named if reader.ends_like_a_call() else None
+            return []
+        if reader.described and reader.calls:
+            self.broken = reader.calls[0][0]
             return []
         calls: list[Event] = []
         ids: set[str] = set()
@@ -619,14 +760,6 @@ def _may_be_calls(reader: _Reader) -> bool:
     except _Broken:
         return len(reader.text) - reader.at <= _MAX_AFTER_ERROR
     return True
-
-
-def _ends_like_a_call(text: str) -> bool:
-    """Whether a text whose syntax is wrong ends as calls do, not with a sentence."""
-    text = text.rstrip()
-    while end := next((end for end in _ENDS if text.endswith(end)), ""):
-        text = text.removesuffix(end).rstrip()
-    return text.endswith(("}", "]", ")", "```", *_CLOSINGS))
 
 
 def _begun_at_end(text: str) -> int:

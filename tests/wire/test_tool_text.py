@@ -372,6 +372,10 @@ def as_pieces(reply: tuple[ResponseHead, bytes]) -> tuple[ResponseHead, list[byt
 
 
 SCHEMA = json.dumps(WEATHER.parameters)
+DESCRIBED = (
+    '{"type": "function", "function": {"name": "get_weather", "description": "What it does",'
+    f' "parameters": {SCHEMA}}}}}'
+)
 NO_CALLS = {
     "prose": "I would use get_weather for that, with the city.",
     "prose that begins like a token": "functional calls to= call: are fun",
@@ -451,8 +455,6 @@ def test_other_texts_stay_as_they_are(name: str, dialect: Server) -> None:
 
 
 BROKEN = {
-    "a brace is missing": (OBJECT[:-1], WEATHER),
-    "two braces are missing": (OBJECT[:-2], WEATHER),
     "it stops in a string": (OBJECT[:-4], WEATHER),
     "it stops after the name": ('{"name": "get_weather", "argum', WEATHER),
     "an argument is missing": ('{"name": "get_weather", "arguments": {}}', WEATHER),
@@ -465,17 +467,31 @@ BROKEN = {
     "the schema as arguments": (f'{{"name": "get_weather", "arguments": {SCHEMA}}}', WEATHER),
     "a quote is missing": ('{"name": "get_weather", "arguments": {"city": Paris"}}', WEATHER),
     "a colon is missing": ('{"name": "get_weather", "arguments" {"city": "Paris"}}', WEATHER),
-    "a fence": (f"```json\n{OBJECT[:-1]}\n```", WEATHER),
-    "a tag": (f"<tool_call>\n{OBJECT[:-1]}\n</tool_call>", WEATHER),
-    "a tag after a lead": (f"Sure.\n<tool_call>{OBJECT[:-2]}", WEATHER),
+    "it stops in a number": ('{"name": "sum_numbers", "arguments": {"numbers": [1, 2', SUM),
+    "it stops after a comma": ('{"name": "get_weather", "arguments": {"city": "Paris",', WEATHER),
+    "it stops after a colon": ('{"name": "search_files", "arguments": {"text":', FILES),
+    "it stops before the arguments": ('{"name": "current_time"', TIME),
+    "a tag after a lead": (f"Sure.\n<tool_call>{OBJECT[:-3]}", WEATHER),
     "the second": (f'{OBJECT}\n{{"name": "sum_numbers", "arguments": {{}}}}', SUM),
-    "the list does not end": (f"[{OBJECT}", WEATHER),
     "Python": ("[get_weather(city=Paris)]", WEATHER),
     "too many values": ('```tool_code\nget_weather("a", "b", "c")\n```', WEATHER),
-    "the schema, cut": (
-        '{"name": "current_time", "arguments": {"type": "object", "properties": {"type": "x"}}',
-        TIME,
+    "an invented result": (f'{OBJECT}\n{{"temperature": 21}}', WEATHER),
+    "an invented result in a list": (f"{OBJECT}\n[21, 22]", WEATHER),
+    "an invented result in a fence": (f"```json\n{OBJECT}\n```\n```text\n21\n```", WEATHER),
+    "an invented result in tags": (f"{OBJECT}\n<tool_response>\n21\n</tool_response>", WEATHER),
+    "an invented result of two calls": (
+        f'{OBJECT}\n{{"name": "sum_numbers", "arguments":'
+        ' {"numbers": [1]}}\n{"temperature": 21}',
+        WEATHER,
     ),
+    "a call of another tool behind it": (f'{OBJECT}\n{{"name": "x", "arguments": {{}}}}', WEATHER),
+    "a call behind the tool": (f"<tools>\n{DESCRIBED}\n</tools>\n{OBJECT}", WEATHER),
+    "a call behind two tools": (f"{DESCRIBED}\n{DESCRIBED}\n{OBJECT}", WEATHER),
+    "a wrong call behind the tool": (
+        f'{DESCRIBED}\n{{"name": "sum_numbers", "arguments": 1}}',
+        SUM,
+    ),
+    "too many calls": ("\n".join([OBJECT] * 17), WEATHER),
 }
 
 
@@ -487,7 +503,7 @@ def test_broken_calls(name: str) -> None:
         events: list[Event] = []
         for piece in pieces:
             events += tool_text.feed(TextDelta(piece))
-        assert tool_text.broken is None
+        assert (tool_text.broken is not None) == tool_text.is_endless == (name == "too many calls")
         last = [*tool_text.feed(Finished("stop"))]
         assert tool_text.broken == expected
         # The held text comes at the end, in one piece.
@@ -495,10 +511,100 @@ def test_broken_calls(name: str) -> None:
         assert isinstance(last[0], TextDelta)
         texts = [event.text for event in [*events, *last] if isinstance(event, TextDelta)]
         assert "".join(texts) == text
-        assert last[0].text.lstrip("<").startswith(("{", "[", "```", "tool_call"))
+        assert last[0].text.lstrip("<").startswith(("{", "[", "```", "tool"))
+
+
+WITHOUT_BRACKETS = {
+    "a brace is missing": (OBJECT[:-1], PARIS),
+    "two braces are missing": (OBJECT[:-2], PARIS),
+    "a fence": (f"```json\n{OBJECT[:-1]}\n```", PARIS),
+    "a fence without an end": (f"```json\n{OBJECT[:-2]}", PARIS),
+    "a tag": (f"<tool_call>\n{OBJECT[:-1]}\n</tool_call>", PARIS),
+    "a token at the end": (f"{OBJECT[:-1]}<|im_end|>", PARIS),
+    "a tag after a lead": (f"Sure.\n<tool_call>{OBJECT[:-2]}", PARIS),
+    "a list": (f"[{OBJECT}", PARIS),
+    "a list and a brace": (f"[{OBJECT[:-1]}", PARIS),
+    "a list in the arguments": (
+        '{"name": "sum_numbers", "arguments": {"numbers": [1, 2 ',
+        ("sum_numbers", {"numbers": [1, 2]}),
+    ),
+    "Python": ('```tool_code\nget_weather(city="Paris"', PARIS),
+    "Qwen 2.5 Coder 0.5B, recorded": (
+        '{"name": "current_time", "arguments": {"type": "object", "properties": {"type": "string",'
+        ' "enum": ["morning", "afternoon"]}}',
+        NOW,
+    ),
+    "Qwen 2.5 Coder 0.5B, recorded, two": (
+        '{"name": "current_time", "arguments": {"type": "object", "properties": {"type": "object",'
+        ' "properties": {"date": {"type": "string", "format": "yyyy-MM-dd HH:mm:ss"}}}}',
+        NOW,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_BRACKETS)
+def test_brackets_may_lack_where_the_model_has_stopped(name: str) -> None:
+    text, (tool_name, arguments) = WITHOUT_BRACKETS[name]
+    for pieces in ([text], [*text]):
+        parts = [TextDelta(piece) for piece in pieces]
+        (call,) = (part for part in events_of(*parts, Finished("stop")) if type(part) is ToolCall)
+        assert (call.name, json.loads(call.arguments)) == (tool_name, arguments)
+        for reason in ("length", CUT_OFF):
+            tool_text = ToolText(TOOLS)
+            cut = [part for event in (*parts, Finished(reason)) for part in tool_text.feed(event)]
+            assert not any(isinstance(part, ToolCall) for part in cut)
+            assert tool_text.broken is not None
+            assert tool_text.broken.name == tool_name
+
+
+def test_calls_without_end_are_known_at_once() -> None:
+    tool_text, count = ToolText(TOOLS), 0
+    while not tool_text.is_endless:
+        assert [*tool_text.feed(TextDelta(f"{OBJECT}\n"))] == []
+        count += 1
+    # A long text is not read again with each piece.
+    assert 17 <= count <= 20
+    assert tool_text.broken == WEATHER
+    # What is read of it is text, and the tool stays known.
+    assert [*tool_text.flush()] == [TextDelta(f"{OBJECT}\n" * count)]
+    assert tool_text.broken == WEATHER
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_calls_without_end_are_broken_wherever_they_are_cut(reason: str) -> None:
+    tool_text = ToolText(TOOLS)
+    text = f"{OBJECT}\n" * 17 + '{"name": "get_weather", "arguments": {"city": "Pa'
+    [*tool_text.feed(TextDelta(text)), *tool_text.feed(Finished(reason))]
+    assert tool_text.broken == WEATHER
+
+
+def test_text_without_end_behind_a_call_flows() -> None:
+    for behind in ('{"a": 1}\n', f"{OBJECT}\n"):
+        tool_text = ToolText(TOOLS)
+        parts = [
+            part
+            for text in (f"{OBJECT}\n", *[behind] * 1000)
+            for part in tool_text.feed(TextDelta(text))
+        ]
+        assert len(parts) > 200
+        assert tool_text.broken is None
 
 
 NOT_BROKEN = {
+    "a call and a sentence": f"{OBJECT} is how you call it.",
+    "a result and a sentence": f'{OBJECT}\n{{"temperature": 21}}\nSo it is warm.',
+    "a fence and a sentence": f"```json\n{OBJECT}\n```\n```text\n21\n```\nThis is what you get.",
+    "a tag and a sentence": f"{OBJECT}\n<b>This</b> is a call.",
+    "entries": '{"name": "current_time"}\n{"name": "Paris"}',
+    "the tool, cut": f"<tools>\n{DESCRIBED[:90]}",
+    "the tool": f"<tools>\n{DESCRIBED}\n</tools>",
+    "the tool without tags": DESCRIBED,
+    "the tool and a sentence": f"<tools>\n{DESCRIBED}\n</tools>\nThis is my tool.",
+    "two tools and another call": f'{DESCRIBED}\n{DESCRIBED}\n{{"name": "x", "arguments": 1}}',
+    "the tool and an object": f'<tools>\n{DESCRIBED}\n</tools>\n{{"a": 1}}',
+    "a tag of examples": f"<example>{OBJECT}</example>",
+    "a tag and a sentence behind it": f"<response>{OBJECT}</response> is what it says.",
+    "another key of the tool itself": '{"name": "get_weather", "parameters": {}, "strict": true}',
     "a sentence after the error": '{"name": "get_weather", "arguments" is how it begins.',
     "no offered tool": '{"name": "other", "arguments": {"city": "Paris"',
     "no name yet": '{"arguments": {"city": "Paris"',
@@ -603,7 +709,7 @@ def test_a_call_is_no_answer_that_must_be_json() -> None:
     head, body = bodies(OPENAI, [*'{"city": "Paris"}'])
     outcome = decode(OPENAI, head, [body], context)
     assert (outcome.text, outcome.error) == ('{"city": "Paris"}', None)
-    head, body = bodies(OPENAI, [*OBJECT[:-1]])
+    head, body = bodies(OPENAI, [*OBJECT[:-4]])
     assert decode(OPENAI, head, [body], context).error is AnswerNotJson
 
 
