@@ -275,9 +275,10 @@ def test_limit_of_llm_stays(box: Box) -> None:
 
 def test_other_calls_than_the_repeated_one_run() -> None:
     """While a loop may end the chain, calls are held back until the answer is complete."""
-    turns_ = [*[SAME_CALL] * 3, Says("Hm.", calls=(Call("look"), Call("look"))), Says("Done.")]
+    calls = tuple(Call("look", {"room": room}) for room in ("hall", "attic"))
+    turns_ = [*[SAME_CALL] * 3, Says("Hm.", calls=calls), Says("Done.")]
 
-    def look() -> str:
+    def look(room: str) -> str:
         return "dark"
 
     with saying("lmstudio", *turns_) as (model, server):
