@@ -288,7 +288,7 @@ def an_object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties]}
 
 
-LONG = {"type": "string", "description": "Very long. " * 200}
+LONG = {"type": "string", "description": "Very long. " * 40}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "no-arguments": {"type": "object", "properties": {}},
     "nothing.at.all": {},
@@ -308,7 +308,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         b={"type": "string", "pattern": "^(?=x)y+$"},
         c={"type": "string", "pattern": "("},
     ),
-    "huge": an_object(a={"enum": [f"value {n}" for n in range(900)]}),
+    "many values": an_object(a={"enum": [f"value {n}" for n in range(150)]}),
     "limits": an_object(a={"type": "string", "minLength": 2, "maxLength": 10**6}),
     "größer 中文.v2": an_object(**{'größe "x"': {"type": "integer", "minimum": 3}}),
     "odd": an_object(a=True, b={"type": "odd"}, c={"oneOf": []}, d={"items": True}),
@@ -325,7 +325,7 @@ CHECKED = {
 def test_smallest_model_makes_a_valid_call_of_any_tool(name: str, warm: Path) -> None:
     """It does not know what it does, so the schema alone makes the call."""
     tools: list[Any] = [llm.Tool(name, "Does it", PARAMETERS[name])]
-    options: dict[str, Any] = {"tool_choice": "required", "temperature": 0, "max_tokens": 800}
+    options: dict[str, Any] = {"tool_choice": "required", "temperature": 0, "max_tokens": 400}
     model = LocalChat(found("local-smollm2"))
     (call,) = model.prompt("Do it.", tools=tools, **options).tool_calls()
     assert call.name == name
