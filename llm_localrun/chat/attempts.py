@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
 
-from llm_localrun.chat.tools import is_malformed_call, refuses_tools, with_results_told
+from llm_localrun.chat.tools import (
+    answered_calls,
+    identity,
+    is_malformed_call,
+    refuses_tools,
+    with_results_told,
+)
 from llm_localrun.errors import AnswerNotJson, LocalRunError, NoToolCall, UnsupportedOption
 from llm_localrun.servers.base import CallForcing, Server
 from llm_localrun.wire.call_schema import call_schema
@@ -77,6 +83,14 @@ class Attempts:
     describes_tools: bool = False
     """As in `Attempt`."""
 
+    @property
+    def may_repair(self) -> bool:
+        return bool(self.chat.options.get("tool_repair", True))
+
+    def is_answered(self, name: str, arguments: str) -> bool:
+        """Whether a call has the result that the chat ends with; `arguments` is JSON text."""
+        return identity(name, arguments) in answered_calls(self.chat.messages)
+
     def first(self) -> Attempt:
         """The question as it is asked first."""
         return replace(self._first(), describes_tools=self.describes_tools)
@@ -114,7 +128,7 @@ class Attempts:
         if attempt.aim is not Aim.ANYTHING:
             return None
         repaired = self._repaired(attempt, ending, malformed=malformed)
-        if repaired and self.chat.options.get("tool_repair", True):
+        if repaired and self.may_repair:
             return replace(repaired, is_repair=True)
         is_open = attempt.sent is not attempt.wanted and not (ending.has_text or malformed)
         if ending.error and is_open:

@@ -95,14 +95,13 @@ def _can_stop_thinking(request: ServeRequest, prepared: PreparedRequest) -> bool
 
 def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:
     """What the user has to know if a model is asked once more; `is_plain`: for words, not calls."""
-    wrote = f"wrote a call of {ending.broken.name}" if ending.broken else "wrote calls"
+    wrote = f"wrote a call of {ending.broken.name}" if ending.broken else "wrote a call"
     if ending.again:
         wrote = f"made the same call of {ending.again} again"
     elif is_plain:
-        lasting = " without end" if ending.is_endless else ""
-        wrote = f"{wrote}{lasting} instead of an answer"
+        wrote = f"{wrote} instead of an answer"
     elif ending.is_endless:
-        wrote = f"{wrote} without end"
+        wrote = f"{wrote} and did not come to an end"
     else:
         wrote = f"{wrote} that is not valid" if ending.broken else "called no tool"
     return f"{model} {wrote}; it was asked once more{', without tools' if is_plain else ''}."
@@ -110,7 +109,7 @@ def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:
 
 def note_of_end(model: str) -> str:
     """What the user has to know if an answer was not read to its end."""
-    return f"{model} repeats itself without end: its answer was cut."
+    return f"{model} did not come to an end: its answer was cut."
 
 
 def note_of_equal_calls(model: str, names: Collection[str]) -> str:

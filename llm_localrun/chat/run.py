@@ -46,7 +46,6 @@ from llm_localrun.chat.notes import (
 )
 from llm_localrun.chat.response import end_line
 from llm_localrun.chat.tools import (
-    answered_calls,
     identity,
     is_malformed_call,
     refuses_tools,
@@ -202,7 +201,8 @@ class _Exchange:
     @property
     def is_endless(self) -> bool:
         """Whether the rest of the answer need not be read."""
-        return self.watch is not None and self.watch.is_endless
+        is_endless = self.watch is not None and self.watch.is_endless
+        return is_endless or self.decoder.has_endless_calls
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -276,8 +276,8 @@ class _Exchange:
         reasons = [each.finish_reason for each in self.held if isinstance(each, Finished)]
         found = self.held if self.decoder.has_found_calls else ()
         calls = [each for each in found if isinstance(each, ToolCall)]
-        answered = answered_calls(self.sender.attempts.chat.messages) if calls else ()
-        again = (call.name for call in calls if identity(call.name, call.arguments) in answered)
+        answered = self.sender.attempts.is_answered
+        again = (call.name for call in calls if answered(call.name, call.arguments))
         return Ending(
             again=next(again, ""),
             error=self.error,
@@ -468,6 +468,8 @@ class _Sender:
         self, attempt: Attempt, request: ServeRequest, prepared: PreparedRequest
     ) -> _Exchange:
         context = response_context(request, prepared, attempt.wanted)
+        if attempt.aim is Aim.ANYTHING and self.attempts.may_repair:
+            context = replace(context, is_answered=self.attempts.is_answered)
         names = [tool.name for tool in attempt.wanted.tools]
         decoder = prepared.server.decoder(names)
         watch = EndWatch(decoder, names) if names else None

@@ -116,6 +116,8 @@ class ResponseContext:
     """The tags between which the text may hold thinking."""
     tools: tuple[ToolSpec, ...] = ()
     """The tools of which the text may be calls."""
+    is_answered: Callable[[str, str], bool] = lambda _name, _arguments: False
+    """Whether a call was answered by the last messages of the request."""
     secrets: Collection[str] = field(default=(), repr=False)
     """Keys and the like, which servers repeat in their errors and which must not be shown."""
     login_source: str = ""
@@ -163,7 +165,7 @@ class ResponseDecoder:
         self._context = context
         self._think = ThinkTags(context.thinking)
         self._halves = _Halves()
-        self._tool_text = ToolText(context.tools)
+        self._tool_text = ToolText(context.tools, context.is_answered)
         self._json = JsonAnswer(context.schema) if context.is_json else None
         self.has_found_calls = False
         """At the end: whether the calls were in the text, and the server did not find them."""

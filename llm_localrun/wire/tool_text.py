@@ -7,7 +7,7 @@ done about an answer that is nearly a call to `chat.run`.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -622,11 +622,16 @@ class _State(Enum):
 class ToolText:
     """Turns the text of one response into calls of `tools`, if it is nothing but calls."""
 
-    def __init__(self, tools: Sequence[ToolSpec]) -> None:
+    def __init__(
+        self,
+        tools: Sequence[ToolSpec],
+        is_answered: Callable[[str, str], bool] = lambda _name, _arguments: False,
+    ) -> None:
         self.broken: ToolSpec | None = None
         """At the end: the tool that the answer looks like a call of, though it is no valid one."""
         self.is_endless = False
         """Whether there are so many calls that the rest need not be read. `broken` is set then."""
+        self._is_answered = is_answered
         self._tools = {tool.name: tool for tool in tools if tool.name}
         self._state = _State.HELD if self._tools else _State.TEXT
         self._pieces: list[str] = []
@@ -676,7 +681,7 @@ class ToolText:
             self._read_next = self._length + self._length // 8
         reader = _Reader(held, self._tools)
         if self._length <= _MAX_HELD and _may_be_calls(reader):
-            if reader.has_too_many:
+            if reader.has_too_many or any(map(self._was_answered, reader.calls[:-1])):
                 self.is_endless, self.broken = True, reader.named
             return
         self._pieces, self.broken = [], None
@@ -686,6 +691,12 @@ class ToolText:
         else:
             self._state = _State.LEAD
             yield from self._read_lead(held)
+
+    def _was_answered(self, call: tuple[ToolSpec, Any]) -> bool:
+        """Whether a model makes a call again: if others follow it, it invents them without end."""
+        tool, given = call
+        arguments = fit_arguments(given, tool.parameters)
+        return arguments is not None and self._is_answered(tool.name, json.dumps(arguments))
 
     def _read_lead(self, text: str) -> Iterator[Event]:
         self._lead += text
