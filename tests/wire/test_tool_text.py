@@ -552,7 +552,8 @@ def test_brackets_may_lack_where_the_model_has_stopped(name: str) -> None:
         assert (call.name, json.loads(call.arguments)) == (tool_name, arguments)
         for reason in ("length", CUT_OFF):
             tool_text = ToolText(TOOLS)
-            cut = [part for event in (*parts, Finished(reason)) for part in tool_text.feed(event)]
+            cut_off: list[Event] = [*parts, Finished(reason)]
+            cut = [part for event in cut_off for part in tool_text.feed(event)]
             assert not any(isinstance(part, ToolCall) for part in cut)
             assert tool_text.broken is not None
             assert tool_text.broken.name == tool_name
