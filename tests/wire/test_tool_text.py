@@ -546,12 +546,12 @@ WITHOUT_BRACKETS = {
 def test_brackets_may_lack_where_the_model_has_stopped(name: str) -> None:
     text, (tool_name, arguments) = WITHOUT_BRACKETS[name]
     for pieces in ([text], [*text]):
-        parts = [TextDelta(piece) for piece in pieces]
+        parts: list[Event] = [TextDelta(piece) for piece in pieces]
         (call,) = (part for part in events_of(*parts, Finished("stop")) if type(part) is ToolCall)
         assert (call.name, json.loads(call.arguments)) == (tool_name, arguments)
         for reason in ("length", CUT_OFF):
             tool_text = ToolText(TOOLS)
-            cut = [part for event in (*parts, Finished(reason)) for part in tool_text.feed(event)]
+            cut = [part for event in [*parts, Finished(reason)] for part in tool_text.feed(event)]
             assert not any(isinstance(part, ToolCall) for part in cut)
             assert tool_text.broken is not None
             assert tool_text.broken.name == tool_name
