@@ -289,7 +289,7 @@ class _Reader(JsonReader):
         """The end of the tag around all."""
         self._behind = 0
         """Where the part begins that follows whole calls."""
-        self._has_arguments = self._is_closed = self._goes_on = False
+        self._has_arguments = self._is_closed = self.goes_on = False
         """Whether a call has arguments; whether brackets lack; whether other things follow."""
         self._takes_names = self._takes_python = False
         self._closers: list[str] = []
@@ -307,7 +307,7 @@ class _Reader(JsonReader):
             except _NotCalls:
                 if not self._is_begun():
                     raise
-                self._goes_on = True
+                self.goes_on = True
                 self.named = (*(tool for tool, _ in self.calls), *self.described)[0]
                 raise _Broken from None
             if self.has_too_many:
@@ -332,7 +332,7 @@ class _Reader(JsonReader):
         if self.has_too_many:
             return True
         text = self.text.rstrip()
-        if self._goes_on and not self._is_whole:
+        if self.goes_on and not self._is_whole:
             *_, line = text[self._behind :].rpartition("\n")
             return line.lstrip().startswith((*_NO_PROSE, "}", "]", '"'))
         ends = (*_ENDS, *filter(None, [self.closing]))
@@ -810,7 +810,8 @@ class ToolText:
             if not reader.ends_like_a_call():
                 return []
             broken = reader.named
-        is_none = bool(reader.described) or reader.has_too_many
+        # What the model invents behind a call, such as a result, shows that it is lost.
+        is_none = bool(reader.described) or reader.has_too_many or reader.goes_on
         calls: list[Event] = []
         ids: set[str] = set()
         for called, given in () if is_none else reader.calls:
