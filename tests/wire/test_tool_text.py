@@ -533,6 +533,7 @@ def test_other_texts_stay_as_they_are(name: str, dialect: Server) -> None:
         assert "" not in texts
 
 
+NUMBERS = '{"name": "sum_numbers", "arguments": {"numbers": [1]}}'
 BROKEN = {
     "it stops in a string": (OBJECT[:-4], WEATHER),
     "it stops after the name": ('{"name": "get_weather", "argum', WEATHER),
@@ -584,6 +585,12 @@ BROKEN = {
         f'{DESCRIBED}\n{{"name": "sum_numbers", "arguments": 1}}',
         SUM,
     ),
+    "an invented result": (f'{OBJECT}\n{{"temperature": 21}}', WEATHER),
+    "an invented result in a list": (f"{OBJECT}\n[21, 22]", WEATHER),
+    "an invented result in a fence": (f"```json\n{OBJECT}\n```\n```text\n21\n```", WEATHER),
+    "an invented result in tags": (f"{OBJECT}\n<tool_response>\n21\n</tool_response>", WEATHER),
+    "an invented result of two calls": (f'{OBJECT}\n{NUMBERS}\n{{"temperature": 21}}', WEATHER),
+    "a call of another tool": (f'{OBJECT}\n{{"name": "x", "arguments": {{}}}}', WEATHER),
     "too many calls": ("\n".join([OBJECT] * 17), WEATHER),
 }
 
@@ -607,7 +614,6 @@ def test_broken_calls(name: str) -> None:
         assert last[0].text.lstrip("<").startswith(("{", "[", "```", "tool"))
 
 
-NUMBERS = '{"name": "sum_numbers", "arguments": {"numbers": [1]}}'
 PRECEDED = {
     "a call that is not valid": (f'{OBJECT}\n{{"name": "sum_numbers", "arguments": {{}}}}', 1),
     "a call between others": (
@@ -629,12 +635,6 @@ PRECEDED = {
         "<parameter=text>\ny\n</parameter>\n</function>",
         1,
     ),
-    "an invented result": (f'{OBJECT}\n{{"temperature": 21}}', 1),
-    "an invented result in a list": (f"{OBJECT}\n[21, 22]", 1),
-    "an invented result in a fence": (f"```json\n{OBJECT}\n```\n```text\n21\n```", 1),
-    "an invented result in tags": (f"{OBJECT}\n<tool_response>\n21\n</tool_response>", 1),
-    "an invented result of two calls": (f'{OBJECT}\n{NUMBERS}\n{{"temperature": 21}}', 2),
-    "a call of another tool": (f'{OBJECT}\n{{"name": "x", "arguments": {{}}}}', 1),
 }
 
 
