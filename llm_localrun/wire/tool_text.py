@@ -559,7 +559,9 @@ class _Reader(JsonReader):
             if _CLOSING.match(self.text, self.at):
                 return {}
             self._may_begin((*_BETWEEN, _ID, *_CLOSINGS))
-            raise _NotCalls
+            # Within such a tag, it is nothing else.
+            is_meant = self.text[: self.at].rstrip().endswith("<arguments>")
+            raise _Broken if is_meant else _NotCalls
 
     def _json_arguments(self, _: ToolSpec) -> Any:
         return self._sound_value() if self._next() == "{" else _NOTHING

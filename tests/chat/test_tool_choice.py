@@ -214,7 +214,7 @@ def test_call_comes_before_the_json_that_is_wanted(wish: Any, way: str) -> None:
     [
         ([Turn("I cannot.")], "made no valid call of weather. Ask for it in the prompt too"),
         ([Turn('{"name": "weather", "arguments": {}}')], "made no valid call of weather. "),
-        ([Turn('{"name": "clock", "arguments": {"a": 1}')], "made no valid call of weather. "),
+        ([Turn('{"name": "clock", "arguments": {"a":')], "made no valid call of weather. "),
         (
             [Turn('{"name": "wea', finish_reason="length")] * 2,
             r"weather: the answer ended \(length\) before it was complete. Use a larger",

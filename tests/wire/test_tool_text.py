@@ -20,6 +20,7 @@ from llm_localrun.wire.events import (
 from llm_localrun.wire.request import ToolSpec
 from llm_localrun.wire.response import ResponseContext, ResponseDecoder, ResponseHead
 from llm_localrun.wire.tool_text import ToolText
+from tests.support import six_tools
 from tests.support.growth import is_linear
 from tests.support.replies import (
     Outcome,
@@ -551,7 +552,8 @@ def test_brackets_may_lack_where_the_model_has_stopped(name: str) -> None:
         assert (call.name, json.loads(call.arguments)) == (tool_name, arguments)
         for reason in ("length", CUT_OFF):
             tool_text = ToolText(TOOLS)
-            cut = [part for event in (*parts, Finished(reason)) for part in tool_text.feed(event)]
+            cut_off: list[Event] = [*parts, Finished(reason)]
+            cut = [part for event in cut_off for part in tool_text.feed(event)]
             assert not any(isinstance(part, ToolCall) for part in cut)
             assert tool_text.broken is not None
             assert tool_text.broken.name == tool_name
@@ -618,6 +620,160 @@ def test_texts_that_are_not_even_broken_calls(name: str) -> None:
     events: list[Event] = [TextDelta(NOT_BROKEN[name]), Finished("stop")]
     assert [part for event in events for part in tool_text.feed(event)] == events
     assert tool_text.broken is None
+
+
+# Answers of Qwen 2.5 Coder 0.5B (Q4_K_M, engine b11549) with tools offered, as recorded; "cut" at a
+# limit of 200 tokens, or by this test. With them: how they ended, the call that they are, and the
+# tool of which they look like a call.
+RECORDED: dict[str, tuple[str, str, tuple[str, dict[str, Any]] | None, str | None]] = {
+    "a tag that it made up": (
+        '<response>\n    {"name": "current_time", "arguments": {"type": "object", "prop'
+        'erties": {"type": "string", "enum": ["year", "month", "day", "hour", "minute",'
+        ' "second"]}}}\n</response>',
+        "stop",
+        ("current_time", {}),
+        None,
+    ),
+    "another one": (
+        '<json>\n  {"name": "current_time", "arguments": {"type": "object", "properties'
+        '": {"type": "string", "enum": ["kitchen", "bedroom", "garage"]}}}\n</json>',
+        "stop",
+        ("current_time", {}),
+        None,
+    ),
+    "a tag, cut": (
+        '<response>\n    {"name": "current_time", "arguments": {"type": "object", "prop'
+        'erties": {"type": "string", "enum": ["2023-04-15T12:00:00", "2023-04-15T13:00:'
+        '00", "2023-04-15T14:00:00", "2023-04-15T15:00:00", "2023-04-16T00:00:00", "202'
+        '3-04-16T01:00:00", "2023-04-16T02:00:00", "2023-04-16T03:00:00",',
+        "length",
+        None,
+        "current_time",
+    ),
+    "names in tags": (
+        '<name>get_weather</name>\n<arguments>{"city": "Madrid"}</arguments>',
+        "stop",
+        ("get_weather", {"city": "Madrid"}),
+        None,
+    ),
+    "names in tags, and no JSON": (
+        "<name>llm_time</name>\n<arguments>\n  <timezone>UTC</timezone>\n  <local_time>"
+        "2023-10-01T12:00:00Z</local_time>\n</arguments>",
+        "stop",
+        None,
+        "llm_time",
+    ),
+    "a brace too few": (
+        '{"name": "current_time", "arguments": {"type": "object", "properties": {"type"'
+        ': "string", "enum": ["morning", "afternoon"]}}',
+        "stop",
+        ("current_time", {}),
+        None,
+    ),
+    "the same, cut": (
+        '{"name": "current_time", "arguments": {"type": "object", "properties": {"type"'
+        ': "string", "enum": ["morning", "afternoon"]}}',
+        "length",
+        None,
+        "current_time",
+    ),
+    "another bracket": (
+        '{"name": "get_weather", "arguments": {"city": "Paris"}]}',
+        "stop",
+        None,
+        "get_weather",
+    ),
+    "a word of the schema": (
+        '{\n"name": "set_light",\n"arguments": {\n"room": "kitchen",\n"state": "off"\n}'
+        ',\n"required": ["room", "state"]\n}',
+        "stop",
+        None,
+        "set_light",
+    ),
+    "arguments of another tool": (
+        '{\n"name": "add_contact",\n"arguments": {\n"room": "bedroom",\n"state": "on"\n}\n}',
+        "stop",
+        None,
+        "add_contact",
+    ),
+    "a result behind the call": (
+        '{"name": "llm_time", "arguments": {}}\n{"utc_time": "2026-11-30 07:54:59 UTC",'
+        ' "utc_time_iso": "2026-11-30T07:54:59.527689+00:00", "local_timezone": "UTC", '
+        '"local_time": "2026-11-30 07:54:59", "timezone_offset": "UTC+00:00", "is_dst":'
+        " false}",
+        "stop",
+        None,
+        "llm_time",
+    ),
+    "the same, cut too": (
+        '{"name": "llm_time", "arguments": {}}\n{"utc_time": "2026-11-30 07:54:59 UTC",'
+        ' "utc_time_iso": "2026-11-30T07:54:59.527689+00:00", "local_timezone": "UTC", '
+        '"local_time": "2026-11-30 07:54:59", "timezone_offset":',
+        "length",
+        None,
+        "llm_time",
+    ),
+    "the tool, and names that are none": (
+        '<tools>\n{"type": "function", "function": {"name": "sum_numbers", "description'
+        '": "Adds up a list of numbers", "parameters": {"type": "object", "properties":'
+        ' {"numbers": {"type": "array", "items": {"type": "number"}}}, "required": ["nu'
+        'mbers"]}}}\n{"name": "arguments", "arguments": {"numbers": [19.99, 5, 7.50]}}'
+        '\n{"name": "name", "arguments": "sum_numbers"}\n{"name": "arguments", "argumen'
+        'ts": {"numbers": [19.99, 5, 7.50, 100]}}\n{"name": "arguments", "arguments": {'
+        '"numbers": [19.99, 5, 7.50, 100, 100]}}\n{"name": "arguments", "arguments": {"'
+        'numbers": [19.',
+        "length",
+        None,
+        "sum_numbers",
+    ),
+    "the tool alone": (
+        '<tools>\n{"type": "function", "function": {"name": "llm_time", "description": '
+        '"Returns the current time, as local time and UTC", "parameters": {"type": "obj'
+        'ect", "properties": {"timezone": "UTC"}}}}\n</tools>',
+        "stop",
+        None,
+        None,
+    ),
+    "a tool that is not offered": (
+        '```json\n{\n  "name": "compare_weather",\n  "arguments": {\n    "city": "Tokyo'
+        '"\n  }\n}\n```',
+        "stop",
+        None,
+        None,
+    ),
+    "the same in a tag": (
+        '<json>\n    {"name": "add_numbers", "arguments": {"numbers": [1024, 2048]}}\n</json>',
+        "stop",
+        None,
+        None,
+    ),
+    "prose": (
+        "No, you do not need an umbrella in London today.",
+        "stop",
+        None,
+        None,
+    ),
+}
+RECORDED_TOOLS = (
+    *(ToolSpec(each.name, each.description or "", each.input_schema) for each in six_tools.tools()),
+    ToolSpec("llm_time", "", {"type": "object", "properties": {}}),
+)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_answers(name: str) -> None:
+    text, reason, call, broken = RECORDED[name]
+    for pieces in ([text], [*text]):
+        tool_text = ToolText(RECORDED_TOOLS)
+        events: list[Event] = [*map(TextDelta, pieces), Finished(reason)]
+        parts = [part for event in events for part in tool_text.feed(event)]
+        calls = [part for part in parts if isinstance(part, ToolCall)]
+        assert [(each.name, json.loads(each.arguments)) for each in calls] == [call][
+            : call is not None
+        ]
+        assert (tool_text.broken and tool_text.broken.name) == broken
+        if call is None:
+            assert "".join(part.text for part in parts if isinstance(part, TextDelta)) == text
 
 
 # What is held
@@ -725,6 +881,7 @@ HOSTILE = [
     *("{", "[", '[{"a":', '{"tool_calls": [', "```", "```json\n", "<tool_call", "<tool_call>"),
     *("`<tool_call>", "\n<tool_call>x", "\n```\n<tool_call>", " ", "\n", "\ufeff", "a", "<", "]"),
     *("functions.", "functions.get_weather:0", f"{OBJECT}\n", f"[{OBJECT},", "}", "Action:"),
+    *("<response>", "<name>get_weather</name><arguments>", '{"a": 1}\n', f"{DESCRIBED}\n"),
     *("<function=get_weather><parameter=", "<arg_key>", "get_weather", "<|im_end|>", ">>>"),
 ]
 BEGUN = [
