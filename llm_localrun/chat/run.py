@@ -243,7 +243,8 @@ class _Exchange:
         ending = self._ending()
         self.finished += [each for each in self.held if isinstance(each, Finished)]
         self.again = self._asks_again(ending)
-        if self.again is None and (self.kept is None or ending.has_called):
+        answers = ending.has_called or any(map(self._are_words, self.held))
+        if self.again is None and (self.kept is None or answers):
             if self.attempt.must_call and not ending.has_called and self.error is None:
                 self.error = no_call(self.request.model.id, self.attempt.must_call, ending)
             self.kept = None
@@ -357,13 +358,17 @@ class _Exchange:
         for event in events:
             self.has_begun = True
             self.held.append(event)
-            is_words = isinstance(event, TextDelta) and bool(event.text.strip())
-            if self.kept is not None and not (is_words and self.attempt.aim is Aim.WORDS):
+            if self.kept is not None and not self._are_words(event):
                 continue
             self.kept, shown, self.held = None, self.held, []
             for each in shown:
                 self._see(each)
                 yield each
+
+    def _are_words(self, event: Event) -> bool:
+        """Whether an answer to which no tools are offered says something."""
+        is_text = isinstance(event, TextDelta) and bool(event.text.strip())
+        return is_text and self.attempt.aim is Aim.WORDS
 
     def _distinct(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events without the calls that the answer has made before."""

@@ -289,8 +289,10 @@ class _Reader(JsonReader):
         """The end of the tag around all."""
         self._behind = 0
         """Where the part begins that follows whole calls."""
-        self._has_arguments = self._is_closed = self.goes_on = False
-        """Whether a call has arguments; whether brackets lack; whether other things follow."""
+        self.goes_on = False
+        """Whether other things follow."""
+        self._has_arguments = self._is_closed = False
+        """Whether a call has arguments; whether brackets lack."""
         self._takes_names = self._takes_python = False
         self._closers: list[str] = []
         self._tokens = 0
@@ -740,7 +742,8 @@ class ToolText:
             self._read_next = self._length + self._length // 8
         reader = _Reader(held, self._tools)
         if self._length <= _MAX_HELD and _may_be_calls(reader):
-            if reader.has_too_many or any(map(self._was_answered, reader.calls[:-1])):
+            followed = reader.calls if reader.goes_on else reader.calls[:-1]
+            if reader.has_too_many or any(map(self._was_answered, followed)):
                 self.is_endless, self.broken = True, reader.named
             return
         self._pieces, self.broken = [], None
@@ -752,7 +755,7 @@ class ToolText:
             yield from self._read_lead(held)
 
     def _was_answered(self, call: tuple[ToolSpec, Any]) -> bool:
-        """Whether a model makes a call again: if others follow it, it invents them without end."""
+        """Whether a model makes a call again: if more follows it, it invents that without end."""
         tool, given = call
         arguments = fit_arguments(given, tool.parameters)
         return arguments is not None and self._is_answered(tool.name, json.dumps(arguments))
