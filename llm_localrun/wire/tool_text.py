@@ -143,8 +143,7 @@ FORMS = (
 _FENCES = {
     # What else may stand in a fence shows what it is.
     **dict.fromkeys(("", "json", "jsonc", "json5", "xml"), False),
-    # Gemma 3: ai.google.dev/gemma/docs/capabilities/function-calling, in Python; Qwen 2.5 Coder,
-    # recorded.
+    # Gemma 3: ai.google.dev/gemma/docs/capabilities/function-calling; Qwen 2.5 Coder, recorded.
     **dict.fromkeys(("tool_code", "tool_call", "tool_calls", "function_call"), True),
 }
 """The languages of code fences that may hold calls, and whether they hold nothing else."""
@@ -328,6 +327,10 @@ class _Reader(JsonReader):
             is_certain = self._behind > 0 and self._has_arguments
             return is_certain and self.text.startswith(_NO_PROSE, self._behind)
         return len(self.described) == 1 and bool(_BEGUN_CALL.match(self.text, self._behind))
+
+    def is_near_error(self) -> bool:
+        """Whether a text whose syntax is wrong is worth holding."""
+        return len(self.text) - self.at <= _MAX_AFTER_ERROR
 
     def ends_like_a_call(self) -> bool:
         """Whether a text whose syntax is wrong ends as calls do, not with a sentence."""
@@ -645,28 +648,31 @@ class _Reader(JsonReader):
 
 def _checked(tool: ToolSpec, found: _Found, key: str) -> Any:
     """The arguments of an object, the value of `key`. Raises `_NotCalls` if it is no call."""
-    given = {} if found.given is _NOTHING else found.given
-    is_valid = fit_arguments(given, tool.parameters) is not None
-    # {"name": "current_time"} is a call, because models leave the arguments out if a tool needs
-    # none, and because an answer of data rarely has nothing but such a name.
-    is_certain = found.given is not _NOTHING and not found.is_uncertain
-    if not (is_valid or is_certain):
-        raise _NotCalls
-    if found.key_of_given == "parameters" and isinstance(given, dict):
-        # This is how the tool itself is described. Under "arguments", it is a call whose model has
-        # copied the schema.
-        names = tool.parameters.get("properties") or {}
-        is_schema = isinstance(given.get("properties"), dict) and given.get("type") == "object"
-        is_schema = is_schema and "properties" not in names
-        is_empty = key == "function" and not given
-        if is_schema or is_empty or not (is_valid or not any(map(_is_type, given.values()))):
+    given = found.given
+    if given is _NOTHING or found.is_uncertain:
+        # {"name": "current_time"} is a call, because models leave the arguments out if a tool needs
+        # none, and because an answer of data rarely has nothing but such a name.
+        given = {} if given is _NOTHING else given
+        if fit_arguments(given, tool.parameters) is None:
             raise _NotCalls
+    elif found.key_of_given == "parameters" and _describes(tool, given, key):
+        raise _NotCalls
     return given
 
 
-def _is_type(value: Any) -> bool:
-    """Whether `value` describes an argument. Some models write {"type": …, "value": …} for one."""
-    return isinstance(value, dict) and "type" in value and "value" not in value
+def _describes(tool: ToolSpec, given: Any, key: str) -> bool:
+    """Whether "parameters" are how the tool itself is described.
+
+    "arguments" are a call, whose model has copied the schema.
+    """
+    if not isinstance(given, dict) or not given:
+        return given == {} and key == "function"
+    if given.get("type") == "object" and isinstance(given.get("properties"), dict):
+        return "properties" not in (tool.parameters.get("properties") or {})
+    # Some models write {"type": …, "value": …} for an argument.
+    objects = [each for each in given.values() if isinstance(each, dict)]
+    has_types = any("type" in each and "value" not in each for each in objects)
+    return has_types and fit_arguments(given, tool.parameters) is None
 
 
 # Responses
@@ -810,7 +816,7 @@ class ToolText:
         except Incomplete:
             broken = reader.named
         except _Broken:
-            if not reader.ends_like_a_call():
+            if not (reader.is_near_error() and reader.ends_like_a_call()):
                 return []
             broken = reader.named
         # What the model invents behind a call, such as a result, shows that it is lost.
@@ -838,7 +844,7 @@ def _may_be_calls(reader: _Reader) -> bool:
     except Incomplete:
         return True
     except _Broken:
-        return len(reader.text) - reader.at <= _MAX_AFTER_ERROR
+        return reader.is_near_error()
     return True
 
 

@@ -912,6 +912,18 @@ def test_recorded_answers(name: str) -> None:
             assert "".join(part.text for part in parts if isinstance(part, TextDelta)) == text
 
 
+@pytest.mark.parametrize("length", [4000, 4200])
+def test_text_long_after_an_error_is_no_call_however_it_comes(length: int) -> None:
+    text = f'{{"name": "get_weather", "arguments": {{"city": Paris {"x" * length}"}}}}'
+    found = []
+    for pieces in ([text], [*text]):
+        tool_text = ToolText(TOOLS)
+        for event in [*map(TextDelta, pieces), Finished("stop")]:
+            assert not any(isinstance(part, ToolCall) for part in tool_text.feed(event))
+        found.append(tool_text.broken)
+    assert found == [WEATHER if length == 4000 else None] * 2
+
+
 # What is held
 
 HELD_AT_MOST = {
