@@ -107,7 +107,11 @@ def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:
     elif is_malformed_call(ending.error):
         wrote = "wrote a call that the server could not read"
     else:
-        wrote = f"{wrote} that is not valid" if ending.broken else "called no tool"
+        wrote = (
+            f"{wrote} that is not valid"
+            if ending.broken
+            else "did not make the call that it had to"
+        )
     return f"{model} {wrote}; it was asked once more{', without tools' if is_plain else ''}."
 
 
