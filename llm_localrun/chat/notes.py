@@ -11,6 +11,7 @@ import click
 from llm_localrun.catalogue import record_place
 from llm_localrun.chat.attempts import Ending
 from llm_localrun.chat.expected import template_thinking
+from llm_localrun.chat.tools import is_malformed_call
 from llm_localrun.config import read_config
 from llm_localrun.models import LocalModel
 from llm_localrun.privacy import requires_consent
@@ -102,8 +103,14 @@ def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:
         wrote = f"{wrote} instead of an answer"
     elif ending.is_endless:
         wrote = f"{wrote} and did not come to an end"
+    elif is_malformed_call(ending.error):
+        wrote = "wrote a call that the server could not read"
     else:
-        wrote = f"{wrote} that is not valid" if ending.broken else "called no tool"
+        wrote = (
+            f"{wrote} that is not valid"
+            if ending.broken
+            else "did not make the call that it had to"
+        )
     return f"{model} {wrote}; it was asked once more{', without tools' if is_plain else ''}."
 
 

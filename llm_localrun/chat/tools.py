@@ -28,11 +28,12 @@ _MAX_ARGUMENTS = 200
 """Characters of the arguments that an error shows."""
 
 _REFUSAL = re.compile(
-    # Ollama 0.32; vLLM 0.32 without --enable-auto-tool-choice; llama.cpp b10434 and b11549, if a
-    # tool's schema is more than their grammars can say: `true`, a reference that leads nowhere.
-    "does not support tools|tool choice requires|[Uu]nable to generate parser|failed to parse gramm"
-    "ar|JSON schema (?:error|conversion)"
+    # Ollama 0.32; vLLM 0.32 without --enable-auto-tool-choice; llama.cpp b10434 and b11549
+    "does not support tools|tool choice requires|[Uu]nable to generate parser"
 )
+# llama.cpp b10434 and b11549, if a schema is more than their grammars can say: `true`, a reference
+# that leads nowhere. It may be that of a tool, or of the answer.
+_BAD_SCHEMA = re.compile("failed to parse grammar|JSON schema (?:error|conversion)")
 
 # llama.cpp b10434 and b11549 (run), if `max_tokens` ends the call or a stop text is in it; b7743.
 _MALFORMED = re.compile("output that does not match the expected|Failed to parse input at pos")
@@ -128,9 +129,15 @@ def with_repeats_noted(chat: ChatRequest) -> ChatRequest:
     return replace(chat, messages=tuple(messages))
 
 
-def refuses_tools(error: LocalRunError | None) -> bool:
-    """Whether a server says that it, or the model, cannot be given these tools."""
-    return isinstance(error, ServerRefused) and bool(_REFUSAL.search(error.problem))
+def refuses_tools(error: LocalRunError | None, *, has_format: bool) -> bool:
+    """Whether a server says that it, or the model, cannot be given these tools.
+
+    If the request `has_format`, an error about a schema is about that of the answer.
+    """
+    if not isinstance(error, ServerRefused):
+        return False
+    is_bad_schema = not has_format and _BAD_SCHEMA.search(error.problem)
+    return bool(is_bad_schema or _REFUSAL.search(error.problem))
 
 
 def naming_tools(error: PromptTooLong, chat: ChatRequest) -> PromptTooLong:

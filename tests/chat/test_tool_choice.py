@@ -77,8 +77,9 @@ def test_call_is_made_under_a_schema_and_the_answer_freely(
     first, second = server.bodies
     assert names_in(first) == names
     assert "response_format" not in second
-    assert (first["tool_choice"], "tool_choice" in second) == ("none", False)
-    assert all(len(each["tools"]) == 2 for each in server.bodies)
+    # With a format, llama-server is to leave calls in the text.
+    assert [each.get("tool_choice") for each in server.bodies] == ["none", None]
+    assert [len(each["tools"]) for each in server.bodies] == [2, 2]
     usage = responses[0].usage()
     assert (usage.input, usage.output) == (10, 5)
 
@@ -94,11 +95,9 @@ def test_next_question_of_a_conversation_requires_a_call_again() -> None:
 
 
 @in_every_way
-@pytest.mark.parametrize(
-    ("choice", "offered"), [("required", ["clock", "weather"]), ("weather", ["weather"])]
-)
+@pytest.mark.parametrize(("choice", "sent"), [("required", 2), ("clock", 1)])
 def test_server_that_forces_calls_itself(
-    choice: str, offered: list[str], way: str, monkeypatch: pytest.MonkeyPatch
+    choice: str, sent: int, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not each such server takes a name: the tool that is named is the only one that is sent."""
     monkeypatch.setattr(server_class("openai"), "call_forcing", CallForcing.NATIVE)
@@ -106,7 +105,7 @@ def test_server_that_forces_calls_itself(
     responses = running(server, way, "openai", options={"tool_choice": choice})
     assert calls_in(responses) == [[("clock", {})], []]
     assert [body.get("tool_choice") for body in server.bodies] == ["required", None]
-    assert [tool["function"]["name"] for tool in server.bodies[0]["tools"]] == offered
+    assert [len(body["tools"]) for body in server.bodies] == [sent, 2]
     assert not any("response_format" in body for body in server.bodies)
 
 
@@ -119,7 +118,58 @@ def test_server_that_was_to_force_a_call_and_did_not_gets_a_schema(
     assert calls_in(responses) == [[("clock", {})], []]
     assert server.bodies[1]["tool_choice"] == "none"
     assert names_in(server.bodies[1]) == ["clock", "weather"]
-    assert capsys.readouterr().err == "local/openai/m called no tool; it was asked once more.\n"
+    assert (
+        capsys.readouterr().err
+        == "local/openai/m did not make the call that it had to; it was asked once more.\n"
+    )
+
+
+@in_every_way
+@pytest.mark.parametrize("second", [Turn("No."), Turn("boom", status=500)])
+def test_server_that_was_to_force_a_call_and_does_not_by_a_schema_either(
+    second: Turn, way: str
+) -> None:
+    server = Scripted([Turn("It is late."), second])
+    with pytest.raises(NoToolCall, match="made no valid call of clock or weather"):
+        running(server, way, "openai", options={"tool_choice": "required"})
+    assert server.turns == []
+
+
+@in_every_way
+@pytest.mark.parametrize(
+    "other", [Turn(CLOCK_CALL), Turn(call="clock", finish_reason="tool_calls")]
+)
+def test_call_of_another_tool_than_the_chosen_one_does_not_run(
+    other: Turn, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Scripted([other, Turn(WEATHER_CALL), Turn("Dry.")])
+    responses = running(server, way, "openai", options={"tool_choice": "weather"})
+    assert calls_in(responses) == [[("weather", {"city": "Paris"})], []]
+    assert (
+        capsys.readouterr().err
+        == "local/openai/m did not make the call that it had to; it was asked once more.\n"
+    )
+    server = Scripted([other, other])
+    with pytest.raises(NoToolCall, match="made no valid call of weather"):
+        running(server, way, "openai", options={"tool_choice": "weather"})
+    assert "reports a tool call" not in capsys.readouterr().err
+
+
+@in_every_way
+@pytest.mark.parametrize("choice", ["auto", "required", "clock"])
+@pytest.mark.parametrize("wish", [{"schema": SCHEMA}, {"options": {"json_object": True}}])
+def test_format_that_the_server_lacks_is_refused_before_a_call_runs(
+    wish: Any, choice: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls = server_class("openai")
+    options = {name: each for name, each in cls.options.items() if name != "json_object"}
+    monkeypatch.setattr(cls, "options", options)
+    monkeypatch.setattr(cls, "accepts_schemas", "schema" not in wish)
+    server = Scripted([])
+    with pytest.raises(UnsupportedOption, match="json_object|schema"):
+        more = {**wish, "options": {"tool_choice": choice, **wish.get("options", {})}}
+        running(server, way, "openai", **more)
+    assert server.bodies == []
 
 
 def test_server_that_was_to_force_a_call_and_takes_no_schema(

@@ -17,6 +17,7 @@ from llm_localrun.chat.tools import with_tools_described
 from llm_localrun.engine import serve
 from llm_localrun.errors import PromptTooLong, ServerRefused
 from llm_localrun.models import LocalModel
+from llm_localrun.servers.base import server_class
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
 from tests.fakes.http_server import Request, Respond, StandIn, events, json_reply, not_found
@@ -276,18 +277,42 @@ def broken_stream(text: str, is_streamed: bool) -> bytes:
 @in_every_way
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refused_tools_are_described(case: str, way: str) -> None:
-    kind, status, message = REFUSALS[case]
-    # The others may take tools if they need not read calls.
-    refusals = [(status, message)] * (1 if kind == "ollama" else 2)
-    with StandIn(texts(*refusals, "Warm.", "Still warm.")) as server:
-        for answer in ("Warm.", "Still warm."):
-            (response,) = chain(served(server.url, kind), "Hi", way, tools=[get_weather])
-            assert response.text() == answer
-    *before, last, next_time = sent(server)
-    assert ["tools" in body for body in (*before, last, next_time)] == [True] * len(refusals) + [
-        False
-    ] * 2
-    assert '<tool name="get_weather">' in last["messages"][0]["content"]
+    """Servers that can leave calls in the text are asked for that before."""
+    kind, *refusal = REFUSALS[case]
+    forms = 2 if server_class(kind).text_choice else 1
+    said = [(refusal[0], refusal[1])] * forms
+    with StandIn(texts(*said, "Warm.", "Cold.")) as server:
+        model = served(server.url, kind)
+        (response,) = chain(model, "Hi", way, tools=[get_weather])
+        (again,) = chain(model, "Hi", way, tools=[get_weather])
+    assert (response.text(), again.text()) == ("Warm.", "Cold.")
+    bodies = sent(server)
+    assert ["tools" in body for body in bodies] == [*[True] * forms, False, False]
+    assert ["tool_choice" in body for body in bodies] == [False, True, False, False][-forms - 2 :]
+    assert all('<tool name="get_weather">' in str(body["messages"][0]) for body in bodies[-2:])
+
+
+@in_every_way
+def test_tools_are_sent_again_if_to_describe_them_fails_too(way: str) -> None:
+    refusal = REFUSALS["ollama"][1:]
+    with StandIn(texts(refusal, (500, "boom"), "Warm.")) as server:
+        model = served(server.url, "ollama")
+        with pytest.raises(ServerRefused, match="boom"):
+            ask(model, "Hi", way, tools=[llm.Tool.function(get_weather)])
+        assert ask(model, "Hi", way, tools=[llm.Tool.function(get_weather)]).text == "Warm."
+    assert ["tools" in body for body in sent(server)] == [True, False, True]
+
+
+@in_every_way
+@pytest.mark.parametrize("message", ["failed to parse grammar", "JSON schema conversion failed"])
+def test_error_about_the_users_schema_is_no_refusal_of_tools(message: str, way: str) -> None:
+    with StandIn(texts("It is warm.", (400, message), "Warm.")) as server:
+        model = served(server.url, "llamacpp")
+        with pytest.raises(ServerRefused, match=message):
+            ask(model, "Hi", way, tools=[llm.Tool.function(get_weather)], schema={"type": "object"})
+        assert ask(model, "Hi", way, tools=[llm.Tool.function(get_weather)]).text == "Warm."
+    assert ["tools" in body for body in sent(server)] == [True] * 3
+    assert ["tool_choice" in body for body in sent(server)] == [False, True, False]
 
 
 @in_every_way
