@@ -166,7 +166,7 @@ def test_format_that_the_server_lacks_is_refused_before_a_call_runs(
     monkeypatch.setattr(cls, "options", options)
     monkeypatch.setattr(cls, "accepts_schemas", "schema" not in wish)
     server = Scripted([])
-    with pytest.raises(UnsupportedOption, match="json_object|schema"):
+    with pytest.raises(UnsupportedOption, match=r"json_object|schema"):
         more = {**wish, "options": {"tool_choice": choice, **wish.get("options", {})}}
         running(server, way, "openai", **more)
     assert server.bodies == []

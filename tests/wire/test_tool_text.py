@@ -918,7 +918,8 @@ def test_text_long_after_an_error_is_no_call_however_it_comes(length: int) -> No
     found = []
     for pieces in ([text], [*text]):
         tool_text = ToolText(TOOLS)
-        for event in [*map(TextDelta, pieces), Finished("stop")]:
+        events: list[Event] = [*map(TextDelta, pieces), Finished("stop")]
+        for event in events:
             assert not any(isinstance(part, ToolCall) for part in tool_text.feed(event))
         found.append(tool_text.broken)
     assert found == [WEATHER if length == 4000 else None] * 2
