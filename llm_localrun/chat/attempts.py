@@ -193,7 +193,7 @@ def settle_tools(chat: ChatRequest, server: type[Server]) -> ChatRequest:
     if not names:
         raise UnsupportedOption(
             f"-o tool_choice {choice} needs tools, and none are offered",
-            "Add them with -T NAME or --functions, or leave out -o tool_choice",
+            "Add them with -T NAME or --functions, or use -o tool_choice auto",
         )
     if choice != "required" and choice not in names:
         raise UnsupportedOption(

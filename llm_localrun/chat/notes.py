@@ -3,6 +3,7 @@
 Printing it below what is already shown is left to `run`.
 """
 
+import json
 import shlex
 from collections.abc import Collection, Iterable
 
@@ -22,6 +23,8 @@ from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer
 from llm_localrun.wire.call_schema import SHORT_LIST, SHORT_TEXT, reached_limit
 from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.request import ChatRequest
+from llm_localrun.wire.shapes import function_tool
 
 
 def report_departure(model: LocalModel, prepared: PreparedRequest, remote_host: str) -> None:
@@ -92,6 +95,23 @@ def _can_stop_thinking(request: ServeRequest, prepared: PreparedRequest) -> bool
     if model.think_levels is not None:
         return "off" in model.think_levels
     return template is None or template.has_switch
+
+
+_MANY_TOOLS = 20_000
+"""Bytes of JSON from which on tools take a slow machine a minute."""
+_BYTES_PER_TOKEN = 3.5
+"""Of tools: 226 tokens for 800 bytes, with Qwen's tokens."""
+
+
+def note_of_tools(chat: ChatRequest) -> str:
+    """What the user has to know before the model reads many tools; "" for a few."""
+    size = sum(len(json.dumps(function_tool(tool))) for tool in chat.tools)
+    if size < _MANY_TOOLS:
+        return ""
+    return (
+        f"The {len(chat.tools)} tools take about {size / _BYTES_PER_TOKEN:,.0f} tokens of the"
+        " prompt, which the model has to read first. Offer fewer for a quicker answer."
+    )
 
 
 def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:

@@ -41,6 +41,7 @@ from llm_localrun.chat.notes import (
     note_of_equal_calls,
     note_of_limits,
     note_of_repair,
+    note_of_tools,
     note_without_answer,
     report_departure,
 )
@@ -441,6 +442,8 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     attempts = Attempts(chat, server, describes_tools)
     sender = _Sender(model, route, key, config, attempts)
     first = attempts.first()
+    if sys.stderr.isatty() and not has_results(chat) and (told := note_of_tools(first.wanted)):
+        click.echo(told, err=True)
     with tools_named(first.wanted):
         return sender.exchange(first, *sender.prepared(first))
 
