@@ -762,8 +762,10 @@ def test_text_long_after_an_error_is_no_call_however_it_comes(length: int) -> No
     found = []
     for pieces in ([text], [*text]):
         tool_text = ToolText(TOOLS)
-        for event in [*map(TextDelta, pieces), Finished("stop")]:
-            assert not any(isinstance(part, ToolCall) for part in tool_text.feed(event))
+        events: list[Event] = [*map(TextDelta, pieces), Finished("stop")]
+        assert not [
+            part for event in events for part in tool_text.feed(event) if isinstance(part, ToolCall)
+        ]
         found.append(tool_text.broken)
     assert found == [WEATHER if length == 4000 else None] * 2
 
