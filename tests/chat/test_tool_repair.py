@@ -150,7 +150,11 @@ def test_json_that_is_wanted_comes_after_the_repaired_call(way: str) -> None:
     assert (second.usage().input, second.usage().output) == (20, 10)
 
 
-NAMED = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+NAMED: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}},
+    "required": ["name"],
+}
 CALL_LIKE = {
     **NAMED,
     "properties": {"name": {"type": "string"}, "arguments": {"type": "string"}},
