@@ -148,7 +148,7 @@ class Attempts:
 
     def _repaired(self, attempt: Attempt, ending: Ending, *, malformed: bool) -> Attempt | None:
         """What makes up for an answer that looks like calls, or lacks one; None if nothing can."""
-        if not _has_results(self.chat):
+        if not has_results(self.chat):
             called = attempt.must_call or tuple(filter(None, [ending.broken]))
             called = called or (self.chat.tools if malformed else ())
             return self._call(called, Aim.CALL) if called and self.server.accepts_schemas else None
@@ -206,7 +206,7 @@ def settle_tools(chat: ChatRequest, server: type[Server]) -> ChatRequest:
             "Leave out -o tool_choice, or choose a model of another server",
         )
     # Otherwise it would call tools without end.
-    return freely if _has_results(chat) else chat
+    return freely if has_results(chat) else chat
 
 
 def no_call(model: str, tools: Sequence[ToolSpec], ending: Ending) -> NoToolCall:
@@ -227,7 +227,7 @@ def _forced_tools(chat: ChatRequest) -> tuple[ToolSpec, ...]:
     return tuple(tool for tool in chat.tools if choice in ("required", tool.name))
 
 
-def _has_results(chat: ChatRequest) -> bool:
+def has_results(chat: ChatRequest) -> bool:
     """Whether tools have answered since the last question."""
     for message in reversed(chat.messages):
         if message.role == "tool" or (message.role == "user" and message.text):

@@ -125,12 +125,10 @@ def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:
         wrote = f"{wrote} and did not come to an end"
     elif is_malformed_call(ending.error):
         wrote = "wrote a call that the server could not read"
+    elif ending.broken:
+        wrote = f"{wrote} that is not valid"
     else:
-        wrote = (
-            f"{wrote} that is not valid"
-            if ending.broken
-            else "did not make the call that it had to"
-        )
+        wrote = "did not make the call that it had to"
     return f"{model} {wrote}; it was asked once more{', without tools' if is_plain else ''}."
 
 

@@ -29,6 +29,7 @@ from llm_localrun.chat.attempts import (
     Attempt,
     Attempts,
     Ending,
+    has_results,
     no_call,
     settle_tools,
     wants_json,

@@ -38,6 +38,7 @@ TOOLS: list[Any] = [clock, weather]
 CLOCK, WEATHER = llm.Tool("clock", input_schema={}), llm.Tool("weather", input_schema={})
 CLOCK_CALL = '{"name": "clock", "arguments": {}}'
 WEATHER_CALL = '{"name": "weather", "arguments": {"city": "Paris"}}'
+NOT_CALLED = "local/openai/m did not make the call that it had to; it was asked once more.\n"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
 
@@ -118,10 +119,7 @@ def test_server_that_was_to_force_a_call_and_did_not_gets_a_schema(
     assert calls_in(responses) == [[("clock", {})], []]
     assert server.bodies[1]["tool_choice"] == "none"
     assert names_in(server.bodies[1]) == ["clock", "weather"]
-    assert (
-        capsys.readouterr().err
-        == "local/openai/m did not make the call that it had to; it was asked once more.\n"
-    )
+    assert capsys.readouterr().err == NOT_CALLED
 
 
 @in_every_way
@@ -145,10 +143,7 @@ def test_call_of_another_tool_than_the_chosen_one_does_not_run(
     server = Scripted([other, Turn(WEATHER_CALL), Turn("Dry.")])
     responses = running(server, way, "openai", options={"tool_choice": "weather"})
     assert calls_in(responses) == [[("weather", {"city": "Paris"})], []]
-    assert (
-        capsys.readouterr().err
-        == "local/openai/m did not make the call that it had to; it was asked once more.\n"
-    )
+    assert capsys.readouterr().err == NOT_CALLED
     server = Scripted([other, other])
     with pytest.raises(NoToolCall, match="made no valid call of weather"):
         running(server, way, "openai", options={"tool_choice": "weather"})

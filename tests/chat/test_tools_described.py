@@ -237,6 +237,7 @@ REFUSALS = {
 }
 """What servers say to tools, or to one tool's schema: recorded, but for vLLM's."""
 MALFORMED = "The model produced output that does not match the expected peg-native format"
+OFFERED = [llm.Tool("get_weather", input_schema={})]
 CHAT_PATHS = ("/api/chat", "/v1/chat/completions")
 
 
@@ -288,11 +289,13 @@ def test_refused_tools_are_described(case: str, way: str) -> None:
     assert (response.text(), again.text()) == ("Warm.", "Cold.")
     bodies = sent(server)
     assert ["tools" in body for body in bodies] == [*[True] * forms, False, False]
-    assert ["tool_choice" in body for body in bodies] == [*[False, True][:forms], False, False]
+    assert ["tool_choice" in body for body in bodies] == [
+        False,
+        *[True] * (forms - 1),
+        False,
+        False,
+    ]
     assert all('<tool name="get_weather">' in str(body["messages"][0]) for body in bodies[-2:])
-
-
-WEATHER_TOOL = llm.Tool.function(get_weather)  # type: ignore[no-untyped-call]
 
 
 @in_every_way
@@ -301,8 +304,8 @@ def test_tools_are_sent_again_if_to_describe_them_fails_too(way: str) -> None:
     with StandIn(texts(refusal, (500, "boom"), "Warm.")) as server:
         model = served(server.url, "ollama")
         with pytest.raises(ServerRefused, match="boom"):
-            ask(model, "Hi", way, tools=[WEATHER_TOOL])
-        assert ask(model, "Hi", way, tools=[WEATHER_TOOL]).text == "Warm."
+            ask(model, "Hi", way, tools=OFFERED)
+        assert ask(model, "Hi", way, tools=OFFERED).text == "Warm."
     assert ["tools" in body for body in sent(server)] == [True, False, True]
 
 
@@ -312,8 +315,14 @@ def test_error_about_the_users_schema_is_no_refusal_of_tools(message: str, way: 
     with StandIn(texts("It is warm.", (400, message), "Warm.")) as server:
         model = served(server.url, "llamacpp")
         with pytest.raises(ServerRefused, match=message):
-            ask(model, "Hi", way, tools=[WEATHER_TOOL], schema={"type": "object"})
-        assert ask(model, "Hi", way, tools=[WEATHER_TOOL]).text == "Warm."
+            ask(
+                model,
+                "Hi",
+                way,
+                tools=OFFERED,
+                schema={"type": "object"},
+            )
+        assert ask(model, "Hi", way, tools=OFFERED).text == "Warm."
     assert ["tools" in body for body in sent(server)] == [True] * 3
     assert ["tool_choice" in body for body in sent(server)] == [False, True, False]
 
@@ -481,3 +490,17 @@ def test_given_template_decides(
     file.write_text(template)
     chain(plain, "Hi", tools=[get_weather], options={**OPTIONS, "chat_template": str(file)})
     assert [bool(chat.tools) for chat in sent_to_engine] == [is_native]
+
+
+@pytest.mark.parametrize(("count", "is_told"), [(10, False), (70, True)])
+def test_many_tools_are_announced_on_a_terminal(
+    count: int, is_told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = {"type": "object", "properties": {"text": {"description": "word " * 100}}}
+    tools = [llm.Tool(name=f"tool_{i}", description="", input_schema=schema) for i in range(count)]
+    for is_terminal in (True, False):
+        with StandIn(texts("Warm.")) as server:
+            monkeypatch.setattr("sys.stderr.isatty", lambda is_it=is_terminal: is_it, raising=False)
+            ask(served(server.url, "llamacpp"), "Hi", tools=tools)
+        told = f"The {count} tools take about" in capsys.readouterr().err
+        assert told == (is_told and is_terminal)
