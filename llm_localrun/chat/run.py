@@ -254,7 +254,8 @@ class _Exchange:
         self.again = self._asks_again(ending)
         if self.attempt.follows_refusal and isinstance(self.error, AnswerNotJson | None):
             tools_refused[self.request.model.id] = self.attempt.describes_tools
-        if self.again is None and (self.kept is None or ending.has_called):
+        makes_up = ending.has_called or any(map(self._answers_in_words, self.held))
+        if self.again is None and (self.kept is None or makes_up):
             self.kept = None
             yield from self._show()
 
@@ -374,13 +375,16 @@ class _Exchange:
         for event in events:
             self.has_begun = True
             self.held.append(event)
-            is_words = isinstance(event, TextDelta) and bool(event.text.strip())
-            if self.kept is not None and not (is_words and self.attempt.aim is Aim.WORDS):
+            if self.kept is not None and not self._answers_in_words(event):
                 continue
             self.kept, shown, self.held = None, self.held, []
             for each in shown:
                 self._see(each)
                 yield each
+
+    def _answers_in_words(self, event: Event) -> bool:
+        is_words = isinstance(event, TextDelta) and bool(event.text.strip())
+        return is_words and self.attempt.aim is Aim.WORDS
 
     def _distinct(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events without the calls that the answer has made before, or must not make."""
