@@ -227,3 +227,16 @@ def test_call_that_the_server_could_not_read_is_called_that(
     assert part["arguments"] == {"city": "Paris"}
     said = "m wrote a call that the server could not read; it was asked once more.\n"
     assert capsys.readouterr().err == f"local/llamacpp/{said}"
+
+
+@in_every_way
+@pytest.mark.parametrize("second", ["Dry.", ""])
+def test_answer_that_repeats_the_call_is_asked_for_in_words(second: str, way: str) -> None:
+    """The call runs again only if there are no words."""
+    server = Scripted([Turn(RIGHT), Turn(RIGHT), Turn(second), Turn("It is dry.")])
+    with StandIn(server) as stand_in:
+        model = served(stand_in.url, "llamacpp", "m", capabilities=("tools",))
+        responses = chain(model, "What is the weather?", way, tools=TOOLS)
+    assert responses[-1].text() == (second or "It is dry.")
+    assert [len(each.tool_calls()) for each in responses] == ([1, 0] if second else [1, 1, 0])
+    assert ["tools" in body for body in server.bodies[:3]] == [True, True, False]
