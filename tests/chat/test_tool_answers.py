@@ -87,7 +87,10 @@ def test_answer_that_calls_again_is_asked_for_without_tools(
     assert [(each["role"], each["content"]) for each in body["messages"]] == [
         ("user", "What is the weather in Paris?"),
         ("assistant", PARIS),
-        ("user", "The tool weather returned:\ndry in Paris\n\nAnswer the question with this."),
+        (
+            "user",
+            "The tool weather returned:\ndry in Paris\n\nAnswer the question with this, in a sentence or more.",
+        ),
     ]
     assert body["stream"] is server.bodies[0]["stream"]
     usage = second.usage()
@@ -210,7 +213,7 @@ def test_results_are_told() -> None:
         assert told.tools == ()
         assert [each.role for each in told.messages[:3]] == ["user", "assistant", "user"]
         assert told.messages[-1].role == "user"
-        assert told.messages[-1].text.endswith("Answer the question with this.")
+        assert told.messages[-1].text.endswith("in a sentence or more.")
         assert not any(each.calls for each in told.messages)
 
 
