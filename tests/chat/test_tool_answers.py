@@ -57,6 +57,7 @@ def running(server: Scripted, way: str = "sync", kind: str = "llamacpp", **known
         return chain(model, "What is the weather in Paris?", way, **known)
 
 
+ASKED = "Answer the question with this result, in a sentence or more."
 INSTEAD = f"{MODEL} wrote a call of clock instead of an answer; it was asked once more"
 AGAIN = f"{MODEL} made the same call of weather again; it was asked once more"
 NO_ANSWERS: dict[str, tuple[Turn, str]] = {
@@ -87,10 +88,7 @@ def test_answer_that_calls_again_is_asked_for_without_tools(
     assert [(each["role"], each["content"]) for each in body["messages"]] == [
         ("user", "What is the weather in Paris?"),
         ("assistant", PARIS),
-        (
-            "user",
-            "The tool weather returned:\ndry in Paris\n\nAnswer the question with this, in a sentence or more.",
-        ),
+        ("user", f"The result of weather:\ndry in Paris\n\n{ASKED}"),
     ]
     assert body["stream"] is server.bodies[0]["stream"]
     usage = second.usage()
@@ -190,6 +188,16 @@ def test_call_that_a_server_reports_runs_again() -> None:
     server = Scripted([*[Turn(call="clock", finish_reason="tool_calls")] * 2, DRY])
     assert running(server)[-1].text() == "It is dry."
     assert RAN == ["clock"] * 2
+
+
+@in_every_way
+def test_results_of_several_calls_are_told_together(way: str) -> None:
+    server = Scripted([Turn(f"{PARIS}\n{CLOCK}"), Turn(PARIS), DRY])
+    assert running(server, way)[-1].text() == "It is dry."
+    assert server.bodies[2]["messages"][-1]["content"] == (
+        "The result of weather:\ndry in Paris\n\nThe result of clock:\nnoon\n\n"
+        "Answer the question with these results, in a sentence or more."
+    )
 
 
 @in_every_way
