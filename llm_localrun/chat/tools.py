@@ -49,7 +49,7 @@ no tool helps, answer in words."""
 
 _RETURNED = "The tool {} returned:"
 _RESULT = "The result of {}:"
-_ANSWER = "Answer the question with {}, in a sentence or more."
+_ANSWER = "Use {} to answer my question, in a sentence or more."
 """With these words, Qwen 2.5 Coder 0.5B answers most often with what the tools returned."""
 
 
@@ -182,7 +182,7 @@ def with_results_told(chat: ChatRequest) -> ChatRequest:
     *before, last = _without_calls(chat.messages, _RESULT)
     if last.role != "user":
         before, last = [*before, last], ChatMessage("user", "")
-    asked = _ANSWER.format("this result" if chat.messages[-2].calls else "these results")
+    asked = _ANSWER.format("it" if chat.messages[-2].calls else "them")
     last = replace(last, text=f"{last.text}\n\n{asked}".lstrip())
     return replace(chat, messages=(*before, last), tools=(), calls_as_text=False)
 

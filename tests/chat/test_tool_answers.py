@@ -57,7 +57,7 @@ def running(server: Scripted, way: str = "sync", kind: str = "llamacpp", **known
         return chain(model, "What is the weather in Paris?", way, **known)
 
 
-ASKED = "Answer the question with this result, in a sentence or more."
+ASKED = "Use it to answer my question, in a sentence or more."
 INSTEAD = f"{MODEL} wrote a call of clock instead of an answer; it was asked once more"
 AGAIN = f"{MODEL} made the same call of weather again; it was asked once more"
 NO_ANSWERS: dict[str, tuple[Turn, str]] = {
@@ -196,7 +196,7 @@ def test_results_of_several_calls_are_told_together(way: str) -> None:
     assert running(server, way)[-1].text() == "It is dry."
     assert server.bodies[2]["messages"][-1]["content"] == (
         "The result of weather:\ndry in Paris\n\nThe result of clock:\nnoon\n\n"
-        "Answer the question with these results, in a sentence or more."
+        "Use them to answer my question, in a sentence or more."
     )
 
 
