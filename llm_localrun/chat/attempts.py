@@ -51,6 +51,18 @@ class Attempt:
     """Whether it makes up for an answer that may be shown instead."""
     describes_tools: bool = False
     """Whether the model reads the tools as text, because its template has no place for them."""
+    follows_refusal: bool = False
+    """Whether the server has just refused the tools in another form."""
+
+    @property
+    def callable_tools(self) -> tuple[ToolSpec, ...]:
+        """The tools whose calls count."""
+        return self.must_call or self.wanted.tools
+
+    @property
+    def may_be_no_json(self) -> bool:
+        """Whether JSON is wanted, and the server lets the model answer as it likes."""
+        return wants_json(self.wanted) and not wants_json(self.sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +114,7 @@ class Attempts:
             is_text = attempt.sent.calls_as_text or wants_json(attempt.sent)
             as_text = bool(self.server.text_choice) and not is_text
             sent = replace(attempt.sent, calls_as_text=as_text)
-            return replace(attempt, sent=sent, describes_tools=not as_text)
+            return replace(attempt, sent=sent, describes_tools=not as_text, follows_refusal=True)
         following = self._after(attempt, ending)
         return following and replace(following, describes_tools=attempt.describes_tools)
 
@@ -130,14 +142,13 @@ class Attempts:
         repaired = self._repaired(attempt, ending, malformed=malformed)
         if repaired and self.may_repair:
             return replace(repaired, is_repair=True)
-        is_open = attempt.sent is not attempt.wanted and not (ending.has_text or malformed)
-        if ending.error and is_open:
+        if ending.error and attempt.may_be_no_json and not (ending.has_text or malformed):
             return Attempt(Aim.JSON, self.chat, self.chat)
         return None
 
     def _repaired(self, attempt: Attempt, ending: Ending, *, malformed: bool) -> Attempt | None:
         """What makes up for an answer that looks like calls, or lacks one; None if nothing can."""
-        if not _has_results(self.chat):
+        if not has_results(self.chat):
             called = attempt.must_call or tuple(filter(None, [ending.broken]))
             called = called or (self.chat.tools if malformed else ())
             return self._call(called, Aim.CALL) if called and self.server.accepts_schemas else None
@@ -150,8 +161,9 @@ class Attempts:
 
     def _refuses_tools(self, attempt: Attempt, ending: Ending) -> bool:
         """Whether the server refuses the tools, which it may take in another form."""
-        fails = refuses_tools(ending.error) and not ending.has_text
-        return fails and bool(attempt.sent.tools) and not attempt.describes_tools
+        if ending.has_text or attempt.describes_tools or not attempt.sent.tools:
+            return False
+        return refuses_tools(ending.error, has_format=wants_json(attempt.sent))
 
     def _call(self, tools: tuple[ToolSpec, ...], aim: Aim) -> Attempt:
         wanted = _without_format(self.chat, "tool_choice")
@@ -181,7 +193,7 @@ def settle_tools(chat: ChatRequest, server: type[Server]) -> ChatRequest:
     if not names:
         raise UnsupportedOption(
             f"-o tool_choice {choice} needs tools, and none are offered",
-            "Add them with -T NAME or --functions, or leave out -o tool_choice",
+            "Add them with -T NAME or --functions, or use -o tool_choice auto",
         )
     if choice != "required" and choice not in names:
         raise UnsupportedOption(
@@ -194,7 +206,7 @@ def settle_tools(chat: ChatRequest, server: type[Server]) -> ChatRequest:
             "Leave out -o tool_choice, or choose a model of another server",
         )
     # Otherwise it would call tools without end.
-    return freely if _has_results(chat) else chat
+    return freely if has_results(chat) else chat
 
 
 def no_call(model: str, tools: Sequence[ToolSpec], ending: Ending) -> NoToolCall:
@@ -215,7 +227,7 @@ def _forced_tools(chat: ChatRequest) -> tuple[ToolSpec, ...]:
     return tuple(tool for tool in chat.tools if choice in ("required", tool.name))
 
 
-def _has_results(chat: ChatRequest) -> bool:
+def has_results(chat: ChatRequest) -> bool:
     """Whether tools have answered since the last question."""
     for message in reversed(chat.messages):
         if message.role == "tool" or (message.role == "user" and message.text):

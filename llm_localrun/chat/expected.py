@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from llm_localrun.catalogue import add_name
-from llm_localrun.chat.attempts import wants_json
+from llm_localrun.chat.attempts import Attempt, wants_json
 from llm_localrun.chat.tools import naming_tools
 from llm_localrun.engine import serve
 from llm_localrun.engine.settings import given_template
@@ -24,10 +24,10 @@ from llm_localrun.wire.think_tags import Renderer, Thinking, expect_thinking, re
 
 
 def response_context(
-    request: ServeRequest, prepared: PreparedRequest, wanted: ChatRequest
+    request: ServeRequest, prepared: PreparedRequest, attempt: Attempt
 ) -> ResponseContext:
-    """What to expect of the response to a request that is to answer `wanted`."""
-    server = prepared.server
+    """What to expect of the response to the request of an attempt."""
+    server, wanted = prepared.server, attempt.wanted
     facts = {"context_size": prepared.context_size, "load_seconds": prepared.load_seconds}
 
     def explain(overflow: Overflow, said: str) -> LocalRunError:
@@ -42,9 +42,10 @@ def response_context(
         model=prepared.model,
         is_other_model=model_check(request.model, prepared),
         is_json=wants_json(wanted),
+        may_be_no_json=attempt.may_be_no_json,
         schema=wanted.schema,
         thinking=_expected_thinking(request, prepared, wanted),
-        tools=wanted.tools,
+        tools=attempt.callable_tools,
     )
 
 
@@ -79,7 +80,8 @@ def _expected_thinking(
     template, is_certain = template_thinking(request, prepared)
     if is_certain and template is not None and template.tags:
         thinks = bool(template.opened)
-    asked = (m.text for m in request.chat.messages if m.role in ("system", "user"))
+    # Not what is sent: the description of tools, and results, are not the user's words.
+    asked = (m.text for m in wanted.messages if m.role in ("system", "user"))
     is_off = request.options.get("think") == "off"
     renderer = Renderer.LLAMA_CPP if is_certain else Renderer.UNKNOWN
     is_bound = wants_json(wanted) or wants_json(request.chat) or "grammar" in request.options

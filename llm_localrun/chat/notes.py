@@ -3,6 +3,7 @@
 Printing it below what is already shown is left to `run`.
 """
 
+import json
 import shlex
 from collections.abc import Collection, Iterable
 
@@ -11,6 +12,7 @@ import click
 from llm_localrun.catalogue import record_place
 from llm_localrun.chat.attempts import Ending
 from llm_localrun.chat.expected import template_thinking
+from llm_localrun.chat.tools import is_malformed_call
 from llm_localrun.config import read_config
 from llm_localrun.models import LocalModel
 from llm_localrun.privacy import requires_consent
@@ -21,6 +23,8 @@ from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer
 from llm_localrun.wire.call_schema import SHORT_LIST, SHORT_TEXT, reached_limit
 from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.request import ChatRequest
+from llm_localrun.wire.shapes import function_tool
 
 
 def report_departure(model: LocalModel, prepared: PreparedRequest, remote_host: str) -> None:
@@ -93,6 +97,23 @@ def _can_stop_thinking(request: ServeRequest, prepared: PreparedRequest) -> bool
     return template is None or template.has_switch
 
 
+_MANY_TOOLS = 20_000
+"""Bytes of JSON from which on tools take a slow machine a minute."""
+_BYTES_PER_TOKEN = 3.5
+"""Of tools: 226 tokens for 800 bytes, with Qwen's tokens."""
+
+
+def note_of_tools(chat: ChatRequest) -> str:
+    """What the user has to know before the model reads many tools; "" for a few."""
+    size = sum(len(json.dumps(function_tool(tool))) for tool in chat.tools)
+    if size < _MANY_TOOLS:
+        return ""
+    return (
+        f"The {len(chat.tools)} tools take about {size / _BYTES_PER_TOKEN:,.0f} tokens of the"
+        " prompt, which the model has to read first. Offer fewer for a quicker answer."
+    )
+
+
 def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:
     """What the user has to know if a model is asked once more; `is_plain`: for words, not calls."""
     wrote = f"wrote a call of {ending.broken.name}" if ending.broken else "wrote a call"
@@ -102,8 +123,12 @@ def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:
         wrote = f"{wrote} instead of an answer"
     elif ending.is_endless:
         wrote = f"{wrote} and did not come to an end"
+    elif is_malformed_call(ending.error):
+        wrote = "wrote a call that the server could not read"
+    elif ending.broken:
+        wrote = f"{wrote} that is not valid"
     else:
-        wrote = f"{wrote} that is not valid" if ending.broken else "called no tool"
+        wrote = "did not make the call that it had to"
     return f"{model} {wrote}; it was asked once more{', without tools' if is_plain else ''}."
 
 

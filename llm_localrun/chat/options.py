@@ -99,12 +99,13 @@ class Options(llm.Options):
         "Make the answer a JSON object; ask for one in the prompt too"
     )
     tool_choice: Annotated[str, BeforeValidator(_trimmed), Field(min_length=1)] | None = _option(
-        "Whether to call a tool first: auto, required, none, or the name of the tool to call (these"
-        " words win over tools of the same names); applies to the question, not to results"
+        "Whether to call a tool: auto, none, required, or the name of the one to call, unless it is"
+        " one of these words. A required call comes first, before JSON that is asked for, and the"
+        " answer that follows its result is free"
     )
     tool_repair: bool | None = _option(
-        "Ask once more, under a schema, if the answer is a tool call that is not valid; on unless"
-        " set to off"
+        "Whether to ask once more, under a schema, if the answer is a tool call that is not valid;"
+        " on by default"
     )
     think: Annotated[Think, BeforeValidator(_think)] | None = _option(
         "Whether and how much to think before the answer"

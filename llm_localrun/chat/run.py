@@ -29,6 +29,7 @@ from llm_localrun.chat.attempts import (
     Attempt,
     Attempts,
     Ending,
+    has_results,
     no_call,
     settle_tools,
     wants_json,
@@ -41,6 +42,7 @@ from llm_localrun.chat.notes import (
     note_of_equal_calls,
     note_of_limits,
     note_of_repair,
+    note_of_tools,
     note_without_answer,
     report_departure,
 )
@@ -48,7 +50,6 @@ from llm_localrun.chat.response import end_line
 from llm_localrun.chat.tools import (
     identity,
     is_malformed_call,
-    refuses_tools,
     tools_named,
     with_repeats_noted,
     with_tools_described,
@@ -58,6 +59,7 @@ from llm_localrun.engine import serve
 from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.engine.settings import given_template
 from llm_localrun.errors import (
+    AnswerNotJson,
     BadReply,
     LocalRunError,
     NotAllowed,
@@ -93,20 +95,29 @@ def stream(
     """The events of the model's answer; closing the iterator stops it. Raises a `LocalRunError`."""
     exchange: _Exchange | None = _start(model, route, request, key)
     while exchange is not None:
-        with exchange.in_use():
-            with closing(http.stream(exchange.http_request)) as received:
-                try:
-                    for piece in received:
-                        yield from exchange.feed(piece)
-                        if exchange.is_endless:
-                            break
-                except (BadReply, ServerUnreachable):
-                    yield from exchange.flush()
-                    raise
-            yield from exchange.close()
-        following = exchange.next()
+        try:
+            yield from _received(exchange)
+            following = exchange.next()
+        except KeyboardInterrupt:
+            yield from exchange.kept_words()
+            raise
         yield from exchange.rest()
         exchange = following
+
+
+def _received(exchange: "_Exchange") -> Iterator[Event]:
+    """Sends one request; its events as they come."""
+    with exchange.in_use():
+        with closing(http.stream(exchange.http_request)) as received:
+            try:
+                for piece in received:
+                    yield from exchange.feed(piece)
+                    if exchange.is_endless:
+                        break
+            except (BadReply, ServerUnreachable):
+                yield from exchange.flush()
+                raise
+        yield from exchange.close()
 
 
 async def astream(
@@ -243,10 +254,10 @@ class _Exchange:
         ending = self._ending()
         self.finished += [each for each in self.held if isinstance(each, Finished)]
         self.again = self._asks_again(ending)
+        if self.attempt.follows_refusal and isinstance(self.error, AnswerNotJson | None):
+            tools_refused[self.request.model.id] = self.attempt.describes_tools
         answers = ending.has_called or any(map(self._are_words, self.held))
         if self.again is None and (self.kept is None or answers):
-            if self.attempt.must_call and not ending.has_called and self.error is None:
-                self.error = no_call(self.request.model.id, self.attempt.must_call, ending)
             self.kept = None
             yield from self._show()
 
@@ -271,6 +282,11 @@ class _Exchange:
         """The last events of the answer that is kept, if nothing has made up for it."""
         if self.kept is not None:
             yield from self.kept._show()
+
+    def kept_words(self) -> Iterator[Event]:
+        """What the answer that is kept says, if asking again is interrupted: no call of it runs."""
+        held = self.kept.held if self.kept is not None else ()
+        return (event for event in held if isinstance(event, TextDelta | ReasoningDelta))
 
     def _ending(self) -> Ending:
         events = [type(event) for event in self.held]
@@ -300,8 +316,6 @@ class _Exchange:
         attempt = self.sender.attempts.after(self.attempt, ending)
         if attempt is None:
             return None
-        if refuses_tools(error):
-            tools_refused[self.request.model.id] = attempt.describes_tools
         self._account()
         if attempt.is_repair and self.kept is None:
             self.kept = self
@@ -318,6 +332,9 @@ class _Exchange:
 
     def _show(self) -> Iterator[Event]:
         """The last events. Prints what the user has to know. Raises the error at the end."""
+        error, ending, must_call = self.error, self._ending(), self.attempt.must_call
+        if error is None and must_call and not ending.has_called:
+            error = no_call(self.request.model.id, must_call, ending)
         for event in self.held:
             shown = event
             if isinstance(event, Finished):
@@ -331,14 +348,16 @@ class _Exchange:
                 shown = self._counted(event)
             self._see(event)
             yield shown
-        if self.error is not None:
-            raise self.error
+        if error is not None:
+            raise error
 
     def _note(self, event: Finished) -> str:
         if self.is_left:
             return note_of_end(self.request.model.id)
         seen = self.request, self.prepared, event
-        return note_without_answer(*seen, self.kinds) or note(*seen)
+        # That a call lacks is an error of its own.
+        lacks = "" if self.attempt.must_call else note_without_answer(*seen, self.kinds)
+        return lacks or note(*seen)
 
     def _account(self) -> None:
         """Learns from the token counts, and says that the prompt went elsewhere, if it did."""
@@ -371,9 +390,12 @@ class _Exchange:
         return is_text and self.attempt.aim is Aim.WORDS
 
     def _distinct(self, events: Iterator[Event]) -> Iterator[Event]:
-        """The events without the calls that the answer has made before."""
+        """The events without the calls that the answer has made before, or must not make."""
+        must_call = [tool.name for tool in self.attempt.must_call]
         for event in events:
             if isinstance(event, ToolCall):
+                if must_call and event.name not in must_call:
+                    continue
                 call = identity(event.name, event.arguments)
                 self.calls[call] = self.calls.get(call, 0) + 1
                 if self.calls[call] > 1:
@@ -421,6 +443,8 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     attempts = Attempts(chat, server, describes_tools)
     sender = _Sender(model, route, key, config, attempts)
     first = attempts.first()
+    if sys.stderr.isatty() and not has_results(chat) and (told := note_of_tools(first.wanted)):
+        click.echo(told, err=True)
     with tools_named(first.wanted):
         return sender.exchange(first, *sender.prepared(first))
 
@@ -457,7 +481,9 @@ class _Sender:
             case Served():
                 check_allowed(self.model, self.config, self.key)
                 server = open_server(self.route.endpoint, self.key)
-                if chat.schema is not None and not server.accepts_schemas:
+                # What only a later request may need is refused before the first.
+                server.encode_options(self.attempts.chat.options)
+                if self.attempts.chat.schema is not None and not server.accepts_schemas:
                     raise UnsupportedOption(
                         f"{server.title} cannot make answers follow a schema",
                         "Leave it out, or choose a model of another server",
@@ -472,10 +498,10 @@ class _Sender:
     def exchange(
         self, attempt: Attempt, request: ServeRequest, prepared: PreparedRequest
     ) -> _Exchange:
-        context = response_context(request, prepared, attempt.wanted)
+        context = response_context(request, prepared, attempt)
         if attempt.aim is Aim.ANYTHING and self.attempts.may_repair:
             context = replace(context, is_answered=self.attempts.is_answered)
-        names = [tool.name for tool in attempt.wanted.tools]
+        names = [tool.name for tool in attempt.callable_tools]
         decoder = prepared.server.decoder(names)
         watch = EndWatch(decoder, names) if names else None
         response = ResponseDecoder(prepared.server.label, watch or decoder, context)

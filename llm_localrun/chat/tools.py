@@ -28,24 +28,25 @@ _MAX_ARGUMENTS = 200
 """Characters of the arguments that an error shows."""
 
 _REFUSAL = re.compile(
-    # Ollama 0.32; vLLM 0.32 without --enable-auto-tool-choice; llama.cpp b10434 and b11549, if a
-    # tool's schema is more than their grammars can say: `true`, a reference that leads nowhere.
-    "does not support tools|tool choice requires|[Uu]nable to generate parser|failed to parse gramm"
-    "ar|JSON schema (?:error|conversion)"
+    # Ollama 0.32; vLLM 0.32 without --enable-auto-tool-choice; llama.cpp b10434 and b11549
+    "does not support tools|tool choice requires|[Uu]nable to generate parser"
 )
+# llama.cpp b10434 and b11549, if a schema is more than their grammars can say: `true`, a reference
+# that leads nowhere. It may be that of a tool, or of the answer.
+_BAD_SCHEMA = re.compile("failed to parse grammar|JSON schema (?:error|conversion)")
 
 # llama.cpp b10434 and b11549 (run), if `max_tokens` ends the call or a stop text is in it; b7743.
 _MALFORMED = re.compile("output that does not match the expected|Failed to parse input at pos")
 
+# A description that is a JSON object like a call is taken for one and repeated.
 _DESCRIPTION = """\
-You can use tools. Each line describes one, its parameters as a JSON schema:
+You can use these tools:
 
 {}
 
-To use a tool, answer with nothing but a JSON object that names it:
-{{"name": "…", "arguments": {{…}}}}
-To use several tools, answer with a JSON array of such objects. You then get what they return. If \
-no tool helps, answer in words."""
+To use a tool, answer with nothing but one JSON object, the name of the tool and its arguments:
+{{"name": "TOOL", "arguments": {{"ARGUMENT": "VALUE"}}}}
+You then get its result. If no tool helps, answer in words."""
 
 _RETURNED = "The tool {} returned:"
 _RESULT = "The result of {}:"
@@ -131,9 +132,15 @@ def with_repeats_noted(chat: ChatRequest) -> ChatRequest:
     return replace(chat, messages=tuple(messages))
 
 
-def refuses_tools(error: LocalRunError | None) -> bool:
-    """Whether a server says that it, or the model, cannot be given these tools."""
-    return isinstance(error, ServerRefused) and bool(_REFUSAL.search(error.problem))
+def refuses_tools(error: LocalRunError | None, *, has_format: bool) -> bool:
+    """Whether a server says that it, or the model, cannot be given these tools.
+
+    If the request `has_format`, an error about a schema is about that of the answer.
+    """
+    if not isinstance(error, ServerRefused):
+        return False
+    is_bad_schema = not has_format and _BAD_SCHEMA.search(error.problem)
+    return bool(is_bad_schema or _REFUSAL.search(error.problem))
 
 
 def naming_tools(error: PromptTooLong, chat: ChatRequest) -> PromptTooLong:
@@ -270,6 +277,6 @@ def _with_calls_as_text(message: ChatMessage) -> ChatMessage:
 
 
 def _described(tool: ToolSpec) -> str:
-    about = {"description": tool.description} if tool.description else {}
-    wire = {"name": tool.name, **about, "parameters": dict(tool.parameters)}
-    return json.dumps(wire, ensure_ascii=False)
+    schema = json.dumps(dict(tool.parameters), ensure_ascii=False)
+    about = f"{tool.description}\n" if tool.description else ""
+    return f'<tool name="{tool.name}">\n{about}Schema of its arguments: {schema}\n</tool>'

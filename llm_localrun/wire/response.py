@@ -108,6 +108,8 @@ class ResponseContext:
     """Whether the name in a reply is that of another model than `model`; None to accept any."""
     is_json: bool = False
     """Whether the text has to be JSON."""
+    may_be_no_json: bool = False
+    """Whether that is asked for again if the text is something else."""
     other_template: str = "choose another model"
     """How to use another chat template."""
     schema: Mapping[str, Any] | None = None
@@ -166,7 +168,11 @@ class ResponseDecoder:
         self._think = ThinkTags(context.thinking)
         self._halves = _Halves()
         self._tool_text = ToolText(context.tools, context.is_answered)
-        self._json = JsonAnswer(context.schema) if context.is_json else None
+        self._json: JsonAnswer | None = None
+        if context.is_json:
+            self._json = JsonAnswer(context.schema, may_be_other=context.may_be_no_json)
+        self._words: list[str] = []
+        """The text, if it may be calls or the JSON that is wanted."""
         self.has_found_calls = False
         """At the end: whether the calls were in the text, and the server did not find them."""
         self._accepted: str | None = None
@@ -183,7 +189,9 @@ class ResponseDecoder:
     @property
     def broken_call(self) -> ToolSpec | None:
         """At the end: the tool that the answer looks like a call of, though it is no valid one."""
-        return self._tool_text.broken
+        # If any object is an answer, a call that is not valid is one.
+        is_any_object = self._context.is_json and self._context.schema is None
+        return None if is_any_object else self._tool_text.broken
 
     @property
     def has_endless_calls(self) -> bool:
@@ -237,6 +245,10 @@ class ResponseDecoder:
         for part in self._thought(event):
             is_end = isinstance(part, Finished)
             known = replace(part, **self._context.facts) if is_end else part
+            if self._json and self._context.tools and isinstance(part, TextDelta):
+                self._words.append(part.text)
+            if is_end and self._json and self._json.names_all_of("".join(self._words)):
+                yield from self._passed(self._tool_text.flush())
             found = self._tool_text.feed(known)
             yield from self._passed(self._noticed(found) if is_end else found)
 

@@ -32,7 +32,7 @@ class Lead(Enum):
     LINES = auto()
     """Text, if the form begins a line."""
     TEXT = auto()
-    """Text: the form begins with a token of the model's own."""
+    """Text, if the form begins a line, or follows a sentence or a word directly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,13 @@ class Form:
     between: tuple[str, ...] = ()
     """What may stand between the name of a tool and its arguments."""
     lead: Lead = Lead.TEXT
+    is_python: bool = False
+    """Whether its calls may be NAME(…)."""
 
 
-def _tag(*names: str) -> Form:
-    return Form(tuple(f"<{n}>" for n in names), tuple(f"</{n}>" for n in names), lead=Lead.LINES)
+def _tag(*names: str, between: tuple[str, ...] = (), is_python: bool = False) -> Form:
+    openings, closings = (tuple(f"<{end}{name}>" for name in names) for end in ("", "/"))
+    return Form(openings, closings, between, is_python=is_python)
 
 
 _B = "\uff5c"
@@ -65,16 +68,20 @@ def _deepseek(*names: str) -> tuple[str, ...]:
 FORMS = (
     _tag("tool_call"),  # Hermes, Qwen 2.5 and 3, GLM, Granite 4; vLLM, hermes_, glm4_moe_…
     _tag("tools", "tool", "function_call"),  # Qwen 2.5 Coder, Hermes 2 Pro; llama.cpp
-    _tag("tool_calls", "function_calls"),  # Hunyuan, Jamba, Olmo 3; vLLM, hunyuan_a13b_, olmo3_…
+    _tag("tool_calls", between=("<tool_sep>",)),  # Hunyuan, Jamba; vLLM, hunyuan_a13b_…
+    _tag("function_calls", is_python=True),  # Olmo 3; vLLM, olmo3_tool_parser.py
     _tag("TOOLCALL"),  # Nemotron; vLLM, nemotron_nano_v2_tool_parser.py
     _tag("longcat_tool_call"),  # vLLM, longcat_tool_parser.py
-    Form(("<functioncall>",), lead=Lead.LINES),  # Glaive's data, which many models have seen
+    Form(("<functioncall>",)),  # Glaive's data, which many models have seen
     # Llama 3.1 and 3.2; llama.cpp. Qwen3-Coder, Seed-OSS; vLLM, qwen3coder_, seed_oss_…
-    Form(("<function=", '<function name="'), ("</function>",), (">", '">'), Lead.LINES),
+    Form(("<function=", '<function name="'), ("</function>",), (">", '">')),
     Form(("<seed:tool_call>",), ("</seed:tool_call>",)),
     # Llama 3.1 and later: JSON, or NAME.call(…); llama.cpp
-    Form(("<|python_tag|>",), between=(".call",)),
-    # Mistral: a list, or since 2411 NAME[ARGS]{…}; vLLM, mistral_tool_parser.py
+    Form(("<|python_tag|>",), between=(".call",), is_python=True),
+    # Llama 4: [NAME(…)]; vLLM, llama4_pythonic_tool_parser.py
+    Form(("<|python_start|>",), ("<|python_end|>",), is_python=True),
+    # Mistral: a list, or since 2411 NAME[ARGS]{…}; vLLM, mistral_tool_parser.py. Servers that drop
+    # its tokens leave NAME{…}.
     Form(("[TOOL_CALLS]",), ("[/TOOL_CALLS]",), ("[ARGS]",)),
     # Granite 3 and Phi-4-mini; vLLM, granite_, phi4mini_tool_parser.py
     Form(("<|tool_call|>", "<|tool_calls|>"), ("<|/tool_call|>", "</|tool_call|>")),
@@ -85,7 +92,7 @@ FORMS = (
     # LM Studio's own, for models without tools in their template; lmstudio.ai/docs, tool-use
     Form(("[TOOL_REQUEST]",), ("[END_TOOL_REQUEST]",)),
     # LFM 2: [NAME(…)]; vLLM, lfm2_tool_parser.py
-    Form(("<|tool_call_start|>", "<|tool_list_start|>"), ("<|tool_call_end|>",)),
+    Form(("<|tool_call_start|>",), ("<|tool_call_end|>",), is_python=True),
     # Kimi K2; vLLM, kimi_k2_tool_parser.py. Servers that drop its tokens leave functions.NAME:0{…}
     Form(
         ("<|tool_calls_section_begin|>", "<|tool_call_begin|>"),
@@ -111,18 +118,16 @@ FORMS = (
         tuple(f"</{_B}DSML{_B}{name}>" for name in ("invoke", "function_calls", "tool_calls")),
     ),
     # MiniMax M2; vLLM, minimax_m2_tool_parser.py. Claude's old prompts have the same within.
-    Form(
-        ("<minimax:tool_call>", '<invoke name="'),
-        ("</invoke>", "</minimax:tool_call>"),
-        lead=Lead.LINES,
-    ),
+    Form(("<minimax:tool_call>", '<invoke name="'), ("</invoke>", "</minimax:tool_call>")),
     # gpt-oss: developers.openai.com/cookbook/articles/openai-harmony
     Form(
         ("<|start|>assistant", "<|channel|>commentary", "<|channel|>analysis"),
         ("<|call|>",),
         ("<|channel|>commentary", "<|constrain|>json", "<|message|>", "json", "code"),
     ),
-    Form(("to=",), lead=Lead.NOTHING),
+    # Servers that drop its tokens leave these.
+    Form(("assistantcommentary to=",)),
+    Form(("to=", "commentary to="), lead=Lead.NOTHING),
     # FunctionGemma and Gemma 4; Ollama, functiongemma.go, gemma4.go. Gemma 3 has fences.
     Form(("<start_function_call>",), ("<end_function_call>",)),
     Form(("<|tool_call>",), ("<tool_call|>",)),
@@ -146,6 +151,7 @@ _ENDS = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "</s>", "<end_of_turn>", "<eos>", "<|end|>"),
     *("<|endoftext|>", "<|end_of_text|>", "<|return|>", f"<{_B}end▁of▁sentence{_B}>", "<turn|>"),
     *("<|eot|>", "<|END_OF_TURN_TOKEN|>", "<|tool_response>", "<start_function_response>"),
+    *("<|observation|>", "[e~[", "[|endofturn|]", f"<{_B}tool▁outputs▁begin{_B}>"),
 )
 """Tokens that end a turn, which servers with another template let through."""
 _ATTRIBUTE = re.compile(r'([^<>"]{1,200})"[^<>]{0,100}>')
@@ -161,7 +167,9 @@ _PARAMETERS = (
 """What stands before, within and behind the parts of an argument: its name, and a raw value."""
 _LONGEST_HEAD = 512
 
-_NAMES = ("name", "tool", "tool_name", "function", "function_name", "action")
+_VAGUE = ("tool", "function", "action")
+"""Other data have them too: behind them, only an object is certain to be arguments."""
+_NAMES = ("name", "tool_name", "function_name", *_VAGUE)
 _ARGUMENTS = (
     *("arguments", "parameters", "args", "params", "kwargs", "input"),
     *("tool_input", "action_input"),
@@ -188,6 +196,7 @@ _BETWEEN = tuple(dict.fromkeys(token for form in FORMS for token in form.between
 _LEADS = {token: form.lead for form in FORMS for token in form.openings} | {
     f"```{language}": Lead.LINES for language, is_call in _FENCES.items() if is_call
 }
+_PYTHON = {token for form in FORMS if form.is_python for token in form.openings}
 _AFTER_TEXT = tuple(token for token, lead in _LEADS.items() if lead is not Lead.NOTHING)
 _CLOSING, _AFTER = _any_of(_CLOSINGS), _any_of(_AFTER_TEXT)
 _TOKEN = _any_of((*_OPENINGS, *_CLOSINGS))
@@ -206,6 +215,10 @@ _BEGUN_CALL = re.compile(r"""\{\s*["']name["']""")
 _LANGUAGE = re.compile(r"[ \t]*(\w*)")
 _KEYWORD = re.compile(r"\s*([^\W\d]\w*)\s*(=|\Z)")
 _BACKTICKS = re.compile(r"(?m)^[ \t>]*(?:```|~~~)")
+_LINE = re.compile(r" {0,3}")
+"""What may stand before an opening in its line; more spaces are how Markdown indents code."""
+_SENTENCE = re.compile(r""".*(?:[^\s\d][.!?…] *|[。！？] *|\|>|[^\s"'`“‘«([{*_|>])""", re.DOTALL)  # noqa: RUF001
+"""What it may follow in its line, other than quotes, lists and marks of Markdown."""
 
 _MAX_HELD = 2**18
 """Characters of an answer that may become calls."""
@@ -241,9 +254,17 @@ class _Found:
     tool: ToolSpec | None = None
     given: Any = _NOTHING
     key_of_given: str = ""
+    is_vague: bool = False
+    """Whether the key of the name is."""
+    has_object: bool = False
+    """Whether the arguments are one."""
     has_labels: bool = False
     """Other than its type."""
     is_description: bool = False
+
+    @property
+    def is_uncertain(self) -> bool:
+        return self.is_vague and not self.has_object
 
 
 class _Reader(JsonReader):
@@ -271,7 +292,7 @@ class _Reader(JsonReader):
         """Whether other things follow."""
         self._has_arguments = self._is_closed = False
         """Whether a call has arguments; whether brackets lack."""
-        self._takes_names = False
+        self._takes_names = self._takes_python = False
         self._closers: list[str] = []
         self._tokens = 0
 
@@ -306,6 +327,10 @@ class _Reader(JsonReader):
             is_certain = self._behind > 0 and self._has_arguments
             return is_certain and self.text.startswith(_NO_PROSE, self._behind)
         return len(self.described) == 1 and bool(_BEGUN_CALL.match(self.text, self._behind))
+
+    def is_near_error(self) -> bool:
+        """Whether a text whose syntax is wrong is worth holding."""
+        return len(self.text) - self.at <= _MAX_AFTER_ERROR
 
     def ends_like_a_call(self) -> bool:
         """Whether a text whose syntax is wrong ends as calls do, not with a sentence."""
@@ -361,6 +386,7 @@ class _Reader(JsonReader):
             raise _NotCalls
         self.has_begun = True
         self._takes_names = self._takes_names or is_opening
+        self._takes_python = self._takes_python or match[0] in _PYTHON
         self.at = match.end()
         return True
 
@@ -399,6 +425,7 @@ class _Reader(JsonReader):
             raise _NotCalls
         self.has_begun = True
         self._takes_names = self._takes_names or _FENCES[language]
+        self._takes_python = self._takes_python or _FENCES[language]
         return True
 
     def _bracket(self) -> bool:
@@ -428,8 +455,6 @@ class _Reader(JsonReader):
             self.has_begun = True
             self._object(0)
             return
-        if not (self._takes_names or self._closers):
-            raise _NotCalls
         self.named = tool = self._tool_here()
         self.has_begun = True
         self.calls.append((tool, self._after_name(tool)))
@@ -447,12 +472,24 @@ class _Reader(JsonReader):
         if not name or re.match(r"[\w-]", text[at + len(name) :][:1]):
             raise _NotCalls
         self.at += len(name)
+        if not (self._takes_names or self._closers):
+            self._bare_arguments()
         return self._tools[name]
+
+    def _bare_arguments(self) -> None:
+        """Checks that JSON follows, without which a name in no form is a word."""
+        self.accepts("[ARGS]")
+        if not (self.accepts('{"') or self.accepts("{}")):
+            raise _NotCalls
+        self.at -= len("{}")
 
     # Objects
 
-    def _object(self, depth: int) -> None:
-        """An object that is a call, that holds calls, or that holds the description of a tool."""
+    def _object(self, depth: int, key: str = "") -> None:
+        """An object that is a call, that holds calls, or that holds the description of a tool.
+
+        It is the value of `key` in another one.
+        """
         if depth > _MAX_NESTED:
             raise _NotCalls
         count = len(self.calls) + len(self.described)
@@ -476,7 +513,7 @@ class _Reader(JsonReader):
             return
         if given is _NOTHING and self._is_closed:
             raise Incomplete
-        self.calls.append((tool, self._given(tool, given, found.key_of_given)))
+        self.calls.append((tool, _checked(tool, found, key)))
         self._has_arguments = self._has_arguments or given is not _NOTHING
 
     def _entries(self, found: "_Found", depth: int) -> None:
@@ -484,13 +521,16 @@ class _Reader(JsonReader):
         described = () if self.calls or self._closers or not depth else (_DESCRIPTION,)
         for key in self.keys((*_KEYS, *more, *described)):
             if key in _LISTS or (key in _NAMES and self._next() == "{"):
-                self._held(depth)
+                self._held(depth, key)
             elif key in _NAMES:
-                self.named = found.tool = self._tools[self._name()]
+                found.tool, found.is_vague = self._tools[self._name()], key in _VAGUE
+                self.named = None if found.is_uncertain else found.tool
             elif key == _DESCRIPTION:
                 found.is_description, self.named = True, None
                 self.value()
             elif key in _ARGUMENTS:
+                found.has_object = self._next() == "{"
+                self.named = None if found.is_uncertain else found.tool
                 found.given, found.key_of_given = self.value(), key
             elif key in _LABELS:
                 self._label(key)
@@ -504,10 +544,10 @@ class _Reader(JsonReader):
             raise Incomplete
         return self.text[self.at]
 
-    def _held(self, depth: int) -> None:
+    def _held(self, depth: int, key: str) -> None:
         """The value of a key like "tool_calls": one call, or a list of calls."""
         if self._next() == "{":
-            self._object(depth + 1)
+            self._object(depth + 1, key)
         elif self.accepts("["):
             for _ in self.items("]"):
                 if self._next() != "{":
@@ -525,23 +565,6 @@ class _Reader(JsonReader):
             self.string(_TYPES)
         elif isinstance(self.value(), dict | list):
             raise _NotCalls
-
-    def _given(self, tool: ToolSpec, given: Any, key: str) -> Any:
-        """The arguments of an object that is a call. Raises `_NotCalls` if it is none."""
-        if given is _NOTHING:
-            # {"name": "current_time"} is a call, because models leave the arguments out if a tool
-            # needs none, and because an answer of data rarely has nothing but such a name.
-            if fit_arguments({}, tool.parameters) is None:
-                raise _NotCalls
-            return {}
-        if key == "parameters" and isinstance(given, dict):
-            # This is how the tool itself is described. Under "arguments", it is a call whose
-            # model has copied the schema.
-            names = tool.parameters.get("properties") or {}
-            is_schema = isinstance(given.get("properties"), dict) and given.get("type") == "object"
-            if is_schema and "properties" not in names:
-                raise _NotCalls
-        return given
 
     # Names with arguments
 
@@ -574,7 +597,7 @@ class _Reader(JsonReader):
 
     def _keywords(self, tool: ToolSpec) -> Any:
         """Arguments as in Python: (city="Paris"), or ("Paris")."""
-        if not self.accepts("("):
+        if not (self._takes_python or self._closers) or not self.accepts("("):
             return _NOTHING
         names = [*(tool.parameters.get("properties") or {})]
         given: dict[str, Any] = {}
@@ -598,6 +621,7 @@ class _Reader(JsonReader):
         while True:
             found = next((each for each in _PARAMETERS if self.accepts(each[0])), None)
             if found is None:
+                self._check_end(given)
                 return given or _NOTHING
             head, closing = found[1:]
             match = head.match(self.text, self.at)
@@ -607,9 +631,48 @@ class _Reader(JsonReader):
             if end < 0:
                 raise Incomplete
             value = self.text[match.end() : end]
-            given[match[1].strip()] = re.sub(r"\A\r?\n|\r?\n\Z", "", value)
             self.at = end + len(closing)
+            if found[0] in value:
+                # The end of an argument lacks.
+                raise _Broken
+            given[match[1].strip()] = re.sub(r"\A\r?\n|\r?\n\Z", "", value)
             self.skip_blanks()
+
+    def _check_end(self, given: dict[str, str]) -> None:
+        """Raises `_Broken` if other things follow arguments: what seemed to be the end is not."""
+        if not given or self.at == len(self.text) or _TOKEN.match(self.text, self.at):
+            return
+        self._may_begin((*_OPENINGS, *_CLOSINGS))
+        raise _Broken
+
+
+def _checked(tool: ToolSpec, found: _Found, key: str) -> Any:
+    """The arguments of an object, the value of `key`. Raises `_NotCalls` if it is no call."""
+    given = found.given
+    if given is _NOTHING or found.is_uncertain:
+        # {"name": "current_time"} is a call, because models leave the arguments out if a tool needs
+        # none, and because an answer of data rarely has nothing but such a name.
+        given = {} if given is _NOTHING else given
+        if fit_arguments(given, tool.parameters) is None:
+            raise _NotCalls
+    elif found.key_of_given == "parameters" and _describes(tool, given, key):
+        raise _NotCalls
+    return given
+
+
+def _describes(tool: ToolSpec, given: Any, key: str) -> bool:
+    """Whether "parameters" are how the tool itself is described.
+
+    "arguments" are a call, whose model has copied the schema.
+    """
+    if not isinstance(given, dict) or not given:
+        return given == {} and key == "function"
+    if given.get("type") == "object" and isinstance(given.get("properties"), dict):
+        return "properties" not in (tool.parameters.get("properties") or {})
+    # Some models write {"type": …, "value": …} for an argument.
+    objects = [each for each in given.values() if isinstance(each, dict)]
+    has_types = any("type" in each and "value" not in each for each in objects)
+    return has_types and fit_arguments(given, tool.parameters) is None
 
 
 # Responses
@@ -726,7 +789,11 @@ class ToolText:
         """Whether an opening that follows a text is meant, not mentioned or quoted."""
         before = self._lead[: min(found.start(), _MAX_LEAD)]
         *_, line = before.rpartition("\n")
-        if _LEADS[found[0]] is Lead.LINES and line.strip():
+        follows = _LEADS[found[0]] is Lead.TEXT and _SENTENCE.fullmatch(line)
+        if not (_LINE.fullmatch(line) or follows) or line.count('"') % 2:
+            return False
+        if before.rstrip().endswith(_AFTER_TEXT):
+            # It belongs to another one, which was not meant.
             return False
         *_, paragraph = before.rpartition("\n\n")
         return paragraph.count("`") % 2 == 0 and len(_BACKTICKS.findall(before)) % 2 == 0
@@ -738,31 +805,34 @@ class ToolText:
         yield from self.flush()
 
     def _calls_in(self, text: str, *, is_whole: bool) -> list[Event]:
-        """The calls in a whole text; none if it is not nothing but valid calls."""
+        """The calls in a whole text that is nothing but calls, as far as they are valid."""
         reader = _Reader(text, self._tools, is_whole=is_whole)
+        broken: ToolSpec | None = None
         try:
             reader.read()
+            broken = reader.calls[0][0] if reader.described and reader.calls else None
         except _NotCalls:
             return []
         except Incomplete:
-            self.broken = reader.named
-            return []
+            broken = reader.named
         except _Broken:
-            self.broken = reader.named if reader.ends_like_a_call() else None
-            return []
-        if reader.described and reader.calls:
-            self.broken = reader.calls[0][0]
-            return []
+            if not (reader.is_near_error() and reader.ends_like_a_call()):
+                return []
+            broken = reader.named
+        # What the model invents behind a call, such as a result, shows that it is lost.
+        is_none = bool(reader.described) or reader.has_too_many or reader.goes_on
         calls: list[Event] = []
         ids: set[str] = set()
-        for called, given in reader.calls:
+        for called, given in () if is_none else reader.calls:
             arguments = fit_arguments(given, called.parameters)
             if arguments is None:
-                self.broken = called
-                return []
+                broken = called
+                break
             ids.add(id := call_id(None, ids))
             text = without_halves(json.dumps(arguments, ensure_ascii=False))
             calls.append(ToolCall(id, called.name, text))
+        # What precedes a broken call is sound, and a model that gets its results can go on.
+        self.broken = None if calls else broken
         return calls
 
 
@@ -774,7 +844,7 @@ def _may_be_calls(reader: _Reader) -> bool:
     except Incomplete:
         return True
     except _Broken:
-        return len(reader.text) - reader.at <= _MAX_AFTER_ERROR
+        return reader.is_near_error()
     return True
 
 

@@ -38,6 +38,7 @@ TOOLS: list[Any] = [clock, weather]
 CLOCK, WEATHER = llm.Tool("clock", input_schema={}), llm.Tool("weather", input_schema={})
 CLOCK_CALL = '{"name": "clock", "arguments": {}}'
 WEATHER_CALL = '{"name": "weather", "arguments": {"city": "Paris"}}'
+NOT_CALLED = "local/openai/m did not make the call that it had to; it was asked once more.\n"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
 
@@ -77,7 +78,9 @@ def test_call_is_made_under_a_schema_and_the_answer_freely(
     first, second = server.bodies
     assert names_in(first) == names
     assert "response_format" not in second
-    assert all("tool_choice" not in each and len(each["tools"]) == 2 for each in server.bodies)
+    # With a format, llama-server is to leave calls in the text.
+    assert [each.get("tool_choice") for each in server.bodies] == ["none", None]
+    assert [len(each["tools"]) for each in server.bodies] == [2, 2]
     usage = responses[0].usage()
     assert (usage.input, usage.output) == (10, 5)
 
@@ -93,21 +96,17 @@ def test_next_question_of_a_conversation_requires_a_call_again() -> None:
 
 
 @in_every_way
-@pytest.mark.parametrize(
-    ("choice", "sent"),
-    [
-        ("required", "required"),
-        ("weather", {"type": "function", "function": {"name": "weather"}}),
-    ],
-)
+@pytest.mark.parametrize(("choice", "sent"), [("required", 2), ("clock", 1)])
 def test_server_that_forces_calls_itself(
-    choice: str, sent: Any, way: str, monkeypatch: pytest.MonkeyPatch
+    choice: str, sent: int, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not each such server takes a name: the tool that is named is the only one that is sent."""
     monkeypatch.setattr(server_class("openai"), "call_forcing", CallForcing.NATIVE)
     server = Scripted([Turn(call="clock", finish_reason="tool_calls"), Turn("It is noon.")])
     responses = running(server, way, "openai", options={"tool_choice": choice})
     assert calls_in(responses) == [[("clock", {})], []]
-    assert [body.get("tool_choice") for body in server.bodies] == [sent, None]
+    assert [body.get("tool_choice") for body in server.bodies] == ["required", None]
+    assert [len(body["tools"]) for body in server.bodies] == [sent, 2]
     assert not any("response_format" in body for body in server.bodies)
 
 
@@ -118,9 +117,54 @@ def test_server_that_was_to_force_a_call_and_did_not_gets_a_schema(
     server = Scripted([Turn("It is late."), Turn(CLOCK_CALL), Turn("It is noon.")])
     responses = running(server, kind="openai", options={"tool_choice": "required"})
     assert calls_in(responses) == [[("clock", {})], []]
-    assert "tool_choice" not in server.bodies[1]
+    assert server.bodies[1]["tool_choice"] == "none"
     assert names_in(server.bodies[1]) == ["clock", "weather"]
-    assert capsys.readouterr().err == "local/openai/m called no tool; it was asked once more.\n"
+    assert capsys.readouterr().err == NOT_CALLED
+
+
+@in_every_way
+@pytest.mark.parametrize("second", [Turn("No."), Turn("boom", status=500)])
+def test_server_that_was_to_force_a_call_and_does_not_by_a_schema_either(
+    second: Turn, way: str
+) -> None:
+    server = Scripted([Turn("It is late."), second])
+    with pytest.raises(NoToolCall, match="made no valid call of clock or weather"):
+        running(server, way, "openai", options={"tool_choice": "required"})
+    assert server.turns == []
+
+
+@in_every_way
+@pytest.mark.parametrize(
+    "other", [Turn(CLOCK_CALL), Turn(call="clock", finish_reason="tool_calls")]
+)
+def test_call_of_another_tool_than_the_chosen_one_does_not_run(
+    other: Turn, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Scripted([other, Turn(WEATHER_CALL), Turn("Dry.")])
+    responses = running(server, way, "openai", options={"tool_choice": "weather"})
+    assert calls_in(responses) == [[("weather", {"city": "Paris"})], []]
+    assert capsys.readouterr().err == NOT_CALLED
+    server = Scripted([other, other])
+    with pytest.raises(NoToolCall, match="made no valid call of weather"):
+        running(server, way, "openai", options={"tool_choice": "weather"})
+    assert "reports a tool call" not in capsys.readouterr().err
+
+
+@in_every_way
+@pytest.mark.parametrize("choice", ["auto", "required", "clock"])
+@pytest.mark.parametrize("wish", [{"schema": SCHEMA}, {"options": {"json_object": True}}])
+def test_format_that_the_server_lacks_is_refused_before_a_call_runs(
+    wish: Any, choice: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls = server_class("openai")
+    options = {name: each for name, each in cls.options.items() if name != "json_object"}
+    monkeypatch.setattr(cls, "options", options)
+    monkeypatch.setattr(cls, "accepts_schemas", "schema" not in wish)
+    server = Scripted([])
+    with pytest.raises(UnsupportedOption, match=r"json_object|schema"):
+        more = {**wish, "options": {"tool_choice": choice, **wish.get("options", {})}}
+        running(server, way, "openai", **more)
+    assert server.bodies == []
 
 
 def test_server_that_was_to_force_a_call_and_takes_no_schema(
@@ -288,7 +332,7 @@ def an_object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties]}
 
 
-LONG = {"type": "string", "description": "Very long. " * 200}
+LONG = {"type": "string", "description": "Very long. " * 40}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "no-arguments": {"type": "object", "properties": {}},
     "nothing.at.all": {},
@@ -308,7 +352,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         b={"type": "string", "pattern": "^(?=x)y+$"},
         c={"type": "string", "pattern": "("},
     ),
-    "huge": an_object(a={"enum": [f"value {n}" for n in range(900)]}),
+    "many values": an_object(a={"enum": [f"value {n}" for n in range(150)]}),
     "limits": an_object(a={"type": "string", "minLength": 2, "maxLength": 10**6}),
     "größer 中文.v2": an_object(**{'größe "x"': {"type": "integer", "minimum": 3}}),
     "odd": an_object(a=True, b={"type": "odd"}, c={"oneOf": []}, d={"items": True}),
@@ -325,7 +369,7 @@ CHECKED = {
 def test_smallest_model_makes_a_valid_call_of_any_tool(name: str, warm: Path) -> None:
     """It does not know what it does, so the schema alone makes the call."""
     tools: list[Any] = [llm.Tool(name, "Does it", PARAMETERS[name])]
-    options: dict[str, Any] = {"tool_choice": "required", "temperature": 0, "max_tokens": 800}
+    options: dict[str, Any] = {"tool_choice": "required", "temperature": 0, "max_tokens": 400}
     model = LocalChat(found("local-smollm2"))
     (call,) = model.prompt("Do it.", tools=tools, **options).tool_calls()
     assert call.name == name

@@ -1,5 +1,9 @@
 """The second chance: a call that is not valid is asked for once more, under the tool's schema."""
 
+import itertools
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import llm
@@ -85,8 +89,7 @@ def test_nothing_is_asked_of_a_server_that_takes_no_schemas(
     ("turns", "tokens"),
     [
         ([Turn("boom", status=500)], (10, 5)),
-        # Then the tools are described, in case their schemas are why.
-        ([Turn("failed to parse grammar", status=400)] * 2, (10, 5)),
+        ([Turn("failed to parse grammar", status=400)], (10, 5)),
         ([Turn('{"name": "wea', breaks_off=True)], (10, 5)),
         ([Turn("I cannot.")], (20, 10)),
         ([Turn(BROKEN, reasoning="Hm.")], (20, 10)),
@@ -106,23 +109,32 @@ def test_failure_of_the_second_request_shows_the_first_answer(
     assert capsys.readouterr().err == SAID
 
 
-def test_interruption_of_the_second_request_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_interruption_of_the_second_request_shows_the_first_answer(
+    is_sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from llm_localrun.chat import run
 
-    def interrupted(*_: Any) -> Any:
-        raise KeyboardInterrupt
+    def interrupting() -> Iterator[str]:
+        yield "1"
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        yield from itertools.repeat("1")
 
-    with StandIn(Scripted([Turn(BROKEN), Turn(RIGHT)])) as server:
-        model = served(server.url, "llamacpp", "m", capabilities=("tools",))
+    def prepared(sender: Any, attempt: Any) -> Any:
+        if attempt.is_repair and not is_sent:
+            raise KeyboardInterrupt
+        return prepare(sender, attempt)
+
+    prepare = run._Sender.prepared
+    monkeypatch.setattr(run._Sender, "prepared", prepared)
+    server = Scripted([Turn(BROKEN), Turn('{"name": "weather', goes_on=interrupting())])
+    with StandIn(server) as stand_in:
+        model = served(stand_in.url, "llamacpp", "m", capabilities=("tools",))
         answer = LocalChat(model).prompt("What is the weather?", tools=OFFERED)
-        prepare, calls = run._Sender.prepared, iter([False, True])
-        monkeypatch.setattr(
-            run._Sender,
-            "prepared",
-            lambda *given: interrupted() if next(calls) else prepare(*given),
-        )
-        with pytest.raises(KeyboardInterrupt):
-            answer.text()
+        assert answer.text() == BROKEN
+    assert len(server.bodies) == 1 + is_sent
+    assert answer.tool_calls() == []
+    assert (answer.response_json or {})["finish_reason"] == "interrupted"
 
 
 @in_every_way
@@ -136,3 +148,82 @@ def test_json_that_is_wanted_comes_after_the_repaired_call(way: str) -> None:
     assert second.text() == '{"a": 1}'
     # What was read of the answer that does not count, counts in tokens.
     assert (second.usage().input, second.usage().output) == (20, 10)
+
+
+NAMED: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}},
+    "required": ["name"],
+}
+CALL_LIKE = {
+    **NAMED,
+    "properties": {"name": {"type": "string"}, "arguments": {"type": "string"}},
+}
+AGED = {**NAMED, "properties": {**NAMED["properties"], "age": {}}, "required": ["name", "age"]}
+LAX = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+@in_every_way
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ({"schema": NAMED}, '{"name": "clock"}'),
+        ({"schema": {"type": "array", "items": NAMED}}, '[{"name": "clock"}]'),
+        ({"schema": CALL_LIKE}, '{"name": "weather", "arguments": "x"}'),
+        ({"schema": {**LAX, "additionalProperties": True}}, '{"name": "clock"}'),
+        ({"json_object": True}, '{"action": "weather", "input": "x"}'),
+        ({"json_object": True}, BROKEN),
+    ],
+)
+def test_json_that_is_wanted_is_no_call(wish: Any, said: str, way: str) -> None:
+    server = Scripted([Turn(said)])
+    outcome = asked(server, way, **wish)
+    assert (outcome.text, len(server.bodies)) == (said, 1)
+    assert [part["type"] for part in outcome.parts] == ["text"]
+
+
+@in_every_way
+def test_json_that_is_wanted_in_a_fence_is_no_call(way: str) -> None:
+    outcome = asked(Scripted([Turn('```json\n{"name": "clock"}\n```')]), way, schema=NAMED)
+    assert (outcome.text, len(outcome.parts)) == ('{"name": "clock"}', 1)
+
+
+@in_every_way
+@pytest.mark.parametrize("wish", [{"schema": LAX}, {"schema": AGED}, {"json_object": True}])
+def test_call_that_is_not_the_json_that_is_wanted_is_one(wish: Any, way: str) -> None:
+    """Though almost any object follows the schema."""
+    server = Scripted([Turn(RIGHT)])
+    (part,) = asked(server, way, **wish).parts
+    assert (part["type"], part["arguments"]) == ("tool_call", {"city": "Paris"})
+    assert len(server.bodies) == 1
+
+
+@in_every_way
+@pytest.mark.parametrize(
+    "said", ['{"name": "Rex"}', '{"name": "Rex", "age": 3', "Rex is 3.", '```\n{"name": 1}\n```']
+)
+def test_free_answer_that_is_not_the_json_that_is_wanted_is_not_shown(said: str, way: str) -> None:
+    right = '{"name": "Rex", "age": 3}'
+    server = Scripted([Turn(said), Turn(right)])
+    outcome = asked(server, way, schema=AGED)
+    assert (outcome.text, server.turns) == (right, [])
+    assert ["response_format" in body for body in server.bodies] == [False, True]
+
+
+@in_every_way
+@pytest.mark.parametrize("right", ['{"name": "`", "age": "```{\\"name\\": 1}```"}'])
+def test_free_answer_that_is_the_json_that_is_wanted_is_shown(right: str, way: str) -> None:
+    server = Scripted([Turn(right)])
+    assert (asked(server, way, schema=AGED).text, len(server.bodies)) == (right, 1)
+
+
+@in_every_way
+def test_call_that_the_server_could_not_read_is_called_that(
+    way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    malformed = "The model produced output that does not match the expected peg-native format"
+    server = Scripted([Turn(malformed, status=500), Turn(RIGHT)])
+    (part,) = asked(server, way).parts
+    assert part["arguments"] == {"city": "Paris"}
+    said = "m wrote a call that the server could not read; it was asked once more.\n"
+    assert capsys.readouterr().err == f"local/llamacpp/{said}"

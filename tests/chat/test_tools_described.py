@@ -17,6 +17,7 @@ from llm_localrun.chat.tools import with_tools_described
 from llm_localrun.engine import serve
 from llm_localrun.errors import PromptTooLong, ServerRefused
 from llm_localrun.models import LocalModel
+from llm_localrun.servers.base import server_class
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
 from tests.fakes.http_server import Request, Respond, StandIn, events, json_reply, not_found
@@ -29,11 +30,15 @@ in_every_way = pytest.mark.parametrize("way", WAYS)
 
 WEATHER = ToolSpec("weather", "The weather", {"type": "object", "properties": {"é": {}}})
 CLOCK = ToolSpec("clock", "", {"type": "object", "properties": {}})
-LINES = (
-    '{"name": "weather", "description": "The weather", "parameters": {"type": "object",'
-    ' "properties": {"é": {}}}}\n'
-    '{"name": "clock", "parameters": {"type": "object", "properties": {}}}\n'
-)
+WEATHER_TEXT = """\
+<tool name="weather">
+The weather
+Schema of its arguments: {"type": "object", "properties": {"é": {}}}
+</tool>"""
+CLOCK_TEXT = """\
+<tool name="clock">
+Schema of its arguments: {"type": "object", "properties": {}}
+</tool>"""
 PICTURE = Media("image/png", b"a")
 CALL, OTHER = PastCall("1", "weather", {"é": "ü"}), PastCall("2", "clock", {})
 CALL_TEXT = '{"name": "weather", "arguments": {"é": "ü"}}'
@@ -115,8 +120,8 @@ def test_earlier_calls_become_text(case: str) -> None:
 def test_tools_stand_in_the_system_message() -> None:
     request = described(user("Hi"), tools=(WEATHER, CLOCK))
     assert request.tools == ()
-    assert LINES in request.messages[0].text
-    assert '{"name": "…", "arguments": {…}}' in request.messages[0].text
+    assert f"{WEATHER_TEXT}\n{CLOCK_TEXT}\n\n" in request.messages[0].text
+    assert '\n{"name": "TOOL", "arguments": {"ARGUMENT": "VALUE"}}\n' in request.messages[0].text
     with_own = described(ChatMessage("system", "Be brief."), user("Hi"), tools=(WEATHER, CLOCK))
     assert with_own.messages[0].text == f"Be brief.\n\n{request.messages[0].text}"
     assert [message.role for message in with_own.messages] == ["system", "user"]
@@ -127,7 +132,7 @@ def test_estimate_counts_what_is_sent() -> None:
     plain = Prompt(ChatRequest((user("Hi"),), {}, stream=True))
     asked = Prompt(described(user("Hi"), tools=(WEATHER,) * 70))
     assert asked.estimate({}).tokens > plain.estimate({}).tokens + 70 * 20
-    assert asked.bound > plain.bound + 70 * len(LINES.split("\n", maxsplit=1)[0])
+    assert asked.bound > plain.bound + 70 * len(WEATHER_TEXT)
 
 
 # At a server
@@ -157,7 +162,7 @@ def test_only_a_model_that_is_known_not_to_take_tools_reads_them(
         assert roles == ["user", "assistant", "tool"]
     else:
         assert roles == ["system", "user", "assistant", "user"]
-        assert '"name": "get_weather"' in first["messages"][0]["content"]
+        assert '<tool name="get_weather">' in first["messages"][0]["content"]
         assert second["messages"][0] == first["messages"][0]
         assert second["messages"][-1]["content"].endswith("4 degrees in Lima")
 
@@ -192,6 +197,20 @@ def test_schema_waits_until_no_tool_is_called(kind: str, way: str) -> None:
     assert (field in first, field in second) == (False, True)
 
 
+@in_every_way
+def test_description_is_not_what_the_user_says(way: str) -> None:
+    """A tag that the user names is no thinking."""
+
+    def keep(text: str) -> str:
+        "Keeps a thought"
+        return text
+
+    says = Says("<thought>Hm.</thought>Warm.")
+    with saying("ollama", says, **{"capabilities": ("thinking",)}) as (model, _):
+        (response,) = chain(model, "Hi", way, tools=[keep])
+    assert response.text() == "Warm."
+
+
 @pytest.mark.parametrize("known", [CANNOT, HAS, {}])
 def test_every_chat_model_supports_tools(known: dict[str, Any]) -> None:
     model = served("http://127.0.0.1:9", "ollama", **known)
@@ -218,6 +237,7 @@ REFUSALS = {
 }
 """What servers say to tools, or to one tool's schema: recorded, but for vLLM's."""
 MALFORMED = "The model produced output that does not match the expected peg-native format"
+OFFERED = [llm.Tool("get_weather", input_schema={})]
 CHAT_PATHS = ("/api/chat", "/v1/chat/completions")
 
 
@@ -258,18 +278,53 @@ def broken_stream(text: str, is_streamed: bool) -> bytes:
 @in_every_way
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refused_tools_are_described(case: str, way: str) -> None:
+    """Servers that can leave calls in the text are asked for that before."""
     kind, status, message = REFUSALS[case]
-    # The others may take tools if they need not read calls.
-    refusals = [(status, message)] * (1 if kind == "ollama" else 2)
-    with StandIn(texts(*refusals, "Warm.", "Still warm.")) as server:
-        for answer in ("Warm.", "Still warm."):
-            (response,) = chain(served(server.url, kind), "Hi", way, tools=[get_weather])
-            assert response.text() == answer
-    *before, last, next_time = sent(server)
-    assert ["tools" in body for body in (*before, last, next_time)] == [True] * len(refusals) + [
-        False
-    ] * 2
-    assert '"name": "get_weather"' in last["messages"][0]["content"]
+    forms = 2 if server_class(kind).text_choice else 1
+    said = [(status, message)] * forms
+    with StandIn(texts(*said, "Warm.", "Cold.")) as server:
+        model = served(server.url, kind)
+        (response,) = chain(model, "Hi", way, tools=[get_weather])
+        (again,) = chain(model, "Hi", way, tools=[get_weather])
+    assert (response.text(), again.text()) == ("Warm.", "Cold.")
+    bodies = sent(server)
+    assert ["tools" in body for body in bodies] == [*[True] * forms, False, False]
+    assert ["tool_choice" in body for body in bodies] == [
+        False,
+        *[True] * (forms - 1),
+        False,
+        False,
+    ]
+    assert all('<tool name="get_weather">' in str(body["messages"][0]) for body in bodies[-2:])
+
+
+@in_every_way
+def test_tools_are_sent_again_if_to_describe_them_fails_too(way: str) -> None:
+    refusal = REFUSALS["ollama"][1:]
+    with StandIn(texts(refusal, (500, "boom"), "Warm.")) as server:
+        model = served(server.url, "ollama")
+        with pytest.raises(ServerRefused, match="boom"):
+            ask(model, "Hi", way, tools=OFFERED)
+        assert ask(model, "Hi", way, tools=OFFERED).text == "Warm."
+    assert ["tools" in body for body in sent(server)] == [True, False, True]
+
+
+@in_every_way
+@pytest.mark.parametrize("message", ["failed to parse grammar", "JSON schema conversion failed"])
+def test_error_about_the_users_schema_is_no_refusal_of_tools(message: str, way: str) -> None:
+    with StandIn(texts("It is warm.", (400, message), "Warm.")) as server:
+        model = served(server.url, "llamacpp")
+        with pytest.raises(ServerRefused, match=message):
+            ask(
+                model,
+                "Hi",
+                way,
+                tools=OFFERED,
+                schema={"type": "object"},
+            )
+        assert ask(model, "Hi", way, tools=OFFERED).text == "Warm."
+    assert ["tools" in body for body in sent(server)] == [True] * 3
+    assert ["tool_choice" in body for body in sent(server)] == [False, True, False]
 
 
 @in_every_way
@@ -435,3 +490,17 @@ def test_given_template_decides(
     file.write_text(template)
     chain(plain, "Hi", tools=[get_weather], options={**OPTIONS, "chat_template": str(file)})
     assert [bool(chat.tools) for chat in sent_to_engine] == [is_native]
+
+
+@pytest.mark.parametrize(("count", "is_told"), [(10, False), (70, True)])
+def test_many_tools_are_announced_on_a_terminal(
+    count: int, is_told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = {"type": "object", "properties": {"text": {"description": "word " * 100}}}
+    tools = [llm.Tool(name=f"tool_{i}", description="", input_schema=schema) for i in range(count)]
+    for is_terminal in (True, False):
+        with StandIn(texts("Warm.")) as server:
+            monkeypatch.setattr("sys.stderr.isatty", lambda is_it=is_terminal: is_it, raising=False)
+            ask(served(server.url, "llamacpp"), "Hi", tools=tools)
+        told = f"The {count} tools take about" in capsys.readouterr().err
+        assert told == (is_told and is_terminal)

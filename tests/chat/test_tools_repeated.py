@@ -275,18 +275,18 @@ def test_limit_of_llm_stays(box: Box) -> None:
 
 def test_other_calls_than_the_repeated_one_run() -> None:
     """While a loop may end the chain, calls are held back until the answer is complete."""
-    turns_ = [*[SAME_CALL] * 3, Says("Hm.", calls=(Call("look"), Call("hear"))), Says("Done.")]
+    turns_ = [*[SAME_CALL] * 3, Says("Hm.", calls=(Call("look"), Call("listen"))), Says("Done.")]
 
     def look() -> str:
         return "dark"
 
-    def hear() -> str:
-        return "silence"
+    def listen() -> str:
+        return "silent"
 
     with saying("lmstudio", *turns_) as (model, server):
-        responses = chain(model, QUESTION, tools=[get_weather, look, hear])
+        responses = chain(model, QUESTION, tools=[get_weather, look, listen])
     assert responses[-1].text() == "Done."
-    assert [call.name for call in responses[3].tool_calls()] == ["look", "hear"]
+    assert [call.name for call in responses[3].tool_calls()] == ["look", "listen"]
     parts = [part.to_dict()["type"] for m in responses[3].messages() for part in m.parts]
     assert parts == ["text", "tool_call", "tool_call"]
     assert isinstance(responses[3], llm.Response)

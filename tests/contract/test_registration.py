@@ -209,7 +209,7 @@ def test_path_runs_and_is_continued(
         ((), True, True),
         (("--options",), True, True),
         (("--json",), True, True),
-        (("--tools",), True, False),
+        (("--tools",), True, True),  # A template without a place for them reads them as text.
         (("--schemas",), True, True),
         (("--async",), True, True),
         (("-q", "gemma"), True, False),

@@ -113,6 +113,12 @@ FAMILIES = [
         (("get_weather", {"city": "Paris", "unit": "celsius"}),),
     ),
     Written("GLM 4.5: without arguments", "<tool_call>current_time\n</tool_call>", (NOW,)),
+    Written(
+        "GLM 4.7: its template, after a lead",
+        "I will check.<tool_call>get_weather<arg_key>city</arg_key><arg_value>Paris</arg_value>"
+        "</tool_call><|observation|>",
+        lead="I will check.",
+    ),
     Written("Llama 3.1: llama.com/docs, JSON based", LLAMA),
     Written(
         "Llama 3.2: vLLM, llama_tool_parser.py",
@@ -128,6 +134,10 @@ FAMILIES = [
         "[get_weather(city='Paris'), current_time()]",
         (PARIS, NOW),
     ),
+    Written(
+        "Llama 4: its tokens",
+        '<|python_start|>[get_weather(city="Paris")]<|python_end|><|eot|>',
+    ),
     Written("Mistral 7B v0.3: vLLM, test_mistral_tool_parser.py", f"[TOOL_CALLS] [{OBJECT}]"),
     Written(
         "Mistral Small 3.2: vLLM, test_mistral_tool_parser.py",
@@ -135,6 +145,12 @@ FAMILIES = [
         '[TOOL_CALLS]get_weather{"city": "Rome"}',
         (PARIS, ROME),
         "I look.",
+    ),
+    Written("Mistral 2411: its tokens lost", 'get_weather{"city": "Paris"}'),
+    Written(
+        "Mistral 2411: some of its tokens lost",
+        'get_weather[ARGS]{"city": "Paris"}current_time[ARGS]{}',
+        (PARIS, NOW),
     ),
     Written(
         "DeepSeek V3 and R1: their template",
@@ -144,7 +160,7 @@ FAMILIES = [
     Written(
         "DeepSeek V3.1: Ollama, deepseek3_test.go",
         "I look.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"  # noqa: RUF001
-        '{"city":"Paris"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',  # noqa: RUF001
+        '{"city":"Paris"}<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜tool▁outputs▁begin｜>',  # noqa: RUF001
         lead="I look.",
     ),
     Written(
@@ -199,7 +215,13 @@ FAMILIES = [
     Written(
         "MiniMax M2: vLLM, test_minimax_m2_tool_parser.py",
         '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris'
+        "</parameter>\n</invoke>\n</minimax:tool_call>[e~[",
+    ),
+    Written(
+        "MiniMax M2: after a sentence",
+        'I look. <minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris'
         "</parameter>\n</invoke>\n</minimax:tool_call>",
+        lead="I look. ",
     ),
     Written(
         "gpt-oss: the harmony guide",
@@ -213,6 +235,22 @@ FAMILIES = [
         "<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>"
         '{"city":"Paris"}',
     ),
+    Written(
+        "gpt-oss: its tokens lost",
+        'commentary to=functions.get_weather json{"city":"Paris"}',
+    ),
+    Written(
+        "gpt-oss: its tokens lost after thinking",
+        'Need the weather.assistantcommentary to=functions.get_weather json{"city":"Paris"}',
+        lead="Need the weather.",
+    ),
+    Written(
+        "gpt-oss: what it says before",
+        "I look.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather"
+        ' <|constrain|>json<|message|>{"city":"Paris"}<|call|>',
+        lead="I look.<|end|>",
+    ),
+    Written("EXAONE 4: its template", f"<tool_call>{OBJECT}</tool_call>[|endofturn|]"),
     Written(
         "Gemma 3: ai.google.dev, function calling",
         '```tool_code\nprint(get_weather(city="Paris"))\n```',
@@ -236,6 +274,11 @@ FAMILIES = [
     Written("xLAM 2: vLLM, xlam_tool_parser.py", f"[{OBJECT}]"),
     Written("Nemotron Nano 2: its parser", f"<TOOLCALL>[{OBJECT}]</TOOLCALL>"),
     Written("Hunyuan A13B, Jamba: vLLM", f"<tool_calls>[{OBJECT}]</tool_calls>"),
+    Written(
+        "Hunyuan 2: its template",
+        "<tool_calls>\n<tool_call>get_weather<tool_sep>\n<arg_key>city</arg_key>\n<arg_value>Paris"
+        "</arg_value>\n</tool_call>\n</tool_calls>",
+    ),
     Written(
         "Olmo 3: vLLM, olmo3_tool_parser.py",
         '<function_calls>\nget_weather(city="Paris")\ncurrent_time()\n</function_calls>',
@@ -264,6 +307,11 @@ FAMILIES = [
     Written(
         "OpenAI's call",
         '{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}',
+    ),
+    Written(
+        "a wrong type under Llama's key",
+        '{"name": "search_files", "parameters": {"text": 3, "limit": "5"}}',
+        (("search_files", {"text": "3", "limit": 5}),),
     ),
     Written("smolagents", '{"tool": "get_weather", "args": {"city": "Paris"}}'),
     Written(
@@ -390,6 +438,36 @@ NO_CALLS = {
     "a tag in inline code at the end": f"Write `\n<tool_call>{OBJECT}</tool_call>",
     "a tag in a fence after a lead": f"So:\n```\n<tool_call>{OBJECT}</tool_call>\n```",
     "a tag within a line": f"The model writes <tool_call>{OBJECT}</tool_call>",
+    "a tag behind half a sentence": "Sure, <tool_call>\n<function=get_weather>\n"
+    "<parameter=city>Paris</parameter>\n</function>\n</tool_call>",
+    "a tag in a list": f"1. <tool_call>{OBJECT}</tool_call>",
+    "a tag in indented code": f"Example:\n\n    <tool_call>{OBJECT}</tool_call>",
+    "a tag behind a tab": f"Example:\n\n\t<tool_call>{OBJECT}</tool_call>",
+    "a quotation": f"> <tool_call>{OBJECT}</tool_call>",
+    "a token within a line": f"Mistral writes it as [TOOL_CALLS][{OBJECT}]",
+    "a token behind a colon": f"Mistral: [TOOL_CALLS][{OBJECT}]",
+    "a token in bold": f"Format: **[TOOL_CALLS][{OBJECT}]",
+    "a token in a table": f"| Mistral | [TOOL_CALLS][{OBJECT}]",
+    "a token in quotes": f'It is "<|python_tag|>{OBJECT}',
+    "a token within quotes": f'He wrote "I look. <|python_tag|>{OBJECT}',
+    "a token in single quotes": f"It is '<|python_tag|>{OBJECT}",
+    "a doctest": '>>> get_weather("Paris")',
+    "a word and a call": "call: current_time()",
+    "a call in a name space": 'functions.get_weather("Paris")',
+    "Python as an action": 'A trace:\n\nAction: get_weather("Paris")',
+    "a name and a set": "get_weather{city}",
+    "a name and a rule": "get_weather { color: red }",
+    "a name and JSON in a sentence": 'get_weather{"city": "Paris"} is how Mistral writes it.',
+    "a name and JSON behind a lead": 'It is get_weather{"city": "Paris"}',
+    "an action of other data": '{"action": "search_files", "input": "x"}',
+    "the same the other way round": '{"input": "x", "action": "search_files"}',
+    "a function of other data": '{"function": "get_weather", "args": ["x"]}',
+    "a tool of other data, cut": '{"tool": "get_weather", "input": "x',
+    "the arguments of the tool": '{"name": "get_weather", "parameters": {"city": {"type": "string"'
+    ', "description": "The city"}}}',
+    "a list among them": '{"name": "sum_numbers", "parameters": {"numbers": {"type": "array"}}}',
+    "a tool without parameters as listed": '<tools>\n{"type": "function", "function":'
+    ' {"name": "current_time", "parameters": {}}}\n</tools>',
     "a tag with words after it": f"<tool_call>{OBJECT}</tool_call> is what a model writes.",
     "a tag after a long lead": f"{'word ' * 300}\n<tool_call>{OBJECT}</tool_call>",
     "the name of a tag": "<tool_call> is a tag.",
@@ -455,6 +533,7 @@ def test_other_texts_stay_as_they_are(name: str, dialect: Server) -> None:
         assert "" not in texts
 
 
+NUMBERS = '{"name": "sum_numbers", "arguments": {"numbers": [1]}}'
 BROKEN = {
     "it stops in a string": (OBJECT[:-4], WEATHER),
     "it stops after the name": ('{"name": "get_weather", "argum', WEATHER),
@@ -473,25 +552,45 @@ BROKEN = {
     "it stops after a colon": ('{"name": "search_files", "arguments": {"text":', FILES),
     "it stops before the arguments": ('{"name": "current_time"', TIME),
     "a tag after a lead": (f"Sure.\n<tool_call>{OBJECT[:-3]}", WEATHER),
-    "the second": (f'{OBJECT}\n{{"name": "sum_numbers", "arguments": {{}}}}', SUM),
-    "Python": ("[get_weather(city=Paris)]", WEATHER),
-    "too many values": ('```tool_code\nget_weather("a", "b", "c")\n```', WEATHER),
-    "an invented result": (f'{OBJECT}\n{{"temperature": 21}}', WEATHER),
-    "an invented result in a list": (f"{OBJECT}\n[21, 22]", WEATHER),
-    "an invented result in a fence": (f"```json\n{OBJECT}\n```\n```text\n21\n```", WEATHER),
-    "an invented result in tags": (f"{OBJECT}\n<tool_response>\n21\n</tool_response>", WEATHER),
-    "an invented result of two calls": (
-        f'{OBJECT}\n{{"name": "sum_numbers", "arguments":'
-        ' {"numbers": [1]}}\n{"temperature": 21}',
+    "a description with a value": (
+        '{"name": "get_weather", "parameters": {"city": {"type": "string", "value": "Paris"}}}',
         WEATHER,
     ),
-    "a call of another tool behind it": (f'{OBJECT}\n{{"name": "x", "arguments": {{}}}}', WEATHER),
+    "an action": ('{"action": "search_files", "action_input": {"query": "x"}}', FILES),
+    "the same the other way round": ('{"input": {"query": "x"}, "action": "search_files"}', FILES),
+    "a parameter is not closed": (
+        "<tool_call>\n<function=search_files>\n<parameter=text>\ncats\n<parameter=limit>\n5\n"
+        "</parameter>\n</function>\n</tool_call>",
+        FILES,
+    ),
+    "a parameter is not closed in a line": (
+        "<tool_call>search_files<arg_key>text</arg_key><arg_value>cats<arg_key>folder</arg_key>"
+        "<arg_value>a</arg_value></tool_call>",
+        FILES,
+    ),
+    "the last parameter is not closed": (
+        "<tool_call>\n<function=search_files>\n<parameter=text>\ncats\n</function>\n</tool_call>",
+        FILES,
+    ),
+    "the end of a parameter in its value": (
+        "<tool_call>\n<function=search_files>\n<parameter=text>\n<a></parameter></a>\n"
+        "</parameter>\n</function>\n</tool_call>",
+        FILES,
+    ),
+    "Python": ("[get_weather(city=Paris)]", WEATHER),
+    "too many values": ('```tool_code\nget_weather("a", "b", "c")\n```', WEATHER),
     "a call behind the tool": (f"<tools>\n{DESCRIBED}\n</tools>\n{OBJECT}", WEATHER),
     "a call behind two tools": (f"{DESCRIBED}\n{DESCRIBED}\n{OBJECT}", WEATHER),
     "a wrong call behind the tool": (
         f'{DESCRIBED}\n{{"name": "sum_numbers", "arguments": 1}}',
         SUM,
     ),
+    "an invented result": (f'{OBJECT}\n{{"temperature": 21}}', WEATHER),
+    "an invented result in a list": (f"{OBJECT}\n[21, 22]", WEATHER),
+    "an invented result in a fence": (f"```json\n{OBJECT}\n```\n```text\n21\n```", WEATHER),
+    "an invented result in tags": (f"{OBJECT}\n<tool_response>\n21\n</tool_response>", WEATHER),
+    "an invented result of two calls": (f'{OBJECT}\n{NUMBERS}\n{{"temperature": 21}}', WEATHER),
+    "a call of another tool": (f'{OBJECT}\n{{"name": "x", "arguments": {{}}}}', WEATHER),
     "too many calls": ("\n".join([OBJECT] * 17), WEATHER),
 }
 
@@ -515,6 +614,44 @@ def test_broken_calls(name: str) -> None:
         assert last[0].text.lstrip("<").startswith(("{", "[", "```", "tool"))
 
 
+PRECEDED = {
+    "a call that is not valid": (f'{OBJECT}\n{{"name": "sum_numbers", "arguments": {{}}}}', 1),
+    "a call between others": (
+        f'{OBJECT}\n{{"name": "sum_numbers", "arguments": {{}}}}\n{NUMBERS}',
+        1,
+    ),
+    "a call that is cut": (f"{OBJECT}\n{NUMBERS}\n{OBJECT[:-8]}", 2),
+    "a name that is cut": (f'{OBJECT}\n{{"name": "sum_', 1),
+    "a call that is cut in a list": (f"[{OBJECT}, {NUMBERS}, {OBJECT[:-8]}", 2),
+    "a call that is cut in tags": (
+        f"<tool_call>\n{OBJECT}\n</tool_call>\n<tool_call>\n{OBJECT[:-8]}",
+        1,
+    ),
+    "a call that is cut in OpenAI's list": (f'{{"tool_calls": [{OBJECT}, {OBJECT[:-8]}', 1),
+    "a call that is wrong": (f'{OBJECT}\n{OBJECT.replace("Paris", "", 1)[:-3]}"x"}}}}', 1),
+    "an open parameter": (
+        "<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n"
+        "<function=search_files>\n<parameter=text>\nx\n</function>\n<function=search_files>\n"
+        "<parameter=text>\ny\n</parameter>\n</function>",
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", CUT_OFF])
+@pytest.mark.parametrize("name", PRECEDED)
+def test_calls_before_a_broken_one_count(name: str, reason: str) -> None:
+    text, count = PRECEDED[name]
+    for pieces in ([text], [*text]):
+        tool_text = ToolText(TOOLS)
+        fed: list[Event] = [*map(TextDelta, pieces), Finished(reason)]
+        *found, _ = [part for event in fed for part in tool_text.feed(event)]
+        calls = [(c.name, json.loads(c.arguments)) for c in found if isinstance(c, ToolCall)]
+        assert calls == [PARIS, ("sum_numbers", {"numbers": [1]})][:count]
+        assert len(found) == count
+        assert tool_text.broken is None
+
+
 WITHOUT_BRACKETS = {
     "a brace is missing": (OBJECT[:-1], PARIS),
     "two braces are missing": (OBJECT[:-2], PARIS),
@@ -523,7 +660,6 @@ WITHOUT_BRACKETS = {
     "a tag": (f"<tool_call>\n{OBJECT[:-1]}\n</tool_call>", PARIS),
     "a token at the end": (f"{OBJECT[:-1]}<|im_end|>", PARIS),
     "a tag after a lead": (f"Sure.\n<tool_call>{OBJECT[:-2]}", PARIS),
-    "a list": (f"[{OBJECT}", PARIS),
     "a list and a brace": (f"[{OBJECT[:-1]}", PARIS),
     "a list in the arguments": (
         '{"name": "sum_numbers", "arguments": {"numbers": [1, 2 ',
@@ -547,7 +683,7 @@ WITHOUT_BRACKETS = {
 def test_brackets_may_lack_where_the_model_has_stopped(name: str) -> None:
     text, (tool_name, arguments) = WITHOUT_BRACKETS[name]
     for pieces in ([text], [*text]):
-        parts = [TextDelta(piece) for piece in pieces]
+        parts: list[Event] = [TextDelta(piece) for piece in pieces]
         (call,) = (part for part in events_of(*parts, Finished("stop")) if type(part) is ToolCall)
         assert (call.name, json.loads(call.arguments)) == (tool_name, arguments)
         for reason in ("length", CUT_OFF):
@@ -776,6 +912,19 @@ def test_recorded_answers(name: str) -> None:
             assert "".join(part.text for part in parts if isinstance(part, TextDelta)) == text
 
 
+@pytest.mark.parametrize("length", [4000, 4200])
+def test_text_long_after_an_error_is_no_call_however_it_comes(length: int) -> None:
+    text = f'{{"name": "get_weather", "arguments": {{"city": Paris {"x" * length}"}}}}'
+    found = []
+    for pieces in ([text], [*text]):
+        tool_text = ToolText(TOOLS)
+        events: list[Event] = [*map(TextDelta, pieces), Finished("stop")]
+        for event in events:
+            assert not any(isinstance(part, ToolCall) for part in tool_text.feed(event))
+        found.append(tool_text.broken)
+    assert found == [WEATHER if length == 4000 else None] * 2
+
+
 # What is held
 
 HELD_AT_MOST = {
@@ -848,13 +997,14 @@ def test_an_answer_that_is_cut_off_is_text() -> None:
     assert outcome.message.startswith("Box sent an answer that ends before it is complete")
 
 
-@pytest.mark.parametrize("reason", ["length", CUT_OFF])
+@pytest.mark.parametrize("reason", ["stop", "length", CUT_OFF])
 def test_whole_calls_count_however_the_answer_ends(reason: str) -> None:
-    events = events_of(TextDelta(OBJECT), Finished(reason))
-    assert isinstance(events[0], ToolCall)
+    for text in (OBJECT, f"[{OBJECT}", f"[{OBJECT},"):
+        (call, _) = events_of(TextDelta(text), Finished(reason))
+        assert isinstance(call, ToolCall)
     tool_text = ToolText(TOOLS)
     [*tool_text.feed(TextDelta(OBJECT[:-1])), *tool_text.feed(Finished(reason))]
-    assert tool_text.broken == WEATHER
+    assert tool_text.broken == (None if reason == "stop" else WEATHER)
 
 
 def test_a_call_is_no_answer_that_must_be_json() -> None:
@@ -883,6 +1033,7 @@ HOSTILE = [
     *("functions.", "functions.get_weather:0", f"{OBJECT}\n", f"[{OBJECT},", "}", "Action:"),
     *("<response>", "<name>get_weather</name><arguments>", '{"a": 1}\n', f"{DESCRIBED}\n"),
     *("<function=get_weather><parameter=", "<arg_key>", "get_weather", "<|im_end|>", ">>>"),
+    *("get_weather{", "a.<tool_call>", "<parameter=text>a</parameter>", "<parameter=text>"),
 ]
 BEGUN = [
     *("", "Sure.\n", "<tool_call>", '{"name": "search_files", "arguments": {"text": "'),
