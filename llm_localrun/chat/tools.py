@@ -48,7 +48,10 @@ To use a tool, answer with nothing but one JSON object, the name of the tool and
 {{"name": "TOOL", "arguments": {{"ARGUMENT": "VALUE"}}}}
 You then get its result. If no tool helps, answer in words."""
 
-_ANSWER_NOW = "Answer the question with this."
+_RETURNED = "The tool {} returned:"
+_RESULT = "The result of {}:"
+_ANSWER = "Use {} to answer my question, in a sentence or more."
+"""With these words, Qwen 2.5 Coder 0.5B answers most often with what the tools returned."""
 
 
 @dataclass(slots=True)
@@ -183,12 +186,12 @@ def with_tools_described(chat: ChatRequest) -> ChatRequest:
 
 def with_results_told(chat: ChatRequest) -> ChatRequest:
     """The request for an answer in words from what the tools have returned, without tools."""
-    plain = with_tools_described(replace(chat, tools=(), calls_as_text=False))
-    *before, last = plain.messages
+    *before, last = _without_calls(chat.messages, _RESULT)
     if last.role != "user":
-        before, last = [*plain.messages], ChatMessage("user", "")
-    text = f"{last.text}\n\n{_ANSWER_NOW}".lstrip()
-    return replace(plain, messages=(*before, replace(last, text=text)))
+        before, last = [*before, last], ChatMessage("user", "")
+    asked = _ANSWER.format("it" if chat.messages[-2].calls else "them")
+    last = replace(last, text=f"{last.text}\n\n{asked}".lstrip())
+    return replace(chat, messages=(*before, last), tools=(), calls_as_text=False)
 
 
 def _last_question(messages: Sequence[ChatMessage]) -> int:
@@ -242,12 +245,14 @@ def _number(digits: str) -> float:
     return int(number) if number.is_integer() else number
 
 
-def _without_calls(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
+def _without_calls(
+    messages: Sequence[ChatMessage], heading: str = _RETURNED
+) -> Iterator[ChatMessage]:
     """The messages, in which calls are the text of an answer, and results one of the user."""
     results: ChatMessage | None = None
     for message in messages:
         if message.role == "tool":
-            text = f"The tool {message.tool_name} returned:\n{message.text}"
+            text = f"{heading.format(message.tool_name)}\n{message.text}"
             text = f"{results.text}\n\n{text}" if results else text
             results = ChatMessage("user", text)
             continue

@@ -97,6 +97,20 @@ def test_calls(coder: LocalModel, prompt: str) -> None:
     assert result.exception is None
 
 
+ANSWERS = {"What is the weather in Paris?": "sunny", "Turn on the light in the kitchen.": "light"}
+
+
+@pytest.mark.parametrize("prompt", ANSWERS)
+def test_chain_ends_with_a_sentence(
+    coder: LocalModel, prompt: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By itself the model would make its call again, and others that nobody asked for."""
+    first, last = chain(coder, prompt, tools=[*six_tools.tools()], options=GREEDY)
+    assert [(call.name, call.arguments) for call in first.tool_calls()] == [CALLS[prompt]]
+    assert ANSWERS[prompt] in last.text()
+    assert "it was asked once more, without tools." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("choice", "names"),
     [

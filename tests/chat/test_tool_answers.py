@@ -57,6 +57,7 @@ def running(server: Scripted, way: str = "sync", kind: str = "llamacpp", **known
         return chain(model, "What is the weather in Paris?", way, **known)
 
 
+ASKED = "Use it to answer my question, in a sentence or more."
 INSTEAD = f"{MODEL} wrote a call of clock instead of an answer; it was asked once more"
 AGAIN = f"{MODEL} made the same call of weather again; it was asked once more"
 NO_ANSWERS: dict[str, tuple[Turn, str]] = {
@@ -87,7 +88,7 @@ def test_answer_that_calls_again_is_asked_for_without_tools(
     assert [(each["role"], each["content"]) for each in body["messages"]] == [
         ("user", "What is the weather in Paris?"),
         ("assistant", PARIS),
-        ("user", "The tool weather returned:\ndry in Paris\n\nAnswer the question with this."),
+        ("user", f"The result of weather:\ndry in Paris\n\n{ASKED}"),
     ]
     assert body["stream"] is server.bodies[0]["stream"]
     usage = second.usage()
@@ -190,6 +191,16 @@ def test_call_that_a_server_reports_runs_again() -> None:
 
 
 @in_every_way
+def test_results_of_several_calls_are_told_together(way: str) -> None:
+    server = Scripted([Turn(f"{PARIS}\n{CLOCK}"), Turn(PARIS), DRY])
+    assert running(server, way)[-1].text() == "It is dry."
+    assert server.bodies[2]["messages"][-1]["content"] == (
+        "The result of weather:\ndry in Paris\n\nThe result of clock:\nnoon\n\n"
+        "Use them to answer my question, in a sentence or more."
+    )
+
+
+@in_every_way
 def test_json_that_is_wanted_is_asked_for_without_tools(way: str) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     server = Scripted([FIRST, Turn(BROKEN), Turn('{"a": 1}')])
@@ -210,7 +221,7 @@ def test_results_are_told() -> None:
         assert told.tools == ()
         assert [each.role for each in told.messages[:3]] == ["user", "assistant", "user"]
         assert told.messages[-1].role == "user"
-        assert told.messages[-1].text.endswith("Answer the question with this.")
+        assert told.messages[-1].text.endswith("in a sentence or more.")
         assert not any(each.calls for each in told.messages)
 
 
