@@ -59,7 +59,7 @@ class Finished:
     remote_host: str | None = None
     """The machine that the server passed the prompt on to."""
     tool_repair: bool | None = None
-    """True if the answer makes up for a tool call that was not valid."""
+    """True if the answer makes up for a tool call that was not valid, or not due."""
 
 
 Event: TypeAlias = TextDelta | ReasoningDelta | ToolCall | Finished

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from llm_localrun.wire.endless import is_endless
+from llm_localrun.wire.endless import is_endless, repeats_call
 
 pytestmark = pytest.mark.pure
 
@@ -42,3 +42,28 @@ def test_text_without_an_end(case: str) -> None:
 @pytest.mark.parametrize("case", ENDING)
 def test_text_that_ends(case: str) -> None:
     assert not is_endless(ENDING[case])
+
+
+def calls(*cities: str) -> str:
+    return "\n".join(f'{{"name": "weather", "arguments": {{"city": "{city}"}}}}' for city in cities)
+
+
+@pytest.mark.parametrize(
+    ("text", "repeats"),
+    [
+        (calls(*["Rome"] * 5), True),
+        (calls(*["Rome", "Oslo", "Bonn"] * 5), True),
+        (calls(*["Rome"] * 9)[:-20], True),
+        ('weather(city="Rome") ' * 12, True),
+        (calls(*["Rome"] * 4), False),
+        (calls(*["Rome", "Oslo", "Bonn"] * 4), False),
+        (calls(*map(str, range(100))), False),
+        ("weather " * 30, False),
+        (calls(*["Rome"] * 9, "Oslo"), False),
+        (calls(*["Rome"] * 9).replace("weather", "clock"), False),
+        ("", False),
+    ],
+)
+def test_same_call_again_and_again(text: str, repeats: bool) -> None:
+    assert repeats_call(text, ["w.ather", "weather"]) is repeats
+    assert not repeats_call(text, [])
