@@ -104,8 +104,8 @@ class Options(llm.Options):
         " answer that follows its result is free"
     )
     tool_repair: bool | None = _option(
-        "Whether to ask once more, under a schema, if the answer is a tool call that is not valid;"
-        " on by default"
+        "Whether to ask once more if the answer is a tool call that is not valid, or another call"
+        " instead of an answer; on by default"
     )
     think: Annotated[Think, BeforeValidator(_think)] | None = _option(
         "Whether and how much to think before the answer"

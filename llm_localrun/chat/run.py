@@ -444,7 +444,7 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     sender = _Sender(model, route, key, config, attempts)
     first = attempts.first()
     if sys.stderr.isatty() and not has_results(chat) and (told := note_of_tools(first.wanted)):
-        click.echo(told, err=True)
+        click.echo(printable(told), err=True)
     with tools_named(first.wanted):
         return sender.exchange(first, *sender.prepared(first))
 
