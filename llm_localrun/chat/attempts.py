@@ -7,17 +7,17 @@ answer is left to `run`, the schema of a call to `wire.call_schema`.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import cached_property
 from typing import Any
 
 from llm_localrun.chat.tools import (
     answered_calls,
+    has_results,
     identity,
-    is_malformed_call,
-    refuses_tools,
     with_results_told,
 )
 from llm_localrun.errors import AnswerNotJson, LocalRunError, NoToolCall, UnsupportedOption
-from llm_localrun.servers.base import CallForcing, Server
+from llm_localrun.servers.base import CallForcing, Server, is_malformed_call, refuses_tools
 from llm_localrun.wire.call_schema import call_schema
 from llm_localrun.wire.events import CUT_OFF
 from llm_localrun.wire.request import ChatRequest, ToolSpec
@@ -86,7 +86,7 @@ class Ending:
         return self.is_endless or self.finish_reason in ("length", CUT_OFF)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attempts:
     """The ways to ask a question of a kind of server."""
 
@@ -101,7 +101,11 @@ class Attempts:
 
     def is_answered(self, name: str, arguments: str) -> bool:
         """Whether a call has the result that the chat ends with; `arguments` is JSON text."""
-        return identity(name, arguments) in answered_calls(self.chat.messages)
+        return identity(name, arguments) in self._answered
+
+    @cached_property
+    def _answered(self) -> set[tuple[str, str]]:
+        return answered_calls(self.chat.messages)
 
     def first(self) -> Attempt:
         """The question as it is asked first."""
@@ -225,14 +229,6 @@ def no_call(model: str, tools: Sequence[ToolSpec], ending: Ending) -> NoToolCall
 def _forced_tools(chat: ChatRequest) -> tuple[ToolSpec, ...]:
     choice = chat.options.get("tool_choice")
     return tuple(tool for tool in chat.tools if choice in ("required", tool.name))
-
-
-def has_results(chat: ChatRequest) -> bool:
-    """Whether tools have answered since the last question."""
-    for message in reversed(chat.messages):
-        if message.role == "tool" or (message.role == "user" and message.text):
-            return message.role == "tool"
-    return False
 
 
 def _without_format(chat: ChatRequest, *more: str) -> ChatRequest:

@@ -12,11 +12,10 @@ import click
 from llm_localrun.catalogue import record_place
 from llm_localrun.chat.attempts import Ending
 from llm_localrun.chat.expected import template_thinking
-from llm_localrun.chat.tools import is_malformed_call
 from llm_localrun.config import read_config
 from llm_localrun.models import LocalModel
 from llm_localrun.privacy import requires_consent
-from llm_localrun.servers.base import PreparedRequest, ServeRequest
+from llm_localrun.servers.base import PreparedRequest, ServeRequest, is_malformed_call
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.system.text import printable
 from llm_localrun.tokens.estimate import least_plausible

@@ -29,7 +29,6 @@ from llm_localrun.chat.attempts import (
     Attempt,
     Attempts,
     Ending,
-    has_results,
     no_call,
     settle_tools,
     wants_json,
@@ -48,8 +47,8 @@ from llm_localrun.chat.notes import (
 )
 from llm_localrun.chat.response import end_line
 from llm_localrun.chat.tools import (
+    has_results,
     identity,
-    is_malformed_call,
     tools_named,
     with_repeats_noted,
     with_tools_described,
@@ -77,6 +76,7 @@ from llm_localrun.servers.base import (
     PreparedRequest,
     Server,
     ServeRequest,
+    is_malformed_call,
     open_server,
     server_class,
 )

@@ -7,13 +7,12 @@ and earlier calls and results become text. Finding calls in the text of an answe
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llm_localrun.errors import LocalRunError, PromptTooLong, RepeatedCall, ServerRefused
+from llm_localrun.errors import PromptTooLong, RepeatedCall
 from llm_localrun.system.text import printable, printable_json
 from llm_localrun.tokens.count import Prompt
 from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
@@ -26,17 +25,6 @@ _NOTE = (
 )
 _MAX_ARGUMENTS = 200
 """Characters of the arguments that an error shows."""
-
-_REFUSAL = re.compile(
-    # Ollama 0.32; vLLM 0.32 without --enable-auto-tool-choice; llama.cpp b10434 and b11549
-    "does not support tools|tool choice requires|[Uu]nable to generate parser"
-)
-# llama.cpp b10434 and b11549, if a schema is more than their grammars can say: `true`, a reference
-# that leads nowhere. It may be that of a tool, or of the answer.
-_BAD_SCHEMA = re.compile("failed to parse grammar|JSON schema (?:error|conversion)")
-
-# llama.cpp b10434 and b11549 (run), if `max_tokens` ends the call or a stop text is in it; b7743.
-_MALFORMED = re.compile("output that does not match the expected|Failed to parse input at pos")
 
 # A description that is a JSON object like a call is taken for one and repeated.
 _DESCRIPTION = """\
@@ -72,7 +60,7 @@ class Repeats:
 
     def check(self, model: str, name: str, arguments: Mapping[str, Any]) -> None:
         """Raises `RepeatedCall` if the model was told not to make this call again."""
-        run = self._runs.get(identity(name, json.dumps(dict(arguments.items()))), _Run())
+        run = self._runs.get(_identity_of(name, arguments), _Run())
         if run.count < _TOLD_AT:
             return
         shown = printable_json(dict(arguments.items()))
@@ -113,6 +101,11 @@ def repeats_in(messages: Sequence[ChatMessage]) -> Repeats:
     return repeats
 
 
+def has_results(chat: ChatRequest) -> bool:
+    """Whether tools have answered since the last question."""
+    return any(m.role == "tool" for m in chat.messages[_last_question(chat.messages) + 1 :])
+
+
 def answered_calls(messages: Sequence[ChatMessage]) -> set[tuple[str, str]]:
     """The calls, as `identity` has them, whose results are the last messages."""
     for index in range(len(messages) - 1, _last_question(messages), -1):
@@ -130,17 +123,6 @@ def with_repeats_noted(chat: ChatRequest) -> ChatRequest:
         replace(m, text=m.text + _NOTE) if i in told_at else m for i, m in enumerate(chat.messages)
     )
     return replace(chat, messages=tuple(messages))
-
-
-def refuses_tools(error: LocalRunError | None, *, has_format: bool) -> bool:
-    """Whether a server says that it, or the model, cannot be given these tools.
-
-    If the request `has_format`, an error about a schema is about that of the answer.
-    """
-    if not isinstance(error, ServerRefused):
-        return False
-    is_bad_schema = not has_format and _BAD_SCHEMA.search(error.problem)
-    return bool(is_bad_schema or _REFUSAL.search(error.problem))
 
 
 def naming_tools(error: PromptTooLong, chat: ChatRequest) -> PromptTooLong:
@@ -165,11 +147,6 @@ def tools_named(chat: ChatRequest) -> Iterator[None]:
         yield
     except PromptTooLong as error:
         raise naming_tools(error, chat) from None
-
-
-def is_malformed_call(error: LocalRunError | None) -> bool:
-    """Whether a server says that it could not read the call that the model wrote, and drops it."""
-    return isinstance(error, ServerRefused) and bool(_MALFORMED.search(error.problem))
 
 
 def with_tools_described(chat: ChatRequest) -> ChatRequest:
@@ -222,14 +199,17 @@ def _results(
         index = by_id.get((call.id, call.name))
         if index is not None:
             value = (_json_value(messages[index].text), media)
-            written = json.dumps(dict(call.arguments.items()))
-            found.setdefault(identity(call.name, written), []).append((index, value))
+            found.setdefault(_identity_of(call.name, call.arguments), []).append((index, value))
     return found
 
 
 def identity(name: str, arguments: str) -> tuple[str, str]:
     """What two calls have in common if they are the same; `arguments` is JSON text."""
     return name, _json_value(arguments)
+
+
+def _identity_of(name: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
+    return identity(name, json.dumps(dict(arguments.items())))
 
 
 def _json_value(text: str) -> str:

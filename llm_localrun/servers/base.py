@@ -22,7 +22,7 @@ from urllib.parse import quote, quote_plus
 from pydantic import AliasChoices, Field
 
 from llm_localrun.config import Config, read_config, server_root
-from llm_localrun.errors import ConfigError, UnsupportedOption
+from llm_localrun.errors import ConfigError, LocalRunError, ServerRefused, UnsupportedOption
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served, ServerStatus
 from llm_localrun.privacy import host_of
 from llm_localrun.system.json_files import read_json
@@ -324,6 +324,12 @@ class Server:
     text_choice: ClassVar[Payload] = {}
     """The `tool_choice` with which it tells the model of tools, but leaves calls in the text; empty
     if there is none."""
+    tool_refusals: ClassVar[tuple[str, ...]] = ()
+    """Regular expressions of its errors about tools that it, or the model, cannot be given."""
+    schema_refusals: ClassVar[tuple[str, ...]] = ()
+    """The same, about a schema that it cannot enforce: that of a tool, or of the answer."""
+    unread_calls: ClassVar[tuple[str, ...]] = ()
+    """The same, about a call that it could not read, and drops."""
     options: ClassVar[Mapping[str, WireOption]] = {}
     """The options of `chat.options` that it supports, and where each goes in the body."""
     fixed_body: ClassVar[Payload] = {}
@@ -711,6 +717,28 @@ def find_overflow(message: str) -> Overflow | None:
         is_least=bool(above) or groups.get("least") is not None,
         answer_tokens=numbers["answer"],
     )
+
+
+def refuses_tools(error: LocalRunError | None, *, has_format: bool) -> bool:
+    """Whether a server says that it, or the model, cannot be given these tools.
+
+    If the request `has_format`, an error about a schema is about that of the answer.
+    """
+    kinds = server_kinds().values() if isinstance(error, ServerRefused) else ()
+    texts = (text for kind in kinds for text in kind.tool_refusals)
+    schemas = (text for kind in kinds if not has_format for text in kind.schema_refusals)
+    return _says(error, (*texts, *schemas))
+
+
+def is_malformed_call(error: LocalRunError | None) -> bool:
+    """Whether a server says that it could not read the call that the model wrote, and drops it."""
+    kinds = server_kinds().values() if isinstance(error, ServerRefused) else ()
+    return _says(error, [text for kind in kinds for text in kind.unread_calls])
+
+
+def _says(error: LocalRunError | None, texts: Collection[str]) -> bool:
+    """Whether an error has words of any kind of server: gateways hand them on."""
+    return error is not None and any(re.search(text, error.problem) for text in texts)
 
 
 def open_server(endpoint: Endpoint, key: str | None = None) -> Server:

@@ -157,6 +157,11 @@ class RunsLlamaCpp(OpenAICompatible):
     # Its grammar for calls fails beside one for JSON (calls as <function=…>), and for large tools;
     # its parser, if a call is broken or text follows it (b10434, b11549).
     text_choice: ClassVar[Payload] = {"tool_choice": "none"}
+    tool_refusals = ("[Uu]nable to generate parser",)
+    # If it is more than a grammar can say: `true`, a reference that leads nowhere.
+    schema_refusals = ("failed to parse grammar", "JSON schema (?:error|conversion)")
+    # If `max_tokens` ends the call or a stop text is in it. The second is that of b7743.
+    unread_calls = ("output that does not match the expected", "Failed to parse input at pos")
 
 
 class LlamaCpp(RunsLlamaCpp):

@@ -94,6 +94,7 @@ class Vllm(CountsChats):
     # Without --tool-call-parser it refuses `auto`. null keeps the tools in the prompt, which `none`
     # does not if it runs with --exclude-tools-when-tool-choice-none (0.32).
     text_choice: ClassVar[Payload] = {"tool_choice": None}
+    tool_refusals = ("tool choice requires",)
     context_flag = "--max-model-len {}"
     template_flag = "--chat-template"
     reasoning_field = "reasoning"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llm_localrun.wire.request import ToolSpec
+from llm_localrun.wire.tool_arguments import referred
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -198,7 +199,7 @@ class _Translation:
         if pointer in self._open and self._is_short:
             return None
         if pointer not in self._names:
-            target = self._target(pointer)
+            target = referred(self._tool.parameters, pointer)
             if target is None:
                 return self._any()
             name = f"part{len(self._definitions)}"
@@ -218,20 +219,8 @@ class _Translation:
         for _ in range(_MAX_PARTS):
             if not isinstance(schema, Mapping) or not isinstance(schema.get("$ref"), str):
                 break
-            schema = self._target(schema["$ref"])
+            schema = referred(self._tool.parameters, schema["$ref"])
         return dict(schema) if isinstance(schema, Mapping) else {}
-
-    def _target(self, pointer: str) -> Any:
-        """What a reference within the tool's schema stands for; None if it is not there."""
-        root, *steps = pointer.split("/")
-        found: Any = self._tool.parameters if root == "#" else None
-        for step in steps:
-            name = step.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, list) and name.isdecimal():
-                found = dict(enumerate(found)).get(int(name))
-            else:
-                found = found.get(name) if isinstance(found, Mapping) else None
-        return found
 
 
 def _closed(properties: Schema) -> Schema:

@@ -269,6 +269,19 @@ def _has_no_parameters(schema: Mapping[str, Any]) -> bool:
     return not schema.get("properties") and not any(schema.get(key) for key in names_more)
 
 
+def referred(schema: Mapping[str, Any], pointer: str) -> Any:
+    """What `pointer`, a `$ref`, stands for within `schema`; None if it is not there."""
+    root, *steps = pointer.split("/")
+    found: Any = schema if root == "#" else None
+    for step in steps:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdecimal():
+            found = dict(enumerate(found)).get(int(name))
+        else:
+            found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
 class _Fitting:
     """Fits one value to a schema: exactly, or with coercions that lose nothing."""
 
@@ -291,7 +304,7 @@ class _Fitting:
         if not isinstance(schema, Mapping):
             return value
         if isinstance(schema.get("$ref"), str):
-            value = self._fit(value, self._referred(schema["$ref"]), depth + 1)
+            value = self._fit(value, referred(self._root, schema["$ref"]), depth + 1)
         for each in _listed(schema.get("allOf")):
             value = self._fit(value, each, depth + 1)
         for key in ("anyOf", "oneOf"):
@@ -303,13 +316,6 @@ class _Fitting:
         if isinstance(value, dict):
             return self._object(value, schema, depth + 1)
         return self._array(value, schema, depth + 1) if isinstance(value, list) else value
-
-    def _referred(self, ref: str) -> Any:
-        found: Any = self._root
-        for step in ref.removeprefix("#").split("/")[1:]:
-            name = step.replace("~1", "/").replace("~0", "~")
-            found = found.get(name) if isinstance(found, Mapping) else None
-        return found
 
     def _any_of(self, value: Any, options: list[Any], depth: int) -> Any:
         """`value` as the first that it fits exactly, or else as the first that it can be made."""

@@ -2,7 +2,7 @@
 
 `FORMS` lists the forms in which models write calls, `_Reader` reads them, and `ToolText` does so
 for one response as it comes. Reading and checking arguments is left to `tool_arguments`, what is
-done about an answer that is nearly a call to `chat.run`.
+done about an answer that is nearly a call to `chat.attempts`.
 """
 
 import json

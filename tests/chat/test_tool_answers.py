@@ -10,9 +10,9 @@ from typing import Any
 import llm
 import pytest
 
-from llm_localrun.chat.tools import with_results_told
+from llm_localrun.chat.tools import has_results, with_results_told
 from llm_localrun.servers.base import server_class
-from llm_localrun.wire.request import ChatMessage, ChatRequest, PastCall, ToolSpec
+from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall, ToolSpec
 from tests.fakes.http_server import StandIn
 from tests.fakes.says import Call, Says
 from tests.fakes.scripted import Scripted, Turn
@@ -328,3 +328,22 @@ def test_equal_calls_that_a_server_reports_run_once(kind: str, way: str) -> None
     with saying(kind, Says("", calls=calls), Says("Dry.")) as (model, _):
         responses = chain(model, "Hi", way, tools=[weather])
     assert (RAN, responses[-1].text()) == (["Paris 1", "Paris 2"], "Dry.")
+
+
+def test_results_belong_to_the_last_question() -> None:
+    picture = ChatMessage("user", "", media=(Media("image/png", b"x"),))
+    made = ChatMessage("assistant", "", calls=(PastCall("1", "clock", {}),))
+    result = ChatMessage("tool", "noon", call_id="1", tool_name="clock")
+    chain_of_calls = (ChatMessage("user", "Hi"), made, result)
+    answered = (*chain_of_calls, ChatMessage("assistant", "Noon."))
+    cases = [
+        (chain_of_calls[:1], False),
+        (chain_of_calls, True),
+        # The tool has attached it.
+        ((*chain_of_calls, picture), True),
+        ((*answered, ChatMessage("user", "And?")), False),
+        # A question without words.
+        ((*answered, picture), False),
+    ]
+    for messages, expected in cases:
+        assert has_results(ChatRequest(messages, {}, stream=True)) == expected
