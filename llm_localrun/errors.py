@@ -171,5 +171,9 @@ class NotRemoved(LocalRunError):
     """A model could not be deleted."""
 
 
+class InstallFailed(LocalRunError):
+    """A build of llama.cpp could not be installed."""
+
+
 class QuantizeFailed(LocalRunError):
     """A model could not be quantized."""

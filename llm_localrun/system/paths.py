@@ -17,6 +17,11 @@ def engine_folder() -> Path:
     return home() / "engine"
 
 
+def builds_folder() -> Path:
+    """The folder of the llama.cpp builds that were installed with `llm localrun engine install`."""
+    return home() / "engines"
+
+
 def models_folder() -> Path:
     """The folder for models that llm-localrun downloads or makes."""
     return home() / "models"
