@@ -19,8 +19,9 @@
     ├── NotEnoughMemory      the model needs more memory than is free
     ├── EngineFailed         llama.cpp did not start, or ended unexpectedly
     │   └── LoadFailed       llama.cpp says that it cannot load the file
-    ├── PullFailed           a model could not be downloaded
+    ├── PullFailed           a model, or a build of llama.cpp, could not be downloaded
     ├── NotRemoved           a model could not be deleted
+    ├── InstallFailed        a build of llama.cpp could not be installed
     └── QuantizeFailed       a model could not be quantized
 
 Each is an `llm.ModelError`, which `llm prompt` and the Python API handle, and a
@@ -164,7 +165,9 @@ class LoadFailed(EngineFailed):
 
 
 class PullFailed(LocalRunError):
-    """A model could not be downloaded."""
+    """A file could not be downloaded. `status` is the HTTP status of the refusal, if it is one."""
+
+    status: int | None = None
 
 
 class NotRemoved(LocalRunError):

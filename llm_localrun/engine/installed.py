@@ -1,8 +1,8 @@
 """The builds of llama.cpp that `llm localrun engine install` has installed.
 
-Each is a folder `localrun/engines/<tag>-<backend>/` with a record, `installed.json`, that says where
-the build comes from. A folder without a record is unfinished and does not count. Downloading and
-unpacking is left to `install`, deciding which build runs a model to `builds`.
+Each is a folder `localrun/engines/<tag>-<backend>/` with a record, `installed.json`, that says
+where the build comes from. A folder without a record does not count. Downloading and unpacking is
+left to `pull.install`, deciding which build runs a model to `engine.builds`.
 """
 
 import sys
@@ -61,12 +61,20 @@ class InstalledBuild(FrozenValue):
     """The titles of the GPUs that it found when it was installed."""
     tokens_per_second: float | None = None
     """Of the answer that was measured when it was installed."""
+    size: int = 0
+    """Bytes of its files."""
     installed_at: float = 0.0
     """Seconds since the epoch."""
 
     @property
     def name(self) -> str:
         return f"{self.tag}-{self.backend.value}"
+
+    @property
+    def number(self) -> int:
+        """Of the release: newer ones have larger numbers."""
+        digits = self.tag.removeprefix("b")
+        return int(digits) if digits.isdecimal() else 0
 
     @property
     def folder(self) -> Path:
@@ -77,12 +85,29 @@ class InstalledBuild(FrozenValue):
         """The program llama-server."""
         return self.folder / self.program
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its files are those that were installed, as far as their sizes tell."""
+        try:
+            return self.server.is_file() and size_of(self.folder) == self.size
+        except OSError:
+            return False
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in the folder of a build, without its record. Raises OSError."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in files if path != folder / RECORD)
+
 
 def list_installed() -> list[InstalledBuild]:
-    """The installed builds, the newest release first. Folders without a valid record are left out."""
+    """The installed builds, the newest release first.
+
+    Folders without a valid record are left out.
+    """
     found = (_read(path) for path in builds_folder().glob(f"*/{RECORD}"))
     builds = [build for build in found if build is not None]
-    return sorted(builds, key=lambda build: (_number(build.tag), build.name), reverse=True)
+    return sorted(builds, key=lambda build: (build.number, build.name), reverse=True)
 
 
 def _read(record: Path) -> InstalledBuild | None:
@@ -91,8 +116,3 @@ def _read(record: Path) -> InstalledBuild | None:
     except (OSError, ValidationError):
         return None
     return build if build.name == record.parent.name else None
-
-
-def _number(tag: str) -> int:
-    digits = tag.removeprefix("b")
-    return int(digits) if digits.isdecimal() else 0

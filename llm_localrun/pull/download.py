@@ -2,7 +2,8 @@
 
 An unfinished file lies in the partial folder under a name that depends on its content, so that the
 next pull of the same bytes resumes it. A file is moved to its target only when all files are
-complete, have the right SHA-256 and are GGUF files. The requests are left to `http_files`.
+complete, have the right SHA-256 and, if they must be, are GGUF files. The requests are left to
+`http_files`.
 """
 
 import errno
@@ -52,6 +53,8 @@ class FileToDownload:
     size: int | None = None
     sha256: str = ""
     etag: str = ""
+    is_gguf: bool = True
+    """Whether it must be a GGUF file."""
 
     @property
     def partial_name(self) -> str:
@@ -122,11 +125,16 @@ def check_free_space(
 # Locks
 
 
-def lock_partials(names: Iterable[str], partial: Path, held_locks: ExitStack) -> Iterator[Progress]:
-    """Locks partial files against other pulls until `held_locks` closes.
+def lock_partials(
+    names: Iterable[str],
+    partial: Path,
+    held_locks: ExitStack,
+    waits_for: str = "another pull of the same file",
+) -> Iterator[Progress]:
+    """Locks partial files against other commands until `held_locks` closes.
 
     `names` are the stems of the files, `partial` is the folder for them. Yields progress while it
-    waits. Raises OSError.
+    waits for what has a lock. Raises OSError.
     """
     partial.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_folder(partial)
@@ -138,7 +146,7 @@ def lock_partials(names: Iterable[str], partial: Path, held_locks: ExitStack) ->
             del waiting[0]
         except TimeoutError:
             done = _size(partial / f"{waiting[0]}.part") or 0
-            yield Progress("Waiting for another pull of the same file", done)
+            yield Progress(f"Waiting for {waits_for}", done)
             time.sleep(_LOCK_POLL_S)
 
 
@@ -280,13 +288,15 @@ class _PartialFile:
         os.fsync(self._file.fileno())
 
     def check(self) -> None:
-        """Raises `PullFailed` unless the content has the right SHA-256 and is a GGUF file."""
+        """Raises `PullFailed` unless the content has the right SHA-256 and format."""
         name = self._wanted.target.name
         if self._wanted.sha256 and self.digest.hexdigest() != self._wanted.sha256:
             raise _BadContent(
                 f"The SHA-256 of {name} is wrong: it was damaged in transit, or has changed",
                 "Nothing of it was kept. Try again",
             )
+        if not self._wanted.is_gguf:
+            return
         self._file.seek(0)
         try:
             read_header(self._file, self.done)

@@ -4,7 +4,9 @@
 Resuming, checking and writing are left to `download`.
 """
 
+import math
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ _READ_TIMEOUT_S = 60.0
 """The longest wait for the next bytes from the server."""
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+_EPOCH_SECONDS = re.compile(r"[12]\d{9}")
 _RETRY_SECONDS = re.compile(r"^(\d+)$|\bt=(\d+)")
 RESUME_ADVICE = "Interrupted downloads resume: run the same command again"
 
@@ -129,28 +132,43 @@ def _status_error(
     response: "httpx.Response", source: FileSource
 ) -> PullFailed | DownloadInterrupted:
     status, server = response.status_code, source.server
-    if status == 429:
-        return too_many_requests(server, response.headers)
+    if status == 429 or (status == 403 and _is_rate_limit(response.headers)):
+        return too_many_requests(server, response.headers, status)
     if status >= 500 or status == 408:
         return DownloadInterrupted(f"it answered with HTTP {status}")
     reason = response.headers.get("x-error-message", "") or response.reason_phrase
     problem = f"{server} did not send the file: {reason} (HTTP {status})"
-    if status in (401, 403):
-        return PullFailed(problem, source.token_advice)
-    return PullFailed(problem, "Check the address: the file may have been moved or deleted")
+    gone = "Check the address: the file may have been moved or deleted"
+    error = PullFailed(problem, source.token_advice if status in (401, 403) else gone)
+    error.status = status
+    return error
 
 
-def too_many_requests(server: str, headers: Mapping[str, str]) -> PullFailed:
-    """The error for a response of HTTP 429 with these `headers`.
+def _is_rate_limit(headers: Mapping[str, str]) -> bool:
+    """Whether a refusal is about the number of requests. GitHub's API says so with HTTP 403."""
+    return headers.get("x-ratelimit-remaining") == "0" or "retry-after" in headers
 
-    Servers name the seconds to wait in Retry-After, Hugging Face's hub in RateLimit (`t=55`).
+
+def too_many_requests(server: str, headers: Mapping[str, str], status: int = 429) -> PullFailed:
+    """The error for too many requests, from the `headers` of the response.
+
+    Servers name the seconds to wait in Retry-After, Hugging Face's hub in RateLimit (`t=55`), and
+    GitHub the second of the epoch in X-RateLimit-Reset.
     """
     match = _RETRY_SECONDS.search(headers.get("retry-after") or headers.get("ratelimit") or "")
-    when = f"in {match[1] or match[2]} seconds" if match else "in a few minutes"
-    return PullFailed(
-        f"{server} received too many requests from you (HTTP 429)",
+    reset = headers.get("x-ratelimit-reset", "")
+    when = "in a few minutes"
+    if match:
+        when = f"in {match[1] or match[2]} seconds"
+    elif _EPOCH_SECONDS.fullmatch(reset):
+        minutes = max(1, math.ceil((int(reset) - time.time()) / 60))
+        when = f"in {minutes} minute{'s' * (minutes > 1)}"
+    error = PullFailed(
+        f"{server} received too many requests from you (HTTP {status})",
         f"Try again {when}. {RESUME_ADVICE}",
     )
+    error.status = status
+    return error
 
 
 @contextmanager
