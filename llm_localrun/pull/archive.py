@@ -14,7 +14,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -179,6 +179,8 @@ class _Tree:
         if entry.kind == "folder":
             self._make_folders(path)
             return
+        if not path:
+            raise _Hostile("it has a file without a name")
         self._make_folders(posixpath.dirname(path))
         self._note(path, "file" if content else "link")
         if content:
@@ -188,22 +190,31 @@ class _Tree:
             self.links.append((path, _joined(base, entry.target), entry.kind == "symlink"))
 
     def make_links(self) -> None:
-        """Makes the links whose targets are in the folder. Raises `_Hostile` and OSError."""
+        """Makes the links, if all of them lead to files in the folder.
+
+        Raises `_Hostile` and OSError.
+        """
         targets = {path: target for path, target, _ in self.links}
-        # What a link leads to must exist first.
-        for path, _, is_symbolic in sorted(self.links, key=lambda link: link[2]):
-            target, steps = path, 0
-            while target in targets:
-                target, steps = targets[target], steps + 1
-                if steps > len(targets):
-                    raise _Hostile(f"the link {path!r} leads in a circle")
-            there, link = self.root / target, self.root / path
-            if self.kinds.get(target.casefold()) != "file" or not there.is_file():
-                raise _Hostile(f"the link {path!r} does not lead to a file in it")
+        files = {path: self.root / self._end(path, targets) for path in targets}
+        for path, _, is_symbolic in self.links:
+            link = self.root / path
             if is_symbolic:
-                link.symlink_to(os.path.relpath(there, link.parent))
+                link.symlink_to(os.path.relpath(files[path], link.parent))
             else:
-                link.hardlink_to(there)
+                link.hardlink_to(files[path])
+
+    def _end(self, link: str, targets: Mapping[str, str]) -> str:
+        """The file that `link` leads to, through other links or not."""
+        path = link
+        for _ in range(len(targets)):
+            path = targets[path]
+            if path not in targets:
+                break
+        else:
+            raise _Hostile(f"the link {link!r} leads in a circle")
+        if self.kinds.get(path.casefold()) != "file" or not (self.root / path).is_file():
+            raise _Hostile(f"the link {link!r} does not lead to a file in it")
+        return path
 
     def _make_folders(self, path: str) -> None:
         """Makes the folder `path` and those around it."""

