@@ -54,7 +54,8 @@ _TITLES = {
 _CUDA_DRIVERS = {13: (580,), 12: (525, 60)}
 """The NVIDIA driver that each version of CUDA needs at least."""
 _WITHOUT_CUDA_13 = re.compile(
-    r"GTX (?:[79]|10)\d\d|TITAN (?:X|V|Z)|(?:Tesla|Quadro) [KMPVG]V?\d|Quadro GV|\b[VPM]\d{2,3}\b"
+    r"GTX? (?:[6-9]|10)\d\d|\bMX[1-3]\d\d|TITAN (?:X|V|Z)"
+    r"|(?:Tesla|Quadro) [KMPV]\d|Quadro GV|\b[VPM]\d{2,3}\b"
 )
 """Titles of GPUs older than Turing: CUDA 13 has dropped them, and CUDA 12 runs on them."""
 _PINNED = {
