@@ -1,12 +1,64 @@
 """Whether a build of llama.cpp runs on this machine: its version, its devices, one measured answer.
 
-Where the build comes from is left to `install`.
+A build for GPUs that finds none starts all the same, on the CPU, so it has to list one. Builds load
+their part for the GPU when they start, and say nothing if that fails; then it is loaded here to
+learn what is missing (llama.cpp, ggml-backend-reg.cpp; b10434). The answer is that of a server with
+the engine's own arguments, so a build that does not know them fails as well.
+
+The answer takes as long as it makes progress: llvmpipe (Mesa 22.3) compiles shaders for 44 s in
+silence. Where the build comes from is left to `install`, what is missing to `libraries`.
 """
 
+import contextlib
+import http.client
+import json
+import os
+import re
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from llm_localrun.engine import hardware, llama_server, programs
+from llm_localrun.engine.builds import reason_in
 from llm_localrun.engine.installed import Backend
+from llm_localrun.engine.libraries import Lack, lack_in
+from llm_localrun.engine.load_watch import size_of
+from llm_localrun.engine.state import (
+    EnginePaths,
+    EngineSettings,
+    EngineSpec,
+    HostInstructions,
+    new_id,
+)
+from llm_localrun.errors import InstallFailed
+
+_GRACE_S = 600.0 if sys.platform == "win32" else 60.0
+"""How long a program may make no progress. Windows does not tell how much it has computed."""
+_DEVICE = re.compile(r"^  [^\s:(]+: (.*?)(?: \(\d+ MiB\b.*)?$", re.MULTILINE)
+_VERSION = re.compile(r"^version: (.+)$", re.MULTILINE)
+_ALL_LAYERS = 99
+_PROMPT = "The sky is blue because"
+_TOKENS = 16
+_CONTEXT_SIZE = 512
+_SPARE_BYTES = 2 * 2**30
+"""What an engine takes at most besides three times the size of its model's file."""
+_END_TIMEOUT_S = 2.0
+_LOG_TAIL_BYTES = 2**16
+_GPU_PARTS = {
+    Backend.VULKAN: "vulkan",
+    Backend.CUDA: "cuda",
+    Backend.ROCM: "hip",
+    Backend.METAL: "metal",
+}
+"""In the names of llama.cpp's libraries."""
+_LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+_OTHER_BUILD = "Install another build, such as: llm localrun engine install cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,4 +77,167 @@ def accept(program: Path, backend: Backend, model: Path | None) -> Accepted:
 
     Raises `InstallFailed` with what is missing, and the package to install.
     """
-    raise NotImplementedError
+    version = _VERSION.search(_output_of(program, "--version"))
+    devices = _devices(program, backend) if backend.has_gpu else ()
+    speed = None
+    if model is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            speed = _Trial(program, backend, model, Path(folder)).measure()
+    return Accepted(version[1] if version else "", devices, speed)
+
+
+def _output_of(program: Path, argument: str) -> str:
+    """What `program` prints. Raises `InstallFailed`."""
+    try:
+        done = programs.run(
+            str(program), argument, grace=_GRACE_S, environment=llama_server.neutral_environment()
+        )
+    except OSError as error:
+        # The loader that a program names may be missing too: then it is there and not found.
+        raise _failed(Lack(f"it cannot be started ({error.strerror})", _OTHER_BUILD)) from None
+    if done.stalled:
+        raise _failed(Lack(f"{argument} {done.stalled}", _OTHER_BUILD))
+    if done.status:
+        raise _failed(_reason(done.output, done.status))
+    return done.output
+
+
+def _devices(program: Path, backend: Backend) -> tuple[str, ...]:
+    """The GPUs that a build finds. Raises `InstallFailed` if it finds none."""
+    output = _output_of(program, "--list-devices")
+    if found := tuple(_DEVICE.findall(output)):
+        return found
+    if lack := lack_in(output) or _lack_of_part(program, backend):
+        raise _failed(lack)
+    remedy = hardware.suggest(hardware.detect()).missing or _OTHER_BUILD
+    raise _failed(Lack("it finds no GPU that it can use", remedy))
+
+
+def _lack_of_part(program: Path, backend: Backend) -> Lack | None:
+    """What is missing for the part of a build that uses the GPU."""
+    for part in program.parent.glob(f"libggml-{_GPU_PARTS[backend]}.*"):
+        # In a process of its own: it runs the code of a driver.
+        command = (sys.executable, "-I", "-S", "-c", _LOAD, str(part))
+        if lack := lack_in(programs.run(*command, grace=_GRACE_S).output):
+            return lack
+    return None
+
+
+def _reason(output: str, status: int) -> Lack:
+    lack = lack_in(output, status)
+    said = reason_in(output) or f"it exited with status {status}"
+    return lack or Lack(said.rstrip("."), _OTHER_BUILD)
+
+
+def _failed(lack: Lack) -> InstallFailed:
+    return InstallFailed(f"This build of llama.cpp does not run here: {lack.problem}", lack.remedy)
+
+
+class _Trial:
+    """One answer of a build, by a server that ends with it."""
+
+    def __init__(self, program: Path, backend: Backend, model: Path, folder: Path) -> None:
+        self._paths = EnginePaths(folder, new_id(os.getpid()))
+        self._paths.log.touch()
+        size, has_gpu = model.stat().st_size, backend.has_gpu
+        settings = EngineSettings(
+            context_size=_CONTEXT_SIZE, gpu_layers=_ALL_LAYERS if has_gpu else None
+        )
+        self._instructions = HostInstructions(
+            folder=str(folder),
+            spec=EngineSpec(str(model), model.stem, size, model.stat().st_mtime, settings),
+            key=secrets.token_urlsafe(32),
+            build="",
+            llama_server=str(program),
+            xllamacpp="",
+            has_gpu=has_gpu,
+            load_grace=_GRACE_S,
+            keep_alive=0,
+            prompt_bytes=0,
+            memory_limit=3 * size + _SPARE_BYTES,
+            mapped_bytes=size,
+        )
+        self._pid = 0
+        self._watch: programs.ChildWatch | None = None
+
+    def measure(self) -> float:
+        """Tokens per second. Raises `InstallFailed`."""
+        with ExitStack() as stack:
+            try:
+                server = llama_server.start(self._instructions, self._paths, self._watched(stack))
+                stack.callback(server.end)
+                return self._ask(server.url)
+            except SystemExit as ended:
+                status = ended.code if isinstance(ended.code, int) else 1
+            except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+                status = _status_of(self._pid)
+            raise self._ended(status)
+
+    def _watched(self, stack: ExitStack) -> Callable[[int], AbstractContextManager[None]]:
+        """Watches the server until `stack` ends, and then ends it."""
+
+        @contextmanager
+        def watch(pid: int) -> Iterator[None]:
+            self._pid = pid
+            stack.callback(_end, pid)
+            limit = self._instructions.memory_limit
+            self._watch = programs.ChildWatch(
+                pid, lambda: size_of(self._paths.log), _GRACE_S, memory_limit=limit
+            )
+            stack.enter_context(self._watch)
+            yield
+
+        return watch
+
+    def _ask(self, url: str) -> float:
+        body = {
+            "prompt": _PROMPT,
+            "n_predict": _TOKENS,
+            "temperature": 0,
+            "ignore_eos": True,
+            "cache_prompt": False,
+        }
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {self._instructions.key}",
+        }
+        address = urlsplit(url)
+        # No timeout: a server that makes no progress is ended, and then this fails.
+        connection = http.client.HTTPConnection(address.hostname or "", address.port)
+        with contextlib.closing(connection):
+            connection.request("POST", "/completion", json.dumps(body), headers)
+            reply = json.loads(connection.getresponse().read())
+        return float(reply["timings"]["predicted_per_second"])
+
+    def _ended(self, status: int) -> InstallFailed:
+        """The error for a server that has ended, or has not answered."""
+        with self._paths.log.open("rb") as file:
+            file.seek(max(0, size_of(self._paths.log) - _LOG_TAIL_BYTES))
+            log = file.read().decode("utf-8", "replace")
+        if self._watch and self._watch.stalled:
+            return _failed(Lack(f"it {self._watch.stalled}", _OTHER_BUILD))
+        return _failed(_reason(log, status))
+
+
+def _status_of(pid: int) -> int:
+    """How a child has ended, as a shell would say it; 1 if it has not, or the system cannot tell.
+
+    It may take a moment to end after it has closed a connection.
+    """
+    for _ in range(round(_END_TIMEOUT_S / 0.05)):
+        try:
+            ended, status = os.waitpid(pid, getattr(os, "WNOHANG", 0))
+        except OSError:
+            return 1
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            return 128 - code if code < 0 else code or 1
+        time.sleep(0.05)
+    return 1
+
+
+def _end(pid: int) -> None:
+    """Ends a child, and waits for its end unless the kernel does not let it end."""
+    with contextlib.suppress(OSError):
+        os.kill(pid, programs.KILL)
+    _status_of(pid)

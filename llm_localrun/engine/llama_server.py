@@ -70,7 +70,7 @@ def start(
 
     arguments = [instructions.llama_server, *_arguments(instructions, paths)]
     # Every user of the machine can read arguments, so the key is in the environment.
-    environment = {**_neutral_environment(), "LLAMA_API_KEY": instructions.key}
+    environment = {**neutral_environment(), "LLAMA_API_KEY": instructions.key}
     pid, terminal = pty.fork()
     if pid == 0:
         if not instructions.has_gpu:
@@ -106,7 +106,7 @@ def _exec(arguments: list[str], environment: dict[str, str], log: Path) -> None:
     os._exit(127)
 
 
-def _neutral_environment() -> dict[str, str]:
+def neutral_environment() -> dict[str, str]:
     """This process's environment without the variables that llama-server reads as arguments."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_", "AIP_"))

@@ -213,6 +213,18 @@ class _Progress:
         return False
 
 
+class ChildProgress:
+    """Whether a child of this process makes progress. Computing counts, whatever it is for."""
+
+    def __init__(self, pid: int, grace: float) -> None:
+        self._pid = pid
+        self._progress = _Progress(grace)
+
+    def is_made(self, output_size: int) -> bool:
+        """Since the last call. `output_size` is how much the child has written."""
+        return self._progress.is_made(_measure(self._pid), output_size, Phase.TENSORS)
+
+
 class _Measurement(NamedTuple):
     """What the system tells about a process."""
 
