@@ -130,7 +130,7 @@ def _install(plan: InstallPlan, *, yes: bool, quiet: bool, **_: bool) -> Install
 def _describe(plan: InstallPlan) -> list[str]:
     """What will be fetched, how large it is, from where, under which license and for what."""
     release = plan.release
-    reason = f", for {plan.reason}" if plan.reason else ""
+    reason = f" ({plan.reason})" if plan.reason else ""
     license_text = "MIT"
     if release.has_cuda_runtime:
         license_text += f"; CUDA's libraries: NVIDIA's EULA, {_NVIDIA_LICENSE}"

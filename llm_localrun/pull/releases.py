@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from llm_localrun.engine.hardware import Hardware, Vendor
+from llm_localrun.engine.hardware import Hardware, newest_cuda, suggest
 from llm_localrun.engine.installed import Backend, HashOrigin
 from llm_localrun.errors import ConfigError, InstallFailed, PullFailed
 from llm_localrun.pull.http_files import (
@@ -51,13 +51,6 @@ _TITLES = {
     Backend.ROCM: "ROCm",
     Backend.METAL: "Metal",
 }
-_CUDA_DRIVERS = {13: (580,), 12: (525, 60)}
-"""The NVIDIA driver that each version of CUDA needs at least."""
-_WITHOUT_CUDA_13 = re.compile(
-    r"GTX? (?:[6-9]|10)\d\d|\bMX[1-3]\d\d|TITAN (?:X|V|Z)"
-    r"|(?:Tesla|Quadro) [KMPV]\d|Quadro GV|\b[VPM]\d{2,3}\b"
-)
-"""Titles of GPUs older than Turing: CUDA 13 has dropped them, and CUDA 12 runs on them."""
 _PINNED = {
     f"{name}.tar.gz": (sha256, size)
     for name, sha256, size in (
@@ -184,6 +177,11 @@ def find_release(hardware: Hardware, backend: Backend, tag: str) -> Release:
 
     Asks for the list of its files only if not all hashes are pinned. Raises a `LocalRunError`.
     """
+    if hardware.problem:
+        raise InstallFailed(
+            f"No build of llama.cpp can be installed: {hardware.problem}",
+            "Models run on xllamacpp: `llm install 'llm-localrun[gguf]'`",
+        )
     if tag == PINNED_TAG:
         pinned = _Listed(tag_name=tag, assets=tuple(_pinned_assets()))
         if release := _choose(hardware, backend, pinned):
@@ -212,7 +210,7 @@ def _choose(hardware: Hardware, backend: Backend, listed: _Listed) -> Release | 
     if not is_tag(listed.tag_name):
         return None
     pattern = _pattern(hardware, backend, listed.tag_name)
-    fits = _cuda_filter(hardware) if backend is Backend.CUDA else None
+    fits = _cuda_version(hardware) if backend is Backend.CUDA else None
     by_version: dict[tuple[int, ...], dict[bool, _Asset]] = {}
     for asset in listed.assets:
         match = pattern.fullmatch(asset.name)
@@ -241,24 +239,14 @@ def _pattern(hardware: Hardware, backend: Backend, tag: str) -> "re.Pattern[str]
     return re.compile(rf"{runtime}llama-(?:{tag}-)?bin-{system}-{end}")
 
 
-def _cuda_filter(hardware: Hardware) -> int:
-    """The version of CUDA for a machine's driver and GPUs. Raises `InstallFailed`."""
-    cards = [gpu for gpu in hardware.gpus if gpu.vendor is Vendor.NVIDIA]
-    driver = next((gpu.driver for gpu in cards if gpu.driver), "")
-    other = "install another build: `llm localrun engine install vulkan`"
-    if not driver:
-        raise InstallFailed(
-            "The version of the NVIDIA driver cannot be read, and builds for CUDA depend on it",
-            f"Install the driver, so that `nvidia-smi` shows it, or {other}",
-        )
-    allowed = [cuda for cuda, least in _CUDA_DRIVERS.items() if _numbers(driver) >= least]
-    if not allowed:
-        raise InstallFailed(
-            f"The NVIDIA driver {driver} is too old: builds for CUDA need 525.60 or later",
-            f"Update the driver, or {other}",
-        )
-    is_old = any(_WITHOUT_CUDA_13.search(gpu.title) for gpu in cards)
-    return min(allowed) if is_old else max(allowed)
+def _cuda_version(hardware: Hardware) -> int:
+    """The version of CUDA for the GPUs and the driver here. Raises `InstallFailed`."""
+    if version := newest_cuda(hardware):
+        return version
+    raise InstallFailed(
+        "No NVIDIA GPU here has a driver that builds for CUDA can use",
+        suggest(hardware).missing or "Install another build, such as `llm localrun engine install`",
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

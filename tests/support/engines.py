@@ -21,7 +21,7 @@ STORY = "A fox went out on a chilly night and prayed to the moon to give it ligh
 """About 150 tokens."""
 SHORT_ANSWER: dict[str, Any] = {"temperature": 0, "max_tokens": 4}
 
-_STAND_IN = Path(__file__).parents[1] / "fakes" / "llama_server_program.py"
+STAND_IN = Path(__file__).parents[1] / "fakes" / "llama_server_program.py"
 
 Conversation: TypeAlias = tuple[int, int, str]
 """Tokens of the first prompt, tokens reused by the second one, and the second answer."""
@@ -129,6 +129,6 @@ def executable(path: Path, code: str) -> Path:
 def stand_in(path: Path, before: str = "") -> Path:
     """The fake llama-server, which runs the code `before` first."""
     code = (
-        f"import os, runpy, sys; {before}\nrunpy.run_path({str(_STAND_IN)!r}, run_name='__main__')"
+        f"import os, runpy, sys; {before}\nrunpy.run_path({str(STAND_IN)!r}, run_name='__main__')"
     )
     return executable(path, code)

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from llm_localrun import files
+from llm_localrun.pull.releases import MIRROR_VARIABLE
 from llm_localrun.servers.base import server_kinds, variables
 
 VARIABLES = (
-    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", MIRROR_VARIABLE),
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "APPDATA", "LOCALAPPDATA"),
     *("LLM_MODEL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
     *variables(),
