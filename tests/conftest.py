@@ -53,6 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[GUARD] = Guard()
     config.addinivalue_line("markers", "pure: needs neither files of a user nor the network")
     config.addinivalue_line("markers", "coder: needs the coder model, which is 491 MB")
+    config.addinivalue_line("markers", "llama_build: needs a real build of llama.cpp, 68 MB")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -173,12 +173,13 @@ def _report(build: InstalledBuild, *, is_new: bool, as_json: bool) -> None:
     if as_json:
         facts = pick(build, "name tag version urls sha256 devices tokens_per_second size")
         facts |= {"backend": build.backend.value, "path": str(build.server)}
-        facts |= {"hash_origin": build.hash_origin.value, "is_new": is_new, "is_used": is_used}
+        facts |= {"hash_origin": build.hash_origin.value, "new": is_new, "used": is_used}
         show_json(facts)
         return
     found = [", ".join(build.devices)] if build.devices else []
     if build.tokens_per_second:
-        found.append(f"{build.tokens_per_second:.0f} tokens/s")
+        digits = 0 if build.tokens_per_second >= 10 else 1
+        found.append(f"{build.tokens_per_second:.{digits}f} tokens/s")
     more = f" ({'; '.join(found)})" if found else ""
     what = "Installed" if is_new else "It is installed already"
     now = "GGUF files run on it from now on"

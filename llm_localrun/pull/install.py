@@ -106,8 +106,7 @@ def install(plan: InstallPlan) -> InstallSteps:
         yield from _download(files, partial)
         made = partial / "unpacked"
         try:
-            root = yield from _unpack(files, made)
-            program = _find_program(root, release)
+            root, program = yield from _unpack(files, made)
             model = yield from _model_to_try()
             yield Progress("Trying it")
             accepted = acceptance.accept(program, release.backend, model)
@@ -145,23 +144,33 @@ def _remove_leftovers(partial: Path, files: Sequence[FileToDownload]) -> None:
             path.unlink()
 
 
-def _unpack(files: Sequence[FileToDownload], made: Path) -> Generator[Progress, None, Path]:
-    """Unpacks archives into one folder, and returns it. What CUDA needs lies beside the program."""
+def _unpack(
+    files: Sequence[FileToDownload], made: Path
+) -> Generator[Progress, None, tuple[Path, Path]]:
+    """Unpacks archives into one folder: that, and the program in it.
+
+    Archives that are of no use are removed. What CUDA needs lies beside the program.
+    """
     made.mkdir(mode=0o700)
     total = sum(file.size or 0 for file in files)
     before = 0
-    for number, file in enumerate(files):
-        for done in unpack(file.target, made / str(number)):
-            yield Progress("Unpacking", before + done, total)
-        before += file.size or 0
-    root = made / "0"
-    place = next((path.parent for path in _programs(root)), root)
+    try:
+        for number, file in enumerate(files):
+            for done in unpack(file.target, made / str(number)):
+                yield Progress("Unpacking", before + done, total)
+            before += file.size or 0
+        root = made / "0"
+        program = _find_program(root, files[0].target.name)
+    except InstallFailed:
+        for file in files:
+            file.target.unlink()
+        raise
     for number in range(1, len(files)):
         for path in _content(made / str(number)).iterdir():
-            # Both archives may have a licence.
-            if not (place / path.name).exists():
-                path.rename(place / path.name)
-    return root
+            # Both archives may have a license.
+            if not (program.parent / path.name).exists():
+                path.rename(program.parent / path.name)
+    return root, program
 
 
 def _content(folder: Path) -> Path:
@@ -170,16 +179,12 @@ def _content(folder: Path) -> Path:
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
 
 
-def _programs(root: Path) -> list[Path]:
-    return sorted((p for p in root.rglob(SERVER) if p.is_file()), key=lambda p: len(p.parts))
-
-
-def _find_program(root: Path, release: Release) -> Path:
-    if found := _programs(root):
-        return found[0]
-    raise InstallFailed(
-        f"{release.archives[0].name} has no {SERVER}", "Choose another release with --tag"
-    )
+def _find_program(root: Path, archive: str) -> Path:
+    """The program llama-server in an unpacked archive. Raises `InstallFailed`."""
+    found = sorted((p for p in root.rglob(SERVER) if p.is_file()), key=lambda p: len(p.parts))
+    if not found:
+        raise InstallFailed(f"{archive} has no {SERVER}", "Choose another release with --tag")
+    return found[0]
 
 
 def model_here() -> Path | None:

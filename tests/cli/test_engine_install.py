@@ -68,7 +68,7 @@ def test_json(mirror: Mirror, invoke: Invoke) -> None:
     facts = json.loads(done.stdout)
     assert done.stderr == ""
     assert (facts["name"], facts["backend"], facts["hash_origin"]) == ("b7-cpu", "cpu", "listing")
-    assert (facts["is_new"], facts["is_used"], facts["tokens_per_second"]) == (True, True, 50.4)
+    assert (facts["new"], facts["used"], facts["tokens_per_second"]) == (True, True, 50.4)
     assert Path(facts["path"]).is_file()
 
 

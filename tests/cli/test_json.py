@@ -12,12 +12,16 @@ import pytest
 from llm_localrun.cli import command_names, load_command
 from llm_localrun.cli.doctor import finding_facts
 from llm_localrun.cli.doctor_findings import engine_findings
+from llm_localrun.engine import acceptance
+from llm_localrun.engine.acceptance import Accepted
 from llm_localrun.engine.builds import Build, BuildReport, Device
 from llm_localrun.memory import machine
 from llm_localrun.models import ScannedFile, ScannedStore, Snapshot
+from llm_localrun.pull import install as installing
 from tests.conftest import CONFIG, Invoke, configure, put_starter
 from tests.support.drive import ask
 from tests.support.engines import SHORT_ANSWER, in_file
+from tests.support.installing import mirrored
 from tests.support.many_models import MEMORY, SNAPSHOT, put
 from tests.support.pulling import REPO, World, done, run
 
@@ -143,9 +147,21 @@ def test_page_names_every_command_that_takes_it() -> None:
     takes = {
         name
         for name, command in commands.items()
-        if command and any("--json" in parameter.opts for parameter in command.params)
+        for each in (command, *getattr(command, "commands", {}).values())
+        if each and any("--json" in parameter.opts for parameter in each.params)
     }
     assert named == takes
+
+
+def test_installed_build(user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Accepted("version 7", ("RTX 4090",), 50.0)
+    monkeypatch.setattr(acceptance, "accept", lambda *_: found)
+    monkeypatch.setattr(installing, "_model_to_try", lambda: iter(()))
+    with mirrored(user_path) as mirror:
+        mirror.offer("b7")
+        value = json_of(invoke, "engine", "install", "--tag", "b7", "--yes", "--quiet")
+    assert_documented("engine install", value)
+    assert value["devices"] == ["RTX 4090"]
 
 
 def test_engine(warm: Path, starter_model: Path, invoke: Invoke) -> None:
