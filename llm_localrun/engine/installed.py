@@ -37,7 +37,7 @@ class HashOrigin(Enum):
     """Who says which SHA-256 a download must have."""
 
     PINNED = "pinned"
-    """llm-localrun: the release is the one that it was tested with."""
+    """llm-localrun itself."""
     LISTING = "listing"
     """The list of the release's files."""
 
