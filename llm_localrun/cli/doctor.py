@@ -14,7 +14,7 @@ from llm_localrun.catalogue import get_catalogue, read_snapshot
 from llm_localrun.cli import doctor_findings as findings
 from llm_localrun.cli.table import json_option, say, show_json, terminal_width
 from llm_localrun.config import read_config
-from llm_localrun.engine import builds
+from llm_localrun.engine import builds, hardware
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import ConfigError
 from llm_localrun.memory import machine
@@ -60,6 +60,7 @@ def _examine() -> tuple[list[findings.Finding], bool]:
         *findings.problem_findings(snapshot),
         *refused,
         *findings.engine_findings(snapshot, report, engines),
+        *findings.hardware_findings(report, hardware.detect()),
         *findings.rpc_findings(report, rpc, engines),
         findings.memory_finding(snapshot, machine.physical_memory()),
         findings.cache_finding(before, read_snapshot(home()), snapshot),

@@ -14,6 +14,7 @@ from llm_localrun.cli.endpoints import STATUS, report_facts, server_title
 from llm_localrun.cli.table import count_of, first_few, pick, seconds_text, size_text
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.builds import Build, BuildReport
+from llm_localrun.engine.hardware import Gpu, Hardware, Vendor, suggest
 from llm_localrun.engine.state import EngineState, check_folders
 from llm_localrun.errors import EngineFailed
 from llm_localrun.files.failed_loads import FailedLoads
@@ -32,6 +33,14 @@ from llm_localrun.privacy import is_loopback, requires_consent
 from llm_localrun.servers.base import refused_login, server_class
 from llm_localrun.servers.llamacpp_rpc import RpcReport, ask_rpc_servers
 from llm_localrun.system.paths import home
+
+_DEVICE_WORDS = {
+    Vendor.NVIDIA: ("NVIDIA", "CUDA"),
+    Vendor.AMD: ("AMD", "Radeon", "ROCm"),
+    Vendor.INTEL: ("Intel",),
+    Vendor.APPLE: ("Apple", "Metal", "MTL"),
+}
+"""In the names and titles of the devices that llama.cpp lists, one of them at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +274,39 @@ def rpc_findings(
         yield Finding("engine", text, each.advice, {"rpc": pick(each, "address status version")})
 
 
+def _uses(build: Build, gpu: Gpu) -> bool:
+    """Whether a build can use a GPU: whether it has found one of the same vendor."""
+    texts = [f"{device.name} {device.title}" for device in build.devices]
+    return any(word in text for text in texts for word in _DEVICE_WORDS[gpu.vendor])
+
+
 def _build_facts(build: Build) -> dict[str, Any]:
     facts = pick(build, "kind path version can_rpc problem")
     return {**facts, "devices": [pick(each, "title memory") for each in build.devices]}
+
+
+def hardware_findings(report: BuildReport, hardware: Hardware) -> Iterator[Finding]:
+    """What this machine could have: a build that uses its GPU, or all of its CPU."""
+    suggestion = suggest(hardware)
+    gpu, backend = suggestion.gpu, suggestion.backend
+    if hardware.problem or (gpu is not None and any(_uses(each, gpu) for each in report.builds)):
+        return
+    gpus = [pick(each, "title driver obstacle") for each in hardware.gpus]
+    facts = {"gpus": gpus, "suggested": backend.value, "missing": suggestion.missing}
+    install = f"llm localrun engine install {backend.value}"
+    if gpu is None:
+        if hardware.has_avx512 and report.chosen and report.chosen.kind == "xllamacpp":
+            text = f"AVX-512 is not used, which makes prompts faster: {install}"
+            yield Finding("engine", text, facts=facts)
+    elif gpu.is_integrated:
+        # It may be slower than the CPU.
+        text = f"{gpu.title} is not used" + f": {install}" * backend.has_gpu
+        yield Finding("engine", text, facts=facts)
+    else:
+        advice = f"Install a build that uses it: {install}"
+        if not backend.has_gpu:
+            advice = f"{suggestion.missing}. Then: llm localrun engine install"
+        yield Finding("engine", f"{gpu.title} is not used", advice, facts)
 
 
 def memory_finding(snapshot: Snapshot, memory: int | None) -> Finding:

@@ -59,6 +59,8 @@ class Gpu:
     """The version of its driver; "" if that cannot be read."""
     capability: float | None = None
     """Of CUDA: 8.9; None if it cannot be read."""
+    is_integrated: bool = False
+    """Whether it is the part of a processor from Intel: it may be slower than the rest of that."""
     has_vulkan: bool = False
     """Whether a Vulkan loader and a driver for this GPU are installed."""
     obstacle: str = ""
@@ -101,7 +103,7 @@ _SYSTEMS = {"Linux": "linux", "Darwin": "macos", "Windows": "windows"}
 _PROCESSORS = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 _VENDORS = {"0x10de": Vendor.NVIDIA, "0x1002": Vendor.AMD, "0x8086": Vendor.INTEL}
 _DISPLAY, _ACCELERATOR = "0x03", "0x12"
-_INTEGRATED = re.compile(r"0000:00:02\.0")
+_INTEGRATED = "0000:00:02.0"
 """The address of the GPU inside Intel's processors."""
 _SMI_GRACE_S = 10.0
 _SMI_MAX_CPU_S = 20.0
@@ -208,6 +210,8 @@ def _oldest_driver(hardware: Hardware) -> str:
 def _vulkan_remedy(gpu: Gpu, hardware: Hardware) -> str:
     if hardware.system == "windows":
         return f"Install the driver of {gpu.vendor.value} for it"
+    if gpu.vendor is Vendor.NVIDIA:
+        return "Install Vulkan's loader, and NVIDIA's driver for it"
     mesa = "radeon" if gpu.vendor is Vendor.AMD else gpu.vendor.value.lower()
     command = vulkan_command(mesa, hardware.family)
     return f"Install Vulkan: {command}" if command else "Install Vulkan's loader and Mesa's drivers"
@@ -221,10 +225,10 @@ def _on_linux(hardware: Hardware, root: Path) -> Hardware:
     gpus = [*_nvidia_gpus(root, Vendor.NVIDIA in addresses)]
     for vendor, address in addresses.items():
         if vendor is not Vendor.NVIDIA:
-            is_integrated = vendor is Vendor.INTEL and _INTEGRATED.fullmatch(address)
-            kind = "integrated " if is_integrated else ""
-            title = f"an {kind}{vendor.value} GPU"
-            gpus.append(Gpu(vendor, title, obstacle=_render_obstacle(root)))
+            is_integrated = vendor is Vendor.INTEL and address == _INTEGRATED
+            title = f"an {'integrated ' * is_integrated}{vendor.value} GPU"
+            obstacle = _render_obstacle(root)
+            gpus.append(Gpu(vendor, title, is_integrated=is_integrated, obstacle=obstacle))
     drivers = _vulkan_drivers(root) if gpus and _has_library(root, "libvulkan.so.1") else ""
     has_rocm = (root / "dev/kfd").exists() and all(
         _has_library(root, name) for name in ("libamdhip64.so", "librocblas.so")
@@ -302,11 +306,11 @@ def _ask_nvidia_smi(other: Path | None = None) -> tuple[list[Gpu], str]:
             return [], str(error.strerror)
         if done.stalled:
             return [], f"nothing: it {done.stalled}"
-        lines = [line.strip() for line in done.output.splitlines()]
+        printed = done.output.splitlines()
+        lines = ["".join(filter(str.isprintable, line)).strip() for line in printed]
         if gpus := [_listed(found) for found in map(_LISTED.fullmatch, lines) if found]:
             return gpus, ""
-        said = next(filter(None, lines), f"nothing, with status {done.status}")
-        complaint = "".join(filter(str.isprintable, said))[:120]
+        complaint = next(filter(None, lines), f"nothing, with status {done.status}")[:120]
         if "not a valid field" not in complaint:
             break
     return [], complaint
