@@ -12,7 +12,8 @@ import pytest
 from llm_localrun.cli import command_names, load_command
 from llm_localrun.cli.doctor import finding_facts
 from llm_localrun.cli.doctor_findings import engine_findings
-from llm_localrun.engine.builds import Build, BuildReport, Device
+from llm_localrun.engine.build_probe import Build, Device
+from llm_localrun.engine.builds import BuildReport
 from llm_localrun.memory import machine
 from llm_localrun.models import ScannedFile, ScannedStore, Snapshot
 from tests.conftest import CONFIG, Invoke, configure, put_starter
