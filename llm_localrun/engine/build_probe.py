@@ -108,6 +108,13 @@ def find_builds(llama_server: str | None) -> list[Build]:
     return [*by_path.values()]
 
 
+def choice_in(name: str) -> Build | None:
+    """The build that the user means: `xllamacpp`, an installed one, or a llama-server."""
+    if name == "xllamacpp":
+        return _xllamacpp()
+    return _named(name, map(_installed, list_installed()))
+
+
 def _installed(build: InstalledBuild) -> Build:
     key = _key(build.server, build.folder / RECORD)
     return Build(kind="llama-server", path=str(build.server), installed=build.name, key=key)
