@@ -18,7 +18,8 @@
     ├── BadModelFile         the file is missing, damaged or not a GGUF model
     ├── NotEnoughMemory      the model needs more memory than is free
     ├── EngineFailed         llama.cpp did not start, or ended unexpectedly
-    │   └── LoadFailed       llama.cpp says that it cannot load the file
+    │   ├── LoadFailed       llama.cpp says that it cannot load the file
+    │   └── BuildFailed      a build of llama.cpp lacks an instruction, or its GPU fails
     ├── PullFailed           a model, or a build of llama.cpp, could not be downloaded
     ├── NotRemoved           a model could not be deleted
     ├── InstallFailed        a build of llama.cpp could not be installed
@@ -162,6 +163,21 @@ class EngineFailed(LocalRunError):
 
 class LoadFailed(EngineFailed):
     """llama.cpp says that it cannot load the file, or it exits while it loads the file."""
+
+
+class BuildFailed(EngineFailed):
+    """A build of llama.cpp uses an instruction that this CPU lacks, or its GPU fails.
+
+    `build` is its key, `title` what it is called, `fault` the part that failed and `reason` why:
+    see `engine.failed_builds`.
+    """
+
+    build = ""
+    title = ""
+    fault = ""
+    reason = ""
+    instead = ""
+    """What runs the model instead, as a sentence; "" if nothing does."""
 
 
 class PullFailed(LocalRunError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.engine import builds
+from llm_localrun.engine import build_logs
 from llm_localrun.engine.load_watch import phase_in
 from llm_localrun.errors import LocalRunError
 from llm_localrun.files.gotemplate import to_jinja
@@ -88,8 +88,9 @@ READERS: dict[str, Callable[[str], object]] = {
     "an action": lambda text: to_jinja(f"{{{{ {text} }}}}"),
     "read_template": read_template,
     "expect_thinking": lambda text: expect_thinking(None, text, thinks=True),
-    "reason_in": builds.reason_in,
-    "blames_model": builds.blames_model,
+    "reason_in": build_logs.reason_in,
+    "blames_model": build_logs.blames_model,
+    "fault_in": build_logs.fault_in,
     "phase_in": lambda text: phase_in(text.encode()),
     "find_overflow": find_overflow,
     "template_error_in": shapes.template_error_in,

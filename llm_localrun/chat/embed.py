@@ -28,7 +28,8 @@ from llm_localrun.chat.response import end_command
 from llm_localrun.chat.run import check_allowed, in_use
 from llm_localrun.config import read_config
 from llm_localrun.engine import serve
-from llm_localrun.errors import BadReply, PromptTooLong
+from llm_localrun.engine.fallback import tell
+from llm_localrun.errors import BadReply, BuildFailed, PromptTooLong
 from llm_localrun.models import LocalModel, OnDisk, Route, RunsOn, Served
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.servers.base import PreparedRequest, open_server
@@ -78,6 +79,11 @@ def embed(
     """
     try:
         vectors = _request(model, route, texts, key)
+    except BuildFailed as error:
+        if not error.instead:
+            raise
+        tell(error)
+        yield from embed(model, route, texts, key)
     except PromptTooLong as error:
         first = error.index if isinstance(error, TextTooLong) else len(texts) // 2
         if first == 0:

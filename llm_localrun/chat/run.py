@@ -60,6 +60,7 @@ from llm_localrun.engine.settings import given_template
 from llm_localrun.errors import (
     AnswerNotJson,
     BadReply,
+    BuildFailed,
     LocalRunError,
     NotAllowed,
     PromptTooLong,
@@ -221,9 +222,17 @@ class _Exchange:
         try:
             with in_use(self.request.model, self.prepared):
                 yield
+        except BuildFailed as error:
+            if self.has_begun or not error.instead:
+                raise
+            self._tell(error.instead)
+            self.again = self._sent_again
         except LocalRunError:
             if self.kept is None:
                 raise
+
+    def _sent_again(self) -> "_Exchange":
+        return self._followed_by(self.attempt, *self.sender.prepared(self.attempt))
 
     def feed(self, piece: ResponseHead | bytes) -> Iterator[Event]:
         """The events in a piece of the response."""

@@ -13,7 +13,8 @@ from typing import Any
 from llm_localrun.cli.endpoints import STATUS, report_facts, server_title
 from llm_localrun.cli.table import count_of, first_few, pick, seconds_text, size_text
 from llm_localrun.config import Config, config_path
-from llm_localrun.engine.builds import Build, BuildReport
+from llm_localrun.engine.build_probe import Build
+from llm_localrun.engine.builds import BuildReport
 from llm_localrun.engine.hardware import Gpu, Hardware, Vendor, suggest
 from llm_localrun.engine.state import EngineState, check_folders
 from llm_localrun.errors import EngineFailed

@@ -13,6 +13,7 @@ from llm_localrun.cli.table import json_option, pick, say, show_json, size_text
 from llm_localrun.config import read_config
 from llm_localrun.engine import builds
 from llm_localrun.engine.installed import Backend, HashOrigin, InstalledBuild, list_installed
+from llm_localrun.engine.remove import remove_if_unused
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import InstallFailed
 from llm_localrun.pull import starter
@@ -21,7 +22,6 @@ from llm_localrun.pull.install import (
     InstallPlan,
     model_here,
     plan_install,
-    remove_unless_running,
 )
 from llm_localrun.pull.install import (
     install as install_steps,
@@ -195,7 +195,7 @@ def _retire(old: InstalledBuild) -> None:
     """Removes the build that another has replaced, if nothing needs it. Says what happened."""
     if read_config().llama_server in (old.name, str(old.server)):
         why = "config.json names it"
-    elif remove_unless_running(old):
+    elif remove_if_unused(old):
         say(f"Removed {old.name}", err=True)
         return
     else:

@@ -15,13 +15,14 @@ _SETTINGS = (
     " draft_model rpc"
 )
 """The settings of an engine that `--json` shows."""
+_NONE = "No model is in the engine's memory."
 
 
 @click.command(help=__doc__)
 @json_option
 def ps(as_json: bool) -> None:
     engines = [_facts(engine) for engine in list_running(engine_folder())]
-    show(as_json, engines, map(_row, engines), if_empty="No model is in the engine's memory.")
+    show(as_json, engines, map(_row, engines), optional=["build"], if_empty=_NONE)
 
 
 def _facts(engine: EngineState) -> dict[str, Any]:
@@ -34,6 +35,9 @@ def _facts(engine: EngineState) -> dict[str, Any]:
         "memory": resident(engine.server_pid),
         **pick(engine.spec.settings, _SETTINGS),
         "build": engine.build,
+        "build_path": engine.build_path,
+        "layers": engine.layers or None,
+        "layers_on_gpu": engine.offloaded if engine.layers else None,
         "started_at": engine.started_at,
         "seconds_left": None if left == float("inf") else left,
     }
@@ -48,4 +52,5 @@ def _row(facts: dict[str, Any]) -> dict[str, str]:
         "unloads in": "never" if left is None else seconds_text(left),
         "up": seconds_text(time.time() - facts["started_at"]),
         "pid": str(facts["pid"]),
+        "build": facts["build"],
     }

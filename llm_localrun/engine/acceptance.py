@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llm_localrun.engine import hardware, llama_server, programs
-from llm_localrun.engine.builds import reason_in
+from llm_localrun.engine.build_logs import reason_in
 from llm_localrun.engine.installed import Backend
 from llm_localrun.engine.libraries import Lack, lack_in
 from llm_localrun.engine.load_watch import size_of

@@ -1,109 +1,22 @@
-"""The builds of llama.cpp on this machine: their versions and devices, and which one to use.
+"""Which build of llama.cpp runs a model, and why.
 
-Probing a build takes up to a second, because the driver of a GPU wakes up. So the results are kept
-on disk until the build changes, and a machine that has only xllamacpp is not probed to start it.
-Starting the chosen build is left to `launch` and `host`.
+In this order: the build that config.json names; one that uses a GPU; an installed one; xllamacpp; a
+llama-server on PATH. One whose CPU part does not run here is never used, and one whose GPU has
+failed counts as one without (`failed_builds`). Finding and probing the builds is left to
+`build_probe`, starting the chosen one to `launch` and `host`.
 """
 
-import contextlib
-import importlib.metadata
-import importlib.util
-import json
-import re
-import shutil
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from pydantic import ValidationError
-
-from llm_localrun.engine.state import ENDED, list_hosts
+from llm_localrun.engine import failed_builds
+from llm_localrun.engine.build_probe import Build, find_builds, free_gpu_memory, probe_all
+from llm_localrun.engine.failed_builds import NO_INSTRUCTION, Fault
+from llm_localrun.engine.state import list_hosts
 from llm_localrun.errors import EngineFailed
-from llm_localrun.files.found import NOT_TEXT, is_text
-from llm_localrun.models import FrozenValue
-from llm_localrun.system.atomic import read_own, write_atomically
-from llm_localrun.system.text import printable
-from llm_localrun.wire.sse import excerpt
 
-_PROBE_TIMEOUT_S = 20.0
-_MAX_CACHE_AGE_S = 86400.0
-"""A new GPU or driver changes no file of a build."""
-_MAX_REASON_LENGTH = 200
-"""Characters."""
-_REQUIRED_ARGUMENTS = (
-    *("--kv-unified", "--no-cache-idle-slots", "--spec-type", "--slot-save-path", "--fit"),
-)
-"""Arguments that older builds of llama-server lack. The newest is of autumn 2026."""
-_DEVICE = re.compile(r"^  (?P<name>[^\s:(]+): (?P<title>.*?)(?: \((?P<mib>\d+) MiB\b.*)?$", re.M)
 _INSTALL = "`llm install 'llm-localrun[gguf]'`"
-_VERSION = re.compile(r"^version: (.+)$", re.MULTILINE)
-_PROBE_CODE = (
-    "import sys; sys.path.append({!r}); import json; from xllamacpp import xllamacpp as x\n"
-    "cpu = x.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU\n"
-    "print(json.dumps([[d['name'], d['description'], d['memory_total']]"
-    " for d in x.get_device_info() if d['type'] != cpu]))"
-)
-
-_ENDED = re.compile(rf"^{ENDED.strip()} (?P<text>.*)$", re.MULTILINE)
-_CRASH = re.compile(r"^Fatal Python error: (?P<text>(?!Aborted).*)$", re.MULTILINE)
-"""As `faulthandler` writes it when a signal ends the host. What aborts gives its own reason."""
-_ASSERTION = re.compile(r"(?P<text>GGML_ASSERT\(.*|GGML_ABORT.*|Remote RPC server crashed.*)")
-_LOGGED_ERROR = re.compile(r"^[\d.]+ E (?:\S+\s+)?(?:[\w\s]+?: )?(?P<text>.*)$", re.MULTILINE)
-_LOGGED_LINE = re.compile(r"[\d.]+ [A-Z] ")
-_ERROR_LINE = re.compile(r"(?:\w*Error|error|  what\(\)): ")
-_LOADING = "load_model: loading model '"
-_OTHER_CAUSE = re.compile(
-    r"memory|alloc|cuda|vulkan|\bvk::|rocm|\bhip|metal|sycl|\bmmap|failed to open"
-    r"|lora adapter|draft model|multimodal|CLIP model",
-    re.IGNORECASE,
-)
-"""In errors that are not about the model's file (b11549)."""
-_LOAD_REMEDIES = [
-    (re.compile(cause, re.IGNORECASE), remedy)
-    for cause, remedy in (
-        ("lora adapter", "Choose another adapter"),
-        ("draft model", "Choose another with -o draft_model"),
-        ("multimodal|CLIP model", "Download its projector again"),
-        ("memory|alloc", "Free memory, or choose a smaller model"),
-        (
-            r"cuda|vulkan|\bvk::|rocm|\bhip|metal|sycl",
-            "Update the driver, or run it without the GPU: -o gpu_layers 0",
-        ),
-        ("", "Choose another model, or another build of llama.cpp"),
-    )
-]
-_MISSING_LIBRARY = re.compile(
-    r"^(?:ImportError|.*error while loading shared libraries): (?P<text>.*)$", re.MULTILINE
-)
-
-
-class Device(FrozenValue):
-    """A GPU or another accelerator."""
-
-    name: str
-    title: str
-    memory: int | None
-    """Bytes."""
-
-
-class Build(FrozenValue):
-    """One build of llama.cpp."""
-
-    kind: Literal["xllamacpp", "llama-server"]
-    path: str
-    """The program, or the folder that xllamacpp is imported from."""
-    version: str = ""
-    devices: tuple[Device, ...] = ()
-    can_rpc: bool = False
-    problem: str = ""
-    """Why it cannot be used, in half a sentence; "" if it can."""
-
-    @property
-    def title(self) -> str:
-        return f"{self.kind} {self.version}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +32,8 @@ class BuildReport:
     """The logs of the running engines, and of the last one that failed."""
     remedy: str = ""
     """What to do about the problem."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why each build is used or not, in half a sentence, by its path."""
 
 
 def report(folder: Path, llama_server: str | None, rpc: str = "") -> BuildReport:
@@ -126,15 +41,19 @@ def report(folder: Path, llama_server: str | None, rpc: str = "") -> BuildReport
 
     Probes the builds, which takes seconds the first time and milliseconds afterwards.
     """
-    builds = _probe_all(_find_installed(llama_server), folder)
+    builds = [_marked(build) for build in probe_all(find_builds(llama_server), folder)]
     try:
         chosen, problem, remedy = _select(builds, llama_server, rpc), "", ""
     except EngineFailed as error:
         chosen, problem, remedy = None, error.problem, error.remedy
+    allowed = _allowed(builds, llama_server, "")
+    reasons = {build.path: _reason(build, chosen, allowed, rpc) for build in builds}
+    if chosen in allowed and llama_server is not None:
+        reasons[chosen.path] = "config.json names it"
     logs = (*(paths.log for paths in list_hosts(folder)), failed_log(folder))
     builds.sort(key=lambda build: build != chosen)
     logs = tuple(log for log in logs if log.exists())
-    return BuildReport(tuple(builds), chosen, problem, logs, remedy)
+    return BuildReport(tuple(builds), chosen, problem, logs, remedy, reasons)
 
 
 def failed_log(folder: Path) -> Path:
@@ -142,37 +61,97 @@ def failed_log(folder: Path) -> Path:
     return folder.parent / "engine-failed.log"
 
 
-def choose(folder: Path, llama_server: str | None, rpc: str) -> Build:
+def choose(
+    folder: Path, llama_server: str | None, rpc: str, model: str = "", *, needs_gpu: bool = False
+) -> Build:
     """Chooses the build to start an engine with. Raises `EngineFailed`.
 
-    `llama_server` is a program named by the user, which is used then; "" for none, None to look on
-    PATH. Otherwise a build with a GPU is preferred, then xllamacpp.
+    `llama_server` is the name or path that the user has chosen, which is used then; "" for
+    xllamacpp, None for none. `model` is the file to run, "" for none in particular. `needs_gpu`
+    says that the user wants the GPU, even if it has failed.
     """
-    builds = _find_installed(llama_server)
+    found = find_builds(llama_server)
+    builds = _allowed(found, llama_server, rpc)
     if [build.kind for build in builds] != ["xllamacpp"]:
-        builds = _probe_all(builds, folder)
+        builds = probe_all(builds, folder)
+    builds = [_marked(build, model, needs_gpu=needs_gpu) for build in builds]
+    if llama_server and builds and builds[0].problem == NO_INSTRUCTION:
+        others = probe_all(found[1:], folder)
+        builds += [_marked(build, model, needs_gpu=needs_gpu) for build in others]
     return _select(builds, llama_server, rpc)
 
 
+def free_memory_of_gpus(folder: Path, llama_server: str | None, model: str = "") -> int:
+    """The free bytes of the GPUs that an engine would use. Asks the driver: that takes a second."""
+    try:
+        build = choose(folder, llama_server, "", model)
+    except EngineFailed:
+        return 0
+    return free_gpu_memory(build) if build.uses_gpu else 0
+
+
+def _marked(build: Build, model: str = "", *, needs_gpu: bool = False) -> Build:
+    """`build` with what has failed when it ran."""
+    failed = failed_builds.find(build.key, model)
+    if failed is None or build.problem:
+        return build
+    if failed.fault is Fault.CPU:
+        return build.model_copy(update={"problem": failed.reason})
+    return build if needs_gpu else build.model_copy(update={"gpu_problem": failed.reason})
+
+
+def _allowed(builds: list[Build], llama_server: str | None, rpc: str) -> list[Build]:
+    """The builds that config.json allows: the one that it names, if it does."""
+    if llama_server:
+        return builds[:1]
+    kinds = {"llama-server", "xllamacpp"}
+    # xllamacpp cannot use RPC servers.
+    kinds -= {"xllamacpp"} if rpc else set()
+    kinds -= {"llama-server"} if llama_server == "" else set()
+    return [build for build in builds if build.kind in kinds]
+
+
 def _select(builds: list[Build], llama_server: str | None, rpc: str) -> Build:
-    if llama_server or rpc:
-        # xllamacpp cannot use RPC servers.
-        builds = [build for build in builds if build.kind == "llama-server"]
-    usable = [build for build in builds if not build.problem and (build.can_rpc or not rpc)]
+    allowed = _allowed(builds, llama_server, rpc)
+    if llama_server and allowed and allowed[0].problem == NO_INSTRUCTION:
+        # Its owner named it before that was known.
+        allowed += [build for build in _allowed(builds, None, rpc) if build not in allowed]
+    usable = [build for build in allowed if not build.problem and (build.can_rpc or not rpc)]
     if usable:
-        return max(usable, key=lambda build: (bool(build.devices), build.kind == "xllamacpp"))
-    if broken := next((build for build in builds if build.problem), None):
+        return max(usable, key=_rank)
+    if broken := next((build for build in allowed if build.problem), None):
         setting = "llama_server" if llama_server else "rpc" if rpc else ""
         raise EngineFailed(
             f"{broken.path} cannot be used: {broken.problem}",
             _remedy_for_build(broken, setting),
         )
     if rpc:
-        raise _no_build_for_rpc(builds, llama_server)
+        raise _no_build_for_rpc(allowed, llama_server)
     raise EngineFailed(
         "GGUF files need the engine, which is not installed",
         f"Install it with {_INSTALL}",
     )
+
+
+def _rank(build: Build) -> tuple[bool, bool, bool]:
+    """The best has the largest; of equal ones, the first is used."""
+    return build.uses_gpu, bool(build.installed), build.kind == "xllamacpp"
+
+
+def _reason(build: Build, chosen: Build | None, allowed: Iterable[Build], rpc: str) -> str:
+    """Why a build is used or not. `allowed` are those that config.json does not rule out."""
+    if build.problem:
+        return build.problem
+    if rpc and not build.can_rpc:
+        return "it cannot use the RPC servers in config.json"
+    if build not in allowed and build != chosen:
+        return "config.json names another one"
+    if build.gpu_problem or chosen is None:
+        return build.gpu_problem
+    if build == chosen:
+        return f"it uses the {build.devices[0].title}" if build.uses_gpu else "no build uses a GPU"
+    is_slower = chosen.uses_gpu and not build.uses_gpu
+    return "it uses no GPU" if is_slower else f"{chosen.name} comes before it"
 
 
 def _remedy_for_build(build: Build, setting: str) -> str:
@@ -191,170 +170,9 @@ def _remedy_for_build(build: Build, setting: str) -> str:
 def _no_build_for_rpc(builds: list[Build], llama_server: str | None) -> EngineFailed:
     """The error for RPC servers where no llama-server can use them: `builds` are the others."""
     need = "The RPC servers in config.json need a llama-server that was built with GGML_RPC"
-    if sys.platform == "win32":
-        return EngineFailed(
-            f"{need}, and llama-server is not run on Windows", "Remove rpc from config.json"
-        )
     found = f"{builds[0].path} was not" if builds else "there is none on PATH"
     if llama_server == "":
         found = "llama_server rules it out there"
     return EngineFailed(
         f"{need}, and {found}", "Set llama_server in config.json to its path, or remove rpc"
     )
-
-
-def _find_installed(llama_server: str | None) -> list[Build]:
-    """The installed builds, not probed yet."""
-    builds = []
-    found = importlib.util.find_spec("xllamacpp")
-    if found is not None and found.origin is not None:
-        version = importlib.metadata.version("xllamacpp")
-        folder = str(Path(found.origin).parents[1])
-        builds.append(Build(kind="xllamacpp", path=folder, version=version))
-    # On Windows, a child process cannot be made to end with its host.
-    if llama_server != "" and sys.platform != "win32":
-        program = str(Path(llama_server).expanduser()) if llama_server else "llama-server"
-        path = shutil.which(program)
-        if path and is_text(path):
-            builds.append(Build(kind="llama-server", path=str(Path(path).absolute())))
-        elif path or llama_server:
-            problem = NOT_TEXT if path else "there is no such program"
-            shown = printable(path or program)
-            builds.append(Build(kind="llama-server", path=shown, problem=problem))
-    return builds
-
-
-class _BuildCache(FrozenValue):
-    """The results of probing, by path, version, size and time of the last change."""
-
-    builds: dict[str, Build]
-
-
-def _probe_all(builds: list[Build], folder: Path) -> list[Build]:
-    """`builds` with their versions, devices and problems, from disk if they have not changed."""
-    file = folder.parent / "builds.json"
-    cached = _read_cache(file)
-    by_key = {_cache_key(build): build for build in builds}
-    probed = {key: cached.get(key) or _probe(build) for key, build in by_key.items()}
-    if probed != cached:
-        # If it cannot be written, the next command probes again.
-        with contextlib.suppress(OSError):
-            write_atomically(file, _BuildCache(builds=probed).model_dump_json().encode())
-    return list(probed.values())
-
-
-def _read_cache(file: Path) -> dict[str, Build]:
-    try:
-        if time.time() - file.stat().st_mtime > _MAX_CACHE_AGE_S:
-            return {}
-        return _BuildCache.model_validate_json(read_own(file)).builds
-    except (OSError, ValidationError):
-        return {}
-
-
-def _cache_key(build: Build) -> str:
-    try:
-        stat = Path(build.path).stat()
-    except OSError:
-        return build.path
-    return f"{build.path} {build.version} {stat.st_size} {stat.st_mtime}"
-
-
-def _probe(build: Build) -> Build:
-    if build.problem:
-        return build
-    try:
-        return _probe_xllamacpp(build) if build.kind == "xllamacpp" else _probe_llama_server(build)
-    except _Unusable as error:
-        return build.model_copy(update={"problem": str(error)})
-
-
-class _Unusable(Exception):
-    """A build cannot be run; the message says why."""
-
-
-def _probe_xllamacpp(build: Build) -> Build:
-    # In a process of its own, because a GPU's driver may crash.
-    output = _run(sys.executable, "-I", "-S", "-c", _PROBE_CODE.format(build.path))
-    try:
-        listed = json.loads(output.strip().rpartition("\n")[2])
-        devices = tuple(Device(name=name, title=title, memory=m) for name, title, m in listed)
-    except (ValueError, TypeError):
-        raise _Unusable(f"its list of devices is {excerpt(output.encode())!r}") from None
-    return build.model_copy(update={"devices": devices})
-
-
-def _probe_llama_server(build: Build) -> Build:
-    usage = _run(build.path, "--help")
-    if missing := [argument for argument in _REQUIRED_ARGUMENTS if argument not in usage]:
-        raise _Unusable(f"it does not support {', '.join(missing)}")
-    version = _VERSION.search(_run(build.path, "--version"))
-    listed = _DEVICE.finditer(_run(build.path, "--list-devices"))
-    devices = tuple(
-        Device(name=d["name"], title=d["title"], memory=int(d["mib"]) * 2**20 if d["mib"] else None)
-        for d in listed
-    )
-    return build.model_copy(
-        update={
-            "version": version[1] if version else "",
-            "devices": devices,
-            "can_rpc": "--rpc " in usage,
-        }
-    )
-
-
-def _run(*command: str) -> str:
-    """The output of a command. Raises `_Unusable`."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-        )
-    except OSError as error:
-        raise _Unusable(f"it cannot be started: {error.strerror}") from None
-    except subprocess.TimeoutExpired:
-        raise _Unusable(f"it did not end within {_PROBE_TIMEOUT_S:.0f} s") from None
-    output = done.stdout.decode("utf-8", "replace")
-    if done.returncode != 0:
-        raise _Unusable(reason_in(output) or f"it exited with status {done.returncode}")
-    return output
-
-
-def reason_in(log: str) -> str:
-    """Why llama.cpp failed, from its log; "" if the log gives no reason.
-
-    Of several errors the first is the cause, and the others follow from it.
-    """
-    patterns = (_MISSING_LIBRARY, _ENDED, _ASSERTION, _CRASH, _LOGGED_ERROR)
-    found = next(filter(None, (pattern.search(log) for pattern in patterns)), None)
-    if found is not None and found.re is _MISSING_LIBRARY and "libgomp" in found["text"]:
-        return "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)"
-    reason = found["text"] if found else next(reversed(_unlogged(log)), "")
-    return excerpt(reason.encode(), _MAX_REASON_LENGTH)
-
-
-def remedy_for(reason: str) -> str:
-    """What to do if llama.cpp cannot load a model for a `reason` that is not in its file."""
-    return next(remedy for cause, remedy in _LOAD_REMEDIES if cause.search(reason))
-
-
-def blames_model(log: str) -> bool:
-    """Whether llama.cpp failed while it loaded the model, and names no other cause."""
-    errors = [*_unlogged(log), *(match[0] for match in _LOGGED_ERROR.finditer(log))]
-    errors += (match[0] for match in _ASSERTION.finditer(log))
-    return _LOADING in log and not any(map(_OTHER_CAUSE.search, errors))
-
-
-def _unlogged(log: str) -> list[str]:
-    """The lines that do not come from llama.cpp's logger.
-
-    Texts that it logs may have several lines. So after it has begun to log, only lines that say
-    that they are errors count.
-    """
-    lines = [line for line in log.splitlines() if line.strip()]
-    others = [line for line in lines if not _LOGGED_LINE.match(line)]
-    return others if others == lines else [line for line in others if _ERROR_LINE.match(line)]

@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import itertools
 import os
+import re
 import signal
 import sys
 import threading
@@ -33,6 +34,7 @@ from llm_localrun.engine.load_watch import (
 )
 from llm_localrun.engine.slots import Slot
 from llm_localrun.engine.state import (
+    BUILD_LINE,
     EnginePaths,
     EngineState,
     HostInstructions,
@@ -52,6 +54,7 @@ _POLLS_PER_CHECK = 5 if sys.platform == "linux" else 1
 """How often the memory is measured between two looks at the engine's files."""
 _MAX_LOG_BYTES = 2**20
 """A log that is larger is emptied while the engine runs."""
+_OFFLOADED = re.compile(rb"offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
 _SAVE_TIMEOUT_S = 60.0
 _MIN_SAVED_TOKENS = 100
 """Evaluating fewer tokens again takes no longer than restoring them."""
@@ -101,17 +104,29 @@ def _start_up(
 ) -> tuple[RunningServer, EngineState]:
     """Loads the model, and reports before and after it to `output`. Raises OSError."""
     _redirect_output(paths.log)
+    os.write(2, f"{BUILD_LINE}{instructions.build}: {instructions.build_path}\n".encode())
     state = _create_files(instructions, paths)
     send_line(output, paths.id)
     begun = time.monotonic()
     server = _start_server(instructions, paths, output)
     seconds = time.monotonic() - begun
     state = replace(state, url=server.url, server_pid=server.pid, load_seconds=seconds)
+    if instructions.has_gpu:
+        state = _with_layers(state, paths.log)
     write_lease(paths, instructions.keep_alive)
     write_state(paths.folder, state)
     send_line(output, "ready")
     os.close(output)
     return server, state
+
+
+def _with_layers(state: EngineState, log: Path) -> EngineState:
+    """`state` with how llama.cpp has split the model, from the log of its load."""
+    # Without a fixed number of layers, it tries several, and the last one holds.
+    found = _OFFLOADED.findall(log.read_bytes())
+    if not found:
+        return state
+    return replace(state, offloaded=int(found[-1][0]), layers=int(found[-1][1]))
 
 
 def _handle_signals(stop: threading.Event) -> None:
@@ -142,6 +157,9 @@ def _create_files(instructions: HostInstructions, paths: EnginePaths) -> EngineS
         instructions.build,
         started_at=time.time(),
         memory_limit=instructions.memory_limit,
+        build_path=instructions.build_path,
+        build_key=instructions.build_key,
+        has_gpu=instructions.has_gpu,
     )
     write_state(paths.folder, state)
     return state

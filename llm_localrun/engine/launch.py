@@ -25,7 +25,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from llm_localrun import engine_defaults
-from llm_localrun.engine import builds, evict, saved_prompts, slots
+from llm_localrun.engine import build_logs, builds, evict, fallback, saved_prompts, slots
+from llm_localrun.engine.failed_builds import Fault
 from llm_localrun.engine.limits import is_reached
 from llm_localrun.engine.llama_server import RPC_FAILURE
 from llm_localrun.engine.load_watch import (
@@ -58,6 +59,7 @@ from llm_localrun.engine.state import (
 from llm_localrun.engine.stop import has_ended, stop_if_idle
 from llm_localrun.errors import (
     BadModelFile,
+    BuildFailed,
     ConfigError,
     EngineFailed,
     LoadFailed,
@@ -98,12 +100,6 @@ _LOG_TAIL_BYTES = 2**16
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"
 
-_CRASHES = {
-    number
-    for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT")
-    if (number := getattr(signal, name, None))
-}
-"""Signals that come from what a process does with a file."""
 _NO_INSTRUCTION = "It needs a CPU with more instructions: use another build of llama.cpp"
 _DETACHED = sum(
     getattr(subprocess, flag, 0) for flag in ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
@@ -233,18 +229,50 @@ def diagnose(
         return EngineFailed(
             f"The engine ended or was unloaded while it ran {path}", "Try again: it will restart"
         )
-    reason = builds.reason_in(log := _read_log(paths))
+    reason = build_logs.reason_in(log := _read_log(paths))
     _remove_all_but_log(paths)
-    if state.memory_limit and is_reached(log):
+    if state.memory_limit and is_reached(log, has_gpu=state.has_gpu):
         return _limit_reached(state.spec, state.memory_limit)
     problem = f"The engine ended while it ran {path}"
     if reason.startswith(PREPARATION):
         return _unfinished(state.spec, f"{problem}: {reason}")
-    reasons = [*_change_of(state.spec), reason or "it was killed; its log gives no reason"]
-    return EngineFailed(
+    changes = _change_of(state.spec)
+    reasons = [*changes, reason or "it was killed; its log gives no reason"]
+    error = EngineFailed(
         f"{problem}: {'; '.join(reasons)}",
         f"Try again: it will restart. The log is {builds.failed_log(folder)}",
     )
+    return error if changes else _blaming_build(error, _Build.of_state(state), log)
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """The build that ran a model."""
+
+    spec: EngineSpec
+    title: str
+    path: str
+    key: str
+    may_leave_gpu: bool
+    """Whether it uses a GPU that the user has not asked for."""
+
+    @classmethod
+    def of_state(cls, state: EngineState) -> "_Build":
+        may_leave = state.has_gpu and state.spec.settings.gpu_layers is None
+        return cls(state.spec, state.build, state.build_path, state.build_key, may_leave)
+
+
+def _blaming_build(error: EngineFailed, build: _Build, log: str, number: int = 0) -> EngineFailed:
+    """`error` as a `BuildFailed` if the log, or the signal, blames the build's CPU or GPU part."""
+    log = log.replace(build.spec.path, "").replace(build.path, "")
+    fault = build_logs.fault_in(log, number)
+    if fault is None or (fault is not Fault.CPU and not build.may_leave_gpu):
+        return error
+    failed = BuildFailed(error.problem, error.remedy)
+    failed.build, failed.title, failed.fault = build.key, build.title, fault.value
+    crash = signal.strsignal(number) if number else ""
+    failed.reason = build_logs.reason_in(log) or crash or "it crashed"
+    return failed
 
 
 def _change_of(spec: EngineSpec) -> list[str]:
@@ -290,7 +318,7 @@ def _unfinished(spec: EngineSpec, problem: str) -> EngineFailed:
 
 def explain_refusal(error: ServerRefused, state: EngineState) -> LocalRunError:
     """The error to show when an engine refuses a request with `error` and goes on running."""
-    is_short = state.memory_limit and is_reached(error.problem)
+    is_short = state.memory_limit and is_reached(error.problem, has_gpu=state.has_gpu)
     return _limit_reached(state.spec, state.memory_limit) if is_short else error
 
 
@@ -404,7 +432,7 @@ def _bounded(
 def _instructions(
     spec: EngineSpec, folder: Path, keep_alive: float, load_grace: float, limits: EngineLimits
 ) -> HostInstructions:
-    build = builds.choose(folder, limits.llama_server, spec.settings.rpc)
+    build = fallback.chosen(EngineRequest(spec.path, spec.name, spec.settings, limits), folder)
     return HostInstructions(
         folder=str(folder),
         spec=spec,
@@ -412,11 +440,13 @@ def _instructions(
         build=build.title,
         llama_server=build.path if build.kind == "llama-server" else "",
         xllamacpp=build.path if build.kind == "xllamacpp" else "",
-        has_gpu=bool(build.devices),
+        has_gpu=build.uses_gpu,
         load_grace=load_grace,
         keep_alive=keep_alive if keep_alive < 0 else max(keep_alive, _MIN_KEEP_ALIVE_S),
         prompt_bytes=limits.prompt_bytes,
         max_preparation=_MAX_PREPARATION_S,
+        build_key=build.key,
+        ignores_gpu=bool(build.gpu_problem),
     )
 
 
@@ -446,9 +476,17 @@ class _Host:
         Raises `EngineFailed`, and OSError if the host cannot write its files.
         """
         self._spec, self._path = instructions.spec, instructions.spec.path
+        self._build = _Build(
+            instructions.spec,
+            instructions.build,
+            instructions.build_path,
+            instructions.build_key,
+            instructions.has_gpu and instructions.spec.settings.gpu_layers is None,
+        )
         self._folder = Path(instructions.folder)
         self._grace = instructions.load_grace
         self._limit = instructions.memory_limit
+        self._has_gpu = instructions.has_gpu
         self._notice = notice
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._process = _spawn()
@@ -541,7 +579,7 @@ class _Host:
         log = _read_log(self._paths)
         if known := self._denied(log):
             return known
-        reason, status = builds.reason_in(log), self._process.returncode or 0
+        reason, status = build_logs.reason_in(log), self._process.returncode or 0
         number = _signal_of(status)
         # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
         if number and not (reason and number == signal.SIGABRT):
@@ -550,24 +588,28 @@ class _Host:
             problem = "; ".join([problem, *_change_of(self._spec)])
             advice = _NO_INSTRUCTION if number == signal.SIGILL else "Try again"
             error = EngineFailed(problem, f"{advice}. The log is {builds.failed_log(self._folder)}")
-            crashed = f"llama.cpp crashed (signal {number})" * (number in _CRASHES)
-            return error.with_load_problem(_lasting(self._spec, crashed))
+            crashed = f"llama.cpp crashed (signal {number})" * (number in build_logs.CRASHES)
+            found = error if _change_of(self._spec) else self._blaming_build(error, log, number)
+            return found.with_load_problem(_lasting(self._spec, crashed))
         reason = reason or f"the engine exited with status {status}"
         problem = f"llama.cpp cannot load {_named(self._spec)}: {reason}"
         if said := template_error_in(log):
             return self._template_failed(said)
-        if builds.blames_model(log.replace(self._path, "")):
+        if build_logs.blames_model(log.replace(self._path, "")):
             others = _others(self._spec.settings)
             first = f"Leave out {others}" if others else "Download the file again"
             error = LoadFailed(problem, f"{first}, or use a newer build of llama.cpp")
             lasting = f"llama.cpp cannot load it: {reason}"
             return error.with_load_problem(_lasting(self._spec, lasting))
-        advice = f"{builds.remedy_for(reason)}. The log is {builds.failed_log(self._folder)}"
-        return EngineFailed(problem, advice)
+        advice = f"{build_logs.remedy_for(reason)}. The log is {builds.failed_log(self._folder)}"
+        return self._blaming_build(EngineFailed(problem, advice), log)
+
+    def _blaming_build(self, error: EngineFailed, log: str, number: int = 0) -> EngineFailed:
+        return _blaming_build(error, self._build, log, number)
 
     def _denied(self, log: str) -> EngineFailed | None:
         """The error if llama.cpp got no memory or an RPC server failed; None for others."""
-        if self._limit and is_reached(log):
+        if self._limit and is_reached(log, has_gpu=self._has_gpu):
             return _limit_reached(self._spec, self._limit)
         if self._spec.settings.rpc and (lost := RPC_FAILURE.search(log.encode())):
             return _rpc_failed(lost["address"].decode(), (lost["version"] or b"").decode())

@@ -104,7 +104,11 @@ def _resident_by_ps(pid: int) -> int:
         return 0
 
 
-def is_reached(text: str) -> bool:
-    """Whether a log or a reply of an engine says that it got no more memory."""
-    is_refused = sys.platform == "linux" and _REFUSED.search(text) is not None
+def is_reached(text: str, *, has_gpu: bool) -> bool:
+    """Whether a log or a reply of an engine says that it got no more memory.
+
+    One that may use a GPU is refused memory by the GPU only.
+    """
+    can_refuse = sys.platform == "linux" and not has_gpu
+    is_refused = can_refuse and _REFUSED.search(text) is not None
     return is_refused or OUT_OF_MEMORY.decode().strip() in text

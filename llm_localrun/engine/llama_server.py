@@ -1,8 +1,8 @@
 """Runs llama.cpp's server as a child process of the host: the program `llama-server`.
 
 The child gets a terminal of its own, whose other end the host holds. However the host ends, the
-system then hangs up on the child, which ends it. No other way works on Linux, macOS and the BSDs.
-When the server ends is decided in `host`.
+system then hangs up on the child, which ends it. No other way works on Linux, macOS and the BSDs;
+on Windows a job object does it (`windows_job`). When the server ends is decided in `host`.
 
 Imports only the standard library: the engine's host process uses this module.
 """
@@ -10,14 +10,17 @@ Imports only the standard library: the engine's host process uses this module.
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llm_localrun import engine_defaults
-from llm_localrun.engine import limits
+from llm_localrun.engine import limits, windows_job
 from llm_localrun.engine.state import (
     NGRAM,
     EnginePaths,
@@ -25,6 +28,9 @@ from llm_localrun.engine.state import (
     HostInstructions,
     ending,
 )
+
+if TYPE_CHECKING:
+    import subprocess
 
 _LISTENING = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)")
 RPC_FAILURE = re.compile(
@@ -56,40 +62,112 @@ class LlamaServerProcess:
         os.kill(self.pid, signal.SIGKILL)
 
 
+@dataclass(frozen=True, slots=True)
+class WindowsLlamaServer:
+    """A running llama-server on Windows."""
+
+    url: str
+    _process: "subprocess.Popen[bytes]"
+    _job: int
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def has_ended(self) -> bool:
+        code = self._process.poll()
+        number = windows_job.shell_status(code or 0) - 128
+        if number in (signal.SIGILL, signal.SIGSEGV):
+            os.write(2, ending(f"llama-server was killed: {signal.strsignal(number)}"))
+        return code is not None
+
+    def end(self) -> None:
+        self._process.kill()
+
+
 def start(
     instructions: HostInstructions,
     paths: EnginePaths,
     watch: Callable[[int], AbstractContextManager[None]],
-) -> LlamaServerProcess:
+) -> LlamaServerProcess | WindowsLlamaServer:
     """Starts llama-server and waits until it listens, while `watch` watches its process.
 
     If it ends before, so does this process, with the status that a shell would report; the reason
     is in the log.
     """
-    import pty
-
     arguments = [instructions.llama_server, *_arguments(instructions, paths)]
     # Every user of the machine can read arguments, so the key is in the environment.
     environment = {**neutral_environment(), "LLAMA_API_KEY": instructions.key}
+    if sys.platform == "win32":
+        return start_on_windows(instructions, paths, arguments, environment)
+    import pty
+
     pid, terminal = pty.fork()
     if pid == 0:
-        if not instructions.has_gpu:
+        # The driver of a GPU reserves address space, even if it is not used.
+        if not (instructions.has_gpu or instructions.ignores_gpu):
             limits.limit_data(instructions, is_final=True)
         _exec(arguments, environment, paths.log)
+    kill = LlamaServerProcess("", pid, terminal).end
+    with watch(pid):
+        url = _listening_url(instructions, paths, partial(_exit_status, pid), kill)
+    return LlamaServerProcess(url, pid, terminal)
+
+
+def _exit_status(pid: int) -> int | None:
+    """How a child has ended, as a shell would report it, never 0; None if it runs."""
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    code = os.waitstatus_to_exitcode(status) if ended else 0
+    return (128 - code if code < 0 else code or 1) if ended else None
+
+
+def start_on_windows(
+    instructions: HostInstructions,
+    paths: EnginePaths,
+    arguments: list[str],
+    environment: dict[str, str],
+) -> WindowsLlamaServer:
+    """`start` where processes have jobs instead of terminals. There is no watcher."""
+    import subprocess
+
+    with paths.log.open("ab") as log:
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
+    try:
+        job = windows_job.tie(int(process._handle))  # type: ignore[attr-defined]
+    except OSError as error:
+        process.kill()
+        os.write(2, f"OSError: {error.strerror} (error {error.errno})\n".encode())
+        raise SystemExit(1) from None
+
+    def exit_status() -> int | None:
+        code = process.poll()
+        return None if code is None else windows_job.shell_status(code) or 1
+
+    url = _listening_url(instructions, paths, exit_status, process.kill)
+    return WindowsLlamaServer(url, process, job)
+
+
+def _listening_url(
+    instructions: HostInstructions,
+    paths: EnginePaths,
+    exit_status: Callable[[], int | None],
+    kill: Callable[[], None],
+) -> str:
+    """The URL that llama-server logs when it listens. If it ends before, so does this process."""
     log, rpc = b"", instructions.spec.settings.rpc
-    with watch(pid), paths.log.open("rb") as file:
-        while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+    with paths.log.open("rb") as file:
+        while (status := exit_status()) is None:
             # All of it again would take long if it grows without end.
             log = log[-_LOG_TAIL_BYTES:] + file.read()
             if rpc and RPC_FAILURE.search(log):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                kill()
                 raise SystemExit(1)
             if match := _LISTENING.search(log):
-                return LlamaServerProcess(match[1].decode(), pid, terminal)
+                return match[1].decode()
             time.sleep(_POLL_INTERVAL_S)
-    code = os.waitstatus_to_exitcode(ended[1])
-    raise SystemExit(128 - code if code < 0 else code or 1)
+    raise SystemExit(status)
 
 
 def _exec(arguments: list[str], environment: dict[str, str], log: Path) -> None:
@@ -137,6 +215,9 @@ def _arguments(instructions: HostInstructions, paths: EnginePaths) -> list[str]:
         arguments["--slot-save-path"] = folder
     if embedding:
         arguments["--ubatch-size"] = batch
+    if instructions.ignores_gpu:
+        arguments["--device"] = "none"
+        arguments |= {"--device-draft": "none"} if "--model-draft" in arguments else {}
     switches = ["--kv-unified", "--no-cache-idle-slots", "--no-webui", "--offline"]
     if not spec.settings.needs_jinja:
         switches.append("--no-jinja")

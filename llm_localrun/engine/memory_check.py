@@ -62,7 +62,7 @@ def ensure_fits(
         return request
     # A file that is no GGUF file, or has a hole of 100 GB, is not a lack of memory.
     check_others(settings)
-    free = free_memory(request.limits.llama_server) or free
+    free = free_memory(request.limits.llama_server, request.path) or free
     limits = request.limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
     free += sum(map(_released_by, engines))
     affordable = largest_context(footprint, setting, free)
@@ -83,23 +83,23 @@ def check_others(settings: EngineSettings) -> None:
             raise error.with_load_problem("") from None
 
 
-def free_memory(llama_server: str | None) -> int | None:
-    """The RAM that is free and the memory of GPUs, in bytes; None if the system does not say.
+def free_memory(llama_server: str | None, model: str = "") -> int | None:
+    """The RAM and the memory of GPUs that is free, in bytes; None if the system does not say.
 
-    `llama_server` is as in config.json. Takes a second if the GPUs were not asked lately.
+    `llama_server` is as in config.json; `model` is the file to run. Takes up to a second with GPUs.
     """
     free = machine.free_ram()
     # A Mac's GPU shares the RAM, which is counted already.
     if free is None or sys.platform == "darwin":
         return free
-    build = builds.report(engine_folder(), llama_server).chosen
-    return free + sum(device.memory or 0 for device in build.devices) if build else free
+    return free + builds.free_memory_of_gpus(engine_folder(), llama_server, model)
 
 
 def _released_by(engine: EngineState) -> int:
-    """What is free when an engine ends, besides its weights: the system can drop those anyway."""
+    """What is free when an engine ends. The system can drop weights anyway, but for a GPU's."""
     need = need_of(engine.spec)
-    return need.context + need.compute
+    on_gpu = need.weights * engine.offloaded // engine.layers if engine.layers else 0
+    return need.context + need.compute + on_gpu
 
 
 @dataclass(frozen=True, slots=True)

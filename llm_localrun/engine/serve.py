@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from llm_localrun import engine_defaults
 from llm_localrun.catalogue import drop_file
 from llm_localrun.config import Config
-from llm_localrun.engine import launch, saved_prompts
+from llm_localrun.engine import fallback, launch, saved_prompts
 from llm_localrun.engine.launch import LOAD_GRACE_S, OTHER_TEMPLATE, AcquiredSlot
 from llm_localrun.engine.load_watch import Advance
 from llm_localrun.engine.memory_check import ensure_fits
@@ -25,6 +25,7 @@ from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.errors import (
     BadModelFile,
     BadReply,
+    BuildFailed,
     EngineFailed,
     LocalRunError,
     ServerRefused,
@@ -185,6 +186,11 @@ class _Job:
         )
 
     @property
+    def may_overcommit(self) -> bool:
+        """Whether the memory is not checked: RPC servers have an unknown amount of it."""
+        return bool(self.options.get("overcommit") or self.config.rpc)
+
+    @property
     def keep_alive_s(self) -> float:
         return float(self.options.get("keep_alive", self.config.keep_alive))
 
@@ -198,7 +204,8 @@ class _Job:
     ) -> LocalRunError:
         """What `launch.diagnose` makes of the error of a request, recorded."""
         failed = launch.diagnose(error, engine, engine_folder(), before)
-        self.record_failure(failed)
+        if not fallback.settle(failed, self.request, engine_folder()):
+            self.record_failure(failed)
         return failed
 
     def record_failure(self, error: LocalRunError) -> None:
@@ -214,6 +221,7 @@ class _Job:
 
     def forget_failure(self) -> None:
         FailedLoads().remove(self.request.path, self._manifest)
+        fallback.confirm(self.request)
 
     @property
     def _manifest(self) -> str:
@@ -241,9 +249,23 @@ class _Plan:
         try:
             found = launch.find_or_start(self.request, engine_folder(), job.keep_alive_s, grace_s)
         except (BadModelFile, EngineFailed) as error:
-            job.record_failure(error)
-            raise
-        return found
+            failed = fallback.settle(error, self.request, engine_folder())
+            if failed is None:
+                job.record_failure(error)
+                raise
+        else:
+            return found
+        return self._after(failed).find_or_start()
+
+    def _after(self, failed: BuildFailed) -> "_Plan":
+        """The plan for the build that comes after the one that failed. Says so.
+
+        Raises `NotEnoughMemory` if the model needs the memory of a GPU.
+        """
+        fallback.tell(failed)
+        if self.job.may_overcommit:
+            return self
+        return replace(self, request=ensure_fits(self.job.model, self.request, may_shrink=False))
 
 
 def prepare(request: ServeRequest, route: OnDisk, config: Config) -> PreparedRequest:
@@ -370,7 +392,7 @@ def _prompt_text(chat: ChatRequest) -> str:
 def _plan(job: _Job, context_size: int) -> _Plan:
     """An engine with this context; with less if memory is short and the user did not set it."""
     wanted = job.request.with_context(context_size)
-    if job.options.get("overcommit") or job.config.rpc:
+    if job.may_overcommit:
         return _Plan(job, wanted, inf)
     request = ensure_fits(job.model, wanted, may_shrink=job.asked_context_size is None)
     affordable = inf if request.settings == wanted.settings else request.settings.context_size

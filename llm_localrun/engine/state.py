@@ -48,6 +48,8 @@ BUILT_IN_TEMPLATES = frozenset({
 """Chat templates by name in llama.cpp (b10434). Except for `chatml`, they need Jinja to be off."""
 ENDED = "\nThe engine ended: "
 """Before the reason, in a log."""
+BUILD_LINE = "llm-localrun runs "
+"""Before the build, in the first line of a log."""
 NGRAM = "ngram"
 """The `draft_model` without a file: llama.cpp guesses the next tokens from the text so far."""
 
@@ -145,6 +147,16 @@ class EngineState:
     load_seconds: float = 0.0
     memory_limit: int = 0
     """Bytes of memory that the engine may take; 0 for no limit."""
+    build_path: str = ""
+    """llama-server, or the folder that xllamacpp is imported from."""
+    build_key: str = ""
+    """Differs for another build: see `build_probe.Build`."""
+    has_gpu: bool = False
+    """Whether it may use a GPU."""
+    layers: int = 0
+    """Of the model; 0 if the log does not say."""
+    offloaded: int = 0
+    """Those of them that a GPU holds."""
 
     @property
     def pid(self) -> int:
@@ -208,6 +220,7 @@ class HostInstructions:
     xllamacpp: str
     """The folder that xllamacpp is imported from."""
     has_gpu: bool
+    """Whether llama.cpp may use a GPU."""
     load_grace: float
     """Seconds without progress after which a load is ended: see `load_watch`."""
     keep_alive: float
@@ -222,6 +235,13 @@ class HostInstructions:
     """Bytes of memory that the engine may take, files included; 0 for no limit."""
     mapped_bytes: int = 0
     """The part of `memory_limit` for files that are only mapped."""
+    build_key: str = ""
+    ignores_gpu: bool = False
+    """Whether the build could use a GPU, and must not, because that has failed."""
+
+    @property
+    def build_path(self) -> str:
+        return self.llama_server or self.xllamacpp
 
     def prompt_folder(self, paths: EnginePaths) -> str:
         """Where llama.cpp may save slots, with the separator it expects at the end; "" for none."""

@@ -42,7 +42,7 @@ def start(instructions: HostInstructions, paths: EnginePaths) -> XllamacppServer
     from xllamacpp import xllamacpp
 
     parameters = _parameters(xllamacpp, instructions, paths)
-    if not parameters.fit_params:
+    if not (parameters.fit_params or instructions.ignores_gpu):
         limits.limit_data(instructions)
     return XllamacppServer(xllamacpp.Server(parameters))
 
@@ -56,7 +56,8 @@ def _parameters(xllamacpp: Any, instructions: HostInstructions, paths: EnginePat
     p.model_alias = {spec.name}
     p.n_ctx = spec.context_size
     # Fitting layers to GPU memory loads the model twice, which is useless without a GPU.
-    p.fit_params = any(device["type"] != cpu for device in devices)
+    has_gpu = any(device["type"] != cpu for device in devices)
+    p.fit_params = has_gpu and not instructions.ignores_gpu
     p.n_batch = engine_defaults.BATCH_SIZE
     p.n_parallel = engine_defaults.SLOTS
     p.kv_unified = True
@@ -71,6 +72,10 @@ def _parameters(xllamacpp: Any, instructions: HostInstructions, paths: EnginePat
     p.cors_origins = ""
     p.ui = False
     _apply(xllamacpp, p, spec.settings)
+    if instructions.ignores_gpu:
+        p.n_gpu_layers = 0
+        p.no_kv_offload = p.no_op_offload = True
+        p.mmproj_use_gpu = False
     return p
 
 

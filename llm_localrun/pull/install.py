@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from llm_localrun.engine.installed import (
     list_installed,
     size_of,
 )
-from llm_localrun.engine.state import list_running
+from llm_localrun.engine.remove import is_running
 from llm_localrun.errors import InstallFailed, PullFailed
 from llm_localrun.pull import starter
 from llm_localrun.pull.archive import unpack
@@ -39,7 +39,7 @@ from llm_localrun.pull.plan import plan_pull
 from llm_localrun.pull.refs import StarterRef
 from llm_localrun.pull.releases import Release, find_release
 from llm_localrun.system.atomic import write_atomically
-from llm_localrun.system.paths import builds_folder, engine_folder, models_folder
+from llm_localrun.system.paths import builds_folder, models_folder
 from llm_localrun.system.progress import Progress
 
 _UNPACKED_RATIO = 4
@@ -101,6 +101,8 @@ def install(plan: InstallPlan) -> InstallSteps:
             for each in release.archives
         ]
         _remove_leftovers(partial, files)
+        for removed in folder.glob(".removed-*"):
+            shutil.rmtree(removed, ignore_errors=True)
         needed = _UNPACKED_RATIO * release.size
         check_free_space(folder, needed, InstallFailed, "Free space there, and try again")
         yield from _download(files, partial)
@@ -237,32 +239,3 @@ def _move_into_place(root: Path, build: InstalledBuild, partial: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         return
     root.rename(build.folder)
-
-
-def is_running(build: InstalledBuild) -> bool:
-    """Whether an engine runs the build, or may do so: without psutil that is not known."""
-    engines = list_running(engine_folder())
-    try:
-        import psutil
-    except ImportError:
-        return bool(engines)
-    for engine in engines:
-        with suppress(psutil.Error, ValueError):
-            if build.folder in Path(psutil.Process(engine.server_pid).exe()).parents:
-                return True
-    return False
-
-
-def remove_unless_running(build: InstalledBuild) -> bool:
-    """Removes a build that no engine runs. False if one does. Raises `PullFailed`."""
-    partial = builds_folder() / ".partial"
-    with translate_disk_errors(builds_folder()), ExitStack() as held:
-        for _ in lock_partials([_LOCK], partial, held):
-            pass
-        if is_running(build):
-            return False
-        # By one rename, so that no half of it counts.
-        aside = partial / f"removed-{build.name}"
-        build.folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-    return True

@@ -20,7 +20,8 @@ from llm_localrun.cli.doctor_findings import (
     store_findings,
 )
 from llm_localrun.config import Config, ConfiguredEndpoint
-from llm_localrun.engine.builds import Build, BuildReport, Device
+from llm_localrun.engine.build_probe import Build, Device
+from llm_localrun.engine.builds import BuildReport
 from llm_localrun.models import (
     Endpoint,
     EndpointReport,

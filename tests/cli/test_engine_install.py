@@ -11,9 +11,10 @@ import click.testing
 import pytest
 
 from llm_localrun.cli import engine_install
-from llm_localrun.engine import acceptance, builds, hardware
+from llm_localrun.engine import acceptance, builds, hardware, remove
 from llm_localrun.engine.acceptance import Accepted
-from llm_localrun.engine.builds import Build, BuildReport
+from llm_localrun.engine.build_probe import Build
+from llm_localrun.engine.builds import BuildReport
 from llm_localrun.engine.hardware import Gpu, Hardware, Vendor
 from llm_localrun.engine.installed import list_installed
 from llm_localrun.pull import install as installing
@@ -185,7 +186,7 @@ def test_update_keeps_a_build_that_runs(
 ) -> None:
     engine(invoke, "install --tag b7 --yes")
     mirror.offer("b8")
-    monkeypatch.setattr(installing, "is_running", lambda _: True)
+    monkeypatch.setattr(remove, "is_running", lambda _: True)
     done = engine(invoke, "update --yes --quiet")
     assert done.stderr == (
         "b7-cpu stays: a model runs on it. To remove it: llm localrun engine remove b7-cpu\n"

@@ -14,7 +14,8 @@ from llm_localrun.cli.doctor import finding_facts
 from llm_localrun.cli.doctor_findings import engine_findings
 from llm_localrun.engine import acceptance
 from llm_localrun.engine.acceptance import Accepted
-from llm_localrun.engine.builds import Build, BuildReport, Device
+from llm_localrun.engine.build_probe import Build, Device
+from llm_localrun.engine.builds import BuildReport
 from llm_localrun.memory import machine
 from llm_localrun.models import ScannedFile, ScannedStore, Snapshot
 from llm_localrun.pull import install as installing

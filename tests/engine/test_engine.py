@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_localrun.engine.builds import reason_in
+from llm_localrun.engine.build_logs import reason_in
 from llm_localrun.engine.launch import find_or_start, renew_lease
 from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.slots import SlotContents, acquire

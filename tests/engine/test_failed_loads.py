@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_localrun.engine.builds import blames_model
+from llm_localrun.engine.build_logs import blames_model
 from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.models import OnDisk
 from tests.conftest import CONFIG, Llm, configure

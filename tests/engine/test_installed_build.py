@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from llm_localrun.engine.installed import list_installed
+from llm_localrun.engine.remove import is_running, remove_if_unused
+from llm_localrun.engine.state import list_hosts
 from llm_localrun.engine.stop import stop_all
-from llm_localrun.pull import install as installing
-from tests.conftest import CONFIG, GUARD, Llm, configure
+from tests.conftest import GUARD, Llm
 from tests.support import environment, llama_build
 from tests.support.coder_model import Unavailable, cache_folder
 from tests.support.installing import PLATFORM, Mirror, archive_name, mirrored
@@ -54,26 +55,29 @@ def test_from_the_release_to_an_answer(mirror: Mirror, user_path: Path, run_llm:
     (build,) = list_installed()
     assert build.is_whole
     assert build.tokens_per_second
-    # Until installed builds are chosen without that.
-    configure(user_path, **CONFIG, llama_server=str(build.server))
-
     answer = run_llm("-m", "local-smol", "Hi", "-o", "max_tokens", "4", "-o", "temperature", "0")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip()
     (engine,) = json.loads(run_llm("localrun", "ps", "--json").stdout)
-    assert engine["build"].startswith("llama-server ")
+    assert (engine["build"], engine["build_path"]) == (
+        f"llama-server {build.name}",
+        str(build.server),
+    )
     folder = user_path / "localrun" / "engine"
-    assert installing.is_running(build)
+    (paths,) = list_hosts(folder)
+    first = paths.log.read_text().splitlines()[0]
+    assert first == f"llm-localrun runs llama-server {build.name}: {build.server}"
+    assert is_running(build)
 
     # A running build is neither replaced nor removed.
     (build.folder / "more").write_bytes(b"damage")
     again = run_llm("localrun", "engine", "install", "cpu", "--tag", TAG, "--yes", "--quiet")
     assert again.returncode == 1
     assert "is damaged, and a model runs on it" in again.stderr
-    assert not installing.remove_unless_running(build)
+    assert not remove_if_unused(build)
     assert run_llm("-m", "local-smol", "Hi", "-o", "max_tokens", "4").returncode == 0
     stop_all(folder)
-    assert installing.remove_unless_running(build)
+    assert remove_if_unused(build)
     assert mirror.installed == []
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llm_localrun.chat.models import LocalChat
-from llm_localrun.engine import builds
+from llm_localrun.engine import build_logs, builds
 from llm_localrun.engine.launch import find_or_start
 from llm_localrun.engine.load_watch import (
     Phase,
@@ -318,7 +318,7 @@ def test_a_log_is_read_once(tmp_path: Path) -> None:
     ],
 )
 def test_what_to_do_about_a_load_that_fails(reason: str, remedy: str) -> None:
-    assert builds.remedy_for(reason).startswith(remedy)
+    assert build_logs.remedy_for(reason).startswith(remedy)
 
 
 def test_file_that_is_cut_off_while_it_loads(

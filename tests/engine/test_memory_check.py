@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.engine import builds
-from llm_localrun.engine.builds import Build, BuildReport, Device
 from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.engine.state import list_running
 from llm_localrun.memory import machine
@@ -16,17 +14,25 @@ from llm_localrun.memory.footprint import Setting, footprint_of_files
 from llm_localrun.models import LocalModel
 from tests.support import tiny_models
 from tests.support.drive import ask, failure
+from tests.support.engines import stand_in
 from tests.support.models import file_route, local_model
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there a GPU shares the RAM")
-def test_memory_of_gpus_counts(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_of_gpus_counts(
+    user_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes from one command to the next."""
     leave(monkeypatch, 1)
     assert free_memory("") == 10**6
-    gpu = Device(name="CUDA0", title="A GPU", memory=8 * 10**6)
-    build = Build(kind="xllamacpp", path="", devices=(gpu, gpu))
-    monkeypatch.setattr(builds, "report", lambda *_: BuildReport((build,), build, "", ()))
-    assert free_memory("") == 17 * 10**6
+    free, program = tmp_path / "free", tmp_path / "llama-server"
+    gpus = "".join(f"  CUDA{n}: A GPU (9000 MiB, {{0}} MiB free)\n" for n in (0, 1))
+    stand_in(
+        program, f"os.environ['STAND_IN_DEVICES'] = {gpus!r}.format(open({str(free)!r}).read())"
+    )
+    for mib in (4, 5):
+        free.write_text(str(mib))
+        assert free_memory(str(program)) == 10**6 + 2 * mib * 2**20
 
 
 # Engines that there is no memory for.
