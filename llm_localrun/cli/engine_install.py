@@ -180,6 +180,8 @@ def _report(build: InstalledBuild, *, is_new: bool, as_json: bool) -> None:
     if build.tokens_per_second:
         digits = 0 if build.tokens_per_second >= 10 else 1
         found.append(f"{build.tokens_per_second:.{digits}f} tokens/s")
+    else:
+        found.append("not tried with a model")
     more = f" ({'; '.join(found)})" if found else ""
     what = "Installed" if is_new else "It is installed already"
     now = "GGUF files run on it from now on"

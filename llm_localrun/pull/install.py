@@ -203,7 +203,9 @@ def model_here() -> Path | None:
 def _model_to_try() -> Generator[Progress, None, Path | None]:
     if found := model_here():
         return found
-    yield from plan_pull(StarterRef()).fetch()
+    # The build may be good where the package index cannot be reached.
+    with suppress(PullFailed):
+        yield from plan_pull(StarterRef()).fetch()
     return model_here()
 
 

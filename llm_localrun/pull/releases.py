@@ -1,9 +1,9 @@
 """The releases of llama.cpp: the archives that a machine needs, and the SHA-256 they must have.
 
 One release is pinned: the hashes of most of its archives are here, and those need no request.
-Others come from the list of a release's files. Names of archives
-have versions that change (cuda-12.8, rocm-10.0), so they are matched. Downloading is left to
-`install`. Sources: the release pages and workflow of ggml-org/llama.cpp at b11211 and b11391.
+Others come from the list of a release's files. Names of archives have versions that change
+(cuda-12.8, rocm-10.0), so they are matched. Downloading is left to `install`. Sources: the releases
+of ggml-org/llama.cpp at b11211 and b11391, GitHub's REST API (2022-11-28).
 """
 
 import os

