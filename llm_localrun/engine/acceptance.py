@@ -15,6 +15,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -125,8 +126,15 @@ def _lack_of_part(program: Path, backend: Backend) -> Lack | None:
 
 def _reason(output: str, status: int) -> Lack:
     lack = lack_in(output, status)
-    said = reason_in(output) or f"it exited with status {status}"
+    said = reason_in(output) or _ending(status)
     return lack or Lack(said.rstrip("."), _OTHER_BUILD)
+
+
+def _ending(status: int) -> str:
+    number = -status if status < 0 else status - 128
+    if number in {*signal.Signals}:
+        return f"it was ended by signal {number} ({signal.strsignal(number)})"
+    return f"it exited with status {status}"
 
 
 def _failed(lack: Lack) -> InstallFailed:
@@ -165,13 +173,14 @@ class _Trial:
         with ExitStack() as stack:
             try:
                 server = llama_server.start(self._instructions, self._paths, self._watched(stack))
-                stack.callback(server.end)
+                # Where `start` watches nothing: on Windows.
+                stack.callback(_suppressed, server.end)
                 return self._ask(server.url)
             except SystemExit as ended:
                 status = ended.code if isinstance(ended.code, int) else 1
             except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
                 status = _status_of(self._pid)
-            raise self._ended(status)
+            raise self._failed(status)
 
     def _watched(self, stack: ExitStack) -> Callable[[int], AbstractContextManager[None]]:
         """Watches the server until `stack` ends, and then ends it."""
@@ -209,18 +218,20 @@ class _Trial:
             reply = json.loads(connection.getresponse().read())
         return float(reply["timings"]["predicted_per_second"])
 
-    def _ended(self, status: int) -> InstallFailed:
-        """The error for a server that has ended, or has not answered."""
+    def _failed(self, status: int) -> InstallFailed:
+        """The error for a server that has ended with `status`, or 0 if it goes on."""
         with self._paths.log.open("rb") as file:
             file.seek(max(0, size_of(self._paths.log) - _LOG_TAIL_BYTES))
             log = file.read().decode("utf-8", "replace")
         if self._watch and self._watch.stalled:
             return _failed(Lack(f"it {self._watch.stalled}", _OTHER_BUILD))
+        if not status:
+            return _failed(Lack("it did not answer a prompt", _OTHER_BUILD))
         return _failed(_reason(log, status))
 
 
 def _status_of(pid: int) -> int:
-    """How a child has ended, as a shell would say it; 1 if it has not, or the system cannot tell.
+    """How a child has ended, as a shell would say it; 0 if it has not, or the system cannot tell.
 
     It may take a moment to end after it has closed a connection.
     """
@@ -228,16 +239,21 @@ def _status_of(pid: int) -> int:
         try:
             ended, status = os.waitpid(pid, getattr(os, "WNOHANG", 0))
         except OSError:
-            return 1
+            return 0
         if ended:
             code = os.waitstatus_to_exitcode(status)
             return 128 - code if code < 0 else code or 1
         time.sleep(0.05)
-    return 1
+    return 0
 
 
 def _end(pid: int) -> None:
     """Ends a child, and waits for its end unless the kernel does not let it end."""
-    with contextlib.suppress(OSError):
-        os.kill(pid, programs.KILL)
+    _suppressed(os.kill, pid, programs.KILL)
     _status_of(pid)
+
+
+def _suppressed(end: Callable[..., None], *arguments: object) -> None:
+    """Ends a process that may have ended."""
+    with contextlib.suppress(OSError):
+        end(*arguments)
