@@ -19,9 +19,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -172,9 +173,11 @@ class _Trial:
         """Tokens per second. Raises `InstallFailed`."""
         with ExitStack() as stack:
             try:
-                server = llama_server.start(self._instructions, self._paths, self._watched(stack))
-                # Where `start` watches nothing: on Windows.
-                stack.callback(_suppressed, server.end)
+                start = partial(llama_server.start, self._instructions, self._paths)
+                server = start(partial(self._watched, stack))
+                if not self._pid:
+                    # On Windows, nothing is watched while it loads.
+                    self._guard(stack, server.pid)
                 return self._ask(server.url)
             except SystemExit as ended:
                 status = ended.code if isinstance(ended.code, int) else 1
@@ -182,21 +185,20 @@ class _Trial:
                 status = _status_of(self._pid)
             raise self._failed(status)
 
-    def _watched(self, stack: ExitStack) -> Callable[[int], AbstractContextManager[None]]:
+    @contextmanager
+    def _watched(self, stack: ExitStack, pid: int) -> Iterator[None]:
+        self._guard(stack, pid)
+        yield
+
+    def _guard(self, stack: ExitStack, pid: int) -> None:
         """Watches the server until `stack` ends, and then ends it."""
-
-        @contextmanager
-        def watch(pid: int) -> Iterator[None]:
-            self._pid = pid
-            stack.callback(_end, pid)
-            limit = self._instructions.memory_limit
-            self._watch = programs.ChildWatch(
-                pid, lambda: size_of(self._paths.log), _GRACE_S, memory_limit=limit
-            )
-            stack.enter_context(self._watch)
-            yield
-
-        return watch
+        self._pid = pid
+        stack.callback(_end, pid)
+        limit = self._instructions.memory_limit
+        self._watch = programs.ChildWatch(
+            pid, lambda: size_of(self._paths.log), _GRACE_S, memory_limit=limit
+        )
+        stack.enter_context(self._watch)
 
     def _ask(self, url: str) -> float:
         body = {
@@ -249,11 +251,6 @@ def _status_of(pid: int) -> int:
 
 def _end(pid: int) -> None:
     """Ends a child, and waits for its end unless the kernel does not let it end."""
-    _suppressed(os.kill, pid, programs.KILL)
-    _status_of(pid)
-
-
-def _suppressed(end: Callable[..., None], *arguments: object) -> None:
-    """Ends a process that may have ended."""
     with contextlib.suppress(OSError):
-        end(*arguments)
+        os.kill(pid, programs.KILL)
+    _status_of(pid)

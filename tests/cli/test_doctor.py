@@ -326,7 +326,7 @@ def test_hardware(gpus: list[Gpu], builds: list[Build], expected: list[tuple[str
             WHEEL,
             [
                 (
-                    "AVX-512 is not used, which makes prompts faster: llm localrun engine install cpu",
+                    "AVX-512 is not used; for faster prompts: llm localrun engine install cpu",
                     "",
                 )
             ],
@@ -346,8 +346,8 @@ def test_hardware_in_the_report(user_path: Path, invoke: Invoke, monkeypatch: An
         "llm_localrun.engine.hardware.detect", lambda: Hardware("linux", "x64", (UNREAD,))
     )
     done = invoke("localrun", "doctor", env={"COLUMNS": "80"})
-    said = "! an NVIDIA GPU is not used\n    Install NVIDIA's driver. Then: llm localrun engine install"
-    assert said in done.stdout
+    advice = "Install NVIDIA's driver. Then: llm localrun engine install"
+    assert f"! an NVIDIA GPU is not used\n    {advice}\n" in done.stdout
     findings = json.loads(invoke("localrun", "doctor", "--json").stdout)["findings"]
     (finding,) = [each for each in findings if "gpus" in each]
     assert finding["suggested"] == "cpu"
