@@ -297,7 +297,7 @@ def hardware_findings(report: BuildReport, hardware: Hardware) -> Iterator[Findi
     install = f"llm localrun engine install {backend.value}"
     if gpu is None:
         if hardware.has_avx512 and report.chosen and report.chosen.kind == "xllamacpp":
-            text = f"AVX-512 is not used, which makes prompts faster: {install}"
+            text = f"AVX-512 is not used; for faster prompts: {install}"
             yield Finding("engine", text, facts=facts)
     elif gpu.is_integrated:
         # It may be slower than the CPU.

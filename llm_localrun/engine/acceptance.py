@@ -15,12 +15,14 @@ import json
 import os
 import re
 import secrets
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -125,8 +127,15 @@ def _lack_of_part(program: Path, backend: Backend) -> Lack | None:
 
 def _reason(output: str, status: int) -> Lack:
     lack = lack_in(output, status)
-    said = reason_in(output) or f"it exited with status {status}"
+    said = reason_in(output) or _ending(status)
     return lack or Lack(said.rstrip("."), _OTHER_BUILD)
+
+
+def _ending(status: int) -> str:
+    number = -status if status < 0 else status - 128
+    if number in {*signal.Signals}:
+        return f"it was ended by signal {number} ({signal.strsignal(number)})"
+    return f"it exited with status {status}"
 
 
 def _failed(lack: Lack) -> InstallFailed:
@@ -164,30 +173,32 @@ class _Trial:
         """Tokens per second. Raises `InstallFailed`."""
         with ExitStack() as stack:
             try:
-                server = llama_server.start(self._instructions, self._paths, self._watched(stack))
-                stack.callback(server.end)
+                start = partial(llama_server.start, self._instructions, self._paths)
+                server = start(partial(self._watched, stack))
+                if not self._pid:
+                    # On Windows, nothing is watched while it loads.
+                    self._guard(stack, server.pid)
                 return self._ask(server.url)
             except SystemExit as ended:
                 status = ended.code if isinstance(ended.code, int) else 1
             except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
                 status = _status_of(self._pid)
-            raise self._ended(status)
+            raise self._failed(status)
 
-    def _watched(self, stack: ExitStack) -> Callable[[int], AbstractContextManager[None]]:
+    @contextmanager
+    def _watched(self, stack: ExitStack, pid: int) -> Iterator[None]:
+        self._guard(stack, pid)
+        yield
+
+    def _guard(self, stack: ExitStack, pid: int) -> None:
         """Watches the server until `stack` ends, and then ends it."""
-
-        @contextmanager
-        def watch(pid: int) -> Iterator[None]:
-            self._pid = pid
-            stack.callback(_end, pid)
-            limit = self._instructions.memory_limit
-            self._watch = programs.ChildWatch(
-                pid, lambda: size_of(self._paths.log), _GRACE_S, memory_limit=limit
-            )
-            stack.enter_context(self._watch)
-            yield
-
-        return watch
+        self._pid = pid
+        stack.callback(_end, pid)
+        limit = self._instructions.memory_limit
+        self._watch = programs.ChildWatch(
+            pid, lambda: size_of(self._paths.log), _GRACE_S, memory_limit=limit
+        )
+        stack.enter_context(self._watch)
 
     def _ask(self, url: str) -> float:
         body = {
@@ -209,18 +220,20 @@ class _Trial:
             reply = json.loads(connection.getresponse().read())
         return float(reply["timings"]["predicted_per_second"])
 
-    def _ended(self, status: int) -> InstallFailed:
-        """The error for a server that has ended, or has not answered."""
+    def _failed(self, status: int) -> InstallFailed:
+        """The error for a server that has ended with `status`, or 0 if it goes on."""
         with self._paths.log.open("rb") as file:
             file.seek(max(0, size_of(self._paths.log) - _LOG_TAIL_BYTES))
             log = file.read().decode("utf-8", "replace")
         if self._watch and self._watch.stalled:
             return _failed(Lack(f"it {self._watch.stalled}", _OTHER_BUILD))
+        if not status:
+            return _failed(Lack("it did not answer a prompt", _OTHER_BUILD))
         return _failed(_reason(log, status))
 
 
 def _status_of(pid: int) -> int:
-    """How a child has ended, as a shell would say it; 1 if it has not, or the system cannot tell.
+    """How a child has ended, as a shell would say it; 0 if it has not, or the system cannot tell.
 
     It may take a moment to end after it has closed a connection.
     """
@@ -228,12 +241,12 @@ def _status_of(pid: int) -> int:
         try:
             ended, status = os.waitpid(pid, getattr(os, "WNOHANG", 0))
         except OSError:
-            return 1
+            return 0
         if ended:
             code = os.waitstatus_to_exitcode(status)
             return 128 - code if code < 0 else code or 1
         time.sleep(0.05)
-    return 1
+    return 0
 
 
 def _end(pid: int) -> None:

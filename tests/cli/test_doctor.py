@@ -12,6 +12,7 @@ from llm_localrun.cli.doctor_findings import (
     Finding,
     can_run,
     engine_findings,
+    hardware_findings,
     memory_finding,
     policy_findings,
     problem_findings,
@@ -22,6 +23,7 @@ from llm_localrun.cli.doctor_findings import (
 from llm_localrun.config import Config, ConfiguredEndpoint
 from llm_localrun.engine.build_probe import Build, Device
 from llm_localrun.engine.builds import BuildReport
+from llm_localrun.engine.hardware import Gpu, Hardware, Vendor
 from llm_localrun.models import (
     Endpoint,
     EndpointReport,
@@ -257,6 +259,102 @@ LOG = Path("/engine.log")
 )
 def test_engine(snapshot: Snapshot, report: BuildReport, expected: list[tuple[str, str]]) -> None:
     assert texts_of(engine_findings(snapshot, report, [])) == expected
+
+
+def gpu(vendor: Vendor, title: str = "", **known: Any) -> Gpu:
+    return Gpu(vendor, title or f"an {vendor.value} GPU", **known)
+
+
+RTX = gpu(Vendor.NVIDIA, "NVIDIA RTX 4090", driver="580.95", capability=8.9)
+UNREAD = gpu(Vendor.NVIDIA, obstacle="Install NVIDIA's driver")
+RADEON = gpu(Vendor.AMD, has_vulkan=True)
+UHD = gpu(Vendor.INTEL, "an integrated Intel GPU", is_integrated=True, has_vulkan=True)
+ON_RADEON = NATIVE.model_copy(
+    update={"devices": (Device(name="Vulkan0", title="AMD Radeon RX 7600 (RADV)", memory=1),)}
+)
+USES = "Install a build that uses it: llm localrun engine install"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "builds", "expected"),
+    [
+        ([], [WHEEL], []),
+        ([RTX], [WHEEL], [("NVIDIA RTX 4090 is not used", f"{USES} cuda")]),
+        ([RTX], [], [("NVIDIA RTX 4090 is not used", f"{USES} cuda")]),
+        ([RTX], [OLD], [("NVIDIA RTX 4090 is not used", f"{USES} cuda")]),
+        ([RTX], [NATIVE, WHEEL], []),
+        # The choice is the user's.
+        ([RTX], [WHEEL, NATIVE], []),
+        (
+            [UNREAD],
+            [WHEEL],
+            [
+                (
+                    "an NVIDIA GPU is not used",
+                    "Install NVIDIA's driver. Then: llm localrun engine install",
+                )
+            ],
+        ),
+        ([RTX, RADEON], [ON_RADEON], [("NVIDIA RTX 4090 is not used", f"{USES} cuda")]),
+        ([RADEON], [ON_RADEON], []),
+        ([RADEON], [WHEEL], [("an AMD GPU is not used", f"{USES} vulkan")]),
+        # It may be slower than the CPU, so that is not wrong.
+        (
+            [UHD],
+            [WHEEL],
+            [("an integrated Intel GPU is not used: llm localrun engine install vulkan", "")],
+        ),
+        ([UHD, RTX], [NATIVE], []),
+    ],
+)
+def test_hardware(gpus: list[Gpu], builds: list[Build], expected: list[tuple[str, str]]) -> None:
+    chosen = next((build for build in builds if not build.problem), None)
+    report = BuildReport(tuple(builds), chosen, "", ())
+    machine = Hardware("linux", "x64", tuple(gpus))
+    found = list(hardware_findings(report, machine))
+    assert texts_of(found) == expected
+    for finding in found:
+        titles = [each["title"] for each in finding.facts["gpus"]]
+        assert titles == [each.title for each in gpus]
+    musl = Hardware("linux", "x64", tuple(gpus), problem="the builds need glibc")
+    assert list(hardware_findings(report, musl)) == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (
+            WHEEL,
+            [
+                (
+                    "AVX-512 is not used; for faster prompts: llm localrun engine install cpu",
+                    "",
+                )
+            ],
+        ),
+        (NATIVE.model_copy(update={"devices": ()}), []),
+        (None, []),
+    ],
+)
+def test_instructions(chosen: Build | None, expected: list[tuple[str, str]]) -> None:
+    report = BuildReport((chosen,) if chosen else (), chosen, "", ())
+    machine = Hardware("linux", "x64", has_avx512=True)
+    assert texts_of(hardware_findings(report, machine)) == expected
+
+
+def test_hardware_in_the_report(user_path: Path, invoke: Invoke, monkeypatch: Any) -> None:
+    monkeypatch.setattr(
+        "llm_localrun.engine.hardware.detect", lambda: Hardware("linux", "x64", (UNREAD,))
+    )
+    done = invoke("localrun", "doctor", env={"COLUMNS": "80"})
+    advice = "Install NVIDIA's driver. Then: llm localrun engine install"
+    assert f"! an NVIDIA GPU is not used\n    {advice}\n" in done.stdout
+    findings = json.loads(invoke("localrun", "doctor", "--json").stdout)["findings"]
+    (finding,) = [each for each in findings if "gpus" in each]
+    assert finding["suggested"] == "cpu"
+    assert finding["gpus"] == [
+        {"title": "an NVIDIA GPU", "driver": "", "obstacle": "Install NVIDIA's driver"}
+    ]
 
 
 NO_RPC = "The RPC servers in config.json need a llama-server that was built with GGML_RPC"
