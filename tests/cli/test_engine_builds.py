@@ -85,7 +85,7 @@ def test_use_tries_again_what_has_failed(invoke: Invoke) -> None:
 @pytest.mark.parametrize("command", ["use", "remove"])
 def test_unknown_name(command: str, invoke: Invoke) -> None:
     done = invoke("localrun", "engine", command, "b11391-cud")
-    assert "b11391-cud. Nearest: b11391-cuda." in one_error(done)
+    assert "b11391-cud. Nearest: b11391-cuda" in one_error(done)
     assert read_config().llama_server is None
 
 
