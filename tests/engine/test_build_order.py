@@ -115,6 +115,8 @@ def test_reasons(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "/p": NO_INSTRUCTION,
     }
     assert builds.report(folder, "").reasons["/x"] == "config.json names it"
+    failed_builds.add("x", Fault.GPU, "its GPU failed", "/m")
+    assert builds.report(folder, "").reasons["/x"] == "config.json names it, and its GPU failed"
     assert builds.report(folder, "").reasons["/e"] == "config.json names another one"
     assert "RPC" in builds.report(folder, None, "box:1").reasons["/e"]
 

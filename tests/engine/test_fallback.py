@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_localrun.chat.embed import embed
 from llm_localrun.engine import failed_builds
 from llm_localrun.engine.failed_builds import NO_INSTRUCTION
 from llm_localrun.engine.state import EnginePaths, EngineState, list_running
@@ -13,6 +14,7 @@ from llm_localrun.engine.stop import stop_all
 from tests.conftest import CONFIG, Invoke, configure
 from tests.support.drive import WAYS, ask, failure
 from tests.support.engines import hosts, in_file, plant_build, stand_in, wait_until, with_gpu
+from tests.support.models import file_route
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake llama-server is a script")
 
@@ -112,6 +114,15 @@ def test_gpu_that_fails(
     stop_all(folder)
     ask(in_file(starter_model), "Hi", way, max_tokens=1)
     assert capsys.readouterr().err == ""
+
+
+def test_embedding_on_a_gpu_that_fails(
+    folder: Path, embedding_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant_build("b11391-cuda", lambda path: with_gpu(path, "loses device later"))
+    model = in_file(embedding_model).model_copy(update={"purpose": "embedding"})
+    assert len([*embed(model, file_route(model), ["a", "b"], None)]) == 2
+    assert capsys.readouterr().err.endswith("runs on the CPU.\n")
 
 
 @pytest.mark.parametrize("load", ["lost device", "crashes"])
