@@ -120,7 +120,7 @@ def test_embedding_on_a_gpu_that_fails(
     folder: Path, embedding_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plant_build("b11391-cuda", lambda path: with_gpu(path, "loses device later"))
-    model = in_file(embedding_model).model_copy(update={"purpose": "embedding"})
+    model = in_file(embedding_model, 512).model_copy(update={"purpose": "embedding"})
     assert len([*embed(model, file_route(model), ["a", "b"], None)]) == 2
     assert capsys.readouterr().err.endswith("runs on the CPU.\n")
 
