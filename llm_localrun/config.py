@@ -171,8 +171,8 @@ class Config(BaseModel):
     keep_alive: Duration = 300.0
     """Seconds for which the engine keeps an unused model in memory; negative: forever."""
     llama_server: str | None = None
-    """Path of the llama-server that runs GGUF files; "": xllamacpp runs them. None: the one on
-    PATH, if it has a GPU and xllamacpp has none."""
+    """The llama-server that runs GGUF files: its path, or the name of an installed build. "":
+    xllamacpp runs them. None: the fastest build, as `engine.builds` says. `engine use` sets it."""
     engine_memory: Bytes | None = None
     """Memory that all engines together may use; None: three quarters of this machine's."""
     prompt_cache: Bytes = 2 * 2**30

@@ -16,7 +16,7 @@ import pytest
 
 from llm_localrun.catalogue import get_catalogue, read_snapshot, write_snapshot
 from llm_localrun.config import read_config, update_config
-from llm_localrun.engine import builds, slots
+from llm_localrun.engine import builds, failed_builds, slots
 from llm_localrun.engine.launch import find_or_start
 from llm_localrun.engine.settings import EngineRequest, given_template
 from llm_localrun.engine.state import (
@@ -118,6 +118,7 @@ READERS: dict[str, tuple[Callable[[], object], object]] = {
     "localrun/failed-loads.json": (lambda: problem_of("/m.gguf"), ""),
     "localrun/known-files.json": (named.remembered, []),
     "localrun/tokens.json": (lambda: learned.read_facts("m").usual_context, 0),
+    "localrun/failed-builds.json": (lambda: failed_builds.find("key"), None),
     "localrun/builds.json": (lambda: builds.report(engine_folder(), "").chosen is None, False),
     "localrun/engine/99999999-0a0b0c0d.json": (lambda: read_state(read_engine().state), None),
     "localrun/engine/99999999-0a0b0c0d.lease": (lambda: read_lease(read_engine()), None),
@@ -349,6 +350,7 @@ def test_folder_of_engines_of_another_user(
 PLANTED = [
     *("localrun/names.json", "localrun/catalogue.json", "localrun/failed-loads.json"),
     *("localrun/known-files.json", "localrun/tokens.json", "localrun/builds.json"),
+    "localrun/failed-builds.json",
     *("localrun/engine/99999999-0a0b0c0d.json", "localrun/engine/99999999-0a0b0c0d.lease"),
     *("localrun/engine/99999999-0a0b0c0d.lock",),
 ]
@@ -363,6 +365,7 @@ def fill(user_path: Path) -> None:
     learned.learn_context("m", 4096)
     FailedLoads().add(str(user_path / "m.gguf"), "it is odd")
     builds.report(engine_folder(), "")
+    failed_builds.add("key", failed_builds.Fault.CPU, "it is old", "/m.gguf")
     # Last, because what changes the models deletes the names.
     write_names(NameCache(5.0, "stamp", False, True, NAMES))
 

@@ -22,6 +22,7 @@ from llm_localrun.cli.table import (
     tokens_text,
 )
 from llm_localrun.config import Config, read_config
+from llm_localrun.engine.state import list_running
 from llm_localrun.errors import BadModelFile
 from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.files.modelfile import template_of
@@ -34,6 +35,7 @@ from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import parameters_of, siblings
 from llm_localrun.privacy import WHERE, requires_consent
 from llm_localrun.resolve import NO_COMMAND, WHAT_IT_IS, candidates, order_of
+from llm_localrun.system.paths import engine_folder
 
 _CONTEXTS = (4096, 32768)
 """Tokens of context for which the card shows the memory needed, besides the maximum."""
@@ -131,6 +133,7 @@ def _lines(
         ("projector", [file.projector] if file else []),
         ("template", [f"{len(template):,} characters; --template outputs it"] if template else []),
         ("memory", _memory(model)),
+        ("GPU", _split(model)),
         ("also here", [_other(each) for each in others]),
     ]
 
@@ -217,6 +220,21 @@ def _memory(model: LocalModel) -> list[str]:
     verdict = f"{'fits into' if fit.fits else 'is too large for'} the {size_text(memory)} of"
     limit = f" with up to {fit.context_size:,} tokens of context" if fit.context_size else ""
     return [*lines, f"{verdict} this machine{limit}"]
+
+
+def _split(model: LocalModel) -> list[str]:
+    """How llama.cpp has split the model between GPU and CPU, if it runs and may use a GPU.
+
+    llama.cpp decides that when it loads the model, by the memory that is free then.
+    """
+    path = model.on_disk.path if model.on_disk else ""
+    engines = (each for each in list_running(engine_folder()) if each.spec.path == path)
+    return [
+        f"holds {each.offloaded} of {each.layers} layers now"
+        + ("" if each.offloaded == each.layers else "; the CPU computes the others")
+        for each in engines
+        if each.layers
+    ]
 
 
 def _other(model: LocalModel) -> str:

@@ -7,7 +7,7 @@ What follows from that is left to `launch` and `failed_builds`.
 import re
 import signal
 
-from llm_localrun.engine.failed_builds import Fault
+from llm_localrun.engine.failed_builds import NO_INSTRUCTION, Fault
 from llm_localrun.engine.state import BUILD_LINE, ENDED
 from llm_localrun.wire.sse import excerpt
 
@@ -73,27 +73,33 @@ def remedy_for(reason: str) -> str:
 
 def blames_model(log: str) -> bool:
     """Whether llama.cpp failed while it loaded the model, and names no other cause."""
-    return _LOADING in log and not any(map(_OTHER_CAUSE.search, _errors(log)))
+    return _LOADING in log and not any(_OTHER_CAUSE.search(line) for line, _ in _errors(log))
 
 
-def fault_in(log: str, number: int = 0) -> Fault | None:
-    """Which part of the build failed in an engine that may use a GPU; None if that is not known.
+def fault_in(log: str, number: int = 0) -> tuple[Fault, str] | None:
+    """Which part of the build failed, in an engine that may use a GPU, and why; None if neither.
 
     `number` is the signal that ended it, 0 for none or an unknown one.
     """
     reason = reason_in(log)
     if number == signal.SIGILL or _ILLEGAL in reason:
-        return Fault.CPU
-    errors = "\n".join(_errors(log))
-    if _GPU_ERROR.search(errors):
-        return Fault.GPU_MEMORY if re.search(_MEMORY, errors, re.IGNORECASE) else Fault.GPU
+        return Fault.CPU, NO_INSTRUCTION
+    found = next((text for line, text in _errors(log) if _GPU_ERROR.search(line)), None)
+    if found is not None:
+        is_full = any(re.search(_MEMORY, line, re.IGNORECASE) for line, _ in _errors(log))
+        said = excerpt(found.encode(), _MAX_REASON_LENGTH)
+        return (Fault.GPU_MEMORY if is_full else Fault.GPU), said
     # The driver runs in the same process.
-    return Fault.GPU if number in CRASHES or any(text in reason for text in _CRASH_TEXTS) else None
+    if number in CRASHES:
+        return Fault.GPU, reason or signal.strsignal(number) or "it crashed"
+    return (Fault.GPU, reason) if any(text in reason for text in _CRASH_TEXTS) else None
 
 
-def _errors(log: str) -> list[str]:
-    logged = (match[0] for match in _LOGGED_ERROR.finditer(log))
-    return [*_unlogged(log), *logged, *(match[0] for match in _ASSERTION.finditer(log))]
+def _errors(log: str) -> list[tuple[str, str]]:
+    """The lines of a log that are errors, and what they say."""
+    logged = ((match[0], match["text"]) for match in _LOGGED_ERROR.finditer(log))
+    asserted = ((match[0], match["text"]) for match in _ASSERTION.finditer(log))
+    return [*logged, *((line, line.strip()) for line in _unlogged(log)), *asserted]
 
 
 def _unlogged(log: str) -> list[str]:

@@ -34,6 +34,8 @@ _PROBE_TIMEOUT_S = 20.0
 _MAX_CACHE_AGE_S = 86400.0
 """A new GPU or driver changes no file of a build."""
 _MAX_CACHED = 50
+_FIT_MARGIN_BYTES = 2**30
+"""What llama.cpp leaves free of each GPU when it splits a model (--fit-target, b10434)."""
 _REQUIRED_ARGUMENTS = (
     *("--kv-unified", "--no-cache-idle-slots", "--spec-type", "--slot-save-path", "--fit"),
 )
@@ -205,9 +207,9 @@ def _read_cache(file: Path) -> dict[str, _Probed]:
 
 
 def free_gpu_memory(build: Build) -> int:
-    """The bytes of a build's GPUs that nothing uses now. Takes up to a second."""
+    """The bytes that llama.cpp may fill of a build's GPUs now. Takes up to a second."""
     try:
-        return sum(free or 0 for _, free in _list_devices(build))
+        return sum(max(0, (free or 0) - _FIT_MARGIN_BYTES) for _, free in _list_devices(build))
     except _Unusable:
         return 0
 

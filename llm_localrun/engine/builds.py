@@ -49,7 +49,8 @@ def report(folder: Path, llama_server: str | None, rpc: str = "") -> BuildReport
     allowed = _allowed(builds, llama_server, "")
     reasons = {build.path: _reason(build, chosen, allowed, rpc) for build in builds}
     if chosen in allowed and llama_server is not None:
-        reasons[chosen.path] = "config.json names it"
+        named = ["config.json names it", *filter(None, [chosen.gpu_problem])]
+        reasons[chosen.path] = ", and ".join(named)
     logs = (*(paths.log for paths in list_hosts(folder)), failed_log(folder))
     builds.sort(key=lambda build: build != chosen)
     logs = tuple(log for log in logs if log.exists())

@@ -265,13 +265,12 @@ class _Build:
 def _blaming_build(error: EngineFailed, build: _Build, log: str, number: int = 0) -> EngineFailed:
     """`error` as a `BuildFailed` if the log, or the signal, blames the build's CPU or GPU part."""
     log = log.replace(build.spec.path, "").replace(build.path, "")
-    fault = build_logs.fault_in(log, number)
-    if fault is None or (fault is not Fault.CPU and not build.may_leave_gpu):
+    found = build_logs.fault_in(log, number)
+    if found is None or (found[0] is not Fault.CPU and not build.may_leave_gpu):
         return error
     failed = BuildFailed(error.problem, error.remedy)
-    failed.build, failed.title, failed.fault = build.key, build.title, fault.value
-    crash = signal.strsignal(number) if number else ""
-    failed.reason = build_logs.reason_in(log) or crash or "it crashed"
+    failed.build, failed.title, failed.fault = build.key, build.title, found[0].value
+    failed.reason = found[1]
     return failed
 
 

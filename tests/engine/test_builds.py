@@ -31,9 +31,10 @@ from tests.support.engines import (
     patched,
     stand_in,
     wait_until,
+    with_gpu,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake llama-server is a script")
 
 _HELP = Path(__file__).parents[1] / "transcripts" / "llama-server-b10434" / "help.txt"
 
@@ -43,13 +44,6 @@ def arguments_in(file: Path) -> set[str]:
     paragraphs = re.split(r"\n(?=-)", file.read_text())
     kept = [text for text in paragraphs if not re.search(r"DEPRECATED|has been removed", text)]
     return {name for text in kept for name in re.findall(r"(?<!\S)--[\w-]+", text.split("\n")[0])}
-
-
-GPU = "  CUDA0: NVIDIA RTX A2000 (12032 MiB, 11800 MiB free)"
-
-
-def with_gpu(path: Path) -> Path:
-    return stand_in(path, f"os.environ['STAND_IN_DEVICES'] = {GPU!r}")
 
 
 def with_rpc(path: Path) -> Path:

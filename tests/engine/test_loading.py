@@ -32,7 +32,7 @@ from llm_localrun.errors import EngineFailed, LoadFailed
 from llm_localrun.system import progress
 from tests.support.engines import executable, hosts, in_file, stand_in, wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake llama-server is a script")
 
 # Linux refuses memory because of the engine's own limit.
 NO_MEMORY = (

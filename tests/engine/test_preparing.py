@@ -86,7 +86,7 @@ def test_engine_ends_after_too_much_cpu_time(
     wait_until(lambda: hosts(user_path) == [])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="llama-server is not run there")
+@pytest.mark.skipif(sys.platform == "win32", reason="the fake llama-server is a script")
 def test_llama_server_ends_too(user_path: Path, starter_model: Path, tmp_path: Path) -> None:
     file = of_endless_template(starter_model, tmp_path / "hostile.gguf")
     configure(user_path, **{**CONFIG, "llama_server": str(stand_in(tmp_path / "llama-server"))})

@@ -34,6 +34,8 @@ HELP = """\
 -ctk,  --cache-type-k TYPE              KV cache data type for K
 -ctv,  --cache-type-v TYPE              KV cache data type for V
 --list-devices                          print list of available devices and exit
+-dev,  --device <dev1,dev2,..>          comma-separated list of devices to use for offloading (none = don't
+                                        offload)
 -ngl,  --gpu-layers, --n-gpu-layers N   max. number of layers to store in VRAM
 -fit,  --fit [on|off]                   whether to adjust unset arguments to fit in device memory
 --lora FNAME                            path to LoRA adapter
@@ -87,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     )
     for name in (*numbers, "verbosity"):
         known.add_argument(f"--{name}", type=int, required=name != "ubatch-size")
+    known.add_argument("--device", default="")
     for name in ("threads", "n-gpu-layers"):
         known.add_argument(f"--{name}", type=int)
     for name in ("fit", "flash-attn"):
@@ -179,6 +182,8 @@ LOADS: dict[str, Callable[[], object]] = {
     "exits": _after(_TENSORS, then=lambda: os._exit(3)),
     "no memory": _after(then=lambda: _fail("ggml_aligned_malloc: insufficient memory")),
     "no memory of a GPU": _after(then=lambda: _fail("alloc: cudaMalloc failed: out of memory")),
+    "lost device": _after(then=lambda: _fail("CUDA error: device lost", os.abort)),
+    "offloads": _after("load_tensors: offloaded 20/31 layers to GPU", then=lambda: None),
     "bad adapter": _after(then=lambda: _fail("cmn  common_init_: failed to load lora adapter 'x'")),
     "bad tensor": _after(
         then=lambda: _fail("llama_model_load: error loading model: missing tensor", os.abort)
@@ -207,6 +212,19 @@ def _connect(address: str) -> socket.socket | None:
     sys.stderr.write(f"0.00.169.292 E Failed to connect to {address}\n")
     sys.stderr.flush()
     return None
+
+
+def _lose_device() -> NoReturn:
+    """Listens, and crashes as soon as a prompt has come."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        _log(f"srv  llama_server: listening on http://127.0.0.1:{listener.getsockname()[1]}")
+        connection, _ = listener.accept()
+        connection.recv(64)
+        _fail("ggml_cuda: CUDA error: device lost", os.abort)
+    raise SystemExit(1)
+
+
+LOADS["loses device later"] = _lose_device
 
 
 def _serve(given: argparse.Namespace) -> None:

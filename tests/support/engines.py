@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import psutil
 
 from llm_localrun.chat.models import LocalChat
+from llm_localrun.engine.installed import RECORD, Backend, InstalledBuild
 from llm_localrun.models import LocalModel
 from tests.support.drive import ask
 from tests.support.models import local_model
@@ -124,6 +125,27 @@ def executable(path: Path, code: str) -> Path:
     path.write_text(f"#!{sys.executable}\n{code}\n")
     path.chmod(0o755)
     return path
+
+
+GPU = "  CUDA0: NVIDIA RTX A2000 (12032 MiB, 11800 MiB free)"
+"""What the fake llama-server of a machine with a GPU lists."""
+
+
+def with_gpu(path: Path, load: str = "at once") -> Path:
+    """The fake llama-server with a GPU. As long as it may use that, it loads as `load` says."""
+    code = f"os.environ['STAND_IN_DEVICES'] = {GPU!r}"
+    return stand_in(
+        path, f"{code}; os.environ['STAND_IN_LOAD'] = 'at once' if 'none' in sys.argv else {load!r}"
+    )
+
+
+def plant_build(name: str, program: Callable[[Path], Path]) -> InstalledBuild:
+    """An installed build called `name`, such as b11391-cpu, whose llama-server `program` makes."""
+    tag, _, backend = name.partition("-")
+    build = InstalledBuild(tag=tag, backend=Backend(backend), program="bin/llama-server")
+    program(build.server)
+    (build.folder / RECORD).write_text(build.model_dump_json())
+    return build
 
 
 def stand_in(path: Path, before: str = "") -> Path:

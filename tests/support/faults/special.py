@@ -20,7 +20,15 @@ _MAX_SECONDS = 90.0
 MODEL, SCANNED, PROJECTOR, ATTACHED = "files/x.gguf", "folder/x.gguf", "mmproj-x.gguf", "image.png"
 _OURS = (
     *("config.json", "names.json", "catalogue.json", "known-files.json", "failed-loads.json"),
-    *("builds.json", "tokens.json", "models/pulled.json", "engine", "prompts", "models"),
+    *(
+        "builds.json",
+        "failed-builds.json",
+        "tokens.json",
+        "models/pulled.json",
+        "engine",
+        "prompts",
+        "models",
+    ),
     "engine/1-00000000.json",
 )
 _OTHERS = (
