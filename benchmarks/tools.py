@@ -262,7 +262,8 @@ def texts_lines() -> Iterator[str]:
         f"- {len(answers())} texts without a call, each sent in {len(ways)} ways (two languages;"
         " whole, in single characters, in random pieces, not streamed) with six tools offered:"
         f" {sent - len(wrong):,} of {sent:,} arrived as they were, to the byte, and without a"
-        " second request."
+        " second request, but for those that are calls of tools that are not offered"
+        f" ({sum(answer.names_unknown for answer in answers())} of the texts)."
     )
 
 

@@ -302,6 +302,7 @@ class _Exchange:
             has_text=TextDelta in self.kinds,
             has_called=ToolCall in self.kinds or ToolCall in events,
             broken=self.decoder.broken_call,
+            unknown=self.decoder.unknown_tools,
             is_endless=self.is_endless,
         )
 
@@ -500,7 +501,11 @@ class _Sender:
     ) -> _Exchange:
         context = response_context(request, prepared, attempt)
         if attempt.aim is Aim.ANYTHING and self.attempts.may_repair:
-            context = replace(context, is_answered=self.attempts.is_answered)
+            context = replace(
+                context,
+                is_answered=self.attempts.is_answered,
+                holds_unknown=self.attempts.asks_about_unknown(attempt),
+            )
         names = [tool.name for tool in attempt.callable_tools]
         decoder = prepared.server.decoder(names)
         watch = EndWatch(decoder, names) if names else None
