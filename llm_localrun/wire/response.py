@@ -199,7 +199,7 @@ class ResponseDecoder:
 
     @property
     def unknown_tools(self) -> tuple[str, ...]:
-        """At the end: the tools that are not offered, if the whole answer is calls, some of them."""
+        """At the end: the tools that are not offered, if the answer is nothing but calls."""
         return self._tool_text.unknown
 
     @property

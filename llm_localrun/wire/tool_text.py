@@ -765,7 +765,7 @@ class ToolText:
         self.broken: ToolSpec | None = None
         """At the end: the tool that the answer looks like a call of, though it is no valid one."""
         self.unknown: tuple[str, ...] = ()
-        """At the end: the tools that are not offered, if the whole answer is calls, some of them."""
+        """At the end: the tools that are not offered, if the answer is nothing but calls."""
         self.is_endless = False
         """Whether there are so many calls that the rest need not be read. `broken` is set then."""
         self._is_answered = is_answered
