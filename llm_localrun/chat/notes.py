@@ -119,7 +119,8 @@ def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:
     if ending.again:
         wrote = f"made the same call of {ending.again} again"
     elif ending.unknown:
-        wrote = f"wrote a call of {' and '.join(ending.unknown)}, which is not offered"
+        verb = "is" if len(ending.unknown) == 1 else "are"
+        wrote = f"wrote a call of {' and '.join(ending.unknown)}, which {verb} not offered"
     elif is_plain:
         wrote = f"{wrote} instead of an answer"
     elif ending.is_endless:

@@ -392,10 +392,12 @@ class _Exchange:
 
     def _distinct(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events without the calls that the answer has made before, or must not make."""
-        must_call = [tool.name for tool in self.attempt.must_call]
+        another = self.attempt.aim is Aim.ANOTHER_CALL
+        tools = self.attempt.callable_tools if another else self.attempt.must_call
+        names = [tool.name for tool in tools]
         for event in events:
             if isinstance(event, ToolCall):
-                if must_call and event.name not in must_call:
+                if names and event.name not in names:
                     continue
                 call = identity(event.name, event.arguments)
                 self.calls[call] = self.calls.get(call, 0) + 1

@@ -175,10 +175,11 @@ def with_results_told(chat: ChatRequest) -> ChatRequest:
 
 def with_tools_recalled(chat: ChatRequest) -> ChatRequest:
     """The request in which the last question asks for one of the tools that are offered."""
-    index = _last_question(chat.messages)
     messages = [*chat.messages]
-    asked = messages[index]
-    messages[index] = replace(asked, text=f"{asked.text}\n\n{_RECALLED}".lstrip())
+    index = _last_question(messages)
+    asked = messages.pop(index) if index >= 0 else ChatMessage("user", "")
+    asked = replace(asked, text=f"{asked.text}\n\n{_RECALLED}".lstrip())
+    messages.insert(index if index >= 0 else len(messages), asked)
     return replace(chat, messages=tuple(messages))
 
 

@@ -202,6 +202,7 @@ def test_call_of_a_tool_that_is_not_offered_is_asked_about(
         Turn(BROKEN),
         Turn(""),
         Turn("No.", reasoning="Hm."),
+        Turn("", call="forecast"),
         Turn("boom", status=500),
         Turn('{"name": "wea', breaks_off=True),
         Turn("", goes_on=iter(["1" * 100] * 10**4)),
@@ -255,6 +256,16 @@ def test_call_of_a_tool_that_is_not_offered_is_the_answer_after_results(way: str
         model = served(stand_in.url, "llamacpp", "m", capabilities=("tools",))
         *_, last = chain(model, "What is the weather?", way, tools=TOOLS)
     assert (last.text(), len(server.bodies)) == (INVENTED, 2)
+
+
+def test_call_that_the_server_finds_makes_up_for_one_that_is_not_offered(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    two = f"{INVENTED}\n{INVENTED.replace('forecast', 'news')}"
+    (part,) = asked(Scripted([Turn(two), Turn("", call="clock")])).parts
+    assert (part["type"], part["name"]) == ("tool_call", "clock")
+    said = "m wrote a call of forecast and news, which are not offered; it was asked once more.\n"
+    assert capsys.readouterr().err == f"local/llamacpp/{said}"
 
 
 def test_question_that_is_asked_again_is_the_last_one(
