@@ -40,7 +40,7 @@ _RETURNED = "The tool {} returned:"
 _RESULT = "The result of {}:"
 _ANSWER = "Use {} to answer my question, in a sentence or more."
 """With these words, Qwen 2.5 Coder 0.5B answers most often with what the tools returned."""
-_RECALLED = "Choose the right one of your tools, and call it. If there is none, say so."
+_RECALLED = "If one of the tools above helps, call it. Otherwise answer in words."
 """With names in it, small models write the first of them, or the invented one again."""
 
 
