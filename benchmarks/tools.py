@@ -262,7 +262,8 @@ def texts_lines() -> Iterator[str]:
         f"- {len(answers())} texts without a call, each sent in {len(ways)} ways (two languages;"
         " whole, in single characters, in random pieces, not streamed) with six tools offered:"
         f" {sent - len(wrong):,} of {sent:,} arrived as they were, to the byte, and without a"
-        " second request."
+        " second request, but for those that are calls of tools that are not offered"
+        f" ({sum(answer.names_unknown for answer in answers())} of the texts)."
     )
 
 
@@ -271,6 +272,7 @@ def questions_lines(*, quick: bool) -> Iterator[str]:
     model = llm.get_model(MODELS["coder"])
     asked = QUESTIONS.read_text("utf-8").splitlines()[:: 4 if quick else 1]
     found: Counter[str] = Counter()
+    again = 0
     for question in asked:
         with Tap().listening() as tap:
             response = model.prompt(
@@ -279,28 +281,30 @@ def questions_lines(*, quick: bool) -> Iterator[str]:
             text, calls = response.text(), response.tool_calls()
         outcome = _outcome(text, bool(calls), tap)
         found[outcome] += 1
-        if outcome in (_CHANGED, _FALSE):
+        again += len(tap.bodies) > 1
+        if outcome in (_CHANGED, _FALSE, _ANOTHER):
             print(f"{question}: {outcome}: {tap.texts!r} -> {text!r} {calls}", file=sys.stderr)
     counts = "; ".join(f"{found[outcome]} {outcome}" for outcome in _OUTCOMES)
     yield (
         f"- {len(asked)} questions that need no tool, asked of the coder model with six tools"
-        f" offered (temperature 0): {counts}."
+        f" offered (temperature 0): {counts}. {again} were asked twice."
     )
 
 
 _SAME = "were text and arrived to the byte"
 _OWN = "were a whole valid call that the model wrote by itself"
 _REPAIRED = "were a failed call and repaired"
+_ANOTHER = "were a call of a tool that is not offered, and became one of a tool that is"
 _FALSE = "were text and became a call"
 _CHANGED = "arrived otherwise"
-_OUTCOMES = (_SAME, _OWN, _REPAIRED, _FALSE, _CHANGED)
+_OUTCOMES = (_SAME, _OWN, _REPAIRED, _ANOTHER, _FALSE, _CHANGED)
 
 
 def _outcome(text: str, has_calls: bool, tap: Tap) -> str:
     if not has_calls:
         return _SAME if text == tap.texts[0] else _CHANGED
     if len(tap.bodies) > 1:
-        return _REPAIRED
+        return _REPAIRED if "response_format" in tap.bodies[-1] else _ANOTHER
     return _OWN if _is_call(tap.texts[0]) else _FALSE
 
 

@@ -15,6 +15,7 @@ from llm_localrun.chat.tools import (
     has_results,
     identity,
     with_results_told,
+    with_tools_recalled,
 )
 from llm_localrun.errors import AnswerNotJson, LocalRunError, NoToolCall, UnsupportedOption
 from llm_localrun.servers.base import CallForcing, Server, is_malformed_call, refuses_tools
@@ -33,6 +34,8 @@ class Aim(Enum):
     """Nothing but the call of a tool."""
     SHORT_CALL = auto()
     """The same, with limits on all arguments."""
+    ANOTHER_CALL = auto()
+    """Anything, but only a call counts: the model has called a tool that is not offered."""
     WORDS = auto()
     """No call: the model reads what the tools have returned as text, and is offered none."""
 
@@ -78,6 +81,8 @@ class Ending:
     """The tool of a call, found in its text, that has just been answered."""
     broken: ToolSpec | None = None
     """The tool of which it looks like a call, though it is not a valid one."""
+    unknown: tuple[str, ...] = ()
+    """The tools that are not offered, if it looks like calls of them."""
     is_endless: bool = False
     """Whether it repeats itself where it was not read on."""
 
@@ -106,6 +111,11 @@ class Attempts:
     @cached_property
     def _answered(self) -> set[tuple[str, str]]:
         return answered_calls(self.chat.messages)
+
+    def asks_about_unknown(self, attempt: Attempt) -> bool:
+        """Whether an answer that looks like calls of tools that are not offered is asked about."""
+        is_json = wants_json(self.chat) or bool(attempt.must_call)
+        return self.may_repair and not is_json and not has_results(self.chat)
 
     def first(self) -> Attempt:
         """The question as it is asked first."""
@@ -152,6 +162,8 @@ class Attempts:
 
     def _repaired(self, attempt: Attempt, ending: Ending, *, malformed: bool) -> Attempt | None:
         """What makes up for an answer that looks like calls, or lacks one; None if nothing can."""
+        if ending.unknown:
+            return replace(attempt, aim=Aim.ANOTHER_CALL, sent=with_tools_recalled(attempt.sent))
         if not has_results(self.chat):
             called = attempt.must_call or tuple(filter(None, [ending.broken]))
             called = called or (self.chat.tools if malformed else ())

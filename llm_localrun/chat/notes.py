@@ -118,6 +118,9 @@ def note_of_repair(model: str, ending: Ending, *, is_plain: bool) -> str:
     wrote = f"wrote a call of {ending.broken.name}" if ending.broken else "wrote a call"
     if ending.again:
         wrote = f"made the same call of {ending.again} again"
+    elif ending.unknown:
+        verb = "is" if len(ending.unknown) == 1 else "are"
+        wrote = f"wrote a call of {' and '.join(ending.unknown)}, which {verb} not offered"
     elif is_plain:
         wrote = f"{wrote} instead of an answer"
     elif ending.is_endless:

@@ -311,6 +311,7 @@ class _Exchange:
             has_text=TextDelta in self.kinds,
             has_called=ToolCall in self.kinds or ToolCall in events,
             broken=self.decoder.broken_call,
+            unknown=self.decoder.unknown_tools,
             is_endless=self.is_endless,
         )
 
@@ -400,10 +401,12 @@ class _Exchange:
 
     def _distinct(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events without the calls that the answer has made before, or must not make."""
-        must_call = [tool.name for tool in self.attempt.must_call]
+        another = self.attempt.aim is Aim.ANOTHER_CALL
+        tools = self.attempt.callable_tools if another else self.attempt.must_call
+        names = [tool.name for tool in tools]
         for event in events:
             if isinstance(event, ToolCall):
-                if must_call and event.name not in must_call:
+                if names and event.name not in names:
                     continue
                 call = identity(event.name, event.arguments)
                 self.calls[call] = self.calls.get(call, 0) + 1
@@ -509,7 +512,11 @@ class _Sender:
     ) -> _Exchange:
         context = response_context(request, prepared, attempt)
         if attempt.aim is Aim.ANYTHING and self.attempts.may_repair:
-            context = replace(context, is_answered=self.attempts.is_answered)
+            context = replace(
+                context,
+                is_answered=self.attempts.is_answered,
+                holds_unknown=self.attempts.asks_about_unknown(attempt),
+            )
         names = [tool.name for tool in attempt.callable_tools]
         decoder = prepared.server.decoder(names)
         watch = EndWatch(decoder, names) if names else None

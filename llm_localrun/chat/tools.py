@@ -40,6 +40,8 @@ _RETURNED = "The tool {} returned:"
 _RESULT = "The result of {}:"
 _ANSWER = "Use {} to answer my question, in a sentence or more."
 """With these words, Qwen 2.5 Coder 0.5B answers most often with what the tools returned."""
+_RECALLED = "If one of the tools above helps, call it. Otherwise answer in words."
+"""With names in it, small models write the first of them, or the invented one again."""
 
 
 @dataclass(slots=True)
@@ -169,6 +171,16 @@ def with_results_told(chat: ChatRequest) -> ChatRequest:
     asked = _ANSWER.format("it" if chat.messages[-2].calls else "them")
     last = replace(last, text=f"{last.text}\n\n{asked}".lstrip())
     return replace(chat, messages=(*before, last), tools=(), calls_as_text=False)
+
+
+def with_tools_recalled(chat: ChatRequest) -> ChatRequest:
+    """The request in which the last question asks for one of the tools that are offered."""
+    messages = [*chat.messages]
+    index = _last_question(messages)
+    asked = messages.pop(index) if index >= 0 else ChatMessage("user", "")
+    asked = replace(asked, text=f"{asked.text}\n\n{_RECALLED}".lstrip())
+    messages.insert(index if index >= 0 else len(messages), asked)
+    return replace(chat, messages=tuple(messages))
 
 
 def _last_question(messages: Sequence[ChatMessage]) -> int:

@@ -17,7 +17,7 @@ from llm_localrun.wire.tool_arguments import referred
 Schema: TypeAlias = dict[str, Any]
 
 SHORT_LIST = 16
-SHORT_TEXT = 200
+SHORT_TEXT = 100
 """Items of a list, and characters of a text, in a schema that makes every model come to an end.
 
 Lists in lists are shorter.

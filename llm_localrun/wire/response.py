@@ -120,6 +120,8 @@ class ResponseContext:
     """The tools of which the text may be calls."""
     is_answered: Callable[[str, str], bool] = lambda _name, _arguments: False
     """Whether a call was answered by the last messages of the request."""
+    holds_unknown: bool = False
+    """Whether calls of tools that are not offered are held, because they may be asked for again."""
     secrets: Collection[str] = field(default=(), repr=False)
     """Keys and the like, which servers repeat in their errors and which must not be shown."""
     login_source: str = ""
@@ -167,7 +169,9 @@ class ResponseDecoder:
         self._context = context
         self._think = ThinkTags(context.thinking)
         self._halves = _Halves()
-        self._tool_text = ToolText(context.tools, context.is_answered)
+        self._tool_text = ToolText(
+            context.tools, context.is_answered, holds_unknown=context.holds_unknown
+        )
         self._json: JsonAnswer | None = None
         if context.is_json:
             self._json = JsonAnswer(context.schema, may_be_other=context.may_be_no_json)
@@ -192,6 +196,11 @@ class ResponseDecoder:
         # If any object is an answer, a call that is not valid is one.
         is_any_object = self._context.is_json and self._context.schema is None
         return None if is_any_object else self._tool_text.broken
+
+    @property
+    def unknown_tools(self) -> tuple[str, ...]:
+        """At the end: the tools that are not offered, if the answer is nothing but calls."""
+        return self._tool_text.unknown
 
     @property
     def has_endless_calls(self) -> bool:

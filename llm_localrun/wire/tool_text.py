@@ -212,6 +212,8 @@ _TAG_BEGUN = re.compile(r"<[A-Za-z_]{0,30}\Z")
 _EXAMPLES = ("code", "example", "examples", "pre", "sample")
 """Tags around what is shown, not done."""
 _BEGUN_CALL = re.compile(r"""\{\s*["']name["']""")
+_UNKNOWN = re.compile(r"[A-Za-z_][\w-]{0,63}")
+"""A name that a tool may have which is not offered."""
 _LANGUAGE = re.compile(r"[ \t]*(\w*)")
 _KEYWORD = re.compile(r"\s*([^\W\d]\w*)\s*(=|\Z)")
 _BACKTICKS = re.compile(r"(?m)^[ \t>]*(?:```|~~~)")
@@ -513,8 +515,11 @@ class _Reader(JsonReader):
             return
         if given is _NOTHING and self._is_closed:
             raise Incomplete
-        self.calls.append((tool, _checked(tool, found, key)))
+        self.calls.append((tool, self._checked(tool, found, key)))
         self._has_arguments = self._has_arguments or given is not _NOTHING
+
+    def _checked(self, tool: ToolSpec, found: "_Found", key: str) -> Any:
+        return _checked(tool, found, key)
 
     def _entries(self, found: "_Found", depth: int) -> None:
         more = self._tools if self._takes_names else ()
@@ -523,7 +528,7 @@ class _Reader(JsonReader):
             if key in _LISTS or (key in _NAMES and self._next() == "{"):
                 self._held(depth, key)
             elif key in _NAMES:
-                found.tool, found.is_vague = self._tools[self._name()], key in _VAGUE
+                found.tool, found.is_vague = self._name(), key in _VAGUE
                 self.named = None if found.is_uncertain else found.tool
             elif key == _DESCRIPTION:
                 found.is_description, self.named = True, None
@@ -556,9 +561,9 @@ class _Reader(JsonReader):
         else:
             raise _NotCalls
 
-    def _name(self) -> str:
+    def _name(self) -> ToolSpec:
         names = {f"{prefix}{name}": name for name in self._tools for prefix in _PREFIXES}
-        return names[self.string(names)]
+        return self._tools[names[self.string(names)]]
 
     def _label(self, key: str) -> None:
         if key == "type":
@@ -669,10 +674,68 @@ def _describes(tool: ToolSpec, given: Any, key: str) -> bool:
         return given == {} and key == "function"
     if given.get("type") == "object" and isinstance(given.get("properties"), dict):
         return "properties" not in (tool.parameters.get("properties") or {})
+    return _has_types(given) and fit_arguments(given, tool.parameters) is None
+
+
+def _has_types(given: Any) -> bool:
+    """Whether arguments are described by their types."""
+    objects = given.values() if isinstance(given, dict) else ()
     # Some models write {"type": …, "value": …} for an argument.
-    objects = [each for each in given.values() if isinstance(each, dict)]
-    has_types = any("type" in each and "value" not in each for each in objects)
-    return has_types and fit_arguments(given, tool.parameters) is None
+    return any(isinstance(e, dict) and "type" in e and "value" not in e for e in objects)
+
+
+class _UnknownReader(_Reader):
+    """Reads calls by their form alone: their tools need not be offered.
+
+    A bare object needs a name and an object of arguments, because other data have the rest too.
+    """
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The tools of the calls that are not offered."""
+        names = (tool.name for tool, _ in self.calls)
+        return tuple(dict.fromkeys(name for name in names if name not in self._tools))
+
+    def _name(self) -> ToolSpec:
+        start = self.at
+        try:
+            name = self.string()
+        except Incomplete:
+            begun = self.text[start + 1 :]
+            if begun and not _UNKNOWN.fullmatch(begun):
+                raise _NotCalls from None
+            raise
+        if not _UNKNOWN.fullmatch(name):
+            raise _NotCalls
+        return self._tool_of(name)
+
+    def _tool_here(self) -> ToolSpec:
+        match = _UNKNOWN.match(self.text, self.at)
+        if match is None or not self._takes_names:
+            raise _NotCalls
+        self.at = match.end()
+        if self.at == len(self.text):
+            raise Incomplete
+        return self._tool_of(match[0])
+
+    def _tool_of(self, name: str) -> ToolSpec:
+        return self._tools.get(name) or ToolSpec(name, "", {})
+
+    def _after_name(self, tool: ToolSpec) -> Any:
+        given = super()._after_name(tool)
+        if not given and self.text[self.at - 1] not in "})":
+            # A word in a tag.
+            raise _NotCalls
+        return given
+
+    def _checked(self, tool: ToolSpec, found: _Found, key: str) -> Any:
+        is_usual = found.has_object and not (found.is_vague or found.has_labels)
+        is_described = found.key_of_given == "parameters" and (
+            _describes(tool, found.given, key) or _has_types(found.given)
+        )
+        if is_described or not (is_usual or self._takes_names or key):
+            raise _NotCalls
+        return found.given
 
 
 # Responses
@@ -687,18 +750,26 @@ class _State(Enum):
 
 
 class ToolText:
-    """Turns the text of one response into calls of `tools`, if it is nothing but calls."""
+    """Turns the text of one response into calls of `tools`, if it is nothing but calls.
+
+    If `holds_unknown`, it holds calls of tools that are not offered too, which stay text.
+    """
 
     def __init__(
         self,
         tools: Sequence[ToolSpec],
         is_answered: Callable[[str, str], bool] = lambda _name, _arguments: False,
+        *,
+        holds_unknown: bool = False,
     ) -> None:
         self.broken: ToolSpec | None = None
         """At the end: the tool that the answer looks like a call of, though it is no valid one."""
+        self.unknown: tuple[str, ...] = ()
+        """At the end: the tools that are not offered, if the answer is nothing but calls."""
         self.is_endless = False
         """Whether there are so many calls that the rest need not be read. `broken` is set then."""
         self._is_answered = is_answered
+        self._holds_unknown = holds_unknown
         self._tools = {tool.name: tool for tool in tools if tool.name}
         self._state = _State.HELD if self._tools else _State.TEXT
         self._pieces: list[str] = []
@@ -752,6 +823,8 @@ class ToolText:
             if reader.has_too_many or any(map(self._was_answered, followed)):
                 self.is_endless, self.broken = True, reader.named
             return
+        if self._length <= _MAX_HELD and self._may_be_unknown(held):
+            return
         self._pieces, self.broken = [], None
         if reader.has_begun or self._lead or self._length > _MAX_HELD:
             self._state = _State.TEXT
@@ -759,6 +832,18 @@ class ToolText:
         else:
             self._state = _State.LEAD
             yield from self._read_lead(held)
+
+    def _may_be_unknown(self, text: str) -> bool:
+        if not self._holds_unknown:
+            return False
+        reader = _UnknownReader(text, self._tools)
+        try:
+            reader.read()
+        except (_NotCalls, _Broken):
+            return False
+        except Incomplete:
+            pass
+        return True
 
     def _was_answered(self, call: tuple[ToolSpec, Any]) -> bool:
         """Whether a model makes a call again: if more follows it, it invents that without end."""
@@ -799,9 +884,15 @@ class ToolText:
         return paragraph.count("`") % 2 == 0 and len(_BACKTICKS.findall(before)) % 2 == 0
 
     def _finish(self, *, is_whole: bool) -> Iterator[Event]:
-        if calls := self._calls_in("".join(self._pieces), is_whole=is_whole):
+        text = "".join(self._pieces)
+        if calls := self._calls_in(text, is_whole=is_whole):
             self._pieces = []
             yield from calls
+        elif self._holds_unknown and is_whole and self.broken is None:
+            reader = _UnknownReader(text, self._tools, is_whole=True)
+            with suppress(Incomplete, _NotCalls, _Broken):
+                reader.read()
+                self.unknown = reader.unknown
         yield from self.flush()
 
     def _calls_in(self, text: str, *, is_whole: bool) -> list[Event]:

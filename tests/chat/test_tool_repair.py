@@ -150,6 +150,141 @@ def test_json_that_is_wanted_comes_after_the_repaired_call(way: str) -> None:
     assert (second.usage().input, second.usage().output) == (20, 10)
 
 
+INVENTED = '{"name": "forecast", "arguments": {"day": "Monday"}}'
+UNKNOWN = {
+    "bare": INVENTED,
+    "Llama's": '{"name": "forecast", "parameters": {"day": "Monday"}}',
+    "a fence": f"```json\n{INVENTED}\n```",
+    "a tag": f"<tool_call>\n{INVENTED}\n</tool_call>",
+    "a tag of no model": f"<json>\n{INVENTED}\n</json>",
+    "XML": "<tool_call>\n<function=forecast>\n<parameter=day>\nMonday\n</parameter>\n</function>"
+    "\n</tool_call>",
+    "Mistral's": '[TOOL_CALLS]forecast[ARGS]{"day": "Monday"}',
+    "Python": '<|tool_call_start|>[forecast(day="Monday")]<|tool_call_end|>',
+    "OpenAI's": '{"tool_calls": [{"id": "1", "type": "function", "function": {"name": "forecast",'
+    ' "arguments": "{}"}}]}',
+    "a brace lacks": INVENTED[:-1],
+    "before one that is offered": f"[{INVENTED}, {RIGHT}]",
+    "several": f"{INVENTED}\n{INVENTED}\n{RIGHT}",
+}
+ASKED = "local/llamacpp/m wrote a call of forecast, which is not offered; it was asked once more.\n"
+
+
+@in_every_way
+@pytest.mark.parametrize("form", UNKNOWN)
+def test_call_of_a_tool_that_is_not_offered_is_asked_about(
+    form: str, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Scripted([Turn(UNKNOWN[form]), Turn(RIGHT), Turn("Dry.")])
+    with StandIn(server) as stand_in:
+        model = served(stand_in.url, "llamacpp", "m", capabilities=("tools",))
+        first, second = chain(model, "What is the weather?", way, tools=TOOLS)
+    assert [call.arguments for call in first.tool_calls()] == [{"city": "Paris"}]
+    assert (first.text(), second.text()) == ("", "Dry.")
+    begun, again = server.bodies[:2]
+    assert "response_format" not in again
+    assert begun["tools"] == again["tools"]
+    (question,) = again["messages"]
+    assert question["content"].startswith("What is the weather?\n\n")
+    assert "forecast" not in str(again)
+    usage = first.usage()
+    assert (usage.input, usage.output) == (20, 10)
+    assert (first.response_json or {})["tool_repair"] is True
+    assert capsys.readouterr() == ("", ASKED)
+
+
+@in_every_way
+@pytest.mark.parametrize(
+    "second",
+    [
+        Turn("I cannot."),
+        Turn(INVENTED),
+        Turn(BROKEN),
+        Turn(""),
+        Turn("No.", reasoning="Hm."),
+        Turn("", call="forecast"),
+        Turn("boom", status=500),
+        Turn('{"name": "wea', breaks_off=True),
+        Turn("", goes_on=iter(["1" * 100] * 10**4)),
+    ],
+)
+@pytest.mark.parametrize("form", ["bare", "a fence", "several"])
+def test_second_answer_without_a_call_shows_the_first(
+    form: str, second: Turn, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Scripted([Turn(UNKNOWN[form]), second])
+    outcome = asked(server, way)
+    assert (outcome.text, outcome.reasoning) == (UNKNOWN[form], "")
+    assert [part["type"] for part in outcome.parts] == ["text"]
+    assert server.turns == []
+    assert "tool_repair" not in (outcome.json or {})
+    assert capsys.readouterr().err == ASKED
+
+
+@in_every_way
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (INVENTED, {"tool_repair": False}),
+        (INVENTED, {"json_object": True}),
+        (INVENTED, {"schema": {"type": "object", "properties": {"name": {"type": "string"}}}}),
+        (f"{INVENTED}\n\nThis is a call.", {}),
+        (f"For example:\n{INVENTED}", {}),
+        (f"Write `<tool_call>{INVENTED}</tool_call>` then", {}),
+        ('{"name": "forecast", "arguments": "Monday"}', {}),
+        ('{"name": "Ada Lovelace", "arguments": {"day": "Monday"}}', {}),
+        ('{"id": 1, "name": "forecast", "arguments": {"day": "Monday"}}', {}),
+        ('{"name": "forecast", "arguments": {"day": "Monday"}, "then": 1}', {}),
+        ('{"action": "forecast", "action_input": {"day": "Monday"}}', {}),
+        ('{"name": "forecast", "parameters": {"day": {"type": "string"}}}', {}),
+        ('{"name": "forecast"}', {}),
+        ("<tool>hammer</tool>", {}),
+    ],
+)
+def test_other_text_that_names_no_offered_tool_is_not_asked_about(
+    text: str, known: dict[str, Any], way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Scripted([Turn(text)])
+    assert (asked(server, way, **known).text, len(server.bodies)) == (text, 1)
+    assert capsys.readouterr().err == ""
+
+
+@in_every_way
+def test_call_of_a_tool_that_is_not_offered_is_the_answer_after_results(way: str) -> None:
+    server = Scripted([Turn(RIGHT), Turn(INVENTED)])
+    with StandIn(server) as stand_in:
+        model = served(stand_in.url, "llamacpp", "m", capabilities=("tools",))
+        *_, last = chain(model, "What is the weather?", way, tools=TOOLS)
+    assert (last.text(), len(server.bodies)) == (INVENTED, 2)
+
+
+def test_call_that_the_server_finds_makes_up_for_one_that_is_not_offered(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    two = f"{INVENTED}\n{INVENTED.replace('forecast', 'news')}"
+    (part,) = asked(Scripted([Turn(two), Turn("", call="clock")])).parts
+    assert (part["type"], part["name"]) == ("tool_call", "clock")
+    said = "m wrote a call of forecast and news, which are not offered; it was asked once more.\n"
+    assert capsys.readouterr().err == f"local/llamacpp/{said}"
+
+
+def test_question_that_is_asked_again_is_the_last_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a server that takes no schemas, and describes tools as text."""
+    monkeypatch.setattr(server_class("llamacpp"), "accepts_schemas", False)
+    server = Scripted([Turn("Yes."), Turn(INVENTED), Turn(RIGHT)])
+    with StandIn(server) as stand_in:
+        model = served(stand_in.url, "llamacpp", "m", capabilities=("completion",))
+        conversation = LocalChat(model).conversation()
+        conversation.prompt("Are you there?", tools=OFFERED, system="Be brief.").text()
+        (call,) = conversation.prompt("And the weather?", tools=OFFERED).tool_calls()
+    assert call.arguments == {"city": "Paris"}
+    *same, asked = server.bodies[2]["messages"]
+    assert same == server.bodies[1]["messages"][:-1]
+    assert asked["content"].startswith("And the weather?\n\n")
+
+
 NAMED: dict[str, Any] = {
     "type": "object",
     "properties": {"name": {"type": "string"}},

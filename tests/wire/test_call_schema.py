@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.wire.call_schema import SHORT_LIST, SHORT_TEXT, call_schema, reached_limit
+from llm_localrun.wire.endless import is_endless
 from llm_localrun.wire.request import ToolSpec
 
 pytestmark = pytest.mark.pure
@@ -175,3 +176,8 @@ def test_large_schema_is_cut() -> None:
 )
 def test_limit_that_has_been_reached(arguments: Any, reached: bool) -> None:
     assert reached_limit(arguments) is reached
+
+
+def test_text_of_the_limit_does_not_count_as_endless() -> None:
+    """Otherwise the call that is cut by the limit is left, too."""
+    assert not is_endless("1" * SHORT_TEXT)

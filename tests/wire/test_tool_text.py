@@ -533,6 +533,51 @@ def test_other_texts_stay_as_they_are(name: str, dialect: Server) -> None:
         assert "" not in texts
 
 
+UNKNOWN = {
+    "a tool that is not offered": ("compare_weather",),
+    "a tag, and no offered tool": ("x",),
+    "one of two tools": ("budget",),
+}
+"""The tools of those that look like calls of tools that are not offered."""
+
+
+@pytest.mark.parametrize("dialect", [OPENAI, OLLAMA], ids=["OpenAI", "Ollama"])
+@pytest.mark.parametrize("name", NO_CALLS)
+def test_calls_of_tools_that_are_not_offered_stay_text(name: str, dialect: Server) -> None:
+    text, context = NO_CALLS[name], ResponseContext(tools=TOOLS, holds_unknown=True)
+    for pieces in ((text,), tuple(text)):
+        head, body = bodies(dialect, [piece for piece in pieces if piece])
+        plain = decode(dialect, head, [body], ResponseContext())
+        reply = ResponseDecoder("Box", dialect.decoder(()), context)
+        before = [*reply.feed(head), *reply.feed(body)]
+        last = [*reply.close()]
+        texts = [event.text for event in [*before, *last] if isinstance(event, TextDelta)]
+        assert "".join(texts) == plain.text
+        assert reply.unknown_tools == UNKNOWN.get(name, ())
+        assert reply.broken_call is None
+        if name in UNKNOWN:
+            assert not any(isinstance(event, TextDelta) for event in before)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (OBJECT.replace("get_weather", "x"), "length"),
+        (OBJECT.replace("get_weather", "x")[:-3], "stop"),
+        (f"{OBJECT.replace('get_weather', 'x')}\n{{'temperature': 21}}", "stop"),
+        ("\n".join([OBJECT.replace("get_weather", "x")] * 17), "stop"),
+        (f"{OBJECT}\n{OBJECT.replace('get_weather', 'x')}", "stop"),
+        (OBJECT, "stop"),
+    ],
+)
+def test_answers_that_are_not_all_of_unknown_tools(text: str, reason: str) -> None:
+    for pieces in ([text], [*text]):
+        tool_text = ToolText(TOOLS, holds_unknown=True)
+        events: list[Event] = [*map(TextDelta, pieces), Finished(reason)]
+        assert [part for event in events for part in tool_text.feed(event)]
+        assert tool_text.unknown == ()
+
+
 NUMBERS = '{"name": "sum_numbers", "arguments": {"numbers": [1]}}'
 BROKEN = {
     "it stops in a string": (OBJECT[:-4], WEATHER),
@@ -946,10 +991,27 @@ HELD_AT_MOST = {
 }
 
 
-@pytest.mark.parametrize("name", HELD_AT_MOST)
-def test_text_that_cannot_be_a_call_flows(name: str) -> None:
-    text, most = HELD_AT_MOST[name]
-    tool_text, held, longest = ToolText(TOOLS), 0, 0
+UNKNOWN_HELD_AT_MOST = HELD_AT_MOST | {
+    "another name": ('{"name": "' + "x" * 1000, 75),
+    "a name with blanks": ('{"name": "Ada Lovelace", "arguments": {}}' + "x" * 1000, 14),
+    "another key behind a name": ('{"name": "Rex", "age": "' + "x" * 1000, 19),
+    "words after another object": (
+        OBJECT.replace("get_weather", "x") + " is a call." * 50,
+        len(OBJECT) - 7,
+    ),
+}
+"""If calls of tools that are not offered are held, too."""
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "holds_unknown"),
+    [
+        *((*row, False) for row in HELD_AT_MOST.values()),
+        *((*row, True) for row in UNKNOWN_HELD_AT_MOST.values()),
+    ],
+)
+def test_text_that_cannot_be_a_call_flows(text: str, most: int, holds_unknown: bool) -> None:
+    tool_text, held, longest = ToolText(TOOLS, holds_unknown=holds_unknown), 0, 0
     for character in text:
         held += 1
         parts = tool_text.feed(TextDelta(character))
@@ -1033,13 +1095,14 @@ HOSTILE = [
     *("functions.", "functions.get_weather:0", f"{OBJECT}\n", f"[{OBJECT},", "}", "Action:"),
     *("<response>", "<name>get_weather</name><arguments>", '{"a": 1}\n', f"{DESCRIBED}\n"),
     *("<function=get_weather><parameter=", "<arg_key>", "get_weather", "<|im_end|>", ">>>"),
+    *('{"name": "x", "arguments": {}}\n', "x(", '{"name": "x'),
     *("get_weather{", "a.<tool_call>", "<parameter=text>a</parameter>", "<parameter=text>"),
 ]
 BEGUN = [
     *("", "Sure.\n", "<tool_call>", '{"name": "search_files", "arguments": {"text": "'),
     *('{"name": "search_files", "arguments": ', "<function=search_files><parameter=text>"),
     *(f"{OBJECT}\n", '{"name": "search_files", "arguments": {"a": [', "```tool_code\nget_weather("),
-    '{"name": "search_files", "arguments": "{',
+    *('{"name": "search_files", "arguments": "{', '{"name": "x", "arguments": {"a": "'),
 ]
 
 
@@ -1057,7 +1120,7 @@ def test_time_grows_with_the_length(size: int, length: int) -> None:
 
 
 def passed(text: str, size: int) -> Iterator[Event]:
-    tool_text = ToolText(TOOLS)
+    tool_text = ToolText(TOOLS, holds_unknown=True)
     for at in range(0, len(text), size):
         yield from tool_text.feed(TextDelta(text[at : at + size]))
     yield from tool_text.feed(Finished("stop"))
