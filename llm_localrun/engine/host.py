@@ -52,9 +52,6 @@ _POLLS_PER_CHECK = 5 if sys.platform == "linux" else 1
 """How often the memory is measured between two looks at the engine's files."""
 _MAX_LOG_BYTES = 2**20
 """A log that is larger is emptied while the engine runs."""
-_SAVE_TIMEOUT_S = 60.0
-_MIN_SAVED_TOKENS = 100
-"""Evaluating fewer tokens again takes no longer than restoring them."""
 
 
 class RunningServer(Protocol):
@@ -219,29 +216,11 @@ def _shut_down(
     """
     paths.state.unlink(missing_ok=True)
     for slot in free:
-        if slot.previous.conversation and max_bytes:
-            # A conversation that cannot be saved is evaluated again.
-            with contextlib.suppress(OSError):
-                _save_slot(state, paths, slot, max_bytes)
+        # A conversation that cannot be saved is evaluated again.
+        with contextlib.suppress(OSError):
+            saved_prompts.save(paths, state, slot, max_bytes)
+    saved_prompts.seal(paths, state)
     server.end()
     paths.remove()
     # Not sys.exit: a thread of llama.cpp may be generating an answer.
     os._exit(0)
-
-
-def _save_slot(state: EngineState, paths: EnginePaths, slot: Slot, max_bytes: int) -> None:
-    """Saves the conversation in a slot for the next engine. Raises OSError."""
-    partial = saved_prompts.partial_path(paths, slot.number)
-    if _write_slot(state, slot.number, partial.name) >= _MIN_SAVED_TOKENS:
-        saved_prompts.store(partial, state, slot.previous.conversation, max_bytes)
-
-
-def _write_slot(state: EngineState, number: int, name: str) -> int:
-    """Makes llama.cpp write a slot to the file `name`. Returns the tokens. Raises OSError."""
-    path = f"/slots/{number}?action=save"
-    try:
-        reply = slots.ask(state, "POST", path, {"filename": name}, _SAVE_TIMEOUT_S)
-    except ValueError:
-        return 0
-    # An error reply has no such field.
-    return int(reply.get("n_saved", 0))

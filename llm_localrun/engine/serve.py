@@ -21,7 +21,7 @@ from llm_localrun.engine.load_watch import Advance
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.settings import LAUNCH_OPTIONS, EngineRequest, engine_request
 from llm_localrun.engine.slots import Slot, SlotContents, contents_for
-from llm_localrun.engine.state import EngineState, list_running
+from llm_localrun.engine.state import EnginePaths, EngineState, list_running
 from llm_localrun.errors import (
     BadModelFile,
     BadReply,
@@ -382,8 +382,8 @@ def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> 
     job = plan.job
     acquired = launch.acquire_slot(contents, engine_folder(), plan.find_or_start)
     server = engine_server(acquired.engine)
-    if acquired.saved is not None:
-        _restore(server, acquired.slot, acquired.saved, min(_RESTORE_TIMEOUT_S, job.timeout_s))
+    with _released_on_error(acquired.slot):
+        _prepare_slot(server, acquired, plan)
     return _SlotRequest(
         server,
         EngineServer.chat_path,
@@ -397,18 +397,32 @@ def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> 
     )
 
 
-def _restore(server: EngineServer, slot: Slot, saved: Path, timeout_s: float) -> None:
-    """Makes llama.cpp load what an earlier engine saved. If it fails, the prompt is evaluated."""
-    path = f"/slots/{slot.number}?action=restore"
-    body = {"filename": saved.name, "id_slot": slot.number}
-    request = server.http_request("POST", path, body, timeout_s)
+@contextmanager
+def _released_on_error(slot: Slot) -> Iterator[None]:
     try:
-        if saved_prompts.is_intact(saved):
-            with suppress(BadReply, ServerUnreachable), closing(http.stream(request)) as received:
-                for _ in received:
-                    pass
+        yield
     except BaseException:
         slot.release()
         raise
-    # The engine has it now, and saves more when it ends.
+
+
+def _prepare_slot(server: EngineServer, acquired: AcquiredSlot, plan: _Plan) -> None:
+    """Displaces other conversations, and restores this one if it was saved.
+
+    If either fails, a prompt is evaluated again.
+    """
+    engine, slot = acquired.engine, acquired.slot
+    paths = EnginePaths(engine_folder(), engine.id)
+    limit = plan.request.limits.prompt_bytes
+    saved_prompts.make_way(paths, engine, slot, acquired.contents, limit)
+    if (saved := acquired.saved) is None:
+        return
+    path = f"/slots/{slot.number}?action=restore"
+    body = {"filename": saved.name, "id_slot": slot.number}
+    request = server.http_request("POST", path, body, min(_RESTORE_TIMEOUT_S, plan.job.timeout_s))
+    if saved_prompts.is_intact(saved, engine.id):
+        with suppress(BadReply, ServerUnreachable), closing(http.stream(request)) as received:
+            for _ in received:
+                pass
+    # The engine has it now, and saves more when it is displaced.
     saved.unlink(missing_ok=True)
