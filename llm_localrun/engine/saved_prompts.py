@@ -19,39 +19,64 @@ Imports only the standard library: the engine's host process uses this module.
 
 import contextlib
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llm_localrun.engine import slots
-from llm_localrun.engine.slots import Slot, SlotContents
+from llm_localrun.engine.slots import BLOCK_CHARACTERS, Slot, SlotContents
 from llm_localrun.engine.state import EnginePaths, EngineState
+from llm_localrun.engine_defaults import PREFIX_CACHE_MIB
 from llm_localrun.system.atomic import open_own
 
 _READ_BYTES = 2**20
 _TIMEOUT_S = 60.0
+_MIN_CHARACTERS_PER_TOKEN = 2
 _MIN_SAVED_TOKENS = 100
 """Evaluating fewer tokens again takes no longer than restoring them."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeepLimits:
+    """How much is kept of the conversations that a request displaces."""
+
+    file_bytes: int
+    """For the files of all engines together; 0 for none."""
+    token_bytes: float
+    """What an evaluated token takes."""
+
+    @property
+    def blocks(self) -> float:
+        """The longest prompt that llama.cpp's memory is sure to have space for."""
+        max_tokens = PREFIX_CACHE_MIB * 2**20 / max(self.token_bytes, 1)
+        return max_tokens * _MIN_CHARACTERS_PER_TOKEN / BLOCK_CHARACTERS
+
+
 def make_way(
-    paths: EnginePaths, engine: EngineState, slot: Slot, contents: SlotContents, max_bytes: int
+    paths: EnginePaths,
+    engine: EngineState,
+    slot: Slot,
+    contents: SlotContents,
+    limits: KeepLimits,
 ) -> None:
     """Saves what `contents` displaces from `slot`, and empties the other slots if all are idle.
 
     llama.cpp keeps in memory what it displaces, as long as `PREFIX_CACHE_MIB` suffices. A
     conversation that cannot be saved is evaluated again if it is not there either.
     """
+    max_bytes, max_blocks = limits.file_bytes, limits.blocks
     if slot.previous.is_lost_to(contents):
         is_saved = _try_to_save(paths, engine, slot, max_bytes)
-        if not is_saved and find_saved(paths, engine, contents.conversation):
-            # What is restored overwrites the slot.
-            _displace(engine, slot)
+        # What is restored overwrites the slot.
+        will_be_lost = not is_saved and find_saved(paths, engine, contents.conversation)
+        if will_be_lost or len(slot.previous.prefixes) > max_blocks:
+            _displace(engine, slot, max_blocks)
     for idle in slots.acquire_idle(paths, slot):
         with idle.held():
             _try_to_save(paths, engine, idle, max_bytes)
             # First, because a slot that is only believed to be empty does no harm.
             idle.record(SlotContents())
-            _displace(engine, idle)
+            _displace(engine, idle, max_blocks)
 
 
 def save(paths: EnginePaths, engine: EngineState, slot: Slot, max_bytes: int) -> bool:
@@ -93,12 +118,18 @@ def _try_to_save(paths: EnginePaths, engine: EngineState, slot: Slot, max_bytes:
     return False
 
 
-def _displace(engine: EngineState, slot: Slot) -> None:
-    """Makes llama.cpp move what a slot holds to its memory of displaced prompts."""
-    # The slot then holds one token. A request for an empty one gets nothing from that memory.
-    body = {"prompt": ".", "n_predict": 0, "id_slot": slot.number}
+def _displace(engine: EngineState, slot: Slot, max_blocks: float) -> None:
+    """Makes llama.cpp move what a slot holds to its memory of displaced prompts.
+
+    More than `max_blocks` is erased: llama.cpp keeps the last one however large it is.
+    """
+    path = f"/slots/{slot.number}?action=erase"
+    body: dict[str, Any] = {}
+    if len(slot.previous.prefixes) <= max_blocks:
+        # The slot then holds one token. A request for an empty one gets nothing from that memory.
+        path, body = "/completion", {"prompt": ".", "n_predict": 0, "id_slot": slot.number}
     with contextlib.suppress(OSError):
-        _ask(engine, "/completion", body)
+        _ask(engine, path, body)
 
 
 def _ask(engine: EngineState, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from llm_localrun import engine_defaults
 from llm_localrun.catalogue import drop_file
 from llm_localrun.config import Config
 from llm_localrun.engine import launch, saved_prompts
+from llm_localrun.engine.evict import need_of
 from llm_localrun.engine.launch import LOAD_GRACE_S, OTHER_TEMPLATE, AcquiredSlot
 from llm_localrun.engine.load_watch import Advance
 from llm_localrun.engine.memory_check import ensure_fits
+from llm_localrun.engine.saved_prompts import KeepLimits
 from llm_localrun.engine.settings import LAUNCH_OPTIONS, EngineRequest, engine_request
 from llm_localrun.engine.slots import Slot, SlotContents, contents_for
 from llm_localrun.engine.state import EnginePaths, EngineState, list_running
@@ -413,8 +415,9 @@ def _prepare_slot(server: EngineServer, acquired: AcquiredSlot, plan: _Plan) -> 
     """
     engine, slot = acquired.engine, acquired.slot
     paths = EnginePaths(engine_folder(), engine.id)
-    limit = plan.request.limits.prompt_bytes
-    saved_prompts.make_way(paths, engine, slot, acquired.contents, limit)
+    token_bytes = need_of(engine.spec).context / engine.spec.context_size
+    limits = KeepLimits(plan.request.limits.prompt_bytes, token_bytes)
+    saved_prompts.make_way(paths, engine, slot, acquired.contents, limits)
     if (saved := acquired.saved) is None:
         return
     path = f"/slots/{slot.number}?action=restore"

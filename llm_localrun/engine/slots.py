@@ -27,7 +27,7 @@ from llm_localrun.engine_defaults import SLOTS
 from llm_localrun.system.atomic import MAX_BYTES, read_own
 from llm_localrun.system.locks import create_locked, is_locked, open_locked
 
-_BLOCK_CHARACTERS = 256
+BLOCK_CHARACTERS = 256
 """Prefixes of prompts are compared in blocks of this length."""
 _POLL_INTERVAL_S = 0.01
 _ANSWER_TIMEOUT_S = 2.0
@@ -62,8 +62,8 @@ class SlotContents:
 def contents_for(conversation: str, prompt: str) -> SlotContents:
     """The contents for a request. `prompt` is its whole prompt, in any fixed serialization."""
     running, prefixes = hashlib.blake2b(digest_size=8), []
-    for start in range(0, len(prompt), _BLOCK_CHARACTERS):
-        running.update(prompt[start : start + _BLOCK_CHARACTERS].encode("utf-8", "replace"))
+    for start in range(0, len(prompt), BLOCK_CHARACTERS):
+        running.update(prompt[start : start + BLOCK_CHARACTERS].encode("utf-8", "replace"))
         prefixes.append(running.hexdigest())
     return SlotContents(conversation, tuple(prefixes))
 
