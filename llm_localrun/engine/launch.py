@@ -153,6 +153,8 @@ def acquire_slot(
             ) from None
         if slot is not None:
             is_held = slot.previous.conversation == contents.conversation
+            # Another command may have saved it meanwhile.
+            saved = saved_prompts.find_saved(paths, engine, contents.conversation)
             restored = None if is_held else saved
             before = advance_of(engine, folder)
             return AcquiredSlot(engine, slot, contents, is_new, restored, before)

@@ -16,12 +16,14 @@ from llm_localrun import engine_defaults
 from llm_localrun.catalogue import drop_file
 from llm_localrun.config import Config
 from llm_localrun.engine import fallback, launch, saved_prompts
+from llm_localrun.engine.evict import need_of
 from llm_localrun.engine.launch import LOAD_GRACE_S, OTHER_TEMPLATE, AcquiredSlot
 from llm_localrun.engine.load_watch import Advance
 from llm_localrun.engine.memory_check import ensure_fits
+from llm_localrun.engine.saved_prompts import KeepLimits
 from llm_localrun.engine.settings import LAUNCH_OPTIONS, EngineRequest, engine_request
 from llm_localrun.engine.slots import Slot, SlotContents, contents_for
-from llm_localrun.engine.state import EngineState, list_running
+from llm_localrun.engine.state import EnginePaths, EngineState, list_running
 from llm_localrun.errors import (
     BadModelFile,
     BadReply,
@@ -404,8 +406,8 @@ def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> 
     job = plan.job
     acquired = launch.acquire_slot(contents, engine_folder(), plan.find_or_start)
     server = engine_server(acquired.engine)
-    if acquired.saved is not None:
-        _restore(server, acquired.slot, acquired.saved, min(_RESTORE_TIMEOUT_S, job.timeout_s))
+    with _released_on_error(acquired.slot):
+        _prepare_slot(server, acquired, plan)
     return _SlotRequest(
         server,
         EngineServer.chat_path,
@@ -419,18 +421,33 @@ def _with_slot(plan: _Plan, body: Mapping[str, Any], contents: SlotContents) -> 
     )
 
 
-def _restore(server: EngineServer, slot: Slot, saved: Path, timeout_s: float) -> None:
-    """Makes llama.cpp load what an earlier engine saved. If it fails, the prompt is evaluated."""
-    path = f"/slots/{slot.number}?action=restore"
-    body = {"filename": saved.name, "id_slot": slot.number}
-    request = server.http_request("POST", path, body, timeout_s)
+@contextmanager
+def _released_on_error(slot: Slot) -> Iterator[None]:
     try:
-        if saved_prompts.is_intact(saved):
-            with suppress(BadReply, ServerUnreachable), closing(http.stream(request)) as received:
-                for _ in received:
-                    pass
+        yield
     except BaseException:
         slot.release()
         raise
-    # The engine has it now, and saves more when it ends.
+
+
+def _prepare_slot(server: EngineServer, acquired: AcquiredSlot, plan: _Plan) -> None:
+    """Displaces other conversations, and restores this one if it was saved.
+
+    If either fails, a prompt is evaluated again.
+    """
+    engine, slot = acquired.engine, acquired.slot
+    paths = EnginePaths(engine_folder(), engine.id)
+    token_bytes = need_of(engine.spec).context / engine.spec.context_size
+    limits = KeepLimits(plan.request.limits.prompt_bytes, token_bytes)
+    saved_prompts.make_way(paths, engine, slot, acquired.contents, limits)
+    if (saved := acquired.saved) is None:
+        return
+    path = f"/slots/{slot.number}?action=restore"
+    body = {"filename": saved.name, "id_slot": slot.number}
+    request = server.http_request("POST", path, body, min(_RESTORE_TIMEOUT_S, plan.job.timeout_s))
+    if saved_prompts.is_intact(saved, engine.id):
+        with suppress(BadReply, ServerUnreachable), closing(http.stream(request)) as received:
+            for _ in received:
+                pass
+    # The engine has it now, and saves more when it is displaced.
     saved.unlink(missing_ok=True)

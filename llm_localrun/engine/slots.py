@@ -15,6 +15,7 @@ import json
 import random
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
@@ -26,7 +27,7 @@ from llm_localrun.engine_defaults import SLOTS
 from llm_localrun.system.atomic import MAX_BYTES, read_own
 from llm_localrun.system.locks import create_locked, is_locked, open_locked
 
-_BLOCK_CHARACTERS = 256
+BLOCK_CHARACTERS = 256
 """Prefixes of prompts are compared in blocks of this length."""
 _POLL_INTERVAL_S = 0.01
 _ANSWER_TIMEOUT_S = 2.0
@@ -46,6 +47,12 @@ class SlotContents:
     prefixes: tuple[str, ...] = ()
     tokens: int = 0
 
+    def is_lost_to(self, other: "SlotContents") -> bool:
+        """Whether a slot that holds this keeps less than half of it when it is used for `other`."""
+        if self.conversation and self.conversation == other.conversation:
+            return False
+        return 2 * self.count_shared_blocks(other) < len(self.prefixes)
+
     def count_shared_blocks(self, other: "SlotContents") -> int:
         """How many blocks at the beginning of the two prompts are equal."""
         # Each digest covers all blocks before it, so equal digests are never behind unequal ones.
@@ -55,8 +62,8 @@ class SlotContents:
 def contents_for(conversation: str, prompt: str) -> SlotContents:
     """The contents for a request. `prompt` is its whole prompt, in any fixed serialization."""
     running, prefixes = hashlib.blake2b(digest_size=8), []
-    for start in range(0, len(prompt), _BLOCK_CHARACTERS):
-        running.update(prompt[start : start + _BLOCK_CHARACTERS].encode("utf-8", "replace"))
+    for start in range(0, len(prompt), BLOCK_CHARACTERS):
+        running.update(prompt[start : start + BLOCK_CHARACTERS].encode("utf-8", "replace"))
         prefixes.append(running.hexdigest())
     return SlotContents(conversation, tuple(prefixes))
 
@@ -77,6 +84,14 @@ class Slot:
             self._file.write(json.dumps(asdict(contents)).encode())
             # Truncating before writing would make file systems flush, which takes milliseconds.
             self._file.truncate()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Releases the slot at the end."""
+        try:
+            yield
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Releases the slot and its claim on the context."""
@@ -170,6 +185,20 @@ def acquire_free(paths: EnginePaths) -> list[Slot]:
     return list(_acquire_each(paths, range(SLOTS)))
 
 
+def acquire_idle(paths: EnginePaths, held: Slot) -> list[Slot]:
+    """Acquires the slots that hold something besides `held`; none while another is in use."""
+    others = [number for number in range(SLOTS) if number != held.number]
+    if not any(_read(paths.slot(number)).prefixes for number in others):
+        return []
+    acquired = list(_acquire_each(paths, others))
+    is_calm = len(acquired) == len(others)
+    kept = [slot for slot in acquired if is_calm and slot.previous.prefixes]
+    for slot in acquired:
+        if slot not in kept:
+            slot.release()
+    return kept
+
+
 def acquire_all(paths: EnginePaths) -> list[Slot] | None:
     """Acquires all slots of an idle engine; None, and no slot, if one is in use."""
     slots = acquire_free(paths)
@@ -194,16 +223,19 @@ def _rank(paths: EnginePaths, contents: SlotContents, is_saved: bool) -> list[in
     """The numbers of the slots, the best one for `contents` first.
 
     In this order: the slot of the same conversation; a slot that holds at least half of the
-    prompt, unless the conversation is saved on disk; an empty slot; the least recently used.
+    prompt, unless the conversation is saved on disk; the least recently used that holds something;
+    an empty slot. Only a request for a slot that holds something gets what llama.cpp keeps in
+    memory of displaced prompts (b11549). A request without a prompt takes an empty slot first.
     """
 
-    def key(number: int) -> tuple[bool, int, float, int]:
+    def key(number: int) -> tuple[bool, int, bool, float, int]:
         previous = _read(paths.slot(number))
         is_own = bool(contents.conversation) and previous.conversation == contents.conversation
         shared = 0 if is_saved else contents.count_shared_blocks(previous)
         useful = shared if 2 * shared >= len(contents.prefixes) else 0
         used_at = _modified(paths.slot(number)) if previous.prefixes else 0.0
-        return (not is_own, -useful, used_at, number)
+        is_empty = not previous.prefixes
+        return (not is_own, -useful, is_empty == bool(contents.prefixes), used_at, number)
 
     return sorted(range(SLOTS), key=key)
 

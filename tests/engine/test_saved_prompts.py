@@ -149,7 +149,8 @@ def engine(paths: EnginePaths, build: str = "build", **settings: Any) -> EngineS
 def store(paths: EnginePaths, conversation: str, size: int, max_bytes: int = 10**9) -> None:
     partial = saved_prompts.partial_path(paths, 0)
     partial.write_bytes(b"x" * size)
-    saved_prompts.store(partial, engine(paths), conversation, max_bytes)
+    saved_prompts.keep(paths, partial, conversation, max_bytes)
+    saved_prompts.seal(paths, engine(paths))
 
 
 def test_conversation_is_saved_once(paths: EnginePaths) -> None:

@@ -74,9 +74,10 @@ A, B = contents_for("a", LONG), contents_for("b", "Another thing. " * 200)
         ([A], contents_for("a", LONG + "more"), True, 0),
         ([B, A], contents_for("c", LONG), False, 1),
         ([B, A], contents_for("", LONG + "more"), False, 1),
-        ([B, A], contents_for("c", LONG * 3), False, 2),
-        ([B, A], contents_for("c", LONG + "more"), True, 2),
-        ([B, A], contents_for("c", "short"), False, 2),
+        ([B, A], contents_for("c", LONG * 3), False, 0),
+        ([B, A], contents_for("c", LONG + "more"), True, 0),
+        ([B, A], contents_for("c", "short"), False, 0),
+        ([B, A], SlotContents(), False, 2),
         ([contents_for("c", "short"), A, B, B], contents_for("d", "short"), False, 0),
         ([A, B, B, B], contents_for("e", "Something else"), False, 0),
     ],
@@ -88,7 +89,8 @@ A, B = contents_for("a", LONG), contents_for("b", "Another thing. " * 200)
         "no conversation, the same beginning",
         "less than half of the prompt is there",
         "the whole conversation is saved",
-        "nothing in common: an empty slot",
+        "nothing in common: the least recently used",
+        "no prompt to compare: an empty slot",
         "the same short prompt",
         "nothing in common, no empty slot: the least recently used",
     ],
@@ -159,7 +161,7 @@ def test_context_is_shared(
     thousand: EnginePaths, others: list[int], tokens: int, fits: bool
 ) -> None:
     fill(thousand, A)
-    with holding(acquire(thousand, claiming(B, other), False, 1) for other in others):
+    with holding(acquire(thousand, claiming(SlotContents(), other), False, 1) for other in others):
         if fits:
             with held_for(thousand, claiming(A, tokens)) as slot:
                 assert slot.number == 0
