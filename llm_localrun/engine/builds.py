@@ -34,7 +34,8 @@ _MAX_CACHE_AGE_S = 86400.0
 _MAX_REASON_LENGTH = 200
 """Characters."""
 _REQUIRED_ARGUMENTS = (
-    *("--kv-unified", "--no-cache-idle-slots", "--spec-type", "--slot-save-path", "--fit"),
+    *("--kv-unified", "--no-cache-idle-slots", "--spec-type", "--spec-ngram-simple-size-n"),
+    *("--slot-save-path", "--fit"),
 )
 """Arguments that older builds of llama-server lack. The newest is of autumn 2026."""
 _DEVICE = re.compile(r"^  (?P<name>[^\s:(]+): (?P<title>.*?)(?: \((?P<mib>\d+) MiB\b.*)?$", re.M)

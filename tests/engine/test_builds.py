@@ -246,6 +246,7 @@ def up(user: Path) -> EngineState:
         {"kv_cache_type": "q8_0", "flash_attention": True},
         {"draft_model": "{file}", "gpu_layers": 0},
         {"draft_model": "ngram", "context_size": 512},
+        {"draft_model": "auto"},
         {"threads": 1, "flash_attention": False},
     ],
     ids=str,
