@@ -83,7 +83,10 @@ def main() -> None:
 
 def _engine(model: Path, folder: Path, way: str) -> EngineState:
     settings = EngineSettings(8192, draft_model=way)
-    request = EngineRequest(str(model), model.stem, settings, EngineLimits(overcommit=True))
+    # A file has one engine at a time.
+    link = folder.parent.parent / f"{way or 'plain'}.gguf"
+    link.symlink_to(model)
+    request = EngineRequest(str(link), link.stem, settings, EngineLimits(overcommit=True))
     return find_or_start(request, folder, keep_alive=-1)[0]
 
 
