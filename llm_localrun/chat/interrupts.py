@@ -17,12 +17,30 @@ COMMANDS = ("prompt", "chat")
 """llm's commands that print an answer."""
 
 
+class _Deferral:
+    """Wraps a `yield`: KeyboardInterrupt is raised at the end of the block, not within it.
+
+    A class, because `contextmanager` takes three times as long, for each piece of an answer.
+    """
+
+    is_active = False
+    is_pending = False
+    """Whether Ctrl-C has been pressed within the block."""
+
+    def __enter__(self) -> None:
+        self.is_active = True
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.is_active = False
+        if kind is None and self.is_pending:
+            raise KeyboardInterrupt
+
+
 class Interrupts:
     """Handles Ctrl-C during one answer."""
 
     def __init__(self) -> None:
-        self._is_deferred = False
-        self._is_pending = False
+        self.deferred = _Deferral()
 
     @contextmanager
     def caught(self, keep: Callable[[], bool]) -> Iterator[None]:
@@ -33,17 +51,6 @@ class Interrupts:
             except KeyboardInterrupt:
                 if not keep():
                     raise
-
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Wraps a `yield`: KeyboardInterrupt is raised at the end of the block, not within it."""
-        self._is_deferred = True
-        try:
-            yield
-        finally:
-            self._is_deferred = False
-        if self._is_pending:
-            raise KeyboardInterrupt
 
     @contextmanager
     def _handled(self) -> Iterator[None]:
@@ -65,7 +72,7 @@ class Interrupts:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._is_deferred and not self._is_pending:
-            self._is_pending = True
+        if self.deferred.is_active and not self.deferred.is_pending:
+            self.deferred.is_pending = True
         else:
             signal.default_int_handler(number, frame)

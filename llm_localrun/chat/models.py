@@ -134,7 +134,7 @@ class LocalChat(_Chat, llm.KeyModel):
         ):
             for event in events:
                 for item in recorder.record(event):
-                    with interrupts.deferred():
+                    with interrupts.deferred:
                         yield item
 
 

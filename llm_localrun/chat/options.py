@@ -127,7 +127,8 @@ class Options(llm.Options):
     overcommit: bool | None = _option("Load the model even if it needs more memory than is free")
     flash_attention: bool | None = _option("Attention that needs less memory for long contexts")
     draft_model: str | None = _option(
-        "GGUF file of a draft model, or ngram to draft from the conversation"
+        "GGUF file of a draft model; auto to draft from the conversation where that pays, ngram to"
+        " draft more; or none"
     )
     lora: str | None = _option("GGUF file of a LoRA adapter to apply")
     chat_template: str | None = _option(

@@ -7,7 +7,7 @@ the events is left to `run`.
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -83,16 +83,19 @@ class ResponseRecorder:
         self._time_to_first_token: float | None = None
         self._last: Event | None = None
 
-    def record(self, event: Event) -> Iterator[StreamEvent]:
+    def record(self, event: Event) -> Iterable[StreamEvent]:
         """Records `event`; yields what `execute` must yield to llm for it."""
         if self._time_to_first_token is None:
             self._time_to_first_token = time.monotonic() - self._started_at
         self._last = event
         if isinstance(event, TextDelta):
-            yield StreamEvent(type="text", chunk=event.text)
-        elif isinstance(event, ReasoningDelta):
-            yield StreamEvent(type="reasoning", chunk=event.text)
-        elif isinstance(event, ToolCall) and self._repeats.may_end_chain:
+            return (StreamEvent(type="text", chunk=event.text),)
+        if isinstance(event, ReasoningDelta):
+            return (StreamEvent(type="reasoning", chunk=event.text),)
+        return self._record(event)
+
+    def _record(self, event: ToolCall | Finished) -> Iterator[StreamEvent]:
+        if isinstance(event, ToolCall) and self._repeats.may_end_chain:
             self._calls.append(event)
         elif isinstance(event, ToolCall):
             yield from self._call(event)

@@ -241,7 +241,7 @@ class _Exchange:
         if self.error is not None:
             return
         try:
-            yield from self._shown_at_once(self._distinct(self.decoder.feed(piece)))
+            yield from self._shown_at_once(filter(self._counts, self.decoder.feed(piece)))
         except ServerRefused as error:
             if not is_malformed_call(error):
                 raise
@@ -256,7 +256,7 @@ class _Exchange:
         self.is_left = self.is_endless and self.error is None
         try:
             last = self.decoder.leave() if self.is_left else self.decoder.close()
-            for event in () if self.error else self._distinct(last):
+            for event in () if self.error else filter(self._counts, last):
                 self.held.append(event)
         except LocalRunError as error:
             self.error = error
@@ -399,20 +399,17 @@ class _Exchange:
         is_text = isinstance(event, TextDelta) and bool(event.text.strip())
         return is_text and self.attempt.aim is Aim.WORDS
 
-    def _distinct(self, events: Iterator[Event]) -> Iterator[Event]:
-        """The events without the calls that the answer has made before, or must not make."""
-        another = self.attempt.aim is Aim.ANOTHER_CALL
-        tools = self.attempt.callable_tools if another else self.attempt.must_call
-        names = [tool.name for tool in tools]
-        for event in events:
-            if isinstance(event, ToolCall):
-                if names and event.name not in names:
-                    continue
-                call = identity(event.name, event.arguments)
-                self.calls[call] = self.calls.get(call, 0) + 1
-                if self.calls[call] > 1:
-                    continue
-            yield event
+    def _counts(self, event: Event) -> bool:
+        """Whether it is no call that the answer has made before, or must not make."""
+        if not isinstance(event, ToolCall):
+            return True
+        is_another = self.attempt.aim is Aim.ANOTHER_CALL
+        tools = self.attempt.callable_tools if is_another else self.attempt.must_call
+        if tools and event.name not in [tool.name for tool in tools]:
+            return False
+        call = identity(event.name, event.arguments)
+        self.calls[call] = self.calls.get(call, 0) + 1
+        return self.calls[call] == 1
 
     def _see(self, event: Event) -> None:
         self.last = event

@@ -37,7 +37,8 @@ _MAX_CACHED = 50
 _FIT_MARGIN_BYTES = 2**30
 """What llama.cpp leaves free of each GPU when it splits a model (--fit-target, b10434)."""
 _REQUIRED_ARGUMENTS = (
-    *("--kv-unified", "--no-cache-idle-slots", "--spec-type", "--slot-save-path", "--fit"),
+    *("--kv-unified", "--no-cache-idle-slots", "--spec-type", "--spec-ngram-simple-size-n"),
+    *("--slot-save-path", "--fit"),
 )
 """Arguments that older builds of llama-server lack. The newest is of autumn 2026."""
 _DEVICE = re.compile(

@@ -43,7 +43,6 @@ from llm_localrun.engine.memory_check import MemoryBound, bound_of, check_others
 from llm_localrun.engine.settings import EngineLimits, EngineRequest
 from llm_localrun.engine.slots import Slot, SlotContents
 from llm_localrun.engine.state import (
-    NGRAM,
     EnginePaths,
     EngineSettings,
     EngineSpec,
@@ -335,9 +334,9 @@ def _limit_reached(spec: EngineSpec, limit: int) -> EngineFailed:
 
 def _others(settings: EngineSettings) -> str:
     """What llama.cpp loads besides the model because the user said so, for messages; "" if none."""
-    draft = settings.draft_model.removeprefix(NGRAM)
-    named = (("the adapter", settings.lora), ("the draft model", draft))
-    return " and ".join(f"{what} {path}" for what, path in named if path)
+    named = (("the adapter", settings.lora), ("the draft model", settings.draft_model))
+    files = settings.files()
+    return " and ".join(f"{what} {path}" for what, path in named if path in files)
 
 
 def _named(spec: EngineSpec) -> str:

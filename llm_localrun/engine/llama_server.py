@@ -22,7 +22,10 @@ from typing import TYPE_CHECKING
 from llm_localrun import engine_defaults
 from llm_localrun.engine import limits, windows_job
 from llm_localrun.engine.state import (
+    AUTO,
+    GUESSED,
     NGRAM,
+    REPEATED,
     EnginePaths,
     EngineSettings,
     HostInstructions,
@@ -243,6 +246,9 @@ def _chosen_arguments(settings: EngineSettings) -> dict[str, object]:
         given["--flash-attn"] = _on_off(settings.flash_attention)
     if settings.draft_model == NGRAM:
         given["--spec-type"] = "ngram-mod"
+    elif settings.draft_model == AUTO:
+        given |= {"--spec-type": "ngram-simple", "--spec-ngram-simple-size-n": REPEATED}
+        given["--spec-ngram-simple-size-m"] = GUESSED
     elif settings.draft_model:
         given |= {"--model-draft": settings.draft_model, "--spec-type": "draft-simple"}
     return {name: value for name, value in given.items() if value is not None}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_localrun.config import Config
-from llm_localrun.engine.state import BUILT_IN_TEMPLATES, NGRAM, EngineSettings
+from llm_localrun.engine.state import AUTO, BUILT_IN_TEMPLATES, NGRAM, EngineSettings
 from llm_localrun.errors import ConfigError
 from llm_localrun.files.found import NOT_TEXT, is_text
 from llm_localrun.files.modelfile import chat_template_of, read_modelfile
@@ -31,6 +31,8 @@ LAUNCH_OPTIONS = (
     "chat_template",
 )
 """The options of `-o` with which an engine starts. A request does not send them again."""
+_DRAFTS = {"none": "", NGRAM: NGRAM, AUTO: AUTO}
+"""What `-o draft_model` may be besides a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def engine_request(
     if not is_text(folder := str(home())):
         problem = f"The engine cannot keep files in {folder}: {NOT_TEXT}"
         raise ConfigError(problem, "Set LLM_USER_PATH to another folder")
-    draft_model = options.get("draft_model")
+    draft_model = options.get("draft_model", "none")
     settings = EngineSettings(
         threads=options.get("threads", config.threads),
         gpu_layers=options.get("gpu_layers"),
@@ -95,7 +97,7 @@ def engine_request(
         embedding=model.purpose == "embedding",
         projector=route.projector,
         lora=_absolute(options.get("lora")) or read_modelfile(route).adapter,
-        draft_model=NGRAM if draft_model == NGRAM else _absolute(draft_model),
+        draft_model=_DRAFTS[draft_model] if draft_model in _DRAFTS else _absolute(draft_model),
         chat_template=given_template(options.get("chat_template"))
         or chat_template_of(model, route),
         rpc=",".join(config.rpc),

@@ -12,7 +12,15 @@ from typing import Any
 
 from llm_localrun import engine_defaults
 from llm_localrun.engine import limits
-from llm_localrun.engine.state import NGRAM, EnginePaths, EngineSettings, HostInstructions
+from llm_localrun.engine.state import (
+    AUTO,
+    GUESSED,
+    NGRAM,
+    REPEATED,
+    EnginePaths,
+    EngineSettings,
+    HostInstructions,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,11 @@ def _speculate(xllamacpp: Any, speculative: Any, draft_model: str) -> None:
     kinds = xllamacpp.common_speculative_type
     if draft_model == NGRAM:
         speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_NGRAM_MOD]
+        return
+    if draft_model == AUTO:
+        speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
+        speculative.ngram_simple.size_n = REPEATED
+        speculative.ngram_simple.size_m = GUESSED
         return
     speculative.draft.mparams.path = draft_model
     # Without a type, llama.cpp ignores the path (b11549).

@@ -5,7 +5,7 @@ they make the same call again and again. What is done about it is left to `chat.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 from llm_localrun.wire.events import Event, ReasoningDelta, TextDelta
@@ -82,12 +82,13 @@ class EndWatch:
         """As `PayloadDecoder` has it."""
         return self._decoder.model
 
-    def feed(self, payload: Payload) -> Iterator[Event]:
+    def feed(self, payload: Payload) -> Sequence[Event]:
         """As `PayloadDecoder` has it."""
-        for event in self._decoder.feed(payload):
+        events = self._decoder.feed(payload)
+        for event in events:
             if isinstance(event, TextDelta | ReasoningDelta):
                 self._look(event.text)
-            yield event
+        return events
 
     def close(self) -> Iterator[Event]:
         """As `PayloadDecoder` has it."""

@@ -127,19 +127,21 @@ class OllamaDecoder:
         """The model that answers, according to what has been decoded so far."""
         return self._last.model
 
-    def feed(self, payload: Payload) -> Iterator[Event]:
+    def feed(self, payload: Payload) -> list[Event]:
+        events: list[Event] = []
         self._last = line = parse_payload(_ChatLine, payload)
         self._answered = self._answered or line.is_answer
         message = line.message or _ChatTurn()
         if message.thinking:
-            yield ReasoningDelta(message.thinking)
+            events.append(ReasoningDelta(message.thinking))
         if message.content:
-            yield TextDelta(message.content)
+            events.append(TextDelta(message.content))
         for call in message.tool_calls:
             if not call.says_nothing:
                 id = call_id(call.id, self._call_ids)
                 self._call_ids.add(id)
-                yield ToolCall(id, call.name or "", call_arguments(call.arguments))
+                events.append(ToolCall(id, call.name or "", call_arguments(call.arguments)))
+        return events
 
     def close(self) -> Iterator[Event]:
         if not self._answered:

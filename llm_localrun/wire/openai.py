@@ -45,7 +45,7 @@ class _Message(WireModel):
     # LM Studio use reasoning.
     reasoning_content: Maybe[Content] = None
     reasoning: Maybe[Content] = None
-    thinking_parts: ThinkingParts = Field(default="", validation_alias="content")
+    thoughts: ThinkingParts = Field(default="", validation_alias="content")
     tool_calls: Calls = ()
     function_call: Maybe[dict[str, Any]] = None
     """The one call, in the form before `tool_calls`; some servers send both."""
@@ -315,18 +315,26 @@ class OpenAIDecoder:
         """The model that answers, according to what has been decoded so far."""
         return self._model
 
-    def feed(self, payload: Payload) -> Iterator[Event]:
+    def feed(self, payload: Payload) -> list[Event]:
         chunk = parse_payload(_Chunk, payload)
+        events: list[Event] = []
         self._model = chunk.model or self._model
         self._usage = chunk.usage or self._usage
         self._timings = chunk.timings or self._timings
         for choice in filter(None, chunk.choices or ()):
             self._finish_reason = choice.finish_reason or self._finish_reason
-            message = choice.delta or choice.message or _Message()
-            self._calls.add(message.tool_calls)
+            message = choice.delta or choice.message
+            if message is None:
+                continue
+            if message.tool_calls:
+                self._calls.add(message.tool_calls)
             if message.function_call:
                 self._old_call.add([CallFragment.model_validate(message.function_call)])
-            yield from _deltas(message)
+            if reasoning := message.reasoning_content or message.reasoning or message.thoughts:
+                events.append(ReasoningDelta(reasoning))
+            if message.content:
+                events.append(TextDelta(message.content))
+        return events
 
     def close(self) -> Iterator[Event]:
         if self._finish_reason is None:
@@ -349,13 +357,6 @@ class OpenAIDecoder:
             prompt_tokens_per_second=timings.prompt_per_second,
             generation_tokens_per_second=timings.predicted_per_second,
         )
-
-
-def _deltas(message: _Message) -> Iterator[Event]:
-    if reasoning := message.reasoning_content or message.reasoning or message.thinking_parts:
-        yield ReasoningDelta(reasoning)
-    if message.content:
-        yield TextDelta(message.content)
 
 
 def decode_vectors(payload: Payload) -> list[tuple[float, ...]]:

@@ -7,7 +7,7 @@ sends wrongly becomes an error message here. What a payload means is left to the
 
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
@@ -85,7 +85,7 @@ class PayloadDecoder(Protocol):
     def model(self) -> str | None:
         """The model that answers, according to what has been decoded so far."""
 
-    def feed(self, payload: Payload) -> Iterator[Event]:
+    def feed(self, payload: Payload) -> Sequence[Event]:
         """The events in `payload`. Raises like `shapes.parse_payload`."""
 
     def close(self) -> Iterator[Event]:
@@ -136,13 +136,22 @@ _MIN_SIGNS = 3
 """The same, of one that contains punctuation, which every text has."""
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 class _Halves:
     """Joins a character whose surrogates come in two deltas; one that comes alone is U+FFFD."""
 
     def __init__(self) -> None:
         self._half: TextDelta | ReasoningDelta | None = None
 
-    def feed(self, event: Event) -> Iterator[Event]:
+    def feed(self, event: Event) -> Iterable[Event]:
+        if isinstance(event, TextDelta | ReasoningDelta):
+            is_whole = self._half is None and not _HALF.search(event.text)
+            return (event,) if is_whole else self._joined(event)
+        return self._joined(event)
+
+    def _joined(self, event: Event) -> Iterator[Event]:
         half, self._half = self._half, None
         if half is not None and type(half) is type(event):
             event = replace(event, text=half.text + event.text)
@@ -212,12 +221,13 @@ class ResponseDecoder:
         if isinstance(received, ResponseHead):
             self._start(received)
         elif self._refused is None:
-            yield from self._decoded(lambda: self._framing.feed(received))
+            return self._decoded(lambda: self._framing.feed(received))
         else:
             self._body += received[:_MAX_ERROR_BODY]
             if len(self._body) >= _MAX_ERROR_BODY:
                 # It may never end.
                 raise self._refusal(self._refused)
+        return iter(())
 
     def close(self) -> Iterator[Event]:
         """The events at the end of the response. Raises a `LocalRunError`."""
@@ -261,15 +271,15 @@ class ResponseDecoder:
             found = self._tool_text.feed(known)
             yield from self._passed(self._noticed(found) if is_end else found)
 
-    def _noticed(self, found: Iterator[Event]) -> Iterator[Event]:
+    def _noticed(self, found: Iterable[Event]) -> Iterator[Event]:
         for event in found:
             self.has_found_calls = self.has_found_calls or isinstance(event, ToolCall)
             yield event
 
-    def _thought(self, event: Event) -> Iterator[Event]:
+    def _thought(self, event: Event) -> Iterable[Event]:
         return chain.from_iterable(map(self._think.feed, self._halves.feed(event)))
 
-    def _passed(self, parts: Iterator[Event]) -> Iterator[Event]:
+    def _passed(self, parts: Iterable[Event]) -> Iterable[Event]:
         return chain.from_iterable(map(self._json.feed, parts)) if self._json else parts
 
     def _check_model(self) -> None:
@@ -295,10 +305,10 @@ class ResponseDecoder:
     def _decoded(self, payloads: Callable[[], Iterable[Payload]]) -> Iterator[Event]:
         try:
             for payload in payloads():
-                for event in self._decoder.feed(payload):
-                    self._check_model()
-                    yield from self._split(event)
+                events = self._decoder.feed(payload)
                 self._check_model()
+                for event in events:
+                    yield from self._split(event)
             return
         except Malformed as error:
             failure: LocalRunError = self._bad(str(error))
@@ -385,11 +395,11 @@ class _ValueDecoder(Generic[_Decoded]):
     values: list[_Decoded] = field(default_factory=list)
     model: str | None = None
 
-    def feed(self, payload: Payload) -> Iterator[Event]:
+    def feed(self, payload: Payload) -> Sequence[Event]:
         self.values.append(self.decode(payload))
         named = payload.get("model")
         self.model = named if isinstance(named, str) else self.model
-        return iter(())
+        return ()
 
     def close(self) -> Iterator[Event]:
         if not self.values:

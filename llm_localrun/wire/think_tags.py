@@ -518,11 +518,27 @@ class ThinkTags:
         self._doubts: dict[_Doubt, _Found] = {}
         self._others_opened: set[str] = set()
 
-    def feed(self, event: Event) -> Iterator[Event]:
+    def feed(self, event: Event) -> Iterable[Event]:
         """The events that `event` becomes; all but text go through as they are."""
+        if not self._held and self._raw is None and self._lets_through(event):
+            return (event,)
         if isinstance(event, TextDelta):
-            yield from _joined(chain.from_iterable(map(self._read, self._pieces(event.text))))
-            return
+            return _joined(chain.from_iterable(map(self._read, self._pieces(event.text))))
+        return self._pass_on(event)
+
+    def _lets_through(self, event: Event) -> bool:
+        """Whether `event` changes nothing: most pieces of an answer, and of a server's thinking."""
+        if isinstance(event, TextDelta):
+            return self._is_plain
+        is_known = self._state is _State.BEGIN and self._after_thinking
+        return is_known and isinstance(event, ReasoningDelta)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether nothing is looked for in what follows."""
+        return self._state is _State.ANSWER and not self._answer_end
+
+    def _pass_on(self, event: Event) -> Iterator[Event]:
         yield from self._sure(self._flush())
         if self._raw is not None:
             yield from self._settle(isinstance(event, ToolCall))
@@ -542,8 +558,7 @@ class ThinkTags:
         """`text` in pieces; nothing is looked for in most answers, so they come whole."""
         at = 0
         while at < len(text):
-            is_plain = self._state is _State.ANSWER and not self._answer_end
-            end = len(text) if is_plain else at + _PIECE_LENGTH
+            end = len(text) if self._is_plain else at + _PIECE_LENGTH
             yield text[at:end]
             at = end
 

@@ -7,13 +7,13 @@ done about an answer that is nearly a call to `chat.attempts`.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
-from llm_localrun.wire.events import Event, Finished, TextDelta, ToolCall
+from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.request import ToolSpec
 from llm_localrun.wire.shapes import call_id, without_halves
 from llm_localrun.wire.tool_arguments import (
@@ -779,15 +779,18 @@ class ToolText:
         self._passed = 0
         """The length of what has gone through of the lead."""
 
-    def feed(self, event: Event) -> Iterator[Event]:
+    def feed(self, event: Event) -> Iterable[Event]:
         """The events that `event` becomes; all but text go through as they are."""
         if isinstance(event, TextDelta) and self._state is not _State.TEXT:
-            is_lead = self._state is _State.LEAD
-            yield from (self._read_lead if is_lead else self._hold)(event.text)
-            return
+            return (self._read_lead if self._state is _State.LEAD else self._hold)(event.text)
+        if isinstance(event, TextDelta | ReasoningDelta):
+            return (event,)
+        return self._pass_on(event)
+
+    def _pass_on(self, event: ToolCall | Finished) -> Iterator[Event]:
         if isinstance(event, Finished):
             yield from self._finish(is_whole=event.finish_reason == "stop")
-        elif isinstance(event, ToolCall):
+        else:
             # The server finds calls itself.
             self.broken = None
             yield from self.flush()

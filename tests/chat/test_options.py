@@ -69,6 +69,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("flash_attention", "on", True),
     ("flash_attention", "off", False),
     ("draft_model", "~/Draft.gguf", "~/Draft.gguf"),
+    ("draft_model", "auto", "auto"),
     ("lora", "Adapter.gguf", "Adapter.gguf"),
     ("chat_template", "~/Chat.jinja", "~/Chat.jinja"),
     ("chat_template", "gemma", "gemma"),

@@ -138,7 +138,8 @@ def test_which_is_chosen(
             too_old,
             "box:50052",
             "{path} cannot be used: it does not support --kv-unified, --no-cache-idle-slots,"
-            " --spec-type, --fit. Correct llama_server in config.json, or remove it.",
+            " --spec-type, --spec-ngram-simple-size-n, --fit."
+            " Correct llama_server in config.json, or remove it.",
         ),
     ],
 )
@@ -158,7 +159,8 @@ def test_no_usable_build(folder: Path, tmp_path: Path, own: Any, rpc: str, reaso
             too_old,
             False,
             "{path} cannot be used: it does not support --kv-unified, --no-cache-idle-slots,"
-            " --spec-type, --fit. Install a newer llama.cpp, or remove rpc from config.json.",
+            " --spec-type, --spec-ngram-simple-size-n, --fit."
+            " Install a newer llama.cpp, or remove rpc from config.json.",
         ),
     ],
 )
@@ -240,6 +242,7 @@ def up(user: Path) -> EngineState:
         {"kv_cache_type": "q8_0", "flash_attention": True},
         {"draft_model": "{file}", "gpu_layers": 0},
         {"draft_model": "ngram", "context_size": 512},
+        {"draft_model": "auto"},
         {"threads": 1, "flash_attention": False},
     ],
     ids=str,

@@ -156,6 +156,7 @@ def test_other_settings_are_another_engine(
         {"context_size": "max"},
         {"draft_model": "{file}"},
         {"draft_model": "ngram"},
+        {"draft_model": "auto"},
     ],
     ids=str,
 )

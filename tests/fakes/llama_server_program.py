@@ -45,6 +45,8 @@ HELP = """\
                                         draft model for speculative decoding (default: unused)
 --spec-type none,draft-simple,draft-eagle3,draft-mtp,draft-dflash,draft-dspark,ngram-simple,ngram-map-k,ngram-map-k4v,ngram-mod,ngram-cache
                                         comma-separated list of types of speculative decoding to use
+--spec-ngram-simple-size-n N            ngram size N for ngram-simple speculative decoding, length of lookup
+--spec-ngram-simple-size-m N            ngram size M for ngram-simple speculative decoding, length of draft
 -ctxcp, --ctx-checkpoints, --swa-checkpoints N
                                         max number of context checkpoints to create per slot (default: 32)
 -cram, --cache-ram N                    set the maximum cache size in MiB (default: 8192)
@@ -97,6 +99,8 @@ def _arguments() -> argparse.Namespace:
     for name in ("cache-type-k", "cache-type-v"):
         known.add_argument(f"--{name}", default="f16")
     known.add_argument("--spec-type", default="none")
+    for name, default in (("n", 12), ("m", 48)):
+        known.add_argument(f"--spec-ngram-simple-size-{name}", type=int, default=default)
     if "STAND_IN_RPC" in os.environ:
         known.add_argument("--rpc", default="")
     known.add_argument("--slot-prompt-similarity", type=float, default=0.1)
@@ -267,6 +271,8 @@ def _parameters(xllamacpp: Any, given: argparse.Namespace) -> Any:
     p.flash_attn_type = xllamacpp.llama_flash_attn_type[f"LLAMA_FLASH_ATTN_TYPE_{attention}"]
     kind = given.spec_type.upper().replace("-", "_")
     p.speculative.types = [xllamacpp.common_speculative_type[f"COMMON_SPECULATIVE_TYPE_{kind}"]]
+    p.speculative.ngram_simple.size_n = given.spec_ngram_simple_size_n
+    p.speculative.ngram_simple.size_m = given.spec_ngram_simple_size_m
     p.speculative.draft.mparams.path = given.model_draft
     return p
 

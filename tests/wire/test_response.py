@@ -1,6 +1,7 @@
 """One reply, whole or in pieces, to events or to a message that says what to do."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from math import inf, nan
 from typing import Any
@@ -11,6 +12,7 @@ from llm_localrun.errors import AnswerCutOff, BadReply, PromptTooLong, ServerRef
 from llm_localrun.servers.base import Server
 from llm_localrun.tokens.window import Limits
 from llm_localrun.wire.events import Finished, ReasoningDelta, TextDelta
+from llm_localrun.wire.openai import OpenAIDecoder
 from llm_localrun.wire.response import ResponseContext, ResponseDecoder, ResponseHead
 from llm_localrun.wire.sse import Payload
 from llm_localrun.wire.think_tags import TAGS, Thinking
@@ -1366,3 +1368,23 @@ def test_a_message_has_a_length(status: int, said: str) -> None:
             list(reply.feed(received))
         list(reply.close())
     assert len(caught.value.message) < 5000
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content"])
+def test_a_plain_piece_takes_few_calls(field: str) -> None:
+    """Most answers are thousands of them, in which nothing is looked for."""
+    piece = sse(chunk(**{field: " fox"}))
+
+    def calls_for(pieces: int) -> int:
+        response = ResponseDecoder("S", OpenAIDecoder(), ResponseContext())
+        calls: list[str] = []
+        sys.setprofile(lambda _frame, event, _: calls.append(event) if event == "call" else None)
+        try:
+            list(response.feed(ResponseHead(200, EVENTS)))
+            for _ in range(pieces):
+                assert len(list(response.feed(piece))) == 1
+        finally:
+            sys.setprofile(None)
+        return len(calls)
+
+    assert (calls_for(200) - calls_for(100)) / 100 < 45
