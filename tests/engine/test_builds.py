@@ -144,8 +144,8 @@ def test_which_is_chosen(
             too_old,
             "box:50052",
             "{path} cannot be used: it does not support --kv-unified, --no-cache-idle-slots,"
-            " --spec-type, --spec-ngram-simple-size-n, --fit. Correct llama_server in config.json, or"
-            " remove it.",
+            " --spec-type, --spec-ngram-simple-size-n, --fit."
+            " Correct llama_server in config.json, or remove it.",
         ),
     ],
 )
@@ -165,8 +165,8 @@ def test_no_usable_build(folder: Path, tmp_path: Path, own: Any, rpc: str, reaso
             too_old,
             False,
             "{path} cannot be used: it does not support --kv-unified, --no-cache-idle-slots,"
-            " --spec-type, --spec-ngram-simple-size-n, --fit. Install a newer llama.cpp, or remove rpc"
-            " from config.json.",
+            " --spec-type, --spec-ngram-simple-size-n, --fit."
+            " Install a newer llama.cpp, or remove rpc from config.json.",
         ),
     ],
 )
