@@ -25,8 +25,15 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from llm_localrun import engine_defaults
-from llm_localrun.engine import build_logs, builds, evict, fallback, saved_prompts, slots
-from llm_localrun.engine.failed_builds import Fault
+from llm_localrun.engine import (
+    build_logs,
+    builds,
+    evict,
+    fallback,
+    programs,
+    saved_prompts,
+    slots,
+)
 from llm_localrun.engine.limits import is_reached
 from llm_localrun.engine.llama_server import RPC_FAILURE
 from llm_localrun.engine.load_watch import (
@@ -62,6 +69,7 @@ from llm_localrun.errors import (
     BuildFailed,
     ConfigError,
     EngineFailed,
+    Fault,
     LoadFailed,
     LocalRunError,
     ServerRefused,
@@ -232,47 +240,51 @@ def diagnose(
             f"The engine ended or was unloaded while it ran {path}", "Try again: it will restart"
         )
     reason = build_logs.reason_in(log := _read_log(paths))
+    faulty = _faulty_part(state, log)
     _remove_all_but_log(paths)
     if state.memory_limit and is_reached(log, has_gpu=state.has_gpu):
         return _limit_reached(state.spec, state.memory_limit)
     problem = f"The engine ended while it ran {path}"
     if reason.startswith(PREPARATION):
         return _unfinished(state.spec, f"{problem}: {reason}")
+    if faulty is not None and faulty[0] is not Fault.CPU:
+        # What ended the process then is only what followed.
+        reason = f"the GPU failed ({faulty[1]})"
     changes = _change_of(state.spec)
     reasons = [*changes, reason or "it was killed; its log gives no reason"]
     error = EngineFailed(
         f"{problem}: {'; '.join(reasons)}",
         f"Try again: it will restart. The log is {builds.failed_log(folder)}",
     )
-    return error if changes else _blaming_build(error, _Build.of_state(state), log)
+    return error if changes else _blaming_build(error, state, faulty)
 
 
-@dataclass(frozen=True, slots=True)
-class _Build:
-    """The build that ran a model."""
-
-    spec: EngineSpec
-    title: str
-    path: str
-    key: str
-    may_leave_gpu: bool
-    """Whether it uses a GPU that the user has not asked for."""
-
-    @classmethod
-    def of_state(cls, state: EngineState) -> "_Build":
-        may_leave = state.has_gpu and state.spec.settings.gpu_layers is None
-        return cls(state.spec, state.build, state.build_path, state.build_key, may_leave)
+def _faulty_part(state: EngineState, log: str, number: int = 0) -> tuple[Fault, str] | None:
+    """Which part of the build an engine's log, or the signal that ended it, blames, and why."""
+    found = build_logs.fault_in(_without_paths(log, state.spec, state.build_path), number)
+    return found if found is None or found[0] is Fault.CPU or state.has_gpu else None
 
 
-def _blaming_build(error: EngineFailed, build: _Build, log: str, number: int = 0) -> EngineFailed:
-    """`error` as a `BuildFailed` if the log, or the signal, blames the build's CPU or GPU part."""
-    log = log.replace(build.spec.path, "").replace(build.path, "")
-    found = build_logs.fault_in(log, number)
-    if found is None or (found[0] is not Fault.CPU and not build.may_leave_gpu):
+def _without_paths(log: str, spec: EngineSpec, *others: str) -> str:
+    """A log without the paths of what was loaded, which may hold the name of a GPU's interface."""
+    paths = {*map(str, parts_of(Path(spec.path))), spec.path, *spec.settings.files(), *others}
+    for path in sorted(paths - {""}, key=len, reverse=True):
+        log = log.replace(path, "")
+    return log
+
+
+def _blaming_build(
+    error: EngineFailed, state: EngineState, faulty: tuple[Fault, str] | None
+) -> EngineFailed:
+    """`error` as a `BuildFailed` if a part of the build is to blame.
+
+    Not for a GPU that the user has asked for.
+    """
+    if faulty is None or (faulty[0] is not Fault.CPU and state.spec.settings.gpu_layers):
         return error
     failed = BuildFailed(error.problem, error.remedy)
-    failed.build, failed.title, failed.fault = build.key, build.title, found[0].value
-    failed.reason = found[1]
+    failed.build, failed.title = state.build_key, state.build
+    failed.fault, failed.reason = faulty
     return failed
 
 
@@ -477,17 +489,9 @@ class _Host:
         Raises `EngineFailed`, and OSError if the host cannot write its files.
         """
         self._spec, self._path = instructions.spec, instructions.spec.path
-        self._build = _Build(
-            instructions.spec,
-            instructions.build,
-            instructions.build_path,
-            instructions.build_key,
-            instructions.has_gpu and instructions.spec.settings.gpu_layers is None,
-        )
         self._folder = Path(instructions.folder)
         self._grace = instructions.load_grace
         self._limit = instructions.memory_limit
-        self._has_gpu = instructions.has_gpu
         self._notice = notice
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._process = _spawn()
@@ -553,7 +557,9 @@ class _Host:
                 )
                 is_lasting = value in (Phase.TOKENIZER.value, Phase.TEMPLATE.value)
                 lasting = f"llama.cpp did not finish: it {value}" if is_lasting else ""
-                raise error.with_load_problem(_lasting(self._spec, lasting))
+                raise self._blaming_gpu(error, value).with_load_problem(
+                    _lasting(self._spec, lasting)
+                )
             if word == OVERSIZED:
                 raise _limit_reached(self._spec, self._limit)
             if not line:
@@ -563,6 +569,14 @@ class _Host:
             if word != LOADED:
                 return line
             self._notice.done = int(value)
+
+    def _blaming_gpu(self, error: EngineFailed, phase: str) -> EngineFailed:
+        """`error` as that of a GPU, if one may hang in a load that made no progress."""
+        state = read_state(self._paths.state)
+        if state is None or not state.has_gpu or phase != Phase.TENSORS.value:
+            return error
+        hangs = f"it made no progress for {self._grace:g} s"
+        return _blaming_build(error, state, (Fault.GPU, hangs))
 
     def _stalled(self, problem: str) -> EngineFailed:
         return EngineFailed(
@@ -575,13 +589,15 @@ class _Host:
         # It closes its output before it ends, and may write to its log in between.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_EXIT_TIMEOUT_S)
-        if self._id and not self._paths.state.exists():
+        state = read_state(self._paths.state)
+        if self._id and state is None:
             return self._unloaded()
         log = _read_log(self._paths)
-        if known := self._denied(log):
+        if known := self._denied(log, has_gpu=state is not None and state.has_gpu):
             return known
         reason, status = build_logs.reason_in(log), self._process.returncode or 0
-        number = _signal_of(status)
+        number = programs.signal_of(status)
+        faulty = _faulty_part(state, log, number) if state else None
         # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
         if number and not (reason and number == signal.SIGABRT):
             killed = f"killed (signal {number}: {signal.strsignal(number)})"
@@ -590,27 +606,26 @@ class _Host:
             advice = _NO_INSTRUCTION if number == signal.SIGILL else "Try again"
             error = EngineFailed(problem, f"{advice}. The log is {builds.failed_log(self._folder)}")
             crashed = f"llama.cpp crashed (signal {number})" * (number in build_logs.CRASHES)
-            found = error if _change_of(self._spec) else self._blaming_build(error, log, number)
-            return found.with_load_problem(_lasting(self._spec, crashed))
+            if state and not _change_of(self._spec):
+                error = _blaming_build(error, state, faulty)
+            return error.with_load_problem(_lasting(self._spec, crashed))
         reason = reason or f"the engine exited with status {status}"
         problem = f"llama.cpp cannot load {_named(self._spec)}: {reason}"
         if said := template_error_in(log):
             return self._template_failed(said)
-        if build_logs.blames_model(log.replace(self._path, "")):
+        if build_logs.blames_model(_without_paths(log, self._spec)):
             others = _others(self._spec.settings)
             first = f"Leave out {others}" if others else "Download the file again"
             error = LoadFailed(problem, f"{first}, or use a newer build of llama.cpp")
             lasting = f"llama.cpp cannot load it: {reason}"
             return error.with_load_problem(_lasting(self._spec, lasting))
         advice = f"{build_logs.remedy_for(reason)}. The log is {builds.failed_log(self._folder)}"
-        return self._blaming_build(EngineFailed(problem, advice), log)
+        error = EngineFailed(problem, advice)
+        return _blaming_build(error, state, faulty) if state else error
 
-    def _blaming_build(self, error: EngineFailed, log: str, number: int = 0) -> EngineFailed:
-        return _blaming_build(error, self._build, log, number)
-
-    def _denied(self, log: str) -> EngineFailed | None:
+    def _denied(self, log: str, *, has_gpu: bool) -> EngineFailed | None:
         """The error if llama.cpp got no memory or an RPC server failed; None for others."""
-        if self._limit and is_reached(log, has_gpu=self._has_gpu):
+        if self._limit and is_reached(log, has_gpu=has_gpu):
             return _limit_reached(self._spec, self._limit)
         if self._spec.settings.rpc and (lost := RPC_FAILURE.search(log.encode())):
             return _rpc_failed(lost["address"].decode(), (lost["version"] or b"").decode())
@@ -631,12 +646,6 @@ def _rpc_failed(address: str, version: str) -> EngineFailed:
     problem += f", whose protocol has the version {version}" if version else ""
     remedy = "Run both from the same release of llama.cpp, or remove it from rpc in config.json"
     return EngineFailed(problem, remedy)
-
-
-def _signal_of(status: int) -> int:
-    """The signal that ended a host, or llama-server in it; 0 for none."""
-    number = -status if status < 0 else status - 128
-    return number if number in set(signal.Signals) else 0
 
 
 def _spawn() -> subprocess.Popen[bytes]:
