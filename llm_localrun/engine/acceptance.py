@@ -214,11 +214,11 @@ def _status_of(pid: int) -> int:
     """
     for _ in range(round(_END_TIMEOUT_S / 0.05)):
         try:
-            ended, status = os.waitpid(pid, getattr(os, "WNOHANG", 0))
-        except OSError:
+            status = llama_server.exit_status(pid)
+        except (OSError, AttributeError):
             return 0
-        if ended:
-            return programs.shell_status(os.waitstatus_to_exitcode(status))
+        if status is not None:
+            return status
         time.sleep(0.05)
     return 0
 

@@ -239,7 +239,7 @@ def _read_cache(file: Path) -> dict[str, _Probed]:
 
 
 def free_gpu_memory(build: Build) -> int:
-    """The bytes that llama.cpp may fill of a build's GPUs now, besides RAM. Takes up to a second."""
+    """The bytes that llama.cpp may fill of a build's GPUs now, besides RAM. Takes a second."""
     try:
         listed = _list_devices(build)
     except Unusable:

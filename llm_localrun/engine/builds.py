@@ -1,9 +1,10 @@
 """Which build of llama.cpp runs a model, and why.
 
 In this order: the build that config.json names; one that uses a GPU with CUDA, ROCm or Metal; one
-that uses a GPU; an installed one; xllamacpp; a llama-server on PATH. One whose CPU part does not run here is never used, and one whose GPU has
-failed counts as one without (`failed_builds`). Finding and probing the builds is left to
-`build_probe`, starting the chosen one to `launch` and `host`.
+that uses a GPU; an installed one; xllamacpp; a llama-server on PATH. One whose CPU part does not
+run here is never used, and one whose GPU has failed counts as one without (`failed_builds`).
+Finding and probing the builds is left to `build_probe`, starting the chosen one to `launch` and
+`host`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from llm_localrun.engine.libraries import NO_INSTRUCTION, OTHER_BUILD
 from llm_localrun.engine.state import list_hosts
 from llm_localrun.errors import EngineFailed, Fault
 
+NAMED = "config.json names it"
 _INSTALL = "`llm install 'llm-localrun[gguf]'`"
 
 
@@ -49,7 +51,7 @@ def report(folder: Path, llama_server: str | None, rpc: str = "") -> BuildReport
     allowed = _allowed(builds, llama_server, "")
     reasons = {build.path: _reason(build, chosen, allowed, rpc) for build in builds}
     if chosen in allowed and llama_server is not None:
-        named = ["config.json names it", *filter(None, [chosen.gpu_problem])]
+        named = [NAMED, *filter(None, [chosen.gpu_problem])]
         reasons[chosen.path] = ", and ".join(named)
     logs = (*(paths.log for paths in list_hosts(folder)), failed_log(folder))
     builds.sort(key=lambda build: build != chosen)

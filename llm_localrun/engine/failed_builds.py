@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from llm_localrun.engine.state import EngineState
 from llm_localrun.errors import Fault
 from llm_localrun.models import FrozenValue
 from llm_localrun.system.atomic import read_own, write_atomically
@@ -91,6 +92,12 @@ def find(build: str, model: str = "") -> Failure | None:
     driver, now = gpu_state() if records else "", time.time()
     found = [each for each in records if each.holds(build, model, driver, now)]
     return min(found, key=lambda each: each.fault is not Fault.CPU, default=None)
+
+
+def gpu_problem(engine: EngineState) -> str:
+    """Why an engine does not use the GPU that its build has found; "" if none has failed."""
+    failed = None if engine.has_gpu else find(engine.build_key, engine.spec.path)
+    return failed.reason if failed else ""
 
 
 def _is_same(one: Failure, other: Failure) -> bool:

@@ -127,11 +127,6 @@ def signal_of(status: int) -> int:
     return number if number in set(signal.Signals) else 0
 
 
-def shell_status(code: int) -> int:
-    """The status of a program that has ended, as a shell reports it; never 0."""
-    return 128 - code if code < 0 else code or 1
-
-
 def ending_of(status: int) -> str:
     """How a program has ended, as a clause about it."""
     if number := signal_of(status):
