@@ -31,6 +31,7 @@ messages are written where the errors are raised.
 """
 
 import errno
+from enum import Enum
 from typing import TypeVar
 
 import click
@@ -77,6 +78,10 @@ class LocalRunError(llm.ModelError, click.ClickException):
         usual = _OS_REMEDIES.get(error.errno or 0, "Check its permissions and its disk")
         advice: str = getattr(error, "remedy", usual)
         return cls(f"{path} cannot be {action}: {error.strerror or error}", remedy or advice)
+
+    def advise(self, remedy: str) -> None:
+        """Replaces what to do."""
+        LocalRunError.__init__(self, self.problem, remedy)
 
     def with_load_problem(self: _Error, load_problem: str) -> _Error:
         self.load_problem = load_problem
@@ -165,16 +170,24 @@ class LoadFailed(EngineFailed):
     """llama.cpp says that it cannot load the file, or it exits while it loads the file."""
 
 
+class Fault(Enum):
+    """Which part of a build failed."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    GPU_MEMORY = "gpu memory"
+
+
 class BuildFailed(EngineFailed):
     """A build of llama.cpp uses an instruction that this CPU lacks, or its GPU fails.
 
-    `build` is its key, `title` what it is called, `fault` the part that failed and `reason` why:
-    see `engine.failed_builds`.
+    `build` is its key, `title` what it is called, and `reason` why that `fault` occurred: see
+    `engine.failed_builds`.
     """
 
     build = ""
     title = ""
-    fault = ""
+    fault = Fault.CPU
     reason = ""
     instead = ""
     """What runs the model instead, as a sentence; "" if nothing does."""

@@ -33,6 +33,7 @@ from llm_localrun.engine.state import (
     write_state,
 )
 from llm_localrun.engine_defaults import SLOTS
+from llm_localrun.errors import Fault
 from llm_localrun.files import named
 from llm_localrun.files.failed_loads import FailedLoads
 from llm_localrun.models import OnDisk
@@ -365,7 +366,7 @@ def fill(user_path: Path) -> None:
     learned.learn_context("m", 4096)
     FailedLoads().add(str(user_path / "m.gguf"), "it is odd")
     builds.report(engine_folder(), "")
-    failed_builds.add("key", failed_builds.Fault.CPU, "it is old", "/m.gguf")
+    failed_builds.add("key", Fault.CPU, "it is old", "/m.gguf")
     # Last, because what changes the models deletes the names.
     write_names(NameCache(5.0, "stamp", False, True, NAMES))
 

@@ -14,7 +14,7 @@ from llm_localrun.cli.endpoints import STATUS, report_facts, server_title
 from llm_localrun.cli.table import count_of, first_few, pick, seconds_text, size_text
 from llm_localrun.config import Config, config_path
 from llm_localrun.engine.build_probe import Build
-from llm_localrun.engine.builds import BuildReport
+from llm_localrun.engine.builds import NAMED, BuildReport
 from llm_localrun.engine.hardware import Gpu, Hardware, Vendor, suggest
 from llm_localrun.engine.state import EngineState, check_folders
 from llm_localrun.errors import EngineFailed
@@ -238,15 +238,31 @@ def engine_findings(
     elif not report.builds:
         yield Finding("engine", "not installed: only GGUF files need it")
     for build in report.builds:
-        devices = [f"{device.title} ({size_text(device.memory)})" for device in build.devices]
-        is_unused = report.chosen is not None and build != report.chosen
-        text = f"{build.title}, {', '.join(devices) or 'no GPU'}{', not used' if is_unused else ''}"
-        yield Finding("engine", text, build.problem, _build_facts(build))
+        yield _build_finding(build, report)
     for engine in engines:
         text = f"{engine.spec.name} is loaded, {engine.build}, process {engine.pid}"
         yield Finding("engine", text, facts={"path": engine.spec.path, "pid": engine.pid})
     for log in report.logs:
         yield Finding("engine", f"llama.cpp's log: {log}", facts={"log": str(log)})
+
+
+def _build_finding(build: Build, report: BuildReport) -> Finding:
+    devices = [f"{device.title} ({size_text(device.memory)})" for device in build.devices]
+    is_unused = report.chosen is not None and build != report.chosen
+    unused = ", not used" * is_unused
+    title = build.title if build.version or build.installed else f"{build.title} ({build.path})"
+    if build.problem:
+        remedy = report.remedy if build.problem in report.problem else build.remedy
+        advice = remedy or "Choose another build: llm localrun engine use auto"
+        return Finding("engine", f"{title}: {build.problem}", advice, _build_facts(build))
+    text = f"{title}, {', '.join(devices) or 'no GPU'}{unused}"
+    advice = ""
+    if build.gpu_problem:
+        text += f": {build.gpu_problem}"
+        is_named = report.reasons.get(build.path, "").startswith(NAMED)
+        name = shlex.quote(build.name) if is_named else "auto"
+        advice = f"Update its driver. To try it again: llm localrun engine use {name}"
+    return Finding("engine", text, advice, _build_facts(build))
 
 
 def ask_unused(addresses: Sequence[str], engines: Iterable[EngineState]) -> list[RpcReport]:
@@ -282,7 +298,7 @@ def _uses(build: Build, gpu: Gpu) -> bool:
 
 
 def _build_facts(build: Build) -> dict[str, Any]:
-    facts = pick(build, "kind path version can_rpc problem")
+    facts = pick(build, "kind path version can_rpc problem gpu_problem")
     return {**facts, "devices": [pick(each, "title memory") for each in build.devices]}
 
 

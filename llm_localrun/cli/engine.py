@@ -11,9 +11,9 @@ from llm_localrun.cli.engine_install import install, update
 from llm_localrun.cli.table import json_option, say, show, size_text
 from llm_localrun.config import read_config, update_config
 from llm_localrun.engine import builds, failed_builds
-from llm_localrun.engine.build_probe import Build, choice_in
-from llm_localrun.engine.installed import list_installed
-from llm_localrun.engine.remove import remove_build, size_of
+from llm_localrun.engine.build_probe import Build, choice_in, probe_all
+from llm_localrun.engine.installed import list_installed, size_of
+from llm_localrun.engine.remove import remove_build
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.errors import ConfigError
 from llm_localrun.names.aliases import nearest
@@ -57,6 +57,7 @@ def _facts(build: Build, report: builds.BuildReport, engines: list[EngineState])
         "used": build == report.chosen,
         "reason": report.reasons[build.path],
         "problem": build.problem,
+        "gpu_problem": build.gpu_problem,
         "running": [each.spec.name for each in engines if each.build_path == build.path],
     }
 
@@ -64,7 +65,7 @@ def _facts(build: Build, report: builds.BuildReport, engines: list[EngineState])
 def _size_of(build: Build) -> int | None:
     """The bytes of an installed build; None for those of others, which are not ours to count."""
     found = (each for each in list_installed() if each.name == build.installed)
-    return next((size_of(each) for each in found), None)
+    return next((size_of(each.folder) for each in found), None)
 
 
 def _row(facts: dict[str, Any]) -> dict[str, str]:
@@ -86,7 +87,7 @@ def use(name: str) -> None:
     NAME is that of an installed build, `xllamacpp`, or the path of a llama-server. `auto` leaves
     the choice to llm-localrun again.
     """
-    named = _setting_of(name)
+    named = _setting_of(name, rpc=bool(read_config().rpc))
     config = update_config(lambda settings: _put(settings, named))
     report = builds.report(engine_folder(), config.llama_server, ",".join(config.rpc))
     if report.chosen is None:
@@ -95,16 +96,24 @@ def use(name: str) -> None:
     say(f"{report.chosen.name} runs GGUF files: {report.reasons[report.chosen.path]}")
 
 
-def _setting_of(name: str) -> str | None:
-    """The value of llama_server in config.json that stands for NAME. Raises `ConfigError`.
+def _setting_of(name: str, *, rpc: bool) -> str | None:
+    """The value of llama_server in config.json that stands for NAME. `rpc`: it has RPC servers.
 
-    What the build has failed at is forgotten: whoever names it wants to try it again.
+    What the build has failed at is forgotten: whoever names it wants to try it again. Raises
+    `ConfigError`, also for a build that cannot be used.
     """
     if name == "auto":
+        failed_builds.forget_gpus()
         return None
     found = choice_in(name)
     if found is None or found.problem:
         raise _unknown("build of llama.cpp", name, ["xllamacpp", "auto"])
+    (probed,) = probe_all([found], engine_folder())
+    if probed.problem:
+        raise ConfigError(f"{name} cannot be used: {probed.problem}", probed.remedy)
+    if rpc and not probed.can_rpc:
+        remedy = "Name a llama-server that was built with GGML_RPC, or remove rpc"
+        raise ConfigError(f"{name} cannot use the RPC servers in config.json", remedy)
     failed_builds.forget(found.key)
     if found.kind == "xllamacpp":
         return ""
@@ -124,7 +133,7 @@ def remove(name: str, yes: bool) -> None:
     found = next((each for each in list_installed() if each.name == name), None)
     if found is None:
         raise _unknown("installed build", name, [])
-    size = size_text(size_of(found))
+    size = size_text(size_of(found.folder))
     if not yes:
         click.confirm(f"Remove {name} ({size})?", abort=True, err=True)
     remove_build(found, _announce)

@@ -7,6 +7,7 @@ import click
 
 from llm_localrun.cli.table import json_option, pick, seconds_text, show, size_text, tokens_text
 from llm_localrun.engine.evict import resident
+from llm_localrun.engine.failed_builds import gpu_problem
 from llm_localrun.engine.state import EnginePaths, EngineState, list_running, read_lease
 from llm_localrun.system.paths import engine_folder
 
@@ -22,7 +23,7 @@ _NONE = "No model is in the engine's memory."
 @json_option
 def ps(as_json: bool) -> None:
     engines = [_facts(engine) for engine in list_running(engine_folder())]
-    show(as_json, engines, map(_row, engines), optional=["build"], if_empty=_NONE)
+    show(as_json, engines, map(_row, engines), optional=["GPU", "build"], if_empty=_NONE)
 
 
 def _facts(engine: EngineState) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def _facts(engine: EngineState) -> dict[str, Any]:
         "build_path": engine.build_path,
         "layers": engine.layers or None,
         "layers_on_gpu": engine.offloaded if engine.layers else None,
+        "gpu_problem": gpu_problem(engine),
         "started_at": engine.started_at,
         "seconds_left": None if left == float("inf") else left,
     }
@@ -53,4 +55,11 @@ def _row(facts: dict[str, Any]) -> dict[str, str]:
         "up": seconds_text(time.time() - facts["started_at"]),
         "pid": str(facts["pid"]),
         "build": facts["build"],
+        "GPU": _gpu_text(facts),
     }
+
+
+def _gpu_text(facts: dict[str, Any]) -> str:
+    if facts["layers"] is None:
+        return str(facts["gpu_problem"])
+    return f"{facts['layers_on_gpu']} of {facts['layers']} layers"

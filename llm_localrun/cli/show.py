@@ -22,6 +22,7 @@ from llm_localrun.cli.table import (
     tokens_text,
 )
 from llm_localrun.config import Config, read_config
+from llm_localrun.engine.failed_builds import gpu_problem
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import BadModelFile
 from llm_localrun.files.failed_loads import FailedLoads
@@ -223,17 +224,22 @@ def _memory(model: LocalModel) -> list[str]:
 
 
 def _split(model: LocalModel) -> list[str]:
-    """How llama.cpp has split the model between GPU and CPU, if it runs and may use a GPU.
+    """How llama.cpp has split the model between GPU and CPU, if it runs and may use a GPU, or why
+    it must not.
 
     llama.cpp decides that when it loads the model, by the memory that is free then.
     """
     path = model.on_disk.path if model.on_disk else ""
-    engines = (each for each in list_running(engine_folder()) if each.spec.path == path)
+    engines = [each for each in list_running(engine_folder()) if each.spec.path == path]
+    problems = (f"not used now: {problem}" for problem in map(gpu_problem, engines) if problem)
     return [
-        f"holds {each.offloaded} of {each.layers} layers now"
-        + ("" if each.offloaded == each.layers else "; the CPU computes the others")
-        for each in engines
-        if each.layers
+        *(
+            f"holds {each.offloaded} of {each.layers} layers now"
+            + ("" if each.offloaded == each.layers else "; the CPU computes the others")
+            for each in engines
+            if each.layers
+        ),
+        *problems,
     ]
 
 

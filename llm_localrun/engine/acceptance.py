@@ -13,9 +13,7 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import secrets
-import signal
 import sys
 import tempfile
 import time
@@ -27,9 +25,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llm_localrun.engine import hardware, llama_server, programs
-from llm_localrun.engine.build_logs import reason_in
+from llm_localrun.engine.build_probe import (
+    GRACE_S,
+    Unusable,
+    devices_in,
+    lack_of,
+    output_of,
+    version_of,
+)
 from llm_localrun.engine.installed import Backend
-from llm_localrun.engine.libraries import Lack, lack_in
+from llm_localrun.engine.libraries import OTHER_BUILD, Lack, lack_in
 from llm_localrun.engine.load_watch import size_of
 from llm_localrun.engine.state import (
     EnginePaths,
@@ -40,10 +45,7 @@ from llm_localrun.engine.state import (
 )
 from llm_localrun.errors import InstallFailed
 
-_GRACE_S = 600.0 if sys.platform == "win32" else 60.0
-"""How long a program may make no progress. Windows does not tell how much it has computed."""
-_DEVICE = re.compile(r"^  [^\s:(]+: (.*?)(?: \(\d+ MiB\b.*)?$", re.MULTILINE)
-_VERSION = re.compile(r"^version: (.+)$", re.MULTILINE)
+_GRACE_S = GRACE_S
 _ALL_LAYERS = 99
 _PROMPT = "The sky is blue because"
 _TOKENS = 16
@@ -60,7 +62,6 @@ _GPU_PARTS = {
 }
 """In the names of llama.cpp's libraries."""
 _LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
-_OTHER_BUILD = "Install another build, such as: llm localrun engine install cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,40 +80,27 @@ def accept(program: Path, backend: Backend, model: Path | None) -> Accepted:
 
     Raises `InstallFailed` with what is missing, and the package to install.
     """
-    version = _VERSION.search(_output_of(program, "--version"))
-    devices = _devices(program, backend) if backend.has_gpu else ()
+    try:
+        version = version_of(str(program), _GRACE_S)
+        devices = _devices(program, backend) if backend.has_gpu else ()
+    except Unusable as error:
+        raise _failed(error.lack) from None
     speed = None
     if model is not None:
         with tempfile.TemporaryDirectory() as folder:
             speed = _Trial(program, backend, model, Path(folder)).measure()
-    return Accepted(version[1] if version else "", devices, speed)
-
-
-def _output_of(program: Path, argument: str) -> str:
-    """What `program` prints. Raises `InstallFailed`."""
-    try:
-        done = programs.run(
-            str(program), argument, grace=_GRACE_S, environment=llama_server.neutral_environment()
-        )
-    except OSError as error:
-        # The loader that a program names may be missing too: then it is there and not found.
-        raise _failed(Lack(f"it cannot be started ({error.strerror})", _OTHER_BUILD)) from None
-    if done.stalled:
-        raise _failed(Lack(f"{argument} {done.stalled}", _OTHER_BUILD))
-    if done.status:
-        raise _failed(_reason(done.output, done.status))
-    return done.output
+    return Accepted(version, devices, speed)
 
 
 def _devices(program: Path, backend: Backend) -> tuple[str, ...]:
-    """The GPUs that a build finds. Raises `InstallFailed` if it finds none."""
-    output = _output_of(program, "--list-devices")
-    if found := tuple(_DEVICE.findall(output)):
+    """The titles of the GPUs that a build finds. Raises `Unusable`, also if it finds none."""
+    output = output_of(str(program), "--list-devices", grace=_GRACE_S)
+    if found := tuple(device.title for device, _ in devices_in(output)):
         return found
     if lack := lack_in(output) or _lack_of_part(program, backend):
-        raise _failed(lack)
-    remedy = hardware.suggest(hardware.detect()).missing or _OTHER_BUILD
-    raise _failed(Lack("it finds no GPU that it can use", remedy))
+        raise Unusable(lack)
+    remedy = hardware.suggest(hardware.detect()).missing or OTHER_BUILD
+    raise Unusable(Lack("it finds no GPU that it can use", remedy))
 
 
 def _lack_of_part(program: Path, backend: Backend) -> Lack | None:
@@ -123,19 +111,6 @@ def _lack_of_part(program: Path, backend: Backend) -> Lack | None:
         if lack := lack_in(programs.run(*command, grace=_GRACE_S).output):
             return lack
     return None
-
-
-def _reason(output: str, status: int) -> Lack:
-    lack = lack_in(output, status)
-    said = reason_in(output) or _ending(status)
-    return lack or Lack(said.rstrip("."), _OTHER_BUILD)
-
-
-def _ending(status: int) -> str:
-    number = -status if status < 0 else status - 128
-    if number in {*signal.Signals}:
-        return f"it was ended by signal {number} ({signal.strsignal(number)})"
-    return f"it exited with status {status}"
 
 
 def _failed(lack: Lack) -> InstallFailed:
@@ -226,10 +201,10 @@ class _Trial:
             file.seek(max(0, size_of(self._paths.log) - _LOG_TAIL_BYTES))
             log = file.read().decode("utf-8", "replace")
         if self._watch and self._watch.stalled:
-            return _failed(Lack(f"it {self._watch.stalled}", _OTHER_BUILD))
+            return _failed(Lack(f"it {self._watch.stalled}", OTHER_BUILD))
         if not status:
-            return _failed(Lack("it did not answer a prompt", _OTHER_BUILD))
-        return _failed(_reason(log, status))
+            return _failed(Lack("it did not answer a prompt", OTHER_BUILD))
+        return _failed(lack_of(log, status))
 
 
 def _status_of(pid: int) -> int:
@@ -239,12 +214,11 @@ def _status_of(pid: int) -> int:
     """
     for _ in range(round(_END_TIMEOUT_S / 0.05)):
         try:
-            ended, status = os.waitpid(pid, getattr(os, "WNOHANG", 0))
-        except OSError:
+            status = llama_server.exit_status(pid)
+        except (OSError, AttributeError):
             return 0
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
-            return 128 - code if code < 0 else code or 1
+        if status is not None:
+            return status
         time.sleep(0.05)
     return 0
 

@@ -7,8 +7,9 @@ What follows from that is left to `launch` and `failed_builds`.
 import re
 import signal
 
-from llm_localrun.engine.failed_builds import NO_INSTRUCTION, Fault
+from llm_localrun.engine.libraries import NO_INSTRUCTION, lack_in
 from llm_localrun.engine.state import BUILD_LINE, ENDED
+from llm_localrun.errors import Fault
 from llm_localrun.wire.sse import excerpt
 
 _MAX_REASON_LENGTH = 200
@@ -60,8 +61,8 @@ def reason_in(log: str) -> str:
     """
     patterns = (_MISSING_LIBRARY, _ENDED, _ASSERTION, _CRASH, _LOGGED_ERROR)
     found = next(filter(None, (pattern.search(log) for pattern in patterns)), None)
-    if found is not None and found.re is _MISSING_LIBRARY and "libgomp" in found["text"]:
-        return "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)"
+    if found is not None and found.re is _MISSING_LIBRARY and (lack := lack_in(found[0])):
+        return f"{lack.problem}. {lack.remedy}"
     reason = found["text"] if found else next(reversed(_unlogged(log)), "")
     return excerpt(reason.encode(), _MAX_REASON_LENGTH)
 

@@ -1,9 +1,10 @@
 """Which build of llama.cpp runs a model, and why.
 
-In this order: the build that config.json names; one that uses a GPU; an installed one; xllamacpp; a
-llama-server on PATH. One whose CPU part does not run here is never used, and one whose GPU has
-failed counts as one without (`failed_builds`). Finding and probing the builds is left to
-`build_probe`, starting the chosen one to `launch` and `host`.
+In this order: the build that config.json names; one that uses a GPU with CUDA, ROCm or Metal; one
+that uses a GPU; an installed one; xllamacpp; a llama-server on PATH. One whose CPU part does not
+run here is never used, and one whose GPU has failed counts as one without (`failed_builds`).
+Finding and probing the builds is left to `build_probe`, starting the chosen one to `launch` and
+`host`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,10 +13,11 @@ from pathlib import Path
 
 from llm_localrun.engine import failed_builds
 from llm_localrun.engine.build_probe import Build, find_builds, free_gpu_memory, probe_all
-from llm_localrun.engine.failed_builds import NO_INSTRUCTION, Fault
+from llm_localrun.engine.libraries import NO_INSTRUCTION, OTHER_BUILD
 from llm_localrun.engine.state import list_hosts
-from llm_localrun.errors import EngineFailed
+from llm_localrun.errors import EngineFailed, Fault
 
+NAMED = "config.json names it"
 _INSTALL = "`llm install 'llm-localrun[gguf]'`"
 
 
@@ -49,7 +51,7 @@ def report(folder: Path, llama_server: str | None, rpc: str = "") -> BuildReport
     allowed = _allowed(builds, llama_server, "")
     reasons = {build.path: _reason(build, chosen, allowed, rpc) for build in builds}
     if chosen in allowed and llama_server is not None:
-        named = ["config.json names it", *filter(None, [chosen.gpu_problem])]
+        named = [NAMED, *filter(None, [chosen.gpu_problem])]
         reasons[chosen.path] = ", and ".join(named)
     logs = (*(paths.log for paths in list_hosts(folder)), failed_log(folder))
     builds.sort(key=lambda build: build != chosen)
@@ -63,42 +65,55 @@ def failed_log(folder: Path) -> Path:
 
 
 def choose(
-    folder: Path, llama_server: str | None, rpc: str, model: str = "", *, needs_gpu: bool = False
+    folder: Path,
+    llama_server: str | None,
+    rpc: str,
+    model: str = "",
+    gpu_layers: int | None = None,
 ) -> Build:
     """Chooses the build to start an engine with. Raises `EngineFailed`.
 
     `llama_server` is the name or path that the user has chosen, which is used then; "" for
-    xllamacpp, None for none. `model` is the file to run, "" for none in particular. `needs_gpu`
-    says that the user wants the GPU, even if it has failed.
+    xllamacpp, None for none. `model` is the file to run, "" for none in particular. `gpu_layers` is
+    what the user has set: 0 keeps the GPU out, and more use it even if it has failed.
     """
     found = find_builds(llama_server)
     builds = _allowed(found, llama_server, rpc)
     if [build.kind for build in builds] != ["xllamacpp"]:
         builds = probe_all(builds, folder)
-    builds = [_marked(build, model, needs_gpu=needs_gpu) for build in builds]
+    builds = [_marked(build, model, gpu_layers) for build in builds]
     if llama_server and builds and builds[0].problem == NO_INSTRUCTION:
         others = probe_all(found[1:], folder)
-        builds += [_marked(build, model, needs_gpu=needs_gpu) for build in others]
+        builds += [_marked(build, model, gpu_layers) for build in others]
     return _select(builds, llama_server, rpc)
 
 
-def free_memory_of_gpus(folder: Path, llama_server: str | None, model: str = "") -> int:
-    """The free bytes of the GPUs that an engine would use. Asks the driver: that takes a second."""
+def free_memory_of_gpus(
+    folder: Path, llama_server: str | None, model: str = "", gpu_layers: int | None = None
+) -> int:
+    """The free bytes of the GPUs that an engine would use, besides RAM.
+
+    Asks the driver: that takes a second. The arguments are those of `choose`.
+    """
     try:
-        build = choose(folder, llama_server, "", model)
+        build = choose(folder, llama_server, "", model, gpu_layers)
     except EngineFailed:
         return 0
-    return free_gpu_memory(build) if build.uses_gpu else 0
+    # xllamacpp alone has not been probed yet.
+    (probed,) = probe_all([build], folder)
+    return free_gpu_memory(build) if probed.devices and not build.gpu_problem else 0
 
 
-def _marked(build: Build, model: str = "", *, needs_gpu: bool = False) -> Build:
-    """`build` with what has failed when it ran."""
+def _marked(build: Build, model: str = "", gpu_layers: int | None = None) -> Build:
+    """`build` with what has failed when it ran, and what the user rules out."""
     failed = failed_builds.find(build.key, model)
-    if failed is None or build.problem:
-        return build
-    if failed.fault is Fault.CPU:
-        return build.model_copy(update={"problem": failed.reason})
-    return build if needs_gpu else build.model_copy(update={"gpu_problem": failed.reason})
+    if failed is not None and failed.fault is Fault.CPU and not build.problem:
+        return build.model_copy(update={"problem": failed.reason, "remedy": OTHER_BUILD})
+    reason = failed.reason if failed is not None and failed.fault is not Fault.CPU else ""
+    if gpu_layers == 0 and (build.devices or build.kind == "xllamacpp"):
+        reason = "gpu_layers is 0"
+    is_ruled_out = reason and not gpu_layers and not build.problem
+    return build.model_copy(update={"gpu_problem": reason}) if is_ruled_out else build
 
 
 def _allowed(builds: list[Build], llama_server: str | None, rpc: str) -> list[Build]:
@@ -134,9 +149,10 @@ def _select(builds: list[Build], llama_server: str | None, rpc: str) -> Build:
     )
 
 
-def _rank(build: Build) -> tuple[bool, bool, bool]:
+def _rank(build: Build) -> tuple[bool, bool, bool, bool]:
     """The best has the largest; of equal ones, the first is used."""
-    return build.uses_gpu, bool(build.installed), build.kind == "xllamacpp"
+    own = bool(build.installed)
+    return build.is_native, build.uses_gpu, own, build.kind == "xllamacpp"
 
 
 def _reason(build: Build, chosen: Build | None, allowed: Iterable[Build], rpc: str) -> str:
@@ -157,15 +173,17 @@ def _reason(build: Build, chosen: Build | None, allowed: Iterable[Build], rpc: s
 
 def _remedy_for_build(build: Build, setting: str) -> str:
     """What to do if a build cannot be used, and no other may be: because of `setting`, if any."""
+    is_missing = "is missing" in build.problem
+    if setting == "llama_server" and is_missing:
+        return f"{build.remedy}, or remove llama_server from config.json"
     if setting == "llama_server":
         return "Correct llama_server in config.json, or remove it"
     if setting == "rpc":
-        return "Install a newer llama.cpp, or remove rpc from config.json"
+        return f"{build.remedy or 'Install a newer llama.cpp'}, or remove rpc from config.json"
     if build.kind == "llama-server":
-        return f"Install a newer llama.cpp, or the engine with {_INSTALL}"
-    if "is missing" in build.problem:
-        return "Install what is missing"
-    return f"Install it again with {_INSTALL}".replace("install '", "install --force-reinstall '")
+        return f"{build.remedy or 'Install a newer llama.cpp'}, or the engine with {_INSTALL}"
+    again = f"Install it again with {_INSTALL}".replace("install '", "install --force-reinstall '")
+    return build.remedy if is_missing else again
 
 
 def _no_build_for_rpc(builds: list[Build], llama_server: str | None) -> EngineFailed:

@@ -42,6 +42,7 @@ from llm_localrun.engine.state import (
     new_id,
     parse_instructions,
     read_lease,
+    read_state,
     write_lease,
     write_state,
 )
@@ -110,8 +111,10 @@ def _start_up(
     begun = time.monotonic()
     server = _start_server(instructions, paths, output)
     seconds = time.monotonic() - begun
+    # xllamacpp has found out whether it has a GPU.
+    state = read_state(paths.state) or state
     state = replace(state, url=server.url, server_pid=server.pid, load_seconds=seconds)
-    if instructions.has_gpu:
+    if state.has_gpu:
         state = _with_layers(state, paths.log)
     write_lease(paths, instructions.keep_alive)
     write_state(paths.folder, state)

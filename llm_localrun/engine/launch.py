@@ -3,7 +3,8 @@
 A running engine that satisfies a request is used. Otherwise one is started, under a lock, so that
 commands at the same time share it. A file that makes llama.cpp abort or hang ends the engine and
 nothing else: here that becomes an `EngineFailed`. What the engine's process does is left to `host`,
-whether its load makes progress to `load_watch`, making memory free to `evict`.
+whether its load makes progress to `load_watch`, what a failure means to `launch_errors`, making
+memory free to `evict`.
 """
 
 import atexit
@@ -13,7 +14,6 @@ import json
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 import threading
@@ -25,10 +25,25 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from llm_localrun import engine_defaults
-from llm_localrun.engine import build_logs, builds, evict, fallback, saved_prompts, slots
-from llm_localrun.engine.failed_builds import Fault
+from llm_localrun.engine import (
+    build_logs,
+    builds,
+    evict,
+    fallback,
+    saved_prompts,
+    slots,
+)
+from llm_localrun.engine.launch_errors import (
+    blaming_build,
+    change_of,
+    faulty_part,
+    lasting_problem,
+    limit_reached,
+    load_failed,
+    title_of,
+    unfinished,
+)
 from llm_localrun.engine.limits import is_reached
-from llm_localrun.engine.llama_server import RPC_FAILURE
 from llm_localrun.engine.load_watch import (
     LOADED,
     OVERSIZED,
@@ -58,10 +73,9 @@ from llm_localrun.engine.state import (
 from llm_localrun.engine.stop import has_ended, stop_if_idle
 from llm_localrun.errors import (
     BadModelFile,
-    BuildFailed,
     ConfigError,
     EngineFailed,
-    LoadFailed,
+    Fault,
     LocalRunError,
     ServerRefused,
 )
@@ -72,11 +86,7 @@ from llm_localrun.servers.llamacpp_rpc import check_rpc_servers
 from llm_localrun.system import locks
 from llm_localrun.system.progress import LoadNotice
 from llm_localrun.tokens.window import context_too_large
-from llm_localrun.wire.shapes import template_error_in
 
-OTHER_TEMPLATE = "give another template with -o chat_template FILE"
-"""How to run a model whose own template fails."""
-_GIVE_TEMPLATE = f"{OTHER_TEMPLATE[0].upper()}{OTHER_TEMPLATE[1:]}"
 LOAD_GRACE_S = 60.0
 """How long a load may make no progress."""
 _SLOW_DISK_BYTES_PER_S = 20e6
@@ -99,7 +109,6 @@ _LOG_TAIL_BYTES = 2**16
 
 _BOOTSTRAP = "import sys; sys.path[:0] = [{!r}]; from llm_localrun.engine.host import main; main()"
 
-_NO_INSTRUCTION = "It needs a CPU with more instructions: use another build of llama.cpp"
 _DETACHED = sum(
     getattr(subprocess, flag, 0) for flag in ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
 )
@@ -231,57 +240,23 @@ def diagnose(
             f"The engine ended or was unloaded while it ran {path}", "Try again: it will restart"
         )
     reason = build_logs.reason_in(log := _read_log(paths))
+    faulty = faulty_part(state, log)
     _remove_all_but_log(paths)
     if state.memory_limit and is_reached(log, has_gpu=state.has_gpu):
-        return _limit_reached(state.spec, state.memory_limit)
+        return limit_reached(state.spec, state.memory_limit)
     problem = f"The engine ended while it ran {path}"
     if reason.startswith(PREPARATION):
-        return _unfinished(state.spec, f"{problem}: {reason}")
-    changes = _change_of(state.spec)
+        return unfinished(state.spec, f"{problem}: {reason}")
+    if faulty is not None and faulty[0] is not Fault.CPU:
+        # What ended the process then is only what followed.
+        reason = f"the GPU failed ({faulty[1]})"
+    changes = change_of(state.spec)
     reasons = [*changes, reason or "it was killed; its log gives no reason"]
     error = EngineFailed(
         f"{problem}: {'; '.join(reasons)}",
         f"Try again: it will restart. The log is {builds.failed_log(folder)}",
     )
-    return error if changes else _blaming_build(error, _Build.of_state(state), log)
-
-
-@dataclass(frozen=True, slots=True)
-class _Build:
-    """The build that ran a model."""
-
-    spec: EngineSpec
-    title: str
-    path: str
-    key: str
-    may_leave_gpu: bool
-    """Whether it uses a GPU that the user has not asked for."""
-
-    @classmethod
-    def of_state(cls, state: EngineState) -> "_Build":
-        may_leave = state.has_gpu and state.spec.settings.gpu_layers is None
-        return cls(state.spec, state.build, state.build_path, state.build_key, may_leave)
-
-
-def _blaming_build(error: EngineFailed, build: _Build, log: str, number: int = 0) -> EngineFailed:
-    """`error` as a `BuildFailed` if the log, or the signal, blames the build's CPU or GPU part."""
-    log = log.replace(build.spec.path, "").replace(build.path, "")
-    found = build_logs.fault_in(log, number)
-    if found is None or (found[0] is not Fault.CPU and not build.may_leave_gpu):
-        return error
-    failed = BuildFailed(error.problem, error.remedy)
-    failed.build, failed.title, failed.fault = build.key, build.title, found[0].value
-    failed.reason = found[1]
-    return failed
-
-
-def _change_of(spec: EngineSpec) -> list[str]:
-    """What has become of the file that an engine runs, if that explains why it ended."""
-    file = listed(spec.path)
-    if file is None or file.size == spec.file_size:
-        return []
-    change = "was cut off" if file.size < spec.file_size else "has grown"
-    return [f"meanwhile its file {change}, from {spec.file_size:,} to {file.size:,} bytes"]
+    return error if changes else blaming_build(error, state, faulty)
 
 
 def end_if_stuck(state: EngineState, folder: Path, before: Advance) -> EngineFailed | None:
@@ -294,7 +269,7 @@ def end_if_stuck(state: EngineState, folder: Path, before: Advance) -> EngineFai
     if _has_logged(EnginePaths(folder, state.id).log, before.log_size):
         return None
     stop_if_idle(state, folder)
-    return _unfinished(
+    return unfinished(
         state.spec,
         f"llama.cpp did not begin to answer with {state.spec.path}: {PREPARATION} ran for"
         f" {computed:.0f} s of CPU time without an end",
@@ -310,44 +285,10 @@ def _has_logged(log: Path, size: int) -> bool:
     return len(written) < size or not all(map(_NO_PROGRESS.search, written[size:].splitlines()))
 
 
-def _unfinished(spec: EngineSpec, problem: str) -> EngineFailed:
-    remedy = f"{_GIVE_TEMPLATE}, or choose another model"
-    lasting = f"llama.cpp did not finish: it ran {PREPARATION}"
-    return EngineFailed(problem, remedy).with_load_problem(lasting)
-
-
 def explain_refusal(error: ServerRefused, state: EngineState) -> LocalRunError:
     """The error to show when an engine refuses a request with `error` and goes on running."""
     is_short = state.memory_limit and is_reached(error.problem, has_gpu=state.has_gpu)
-    return _limit_reached(state.spec, state.memory_limit) if is_short else error
-
-
-def _limit_reached(spec: EngineSpec, limit: int) -> EngineFailed:
-    """The error for a model that made llama.cpp need more memory than it may take."""
-    needed = f"needed more than the {limit / 1e9:.1f} GB of memory that this model may take"
-    error = EngineFailed(
-        f"llama.cpp {needed}: {_named(spec)}",
-        "Choose another model, or lift the limit with -o overcommit true",
-    )
-    return error.with_load_problem(_lasting(spec, f"llama.cpp {needed}"))
-
-
-def _others(settings: EngineSettings) -> str:
-    """What llama.cpp loads besides the model because the user said so, for messages; "" if none."""
-    named = (("the adapter", settings.lora), ("the draft model", settings.draft_model))
-    files = settings.files()
-    return " and ".join(f"{what} {path}" for what, path in named if path in files)
-
-
-def _named(spec: EngineSpec) -> str:
-    """The model, and what is loaded with it: a failure can be that of either."""
-    others = _others(spec.settings)
-    return f"{spec.path} with {others}" if others else spec.path
-
-
-def _lasting(spec: EngineSpec, problem: str) -> str:
-    """`problem` if it is that of the model's file; "" if it can be that of another file."""
-    return "" if _others(spec.settings) else problem
+    return limit_reached(state.spec, state.memory_limit) if is_short else error
 
 
 @contextmanager
@@ -476,17 +417,9 @@ class _Host:
         Raises `EngineFailed`, and OSError if the host cannot write its files.
         """
         self._spec, self._path = instructions.spec, instructions.spec.path
-        self._build = _Build(
-            instructions.spec,
-            instructions.build,
-            instructions.build_path,
-            instructions.build_key,
-            instructions.has_gpu and instructions.spec.settings.gpu_layers is None,
-        )
         self._folder = Path(instructions.folder)
         self._grace = instructions.load_grace
         self._limit = instructions.memory_limit
-        self._has_gpu = instructions.has_gpu
         self._notice = notice
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._process = _spawn()
@@ -542,19 +475,21 @@ class _Host:
                 line = self._lines.get(timeout=silence)
             except Empty:
                 raise self._stalled(
-                    f"{_named(self._spec)} was still loading after {silence:.0f} s"
+                    f"{title_of(self._spec)} was still loading after {silence:.0f} s"
                 ) from None
             word, _, value = line.partition(" ")
             if word == STALLED:
                 error = self._stalled(
-                    f"llama.cpp made no progress with {_named(self._spec)} for {self._grace:g} s"
+                    f"llama.cpp made no progress with {title_of(self._spec)} for {self._grace:g} s"
                     f" while it {value}"
                 )
                 is_lasting = value in (Phase.TOKENIZER.value, Phase.TEMPLATE.value)
                 lasting = f"llama.cpp did not finish: it {value}" if is_lasting else ""
-                raise error.with_load_problem(_lasting(self._spec, lasting))
+                raise self._blaming_gpu(error, value).with_load_problem(
+                    lasting_problem(self._spec, lasting)
+                )
             if word == OVERSIZED:
-                raise _limit_reached(self._spec, self._limit)
+                raise limit_reached(self._spec, self._limit)
             if not line:
                 raise self._exited()
             if line.isdecimal():
@@ -562,6 +497,14 @@ class _Host:
             if word != LOADED:
                 return line
             self._notice.done = int(value)
+
+    def _blaming_gpu(self, error: EngineFailed, phase: str) -> EngineFailed:
+        """`error` as that of a GPU, if one may hang in a load that made no progress."""
+        state = read_state(self._paths.state)
+        if state is None or not state.has_gpu or phase != Phase.TENSORS.value:
+            return error
+        hangs = f"it made no progress for {self._grace:g} s"
+        return blaming_build(error, state, (Fault.GPU, hangs))
 
     def _stalled(self, problem: str) -> EngineFailed:
         return EngineFailed(
@@ -574,68 +517,14 @@ class _Host:
         # It closes its output before it ends, and may write to its log in between.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_EXIT_TIMEOUT_S)
-        if self._id and not self._paths.state.exists():
+        state = read_state(self._paths.state)
+        if self._id and state is None:
             return self._unloaded()
-        log = _read_log(self._paths)
-        if known := self._denied(log):
-            return known
-        reason, status = build_logs.reason_in(log), self._process.returncode or 0
-        number = _signal_of(status)
-        # llama.cpp itself aborts on a failed assertion; other signals come from elsewhere.
-        if number and not (reason and number == signal.SIGABRT):
-            killed = f"killed (signal {number}: {signal.strsignal(number)})"
-            problem = f"llama.cpp was {killed} while it loaded {_named(self._spec)}"
-            problem = "; ".join([problem, *_change_of(self._spec)])
-            advice = _NO_INSTRUCTION if number == signal.SIGILL else "Try again"
-            error = EngineFailed(problem, f"{advice}. The log is {builds.failed_log(self._folder)}")
-            crashed = f"llama.cpp crashed (signal {number})" * (number in build_logs.CRASHES)
-            found = error if _change_of(self._spec) else self._blaming_build(error, log, number)
-            return found.with_load_problem(_lasting(self._spec, crashed))
-        reason = reason or f"the engine exited with status {status}"
-        problem = f"llama.cpp cannot load {_named(self._spec)}: {reason}"
-        if said := template_error_in(log):
-            return self._template_failed(said)
-        if build_logs.blames_model(log.replace(self._path, "")):
-            others = _others(self._spec.settings)
-            first = f"Leave out {others}" if others else "Download the file again"
-            error = LoadFailed(problem, f"{first}, or use a newer build of llama.cpp")
-            lasting = f"llama.cpp cannot load it: {reason}"
-            return error.with_load_problem(_lasting(self._spec, lasting))
-        advice = f"{build_logs.remedy_for(reason)}. The log is {builds.failed_log(self._folder)}"
-        return self._blaming_build(EngineFailed(problem, advice), log)
-
-    def _blaming_build(self, error: EngineFailed, log: str, number: int = 0) -> EngineFailed:
-        return _blaming_build(error, self._build, log, number)
-
-    def _denied(self, log: str) -> EngineFailed | None:
-        """The error if llama.cpp got no memory or an RPC server failed; None for others."""
-        if self._limit and is_reached(log, has_gpu=self._has_gpu):
-            return _limit_reached(self._spec, self._limit)
-        if self._spec.settings.rpc and (lost := RPC_FAILURE.search(log.encode())):
-            return _rpc_failed(lost["address"].decode(), (lost["version"] or b"").decode())
-        return None
-
-    def _template_failed(self, said: str) -> EngineFailed:
-        problem = f"llama.cpp cannot use the chat template for {self._path}: {said}"
-        remedy = f"{_GIVE_TEMPLATE}, or choose another model"
-        return LoadFailed(problem, remedy).with_load_problem(f"its chat template fails: {said}")
+        log, status = _read_log(self._paths), self._process.returncode or 0
+        return load_failed(self._spec, state, log, status, builds.failed_log(self._folder))
 
     def _unloaded(self) -> EngineFailed:
         return EngineFailed(f"{self._path} was unloaded while it was loading", "Try again")
-
-
-def _rpc_failed(address: str, version: str) -> EngineFailed:
-    """The error for an RPC server without which llama-server would have gone on."""
-    problem = f"llama-server cannot use the RPC server {address}"
-    problem += f", whose protocol has the version {version}" if version else ""
-    remedy = "Run both from the same release of llama.cpp, or remove it from rpc in config.json"
-    return EngineFailed(problem, remedy)
-
-
-def _signal_of(status: int) -> int:
-    """The signal that ended a host, or llama-server in it; 0 for none."""
-    number = -status if status < 0 else status - 128
-    return number if number in set(signal.Signals) else 0
 
 
 def _spawn() -> subprocess.Popen[bytes]:

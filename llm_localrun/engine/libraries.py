@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from llm_localrun.engine.windows_job import STATUS_ILLEGAL_INSTRUCTION
+
 
 class Family(Enum):
     """Distributions that name their packages alike; the value is how a package is installed."""
@@ -51,7 +53,7 @@ _MESA = {
     Family.SUSE: "libvulkan_{}",
 }
 """The Vulkan driver for a GPU whose driver Mesa calls {}."""
-_OTHER_BUILD = "Install another build, such as: llm localrun engine install cpu"
+OTHER_BUILD = "Install another build, such as: llm localrun engine install cpu"
 _NEWER_DRIVER = "Update NVIDIA's driver, or use Vulkan: llm localrun engine install vulkan"
 
 _LIBRARY = re.compile(
@@ -82,17 +84,17 @@ _PHRASES = (
     ),
 )
 """What the output has, what that means, and what to do."""
-_NO_INSTRUCTION = "its CPU part needs instructions that this processor lacks"
+NO_INSTRUCTION = "it uses instructions that this CPU lacks"
 _NO_DLL = "a DLL is missing"
 _STATUSES = {
-    -getattr(signal, "SIGILL", 4): (_NO_INSTRUCTION, _OTHER_BUILD),
-    128 + getattr(signal, "SIGILL", 4): (_NO_INSTRUCTION, _OTHER_BUILD),
-    0xC000001D: (_NO_INSTRUCTION, _OTHER_BUILD),
+    -getattr(signal, "SIGILL", 4): (NO_INSTRUCTION, OTHER_BUILD),
+    128 + getattr(signal, "SIGILL", 4): (NO_INSTRUCTION, OTHER_BUILD),
+    STATUS_ILLEGAL_INSTRUCTION: (NO_INSTRUCTION, OTHER_BUILD),
     0xC0000135: (
         _NO_DLL,
         "Install Microsoft's C++ runtime: winget install Microsoft.VCRedist.2015+.x64",
     ),
-    0xC000007B: ("it is for another kind of processor", _OTHER_BUILD),
+    0xC000007B: ("it is for another kind of processor", OTHER_BUILD),
 }
 """Exit statuses of a program that could not begin, or met an unknown instruction: as Python says,
 as a shell says, and as Windows says."""

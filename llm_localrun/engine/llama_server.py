@@ -113,11 +113,11 @@ def start(
         _exec(arguments, environment, paths.log)
     kill = LlamaServerProcess("", pid, terminal).end
     with watch(pid):
-        url = _listening_url(instructions, paths, partial(_exit_status, pid), kill)
+        url = _listening_url(instructions, paths, partial(exit_status, pid), kill)
     return LlamaServerProcess(url, pid, terminal)
 
 
-def _exit_status(pid: int) -> int | None:
+def exit_status(pid: int) -> int | None:
     """How a child has ended, as a shell would report it, never 0; None if it runs."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     code = os.waitstatus_to_exitcode(status) if ended else 0
@@ -144,11 +144,11 @@ def start_on_windows(
         os.write(2, f"OSError: {error.strerror} (error {error.errno})\n".encode())
         raise SystemExit(1) from None
 
-    def exit_status() -> int | None:
+    def status() -> int | None:
         code = process.poll()
         return None if code is None else windows_job.shell_status(code) or 1
 
-    url = _listening_url(instructions, paths, exit_status, process.kill)
+    url = _listening_url(instructions, paths, status, process.kill)
     return WindowsLlamaServer(url, process, job)
 
 

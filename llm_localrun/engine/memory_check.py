@@ -62,7 +62,8 @@ def ensure_fits(
         return request
     # A file that is no GGUF file, or has a hole of 100 GB, is not a lack of memory.
     check_others(settings)
-    free = free_memory(request.limits.llama_server, request.path) or free
+    named = request.limits.llama_server
+    free = free_memory(named, request.path, settings.gpu_layers) or free
     limits = request.limits.within(free - MARGIN_BYTES + sum(map(size_in_memory, engines)))
     free += sum(map(_released_by, engines))
     affordable = largest_context(footprint, setting, free)
@@ -83,16 +84,19 @@ def check_others(settings: EngineSettings) -> None:
             raise error.with_load_problem("") from None
 
 
-def free_memory(llama_server: str | None, model: str = "") -> int | None:
+def free_memory(
+    llama_server: str | None, model: str = "", gpu_layers: int | None = None
+) -> int | None:
     """The RAM and the memory of GPUs that is free, in bytes; None if the system does not say.
 
-    `llama_server` is as in config.json; `model` is the file to run. Takes up to a second with GPUs.
+    `llama_server` is as in config.json; `model` is the file to run, `gpu_layers` what the user has
+    set. Takes up to a second with GPUs.
     """
     free = machine.free_ram()
     # A Mac's GPU shares the RAM, which is counted already.
     if free is None or sys.platform == "darwin":
         return free
-    return free + builds.free_memory_of_gpus(engine_folder(), llama_server, model)
+    return free + builds.free_memory_of_gpus(engine_folder(), llama_server, model, gpu_layers)
 
 
 def _released_by(engine: EngineState) -> int:

@@ -121,6 +121,19 @@ def run(
     return Finished(text, process.returncode or 0, watch.stalled)
 
 
+def signal_of(status: int) -> int:
+    """The signal that ended a program, by the status that Python or a shell reports; 0 for none."""
+    number = -status if status < 0 else status - 128
+    return number if number in set(signal.Signals) else 0
+
+
+def ending_of(status: int) -> str:
+    """How a program has ended, as a clause about it."""
+    if number := signal_of(status):
+        return f"it was ended by signal {number} ({signal.strsignal(number)})"
+    return f"it exited with status {status}"
+
+
 def _has_ended(process: "subprocess.Popen[bytes]", timeout: float) -> bool:
     """Waits for the end of a process, for `timeout` seconds at most."""
     with contextlib.suppress(subprocess.TimeoutExpired):

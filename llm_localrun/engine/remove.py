@@ -5,7 +5,6 @@ Installing one is left to `install`, ending engines to `stop`.
 
 import os
 import shutil
-import stat
 from math import inf
 
 from llm_localrun.engine.installed import InstalledBuild
@@ -14,12 +13,6 @@ from llm_localrun.engine.stop import Announce, stop_when_idle
 from llm_localrun.errors import NotRemoved
 from llm_localrun.system import locks
 from llm_localrun.system.paths import builds_folder, engine_folder
-
-
-def size_of(build: InstalledBuild) -> int:
-    """The bytes of a build on disk."""
-    files = (each.lstat() for each in build.folder.rglob("*"))
-    return sum(found.st_size for found in files if stat.S_ISREG(found.st_mode))
 
 
 def remove_build(build: InstalledBuild, announce: Announce) -> None:

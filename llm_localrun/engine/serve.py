@@ -17,7 +17,8 @@ from llm_localrun.catalogue import drop_file
 from llm_localrun.config import Config
 from llm_localrun.engine import fallback, launch, saved_prompts
 from llm_localrun.engine.evict import need_of
-from llm_localrun.engine.launch import LOAD_GRACE_S, OTHER_TEMPLATE, AcquiredSlot
+from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot
+from llm_localrun.engine.launch_errors import OTHER_TEMPLATE
 from llm_localrun.engine.load_watch import Advance
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.saved_prompts import KeepLimits

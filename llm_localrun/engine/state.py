@@ -347,7 +347,7 @@ def read_lease(paths: EnginePaths) -> float | None:
 
 
 def ending(reason: str) -> bytes:
-    """The line of the log that says why the engine ends: see `builds.reason_in`."""
+    """The line of the log that says why the engine ends: see `build_logs.reason_in`."""
     return f"{ENDED}{reason}\n".encode()
 
 

@@ -7,7 +7,7 @@ Imports only the standard library, and xllamacpp when the server starts.
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_localrun import engine_defaults
@@ -20,6 +20,8 @@ from llm_localrun.engine.state import (
     EnginePaths,
     EngineSettings,
     HostInstructions,
+    read_state,
+    write_state,
 )
 
 
@@ -45,27 +47,34 @@ class XllamacppServer:
 
 
 def start(instructions: HostInstructions, paths: EnginePaths) -> XllamacppServer:
-    """Starts the server. Raises RuntimeError, or llama.cpp ends this process."""
+    """Starts the server, and notes whether it uses a GPU.
+
+    Raises RuntimeError and OSError, or llama.cpp ends this process.
+    """
     sys.path.append(instructions.xllamacpp)
     from xllamacpp import xllamacpp
 
-    parameters = _parameters(xllamacpp, instructions, paths)
-    if not (parameters.fit_params or instructions.ignores_gpu):
+    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    is_there = any(device["type"] != cpu for device in xllamacpp.get_device_info())
+    has_gpu = is_there and not instructions.ignores_gpu
+    # Before it loads: a command that explains why that failed has to know it.
+    if has_gpu != instructions.has_gpu and (state := read_state(paths.state)):
+        write_state(paths.folder, replace(state, has_gpu=has_gpu))
+    # The driver of a GPU reserves address space, even if it is not used.
+    if not is_there:
         limits.limit_data(instructions)
+    parameters = _parameters(xllamacpp, instructions, paths)
+    # Fitting layers to GPU memory loads the model twice, which is useless without a GPU.
+    parameters.fit_params = has_gpu
     return XllamacppServer(xllamacpp.Server(parameters))
 
 
 def _parameters(xllamacpp: Any, instructions: HostInstructions, paths: EnginePaths) -> Any:
     spec = instructions.spec
-    devices = xllamacpp.get_device_info()
-    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
     p = xllamacpp.CommonParams()
     p.model.path = spec.path
     p.model_alias = {spec.name}
     p.n_ctx = spec.context_size
-    # Fitting layers to GPU memory loads the model twice, which is useless without a GPU.
-    has_gpu = any(device["type"] != cpu for device in devices)
-    p.fit_params = has_gpu and not instructions.ignores_gpu
     p.n_batch = engine_defaults.BATCH_SIZE
     p.n_parallel = engine_defaults.SLOTS
     p.kv_unified = True

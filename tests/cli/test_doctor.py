@@ -22,7 +22,7 @@ from llm_localrun.cli.doctor_findings import (
 )
 from llm_localrun.config import Config, ConfiguredEndpoint
 from llm_localrun.engine.build_probe import Build, Device
-from llm_localrun.engine.builds import BuildReport
+from llm_localrun.engine.builds import NAMED, BuildReport
 from llm_localrun.engine.hardware import Gpu, Hardware, Vendor
 from llm_localrun.models import (
     Endpoint,
@@ -224,6 +224,8 @@ GPU = Device(name="CUDA0", title="NVIDIA RTX 4090", memory=24 * 10**9)
 WHEEL = Build(kind="xllamacpp", path="/site-packages", version="2026.10")
 NATIVE = Build(kind="llama-server", path="/usr/bin/llama-server", version="b11549", devices=(GPU,))
 OLD = NATIVE.model_copy(update={"version": "b1", "devices": (), "problem": "It lacks --fit"})
+GONE = Build(kind="llama-server", path="/no", problem="there is no such program")
+LOST = NATIVE.model_copy(update={"gpu_problem": "device lost"})
 LOG = Path("/engine.log")
 
 
@@ -243,7 +245,38 @@ LOG = Path("/engine.log")
         (
             SNAPSHOT,
             BuildReport((OLD,), None, "no build can be used", ()),
-            [("llama-server b1, no GPU", "It lacks --fit")],
+            [
+                (
+                    "llama-server b1: It lacks --fit",
+                    "Choose another build: llm localrun engine use auto",
+                )
+            ],
+        ),
+        (
+            SNAPSHOT,
+            BuildReport((GONE,), None, f"/no cannot be used: {GONE.problem}", (), "Correct it"),
+            [("llama-server (/no): there is no such program", "Correct it")],
+        ),
+        (
+            SNAPSHOT,
+            BuildReport((LOST,), LOST, "", (), reasons={LOST.path: LOST.gpu_problem}),
+            [
+                (
+                    "llama-server b11549, NVIDIA RTX 4090 (24 GB): device lost",
+                    "Update its driver. To try it again: llm localrun engine use auto",
+                )
+            ],
+        ),
+        (
+            SNAPSHOT,
+            BuildReport((LOST,), LOST, "", (), reasons={LOST.path: f"{NAMED}, and x"}),
+            [
+                (
+                    "llama-server b11549, NVIDIA RTX 4090 (24 GB): device lost",
+                    "Update its driver. To try it again: llm localrun engine use"
+                    " /usr/bin/llama-server",
+                )
+            ],
         ),
         (
             Snapshot(),

@@ -11,12 +11,21 @@ import pytest
 from llm_localrun.config import read_config
 from llm_localrun.engine import failed_builds
 from llm_localrun.engine.build_probe import choice_in
-from llm_localrun.engine.failed_builds import NO_INSTRUCTION, Fault
+from llm_localrun.engine.libraries import NO_INSTRUCTION
 from llm_localrun.engine.state import list_running
 from llm_localrun.engine.stop import stop_all
+from llm_localrun.errors import Fault
 from tests.conftest import CONFIG, Invoke, configure, one_error
 from tests.support.drive import ask
-from tests.support.engines import hosts, in_file, plant_build, stand_in, wait_until, with_gpu
+from tests.support.engines import (
+    executable,
+    hosts,
+    in_file,
+    plant_build,
+    stand_in,
+    wait_until,
+    with_gpu,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake llama-server is a script")
 
@@ -80,6 +89,43 @@ def test_use_tries_again_what_has_failed(invoke: Invoke) -> None:
     assert listed(invoke)["b11391-cuda"] == NO_INSTRUCTION
     invoke("localrun", "engine", "use", "b11391-cuda")
     assert listed(invoke)["b11391-cuda"] == "config.json names it"
+
+
+def test_use_auto_tries_gpus_again(invoke: Invoke) -> None:
+    build = choice_in("b11391-cuda")
+    assert build is not None
+    failed_builds.add(build.key, Fault.GPU, "its GPU failed", "/m")
+    failed_builds.add("other", Fault.CPU, NO_INSTRUCTION, "/m")
+    assert listed(invoke)["b11391-cuda"] == "its GPU failed"
+    invoke("localrun", "engine", "use", "auto")
+    assert listed(invoke)["b11391-cuda"] == "it uses the NVIDIA RTX A2000"
+    assert failed_builds.find("other") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("/bin/ls", "/bin/ls cannot be used: it "),
+        ("b11391-cuda", "b11391-cuda cannot be used: it cannot be started (No such file"),
+        ("{broken}", "cannot be used: libodd.so.1 is missing. Install the package that has it."),
+    ],
+)
+def test_use_of_what_does_not_run(
+    name: str, problem: str, user_path: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    (user_path / "localrun" / "engines" / "b11391-cuda" / "bin" / "llama-server").unlink()
+    said = "x: error while loading shared libraries: libodd.so.1: cannot open shared object file"
+    broken = executable(tmp_path / "broken", f"raise SystemExit({said!r})")
+    done = invoke("localrun", "engine", "use", name.format(broken=broken))
+    assert problem in one_error(done)
+    assert read_config().llama_server is None
+
+
+def test_use_with_rpc_servers(user_path: Path, invoke: Invoke) -> None:
+    configure(user_path, **CONFIG, rpc=["box:1"])
+    done = invoke("localrun", "engine", "use", "b11300-cpu")
+    assert "b11300-cpu cannot use the RPC servers in config.json" in one_error(done)
+    assert read_config().llama_server is None
 
 
 @pytest.mark.parametrize("command", ["use", "remove"])

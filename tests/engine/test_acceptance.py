@@ -110,11 +110,11 @@ def test_library_of_the_part_for_the_gpu(program: Path) -> None:
         ),
         (
             "import os, signal; os.kill(os.getpid(), signal.SIGILL)",
-            "its CPU part needs instructions that this processor lacks. Install another build",
+            "it uses instructions that this CPU lacks. Install another build",
         ),
-        ("raise SystemExit(132)", "its CPU part needs instructions that this processor lacks."),
+        ("raise SystemExit(132)", "it uses instructions that this CPU lacks."),
         ("raise SystemExit(3)", "it exited with status 3. Install another build, such as: llm"),
-        ("import time; time.sleep(60)", "--version made no progress for 1 s. Install another"),
+        ("import time; time.sleep(60)", "it made no progress for 1 s. Install another"),
     ],
     ids=["a library", "an instruction", "an instruction, by a shell", "exits", "hangs"],
 )
@@ -137,7 +137,7 @@ def test_a_program_that_cannot_be_started(program: Path) -> None:
 @pytest.mark.parametrize(
     ("load", "told"),
     [
-        ("lacks an instruction", "its CPU part needs instructions that this processor lacks."),
+        ("lacks an instruction", "it uses instructions that this CPU lacks."),
         ("no memory of a GPU", "out of memory. Install another build"),
         ("exits", "it exited with status 3. "),
         ("never begins", "error: no backends. "),
@@ -184,7 +184,7 @@ client.recv(9999)
 @pytest.mark.parametrize(
     ("answer", "told", "grace"),
     [
-        ("os.kill(os.getpid(), signal.SIGILL)", "its CPU part needs instructions", 60),
+        ("os.kill(os.getpid(), signal.SIGILL)", "it uses instructions that this CPU lacks", 60),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "it was ended by signal 11 (Segmentation", 60),
         (
             "client.sendall(b'HTTP/1.1 500 x\\r\\n\\r\\n{}'); client.close(); time.sleep(60)",

@@ -11,9 +11,9 @@ import pytest
 
 from llm_localrun.engine import build_probe, builds, failed_builds
 from llm_localrun.engine.build_probe import Build, Device
-from llm_localrun.engine.failed_builds import NO_INSTRUCTION, Fault
 from llm_localrun.engine.installed import RECORD
-from llm_localrun.errors import EngineFailed
+from llm_localrun.engine.libraries import NO_INSTRUCTION
+from llm_localrun.errors import EngineFailed, Fault
 from tests.support.engines import executable, plant_build, stand_in, with_gpu
 
 scripts = pytest.mark.skipif(sys.platform == "win32", reason="the fake llama-server is a script")
@@ -145,7 +145,7 @@ def test_how_long_a_failure_holds(
     now = time.time() + seconds
     monkeypatch.setattr(time, "time", lambda: now)
     if driver:
-        monkeypatch.setattr(failed_builds, "_driver", lambda: driver)
+        monkeypatch.setattr(failed_builds, "gpu_state", lambda: driver)
     assert (failed_builds.find("key", model) is not None) is holds
     assert failed_builds.find("key of the changed build", model) is None
     failed_builds.forget("key")
@@ -184,9 +184,102 @@ def test_an_installed_build_is_probed_once(
     assert asked.stat().st_size == 6
 
 
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        (("Vulkan0", "CUDA0", ""), "/2"),
+        (("Vulkan0", "Vulkan0", "ROCm0"), "/3"),
+        (("Vulkan0", "Vulkan0", ""), "/1"),
+        (("", "Vulkan0", ""), "/2"),
+        (("Vulkan0", "", "MTL0"), "/3"),
+    ],
+)
+def test_vendors_interfaces_come_before_vulkan(
+    devices: tuple[str, ...], expected: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        Build(
+            kind="llama-server",
+            path=f"/{number}",
+            installed="x" * (number < 3),
+            devices=(GPU.model_copy(update={"name": name}),) if name else (),
+        )
+        for number, name in enumerate(devices, 1)
+    ]
+    present(monkeypatch, found)
+    assert builds.choose(folder, None, "").path == expected
+
+
+LIBRARY = "x: error while loading shared libraries: libodd.so.1: cannot open shared object file"
+
+
+@scripts
+@pytest.mark.parametrize(
+    ("code", "problem", "is_kept"),
+    [
+        (f"raise SystemExit({LIBRARY!r})", "libodd.so.1 is missing", False),
+        ("raise SystemExit(1)", "it exited with status 1", False),
+        ("raise SystemExit(132)", NO_INSTRUCTION, True),
+        ("print('--model')", "it does not support --kv-unified", True),
+        ("print('usage: ls')", "it is no llama-server", True),
+        ("import time; time.sleep(60)", "it made no progress for 0.5 s", True),
+    ],
+)
+def test_problem_that_can_be_remedied_is_not_kept(
+    code: str,
+    problem: str,
+    is_kept: bool,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(build_probe.output_of, "__kwdefaults__", {"grace": 0.5})
+    asked = tmp_path / "asked"
+    program = executable(tmp_path / "llama-server", f"open({str(asked)!r}, 'a').write('x')\n{code}")
+    for _ in range(2):
+        report = builds.report(folder, str(program))
+        (found,) = (build for build in report.builds if build.path == str(program))
+        assert found.problem.startswith(problem)
+        assert found.remedy
+    assert len(asked.read_text()) == (1 if is_kept else 2)
+
+
+@scripts
+def test_other_gpus_are_probed_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_build("b11391-cuda", with_gpu)
+    asked = tmp_path / "asked"
+    plant_build("b11390-cpu", lambda path: counted(path, asked))
+    for number in ("0", "0", "1"):
+        monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", number)
+        builds.choose(folder, None, "")
+    assert asked.stat().st_size == 6
+
+
+@pytest.mark.parametrize(
+    ("title", "shares"),
+    [
+        ("llvmpipe (LLVM 15.0.6, 256 bits)", True),
+        ("Intel(R) UHD Graphics 620 (KBL GT2)", True),
+        ("Intel(R) Arc(tm) Graphics (MTL)", True),
+        ("Intel(R) Arc(tm) A770 Graphics (DG2)", False),
+        ("Intel(R) Arc(tm) B580 Graphics (BMG G21)", False),
+        ("AMD Radeon Graphics (RADV RENOIR)", True),
+        ("AMD Radeon 780M Graphics (RADV PHOENIX)", True),
+        ("AMD Radeon RX 7900 XTX (RADV NAVI31)", False),
+        ("NVIDIA GeForce RTX 4090", False),
+    ],
+)
+def test_gpu_whose_memory_is_ram(title: str, shares: bool) -> None:
+    listed = f"Available devices:\n  Vulkan0: {title} (9000 MiB, 8000 MiB free)\n"
+    ((device, free),) = build_probe.devices_in(listed)
+    assert (device.title, device.shares_ram, free) == (title, shares, 8000 * 2**20)
+
+
 def test_xllamacpp_alone_is_not_probed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(build_probe, "_run", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr(build_probe, "output_of", lambda *_: pytest.fail("it was run"))
     assert builds.choose(folder, None, "").kind == "xllamacpp"
 
 

@@ -109,7 +109,7 @@ def test_which_is_chosen(
     [
         ("/no/llama-server", "", "cannot be used: there is no such program"),
         (too_old, "", "cannot be used: it does not support --kv-unified"),
-        (without_library, "", "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`"),
+        (without_library, "", "libgomp.so.1 is missing. Install it"),
         (
             stand_in,
             "box:50052",
@@ -203,6 +203,7 @@ def test_report(folder: Path, tmp_path: Path) -> None:
         "name": "CUDA0",
         "title": "NVIDIA RTX A2000",
         "memory": 12032 * 2**20,
+        "shares_ram": False,
     }
     bad = builds.report(folder, "/no/llama-server")
     assert bad.chosen is None

@@ -414,12 +414,13 @@ def test_folder_that_cannot_be_written(starter_model: Path, tmp_path: Path) -> N
             "GGML_ASSERT(n > 0) failed",
         ),
         (
-            "Traceback\nImportError: libgomp.so.1: cannot open shared object file\n",
-            "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)",
+            "Traceback\nImportError: libcuda.so.1: cannot open shared object file\n",
+            "libcuda.so.1 is missing. Install NVIDIA's driver",
         ),
         (
-            "server: error while loading shared libraries: libgomp.so.1: cannot open it\n",
-            "libgomp.so.1 is missing (Debian, Ubuntu: `apt install libgomp1`; Fedora: libgomp)",
+            "server: error while loading shared libraries: libodd.so.1: cannot open shared object"
+            " file: No such file or directory\n",
+            "libodd.so.1 is missing. Install the package that has it",
         ),
         (
             "0.00.1 I srv: x\n/src/ggml-rpc.cpp:509: Remote RPC server crashed or returned"

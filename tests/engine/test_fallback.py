@@ -1,5 +1,7 @@
 """A build that does not run here, or whose GPU fails, hands the model on in the same command."""
 
+import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,12 +10,21 @@ import pytest
 
 from llm_localrun.chat.embed import embed
 from llm_localrun.engine import failed_builds
-from llm_localrun.engine.failed_builds import NO_INSTRUCTION
+from llm_localrun.engine.libraries import NO_INSTRUCTION
 from llm_localrun.engine.state import EnginePaths, EngineState, list_running
 from llm_localrun.engine.stop import stop_all
 from tests.conftest import CONFIG, Invoke, configure
 from tests.support.drive import WAYS, ask, failure
-from tests.support.engines import hosts, in_file, plant_build, stand_in, wait_until, with_gpu
+from tests.support.engines import (
+    GPU,
+    hosts,
+    in_file,
+    plant_build,
+    stand_in,
+    wait_until,
+    with_gpu,
+    xllamacpp_with_gpu,
+)
 from tests.support.models import file_route
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake llama-server is a script")
@@ -177,6 +188,138 @@ def test_split_and_build_are_shown(
     assert "llama-server b11391-cuda" in invoke("localrun", "ps").stdout
     shown = invoke("localrun", "show", f"local/gguf/{starter_model.stem}").stdout
     assert "holds 20 of 31 layers now; the CPU computes the others" in shown
+
+
+@pytest.mark.parametrize(
+    ("load", "what"),
+    [
+        ("metal error", "The GPU failed with {} (metal error)"),
+        ("no memory", "The GPU's memory failed with {} (failed to allocate buffer"),
+    ],
+)
+def test_xllamacpp_whose_gpu_fails(
+    load: str,
+    what: str,
+    folder: Path,
+    starter_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    xllamacpp_with_gpu(tmp_path / "site-packages", load, monkeypatch)
+    ask(in_file(starter_model), "Hi", max_tokens=1)
+    assert not up(folder).has_gpu
+    said = capsys.readouterr().err
+    assert what.format(up(folder).build) in said
+    assert said.endswith(f"so {starter_model.stem} runs on the CPU.\n")
+    stop_all(folder)
+    ask(in_file(starter_model), "Hi", max_tokens=1)
+    assert capsys.readouterr().err == ""
+
+
+def test_xllamacpp_with_a_gpu(
+    folder: Path, starter_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not probed for that."""
+    xllamacpp_with_gpu(tmp_path / "site-packages", "offloads", monkeypatch)
+    ask(in_file(starter_model), "Hi", max_tokens=1)
+    assert (up(folder).has_gpu, up(folder).layers) == (True, 31)
+    assert not (folder.parent / "builds.json").exists()
+    stop_all(folder)
+    ask(in_file(starter_model), "Hi", max_tokens=1, gpu_layers=0)
+    assert (up(folder).has_gpu, up(folder).layers) == (False, 0)
+
+
+def test_record_that_cannot_be_written(
+    folder: Path, starter_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is not loaded again and again."""
+    xllamacpp_with_gpu(tmp_path / "site-packages", "metal error", monkeypatch)
+    monkeypatch.setattr(failed_builds, "_write", lambda _failures: None)
+    assert "metal error" in failure(lambda: ask(in_file(starter_model), "Hi"))
+
+
+def test_no_layers_on_the_gpu(folder: Path, starter_model: Path, tmp_path: Path) -> None:
+    """The device does not compute anything then, so its failures do not matter."""
+    plant_build("b11391-cuda", lambda path: with_gpu(path, "lost device"))
+    ask(in_file(starter_model), "Hi", max_tokens=1, gpu_layers=0)
+    assert not up(folder).has_gpu
+    assert not (folder.parent / "failed-builds.json").exists()
+
+
+def test_gpu_that_hangs(
+    folder: Path, starter_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant_build("b11391-cuda", lambda path: with_gpu(path, "silent"))
+    ask(in_file(starter_model), "Hi", max_tokens=1, timeout=1)
+    assert not up(folder).has_gpu
+    assert "(it made no progress for 1 s), so" in capsys.readouterr().err
+
+
+def test_gpu_that_is_lost_after_the_first_word(folder: Path, starter_model: Path) -> None:
+    plant_build("b11391-cuda", lambda path: with_gpu(path, "loses device while it answers"))
+    said = failure(lambda: ask(in_file(starter_model), "Hi"))
+    assert said == (
+        f"The engine ended while it ran {starter_model}: the GPU failed (device lost)."
+        f" Try again: {starter_model.stem} will run on the CPU."
+    )
+    ask(in_file(starter_model), "Hi", max_tokens=1)
+    assert not up(folder).has_gpu
+
+
+def test_file_that_crashes_all_builds(folder: Path, starter_model: Path) -> None:
+    """None of them is to blame."""
+    crashes = f"os.environ['STAND_IN_DEVICES'] = {GPU!r}; os.environ['STAND_IN_LOAD'] = 'crashes'"
+    for name in ("b11391-cuda", "b11390-vulkan"):
+        plant_build(name, lambda path: stand_in(path, crashes))
+    assert "Segmentation fault" in failure(lambda: ask(in_file(starter_model), "Hi"))
+    assert failed_builds._read() == []
+
+
+@pytest.mark.parametrize(("load", "is_kept"), [("killed", True), ("bad tensor", False)])
+def test_missing_instruction_and_another_failure(
+    load: str, is_kept: bool, user_path: Path, folder: Path, starter_model: Path
+) -> None:
+    """Only a failure of the file refutes that the first build lacks an instruction."""
+    plant_build("b11391-cpu", lacking_an_instruction)
+    plant_build(
+        "b11390-cpu", lambda path: stand_in(path, f"os.environ['STAND_IN_LOAD'] = {load!r}")
+    )
+    failure(lambda: ask(in_file(starter_model), "Hi"))
+    assert bool(failed_builds._read()) is is_kept
+
+
+def test_adapter_in_a_folder_with_the_name_of_an_interface(
+    folder: Path, starter_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = tmp_path / "cuda-loras" / "adapter.gguf"
+    adapter.parent.mkdir()
+    shutil.copy(starter_model, adapter)
+    plant_build("b11391-cuda", lambda path: with_gpu(path, "bad adapter, named"))
+    said = failure(lambda: ask(in_file(starter_model), "Hi", lora=str(adapter)))
+    assert "failed to load lora adapter" in said
+    assert capsys.readouterr().err == ""
+
+
+def test_failed_gpu_is_shown(
+    user_path: Path, folder: Path, starter_model: Path, invoke: Invoke
+) -> None:
+    plant_build("b11391-cuda", lambda path: with_gpu(path, "lost device"))
+    (user_path / "localrun" / "models").mkdir()
+    file = user_path / "localrun" / "models" / starter_model.name
+    file.symlink_to(starter_model)
+    assert invoke("-m", str(file), "-o", "max_tokens", "1", "Hi").exit_code == 0
+    problem = "its GPU failed: device lost"
+    shown = invoke("localrun", "show", f"local/gguf/{starter_model.stem}").stdout
+    assert f"not used now: {problem}" in shown
+    (engine,) = json.loads(invoke("localrun", "ps", "--json").stdout)
+    assert engine["gpu_problem"] == problem
+    assert problem in invoke("localrun", "ps").stdout
+    assert problem in invoke("localrun", "engine", "list").stdout
+    doctor = " ".join(invoke("localrun", "doctor").stdout.split())
+    assert f"{problem} Update its driver. To try it again: llm localrun engine use auto" in doctor
+    invoke("localrun", "engine", "use", "auto")
+    assert problem not in invoke("localrun", "engine", "list").stdout
 
 
 def test_reason_is_not_the_name_of_the_folder(

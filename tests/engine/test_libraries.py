@@ -8,7 +8,7 @@ import pytest
 
 from llm_localrun.engine.libraries import lack_in
 
-_IN_CPU = "its CPU part needs instructions that this processor lacks"
+_IN_CPU = "it uses instructions that this CPU lacks"
 _OPEN = "cannot open shared object file: No such file or directory"
 _LOADING = "/x/llama-server: error while loading shared libraries:"
 

@@ -14,7 +14,7 @@ from llm_localrun.memory.footprint import Setting, footprint_of_files
 from llm_localrun.models import LocalModel
 from tests.support import tiny_models
 from tests.support.drive import ask, failure
-from tests.support.engines import stand_in
+from tests.support.engines import stand_in, xllamacpp_with_gpu
 from tests.support.models import file_route, local_model
 
 
@@ -33,6 +33,34 @@ def test_free_memory_of_gpus_counts(
     for mib in (4, 5):
         free.write_text(str(1024 + mib))
         assert free_memory(str(program)) == 10**6 + 2 * mib * 2**20
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="there a GPU shares the RAM")
+@pytest.mark.parametrize(
+    ("title", "layers", "mib"),
+    [("A GPU", None, 4), ("A GPU", 9, 4), ("A GPU", 0, 0), ("llvmpipe (LLVM 15)", None, 0)],
+)
+def test_which_memory_of_gpus_counts(
+    title: str,
+    layers: int | None,
+    mib: int,
+    user_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leave(monkeypatch, 1)
+    listed = f"  Vulkan0: {title} (9000 MiB, {1024 + 4} MiB free)"
+    program = stand_in(tmp_path / "llama-server", f"os.environ['STAND_IN_DEVICES'] = {listed!r}")
+    assert free_memory(str(program), "/m", layers) == 10**6 + mib * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the real module is found by its suffix")
+def test_memory_of_the_gpu_of_xllamacpp_counts(
+    user_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(monkeypatch, 1)
+    xllamacpp_with_gpu(tmp_path / "site-packages", "offloads", monkeypatch)
+    assert free_memory(None) == 10**6 + 6 * 2**30
 
 
 # Engines that there is no memory for.

@@ -36,6 +36,8 @@ HELP = """\
 --list-devices                          print list of available devices and exit
 -dev,  --device <dev1,dev2,..>          comma-separated list of devices to use for offloading (none = don't
                                         offload)
+--spec-draft-device, -devd, --device-draft <dev1,dev2,..>
+                                        comma-separated list of devices to use for offloading the draft model
 -ngl,  --gpu-layers, --n-gpu-layers N   max. number of layers to store in VRAM
 -fit,  --fit [on|off]                   whether to adjust unset arguments to fit in device memory
 --lora FNAME                            path to LoRA adapter
@@ -91,7 +93,8 @@ def _arguments() -> argparse.Namespace:
     )
     for name in (*numbers, "verbosity"):
         known.add_argument(f"--{name}", type=int, required=name != "ubatch-size")
-    known.add_argument("--device", default="")
+    for name in ("device", "device-draft"):
+        known.add_argument(f"--{name}", default="")
     for name in ("threads", "n-gpu-layers"):
         known.add_argument(f"--{name}", type=int)
     for name in ("fit", "flash-attn"):
@@ -159,6 +162,10 @@ def _fail(line: str, end: Callable[[], object] = lambda: os._exit(1)) -> None:
     end()
 
 
+def _given(argument: str) -> str:
+    return sys.argv[sys.argv.index(argument) + 1]
+
+
 def _after(*lines: str, then: Callable[[], object]) -> Callable[[], object]:
     def load() -> None:
         _log("srv    load_model: loading model 'x'")
@@ -189,6 +196,9 @@ LOADS: dict[str, Callable[[], object]] = {
     "lost device": _after(then=lambda: _fail("CUDA error: device lost", os.abort)),
     "offloads": _after("load_tensors: offloaded 20/31 layers to GPU", then=lambda: None),
     "bad adapter": _after(then=lambda: _fail("cmn  common_init_: failed to load lora adapter 'x'")),
+    "bad adapter, named": _after(
+        then=lambda: _fail(f"cmn  common_init_: failed to load lora adapter '{_given('--lora')}'")
+    ),
     "bad tensor": _after(
         then=lambda: _fail("llama_model_load: error loading model: missing tensor", os.abort)
     ),
@@ -218,17 +228,27 @@ def _connect(address: str) -> socket.socket | None:
     return None
 
 
-def _lose_device() -> NoReturn:
-    """Listens, and crashes as soon as a prompt has come."""
+_WORD = b'data: {"choices": [{"index": 0, "delta": {"content": "A"}}]}\n\n'
+
+
+def _lose_device(begun: bytes = b"") -> NoReturn:
+    """Listens, and crashes as soon as a prompt has come, after the answer has `begun`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         _log(f"srv  llama_server: listening on http://127.0.0.1:{listener.getsockname()[1]}")
         connection, _ = listener.accept()
-        connection.recv(64)
+        connection.recv(2**16)
+        connection.sendall(begun)
+        if begun:
+            # The client has read it before the connection breaks.
+            time.sleep(0.5)
         _fail("ggml_cuda: CUDA error: device lost", os.abort)
     raise SystemExit(1)
 
 
 LOADS["loses device later"] = _lose_device
+LOADS["loses device while it answers"] = lambda: _lose_device(
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + _WORD
+)
 
 
 def _serve(given: argparse.Namespace) -> None:

@@ -2,17 +2,21 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import struct
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import psutil
+import pytest
 
 from llm_localrun.chat.models import LocalChat
+from llm_localrun.engine.build_probe import Build
 from llm_localrun.engine.installed import RECORD, Backend, InstalledBuild
 from llm_localrun.models import LocalModel
 from tests.support.drive import ask
@@ -145,6 +149,23 @@ def plant_build(name: str, program: Callable[[Path], Path]) -> InstalledBuild:
     build = InstalledBuild(tag=tag, backend=Backend(backend), program="bin/llama-server")
     program(build.server)
     (build.folder / RECORD).write_text(build.model_dump_json())
+    return build
+
+
+def xllamacpp_with_gpu(folder: Path, load: str, monkeypatch: pytest.MonkeyPatch) -> Build:
+    """Lets xllamacpp have a GPU, and be the only build. With it, models load as `load` says."""
+    package = folder / "xllamacpp"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "load").write_text(load)
+    shutil.copy(STAND_IN.with_name("xllamacpp_with_gpu.py"), package / "xllamacpp.py")
+    real = find_spec("xllamacpp")
+    assert real is not None
+    assert real.origin is not None
+    monkeypatch.setenv("REAL_XLLAMACPP", str(Path(real.origin).parent))
+    monkeypatch.setenv("PATH", "")
+    build = Build(kind="xllamacpp", path=str(folder), version="2026.10", key="with a GPU")
+    monkeypatch.setattr("llm_localrun.engine.build_probe._xllamacpp", lambda: build)
     return build
 
 
