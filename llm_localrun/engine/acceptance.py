@@ -27,7 +27,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llm_localrun.engine import hardware, llama_server, programs
-from llm_localrun.engine.build_logs import reason_in
+from llm_localrun.engine.build_logs import blames_model, reason_in
 from llm_localrun.engine.installed import Backend
 from llm_localrun.engine.libraries import Lack, lack_in
 from llm_localrun.engine.load_watch import size_of
@@ -39,6 +39,7 @@ from llm_localrun.engine.state import (
     new_id,
 )
 from llm_localrun.errors import InstallFailed
+from llm_localrun.system.paths import builds_folder
 
 _GRACE_S = 600.0 if sys.platform == "win32" else 60.0
 """How long a program may make no progress. Windows does not tell how much it has computed."""
@@ -63,6 +64,10 @@ _LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 _OTHER_BUILD = "Install another build, such as: llm localrun engine install cpu"
 
 
+class ModelRefused(InstallFailed):
+    """A build says that it cannot load the model that it is tried with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """What a build that runs here has shown."""
@@ -77,13 +82,17 @@ class Accepted:
 def accept(program: Path, backend: Backend, model: Path | None) -> Accepted:
     """Tries the llama-server `program`. `model` is a GGUF file to answer with.
 
-    Raises `InstallFailed` with what is missing, and the package to install.
+    Raises `InstallFailed` with what is missing, and the package to install; `ModelRefused` if it
+    may load other models.
     """
     version = _VERSION.search(_output_of(program, "--version"))
     devices = _devices(program, backend) if backend.has_gpu else ()
     speed = None
     if model is not None:
-        with tempfile.TemporaryDirectory() as folder:
+        # On the disk of builds, whose free space is known. What is left there is removed.
+        place = builds_folder() / ".partial"
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place) as folder:
             speed = _Trial(program, backend, model, Path(folder)).measure()
     return Accepted(version[1] if version else "", devices, speed)
 
@@ -229,6 +238,11 @@ class _Trial:
             return _failed(Lack(f"it {self._watch.stalled}", _OTHER_BUILD))
         if not status:
             return _failed(Lack("it did not answer a prompt", _OTHER_BUILD))
+        model = self._instructions.spec.path
+        # What ends by a signal says nothing about the model.
+        reason = reason_in(log).rstrip(".")
+        if reason and status < 128 and blames_model(log.replace(model, "")):
+            return ModelRefused(f"llama.cpp cannot load {model}: {reason}", "Choose another model")
         return _failed(_reason(log, status))
 
 

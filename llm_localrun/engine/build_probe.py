@@ -233,7 +233,8 @@ class _Unusable(Exception):
 def _probe_llama_server(build: Build) -> dict[str, Any]:
     usage = _run(build.path, "--help")
     if missing := [argument for argument in _REQUIRED_ARGUMENTS if argument not in usage]:
-        raise _Unusable(f"it does not support {', '.join(missing)}")
+        more = f" and {len(missing) - 1} more" * (len(missing) > 1)
+        raise _Unusable(f"it is too old: it lacks {missing[0]}{more}")
     version = _VERSION.search(_run(build.path, "--version"))
     return {"version": version[1] if version else "", "can_rpc": "--rpc " in usage}
 

