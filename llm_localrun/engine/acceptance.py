@@ -48,6 +48,7 @@ _VERSION = re.compile(r"^version: (.+)$", re.MULTILINE)
 _ALL_LAYERS = 99
 _PROMPT = "The sky is blue because"
 _TOKENS = 16
+_ABORTED = 128 + signal.SIGABRT
 _CONTEXT_SIZE = 512
 _SPARE_BYTES = 2 * 2**30
 """What an engine takes at most besides three times the size of its model's file."""
@@ -239,9 +240,9 @@ class _Trial:
         if not status:
             return _failed(Lack("it did not answer a prompt", _OTHER_BUILD))
         model = self._instructions.spec.path
-        # What ends by a signal says nothing about the model.
+        # What ends by another signal says nothing about the model; llama.cpp itself aborts.
         reason = reason_in(log).rstrip(".")
-        if reason and status < 128 and blames_model(log.replace(model, "")):
+        if reason and (status < 128 or status == _ABORTED) and blames_model(log.replace(model, "")):
             return ModelRefused(f"llama.cpp cannot load {model}: {reason}", "Choose another model")
         return _failed(_reason(log, status))
 
