@@ -227,7 +227,7 @@ def test_a_disk_without_programs(mirror: Mirror, monkeypatch: pytest.MonkeyPatch
         f_flag = getattr(os, "ST_NOEXEC", 8) | 1
 
     monkeypatch.setattr(os, "ST_NOEXEC", 8, raising=False)
-    monkeypatch.setattr(installing.os, "statvfs", lambda _: Disk)
+    monkeypatch.setattr(os, "statvfs", lambda _: Disk)
     assert "allows no programs (noexec). Set LLM_USER_PATH" in str(failed())
     assert [request for request in mirror.at.requests if "download" in request.path] == []
 
