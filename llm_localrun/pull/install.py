@@ -40,7 +40,7 @@ from llm_localrun.pull.download import (
 )
 from llm_localrun.pull.plan import plan_pull
 from llm_localrun.pull.refs import StarterRef
-from llm_localrun.pull.releases import LATEST, Release, find_release
+from llm_localrun.pull.releases import LATEST, PINNED_TAG, Release, find_release
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import builds_folder, models_folder
 from llm_localrun.system.progress import Progress
@@ -51,8 +51,7 @@ _LOCK = "install"
 _MAX_MODELS = 3
 """To try a build with, if it cannot load them."""
 _OTHER_RELEASE = (
-    "GGUF files run as before. Another release may run here: llm localrun engine install cpu --tag"
-    f" {LATEST}"
+    "GGUF files run as before. Another release may run here: llm localrun engine install"
 )
 _LASTING = ("instructions that this processor lacks", "instructions that this CPU lacks")
 """In problems that no package mends: the download is of no use."""
@@ -123,7 +122,7 @@ def install(plan: InstallPlan) -> InstallSteps:
         try:
             root, program = yield from _unpack(files, made)
             try:
-                accepted, untried = yield from _try(program, release.backend)
+                accepted, untried = yield from _try(program, release)
             except InstallFailed as error:
                 if any(text in error.problem for text in _LASTING):
                     _remove_archives(files)
@@ -242,7 +241,7 @@ def model_here(refused: Collection[Path] = ()) -> Path | None:
 
 
 def _try(
-    program: Path, backend: Backend
+    program: Path, release: Release
 ) -> Generator[Progress, None, tuple[acceptance.Accepted, str]]:
     """What a build has shown, and why it has not answered; "" if it has. Raises `InstallFailed`."""
     refused: list[Path] = []
@@ -251,14 +250,15 @@ def _try(
         model, problem = yield from _model_to_try(refused)
         yield Progress("Trying it")
         try:
-            return acceptance.accept(program, backend, model), why or problem
+            return acceptance.accept(program, release.backend, model), why or problem
         except acceptance.ModelRefused as error:
             refused += [model] if model else []
             why = error.problem
         except InstallFailed as error:
             # It advises to install the build that was just tried.
-            if backend is Backend.CPU and "engine install cpu" in error.remedy:
-                raise InstallFailed(error.problem, _OTHER_RELEASE) from None
+            if release.backend is Backend.CPU and "engine install cpu" in error.remedy:
+                other = f"cpu --tag {LATEST if release.tag == PINNED_TAG else PINNED_TAG}"
+                raise InstallFailed(error.problem, f"{_OTHER_RELEASE} {other}") from None
             raise
 
 
