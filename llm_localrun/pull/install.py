@@ -101,15 +101,16 @@ def install(plan: InstallPlan) -> InstallSteps:
     partial = folder / ".partial"
     with translate_disk_errors(folder), ExitStack() as held:
         yield from lock_partials([_LOCK], partial, held, "another installation")
-        # It may have installed the same build.
-        if present := plan.present:
-            return present
         files = [
             FileToDownload(
                 release.source(each), partial / each.name, each.size, each.sha256, "", False
             )
             for each in release.archives
         ]
+        # Another installation may have made it, or was killed when it had.
+        if present := plan.present:
+            _remove_archives(files)
+            return present
         _check_place(plan)
         _remove_leftovers(partial, files)
         for removed in folder.glob(".removed-*"):
@@ -118,22 +119,28 @@ def install(plan: InstallPlan) -> InstallSteps:
         needed = _UNPACKED_RATIO * release.size
         check_free_space(folder, needed, InstallFailed, "Free space there, and try again")
         yield from _download(files, partial)
-        made = partial / "unpacked"
         try:
-            root, program = yield from _unpack(files, made)
-            try:
-                accepted, untried = yield from _try(program, release)
-            except InstallFailed as error:
-                if any(text in error.problem for text in _LASTING):
-                    _remove_archives(files)
-                raise
-            place = program.relative_to(root).as_posix()
-            build = _describe(release, place, accepted, size_of(root), untried)
-            write_atomically(root / RECORD, build.model_dump_json(indent=2).encode())
-            _move_into_place(root, build, partial)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+            build = yield from _make(release, files, partial)
+        except InstallFailed as error:
+            if any(text in error.problem for text in _LASTING):
+                _remove_archives(files)
+            raise
         _remove_archives(files)
+    return build
+
+
+def _make(release: Release, files: Sequence[FileToDownload], partial: Path) -> InstallSteps:
+    """Unpacks archives, tries the build in them, and puts it in its place."""
+    made = partial / "unpacked"
+    try:
+        root, program = yield from _unpack(files, made)
+        accepted, untried = yield from _try(program, release)
+        place = program.relative_to(root).as_posix()
+        build = _describe(release, place, accepted, size_of(root), untried)
+        write_atomically(root / RECORD, build.model_dump_json(indent=2).encode())
+        _move_into_place(root, build, partial)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
     return build
 
 
