@@ -107,12 +107,12 @@ def install(plan: InstallPlan) -> InstallSteps:
             )
             for each in release.archives
         ]
+        _remove_leftovers(partial, files)
         # Another installation may have made it, or was killed when it had.
         if present := plan.present:
             _remove_archives(files)
             return present
         _check_place(plan)
-        _remove_leftovers(partial, files)
         for removed in folder.glob(".removed-*"):
             with suppress(OSError):
                 remove_tree(removed)
