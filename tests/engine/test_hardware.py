@@ -313,6 +313,12 @@ def test_nvidia_smi_that_fails(
     assert gpu.obstacle.isprintable()
 
 
+def test_nvidia_smi_that_does_not_know_the_capability(machine: Callable[..., Hardware]) -> None:
+    (gpu,) = machine(DEBIAN, NVIDIA, smi="NVIDIA RTX 4090, 580.95.05, [N/A]").gpus
+    assert (gpu.title, gpu.driver, gpu.obstacle) == ("NVIDIA RTX 4090", "580.95.05", "")
+    assert gpu.capability is None
+
+
 def test_nothing_is_run_without_a_gpu(machine: Callable[..., Hardware], tmp_path: Path) -> None:
     program = executable(tmp_path / "bin" / "nvidia-smi", f"open({str(tmp_path / 'run')!r}, 'w')")
     assert machine(DEBIAN, LOADER).gpus == ()

@@ -143,6 +143,13 @@ def test_metal_is_for_macos(mirror: StandIn, hardware: Hardware) -> None:
     assert mirror.requests == []
 
 
+def test_a_file_of_an_impossible_size(mirror: StandIn, releases: Releases) -> None:
+    del releases.content["b7"]["llama-b7-bin-ubuntu-x64.tar.gz"]
+    releases.odd_entries = ODD[-1:]
+    with pytest.raises(InstallFailed, match="The release b7 has no build for the CPU"):
+        find_release(LINUX, CPU, "b7")
+
+
 def test_a_build_for_cuda_whose_libraries_are_missing(mirror: StandIn, releases: Releases) -> None:
     """They may still be uploading."""
     del releases.content["b7"]["cudart-llama-b7-bin-ubuntu-cuda-13.10-x64.tar.gz"]
