@@ -79,13 +79,15 @@ CALL = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
         ([f"For example: {CALL}"], "", True, tools._FALSE),
         (["{}"], "", True, tools._FALSE),
         ([CALL[:-3], CALL], "", True, tools._REPAIRED),
+        ([CALL.replace("get", "see"), CALL], "", True, tools._ANOTHER),
     ],
 )
 def test_outcomes(
     sent: list[str], got: str, has_calls: bool, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Tap, "texts", sent)
-    assert tools._outcome(got, has_calls, Tap(bodies=[{}] * len(sent))) == outcome
+    last = {"response_format": {}} if outcome == tools._REPAIRED else {}
+    assert tools._outcome(got, has_calls, Tap(bodies=[{}, last][-len(sent) :])) == outcome
 
 
 def test_table_is_written_between_the_markers(

@@ -306,10 +306,16 @@ def hardware_findings(report: BuildReport, hardware: Hardware) -> Iterator[Findi
     """What this machine could have: a build that uses its GPU, or all of its CPU."""
     suggestion = suggest(hardware)
     gpu, backend = suggestion.gpu, suggestion.backend
-    if hardware.problem or (gpu is not None and any(_uses(each, gpu) for each in report.builds)):
+    if hardware.problem:
         return
     gpus = [pick(each, "title driver obstacle") for each in hardware.gpus]
     facts = {"gpus": gpus, "suggested": backend.value, "missing": suggestion.missing}
+    other = suggestion.lacking
+    if other and other != gpu and not any(_uses(each, other) for each in report.builds):
+        advice = f"{suggestion.missing}. Then: llm localrun engine install"
+        yield Finding("engine", f"{other.title} is not used", advice, facts)
+    if gpu is not None and any(_uses(each, gpu) for each in report.builds):
+        return
     install = f"llm localrun engine install {backend.value}"
     if gpu is None:
         if hardware.has_avx512 and report.chosen and report.chosen.kind == "xllamacpp":

@@ -1,6 +1,7 @@
-"""Show how much disk space each model uses."""
+"""Show how much disk space each model uses, and the builds of llama.cpp."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import Row, json_option, show, size_text
+from llm_localrun.engine.installed import list_installed
 from llm_localrun.gguf.files import parts_of
 from llm_localrun.models import LocalModel, OnDisk
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.download import unfinished_files
 from llm_localrun.pull.records import PullRecord, bytes_on_disk, read_records
 from llm_localrun.pull.remove import records_of
-from llm_localrun.system.paths import partial_folder
+from llm_localrun.system.paths import builds_folder, partial_folder
 
 
 @click.command(help=__doc__)
@@ -25,7 +27,7 @@ def du(as_json: bool) -> None:
     largest_first = sorted(models, key=lambda model: -(model.size or 0))
     records = read_records()
     files = [_facts(model, model.on_disk, records) for model in largest_first if model.on_disk]
-    facts = [*files, *_unfinished()]
+    facts = [*files, *_unfinished(), *_builds()]
     show(as_json, facts, _rows(facts), if_empty="There are no models on the disk.")
 
 
@@ -53,6 +55,28 @@ def _unfinished() -> Iterator[dict[str, Any]]:
             "pulled": True,
             "path": str(partial_folder()),
         }
+
+
+def _builds() -> Iterator[dict[str, Any]]:
+    """The facts of the installed builds of llama.cpp, and of what was downloaded for others."""
+    partial = builds_folder() / ".partial"
+    installed = {
+        f"{build.name} (llm localrun engine list)": build.folder for build in list_installed()
+    }
+    for name, folder in {
+        **installed,
+        "unfinished builds (llm localrun engine install)": partial,
+    }.items():
+        files = (each.lstat() for each in folder.rglob("*"))
+        size = sum(bytes_on_disk(found) for found in files if stat.S_ISREG(found.st_mode))
+        if size:
+            yield {
+                "name": name,
+                "size": size,
+                "store": "localrun",
+                "pulled": True,
+                "path": str(folder),
+            }
 
 
 def _rows(facts: list[dict[str, Any]]) -> Iterator[Row]:

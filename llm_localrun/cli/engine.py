@@ -3,6 +3,7 @@
 Without a command, lists them and says which one is used, and why.
 """
 
+import sys
 from typing import Any
 
 import click
@@ -134,6 +135,9 @@ def remove(name: str, yes: bool) -> None:
     if found is None:
         raise _unknown("installed build", name, [])
     size = size_text(size_of(found.folder))
+    if not yes and not sys.stdin.isatty():
+        command = f"llm localrun engine remove {name} --yes"
+        raise click.UsageError(f"It asks before it removes. To agree: {command}")
     if not yes:
         click.confirm(f"Remove {name} ({size})?", abort=True, err=True)
     remove_build(found, _announce)

@@ -12,6 +12,7 @@ from llm_localrun.cli.progress import show_progress
 from llm_localrun.cli.table import json_option, pick, say, show_json, size_text
 from llm_localrun.config import read_config
 from llm_localrun.engine import builds
+from llm_localrun.engine.build_probe import Build
 from llm_localrun.engine.installed import Backend, HashOrigin, InstalledBuild, list_installed
 from llm_localrun.engine.remove import remove_if_unused
 from llm_localrun.engine.state import list_running
@@ -85,18 +86,23 @@ def update(**options: bool) -> None:
     """
     old = _build_in_use()
     plan = plan_install(old.backend, LATEST)
-    if plan.number <= old.number:
+    if plan.number <= old.number and old.is_whole:
         say(f"{old.name} is up to date", err=True)
-        _report(old, is_new=False, as_json=options["as_json"])
+        if options["as_json"]:
+            _report(old, is_new=False, as_json=True)
         return
+    if plan.number <= old.number:
+        say(f"{old.name} is damaged", err=True)
+        plan = plan_install(old.backend, old.tag)
     present = plan.present
     build = present or _install(plan, **options)
     _report(build, is_new=present is None, as_json=options["as_json"])
-    _retire(old)
+    if build.name != old.name:
+        _retire(old)
 
 
 def _build_in_use() -> InstalledBuild:
-    """The installed build that runs models; if none does, the newest."""
+    """The installed build that runs models, or would if it were whole; if none, the newest."""
     installed = list_installed()
     if not installed:
         raise InstallFailed(
@@ -104,14 +110,16 @@ def _build_in_use() -> InstalledBuild:
             "Install one with `llm localrun engine install`",
         )
     used = _used()
-    return next((build for build in installed if used == str(build.server)), installed[0])
+    named = read_config().llama_server
+    wanted = (used.path if used else "", named)
+    found = (each for each in installed if str(each.server) in wanted or each.name == named)
+    return next(found, installed[0])
 
 
-def _used() -> str:
-    """The path of the build that runs models; "" if none does."""
+def _used() -> Build | None:
+    """The build that runs models."""
     config = read_config()
-    chosen = builds.report(engine_folder(), config.llama_server, ",".join(config.rpc)).chosen
-    return chosen.path if chosen else ""
+    return builds.report(engine_folder(), config.llama_server, ",".join(config.rpc)).chosen
 
 
 def _install(plan: InstallPlan, *, yes: bool, quiet: bool, **_: bool) -> InstalledBuild:
@@ -169,7 +177,7 @@ def _given(context: click.Context) -> list[str]:
 def _report(build: InstalledBuild, *, is_new: bool, as_json: bool) -> None:
     """Says what is installed, what it found, and which build runs models now."""
     used = _used()
-    is_used = used == str(build.server)
+    is_used = used is not None and used.path == str(build.server)
     if as_json:
         facts = pick(build, "name tag version urls sha256 devices tokens_per_second size")
         facts |= {"backend": build.backend.value, "path": str(build.server)}
@@ -181,12 +189,12 @@ def _report(build: InstalledBuild, *, is_new: bool, as_json: bool) -> None:
         digits = 0 if build.tokens_per_second >= 10 else 1
         found.append(f"{build.tokens_per_second:.{digits}f} tokens/s")
     else:
-        found.append("not tried with a model")
+        found.append(": ".join(filter(None, ["not tried with a model", build.untried])))
     more = f" ({'; '.join(found)})" if found else ""
     what = "Installed" if is_new else "It is installed already"
-    now = "GGUF files run on it from now on"
+    now = "GGUF files run on it" + " from now on" * is_new
     if not is_used:
-        now = f"GGUF files run on {used or 'no build'}. To change that: "
+        now = f"GGUF files run on {used.name if used else 'no build'}. To change that: "
         now += f"llm localrun engine use {build.name}"
     elif is_new and list_running(engine_folder()):
         now += "; those in memory stay on their build until `llm localrun unload --all`"

@@ -73,13 +73,15 @@ class _ProgressBar:
 
     def show(self, progress: Progress) -> None:
         now = self._clock()
-        if self._latest is not None and progress.what != self._latest.what:
+        is_new = self._latest is None or progress.what != self._latest.what
+        if is_new:
             self._samples.clear()
         self._samples.append((now, progress.done))
         while now - self._samples[0][0] > _RATE_WINDOW_S:
             self._samples.popleft()
         self._latest = progress
-        if now - self._drawn >= _REDRAW_S:
+        # The next one may be minutes away.
+        if is_new or now - self._drawn >= _REDRAW_S:
             self._draw(progress)
 
     def end(self) -> None:

@@ -1,6 +1,7 @@
 """List the models that the engine holds in memory."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ from llm_localrun.cli.table import json_option, pick, seconds_text, show, size_t
 from llm_localrun.engine.evict import resident
 from llm_localrun.engine.failed_builds import gpu_problem
 from llm_localrun.engine.state import EnginePaths, EngineState, list_running, read_lease
-from llm_localrun.system.paths import engine_folder
+from llm_localrun.system.paths import builds_folder, engine_folder
 
 _SETTINGS = (
     "context_size threads gpu_layers kv_cache_type flash_attention embedding projector lora"
@@ -54,7 +55,7 @@ def _row(facts: dict[str, Any]) -> dict[str, str]:
         "unloads in": "never" if left is None else seconds_text(left),
         "up": seconds_text(time.time() - facts["started_at"]),
         "pid": str(facts["pid"]),
-        "build": facts["build"],
+        "build": _short(facts["build"], Path(facts["build_path"] or "")),
         "GPU": _gpu_text(facts),
     }
 
@@ -63,3 +64,9 @@ def _gpu_text(facts: dict[str, Any]) -> str:
     if facts["layers"] is None:
         return str(facts["gpu_problem"])
     return f"{facts['layers_on_gpu']} of {facts['layers']} layers"
+
+
+def _short(title: str, path: Path) -> str:
+    """The name of an installed build, which is the folder that it is in; else its title."""
+    folder = builds_folder()
+    return path.relative_to(folder).parts[0] if path.is_relative_to(folder) else title

@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llm_localrun.engine import hardware, llama_server, programs
+from llm_localrun.engine.build_logs import blames_model, reason_in
 from llm_localrun.engine.build_probe import (
     GRACE_S,
     Unusable,
@@ -44,11 +46,13 @@ from llm_localrun.engine.state import (
     new_id,
 )
 from llm_localrun.errors import InstallFailed
+from llm_localrun.system.paths import builds_folder
 
 _GRACE_S = GRACE_S
 _ALL_LAYERS = 99
 _PROMPT = "The sky is blue because"
 _TOKENS = 16
+_ABORTED = 128 + signal.SIGABRT
 _CONTEXT_SIZE = 512
 _SPARE_BYTES = 2 * 2**30
 """What an engine takes at most besides three times the size of its model's file."""
@@ -62,6 +66,10 @@ _GPU_PARTS = {
 }
 """In the names of llama.cpp's libraries."""
 _LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+
+
+class ModelRefused(InstallFailed):
+    """A build says that it cannot load the model that it is tried with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,8 @@ class Accepted:
 def accept(program: Path, backend: Backend, model: Path | None) -> Accepted:
     """Tries the llama-server `program`. `model` is a GGUF file to answer with.
 
-    Raises `InstallFailed` with what is missing, and the package to install.
+    Raises `InstallFailed` with what is missing, and the package to install; `ModelRefused` if it
+    may load other models.
     """
     try:
         version = version_of(str(program), _GRACE_S)
@@ -87,7 +96,10 @@ def accept(program: Path, backend: Backend, model: Path | None) -> Accepted:
         raise _failed(error.lack) from None
     speed = None
     if model is not None:
-        with tempfile.TemporaryDirectory() as folder:
+        # On the disk of builds, whose free space is known. What is left there is removed.
+        place = builds_folder() / ".partial"
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place) as folder:
             speed = _Trial(program, backend, model, Path(folder)).measure()
     return Accepted(version, devices, speed)
 
@@ -204,6 +216,11 @@ class _Trial:
             return _failed(Lack(f"it {self._watch.stalled}", OTHER_BUILD))
         if not status:
             return _failed(Lack("it did not answer a prompt", OTHER_BUILD))
+        model = self._instructions.spec.path
+        # What ends by another signal says nothing about the model; llama.cpp itself aborts.
+        reason = reason_in(log).rstrip(".")
+        if reason and (status < 128 or status == _ABORTED) and blames_model(log.replace(model, "")):
+            return ModelRefused(f"llama.cpp cannot load {model}: {reason}", "Choose another model")
         return _failed(lack_of(log, status))
 
 

@@ -265,7 +265,8 @@ def _probe_llama_server(build: Build) -> dict[str, Any]:
     if "--model" not in usage:
         raise Unusable(Lack("it is no llama-server", OTHER_BUILD), _MAX_CACHE_AGE_S)
     if missing := [argument for argument in _REQUIRED_ARGUMENTS if argument not in usage]:
-        lack = Lack(f"it does not support {', '.join(missing)}", "Install a newer llama.cpp")
+        more = f" and {len(missing) - 1} more" * (len(missing) > 1)
+        lack = Lack(f"it is too old: it lacks {missing[0]}{more}", "Install a newer llama.cpp")
         raise Unusable(lack, _MAX_CACHE_AGE_S)
     return {"version": version_of(build.path), "can_rpc": "--rpc " in usage}
 

@@ -173,6 +173,9 @@ def _reason(build: Build, chosen: Build | None, allowed: Iterable[Build], rpc: s
 
 def _remedy_for_build(build: Build, setting: str) -> str:
     """What to do if a build cannot be used, and no other may be: because of `setting`, if any."""
+    if build.installed and not Path(build.path).is_file():
+        tag, _, backend = build.installed.partition("-")
+        return f"Install it again: llm localrun engine install {backend} --tag {tag}"
     is_missing = "is missing" in build.problem
     if setting == "llama_server" and is_missing:
         return f"{build.remedy}, or remove llama_server from config.json"

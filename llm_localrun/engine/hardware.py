@@ -97,6 +97,8 @@ class Suggestion:
     nothing is."""
     gpu: Gpu | None = None
     """The GPU that this is about, even if something is missing; None if there is none."""
+    lacking: Gpu | None = None
+    """The GPU that something is missing for."""
 
 
 _SYSTEMS = {"Linux": "linux", "Darwin": "macos", "Windows": "windows"}
@@ -109,7 +111,9 @@ _SMI_GRACE_S = 10.0
 _SMI_MAX_CPU_S = 20.0
 """It takes 0.03 to 5 s, and longer with many GPUs whose driver has to wake up."""
 _VERSION = re.compile(r"\d{3,4}(?:\.\d+)+")
-_LISTED = re.compile(r"(?P<name>\S.*?), (?P<driver>\d{3,4}(?:\.\d+)+)(?:, (?P<capability>[\d.]+))?")
+_LISTED = re.compile(
+    r"(?P<name>\S.*?), (?P<driver>\d{3,4}(?:\.\d+)+)(?:, (?P<capability>[\d.]+|\[?N/A\]?))?"
+)
 """A line of nvidia-smi."""
 _DRIVERS = {Vendor.NVIDIA: "nvidia", Vendor.AMD: "amd", Vendor.INTEL: "intel"}
 """In the names of Vulkan's drivers: libGLX_nvidia, amdvlk64, libvulkan_intel."""
@@ -146,15 +150,16 @@ def detect(root: Path = Path("/")) -> Hardware:
 def suggest(hardware: Hardware) -> Suggestion:
     """The backend for a machine: that of the first GPU that can be used, NVIDIA's before others."""
     gpus = sorted(hardware.gpus, key=lambda gpu: [*Vendor].index(gpu.vendor))
-    missing, unused = "", None
+    missing, unused, lacking = "", None, None
     for gpu in gpus:
         backend, obstacle = _backend_for(gpu, hardware)
+        lacking = lacking or (gpu if obstacle else None)
         missing, unused = missing or obstacle, unused or gpu
         if backend is not None:
             named = f"{gpu.title} with driver {gpu.driver}" if gpu.driver else gpu.title
-            return Suggestion(backend, named, missing, gpu)
+            return Suggestion(backend, named, missing, gpu, lacking)
     reason = f"{unused.title} cannot be used yet" if unused else "no GPU was found"
-    return Suggestion(Backend.CPU, reason, missing, unused)
+    return Suggestion(Backend.CPU, reason, missing, unused, lacking)
 
 
 def newest_cuda(hardware: Hardware) -> int:
@@ -283,7 +288,7 @@ def _nvidia_gpus(root: Path, is_on_pci: bool) -> list[Gpu]:
     obstacle = "" if driver else _INSTALL_DRIVER
     if complaint:
         advice = "Restart this machine" if "version mismatch" in complaint else "Check its driver"
-        obstacle = f'{advice}: nvidia-smi says "{complaint}"'
+        obstacle = f"{advice}: nvidia-smi {complaint}"
     if not (is_on_pci or texts or (complaint and "No devices" not in complaint)):
         return []
     titles = titles or ["an NVIDIA GPU"]
@@ -291,7 +296,9 @@ def _nvidia_gpus(root: Path, is_on_pci: bool) -> list[Gpu]:
 
 
 def _ask_nvidia_smi(other: Path | None = None) -> tuple[list[Gpu], str]:
-    """The GPUs that nvidia-smi lists, or else what it says instead; nothing if it is missing.
+    """The GPUs that nvidia-smi lists, or else what it does instead, as a clause about it.
+
+    Both are empty if it is missing.
 
     `other` is where it may be besides the folders of PATH.
     """
@@ -303,14 +310,15 @@ def _ask_nvidia_smi(other: Path | None = None) -> tuple[list[Gpu], str]:
         try:
             done = programs.run(*command, grace=_SMI_GRACE_S, max_cpu=_SMI_MAX_CPU_S)
         except OSError as error:
-            return [], str(error.strerror)
+            return [], f"cannot be started ({error.strerror})"
         if done.stalled:
-            return [], f"nothing: it {done.stalled}"
+            return [], done.stalled
         printed = done.output.splitlines()
         lines = ["".join(filter(str.isprintable, line)).strip() for line in printed]
         if gpus := [_listed(found) for found in map(_LISTED.fullmatch, lines) if found]:
             return gpus, ""
-        complaint = next(filter(None, lines), f"nothing, with status {done.status}")[:120]
+        said = next(filter(None, lines), "")[:120]
+        complaint = f'says "{said}"' if said else f"says nothing, with status {done.status}"
         if "not a valid field" not in complaint:
             break
     return [], complaint

@@ -61,6 +61,8 @@ class InstalledBuild(FrozenValue):
     """The titles of the GPUs that it found when it was installed."""
     tokens_per_second: float | None = None
     """Of the answer that was measured when it was installed."""
+    untried: str = ""
+    """Why no answer was measured; "" if one was."""
     size: int = 0
     """Bytes of its files."""
     installed_at: float = 0.0

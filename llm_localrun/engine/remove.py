@@ -6,6 +6,7 @@ Installing one is left to `install`, ending engines to `stop`.
 import os
 import shutil
 from math import inf
+from pathlib import Path
 
 from llm_localrun.engine.installed import InstalledBuild
 from llm_localrun.engine.state import EnginePaths, list_engines
@@ -35,10 +36,18 @@ def remove_if_unused(build: InstalledBuild) -> bool:
             if is_running(build):
                 return False
             build.folder.rename(gone)
-        shutil.rmtree(gone)
+        remove_tree(gone)
     except OSError as error:
         raise NotRemoved.from_os_error("removed", build.folder, error) from None
     return True
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder, or the link to one. Raises OSError."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def is_running(build: InstalledBuild) -> bool:

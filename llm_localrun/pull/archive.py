@@ -11,10 +11,12 @@ import os
 import posixpath
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,13 +32,19 @@ MAX_ENTRIES = 20_000
 _MAX_NAME = 240
 """Characters of a path in the archive."""
 _BLOCK = 2**18
-"""Also the most that a header may have: tarfile reads it whole."""
+"""Also the most that the headers of a member may have: tarfile reads them whole."""
+_MAX_HEADERS = 2**26
+"""Bytes of all headers of a tar."""
+_MAX_DIRECTORY = 2**23
+"""Bytes of the list in a zip: zipfile reads it whole, and takes ten times as much memory."""
+_REFUSED_HEADERS = (tarfile.GNUTYPE_SPARSE, tarfile.XGLTYPE)
+"""Sparse files, and what is for all members that follow: tarfile copies it for each of them."""
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]|[ .](?:/|$)')
 """What leads elsewhere on some system, or cannot be a file's name there."""
 _DEVICE_NAME = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE)
 _DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError),
-    *(ValueError, RuntimeError, OverflowError),
+    *(ValueError, RuntimeError, OverflowError, LookupError, MemoryError, struct.error),
 )
 """What the readers raise for an archive that they cannot read."""
 
@@ -82,28 +90,63 @@ def unpack(archive: Path, folder: Path) -> Iterator[int]:
 def _unpack_tar(archive: Path, tree: "_Tree") -> Iterator[int]:
     with archive.open("rb") as packed, gzip.GzipFile(fileobj=packed) as unzipped:
         stream = _Forward(unzipped, tree.limit + MAX_ENTRIES * 2**10)
-        with tarfile.open(fileobj=stream, mode="r:") as opened:  # type: ignore[call-overload]
-            for member in opened:
+        with tarfile.open(  # type: ignore[call-overload]
+            fileobj=stream, mode="r:", tarinfo=_Header
+        ) as opened:
+            while member := opened.next():
+                # It keeps all of them, and each with its headers.
+                opened.members.clear()
                 entry = _tar_entry(member)
                 content = opened.extractfile(member) if entry.kind == "file" else None
-                tree.add(entry, content)
+                with stream.content():
+                    tree.add(entry, content)
                 yield packed.tell()
         tree.make_links()
 
 
 def _unpack_zip(archive: Path, tree: "_Tree") -> Iterator[int]:
-    with zipfile.ZipFile(archive) as opened:
+    _check_directory(archive)
+    with _reading():
+        opened = zipfile.ZipFile(archive)
+    with opened:
         done = 0
         for info in opened.infolist():
             entry = _zip_entry(info)
             if entry.kind == "file":
-                with opened.open(info) as content:
+                with _reading():
+                    content = opened.open(info)
+                with content:
                     tree.add(entry, content)
             else:
                 tree.add(entry, None)
             done += info.compress_size
             yield done
     tree.make_links()
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """An OSError while an archive is read is about the archive, and not about the disk."""
+    try:
+        yield
+    except OSError as error:
+        raise EOFError(error.strerror or str(error)) from None
+
+
+def _check_directory(archive: Path) -> None:
+    """Refuses a zip whose list of files is too long. Raises `_Hostile` and `BadZipFile`.
+
+    The record at its end says where the list is. zipfile takes the one that ends the file, and one
+    for large archives that lies before it.
+    """
+    with archive.open("rb") as file:
+        file.seek(max(0, archive.stat().st_size - 42))
+        locator, record = (end := file.read())[:-22], end[-22:]
+    if len(record) < 22 or record[:4] != b"PK\x05\x06" or record[20:] != b"\0\0":
+        raise zipfile.BadZipFile("it does not end with a list of its files")
+    count, length = struct.unpack_from("<HI", record, 10)
+    if count > MAX_ENTRIES or length > _MAX_DIRECTORY or locator[:4] == b"PK\x06\x07":
+        raise _Hostile(f"it has more than {MAX_ENTRIES:,} entries")
 
 
 def _tar_entry(member: tarfile.TarInfo) -> _Entry:
@@ -126,24 +169,57 @@ def _zip_entry(info: zipfile.ZipInfo) -> _Entry:
         return _Entry(info.filename, "folder")
     if kind not in (0, stat.S_IFREG):
         raise _Hostile(f"{info.filename!r} is neither a file nor a folder")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _Hostile(f"{info.filename!r} is compressed in an unusual way")
     return _Entry(info.filename, "file", info.file_size, bool(mode & 0o111))
 
 
+class _Header(tarfile.TarInfo):
+    """A header that tarfile acts upon only if it is of a kind that a build needs."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _REFUSED_HEADERS:
+            raise _Hostile(f"{header.name!r} is neither a file nor a folder")
+        return header
+
+
 class _Forward:
-    """A file that tarfile reads from the beginning to the end, and no more than `limit` bytes."""
+    """A file that tarfile reads from the beginning to the end, and no more than `limit` bytes.
+
+    What it reads outside of `content` is headers: no more than a block for each member.
+    """
 
     def __init__(self, file: gzip.GzipFile, limit: int) -> None:
         self._file = file
         self._limit = limit
         self._position = 0
+        self._is_header = True
+        self._header_bytes = 0
+        self._all_headers = 0
+
+    @contextmanager
+    def content(self) -> Iterator[None]:
+        """While the content of a member is read."""
+        self._all_headers += self._header_bytes
+        self._header_bytes, self._is_header = 0, False
+        yield
+        self._is_header = True
 
     def tell(self) -> int:
         return self._position
 
     def read(self, size: int) -> bytes:
-        if size > _BLOCK:
-            raise _Hostile("it has a header of an impossible size")
-        data = self._file.read(size)
+        if self._is_header:
+            self._header_bytes += size
+            if max(self._header_bytes - _BLOCK, self._all_headers - _MAX_HEADERS) > 0:
+                raise _Hostile("it has a header of an impossible size")
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
+        with _reading():
+            data = self._file.read(size)
         self._position += len(data)
         if self._position > self._limit:
             raise _Hostile(f"it has more than {self._limit:,} bytes")
@@ -151,7 +227,7 @@ class _Forward:
 
     def seek(self, position: int) -> None:
         while self._position < position:
-            if not self.read(min(_BLOCK, position - self._position)):
+            if not self._read(min(_BLOCK, position - self._position)):
                 raise EOFError("it ends too early")
         if position < self._position:
             raise _Hostile("its headers lead backwards")
@@ -236,12 +312,17 @@ class _Tree:
         left = entry.size
         opener = partial(os.open, mode=0o755 if entry.is_program else 0o644)
         with open(self.root / path, "xb", opener=opener) as file:
-            while data := content.read(min(_BLOCK, left)) if left else b"":
+            while data := _read(content, min(_BLOCK, left)) if left else b"":
                 file.write(data)
                 left -= len(data)
-        if left or content.read(1):
+        if left or _read(content, 1):
             raise EOFError(f"{path} has another size than it should have")
         self.written += entry.size
+
+
+def _read(content: IO[bytes], size: int) -> bytes:
+    with _reading():
+        return content.read(size)
 
 
 def _checked(name: str) -> str:

@@ -114,10 +114,12 @@ def check_free_space(
 ) -> None:
     """Raises `error_type` if the disk of `folder` has less than `needed` bytes to spare."""
     free = shutil.disk_usage(folder).free
-    if needed and needed + _SPARE_DISK_BYTES > free:
+    wanted = needed + _SPARE_DISK_BYTES
+    if needed and wanted > free:
         raise error_type(
-            f"The disk of {folder} has {free / 1e9:.2f} GB free, and {needed / 1e9:.2f} GB are"
-            " needed",
+            f"The disk of {folder} has {free // 10**7 / 100:.2f} GB free, and"
+            # Rounded up, so that it is more than what is free.
+            f" {-(-wanted // 10**7) / 100:.2f} GB are needed",
             remedy,
         )
 

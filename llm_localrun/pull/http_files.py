@@ -29,6 +29,7 @@ _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 _EPOCH_SECONDS = re.compile(r"[12]\d{9}")
 _RETRY_SECONDS = re.compile(r"^(\d+)$|\bt=(\d+)")
+_THE_FILE = "the file"
 RESUME_ADVICE = "Interrupted downloads resume: run the same command again"
 
 
@@ -39,6 +40,8 @@ class FileSource:
     url: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
     token_advice: str = "The address may need a login, which llm-localrun cannot send"
+    what: str = _THE_FILE
+    """What it has, in messages."""
 
     @property
     def server(self) -> str:
@@ -133,12 +136,13 @@ def _status_error(
 ) -> PullFailed | DownloadInterrupted:
     status, server = response.status_code, source.server
     if status == 429 or (status == 403 and _is_rate_limit(response.headers)):
-        return too_many_requests(server, response.headers, status)
+        resumes = source.what == _THE_FILE
+        return too_many_requests(server, response.headers, status, resumes=resumes)
     if status >= 500 or status == 408:
         return DownloadInterrupted(f"it answered with HTTP {status}")
     reason = response.headers.get("x-error-message", "") or response.reason_phrase
-    problem = f"{server} did not send the file: {reason} (HTTP {status})"
-    gone = "Check the address: the file may have been moved or deleted"
+    problem = f"{server} did not send {source.what}: {reason} (HTTP {status})"
+    gone = f"Check the address: {source.what} may have been moved or deleted"
     error = PullFailed(problem, source.token_advice if status in (401, 403) else gone)
     error.status = status
     return error
@@ -149,7 +153,9 @@ def _is_rate_limit(headers: Mapping[str, str]) -> bool:
     return headers.get("x-ratelimit-remaining") == "0" or "retry-after" in headers
 
 
-def too_many_requests(server: str, headers: Mapping[str, str], status: int = 429) -> PullFailed:
+def too_many_requests(
+    server: str, headers: Mapping[str, str], status: int = 429, *, resumes: bool = True
+) -> PullFailed:
     """The error for too many requests, from the `headers` of the response.
 
     Servers name the seconds to wait in Retry-After, Hugging Face's hub in RateLimit (`t=55`), and
@@ -165,7 +171,7 @@ def too_many_requests(server: str, headers: Mapping[str, str], status: int = 429
         when = f"in {minutes} minute{'s' * (minutes > 1)}"
     error = PullFailed(
         f"{server} received too many requests from you (HTTP {status})",
-        f"Try again {when}. {RESUME_ADVICE}",
+        f"Try again {when}. {RESUME_ADVICE if resumes else ''}",
     )
     error.status = status
     return error

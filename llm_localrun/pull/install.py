@@ -6,10 +6,11 @@ can be resumed. Which archives a machine needs is left to `releases`, whether a 
 `engine.acceptance`, asking the user to `cli`.
 """
 
+import os
 import shutil
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,10 @@ from llm_localrun.engine.installed import (
     list_installed,
     size_of,
 )
-from llm_localrun.engine.remove import is_running
+from llm_localrun.engine.remove import is_running, remove_tree
 from llm_localrun.errors import InstallFailed, PullFailed
+from llm_localrun.memory.fit import fit_of_model
+from llm_localrun.memory.machine import physical_memory
 from llm_localrun.pull import starter
 from llm_localrun.pull.archive import unpack
 from llm_localrun.pull.download import (
@@ -37,7 +40,7 @@ from llm_localrun.pull.download import (
 )
 from llm_localrun.pull.plan import plan_pull
 from llm_localrun.pull.refs import StarterRef
-from llm_localrun.pull.releases import Release, find_release
+from llm_localrun.pull.releases import LATEST, PINNED_TAG, Release, find_release
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import builds_folder, models_folder
 from llm_localrun.system.progress import Progress
@@ -45,6 +48,13 @@ from llm_localrun.system.progress import Progress
 _UNPACKED_RATIO = 4
 """Bytes on the disk for each byte to download, the download itself included: an estimate."""
 _LOCK = "install"
+_MAX_MODELS = 3
+"""To try a build with, if it cannot load them."""
+_OTHER_RELEASE = (
+    "GGUF files run as before. Another release may run here: llm localrun engine install"
+)
+_LASTING = ("instructions that this processor lacks", "instructions that this CPU lacks")
+"""In problems that no package mends: the download is of no use."""
 InstallSteps = Generator[Progress, None, InstalledBuild]
 
 
@@ -91,9 +101,6 @@ def install(plan: InstallPlan) -> InstallSteps:
     partial = folder / ".partial"
     with translate_disk_errors(folder), ExitStack() as held:
         yield from lock_partials([_LOCK], partial, held, "another installation")
-        # It may have installed the same build.
-        if present := plan.present:
-            return present
         files = [
             FileToDownload(
                 release.source(each), partial / each.name, each.size, each.sha256, "", False
@@ -101,27 +108,62 @@ def install(plan: InstallPlan) -> InstallSteps:
             for each in release.archives
         ]
         _remove_leftovers(partial, files)
+        # Another installation may have made it, or was killed when it had.
+        if present := plan.present:
+            _remove_archives(files)
+            return present
+        _check_place(plan)
         for removed in folder.glob(".removed-*"):
-            shutil.rmtree(removed, ignore_errors=True)
+            with suppress(OSError):
+                remove_tree(removed)
         needed = _UNPACKED_RATIO * release.size
         check_free_space(folder, needed, InstallFailed, "Free space there, and try again")
         yield from _download(files, partial)
-        made = partial / "unpacked"
         try:
-            root, program = yield from _unpack(files, made)
-            model = yield from _model_to_try()
-            yield Progress("Trying it")
-            accepted = acceptance.accept(program, release.backend, model)
-            build = _describe(
-                release, program.relative_to(root).as_posix(), accepted, size_of(root)
-            )
-            write_atomically(root / RECORD, build.model_dump_json(indent=2).encode())
-            _move_into_place(root, build, partial)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-        for file in files:
-            file.target.unlink(missing_ok=True)
+            build = yield from _make(release, files, partial)
+        except InstallFailed as error:
+            if any(text in error.problem for text in _LASTING):
+                _remove_archives(files)
+            raise
+        _remove_archives(files)
     return build
+
+
+def _make(release: Release, files: Sequence[FileToDownload], partial: Path) -> InstallSteps:
+    """Unpacks archives, tries the build in them, and puts it in its place."""
+    made = partial / "unpacked"
+    try:
+        root, program = yield from _unpack(files, made)
+        accepted, untried = yield from _try(program, release)
+        place = program.relative_to(root).as_posix()
+        build = _describe(release, place, accepted, size_of(root), untried)
+        write_atomically(root / RECORD, build.model_dump_json(indent=2).encode())
+        _move_into_place(root, build, partial)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return build
+
+
+def _remove_archives(files: Sequence[FileToDownload]) -> None:
+    for file in files:
+        file.target.unlink(missing_ok=True)
+
+
+def _check_place(plan: InstallPlan) -> None:
+    """Raises `InstallFailed` if the build could not be put in its place, or not be run there."""
+    folder = builds_folder()
+    place = folder / plan.name
+    if place.is_dir() and any(place.iterdir()) and not (place / RECORD).exists():
+        raise InstallFailed(
+            f"{place} has files, and they are not those of an installed build",
+            "Move or delete it, and try again",
+        )
+    no_programs = getattr(os, "ST_NOEXEC", 0)
+    if no_programs and os.statvfs(folder).f_flag & no_programs:
+        raise InstallFailed(
+            f"The disk of {folder} allows no programs (noexec)",
+            "Set LLM_USER_PATH to a folder of another disk",
+        )
 
 
 def _download(files: Sequence[FileToDownload], partial: Path) -> Generator[Progress, None, None]:
@@ -164,8 +206,7 @@ def _unpack(
         root = made / "0"
         program = _find_program(root, files[0].target.name)
     except InstallFailed:
-        for file in files:
-            file.target.unlink()
+        _remove_archives(files)
         raise
     for number in range(1, len(files)):
         for path in _content(made / str(number)).iterdir():
@@ -189,28 +230,62 @@ def _find_program(root: Path, archive: str) -> Path:
     return found[0]
 
 
-def model_here() -> Path | None:
-    """The GGUF file to try a build with: the starter model, or else the smallest chat model."""
+def model_here(refused: Collection[Path] = ()) -> Path | None:
+    """The GGUF file to try a build with: the starter model, or else the smallest chat model that
+    fits in memory. None of `refused`.
+    """
     own = models_folder() / starter.FILE_NAME
-    if own.is_file():
+    if own.is_file() and own not in refused:
         return own
-    models = (m for m in get_catalogue().models if m.on_disk and m.purpose == "chat")
-    usable = [m for m in models if m.on_disk and not m.on_disk.problem]
-    smallest = min(usable, key=lambda model: model.size or sys.maxsize, default=None)
-    return Path(smallest.on_disk.path) if smallest and smallest.on_disk else None
+    memory = physical_memory()
+    usable = [
+        (model.size or sys.maxsize, Path(model.on_disk.path))
+        for model in get_catalogue().models
+        if model.on_disk and model.purpose == "chat" and not model.on_disk.problem
+        if fit_of_model(model, memory).fits
+    ]
+    return min((each for each in usable if each[1] not in refused), default=(0, None))[1]
 
 
-def _model_to_try() -> Generator[Progress, None, Path | None]:
-    if found := model_here():
-        return found
+def _try(
+    program: Path, release: Release
+) -> Generator[Progress, None, tuple[acceptance.Accepted, str]]:
+    """What a build has shown, and why it has not answered; "" if it has. Raises `InstallFailed`."""
+    refused: list[Path] = []
+    why = ""
+    while True:
+        model, problem = yield from _model_to_try(refused)
+        yield Progress("Trying it")
+        try:
+            return acceptance.accept(program, release.backend, model), why or problem
+        except acceptance.ModelRefused as error:
+            refused += [model] if model else []
+            why = error.problem
+        except InstallFailed as error:
+            # It advises to install the build that was just tried.
+            if release.backend is Backend.CPU and "engine install cpu" in error.remedy:
+                other = f"cpu --tag {LATEST if release.tag == PINNED_TAG else PINNED_TAG}"
+                raise InstallFailed(error.problem, f"{_OTHER_RELEASE} {other}") from None
+            raise
+
+
+def _model_to_try(refused: Sequence[Path]) -> Generator[Progress, None, tuple[Path | None, str]]:
+    """The model to try a build with, or else why there is none."""
+    own = models_folder() / starter.FILE_NAME
+    if len(refused) < _MAX_MODELS and (found := model_here(refused)):
+        return found, ""
+    if own in refused:
+        return None, ""
     # The build may be good where the package index cannot be reached.
-    with suppress(PullFailed):
+    try:
         yield from plan_pull(StarterRef()).fetch()
-    return model_here()
+    except PullFailed as error:
+        return None, error.problem
+    return own, ""
 
 
 def _describe(
-    release: Release, program: str, accepted: acceptance.Accepted, size: int
+    release: Release, program: str, accepted: acceptance.Accepted, size: int, untried: str
 ) -> InstalledBuild:
     return InstalledBuild(
         tag=release.tag,
@@ -222,6 +297,7 @@ def _describe(
         version=accepted.version,
         devices=accepted.devices,
         tokens_per_second=accepted.tokens_per_second,
+        untried="" if accepted.tokens_per_second else untried,
         size=size,
         installed_at=time.time(),
     )
@@ -238,6 +314,7 @@ def _move_into_place(root: Path, build: InstalledBuild, partial: Path) -> None:
         aside = partial / "replaced"
         build.folder.rename(aside)
         root.rename(build.folder)
-        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(aside)
         return
     root.rename(build.folder)

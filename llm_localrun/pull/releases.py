@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from llm_localrun.engine.hardware import Hardware, newest_cuda, suggest
 from llm_localrun.engine.installed import Backend, HashOrigin
 from llm_localrun.errors import ConfigError, InstallFailed, PullFailed
+from llm_localrun.pull.archive import MAX_BYTES
 from llm_localrun.pull.http_files import (
     DownloadInterrupted,
     FileSource,
@@ -36,7 +37,7 @@ _RELEASES = "ggml-org/llama.cpp/releases"
 _MAX_LIST_BYTES = 2**24
 _RECENT = 20
 """Releases to look at if the newest has no archive for a machine: it may still be uploading."""
-_TAG = re.compile(r"b[1-9]\d{0,8}")
+_TAG = re.compile(r"b[1-9][0-9]{0,8}")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _SYSTEMS = {"linux": "ubuntu", "macos": "macos", "windows": "win"}
 _BACKENDS = {
@@ -182,6 +183,8 @@ def find_release(hardware: Hardware, backend: Backend, tag: str) -> Release:
             f"No build of llama.cpp can be installed: {hardware.problem}",
             "Models run on xllamacpp: `llm install 'llm-localrun[gguf]'`",
         )
+    if (backend is Backend.METAL) != (hardware.system == "macos" and backend is not Backend.CPU):
+        raise _no_build("llama.cpp has", hardware, backend)
     if tag == PINNED_TAG:
         pinned = _Listed(tag_name=tag, assets=tuple(_pinned_assets()))
         if release := _choose(hardware, backend, pinned):
@@ -191,7 +194,11 @@ def find_release(hardware: Hardware, backend: Backend, tag: str) -> Release:
     if release := next(filter(None, found), None):
         return release
     which = "The newest releases have" if tag == LATEST else f"The release {tag} has"
-    raise InstallFailed(
+    raise _no_build(which, hardware, backend)
+
+
+def _no_build(which: str, hardware: Hardware, backend: Backend) -> InstallFailed:
+    return InstallFailed(
         f"{which} no build for {_TITLES[backend]} on {hardware.system} {hardware.processor}",
         "Choose another backend: `llm localrun engine install --help`",
     )
@@ -214,13 +221,14 @@ def _choose(hardware: Hardware, backend: Backend, listed: _Listed) -> Release | 
     by_version: dict[tuple[int, ...], dict[bool, _Asset]] = {}
     for asset in listed.assets:
         match = pattern.fullmatch(asset.name)
-        if match is None or asset.state not in (None, "uploaded"):
+        if match is None or asset.state not in (None, "uploaded") or asset.size > MAX_BYTES:
             continue
         version = _numbers(match.groupdict().get("version") or "")
         if fits is None or (version and version[0] == fits):
             by_version.setdefault(version, {})[bool(match["runtime"])] = asset
-    # A runtime without its build is of no use.
-    usable = [version for version, found in by_version.items() if False in found]
+    # One without the other is of no use: the rest of a release may still be uploading.
+    parts = {False} if fits is None else {False, True}
+    usable = [version for version, found in by_version.items() if found.keys() >= parts]
     if not usable:
         return None
     chosen = [asset for _, asset in sorted(by_version[max(usable)].items())]
@@ -282,7 +290,13 @@ def _base(default: str) -> str:
 
 
 def _list_release(tag: str) -> _Listed:
-    return _read(_Listed, _fetch(f"tags/{tag}", f"The release {tag} does not exist"))
+    listed = _read(_Listed, _fetch(f"tags/{tag}", f"The release {tag} does not exist"))
+    if listed.tag_name != tag:
+        raise InstallFailed(
+            f"{_host()} answered with the release {listed.tag_name[:20]!r} in place of {tag}",
+            f"Check {_variables()}",
+        )
+    return listed
 
 
 def _newest() -> Iterator[_Listed]:
@@ -315,7 +329,8 @@ def _not_a_list() -> InstallFailed:
 def _fetch(what: str, missing: str) -> list[object] | dict[str, object]:
     """A JSON value of GitHub's API for releases. `missing` is what HTTP 404 means."""
     path = _RELEASES + (what if what.startswith("?") else f"/{what}")
-    source = FileSource(f"{_base(_API)}/repos/{path}", token_advice=f"Check {_variables()}")
+    address, advice = f"{_base(_API)}/repos/{path}", f"Check {_variables()}"
+    source = FileSource(address, token_advice=advice, what="the list of releases")
     try:
         with request_file(source) as (_, chunks):
             value = parse_json(_limited(chunks))

@@ -329,6 +329,16 @@ USES = "Install a build that uses it: llm localrun engine install"
             ],
         ),
         ([RTX, RADEON], [ON_RADEON], [("NVIDIA RTX 4090 is not used", f"{USES} cuda")]),
+        (
+            [UNREAD, RADEON],
+            [ON_RADEON],
+            [
+                (
+                    "an NVIDIA GPU is not used",
+                    "Install NVIDIA's driver. Then: llm localrun engine install",
+                )
+            ],
+        ),
         ([RADEON], [ON_RADEON], []),
         ([RADEON], [WHEEL], [("an AMD GPU is not used", f"{USES} vulkan")]),
         # It may be slower than the CPU, so that is not wrong.

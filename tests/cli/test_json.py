@@ -18,7 +18,7 @@ from llm_localrun.engine.build_probe import Build, Device
 from llm_localrun.engine.builds import BuildReport
 from llm_localrun.memory import machine
 from llm_localrun.models import ScannedFile, ScannedStore, Snapshot
-from llm_localrun.pull import install as installing
+from llm_localrun.pull.starter import FILE_NAME
 from tests.conftest import CONFIG, Invoke, configure, put_starter
 from tests.support.drive import ask
 from tests.support.engines import SHORT_ANSWER, in_file
@@ -159,7 +159,8 @@ def test_page_names_every_command_that_takes_it() -> None:
 def test_installed_build(user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Accepted("version 7", ("RTX 4090",), 50.0)
     monkeypatch.setattr(acceptance, "accept", lambda *_: found)
-    monkeypatch.setattr(installing, "_model_to_try", lambda: iter(()))
+    (user_path / "localrun" / "models").mkdir(exist_ok=True)
+    (user_path / "localrun" / "models" / FILE_NAME).touch()
     with mirrored(user_path) as mirror:
         mirror.offer("b7")
         value = json_of(invoke, "engine", "install", "--tag", "b7", "--yes", "--quiet")

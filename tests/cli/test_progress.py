@@ -46,6 +46,16 @@ def test_bar(progress: Progress, rate: float, text: str) -> None:
     assert bar_text(progress, rate) == text
 
 
+def test_a_new_step_is_drawn_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """The one after it may be minutes away."""
+    bar = _ProgressBar("x", clock=lambda: 1.0)
+    for what in ("Unpacking", "Trying it"):
+        bar.show(Progress(what))
+        assert capsys.readouterr().err.rstrip().endswith(f"x  {what}")
+        bar.show(Progress(what, 1))
+        assert capsys.readouterr().err == ""
+
+
 def test_rate_is_an_average_over_the_last_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     """The 100 MB that were only checked do not count."""
     times = iter(range(0, 1000))

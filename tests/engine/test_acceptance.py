@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pydantic_core
 import pytest
 
 from llm_localrun.engine import acceptance
-from llm_localrun.engine.acceptance import accept
+from llm_localrun.engine.acceptance import ModelRefused, accept
 from llm_localrun.engine.hardware import Hardware
 from llm_localrun.engine.installed import Backend
 from llm_localrun.errors import InstallFailed
+from llm_localrun.system.paths import builds_folder
 from tests.support.engines import executable, stand_in, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the programs are scripts")
@@ -150,6 +152,25 @@ def test_a_server_that_does_not_load(
     monkeypatch.setattr(acceptance, "_GRACE_S", 1.0)
     stand_in(program, loads(load))
     assert failure(program, Backend.CPU, starter_model).startswith(told)
+
+
+def test_a_model_that_cannot_be_loaded(program: Path, starter_model: Path) -> None:
+    """Nothing is known about the build then."""
+    stand_in(program, loads("bad tensor"))
+    with pytest.raises(ModelRefused) as caught:
+        accept(program, Backend.CPU, starter_model)
+    assert caught.value.problem == f"llama.cpp cannot load {starter_model}: missing tensor"
+
+
+def test_files_of_a_trial_are_on_the_disk_of_builds(
+    program: Path, starter_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/proc/full")
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/full")
+    monkeypatch.setattr(acceptance, "_output_of", lambda *_: "")
+    stand_in(program)
+    assert accept(program, Backend.CPU, starter_model).tokens_per_second
+    assert [*(builds_folder() / ".partial").iterdir()] == []
 
 
 @pytest.mark.parametrize("load", ["logs", "compiles"])

@@ -108,7 +108,7 @@ def test_which_is_chosen(
     ("own", "rpc", "reason"),
     [
         ("/no/llama-server", "", "cannot be used: there is no such program"),
-        (too_old, "", "cannot be used: it does not support --kv-unified"),
+        (too_old, "", "cannot be used: it is too old: it lacks --kv-unified and 4 more"),
         (without_library, "", "libgomp.so.1 is missing. Install it"),
         (
             stand_in,
@@ -137,8 +137,7 @@ def test_which_is_chosen(
         (
             too_old,
             "box:50052",
-            "{path} cannot be used: it does not support --kv-unified, --no-cache-idle-slots,"
-            " --spec-type, --spec-ngram-simple-size-n, --fit."
+            "{path} cannot be used: it is too old: it lacks --kv-unified and 4 more."
             " Correct llama_server in config.json, or remove it.",
         ),
     ],
@@ -158,8 +157,7 @@ def test_no_usable_build(folder: Path, tmp_path: Path, own: Any, rpc: str, reaso
         (
             too_old,
             False,
-            "{path} cannot be used: it does not support --kv-unified, --no-cache-idle-slots,"
-            " --spec-type, --spec-ngram-simple-size-n, --fit."
+            "{path} cannot be used: it is too old: it lacks --kv-unified and 4 more."
             " Install a newer llama.cpp, or remove rpc from config.json.",
         ),
     ],

