@@ -1,6 +1,8 @@
 """The instrument that `benchmarks/tools.py` is: what counts as a valid call, and what does not."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,8 +88,10 @@ def test_outcomes(
     sent: list[str], got: str, has_calls: bool, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Tap, "texts", sent)
-    last = {"response_format": {}} if outcome == tools._REPAIRED else {}
-    assert tools._outcome(got, has_calls, Tap(bodies=[{}, last][-len(sent) :])) == outcome
+    bodies: list[Mapping[str, Any]] = [{}] * len(sent)
+    if outcome == tools._REPAIRED:
+        bodies[-1] = {"response_format": {}}
+    assert tools._outcome(got, has_calls, Tap(bodies=bodies)) == outcome
 
 
 def test_table_is_written_between_the_markers(

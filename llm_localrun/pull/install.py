@@ -25,6 +25,7 @@ from llm_localrun.engine.installed import (
     list_installed,
     size_of,
 )
+from llm_localrun.engine.libraries import NO_INSTRUCTION, OTHER_BUILD
 from llm_localrun.engine.remove import is_running, remove_tree
 from llm_localrun.errors import InstallFailed, PullFailed
 from llm_localrun.memory.fit import fit_of_model
@@ -53,8 +54,6 @@ _MAX_MODELS = 3
 _OTHER_RELEASE = (
     "GGUF files run as before. Another release may run here: llm localrun engine install"
 )
-_LASTING = ("instructions that this processor lacks", "instructions that this CPU lacks")
-"""In problems that no package mends: the download is of no use."""
 InstallSteps = Generator[Progress, None, InstalledBuild]
 
 
@@ -122,7 +121,8 @@ def install(plan: InstallPlan) -> InstallSteps:
         try:
             build = yield from _make(release, files, partial)
         except InstallFailed as error:
-            if any(text in error.problem for text in _LASTING):
+            # No package mends that: the download is of no use.
+            if NO_INSTRUCTION in error.problem:
                 _remove_archives(files)
             raise
         _remove_archives(files)
@@ -263,7 +263,7 @@ def _try(
             why = error.problem
         except InstallFailed as error:
             # It advises to install the build that was just tried.
-            if release.backend is Backend.CPU and "engine install cpu" in error.remedy:
+            if release.backend is Backend.CPU and error.remedy == OTHER_BUILD:
                 other = f"cpu --tag {LATEST if release.tag == PINNED_TAG else PINNED_TAG}"
                 raise InstallFailed(error.problem, f"{_OTHER_RELEASE} {other}") from None
             raise

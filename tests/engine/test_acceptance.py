@@ -167,7 +167,7 @@ def test_files_of_a_trial_are_on_the_disk_of_builds(
 ) -> None:
     monkeypatch.setattr(tempfile, "gettempdir", lambda: "/proc/full")
     monkeypatch.setattr(tempfile, "tempdir", "/proc/full")
-    monkeypatch.setattr(acceptance, "_output_of", lambda *_: "")
+    monkeypatch.setattr(acceptance, "version_of", lambda *_: "")
     stand_in(program)
     assert accept(program, Backend.CPU, starter_model).tokens_per_second
     assert [*(builds_folder() / ".partial").iterdir()] == []

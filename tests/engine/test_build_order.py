@@ -220,7 +220,7 @@ LIBRARY = "x: error while loading shared libraries: libodd.so.1: cannot open sha
         (f"raise SystemExit({LIBRARY!r})", "libodd.so.1 is missing", False),
         ("raise SystemExit(1)", "it exited with status 1", False),
         ("raise SystemExit(132)", NO_INSTRUCTION, True),
-        ("print('--model')", "it does not support --kv-unified", True),
+        ("print('--model')", "it is too old: it lacks --kv-unified", True),
         ("print('usage: ls')", "it is no llama-server", True),
         ("import time; time.sleep(60)", "it made no progress for 0.5 s", True),
     ],

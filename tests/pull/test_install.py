@@ -16,6 +16,7 @@ from llm_localrun.engine import acceptance, hardware
 from llm_localrun.engine.acceptance import Accepted, ModelRefused
 from llm_localrun.engine.hardware import Gpu, Hardware, Vendor
 from llm_localrun.engine.installed import RECORD, Backend, InstalledBuild, list_installed
+from llm_localrun.engine.libraries import NO_INSTRUCTION, OTHER_BUILD
 from llm_localrun.errors import InstallFailed, LocalRunError, PullFailed
 from llm_localrun.models import ScannedFile, Snapshot
 from llm_localrun.pull import install as installing
@@ -187,15 +188,11 @@ def test_why_a_build_was_not_tried(mirror: Mirror, monkeypatch: pytest.MonkeyPat
     assert run().untried == "pip could not download it"
 
 
-MENDED_BY_NOTHING = "its CPU part needs instructions that this processor lacks"
-OTHER_BUILD = "Install another build, such as: llm localrun engine install cpu"
-
-
 @pytest.mark.parametrize(
     ("problem", "backend", "remedy", "is_kept"),
     [
-        (MENDED_BY_NOTHING, Backend.CPU, "GGUF files run as before. Another release may", False),
-        (MENDED_BY_NOTHING, Backend.VULKAN, OTHER_BUILD, False),
+        (NO_INSTRUCTION, Backend.CPU, "GGUF files run as before. Another release may", False),
+        (NO_INSTRUCTION, Backend.VULKAN, OTHER_BUILD, False),
         ("it exited with status 3", Backend.CPU, "GGUF files run as before. Another", True),
         ("it exited with status 3", Backend.VULKAN, OTHER_BUILD, True),
     ],
