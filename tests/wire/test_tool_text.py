@@ -505,7 +505,8 @@ NO_CALLS = {
     "data with parameters of a model": '[{"name": "Adam", "params": {"lr": 0.1}}]',
     "data with other words for arguments": '[{"name": "x", "args": {"a": 1}},'
     ' {"name": "y", "kwargs": {"a": 1}}, {"name": "z", "input": {"a": 1}}]',
-    "other words for arguments in a tag": '<tool_call>{"name": "x", "params": {"a": 1}}</tool_call>',
+    "other words for arguments in a tag": "<tool_call>\n"
+    '{"name": "x", "params": {"a": 1}}\n</tool_call>',
     "a list of words": "[get_weather] is the tool",
     "HTML": "<table><tr><td>get_weather</td></tr></table>",
     "another fence": "```mermaid\ngraph TD\n```",
