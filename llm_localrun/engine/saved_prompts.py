@@ -31,7 +31,8 @@ from llm_localrun.system.atomic import open_own
 
 _READ_BYTES = 2**20
 _TIMEOUT_S = 60.0
-_MIN_CHARACTERS_PER_TOKEN = 2
+_FEW_CHARACTERS_PER_TOKEN, _MANY_CHARACTERS_PER_TOKEN = 2, 8
+"""Usual texts are between. Chinese may have one, so it may take twice the memory."""
 _MIN_SAVED_TOKENS = 100
 """Evaluating fewer tokens again takes no longer than restoring them."""
 
@@ -47,9 +48,14 @@ class KeepLimits:
 
     @property
     def blocks(self) -> float:
-        """The longest prompt that llama.cpp's memory is sure to have space for."""
+        """The longest prompt of usual text that llama.cpp's memory has space for."""
         max_tokens = PREFIX_CACHE_MIB * 2**20 / max(self.token_bytes, 1)
-        return max_tokens * _MIN_CHARACTERS_PER_TOKEN / BLOCK_CHARACTERS
+        return max_tokens * _FEW_CHARACTERS_PER_TOKEN / BLOCK_CHARACTERS
+
+    def may_take(self, contents: SlotContents) -> bool:
+        """Whether a file of `contents` may be small enough to be kept."""
+        characters = (len(contents.prefixes) - 1) * BLOCK_CHARACTERS
+        return characters / _MANY_CHARACTERS_PER_TOKEN * self.token_bytes <= self.file_bytes
 
 
 def make_way(
@@ -64,16 +70,16 @@ def make_way(
     llama.cpp keeps in memory what it displaces, as long as `PREFIX_CACHE_MIB` suffices. A
     conversation that cannot be saved is evaluated again if it is not there either.
     """
-    max_bytes, max_blocks = limits.file_bytes, limits.blocks
-    if slot.previous.is_lost_to(contents):
-        is_saved = _try_to_save(paths, engine, slot, max_bytes)
+    previous, max_blocks = slot.previous, limits.blocks
+    if previous.is_cut_by(contents):
+        is_saved = _try_to_save(paths, engine, slot, limits)
         # What is restored overwrites the slot.
         will_be_lost = not is_saved and find_saved(paths, engine, contents.conversation)
-        if will_be_lost or len(slot.previous.prefixes) > max_blocks:
+        if will_be_lost or (previous.is_lost_to(contents) and len(previous.prefixes) > max_blocks):
             _displace(engine, slot, max_blocks)
     for idle in slots.acquire_idle(paths, slot):
         with idle.held():
-            _try_to_save(paths, engine, idle, max_bytes)
+            _try_to_save(paths, engine, idle, limits)
             # First, because a slot that is only believed to be empty does no harm.
             idle.record(SlotContents())
             _displace(engine, idle, max_blocks)
@@ -99,22 +105,27 @@ def save(paths: EnginePaths, engine: EngineState, slot: Slot, max_bytes: int) ->
 def keep(paths: EnginePaths, partial: Path, conversation: str, max_bytes: int) -> bool:
     """Makes the complete `partial` file that of `conversation`. Raises OSError.
 
-    Then removes the oldest files until all together have at most `max_bytes`. Returns whether it
-    is still there.
+    Then removes the oldest files that do not fit into `max_bytes` together with the later ones. A
+    file that is larger than that is not kept. Returns whether it is.
     """
-    kept = partial.replace(_kept_path(paths, conversation))
+    if partial.stat().st_size > max_bytes:
+        partial.unlink()
+        return False
+    partial.replace(_kept_path(paths, conversation))
     total = 0
     for path in sorted(_complete(paths.prompts, "*"), key=_modified, reverse=True):
         with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size
-        if total > max_bytes:
-            path.unlink(missing_ok=True)
-    return kept.exists()
+            size = path.stat().st_size
+            if total + size <= max_bytes:
+                total += size
+            else:
+                path.unlink()
+    return _kept_path(paths, conversation).exists()
 
 
-def _try_to_save(paths: EnginePaths, engine: EngineState, slot: Slot, max_bytes: int) -> bool:
+def _try_to_save(paths: EnginePaths, engine: EngineState, slot: Slot, limits: KeepLimits) -> bool:
     with contextlib.suppress(OSError):
-        return save(paths, engine, slot, max_bytes)
+        return limits.may_take(slot.previous) and save(paths, engine, slot, limits.file_bytes)
     return False
 
 

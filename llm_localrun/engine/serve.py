@@ -113,7 +113,9 @@ class _SlotRequest(PreparedRequest):
     job: "_Job"
 
     def record_prompt_evaluated(self) -> None:
-        # llama.cpp sends the head when it has evaluated the prompt.
+        # llama.cpp (b11549) sends the head when it has removed from the slot what the prompt does
+        # not begin with, before it evaluates the rest. If the command is killed meanwhile, the
+        # conversation continues in this slot with the part that was evaluated.
         self.acquired.slot.record(self.acquired.contents)
 
     @contextmanager

@@ -47,11 +47,14 @@ class SlotContents:
     prefixes: tuple[str, ...] = ()
     tokens: int = 0
 
+    def is_cut_by(self, other: "SlotContents") -> bool:
+        """Whether a slot that holds this loses a part of it when it is used for `other`."""
+        is_own = bool(self.conversation) and self.conversation == other.conversation
+        return not is_own and self.count_shared_blocks(other) < len(self.prefixes)
+
     def is_lost_to(self, other: "SlotContents") -> bool:
-        """Whether a slot that holds this keeps less than half of it when it is used for `other`."""
-        if self.conversation and self.conversation == other.conversation:
-            return False
-        return 2 * self.count_shared_blocks(other) < len(self.prefixes)
+        """Whether less than half of it is left: only then llama.cpp keeps it in its memory."""
+        return self.is_cut_by(other) and 2 * self.count_shared_blocks(other) < len(self.prefixes)
 
     def count_shared_blocks(self, other: "SlotContents") -> int:
         """How many blocks at the beginning of the two prompts are equal."""

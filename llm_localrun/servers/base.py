@@ -233,7 +233,7 @@ class PreparedRequest:
                 raise TextTooLong(tokens, self.server.label, size, self.limits, index)
 
     def record_prompt_evaluated(self) -> None:
-        """Called when the head of a successful response has come."""
+        """Called when the head of a successful response has come; the evaluation may go on."""
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

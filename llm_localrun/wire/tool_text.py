@@ -687,7 +687,8 @@ def _has_types(given: Any) -> bool:
 class _UnknownReader(_Reader):
     """Reads calls by their form alone: their tools need not be offered.
 
-    A bare object needs a name and an object of arguments, because other data have the rest too.
+    A bare object needs a name and an object "arguments" or "parameters", because other data have
+    the rest too.
     """
 
     @property
@@ -729,7 +730,8 @@ class _UnknownReader(_Reader):
         return given
 
     def _checked(self, tool: ToolSpec, found: _Found, key: str) -> Any:
-        is_usual = found.has_object and not (found.is_vague or found.has_labels)
+        has_usual = found.has_object and found.key_of_given in ("arguments", "parameters")
+        is_usual = has_usual and not (found.is_vague or found.has_labels)
         is_described = found.key_of_given == "parameters" and (
             _describes(tool, found.given, key) or _has_types(found.given)
         )

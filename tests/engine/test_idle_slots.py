@@ -18,7 +18,7 @@ from llm_localrun.engine.state import EnginePaths, list_running
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.engine_defaults import SLOTS
 from tests.conftest import CONFIG, configure
-from tests.support.engines import SHORT_ANSWER, STORY, in_file, kill
+from tests.support.engines import SHORT_ANSWER, STORY, in_file, kill, wait_until
 
 MOST_LEFT = 4
 """Tokens in a slot that was emptied: llama.cpp evaluates one text of one character there."""
@@ -45,10 +45,15 @@ def held(user: Path) -> list[int]:
 
 
 class Talk:
-    """A conversation, or prompts that llm does not log and that begin alike."""
+    """A conversation, or prompts that llm does not log and that begin alike.
 
-    def __init__(self, model: LocalChat, name: str, is_logged: bool = True) -> None:
-        self._begin = f"{name}. {STORY}"
+    Other ones begin with `shared` too.
+    """
+
+    def __init__(
+        self, model: LocalChat, name: str, is_logged: bool = True, shared: str = ""
+    ) -> None:
+        self._begin = f"{shared}{name}. {STORY}"
         self._conversation = model.conversation() if is_logged else None
         self._model, self._tokens = model, 0
 
@@ -99,6 +104,27 @@ def test_conversations_in_turn(user_path: Path, model: LocalChat) -> None:
     assert in_turn(talks) == [True] * 3
 
 
+def test_conversations_that_begin_alike(user_path: Path, model: LocalChat) -> None:
+    """The slot keeps more than half of what it held, and the rest is not lost either."""
+    talks = [Talk(model, name, shared=STORY * 2) for name in NAMES]
+    in_turn(talks)
+    assert len(files(user_path)) == len(talks) - 1
+    for _ in range(2):
+        assert in_turn(talks) == [True] * 3
+        assert max(held(user_path)[1:]) <= MOST_LEFT
+    stop_all(folder_of(user_path))
+    assert in_turn(talks) == [True] * 3
+
+
+def test_restored_conversation_displaces_one_that_begins_alike(model: LocalChat) -> None:
+    logged = Talk(model, "Ada", shared=STORY * 2)
+    unlogged = Talk(model, "Nobody", is_logged=False, shared=STORY * 2)
+    in_turn([logged, unlogged])
+    assert logged.is_continued()
+    Talk(model, "Dora", is_logged=False).is_continued()
+    assert unlogged.is_continued()
+
+
 @pytest.mark.parametrize("reason", ["no conversation", "logs off", "no space"])
 def test_what_is_not_written_stays_in_memory(
     user_path: Path, model: LocalChat, reason: str
@@ -124,6 +150,21 @@ def test_files_have_at_most_the_bytes_of_prompt_cache(user_path: Path, model: Lo
     assert files(user_path)[0].stat().st_size <= SAVED_BYTES
     # Memory still holds the one without a file.
     assert in_turn(talks) == [True] * 3
+
+
+@pytest.mark.parametrize("stories", [2, 4], ids=["found when it is written", "known before"])
+def test_conversation_that_is_larger_than_prompt_cache(
+    user_path: Path, model: LocalChat, stories: int
+) -> None:
+    """It costs no other one its file, and memory holds it."""
+    configure(user_path, **CONFIG, prompt_cache=SAVED_BYTES)
+    small, large = Talk(model, "Ada"), Talk(model, "Bob", shared="Once more. " + STORY * stories)
+    in_turn([small, large])
+    kept = files(user_path)
+    assert len(kept) == 1
+    Talk(model, "Nobody", is_logged=False).is_continued()
+    assert files(user_path) == kept
+    assert in_turn([large, small]) == [True] * 2
 
 
 def test_slots_that_were_used_at_the_same_time(user_path: Path, model: LocalChat) -> None:
@@ -171,6 +212,27 @@ def test_commands_killed_while_they_switch(user_path: Path, model: LocalChat) ->
     assert max(held(user_path)[1:]) <= MOST_LEFT
     stop_all(folder_of(user_path))
     assert all(map(is_intact, files(user_path)))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_command_killed_while_its_prompt_is_evaluated(user_path: Path, model: LocalChat) -> None:
+    """Its conversation continues where a part was evaluated, so no part is left elsewhere."""
+    Talk(model, "Bob").is_continued()
+    talk = Talk(model, "Ada", shared=STORY * 8)
+    (engine,) = list_running(folder_of(user_path))
+    paths = EnginePaths(folder_of(user_path), engine.id)
+    if (client := os.fork()) == 0:
+        try:
+            talk.is_continued()
+        finally:
+            os._exit(0)
+    # Its blocks are recorded.
+    records = [paths.slot(number) for number in range(SLOTS)]
+    wait_until(lambda: any(path.read_bytes().count(b",") > 10 for path in records))
+    kill(client)
+    assert os.waitpid(client, 0)[1] == signal.SIGKILL
+    talk.is_continued()
+    assert max(held(user_path)[1:]) <= MOST_LEFT
 
 
 def test_file_that_cannot_be_written(user_path: Path, model: LocalChat) -> None:

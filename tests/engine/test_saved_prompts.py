@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.chat.models import AsyncLocalChat, LocalChat
-from llm_localrun.engine import saved_prompts
+from llm_localrun.engine import saved_prompts, slots
 from llm_localrun.engine.state import EnginePaths, EngineSettings, EngineSpec, EngineState, new_id
 from llm_localrun.engine.stop import stop_all
 from tests.conftest import CONFIG, Llm, configure, put_starter
@@ -180,6 +180,31 @@ def test_what_must_match(
     store(paths, "a", 10)
     found = saved_prompts.find_saved(paths, engine(paths, build, **settings), conversation)
     assert (found is not None) == is_found
+
+
+@pytest.mark.parametrize(("size", "kept"), [(60, "abc"), (20, "acd"), (15, "bcd"), (5, "abcd")])
+def test_a_large_file_costs_no_more_than_it_has_to(
+    paths: EnginePaths, size: int, kept: str
+) -> None:
+    for number, (conversation, its_size) in enumerate(zip("abc", (5, 15, 20), strict=True)):
+        store(paths, conversation, its_size)
+        found = saved_prompts.find_saved(paths, engine(paths), conversation)
+        assert found is not None
+        os.utime(found, (0, 1000 + number))
+    store(paths, "d", size, max_bytes=50)
+    found_now = [each for each in "abcd" if saved_prompts.find_saved(paths, engine(paths), each)]
+    assert "".join(found_now) == kept
+
+
+@pytest.mark.parametrize(
+    ("characters", "token_bytes", "file_bytes", "is_written"),
+    [(800, 1000, 95_000, False), (800, 1000, 97_000, True), (10, 1000, 1, True)],
+)
+def test_what_is_certainly_too_large_is_not_written(
+    characters: int, token_bytes: float, file_bytes: int, is_written: bool
+) -> None:
+    limits = saved_prompts.KeepLimits(file_bytes, token_bytes)
+    assert limits.may_take(slots.contents_for("a", "x" * characters)) == is_written
 
 
 def test_oldest_files_are_removed(paths: EnginePaths) -> None:

@@ -502,6 +502,11 @@ NO_CALLS = {
     "a call in code": 'get_weather(city="Paris")',
     "code of tools": "```tool_code\nimport os\n```",
     "a set": '[get_weather(city="Paris").temperature]',
+    "data with parameters of a model": '[{"name": "Adam", "params": {"lr": 0.1}}]',
+    "data with other words for arguments": '[{"name": "x", "args": {"a": 1}},'
+    ' {"name": "y", "kwargs": {"a": 1}}, {"name": "z", "input": {"a": 1}}]',
+    "other words for arguments in a tag": "<tool_call>\n"
+    '{"name": "x", "params": {"a": 1}}\n</tool_call>',
     "a list of words": "[get_weather] is the tool",
     "HTML": "<table><tr><td>get_weather</td></tr></table>",
     "another fence": "```mermaid\ngraph TD\n```",
@@ -537,6 +542,7 @@ UNKNOWN = {
     "a tool that is not offered": ("compare_weather",),
     "a tag, and no offered tool": ("x",),
     "one of two tools": ("budget",),
+    "other words for arguments in a tag": ("x",),
 }
 """The tools of those that look like calls of tools that are not offered."""
 
