@@ -1,4 +1,4 @@
-"""Show how much disk space each model uses, and the builds of llama.cpp."""
+"""Show how much disk space models and builds use."""
 
 import os
 import stat
