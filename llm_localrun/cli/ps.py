@@ -24,7 +24,9 @@ _NONE = "No model is in the engine's memory."
 @json_option
 def ps(as_json: bool) -> None:
     engines = [_facts(engine) for engine in list_running(engine_folder())]
-    show(as_json, engines, map(_row, engines), optional=["build", "GPU", "pid", "up"], if_empty=_NONE)
+    show(
+        as_json, engines, map(_row, engines), optional=["build", "GPU", "pid", "up"], if_empty=_NONE
+    )
 
 
 def _facts(engine: EngineState) -> dict[str, Any]:
