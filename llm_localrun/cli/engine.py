@@ -141,7 +141,7 @@ def remove(name: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Remove {name} ({size})?", abort=True, err=True)
     remove_build(found, _announce)
-    if read_config().llama_server in (name, str(found.server)):
+    if found.is_named_by(read_config().llama_server):
         update_config(lambda settings: _put(settings, None))
     say(f"Removed {name}: {size} freed")
 

@@ -203,7 +203,7 @@ def _report(build: InstalledBuild, *, is_new: bool, as_json: bool) -> None:
 
 def _retire(old: InstalledBuild) -> None:
     """Removes the build that another has replaced, if nothing needs it. Says what happened."""
-    if read_config().llama_server in (old.name, str(old.server)):
+    if old.is_named_by(read_config().llama_server):
         why = "config.json names it"
     elif remove_if_unused(old):
         say(f"Removed {old.name}", err=True)

@@ -6,7 +6,7 @@ learn what is missing (llama.cpp, ggml-backend-reg.cpp; b10434). The answer is t
 the engine's own arguments, so a build that does not know them fails as well.
 
 The answer takes as long as it makes progress: llvmpipe (Mesa 22.3) compiles shaders for 44 s in
-silence. Where the build comes from is left to `install`, what is missing to `libraries`.
+silence. Where the build comes from is left to `pull.install`, what is missing to `libraries`.
 """
 
 import contextlib
@@ -48,7 +48,6 @@ from llm_localrun.engine.state import (
 from llm_localrun.errors import InstallFailed
 from llm_localrun.system.paths import builds_folder
 
-_GRACE_S = GRACE_S
 _ALL_LAYERS = 99
 _PROMPT = "The sky is blue because"
 _TOKENS = 16
@@ -90,7 +89,7 @@ def accept(program: Path, backend: Backend, model: Path | None) -> Accepted:
     may load other models.
     """
     try:
-        version = version_of(str(program), _GRACE_S)
+        version = version_of(str(program), GRACE_S)
         devices = _devices(program, backend) if backend.has_gpu else ()
     except Unusable as error:
         raise _failed(error.lack) from None
@@ -106,7 +105,7 @@ def accept(program: Path, backend: Backend, model: Path | None) -> Accepted:
 
 def _devices(program: Path, backend: Backend) -> tuple[str, ...]:
     """The titles of the GPUs that a build finds. Raises `Unusable`, also if it finds none."""
-    output = output_of(str(program), "--list-devices", grace=_GRACE_S)
+    output = output_of(str(program), "--list-devices", grace=GRACE_S)
     if found := tuple(device.title for device, _ in devices_in(output)):
         return found
     if lack := lack_in(output) or _lack_of_part(program, backend):
@@ -120,7 +119,7 @@ def _lack_of_part(program: Path, backend: Backend) -> Lack | None:
     for part in program.parent.glob(f"libggml-{_GPU_PARTS[backend]}.*"):
         # In a process of its own: it runs the code of a driver.
         command = (sys.executable, "-I", "-S", "-c", _LOAD, str(part))
-        if lack := lack_in(programs.run(*command, grace=_GRACE_S).output):
+        if lack := lack_in(programs.run(*command, grace=GRACE_S).output):
             return lack
     return None
 
@@ -147,7 +146,7 @@ class _Trial:
             llama_server=str(program),
             xllamacpp="",
             has_gpu=has_gpu,
-            load_grace=_GRACE_S,
+            load_grace=GRACE_S,
             keep_alive=0,
             prompt_bytes=0,
             memory_limit=3 * size + _SPARE_BYTES,
@@ -183,7 +182,7 @@ class _Trial:
         stack.callback(_end, pid)
         limit = self._instructions.memory_limit
         self._watch = programs.ChildWatch(
-            pid, lambda: size_of(self._paths.log), _GRACE_S, memory_limit=limit
+            pid, lambda: size_of(self._paths.log), GRACE_S, memory_limit=limit
         )
         stack.enter_context(self._watch)
 

@@ -70,13 +70,11 @@ class InstalledBuild(FrozenValue):
 
     @property
     def name(self) -> str:
-        return f"{self.tag}-{self.backend.value}"
+        return name_of(self.tag, self.backend)
 
     @property
     def number(self) -> int:
-        """Of the release: newer ones have larger numbers."""
-        digits = self.tag.removeprefix("b")
-        return int(digits) if digits.isdecimal() else 0
+        return number_of(self.tag)
 
     @property
     def folder(self) -> Path:
@@ -87,6 +85,10 @@ class InstalledBuild(FrozenValue):
         """The program llama-server."""
         return self.folder / self.program
 
+    def is_named_by(self, llama_server: str | None) -> bool:
+        """Whether the setting `llama_server` of config.json means this build."""
+        return llama_server in (self.name, str(self.server))
+
     @property
     def is_whole(self) -> bool:
         """Whether its files are those that were installed, as far as their sizes tell."""
@@ -94,6 +96,17 @@ class InstalledBuild(FrozenValue):
             return self.server.is_file() and size_of(self.folder) == self.size
         except OSError:
             return False
+
+
+def name_of(tag: str, backend: Backend) -> str:
+    """The name of a build, which is that of its folder: b11391-vulkan."""
+    return f"{tag}-{backend.value}"
+
+
+def number_of(tag: str) -> int:
+    """The number of a release: newer ones have larger numbers. 0 if the tag has none."""
+    digits = tag.removeprefix("b")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def size_of(folder: Path) -> int:

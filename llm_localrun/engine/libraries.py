@@ -1,7 +1,7 @@
 """What a build of llama.cpp lacks on this machine, and what to install.
 
 Reads what the system's loader, a driver or a crashed program says (`lack_in`). Running a build is
-left to `acceptance` and `builds`, choosing one to `hardware`.
+left to `acceptance` and `build_probe`, choosing one to `hardware`.
 
 Sources: messages of glibc's ld.so (2.36, tried), of macOS's dyld and of CUDA's runtime; status
 codes of Windows (ntstatus.h); names of packages from the distributions' indexes of November 2026.

@@ -1,6 +1,6 @@
 """Removes an installed build of llama.cpp, once no engine runs it.
 
-Installing one is left to `install`, ending engines to `stop`.
+Installing one is left to `pull.install`, ending engines to `stop`.
 """
 
 import os

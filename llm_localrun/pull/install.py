@@ -23,6 +23,8 @@ from llm_localrun.engine.installed import (
     Backend,
     InstalledBuild,
     list_installed,
+    name_of,
+    number_of,
     size_of,
 )
 from llm_localrun.engine.libraries import NO_INSTRUCTION, OTHER_BUILD
@@ -67,12 +69,11 @@ class InstallPlan:
 
     @property
     def name(self) -> str:
-        return f"{self.release.tag}-{self.release.backend.value}"
+        return name_of(self.release.tag, self.release.backend)
 
     @property
     def number(self) -> int:
-        """Of the release: newer ones have larger numbers."""
-        return int(self.release.tag.removeprefix("b"))
+        return number_of(self.release.tag)
 
     @property
     def present(self) -> InstalledBuild | None:

@@ -123,7 +123,7 @@ def test_library_of_the_part_for_the_gpu(program: Path) -> None:
 def test_a_program_that_does_not_run(
     program: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str
 ) -> None:
-    monkeypatch.setattr(acceptance, "_GRACE_S", 1.0)
+    monkeypatch.setattr(acceptance, "GRACE_S", 1.0)
     executable(program, code)
     assert failure(program, Backend.CPU, None).startswith(told)
 
@@ -149,7 +149,7 @@ def test_a_program_that_cannot_be_started(program: Path) -> None:
 def test_a_server_that_does_not_load(
     program: Path, starter_model: Path, monkeypatch: pytest.MonkeyPatch, load: str, told: str
 ) -> None:
-    monkeypatch.setattr(acceptance, "_GRACE_S", 1.0)
+    monkeypatch.setattr(acceptance, "GRACE_S", 1.0)
     stand_in(program, loads(load))
     assert failure(program, Backend.CPU, starter_model).startswith(told)
 
@@ -178,7 +178,7 @@ def test_a_slow_load(
     program: Path, starter_model: Path, monkeypatch: pytest.MonkeyPatch, load: str
 ) -> None:
     """It takes longer than it may make no progress."""
-    monkeypatch.setattr(acceptance, "_GRACE_S", 1.0)
+    monkeypatch.setattr(acceptance, "GRACE_S", 1.0)
     stand_in(program, loads(load))
     assert accept(program, Backend.CPU, starter_model).tokens_per_second
 
@@ -229,7 +229,7 @@ def test_a_server_that_does_not_answer(
     told: str,
     grace: float,
 ) -> None:
-    monkeypatch.setattr(acceptance, "_GRACE_S", grace)
+    monkeypatch.setattr(acceptance, "GRACE_S", grace)
     executable(program, ANSWERS + answer)
     assert failure(program, Backend.CPU, starter_model).startswith(told)
 
