@@ -1,7 +1,7 @@
 """The names of quantizations: in file and model names, in GGUF headers, and from fine to coarse.
 
 They are spelled as their makers spell them: Q4_K_M (llama.cpp), 4bit (MLX), AWQ (vLLM). Which
-variant to use is decided in `aliases` and `resolve`, and for a pull in `pull.recommend`.
+variant to use is decided in `aliases` and `resolve`, and for a pull in `pull.fitting`.
 """
 
 import functools

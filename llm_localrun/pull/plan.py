@@ -24,7 +24,7 @@ from llm_localrun.pull.download import (
 )
 from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import Repository
-from llm_localrun.pull.recommend import find_variant
+from llm_localrun.pull.fitting import find_variant
 from llm_localrun.pull.records import (
     PulledFile,
     PullRecord,

@@ -6,6 +6,7 @@ Finding the files that a REF means is left to `plan`.
 
 import re
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TypeAlias
 from urllib.parse import quote, unquote, urlsplit
 
@@ -97,11 +98,24 @@ class ServerRef:
         return f"{self.kind}:{'hf:' if self.is_repository else ''}{self.name}{quantization}"
 
 
+class StarterKind(str, Enum):
+    """Which starter model: the best that can be had, the smallest, or one that embeds texts."""
+
+    BEST = ""
+    TINY = "tiny"
+    EMBED = "embed"
+
+
 @dataclass(frozen=True, slots=True)
 class StarterRef:
-    """The starter model."""
+    """A starter model."""
 
-    text: str = STARTER
+    kind: StarterKind = StarterKind.BEST
+
+    @property
+    def text(self) -> str:
+        """`starter`, `starter:tiny`, `starter:embed`."""
+        return f"{STARTER}:{self.kind.value}" if self.kind.value else STARTER
 
 
 Ref: TypeAlias = HubRef | UrlRef | ServerRef | StarterRef
@@ -111,8 +125,8 @@ def parse_ref(text: str, quantization: str | None = None) -> Ref:
     """The value of `text`, in the `quantization` of -q if that is given. Raises `PullFailed`."""
     scheme, _, rest = text.partition(":")
     server = server_kinds().get(scheme)
-    if text == STARTER:
-        ref: Ref = StarterRef()
+    if scheme == STARTER and rest in [kind.value for kind in StarterKind]:
+        ref: Ref = StarterRef(StarterKind(rest))
     elif server and server.pull_names:
         ref = _parse_server_ref(server, server.pull_names, rest)
     elif scheme in ("http", "https") and not _HUB_PAGE.fullmatch(text):

@@ -1,6 +1,6 @@
 """Groups the files of a repository into the variants of its model, one for each quantization.
 
-Pure: the names of the files say what they are. Choosing a variant is left to `recommend`.
+Pure: the names of the files say what they are. Choosing a variant is left to `fitting`.
 """
 
 from collections.abc import Iterable, Sequence

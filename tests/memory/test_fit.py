@@ -31,7 +31,7 @@ from llm_localrun.memory.footprint import Footprint, Setting
 from llm_localrun.memory.geometry import Geometry, geometry_of
 from llm_localrun.models import Endpoint, LocalModel, RunsOn
 from llm_localrun.name_cache import CachePolicy
-from llm_localrun.pull.recommend import fit_of_variant
+from llm_localrun.pull.fitting import fit_of_variant
 from llm_localrun.pull.variants import HubFile, Variant
 from llm_localrun.quantize import quality
 from llm_localrun.system.paths import engine_folder

@@ -4,7 +4,7 @@ import pytest
 
 from llm_localrun.gguf.header import Header
 from llm_localrun.memory.fit import UNLIMITED, Fit
-from llm_localrun.pull.recommend import VariantFit, best_variant, fit_of_variant
+from llm_localrun.pull.fitting import VariantFit, best_variant, fit_of_variant
 from llm_localrun.pull.variants import HubFile, Variant
 from tests.support.published_models import QWEN3_32B
 
