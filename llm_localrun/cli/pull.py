@@ -26,9 +26,9 @@ from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models, short_name
+from llm_localrun.pull.fitting import VariantFit, fitted_variants
 from llm_localrun.pull.http_files import RESUME_ADVICE
 from llm_localrun.pull.plan import PullPlan, find_same_content, plan_pull, plan_variant
-from llm_localrun.pull.fitting import VariantFit, fitted_variants
 from llm_localrun.pull.records import PullRecord
 from llm_localrun.pull.refs import HubRef, parse_ref
 from llm_localrun.pull.remove import records_of
@@ -46,20 +46,15 @@ _INTERRUPTED = {
 
 @click.command(help=__doc__)
 @click.argument("words", nargs=-1, metavar="[REF]")
-@click.option("--tiny", is_flag=True, help="With `starter`: the smallest one")
-@click.option("--embed", is_flag=True, help="With `starter`: one that embeds texts")
+@click.option("--tiny", "kind", flag_value="tiny", help="With `starter`: the smallest one")
+@click.option("--embed", "kind", flag_value="embed", help="With `starter`: one that embeds texts")
 @click.option("-q", "--quantization", help="Quantization to download: Q4_K_M, Q8_0")
 @click.option("--quiet", is_flag=True, help="Show neither the available quantizations nor progress")
 @json_option
 def pull(
-    words: tuple[str, ...],
-    tiny: bool,
-    embed: bool,
-    quantization: str | None,
-    quiet: bool,
-    as_json: bool,
+    words: tuple[str, ...], kind: str | None, quantization: str | None, quiet: bool, as_json: bool
 ) -> None:
-    plan = _plan(_ref(words, tiny=tiny, embed=embed), quantization, quiet=quiet)
+    plan = _plan(_ref(words, kind), quantization, quiet=quiet)
     present = find_same_content(plan, get_catalogue().models)
     if present is not None:
         path = present.on_disk.path if present.on_disk else ""
@@ -78,12 +73,9 @@ def pull(
     _report(model, path, record, as_json)
 
 
-def _ref(words: tuple[str, ...], *, tiny: bool, embed: bool) -> str:
-    """The REF that the arguments mean."""
-    ref = " ".join(words)
-    if tiny or embed:
-        return f"{ref}:{'tiny' if tiny else 'embed'}"
-    return ref
+def _ref(words: tuple[str, ...], kind: str | None) -> str:
+    """The REF that the arguments mean: "starter:tiny" for `starter --tiny`."""
+    return ":".join(filter(None, (" ".join(words), kind)))
 
 
 def _plan(ref: str, quantization: str | None, *, quiet: bool) -> PullPlan:

@@ -22,9 +22,9 @@ from llm_localrun.pull.download import (
     lock_partials,
     translate_disk_errors,
 )
+from llm_localrun.pull.fitting import find_variant
 from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import Repository
-from llm_localrun.pull.fitting import find_variant
 from llm_localrun.pull.records import (
     PulledFile,
     PullRecord,
