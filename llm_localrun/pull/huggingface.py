@@ -8,7 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, TypeAdapter
 
 from llm_localrun import __version__
 from llm_localrun.errors import PullFailed
@@ -18,12 +20,14 @@ from llm_localrun.pull.records import is_safe_name
 from llm_localrun.pull.variants import HubFile
 from llm_localrun.servers.base import stored_keys
 from llm_localrun.system.logins import shown_address
+from llm_localrun.wire.shapes import Count, Entries, Maybe, Name, Rate, Text, WireModel
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.hf_api import ModelInfo
 
 _TIMEOUT_S = 30.0
+_LIST_TIMEOUT_S = 10.0
 _KEY_ALIAS = default_key_alias("huggingface")
 
 
@@ -59,6 +63,61 @@ def list_repository(name: str, revision: str) -> Repository:
         )
         info = api.model_info(name, revision=revision, timeout=_TIMEOUT_S, files_metadata=True)
         return Repository(name, info.sha or revision, tuple(_safe_files(info)), token or None)
+
+
+class HubGGUF(WireModel):
+    """What a hub reads from a repository's GGUF files."""
+
+    total: Maybe[Count] = None
+    """The number of weights."""
+    architecture: Maybe[Text] = None
+    chat_template: Maybe[Text] = None
+
+
+class TrendingRepository(WireModel):
+    """A repository with GGUF files in a hub's list of trending ones."""
+
+    id: Name
+    sha: Maybe[Name] = None
+    gated: Maybe[bool | Text] = None
+    pipeline_tag: Maybe[Text] = None
+    tags: Maybe[Entries[Text]] = None
+    gguf: Maybe[HubGGUF] = None
+    trending: Annotated[Maybe[Rate], Field(alias="trendingScore")] = None
+
+
+_TRENDING_REPLY = TypeAdapter[tuple[TrendingRepository, ...]](Entries[TrendingRepository])
+
+
+def trending_repositories(owner: str, limit: int) -> tuple[TrendingRepository, ...]:
+    """At most `limit` repositories of `owner` with GGUF files, those that trend most first.
+
+    Raises `PullFailed`.
+    """
+    with _translate_errors(owner, "main"):
+        from huggingface_hub import get_token
+        from huggingface_hub.utils._headers import build_hf_headers
+        from huggingface_hub.utils._http import get_session, hf_raise_for_status
+
+        # HfApi.list_models (2.4) waits without a limit, and one bad entry ends its list.
+        response = get_session().get(
+            f"{_endpoint()}/api/models",
+            params={
+                "author": owner,
+                "filter": "gguf",
+                "sort": "trendingScore",
+                "limit": limit,
+                "expand": ["sha", "gated", "pipeline_tag", "tags", "gguf", "trendingScore"],
+            },
+            headers=build_hf_headers(
+                token=stored_keys().get(_KEY_ALIAS) or get_token() or False,
+                library_name="llm-localrun",
+                library_version=__version__,
+            ),
+            timeout=_LIST_TIMEOUT_S,
+        )
+        hf_raise_for_status(response)
+        return _TRENDING_REPLY.validate_json(response.content)[:limit]
 
 
 def _endpoint() -> str:
