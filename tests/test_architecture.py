@@ -140,6 +140,7 @@ ALLOWED = {
     "servers.base: openai",  # the kind of a server that shows no sign of another
     "privacy: openai",  # a provider, in the `owned_by` of a model
     "names.parse: openai",  # a publisher, in the name of a model
+    "pull.refreshed: unsloth",  # a publisher on the hub
     "names.parse: mlx",  # a file format, in the name of a model
     "files.ollama_manifest: mlx",  # what runs a model of Ollama's
     "files.ollama_manifest: llamacpp",

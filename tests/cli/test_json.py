@@ -120,6 +120,7 @@ def busy(user_path: Path, still_there: None, monkeypatch: pytest.MonkeyPatch) ->
         (["show", "local-qwen3-8b"], "show"),
         (["show", "local-smollm2-135m"], "show"),
         (["which", "local"], "which"),
+        (["recommend"], "recommend"),
         (["engine"], "engine build"),
         (["engine", "list"], "engine build"),
         (["endpoints"], "endpoint"),

@@ -52,9 +52,9 @@ def test_table_of_80_columns(invoke: Invoke) -> None:
     assert table(invoke) == (
         "name           good at         size  memory  speed  license\n"
         "large-30b-a3b  chat, code     20 GB   21 GB   10/s  MIT\n"
-        "medium-4b      chat, vision  3.0 GB  4.4 GB  6.7/s  MIT\n"
-        "tiny-0.6b      chat, small   500 MB  1.9 GB   40/s  MIT\n"
-        "embeds         embed         300 MB  1.9 GB         MIT\n"
+        "medium-4b      chat, vision  3.0 GB  4.2 GB  6.7/s  MIT\n"
+        "tiny-0.6b      chat, small   500 MB  1.7 GB   40/s  MIT\n"
+        "embeds         embed         300 MB  3.4 GB         MIT\n"
         "\n"
         "memory: with 8k tokens of context; speed: tokens a second, expected here\n"
         "\n"
@@ -81,15 +81,7 @@ def test_no_line_is_wider_than_a_terminal(
 def test_pipe_has_the_lines_to_paste_and_no_legend(invoke: Invoke) -> None:
     text = table(invoke, columns=None)
     assert "memory:" not in text
-    assert text.splitlines()[0].split() == [
-        "name",
-        "good",
-        "at",
-        "size",
-        "memory",
-        "speed",
-        "license",
-    ]
+    assert text.startswith("name           good at         size  memory  speed  license\n")
     assert "\n\nGet the first:  llm localrun pull large-30b-a3b\n" in text
 
 
