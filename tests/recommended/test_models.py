@@ -150,7 +150,8 @@ def test_the_state_of_a_conversation() -> None:
 def test_sampling_is_that_of_options(model: RecommendedModel) -> None:
     known = {"temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty"}
     assert model.sampling.keys() <= known
-    assert Options(**model.sampling).model_dump(exclude_unset=True) == model.sampling
+    options = Options.model_validate(model.sampling)
+    assert options.model_dump(exclude_unset=True) == model.sampling
 
 
 @pytest.mark.parametrize("gib", [4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192])
