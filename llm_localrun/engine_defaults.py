@@ -16,6 +16,10 @@ VERBOSITY = 4
 """llama.cpp logs the phases of a load, and no texts of prompts and answers (b10434, b11549)."""
 CONTEXT_SIZE = 8192
 """Tokens, unless the user asks for another size or the model was trained for less."""
+CALM_LOAD = 0.5
+"""Processes that want to compute, for each core: above it, the machine is busy."""
+CALM_SPINS = 100_000
+"""How often a thread of OpenMP looks for work before it sleeps, on a machine that is not busy."""
 
 MIN_CONTEXT_SIZE = 16
 """llama.cpp b11549 aborts on a context of 1."""

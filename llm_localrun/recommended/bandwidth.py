@@ -1,0 +1,127 @@
+"""How fast this machine reads the weights of a model while it computes with them.
+
+`measuring` measures it, in a process of its own, in less than half a second; this module keeps the
+result in llm's user directory until the processor or the library changes. What it means for a model
+is left to `speed`.
+"""
+
+import contextlib
+import functools
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+
+from llm_localrun.engine_defaults import CALM_LOAD, CALM_SPINS
+from llm_localrun.system.atomic import read_own, write_atomically
+from llm_localrun.system.json_files import read_text
+from llm_localrun.system.paths import home
+
+_BOOTSTRAP = (
+    "import sys; sys.path[:0] = [{!r}]; from llm_localrun.recommended.measuring import main; main()"
+)
+_SECONDS = 0.33
+"""Of measuring; starting the process takes 0.05 s more, and the last figure up to 0.05 s."""
+_TIMEOUT_S = 2.0
+"""Only bounds: on a busy machine ggml's threads wait long for each other."""
+_FORMAT = 1
+
+
+class Rates(BaseModel):
+    """`reads` has the bytes a second of each type of tensor, by its name: `Q4_K`. `step` is the
+    seconds of a small operation, which its threads begin and end together."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    reads: Mapping[str, PositiveFloat] = Field(min_length=1)
+    step: PositiveFloat
+
+    def of(self, kind: str) -> float:
+        """The bytes a second of a type. One that was not measured counts as an average one."""
+        return self.reads.get(kind) or statistics.median(self.reads.values())
+
+
+class _Kept(BaseModel):
+    key: list[str]
+    rates: Rates
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the figures depend on. `library` is ggml's, "" if there is none to measure with."""
+
+    processor: str
+    cores: int
+    library: str
+    version: str
+
+    @property
+    def key(self) -> list[str]:
+        return [str(_FORMAT), self.processor, str(self.cores), self.version]
+
+
+def this_machine() -> Machine:
+    found = re.search(r"^model name\s*: (.*)$", read_text(Path("/proc/cpuinfo")), re.MULTILINE)
+    processor = found[1] if found else platform.processor() or platform.machine()
+    spec, library = find_spec("xllamacpp"), ""
+    if spec and spec.origin:
+        # Its Python module is the library. That of Windows exports none of ggml's functions.
+        library = next(map(str, Path(spec.origin).parent.glob("xllamacpp*.so")), "")
+    return Machine(processor, os.cpu_count() or 1, library, version("xllamacpp") if library else "")
+
+
+def rates_of(machine: Machine) -> Rates | None:
+    """How fast this machine reads weights; None if that cannot be measured.
+
+    Figures of a busy machine are too low, so they are not kept beyond this process.
+    """
+    return _rates_of(machine, home() / "speed.json")
+
+
+# A busy machine is not measured again for each model.
+@functools.lru_cache(maxsize=4)
+def _rates_of(machine: Machine, path: Path) -> Rates | None:
+    with contextlib.suppress(OSError, ValidationError):
+        kept = _Kept.model_validate_json(read_own(path))
+        if kept.key == machine.key:
+            return kept.rates
+    was_calm = _is_calm()
+    rates = measure(machine.library)
+    if rates and was_calm:
+        with contextlib.suppress(OSError):
+            kept = _Kept(key=machine.key, rates=rates)
+            write_atomically(path, kept.model_dump_json().encode())
+    return rates
+
+
+def _is_calm() -> bool:
+    """Whether the processor has little else to do; assumed where the system does not say."""
+    try:
+        return os.getloadavg()[0] <= CALM_LOAD * (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        return True
+
+
+def measure(library: str) -> Rates | None:
+    """Measures this machine, with ggml in `library`, or without. None if that fails."""
+    bootstrap = _BOOTSTRAP.format(str(Path(__file__).parents[2]))
+    # ggml's threads wait for each other as the engine's do.
+    environment = {**os.environ, "GOMP_SPINCOUNT": str(CALM_SPINS)}
+    # If the library crashes, memory alone is measured.
+    for each in dict.fromkeys((library, "")):
+        command = [sys.executable, "-I", "-S", "-c", bootstrap, each, str(_SECONDS)]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired, ValidationError):
+            done = subprocess.run(
+                command, capture_output=True, env=environment, timeout=_TIMEOUT_S, check=False
+            )
+            return Rates.model_validate_json(done.stdout)
+    return None

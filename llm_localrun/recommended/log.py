@@ -1,0 +1,89 @@
+"""How fast the models generated that the engine ran here, by llm's log.
+
+The log may be large, old, or damaged: only its newest rows are read, and a row that is odd counts
+for nothing. What the figures mean for another model is left to `speed`.
+"""
+
+import contextlib
+import sqlite3
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+import llm
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+
+from llm_localrun.errors import BadModelFile
+from llm_localrun.recommended.speed import Run, cost_of_file
+from llm_localrun.system.json_files import parse_json
+
+_MAX_ROWS = 1000
+_MAX_SPEEDS = 5
+"""Of each model: the newest, because machines and engines change."""
+_MIN_TOKENS = 16
+"""The time of a shorter answer says little."""
+_MAX_PROMPT_TOKENS = 4096
+"""A long conversation slows a model down."""
+_TABLES = ("turns", "responses")
+"""Where llm logs answers: since 0.36, and before."""
+
+
+class _Answer(BaseModel):
+    """An answer that says how fast its model is: the engine gave it, and guessed no tokens."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    model: str
+    endpoint: Literal["gguf"]
+    generation_tokens_per_second: PositiveFloat
+    guesses: Literal[0]
+    read: int = Field(le=_MAX_PROMPT_TOKENS)
+    generated: int = Field(ge=_MIN_TOKENS)
+
+
+def logged_runs(path_of: Callable[[str], str | None]) -> list[Run]:
+    """The models that ran here. `path_of` returns the file of a model's id, None if it is gone."""
+    runs = []
+    for model, speed in logged_speeds().items():
+        path = path_of(model)
+        try:
+            runs += [Run(cost_of_file(path), speed)] if path else []
+        except BadModelFile:
+            continue
+    return runs
+
+
+def logged_speeds() -> Mapping[str, float]:
+    """Tokens a second by the id of a model: the median of its newest answers."""
+    speeds: defaultdict[str, list[float]] = defaultdict(list)
+    for answer in _answers():
+        if len(speeds[answer.model]) < _MAX_SPEEDS:
+            speeds[answer.model].append(answer.generation_tokens_per_second)
+    return {model: statistics.median(found) for model, found in speeds.items()}
+
+
+def _answers() -> Iterator[_Answer]:
+    """The newest answers, newest first."""
+    for model, logged, guesses, read, generated in _rows():
+        value = parse_json(logged) if isinstance(logged, str) else None
+        own = {"model": model, "guesses": guesses, "read": read, "generated": generated}
+        with contextlib.suppress(ValidationError):
+            yield _Answer.model_validate({**(value if isinstance(value, dict) else {}), **own})
+
+
+def _rows() -> Iterator[tuple[object, ...]]:
+    path = (Path(llm.user_dir()) / "logs.db").absolute()  # type: ignore[no-untyped-call]
+    for table in _TABLES:
+        # The ids begin with the time.
+        query = (
+            "SELECT model, response_json, instr(coalesce(options_json, ''), 'draft_model') > 0,"
+            f" input_tokens, output_tokens FROM {table} ORDER BY id DESC LIMIT {_MAX_ROWS}"
+        )
+        try:
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as log:
+                yield from log.execute(query)
+        except sqlite3.Error:
+            continue
