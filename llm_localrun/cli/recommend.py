@@ -7,11 +7,13 @@ one, and what these are not for. Only --refresh asks the Hugging Face hub.
 
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import click
 from pydantic import TypeAdapter, ValidationError
 
+from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.table import (
     count_of,
     first_few,
@@ -24,13 +26,16 @@ from llm_localrun.cli.table import (
     tokens_text,
 )
 from llm_localrun.config import Bytes, read_config
-from llm_localrun.engine.builds import free_memory_of_gpus
+from llm_localrun.engine.builds import free_memory_of_gpus, would_use_gpu
 from llm_localrun.errors import PullFailed
 from llm_localrun.memory import machine
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.refreshed import refresh_list
 from llm_localrun.recommended.choose import ASSUMED_MEMORY, Recommendation
 from llm_localrun.recommended.choose import recommend as choose
+from llm_localrun.recommended.log import logged_runs
 from llm_localrun.recommended.models import Use, listed_models, read_recommended, refreshed_path
+from llm_localrun.recommended.speed import expected_speed
 from llm_localrun.system.paths import engine_folder
 
 _OPTIONAL = ("license",)
@@ -77,17 +82,26 @@ def recommend(use: str | None, memory: int | None, refresh: bool, as_json: bool)
 
 def recommendations(use: Use | None = None, memory: int | None = None) -> list[Recommendation]:
     """The recommended models for a machine with `memory` bytes of RAM; by default this one, with
-    its GPUs."""
-    models = read_recommended()
+    its GPUs. The speeds are always those of this one."""
+    models, named = read_recommended(), read_config().llama_server
+    has_gpu = would_use_gpu(engine_folder(), named)
+    speed_of = partial(expected_speed, runs=logged_runs(_path_of), has_gpu=has_gpu)
     if memory is not None:
-        return choose(models, use, memory)
+        return choose(models, use, memory, speed_of=speed_of)
     ram, gpu_memory = machine.physical_memory() or machine.free_ram(), 0
     # A Mac's GPU shares the RAM, which is counted already.
-    if sys.platform != "darwin":
-        gpu_memory = free_memory_of_gpus(engine_folder(), read_config().llama_server)
+    if has_gpu and sys.platform != "darwin":
+        gpu_memory = free_memory_of_gpus(engine_folder(), named)
     if ram is None:
         say(f"How much RAM this machine has is unknown. {_of_assumed()}", err=True)
-    return choose(models, use, ram, gpu_memory)
+    return choose(models, use, ram, gpu_memory, speed_of)
+
+
+def _path_of(model_id: str) -> str | None:
+    """The file of a model that has run here; None if it is no longer known."""
+    models = get_catalogue(CachePolicy.CACHED).models
+    found = next((each for each in models if each.id == model_id), None)
+    return found.on_disk.path if found and found.on_disk else None
 
 
 def _of_assumed() -> str:

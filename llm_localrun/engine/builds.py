@@ -95,13 +95,27 @@ def free_memory_of_gpus(
 
     Asks the driver: that takes a second. The arguments are those of `choose`.
     """
+    build = _choose_probed(folder, llama_server, model, gpu_layers)
+    return free_gpu_memory(build) if build and build.uses_gpu else 0
+
+
+def would_use_gpu(folder: Path, llama_server: str | None) -> bool:
+    """Whether an engine would use a GPU, be it one that shares the RAM."""
+    build = _choose_probed(folder, llama_server)
+    return bool(build and build.uses_gpu)
+
+
+def _choose_probed(
+    folder: Path, llama_server: str | None, model: str = "", gpu_layers: int | None = None
+) -> Build | None:
+    """The build that `choose` chooses, whose GPUs are known; None if there is none."""
     try:
         build = choose(folder, llama_server, "", model, gpu_layers)
     except EngineFailed:
-        return 0
+        return None
     # xllamacpp alone has not been probed yet.
     (probed,) = probe_all([build], folder)
-    return free_gpu_memory(build) if probed.devices and not build.gpu_problem else 0
+    return build.model_copy(update={"devices": probed.devices})
 
 
 def _marked(build: Build, model: str = "", gpu_layers: int | None = None) -> Build:

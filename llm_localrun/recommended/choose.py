@@ -4,9 +4,10 @@ Whether a model fits is decided in `memory.fit`, how fast it will be in `speed`.
 speed, which may be measured.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeAlias
 
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.memory.fit import default_setting, is_enough
@@ -15,6 +16,8 @@ from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.recommended.models import RecommendedModel, Use
 from llm_localrun.recommended.speed import TokenCost, expected_speed
 
+SpeedOf: TypeAlias = Callable[[TokenCost], float | None]
+"""How many tokens a second a model generates that costs so much."""
 MAX_ROWS = 5
 ASSUMED_MEMORY = 8 * 2**30
 """RAM of a machine that does not say how much it has."""
@@ -64,7 +67,11 @@ def usable_memory(ram: int) -> int:
 
 
 def recommend(
-    models: Iterable[RecommendedModel], use: Use | None, memory: int | None, gpu_memory: int = 0
+    models: Iterable[RecommendedModel],
+    use: Use | None,
+    memory: int | None,
+    gpu_memory: int = 0,
+    speed_of: SpeedOf = expected_speed,
 ) -> list[Recommendation]:
     """At most `MAX_ROWS` of `models`, the best first, for a machine with `memory` bytes of RAM.
 
@@ -72,48 +79,52 @@ def recommend(
     the bytes of GPUs besides RAM that are free. None for `memory` counts as `ASSUMED_MEMORY`.
     """
     available = usable_memory(ASSUMED_MEMORY if memory is None else memory) + gpu_memory
-    models = [*models]
-    if use is None:
-        return _mix(models, available)
-    return _ranked(models, use, available)[:MAX_ROWS]
+    choice = _Choice([*models], available, speed_of)
+    return (choice.mix() if use is None else choice.ranked(use))[:MAX_ROWS]
 
 
-def _mix(models: Sequence[RecommendedModel], available: int) -> list[Recommendation]:
-    """The best model for chat, the best of half its size that is as fast as people read, and the
-    best for each use that these are not for."""
-    chat = _ranked(models, Use.CHAT, available)
-    mix = chat[:1]
-    lighter = (
-        each
-        for each in chat[1:]
-        if 2 * each.model.size <= mix[0].model.size and each.reaches(_READING_SPEED)
-    )
-    mix += islice(lighter, 1)
-    for use in _MIX:
-        if not any(use in each.model.uses for each in mix):
-            mix += _ranked(models, use, available)[:1]
-    return mix[:MAX_ROWS]
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What there is to choose from, and how many bytes a model may take."""
 
+    models: Sequence[RecommendedModel]
+    available: int
+    speed_of: SpeedOf
 
-def _ranked(models: Iterable[RecommendedModel], use: Use, available: int) -> list[Recommendation]:
-    """The models for `use` that fit into `available` bytes, the best first, slow ones last."""
-    wanted = [model for model in models if use in model.uses]
-    for context_size in _CONTEXTS:
-        fitted = (_fitted(model, context_size, available) for model in wanted)
-        if found := [each for each in fitted if each]:
-            return sorted(found, key=lambda each: not each.reaches(_SLOW))
-    return []
+    def mix(self) -> list[Recommendation]:
+        """The best model for chat, the best of half its size that is as fast as people read, and
+        the best for each use that these are not for."""
+        chat = self.ranked(Use.CHAT)
+        mix = chat[:1]
+        lighter = (
+            each
+            for each in chat[1:]
+            if 2 * each.model.size <= mix[0].model.size and each.reaches(_READING_SPEED)
+        )
+        mix += islice(lighter, 1)
+        for use in _MIX:
+            if not any(use in each.model.uses for each in mix):
+                mix += self.ranked(use)[:1]
+        return mix
 
+    def ranked(self, use: Use) -> list[Recommendation]:
+        """The models for `use` that fit, the best first, slow ones last."""
+        wanted = [model for model in self.models if use in model.uses]
+        for context_size in _CONTEXTS:
+            fitted = (self._fitted(model, context_size) for model in wanted)
+            if found := [each for each in fitted if each]:
+                return sorted(found, key=lambda each: not each.reaches(_SLOW))
+        return []
 
-def _fitted(model: RecommendedModel, context_size: int, available: int) -> Recommendation | None:
-    """How a model runs with this context; None if it does not fit."""
-    size = min(context_size, model.context_max or context_size)
-    setting = default_setting(size, model.purpose)
-    footprint = model.footprint
-    if not is_enough(available, footprint, setting):
-        return None
-    speed = None if model.purpose == "embedding" else expected_speed(cost_of(model))
-    return Recommendation(model, size, footprint.need(setting).total, speed)
+    def _fitted(self, model: RecommendedModel, context_size: int) -> Recommendation | None:
+        """How a model runs with this context; None if it does not fit."""
+        size = min(context_size, model.context_max or context_size)
+        setting = default_setting(size, model.purpose)
+        footprint = model.footprint
+        if not is_enough(self.available, footprint, setting):
+            return None
+        speed = None if model.purpose == "embedding" else self.speed_of(cost_of(model))
+        return Recommendation(model, size, footprint.need(setting).total, speed)
 
 
 def cost_of(model: RecommendedModel) -> TokenCost:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from llm_localrun.cli import recommend as command
 from llm_localrun.cli.recommend import recommendation_rows, recommendations
 from llm_localrun.memory import machine
-from llm_localrun.recommended import choose, models
+from llm_localrun.recommended import models
 from llm_localrun.recommended.models import Use, refreshed_path, write_refreshed
+from llm_localrun.recommended.speed import Run, TokenCost
 from tests.conftest import Invoke, Llm
 from tests.fakes.http_server import StandIn, json_reply
 from tests.support.recommended import listed
@@ -33,8 +35,12 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (models, command):
         monkeypatch.setattr(module, "listed_models", lambda: LISTED)
     monkeypatch.setattr(machine, "physical_memory", lambda: 32 * GIB)
-    monkeypatch.setattr(command, "free_memory_of_gpus", lambda *_: 0)
-    monkeypatch.setattr(choose, "expected_speed", lambda cost: 20e9 / cost.active_bytes)
+    monkeypatch.setattr(command, "would_use_gpu", lambda *_: False)
+
+    def speed(cost: TokenCost, runs: Iterable[Run], has_gpu: bool) -> float | None:
+        return None if has_gpu else 20e9 / cost.active_bytes
+
+    monkeypatch.setattr(command, "expected_speed", speed)
 
 
 def table(invoke: Invoke, *arguments: str, columns: int | None = 80) -> str:
@@ -145,6 +151,7 @@ def test_memory_that_is_no_size(size: str, invoke: Invoke) -> None:
 def test_gpus_count_unless_memory_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(machine, "physical_memory", lambda: 8 * GIB)
+    monkeypatch.setattr(command, "would_use_gpu", lambda *_: True)
     monkeypatch.setattr(command, "free_memory_of_gpus", lambda *_: 20 * GIB)
     assert recommendations()[0].model.name == "large-30b-a3b"
     assert recommendations(memory=8 * GIB)[0].model.name == "medium-4b"

@@ -16,19 +16,18 @@ from llm_localrun.recommended import models
 from llm_localrun.recommended.models import (
     RecommendedModel,
     Use,
-    listed_models,
     read_recommended,
     recommended_named,
     refreshed_path,
 )
 from tests.fakes.http_server import Request, StandIn, json_reply
 from tests.fakes.hub import COMMIT, TOO_MANY, Chunks, Files, Hub, model, sha256
+from tests.support.recommended import listed
 
 APACHE = "license:apache-2.0"
 TEMPLATE = "{% if tools %}{% endif %}{{ messages }}"
 KNOWN = replace(
-    listed_models()[0],
-    name="known-1b",
+    listed("known-1b", 0.6),
     repository="unsloth/Known-1B-GGUF",
     revision="a" * 40,
     quantization="Q8_0",
@@ -179,14 +178,14 @@ def test_names(hub: Trending, title: str, name: str, active: int) -> None:
         {"content": model("new").replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lxama")},
         {"sha": "f" * 40},
     ],
-    ids=str,
+    ids=lambda facts: str(facts)[:60],
 )
 def test_what_is_left_out(hub: Trending, facts: dict[str, Any]) -> None:
     """A repository that cannot be recommended costs only itself."""
     hub.offer(facts.pop("repo", "Qwen/Tiny-GGUF"), *facts.pop("paths", ()), **facts)
     hub.offer("google/Good-1B-GGUF")
     assert refresh_list() == (["good-1b"], [])
-    assert [each.name for each in read_recommended()] == ["good-1b", "known-1b"]
+    assert [each.name for each in read_recommended()] == ["known-1b", "good-1b"]
 
 
 def test_newer_revision_of_a_listed_model(hub: Trending) -> None:

@@ -1,7 +1,7 @@
 """Which models are recommended: they fit by the loader's own check, and the best come first."""
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from llm_localrun.engine.settings import engine_request
 from llm_localrun.engine.state import EngineSpec
 from llm_localrun.gguf.header import Value
 from llm_localrun.memory import machine
-from llm_localrun.recommended import choose
-from llm_localrun.recommended.choose import Recommendation, recommend, usable_memory
+from llm_localrun.recommended.choose import Recommendation, SpeedOf, recommend, usable_memory
 from llm_localrun.recommended.models import (
     ListedFile,
     RecommendedModel,
@@ -30,6 +29,18 @@ from tests.support.trees import field, header, string, write
 
 GB, GIB = 10**9, 2**30
 MACHINES = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+
+
+def reads(gigabytes: float | None) -> SpeedOf:
+    """The speed on a machine that reads so many GB a second."""
+    return lambda cost: gigabytes and gigabytes * GB / (cost.active_bytes + cost.cache_bytes)
+
+
+def by_fit(
+    models: Iterable[RecommendedModel], use: Use | None, memory: int | None, gpu_memory: int = 0
+) -> list[Recommendation]:
+    """What is recommended where no speed is known."""
+    return recommend(models, use, memory, gpu_memory, reads(None))
 
 
 def names(found: Sequence[Recommendation]) -> list[str]:
@@ -100,7 +111,7 @@ def test_loader_agrees_to_what_is_recommended(
     gib: int, use: Use | None, machine_with: Callable[[int], None], tmp_path: Path
 ) -> None:
     machine_with(gib * GIB)
-    found = recommend(read_recommended(), use, gib * GIB)
+    found = by_fit(read_recommended(), use, gib * GIB)
     assert found or use
     for each in found:
         assert_loads(each, tmp_path / "models")
@@ -113,7 +124,7 @@ def test_largest_model_that_fits_is_loaded(
     """Of models 100 MB apart, the first that fits leaves little memory."""
     machine_with(gib * GIB)
     models = [listed(f"m{size}", size / 10) for size in range(1600, 1, -1)]
-    best, *_ = recommend(models, Use.CHAT, gib * GIB)
+    best, *_ = by_fit(models, Use.CHAT, gib * GIB)
     assert_loads(best, tmp_path)
     assert best.memory + 500 * 10**6 > usable_memory(gib * GIB)
 
@@ -131,42 +142,29 @@ def test_smaller_context_only_where_nothing_fits_with_the_larger_one() -> None:
     small = listed("small", 1.0, **wide)
     large = listed("large", 2.0, **wide)
     # Of 8,192 tokens the cache takes 4.3 GB, of 4,096 tokens half of that.
-    found = recommend([large, small], Use.CHAT, 9 * GIB)
+    found = by_fit([large, small], Use.CHAT, 9 * GIB)
     assert [(each.model.name, each.context_size) for each in found] == [("small", 8192)]
-    found = recommend([large, small], Use.CHAT, 8 * GIB)
+    found = by_fit([large, small], Use.CHAT, 8 * GIB)
     assert [(each.model.name, each.context_size) for each in found] == [
         ("large", 4096),
         ("small", 4096),
     ]
-    assert recommend([large, small], Use.CHAT, 4 * GIB) == []
+    assert by_fit([large, small], Use.CHAT, 4 * GIB) == []
 
 
 def test_short_trained_context() -> None:
     short = listed("short", 1, **{"llama.context_length": 2048})
-    assert recommend([short], Use.CHAT, 8 * GIB)[0].context_size == 2048
+    assert by_fit([short], Use.CHAT, 8 * GIB)[0].context_size == 2048
 
 
 def test_memory_of_gpus_counts_and_an_unknown_one_is_little() -> None:
     models = [listed("large", 20), listed("small", 2)]
-    assert names(recommend(models, Use.CHAT, 16 * GIB)) == ["small"]
-    assert names(recommend(models, Use.CHAT, 16 * GIB, 12 * GIB)) == ["large", "small"]
-    assert names(recommend(models, Use.CHAT, None)) == ["small"]
+    assert names(by_fit(models, Use.CHAT, 16 * GIB)) == ["small"]
+    assert names(by_fit(models, Use.CHAT, 16 * GIB, 12 * GIB)) == ["large", "small"]
+    assert names(by_fit(models, Use.CHAT, None)) == ["small"]
 
 
 # The order
-
-
-@pytest.fixture
-def reads_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float | None], None]:
-    """Makes this machine read so many GB a second."""
-
-    def pin(gigabytes: float | None) -> None:
-        def speed(cost: TokenCost) -> float | None:
-            return gigabytes and gigabytes * GB / (cost.active_bytes + cost.cache_bytes)
-
-        monkeypatch.setattr(choose, "expected_speed", speed)
-
-    return pin
 
 
 MIXED = (
@@ -188,11 +186,9 @@ MIXED = (
         (None, ["moe", "dense", "medium", "light", "tiny"]),
     ],
 )
-def test_slow_models_come_last(
-    gigabytes: float | None, order: list[str], reads_at: Callable[[float | None], None]
-) -> None:
-    reads_at(gigabytes)
-    assert names(recommend(MIXED, Use.CHAT, 64 * GIB)) == order
+def test_slow_models_come_last(gigabytes: float | None, order: list[str]) -> None:
+    found = recommend(MIXED, Use.CHAT, 64 * GIB, speed_of=reads(gigabytes))
+    assert names(found) == order
 
 
 SEES = listed("sees", 3, Use.VISION)
@@ -230,22 +226,20 @@ def test_mix(
     models: tuple[RecommendedModel, ...],
     gigabytes: float | None,
     mix: list[str],
-    reads_at: Callable[[float | None], None],
 ) -> None:
-    reads_at(gigabytes)
-    assert names(recommend(models, None, 64 * GIB)) == mix
+    assert names(recommend(models, None, 64 * GIB, speed_of=reads(gigabytes))) == mix
 
 
 def test_at_most_five() -> None:
     models = [listed(f"m{size}", size) for size in range(1, 20)]
-    assert len(recommend(models, Use.CHAT, 64 * GIB)) == 5
+    assert len(by_fit(models, Use.CHAT, 64 * GIB)) == 5
 
 
-def test_speed_is_that_of_the_active_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_is_that_of_the_active_weights() -> None:
     asked: list[TokenCost] = []
-    monkeypatch.setattr(choose, "expected_speed", asked.append)
-    recommend([listed("moe", 20, active=2), EMBEDS], Use.CHAT, 64 * GIB)
-    recommend([EMBEDS], Use.EMBED, 64 * GIB)
+    moe = listed("moe", 20, active=2)
+    recommend([moe, EMBEDS], Use.CHAT, 64 * GIB, speed_of=asked.append)
+    recommend([EMBEDS], Use.EMBED, 64 * GIB, speed_of=asked.append)
     (cost,) = asked
     # 1,024 tokens of 2 x 8 heads x 128 numbers in 32 layers.
     assert cost == TokenCost(2 * GB, 1024 * 2 * 8 * 128 * 32 * 2, "Q4_K_M", 32)

@@ -19,8 +19,6 @@ from llm_localrun.recommended.models import (
     write_refreshed,
 )
 
-pytestmark = pytest.mark.usefixtures("user_path")
-
 
 def changed(like: RecommendedModel, name: str, **facts: Any) -> RecommendedModel:
     return replace(like, name=name, repository=facts.pop("repository", f"org/{name}"), **facts)
