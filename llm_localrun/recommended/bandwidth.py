@@ -84,12 +84,13 @@ def rates_of(machine: Machine) -> Rates | None:
 
     Figures of a busy machine are less exact: they are not kept beyond this process.
     """
-    return _rates_of(machine, home() / "speed.json")
+    return rates_in(home() / "speed.json", machine)
 
 
 # A busy machine is not measured again for each model.
 @functools.lru_cache(maxsize=4)
-def _rates_of(machine: Machine, path: Path) -> Rates | None:
+def rates_in(path: Path, machine: Machine) -> Rates | None:
+    """What the file at `path` has, or else is written to it."""
     with contextlib.suppress(OSError, ValidationError):
         kept = _Kept.model_validate_json(read_own(path))
         if kept.key == machine.key:
