@@ -38,17 +38,18 @@ def main() -> None:
         parser.add_argument(flag, action="store_true")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    if load > CALM_LOAD * (os.cpu_count() or 1) and not options.anyway:
+    is_busy = load > CALM_LOAD * (os.cpu_count() or 1)
+    if is_busy and not options.anyway:
         sys.exit(
             f"This machine is busy (load {load:.1f}): try again when it is idle, or add --anyway"
         )
     machine = bandwidth.this_machine()
-    rates = bandwidth.measure(machine.library)
+    rates = bandwidth.measure(machine.library, is_busy=is_busy)
     print(_ROW.format("model", "MB", "MB read", "predicted", "measured", "ratio"))
     ratios = []
     for model in options.models:
         if options.each:
-            rates = bandwidth.measure(machine.library)
+            rates = bandwidth.measure(machine.library, is_busy=is_busy)
         if rates is None:
             sys.exit("This machine cannot be measured")
         if options.rates:
@@ -76,7 +77,11 @@ def _measured(model: Path) -> float:
             command = [llm, "-m", str(model.absolute()), *options, prompt]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         speeds = [*logged_speeds().values()]
-        subprocess.run([llm, "localrun", "unload"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [llm, "localrun", "unload", str(model.absolute())],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
     return speeds[0]
 
 

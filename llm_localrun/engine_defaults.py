@@ -17,9 +17,7 @@ VERBOSITY = 4
 CONTEXT_SIZE = 8192
 """Tokens, unless the user asks for another size or the model was trained for less."""
 CALM_LOAD = 0.5
-"""Processes that want to compute, for each core: above it, the machine is busy."""
-CALM_SPINS = 100_000
-"""How often a thread of OpenMP looks for work before it sleeps, on a machine that is not busy."""
+"""Processes that want to compute, for each core: with more, the machine is busy."""
 
 MIN_CONTEXT_SIZE = 16
 """llama.cpp b11549 aborts on a context of 1."""

@@ -10,7 +10,6 @@ import functools
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
-from llm_localrun.engine_defaults import CALM_LOAD, CALM_SPINS
+from llm_localrun.engine_defaults import CALM_LOAD
 from llm_localrun.system.atomic import read_own, write_atomically
 from llm_localrun.system.json_files import read_text
 from llm_localrun.system.paths import home
@@ -33,6 +32,7 @@ _SECONDS = 0.33
 """Of measuring; starting the process takes 0.05 s more, and the last figure up to 0.05 s."""
 _TIMEOUT_S = 2.0
 """Only bounds: on a busy machine ggml's threads wait long for each other."""
+_SPINS = "1000"
 _FORMAT = 1
 
 
@@ -46,8 +46,8 @@ class Rates(BaseModel):
     step: PositiveFloat
 
     def of(self, kind: str) -> float:
-        """The bytes a second of a type. One that was not measured counts as an average one."""
-        return self.reads.get(kind) or statistics.median(self.reads.values())
+        """The bytes a second of a type. One that was not measured counts as a slow one."""
+        return self.reads.get(kind) or min(self.reads.values())
 
 
 class _Kept(BaseModel):
@@ -82,43 +82,45 @@ def this_machine() -> Machine:
 def rates_of(machine: Machine) -> Rates | None:
     """How fast this machine reads weights; None if that cannot be measured.
 
-    Figures of a busy machine are too low, so they are not kept beyond this process.
+    Figures of a busy machine are less exact: they are not kept beyond this process.
     """
-    return _rates_of(machine, home() / "speed.json")
+    return rates_in(home() / "speed.json", machine)
 
 
 # A busy machine is not measured again for each model.
 @functools.lru_cache(maxsize=4)
-def _rates_of(machine: Machine, path: Path) -> Rates | None:
+def rates_in(path: Path, machine: Machine) -> Rates | None:
+    """What the file at `path` has, or else is written to it."""
     with contextlib.suppress(OSError, ValidationError):
         kept = _Kept.model_validate_json(read_own(path))
         if kept.key == machine.key:
             return kept.rates
-    was_calm = _is_calm()
-    rates = measure(machine.library)
-    if rates and was_calm:
+    is_busy = _is_busy()
+    rates = measure(machine.library, is_busy=is_busy)
+    if rates and not is_busy:
         with contextlib.suppress(OSError):
             kept = _Kept(key=machine.key, rates=rates)
             write_atomically(path, kept.model_dump_json().encode())
     return rates
 
 
-def _is_calm() -> bool:
-    """Whether the processor has little else to do; assumed where the system does not say."""
+def _is_busy() -> bool:
+    """Whether the processors have much else to do, as far as the system says it."""
     try:
-        return os.getloadavg()[0] <= CALM_LOAD * (os.cpu_count() or 1)
+        return os.getloadavg()[0] > CALM_LOAD * (os.cpu_count() or 1)
     except (AttributeError, OSError):
-        return True
+        return False
 
 
-def measure(library: str) -> Rates | None:
+def measure(library: str, *, is_busy: bool) -> Rates | None:
     """Measures this machine, with ggml in `library`, or without. None if that fails."""
     bootstrap = _BOOTSTRAP.format(str(Path(__file__).parents[2]))
-    # ggml's threads wait for each other as the engine's do.
-    environment = {**os.environ, "GOMP_SPINCOUNT": str(CALM_SPINS)}
+    # Threads that wait for others must not count as working for long.
+    environment = {**os.environ, "GOMP_SPINCOUNT": _SPINS}
     # If the library crashes, memory alone is measured.
     for each in dict.fromkeys((library, "")):
         command = [sys.executable, "-I", "-S", "-c", bootstrap, each, str(_SECONDS)]
+        command += ["busy"] if is_busy else []
         with contextlib.suppress(OSError, subprocess.TimeoutExpired, ValidationError):
             done = subprocess.run(
                 command, capture_output=True, env=environment, timeout=_TIMEOUT_S, check=False

@@ -1,11 +1,12 @@
 """Measures how fast this machine multiplies weights of each type: a program.
 
-    LIBRARY SECONDS
+    LIBRARY SECONDS [busy]
 
 Prints JSON: `reads` has bytes a second by the name of a tensor type, `step` the seconds of a small
 operation. With ggml's functions in LIBRARY, it computes what the engine computes for a token: a
 matrix of 128 MiB times a vector, in as many threads and in the same arrangement of the weights. If
-LIBRARY lacks them, it searches memory for a byte instead, and `reads` has one figure, at "".
+LIBRARY lacks them, it searches memory for a byte instead, and `reads` has one figure, at "". On a
+busy machine it counts the time that the threads work, not that for which they wait.
 
 Runs in a process of its own, because wrong bytes make a library crash: `bandwidth` starts it, and
 keeps what it prints. Imports only the standard library and `gguf`.
@@ -23,8 +24,8 @@ from typing import Any
 
 from llm_localrun.gguf.tensor_types import TensorType
 
-_BYTES = 128 * 2**20
-"""More than processors cache."""
+_BYTES, _BUSY_BYTES = 128 * 2**20, 32 * 2**20
+"""Of a matrix; more than processors cache. A busy machine has no time for that."""
 _SCRATCH_BYTES = 16 * 2**20
 """For the vectors."""
 _TILE_BYTES = 2**16
@@ -32,20 +33,25 @@ _TILE_BYTES = 2**16
 would be multiplied 1.5 times as fast as a model's, and those of this size are as fast."""
 _WIDTH, _ROWS = 2048, 64
 """Weights in a row, and what the number of rows is a multiple of."""
-_SMALL_WIDTH, _SMALL_ROWS, _SMALL_COUNT = 256, 32, 200
+_SMALL_WIDTH, _SMALL_ROWS, _SMALL_COUNT = 256, 32, 50
+_SMALL_TRIES = 20
 _MAX_ROUNDS = 3
 _REARRANGED = b"CPU_REPACK"
 """The arrangement of weights that ggml prefers for some types."""
 # The usual ones first: on a slow machine there is no time for all.
 _TYPES = (
-    *(TensorType.Q4_K, TensorType.Q6_K, TensorType.Q8_0, TensorType.F16, TensorType.MXFP4),
+    *(TensorType.F16, TensorType.Q4_K, TensorType.Q6_K, TensorType.Q8_0, TensorType.MXFP4),
     *(TensorType.Q5_K, TensorType.Q4_0, TensorType.Q5_0, TensorType.BF16, TensorType.IQ4_XS),
     *(TensorType.Q4_1, TensorType.Q3_K, TensorType.Q2_K, TensorType.IQ4_NL, TensorType.IQ3_S),
 )
 _SEARCH_SHARE = 0.7
 """Multiplying reads weights at this share of the speed of a search: 0.5 to 1.3 by their type on a
 machine with two cores (EPYC 9004)."""
-_USUAL_STEP_S = 1.5e-6
+_MEMORY_GAIN = 1.5
+"""How much faster all threads read memory than one does on a busy machine: 1.3 on that one, idle,
+and the others take some."""
+_USUAL_STEP_S = 1e-6
+"""For two threads; on a busy machine they sleep while they wait for each other."""
 
 _POINTER, _NUMBER, _SIZE, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_int64
 
@@ -81,26 +87,31 @@ _THREAD_COUNTS = ("_Z23common_cpu_get_num_mathv", "_Z16cpu_get_num_mathv")
 
 
 class _Ggml:
-    """ggml's functions in `library`. Raises OSError and AttributeError if it lacks them."""
+    """ggml's functions in `library`, and memory for a matrix of `size` bytes.
 
-    def __init__(self, library: str) -> None:
+    Raises OSError and AttributeError if it lacks them.
+    """
+
+    def __init__(self, library: str, size: int) -> None:
         loaded = ctypes.CDLL(library)
         self._call = {name: getattr(loaded, name) for name in _FUNCTIONS}
         for name, (result, *arguments) in _FUNCTIONS.items():
             self._call[name].restype, self._call[name].argtypes = result, arguments
         self._backend = self("backend_cpu_init")
         counts = (getattr(loaded, name, None) for name in _THREAD_COUNTS)
-        count = next(filter(None, counts), os.cpu_count)()
-        self("backend_cpu_set_n_threads", self._backend, count or 1)
+        self.threads = next(filter(None, counts), os.cpu_count)() or 1
+        self("backend_cpu_set_n_threads", self._backend, self.threads)
         kind = self._rearranged() or self("backend_cpu_buffer_type")
-        size = _BYTES + _SCRATCH_BYTES
-        self._arranged = self("backend_buft_alloc_buffer", kind, size)
-        self._base: int = self("backend_buffer_get_base", self._arranged)
-        self._plain = self("backend_cpu_buffer_from_ptr", self._base, size)
+        self.size = size
+        self._arranged = self("backend_buft_alloc_buffer", kind, size + _SCRATCH_BYTES)
+        self._matrix: int = self("backend_buffer_get_base", self._arranged)
+        self._vector = self._matrix + size
+        self._result = self._vector + _SCRATCH_BYTES // 2
+        self._plain = self("backend_cpu_buffer_from_ptr", self._matrix, size + _SCRATCH_BYTES)
         tile = os.urandom(_TILE_BYTES)
-        for at in range(0, _BYTES, _TILE_BYTES):
-            ctypes.memmove(self._base + at, tile, _TILE_BYTES)
-        ctypes.memset(self._base + _BYTES, 0, _SCRATCH_BYTES)
+        for at in range(0, size, _TILE_BYTES):
+            ctypes.memmove(self._matrix + at, tile, _TILE_BYTES)
+        ctypes.memset(self._vector, 0, _SCRATCH_BYTES)
 
     def __call__(self, name: str, *arguments: Any) -> Any:
         return self._call[f"ggml_{name}"](*arguments)
@@ -134,45 +145,56 @@ class _Ggml:
         return lambda: self("backend_graph_compute", self._backend, graph)
 
     def _product(self, context: int, kind: int, shape: tuple[int, int], buffer: int) -> int:
-        width, rows = shape
-        matrix = self("new_tensor_2d", context, kind, width, rows)
-        self("backend_tensor_alloc", buffer, matrix, self._base)
-        vector = self("new_tensor_2d", context, TensorType.F32, width, 1)
-        self("backend_tensor_alloc", self._plain, vector, self._base + _BYTES)
+        matrix = self("new_tensor_2d", context, kind, *shape)
+        vector = self("new_tensor_2d", context, TensorType.F32, shape[0], 1)
+        self("backend_tensor_alloc", buffer, matrix, self._matrix)
+        self("backend_tensor_alloc", self._plain, vector, self._vector)
         product: int = self("mul_mat", context, matrix, vector)
-        result_at = self._base + _BYTES + _SCRATCH_BYTES // 2
-        self("backend_tensor_alloc", self._plain, product, result_at)
+        self("backend_tensor_alloc", self._plain, product, self._result)
         return product
 
 
-def measure(library: str, seconds: float) -> dict[str, Any]:
+def measure(library: str, seconds: float, *, is_busy: bool) -> dict[str, Any]:
     """What this program prints. It takes little more than `seconds`."""
     ends_at = time.perf_counter() + seconds
     try:
-        ggml = _Ggml(library)
+        ggml = _Ggml(library, _BUSY_BYTES if is_busy else _BYTES)
     except (OSError, AttributeError):
         return {"reads": {"": _SEARCH_SHARE * _search_speed()}, "step": _USUAL_STEP_S}
-    step = _fastest(ggml.products(TensorType.F16, _SMALL_WIDTH, _SMALL_ROWS, _SMALL_COUNT), 4)
     best: dict[str, float] = {}
     for kind in _TYPES * _MAX_ROUNDS:
-        weights, size = kind.block
-        row_bytes = _WIDTH // weights * size
-        rows = _BYTES // row_bytes // _ROWS * _ROWS
-        taken = _fastest(ggml.products(kind, _WIDTH, rows, 1))
-        best[kind.name] = max(best.get(kind.name, 0), rows * row_bytes / taken)
+        speed = _speed_of(ggml, kind, is_busy=is_busy)
+        best[kind.name] = max(best.get(kind.name, 0), speed)
         if time.perf_counter() > ends_at:
             break
-    return {"reads": best, "step": step / _SMALL_COUNT}
+    if is_busy:
+        # Threads that work one after the other do not share the memory's speed as they would.
+        limit = best[TensorType.F16.name] / ggml.threads * min(ggml.threads, _MEMORY_GAIN)
+        best = {name: min(speed, limit) for name, speed in best.items()}
+    return {"reads": best, "step": _USUAL_STEP_S if is_busy else _step_of(ggml)}
 
 
-def _fastest(work: Callable[[], object], tries: int = 1) -> float:
-    """The seconds of the fastest try: other processes make the others slower."""
-    times = []
-    for _ in range(tries):
-        began_at = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began_at)
-    return min(times)
+def _speed_of(ggml: _Ggml, kind: TensorType, *, is_busy: bool) -> float:
+    """Bytes a second of a large matrix of a type."""
+    weights, size = kind.block
+    row_bytes = _WIDTH // weights * size
+    rows = ggml.size // row_bytes // _ROWS * _ROWS
+    taken = _taken(ggml.products(kind, _WIDTH, rows, 1), ggml.threads if is_busy else 0)
+    return rows * row_bytes / taken
+
+
+def _step_of(ggml: _Ggml) -> float:
+    work = ggml.products(TensorType.F16, _SMALL_WIDTH, _SMALL_ROWS, _SMALL_COUNT)
+    # The fastest: other processes make some slower.
+    return min(_taken(work) for _ in range(_SMALL_TRIES)) / _SMALL_COUNT
+
+
+def _taken(work: Callable[[], object], threads: int = 0) -> float:
+    """The seconds that it takes; those for which each of `threads` works, if there are any."""
+    clock = time.process_time if threads else time.perf_counter
+    began_at = clock()
+    work()
+    return (clock() - began_at) / (threads or 1)
 
 
 def _search_speed() -> float:
@@ -189,8 +211,9 @@ def _search_speed() -> float:
         def search_all() -> None:
             list(pool.map(lambda at: search(start + at * size, 2, size), range(count)))
 
-        return size * count / _fastest(search_all, 4)
+        return size * count / min(_taken(search_all) for _ in range(4))
 
 
 def main() -> None:
-    json.dump(measure(sys.argv[1], float(sys.argv[2])), sys.stdout)
+    library, seconds, *flags = sys.argv[1:]
+    json.dump(measure(library, float(seconds), is_busy=bool(flags)), sys.stdout)

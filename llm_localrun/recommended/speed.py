@@ -15,6 +15,7 @@ from pathlib import Path
 from llm_localrun.gguf.files import checked_header, parts_of
 from llm_localrun.gguf.header import Header, Tensor
 from llm_localrun.gguf.tensor_types import type_name
+from llm_localrun.names.quantizations import canonical
 from llm_localrun.recommended.bandwidth import Rates, rates_of, this_machine
 
 _STEPS_PER_LAYER = 90
@@ -120,9 +121,10 @@ def _is_read(tensor: Tensor, layers: int) -> bool:
 
 def _types_of(quantization: str, size: int) -> Mapping[str, int]:
     """The bytes of each type in a model of `size` bytes whose tensors are not known."""
-    found = re.search(r"I?Q\d_(?:K|\d|[A-Z]+)|MXFP4|BF16|F16|F32", quantization.upper())
+    quantization = canonical(quantization)
+    found = re.search(r"I?Q\d_(?:K|\d|[A-Z]+)|MXFP4|BF16|F16|F32", quantization)
     name = found[0] if found else ""
-    if name in ("Q4_K", "Q5_K") and not quantization.upper().endswith("_S"):
+    if name in ("Q4_K", "Q5_K") and not quantization.endswith("_S"):
         finer = int(_FINER_SHARE * size)
         return {name: size - finer, _FINER: finer}
     return {name: size}
