@@ -178,7 +178,7 @@ def _refresh() -> None:
     try:
         added, updated = refresh_list()
     except PullFailed as error:
-        say(f"{error.problem}. {error.remedy}.", err=True)
+        say(error.message, err=True)
         date = max((each.date for each in listed_models()), default="")
         earlier = ", with what earlier refreshes found" if refreshed_path().exists() else ""
         say(f"This is the package's list of {date}{earlier}.", err=True)

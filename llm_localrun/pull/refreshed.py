@@ -102,11 +102,14 @@ def _model(found: TrendingRepository) -> RecommendedModel | None:
     if not variant or not geometry_of(header) or header.architecture not in _architectures():
         return None
     described = known or _described(found, license, header, variant)
-    return described and replace(
+    if not described:
+        return None
+    sees = Use.VISION in described.uses
+    return replace(
         described,
         revision=repository.commit,
         files=tuple(map(_listed, variant.parts)),
-        projector=_listed(variant.projector) if variant.projector else None,
+        projector=_listed(variant.projector) if sees and variant.projector else None,
         quantization=variant.quantization,
         header=_numbers(header),
         date=time.strftime("%Y-%m-%d"),

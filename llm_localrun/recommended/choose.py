@@ -19,7 +19,7 @@ from llm_localrun.recommended.speed import TokenCost, expected_speed
 SpeedOf: TypeAlias = Callable[[TokenCost], float | None]
 """How many tokens a second a model generates that costs so much."""
 MAX_ROWS = 5
-ASSUMED_MEMORY = 8 * 2**30
+ASSUMED_MEMORY = 8 * 10**9
 """RAM of a machine that does not say how much it has."""
 _CONTEXTS = (CONTEXT_SIZE, CONTEXT_SIZE // 2)
 """Tokens. The smaller context counts only where no model fits with the larger one."""

@@ -2,20 +2,24 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli import recommend as command
 from llm_localrun.cli.recommend import recommendation_rows, recommendations
+from llm_localrun.engine import builds
 from llm_localrun.memory import machine
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.recommended import models
 from llm_localrun.recommended.models import Use, refreshed_path, write_refreshed
 from llm_localrun.recommended.speed import Run, TokenCost
-from tests.conftest import Invoke, Llm
+from tests.conftest import CONFIG, Invoke, Llm, configure, put_starter
 from tests.fakes.http_server import StandIn, json_reply
+from tests.support.engines import stand_in
 from tests.support.recommended import listed
 from tests.support.terminal import on_terminal
 
@@ -38,7 +42,8 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "would_use_gpu", lambda *_: False)
 
     def speed(cost: TokenCost, runs: Iterable[Run], has_gpu: bool) -> float | None:
-        return None if has_gpu else 20e9 / cost.active_bytes
+        corrected = [run.tokens_per_second for run in runs]
+        return None if has_gpu else [*corrected, 20e9 / cost.active_bytes][0]
 
     monkeypatch.setattr(command, "expected_speed", speed)
 
@@ -148,16 +153,42 @@ def test_memory_that_is_no_size(size: str, invoke: Invoke) -> None:
     assert "Invalid value for '--memory': give a size such as 16GB" in done.stderr
 
 
-def test_gpus_count_unless_memory_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(machine, "physical_memory", lambda: 8 * GIB)
-    monkeypatch.setattr(command, "would_use_gpu", lambda *_: True)
-    monkeypatch.setattr(command, "free_memory_of_gpus", lambda *_: 20 * GIB)
-    assert recommendations()[0].model.name == "large-30b-a3b"
-    assert recommendations(memory=8 * GIB)[0].model.name == "medium-4b"
-    # On a Mac they share the RAM.
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert recommendations()[0].model.name == "medium-4b"
+@pytest.mark.skipif(sys.platform == "darwin", reason="there a GPU shares the RAM")
+@pytest.mark.parametrize(
+    ("gpu", "best"),
+    [
+        ("CUDA0: A GPU (30000 MiB, 22000 MiB free)", "large-30b-a3b"),
+        # It uses the RAM, and the figures of the processor say nothing of it either.
+        ("Vulkan0: llvmpipe (LLVM 15) (30000 MiB, 22000 MiB free)", "medium-4b"),
+    ],
+)
+def test_gpus_count_unless_memory_is_given(
+    gpu: str, best: str, user_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = stand_in(tmp_path / "llama-server", f"os.environ['STAND_IN_DEVICES'] = '  {gpu}'")
+    configure(user_path, **CONFIG, llama_server=str(program))
+    monkeypatch.setattr(command, "would_use_gpu", builds.would_use_gpu)
+    monkeypatch.setattr(machine, "physical_memory", lambda: 9 * GIB)
+    found, *_ = recommendations()
+    assert (found.model.name, found.tokens_per_second) == (best, None)
+    assert recommendations(memory=9 * GIB)[0].model.name == "medium-4b"
+
+
+def test_what_ran_before_corrects_the_speed(
+    user_path: Path, starter_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id in llm's log leads to its file."""
+    put_starter(user_path, starter_model)
+    get_catalogue(CachePolicy.REFRESH)
+    paths: list[str | None] = []
+
+    def logged(path_of: Callable[[str], str | None]) -> list[Run]:
+        paths.extend(map(path_of, (f"local/gguf/{starter_model.stem}", "local/gguf/gone")))
+        return [Run(TokenCost(1), 7.0)]
+
+    monkeypatch.setattr(command, "logged_runs", logged)
+    assert recommendations(Use.CHAT)[0].tokens_per_second == 7.0
+    assert paths == [str(user_path / "localrun" / "models" / starter_model.name), None]
 
 
 def test_memory_that_the_system_does_not_report(
@@ -168,7 +199,7 @@ def test_memory_that_the_system_does_not_report(
     done = invoke("localrun", "recommend")
     assert first_words(done.stdout)[0] == "medium-4b"
     assert done.stderr == (
-        "How much RAM this machine has is unknown. These models fit into 8.6 GB; --memory says how"
+        "How much RAM this machine has is unknown. These models fit into 8.0 GB; --memory says how"
         " much there is.\n"
     )
     assert invoke("localrun", "recommend", "--memory", "8GB").stderr == ""

@@ -189,11 +189,13 @@ def test_what_is_left_out(hub: Trending, facts: dict[str, Any]) -> None:
 
 
 def test_newer_revision_of_a_listed_model(hub: Trending) -> None:
-    hub.offer(KNOWN.repository, "K-Q4_K_M.gguf", "K-Q8_0.gguf", tags=[], gguf=None)
+    paths = ("K-Q4_K_M.gguf", "K-Q8_0.gguf", "mmproj-F16.gguf")
+    hub.offer(KNOWN.repository, *paths, tags=[], gguf=None)
     assert refresh_list() == ([], ["known-1b"])
     (new,) = read_recommended()
     assert (new.name, new.revision, new.files[0].path) == ("known-1b", COMMIT, "K-Q8_0.gguf")
-    kept = ("uses", "good_at", "license", "sampling", "parameters", "source")
+    # It is not recommended for pictures, so it needs no projector.
+    kept = ("projector", "uses", "good_at", "license", "sampling", "parameters", "source")
     assert all(getattr(new, name) == getattr(KNOWN, name) for name in kept)
 
 
