@@ -112,7 +112,7 @@ class RecommendedModel:
     @property
     def capability(self) -> float:
         """A mixture counts as a dense model of the geometric mean of all its weights and the active
-        ones: a rule of thumb, which only ranks models that nobody has ranked."""
+        ones: a rule of thumb, which only places models that have no rank."""
         return math.sqrt(self.parameters * min(self.active_parameters, self.parameters))
 
     @property
