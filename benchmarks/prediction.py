@@ -62,7 +62,7 @@ def main() -> None:
         sizes = (f"{size / 1e6:.0f}" for size in (model.stat().st_size, cost.active_bytes))
         speeds = f"{predicted:.1f}", f"{measured:.1f}", f"{ratios[-1]:.2f}"
         print(_ROW.format(model.name, *sizes, *speeds), flush=True)
-    sys.exit(any(abs(ratio - 1) > _WITHIN for ratio in ratios))
+    sys.exit(int(any(abs(ratio - 1) > _WITHIN for ratio in ratios)))
 
 
 def _measured(model: Path) -> float:
