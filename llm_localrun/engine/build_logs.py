@@ -37,7 +37,7 @@ _LOAD_REMEDIES = [
         ("multimodal|CLIP model", "Download its projector again"),
         (_MEMORY, "Free memory, or choose a smaller model"),
         (_GPU, "Update the driver, or run it without the GPU: -o gpu_layers 0"),
-        ("", "Choose another model, or another build of llama.cpp"),
+        ("", "Choose another model, or another build: `llm localrun engine install --tag latest`"),
     )
 ]
 _GPU_ERROR = re.compile(_GPU, re.IGNORECASE)

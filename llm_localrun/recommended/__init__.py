@@ -4,6 +4,7 @@ models.json  the list, made by hand; `localrun/recommended.json` in llm's user d
 models       reads the list
 choose       which of them fit an amount of memory, for a use
 bandwidth    how fast this machine reads memory
+advice       what to do where no model here will do
 speed        how many tokens a second a model will generate
 
 Asking a hub for newer models, and downloading, are left to `pull`.
