@@ -35,6 +35,8 @@ def load_attachment(
             open_regular(attachment.path).close()
         kind = _accepted_type(attachment, accepted)
         data: bytes | None = attachment.content_bytes()  # type: ignore[no-untyped-call]
+    except BadAttachment:
+        raise
     except OSError as error:
         raise BadAttachment.from_os_error("read", name, error) from None
     except httpx2.HTTPStatusError as error:

@@ -393,6 +393,7 @@ def test_status(busy: Path, invoke: Invoke, arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("status", "line"),
     [
+        (ServerStatus.OFFLINE, "llm localrun recommend     see which models suit this machine"),
         (ServerStatus.OFFLINE, "llm localrun pull starter  get a small model"),
         (ServerStatus.NEEDS_KEY, "llm keys set localrun-ollama  store the key of ollama"),
     ],

@@ -180,7 +180,7 @@ def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: 3 * 10**8)
     assert failed("pull", REPO) == (
         f"Error: No variant of {REPO} fits the memory of this machine: the smallest has 0.0 GB."
-        f" Choose another model, or name it: hf:{IN_REPO}Q4_K_M.gguf."
+        f" To get it anyway: `llm localrun pull hf:{IN_REPO}Q4_K_M.gguf`."
     )
     assert world.there == {}
     done("pull", REPO, "-q", "Q4_K_M")
@@ -396,16 +396,20 @@ def test_endless_redirects(world: World) -> None:
     assert "sent more than 10 redirects" in failed("pull", REPO)
 
 
+NEAREST = f"The nearest: `llm localrun pull hf:{IN_REPO}Q4_K_M.gguf`."
+
+
 @pytest.mark.parametrize(
     ("files", "ref", "said"),
     [
         ({"model.safetensors": Q4}, REPO, f"{REPO} holds no GGUF files. Repositories that do"),
-        ({"q4": Q4}, f"{REPO}:Q8_0", f"{REPO} has no Q8_0. There is Q4_K_M."),
-        ({"q4": Q4}, f"{REPO}/x.gguf", f"{REPO} has no x.gguf. There is Q4_K_M."),
+        ({"q4": Q4}, f"{REPO}:Q8_0", f"{REPO} has no Q8_0. There is Q4_K_M. {NEAREST}"),
+        ({"q4": Q4}, f"{REPO}/x.gguf", f"{REPO} has no x.gguf. There is Q4_K_M. {NEAREST}"),
         (
             {"a-Q4_0.gguf": Q4, "b-Q4_0.gguf": Q4},
             f"{REPO}:Q4_0",
-            f"matches several files. Name one: hf:{REPO}/a-Q4_0.gguf, hf:{REPO}/b-Q4_0.gguf.",
+            f"matches several files. Name one: `llm localrun pull hf:{REPO}/a-Q4_0.gguf` or"
+            f" `llm localrun pull hf:{REPO}/b-Q4_0.gguf`.",
         ),
     ],
 )
