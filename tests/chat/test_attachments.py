@@ -122,6 +122,7 @@ def refusal(
 
 IMAGES_ONLY = "It takes image/gif, image/jpeg, image/png, image/webp"
 OTHERWISE = "begin a conversation without the attachment."
+TEXT_ONLY = "It takes text only."
 SEES = "Choose a model that can see: `llm localrun recommend --for vision`."
 HEARS = "Choose a model that can hear: `llm localrun search voxtral`."
 GUESS = "Use --at PATH TYPE."
@@ -145,7 +146,7 @@ DOWNLOAD = "Download it, and attach the file."
         (
             llm.Attachment(type="image/jpg", content=b"\xff"),
             (),
-            f"The attachment is image/jpeg, which the model cannot take. It takes text only. {SEES}",
+            f"The attachment is image/jpeg, which the model cannot take. {TEXT_ONLY} {SEES}",
         ),
         (
             llm.Attachment(type="image/png", content=b"\x89PNG"),

@@ -183,7 +183,32 @@ def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         f" To get it anyway: `llm localrun pull hf:{IN_REPO}Q4_K_M.gguf`."
     )
     assert world.there == {}
-    done("pull", REPO, "-q", "Q4_K_M")
+    path = world.models / f"{IN_REPO}Q4_K_M.gguf"
+    assert done("pull", REPO, "-q", "Q4_K_M") == (
+        f"Downloaded: {path}\n"
+        "It does not fit into the memory of this machine, 0.3 GB."
+        " See which models fit: `llm localrun recommend`.\n"
+    )
+
+
+def test_ready_is_said_of_what_can_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_localrun.engine.build_probe._xllamacpp", lambda: None)
+    monkeypatch.setenv("PATH", "")
+    path = world.models / f"{IN_REPO}Q4_K_M.gguf"
+    for _ in range(2):
+        assert done("pull", REPO) == (
+            f"Downloaded: {path}\n"
+            "GGUF files need the engine, which is not installed."
+            " Install it with `llm install 'llm-localrun[gguf]'`.\n"
+        )
+    problem = json.loads(done("pull", REPO, "--json"))["problem"]
+    assert problem == "GGUF files need the engine, which is not installed"
+
+
+def test_projector_alone_is_not_ready(world: World) -> None:
+    world.offer(**{"mmproj-F16.gguf": model("f16")})
+    said = done("pull", f"hf:{REPO}/mmproj-F16.gguf")
+    assert said == f"Downloaded: {world.models / REPO / 'mmproj-F16.gguf'}\n"
 
 
 # Interruptions
