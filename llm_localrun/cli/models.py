@@ -14,6 +14,7 @@ from llm_localrun.names.aliases import Order, ordered, parameters_of, short_name
 from llm_localrun.privacy import requires_consent
 from llm_localrun.recommended.advice import PULL_STARTER
 from llm_localrun.resolve import NO_COMMAND, describe_unheard, order_of, unheard_reports
+from llm_localrun.system.program import quoted
 
 _OPTIONAL = ("params", "trained", "fits", "id")
 """Columns that a narrow terminal leaves out, the last one first."""
@@ -90,6 +91,6 @@ def _notes(
     if refused:
         notes.append(
             f"{len(refused)} may leave this machine (cloud, unknown):"
-            " refused until you `llm localrun allow NAME`"
+            f" refused until you `{quoted('llm', 'localrun', 'allow', refused[0].id)}`"
         )
     return notes

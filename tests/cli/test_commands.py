@@ -102,7 +102,7 @@ def test_name_that_is_too_long_has_a_line_of_its_own(busy: Path, invoke: Invoke)
         (
             80,
             "\n* loaded now\n2 may leave this machine (cloud, unknown): refused until you"
-            " `llm localrun allow NAME`\n",
+            " `llm localrun allow local/ollama/gpt-oss:120b-cloud`\n",
         ),
         (None, ""),
     ],
