@@ -38,6 +38,7 @@ import click
 import llm
 
 from llm_localrun.system.logins import hide_passwords
+from llm_localrun.system.program import runnable
 from llm_localrun.system.text import printable
 
 _Error = TypeVar("_Error", bound="LocalRunError")
@@ -54,8 +55,8 @@ class LocalRunError(llm.ModelError, click.ClickException):
     """Root of the tree: a sentence with the problem, and one with the remedy.
 
     `problem` and `remedy` are shown as they are, made `printable` and without the passwords in
-    addresses; a missing full stop is added. Write them with a capital letter, unless they begin
-    with a name such as `llama.cpp` or a path.
+    addresses; a missing full stop is added. Commands in `remedy` become `runnable`. Write them
+    with a capital letter, unless they begin with a name such as `llama.cpp` or a path.
     """
 
     load_problem = ""
@@ -63,7 +64,7 @@ class LocalRunError(llm.ModelError, click.ClickException):
 
     def __init__(self, problem: str, remedy: str) -> None:
         problem, remedy = map(hide_passwords, (problem.strip(), remedy.strip()))
-        self.problem, self.remedy = printable(problem), printable(remedy)
+        self.problem, self.remedy = printable(problem), printable(runnable(remedy))
         click.ClickException.__init__(self, f"{_sentence(self.problem)} {_sentence(self.remedy)}")
 
     @classmethod
@@ -109,8 +110,8 @@ class UnsupportedOption(LocalRunError):
     """The chosen server does not support an option."""
 
 
-class BadAttachment(LocalRunError):
-    """An attachment cannot be read, or the model does not accept it."""
+class BadAttachment(LocalRunError, ValueError):
+    """An attachment cannot be read, or the model does not accept it: llm raises `ValueError`."""
 
 
 class PromptTooLong(LocalRunError):
@@ -141,9 +142,13 @@ class ServerUnreachable(LocalRunError):
 
 
 class ServerRefused(LocalRunError):
-    """The server answered with an error. `status` is its HTTP status, None within an answer."""
+    """The server answered with an error. `status` is its HTTP status, None within an answer.
+
+    `lacks` is the capability that the model lacks, such as "vision", "" if that is not why.
+    """
 
     status: int | None = None
+    lacks = ""
 
 
 class WrongModel(ServerRefused):

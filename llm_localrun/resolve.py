@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_plus
 
 import click
 
@@ -44,6 +43,7 @@ from llm_localrun.names.quantizations import canonical, quality, quantization_in
 from llm_localrun.system.json_files import list_at, read_json, text_at
 from llm_localrun.system.logins import shown_address
 from llm_localrun.system.paths import models_folder
+from llm_localrun.system.program import quoted
 from llm_localrun.system.text import printable
 
 
@@ -197,7 +197,8 @@ def unknown_model(name: str, snapshot: Snapshot, purpose: Purpose | None = None)
         return UnknownModel(
             f"No model on this machine {what}: there is only {there}", _how_to_get(purpose)
         )
-    return UnknownModel("No local model was found on this machine", _how_to_get(purpose))
+    remedy = _how_to_get(purpose) if means_the_best(name) else _how_to_find(name)
+    return UnknownModel("No local model was found on this machine", remedy)
 
 
 def _would_be_called(model: LocalModel, name: str) -> bool:
@@ -250,22 +251,29 @@ def _wrong_purpose(
     use = _USES.get(is_for, NO_COMMAND).format(shlex.quote(name))
     if purpose == "chat":
         cannot = "it cannot answer prompts"
-        get = "To chat, get a small model: `llm localrun pull starter`"
-        remedy = f"{use}. {_TO_CHAT if known else get}"
+        remedy = f"{use}. {_TO_CHAT if known else _how_to_get('chat')}"
     else:
         cannot = "it does not embed texts"
         remedy = f"{_TO_EMBED if known else _how_to_get('embedding')}. {use}"
     return f"{name} is {WHAT_IT_IS[is_for]}: {cannot}", remedy
 
 
-_EMBEDDER = "nomic-ai/nomic-embed-text-v1.5-GGUF"
-"""A small embedding model that `pull` gets."""
-
-
 def _how_to_get(purpose: Purpose | None) -> str:
-    if purpose == "embedding":
-        return f"Get an embedding model with `llm localrun pull {_EMBEDDER}`"
-    return "Get a small one with `llm localrun pull starter`, or start LM Studio or Ollama"
+    from llm_localrun.recommended.advice import how_to_get
+
+    return how_to_get(purpose)
+
+
+def how_to_use(ability: str, *arguments: str, without: str = "") -> str:
+    """How to get an answer that needs an `ability`, with these `arguments` of `llm`.
+
+    `without` is the id of a model that has been found to lack it.
+    """
+    from llm_localrun.recommended.advice import with_ability
+
+    snapshot = get_catalogue(CachePolicy.CACHED)
+    others = [model for model in snapshot.models if model.id != without]
+    return with_ability(ability, others, order_of(read_config(), snapshot), arguments)
 
 
 def unheard_reports(snapshot: Snapshot, *, is_empty: bool) -> list[EndpointReport]:
@@ -303,12 +311,13 @@ def _nearest(name: str, known: Sequence[str], snapshot: Snapshot) -> str:
     line = f"Nearest: {', '.join(similar)}"
     if ref := _ref_for(name, snapshot):
         return f"{line}. To get it, try `llm localrun pull {ref}`"
-    words = quote_plus(_bare(name).replace("-", " "), errors="replace")
-    return (
-        f"{line}. To get it, find its repository at"
-        f" https://huggingface.co/models?library=gguf&search={words} and run"
-        " `llm localrun pull OWNER/REPO`"
-    )
+    return f"{line}. {_how_to_find(name)}"
+
+
+def _how_to_find(name: str) -> str:
+    from llm_localrun.recommended.advice import how_to_find
+
+    return how_to_find("" if means_the_best(name) else _bare(name))
 
 
 def _bare(name: str) -> str:
@@ -356,7 +365,8 @@ def advice_for_variant(model: LocalModel, others: Sequence[LocalModel], wanted: 
         return f"Make it with `llm localrun quantize {shlex.quote(sources[0].id)} {wanted}`"
     if arguments := _pull_arguments(model, wanted):
         return f"Try `llm localrun pull {arguments}`"
-    return "Get another file of this model, and run it by its path"
+    words = filter(None, (parse_name(model.name).base, parse_name(model.name).size))
+    return f"To look for another file of it: `{quoted('llm', 'localrun', 'search', *words)}`"
 
 
 def _pull_arguments(model: LocalModel, wanted: str) -> str:

@@ -177,7 +177,7 @@ def test_machine_that_has_no_other_models(only_others: StandIn, invoke: Invoke) 
     assert said.startswith("No model on this machine can chat: there is only local/box/")
     assert one_error(invoke("-m", NIMBLE, "hi")) == (
         f"{NIMBLE} is a decision model: it cannot answer prompts. {NO_COMMAND}."
-        " To chat, get a small model: `llm localrun pull starter`."
+        " Start LM Studio or Ollama, or get a small model: `llm localrun pull starter`."
     )
     done = invoke("localrun", "doctor")
     assert (done.exit_code, done.stderr) == (1, "No model can run.\n")

@@ -128,7 +128,7 @@ def test_absent_variant_is_an_error(user_path: object) -> None:
         resolve_variant(Q4_TAG, {"quantization": "Q6_K"})
 
 
-UNKNOWN_ORIGIN = "Get another file of this model, and run it by its path"
+UNKNOWN_ORIGIN = "To look for another file of it: `llm localrun search {}`"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ UNKNOWN_ORIGIN = "Get another file of this model, and run it by its path"
 def test_advice_for_a_variant(
     user_path: object, model: LocalModel, wanted: str, advice: str | None
 ) -> None:
-    expected = UNKNOWN_ORIGIN
+    expected = UNKNOWN_ORIGIN.format("qwen3 8b")
     if advice is not None:
         verb = "Make it with" if advice.startswith("quantize") else "Try"
         expected = f"{verb} `llm localrun {advice}`"
@@ -180,8 +180,8 @@ def test_advice_for_a_variant(
         ("hf:o/r-GGUF:Q5_K_M", "Try `llm localrun pull o/r-GGUF -q Q8_0`"),
         ("hf:o/r-GGUF@v1:Q5_K_M", "Try `llm localrun pull o/r-GGUF -q Q8_0`"),
         ("hf:o/r-GGUF/UD/x-Q5_K_M.gguf", "Try `llm localrun pull o/r-GGUF -q Q8_0`"),
-        ("https://example.org/x-Q5_K_M.gguf", UNKNOWN_ORIGIN),
-        ("quantize:x-Q5_K_M.gguf", UNKNOWN_ORIGIN),
+        ("https://example.org/x-Q5_K_M.gguf", UNKNOWN_ORIGIN.format("x")),
+        ("quantize:x-Q5_K_M.gguf", UNKNOWN_ORIGIN.format("x")),
     ],
 )
 def test_advice_for_a_file_that_was_pulled(user_path: object, ref: str, advice: str) -> None:

@@ -304,7 +304,7 @@ def embedder() -> Ollama:
             Ollama(has=["qwen3:8b"]),
             ("embed", "-m", "local-embed", "-c", "hi"),
             "No model on this machine embeds texts: there is only local/box/qwen3:8b.",
-            "`llm localrun pull nomic-ai/nomic-embed-text-v1.5-GGUF`",
+            "`llm localrun pull starter --embed`",
         ),
         (
             Ollama(has=["qwen3:8b"]),
@@ -322,8 +322,7 @@ def embedder() -> Ollama:
             vllm(),
             ("-m", "local-mistral-7b", "hi"),
             "No local model is called 'local-mistral-7b'. Nearest: ",
-            "https://huggingface.co/models?library=gguf&search=mistral+7b and run"
-            " `llm localrun pull OWNER/REPO`",
+            "`llm localrun pull mistral 7b`",
         ),
         (
             Ollama(has=["qwen3:8b"]),

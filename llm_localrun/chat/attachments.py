@@ -3,12 +3,12 @@
 Which types a model accepts is decided in `wire.request`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from llm_localrun.errors import BadAttachment
 from llm_localrun.system.atomic import open_regular
-from llm_localrun.wire.request import ALIASES, Media
+from llm_localrun.wire.request import ALIASES, AUDIO, IMAGES, Media
 
 if TYPE_CHECKING:
     import llm
@@ -33,12 +33,10 @@ def load_attachment(
         if attachment.path and not attachment.content:
             # Otherwise resolve_type would report an unknown type for a file that is missing.
             open_regular(attachment.path).close()
-        kind = attachment.resolve_type() or ""  # type: ignore[no-untyped-call]
-        kind = kind.partition(";")[0].strip().lower()
-        kind = ALIASES.get(kind, kind)
-        if kind not in accepted:
-            raise _wrong_type(name, kind, accepted)
+        kind = _accepted_type(attachment, accepted)
         data: bytes | None = attachment.content_bytes()  # type: ignore[no-untyped-call]
+    except BadAttachment:
+        raise
     except OSError as error:
         raise BadAttachment.from_os_error("read", name, error) from None
     except httpx2.HTTPStatusError as error:
@@ -52,14 +50,37 @@ def load_attachment(
     return Media(kind, data)
 
 
+def check_types(attachments: "Iterable[llm.Attachment]", accepted: Collection[str]) -> None:
+    """Raises `BadAttachment` if one has another type, or `ValueError` if one has no known type."""
+    for attachment in attachments:
+        _accepted_type(attachment, accepted)
+
+
+def _accepted_type(attachment: "llm.Attachment", accepted: Collection[str]) -> str:
+    kind = attachment.resolve_type() or ""  # type: ignore[no-untyped-call]
+    kind = kind.partition(";")[0].strip().lower()
+    kind = ALIASES.get(kind, kind)
+    if kind not in accepted:
+        raise _wrong_type(attachment.path or attachment.url or "", kind, accepted)
+    return kind
+
+
 def _fetch_failed(name: str, reason: str) -> BadAttachment:
     return BadAttachment(f"{name} cannot be fetched: {reason}", "Download it, and attach the file")
 
 
-def _wrong_type(name: str, kind: str, accepted: Collection[str]) -> BadAttachment:
+def _wrong_type(address: str, kind: str, accepted: Collection[str]) -> BadAttachment:
+    """The error for an attachment, whose path or URL is `address`, "" if it has none."""
+    from llm_localrun.resolve import how_to_use
+
     types = sorted(set(accepted) - set(ALIASES))
     takes = f"It takes {', '.join(types)}" if types else "It takes text only"
+    remedy = f"{takes}: begin a conversation without the attachment"
+    if kind in IMAGES | AUDIO:
+        arguments = ("-a", address) if address else ()
+        remedy = f"{takes}. {how_to_use('vision' if kind in IMAGES else 'audio', *arguments)}"
     return BadAttachment(
-        f"{name} is {kind or 'of an unknown type'}, which the model cannot take",
-        f"{takes}: choose another model, or begin a conversation without the attachment",
+        f"{address or 'The attachment'} is {kind or 'of an unknown type'}, which the model cannot"
+        " take",
+        remedy,
     )

@@ -84,6 +84,12 @@ class _Chat(_Local):
             images=model.can("vision", if_unknown=True), audio=model.can("audio", if_unknown=False)
         )
 
+    def _validate_attachments(self, attachments: Sequence[llm.Attachment] | None = None) -> None:
+        """llm calls it. Its own does not say what takes the attachments."""
+        from llm_localrun.chat.attachments import check_types
+
+        check_types(attachments or (), self.attachment_types)
+
     def _request(
         self,
         prompt: llm.Prompt,

@@ -17,6 +17,7 @@ from llm_localrun.models import LocalModel
 from llm_localrun.privacy import requires_consent
 from llm_localrun.servers.base import PreparedRequest, ServeRequest, is_malformed_call
 from llm_localrun.system.json_files import parse_json
+from llm_localrun.system.program import runnable
 from llm_localrun.system.text import printable
 from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer
@@ -36,7 +37,7 @@ def report_departure(model: LocalModel, prepared: PreparedRequest, remote_host: 
         " machine any more. llm-localrun will not send it another one, unless you allow that:"
         f" `llm localrun allow {shlex.quote(model.id)}`."
     )
-    click.echo(printable(note), err=True)
+    click.echo(printable(runnable(note)), err=True)
 
 
 def note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> str:

@@ -73,6 +73,7 @@ from llm_localrun.files.modelfile import has_place_for_thinking
 from llm_localrun.models import Endpoint, LocalModel, OnDisk, Route, Served
 from llm_localrun.names.parse import parse_name
 from llm_localrun.privacy import WHERE, is_loopback, requires_consent
+from llm_localrun.resolve import how_to_use
 from llm_localrun.servers.base import (
     PreparedRequest,
     Server,
@@ -149,9 +150,19 @@ async def astream(
 
 @contextmanager
 def in_use(model: LocalModel, prepared: PreparedRequest) -> Iterator[None]:
-    """Around an exchange: keeps the catalogue true if the server is off or lacks the model."""
-    with _catalogue_kept_true(model, prepared.server.endpoint, prepared.model), prepared.in_use():
-        yield
+    """Around an exchange: keeps the catalogue true if the server is off or lacks the model.
+
+    If the model lacks what the request needs, the error says what to run instead.
+    """
+    server = prepared.server
+    try:
+        with _catalogue_kept_true(model, server.endpoint, prepared.model), prepared.in_use():
+            yield
+    except ServerRefused as error:
+        if error.lacks:
+            otherwise = "Leave out -o think. " * (error.lacks == "thinking")
+            error.advise(f"{otherwise}{how_to_use(error.lacks, without=model.id)}")
+        raise
 
 
 @contextmanager
@@ -570,8 +581,7 @@ def _settle_thinking(model: LocalModel, wanted: str) -> str:
     why = "" if level is None else ": its chat template has no place for it"
     raise UnsupportedOption(
         f"{model.id} cannot think{why}",
-        "Leave out -o think, or choose a model that thinks:"
-        " `llm localrun models` shows `think` in the column can",
+        f"Leave out -o think. {how_to_use('thinking', '-o', 'think', wanted, without=model.id)}",
     )
 
 

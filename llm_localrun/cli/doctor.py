@@ -21,6 +21,7 @@ from llm_localrun.memory import machine
 from llm_localrun.models import Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.system.paths import engine_folder, home
+from llm_localrun.system.program import runnable
 from llm_localrun.system.text import printable
 
 
@@ -93,7 +94,7 @@ def _show(found: Iterable[findings.Finding]) -> None:
 
 def _show_text(text: str, first_indent: str) -> None:
     """Prints `text`, wrapped to the width of the terminal. Long paths are not broken."""
-    text, indent = printable(text), " " * len(first_indent)
+    text, indent = printable(runnable(text)), " " * len(first_indent)
     width = terminal_width() or len(indent) + len(text)
     wrapper = textwrap.TextWrapper(
         max(width, len(indent) + 20),
@@ -110,6 +111,6 @@ def finding_facts(finding: findings.Finding) -> dict[str, Any]:
         "section": finding.section,
         "well": not finding.advice,
         "text": finding.text,
-        "advice": finding.advice,
+        "advice": runnable(finding.advice),
         **finding.facts,
     }

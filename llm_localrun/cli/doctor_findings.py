@@ -31,6 +31,7 @@ from llm_localrun.models import (
 )
 from llm_localrun.name_cache import age_of
 from llm_localrun.privacy import is_loopback, requires_consent
+from llm_localrun.recommended.advice import PULL_STARTER, RECOMMEND, smaller
 from llm_localrun.servers.base import refused_login, server_class
 from llm_localrun.servers.llamacpp_rpc import RpcReport, ask_rpc_servers
 from llm_localrun.system.paths import home
@@ -80,7 +81,7 @@ def model_finding(
         text = f"{len(runnable)} of {count_of(len(snapshot.models), 'model')} can run{more}"
         return Finding("models", text, facts=facts)
     text = f"none of the models can run{more}" if snapshot.models else "no model was found"
-    advice = "Get a small one: llm localrun pull starter"
+    advice = f"Get a small one: {PULL_STARTER}"
     if needs_rpc:
         advice = "Follow the advice on the RPC servers, or remove rpc from config.json"
     return Finding("models", text, advice, facts)
@@ -344,7 +345,8 @@ def memory_finding(snapshot: Snapshot, memory: int | None) -> Finding:
     if not too_large:
         return Finding("memory", text, facts=facts)
     text += f", too little for {first_few(too_large)}"
-    advice = "Run a smaller quantization: `llm localrun show NAME` lists those on this machine"
+    first = next(model for model in snapshot.models if model.id == too_large[0])
+    advice = smaller(first, snapshot.models, memory or 0) or f"See which fit: `{RECOMMEND}`"
     return Finding("memory", text, advice, facts)
 
 

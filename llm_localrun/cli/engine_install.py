@@ -29,6 +29,7 @@ from llm_localrun.pull.install import (
 )
 from llm_localrun.pull.releases import LATEST, PINNED_TAG, is_tag
 from llm_localrun.system.paths import engine_folder
+from llm_localrun.system.program import runnable
 
 _AUTO = "auto"
 _NVIDIA_LICENSE = "https://docs.nvidia.com/cuda/eula/"
@@ -157,7 +158,8 @@ def _ask(context: click.Context) -> None:
     """Ends the command unless the user agrees."""
     if not sys.stdin.isatty():
         command = f"{context.command_path} {shlex.join(_given(context))} --yes"
-        raise click.UsageError(f"It asks before it installs. To agree: {' '.join(command.split())}")
+        command = runnable(" ".join(command.split()))
+        raise click.UsageError(f"It asks before it installs. To agree: {command}")
     if not click.confirm("Install it?", default=True, err=True):
         say("Nothing was downloaded.", err=True)
         context.exit(1)

@@ -12,7 +12,9 @@ from llm_localrun.models import PURPOSES, EndpointReport, LocalModel, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import Order, ordered, parameters_of, short_name
 from llm_localrun.privacy import requires_consent
+from llm_localrun.recommended.advice import PULL_STARTER
 from llm_localrun.resolve import NO_COMMAND, describe_unheard, order_of, unheard_reports
+from llm_localrun.system.program import quoted
 
 _OPTIONAL = ("params", "trained", "fits", "id")
 """Columns that a narrow terminal leaves out, the last one first."""
@@ -66,7 +68,7 @@ def _if_empty(snapshot: Snapshot) -> str:
     """What to say instead of a table without rows."""
     if unheard := unheard_reports(snapshot, is_empty=True):
         return f"No model is known yet: {describe_unheard(unheard)}."
-    return "No model was found. Get a small one with: llm localrun pull starter"
+    return f"No model was found. Get a small one: {PULL_STARTER}"
 
 
 def _notes(
@@ -89,6 +91,6 @@ def _notes(
     if refused:
         notes.append(
             f"{len(refused)} may leave this machine (cloud, unknown):"
-            " refused until you `llm localrun allow NAME`"
+            f" refused until you `{quoted('llm', 'localrun', 'allow', refused[0].id)}`"
         )
     return notes

@@ -12,7 +12,6 @@ REF is one of:
   lmstudio:hf:OWNER/REPO[:QUANT]  a repository that LM Studio downloads
 """
 
-import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +21,7 @@ from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.progress import show_progress
 from llm_localrun.cli.table import json_option, pick, say, show_json, show_table, size_text
 from llm_localrun.config import read_config
+from llm_localrun.engine.readiness import find_obstacle
 from llm_localrun.memory import machine
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
@@ -35,6 +35,7 @@ from llm_localrun.pull.remove import records_of
 from llm_localrun.pull.variants import Variant
 from llm_localrun.resolve import NO_COMMAND, WHAT_IT_IS, order_of
 from llm_localrun.servers.base import server_class
+from llm_localrun.system.program import quoted
 
 _INTERRUPTED = {
     "huggingface": f"{RESUME_ADVICE}.",
@@ -105,18 +106,28 @@ def _fit_rows(found: Iterable[VariantFit], chosen: Variant | None) -> list[dict[
 
 
 def _report(model: LocalModel | None, path: str, record: PullRecord, as_json: bool) -> None:
-    """Says where the model is, and how to try it."""
+    """Says where the model is, and how to try it or what it lacks."""
     name = _name_of(model) if model else ""
+    obstacle = find_obstacle(model, get_catalogue().models) if model else None
     if as_json:
-        show_json({"id": model and model.id, "name": name, "path": path, **_record_facts(record)})
+        facts = {"id": model and model.id, "name": name, "path": path, **_record_facts(record)}
+        show_json({**facts, "problem": obstacle.problem if obstacle else ""})
         return
-    say(f"Ready: {path or (model and model.id) or record.shown_ref}")
-    if model is not None and model.purpose == "embedding":
-        say(f"Try it: llm embed -m {shlex.quote(name)} -c 'Primary colors'")
-    elif model is not None and model.purpose == "chat":
-        say(f"Try it: llm -m {shlex.quote(name)} 'Name the primary colors'")
+    is_ready = obstacle is None and model is not None
+    place = path or (model and model.id) or record.shown_ref
+    say(f"{'Ready' if is_ready else 'Downloaded'}: {place}")
+    if obstacle is not None:
+        say(f"{obstacle.problem}. {obstacle.remedy}.")
+    elif model is not None and model.has_command:
+        say(f"Try it: {_trial(model, name)}")
     elif model is not None:
         say(f"It is {WHAT_IT_IS[model.purpose]}: {NO_COMMAND}")
+
+
+def _trial(model: LocalModel, name: str) -> str:
+    if model.purpose == "embedding":
+        return quoted("llm", "embed", "-m", name, "-c", "Primary colors")
+    return quoted("llm", "-m", name, "Name the primary colors")
 
 
 def _record_facts(record: PullRecord) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from llm_localrun.errors import EngineFailed
 from llm_localrun.models import LocalModel, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models
+from llm_localrun.recommended.advice import PULL_STARTER, RECOMMEND
 from llm_localrun.resolve import describe_unheard, order_of
 from llm_localrun.servers.base import refused_login
 from llm_localrun.system.paths import engine_folder
+from llm_localrun.system.program import runnable
 
 
 @click.command(help=__doc__)
@@ -40,7 +42,8 @@ def status(as_json: bool) -> None:
         ]
     )
     click.echo()
-    show_card([(f"  {command}", [what]) for command, what in _next_steps(snapshot, best, build)])
+    steps = _next_steps(snapshot, best, build)
+    show_card([(f"  {runnable(command)}", [what]) for command, what in steps])
 
 
 def _facts(snapshot: Snapshot, best: LocalModel | None, build: str) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def _facts(snapshot: Snapshot, best: LocalModel | None, build: str) -> dict[str,
         "loaded_in_engine": [engine.spec.name for engine in list_running(engine_folder())],
         "loaded_on_servers": [model.id for model in snapshot.models if model.loaded],
         "next_steps": [
-            {"command": command, "purpose": what}
+            {"command": runnable(command), "purpose": what}
             for command, what in _next_steps(snapshot, best, build)
         ],
     }
@@ -104,7 +107,8 @@ def _next_steps(
     if not build and any(model.on_disk for model in snapshot.models):
         yield "llm install 'llm-localrun[gguf]'", "install the engine that runs GGUF files"
     if best is None:
-        yield "llm localrun pull starter", "get a small model"
+        yield RECOMMEND, "see which models suit this machine"
+        yield PULL_STARTER, "get a small model"
     else:
         yield 'llm -m local "prompt"', "ask the best model"
         yield "llm localrun models", f"list {count_of(len(snapshot.models), 'model')}"

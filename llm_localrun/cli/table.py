@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from llm_localrun.system.program import runnable
 from llm_localrun.system.text import printable, printable_json
 
 _GAP = "  "
@@ -53,9 +54,9 @@ def show_json(value: Any) -> None:
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Prints lines of text, which may hold names and texts from outside."""
+    """Prints lines of text, which may hold names and texts from outside, and commands of llm."""
     for line in lines:
-        click.echo(printable(line), err=err)
+        click.echo(printable(runnable(line)), err=err)
 
 
 def terminal_width() -> int | None:

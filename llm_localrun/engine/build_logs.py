@@ -35,9 +35,9 @@ _LOAD_REMEDIES = [
         ("lora adapter", "Choose another adapter"),
         ("draft model", "Choose another with -o draft_model"),
         ("multimodal|CLIP model", "Download its projector again"),
-        (_MEMORY, "Free memory, or choose a smaller model"),
+        (_MEMORY, "Free memory, or choose a smaller model: `llm localrun recommend`"),
         (_GPU, "Update the driver, or run it without the GPU: -o gpu_layers 0"),
-        ("", "Choose another model, or another build of llama.cpp"),
+        ("", "Choose another model, or another build: `llm localrun engine install --tag latest`"),
     )
 ]
 _GPU_ERROR = re.compile(_GPU, re.IGNORECASE)

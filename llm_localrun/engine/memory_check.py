@@ -33,6 +33,7 @@ from llm_localrun.memory.footprint import (
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import siblings
+from llm_localrun.recommended.advice import smaller
 from llm_localrun.system.paths import engine_folder
 
 _FLOATS = (TensorType.F32, TensorType.F16, TensorType.BF16)
@@ -71,7 +72,7 @@ def ensure_fits(
         return replace(request.with_context(affordable), limits=limits)
     raise NotEnoughMemory(
         _problem(model, footprint.need(setting), setting, free),
-        remedy or _remedy(_options(model, footprint, setting, free)),
+        remedy or _remedy(model, footprint, setting, free),
     )
 
 
@@ -155,23 +156,27 @@ def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
+def _remedy(model: LocalModel, footprint: Footprint, setting: Setting, free: float) -> str:
+    """The options with which it would fit, else a smaller model that does."""
+    models = get_catalogue(CachePolicy.IF_EMPTY).models
+    use = " or ".join(_options(footprint, setting, free, siblings(model, models)))
+    anyway = "load it anyway with -o overcommit true"
+    if use:
+        return f"Use {use}, or {anyway}"
+    advice = smaller(model, models, free)
+    return f"L{anyway[1:]}. {advice}" if advice else f"Choose a smaller model, or {anyway}"
+
+
 def _options(
-    model: LocalModel, footprint: Footprint, setting: Setting, free: float
+    footprint: Footprint, setting: Setting, free: float, variants: Iterable[LocalModel]
 ) -> Iterator[str]:
     """What would fit: a smaller context, a smaller type of cache, a smaller variant."""
     if affordable := largest_context(footprint, setting, free):
         yield f"-o context_size {affordable}"
-    smaller = replace(setting, cache_type="q8_0")
-    if setting.cache_type == "f16" and is_enough(free, footprint, smaller):
+    smaller_cache = replace(setting, cache_type="q8_0")
+    if setting.cache_type == "f16" and is_enough(free, footprint, smaller_cache):
         yield "-o kv_cache_type q8_0"
-    variants = siblings(model, get_catalogue(CachePolicy.IF_EMPTY).models)
     for variant in sorted(variants, key=lambda each: -(each.size or 0)):
         if variant.size and is_enough(free, replace(footprint, weights=variant.size), setting):
             yield f"-o quantization {variant.quantization}"
             return
-
-
-def _remedy(options: Iterable[str]) -> str:
-    use = " or ".join(options)
-    smaller = f"Use {use}" if use else "Choose a smaller model"
-    return f"{smaller}, or load it anyway with -o overcommit true"

@@ -14,6 +14,7 @@ from llm_localrun.gguf.header import Header, NotGGUF, read_summary
 from llm_localrun.memory.fit import UNLIMITED, Fit, default_setting, fit_of
 from llm_localrun.memory.footprint import Footprint
 from llm_localrun.memory.geometry import geometry_of
+from llm_localrun.models import Purpose
 from llm_localrun.names.quantizations import quality_distance
 from llm_localrun.names.roles import purpose_of_header
 from llm_localrun.pull import http_files, huggingface
@@ -21,6 +22,8 @@ from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import Repository
 from llm_localrun.pull.refs import HubRef
 from llm_localrun.pull.variants import Variant, variant_of, variants_in
+from llm_localrun.recommended.advice import how_to_find, smaller_to_get
+from llm_localrun.system.program import quoted
 
 _HEADER_BYTES = 2**18
 """Read from the beginning of a file. They hold the numbers for its model's memory per context."""
@@ -41,6 +44,8 @@ class FittedVariants:
     ref: HubRef
     repository: Repository
     variants: tuple[VariantFit, ...]
+    memory: int | None
+    purpose: Purpose
 
     def choose(self, preferred: str) -> Variant:
         """The variant that the REF names, else the best that fits. Raises `PullFailed`."""
@@ -49,10 +54,13 @@ class FittedVariants:
         if found := best_variant(self.variants, preferred):
             return found
         smallest = min((each.variant for each in self.variants), key=lambda variant: variant.size)
+        name = self.ref.repo.partition("/")[2]
+        advice = smaller_to_get(name, self.purpose, smallest.size, self.memory or 0)
+        anyway = _pull_line(f"hf:{self.ref.repo}/{smallest.path}")
         raise PullFailed(
             f"No variant of {self.ref.repo} fits the memory of this machine: the smallest has"
             f" {smallest.size / 1e9:.1f} GB",
-            f"Choose another model, or name it: hf:{self.ref.repo}/{smallest.path}",
+            ". ".join(filter(None, [f"To get it anyway: {anyway}", advice])),
         )
 
 
@@ -66,11 +74,12 @@ def fitted_variants(ref: HubRef, memory: int | None) -> FittedVariants:
     if not variants and not ref.file:
         raise PullFailed(
             f"{ref.repo} holds no GGUF files",
-            "Repositories that do mostly have a name that ends in -GGUF",
+            "Repositories that do mostly have a name that ends in -GGUF."
+            f" {how_to_find(ref.repo.partition('/')[2])}",
         )
     header = read_remote_header(repository, variants)
     fitted = (VariantFit(each, fit_of_variant(each, header, memory)) for each in variants)
-    return FittedVariants(ref, repository, tuple(fitted))
+    return FittedVariants(ref, repository, tuple(fitted), memory, purpose_of_header(header))
 
 
 def fit_of_variant(variant: Variant, header: Header, memory: int | None) -> Fit:
@@ -135,7 +144,18 @@ def find_variant(ref: HubRef, repository: Repository) -> Variant:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        several = ", ".join(f"hf:{ref.repo}/{variant.path}" for variant in fitting)
+        several = " or ".join(_pull_line(f"hf:{ref.repo}/{each.path}") for each in fitting)
         raise PullFailed(f"{ref.text} matches several files", f"Name one: {several}")
     present = ", ".join(dict.fromkeys(v.quantization or v.path for v in variants)) or "nothing"
-    raise PullFailed(f"{ref.repo} has no {ref.file or ref.quantization}", f"There is {present}")
+    advice = f"There is {present}"
+    if variants:
+        wanted = ref.quantization or "Q4_K_M"
+        best = min(
+            variants, key=lambda each: (quality_distance(each.quantization, wanted), each.path)
+        )
+        advice += f". The nearest: {_pull_line(f'hf:{ref.repo}/{best.path}')}"
+    raise PullFailed(f"{ref.repo} has no {ref.file or ref.quantization}", advice)
+
+
+def _pull_line(ref: str) -> str:
+    return f"`{quoted('llm', 'localrun', 'pull', ref)}`"

@@ -7,6 +7,7 @@ measuring    a program that measures how fast this machine reads weights
 bandwidth    runs it once, and keeps what it prints
 speed        how many tokens a second a model will generate
 log          how fast models generated that ran here, by llm's log
+advice       what to do where no model here will do
 
 Asking a hub for newer models, and downloading, are left to `pull`.
 """

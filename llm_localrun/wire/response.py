@@ -352,6 +352,8 @@ class ResponseDecoder:
             return PromptTooLong(said, "Shorten it, or use a larger context")
         refused = ServerRefused(said, _remedy(error.message, status, self._context))
         refused.status = status
+        said = f" {' '.join(error.message.lower().split())}"
+        refused.lacks = next((what for words, what in _LACKS.items() if words in said), "")
         return refused
 
     def _failed_internally(self, message: str, status: int | None, number: str) -> ServerRefused:
@@ -456,22 +458,30 @@ _INTERNAL = re.compile(
 )
 """Errors that C++'s library throws (libstdc++, libc++, Microsoft's): their names are no reasons."""
 
+_BLIND = ("image input is not supported", "does not support image", "at most 0 image")
+_DEAF = ("audio input is not supported", "does not support audio", "at most 0 audio")
+_NO_MEDIA = (
+    "Choose a model that can see or hear what you attach: `llm localrun recommend --for vision`"
+)
+_LACKS = {
+    "does not support tools": "tools",
+    "does not support thinking": "thinking",
+    **dict.fromkeys(_BLIND, "vision"),
+    **dict.fromkeys(_DEAF, "audio"),
+}
+"""The capabilities that models lack, by words of errors."""
 _REMEDIES_BY_TEXT = {
     # Not the json_schema of a complaint about response_format.
     " schema": "Simplify the schema: objects, lists, strings, numbers and enums work everywhere",
     "grammar": "Fix the grammar: llama.cpp's folder grammars/ has examples",
-    "does not support tools": "Choose another model: `llm localrun models` shows which can",
+    "does not support tools": "Choose a model that calls tools",
     "output that does not match": "The model's tool call is incomplete: try again, or use a larger"
     " -o max_tokens",
     "does not support thinking": "Leave out -o think, or choose a model that thinks",
-    "image input is not supported": "Choose a model that can see",
-    "does not support image": "Choose a model that can see",
-    "at most 0 image": "Choose a model that can see",
-    "audio input is not supported": "Choose a model that can hear",
-    "does not support audio": "Choose a model that can hear",
-    "at most 0 audio": "Choose a model that can hear",
-    "not a multimodal model": "Choose a model that can see or hear what you attach",
-    "only 'text' content type": "Choose a model that can see or hear what you attach",
+    **dict.fromkeys(_BLIND, "Choose a model that can see"),
+    **dict.fromkeys(_DEAF, "Choose a model that can hear"),
+    "not a multimodal model": _NO_MEDIA,
+    "only 'text' content type": _NO_MEDIA,
     "pull model manifest": "Check the name at https://ollama.com/library, and the network",
     "failed to load image": "Check that the file is a complete PNG, JPEG, WebP or GIF",
     "context size has been exceeded": "Other prompts fill it at the moment: try again later",

@@ -120,9 +120,11 @@ def refusal(
     return str(refused.value)
 
 
-OTHERWISE = "choose another model, or begin a conversation without the attachment."
-IMAGES_ONLY = f"It takes image/gif, image/jpeg, image/png, image/webp: {OTHERWISE}"
-TEXT_ONLY = f"It takes text only: {OTHERWISE}"
+IMAGES_ONLY = "It takes image/gif, image/jpeg, image/png, image/webp"
+OTHERWISE = "begin a conversation without the attachment."
+TEXT_ONLY = "It takes text only."
+SEES = "Choose a model that can see: `llm localrun recommend --for vision`."
+HEARS = "Choose a model that can hear: `llm localrun search voxtral`."
 GUESS = "Use --at PATH TYPE."
 DOWNLOAD = "Download it, and attach the file."
 
@@ -133,28 +135,30 @@ DOWNLOAD = "Download it, and attach the file."
         (
             llm.Attachment(type="application/pdf", content=b"%PDF"),
             IMAGES,
-            f"The attachment is application/pdf, which the model cannot take. {IMAGES_ONLY}",
+            f"The attachment is application/pdf, which the model cannot take."
+            f" {IMAGES_ONLY}: {OTHERWISE}",
         ),
         (
             llm.Attachment(type="audio/x-wav", content=b"RIFF"),
             IMAGES,
-            f"The attachment is audio/wav, which the model cannot take. {IMAGES_ONLY}",
+            f"The attachment is audio/wav, which the model cannot take. {IMAGES_ONLY}. {HEARS}",
         ),
         (
             llm.Attachment(type="image/jpg", content=b"\xff"),
             (),
-            f"The attachment is image/jpeg, which the model cannot take. {TEXT_ONLY}",
+            f"The attachment is image/jpeg, which the model cannot take. {TEXT_ONLY} {SEES}",
         ),
         (
             llm.Attachment(type="image/png", content=b"\x89PNG"),
             AUDIO,
             "The attachment is image/png, which the model cannot take."
-            f" It takes audio/mpeg, audio/wav: {OTHERWISE}",
+            f" It takes audio/mpeg, audio/wav. {SEES}",
         ),
         (
             llm.Attachment(content=b"\x01\x02 nothing that anybody knows"),
             IMAGES,
-            f"The attachment is of an unknown type, which the model cannot take. {IMAGES_ONLY}",
+            f"The attachment is of an unknown type, which the model cannot take."
+            f" {IMAGES_ONLY}: {OTHERWISE}",
         ),
     ],
 )

@@ -795,7 +795,8 @@ def test_image_for_a_model_that_cannot_see(way: str) -> None:
         assert paths(server) == ["/tokenize", CHAT]
     assert said == (
         f"vLLM at {server.url} says: m is not a multimodal model (HTTP 400)."
-        " Choose a model that can see or hear what you attach."
+        " Choose a model that can see or hear what you attach:"
+        " `llm localrun recommend --for vision`."
     )
 
 

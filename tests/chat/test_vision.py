@@ -16,14 +16,17 @@ from typing import Any
 import llm
 import pytest
 
+from llm_localrun import catalogue
 from llm_localrun.engine.state import list_running
-from llm_localrun.models import LocalModel
+from llm_localrun.models import LocalModel, ScannedFile, Snapshot
+from llm_localrun.name_cache import settings_stamp
+from llm_localrun.system.paths import home
 from tests.conftest import CONFIG, Llm, configure, put_starter, stop_engines
-from tests.fakes.http_server import Request, StandIn, whole
+from tests.fakes.http_server import Request, StandIn, json_reply, whole
 from tests.fakes.says import Says
 from tests.support.contract import SERVERS, found, saying, sent
-from tests.support.drive import WAYS, Outcome, ask, failure
-from tests.support.models import file_route
+from tests.support.drive import WAYS, Outcome, ask, failure, served
+from tests.support.models import file_route, local_model
 from tests.support.vision_model import IMAGE_TOKENS, build_projector
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
@@ -146,7 +149,7 @@ REFUSED = {
 def test_other_types_are_refused_before_anything_is_sent(type_: str, kind: str, way: str) -> None:
     attachment = llm.Attachment(content=REFUSED[type_], type=type_)
     with saying(kind, capabilities=("tools", "vision")) as (model, server):
-        with pytest.raises(ValueError, match="does not support attachments of type"):
+        with pytest.raises(ValueError, match=f"is {type_}, which the model cannot take"):
             ask(model, "Look", way, attachments=[attachment])
         history = [llm.user("Look", attachment), llm.user("And?")]
         said = failure(lambda: ask(model, None, way, messages=history))
@@ -161,10 +164,36 @@ def test_model_that_is_blind_is_refused_images(kind: str, way: str) -> None:
     attachment = llm.Attachment(content=RED)
     with (
         saying(kind, capabilities=("tools",)) as (model, server),
-        pytest.raises(ValueError, match="does not support attachments"),
+        pytest.raises(ValueError, match=r"takes text only\. Choose a model that can see"),
     ):
         ask(model, "Look", way, attachments=[attachment])
     assert server.requests == []
+
+
+@in_every_way
+def test_model_that_sees_is_named(way: str, user_path: Path, tmp_path: Path) -> None:
+    """By us if it is known which models are blind, and else when the server refuses the image."""
+    eyes = local_model(id="local/gguf/eyes", name="eyes", path="/e", capabilities=("vision",))
+    file = ScannedFile(path="/e", size=1, modified=0, model=eyes)
+    catalogue._memory[home()] = Snapshot(
+        taken_at=1, stamp=settings_stamp([]), files=(file,), is_complete=True
+    )
+    image = tmp_path / "red.png"
+    image.write_bytes(RED)
+    attachments = [llm.Attachment(path=str(image))]
+    with saying("ollama", capabilities=("tools",)) as (model, server):
+        said = failure(lambda: ask(model, "Look", way, attachments=attachments))
+    assert said.endswith(f"a model that can see: `llm -m local/gguf/eyes -a {image} prompt`.")
+    assert server.requests == []
+
+    def refuse(_: Request) -> Iterator[bytes]:
+        yield json_reply({"error": {"message": "image input is not supported"}}, 400)
+
+    with StandIn(refuse) as blind:
+        said = failure(
+            lambda: ask(served(blind.url, "openai", "m"), "Look", way, attachments=attachments)
+        )
+    assert said.endswith("Choose a model that can see: `llm -m local/gguf/eyes prompt`.")
 
 
 @in_every_way

@@ -138,8 +138,8 @@ def test_prompt_without_any_model(user_path: Path, run_llm: Llm) -> None:
     done = run_llm("-m", "local", "hi")
     assert done.returncode == 1
     assert done.stderr == (
-        "Error: No local model was found on this machine. Get a small one with"
-        " `llm localrun pull starter`, or start LM Studio or Ollama.\n"
+        "Error: No local model was found on this machine. Start LM Studio or Ollama, or get a small"
+        " model: `llm localrun pull starter`.\n"
     )
 
 

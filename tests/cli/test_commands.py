@@ -102,7 +102,7 @@ def test_name_that_is_too_long_has_a_line_of_its_own(busy: Path, invoke: Invoke)
         (
             80,
             "\n* loaded now\n2 may leave this machine (cloud, unknown): refused until you"
-            " `llm localrun allow NAME`\n",
+            " `llm localrun allow local/ollama/gpt-oss:120b-cloud`\n",
         ),
         (None, ""),
     ],
@@ -393,6 +393,7 @@ def test_status(busy: Path, invoke: Invoke, arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("status", "line"),
     [
+        (ServerStatus.OFFLINE, "llm localrun recommend     see which models suit this machine"),
         (ServerStatus.OFFLINE, "llm localrun pull starter  get a small model"),
         (ServerStatus.NEEDS_KEY, "llm keys set localrun-ollama  store the key of ollama"),
     ],

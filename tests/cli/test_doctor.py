@@ -1,6 +1,7 @@
 """`llm localrun doctor`: its findings, and their advice."""
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -464,6 +465,7 @@ def test_rpc_servers(
 def test_memory(memory: int | None, text: str, is_enough: bool) -> None:
     finding = memory_finding(SNAPSHOT, memory)
     assert (finding.text, not finding.advice) == (text, is_enough)
+    assert is_enough or re.search("`llm [^`]+`$", finding.advice)
 
 
 def test_memory_of_damaged_models() -> None:

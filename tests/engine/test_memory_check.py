@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 
+from llm_localrun import catalogue
+from llm_localrun.engine import memory_check
 from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.engine.state import list_running
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import MARGIN_BYTES
-from llm_localrun.memory.footprint import Setting, footprint_of_files
-from llm_localrun.models import LocalModel
+from llm_localrun.memory.footprint import Footprint, Setting, footprint_of_files
+from llm_localrun.models import LocalModel, ScannedFile, Snapshot
+from llm_localrun.name_cache import settings_stamp
+from llm_localrun.system.paths import home
 from tests.support import tiny_models
 from tests.support.drive import ask, failure
 from tests.support.engines import stand_in, xllamacpp_with_gpu
-from tests.support.models import file_route, local_model
+from tests.support.models import changed, file_route, local_model
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there a GPU shares the RAM")
@@ -111,6 +115,27 @@ def test_weights_that_do_not_fit(starter: LocalModel, monkeypatch: pytest.Monkey
     leave(monkeypatch, 50)
     said = failure(lambda: ask(starter, "Hi"))
     assert "and 0.0 GB are available. Choose a smaller model, or load it anyway with" in said
+
+
+def test_smaller_model_is_named(starter: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the same family that is here, else one to get."""
+    tiny = local_model(
+        id="local/gguf/SmolLM2-30M", name="SmolLM2-30M", path="/t", load_size=10**6, size=10**6
+    )
+    model = changed(starter, name="SmolLM2-1.7B", size=2 * 10**9)
+    footprint = Footprint(None, 2 * 10**9)
+    monkeypatch.setattr(memory_check, "footprint_of_files", lambda *_: footprint)
+    anyway = "Load it anyway with -o overcommit true"
+    for here, advice in (
+        ([tiny], "Run a smaller one: `llm -m local/gguf/SmolLM2-30M prompt`"),
+        ([], "Get a smaller one: `llm localrun pull qwen3-0.6b`"),
+    ):
+        files = (ScannedFile(path="/t", size=1, modified=0, model=each) for each in here)
+        catalogue._memory[home()] = Snapshot(
+            taken_at=1, stamp=settings_stamp([]), files=tuple(files)
+        )
+        leave(monkeypatch, 2500)
+        assert f"{anyway}. {advice}" in failure(lambda: ask(model, "Hi"))
 
 
 def test_overcommit_loads_it_all_the_same(

@@ -180,10 +180,35 @@ def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: 3 * 10**8)
     assert failed("pull", REPO) == (
         f"Error: No variant of {REPO} fits the memory of this machine: the smallest has 0.0 GB."
-        f" Choose another model, or name it: hf:{IN_REPO}Q4_K_M.gguf."
+        f" To get it anyway: `llm localrun pull hf:{IN_REPO}Q4_K_M.gguf`."
     )
     assert world.there == {}
-    done("pull", REPO, "-q", "Q4_K_M")
+    path = world.models / f"{IN_REPO}Q4_K_M.gguf"
+    assert done("pull", REPO, "-q", "Q4_K_M") == (
+        f"Downloaded: {path}\n"
+        "It does not fit into the memory of this machine, 0.3 GB."
+        " See which models fit: `llm localrun recommend`.\n"
+    )
+
+
+def test_ready_is_said_of_what_can_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_localrun.engine.build_probe._xllamacpp", lambda: None)
+    monkeypatch.setenv("PATH", "")
+    path = world.models / f"{IN_REPO}Q4_K_M.gguf"
+    for _ in range(2):
+        assert done("pull", REPO) == (
+            f"Downloaded: {path}\n"
+            "GGUF files need the engine, which is not installed."
+            " Install it with `llm install 'llm-localrun[gguf]'`.\n"
+        )
+    problem = json.loads(done("pull", REPO, "--json"))["problem"]
+    assert problem == "GGUF files need the engine, which is not installed"
+
+
+def test_projector_alone_is_not_ready(world: World) -> None:
+    world.offer(**{"mmproj-F16.gguf": model("f16")})
+    said = done("pull", f"hf:{REPO}/mmproj-F16.gguf")
+    assert said == f"Downloaded: {world.models / REPO / 'mmproj-F16.gguf'}\n"
 
 
 # Interruptions
@@ -396,16 +421,20 @@ def test_endless_redirects(world: World) -> None:
     assert "sent more than 10 redirects" in failed("pull", REPO)
 
 
+NEAREST = f"The nearest: `llm localrun pull hf:{IN_REPO}Q4_K_M.gguf`."
+
+
 @pytest.mark.parametrize(
     ("files", "ref", "said"),
     [
         ({"model.safetensors": Q4}, REPO, f"{REPO} holds no GGUF files. Repositories that do"),
-        ({"q4": Q4}, f"{REPO}:Q8_0", f"{REPO} has no Q8_0. There is Q4_K_M."),
-        ({"q4": Q4}, f"{REPO}/x.gguf", f"{REPO} has no x.gguf. There is Q4_K_M."),
+        ({"q4": Q4}, f"{REPO}:Q8_0", f"{REPO} has no Q8_0. There is Q4_K_M. {NEAREST}"),
+        ({"q4": Q4}, f"{REPO}/x.gguf", f"{REPO} has no x.gguf. There is Q4_K_M. {NEAREST}"),
         (
             {"a-Q4_0.gguf": Q4, "b-Q4_0.gguf": Q4},
             f"{REPO}:Q4_0",
-            f"matches several files. Name one: hf:{REPO}/a-Q4_0.gguf, hf:{REPO}/b-Q4_0.gguf.",
+            f"matches several files. Name one: `llm localrun pull hf:{REPO}/a-Q4_0.gguf` or"
+            f" `llm localrun pull hf:{REPO}/b-Q4_0.gguf`.",
         ),
     ],
 )

@@ -5,6 +5,7 @@ proxies there are. `cleaned` removes the variables that name such things, once f
 """
 
 import os
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +31,16 @@ _ORIGINAL = dict(os.environ)
 
 @contextmanager
 def cleaned(user: Path, home: Path) -> Iterator[None]:
-    """Removes `VARIABLES`, and sets llm's user directory and the home directory."""
+    """Removes `VARIABLES`, and sets llm's user directory and the home directory.
+
+    The `llm` of this Python is the one on PATH, as it is for a user.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for variable in VARIABLES:
             patch.delenv(variable, raising=False)
         patch.setenv("LLM_USER_PATH", str(user))
         patch.setenv("HOME", str(home))
+        patch.setenv("PATH", sysconfig.get_path("scripts"), prepend=os.pathsep)
         yield
 
 

@@ -165,7 +165,7 @@ def test_recorded_answer_that_breaks_off() -> None:
             "tools_unsupported",
             0,
             "Box says: registry.ollama.ai/library/smollm2:135m does not support tools (HTTP 400)."
-            " Choose another model: `llm localrun models` shows which can.",
+            " Choose a model that calls tools.",
         ),
         (
             "think_errors",
@@ -674,7 +674,7 @@ BUSY = "It is loading or busy: try again in a moment."
 
 SCHEMA = "Simplify the schema: objects, lists, strings, numbers and enums work everywhere."
 GRAMMAR = "Fix the grammar: llama.cpp's folder grammars/ has examples."
-NO_TOOLS = "Choose another model: `llm localrun models` shows which can."
+NO_TOOLS = "Choose a model that calls tools."
 NO_THINKING = "Leave out -o think, or choose a model that thinks."
 BLIND = "Choose a model that can see."
 DEAF = "Choose a model that can hear."
@@ -833,7 +833,8 @@ REFUSALS: dict[str, tuple[Server, int, Sent, str]] = {
         OPENAI,
         400,
         {"error": {"message": "SmolLM2-135M-Instruct is not a multimodal model"}},
-        "Choose a model that can see or hear what you attach.",
+        "Choose a model that can see or hear what you attach: `llm localrun recommend --for"
+        " vision`.",
     ),
     "{x} is no template (HTTP 400)": (OLLAMA, 400, {"error": "{x} is no template"}, LOG),
     "too long (HTTP 400)": (OPENAI, 400, {"error": {"message": "too long", "n_ctx": 256}}, LOG),
