@@ -1,7 +1,8 @@
-"""Lists repositories of a Hugging Face hub, with huggingface_hub.
+"""Lists and searches the repositories of a Hugging Face hub, with huggingface_hub.
 
 The hub is the one that HF_ENDPOINT names. The token is the one stored with `llm keys`, or that of
-`hf auth login`. Downloading files is left to `download`.
+`hf auth login`. Downloading files is left to `download`, which repositories to show to
+`hub_search`.
 """
 
 import os
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from llm_localrun import __version__
 from llm_localrun.errors import PullFailed
@@ -18,12 +21,15 @@ from llm_localrun.pull.records import is_safe_name
 from llm_localrun.pull.variants import HubFile
 from llm_localrun.servers.base import stored_keys
 from llm_localrun.system.logins import shown_address
+from llm_localrun.wire.shapes import Count, Entries, Maybe, Name, Text, WireModel
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.hf_api import ModelInfo
 
 _TIMEOUT_S = 30.0
+_SEARCH_TIMEOUT_S = 10.0
+_LICENSE_TAG = "license:"
 _KEY_ALIAS = default_key_alias("huggingface")
 
 
@@ -45,12 +51,59 @@ class Repository:
         return FileSource(url, self.token, advice)
 
 
+class FoundRepository(WireModel):
+    """A repository that a search has found, as the hub lists it."""
+
+    id: Name
+    downloads: Maybe[Count] = None
+    """In the last 30 days."""
+    tags: Maybe[Entries[Text]] = None
+
+    @property
+    def license(self) -> str:
+        """The hub's name for it: `apache-2.0`; "" if it is not known."""
+        found = (tag for tag in self.tags or () if tag.startswith(_LICENSE_TAG))
+        return next(found, "").removeprefix(_LICENSE_TAG)
+
+
+_SEARCH_REPLY: TypeAdapter[tuple[FoundRepository, ...]] = TypeAdapter(Entries[FoundRepository])
+
+
+def search_repositories(words: str, limit: int) -> tuple[FoundRepository, ...]:
+    """At most `limit` repositories with GGUF files that match `words`, the most downloaded first.
+
+    Raises `PullFailed`.
+    """
+    with _translate_errors():
+        from huggingface_hub import get_session, hf_raise_for_status
+
+        token = _token()
+        # HfApi.list_models (2.4) waits without a limit, and one bad entry ends its list.
+        response = get_session().get(
+            f"{_endpoint()}/api/models",
+            params={
+                "search": words,
+                "filter": "gguf",
+                "sort": "downloads",
+                "limit": limit,
+                "expand": ["downloads", "tags"],
+            },
+            headers={
+                "User-Agent": f"llm-localrun/{__version__}",
+                **({"Authorization": f"Bearer {token}"} if token else {}),
+            },
+            timeout=_SEARCH_TIMEOUT_S,
+        )
+        hf_raise_for_status(response)
+        return _SEARCH_REPLY.validate_json(response.content)[:limit]
+
+
 def list_repository(name: str, revision: str) -> Repository:
     """The hub's listing of the repository `name` (OWNER/REPO). Raises `PullFailed`."""
     with _translate_errors(name, revision):
-        from huggingface_hub import HfApi, get_token
+        from huggingface_hub import HfApi
 
-        token = stored_keys().get(_KEY_ALIAS) or get_token()
+        token = _token()
         api = HfApi(
             endpoint=_endpoint(),
             token=token or False,
@@ -58,7 +111,13 @@ def list_repository(name: str, revision: str) -> Repository:
             library_version=__version__,
         )
         info = api.model_info(name, revision=revision, timeout=_TIMEOUT_S, files_metadata=True)
-        return Repository(name, info.sha or revision, tuple(_safe_files(info)), token or None)
+        return Repository(name, info.sha or revision, tuple(_safe_files(info)), token)
+
+
+def _token() -> str | None:
+    from huggingface_hub import get_token
+
+    return stored_keys().get(_KEY_ALIAS) or get_token() or None
 
 
 def _endpoint() -> str:
@@ -77,8 +136,11 @@ def _safe_files(info: "ModelInfo") -> Iterator[HubFile]:
 
 
 @contextmanager
-def _translate_errors(name: str, revision: str) -> Iterator[None]:
-    """Turns the errors of huggingface_hub into a `PullFailed`."""
+def _translate_errors(name: str = "", revision: str = "") -> Iterator[None]:
+    """Turns the errors of huggingface_hub into a `PullFailed`.
+
+    The request is about `revision` of the repository `name`; a search is about none.
+    """
     # Otherwise it asks the hub for a list of AI agents, to report which one it runs under (2.4).
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
@@ -128,12 +190,17 @@ def _hub_error(error: "HfHubHTTPError", name: str, revision: str) -> PullFailed:
     status, headers = error.response.status_code, error.response.headers
     code = headers.get("x-error-code", "")
     if status == 429:
-        return too_many_requests(_shown_hub(), headers)
+        return too_many_requests(_shown_hub(), headers, resumes=bool(name))
     if code == "RevisionNotFound":
         return PullFailed(
             f"{name} has no revision {revision}", f"See {_shown_hub()}/{name}/commits"
         )
-    if status in (401, 403, 404):
+    if status in (401, 403) and not name:
+        return PullFailed(
+            f"{_shown_hub()} refuses the search (HTTP {status})",
+            "Check your token, or remove it: searching needs none",
+        )
+    if status in (401, 403, 404) and name:
         # The hub answers alike for a private repository and for one that does not exist.
         return PullFailed(
             f"There is no repository {name} at {_shown_hub()} that you may read (HTTP {status})",
