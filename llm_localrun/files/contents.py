@@ -168,13 +168,17 @@ def _size_of(path: str) -> int:
 def _capabilities(template: str, found: FoundFile) -> tuple[str, ...]:
     # The template in Ollama's manifest is used instead of the one in the file.
     template = manifest_or_empty(found.manifest).text("template") or template
-    can = {
+    can = {**template_abilities(template), **_senses(found.projector)}
+    return tuple(name for name, has in can.items() if has)
+
+
+def template_abilities(template: str) -> dict[str, bool]:
+    """The capabilities that a model has by its chat template."""
+    return {
         "tools": "tools" in template or ".Tools" in template,
         "thinking": any(word in template for word in _THINKING)
         or bool(read_template(template).tags),
-        **_senses(found.projector),
     }
-    return tuple(name for name, has in can.items() if has)
 
 
 def _senses(projector: str) -> dict[str, bool]:

@@ -68,7 +68,7 @@ def fitted_variants(ref: HubRef, memory: int | None) -> FittedVariants:
             f"{ref.repo} holds no GGUF files",
             "Repositories that do mostly have a name that ends in -GGUF",
         )
-    header = _header(repository, variants)
+    header = read_remote_header(repository, variants)
     fitted = (VariantFit(each, fit_of_variant(each, header, memory)) for each in variants)
     return FittedVariants(ref, repository, tuple(fitted))
 
@@ -85,7 +85,7 @@ def fit_of_variant(variant: Variant, header: Header, memory: int | None) -> Fit:
     return fit_of(Footprint(geometry_of(header), variant.size), setting, memory)
 
 
-def _header(repository: Repository, variants: Sequence[Variant]) -> Header:
+def read_remote_header(repository: Repository, variants: Sequence[Variant]) -> Header:
     """The header at the beginning of a variant's file; an empty one if it cannot be read."""
     try:
         head = _beginning(repository.source(variants[0].parts[0])) if variants else b""

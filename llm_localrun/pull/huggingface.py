@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from llm_localrun import __version__
 from llm_localrun.errors import PullFailed
@@ -21,14 +21,14 @@ from llm_localrun.pull.records import is_safe_name
 from llm_localrun.pull.variants import HubFile
 from llm_localrun.servers.base import stored_keys
 from llm_localrun.system.logins import shown_address
-from llm_localrun.wire.shapes import Count, Entries, Maybe, Name, Text, WireModel
+from llm_localrun.wire.shapes import Count, Entries, Maybe, Name, Rate, Text, WireModel
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.hf_api import ModelInfo
 
 _TIMEOUT_S = 30.0
-_SEARCH_TIMEOUT_S = 10.0
+_LIST_TIMEOUT_S = 10.0
 _LICENSE_TAG = "license:"
 _KEY_ALIAS = default_key_alias("huggingface")
 
@@ -52,7 +52,7 @@ class Repository:
 
 
 class FoundRepository(WireModel):
-    """A repository that a search has found, as the hub lists it."""
+    """A repository with GGUF files, as a list of the hub has it."""
 
     id: Name
     downloads: Maybe[Count] = None
@@ -75,27 +75,9 @@ def search_repositories(words: str, limit: int) -> tuple[FoundRepository, ...]:
     Raises `PullFailed`.
     """
     with _translate_errors():
-        from huggingface_hub import get_session, hf_raise_for_status
-
-        token = _token()
-        # HfApi.list_models (2.4) waits without a limit, and one bad entry ends its list.
-        response = get_session().get(
-            f"{_endpoint()}/api/models",
-            params={
-                "search": words,
-                "filter": "gguf",
-                "sort": "downloads",
-                "limit": limit,
-                "expand": ["downloads", "tags"],
-            },
-            headers={
-                "User-Agent": f"llm-localrun/{__version__}",
-                **({"Authorization": f"Bearer {token}"} if token else {}),
-            },
-            timeout=_SEARCH_TIMEOUT_S,
-        )
-        hf_raise_for_status(response)
-        return _SEARCH_REPLY.validate_json(response.content)[:limit]
+        expand = ["downloads", "tags"]
+        reply = _list_models(limit, search=words, sort="downloads", expand=expand)
+        return _SEARCH_REPLY.validate_json(reply)[:limit]
 
 
 def list_repository(name: str, revision: str) -> Repository:
@@ -120,6 +102,59 @@ def _token() -> str | None:
     return stored_keys().get(_KEY_ALIAS) or get_token() or None
 
 
+class HubGGUF(WireModel):
+    """What a hub reads from a repository's GGUF files."""
+
+    total: Maybe[Count] = None
+    """The number of weights."""
+    architecture: Maybe[Text] = None
+    chat_template: Maybe[Text] = None
+
+
+class TrendingRepository(FoundRepository):
+    """A repository in a hub's list of trending ones."""
+
+    sha: Maybe[Name] = None
+    gated: Maybe[bool | Text] = None
+    pipeline_tag: Maybe[Text] = None
+    gguf: Maybe[HubGGUF] = None
+    trending: Annotated[Maybe[Rate], Field(alias="trendingScore")] = None
+
+
+_TRENDING_REPLY = TypeAdapter[tuple[TrendingRepository, ...]](Entries[TrendingRepository])
+
+
+def trending_repositories(owner: str, limit: int) -> tuple[TrendingRepository, ...]:
+    """At most `limit` repositories of `owner` with GGUF files, those that trend most first.
+
+    Raises `PullFailed`.
+    """
+    with _translate_errors():
+        expand = ["sha", "gated", "pipeline_tag", "tags", "gguf", "trendingScore"]
+        reply = _list_models(limit, author=owner, sort="trendingScore", expand=expand)
+        return _TRENDING_REPLY.validate_json(reply)[:limit]
+
+
+def _list_models(limit: int, **parameters: Any) -> bytes:
+    """The hub's list of repositories with GGUF files."""
+    from huggingface_hub import get_session, hf_raise_for_status
+
+    token = _token()
+    # HfApi.list_models (2.4) waits without a limit, and one bad entry ends its list.
+    response = get_session().get(
+        f"{_endpoint()}/api/models",
+        params={**parameters, "filter": "gguf", "limit": limit},
+        headers={
+            "User-Agent": f"llm-localrun/{__version__}",
+            **({"Authorization": f"Bearer {token}"} if token else {}),
+        },
+        timeout=_LIST_TIMEOUT_S,
+    )
+    hf_raise_for_status(response)
+    content: bytes = response.content
+    return content
+
+
 def _endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
@@ -139,7 +174,7 @@ def _safe_files(info: "ModelInfo") -> Iterator[HubFile]:
 def _translate_errors(name: str = "", revision: str = "") -> Iterator[None]:
     """Turns the errors of huggingface_hub into a `PullFailed`.
 
-    The request is about `revision` of the repository `name`; a search is about none.
+    The request is about `revision` of the repository `name`; a list is about none.
     """
     # Otherwise it asks the hub for a list of AI agents, to report which one it runs under (2.4).
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -197,8 +232,8 @@ def _hub_error(error: "HfHubHTTPError", name: str, revision: str) -> PullFailed:
         )
     if status in (401, 403) and not name:
         return PullFailed(
-            f"{_shown_hub()} refuses the search (HTTP {status})",
-            "Check your token, or remove it: searching needs none",
+            f"{_shown_hub()} refuses to list repositories (HTTP {status})",
+            "Check your token, or remove it: a list needs none",
         )
     if status in (401, 403, 404) and name:
         # The hub answers alike for a private repository and for one that does not exist.

@@ -1,18 +1,38 @@
-"""Chooses from the recommended models those that fit this machine, for a use."""
+"""Chooses from the recommended models those that fit a machine, for a use.
 
-from collections.abc import Iterable
+Whether a model fits is decided in `memory.fit`, how fast it will be in `speed`. Pure but for the
+speed, which may be measured.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from llm_localrun.engine_defaults import CONTEXT_SIZE
+from llm_localrun.memory.fit import default_setting, is_enough
+from llm_localrun.memory.footprint import Setting, context_bytes
+from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.recommended.models import RecommendedModel, Use
+from llm_localrun.recommended.speed import TokenCost, expected_speed
 
 MAX_ROWS = 5
+ASSUMED_MEMORY = 8 * 2**30
+"""RAM of a machine that does not say how much it has."""
+_CONTEXTS = (CONTEXT_SIZE, CONTEXT_SIZE // 2)
+"""Tokens. The smaller context counts only where no model fits with the larger one."""
+_MIN_TOKENS_PER_SECOND = 3.0
+"""People read about twice as fast: slower models come last."""
+_MAX_SYSTEM_BYTES = 3 * 2**30
+"""What a desktop and a browser take, where that is more than a quarter of the RAM."""
+_SHORT_CONVERSATION_TOKENS = 1024
+_MIX = (Use.CODE, Use.VISION, Use.EMBED, Use.THINKING, Use.TOOLS)
+"""What a mix has besides models for chat, until it is long enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
     """A model, and how it runs on a machine.
 
-    `context_size` is the tokens of context that fit, `memory` the bytes that it takes with them;
+    `memory` is the bytes that it takes with a context of `context_size` tokens;
     `tokens_per_second` is None if it is not known.
     """
 
@@ -26,9 +46,77 @@ class Recommendation:
         """The line that gets it."""
         return f"llm localrun pull {self.model.name}"
 
+    @property
+    def is_slow(self) -> bool:
+        speed = self.tokens_per_second
+        return speed is not None and speed < _MIN_TOKENS_PER_SECOND
+
+
+def usable_memory(ram: int) -> int:
+    """The bytes that a model may take on an idle machine with `ram` bytes.
+
+    The system and other programs need a quarter, which is also what engines leave (`engine_memory`
+    in config.json), and on a small machine more: 3 GiB, up to two fifths.
+    """
+    return ram - max(ram // 4, min(ram * 2 // 5, _MAX_SYSTEM_BYTES))
+
 
 def recommend(
-    models: Iterable[RecommendedModel], use: Use | None, memory: int | None
+    models: Iterable[RecommendedModel], use: Use | None, memory: int | None, gpu_memory: int = 0
 ) -> list[Recommendation]:
-    """At most `MAX_ROWS` models for `use`, the best first, that run with `memory` bytes."""
-    raise NotImplementedError
+    """At most `MAX_ROWS` of `models`, the best first, for a machine with `memory` bytes of RAM.
+
+    Without a `use` they are a mix. `models` are in their order, the best first. `gpu_memory` is
+    the bytes of GPUs besides RAM that are free. None for `memory` counts as `ASSUMED_MEMORY`.
+    """
+    available = usable_memory(ASSUMED_MEMORY if memory is None else memory) + gpu_memory
+    models = [*models]
+    if use is None:
+        return _mix(models, available)
+    return _ranked(models, use, available)[:MAX_ROWS]
+
+
+def _mix(models: Sequence[RecommendedModel], available: int) -> list[Recommendation]:
+    """The best model for chat, one that is twice as fast, and the best for other uses that these
+    are not for."""
+    chat = _ranked(models, Use.CHAT, available)
+    mix = chat[:1]
+    faster = (each for each in chat if 2 * each.model.active_bytes <= mix[0].model.active_bytes)
+    mix += [each for each in [next(faster, None)] if each]
+    for use in _MIX:
+        if not any(use in each.model.uses for each in mix):
+            mix += _ranked(models, use, available)[:1]
+    return mix[:MAX_ROWS]
+
+
+def _ranked(models: Iterable[RecommendedModel], use: Use, available: int) -> list[Recommendation]:
+    """The models for `use` that fit into `available` bytes, the best first, slow ones last."""
+    wanted = [model for model in models if use in model.uses]
+    for context_size in _CONTEXTS:
+        fitted = (_fitted(model, context_size, available) for model in wanted)
+        if found := [each for each in fitted if each]:
+            return sorted(found, key=lambda each: each.is_slow)
+    return []
+
+
+def _fitted(model: RecommendedModel, context_size: int, available: int) -> Recommendation | None:
+    """How a model runs with this context; None if it does not fit."""
+    size = min(context_size, model.context_max or context_size)
+    setting = default_setting(size, model.purpose)
+    footprint = model.footprint
+    if not is_enough(available, footprint, setting):
+        return None
+    speed = None if model.purpose == "embedding" else expected_speed(cost_of(model))
+    return Recommendation(model, size, footprint.need(setting).total, speed)
+
+
+def cost_of(model: RecommendedModel) -> TokenCost:
+    """What generating a token takes in a short conversation."""
+    geometry = geometry_of(model.header)
+    setting = Setting(_SHORT_CONVERSATION_TOKENS)
+    return TokenCost(
+        model.active_bytes,
+        context_bytes(geometry, setting) if geometry else 0,
+        model.quantization,
+        model.header.of_architecture("block_count") or 0,
+    )

@@ -1,0 +1,202 @@
+"""Asks a hub for newer models to recommend, and writes the user's list of them.
+
+Of each publisher below, the repositories that trend are looked at. A model is added if its license
+is known, anyone may download it, its header can be read, and llama.cpp knows its architecture
+(`architectures.txt`: the names in llama-arch.cpp that the library of b11549 holds).
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.resources import files
+
+from llm_localrun.errors import LocalRunError, PullFailed
+from llm_localrun.files.contents import template_abilities
+from llm_localrun.gguf.header import Header
+from llm_localrun.memory.geometry import geometry_of
+from llm_localrun.names.parse import parse_name
+from llm_localrun.names.quantizations import quality_distance, without_quantization
+from llm_localrun.names.roles import purpose_of_header
+from llm_localrun.pull import huggingface
+from llm_localrun.pull.fitting import read_remote_header
+from llm_localrun.pull.huggingface import HubGGUF, TrendingRepository
+from llm_localrun.pull.variants import HubFile, Variant, variants_in
+from llm_localrun.recommended.models import (
+    ListedFile,
+    RecommendedModel,
+    Use,
+    listed_models,
+    refreshed_path,
+    write_refreshed,
+)
+
+PUBLISHERS = (
+    *("unsloth", "ggml-org", "bartowski", "lmstudio-community", "Qwen", "google", "LiquidAI"),
+    *("ibm-granite", "mistralai"),
+)
+_PER_PUBLISHER = 4
+_THREADS = 4
+_PREFERRED = "Q4_K_M"
+_SMALL_WEIGHTS = 1_500_000_000
+_ADAPTED = re.compile(r"abliterated|uncensored|heretic", re.IGNORECASE)
+"""Models whose makers' safeguards others have removed are for those who look for them."""
+_NOISE = re.compile(r"[-_.](gguf|qat|it|instruct)(?=[-_.]|$)")
+_ACTIVE = re.compile(r"-A(\d{1,4}(?:\.\d+)?)([BM])(?:-|$)", re.IGNORECASE)
+_UNITS = {"B": 1e9, "M": 1e6}
+_UNNAMED = ("", "other", "unknown")
+_SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT"}
+_WORDS = {
+    **{Use.EMBED: "embedding", Use.CODE: "code", Use.CHAT: "chat", Use.VISION: "pictures"},
+    **{Use.TOOLS: "tools", Use.THINKING: "thinking", Use.SMALL: ""},
+}
+
+
+def refresh_list() -> tuple[list[str], list[str]]:
+    """The names of the models that were added to the package's list, and of those updated.
+
+    Raises `PullFailed` if the hub cannot be asked; then the user's list stays as it is.
+    """
+    trending: list[TrendingRepository] = []
+    for owner in PUBLISHERS:
+        trending += huggingface.trending_repositories(owner, _PER_PUBLISHER)
+    trending.sort(key=lambda each: -(each.trending or 0))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = [*_without_copies(each for each in pool.map(_model, trending) if each)]
+    known = {each.repository for each in listed_models()}
+    try:
+        write_refreshed(found)
+    except OSError as error:
+        raise PullFailed.from_os_error("written", refreshed_path(), error) from None
+    added = [each.name for each in found if each.repository not in known]
+    return added, [each.name for each in found if each.repository in known]
+
+
+def _without_copies(found: Iterable[RecommendedModel]) -> Iterator[RecommendedModel]:
+    """The models that are new. Several publishers have the same: the list's, or the first, wins."""
+    taken = {each.name: each.repository for each in listed_models()}
+    for model in found:
+        if taken.setdefault(model.name, model.repository) == model.repository:
+            yield model
+
+
+def _model(found: TrendingRepository) -> RecommendedModel | None:
+    """The model to recommend from a repository; None if there is none."""
+    known = next((each for each in listed_models() if each.repository == found.id), None)
+    license = known.license if known else _license(found.tags or ())
+    if found.gated or not license or _ADAPTED.search(found.id):
+        return None
+    if known and found.sha == known.revision:
+        return None
+    try:
+        repository = huggingface.list_repository(found.id, found.sha or "main")
+        variants = variants_in(repository.files)
+        variant = _nearest(variants, known.quantization if known else _PREFERRED)
+        header = read_remote_header(repository, [variant]) if variant else Header({})
+    except LocalRunError:
+        return None
+    if not variant or not geometry_of(header) or header.architecture not in _architectures():
+        return None
+    described = known or _described(found, license, header, variant)
+    return described and replace(
+        described,
+        revision=repository.commit,
+        files=tuple(map(_listed, variant.parts)),
+        projector=_listed(variant.projector) if variant.projector else None,
+        quantization=variant.quantization,
+        header=_numbers(header),
+        date=time.strftime("%Y-%m-%d"),
+    )
+
+
+def _nearest(variants: Iterable[Variant], preferred: str) -> Variant | None:
+    return min(
+        (each for each in variants if each.quantization),
+        key=lambda each: (quality_distance(each.quantization, preferred), each.path),
+        default=None,
+    )
+
+
+def _described(
+    found: TrendingRepository, license: str, header: Header, variant: Variant
+) -> RecommendedModel | None:
+    """What there is to say of a model that the package's list does not have, without its files."""
+    gguf = found.gguf or HubGGUF()
+    title = found.id.partition("/")[2]
+    weights = gguf.total or parse_name(title).parameters
+    uses = _uses(title, header, variant, gguf.chat_template or "", weights or 0)
+    if not weights or not uses:
+        return None
+    match = _ACTIVE.search(title)
+    active = int(float(match[1]) * _UNITS[match[2].upper()]) if match else weights
+    return RecommendedModel(
+        name=_name(title),
+        good_at=", ".join(filter(None, (_WORDS[use] for use in uses))),
+        uses=uses,
+        repository=found.id,
+        revision="",
+        files=(),
+        projector=None,
+        parameters=weights,
+        active_parameters=max(1, min(active, weights)),
+        quantization="",
+        license=license,
+        header=Header({}),
+        source=f"https://huggingface.co/{found.id}",
+    )
+
+
+def _uses(
+    title: str, header: Header, variant: Variant, template: str, weights: int
+) -> tuple[Use, ...]:
+    """What a model is for; () if for nothing that is recommended."""
+    purpose = purpose_of_header(header, title)
+    made_for = parse_name(title).made_for
+    if purpose == "embedding":
+        return (Use.EMBED,)
+    if purpose != "chat" or made_for in ("completion", "moderation"):
+        return ()
+    can = template_abilities(template)
+    has = {
+        Use.CODE: made_for == "code",
+        Use.CHAT: made_for != "code",
+        Use.VISION: variant.projector is not None,
+        Use.TOOLS: can["tools"],
+        Use.THINKING: can["thinking"],
+        Use.SMALL: weights < _SMALL_WEIGHTS,
+    }
+    return tuple(use for use, is_it in has.items() if is_it)
+
+
+def _license(tags: Iterable[str]) -> str:
+    """The license in the tags of a repository; "" if they name none."""
+    license = next((tag.partition(":")[2] for tag in tags if tag.startswith("license:")), "")
+    return "" if license in _UNNAMED else _SPDX.get(license, license)
+
+
+def _name(title: str) -> str:
+    """`qwen3-4b` for Qwen3-4B-Instruct-GGUF."""
+    name = _NOISE.sub("", without_quantization(title.lower()))
+    return re.sub(r"[^a-z0-9.]+", "-", name).strip("-.")
+
+
+def _listed(file: HubFile) -> ListedFile:
+    return ListedFile(path=file.path, size=file.size, sha256=file.sha256)
+
+
+def _numbers(header: Header) -> Header:
+    """The keys that decide how much memory a model needs: the numbers of its architecture."""
+    prefix = f"{header.architecture}."
+    return Header(
+        {
+            key: value
+            for key, value in header.metadata.items()
+            if key == "general.architecture"
+            or (key.startswith(prefix) and not isinstance(value, str | None))
+        }
+    )
+
+
+def _architectures() -> frozenset[str]:
+    return frozenset(files(__package__).joinpath("architectures.txt").read_text().split())
