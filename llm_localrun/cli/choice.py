@@ -17,7 +17,7 @@ from llm_localrun.errors import PullFailed
 from llm_localrun.memory import machine
 from llm_localrun.pull.hub_search import Match, recommended_matching, search_hub
 
-MAX_MATCHES = 5
+_MAX_MATCHES = 5
 _MAX_RECOMMENDED = 2
 """Of the matches, if the hub has some too."""
 
@@ -46,28 +46,32 @@ def choose_recommended(suffix: str, *, as_json: bool) -> str:
         )
     rows, facts = recommend.recommendation_rows(found), map(recommend.recommendation_facts, found)
     choices = map(Choice, (each.model.name for each in found), rows, facts)
-    return _choose([*choices], "Name the model to pull, such as one of these", suffix, as_json)
+    return _choose([*choices], "A REF is missing; give one of these", suffix, as_json)
 
 
-def choose_match(words: str, suffix: str, *, as_json: bool) -> str:
+def choose_match(words: str, quantization: str, suffix: str, *, as_json: bool) -> str:
     """The REF of the model that the user chooses from those that match `words`.
 
-    Raises `PullFailed` if there is none, or if the hub cannot be asked.
+    `quantization` is the one that is wanted, "" for any. Raises `PullFailed` if there is none, or
+    if the hub cannot be asked.
     """
     memory = machine.physical_memory()
-    recommended = recommended_matching(words, memory)
+    recommended = [] if quantization else recommended_matching(words, memory)
+    preferred = quantization or read_config().quantization
     try:
-        on_hub = search_hub(words, MAX_MATCHES, memory, read_config().quantization)
+        on_hub = search_hub(words, _MAX_MATCHES, memory, preferred)
     except PullFailed as error:
         if recommended:
             _list(_choices(recommended), suffix, as_json)
             error.advise(f"{error.remedy}. Recommended models that match are listed")
         raise
+    usable = [match for match in on_hub if not match.problem] or on_hub
     fitting = [match for match in recommended if match.fits]
-    found = [*fitting[: _MAX_RECOMMENDED if on_hub else None], *on_hub][:MAX_MATCHES]
+    found = [*fitting[: _MAX_RECOMMENDED if usable else None], *usable][:_MAX_MATCHES]
     if not found:
         raise nothing_found(words)
-    return _choose(_choices(found), f"'{words}' can mean several models", suffix, as_json)
+    choices = _choices(sorted(found, key=lambda match: not match.fits))
+    return _choose(choices, f"'{words}' is not a REF; give one of these", suffix, as_json)
 
 
 def nothing_found(words: str) -> PullFailed:

@@ -41,7 +41,7 @@ from llm_localrun.pull.plan import (
     recommended_at,
 )
 from llm_localrun.pull.records import PullRecord
-from llm_localrun.pull.refs import STARTER, HubRef, parse_ref, search_words
+from llm_localrun.pull.refs import STARTER, HubRef, parse_quantization, parse_ref, search_words
 from llm_localrun.pull.remove import records_of
 from llm_localrun.pull.variants import Variant
 from llm_localrun.resolve import NO_COMMAND, WHAT_IT_IS, order_of
@@ -66,11 +66,12 @@ def pull(
     words: tuple[str, ...], kind: str | None, quantization: str | None, quiet: bool, as_json: bool
 ) -> None:
     ref = _ref(words, kind)
-    given = f" -q {shlex.quote(quantization)}" if quantization else ""
+    wanted = parse_quantization(quantization) if quantization else ""
+    given = f" -q {wanted}" if wanted else ""
     if not ref:
         ref = choose_recommended(given, as_json=as_json)
     elif query := search_words(ref):
-        ref = choose_match(query, given, as_json=as_json)
+        ref = choose_match(query, wanted, given, as_json=as_json)
     plan = _plan(ref, quantization, quiet=quiet)
     present = find_same_content(plan, get_catalogue().models)
     if present is not None:

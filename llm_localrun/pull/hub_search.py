@@ -63,7 +63,9 @@ def search_hub(words: str, limit: int, memory: int | None, preferred: str) -> li
     def fit(name: str) -> None:
         matches[name] = _fitted(matches[name], memory, preferred)
 
-    threads = [Thread(target=fit, args=(name,), daemon=True) for name in matches]
+    threads = [
+        Thread(target=fit, args=(name,), name=f"fit {name}", daemon=True) for name in matches
+    ]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + _PATIENCE_S

@@ -161,7 +161,7 @@ def is_repository(name: str) -> bool:
 def _recommended_ref(model: RecommendedModel, quantization: str | None) -> HubRef:
     """The file of `model`, or that of another `quantization` beside it."""
     ref = HubRef(model.repository, model.revision, file=model.files[0].path)
-    other = _parse_quantization(quantization) if quantization is not None else ""
+    other = parse_quantization(quantization) if quantization is not None else ""
     if other in ("", model.quantization):
         return ref
     return replace(ref, file="", quantization=other)
@@ -176,7 +176,7 @@ def _parse_hub_ref(text: str) -> HubRef:
     return HubRef(
         repo=groups["repo"],
         revision=unquote(groups["revision"]) or MAIN,
-        quantization=_parse_quantization(groups["quantization"]) if groups["quantization"] else "",
+        quantization=parse_quantization(groups["quantization"]) if groups["quantization"] else "",
         file=unquote(groups["file"]) if page else groups["file"],
     )
 
@@ -216,19 +216,19 @@ def _parse_url_ref(text: str) -> UrlRef:
 
 def _with_quantization(ref: Ref, quantization: str) -> Ref:
     if isinstance(ref, HubRef) and not ref.file:
-        parsed = _parse_quantization(quantization)
+        parsed = parse_quantization(quantization)
         if ref.quantization in ("", parsed):
             return replace(ref, quantization=parsed)
         raise PullFailed(f"{ref.text} and -q {quantization} contradict each other", "Use one")
     if isinstance(ref, ServerRef) and ref.is_repository and not ref.quantization:
-        return replace(ref, quantization=_parse_quantization(quantization))
+        return replace(ref, quantization=parse_quantization(quantization))
     raise PullFailed(
         f"-q {quantization} does not apply to {ref.text}",
         "It chooses a file of a repository, OWNER/REPO. Ollama's variants are tags, NAME:TAG",
     )
 
 
-def _parse_quantization(text: str) -> str:
+def parse_quantization(text: str) -> str:
     """The quantization in llama.cpp's spelling: q8_0 is Q8_0."""
     if not (name := quantization_in(text)):
         raise PullFailed(

@@ -7,6 +7,7 @@ address, as the real one does. The files are small but complete GGUF files: see 
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -161,6 +162,8 @@ class Hub:
     lies: dict[str, str] = field(default_factory=dict)
     """Wrong SHA-256 that it lists, by path."""
     others: list[HubRepository] = field(default_factory=list)
+    held: dict[str, threading.Event] = field(default_factory=dict)
+    """Repositories that it does not list before something happens, by name."""
     odd_entries: list[Any] = field(default_factory=list)
     """What every search finds first."""
 
@@ -185,6 +188,8 @@ class Hub:
             # Without a token the hub does not say whether there is such a repository.
             yield _error(401, "", "Invalid username or password.")
         elif match.re is _REPOSITORY:
+            if held := self.held.get(repository.name):
+                held.wait(60)
             yield self._listing(repository, match["revision"] or "main")
         else:
             yield self._resolved(request, repository, match["revision"], match["file"])
