@@ -30,7 +30,7 @@ from llm_localrun.memory import machine
 from llm_localrun.pull.refreshed import refresh_list
 from llm_localrun.recommended.choose import ASSUMED_MEMORY, Recommendation
 from llm_localrun.recommended.choose import recommend as choose
-from llm_localrun.recommended.models import Use, listed_models, read_recommended
+from llm_localrun.recommended.models import Use, listed_models, read_recommended, refreshed_path
 from llm_localrun.system.paths import engine_folder
 
 _OPTIONAL = ("license",)
@@ -130,14 +130,18 @@ def _speed_text(speed: float | None) -> str:
 
 def _advice(found: Sequence[Recommendation], use: Use | None) -> list[str]:
     """Lines below the table: what its columns mean, and what to type."""
-    context = tokens_text(min(each.context_size for each in found))
-    explained = f"memory: in use, with a context of {context} tokens"
+    context = tokens_text(max(each.context_size for each in found))
+    explained = f"memory: with {context} tokens of context"
     if any(each.tokens_per_second for each in found):
-        explained += "; speed: expected tokens a second here"
-    others = "|".join(each.value for each in Use if each != use)
-    hint = f"For something else: llm localrun recommend --for {others}"
-    lines = [f"Get the first: {found[0].command}", hint]
-    return [explained, "", *lines] if terminal_width() is not None else lines
+        explained += "; speed: tokens a second, expected here"
+    first, *others = (each.value for each in (Use.CODE, *Use) if each != use)
+    more = [each for each in others if each != first]
+    return [
+        *([explained, ""] if terminal_width() is not None else []),
+        f"Get the first:  {found[0].command}",
+        f"{f'More for {first}:':15} llm localrun recommend --for {first}",
+        f"                (or {', '.join(more)})",
+    ]
 
 
 def _if_empty(use: Use | None) -> str:
@@ -162,7 +166,8 @@ def _refresh() -> None:
     except PullFailed as error:
         say(f"{error.problem}. {error.remedy}.", err=True)
         date = max((each.date for each in listed_models()), default="")
-        say(f"This list is the package's of {date}, with what earlier refreshes added.", err=True)
+        earlier = ", with what earlier refreshes found" if refreshed_path().exists() else ""
+        say(f"This is the package's list of {date}{earlier}.", err=True)
         return
     parts = [
         f"{word} {count_of(len(names), 'model')}: {first_few(names)}"

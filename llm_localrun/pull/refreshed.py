@@ -45,6 +45,8 @@ _ADAPTED = re.compile(r"abliterated|uncensored|heretic", re.IGNORECASE)
 _NOISE = re.compile(r"[-_.](gguf|qat|it|instruct)(?=[-_.]|$)")
 _ACTIVE = re.compile(r"-A(\d{1,4}(?:\.\d+)?)([BM])(?:-|$)", re.IGNORECASE)
 _UNITS = {"B": 1e9, "M": 1e6}
+_CHAT_TASKS = ("text-generation", "image-text-to-text", "any-to-any", "audio-text-to-text")
+"""The hub's names for the tasks of models that chat."""
 _UNNAMED = ("", "other", "unknown")
 _SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT"}
 _WORDS = {
@@ -60,17 +62,18 @@ def refresh_list() -> tuple[list[str], list[str]]:
     """
     trending: list[TrendingRepository] = []
     for owner in PUBLISHERS:
-        trending += huggingface.trending_repositories(owner, _PER_PUBLISHER)
+        found = huggingface.trending_repositories(owner, _PER_PUBLISHER)
+        trending += (each for each in found if each.id.startswith(f"{owner}/"))
     trending.sort(key=lambda each: -(each.trending or 0))
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [*_without_copies(each for each in pool.map(_model, trending) if each)]
+        models = [*_without_copies(each for each in pool.map(_model, trending) if each)]
     known = {each.repository for each in listed_models()}
     try:
-        write_refreshed(found)
+        write_refreshed(models)
     except OSError as error:
         raise PullFailed.from_os_error("written", refreshed_path(), error) from None
-    added = [each.name for each in found if each.repository not in known]
-    return added, [each.name for each in found if each.repository in known]
+    added = [each.name for each in models if each.repository not in known]
+    return added, [each.name for each in models if each.repository in known]
 
 
 def _without_copies(found: Iterable[RecommendedModel]) -> Iterator[RecommendedModel]:
@@ -122,11 +125,9 @@ def _described(
     found: TrendingRepository, license: str, header: Header, variant: Variant
 ) -> RecommendedModel | None:
     """What there is to say of a model that the package's list does not have, without its files."""
-    gguf = found.gguf or HubGGUF()
     title = found.id.partition("/")[2]
-    weights = gguf.total or parse_name(title).parameters
-    uses = _uses(title, header, variant, gguf.chat_template or "", weights or 0)
-    if not weights or not uses:
+    weights = (found.gguf and found.gguf.total) or parse_name(title).parameters
+    if not weights or not (uses := _uses(found, header, variant, weights)):
         return None
     match = _ACTIVE.search(title)
     active = int(float(match[1]) * _UNITS[match[2].upper()]) if match else weights
@@ -148,16 +149,19 @@ def _described(
 
 
 def _uses(
-    title: str, header: Header, variant: Variant, template: str, weights: int
+    found: TrendingRepository, header: Header, variant: Variant, weights: int
 ) -> tuple[Use, ...]:
     """What a model is for; () if for nothing that is recommended."""
+    title = found.id.partition("/")[2]
     purpose = purpose_of_header(header, title)
     made_for = parse_name(title).made_for
     if purpose == "embedding":
         return (Use.EMBED,)
     if purpose != "chat" or made_for in ("completion", "moderation"):
         return ()
-    can = template_abilities(template)
+    if (found.pipeline_tag or _CHAT_TASKS[0]) not in _CHAT_TASKS:
+        return ()
+    can = template_abilities((found.gguf or HubGGUF()).chat_template or "")
     has = {
         Use.CODE: made_for == "code",
         Use.CHAT: made_for != "code",

@@ -6,6 +6,7 @@ speed, which may be measured.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.memory.fit import default_setting, is_enough
@@ -19,12 +20,14 @@ ASSUMED_MEMORY = 8 * 2**30
 """RAM of a machine that does not say how much it has."""
 _CONTEXTS = (CONTEXT_SIZE, CONTEXT_SIZE // 2)
 """Tokens. The smaller context counts only where no model fits with the larger one."""
-_MIN_TOKENS_PER_SECOND = 3.0
-"""People read about twice as fast: slower models come last."""
+_READING_SPEED = 6.0
+"""Tokens a second: about as fast as people read."""
+_SLOW = _READING_SPEED / 2
+"""Slower models come last."""
 _MAX_SYSTEM_BYTES = 3 * 2**30
 """What a desktop and a browser take, where that is more than a quarter of the RAM."""
 _SHORT_CONVERSATION_TOKENS = 1024
-_MIX = (Use.CODE, Use.VISION, Use.EMBED, Use.THINKING, Use.TOOLS)
+_MIX = (Use.CODE, Use.VISION, Use.SMALL, Use.EMBED, Use.THINKING, Use.TOOLS)
 """What a mix has besides models for chat, until it is long enough."""
 
 
@@ -46,10 +49,9 @@ class Recommendation:
         """The line that gets it."""
         return f"llm localrun pull {self.model.name}"
 
-    @property
-    def is_slow(self) -> bool:
-        speed = self.tokens_per_second
-        return speed is not None and speed < _MIN_TOKENS_PER_SECOND
+    def reaches(self, speed: float) -> bool:
+        """Whether it generates so many tokens a second, as far as that is known."""
+        return self.tokens_per_second is None or self.tokens_per_second >= speed
 
 
 def usable_memory(ram: int) -> int:
@@ -77,12 +79,16 @@ def recommend(
 
 
 def _mix(models: Sequence[RecommendedModel], available: int) -> list[Recommendation]:
-    """The best model for chat, one that is twice as fast, and the best for other uses that these
-    are not for."""
+    """The best model for chat, the best of half its size that is as fast as people read, and the
+    best for each use that these are not for."""
     chat = _ranked(models, Use.CHAT, available)
     mix = chat[:1]
-    faster = (each for each in chat if 2 * each.model.active_bytes <= mix[0].model.active_bytes)
-    mix += [each for each in [next(faster, None)] if each]
+    lighter = (
+        each
+        for each in chat[1:]
+        if 2 * each.model.size <= mix[0].model.size and each.reaches(_READING_SPEED)
+    )
+    mix += islice(lighter, 1)
     for use in _MIX:
         if not any(use in each.model.uses for each in mix):
             mix += _ranked(models, use, available)[:1]
@@ -95,7 +101,7 @@ def _ranked(models: Iterable[RecommendedModel], use: Use, available: int) -> lis
     for context_size in _CONTEXTS:
         fitted = (_fitted(model, context_size, available) for model in wanted)
         if found := [each for each in fitted if each]:
-            return sorted(found, key=lambda each: each.is_slow)
+            return sorted(found, key=lambda each: not each.reaches(_SLOW))
     return []
 
 
