@@ -172,10 +172,7 @@ def _safe_files(info: "ModelInfo") -> Iterator[HubFile]:
 
 @contextmanager
 def _translate_errors(name: str = "", revision: str = "") -> Iterator[None]:
-    """Turns the errors of huggingface_hub into a `PullFailed`.
-
-    The request is about `revision` of the repository `name`; a list is about none.
-    """
+    """Turns the errors of huggingface_hub into a `PullFailed`. A list of models has no `name`."""
     # Otherwise it asks the hub for a list of AI agents, to report which one it runs under (2.4).
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:

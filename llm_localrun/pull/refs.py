@@ -133,7 +133,7 @@ def parse_ref(text: str, quantization: str | None = None) -> Ref:
     server = server_kinds().get(scheme)
     if scheme == STARTER and rest in [kind.value for kind in StarterKind]:
         ref: Ref = StarterRef(StarterKind(rest))
-    elif model := recommended_named(text):
+    elif _WORDS.fullmatch(text) and (model := recommended_named(text)):
         return _recommended_ref(model, quantization)
     elif server and server.pull_names:
         ref = _parse_server_ref(server, server.pull_names, rest)

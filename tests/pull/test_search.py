@@ -231,7 +231,7 @@ def test_recommended_models_are_found_by_the_beginnings_of_words(ten: World) -> 
     [
         ("qwen", "qwen"),
         ("qwen 3 4b", "qwen 3 4b"),
-        ("Qwen3.5-4B", "Qwen3.5-4B"),
+        ("Qwen9.5-4B", "Qwen9.5-4B"),
         ("qwen3:8b", "qwen3 8b"),
         ("starter pack", "starter pack"),
         ("starter", ""),
