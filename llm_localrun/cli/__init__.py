@@ -10,7 +10,9 @@ from importlib import import_module
 
 import click
 
-_HELPERS = frozenset({"doctor_findings", "engine_install", "facts", "progress", "pulled", "table"})
+_HELPERS = frozenset(
+    {"choice", "doctor_findings", "engine_install", "facts", "progress", "pulled", "table"}
+)
 """Modules that hold no command."""
 
 

@@ -1,7 +1,11 @@
 """Download a model.
 
+Without REF, lists what is recommended for this machine; on a terminal, asks
+for the number of one. Words that are no REF are searched for.
+
 \b
 REF is one of:
+  NAME                            a model that `llm localrun recommend` lists
   starter                         a small model (98 MB) to begin with
   OWNER/REPO[:QUANT]              a repository of the Hugging Face hub, in the
                                   quantization that fits this machine
@@ -18,6 +22,7 @@ from typing import Any
 import click
 
 from llm_localrun.catalogue import get_catalogue
+from llm_localrun.cli.choice import choose_match, choose_recommended
 from llm_localrun.cli.progress import show_progress
 from llm_localrun.cli.table import json_option, pick, say, show_json, show_table, size_text
 from llm_localrun.config import read_config
@@ -28,9 +33,15 @@ from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models, short_name
 from llm_localrun.pull.fitting import VariantFit, fitted_variants
 from llm_localrun.pull.http_files import RESUME_ADVICE
-from llm_localrun.pull.plan import PullPlan, find_same_content, plan_pull, plan_variant
+from llm_localrun.pull.plan import (
+    PullPlan,
+    find_same_content,
+    plan_pull,
+    plan_variant,
+    recommended_at,
+)
 from llm_localrun.pull.records import PullRecord
-from llm_localrun.pull.refs import HubRef, parse_ref
+from llm_localrun.pull.refs import STARTER, HubRef, parse_quantization, parse_ref, search_words
 from llm_localrun.pull.remove import records_of
 from llm_localrun.pull.variants import Variant
 from llm_localrun.resolve import NO_COMMAND, WHAT_IT_IS, order_of
@@ -46,7 +57,7 @@ _INTERRUPTED = {
 
 
 @click.command(help=__doc__)
-@click.argument("words", nargs=-1, metavar="[REF]")
+@click.argument("words", nargs=-1, metavar="[REF or WORDS]")
 @click.option("--tiny", "kind", flag_value="tiny", help="With `starter`: the smallest one")
 @click.option("--embed", "kind", flag_value="embed", help="With `starter`: one that embeds texts")
 @click.option("-q", "--quantization", help="Quantization to download: Q4_K_M, Q8_0")
@@ -55,7 +66,14 @@ _INTERRUPTED = {
 def pull(
     words: tuple[str, ...], kind: str | None, quantization: str | None, quiet: bool, as_json: bool
 ) -> None:
-    plan = _plan(_ref(words, kind), quantization, quiet=quiet)
+    ref = _ref(words, kind)
+    wanted = parse_quantization(quantization) if quantization else ""
+    given = f" -q {wanted}" if wanted else ""
+    if not ref:
+        ref = choose_recommended(given, as_json=as_json)
+    elif query := search_words(ref):
+        ref = choose_match(query, wanted, given, as_json=as_json)
+    plan = _plan(ref, quantization, quiet=quiet)
     present = find_same_content(plan, get_catalogue().models)
     if present is not None:
         path = present.on_disk.path if present.on_disk else ""
@@ -76,13 +94,16 @@ def pull(
 
 def _ref(words: tuple[str, ...], kind: str | None) -> str:
     """The REF that the arguments mean: "starter:tiny" for `starter --tiny`."""
-    return ":".join(filter(None, (" ".join(words), kind)))
+    text = " ".join(words).strip()
+    if kind and text not in ("", STARTER):
+        raise click.UsageError(f"--{kind} applies to `llm localrun pull {STARTER}` only.")
+    return f"{STARTER}:{kind}" if kind else text
 
 
 def _plan(ref: str, quantization: str | None, *, quiet: bool) -> PullPlan:
     """The plan for `ref`. Shows the variants of a repository, unless `quiet`."""
     parsed = parse_ref(ref, quantization)
-    if not isinstance(parsed, HubRef):
+    if not isinstance(parsed, HubRef) or recommended_at(parsed):
         return plan_pull(parsed)
     fitted = fitted_variants(parsed, machine.physical_memory())
     variant = fitted.choose(read_config().quantization)

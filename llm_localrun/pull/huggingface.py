@@ -1,14 +1,15 @@
-"""Lists repositories of a Hugging Face hub, with huggingface_hub.
+"""Lists and searches the repositories of a Hugging Face hub, with huggingface_hub.
 
 The hub is the one that HF_ENDPOINT names. The token is the one stored with `llm keys`, or that of
-`hf auth login`. Downloading files is left to `download`.
+`hf auth login`. Downloading files is left to `download`, which repositories to show to
+`hub_search`.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 30.0
 _LIST_TIMEOUT_S = 10.0
+_LICENSE_TAG = "license:"
 _KEY_ALIAS = default_key_alias("huggingface")
 
 
@@ -49,12 +51,41 @@ class Repository:
         return FileSource(url, self.token, advice)
 
 
+class FoundRepository(WireModel):
+    """A repository with GGUF files, as a list of the hub has it."""
+
+    id: Name
+    downloads: Maybe[Count] = None
+    """In the last 30 days."""
+    tags: Maybe[Entries[Text]] = None
+
+    @property
+    def license(self) -> str:
+        """The hub's name for it: `apache-2.0`; "" if it is not known."""
+        found = (tag for tag in self.tags or () if tag.startswith(_LICENSE_TAG))
+        return next(found, "").removeprefix(_LICENSE_TAG)
+
+
+_SEARCH_REPLY: TypeAdapter[tuple[FoundRepository, ...]] = TypeAdapter(Entries[FoundRepository])
+
+
+def search_repositories(words: str, limit: int) -> tuple[FoundRepository, ...]:
+    """At most `limit` repositories with GGUF files that match `words`, the most downloaded first.
+
+    Raises `PullFailed`.
+    """
+    with _translate_errors():
+        expand = ["downloads", "tags"]
+        reply = _list_models(limit, search=words, sort="downloads", expand=expand)
+        return _SEARCH_REPLY.validate_json(reply)[:limit]
+
+
 def list_repository(name: str, revision: str) -> Repository:
     """The hub's listing of the repository `name` (OWNER/REPO). Raises `PullFailed`."""
     with _translate_errors(name, revision):
-        from huggingface_hub import HfApi, get_token
+        from huggingface_hub import HfApi
 
-        token = stored_keys().get(_KEY_ALIAS) or get_token()
+        token = _token()
         api = HfApi(
             endpoint=_endpoint(),
             token=token or False,
@@ -62,7 +93,13 @@ def list_repository(name: str, revision: str) -> Repository:
             library_version=__version__,
         )
         info = api.model_info(name, revision=revision, timeout=_TIMEOUT_S, files_metadata=True)
-        return Repository(name, info.sha or revision, tuple(_safe_files(info)), token or None)
+        return Repository(name, info.sha or revision, tuple(_safe_files(info)), token)
+
+
+def _token() -> str | None:
+    from huggingface_hub import get_token
+
+    return stored_keys().get(_KEY_ALIAS) or get_token() or None
 
 
 class HubGGUF(WireModel):
@@ -74,14 +111,12 @@ class HubGGUF(WireModel):
     chat_template: Maybe[Text] = None
 
 
-class TrendingRepository(WireModel):
-    """A repository with GGUF files in a hub's list of trending ones."""
+class TrendingRepository(FoundRepository):
+    """A repository in a hub's list of trending ones."""
 
-    id: Name
     sha: Maybe[Name] = None
     gated: Maybe[bool | Text] = None
     pipeline_tag: Maybe[Text] = None
-    tags: Maybe[Entries[Text]] = None
     gguf: Maybe[HubGGUF] = None
     trending: Annotated[Maybe[Rate], Field(alias="trendingScore")] = None
 
@@ -94,30 +129,30 @@ def trending_repositories(owner: str, limit: int) -> tuple[TrendingRepository, .
 
     Raises `PullFailed`.
     """
-    with _translate_errors(owner, "main"):
-        from huggingface_hub import get_token
-        from huggingface_hub.utils._headers import build_hf_headers
-        from huggingface_hub.utils._http import get_session, hf_raise_for_status
+    with _translate_errors():
+        expand = ["sha", "gated", "pipeline_tag", "tags", "gguf", "trendingScore"]
+        reply = _list_models(limit, author=owner, sort="trendingScore", expand=expand)
+        return _TRENDING_REPLY.validate_json(reply)[:limit]
 
-        # HfApi.list_models (2.4) waits without a limit, and one bad entry ends its list.
-        response = get_session().get(
-            f"{_endpoint()}/api/models",
-            params={
-                "author": owner,
-                "filter": "gguf",
-                "sort": "trendingScore",
-                "limit": limit,
-                "expand": ["sha", "gated", "pipeline_tag", "tags", "gguf", "trendingScore"],
-            },
-            headers=build_hf_headers(
-                token=stored_keys().get(_KEY_ALIAS) or get_token() or False,
-                library_name="llm-localrun",
-                library_version=__version__,
-            ),
-            timeout=_LIST_TIMEOUT_S,
-        )
-        hf_raise_for_status(response)
-        return _TRENDING_REPLY.validate_json(response.content)[:limit]
+
+def _list_models(limit: int, **parameters: Any) -> bytes:
+    """The hub's list of repositories with GGUF files."""
+    from huggingface_hub import get_session, hf_raise_for_status
+
+    token = _token()
+    # HfApi.list_models (2.4) waits without a limit, and one bad entry ends its list.
+    response = get_session().get(
+        f"{_endpoint()}/api/models",
+        params={**parameters, "filter": "gguf", "limit": limit},
+        headers={
+            "User-Agent": f"llm-localrun/{__version__}",
+            **({"Authorization": f"Bearer {token}"} if token else {}),
+        },
+        timeout=_LIST_TIMEOUT_S,
+    )
+    hf_raise_for_status(response)
+    content: bytes = response.content
+    return content
 
 
 def _endpoint() -> str:
@@ -136,8 +171,8 @@ def _safe_files(info: "ModelInfo") -> Iterator[HubFile]:
 
 
 @contextmanager
-def _translate_errors(name: str, revision: str) -> Iterator[None]:
-    """Turns the errors of huggingface_hub into a `PullFailed`."""
+def _translate_errors(name: str = "", revision: str = "") -> Iterator[None]:
+    """Turns the errors of huggingface_hub into a `PullFailed`. A list of models has no `name`."""
     # Otherwise it asks the hub for a list of AI agents, to report which one it runs under (2.4).
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
@@ -187,12 +222,17 @@ def _hub_error(error: "HfHubHTTPError", name: str, revision: str) -> PullFailed:
     status, headers = error.response.status_code, error.response.headers
     code = headers.get("x-error-code", "")
     if status == 429:
-        return too_many_requests(_shown_hub(), headers)
+        return too_many_requests(_shown_hub(), headers, resumes=bool(name))
     if code == "RevisionNotFound":
         return PullFailed(
             f"{name} has no revision {revision}", f"See {_shown_hub()}/{name}/commits"
         )
-    if status in (401, 403, 404):
+    if status in (401, 403) and not name:
+        return PullFailed(
+            f"{_shown_hub()} refuses to list repositories (HTTP {status})",
+            "Check your token, or remove it: a list needs none",
+        )
+    if status in (401, 403, 404) and name:
         # The hub answers alike for a private repository and for one that does not exist.
         return PullFailed(
             f"There is no repository {name} at {_shown_hub()} that you may read (HTTP {status})",

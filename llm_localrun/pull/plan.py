@@ -35,7 +35,8 @@ from llm_localrun.pull.records import (
     unshared_paths,
 )
 from llm_localrun.pull.refs import HubRef, Ref, ServerRef, StarterRef, UrlRef
-from llm_localrun.pull.variants import Variant, variants_in
+from llm_localrun.pull.variants import HubFile, Variant, variants_in
+from llm_localrun.recommended.models import ListedFile, RecommendedModel, read_recommended
 from llm_localrun.system.paths import models_folder, partial_folder
 from llm_localrun.system.progress import Progress
 
@@ -78,12 +79,48 @@ def plan_pull(ref: Ref) -> PullPlan:
     """The plan for pulling `ref`. Raises a `LocalRunError`."""
     if isinstance(ref, HubRef):
         repository = huggingface.list_repository(ref.repo, ref.revision)
+        if model := recommended_at(ref):
+            return plan_variant(ref, repository, _pinned_variant(model, repository))
         return plan_variant(ref, repository, find_variant(ref, repository))
     if isinstance(ref, UrlRef):
         return _plan_url(ref)
     if isinstance(ref, ServerRef):
         return _plan_server(ref)
     return _plan_starter(ref)
+
+
+def recommended_at(ref: HubRef) -> RecommendedModel | None:
+    """The recommended model whose file `ref` names, at the revision of the list."""
+    place = (ref.repo, ref.revision, ref.file)
+    models = read_recommended() if ref.file else ()
+    return next((m for m in models if (m.repository, m.revision, m.files[0].path) == place), None)
+
+
+def _pinned_variant(model: RecommendedModel, repository: Repository) -> Variant:
+    """The files of `model`, with the SHA-256 of the list.
+
+    Raises `PullFailed` if the hub lists others.
+    """
+    parts = tuple(_pinned_file(file, repository) for file in model.files)
+    projector = _pinned_file(model.projector, repository) if model.projector else None
+    return Variant(model.quantization, parts, projector)
+
+
+def _pinned_file(listed: ListedFile, repository: Repository) -> HubFile:
+    found = next((file for file in repository.files if file.path == listed.path), None)
+    if found is None:
+        raise PullFailed(
+            f"{repository.name} has no {listed.path} at {repository.commit[:12]}",
+            f"See what it has: `llm localrun pull {repository.name}`",
+        )
+    pinned = replace(found, sha256=listed.sha256 or found.sha256)
+    if found.size != listed.size or found.sha256 not in ("", pinned.sha256):
+        raise PullFailed(
+            f"{repository.name}/{listed.path} is not the file that is recommended: the hub lists"
+            " another size or SHA-256",
+            f"Nothing was downloaded. To get it anyway: `llm localrun pull {repository.name}`",
+        )
+    return pinned
 
 
 def find_same_content(plan: PullPlan, models: Iterable[LocalModel]) -> LocalModel | None:

@@ -1,7 +1,8 @@
 """Parses a REF, the text that names a model to pull, into one of four values.
 
-Pure. The `text` property of a value is a REF that parses to the same value; records keep it.
-Finding the files that a REF means is left to `plan`.
+Pure, but for the list of recommended models. The `text` property of a value is a REF that parses to
+the same value; records keep it. Finding the files that a REF means is left to `plan`, and finding
+models by words to `hub_search`.
 """
 
 import re
@@ -13,15 +14,18 @@ from urllib.parse import quote, unquote, urlsplit
 from llm_localrun.errors import PullFailed
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.pull.http_files import is_safe_url
+from llm_localrun.recommended.models import RecommendedModel, recommended_named
 from llm_localrun.servers.base import Server, server_kinds
 from llm_localrun.system.logins import shown_address
 
 STARTER = "starter"
 MAIN = "main"
 _FORMS = (
-    "A REF is `starter`, OWNER/REPO[:QUANT], OWNER/REPO/FILE.gguf, an https:// address of a GGUF"
-    " file, ollama:NAME or lmstudio:NAME"
+    "A REF is `starter`, the name of a recommended model, OWNER/REPO[:QUANT], OWNER/REPO/FILE.gguf,"
+    " an https:// address of a GGUF file, ollama:NAME or lmstudio:NAME"
 )
+_MAX_REPOSITORY = 200
+"""Characters; the hub allows 96 for each part."""
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 # As huggingface_hub writes them: OWNER/REPO@REVISION/FILE.
 _HUB_NAME = re.compile(
@@ -36,6 +40,8 @@ _HUB_PAGE = re.compile(
     r"(?::(?P<quantization>[\w.-]+))?",
     re.IGNORECASE,
 )
+# NAME:TAG too, as Ollama has it.
+_WORDS = re.compile(r"\w[\w.+-]*(?:[ :]\w[\w.+-]*)*")
 _SHA256 = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
 
 
@@ -127,6 +133,8 @@ def parse_ref(text: str, quantization: str | None = None) -> Ref:
     server = server_kinds().get(scheme)
     if scheme == STARTER and rest in [kind.value for kind in StarterKind]:
         ref: Ref = StarterRef(StarterKind(rest))
+    elif _WORDS.fullmatch(text) and (model := recommended_named(text)):
+        return _recommended_ref(model, quantization)
     elif server and server.pull_names:
         ref = _parse_server_ref(server, server.pull_names, rest)
     elif scheme in ("http", "https") and not _HUB_PAGE.fullmatch(text):
@@ -134,6 +142,29 @@ def parse_ref(text: str, quantization: str | None = None) -> Ref:
     else:
         ref = _parse_hub_ref(text)
     return ref if quantization is None else _with_quantization(ref, quantization)
+
+
+def search_words(text: str) -> str:
+    """The words to search for, if `text` is no REF and plain words; "" otherwise."""
+    scheme, _, rest = text.partition(":")
+    is_scheme = scheme in (STARTER, "hf", "http", "https") or scheme in server_kinds()
+    if not _WORDS.fullmatch(text) or text == STARTER or (rest and is_scheme):
+        return ""
+    return "" if recommended_named(text) else text.replace(":", " ")
+
+
+def is_repository(name: str) -> bool:
+    """Whether `name` is OWNER/REPO, and a REF by itself."""
+    return len(name) <= _MAX_REPOSITORY and bool(re.fullmatch(f"{_PART}/{_PART}", name))
+
+
+def _recommended_ref(model: RecommendedModel, quantization: str | None) -> HubRef:
+    """The file of `model`, or that of another `quantization` beside it."""
+    ref = HubRef(model.repository, model.revision, file=model.files[0].path)
+    other = parse_quantization(quantization) if quantization is not None else ""
+    if other in ("", model.quantization):
+        return ref
+    return replace(ref, file="", quantization=other)
 
 
 def _parse_hub_ref(text: str) -> HubRef:
@@ -145,7 +176,7 @@ def _parse_hub_ref(text: str) -> HubRef:
     return HubRef(
         repo=groups["repo"],
         revision=unquote(groups["revision"]) or MAIN,
-        quantization=_parse_quantization(groups["quantization"]) if groups["quantization"] else "",
+        quantization=parse_quantization(groups["quantization"]) if groups["quantization"] else "",
         file=unquote(groups["file"]) if page else groups["file"],
     )
 
@@ -185,19 +216,19 @@ def _parse_url_ref(text: str) -> UrlRef:
 
 def _with_quantization(ref: Ref, quantization: str) -> Ref:
     if isinstance(ref, HubRef) and not ref.file:
-        parsed = _parse_quantization(quantization)
+        parsed = parse_quantization(quantization)
         if ref.quantization in ("", parsed):
             return replace(ref, quantization=parsed)
         raise PullFailed(f"{ref.text} and -q {quantization} contradict each other", "Use one")
     if isinstance(ref, ServerRef) and ref.is_repository and not ref.quantization:
-        return replace(ref, quantization=_parse_quantization(quantization))
+        return replace(ref, quantization=parse_quantization(quantization))
     raise PullFailed(
         f"-q {quantization} does not apply to {ref.text}",
         "It chooses a file of a repository, OWNER/REPO. Ollama's variants are tags, NAME:TAG",
     )
 
 
-def _parse_quantization(text: str) -> str:
+def parse_quantization(text: str) -> str:
     """The quantization in llama.cpp's spelling: q8_0 is Q8_0."""
     if not (name := quantization_in(text)):
         raise PullFailed(

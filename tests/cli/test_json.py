@@ -196,6 +196,16 @@ def test_pulled_models(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_documented("outdated", pulls)
 
 
+def test_search(world: World) -> None:
+    world.hub.odd_entries = [{"id": "gone/Tiny"}]
+    found = json.loads(done("search", "tiny", "--json"))
+    assert [each["fits"] for each in found] == [True, None]
+    assert_documented("search", found)
+    offered = run("pull", "tiny", "--json")
+    assert offered.exit_code == 2
+    assert_documented("search", json.loads(offered.stdout))
+
+
 def test_doctor(warm: Path, starter_model: Path, invoke: Invoke) -> None:
     ask(in_file(warm / "localrun/models" / starter_model.name), "Hi", **SHORT_ANSWER)
     report = json_of(invoke, "doctor")

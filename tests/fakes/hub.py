@@ -5,11 +5,13 @@ address, as the real one does. The files are small but complete GGUF files: see 
 """
 
 import hashlib
+import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from llm_localrun.gguf.header import Tensor
 from llm_localrun.gguf.tensor_types import TensorType
@@ -19,6 +21,8 @@ from tests.support.gguf_files import Value, pair
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_REPOSITORY = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(?:/revision/(?P<revision>.+))?")
+_FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 _CHUNK_BYTES = 2**16
 
 Chunks = Iterator[bytes | float]
@@ -110,8 +114,40 @@ def _head(status: int, length: int, lines: list[str]) -> bytes:
 
 
 @dataclass
+class HubRepository:
+    """A repository of a hub. `downloads` are those of the last 30 days."""
+
+    name: str
+    files: dict[str, bytes]
+    commit: str = COMMIT
+    downloads: int = 4321
+    tags: tuple[str, ...] = ("gguf", "endpoints_compatible", "license:apache-2.0")
+
+    def listed(self, *, is_gated: bool = False) -> dict[str, Any]:
+        """What the hub says of it, without its files."""
+        gguf = {"total": 1_235_814_432, "architecture": "llama", "context_length": 32_768}
+        return {
+            "_id": "68a0c0ffee",
+            "id": self.name,
+            "modelId": self.name,
+            "author": self.name.partition("/")[0],
+            "sha": self.commit,
+            "lastModified": "2026-08-20T10:00:00.000Z",
+            "createdAt": "2026-08-19T10:00:00.000Z",
+            "private": False,
+            "gated": "manual" if is_gated else False,
+            "disabled": False,
+            "downloads": self.downloads,
+            "likes": 12,
+            "trendingScore": 3,
+            "tags": [*self.tags],
+            "gguf": gguf,
+        }
+
+
+@dataclass
 class Hub:
-    """A Hugging Face hub with one repository, whose files are at `cdn`.
+    """A Hugging Face hub, whose files are at `cdn`: the repository `repo`, and `others`.
 
     `gated`: files need the token. `refusal`: the reply to every request.
     """
@@ -125,47 +161,73 @@ class Hub:
     refusal: bytes | None = None
     lies: dict[str, str] = field(default_factory=dict)
     """Wrong SHA-256 that it lists, by path."""
+    others: list[HubRepository] = field(default_factory=list)
+    held: dict[str, threading.Event] = field(default_factory=dict)
+    """Repositories that it does not list before something happens, by name."""
+    odd_entries: list[Any] = field(default_factory=list)
+    """What every search finds first."""
+
+    @property
+    def repositories(self) -> dict[str, HubRepository]:
+        """All repositories, by name."""
+        first = HubRepository(self.repo, self.files, self.commit)
+        return {each.name: each for each in (first, *self.others)}
 
     def __call__(self, request: Request) -> Chunks:
         if self.refusal is not None:
             yield self.refusal
             return
-        path = unquote(urlsplit(request.path).path)
-        if match := re.fullmatch(rf"/api/models/{self.repo}(?:/revision/(.+))?", path):
-            yield self._listing(match[1] or "main")
-        elif match := re.fullmatch(rf"/{self.repo}/resolve/([^/]+)/(.+)", path):
-            yield self._resolved(request, match[1], match[2])
-        else:
+        parts = urlsplit(request.path)
+        path = unquote(parts.path)
+        if path == "/api/models":
+            yield self._found(request, parse_qs(parts.query))
+            return
+        match = _REPOSITORY.fullmatch(path) or _FILE.fullmatch(path)
+        repository = self.repositories.get(match["repo"]) if match else None
+        if match is None or repository is None:
             # Without a token the hub does not say whether there is such a repository.
             yield _error(401, "", "Invalid username or password.")
+        elif match.re is _REPOSITORY:
+            if held := self.held.get(repository.name):
+                held.wait(60)
+            yield self._listing(repository, match["revision"] or "main")
+        else:
+            yield self._resolved(request, repository, match["revision"], match["file"])
 
-    def _knows(self, revision: str) -> bool:
-        return revision in ("main", self.commit)
+    def _found(self, request: Request, query: dict[str, list[str]]) -> bytes:
+        """A page of the repositories that match, with a link to the next one."""
+        words = re.findall(r"[a-z0-9]+", query.get("search", [""])[0].lower())
+        limit, start = int(query.get("limit", ["1000"])[0]), int(query.get("cursor", ["0"])[0])
+        matching = [
+            each
+            for each in self.repositories.values()
+            if all(word in each.name.lower() for word in words)
+            and {*query.get("filter", [])} <= {*each.tags}
+            and query.get("author", [each.name.partition("/")[0]])[0] == each.name.split("/")[0]
+        ]
+        matching.sort(key=lambda each: -each.downloads)
+        page = [each.listed(is_gated=self.gated) for each in matching[start : start + limit]]
+        if wanted := query.get("expand"):
+            page = [{key: each[key] for key in ("_id", "id", *wanted)} for each in page]
+        body = json.dumps([*self.odd_entries, *page]).encode()
+        lines = ["Content-Type: application/json"]
+        if len(matching) > start + limit:
+            rest = re.sub(r"&cursor=\d+", "", request.path)
+            next_page = f"http://{request.headers['host']}{rest}&cursor={start + limit}"
+            lines.append(f'Link: <{next_page}>; rel="next"')
+        return _head(200, len(body), lines) + body
 
-    def _listing(self, revision: str) -> bytes:
-        if not self._knows(revision):
+    def _listing(self, repository: HubRepository, revision: str) -> bytes:
+        if revision not in ("main", repository.commit):
             return _error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        gguf = {"total": 1_235_814_432, "architecture": "llama", "context_length": 32_768}
         return json_reply(
             {
-                "_id": "68a0c0ffee",
-                "id": self.repo,
-                "modelId": self.repo,
-                "author": self.repo.partition("/")[0],
-                "sha": self.commit,
-                "lastModified": "2026-08-20T10:00:00.000Z",
-                "private": False,
-                "gated": "manual" if self.gated else False,
-                "disabled": False,
-                "downloads": 4321,
-                "likes": 12,
-                "tags": ["gguf", "endpoints_compatible"],
-                "gguf": gguf,
+                **repository.listed(is_gated=self.gated),
                 "siblings": [
                     {"rfilename": "README.md", "size": 11, "blobId": "a" * 40},
-                    *(self._sibling(path, data) for path, data in self.files.items()),
+                    *(self._sibling(path, data) for path, data in repository.files.items()),
                 ],
-                "usedStorage": sum(map(len, self.files.values())),
+                "usedStorage": sum(map(len, repository.files.values())),
             }
         )
 
@@ -174,15 +236,18 @@ class Hub:
         lfs = {"sha256": oid, "size": len(data), "pointerSize": 135}
         return {"rfilename": path, "size": len(data), "blobId": oid[:40], "lfs": lfs}
 
-    def _resolved(self, request: Request, revision: str, path: str) -> bytes:
+    def _resolved(
+        self, request: Request, repository: HubRepository, revision: str, path: str
+    ) -> bytes:
         if self.gated and request.headers.get("authorization") != f"Bearer {self.token}":
-            return _error(401, "GatedRepo", f"Access to model {self.repo} is restricted.")
-        if not self._knows(revision) or path not in self.files:
+            return _error(401, "GatedRepo", f"Access to model {repository.name} is restricted.")
+        is_known = revision in ("main", repository.commit)
+        if not is_known or path not in repository.files:
             return _error(404, "EntryNotFound", "Entry not found")
-        data = self.files[path]
+        data = repository.files[path]
         lines = [
             f"Location: {self.cdn}/{sha256(data)}?Expires=1781098782&Signature=abc",
-            f"X-Repo-Commit: {self.commit}",
+            f"X-Repo-Commit: {repository.commit}",
             f"X-Linked-Size: {len(data)}",
             f'X-Linked-ETag: "{sha256(data)}"',
         ]

@@ -12,8 +12,6 @@ from llm_localrun.pull.refs import (
 )
 from tests.support.drive import failure
 
-pytestmark = pytest.mark.pure
-
 REPO = "unsloth/Qwen3-8B-GGUF"
 HASH = "0f" * 32
 MEANT: list[tuple[str, Ref]] = [

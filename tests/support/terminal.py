@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 
@@ -29,3 +30,37 @@ def on_terminal(*arguments: str, typed: str = "", stderr: int | None = None) -> 
                 shown += more
         os.close(ours)
     return shown.decode().replace("\r\n", "\n").replace("\x1b[2m", "").replace("\x1b[0m", "")
+
+
+_OWN_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    " os.execv(sys.executable, [sys.executable, '-m', 'llm', *sys.argv[1:]])"
+)
+"""Ctrl-C reaches only what has the terminal as its own."""
+
+
+def dialog(*arguments: str, question: str, answers: Sequence[str]) -> tuple[int, str]:
+    """The status of `llm` on a terminal, and what that shows.
+
+    One of `answers` is typed each time that a line ends with `question`.
+    """
+    import pty
+
+    ours, its = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", _OWN_TERMINAL, *arguments],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env={**os.environ, "TERM": "dumb", "COLUMNS": "80"},
+        start_new_session=True,
+    ) as process:
+        os.close(its)
+        shown, left = b"", list(answers)
+        with suppress(OSError):
+            while more := os.read(ours, 4096):
+                shown += more
+                if left and shown.endswith(question.encode()):
+                    os.write(ours, left.pop(0).encode())
+        os.close(ours)
+    return process.returncode, shown.decode().replace("\r\n", "\n")
