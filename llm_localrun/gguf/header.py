@@ -254,6 +254,30 @@ def find_text(file: BinaryIO, key: str, start: int, end: int = MAX_HEADER) -> st
     return ""
 
 
+def find_values(file: BinaryIO, prefix: str, start: int) -> dict[str, Value]:
+    """The texts and single numbers in the metadata from `start` whose keys begin with `prefix`.
+
+    It searches as `find_text` does. Raises OSError.
+    """
+    pattern = re.compile(re.escape(prefix.encode()) + rb"[a-z_]{1,32}")
+    found: dict[str, Value] = {}
+    for window_at, window in _windows(file, start):
+        tensors = window.find(_FIRST_TENSOR)
+        for key in pattern.finditer(window, 8, tensors if tensors >= 0 else len(window)):
+            name, at = key[0], key.end() + 4
+            kind = int.from_bytes(window[key.end() : at], "little")
+            size = window[key.start() - 8 : key.start()]
+            if size != struct.pack("<Q", len(name)) or at + 8 > len(window):
+                continue
+            if kind == _STRING:
+                found[name.decode()] = _text_at(file, window_at + at, MAX_HEADER)
+            elif kind in _FORMATS:
+                found[name.decode()] = struct.unpack_from(f"<{_FORMATS[kind]}", window, at)[0]
+        if tensors >= 0:
+            break
+    return found
+
+
 def _text_at(file: BinaryIO, position: int, end: int) -> str:
     """The text at a position, if its length stands before `end`; "" for a very long one."""
     rest = file.seek(0, SEEK_END) - position

@@ -1,0 +1,159 @@
+"""How a model that is run from its file samples where the user does not say, and who says so.
+
+In this order: Ollama's manifest, the file's keys `general.sampling.*`, the makers' settings in the
+recommended list, llama.cpp's defaults. A value that is not valid costs itself only. How a server
+samples is left to the server.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from pydantic import ValidationError
+
+from llm_localrun import engine_defaults
+from llm_localrun.chat.options import Options
+from llm_localrun.files.modelfile import sampling_of
+from llm_localrun.models import SAMPLING, LocalModel, OnDisk
+from llm_localrun.recommended.recognize import recognize
+
+_OPTIONS = {
+    "temp": "temperature",
+    **{name: name for name in ("top_p", "top_k", "min_p")},
+    "penalty_repeat": "repeat_penalty",
+}
+"""The keys of a file that are options here."""
+_SEQUENCE = "sequence"
+_MIROSTATS = ("mirostat", "mirostat_tau", "mirostat_eta")
+_NUMBERS = ("xtc_probability", "xtc_threshold", "penalty_last_n")
+"""The other numbers. llama.cpp takes all but `mirostat` from the file by itself (b11549)."""
+_SAMPLERS = {
+    **dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty"), "penalties"),
+    **{name: name for name in ("top_k", "top_p", "min_p", "temperature")},
+    "typical_p": "typ_p",
+}
+"""The sampler of llama.cpp that an option is for."""
+_ALL_SAMPLERS = [
+    *("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"),
+]
+"""llama.cpp's default sequence (b11549)."""
+
+
+class Origin(str, Enum):
+    """Who says how a model samples."""
+
+    OPTIONS = "options"
+    MANIFEST = "manifest"
+    FILE = "file"
+    MAKERS = "makers"
+    ENGINE = "engine"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value that is in force, and where it comes from."""
+
+    value: Any
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class FileSampling:
+    """How a model that is run from its file samples."""
+
+    options: Mapping[str, Setting] = field(default_factory=dict)
+    """By the names of -o."""
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """What the file sets that is no option, by the names after `general.sampling.`."""
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The options that requests carry: all but those with which the engine starts."""
+        settings = self.options.items()
+        return {name: each.value for name, each in settings if each.origin is not Origin.ENGINE}
+
+    def others_beside(self, chosen: Collection[str]) -> dict[str, Any]:
+        """`others` without what would take the effect from the options `chosen` by the user.
+
+        Mirostat takes the place of all samplers but the temperature, and a sequence may lack one.
+        """
+        wanted = {_SAMPLERS[name] for name in chosen if name in _SAMPLERS}
+        sequence = self.others.get(_SEQUENCE, "").split(";")
+        displaced = (
+            *(() if wanted <= {"temperature"} else _MIROSTATS),
+            *(() if wanted <= {*sequence} else (_SEQUENCE,)),
+        )
+        return {name: value for name, value in self.others.items() if name not in displaced}
+
+    def extra_body(self, chosen: Collection[str]) -> dict[str, Any]:
+        """What requests carry besides the options, where the user has set the options `chosen`."""
+        others = self.others_beside(chosen)
+        extra = {name: value for name, value in others.items() if name == _MIROSTATS[0]}
+        is_displaced = _SEQUENCE in self.others and _SEQUENCE not in others
+        return extra | ({"samplers": _ALL_SAMPLERS} if is_displaced else {})
+
+
+def file_sampling(model: LocalModel, route: OnDisk, manifest: Mapping[str, Any]) -> FileSampling:
+    """How the file at `route` samples. `manifest` has the options that Ollama's manifest sets."""
+    if model.purpose != "chat":
+        return FileSampling()
+    stated = sampling_of(route)
+    in_list = recognize(model, route)
+    by_origin = {
+        Origin.ENGINE: _options_of(engine_defaults.SAMPLING),
+        Origin.MAKERS: valid_options(in_list.sampling) if in_list else {},
+        Origin.FILE: _options_of(stated),
+        Origin.MANIFEST: {name: manifest[name] for name in SAMPLING if name in manifest},
+    }
+    found = {
+        name: Setting(value, origin)
+        for origin, options in by_origin.items()
+        for name, value in options.items()
+    }
+    return FileSampling({name: found[name] for name in SAMPLING if name in found}, _others(stated))
+
+
+def valid_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of -o among `given` that have valid values."""
+    options: dict[str, Any] = {}
+    for name, value in given.items():
+        try:
+            options |= Options.model_validate({name: value}).model_dump(exclude_none=True)
+        except ValidationError:
+            continue
+    return options
+
+
+def _options_of(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The options among the keys of a file."""
+    named = {
+        _OPTIONS[key]: _plain(value)
+        for key, value in stated.items()
+        if key in _OPTIONS and not isinstance(value, bool)
+    }
+    if isinstance(top_k := named.get("top_k"), int) and top_k < 0:
+        # To llama.cpp as to vLLM, -1 is off.
+        named["top_k"] = 0
+    return valid_options(named)
+
+
+def _plain(value: Any) -> Any:
+    """0.7 for 0.699999988, which is how a 32-bit number holds it."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _others(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """What is no option here, and has an effect."""
+    sequence = stated.get(_SEQUENCE)
+    others: dict[str, Any] = {_SEQUENCE: sequence} if sequence and isinstance(sequence, str) else {}
+    version = stated.get(_MIROSTATS[0])
+    # llama.cpp aborts on other versions.
+    has_mirostat = version in (1, 2) and not isinstance(version, bool)
+    for name in (*_NUMBERS, *(_MIROSTATS if has_mirostat else ())):
+        value = stated.get(name)
+        if isinstance(value, int | float) and math.isfinite(value):
+            others[name] = _plain(value)
+    return others

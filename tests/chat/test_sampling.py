@@ -1,0 +1,229 @@
+"""How models sample by default: as their files, Ollama's manifests or their makers say.
+
+What is in force is what llama.cpp says of the request in its slot.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from llm_localrun import engine_defaults
+from llm_localrun.chat.sampling import Origin, file_sampling
+from llm_localrun.engine.state import list_running
+from llm_localrun.files import scan
+from llm_localrun.gguf.header import read_header
+from llm_localrun.models import Snapshot
+from llm_localrun.recommended import recognize
+from llm_localrun.recommended.models import read_recommended
+from tests.conftest import CONFIG, Llm, configure
+from tests.fakes.http_server import StandIn
+from tests.fakes.llama_server import llama_server
+from tests.support import little_model
+from tests.support.contract import found, json_of_show, sent
+from tests.support.drive import ask, served
+from tests.support.engines import in_file, stand_in
+from tests.support.gguf_files import Value, with_keys
+from tests.support.models import changed, file_route
+from tests.support.quantizing import make, plan_for
+from tests.support.trees import LIBRARY, gguf, ollama_model
+
+NAN = float("nan")
+DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repeat_penalty": 1}
+SAYS = {"temp": 0.5, "top_p": 0.7, "top_k": 7, "min_p": 0.02, "penalty_repeat": 1.1}
+SAID = {"temperature": 0.5, "top_p": 0.7, "top_k": 7, "min_p": 0.02, "repeat_penalty": 1.1}
+MORE = {"xtc_probability": 0.25, "penalty_last_n": 32}
+PENALTIES = {"presence_penalty": 0, "frequency_penalty": 0}
+
+
+def keys(said: dict[str, Any]) -> dict[str, Value]:
+    return {f"general.sampling.{name}": value for name, value in said.items()}
+
+
+def in_force(user_path: Path) -> dict[str, Any]:
+    """How the last request was sampled, by the slot that it had."""
+    (engine,) = list_running(user_path / "localrun" / "engine")
+    headers = {"Authorization": f"Bearer {engine.key}"}
+    slots = httpx.get(f"{engine.url}/slots", headers=headers, timeout=30).json()
+    used = [slot for slot in slots if slot.get("params")]
+    params: dict[str, Any] = max(used, key=lambda slot: slot["id_task"])["params"]
+    return {
+        name: round(value, 5) if isinstance(value, float) else value
+        for name, value in params.items()
+    }
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Iterator[Path]:
+    """Where a copy of a model goes. It is large, so it does not stay."""
+    path = tmp_path / "model.gguf"
+    yield path
+    path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("runs_on", ["xllamacpp", "llama-server"])
+@pytest.mark.parametrize(
+    ("says", "turns"),
+    [
+        pytest.param({}, [({}, DEFAULTS), ({"top_k": 3}, DEFAULTS | {"top_k": 3})], id="nothing"),
+        pytest.param(
+            SAYS | MORE,
+            [
+                ({}, SAID | {"xtc_probability": 0.25, "repeat_last_n": 32}),
+                ({"temperature": 0}, SAID | {"temperature": 0}),
+                ({"top_k": 0, "seed": 7}, SAID | {"top_k": 0, "seed": 7, "xtc_probability": 0.25}),
+            ],
+            id="all",
+        ),
+        pytest.param(
+            {"temp": NAN, "top_k": "many", "top_p": 7.0, "penalty_repeat": -1.0, "mirostat": 99}
+            | {"min_p": 0.1},
+            [({}, DEFAULTS | {"min_p": 0.1, "mirostat": 0})],
+            id="odd values",
+        ),
+        pytest.param({"top_k": -1, "penalty_repeat": NAN}, [({}, DEFAULTS | {"top_k": 0})], id="-1"),
+        pytest.param(
+            {"mirostat": 2, "mirostat_tau": 3.0, "sequence": "top_k;temperature"},
+            [
+                ({}, {"mirostat": 2, "mirostat_tau": 3, "samplers": ["top_k", "temperature"]}),
+                ({"temperature": 0}, {"mirostat": 2, "samplers": ["top_k", "temperature"]}),
+                ({"top_k": 5}, {"mirostat": 0, "samplers": ["top_k", "temperature"]}),
+                (
+                    {"top_p": 0.3, "extra_body": {"xtc_probability": 0.5}},
+                    {"mirostat": 0, "top_p": 0.3, "xtc_probability": 0.5},
+                ),
+            ],
+            id="other samplers",
+        ),
+    ],
+)
+def test_file_says_how_it_is_sampled(
+    says: dict[str, Any],
+    turns: list[tuple[dict[str, Any], dict[str, Any]]],
+    runs_on: str,
+    starter_model: Path,
+    model_file: Path,
+    user_path: Path,
+) -> None:
+    """Each option of the user wins, and the others stay the file's."""
+    if runs_on == "llama-server":
+        configure(user_path, llama_server=str(stand_in(user_path / "llama-server")))
+    model = in_file(with_keys(starter_model, model_file, keys(says)))
+    for options, expected in turns:
+        assert ask(model, "Name a color.", max_tokens=3, **options).output
+        params = in_force(user_path)
+        assert {name: params[name] for name in expected} == expected
+    if "top_p" in turns[-1][0]:
+        assert {"top_p", "min_p", "penalties", "top_k"} < {*params["samplers"]}
+
+
+def test_sampling_has_its_effect(starter_model: Path, model_file: Path) -> None:
+    """Only the most likely token counts, whatever the seed; unless the user says otherwise."""
+    model = in_file(with_keys(starter_model, model_file, keys({"top_k": 1, "temp": 2.0})))
+    for options, count in (({}, 1), ({"top_k": 0}, 3), ({"top_k": 0, "temperature": 0}, 1)):
+        said = {
+            ask(model, "Tell me a story.", max_tokens=8, seed=seed, **options).text
+            for seed in (1, 2, 3)
+        }
+        assert len(said) == count
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_keys_are_found_before_and_behind_the_vocabulary(
+    at_end: bool, starter_model: Path, model_file: Path
+) -> None:
+    says = {**SAYS, "sequence": "top_k", "mirostat": 2, "mirostat_tau": 3.0}
+    model = in_file(with_keys(starter_model, model_file, keys(says), at_end=at_end))
+    sampling = file_sampling(model, file_route(model), {})
+    assert sampling.sent == SAID
+    assert sampling.others == {"sequence": "top_k", "mirostat": 2, "mirostat_tau": 3.0}
+
+
+# The recommended list.
+
+QWEN = {"general.architecture": "qwen3"}
+MAKERS = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "presence_penalty": 1.5}
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list with one model, of which the makers say how it is sampled."""
+    first = read_recommended()[0]
+    file = first.files[0].model_copy(
+        update={"path": "Qwen3-0.6B-Instruct-2507-Q4_K_M.gguf", "sha256": "ab" * 32}
+    )
+    entry = replace(
+        first,
+        name="qwen3-0.6b",
+        repository="ada/Qwen3-0.6B-Instruct-2507-GGUF",
+        files=(file,),
+        header=replace(first.header, metadata=QWEN),
+        sampling={**MAKERS, "typical_p": -3, "nonsense": 1.0},
+    )
+    monkeypatch.setattr(recognize, "read_recommended", lambda: (entry,))
+
+
+@pytest.mark.parametrize(
+    ("path", "architecture", "is_it"),
+    [
+        ("Qwen3-0.6B-Instruct-2507-Q4_K_M.gguf", "qwen3", True),
+        ("Qwen3-0.6B-2507-Q8_0.gguf", "", True),
+        ("Qwen3-0.6B-2507-Q8_0.gguf", "llama", False),
+        ("Qwen3-0.6B-2507-abliterated-Q8_0.gguf", "qwen3", False),
+        ("Josiefied-Qwen3-0.6B-2507-Q8_0.gguf", "qwen3", False),
+        ("Qwen3-0.6B-Q8_0.gguf", "qwen3", False),
+        ("Qwen3-0.6B-Thinking-2507-Q8_0.gguf", "qwen3", False),
+        ("Qwen3-0.6B-Base-2507-Q8_0.gguf", "qwen3", False),
+        ("Qwen3-4B-Instruct-2507-Q4_K_M.gguf", "qwen3", False),
+        ("ada/Qwen3-0.6B-Instruct-2507-GGUF/x.gguf", "qwen3", True),
+        ("eve/Qwen3-0.6B-Instruct-2507-GGUF/x.gguf", "qwen3", False),
+        ("models--ada--Qwen3-0.6B-Instruct-2507-GGUF/snapshots/1/x.gguf", "qwen3", True),
+        (f"blobs/sha256-{'ab' * 32}", "qwen3", True),
+        (f"blobs/sha256-{'cd' * 32}", "qwen3", False),
+    ],
+)
+def test_which_model_counts_as_the_recommended_one(
+    listed: None, path: str, architecture: str, is_it: bool
+) -> None:
+    model = changed(in_file(Path("/models") / path), architecture=architecture)
+    assert (recognize.recognize(model, file_route(model)) is not None) is is_it
+
+
+def test_makers_settings_are_in_force(
+    listed: None, starter_model: Path, model_file: Path, user_path: Path
+) -> None:
+    """Below what the file says, which comes before llama.cpp's own."""
+    name = model_file.with_name("Qwen3-0.6B-2507-Q8_0.gguf")
+    path = with_keys(starter_model, model_file, keys({"top_k": 7, "temp": NAN})).rename(name)
+    for options in ({}, {"presence_penalty": 0.0}):
+        assert ask(in_file(path), "Name a color.", max_tokens=3, **options).output
+        params = in_force(user_path)
+        expected = {**DEFAULTS, **MAKERS, "top_k": 7, "typical_p": 1, **options}
+        assert {name: params[name] for name in expected} == expected
+    path.unlink()
+
+
+def test_order_of_those_who_say_how_a_model_is_sampled(
+    listed: None, tmp_path: Path
+) -> None:
+    store = tmp_path / "home/.ollama/models"
+    weights = gguf(tmp_path / "w", {}, architecture="qwen3")
+    file = with_float_keys(weights, {"top_p": 0.7, "temp": 0.3})
+    parameters = json.dumps({"temperature": 0.1, "num_ctx": 512, "min_p": 9})
+    ollama_model(store, f"{LIBRARY}/qwen3/0.6b-2507", file, params=parameters)
+    (entry,) = scan([], Snapshot()).files
+    model = entry.model
+    assert model is not None
+    settings = file_sampling(model, file_route(model), {"temperature": 0.1, "num_ctx": 512}).options
+    assert {name: (each.value, each.origin) for name, each in settings.items()} == {
+        "temperature": (0.1, Origin.MANIFEST),
+        "top_p": (0.7, Origin.FILE),
+        "top_k": (20, Origin.MAKERS),
+        "min_p": (0.05, Origin.ENGINE),
+        "repeat_penalty": (1.0, Origin.ENGINE),
+        "presence_penalty": (1.5, Origin.MAKERS),
+    }
