@@ -12,32 +12,36 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_localrun import engine_defaults
+from llm_localrun.catalogue import get_catalogue
+from llm_localrun.chat.modelfile import request_defaults
 from llm_localrun.chat.sampling import Origin, file_sampling
 from llm_localrun.engine.state import list_running
 from llm_localrun.files import scan
-from llm_localrun.gguf.header import read_header
+from llm_localrun.files.modelfile import sampling_of
+from llm_localrun.gguf.header import Tensor
+from llm_localrun.gguf.tensor_types import TensorType
 from llm_localrun.models import Snapshot
+from llm_localrun.name_cache import CachePolicy
 from llm_localrun.recommended import recognize
 from llm_localrun.recommended.models import read_recommended
-from tests.conftest import CONFIG, Llm, configure
-from tests.fakes.http_server import StandIn
+from tests.conftest import CONFIG, Invoke, configure
+from tests.fakes.http_server import Request, Respond, StandIn, json_reply
 from tests.fakes.llama_server import llama_server
+from tests.fakes.ollama import Ollama
 from tests.support import little_model
-from tests.support.contract import found, json_of_show, sent
+from tests.support.contract import sent
 from tests.support.drive import ask, served
 from tests.support.engines import in_file, stand_in
-from tests.support.gguf_files import Value, with_keys
+from tests.support.gguf_files import Value, with_keys, write
 from tests.support.models import changed, file_route
 from tests.support.quantizing import make, plan_for
-from tests.support.trees import LIBRARY, gguf, ollama_model
+from tests.support.trees import LIBRARY, ollama_model
 
 NAN = float("nan")
 DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repeat_penalty": 1}
 SAYS = {"temp": 0.5, "top_p": 0.7, "top_k": 7, "min_p": 0.02, "penalty_repeat": 1.1}
 SAID = {"temperature": 0.5, "top_p": 0.7, "top_k": 7, "min_p": 0.02, "repeat_penalty": 1.1}
 MORE = {"xtc_probability": 0.25, "penalty_last_n": 32}
-PENALTIES = {"presence_penalty": 0, "frequency_penalty": 0}
 
 
 def keys(said: dict[str, Any]) -> dict[str, Value]:
@@ -85,7 +89,9 @@ def model_file(tmp_path: Path) -> Iterator[Path]:
             [({}, DEFAULTS | {"min_p": 0.1, "mirostat": 0})],
             id="odd values",
         ),
-        pytest.param({"top_k": -1, "penalty_repeat": NAN}, [({}, DEFAULTS | {"top_k": 0})], id="-1"),
+        pytest.param(
+            {"top_k": -1, "temp": -1.0}, [({}, DEFAULTS | {"top_k": 0})], id="negative values"
+        ),
         pytest.param(
             {"mirostat": 2, "mirostat_tau": 3.0, "sequence": "top_k;temperature"},
             [
@@ -124,7 +130,12 @@ def test_file_says_how_it_is_sampled(
 def test_sampling_has_its_effect(starter_model: Path, model_file: Path) -> None:
     """Only the most likely token counts, whatever the seed; unless the user says otherwise."""
     model = in_file(with_keys(starter_model, model_file, keys({"top_k": 1, "temp": 2.0})))
-    for options, count in (({}, 1), ({"top_k": 0}, 3), ({"top_k": 0, "temperature": 0}, 1)):
+    turns: list[tuple[dict[str, Any], int]] = [
+        ({}, 1),
+        ({"top_k": 0}, 3),
+        ({"top_k": 0, "temperature": 0}, 1),
+    ]
+    for options, count in turns:
         said = {
             ask(model, "Tell me a story.", max_tokens=8, seed=seed, **options).text
             for seed in (1, 2, 3)
@@ -199,7 +210,8 @@ def test_makers_settings_are_in_force(
     """Below what the file says, which comes before llama.cpp's own."""
     name = model_file.with_name("Qwen3-0.6B-2507-Q8_0.gguf")
     path = with_keys(starter_model, model_file, keys({"top_k": 7, "temp": NAN})).rename(name)
-    for options in ({}, {"presence_penalty": 0.0}):
+    turns: list[dict[str, Any]] = [{}, {"presence_penalty": 0.0}]
+    for options in turns:
         assert ask(in_file(path), "Name a color.", max_tokens=3, **options).output
         params = in_force(user_path)
         expected = {**DEFAULTS, **MAKERS, "top_k": 7, "typical_p": 1, **options}
@@ -207,18 +219,19 @@ def test_makers_settings_are_in_force(
     path.unlink()
 
 
-def test_order_of_those_who_say_how_a_model_is_sampled(
-    listed: None, tmp_path: Path
-) -> None:
+def test_order_of_those_who_say_how_a_model_is_sampled(listed: None, tmp_path: Path) -> None:
     store = tmp_path / "home/.ollama/models"
-    weights = gguf(tmp_path / "w", {}, architecture="qwen3")
-    file = with_float_keys(weights, {"top_p": 0.7, "temp": 0.3})
+    write(tmp_path / "w", QWEN | keys({"top_p": 0.7, "temp": 0.3}), [], {})
     parameters = json.dumps({"temperature": 0.1, "num_ctx": 512, "min_p": 9})
-    ollama_model(store, f"{LIBRARY}/qwen3/0.6b-2507", file, params=parameters)
+    ollama_model(store, f"{LIBRARY}/qwen3/0.6b-2507", tmp_path / "w", params=parameters)
     (entry,) = scan([], Snapshot()).files
-    model = entry.model
-    assert model is not None
-    settings = file_sampling(model, file_route(model), {"temperature": 0.1, "num_ctx": 512}).options
+    assert entry.model is not None
+    defaults = request_defaults(entry.model, file_route(entry.model))
+    assert defaults.options == {
+        **{"temperature": 0.1, "context_size": 512, "top_p": 0.7, "top_k": 20},
+        "presence_penalty": 1.5,
+    }
+    settings = defaults.sampling.options
     assert {name: (each.value, each.origin) for name, each in settings.items()} == {
         "temperature": (0.1, Origin.MANIFEST),
         "top_p": (0.7, Origin.FILE),
@@ -227,3 +240,106 @@ def test_order_of_those_who_say_how_a_model_is_sampled(
         "repeat_penalty": (1.0, Origin.ENGINE),
         "presence_penalty": (1.5, Origin.MAKERS),
     }
+
+
+def test_embedding_model_is_not_sampled(tmp_path: Path) -> None:
+    write(tmp_path / "e.gguf", {"general.architecture": "bert", **keys(SAYS)}, [], {})
+    model = changed(in_file(tmp_path / "e.gguf"), purpose="embedding")
+    assert request_defaults(model, file_route(model)).options == {}
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_quantized_copy_is_sampled_as_its_source(at_end: bool, tmp_path: Path) -> None:
+    says = {**SAYS, **MORE, "sequence": "top_k", "mirostat": 2}
+    little = little_model.build(tmp_path / "little.gguf")
+    source = with_keys(little, tmp_path / "source.gguf", keys(says), at_end=at_end)
+    assert sampling_of(file_route(in_file(source))).keys() == says.keys()
+    made = make(plan_for(source, "Q4_0"))
+    assert sampling_of(file_route(in_file(made))) == sampling_of(file_route(in_file(source)))
+
+
+# Servers.
+
+
+def test_server_samples_as_it_likes(starter_model: Path, model_file: Path) -> None:
+    """What the file says is not sent, even if it is here."""
+    path = with_keys(starter_model, model_file, keys(SAYS))
+    with StandIn(llama_server()) as server:
+        model = served(server.url, "llamacpp", "m", path=str(path))
+        ask(model, "Hi", top_k=3)
+        (body,) = sent(server)
+    assert body["top_k"] == 3
+    assert body.keys() & {*SAID, "samplers", "mirostat"} == {"top_k"}
+
+
+PROPS = {
+    "default_generation_settings": {
+        "n_ctx": 8192,
+        "params": {"temperature": 0.699999988079071, "top_k": 20, "min_p": None, "top_p": "high"},
+    }
+}
+
+
+def says_props(request: Request) -> Iterator[bytes]:
+    if request.path == "/props":
+        yield json_reply(PROPS)
+    else:
+        yield from llama_server()(request)
+
+
+def says_parameters(request: Request) -> Iterator[bytes]:
+    for reply in Ollama(has=["m"], capabilities=("completion",))(request):
+        text = "top_k                          20\ntemperature                    0.7\nstop x\n"
+        show = {"parameters": text + "top_p 1.2.3\nmin_p -\n", "capabilities": ["completion"]}
+        yield json_reply(show) if request.path == "/api/show" else reply
+
+
+@pytest.mark.parametrize("respond", [says_props, says_parameters])
+def test_what_a_server_says_of_its_sampling(
+    respond: Respond, user_path: Path, invoke: Invoke
+) -> None:
+    with StandIn(respond) as server:
+        configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
+        (model,) = get_catalogue(CachePolicy.FRESH).models
+        assert dict(model.sampling) == {"temperature": 0.7, "top_k": 20}
+        invoke("models", "options", "set", model.id, "top_k", "5")
+        shown = json.loads(invoke("localrun", "show", model.id, "--json").stdout)["sampling"]
+        card = invoke("localrun", "show", model.id).stdout.splitlines()
+    assert shown == {
+        "temperature": {"value": 0.7, "origin": "server"},
+        "top_k": {"value": 5, "origin": "options"},
+    }
+    at = card.index("sampling     top_k 5 (llm models options)")
+    assert card[at + 1 : at + 3] == [
+        "             temperature 0.7 (its server)",
+        "             its server decides the rest",
+    ]
+
+
+# What is shown.
+
+
+def test_show_says_what_is_in_force_and_who_says_it(
+    listed: None, user_path: Path, invoke: Invoke
+) -> None:
+    path = user_path / "localrun" / "models" / "Qwen3-0.6B-2507-Q8_0.gguf"
+    path.parent.mkdir(parents=True)
+    says = {"top_k": 7, "mirostat": 2, "sequence": "top_k;temperature"}
+    weights = Tensor("token_embd.weight", (2**10, 2**10), TensorType.F16, 0)
+    write(path, QWEN | keys(says), [weights], {})
+    name = "local/gguf/Qwen3-0.6B-2507-Q8_0"
+    card = invoke("localrun", "show", name).stdout.splitlines()
+    at = card.index("sampling     top_k 7, sequence top_k;temperature, mirostat 2 (the file)")
+    assert card[at + 1 : at + 3] == [
+        "             temperature 0.6, top_p 0.9, presence_penalty 1.5"
+        " (its makers, by the recommended list)",
+        "             min_p 0.05, repeat_penalty 1 (llama.cpp's defaults)",
+    ]
+    invoke("models", "options", "set", name, "top_p", "0.5")
+    shown = json.loads(invoke("localrun", "show", name, "--json").stdout)["sampling"]
+    assert shown["top_p"] == {"value": 0.5, "origin": "options"}
+    assert shown["top_k"] == {"value": 7, "origin": "file"}
+    assert shown["temperature"] == {"value": 0.6, "origin": "makers"}
+    assert shown["min_p"] == {"value": 0.05, "origin": "engine"}
+    # They would take the effect from top_p.
+    assert not shown.keys() & {"mirostat", "sequence"}
