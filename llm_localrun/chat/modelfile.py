@@ -44,11 +44,11 @@ class RequestDefaults:
             messages = (ChatMessage("system", self.system), *messages)
             has_system = True
         start = 1 if has_system else 0
-        options = {**self.options, **request.options}
+        options = {**self.sampling.sent(request.options), **self.options, **request.options}
         size = options.get("context_size")
         if isinstance(size, int) and "max_tokens" in self.options.keys() - request.options.keys():
             options["max_tokens"] = min(options["max_tokens"], size)
-        if extra := self.sampling.extra_body(request.options.keys()):
+        if extra := self.sampling.extra_body(request.options):
             options["extra_body"] = {**extra, **options.get("extra_body", {})}
         messages = (*messages[:start], *self.messages, *messages[start:])
         return replace(request, messages=messages, options=options)
@@ -63,7 +63,7 @@ def request_defaults(model: LocalModel, route: Route) -> RequestDefaults:
     sampling = file_sampling(model, route, options)
     return RequestDefaults(
         system=modelfile.system,
-        options={**options, **sampling.sent},
+        options=options,
         messages=tuple(
             ChatMessage(role, text) for role, text in modelfile.messages if role in _ROLES
         ),

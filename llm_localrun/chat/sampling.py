@@ -29,8 +29,9 @@ _SEQUENCE = "sequence"
 _MIROSTATS = ("mirostat", "mirostat_tau", "mirostat_eta")
 _NUMBERS = ("xtc_probability", "xtc_threshold", "penalty_last_n")
 """The other numbers. llama.cpp takes all but `mirostat` from the file by itself (b11549)."""
+_PENALTIES = "penalties"
 _SAMPLERS = {
-    **dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty"), "penalties"),
+    **dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty"), _PENALTIES),
     **{name: name for name in ("top_k", "top_p", "min_p", "temperature")},
     "typical_p": "typ_p",
 }
@@ -39,6 +40,8 @@ _ALL_SAMPLERS = [
     *("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"),
 ]
 """llama.cpp's default sequence (b11549)."""
+_ALIASES = {"temp": "temperature", "nucleus": "top_p", "typ": "typ_p", "topk": "top_k"}
+"""Other names of samplers in a file (b11549); besides, "-" may stand for "_"."""
 
 
 class Origin(str, Enum):
@@ -69,10 +72,22 @@ class FileSampling:
     others: Mapping[str, Any] = field(default_factory=dict)
     """What the file sets that is no option, by the names after `general.sampling.`."""
 
-    @property
-    def sent(self) -> dict[str, Any]:
-        """The options that requests carry: all but those with which the engine starts."""
-        settings = self.options.items()
+    def options_beside(self, chosen: Mapping[str, Any]) -> dict[str, Setting]:
+        """The options that hold beside those that the user has `chosen`.
+
+        At the temperature 0 the most likely token counts, and the makers' penalties are for others.
+        """
+        is_greedy = chosen.get("temperature") == 0
+        return {
+            name: each
+            for name, each in self.options.items()
+            if name not in chosen
+            and not (is_greedy and each.origin is Origin.MAKERS and _SAMPLERS[name] == _PENALTIES)
+        }
+
+    def sent(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that a request carries besides: not those with which the engine starts."""
+        settings = self.options_beside(chosen).items()
         return {name: each.value for name, each in settings if each.origin is not Origin.ENGINE}
 
     def others_beside(self, chosen: Collection[str]) -> dict[str, Any]:
@@ -81,12 +96,21 @@ class FileSampling:
         Mirostat takes the place of all samplers but the temperature, and a sequence may lack one.
         """
         wanted = {_SAMPLERS[name] for name in chosen if name in _SAMPLERS}
-        sequence = self.others.get(_SEQUENCE, "").split(";")
         displaced = (
             *(() if wanted <= {"temperature"} else _MIROSTATS),
-            *(() if wanted <= {*sequence} else (_SEQUENCE,)),
+            *(() if wanted <= _samplers_in(self.others) else (_SEQUENCE,)),
         )
         return {name: value for name, value in self.others.items() if name not in displaced}
+
+    def in_force(self, chosen: Mapping[str, Any]) -> dict[str, Setting]:
+        """What has an effect where the user has set the options `chosen`, those left out."""
+        others = self.others_beside(chosen)
+        samplers = {"temperature"} if _MIROSTATS[0] in others else _samplers_in(others)
+        settings = self.options_beside(chosen).items()
+        return {
+            **{name: each for name, each in settings if _SAMPLERS[name] in samplers},
+            **{name: Setting(value, Origin.FILE) for name, value in others.items()},
+        }
 
     def extra_body(self, chosen: Collection[str]) -> dict[str, Any]:
         """What requests carry besides the options, where the user has set the options `chosen`."""
@@ -114,6 +138,14 @@ def file_sampling(model: LocalModel, route: OnDisk, manifest: Mapping[str, Any])
         for name, value in options.items()
     }
     return FileSampling({name: found[name] for name in SAMPLING if name in found}, _others(stated))
+
+
+def _samplers_in(others: Mapping[str, Any]) -> set[str]:
+    """The samplers of the sequence, by their usual names."""
+    if _SEQUENCE not in others:
+        return {*_ALL_SAMPLERS}
+    names = others[_SEQUENCE].replace("-", "_").split(";")
+    return {_ALIASES.get(name, name) for name in names}
 
 
 def valid_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -203,12 +203,7 @@ def _sampling(model: LocalModel) -> dict[str, Setting]:
     chosen = valid_options(get_model_options(model.id))
     found = {name: Setting(value, Origin.SERVER) for name, value in model.sampling}
     if model.on_disk and not model.served:
-        sampling = request_defaults(model, model.on_disk).sampling
-        others = sampling.others_beside(chosen)
-        found = {
-            **sampling.options,
-            **{name: Setting(value, Origin.FILE) for name, value in others.items()},
-        }
+        found = request_defaults(model, model.on_disk).sampling.in_force(chosen)
     options = (name for name in (*SAMPLING, "seed") if name in chosen)
     return found | {name: Setting(chosen[name], Origin.OPTIONS) for name in options}
 

@@ -259,20 +259,21 @@ def find_values(file: BinaryIO, prefix: str, start: int) -> dict[str, Value]:
 
     It searches as `find_text` does. Raises OSError.
     """
-    pattern = re.compile(re.escape(prefix.encode()) + rb"[a-z_]{1,32}")
     found: dict[str, Value] = {}
     for window_at, window in _windows(file, start):
         tensors = window.find(_FIRST_TENSOR)
-        for key in pattern.finditer(window, 8, tensors if tensors >= 0 else len(window)):
-            name, at = key[0], key.end() + 4
-            kind = int.from_bytes(window[key.end() : at], "little")
-            size = window[key.start() - 8 : key.start()]
-            if size != struct.pack("<Q", len(name)) or at + 8 > len(window):
-                continue
+        end = tensors if tensors >= 0 else len(window)
+        key_at = window.find(prefix.encode(), 8, end)
+        while key_at >= 0:
+            (size,) = struct.unpack_from("<Q", window, key_at - 8)
+            at = key_at + min(size, _OVERLAP) + 4
+            kind = int.from_bytes(window[at - 4 : at], "little")
+            key = window[key_at : at - 4].decode("utf-8", "replace")
             if kind == _STRING:
-                found[name.decode()] = _text_at(file, window_at + at, MAX_HEADER)
-            elif kind in _FORMATS:
-                found[name.decode()] = struct.unpack_from(f"<{_FORMATS[kind]}", window, at)[0]
+                found[key] = _text_at(file, window_at + at, MAX_HEADER)
+            elif kind in _FORMATS and at + 8 <= len(window):
+                found[key] = struct.unpack_from(f"<{_FORMATS[kind]}", window, at)[0]
+            key_at = window.find(prefix.encode(), at, end)
         if tensors >= 0:
             break
     return found

@@ -24,6 +24,7 @@ from llm_localrun.models import Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.recommended import recognize
 from llm_localrun.recommended.models import read_recommended
+from llm_localrun.wire.request import ChatRequest
 from tests.conftest import CONFIG, Invoke, configure
 from tests.fakes.http_server import Request, Respond, StandIn, json_reply
 from tests.fakes.llama_server import llama_server
@@ -150,7 +151,7 @@ def test_keys_are_found_before_and_behind_the_vocabulary(
     says = {**SAYS, "sequence": "top_k", "mirostat": 2, "mirostat_tau": 3.0}
     model = in_file(with_keys(starter_model, model_file, keys(says), at_end=at_end))
     sampling = file_sampling(model, file_route(model), {})
-    assert sampling.sent == SAID
+    assert sampling.sent({}) == SAID
     assert sampling.others == {"sequence": "top_k", "mirostat": 2, "mirostat_tau": 3.0}
 
 
@@ -210,11 +211,18 @@ def test_makers_settings_are_in_force(
     """Below what the file says, which comes before llama.cpp's own."""
     name = model_file.with_name("Qwen3-0.6B-2507-Q8_0.gguf")
     path = with_keys(starter_model, model_file, keys({"top_k": 7, "temp": NAN})).rename(name)
-    turns: list[dict[str, Any]] = [{}, {"presence_penalty": 0.0}]
-    for options in turns:
+    turns: list[tuple[dict[str, float], dict[str, float]]] = [
+        ({}, {}),
+        ({"presence_penalty": 0.5}, {"presence_penalty": 0.5}),
+        # The most likely token is one without penalties, unless the user wants them.
+        ({"temperature": 0}, {"temperature": 0, "presence_penalty": 0}),
+        ({"temperature": 0, "presence_penalty": 1}, {"temperature": 0, "presence_penalty": 1}),
+    ]
+    for given, changes in turns:
+        options: dict[str, Any] = given
         assert ask(in_file(path), "Name a color.", max_tokens=3, **options).output
         params = in_force(user_path)
-        expected = {**DEFAULTS, **MAKERS, "top_k": 7, "typical_p": 1, **options}
+        expected = {**DEFAULTS, **MAKERS, "top_k": 7, "typical_p": 1, **changes}
         assert {name: params[name] for name in expected} == expected
     path.unlink()
 
@@ -227,9 +235,11 @@ def test_order_of_those_who_say_how_a_model_is_sampled(listed: None, tmp_path: P
     (entry,) = scan([], Snapshot()).files
     assert entry.model is not None
     defaults = request_defaults(entry.model, file_route(entry.model))
-    assert defaults.options == {
-        **{"temperature": 0.1, "context_size": 512, "top_p": 0.7, "top_k": 20},
-        "presence_penalty": 1.5,
+    manifests = {"temperature": 0.1, "context_size": 512}
+    assert defaults.options == manifests
+    assert defaults.applied_to(ChatRequest((), {"top_p": 1.0}, stream=True)).options == {
+        **manifests,
+        **{"top_p": 1.0, "top_k": 20, "presence_penalty": 1.5},
     }
     settings = defaults.sampling.options
     assert {name: (each.value, each.origin) for name, each in settings.items()} == {
@@ -322,24 +332,48 @@ def test_what_a_server_says_of_its_sampling(
 def test_show_says_what_is_in_force_and_who_says_it(
     listed: None, user_path: Path, invoke: Invoke
 ) -> None:
-    path = user_path / "localrun" / "models" / "Qwen3-0.6B-2507-Q8_0.gguf"
-    path.parent.mkdir(parents=True)
-    says = {"top_k": 7, "mirostat": 2, "sequence": "top_k;temperature"}
+    """A sampler that is not in the sequence has no effect, unless the user wants it."""
+    name = "Qwen3-0.6B-2507-Q8_0"
+    says = {"top_k": 7, "xtc_threshold": 0.2, "sequence": "penalties;top-k;temp", "top_p": NAN}
     weights = Tensor("token_embd.weight", (2**10, 2**10), TensorType.F16, 0)
-    write(path, QWEN | keys(says), [weights], {})
-    name = "local/gguf/Qwen3-0.6B-2507-Q8_0"
-    card = invoke("localrun", "show", name).stdout.splitlines()
-    at = card.index("sampling     top_k 7, sequence top_k;temperature, mirostat 2 (the file)")
+    models = user_path / "localrun" / "models"
+    write(models / f"{name}.gguf", QWEN | keys(says), [weights], {})
+    card = invoke("localrun", "show", f"local/gguf/{name}").stdout.splitlines()
+    at = card.index(
+        "sampling     top_k 7, sequence penalties;top-k;temp, xtc_threshold 0.2 (the file)"
+    )
     assert card[at + 1 : at + 3] == [
-        "             temperature 0.6, top_p 0.9, presence_penalty 1.5"
-        " (its makers, by the recommended list)",
-        "             min_p 0.05, repeat_penalty 1 (llama.cpp's defaults)",
+        "             temperature 0.6, presence_penalty 1.5 (its makers, by the recommended list)",
+        "             repeat_penalty 1 (llama.cpp's defaults)",
     ]
-    invoke("models", "options", "set", name, "top_p", "0.5")
-    shown = json.loads(invoke("localrun", "show", name, "--json").stdout)["sampling"]
-    assert shown["top_p"] == {"value": 0.5, "origin": "options"}
-    assert shown["top_k"] == {"value": 7, "origin": "file"}
-    assert shown["temperature"] == {"value": 0.6, "origin": "makers"}
-    assert shown["min_p"] == {"value": 0.05, "origin": "engine"}
-    # They would take the effect from top_p.
-    assert not shown.keys() & {"mirostat", "sequence"}
+    for option, value in (("top_p", "0.5"), ("max_tokens", "9")):
+        invoke("models", "options", "set", f"local/gguf/{name}", option, value)
+    shown = json.loads(invoke("localrun", "show", f"local/gguf/{name}", "--json").stdout)[
+        "sampling"
+    ]
+    assert {option: (each["value"], each["origin"]) for option, each in shown.items()} == {
+        "temperature": (0.6, "makers"),
+        "top_k": (7, "file"),
+        "min_p": (0.05, "engine"),
+        "repeat_penalty": (1, "engine"),
+        "presence_penalty": (1.5, "makers"),
+        "xtc_threshold": (0.2, "file"),
+        "top_p": (0.5, "options"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, {"temperature", "mirostat"}),
+        ({"seed": 1}, {"temperature", "mirostat"}),
+        ({"temperature": 1.0}, {"mirostat"}),
+        ({"top_k": 3}, {"temperature", "top_p", "min_p", "repeat_penalty"}),
+    ],
+)
+def test_mirostat_takes_the_place_of_other_samplers(
+    chosen: dict[str, float], expected: set[str], tmp_path: Path
+) -> None:
+    write(tmp_path / "m.gguf", QWEN | keys({"mirostat": 2, "top_k": 7}), [], {})
+    model = in_file(tmp_path / "m.gguf")
+    assert file_sampling(model, file_route(model), {}).in_force(chosen).keys() == expected
