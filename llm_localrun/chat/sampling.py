@@ -17,7 +17,6 @@ from llm_localrun import engine_defaults
 from llm_localrun.chat.options import Options
 from llm_localrun.files.modelfile import sampling_of
 from llm_localrun.models import SAMPLING, LocalModel, OnDisk
-from llm_localrun.recommended.recognize import recognize
 
 _OPTIONS = {
     "temp": "temperature",
@@ -124,6 +123,9 @@ def file_sampling(model: LocalModel, route: OnDisk, manifest: Mapping[str, Any])
     """How the file at `route` samples. `manifest` has the options that Ollama's manifest sets."""
     if model.purpose != "chat":
         return FileSampling()
+    # Imported here because prompts to servers do without the list.
+    from llm_localrun.recommended.recognize import recognize
+
     stated = sampling_of(route)
     in_list = recognize(model, route)
     by_origin = {
