@@ -312,7 +312,7 @@ def describe_server(report: EndpointReport) -> str:
     return f"{title} at {endpoint.address}"
 
 
-SNAPSHOT_VERSION = 9
+SNAPSHOT_VERSION = 10
 """A file of another version is ignored and replaced."""
 
 

@@ -18,6 +18,17 @@ CONTEXT_SIZE = 8192
 """Tokens, unless the user asks for another size or the model was trained for less."""
 CALM_LOAD = 0.5
 """Processes that want to compute, for each core: with more, the machine is busy."""
+SAMPLING = {
+    "temp": 0.8,
+    "top_k": 40,
+    "top_p": 0.95,
+    "min_p": 0.05,
+    "penalty_repeat": 1.0,
+    "mirostat": 0,
+}
+"""How llama.cpp samples where a request does not say, by the names of `general.sampling.*`: its own
+defaults (b10434, b11549). It does not follow those keys of a file: a NaN makes all answers alike,
+and some values abort the load. `chat.sampling` sends what they say."""
 
 MIN_CONTEXT_SIZE = 16
 """llama.cpp b11549 aborts on a context of 1."""

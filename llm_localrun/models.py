@@ -23,6 +23,19 @@ def surer_purpose(*purposes: Purpose) -> Purpose:
     return max(purposes, key=PURPOSES.index)
 
 
+SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "typical_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
+"""The options of `-o` that choose among the next tokens, besides the seed."""
+
+
 class RunsOn(str, Enum):
     """Where a model runs."""
 
@@ -183,6 +196,8 @@ class LocalModel(FrozenValue):
     """The values of `-o think`: `("low", "medium", "high")`; None if the server lists none."""
     template_thinking: TemplateThinking | None = None
     """What the template shows that its server uses; None if the server does not show it."""
+    sampling: tuple[tuple[str, int | float], ...] = ()
+    """Options of `SAMPLING`, with the values that its server says it uses by default."""
     fingerprints: tuple[str, ...] = ()
     """Strings by which a served model is matched with its file: see `merge_routes`."""
 

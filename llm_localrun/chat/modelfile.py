@@ -1,15 +1,13 @@
-"""What Ollama's manifest sets for a request: system prompt, options, and turns before it.
+"""What a file and Ollama's manifest set for a request: system prompt, options, turns before it.
 
-Reading the manifest is left to `files.modelfile`.
+Reading the manifest is left to `files.modelfile`, how the model samples to `chat.sampling`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import ValidationError
-
-from llm_localrun.chat.options import Options
+from llm_localrun.chat.sampling import FileSampling, file_sampling, valid_options
 from llm_localrun.files.modelfile import read_modelfile
 from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.wire.request import ChatMessage, ChatRequest
@@ -29,13 +27,14 @@ _ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class RequestDefaults:
-    """What a manifest sets for requests. What the user says replaces it."""
+    """What is set for requests of a model that is run from its file, unless the user says it."""
 
     system: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     """By llm-localrun's names, validated."""
     messages: tuple[ChatMessage, ...] = ()
     """Turns that come before the conversation."""
+    sampling: FileSampling = field(default_factory=FileSampling)
 
     def applied_to(self, request: ChatRequest) -> ChatRequest:
         """The request with defaults for what it leaves open."""
@@ -45,44 +44,40 @@ class RequestDefaults:
             messages = (ChatMessage("system", self.system), *messages)
             has_system = True
         start = 1 if has_system else 0
-        options = {**self.options, **request.options}
+        options = {**self.sampling.sent(request.options), **self.options, **request.options}
         size = options.get("context_size")
         if isinstance(size, int) and "max_tokens" in self.options.keys() - request.options.keys():
             options["max_tokens"] = min(options["max_tokens"], size)
+        if extra := self.sampling.extra_body(request.options):
+            options["extra_body"] = {**extra, **options.get("extra_body", {})}
         messages = (*messages[:start], *self.messages, *messages[start:])
         return replace(request, messages=messages, options=options)
 
 
 def request_defaults(model: LocalModel, route: Route) -> RequestDefaults:
-    """What Ollama's manifest sets for a model that is run from its file; a server applies it."""
+    """What is set for a model that is run from its file; a server has defaults of its own."""
     if isinstance(route, Served):
         return RequestDefaults()
     modelfile = read_modelfile(route)
+    options = _options(modelfile.parameters, model.context_max)
+    sampling = file_sampling(model, route, options)
     return RequestDefaults(
         system=modelfile.system,
-        options=_options(modelfile.parameters, model.context_max),
+        options=options,
         messages=tuple(
             ChatMessage(role, text) for role, text in modelfile.messages if role in _ROLES
         ),
+        sampling=sampling,
     )
 
 
 def _options(parameters: Mapping[str, Any], context_max: int | None) -> dict[str, Any]:
     """The parameters that are options here and have valid values."""
-    options: dict[str, Any] = {}
-    for name, value in parameters.items():
-        if name in _OPTIONS:
-            options |= _valid(_OPTIONS[name], value)
+    # Ollama has values that mean "automatic", and are not valid: 0 threads, -1 tokens.
+    named = {_OPTIONS[name]: value for name, value in parameters.items() if name in _OPTIONS}
+    options = valid_options(named)
     if context_max is not None:
         # As in Ollama, where the model was trained for less.
         most = {name: min(value, context_max) for name, value in options.items() if name in _SIZES}
         options |= most
     return options
-
-
-def _valid(option: str, value: Any) -> dict[str, Any]:
-    try:
-        return Options.model_validate({option: value}).model_dump(exclude_none=True)
-    except ValidationError:
-        # Ollama has values that mean "automatic": 0 threads, -1 tokens.
-        return {}

@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from llm_localrun.catalogue import get_catalogue
+from llm_localrun.chat.modelfile import request_defaults
+from llm_localrun.chat.sampling import Origin, Setting, valid_options
 from llm_localrun.cli.endpoints import STATUS, server_title
 from llm_localrun.cli.facts import abilities, model_facts, names_of
 from llm_localrun.cli.table import (
@@ -31,7 +33,7 @@ from llm_localrun.gguf.files import opened
 from llm_localrun.gguf.header import read_summary
 from llm_localrun.memory import machine
 from llm_localrun.memory.fit import default_setting, fit_of_model, footprint_of
-from llm_localrun.models import LocalModel, OnDisk, RunsOn, Snapshot
+from llm_localrun.models import SAMPLING, LocalModel, OnDisk, RunsOn, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import parameters_of, siblings
 from llm_localrun.privacy import WHERE, requires_consent
@@ -40,6 +42,15 @@ from llm_localrun.system.paths import engine_folder
 
 _CONTEXTS = (4096, 32768)
 """Tokens of context for which the card shows the memory needed, besides the maximum."""
+
+_ORIGINS = {
+    Origin.OPTIONS: "llm models options",
+    Origin.MANIFEST: "Ollama's manifest",
+    Origin.FILE: "the file",
+    Origin.MAKERS: "its makers, by the recommended list",
+    Origin.ENGINE: "llama.cpp's defaults",
+    Origin.SERVER: "its server",
+}
 
 
 @click.command(help=__doc__)
@@ -111,6 +122,10 @@ def _more_facts(model: LocalModel) -> dict[str, Any]:
         "memory_by_context": _memory_by_context(model),
         "memory": memory,
         "largest_context": fit_of_model(model, memory).context_size,
+        "sampling": {
+            name: {"value": each.value, "origin": each.origin}
+            for name, each in _sampling(model).items()
+        },
     }
 
 
@@ -129,6 +144,7 @@ def _lines(
         ("note", _remarks(model)),
         ("-o think", _one_line(model.think_levels or ())),
         ("context", _one_line(_context(model))),
+        ("sampling", _sampling_lines(model)),
         ("runs", routes),
         ("file", [file.path] if file else []),
         ("projector", [file.projector] if file else []),
@@ -176,6 +192,36 @@ def _context(model: LocalModel) -> list[str]:
         f"{default:,} tokens by default" if default else "",
         f"trained for {trained:,} tokens" if trained else "",
     ]
+
+
+def _sampling(model: LocalModel) -> dict[str, Setting]:
+    """How the model samples without -o, as far as that is known, by option."""
+    if model.purpose != "chat" or model.problem:
+        return {}
+    from llm.cli import get_model_options
+
+    chosen = valid_options(get_model_options(model.id))
+    found = {name: Setting(value, Origin.SERVER) for name, value in model.sampling}
+    if model.on_disk and not model.served:
+        found = request_defaults(model, model.on_disk).sampling.in_force(chosen)
+    options = (name for name in (*SAMPLING, "seed") if name in chosen)
+    return found | {name: Setting(chosen[name], Origin.OPTIONS) for name in options}
+
+
+def _sampling_lines(model: LocalModel) -> list[str]:
+    """A line for each origin, the one that wins first."""
+    found = _sampling(model)
+    by_origin: dict[Origin, list[str]] = {}
+    for name, each in found.items():
+        value = each.value if isinstance(each.value, str) else f"{each.value:g}"
+        by_origin.setdefault(each.origin, []).append(f"{name} {value}")
+    lines = [
+        f"{', '.join(by_origin[origin])} ({who})"
+        for origin, who in _ORIGINS.items()
+        if origin in by_origin
+    ]
+    is_left_open = model.served and model.purpose == "chat" and not found.keys() >= {*SAMPLING}
+    return [*lines, *(["its server decides" + " the rest" * bool(lines)] if is_left_open else [])]
 
 
 def _routes(model: LocalModel, snapshot: Snapshot, config: Config) -> list[str]:

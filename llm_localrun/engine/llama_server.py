@@ -214,6 +214,7 @@ def _arguments(instructions: HostInstructions, paths: EnginePaths) -> list[str]:
         "--host": "127.0.0.1",
         "--port": 0,
         "--verbosity": engine_defaults.VERBOSITY,
+        **{_sampling_flag(name): value for name, value in engine_defaults.SAMPLING.items()},
         **_chosen_arguments(spec.settings),
     }
     if folder := instructions.prompt_folder(paths):
@@ -252,6 +253,11 @@ def _chosen_arguments(settings: EngineSettings) -> dict[str, object]:
     elif settings.draft_model:
         given |= {"--model-draft": settings.draft_model, "--spec-type": "draft-simple"}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _sampling_flag(name: str) -> str:
+    """The flag for a setting of `engine_defaults.SAMPLING`."""
+    return "--repeat-penalty" if name == "penalty_repeat" else f"--{name.replace('_', '-')}"
 
 
 def _on_off(is_on: bool) -> str:

@@ -88,12 +88,22 @@ def _parameters(xllamacpp: Any, instructions: HostInstructions, paths: EnginePat
     p.api_keys = [instructions.key]
     p.cors_origins = ""
     p.ui = False
+    _set_sampling(xllamacpp, p.sampling)
     _apply(xllamacpp, p, spec.settings)
     if instructions.ignores_gpu:
         p.n_gpu_layers = 0
         p.no_kv_offload = p.no_op_offload = True
         p.mmproj_use_gpu = False
     return p
+
+
+def _set_sampling(xllamacpp: Any, sampling: Any) -> None:
+    """Sets the default sampling. The flags keep the keys in the model's file from changing it."""
+    flags = xllamacpp.common_params_sampling_config
+    for name, value in engine_defaults.SAMPLING.items():
+        setattr(sampling, name, value)
+        flag = getattr(flags, f"COMMON_PARAMS_SAMPLING_CONFIG_{name.upper()}")
+        sampling.user_sampling_config |= int(flag)
 
 
 def _apply(xllamacpp: Any, p: Any, settings: EngineSettings) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from llm_localrun.errors import BadModelFile
 from llm_localrun.files.ollama_manifest import manifest_or_empty
-from llm_localrun.gguf.files import chat_template_in, opened
-from llm_localrun.gguf.header import read_summary
+from llm_localrun.gguf.files import chat_template_in, opened, sampling_in
+from llm_localrun.gguf.header import Value, read_summary
 from llm_localrun.models import LocalModel, OnDisk, TemplateThinking
 from llm_localrun.system.json_files import list_at, text_at
 from llm_localrun.wire.think_tags import may_think, read_template
@@ -78,6 +78,15 @@ def chat_template_of(model: LocalModel, route: OnDisk) -> str:
             " understands, and the file has none of its own",
             "Run it with Ollama: start it with `ollama serve`",
         ) from None
+
+
+def sampling_of(route: OnDisk) -> Mapping[str, Value]:
+    """What the file says of sampling, by llama.cpp's names; nothing if it cannot be read."""
+    try:
+        with opened(Path(route.path)) as file:
+            return sampling_in(file, read_summary(file))
+    except BadModelFile:
+        return {}
 
 
 def has_place_for_thinking(route: OnDisk) -> bool:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import BinaryIO, TypeVar
 
-from llm_localrun.gguf.header import Header, NotGGUF, find_text, read_header
+from llm_localrun.gguf.header import Header, NotGGUF, Value, find_text, find_values, read_header
 from llm_localrun.system.atomic import open_regular
 
 _TEMPLATE = "tokenizer.chat_template"
+_SAMPLING = "general.sampling."
 
 _Path = TypeVar("_Path", bound=PurePath)
 
@@ -74,6 +75,21 @@ def chat_template_in(file: BinaryIO, header: Header) -> str:
     if header.rest_at is None:
         return header.text(_TEMPLATE)
     return find_text(file, _TEMPLATE, header.rest_at)
+
+
+def sampling_in(file: BinaryIO, header: Header) -> dict[str, Value]:
+    """How a file says that its model samples, by the names after `general.sampling.`: top_k.
+
+    `header` is its summary. Raises OSError.
+    """
+    found = dict(header.metadata)
+    if header.rest_at is not None:
+        found |= find_values(file, _SAMPLING, header.rest_at)
+    return {
+        key.removeprefix(_SAMPLING): value
+        for key, value in found.items()
+        if key.startswith(_SAMPLING)
+    }
 
 
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")

@@ -254,6 +254,31 @@ def find_text(file: BinaryIO, key: str, start: int, end: int = MAX_HEADER) -> st
     return ""
 
 
+def find_values(file: BinaryIO, prefix: str, start: int) -> dict[str, Value]:
+    """The texts and single numbers in the metadata from `start` whose keys begin with `prefix`.
+
+    It searches as `find_text` does. Raises OSError.
+    """
+    found: dict[str, Value] = {}
+    for window_at, window in _windows(file, start):
+        tensors = window.find(_FIRST_TENSOR)
+        end = tensors if tensors >= 0 else len(window)
+        key_at = window.find(prefix.encode(), 8, end)
+        while key_at >= 0:
+            (size,) = struct.unpack_from("<Q", window, key_at - 8)
+            at = key_at + min(size, _OVERLAP) + 4
+            kind = int.from_bytes(window[at - 4 : at], "little")
+            key = window[key_at : at - 4].decode("utf-8", "replace")
+            if kind == _STRING:
+                found[key] = _text_at(file, window_at + at, MAX_HEADER)
+            elif kind in _FORMATS and at + 8 <= len(window):
+                found[key] = struct.unpack_from(f"<{_FORMATS[kind]}", window, at)[0]
+            key_at = window.find(prefix.encode(), at, end)
+        if tensors >= 0:
+            break
+    return found
+
+
 def _text_at(file: BinaryIO, position: int, end: int) -> str:
     """The text at a position, if its length stands before `end`; "" for a very long one."""
     rest = file.seek(0, SEEK_END) - position

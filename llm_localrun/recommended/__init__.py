@@ -2,6 +2,7 @@
 
 models.json  the list, made by hand; `localrun/recommended.json` in llm's user directory adds to it
 models       reads the list
+recognize    which of them a file on this machine is
 choose       which of them fit an amount of memory, for a use
 measuring    a program that measures how fast this machine reads weights
 bandwidth    runs it once, and keeps what it prints

@@ -4,8 +4,18 @@ Pure. Which fields a kind of server has is left to its module.
 """
 
 import re
+from collections.abc import Mapping
+from math import isfinite
 
-from llm_localrun.models import PURPOSES, Endpoint, LocalModel, Purpose, Served, surer_purpose
+from llm_localrun.models import (
+    PURPOSES,
+    SAMPLING,
+    Endpoint,
+    LocalModel,
+    Purpose,
+    Served,
+    surer_purpose,
+)
 from llm_localrun.names.quantizations import quantization_in
 from llm_localrun.names.roles import rank_in_name
 from llm_localrun.privacy import host_of, is_loopback, where_relayed, where_runs
@@ -54,6 +64,17 @@ def served_model(endpoint: Endpoint, name: str, facts: Facts) -> LocalModel:
 def capabilities_of(**has: object) -> tuple[str, ...]:
     """`LocalModel.capabilities` from flags: the names of those that are true."""
     return tuple(name for name, value in has.items() if value)
+
+
+def sampling_of(stated: Mapping[str, object]) -> tuple[tuple[str, int | float], ...]:
+    """`LocalModel.sampling` from what a server states, by the names of -o."""
+    numbers = ((name, stated.get(name)) for name in SAMPLING)
+    return tuple(
+        # 0.699999988 is how a 32-bit number holds 0.7.
+        (name, value if isinstance(value, int) else float(f"{value:.6g}"))
+        for name, value in numbers
+        if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    )
 
 
 _STATED: dict[str, Purpose] = {

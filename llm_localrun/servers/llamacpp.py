@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from llm_localrun.errors import BadModelFile
@@ -37,6 +37,7 @@ from llm_localrun.servers.fields import (
     Senses,
     capabilities_of,
     path_fingerprint,
+    sampling_of,
 )
 from llm_localrun.servers.openai_compatible import (
     TEMPLATE_THINKING,
@@ -132,6 +133,7 @@ class _LlamaModel(ListedModel):
 
 class _SlotDefaults(WireModel):
     n_ctx: Maybe[Count] = None
+    params: Maybe[dict[str, Any]] = None
 
 
 class _TemplateCaps(WireModel):
@@ -298,5 +300,6 @@ def _facts_from_props(entry: _LlamaModel, props: _ModelProps) -> Facts:
         ),
         "think_levels": None if thinks else ("off",),
         "template_thinking": thinking if template else None,
+        "sampling": sampling_of(props.default_generation_settings.params or {}),
         "loaded": not props.is_sleeping,
     }

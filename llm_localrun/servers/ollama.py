@@ -44,7 +44,14 @@ from llm_localrun.servers.base import (
     basic_authorization,
     sent_as_named,
 )
-from llm_localrun.servers.fields import Entries, Maybe, served_model, stated_purpose, weights_in
+from llm_localrun.servers.fields import (
+    Entries,
+    Maybe,
+    sampling_of,
+    served_model,
+    stated_purpose,
+    weights_in,
+)
 from llm_localrun.servers.gateway import Gateway
 from llm_localrun.servers.ollama_address import (
     headers_from_variable,
@@ -75,7 +82,14 @@ from llm_localrun.wire.shapes import Count, Name, Text, WireModel, parse_payload
 from llm_localrun.wire.sse import Payload
 
 _FINGERPRINT = "ollama:"
-_FROM_SHOW = ("purpose", "capabilities", "context_max", "think_levels", "fingerprints")
+_FROM_SHOW = (
+    "purpose",
+    "capabilities",
+    "context_max",
+    "think_levels",
+    "sampling",
+    "fingerprints",
+)
 """Fields of a model that /api/show fills in."""
 _PLACE_TIMEOUT_S = 5.0
 """Silence after which a model is not used, because it is unknown where it runs."""
@@ -606,10 +620,17 @@ def _with_details(model: LocalModel, reply: ProbeReply) -> LocalModel:
         "capabilities": show.capabilities,
         "context_max": model.context_max or _trained_context(show.model_info),
         "think_levels": _levels(show.capabilities, show.thinking),
+        "sampling": _sampling_in(show.parameters or ""),
         "fingerprints": (*model.fingerprints, *([f"blob:{weights}"] if weights else [])),
     }
     context_default = int(chosen[1]) or None if chosen else None
     return asked.with_served(context_default=context_default).model_copy(update=facts)
+
+
+def _sampling_in(parameters: str) -> tuple[tuple[str, int | float], ...]:
+    """`LocalModel.sampling`. The numbers keep the form that Ollama writes: 20, 0.6."""
+    lines = re.findall(r"^(\w+) +(-?\d{1,9}(?:\.\d{1,9})?)$", parameters, re.MULTILINE)
+    return sampling_of({name: float(text) if "." in text else int(text) for name, text in lines})
 
 
 def _levels(

@@ -218,6 +218,7 @@ def test_card_of_a_model_with_two_routes(busy: Path, invoke: Invoke) -> None:
         "size         5.2 GB, Q4_K_M",
         "can          tools, think",
         "context      8,192 tokens loaded, trained for 40,960 tokens",
+        "sampling     its server decides",
         "runs         on Ollama 0.32.15 at http://127.0.0.1:11434 (answers, loaded)",
         "             from its file, if the server does not answer",
         f"file         {QWEN3_BLOB}",

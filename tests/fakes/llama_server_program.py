@@ -66,9 +66,24 @@ HELP = """\
 --api-key KEY                           API key to use for authentication
                                         (env: LLAMA_API_KEY)
 --slot-save-path PATH                   path to save slot kv cache (default: disabled)
+--temp, --temperature N                 temperature (default: 0.80)
+--top-k N                               top-k sampling (default: 40, 0 = disabled)
+--top-p N                               top-p sampling (default: 0.95, 1.0 = disabled)
+--min-p N                               min-p sampling (default: 0.05, 0.0 = disabled)
+--repeat-penalty N                      penalize repeat sequence of tokens (default: 1.00, 1.0 = disabled)
+--mirostat N                            use Mirostat sampling.
 -sps,  --slot-prompt-similarity SIMILARITY
                                         how much the prompt of a request must match the prompt of a slot
 """  # noqa: E501
+
+SAMPLING = {
+    "temp": float,
+    "top-k": int,
+    "top-p": float,
+    "min-p": float,
+    "repeat-penalty": float,
+    "mirostat": int,
+}
 
 
 class _Arguments(argparse.ArgumentParser):
@@ -106,6 +121,8 @@ def _arguments() -> argparse.Namespace:
         known.add_argument(f"--spec-ngram-simple-size-{name}", type=int, default=default)
     if "STAND_IN_RPC" in os.environ:
         known.add_argument("--rpc", default="")
+    for name, kind in SAMPLING.items():
+        known.add_argument(f"--{name}", type=kind, required=True)
     known.add_argument("--slot-prompt-similarity", type=float, default=0.1)
     for name in ("kv-unified", "no-cache-idle-slots", "no-webui", "offline", "embedding"):
         known.add_argument(f"--{name}", action="store_true")
@@ -294,6 +311,13 @@ def _parameters(xllamacpp: Any, given: argparse.Namespace) -> Any:
     p.speculative.ngram_simple.size_n = given.spec_ngram_simple_size_n
     p.speculative.ngram_simple.size_m = given.spec_ngram_simple_size_m
     p.speculative.draft.mparams.path = given.model_draft
+    flags = xllamacpp.common_params_sampling_config
+    for argument in SAMPLING:
+        name = "penalty_repeat" if argument == "repeat-penalty" else argument.replace("-", "_")
+        setattr(p.sampling, name, getattr(given, argument.replace("-", "_")))
+        # What is given is not taken from the model's file.
+        flag = getattr(flags, f"COMMON_PARAMS_SAMPLING_CONFIG_{name.upper()}")
+        p.sampling.user_sampling_config |= int(flag)
     return p
 
 

@@ -16,6 +16,7 @@ from llm_localrun.gguf.header import (
     Tensor,
     Value,
     find_text,
+    find_values,
     read_header,
     read_summary,
 )
@@ -502,6 +503,32 @@ def test_text_in_a_file_truncated_at_any_byte(tmp_path: Path) -> None:
     for size in range(1, len(FOUND)):
         there = whole[: max(0, size - END + len(whole))]
         assert texts(FOUND[:size], tmp_path) == {there.decode("utf-8", "replace")}
+
+
+SAMPLING: dict[str, Value] = {"s.temp": 0.5, "s.top_k": 7, "s.sequence": "top_k;temp", "s.on": True}
+VALUES = b"".join(
+    (
+        LITTLE.scalar("s.temp", 6, 0.5),
+        LITTLE.scalar("s.top_k", 10, 7),
+        LITTLE.string("s.sequence", "top_k;temp"),
+        LITTLE.strings("s.list", ["a", "b"]),
+        LITTLE.scalar("s.on", 7, True),
+        LITTLE.scalar("other", 4, 1),
+    )
+)
+
+
+@pytest.mark.parametrize("before", [0, 2**18 - 300, 2**18 - 100, 2**18 - 20, 2**18, 2**20 + 1])
+def test_values_are_found_wherever_the_parts_that_are_read_end(before: int) -> None:
+    for more in range(8, 200, 7):
+        data = bytes(before + more) + VALUES + b"token_embd.weight" + VALUES.replace(b"7", b"8")
+        assert find_values(io.BytesIO(data), "s.", 0) == SAMPLING
+
+
+def test_values_in_a_file_truncated_at_any_byte() -> None:
+    for size in range(len(VALUES)):
+        found = find_values(io.BytesIO(bytes(8) + VALUES[:size]), "s.", 0)
+        assert found.keys() <= SAMPLING.keys()
 
 
 # A real file.

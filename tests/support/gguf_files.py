@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from llm_localrun.gguf.header import Tensor
+from llm_localrun.gguf.header import Tensor, read_header
 from llm_localrun.quantize.layout import Layout, lay_out
 
 Value: TypeAlias = int | float | str | list[str]
 
-_UINT32, _FLOAT32, _STRING, _ARRAY = 4, 6, 8, 9
+_UINT32, _INT32, _FLOAT32, _STRING, _ARRAY = 4, 5, 6, 8, 9
 
 
 def pair(key: str, value: Value) -> bytes:
@@ -21,7 +21,7 @@ def pair(key: str, value: Value) -> bytes:
     if isinstance(value, str):
         return _text(key) + struct.pack("<I", _STRING) + _text(value)
     if isinstance(value, int):
-        return _text(key) + struct.pack("<II", _UINT32, value)
+        return _text(key) + struct.pack("<Iq", _UINT32 if value >= 0 else _INT32, value)[:8]
     return _text(key) + struct.pack("<If", _FLOAT32, value)
 
 
@@ -48,3 +48,18 @@ def write(
                 file.write(data[tensor.name])
         file.truncate(layout.size)
     return layout
+
+
+def with_keys(
+    source: Path, target: Path, keys: Mapping[str, Value], *, at_end: bool = False
+) -> Path:
+    """A copy of a model with more keys: before the others, or behind the vocabulary `at_end`."""
+    data = source.read_bytes()
+    with source.open("rb") as file:
+        header = read_header(file, len(data))
+    own = [data[begin:end] for begin, end in header.spans.values()]
+    more = [pair(*item) for item in keys.items()]
+    layout = lay_out([*own, *more] if at_end else [*more, *own], header.tensors, alignment=32)
+    assert layout.tensors == header.tensors
+    target.write_bytes(layout.head + data[header.data_start :])
+    return target
