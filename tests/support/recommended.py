@@ -7,7 +7,7 @@ from llm_localrun.recommended import advice, models
 from llm_localrun.recommended.models import ListedFile, RecommendedModel, Use
 
 NAME = "qwen3-0.6b"
-_HEADER = {
+_HEADER: dict[str, str | int] = {
     "general.architecture": "qwen3",
     "qwen3.block_count": 28,
     "qwen3.context_length": 40960,
