@@ -20,7 +20,7 @@ from tests.support import tiny_models
 from tests.support.drive import ask, failure
 from tests.support.engines import stand_in, xllamacpp_with_gpu
 from tests.support.models import changed, file_route, local_model
-from tests.support.recommended import recommend_one
+from tests.support.one_recommended import recommend_one
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there a GPU shares the RAM")

@@ -10,7 +10,7 @@ from llm_localrun.names.aliases import Order
 from llm_localrun.recommended import advice
 from tests.conftest import Invoke, one_error
 from tests.support.models import local_model
-from tests.support.recommended import recommend_one
+from tests.support.one_recommended import recommend_one
 from tests.support.suggested import commands_in, parse
 
 
