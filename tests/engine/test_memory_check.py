@@ -20,6 +20,7 @@ from tests.support import tiny_models
 from tests.support.drive import ask, failure
 from tests.support.engines import stand_in, xllamacpp_with_gpu
 from tests.support.models import changed, file_route, local_model
+from tests.support.one_recommended import recommend_one
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there a GPU shares the RAM")
@@ -119,6 +120,7 @@ def test_weights_that_do_not_fit(starter: LocalModel, monkeypatch: pytest.Monkey
 
 def test_smaller_model_is_named(starter: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the same family that is here, else one to get."""
+    recommend_one(monkeypatch)
     tiny = local_model(
         id="local/gguf/SmolLM2-30M", name="SmolLM2-30M", path="/t", load_size=10**6, size=10**6
     )

@@ -10,7 +10,13 @@ from llm_localrun.names.aliases import Order
 from llm_localrun.recommended import advice
 from tests.conftest import Invoke, one_error
 from tests.support.models import local_model
+from tests.support.one_recommended import recommend_one
 from tests.support.suggested import commands_in, parse
+
+
+@pytest.fixture(autouse=True)
+def one_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    recommend_one(monkeypatch)
 
 
 def here(name: str, size: int = 10**9, **facts: Any) -> LocalModel:
@@ -84,7 +90,6 @@ EMBEDDERS = [here(f"Vec-{size}B", size * 10**8, purpose="embedding") for size in
 def test_what_to_do(said: Callable[[], str], command: str) -> None:
     text = said()
     assert commands_in(text) == [command]
-    # The list of recommended models decides which one it is; another takes its place.
     assert text.endswith("`") or text.endswith("` finds one")
     parse(command)
 

@@ -6,10 +6,6 @@ import shlex
 import click
 from llm.cli import cli
 
-WRITTEN_LATER = ("recommend", "search")
-"""Commands of `llm localrun` that messages may name before they exist."""
-
-
 def commands_in(text: str) -> list[str]:
     """What stands between backticks."""
     return re.findall(r"`([^`]+)`", text)
@@ -27,9 +23,6 @@ def _parse(command: click.Command, name: str, rest: list[str], above: click.Cont
     if not isinstance(command, click.Group):
         return
     arguments = [*context._protected_args, *context.args]
-    is_absent = command.get_command(context, arguments[0]) is None
-    if name == "localrun" and is_absent and arguments[0] in WRITTEN_LATER:
-        return
     found, following, rest = command.resolve_command(context, arguments)
     assert found is not None
     assert following is not None
