@@ -6,6 +6,7 @@ import shlex
 import click
 from llm.cli import cli
 
+
 def commands_in(text: str) -> list[str]:
     """What stands between backticks."""
     return re.findall(r"`([^`]+)`", text)
