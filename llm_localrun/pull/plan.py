@@ -176,11 +176,9 @@ def _plan_starter(ref: StarterRef) -> PullPlan:
 
 
 def _plan_recommended(model: RecommendedModel, ref: StarterRef) -> PullPlan:
-    """The plan for the pinned files of `model`, which asks the hub nothing."""
-    listed = (*model.files, *([model.projector] if model.projector else []))
-    files = tuple(HubFile(file.path, file.size, file.sha256) for file in listed)
-    parts, (projector, *_) = files[: len(model.files)], (*files[len(model.files) :], None)
-    variant = Variant(model.quantization, parts, projector)
+    """The plan for the pinned files of `model`, without a projector. Asks the hub nothing."""
+    parts = tuple(HubFile(file.path, file.size, file.sha256) for file in model.files)
+    variant = Variant(model.quantization, parts)
     return _plan_files(ref.text, Repository(model.repository, model.revision, ()), variant)
 
 

@@ -8,7 +8,7 @@ a package index has others, in wheels. One that is here already stays. Downloadi
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
@@ -107,7 +107,8 @@ def _listed(kind: StarterKind) -> list[RecommendedModel]:
     models = read_recommended()
     if kind is StarterKind.EMBED:
         return [model for model in models if Use.EMBED in model.uses]
-    by_name = {model.name: model for model in models}
+    # What a model sees with is half of its weights again.
+    by_name = {model.name: replace(model, projector=None) for model in models}
     return [by_name[name] for name in _FROM_HUB if name in by_name]
 
 
@@ -122,8 +123,7 @@ def _is_here(model: AnyModel) -> bool:
         sizes = {models_folder() / model.file_name: model.size}
     else:
         first = models_folder() / model.repository / model.files[0].path
-        files = (*model.files, *([model.projector] if model.projector else []))
-        sizes = {first.with_name(PurePosixPath(file.path).name): file.size for file in files}
+        sizes = {first.with_name(PurePosixPath(file.path).name): file.size for file in model.files}
     return all(path.is_file() and path.stat().st_size == sizes[path] for path in sizes)
 
 

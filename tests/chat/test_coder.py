@@ -12,9 +12,11 @@ import pytest
 
 from llm_localrun.chat.models import LocalChat
 from llm_localrun.models import LocalModel
+from llm_localrun.recommended.models import recommended_named
 from tests.conftest import Llm
 from tests.support import six_tools
 from tests.support.contract import chain, found
+from tests.support.drive import ask
 
 MODEL = "local-qwen-coder"
 QUESTION = "What time is it now?"
@@ -143,3 +145,19 @@ def test_text_stays_text(coder: LocalModel) -> None:
     response = LocalChat(coder).prompt(prompt, tools=[*six_tools.tools()], **GREEDY)
     assert response.tool_calls() == []
     assert "reverse_string" in response.text()
+
+
+RIGHT = ({"red", "green", "blue"}, {"red", "yellow", "blue"})
+COLORS = re.compile(
+    r"\b(red|green|blue|yellow|orange|purple|violet|indigo|white|black|brown|pink|cyan|magenta)\b"
+)
+
+
+def test_first_question_is_answered_rightly(coder: LocalModel) -> None:
+    """As the recommended list lets it sample: with llama.cpp's defaults, half of it is wrong."""
+    listed = recommended_named("qwen2.5-coder-0.5b")
+    assert listed is not None
+    options = {**listed.sampling, "max_tokens": 40}
+    questions = ["Name the primary colors", "Name the primary colours"] * 5
+    texts = [ask(coder, text, seed=seed, **options).text for seed, text in enumerate(questions)]
+    assert sum({*COLORS.findall(text.lower())} in RIGHT for text in texts) >= 8, texts

@@ -261,6 +261,13 @@ def test_pip_is_missing(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_coder_is_the_one_that_is_recommended() -> None:
+    (entry,) = (entry for entry in read_recommended() if entry.files[0].path == CODER.file_name)
+    assert (entry.size, entry.files[0].sha256) == (CODER.size, CODER.sha256)
+    assert (entry.footprint, entry.context_max) == (CODER.footprint, CODER.context_max)
+    assert entry.license == CODER.license
+
+
 # Which one
 
 
