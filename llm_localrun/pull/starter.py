@@ -17,7 +17,7 @@ from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import PullFailed
 from llm_localrun.memory.fit import MARGIN_BYTES, default_setting, is_enough
 from llm_localrun.memory.geometry import Geometry
-from llm_localrun.memory.machine import physical_memory
+from llm_localrun.memory.machine import free_ram, physical_memory
 from llm_localrun.pull.download import check_free_space
 from llm_localrun.pull.http_files import DownloadInterrupted, FileSource, probe
 from llm_localrun.pull.huggingface import Repository
@@ -131,12 +131,12 @@ def _problem(model: AnyModel) -> str:
     """Why the memory or the disk of this machine does not do for `model`; "" if it does."""
     context = min(CONTEXT_SIZE, model.context_max or CONTEXT_SIZE)
     setting = default_setting(context, model.purpose)
-    memory = physical_memory()
+    memory = _memory()
     if memory is not None and not is_enough(memory, model.footprint, setting):
         needs = model.footprint.need(setting).total + MARGIN_BYTES
         return (
-            f"{model.name} needs {needs / 1e9:.1f} GB of memory, of which this machine has"
-            f" {memory / 1e9:.1f} GB"
+            f"{model.name} needs {needs / 1e9:.1f} GB of memory, and a starter model should have at"
+            f" most {memory / 1e9:.1f} GB here"
         )
     needed = model.disk_size if isinstance(model, WheelModel) else model.size
     try:
@@ -144,6 +144,12 @@ def _problem(model: AnyModel) -> str:
     except PullFailed as error:
         return f"{model.name} is too large: {error.problem}"
     return ""
+
+
+def _memory() -> int | None:
+    """Bytes that a starter model should have: it has to run at once, beside other programs."""
+    known = [size for size in (physical_memory(), free_ram()) if size is not None]
+    return min(known[0] // 2, *known) if known else None
 
 
 def _existing(folder: Path) -> Path:

@@ -157,7 +157,7 @@ def test_first_question_is_answered_rightly(coder: LocalModel) -> None:
     """As the recommended list lets it sample: with llama.cpp's defaults, half of it is wrong."""
     listed = recommended_named("qwen2.5-coder-0.5b")
     assert listed is not None
-    options = {**listed.sampling, "max_tokens": 40}
+    options: dict[str, Any] = {**listed.sampling, "max_tokens": 40}
     questions = ["Name the primary colors", "Name the primary colours"] * 5
     texts = [ask(coder, text, seed=seed, **options).text for seed, text in enumerate(questions)]
     assert sum({*COLORS.findall(text.lower())} in RIGHT for text in texts) >= 8, texts

@@ -52,6 +52,11 @@ def left_in(models: Path) -> list[str]:
     return sorted(path.relative_to(models).as_posix() for path in files)
 
 
+def has_memory(physical: int | None, free: int | None, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(starter, "physical_memory", lambda: physical)
+    patch.setattr(starter, "free_ram", lambda: free)
+
+
 def use_index(folder: Path, patch: pytest.MonkeyPatch) -> None:
     for name, value in only(folder).items():
         patch.setenv(name, value)
@@ -172,7 +177,7 @@ def index(tmp_path: Path, user_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     use_index(folder, monkeypatch)
     monkeypatch.setattr(starter, "CODER", small_coder())
     monkeypatch.setattr(starter, "TINY", SMALL_TINY)
-    monkeypatch.setattr(starter, "physical_memory", lambda: 8 * 2**30)
+    has_memory(8 * 2**30, 6 * 2**30, monkeypatch)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
 
@@ -303,6 +308,17 @@ def hub(index: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+@pytest.mark.parametrize(
+    ("physical", "free", "usable"),
+    [(16, 12, 8), (16, 3, 3), (16, None, 8), (None, 3, 1.5), (None, None, None)],
+)
+def test_memory_for_a_starter(
+    physical: int | None, free: int | None, usable: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_memory(physical and physical * 2**30, free and free * 2**30, monkeypatch)
+    assert starter._memory() == (None if usable is None else usable * 2**30)
+
+
 def only_second_fits(_hub: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(starter, "is_enough", lambda _, footprint, __: footprint.weights != len(BEST))
 
@@ -328,7 +344,7 @@ def no_huggingface_hub(_hub: World, patch: pytest.MonkeyPatch) -> None:
 
 
 def little_memory(_hub: World, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(starter, "physical_memory", lambda: 2**28)
+    has_memory(2**29, 2**29, patch)
 
 
 def little_disk(hub: World, patch: pytest.MonkeyPatch) -> None:
@@ -365,7 +381,8 @@ CHOICES: dict[str, tuple[Callable[[World, pytest.MonkeyPatch], None], bytes, tup
         b"GGUF",
         (
             "None of the hub's starter models fits this machine",
-            "Qwen2.5-Coder-0.5B-Instruct needs 0.5 GB of memory, of which this machine has 0.3 GB",
+            "Qwen2.5-Coder-0.5B-Instruct needs 0.5 GB of memory, and a starter model should have"
+            " at most 0.3 GB here",
             "SmolLM2-135M-Instruct: tiny, for trying things out",
         ),
     ),
