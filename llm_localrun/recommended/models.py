@@ -77,7 +77,8 @@ class RecommendedModel:
 
     `name` is what `pull` takes: `qwen3.5-4b`. `files` are the parts of the model, in their order;
     `header` has the numbers of its GGUF header that decide how much memory it needs. `sampling`
-    holds the makers' settings by the names of -o. `license` is an SPDX name, or the maker's.
+    holds the makers' settings by the names of -o, or what was measured to be better. `license` is
+    an SPDX name, or the maker's.
     """
 
     name: str

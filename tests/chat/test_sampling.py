@@ -245,10 +245,10 @@ def test_order_of_those_who_say_how_a_model_is_sampled(listed: None, tmp_path: P
     assert {name: (each.value, each.origin) for name, each in settings.items()} == {
         "temperature": (0.1, Origin.MANIFEST),
         "top_p": (0.7, Origin.FILE),
-        "top_k": (20, Origin.MAKERS),
+        "top_k": (20, Origin.LISTED),
         "min_p": (0.05, Origin.ENGINE),
         "repeat_penalty": (1.0, Origin.ENGINE),
-        "presence_penalty": (1.5, Origin.MAKERS),
+        "presence_penalty": (1.5, Origin.LISTED),
     }
 
 
@@ -343,7 +343,7 @@ def test_show_says_what_is_in_force_and_who_says_it(
         "sampling     top_k 7, sequence penalties;top-k;temp, xtc_threshold 0.2 (the file)"
     )
     assert card[at + 1 : at + 3] == [
-        "             temperature 0.6, presence_penalty 1.5 (its makers, by the recommended list)",
+        "             temperature 0.6, presence_penalty 1.5 (the recommended list)",
         "             repeat_penalty 1 (llama.cpp's defaults)",
     ]
     for option, value in (("top_p", "0.5"), ("max_tokens", "9")):
@@ -352,11 +352,11 @@ def test_show_says_what_is_in_force_and_who_says_it(
         "sampling"
     ]
     assert {option: (each["value"], each["origin"]) for option, each in shown.items()} == {
-        "temperature": (0.6, "makers"),
+        "temperature": (0.6, "list"),
         "top_k": (7, "file"),
         "min_p": (0.05, "engine"),
         "repeat_penalty": (1, "engine"),
-        "presence_penalty": (1.5, "makers"),
+        "presence_penalty": (1.5, "list"),
         "xtc_threshold": (0.2, "file"),
         "top_p": (0.5, "options"),
     }
