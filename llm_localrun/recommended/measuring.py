@@ -26,8 +26,8 @@ from typing import Any
 
 from llm_localrun.gguf.tensor_types import TensorType
 
-_BYTES, _BUSY_BYTES = 128 * 2**20, 32 * 2**20
-"""Of a matrix; more than processors cache. A busy machine has no time for that."""
+_BYTES, _BUSY_BYTES = 128 * 2**20, 64 * 2**20
+"""Of a matrix; more than processors cache. A busy machine has time for less."""
 _SCRATCH_BYTES = 16 * 2**20
 """For the vectors."""
 _TILE_NUMBERS = 2**13
