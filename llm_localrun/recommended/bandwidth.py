@@ -32,7 +32,7 @@ _SECONDS = 0.33
 """Of measuring; starting the process takes 0.05 s more, and the last figure up to 0.05 s."""
 _TIMEOUT_S = 2.0
 """Only bounds: on a busy machine ggml's threads wait long for each other."""
-_SPINS = "1000"
+_CALM_SPINS, _BUSY_SPINS = "100000", "1000"
 _FORMAT = 1
 
 
@@ -115,8 +115,8 @@ def _is_busy() -> bool:
 def measure(library: str, *, is_busy: bool) -> Rates | None:
     """Measures this machine, with ggml in `library`, or without. None if that fails."""
     bootstrap = _BOOTSTRAP.format(str(Path(__file__).parents[2]))
-    # Threads that wait for others must not count as working for long.
-    environment = {**os.environ, "GOMP_SPINCOUNT": _SPINS}
+    # As those of the engine. On a busy machine, waiting must not count as working for long.
+    environment = {**os.environ, "GOMP_SPINCOUNT": _BUSY_SPINS if is_busy else _CALM_SPINS}
     # If the library crashes, memory alone is measured.
     for each in dict.fromkeys((library, "")):
         command = [sys.executable, "-I", "-S", "-c", bootstrap, each, str(_SECONDS)]

@@ -18,7 +18,7 @@ from llm_localrun.gguf.tensor_types import type_name
 from llm_localrun.names.quantizations import canonical
 from llm_localrun.recommended.bandwidth import Rates, rates_of, this_machine
 
-_STEPS_PER_LAYER = 90
+_STEPS_PER_LAYER = 110
 """What a layer takes besides reading its weights, in small operations. llama.cpp's graph has 35
 nodes for a layer (b11549); attention, and dividing a matrix among threads, take several each."""
 _CACHE_TYPE = "F16"

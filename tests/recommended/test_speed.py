@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("user_path")
         (TokenCost(GB, quantization="MXFP4_MOE"), 0.25),
         (TokenCost(GB), 0.25),
         (TokenCost(GB, GB, "F16"), 0.1),
-        (TokenCost(GB, quantization="F16", layers=100), 0.05 + 100 * 90e-6),
+        (TokenCost(GB, quantization="F16", layers=100), 0.05 + 100 * 110e-6),
         (TokenCost(GB, quantization="Q6_K", types={"Q4_K": GB // 2, "F16": GB // 2}), 0.075),
     ],
     ids=str,
