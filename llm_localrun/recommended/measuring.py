@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from llm_localrun.gguf.tensor_types import TensorType
@@ -56,11 +57,11 @@ _MEMORY_GAIN = 1.5
 """How much faster all threads read memory than one does on a busy machine: 1.3 on that one, idle,
 and the others take some."""
 _SMALL_PAGES_SHARE = 0.72
-"""Weights lie in pages of 4 KiB, which eight models read at 0.6 to 0.75 of the speed that huge pages
+"""Weights lie in pages of 4 KiB. Eight models read them at 0.6 to 0.75 of the speed that huge pages
 allow (EPYC 9004). The matrix lies in huge ones, because the speed of small ones depends on where
 the system finds them: by a factor of 1.5 from process to process."""
 _HUGE_PAGE_BYTES, _MADV_HUGEPAGE = 2**21, 14
-_HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _USUAL_STEP_S = 1e-6
 """For two threads; on a busy machine they sleep while they wait for each other."""
 
@@ -170,9 +171,8 @@ class _Ggml:
 def _use_huge_pages(address: int, size: int) -> bool:
     """Asks for huge pages for memory that was not written to yet. Says whether they are usable."""
     try:
-        with open(_HUGE_PAGES) as file:
-            if "[never]" in file.read():
-                return False
+        if "[never]" in _HUGE_PAGES.read_text():
+            return False
         start = -(-address // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
         advise = ctypes.CDLL(None).madvise
     except (OSError, AttributeError):
