@@ -20,10 +20,7 @@ from tests.support.engines import SHORT_ANSWER, in_file
 from tests.support.models import changed
 from tests.support.trees import LIBRARY, gguf, ollama_model
 
-ADVICE = (
-    "Leave out -o think, or choose a model that thinks: `llm localrun models` shows `think` in the"
-    " column can."
-)
+ADVICE = "Leave out -o think. Choose a model that thinks: `llm localrun recommend --for thinking`."
 
 
 @pytest.mark.pure

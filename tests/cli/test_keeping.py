@@ -544,7 +544,7 @@ def test_update_of_a_model_that_was_not_pulled(world: World) -> None:
 def test_starter_is_always_up_to_date(user_path: Path, starter_model: Path) -> None:
     put_starter(user_path, starter_model)
     done("pull", "starter")
-    assert done("update") == "starter: up to date\n"
+    assert done("update") == "starter:tiny: up to date\n"
 
 
 def test_other_commands_do_not_contact_the_hub(world: World) -> None:
