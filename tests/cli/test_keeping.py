@@ -353,7 +353,7 @@ def states(name: str) -> dict[str, str]:
 def test_verify_a_good_model(user_path: Path, starter_model: Path) -> None:
     """The real model in the real engine, checked against the record of its pull."""
     put_starter(user_path, starter_model)
-    done("pull", "starter")
+    done("pull", "starter", "--tiny")
     name = starter_model.name
     assert states("local-smollm2") == {
         f"SHA-256 of {name}": "ok",
@@ -543,7 +543,7 @@ def test_update_of_a_model_that_was_not_pulled(world: World) -> None:
 
 def test_starter_is_always_up_to_date(user_path: Path, starter_model: Path) -> None:
     put_starter(user_path, starter_model)
-    done("pull", "starter")
+    done("pull", "starter", "--tiny")
     assert done("update") == "starter:tiny: up to date\n"
 
 
