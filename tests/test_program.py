@@ -94,6 +94,19 @@ def test_commands_in_a_text(text: str, shown: str, monkeypatch: pytest.MonkeyPat
     assert ConfigError("It is wrong", text).remedy == shown
 
 
+@pytest.mark.parametrize(
+    "started",
+    ["/x/llm", "./llm", "bin/llm", "/a b/llm install/llm", "/x/llm/__main__.py", "pytest", "llm"],
+)
+def test_a_text_whose_commands_work_stays(started: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error makes its commands work, and so does what prints it."""
+    monkeypatch.setattr(sys, "argv", [started])
+    monkeypatch.setenv("PATH", "")
+    once = runnable("Install it: `llm install x`, then `llm -m local 'a prompt'`")
+    assert runnable(once) == once
+    assert once.count(" install x`") == 1
+
+
 @pytest.mark.parametrize("started", ["pytest", "/x/pytest", "/x/__main__.py", "llm"])
 def test_other_programs_suggest_llm(started: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [started])

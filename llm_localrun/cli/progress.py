@@ -23,6 +23,8 @@ _REDRAW_S = 0.1
 """Minimum time between two redraws of the bar."""
 _RATE_WINDOW_S = 10.0
 """The rate is the average over this time."""
+_USUAL = "Downloading"
+"""What a bar does not say that it shows."""
 _STEP_PERCENT = 10
 """Between two lines in a pipe."""
 
@@ -107,6 +109,7 @@ def bar_text(progress: Progress, rate: float) -> str:
         return f"{progress.what}{_amount(progress)}"
     filled = _BAR_WIDTH * _percent(progress) // 100
     parts = [
+        *([] if progress.what == _USUAL else [progress.what]),
         f"[{'#' * filled}{'-' * (_BAR_WIDTH - filled)}] {_percent(progress):3}%",
         _part(progress, progress.total),
     ]

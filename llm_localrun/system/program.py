@@ -23,12 +23,11 @@ def runnable(text: str) -> str:
     """`text`, in which commands begin with the `llm` that runs, unless the shell finds that one.
 
     `llm -m local` becomes `.venv/bin/llm -m local` if the user has started it so and `llm` is
-    another one on PATH, or none.
+    another one on PATH, or none. Commands that begin with it already stay.
     """
-    if not _COMMAND.search(text):
+    if not _COMMAND.search(text) or (program := _program()) == "llm":
         return text
-    program = _program()
-    return _COMMAND.sub(lambda _: program, text)
+    return program.join(_COMMAND.sub(lambda _: program, part) for part in text.split(program))
 
 
 def _program() -> str:

