@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llm_localrun.chat.sampling import FileSampling, file_sampling, valid_options
+from llm_localrun.chat.sampling import LAST_N, FileSampling, file_sampling, sound_options
 from llm_localrun.files.modelfile import read_modelfile
 from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.wire.request import ChatMessage, ChatRequest
@@ -60,7 +60,8 @@ def request_defaults(model: LocalModel, route: Route) -> RequestDefaults:
         return RequestDefaults()
     modelfile = read_modelfile(route)
     options = _options(modelfile.parameters, model.context_max)
-    sampling = file_sampling(model, route, options)
+    last_n = {name: modelfile.parameters.get(name) for name in (LAST_N,)}
+    sampling = file_sampling(model, route, options | last_n)
     return RequestDefaults(
         system=modelfile.system,
         options=options,
@@ -75,7 +76,7 @@ def _options(parameters: Mapping[str, Any], context_max: int | None) -> dict[str
     """The parameters that are options here and have valid values."""
     # Ollama has values that mean "automatic", and are not valid: 0 threads, -1 tokens.
     named = {_OPTIONS[name]: value for name, value in parameters.items() if name in _OPTIONS}
-    options = valid_options(named)
+    options = sound_options(named)
     if context_max is not None:
         # As in Ollama, where the model was trained for less.
         most = {name: min(value, context_max) for name, value in options.items() if name in _SIZES}

@@ -26,8 +26,16 @@ _OPTIONS = {
 """The keys of a file that are options here."""
 _SEQUENCE = "sequence"
 _MIROSTATS = ("mirostat", "mirostat_tau", "mirostat_eta")
-_NUMBERS = ("xtc_probability", "xtc_threshold", "penalty_last_n")
+_NUMBERS = ("xtc_probability", "xtc_threshold")
 """The other numbers. llama.cpp takes all but `mirostat` from the file by itself (b11549)."""
+_PENALTY_LAST_N = "penalty_last_n"
+LAST_N = "repeat_last_n"
+"""The name of `_PENALTY_LAST_N` in requests and in Ollama's manifests."""
+_SENT = {_MIROSTATS[0]: _MIROSTATS[0], _PENALTY_LAST_N: LAST_N}
+"""What requests carry of what is no option, by the names in a file."""
+_MOST_TOKENS = 2**20
+_SOUND = {"top_k": (0, 2**31 - 1), "repeat_penalty": (1e-3, 1e3)}
+"""llama.cpp makes another number of larger `top_k`, and refuses requests with such penalties."""
 _PENALTIES = "penalties"
 _SAMPLERS = {
     **dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty"), _PENALTIES),
@@ -39,8 +47,11 @@ _ALL_SAMPLERS = [
     *("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"),
 ]
 """llama.cpp's default sequence (b11549)."""
-_ALIASES = {"temp": "temperature", "nucleus": "top_p", "typ": "typ_p", "topk": "top_k"}
-"""Other names of samplers in a file (b11549); besides, "-" may stand for "_"."""
+_ALIASES = {
+    **{name.replace("_", ""): name for name in _ALL_SAMPLERS},
+    **{"temp": "temperature", "nucleus": "top_p", "typ": "typ_p"},
+}
+"""Other names of samplers in a file (b11549); besides, "-" may stand for "_". It drops others."""
 
 
 class Origin(str, Enum):
@@ -68,8 +79,8 @@ class FileSampling:
 
     options: Mapping[str, Setting] = field(default_factory=dict)
     """By the names of -o."""
-    others: Mapping[str, Any] = field(default_factory=dict)
-    """What the file sets that is no option, by the names after `general.sampling.`."""
+    others: Mapping[str, Setting] = field(default_factory=dict)
+    """What is set that is no option of -o, by the names after `general.sampling.`."""
 
     def options_beside(self, chosen: Mapping[str, Any]) -> dict[str, Setting]:
         """The options that hold beside those that the user has `chosen`.
@@ -81,7 +92,9 @@ class FileSampling:
             name: each
             for name, each in self.options.items()
             if name not in chosen
-            and not (is_greedy and each.origin is Origin.LISTED and _SAMPLERS[name] == _PENALTIES)
+            and not (
+                is_greedy and each.origin is Origin.LISTED and _SAMPLERS.get(name) == _PENALTIES
+            )
         }
 
     def sent(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +102,7 @@ class FileSampling:
         settings = self.options_beside(chosen).items()
         return {name: each.value for name, each in settings if each.origin is not Origin.ENGINE}
 
-    def others_beside(self, chosen: Collection[str]) -> dict[str, Any]:
+    def others_beside(self, chosen: Collection[str]) -> dict[str, Setting]:
         """`others` without what would take the effect from the options `chosen` by the user.
 
         Mirostat takes the place of all samplers but the temperature, and a sequence may lack one.
@@ -107,46 +120,61 @@ class FileSampling:
         samplers = {"temperature"} if _MIROSTATS[0] in others else _samplers_in(others)
         settings = self.options_beside(chosen).items()
         return {
-            **{name: each for name, each in settings if _SAMPLERS[name] in samplers},
-            **{name: Setting(value, Origin.FILE) for name, value in others.items()},
+            **{
+                name: each
+                for name, each in settings
+                if name not in _SAMPLERS or _SAMPLERS[name] in samplers
+            },
+            **others,
         }
 
     def extra_body(self, chosen: Collection[str]) -> dict[str, Any]:
         """What requests carry besides the options, where the user has set the options `chosen`."""
         others = self.others_beside(chosen)
-        extra = {name: value for name, value in others.items() if name == _MIROSTATS[0]}
+        extra = {_SENT[name]: each.value for name, each in others.items() if name in _SENT}
         is_displaced = _SEQUENCE in self.others and _SEQUENCE not in others
         return extra | ({"samplers": _ALL_SAMPLERS} if is_displaced else {})
 
 
 def file_sampling(model: LocalModel, route: OnDisk, manifest: Mapping[str, Any]) -> FileSampling:
-    """How the file at `route` samples. `manifest` has the options that Ollama's manifest sets."""
+    """How the file at `route` samples.
+
+    `manifest` has the options that Ollama's manifest sets, and its `LAST_N` as it is.
+    """
     if model.purpose != "chat":
         return FileSampling()
     # Imported here because prompts to servers do without the list.
     from llm_localrun.recommended.recognize import recognize
 
-    stated = sampling_of(route)
+    stated, names = sampling_of(route), (*SAMPLING, "seed")
     in_list = recognize(model, route)
     by_origin = {
         Origin.ENGINE: _options_of(engine_defaults.SAMPLING),
-        Origin.LISTED: valid_options(in_list.sampling) if in_list else {},
+        Origin.LISTED: sound_options(in_list.sampling) if in_list else {},
         Origin.FILE: _options_of(stated),
-        Origin.MANIFEST: {name: manifest[name] for name in SAMPLING if name in manifest},
+        Origin.MANIFEST: {name: manifest[name] for name in names if name in manifest},
     }
     found = {
         name: Setting(value, origin)
         for origin, options in by_origin.items()
         for name, value in options.items()
     }
-    return FileSampling({name: found[name] for name in SAMPLING if name in found}, _others(stated))
+    others = {name: Setting(value, Origin.FILE) for name, value in _others(stated).items()}
+    most = min(model.context_max or _MOST_TOKENS, _MOST_TOKENS)
+    for origin, last_n in (
+        (Origin.FILE, stated.get(_PENALTY_LAST_N)),
+        (Origin.MANIFEST, manifest.get(LAST_N)),
+    ):
+        if isinstance(last_n, int) and not isinstance(last_n, bool) and -1 <= last_n <= most:
+            others[_PENALTY_LAST_N] = Setting(last_n, origin)
+    return FileSampling({name: found[name] for name in names if name in found}, others)
 
 
-def _samplers_in(others: Mapping[str, Any]) -> set[str]:
+def _samplers_in(others: Mapping[str, Setting]) -> set[str]:
     """The samplers of the sequence, by their usual names."""
     if _SEQUENCE not in others:
         return {*_ALL_SAMPLERS}
-    names = others[_SEQUENCE].replace("-", "_").split(";")
+    names = others[_SEQUENCE].value.lower().replace("-", "_").split(";")
     return {_ALIASES.get(name, name) for name in names}
 
 
@@ -161,6 +189,14 @@ def valid_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
+def sound_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`valid_options`, without those that llama.cpp cannot follow."""
+    options = valid_options(given)
+    limits = {name: _SOUND[name] for name in options if name in _SOUND}
+    unsound = {name for name, (low, high) in limits.items() if not low <= options[name] <= high}
+    return {name: value for name, value in options.items() if name not in unsound}
+
+
 def _options_of(stated: Mapping[str, Any]) -> dict[str, Any]:
     """The options among the keys of a file."""
     named = {
@@ -171,7 +207,7 @@ def _options_of(stated: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(top_k := named.get("top_k"), int) and top_k < 0:
         # To llama.cpp as to vLLM, -1 is off.
         named["top_k"] = 0
-    return valid_options(named)
+    return sound_options(named)
 
 
 def _plain(value: Any) -> Any:

@@ -213,7 +213,7 @@ def _sampling_lines(model: LocalModel) -> list[str]:
     found = _sampling(model)
     by_origin: dict[Origin, list[str]] = {}
     for name, each in found.items():
-        value = each.value if isinstance(each.value, str) else f"{each.value:g}"
+        value = f"{each.value:g}" if isinstance(each.value, float) else each.value
         by_origin.setdefault(each.origin, []).append(f"{name} {value}")
     lines = [
         f"{', '.join(by_origin[origin])} ({who})"

@@ -2,6 +2,7 @@
 
 import click
 
+from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.facts import find_model
 from llm_localrun.cli.progress import show_progress
 from llm_localrun.cli.table import json_option, pick, show
@@ -16,9 +17,10 @@ from llm_localrun.pull.verify import verify as checks_of
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, name: str, as_json: bool) -> None:
-    model = find_model(name, CachePolicy.REFRESH)
-    records = records_of(model, read_records())
-    checks = show_progress(checks_of(model, records), model.name, quiet=as_json)
+    models, records = get_catalogue(CachePolicy.REFRESH).models, read_records()
+    pulled = [record for record in records if record.ref == name]
+    model = next((m for m in models if records_of(m, pulled)), None) or find_model(name)
+    checks = show_progress(checks_of(model, records_of(model, records)), model.name, quiet=as_json)
     show(
         as_json,
         (pick(check, "what state detail") for check in checks),

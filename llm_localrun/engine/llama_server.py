@@ -257,7 +257,8 @@ def _chosen_arguments(settings: EngineSettings) -> dict[str, object]:
 
 def _sampling_flag(name: str) -> str:
     """The flag for a setting of `engine_defaults.SAMPLING`."""
-    return "--repeat-penalty" if name == "penalty_repeat" else f"--{name.replace('_', '-')}"
+    changed = {"penalty_repeat": "repeat-penalty", "penalty_last_n": "repeat-last-n"}
+    return f"--{changed.get(name, name).replace('_', '-')}"
 
 
 def _on_off(is_on: bool) -> str:

@@ -91,7 +91,22 @@ def model_file(tmp_path: Path) -> Iterator[Path]:
             id="odd values",
         ),
         pytest.param(
+            # Each is the key's type, and valid: llama.cpp would refuse the requests, take top_k
+            # for 1, and need gigabytes of memory.
+            {"penalty_repeat": 1e-44, "top_k": 2**40 + 1, "penalty_last_n": 2 * 10**9},
+            [({}, DEFAULTS | {"repeat_last_n": 64})],
+            id="extreme values",
+        ),
+        pytest.param(
             {"top_k": -1, "temp": -1.0}, [({}, DEFAULTS | {"top_k": 0})], id="negative values"
+        ),
+        pytest.param(
+            {"sequence": "TOP-P;typical;topK;min p;Penalties"},
+            [
+                ({"top_k": 9}, {"samplers": ["top_p", "top_k", "penalties"], "top_k": 9}),
+                ({"typical_p": 0.3, "top_p": 0.5}, {"typical_p": 0.3, "top_p": 0.5}),
+            ],
+            id="other names of samplers",
         ),
         pytest.param(
             {"mirostat": 2, "mirostat_tau": 3.0, "sequence": "top_k;temperature"},
@@ -152,7 +167,8 @@ def test_keys_are_found_before_and_behind_the_vocabulary(
     model = in_file(with_keys(starter_model, model_file, keys(says), at_end=at_end))
     sampling = file_sampling(model, file_route(model), {})
     assert sampling.sent({}) == SAID
-    assert sampling.others == {"sequence": "top_k", "mirostat": 2, "mirostat_tau": 3.0}
+    others = {"sequence": "top_k", "mirostat": 2, "mirostat_tau": 3.0}
+    assert {name: each.value for name, each in sampling.others.items()} == others
 
 
 # The recommended list.
@@ -196,6 +212,23 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("models--ada--Qwen3-0.6B-Instruct-2507-GGUF/snapshots/1/x.gguf", "qwen3", True),
         (f"blobs/sha256-{'ab' * 32}", "qwen3", True),
         (f"blobs/sha256-{'cd' * 32}", "qwen3", False),
+        ("medical_Qwen3-0.6B-2507-Q4_K_M.gguf", "qwen3", False),
+        ("my-tune_Qwen3-0.6B-2507.gguf", "qwen3", False),
+        ("ada_Qwen3-0.6B-2507-Q4_K_M.gguf", "qwen3", True),
+        ("bartowski_Qwen3-0.6B-2507-Q4_K_M.gguf", "qwen3", True),
+        ("medical_Qwen3-0.6B-2507-GGUF_Qwen3-0.6B-2507-Q4_K_M.gguf", "qwen3", False),
+        ("bartowski_Qwen3-0.6B-2507-GGUF_Qwen3-0.6B-2507-Q4_K_M.gguf", "qwen3", True),
+        ("bartowski_Qwen3-0.6B-2507-RP-GGUF_Qwen3-0.6B-2507-Q4_K_M.gguf", "qwen3", False),
+        ("eve/Qwen3-0.6B-2507-abliterated-GGUF/Qwen3-0.6B-2507-Q4_K_M.gguf", "qwen3", False),
+        ("eve/Qwen3-abliterated-GGUF/Qwen3-0.6B-2507-Q4_K_M.gguf", "qwen3", False),
+        ("eve/Qwen3-0.6B-2507-i1-GGUF/Qwen3-0.6B-2507.i1-Q4_K_M.gguf", "qwen3", True),
+        ("eve/Qwen3-0.6B-2507-GGUF/UD-Q4_K_M/Qwen3-0.6B-2507-UD-Q4_K_M.gguf", "qwen3", True),
+        ("qwen/all of Qwen/Qwen3-0.6B-2507-Q4_K_M.gguf", "qwen3", True),
+        (
+            "models--eve--Qwen3-0.6B-2507-RP-GGUF/snapshots/1/Qwen3-0.6B-2507-Q4_K_M.gguf",
+            "qwen3",
+            False,
+        ),
     ],
 )
 def test_which_model_counts_as_the_recommended_one(
@@ -203,6 +236,31 @@ def test_which_model_counts_as_the_recommended_one(
 ) -> None:
     model = changed(in_file(Path("/models") / path), architecture=architecture)
     assert (recognize.recognize(model, file_route(model)) is not None) is is_it
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "listed_as"),
+    [
+        ("glm-4.7-flash", "deepseek2", "glm-4.7-flash"),
+        ("glm-4.7-flash", "", None),
+        ("GLM-4.7-Flash-REAP-Q4_K_M", "deepseek2", None),
+        ("qwen3-coder-next:q4_K_M", "qwen3next", "qwen3-coder-next"),
+        ("qwen3-coder", "qwen3next", None),
+        ("Qwen3.8-Flash-Next-UD-Q4_K_XL", "qwen4exp", "qwen3.8-flash-next"),
+        ("gemma-4-12b-it-Q4_K_M", "gemma4", "gemma-4-12b"),
+        ("gemma4:12b", "gemma4", "gemma-4-12b"),
+        ("gemma4:12b-it-qat", "gemma4", "gemma-4-12b"),
+        ("gemma-3-270m-it-Q8_0", "gemma3", "gemma-3-270m"),
+        ("google_gemma-3-270m-it-qat-Q4_0", "gemma3", "gemma-3-270m"),
+        ("gemma-3-270m-Base-Q8_0", "gemma3", None),
+        ("Qwen3-0.6B-Q4_K_M", "qwen3", "qwen3-0.6b"),
+        ("medical_Qwen3-0.6B-Q4_K_M", "qwen3", None),
+    ],
+)
+def test_names_of_recommended_models(name: str, architecture: str, listed_as: str | None) -> None:
+    model = changed(in_file(Path("/models/m.gguf")), name=name, architecture=architecture)
+    found = recognize.recognize(model, file_route(model))
+    assert (found and found.name) == listed_as
 
 
 def test_makers_settings_are_in_force(
@@ -230,18 +288,22 @@ def test_makers_settings_are_in_force(
 def test_order_of_those_who_say_how_a_model_is_sampled(listed: None, tmp_path: Path) -> None:
     store = tmp_path / "home/.ollama/models"
     write(tmp_path / "w", QWEN | keys({"top_p": 0.7, "temp": 0.3}), [], {})
-    parameters = json.dumps({"temperature": 0.1, "num_ctx": 512, "min_p": 9})
+    parameters = json.dumps(
+        {"temperature": 0.1, "num_ctx": 512, "min_p": 9, "seed": 7, "repeat_last_n": 0}
+        | {"top_k": 2**31, "repeat_penalty": 1e-45, "mirostat": 2}
+    )
     ollama_model(store, f"{LIBRARY}/qwen3/0.6b-2507", tmp_path / "w", params=parameters)
     (entry,) = scan([], Snapshot()).files
     assert entry.model is not None
     defaults = request_defaults(entry.model, file_route(entry.model))
-    manifests = {"temperature": 0.1, "context_size": 512}
+    manifests = {"temperature": 0.1, "context_size": 512, "seed": 7}
     assert defaults.options == manifests
     assert defaults.applied_to(ChatRequest((), {"top_p": 1.0}, stream=True)).options == {
         **manifests,
         **{"top_p": 1.0, "top_k": 20, "presence_penalty": 1.5},
+        "extra_body": {"repeat_last_n": 0},
     }
-    settings = defaults.sampling.options
+    settings = defaults.sampling.in_force({})
     assert {name: (each.value, each.origin) for name, each in settings.items()} == {
         "temperature": (0.1, Origin.MANIFEST),
         "top_p": (0.7, Origin.FILE),
@@ -249,7 +311,34 @@ def test_order_of_those_who_say_how_a_model_is_sampled(listed: None, tmp_path: P
         "min_p": (0.05, Origin.ENGINE),
         "repeat_penalty": (1.0, Origin.ENGINE),
         "presence_penalty": (1.5, Origin.LISTED),
+        "seed": (7, Origin.MANIFEST),
+        "penalty_last_n": (0, Origin.MANIFEST),
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "context_max", "sent"),
+    [
+        (-1, 4096, -1),
+        (-2, 4096, None),
+        (4096, 4096, 4096),
+        (4097, 4096, None),
+        (2**20, None, 2**20),
+        (2**20 + 1, None, None),
+        (2**20 + 1, 2**40, None),
+        (1.5, 4096, None),
+        ("many", 4096, None),
+    ],
+)
+@pytest.mark.parametrize("manifest", [False, True])
+def test_tokens_that_penalties_look_back_on(
+    value: Any, context_max: int | None, sent: int | None, manifest: bool, tmp_path: Path
+) -> None:
+    write(tmp_path / "m.gguf", QWEN | keys({} if manifest else {"penalty_last_n": value}), [], {})
+    model = in_file(tmp_path / "m.gguf", context_max)
+    says = {"repeat_last_n": value} if manifest else {}
+    body = file_sampling(model, file_route(model), says).extra_body({})
+    assert body == ({} if sent is None else {"repeat_last_n": sent})
 
 
 def test_embedding_model_is_not_sampled(tmp_path: Path) -> None:
@@ -335,12 +424,14 @@ def test_show_says_what_is_in_force_and_who_says_it(
     """A sampler that is not in the sequence has no effect, unless the user wants it."""
     name = "Qwen3-0.6B-2507-Q8_0"
     says = {"top_k": 7, "xtc_threshold": 0.2, "sequence": "penalties;top-k;temp", "top_p": NAN}
+    says["penalty_last_n"] = 1000000
     weights = Tensor("token_embd.weight", (2**10, 2**10), TensorType.F16, 0)
     models = user_path / "localrun" / "models"
     write(models / f"{name}.gguf", QWEN | keys(says), [weights], {})
     card = invoke("localrun", "show", f"local/gguf/{name}").stdout.splitlines()
     at = card.index(
-        "sampling     top_k 7, sequence penalties;top-k;temp, xtc_threshold 0.2 (the file)"
+        "sampling     top_k 7, sequence penalties;top-k;temp, xtc_threshold 0.2,"
+        " penalty_last_n 1000000 (the file)"
     )
     assert card[at + 1 : at + 3] == [
         "             temperature 0.6, presence_penalty 1.5 (the recommended list)",
@@ -358,6 +449,7 @@ def test_show_says_what_is_in_force_and_who_says_it(
         "repeat_penalty": (1, "engine"),
         "presence_penalty": (1.5, "list"),
         "xtc_threshold": (0.2, "file"),
+        "penalty_last_n": (1000000, "file"),
         "top_p": (0.5, "options"),
     }
 

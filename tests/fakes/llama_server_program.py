@@ -71,6 +71,7 @@ HELP = """\
 --top-p N                               top-p sampling (default: 0.95, 1.0 = disabled)
 --min-p N                               min-p sampling (default: 0.05, 0.0 = disabled)
 --repeat-penalty N                      penalize repeat sequence of tokens (default: 1.00, 1.0 = disabled)
+--repeat-last-n N                       last n tokens to consider for penalize (default: 64, 0 = disabled, -1 = ctx_size)
 --mirostat N                            use Mirostat sampling.
 -sps,  --slot-prompt-similarity SIMILARITY
                                         how much the prompt of a request must match the prompt of a slot
@@ -82,6 +83,7 @@ SAMPLING = {
     "top-p": float,
     "min-p": float,
     "repeat-penalty": float,
+    "repeat-last-n": int,
     "mirostat": int,
 }
 
@@ -313,7 +315,8 @@ def _parameters(xllamacpp: Any, given: argparse.Namespace) -> Any:
     p.speculative.draft.mparams.path = given.model_draft
     flags = xllamacpp.common_params_sampling_config
     for argument in SAMPLING:
-        name = "penalty_repeat" if argument == "repeat-penalty" else argument.replace("-", "_")
+        changed = {"repeat-penalty": "penalty_repeat", "repeat-last-n": "penalty_last_n"}
+        name = changed.get(argument, argument.replace("-", "_"))
         setattr(p.sampling, name, getattr(given, argument.replace("-", "_")))
         # What is given is not taken from the model's file.
         flag = getattr(flags, f"COMMON_PARAMS_SAMPLING_CONFIG_{name.upper()}")

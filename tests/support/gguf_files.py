@@ -10,7 +10,7 @@ from llm_localrun.quantize.layout import Layout, lay_out
 
 Value: TypeAlias = int | float | str | list[str]
 
-_UINT32, _INT32, _FLOAT32, _STRING, _ARRAY = 4, 5, 6, 8, 9
+_UINT32, _INT32, _FLOAT32, _STRING, _ARRAY, _INT64 = 4, 5, 6, 8, 9, 11
 
 
 def pair(key: str, value: Value) -> bytes:
@@ -20,6 +20,8 @@ def pair(key: str, value: Value) -> bytes:
         return _text(key) + struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + items
     if isinstance(value, str):
         return _text(key) + struct.pack("<I", _STRING) + _text(value)
+    if isinstance(value, int) and value >= 2**32:
+        return _text(key) + struct.pack("<Iq", _INT64, value)
     if isinstance(value, int):
         return _text(key) + struct.pack("<Iq", _UINT32 if value >= 0 else _INT32, value)[:8]
     return _text(key) + struct.pack("<If", _FLOAT32, value)
