@@ -29,8 +29,8 @@ SAMPLING = {
 }
 """How llama.cpp samples where a request does not say, by the names of `general.sampling.*`: its own
 defaults (b10434, b11549). It does not follow those keys of a file: a NaN makes all answers alike,
-some values abort the load, and others take
-gigabytes of memory. `chat.sampling` sends what they say."""
+some values abort the load, and others take gigabytes of memory. `chat.sampling` sends what they
+say."""
 
 MIN_CONTEXT_SIZE = 16
 """llama.cpp b11549 aborts on a context of 1."""

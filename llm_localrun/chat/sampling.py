@@ -39,10 +39,11 @@ _SOUND = {"top_k": (0, 2**31 - 1), "repeat_penalty": (1e-3, 1e3)}
 _PENALTIES = "penalties"
 _SAMPLERS = {
     **dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty"), _PENALTIES),
+    _PENALTY_LAST_N: _PENALTIES,
     **{name: name for name in ("top_k", "top_p", "min_p", "temperature")},
     "typical_p": "typ_p",
 }
-"""The sampler of llama.cpp that an option is for."""
+"""The sampler of llama.cpp that a setting is for."""
 _ALL_SAMPLERS = [
     *("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"),
 ]
@@ -51,7 +52,8 @@ _ALIASES = {
     **{name.replace("_", ""): name for name in _ALL_SAMPLERS},
     **{"temp": "temperature", "nucleus": "top_p", "typ": "typ_p"},
 }
-"""Other names of samplers in a file (b11549); besides, "-" may stand for "_". It drops others."""
+"""Other names of samplers in a file; besides, "-" may stand for "_". llama.cpp drops names that it
+does not know, such as `typical` (b10434, b11549)."""
 
 
 class Origin(str, Enum):
@@ -118,15 +120,9 @@ class FileSampling:
         """What has an effect where the user has set the options `chosen`, those left out."""
         others = self.others_beside(chosen)
         samplers = {"temperature"} if _MIROSTATS[0] in others else _samplers_in(others)
-        settings = self.options_beside(chosen).items()
-        return {
-            **{
-                name: each
-                for name, each in settings
-                if name not in _SAMPLERS or _SAMPLERS[name] in samplers
-            },
-            **others,
-        }
+        found = {**self.options_beside(chosen), **others}
+        samplers_of = {name: {_SAMPLERS[name]} for name in found if name in _SAMPLERS}
+        return {name: found[name] for name in found if samplers_of.get(name, set()) <= samplers}
 
     def extra_body(self, chosen: Collection[str]) -> dict[str, Any]:
         """What requests carry besides the options, where the user has set the options `chosen`."""

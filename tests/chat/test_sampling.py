@@ -460,12 +460,13 @@ def test_show_says_what_is_in_force_and_who_says_it(
         ({}, {"temperature", "mirostat"}),
         ({"seed": 1}, {"temperature", "mirostat"}),
         ({"temperature": 1.0}, {"mirostat"}),
-        ({"top_k": 3}, {"temperature", "top_p", "min_p", "repeat_penalty"}),
+        ({"top_k": 3}, {"temperature", "top_p", "min_p", "repeat_penalty", "penalty_last_n"}),
     ],
 )
 def test_mirostat_takes_the_place_of_other_samplers(
     chosen: dict[str, float], expected: set[str], tmp_path: Path
 ) -> None:
-    write(tmp_path / "m.gguf", QWEN | keys({"mirostat": 2, "top_k": 7}), [], {})
+    says = {"mirostat": 2, "top_k": 7, "penalty_last_n": 9}
+    write(tmp_path / "m.gguf", QWEN | keys(says), [], {})
     model = in_file(tmp_path / "m.gguf")
     assert file_sampling(model, file_route(model), {}).in_force(chosen).keys() == expected
