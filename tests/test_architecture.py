@@ -139,7 +139,8 @@ def test_two_modules_use_http() -> None:
 ALLOWED = {
     "servers.base: openai",  # the kind of a server that shows no sign of another
     "privacy: openai",  # a provider, in the `owned_by` of a model
-    "names.parse: openai",  # a publisher, in the name of a model
+    "names.parse: openai",  # a publisher, in the name of a model, as in the next one
+    "recommended.recognize: openai",
     "pull.refreshed: unsloth",  # a publisher on the hub
     "names.parse: mlx",  # a file format, in the name of a model
     "files.ollama_manifest: mlx",  # what runs a model of Ollama's

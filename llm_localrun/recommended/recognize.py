@@ -13,7 +13,7 @@ _SAME_MODEL = frozenset({"qat", "i1"})
 """Words for how it was quantized."""
 _PUBLISHERS = frozenset(
     {
-        *("baai", "bartowski", "deepseek-ai", "gaianet", "huggingfacetb", "ibm", "lmstudio"),
+        *("baai", "bartowski", "deepseek-ai", "gaianet", "huggingfacetb", "ibm"),
         *("lmstudio-community", "maziyarpanahi", "meta", "meta-llama", "microsoft", "mradermacher"),
         *("nvidia", "openai", "quantfactory", "second-state", "thebloke", "thudm", "zai-org"),
     }

@@ -255,6 +255,7 @@ def test_which_model_counts_as_the_recommended_one(
         ("gemma-3-270m-Base-Q8_0", "gemma3", None),
         ("Qwen3-0.6B-Q4_K_M", "qwen3", "qwen3-0.6b"),
         ("medical_Qwen3-0.6B-Q4_K_M", "qwen3", None),
+        ("openai_gpt-oss-20b-MXFP4", "gpt-oss", "gpt-oss-20b"),
     ],
 )
 def test_names_of_recommended_models(name: str, architecture: str, listed_as: str | None) -> None:
