@@ -172,13 +172,11 @@ def _advice(found: Sequence[Recommendation], use: Use | None) -> list[str]:
 
 def _if_empty(use: Use | None, memory: int | None) -> str:
     """What to say instead of a table without rows: why, and what to type."""
-    lines = [_why_empty(use)]
     if use and recommendations(memory=memory):
-        given = f" --memory {size_text(memory).replace(' ', '')}" if memory else ""
-        lines.append(f"For other uses: {RECOMMEND}{given}")
-    else:
-        lines.append(f"Get a tiny one: {PULL_STARTER}")
-    return "\n".join(lines)
+        # Units are binary where they are read.
+        given = f" --memory {memory / 2**30:g}GB" if memory else ""
+        return f"{_why_empty(use)} For other uses: {RECOMMEND}{given}"
+    return f"{_why_empty(use)} Get a tiny one: {PULL_STARTER}"
 
 
 def _why_empty(use: Use | None) -> str:
