@@ -6,8 +6,8 @@ one, and what these are not for. Only --refresh asks the Hugging Face hub.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import click
@@ -31,6 +31,7 @@ from llm_localrun.errors import PullFailed
 from llm_localrun.memory import machine
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.pull.refreshed import refresh_list
+from llm_localrun.recommended.advice import PULL_STARTER, RECOMMEND
 from llm_localrun.recommended.choose import ASSUMED_MEMORY, Recommendation
 from llm_localrun.recommended.choose import recommend as choose
 from llm_localrun.recommended.log import logged_runs
@@ -39,6 +40,8 @@ from llm_localrun.recommended.speed import expected_speed
 from llm_localrun.system.paths import engine_folder
 
 _OPTIONAL = ("license",)
+_LEAST_MEMORY = 10**6
+"""Bytes. Less is a number without its unit."""
 _MODEL_FIELDS = (
     "name good_at uses repository revision size quantization parameters active_parameters"
     " context_max license source date"
@@ -46,10 +49,15 @@ _MODEL_FIELDS = (
 
 
 def _parse_memory(_: object, __: object, text: str | None) -> int | None:
+    if text is None:
+        return None
     try:
-        return None if text is None else TypeAdapter(Bytes).validate_python(text)
+        memory = TypeAdapter(Bytes).validate_python(text)
     except ValidationError:
-        raise click.BadParameter("give a size such as 16GB") from None
+        memory = 0
+    if memory < _LEAST_MEMORY:
+        raise click.BadParameter("give a size such as 16GB")
+    return memory
 
 
 @click.command(help=__doc__)
@@ -74,7 +82,7 @@ def recommend(use: str | None, memory: int | None, refresh: bool, as_json: bool)
         map(recommendation_facts, found),
         recommendation_rows(found),
         optional=_OPTIONAL,
-        if_empty=_if_empty(wanted),
+        if_empty="" if found else _if_empty(wanted, memory),
     )
     if found and not as_json:
         say("", *_advice(found, wanted))
@@ -85,10 +93,10 @@ def recommendations(use: Use | None = None, memory: int | None = None) -> list[R
     its GPUs. The speeds are always those of this one."""
     models, named = read_recommended(), read_config().llama_server
     has_gpu = would_use_gpu(engine_folder(), named)
-    speed_of = partial(expected_speed, runs=logged_runs(_path_of), has_gpu=has_gpu)
+    speed_of = partial(expected_speed, runs=logged_runs(_path_finder()), has_gpu=has_gpu)
     if memory is not None:
         return choose(models, use, memory, speed_of=speed_of)
-    ram, gpu_memory = machine.physical_memory() or machine.free_ram(), 0
+    ram, gpu_memory = machine.usable_ram() or machine.free_ram(), 0
     # A Mac's GPU shares the RAM, which is counted already.
     if has_gpu and sys.platform != "darwin":
         gpu_memory = free_memory_of_gpus(engine_folder(), named)
@@ -97,11 +105,15 @@ def recommendations(use: Use | None = None, memory: int | None = None) -> list[R
     return choose(models, use, ram, gpu_memory, speed_of)
 
 
-def _path_of(model_id: str) -> str | None:
-    """The file of a model that has run here; None if it is no longer known."""
-    models = get_catalogue(CachePolicy.CACHED).models
-    found = next((each for each in models if each.id == model_id), None)
-    return found.on_disk.path if found and found.on_disk else None
+def _path_finder() -> Callable[[str], str | None]:
+    """Returns the file of a model that has run here, by its id; None if it is no longer known."""
+
+    @cache
+    def paths() -> Mapping[str, str]:
+        models = get_catalogue(CachePolicy.CACHED).models
+        return {each.id: each.on_disk.path for each in models if each.on_disk}
+
+    return lambda model_id: paths().get(model_id)
 
 
 def _of_assumed() -> str:
@@ -158,8 +170,16 @@ def _advice(found: Sequence[Recommendation], use: Use | None) -> list[str]:
     ]
 
 
-def _if_empty(use: Use | None) -> str:
-    """What to say instead of a table without rows."""
+def _if_empty(use: Use | None, memory: int | None) -> str:
+    """What to say instead of a table without rows: why, and what to type."""
+    if use and recommendations(memory=memory):
+        # Units are binary where they are read.
+        given = f" --memory {memory / 2**30:g}GB" if memory else ""
+        return f"{_why_empty(use)} For other uses: {RECOMMEND}{given}"
+    return f"{_why_empty(use)} Get a tiny one: {PULL_STARTER}"
+
+
+def _why_empty(use: Use | None) -> str:
     models = [each for each in read_recommended() if use is None or use in each.uses]
     purpose = f" for {use.value}" if use else ""
     if not models:

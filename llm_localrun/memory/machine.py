@@ -51,7 +51,18 @@ def free_ram(root: Path = _ROOT) -> int | None:
     if sys.platform != "linux":
         return _free_by_psutil()
     free = _in_meminfo(root / "proc" / "meminfo")
-    return free and min([free, *_in_control_groups(root)])
+    return free and min([free, *(left for _, left in _in_control_groups(root))])
+
+
+def usable_ram(root: Path = _ROOT) -> int | None:
+    """The RAM that processes like this one can ever have; None if the system does not report it.
+
+    Less than the machine has in a container, or a service, with a limit.
+    """
+    physical = physical_memory()
+    if sys.platform != "linux":
+        return physical
+    return physical and min([physical, *(limit for limit, _ in _in_control_groups(root))])
 
 
 def _free_by_psutil() -> int | None:
@@ -72,8 +83,9 @@ def _in_meminfo(path: Path) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _in_control_groups(root: Path) -> Iterator[int]:
-    """What is left in each control group (version 2) around this process that has a limit."""
+def _in_control_groups(root: Path) -> Iterator[tuple[int, int]]:
+    """The limit, and what is left of it, of each control group (version 2) around this process that
+    has one."""
     try:
         line = (root / "proc" / "self" / "cgroup").read_text().strip().rpartition("\n")[2]
     except OSError:
@@ -90,4 +102,4 @@ def _in_control_groups(root: Path) -> Iterator[int]:
             continue
         # Cached files count as used, and are dropped when memory is needed.
         cached = re.findall(r"^(?:in)?active_file (\d+)$", stat, re.MULTILINE)
-        yield max(0, limit - used + sum(map(int, cached)))
+        yield limit, max(0, limit - used + sum(map(int, cached)))

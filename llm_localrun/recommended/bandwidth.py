@@ -14,13 +14,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llm_localrun.engine_defaults import CALM_LOAD
+from llm_localrun.recommended.measuring import usable_cores
 from llm_localrun.system.atomic import read_own, write_atomically
 from llm_localrun.system.json_files import read_text
 from llm_localrun.system.paths import home
@@ -33,7 +35,9 @@ _SECONDS = 0.33
 _TIMEOUT_S = 2.0
 """Only bounds: on a busy machine ggml's threads wait long for each other."""
 _CALM_SPINS, _BUSY_SPINS = "100000", "1000"
-_FORMAT = 1
+_CALM_SHARE = 0.9
+"""Of the time, for which the threads work on a machine that does nothing else."""
+_FORMAT = 2
 
 
 class Rates(BaseModel):
@@ -42,12 +46,24 @@ class Rates(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    reads: Mapping[str, PositiveFloat] = Field(min_length=1)
-    step: PositiveFloat
+    # Other figures are those of a clock that was wrong, or of a damaged file.
+    reads: Mapping[str, Annotated[float, Field(gt=1e8, lt=1e13)]] = Field(min_length=1)
+    step: Annotated[float, Field(gt=1e-8, lt=1e-2)]
 
     def of(self, kind: str) -> float:
         """The bytes a second of a type. One that was not measured counts as a slow one."""
         return self.reads.get(kind) or min(self.reads.values())
+
+
+class Measured(Rates):
+    """What was measured. `worked` is the share of the time for which the threads worked."""
+
+    worked: Annotated[float, Field(ge=0)]
+
+    def is_lasting(self, library: str) -> bool:
+        """Whether a later measurement with `library` would hardly be better."""
+        is_whole = not library or "" not in self.reads
+        return is_whole and self.worked >= _CALM_SHARE
 
 
 class _Kept(BaseModel):
@@ -76,13 +92,21 @@ def this_machine() -> Machine:
     if spec and spec.origin:
         # Its Python module is the library. That of Windows exports none of ggml's functions.
         library = next(map(str, Path(spec.origin).parent.glob("xllamacpp*.so")), "")
-    return Machine(processor, os.cpu_count() or 1, library, version("xllamacpp") if library else "")
+    return Machine(processor, usable_cores(), library, _version() if library else "")
+
+
+def _version() -> str:
+    try:
+        return version("xllamacpp")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def rates_of(machine: Machine) -> Rates | None:
     """How fast this machine reads weights; None if that cannot be measured.
 
-    Figures of a busy machine are less exact: they are not kept beyond this process.
+    Figures of a machine that is busy, or was for a moment, are less exact: they are not kept beyond
+    this process.
     """
     return rates_in(home() / "speed.json", machine)
 
@@ -96,8 +120,11 @@ def rates_in(path: Path, machine: Machine) -> Rates | None:
         if kept.key == machine.key:
             return kept.rates
     is_busy = _is_busy()
-    rates = measure(machine.library, is_busy=is_busy)
-    if rates and not is_busy:
+    measured = measure(machine.library, is_busy=is_busy)
+    if not measured:
+        return None
+    rates = Rates(reads=measured.reads, step=measured.step)
+    if not is_busy and measured.is_lasting(machine.library):
         with contextlib.suppress(OSError):
             kept = _Kept(key=machine.key, rates=rates)
             write_atomically(path, kept.model_dump_json().encode())
@@ -107,13 +134,14 @@ def rates_in(path: Path, machine: Machine) -> Rates | None:
 def _is_busy() -> bool:
     """Whether the processors have much else to do, as far as the system says it."""
     try:
-        return os.getloadavg()[0] > CALM_LOAD * (os.cpu_count() or 1)
+        return os.getloadavg()[0] > CALM_LOAD * usable_cores()
     except (AttributeError, OSError):
         return False
 
 
-def measure(library: str, *, is_busy: bool) -> Rates | None:
-    """Measures this machine, with ggml in `library`, or without. None if that fails."""
+def measure(library: str, *, is_busy: bool) -> Measured | None:
+    """Measures this machine, with ggml in `library`, or without. None if that fails: without a
+    library, a busy machine cannot be measured."""
     bootstrap = _BOOTSTRAP.format(str(Path(__file__).parents[2]))
     # As those of the engine. On a busy machine, waiting must not count as working for long.
     environment = {**os.environ, "GOMP_SPINCOUNT": _BUSY_SPINS if is_busy else _CALM_SPINS}
@@ -125,5 +153,5 @@ def measure(library: str, *, is_busy: bool) -> Rates | None:
             done = subprocess.run(
                 command, capture_output=True, env=environment, timeout=_TIMEOUT_S, check=False
             )
-            return Rates.model_validate_json(done.stdout)
+            return Measured.model_validate_json(done.stdout)
     return None

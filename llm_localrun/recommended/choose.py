@@ -108,13 +108,16 @@ class _Choice:
         return mix
 
     def ranked(self, use: Use) -> list[Recommendation]:
-        """The models for `use` that fit, the best first, slow ones last."""
+        """The models for `use` that fit, the best first, slow ones last.
+
+        Where none for chat fits, the small ones are for it: they chat, if not well.
+        """
         wanted = [model for model in self.models if use in model.uses]
         for context_size in _CONTEXTS:
             fitted = (self._fitted(model, context_size) for model in wanted)
             if found := [each for each in fitted if each]:
                 return sorted(found, key=lambda each: not each.reaches(_SLOW))
-        return []
+        return self.ranked(Use.SMALL) if use is Use.CHAT else []
 
     def _fitted(self, model: RecommendedModel, context_size: int) -> Recommendation | None:
         """How a model runs with this context; None if it does not fit."""
@@ -136,4 +139,5 @@ def cost_of(model: RecommendedModel) -> TokenCost:
         context_bytes(geometry, setting) if geometry else 0,
         model.quantization,
         model.header.of_architecture("block_count") or 0,
+        model.header.of_architecture("embedding_length") or 0,
     )

@@ -6,9 +6,8 @@ for nothing. What the figures mean for another model is left to `speed`.
 
 import contextlib
 import sqlite3
-import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,8 @@ from llm_localrun.system.json_files import parse_json
 _MAX_ROWS = 1000
 _MAX_SPEEDS = 5
 """Of each model: the newest, because machines and engines change."""
+_LEAST_SPEEDS = 3
+"""Of each model. A machine that is busy for a moment slows an answer down, and none speeds up."""
 _MIN_TOKENS = 16
 """The time of a shorter answer says little."""
 _MAX_PROMPT_TOKENS = 4096
@@ -45,24 +46,27 @@ class _Answer(BaseModel):
 
 
 def logged_runs(path_of: Callable[[str], str | None]) -> list[Run]:
-    """The models that ran here. `path_of` returns the file of a model's id, None if it is gone."""
+    """The models that ran here often enough, as fast as the machine allowed it.
+
+    `path_of` returns the file of a model's id, None if it is gone.
+    """
     runs = []
-    for model, speed in logged_speeds().items():
-        path = path_of(model)
+    for model, speeds in logged_speeds().items():
+        path = path_of(model) if len(speeds) >= _LEAST_SPEEDS else None
         try:
-            runs += [Run(cost_of_file(path), speed)] if path else []
+            runs += [Run(cost_of_file(path), max(speeds))] if path else []
         except BadModelFile:
             continue
     return runs
 
 
-def logged_speeds() -> Mapping[str, float]:
-    """Tokens a second by the id of a model: the median of its newest answers."""
+def logged_speeds() -> Mapping[str, Sequence[float]]:
+    """Tokens a second of the newest answers by the id of a model, the newest first."""
     speeds: defaultdict[str, list[float]] = defaultdict(list)
     for answer in _answers():
         if len(speeds[answer.model]) < _MAX_SPEEDS:
             speeds[answer.model].append(answer.generation_tokens_per_second)
-    return {model: statistics.median(found) for model, found in speeds.items()}
+    return speeds
 
 
 def _answers() -> Iterator[_Answer]:

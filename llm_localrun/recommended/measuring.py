@@ -3,10 +3,11 @@
     LIBRARY SECONDS [busy]
 
 Prints JSON: `reads` has bytes a second by the name of a tensor type, `step` the seconds of a small
-operation. With ggml's functions in LIBRARY, it computes what the engine computes for a token: a
-matrix of 128 MiB times a vector, in as many threads and in the same arrangement of the weights. If
-LIBRARY lacks them, it searches memory for a byte instead, and `reads` has one figure, at "". On a
-busy machine it counts the time that the threads work, not that for which they wait.
+operation, `worked` the share of the time for which the threads worked. With ggml's functions in
+LIBRARY, it computes what the engine computes for a token: a matrix of 128 MiB times a vector, in as
+many threads and in the same arrangement of the weights. If LIBRARY lacks them, it searches memory
+for a byte instead, and `reads` has one figure, at "". On a busy machine it counts the time that the
+threads work, not that for which they wait; a search says nothing there, so it prints null.
 
 Runs in a process of its own, because wrong bytes make a library crash: `bandwidth` starts it, and
 keeps what it prints. Imports only the standard library and `gguf`.
@@ -17,11 +18,13 @@ import ctypes
 import json
 import os
 import random
+import statistics
 import struct
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +56,25 @@ _TYPES = (
 _SEARCH_SHARE = 0.7
 """Multiplying reads weights at this share of the speed of a search: 0.5 to 1.3 by their type on a
 machine with two cores (EPYC 9004)."""
+_SEARCHES = 4
 _MEMORY_GAIN = 1.5
 """How much faster all threads read memory than one does on a busy machine: 1.3 on that one, idle,
 and the others take some."""
-_SMALL_PAGES_SHARE = 0.72
-"""Weights lie in pages of 4 KiB. Eight models read them at 0.6 to 0.75 of the speed that huge pages
-allow (EPYC 9004). The matrix lies in huge ones, because the speed of small ones depends on where
-the system finds them: by a factor of 1.5 from process to process."""
+
+
+class _HugePages(Enum):
+    """For what memory the system uses huge pages."""
+
+    NONE = "never"
+    ADVISED = "madvise"
+    ALL = "always"
+
+
+_SHARES = {_HugePages.NONE: 1.0, _HugePages.ADVISED: 0.72, _HugePages.ALL: 1.0}
+"""A model reads weights at this share of the speed of the matrix, which lies in huge pages if there
+are any: the speed of small ones depends on where the system finds them, by a factor of 1.5 from
+process to process. Where programs have to ask for huge pages, weights lie in pages of 4 KiB: eight
+models read them at 0.6 to 0.75 of the speed that huge ones allow (EPYC 9004)."""
 _HUGE_PAGE_BYTES, _MADV_HUGEPAGE = 2**21, 14
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _USUAL_STEP_S = 1e-6
@@ -111,7 +126,7 @@ class _Ggml:
             self._call[name].restype, self._call[name].argtypes = result, arguments
         self._backend = self("backend_cpu_init")
         counts = (getattr(loaded, name, None) for name in _THREAD_COUNTS)
-        self.threads = next(filter(None, counts), os.cpu_count)() or 1
+        self.threads = next(filter(None, counts), usable_cores)() or 1
         self("backend_cpu_set_n_threads", self._backend, self.threads)
         kind = self._rearranged() or self("backend_cpu_buffer_type")
         self.size = size
@@ -120,7 +135,7 @@ class _Ggml:
         self._vector = self._matrix + size
         self._result = self._vector + _SCRATCH_BYTES // 2
         self._plain = self("backend_cpu_buffer_from_ptr", self._matrix, size + _SCRATCH_BYTES)
-        self.share = _SMALL_PAGES_SHARE if _use_huge_pages(self._matrix, size) else 1.0
+        self.share = _SHARES[_use_huge_pages(self._matrix, size)]
         numbers = (0.001 * random.lognormvariate(0, 0.5) for _ in range(_TILE_NUMBERS))
         tile = struct.pack(f"<{_TILE_NUMBERS}e", *numbers)
         for at in range(0, size, len(tile)):
@@ -168,33 +183,46 @@ class _Ggml:
         return product
 
 
-def _use_huge_pages(address: int, size: int) -> bool:
-    """Asks for huge pages for memory that was not written to yet. Says whether they are usable."""
+def _use_huge_pages(address: int, size: int) -> _HugePages:
+    """Asks for huge pages for memory that was not written to yet. Says which memory has them."""
     try:
-        if "[never]" in _HUGE_PAGES.read_text():
-            return False
+        text = _HUGE_PAGES.read_text()
         start = -(-address // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
         advise = ctypes.CDLL(None).madvise
     except (OSError, AttributeError):
-        return False
-    return not advise(_POINTER(start), _SIZE(address + size - start), _MADV_HUGEPAGE)
+        return _HugePages.NONE
+    pages = next((each for each in _HugePages if f"[{each.value}]" in text), _HugePages.NONE)
+    if pages is not _HugePages.ADVISED:
+        return pages
+    has_failed = advise(_POINTER(start), _SIZE(address + size - start), _MADV_HUGEPAGE)
+    return _HugePages.NONE if has_failed else pages
 
 
-def measure(library: str, seconds: float, *, is_busy: bool) -> dict[str, Any]:
+def usable_cores() -> int:
+    """The processors on which this process may run."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def measure(library: str, seconds: float, *, is_busy: bool) -> dict[str, Any] | None:
     """What this program prints. It takes little more than `seconds`."""
     ends_at = time.perf_counter() + seconds
     try:
         ggml = _Ggml(library, _BUSY_BYTES if is_busy else _BYTES)
     except (OSError, AttributeError):
-        return {"reads": {"": _SEARCH_SHARE * _search_speed()}, "step": _USUAL_STEP_S}
+        # Searching is measured by the wall clock.
+        return None if is_busy else _searched()
     # Other processes make the wall clock's figures too low, and a virtual machine the
     # processor time's too high.
     better = min if is_busy else max
     best: dict[str, float] = {}
+    shares = []
     step = _USUAL_STEP_S if is_busy else _step_of(ggml)
     for kind in (*_TYPES, *_TYPES[:_USUAL_COUNT] * _MAX_ROUNDS):
-        speed = _speed_of(ggml, kind, is_busy=is_busy)
+        speed, worked = _speed_of(ggml, kind, is_busy=is_busy)
         best[kind.name] = better(best.get(kind.name, speed), speed)
+        shares.append(worked)
         if not is_busy:
             step = min(step, _step_of(ggml))
         if len(best) >= _USUAL_COUNT and time.perf_counter() > ends_at:
@@ -204,47 +232,51 @@ def measure(library: str, seconds: float, *, is_busy: bool) -> dict[str, Any]:
         limit = best[TensorType.F16.name] / ggml.threads * min(ggml.threads, _MEMORY_GAIN)
         best = {name: min(speed, limit) for name, speed in best.items()}
     reads = {name: speed * ggml.share for name, speed in best.items()}
-    return {"reads": reads, "step": step}
+    return {"reads": reads, "step": step, "worked": statistics.fmean(shares)}
 
 
-def _speed_of(ggml: _Ggml, kind: TensorType, *, is_busy: bool) -> float:
-    """Bytes a second of a large matrix of a type."""
+def _speed_of(ggml: _Ggml, kind: TensorType, *, is_busy: bool) -> tuple[float, float]:
+    """Bytes a second of a large matrix of a type, and the share of the time for which the threads
+    worked."""
     weights, size = kind.block
     row_bytes = _WIDTH // weights * size
     rows = ggml.size // row_bytes // _ROWS * _ROWS
-    taken = _taken(ggml.products(kind, _WIDTH, rows, 1), ggml.threads if is_busy else 0)
-    return rows * row_bytes / taken
+    taken, worked = _taken(ggml.products(kind, _WIDTH, rows, 1), ggml.threads)
+    return rows * row_bytes / (worked if is_busy else taken), worked / taken
 
 
 def _step_of(ggml: _Ggml) -> float:
     work = ggml.products(TensorType.F16, _SMALL_WIDTH, _SMALL_ROWS, _SMALL_COUNT)
     # The fastest: other processes make some slower.
-    return min(_taken(work) for _ in range(_SMALL_TRIES)) / _SMALL_COUNT
+    return min(_taken(work, ggml.threads)[0] for _ in range(_SMALL_TRIES)) / _SMALL_COUNT
 
 
-def _taken(work: Callable[[], object], threads: int = 0) -> float:
-    """The seconds that it takes; those for which each of `threads` works, if there are any."""
-    clock = time.process_time if threads else time.perf_counter
-    began_at = clock()
+def _taken(work: Callable[[], object], threads: int) -> tuple[float, float]:
+    """The seconds that it takes, and those for which each of `threads` works."""
+    began_at, before = time.perf_counter(), time.process_time()
     work()
-    return (clock() - began_at) / (threads or 1)
+    worked = time.process_time() - before
+    return time.perf_counter() - began_at, worked / threads
 
 
-def _search_speed() -> float:
-    """Bytes a second of searching memory, in a thread for each processor."""
+def _searched() -> dict[str, Any]:
+    """What is printed of searching memory, in a thread for each processor."""
     library = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
     search = library.memchr
     search.restype, search.argtypes = _POINTER, (_POINTER, _NUMBER, _SIZE)
     memory = ctypes.create_string_buffer(_BYTES)
     start = ctypes.memset(memory, 1, _BYTES)
-    count = os.cpu_count() or 1
+    count = usable_cores()
     size = _BYTES // count
     with ThreadPoolExecutor(count) as pool:
 
         def search_all() -> None:
             list(pool.map(lambda at: search(start + at * size, 2, size), range(count)))
 
-        return size * count / min(_taken(search_all) for _ in range(4))
+        found = [_taken(search_all, count) for _ in range(_SEARCHES)]
+    speed = size * count / min(taken for taken, _ in found)
+    worked = max(worked / taken for taken, worked in found)
+    return {"reads": {"": _SEARCH_SHARE * speed}, "step": _USUAL_STEP_S, "worked": worked}
 
 
 def main() -> None:

@@ -63,6 +63,7 @@ class _Entry(BaseModel):
     projector: ListedFile | None = None
     parameters: Annotated[int, Field(gt=0)]
     active_parameters: Annotated[int, Field(gt=0)] | None = None
+    unread_parameters: Annotated[int, Field(ge=0)] = 0
     quantization: str
     license: str
     header: dict[str, _Number | str | list[_Number]]
@@ -78,7 +79,8 @@ class RecommendedModel:
     `name` is what `pull` takes: `qwen3.5-4b`. `files` are the parts of the model, in their order;
     `header` has the numbers of its GGUF header that decide how much memory it needs. `sampling`
     holds the makers' settings by the names of -o, or what was measured to be better. `license` is
-    an SPDX name, or the maker's.
+    an SPDX name, or the maker's. `unread_parameters` are those of the active ones of which a token
+    reads next to nothing: the table of embeddings, where the output matrix is another one.
     """
 
     name: str
@@ -93,6 +95,7 @@ class RecommendedModel:
     quantization: str
     license: str
     header: Header
+    unread_parameters: int = 0
     sampling: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     date: str = ""
@@ -108,7 +111,8 @@ class RecommendedModel:
     def active_bytes(self) -> int:
         """Bytes of weights that are read for a token: of a mixture, those of the experts in use."""
         weights = sum(file.size for file in self.files)
-        return weights * min(self.active_parameters, self.parameters) // self.parameters
+        read = min(self.active_parameters, self.parameters) - self.unread_parameters
+        return weights * max(read, 0) // self.parameters
 
     @property
     def capability(self) -> float:

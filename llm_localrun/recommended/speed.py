@@ -25,6 +25,11 @@ _CACHE_TYPE = "F16"
 _FINER, _FINER_SHARE = "Q6_K", 0.3
 """Q4_K_M and Q5_K_M are not of one type: llama.cpp makes the output matrix, and half of two others,
 finer. That is 0.25 of the bytes of a model with 8B parameters, and 0.36 with 1.5B."""
+_BLOCK_WEIGHTS = 256
+_UNDIVIDED = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+"""What llama.cpp takes instead where blocks of 256 weights do not divide a row."""
+_LEAST_FACTOR, _MOST_FACTOR = 0.5, 2.0
+"""Of measured to predicted speeds: one that is further off says little of the machine."""
 _UNREAD = re.compile(r"token_embd|per_layer_token_embd|token_types|position_embd|rope_freqs")
 """Tables of which a token reads one row."""
 _BLOCK = re.compile(r"blk\.(\d+)\.")
@@ -35,19 +40,21 @@ class TokenCost:
     """What generating one token takes.
 
     `active_bytes` is the bytes of weights that are read, `cache_bytes` those of the conversation's
-    cache. `quantization` is the type of most weights, `layers` how many there are. `types` has the
-    bytes by the name of a tensor type, where the tensors are known.
+    cache. `quantization` is the type of most weights, `layers` how many there are, `width` the
+    weights in most rows, 0 if unknown. `types` has the bytes by the name of a tensor type, where
+    the tensors are known.
     """
 
     active_bytes: int
     cache_bytes: int = 0
     quantization: str = ""
     layers: int = 0
+    width: int = 0
     types: Mapping[str, int] = field(default_factory=dict)
 
     def seconds(self, rates: Rates) -> float:
         """By the figures of this machine."""
-        types = self.types or _types_of(self.quantization, self.active_bytes)
+        types = self.types or _types_of(self.quantization, self.active_bytes, self.width)
         reading = sum(size / rates.of(name) for name, size in types.items())
         cached = self.cache_bytes / rates.of(_CACHE_TYPE)
         return reading + cached + self.layers * _STEPS_PER_LAYER * rates.step
@@ -82,7 +89,10 @@ def speed_by(rates: Rates | None, cost: TokenCost, runs: Iterable[Run]) -> float
     factors = [run.tokens_per_second * work(run.cost) for run in runs]
     if not (factors or rates) or work(cost) <= 0:
         return None
-    return (statistics.median(factors) if factors else 1.0) / work(cost)
+    factor = statistics.median(factors) if factors else 1.0
+    if rates:
+        factor = min(max(factor, _LEAST_FACTOR), _MOST_FACTOR)
+    return factor / work(cost)
 
 
 def cost_of_file(path: str) -> TokenCost:
@@ -119,12 +129,13 @@ def _is_read(tensor: Tensor, layers: int) -> bool:
     return int(block[1]) < layers if block else not _UNREAD.match(tensor.name)
 
 
-def _types_of(quantization: str, size: int) -> Mapping[str, int]:
+def _types_of(quantization: str, size: int, width: int) -> Mapping[str, int]:
     """The bytes of each type in a model of `size` bytes whose tensors are not known."""
     quantization = canonical(quantization)
     found = re.search(r"I?Q\d_(?:K|\d|[A-Z]+)|MXFP4|BF16|F16|F32", quantization)
     name = found[0] if found else ""
-    if name in ("Q4_K", "Q5_K") and not quantization.endswith("_S"):
-        finer = int(_FINER_SHARE * size)
-        return {name: size - finer, _FINER: finer}
-    return {name: size}
+    has_finer = name in ("Q4_K", "Q5_K") and not quantization.endswith("_S")
+    finer = int(_FINER_SHARE * size) if has_finer else 0
+    instead = _UNDIVIDED if width % _BLOCK_WEIGHTS else {}
+    types = {name: size - finer, _FINER: finer} if finer else {name: size}
+    return {instead.get(each, each): part for each, part in types.items()}

@@ -13,6 +13,7 @@ from llm_localrun.cli import recommend as command
 from llm_localrun.cli.recommend import recommendation_rows, recommendations
 from llm_localrun.engine import builds
 from llm_localrun.memory import machine
+from llm_localrun.models import Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.recommended import models
 from llm_localrun.recommended.models import Use, refreshed_path, write_refreshed
@@ -24,6 +25,7 @@ from tests.support.recommended import listed
 from tests.support.terminal import on_terminal
 
 GIB = 2**30
+USABLE_RAM = machine.usable_ram
 LISTED = (
     listed("large-30b-a3b", 20, Use.CHAT, Use.CODE, active=2),
     listed("qwen3-coder-30b-a3b", 18, Use.CODE, active=2),
@@ -38,7 +40,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A made-up list, and a machine with 32 GiB that reads 20 GB/s and has no GPU."""
     for module in (models, command):
         monkeypatch.setattr(module, "listed_models", lambda: LISTED)
-    monkeypatch.setattr(machine, "physical_memory", lambda: 32 * GIB)
+    monkeypatch.setattr(machine, "usable_ram", lambda: 32 * GIB)
     monkeypatch.setattr(command, "would_use_gpu", lambda *_: False)
 
     def speed(cost: TokenCost, runs: Iterable[Run], has_gpu: bool) -> float | None:
@@ -135,9 +137,23 @@ def test_json(invoke: Invoke) -> None:
         (
             ("--memory", "100MB"),
             "No recommended model fits into so little memory: the smallest, embeds, is a download"
-            " of 300 MB.",
+            " of 300 MB. Get a tiny one: llm localrun pull starter",
         ),
-        (("--for", "thinking"), "No model for thinking is recommended."),
+        (
+            ("--memory", "100MB", "--for", "vision"),
+            "No recommended model for vision fits into so little memory: the smallest, medium-4b,"
+            " is a download of 3.0 GB. Get a tiny one: llm localrun pull starter",
+        ),
+        (
+            ("--memory", "8 GB", "--for", "code"),
+            "No recommended model for code fits into so little memory: the smallest,"
+            " qwen3-coder-30b-a3b, is a download of 18 GB. "
+            "For other uses: llm localrun recommend --memory 8GB",
+        ),
+        (
+            ("--for", "thinking"),
+            "No model for thinking is recommended. For other uses: llm localrun recommend",
+        ),
     ],
 )
 def test_nothing_to_recommend(arguments: tuple[str, ...], said: str, invoke: Invoke) -> None:
@@ -146,7 +162,7 @@ def test_nothing_to_recommend(arguments: tuple[str, ...], said: str, invoke: Inv
     assert json.loads(invoke("localrun", "recommend", *arguments, "--json").stdout) == []
 
 
-@pytest.mark.parametrize("size", ["", "much", "-1GB", "16 apples"])
+@pytest.mark.parametrize("size", ["", "much", "-1GB", "16 apples", "16", "0", "900kB", "0.5"])
 def test_memory_that_is_no_size(size: str, invoke: Invoke) -> None:
     done = invoke("localrun", "recommend", "--memory", size)
     assert done.exit_code == 2
@@ -168,7 +184,7 @@ def test_gpus_count_unless_memory_is_given(
     program = stand_in(tmp_path / "llama-server", f"os.environ['STAND_IN_DEVICES'] = '  {gpu}'")
     configure(user_path, **CONFIG, llama_server=str(program))
     monkeypatch.setattr(command, "would_use_gpu", builds.would_use_gpu)
-    monkeypatch.setattr(machine, "physical_memory", lambda: 9 * GIB)
+    monkeypatch.setattr(machine, "usable_ram", lambda: 9 * GIB)
     found, *_ = recommendations()
     assert (found.model.name, found.tokens_per_second) == (best, None)
     assert recommendations(memory=9 * GIB)[0].model.name == "medium-4b"
@@ -181,20 +197,37 @@ def test_what_ran_before_corrects_the_speed(
     put_starter(user_path, starter_model)
     get_catalogue(CachePolicy.REFRESH)
     paths: list[str | None] = []
+    read: list[CachePolicy] = []
+
+    def catalogue(policy: CachePolicy) -> Snapshot:
+        read.append(policy)
+        return get_catalogue(policy)
 
     def logged(path_of: Callable[[str], str | None]) -> list[Run]:
         paths.extend(map(path_of, (f"local/gguf/{starter_model.stem}", "local/gguf/gone")))
         return [Run(TokenCost(1), 7.0)]
 
+    monkeypatch.setattr(command, "get_catalogue", catalogue)
     monkeypatch.setattr(command, "logged_runs", logged)
     assert recommendations(Use.CHAT)[0].tokens_per_second == 7.0
     assert paths == [str(user_path / "localrun" / "models" / starter_model.name), None]
+    assert read == [CachePolicy.CACHED]
+
+
+@pytest.mark.parametrize(("limit", "best"), [(9 * GIB, "medium-4b"), (64 * GIB, "large-30b-a3b")])
+def test_the_limit_of_a_container_counts(
+    limit: int, best: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "usable_ram", USABLE_RAM)
+    monkeypatch.setattr(machine, "physical_memory", lambda: 32 * GIB)
+    monkeypatch.setattr(machine, "_in_control_groups", lambda _: iter([(limit, limit)]))
+    assert recommendations(Use.CHAT)[0].model.name == best
 
 
 def test_memory_that_the_system_does_not_report(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "physical_memory", lambda: None)
+    monkeypatch.setattr(machine, "usable_ram", lambda: None)
     monkeypatch.setattr(machine, "free_ram", lambda: None)
     done = invoke("localrun", "recommend")
     assert first_words(done.stdout)[0] == "medium-4b"

@@ -26,10 +26,11 @@ def group(limit: str, current: int, cached: int) -> dict[str, str]:
     return {"max": f"{limit}\n", "current": f"{current}\n", "stat": stat}
 
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
 AVAILABLE = "MemAvailable:    4000 kB\n"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+@LINUX
 @pytest.mark.parametrize(
     ("available", "groups", "own", "free"),
     [
@@ -54,6 +55,37 @@ def test_free_ram(
     tmp_path: Path, available: str, groups: dict[str, dict[str, str]], own: str, free: int | None
 ) -> None:
     assert machine.free_ram(system(tmp_path, available, groups, own)) == free
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("physical", "groups", "own", "usable"),
+    [
+        pytest.param(3_000_000, {}, "/", 3_000_000, id="no groups"),
+        pytest.param(3_000_000, {"": group("max", 1, 0)}, "/", 3_000_000, id="no limit"),
+        pytest.param(3_000_000, {"": group("2000000", 1, 0)}, "/", 2_000_000, id="container"),
+        pytest.param(3_000_000, {"": group("2000000", 2_000_000, 0)}, "/", 2_000_000, id="used up"),
+        pytest.param(3_000_000, {"": group("9000000", 1, 0)}, "/", 3_000_000, id="more than there"),
+        pytest.param(
+            3_000_000,
+            {"a/b": group("2000000", 5, 0), "a": group("1000000", 7, 0)},
+            "/a/b",
+            1_000_000,
+            id="the group around it",
+        ),
+        pytest.param(None, {"": group("2000000", 1, 0)}, "/", None, id="unknown"),
+    ],
+)
+def test_usable_ram(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    physical: int | None,
+    groups: dict[str, dict[str, str]],
+    own: str,
+    usable: int | None,
+) -> None:
+    monkeypatch.setattr(machine, "physical_memory", lambda: physical)
+    assert machine.usable_ram(system(tmp_path, AVAILABLE, groups, own)) == usable
 
 
 def test_free_memory_of_this_machine() -> None:

@@ -5,13 +5,21 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_localrun.recommended import bandwidth
-from llm_localrun.recommended.bandwidth import Machine, Rates, rates_of, this_machine
+from llm_localrun.recommended.bandwidth import (
+    Machine,
+    Measured,
+    Rates,
+    rates_in,
+    rates_of,
+    this_machine,
+)
 
 MACHINE = Machine("EPYC", 2, "ggml.so", "2026.10")
 FIGURES: dict[str, Any] = {"reads": {"F16": 30e9}, "step": 1e-6}
@@ -25,9 +33,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """Each measurement that was made: whether it was that of a busy machine."""
     made: list[bool] = []
 
-    def measure(library: str, *, is_busy: bool) -> Rates:
+    def measure(library: str, *, is_busy: bool) -> Measured:
         made.append(is_busy)
-        return Rates.model_validate(FIGURES)
+        return Measured.model_validate({**FIGURES, "worked": 0.97})
 
     monkeypatch.setattr(bandwidth, "measure", measure)
     monkeypatch.setattr(os, "getloadavg", lambda: IDLE, raising=False)
@@ -72,6 +80,10 @@ def test_another_machine_or_library_is_measured(
                 {"reads": {"F16": float("inf")}, "step": 1e-6},
                 {"reads": {"F16": float("nan")}, "step": 1e-6},
                 {"reads": {"F16": 30e9}, "step": 0},
+                {"reads": {"F16": 30e9}, "step": 1e-8},
+                {"reads": {"F16": 30e9}, "step": 1e-2},
+                {"reads": {"F16": 30e9, "Q4_K": 1e8}, "step": 1e-6},
+                {"reads": {"F16": 30e9, "Q4_K": 1e13}, "step": 1e-6},
                 {"reads": {"F16": 30e9}},
             )
         ),
@@ -109,17 +121,92 @@ def test_a_busy_machine_is_measured_for_one_process(
     assert measured == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("library", "figures", "is_kept"),
+    [
+        ("ggml.so", {**FIGURES, "worked": 0.9}, True),
+        ("ggml.so", {**FIGURES, "worked": 0.89}, False),
+        ("ggml.so", {**FIGURES, "worked": 0.0}, False),
+        # The library failed, which it may not do the next time.
+        ("ggml.so", {"reads": {"": 30e9}, "step": 1e-6, "worked": 1.0}, False),
+        ("", {"reads": {"": 30e9}, "step": 1e-6, "worked": 1.0}, True),
+        ("", {"reads": {"": 30e9}, "step": 1e-6, "worked": 0.5}, False),
+    ],
+)
+def test_what_a_moment_disturbed_is_used_but_not_kept(
+    user_path: Path,
+    measured: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+    figures: dict[str, Any],
+    is_kept: bool,
+) -> None:
+    found = Measured.model_validate(figures)
+    monkeypatch.setattr(bandwidth, "measure", lambda *_, **__: found)
+    path = user_path / "localrun" / "speed.json"
+    rates = rates_in(path, replace(MACHINE, library=library))
+    assert rates and rates.reads == found.reads
+    assert path.exists() is is_kept
+
+
+def test_figures_of_another_format_are_measured_again(
+    measured: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next_process()
+    monkeypatch.setattr(bandwidth, "_FORMAT", bandwidth._FORMAT + 1)
+    next_process()
+    assert len(measured) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a set of usable processors")
+def test_processors_that_others_have_do_not_count(
+    measured: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container with 2 of 64 processors is busy with a load of 3."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 7})
+    monkeypatch.setattr(os, "getloadavg", lambda: (3.0, 0.0, 0.0))
+    next_process(this_machine())
+    assert (this_machine().cores, measured) == (2, [True])
+
+
+def test_a_library_whose_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(_: str) -> str:
+        raise PackageNotFoundError
+
+    with_package = this_machine()
+    monkeypatch.setattr(bandwidth, "version", version)
+    machine = this_machine()
+    assert machine.library == with_package.library
+    assert machine.version == ("unknown" if machine.library else "")
+
+
 @pytest.mark.parametrize("is_busy", [False, True])
-def test_the_engines_library_is_measured_by_types(is_busy: bool) -> None:
+def test_the_engines_library_is_measured_by_types(
+    is_busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine = this_machine()
     if not machine.library:
         pytest.skip("xllamacpp exports none of ggml's functions here")
+    monkeypatch.setattr(bandwidth, "_TIMEOUT_S", 30.0)
     rates = bandwidth.measure(machine.library, is_busy=is_busy)
     assert rates and "F16" in rates.reads and "" not in rates.reads
+    assert rates.worked > 0
 
 
-@pytest.mark.parametrize("library", ["", "/nowhere/ggml.so", __file__])
-def test_without_the_library_memory_is_measured(library: str) -> None:
+NO_LIBRARIES = pytest.mark.parametrize("library", ["", "/nowhere/ggml.so", __file__])
+
+
+@NO_LIBRARIES
+def test_without_a_library_a_busy_machine_is_not_measured(library: str) -> None:
+    assert bandwidth.measure(library, is_busy=True) is None
+
+
+@NO_LIBRARIES
+def test_without_the_library_memory_is_measured(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bandwidth, "_TIMEOUT_S", 30.0)
     rates = bandwidth.measure(library, is_busy=False)
     assert rates and [*rates.reads] == [""]
     assert rates.of("Q4_K") == rates.of("") > 0

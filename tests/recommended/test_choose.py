@@ -164,6 +164,22 @@ def test_memory_of_gpus_counts_and_an_unknown_one_is_little() -> None:
     assert names(by_fit(models, Use.CHAT, None)) == ["small"]
 
 
+@pytest.mark.parametrize("memory", [3.85 * GIB, 3.7 * GIB, 3 * GB, 2 * GB])
+def test_small_machines_get_a_model_that_chats_first(memory: float) -> None:
+    """The package's list has none for chat that fits them."""
+    for use in (None, Use.CHAT):
+        first, *_ = by_fit(read_recommended(), use, int(memory))
+        assert {Use.CHAT, Use.SMALL} & {*first.model.uses}
+
+
+def test_small_models_chat_only_where_no_better_one_fits() -> None:
+    models = [listed("chats", 4), listed("small", 1, Use.SMALL), listed("codes", 1, Use.CODE)]
+    found = {gib: by_fit(models, Use.CHAT, gib * GIB) for gib in (16, 4)}
+    assert {gib: names(each) for gib, each in found.items()} == {16: ["chats"], 4: ["small"]}
+    assert names(by_fit(models, None, 4 * GIB)) == ["small", "codes"]
+    assert names(by_fit(models, Use.VISION, 4 * GIB)) == []
+
+
 # The order
 
 
@@ -195,6 +211,8 @@ SEES = listed("sees", 3, Use.VISION)
 EMBEDS = listed("embeds", 0.5, Use.EMBED)
 CODES = listed("codes", 5, Use.CODE)
 THINKS = listed("thinks", 6, Use.THINKING)
+TOOLS = listed("tools", 7, Use.TOOLS)
+TINY = listed("tiny", 1, Use.SMALL)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +237,13 @@ THINKS = listed("thinks", 6, Use.THINKING)
             id="one for nearly all uses",
         ),
         pytest.param((EMBEDS, THINKS), None, ["embeds", "thinks"], id="nothing for chat"),
+        pytest.param(
+            (TOOLS, THINKS, EMBEDS, TINY, SEES, CODES),
+            None,
+            ["tiny", "codes", "sees", "embeds", "thinks"],
+            id="the order of uses, not of the list",
+        ),
+        pytest.param((TOOLS, THINKS, EMBEDS), None, ["embeds", "thinks", "tools"], id="tools last"),
         pytest.param((), None, [], id="nothing"),
     ],
 )
@@ -242,7 +267,7 @@ def test_speed_is_that_of_the_active_weights() -> None:
     recommend([EMBEDS], Use.EMBED, 64 * GIB, speed_of=asked.append)
     (cost,) = asked
     # 1,024 tokens of 2 x 8 heads x 128 numbers in 32 layers.
-    assert cost == TokenCost(2 * GB, 1024 * 2 * 8 * 128 * 32 * 2, "Q4_K_M", 32)
+    assert cost == TokenCost(2 * GB, 1024 * 2 * 8 * 128 * 32 * 2, "Q4_K_M", 32, 4096)
 
 
 def test_projector_is_loaded_but_not_read_for_a_token() -> None:

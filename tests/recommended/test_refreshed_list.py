@@ -10,6 +10,7 @@ import pytest
 
 from llm_localrun.recommended import models
 from llm_localrun.recommended.models import (
+    ListedFile,
     RecommendedModel,
     Use,
     listed_models,
@@ -85,10 +86,39 @@ def test_place_of_a_new_model(package_list: None, new: RecommendedModel, order: 
 def test_newer_entry_of_a_repository_wins_and_keeps_its_name(package_list: None) -> None:
     newer = replace(SMALL, date=LATER, name="renamed", revision="f" * 40)
     older = replace(LARGE, date="2025-01-01", revision="f" * 40)
-    write_refreshed([newer, older])
+    as_old = replace(MIXTURE, revision="f" * 40)
+    write_refreshed([newer, older, as_old])
     assert names(read_recommended()) == names(LISTED)
     assert recommended_named("small") == replace(newer, name="small")
     assert recommended_named("large") == LARGE
+    assert recommended_named("mixture") == MIXTURE
+
+
+def test_known_facts_of_a_refreshed_model_stay(package_list: None) -> None:
+    newer = replace(SMALL, date=LATER, unread_parameters=1)
+    write_refreshed([newer])
+    assert recommended_named("small") == newer
+
+
+@pytest.mark.parametrize(
+    ("facts", "active_bytes", "capability"),
+    [
+        ({"parameters": 100, "active_parameters": 100}, 1000, 100),
+        ({"parameters": 100, "active_parameters": 25}, 250, 50),
+        # No more than all are active.
+        ({"parameters": 100, "active_parameters": 400}, 1000, 100),
+        ({"parameters": 100, "active_parameters": 100, "unread_parameters": 10}, 900, 100),
+        ({"parameters": 100, "active_parameters": 25, "unread_parameters": 5}, 200, 50),
+        ({"parameters": 100, "active_parameters": 25, "unread_parameters": 50}, 0, 50),
+    ],
+    ids=str,
+)
+def test_what_is_read_and_how_capable_it_is(
+    facts: dict[str, int], active_bytes: int, capability: float
+) -> None:
+    file, none = ListedFile(path="a.gguf", size=500), {"unread_parameters": 0}
+    model = changed(BASE, "m", files=(file, file), **{**none, **facts})
+    assert (model.active_bytes, model.capability) == (active_bytes, capability)
 
 
 def test_name_that_is_taken_stays_that_of_the_package(package_list: None) -> None:
@@ -109,6 +139,7 @@ def test_name_that_is_taken_stays_that_of_the_package(package_list: None) -> Non
         {"files": [{"path": "a.gguf", "size": 1, "sha256": "abc"}]},
         {"parameters": 0},
         {"active_parameters": 0},
+        {"unread_parameters": -1},
         {"repository": "no-owner"},
         {"date": "yesterday"},
         {"header": {"a": None}},
