@@ -3,7 +3,7 @@
 import pytest
 
 from llm_localrun.gguf.header import Header
-from llm_localrun.recommended import advice, models
+from llm_localrun.recommended import models
 from llm_localrun.recommended.models import ListedFile, RecommendedModel, Use
 
 NAME = "qwen3-0.6b"
@@ -36,5 +36,4 @@ def recommend_one(monkeypatch: pytest.MonkeyPatch) -> None:
         license="Apache-2.0",
         header=Header(_HEADER),
     )
-    for module in (advice, models):
-        monkeypatch.setattr(module, "read_recommended", lambda: (model,))
+    monkeypatch.setattr(models, "listed_models", lambda: (model,))
