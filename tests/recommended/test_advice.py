@@ -37,7 +37,6 @@ OTHER = here("Llama-3B", 10**9)
 EMBEDDERS = [here(f"Vec-{size}B", size * 10**8, purpose="embedding") for size in (1, 8)]
 
 
-@pytest.mark.pure
 @pytest.mark.parametrize(
     ("said", "command"),
     [
@@ -94,7 +93,6 @@ def test_what_to_do(said: Callable[[], str], command: str) -> None:
     parse(command)
 
 
-@pytest.mark.pure
 def test_nothing_smaller_is_known() -> None:
     assert advice.smaller(BIG, [BIG, OTHER], 10**6) == ""
     assert advice.smaller(SMALL, [BIG, SMALL], 10**12) == ""
