@@ -17,18 +17,19 @@ REF is one of:
   lmstudio:hf:OWNER/REPO[:QUANT]  a repository that LM Studio downloads
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.choice import choose_match, choose_recommended
+from llm_localrun.cli.choice import advise_starter, choose_match, choose_recommended
 from llm_localrun.cli.progress import show_progress
 from llm_localrun.cli.table import json_option, pick, say, show_json, show_table, size_text
 from llm_localrun.config import read_config
+from llm_localrun.engine.memory_check import memory_for_a_new_model
 from llm_localrun.engine.readiness import find_obstacle
-from llm_localrun.memory import machine
+from llm_localrun.errors import PullFailed
 from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models, short_name
@@ -60,15 +61,19 @@ _INTERRUPTED = {
 
 @click.command(help=__doc__)
 @click.argument("words", nargs=-1, metavar="[REF or WORDS]")
-@click.option("--tiny", "kind", flag_value="tiny", help="With `starter`: the smallest one")
-@click.option("--embed", "kind", flag_value="embed", help="With `starter`: one that embeds texts")
+@click.option("--tiny", is_flag=True, help="With `starter`: the smallest one")
+@click.option("--embed", is_flag=True, help="With `starter`: one that embeds texts")
 @click.option("-q", "--quantization", help="Quantization to download: Q4_K_M, Q8_0")
 @click.option("--quiet", is_flag=True, help="Show neither the available quantizations nor progress")
 @json_option
 def pull(
-    words: tuple[str, ...], kind: str | None, quantization: str | None, quiet: bool, as_json: bool
+    words: tuple[str, ...],
+    quantization: str | None,
+    quiet: bool,
+    as_json: bool,
+    **kinds: bool,
 ) -> None:
-    ref = _ref(words, kind)
+    ref = _ref(words, [kind for kind, is_given in kinds.items() if is_given])
     wanted = parse_quantization(quantization) if quantization else ""
     given = f" -q {wanted}" if wanted else ""
     if not ref:
@@ -106,24 +111,41 @@ def _fetch(plan: PullPlan, *, quiet: bool) -> PullRecord:
     return _fetch(plan.fallback(), quiet=quiet)
 
 
-def _ref(words: tuple[str, ...], kind: str | None) -> str:
+def _ref(words: tuple[str, ...], kinds: Sequence[str]) -> str:
     """The REF that the arguments mean: "starter:tiny" for `starter --tiny`."""
     text = " ".join(words).strip()
-    if kind and text not in ("", STARTER):
+    if not kinds:
+        return text
+    kind, *others = kinds
+    if text not in ("", STARTER):
         raise click.UsageError(f"--{kind} applies to `llm localrun pull {STARTER}` only.")
-    return f"{STARTER}:{kind}" if kind else text
+    if others:
+        raise click.UsageError("--tiny and --embed exclude each other; give one.")
+    return f"{STARTER}:{kind}"
 
 
 def _plan(ref: str, quantization: str | None, *, quiet: bool) -> PullPlan:
     """The plan for `ref`. Shows the variants of a repository, unless `quiet`."""
     parsed = parse_ref(ref, quantization)
-    if not isinstance(parsed, HubRef) or recommended_at(parsed):
+    if not isinstance(parsed, HubRef):
         return plan_pull(parsed)
-    fitted = fitted_variants(parsed, machine.physical_memory())
+    if recommended_at(parsed):
+        return _plan_recommended(parsed)
+    fitted = fitted_variants(parsed, memory_for_a_new_model())
     variant = fitted.choose(read_config().quantization)
     if not quiet and fitted.variants:
         show_table(_fit_rows(fitted.variants, variant), err=True)
     return plan_variant(parsed, fitted.repository, variant)
+
+
+def _plan_recommended(ref: HubRef) -> PullPlan:
+    try:
+        return plan_pull(ref)
+    except PullFailed as error:
+        # Others name a command already, and concern the model rather than its hub.
+        if "`" not in error.remedy:
+            advise_starter(error)
+        raise
 
 
 def _fit_rows(found: Iterable[VariantFit], chosen: Variant | None) -> list[dict[str, str]]:

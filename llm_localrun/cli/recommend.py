@@ -154,16 +154,21 @@ def _speed_text(speed: float | None) -> str:
     return "" if speed is None else f"{speed:.{0 if speed >= 9.95 else 1}f}/s"
 
 
-def _advice(found: Sequence[Recommendation], use: Use | None) -> list[str]:
-    """Lines below the table: what its columns mean, and what to type."""
+def explanation(found: Sequence[Recommendation]) -> str:
+    """What the columns of `recommendation_rows` mean."""
     context = tokens_text(max(each.context_size for each in found))
     explained = f"memory: with {context} tokens of context"
     if any(each.tokens_per_second for each in found):
         explained += "; speed: tokens a second, expected here"
+    return explained
+
+
+def _advice(found: Sequence[Recommendation], use: Use | None) -> list[str]:
+    """Lines below the table: what its columns mean, and what to type."""
     first, *others = (each.value for each in (Use.CODE, *Use) if each != use)
     more = [each for each in others if each != first]
     return [
-        *([explained, ""] if terminal_width() is not None else []),
+        *([explanation(found), ""] if terminal_width() is not None else []),
         f"Get the first:  {found[0].command}",
         f"{f'More for {first}:':15} llm localrun recommend --for {first}",
         f"                (or {', '.join(more)})",

@@ -2,16 +2,17 @@
 
 Lists the repositories that match WORDS, the best match first, and of those
 alike the most downloaded one. "fits" is the quantization that `pull` chooses
-for this machine.
+for this machine. If the hub cannot be asked, lists recommended models.
 """
 
 import click
 
-from llm_localrun.cli.choice import match_facts, match_rows, nothing_found
+from llm_localrun.cli.choice import list_without_hub, match_facts, match_rows, nothing_found
 from llm_localrun.cli.table import json_option, say, show
 from llm_localrun.config import read_config
-from llm_localrun.memory import machine
-from llm_localrun.pull.hub_search import search_hub
+from llm_localrun.engine.memory_check import memory_for_a_new_model
+from llm_localrun.errors import PullFailed
+from llm_localrun.pull.hub_search import recommended_matching, search_hub
 
 _DEFAULT_LIMIT = 5
 _MAX_LIMIT = 20
@@ -29,8 +30,12 @@ _MAX_LIMIT = 20
 )
 @json_option
 def search(words: tuple[str, ...], limit: int, as_json: bool) -> None:
-    text = " ".join(words)
-    found = search_hub(text, limit, machine.physical_memory(), read_config().quantization)
+    text, memory = " ".join(words), memory_for_a_new_model()
+    try:
+        found = search_hub(text, limit, memory, read_config().quantization)
+    except PullFailed as error:
+        list_without_hub(recommended_matching(text, memory), limit, error, "", as_json)
+        raise
     if not found and not as_json:
         raise nothing_found(text)
     show(as_json, map(match_facts, found), match_rows(found))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_localrun.catalogue import get_catalogue
+from llm_localrun.config import read_config
 from llm_localrun.engine import builds
 from llm_localrun.engine.evict import need_of, setting_of, size_in_memory
 from llm_localrun.engine.settings import EngineRequest
@@ -34,6 +35,7 @@ from llm_localrun.models import LocalModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import siblings
 from llm_localrun.recommended.advice import smaller
+from llm_localrun.recommended.choose import usable_memory
 from llm_localrun.system.paths import engine_folder
 
 _FLOATS = (TensorType.F32, TensorType.F16, TensorType.BF16)
@@ -98,6 +100,16 @@ def free_memory(
     if free is None or sys.platform == "darwin":
         return free
     return free + builds.free_memory_of_gpus(engine_folder(), llama_server, model, gpu_layers)
+
+
+def memory_for_a_new_model() -> int | None:
+    """The bytes that a model may take on this machine when it is idle, as `recommend` has it; None
+    if the system does not say how much RAM there is. Takes up to a second with GPUs."""
+    ram = machine.physical_memory()
+    if ram is None or sys.platform == "darwin":
+        return ram and usable_memory(ram)
+    llama_server = read_config().llama_server
+    return usable_memory(ram) + builds.free_memory_of_gpus(engine_folder(), llama_server)
 
 
 def _released_by(engine: EngineState) -> int:

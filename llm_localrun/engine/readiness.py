@@ -11,9 +11,9 @@ from pathlib import Path
 from llm_localrun.config import read_config
 from llm_localrun.engine import builds
 from llm_localrun.engine.build_probe import Build
+from llm_localrun.engine.memory_check import memory_for_a_new_model
 from llm_localrun.errors import EngineFailed
 from llm_localrun.files.failed_loads import FailedLoads
-from llm_localrun.memory import machine
 from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import LocalModel
 from llm_localrun.recommended.advice import RECOMMEND, smaller
@@ -53,11 +53,11 @@ def find_obstacle(model: LocalModel, others: Iterable[LocalModel]) -> Obstacle |
             f"{build.title} does not know the architecture {model.architecture}",
             "Install a newer llama.cpp: `llm localrun engine install --tag latest`",
         )
-    memory = machine.physical_memory()
-    if memory is None or rpc or fit_of_model(model, memory).fits:
+    memory = None if rpc else memory_for_a_new_model()
+    if memory is None or fit_of_model(model, memory).fits:
         return None
     return Obstacle(
-        f"It does not fit into the memory of this machine, {memory / 1e9:.1f} GB",
+        f"It does not fit into the {memory / 1e9:.1f} GB that a model may take on this machine",
         smaller(model, others, memory) or f"See which models fit: `{RECOMMEND}`",
     )
 

@@ -2,9 +2,10 @@
 
 A model fits into an amount of memory if the engine would load it with that much memory free: its
 weights, a context of at least `MIN_USEFUL_CONTEXT_TOKENS`, its compute buffers and the engine's
-process, with `MARGIN_BYTES` to spare. `models`, `show`, `which`, `doctor` and `pull` ask for all
-RAM of this machine, so that the answer does not change with what else runs. The engine, `verify`
-and `quantize` ask for the memory that is free, that of GPUs included.
+process, with `MARGIN_BYTES` to spare. `models`, `show`, `which` and `doctor` ask for all RAM of
+this machine, so that the answer does not change with what else runs. `recommend`, `search` and
+`pull` ask for what the system leaves of it for a new model, and for what is free of GPUs. The
+engine, `verify` and `quantize` ask for the memory that is free, that of GPUs included.
 
 Pure: `machine` and `engine.memory_check` know how much memory there is.
 """

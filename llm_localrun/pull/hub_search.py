@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Thread
 
+from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import PullFailed
 from llm_localrun.memory.fit import UNLIMITED, default_setting, fit_of
-from llm_localrun.pull.fitting import VariantFit, best_variant, fitted_variants
+from llm_localrun.pull.fitting import VariantFit, best_variant, find_variant, fitted_variants
 from llm_localrun.pull.huggingface import FoundRepository, search_repositories
 from llm_localrun.pull.refs import HubRef, is_repository
 from llm_localrun.recommended.models import RecommendedModel, read_recommended
@@ -48,12 +49,17 @@ class Match:
         return f"llm localrun pull {self.ref}"
 
 
-def search_hub(words: str, limit: int, memory: int | None, preferred: str) -> list[Match]:
+def search_hub(
+    words: str, limit: int, memory: int | None, preferred: str, wanted: str = ""
+) -> list[Match]:
     """At most `limit` repositories that match `words`, the best first.
 
-    `memory` is the bytes that there are, `preferred` the quantization. Raises `PullFailed`.
+    `memory` is the bytes that there are, `preferred` the quantization. Of those without the one
+    that is `wanted`, their `problem` says so. Raises `PullFailed`.
     """
-    found = search_repositories(words, limit * _CANDIDATES)
+    # The hub knows llama 3.2, and not our llama3.2.
+    query = " ".join(_tokens(words)) or words
+    found = search_repositories(query, limit * _CANDIDATES)
     usable = [each for each in found if is_repository(each.id)]
     ranked = sorted(
         usable, key=lambda each: (-_exact_words(words, each.id), -(each.downloads or 0))
@@ -61,7 +67,7 @@ def search_hub(words: str, limit: int, memory: int | None, preferred: str) -> li
     matches = {each.id: _unknown(each) for each in ranked[:limit]}
 
     def fit(name: str) -> None:
-        matches[name] = _fitted(matches[name], memory, preferred)
+        matches[name] = _fitted(matches[name], memory, preferred, wanted)
 
     threads = [
         Thread(target=fit, args=(name,), name=f"fit {name}", daemon=True) for name in matches
@@ -75,19 +81,27 @@ def search_hub(words: str, limit: int, memory: int | None, preferred: str) -> li
 
 
 def recommended_matching(words: str, memory: int | None) -> list[Match]:
-    """The recommended models that have all of `words` in their names, those that fit first."""
-    models = (model for model in read_recommended() if _has_all(words, model))
-    return sorted((_recommended(model, memory) for model in models), key=lambda m: not m.fits)
+    """The recommended models that have all of `words` in their names, those that fit first.
+
+    As in `recommend`, those with too little room for a useful context fit only where none has it.
+    """
+    models = [model for model in read_recommended() if _has_all(words, model)]
+    found: list[Match] = []
+    for context_size in (CONTEXT_SIZE, CONTEXT_SIZE // 2):
+        found = [_recommended(model, memory, context_size) for model in models]
+        if any(each.fits for each in found):
+            break
+    return sorted(found, key=lambda match: not match.fits)
 
 
-def _recommended(model: RecommendedModel, memory: int | None) -> Match:
+def _recommended(model: RecommendedModel, memory: int | None, context_size: int) -> Match:
     setting = default_setting(model.context_max, model.purpose)
     fit = UNLIMITED if memory is None else fit_of(model.footprint, setting, memory)
     return Match(
         model.name,
         model.quantization,
         model.size,
-        fit.fits,
+        fit.fits_with(min(context_size, setting.context_size)),
         fit.context_size,
         license=model.license,
     )
@@ -99,13 +113,17 @@ def _unknown(found: FoundRepository) -> Match:
     return Match(found.id, downloads=found.downloads, license=found.license, problem=problem)
 
 
-def _fitted(match: Match, memory: int | None, preferred: str) -> Match:
+def _fitted(match: Match, memory: int | None, preferred: str, wanted: str) -> Match:
     """`match` with its variant, from the repository's list of files."""
+    ref = HubRef(match.ref, quantization=wanted)
     try:
-        found = fitted_variants(HubRef(match.ref), memory).variants
+        repository = fitted_variants(ref, memory)
+        found = repository.variants
+        chosen = (
+            find_variant(ref, repository.repository) if wanted else best_variant(found, preferred)
+        )
     except PullFailed as error:
         return replace(match, problem=error.problem)
-    chosen = best_variant(found, preferred)
     each = next((v for v in found if v.variant == chosen), None) or min(found, key=_size)
     return replace(
         match,

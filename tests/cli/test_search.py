@@ -7,16 +7,25 @@ import re
 import pytest
 
 from llm_localrun.cli import recommend
+from llm_localrun.engine import builds
+from llm_localrun.engine.memory_check import memory_for_a_new_model
 from llm_localrun.gguf.header import read_summary
 from llm_localrun.memory import machine
-from llm_localrun.memory.fit import MARGIN_BYTES, MIN_USEFUL_CONTEXT_TOKENS
+from llm_localrun.memory.fit import (
+    MARGIN_BYTES,
+    MIN_USEFUL_CONTEXT_TOKENS,
+    default_setting,
+    is_enough,
+)
 from llm_localrun.memory.footprint import Footprint, Setting
 from llm_localrun.memory.geometry import geometry_of
+from llm_localrun.pull.hub_search import recommended_matching
 from llm_localrun.pull.refs import parse_ref
-from llm_localrun.recommended.models import recommended_named
+from llm_localrun.recommended.models import read_recommended, recommended_named
 from tests.conftest import Invoke, one_error
-from tests.fakes.hub import model, sha256
+from tests.fakes.hub import TOO_MANY, model, sha256
 from tests.support.hub_models import HELPER, HELPER_NAME, offer_ten, recommend_helper
+from tests.support.memory import leave_for_a_model
 from tests.support.pulling import World
 from tests.support.terminal import dialog
 
@@ -31,6 +40,9 @@ def ten(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(machine, "physical_memory", lambda: 16 * GB)
     monkeypatch.setenv("COLUMNS", "80")
     return world
+
+
+STARTER_ADVICE = " To get a model without the hub: `llm localrun pull starter`."
 
 
 @pytest.fixture
@@ -88,11 +100,6 @@ def test_nothing_found(ten: World, invoke: Invoke, words: list[str]) -> None:
     assert json.loads(invoke("localrun", "search", *words, "--json").stdout) == []
 
 
-def test_search_without_a_hub(world: World, no_hub: None, invoke: Invoke) -> None:
-    said = one_error(invoke("localrun", "search", "qwen"))
-    assert said.startswith("http://127.0.0.1:9 cannot be reached: ")
-
-
 # pull, in a pipe
 
 
@@ -123,6 +130,40 @@ def test_quantization_is_kept(ten: World, invoke: Invoke) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "there", "found"),
+    [
+        ("coder", "UD-Q3_K_S", ["bartowski/Qwen2.5-Coder-14B-Instruct-GGUF"]),
+        ("coder", "", []),
+        ("little helper", "", []),
+    ],
+)
+def test_only_matches_with_the_quantization_are_offered(
+    ten: World, invoke: Invoke, words: str, there: str, found: list[str]
+) -> None:
+    recommend_helper(ten)
+    data = model("small")
+    ten.files.content[sha256(data)] = data
+    for name in found:
+        ten.hub.repositories[name].files[f"x-{there}.gguf"] = data
+    result = invoke("localrun", "pull", *words.split(), "-q", "Q3_K_S")
+    commands = [f"llm localrun pull {name} -q Q3_K_S" for name in found]
+    assert re.findall(r"^llm .*", result.stdout, re.MULTILINE) == commands
+    if found:
+        assert result.stdout.splitlines()[1].split()[:2] == [found[0], there]
+    else:
+        assert one_error(result) == (
+            f"None of the best matches for '{words}' is known to have Q3_K_S. See what fits without"
+            f" -q: `llm localrun pull {words}`."
+        )
+
+
+def test_recommended_model_in_the_quantization(ten: World, invoke: Invoke) -> None:
+    recommend_helper(ten)
+    result = invoke("localrun", "pull", "helper", "-q", "Q4_K_M", "--json")
+    assert [each["ref"] for each in json.loads(result.stdout)] == [HELPER_NAME, HELPER]
+
+
 def test_words_as_json(ten: World, invoke: Invoke) -> None:
     recommend_helper(ten)
     result = invoke("localrun", "pull", "helper", "--json")
@@ -142,24 +183,105 @@ def test_those_that_fit_come_first(
     ten.hub.odd_entries = [{"id": "gone/Qwen3-14B"}]
     footprint = Footprint(geometry_of(read_summary(io.BytesIO(data))), len(data))
     too_little = footprint.need(Setting(MIN_USEFUL_CONTEXT_TOKENS)).total + MARGIN_BYTES - 1
-    monkeypatch.setattr(machine, "physical_memory", lambda: too_little)
+    leave_for_a_model(monkeypatch, too_little)
     found = json.loads(invoke("localrun", "pull", "qwen3", "--json").stdout)
     assert [each["fits"] for each in found] == [True, True, False]
     assert found[-1]["ref"] == big.name
 
 
+@pytest.mark.parametrize("command", ["search", "pull"])
 def test_words_without_a_hub(
-    world: World, no_hub: None, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    world: World, no_hub: None, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setattr(machine, "physical_memory", lambda: 16 * GB)
-    result = invoke("localrun", "pull", "qwen3")
+    leave_for_a_model(monkeypatch, 2 * GB)
+    result = invoke("localrun", command, "qwen3", "0.6b")
     assert result.exit_code == 1
     assert re.search(r"^llm localrun pull qwen3-0\.6b$", result.stdout, re.MULTILINE)
     assert re.search(r"^qwen3-0\.6b +Q4_K_M +397 MB +Apache-2\.0$", result.stdout, re.MULTILINE)
     assert result.stderr.startswith("Error: http://127.0.0.1:9 cannot be reached: ")
-    assert result.stderr.endswith(". Recommended models that match are listed.\n")
-    said = one_error(invoke("localrun", "pull", "zebra"))
+    assert result.stderr.endswith(f". Recommended models that match are listed.{STARTER_ADVICE}\n")
+    said = one_error(invoke("localrun", command, "zebra"))
     assert "Recommended" not in said
+    assert said.endswith(f"HF_ENDPOINT.{STARTER_ADVICE}")
+
+
+@pytest.mark.parametrize(
+    ("memory", "arguments", "rows", "commands", "note"),
+    [
+        (30 * GB, ["pull", "qwen"], 5, 5, "listed."),
+        (30 * GB, ["search", "qwen", "--limit", "2"], 2, 2, "listed."),
+        (GB // 10, ["pull", "qwen"], 3, 0, "listed, but none fits this machine."),
+        (30 * GB, ["pull", "qwen", "-q", "Q3_K_S"], 0, 0, "HF_ENDPOINT."),
+    ],
+)
+def test_few_are_listed_without_a_hub(
+    world: World,
+    no_hub: None,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: int,
+    arguments: list[str],
+    rows: int,
+    commands: int,
+    note: str,
+) -> None:
+    """Those that fit, or the smallest if none does."""
+    leave_for_a_model(monkeypatch, memory)
+    result = invoke("localrun", *arguments)
+    table, _, lines = result.stdout.partition("\n\n")
+    fits = [line.split()[1] for line in table.splitlines()[1:]]
+    assert len(fits) == rows
+    assert ("none" in fits) == (rows > commands)
+    assert len(lines.splitlines()) == commands
+    assert result.stderr.endswith(f"{note}{STARTER_ADVICE}\n")
+
+
+def test_sentences_have_one_full_stop(ten: World, invoke: Invoke) -> None:
+    ten.hub.refusal = TOO_MANY
+    for words in (["qwen"], ["zebra"]):
+        said = invoke("localrun", "pull", *words).stderr
+        assert "55 seconds. " in said
+        assert ".." not in said.replace("...", "")
+
+
+@pytest.mark.parametrize("name", ["qwen3-0.6b", "little-helper"])
+def test_recommended_name_without_a_hub(
+    ten: World, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    recommend_helper(ten)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    said = one_error(invoke("localrun", "pull", name))
+    assert said.endswith(f"HF_ENDPOINT.{STARTER_ADVICE}")
+
+
+@pytest.mark.parametrize(
+    ("ram", "on_gpus", "largest"),
+    [(8 * GB, 0, 4.8), (8 * GB, 12 * GB, 16.8), (25 * GB, 0, 18.75), (None, 0, 1000.0)],
+)
+@pytest.mark.parametrize("words", ["gemma", "qwen"])
+def test_matches_that_fit_would_be_loaded(
+    ten: World,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    ram: int | None,
+    on_gpus: int,
+    largest: float,
+) -> None:
+    """As `recommend` has it: with memory for the system, and for a useful context."""
+    monkeypatch.setattr(machine, "physical_memory", lambda: ram)
+    monkeypatch.setattr(builds, "free_memory_of_gpus", lambda *_: on_gpus)
+    memory = memory_for_a_new_model()
+    assert memory == (ram and int(largest * GB))
+    models = {each.name: each for each in read_recommended()}
+    fitting = [match for match in recommended_matching(words, memory) if match.fits]
+    assert fitting
+    for match in fitting:
+        model = models[match.ref]
+        setting = default_setting(min(8192, model.context_max or 8192), model.purpose)
+        assert memory is None or is_enough(memory, model.footprint, setting), match
+    shown = json.loads(invoke("localrun", "pull", words, "--json").stdout)
+    assert shown[0]["size"] <= largest * GB
 
 
 def test_no_ref_lists_what_is_recommended(ten: World, invoke: Invoke) -> None:
@@ -191,11 +313,20 @@ def test_nothing_recommended_fits(
     )
 
 
-@pytest.mark.parametrize("words", [["qwen"], [HELPER]])
-def test_kind_of_starter_is_for_the_starter(invoke: Invoke, words: list[str]) -> None:
-    result = invoke("localrun", "pull", *words, "--tiny")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["qwen", "--tiny"], "--tiny applies to `llm localrun pull starter` only.\n"),
+        ([HELPER, "--tiny"], "--tiny applies to `llm localrun pull starter` only.\n"),
+        (["qwen", "--embed"], "--embed applies to `llm localrun pull starter` only.\n"),
+        (["starter", "--embed", "--tiny"], "--tiny and --embed exclude each other; give one.\n"),
+        (["--tiny", "--embed"], "--tiny and --embed exclude each other; give one.\n"),
+    ],
+)
+def test_kind_of_starter(invoke: Invoke, arguments: list[str], said: str) -> None:
+    result = invoke("localrun", "pull", *arguments)
     assert result.exit_code == 2
-    assert result.stderr.endswith("--tiny applies to `llm localrun pull starter` only.\n")
+    assert result.stderr.endswith(said)
 
 
 # pull, on a terminal
@@ -212,6 +343,16 @@ def test_number_of_a_match(ten: World) -> None:
     assert re.search(rf"^2  {HELPER} ", shown, re.MULTILINE)
     assert max(map(len, shown.partition(QUESTION)[0].splitlines())) <= 80
     assert [record["ref"] for record in ten.records] == [parse_ref(HELPER_NAME).text]
+
+
+def test_recommended_models_fit_a_terminal(ten: World) -> None:
+    """At 80 columns, no name has a line of its own."""
+    _, shown = dialog("localrun", "pull", question=QUESTION, answers=["\n"])
+    table, explained, _ = shown.split("\n\n")
+    rows = table.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == [str(at + 1) for at in range(len(rows))]
+    assert all(len(row.split()) > 3 and len(row) <= 80 for row in rows)
+    assert explained.startswith("memory: with ")
 
 
 def test_number_of_a_recommended_model(ten: World) -> None:

@@ -8,10 +8,10 @@ from llm_localrun.engine import builds
 from llm_localrun.engine.build_probe import Build
 from llm_localrun.engine.readiness import find_obstacle
 from llm_localrun.files.failed_loads import FailedLoads
-from llm_localrun.memory import machine
 from llm_localrun.models import Endpoint, LocalModel
 from llm_localrun.system.paths import engine_folder
 from tests.support.engines import stand_in
+from tests.support.memory import leave_for_a_model
 from tests.support.models import changed, local_model
 
 NOT_INSTALLED = "GGUF files need the engine, which is not installed"
@@ -85,12 +85,12 @@ def test_architectures_of_a_build_with_a_library(
 
 
 def test_too_little_memory(starter: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "physical_memory", lambda: 3 * 10**8)
+    leave_for_a_model(monkeypatch, 3 * 10**8)
     found = find_obstacle(starter, [])
     assert found is not None
-    assert found.problem == "It does not fit into the memory of this machine, 0.3 GB"
+    assert found.problem == "It does not fit into the 0.3 GB that a model may take on this machine"
     assert found.remedy == "See which models fit: `llm localrun recommend`"
-    monkeypatch.setattr(machine, "physical_memory", lambda: 2 * 10**9)
+    leave_for_a_model(monkeypatch, 2 * 10**9)
     large = changed(starter, name="SmolLM2-9B", load_size=9 * 10**9, size=9 * 10**9)
     found = find_obstacle(large, [starter])
     assert found is not None

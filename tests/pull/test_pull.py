@@ -19,6 +19,7 @@ from llm_localrun.pull import download
 from tests.conftest import CONFIG, Llm, configure
 from tests.fakes.http_server import StandIn, json_reply, whole
 from tests.fakes.hub import COMMIT, TOO_MANY, Hub, model, sha256
+from tests.support.memory import leave_for_a_model
 from tests.support.pulling import Q4, Q8, REPO, World, done, failed, run
 
 
@@ -155,8 +156,10 @@ def test_default_variant_fits(
 ) -> None:
     """With 8,192 tokens of context, the model needs 322 MB besides its weights, 256 MiB of which
     stay free."""
-    memory = None if megabytes is None else int(megabytes * 1e6)
-    monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: memory)
+    if megabytes is None:
+        monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: None)
+    else:
+        leave_for_a_model(monkeypatch, int(megabytes * 1e6))
     configure(user_path, **CONFIG, **settings)
     sizes = {"Q2_K": 1_000_000, "Q4_K_M": 9_000_000, "Q8_0": 12_000_000}
     world.offer(**{f"Tiny-1B-{name}.gguf": model(name, size) for name, size in sizes.items()})
@@ -168,7 +171,7 @@ def test_variants_are_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     """256 tokens of context need 320 KiB: 64 in the cache, 256 in the mask for a batch."""
     footprint = Footprint(geometry_of(read_summary(io.BytesIO(Q4))), len(Q4))
     enough = footprint.need(Setting(16_384)).total + MARGIN_BYTES
-    monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: enough)
+    leave_for_a_model(monkeypatch, enough)
     assert [line.split() for line in run("pull", REPO).stderr.splitlines()[:3]] == [
         ["quantization", "size", "fits", "max", "context"],
         ["Q4_K_M", "1", "MB", "yes", "16,384", "chosen"],
@@ -177,7 +180,7 @@ def test_variants_are_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_localrun.memory.machine.physical_memory", lambda: 3 * 10**8)
+    leave_for_a_model(monkeypatch, 3 * 10**8)
     assert failed("pull", REPO) == (
         f"Error: No variant of {REPO} fits the memory of this machine: the smallest has 0.0 GB."
         f" To get it anyway: `llm localrun pull hf:{IN_REPO}Q4_K_M.gguf`."
@@ -186,7 +189,7 @@ def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     path = world.models / f"{IN_REPO}Q4_K_M.gguf"
     assert done("pull", REPO, "-q", "Q4_K_M") == (
         f"Downloaded: {path}\n"
-        "It does not fit into the memory of this machine, 0.3 GB."
+        "It does not fit into the 0.3 GB that a model may take on this machine."
         " See which models fit: `llm localrun recommend`.\n"
     )
 
@@ -383,7 +386,7 @@ def test_unsafe_names(world: World, tmp_path: Path, path: str) -> None:
     for ref in (REPO, f"{REPO}:Q4_K_M"):
         assert f"{REPO} holds no GGUF files" in failed("pull", ref)
     left = {p.name for p in set(tmp_path.rglob("*")) - before}
-    assert left <= {"catalogue.json", "names.json"}
+    assert left <= {"builds.json", "catalogue.json", "names.json"}
 
 
 def test_link_out_of_the_models_folder(world: World, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from llm_localrun.memory.fit import MARGIN_BYTES
+from llm_localrun.memory.footprint import Setting
 from llm_localrun.pull import hub_search
 from llm_localrun.pull.hub_search import Match, recommended_matching, search_hub
 from llm_localrun.pull.refs import search_words
@@ -91,6 +93,21 @@ def test_what_is_asked(ten: World) -> None:
     # One request for its files, one for a header.
     assert len(ten.at_hub.requests) == 3
     assert len(ten.at_files.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "query"),
+    [
+        ("llama3.2", "llama 3.2"),
+        ("phi4", "phi 4"),
+        ("Qwen3-4B", "qwen 3 4b"),
+        ("mixtral 8x7b", "mixtral 8 x 7b"),
+        ("_", "_"),
+    ],
+)
+def test_words_are_asked_for_in_the_spelling_of_the_hub(ten: World, words: str, query: str) -> None:
+    search(words)
+    assert [each["search"] for each in asked(ten)] == [[query]]
 
 
 def test_only_what_is_shown_is_asked_for_its_files(ten: World) -> None:
@@ -224,6 +241,18 @@ def test_recommended_models_are_found_by_the_beginnings_of_words(ten: World) -> 
     assert recommended_matching("little zebra", None) == []
     (match,) = recommended_matching("little", 1_000)
     assert (match.quantization, match.fits, match.context_size) == ("Q4_K_M", False, 0)
+
+
+@pytest.mark.parametrize(
+    ("context_size", "fits"), [(512, False), (4095, False), (4096, True), (8192, True)]
+)
+def test_recommended_models_need_a_useful_context(
+    ten: World, context_size: int, fits: bool
+) -> None:
+    footprint = recommend_helper(ten).footprint
+    memory = footprint.need(Setting(context_size)).total + MARGIN_BYTES
+    (match,) = recommended_matching("little", memory - (not fits))
+    assert match.fits is fits
 
 
 @pytest.mark.parametrize(
