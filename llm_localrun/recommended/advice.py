@@ -13,6 +13,7 @@ from llm_localrun.memory.fit import default_setting, fit_of, fit_of_model
 from llm_localrun.models import LocalModel, Purpose
 from llm_localrun.names.aliases import Order, ordered
 from llm_localrun.names.parse import parse_name
+from llm_localrun.names.quantizations import quantization_in, without_quantization
 from llm_localrun.privacy import requires_consent
 from llm_localrun.recommended.models import RecommendedModel, read_recommended, recommended_named
 from llm_localrun.system.program import quoted
@@ -29,6 +30,13 @@ _ABILITIES = {
 """What models with a capability do, and the command that lists some. Voxtral hears in llama.cpp
 (b11549, docs/multimodal.md)."""
 
+_OF_ALIAS = re.compile(
+    r"(?<=[-:.])(?:i?q\d-(?:[01]|k(?:-[xsml]{1,3})?|[xsmln]{1,3})|tq\d-0)(?![\w.])", re.IGNORECASE
+)
+"""A quantization as aliases spell it: q4-k-m."""
+_SHORT = re.compile(r"(?<=[-:.])q\d(?![\w-])", re.IGNORECASE)
+_OF_GGUF = re.compile(r"(?:UD-)?(?:I?Q\d|TQ|MXFP4|BF16|F16|F32)")
+
 
 def how_to_get(purpose: Purpose | None) -> str:
     """How to get the first model."""
@@ -38,11 +46,17 @@ def how_to_get(purpose: Purpose | None) -> str:
 
 
 def how_to_find(name: str) -> str:
-    """How to get the model that people call `name`: "qwen3-14b"."""
-    words = re.findall(r"[\w.]+", name)
+    """How to get the model that people call `name`: "qwen3-14b", "qwen3-14b-q8-0"."""
+    spelled = _OF_ALIAS.sub(lambda match: match[0].replace("-", "_"), name)
+    words = re.findall(r"[\w.]+", _SHORT.sub("", without_quantization(spelled)))
+    if not words:
+        return _see_some()
+    quantization = quantization_in(spelled)
+    # Repositories that are searched have GGUF files.
+    chosen = ["-q", quantization] if _OF_GGUF.match(quantization) else []
     if known := recommended_named("-".join(words)):
-        return f"To get it: `llm localrun pull {known.name}`"
-    return f"`{quoted('llm', 'localrun', 'pull', *words)}` finds one" if words else _see_some()
+        return f"To get it: `{quoted('llm', 'localrun', 'pull', known.name, *chosen)}`"
+    return f"`{quoted('llm', 'localrun', 'pull', *words, *chosen)}` searches for one"
 
 
 def _see_some() -> str:

@@ -161,17 +161,26 @@ def recommended_named(name: str) -> RecommendedModel | None:
 
 def write_refreshed(models: Iterable[RecommendedModel]) -> None:
     """Replaces the user's list. Raises OSError."""
-    entries = []
-    for model in models:
-        values = {name: getattr(model, name) for name in _Entry.model_fields}
-        values["header"] = {
-            key: [*value] if isinstance(value, tuple) else value
-            for key, value in model.header.metadata.items()
-        }
-        entries.append(_Entry(**values).model_dump(mode="json"))
+    entries = [_entry_of(model).model_dump(mode="json") for model in models]
     path = refreshed_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(entries, indent=1).encode())
+
+
+def is_valid(model: RecommendedModel) -> bool:
+    """Whether the user's list can have `model`."""
+    with suppress(ValidationError):
+        return bool(_entry_of(model))
+    return False
+
+
+def _entry_of(model: RecommendedModel) -> _Entry:
+    values = {name: getattr(model, name) for name in _Entry.model_fields}
+    values["header"] = {
+        key: [*value] if isinstance(value, tuple) else value
+        for key, value in model.header.metadata.items()
+    }
+    return _Entry(**values)
 
 
 def _models_in(values: Any) -> Iterator[RecommendedModel]:

@@ -20,7 +20,7 @@ from llm_localrun.recommended.models import (
     recommended_named,
     refreshed_path,
 )
-from tests.fakes.http_server import Request, StandIn, json_reply
+from tests.fakes.http_server import Request, StandIn, json_reply, whole
 from tests.fakes.hub import COMMIT, TOO_MANY, Chunks, Files, Hub, model, sha256
 from tests.support.recommended import listed
 
@@ -46,6 +46,8 @@ class Trending:
     queries: list[dict[str, list[str]]] = field(default_factory=list)
     odd: dict[str, Any] = field(default_factory=dict)
     """Replies to the lists of some owners."""
+    replies: dict[str, bytes] = field(default_factory=dict)
+    """Replies to other requests, by a part of their path; b"" closes the connection."""
 
     def offer(self, repo: str, *paths: str, content: bytes | None = None, **entry: Any) -> None:
         data = {path: content or model(path) for path in paths or ("X-Q4_K_M.gguf",)}
@@ -64,6 +66,10 @@ class Trending:
             listed = [e for repo, e in self.entries.items() if repo.startswith(f"{owner}/")]
             yield json_reply(self.odd.get(owner, listed))
             return
+        for part, reply in self.replies.items():
+            if part in parts.path:
+                yield reply
+                return
         for repo, hub in self.hubs.items():
             if f"/{repo}/" in parts.path:
                 yield from hub(request)
@@ -250,6 +256,75 @@ def test_list_replaces_the_one_before(hub: Trending) -> None:
     hub.offer("Qwen/New-1B-GGUF")
     refresh_list()
     assert [each["name"] for each in json.loads(refreshed_path().read_text())] == ["new-1b"]
+
+
+GONE = whole(b"", status=404)
+OLD = ("Qwen/Old-1B-GGUF", KNOWN.repository)
+
+
+@pytest.fixture
+def refreshed_once(hub: Trending) -> Trending:
+    """A hub that has been asked before: two of its repositories are on the user's list."""
+    hub.offer(OLD[0])
+    hub.offer(OLD[1], "K-Q8_0.gguf")
+    assert refresh_list() == (["old-1b"], ["known-1b"])
+    return hub
+
+
+@pytest.mark.parametrize(
+    ("path", "reply", "said"),
+    [
+        ("/api/models/", TOO_MANY, "too many requests"),
+        ("/api/models/", b"", "cannot be reached"),
+        ("/resolve/", TOO_MANY, "too many requests"),
+    ],
+)
+def test_hub_that_fails_while_repositories_are_read(
+    refreshed_once: Trending, path: str, reply: bytes, said: str
+) -> None:
+    """The list from before stays."""
+    before = refreshed_path().read_bytes()
+    refreshed_once.offer("google/New-1B-GGUF")
+    refreshed_once.replies[path] = reply
+    with pytest.raises(PullFailed, match=said):
+        refresh_list()
+    assert refreshed_path().read_bytes() == before
+
+
+def test_no_file_can_be_read(refreshed_once: Trending) -> None:
+    before = read_recommended()
+    refreshed_once.replies["/resolve/"] = b""
+    assert refresh_list() == ([], [])
+    assert read_recommended() == before
+
+
+@pytest.mark.parametrize("repo", OLD)
+@pytest.mark.parametrize("path", ["/api/models/{}/revision/", "/{}/resolve/"])
+@pytest.mark.parametrize("reply", [GONE, whole(b"", status=503), whole(b"{}")])
+def test_repository_that_cannot_be_read_keeps_its_entry(
+    refreshed_once: Trending, repo: str, path: str, reply: bytes
+) -> None:
+    before = added(repo)
+    refreshed_once.offer("google/New-1B-GGUF")
+    refreshed_once.replies[path.format(repo)] = reply
+    newer, updated = refresh_list()
+    assert before is not None
+    assert (before.name in [*newer, *updated], "new-1b" in newer) == (False, True)
+    assert before == added(repo)
+    assert len(read_recommended()) == 3
+
+
+@pytest.mark.parametrize(
+    ("repo", "lies"),
+    [(f"Qwen/{'Long-' * 16}1B-GGUF", {}), ("Qwen/Odd-1B-GGUF", {"X-Q4_K_M.gguf": "no hash"})],
+)
+def test_model_that_the_list_cannot_have(hub: Trending, repo: str, lies: dict[str, str]) -> None:
+    """It costs only itself."""
+    hub.offer(repo)
+    hub.hubs[repo].lies = lies
+    hub.offer("google/Good-1B-GGUF")
+    assert refresh_list() == (["good-1b"], [])
+    assert [each.name for each in read_recommended()] == ["known-1b", "good-1b"]
 
 
 def test_engine_knows_every_architecture_that_is_let_in() -> None:

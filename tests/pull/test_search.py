@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -9,10 +10,10 @@ import pytest
 
 from llm_localrun.memory.fit import MARGIN_BYTES
 from llm_localrun.memory.footprint import Setting
-from llm_localrun.pull import hub_search
+from llm_localrun.pull import hub_search, huggingface
 from llm_localrun.pull.hub_search import Match, recommended_matching, search_hub
 from llm_localrun.pull.refs import search_words
-from tests.fakes.http_server import json_reply, text
+from tests.fakes.http_server import Request, Respond, StandIn, chunk, head, json_reply, text
 from tests.fakes.hub import TOO_MANY
 from tests.support.drive import failure
 from tests.support.hub_models import HELPER, HELPER_NAME, offer_ten, recommend_helper
@@ -215,6 +216,52 @@ def test_refusals(ten: World, reply: bytes, said: str) -> None:
     ten.hub.refusal = reply
     assert said in failure(lambda: search("helper"))
     assert len(ten.at_hub.requests) == 1
+
+
+def endless(_: Request) -> Iterator[bytes]:
+    yield head("application/json")
+    while True:
+        yield chunk(b"[" * 10_000)
+
+
+def dripping_list(_: Request) -> Iterator[bytes | float]:
+    yield head("application/json")
+    while True:
+        yield chunk(b" ")
+        yield 0.05
+
+
+def dripping_head(_: Request) -> Iterator[bytes | float]:
+    yield b"HTTP/1.1 200 OK\r\n"
+    while True:
+        yield b"X-Odd: 1\r\n"
+        yield 0.05
+
+
+@pytest.mark.parametrize(
+    ("respond", "said"),
+    [
+        (endless, " has more than 2 MiB. Check HF_ENDPOINT."),
+        (dripping_list, " did not send its list of repositories within 2 s. Try again later"),
+        (dripping_head, " did not send its list of repositories within 2 s. Try again later"),
+    ],
+)
+def test_list_without_an_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, respond: Respond, said: str
+) -> None:
+    monkeypatch.setattr(huggingface, "_LIST_WAIT_S", 2.0)
+    monkeypatch.setattr(huggingface, "_LIST_BYTES", 2 * 2**20)
+    with StandIn(respond) as at_hub:
+        monkeypatch.setenv("HF_ENDPOINT", at_hub.url)
+        assert said in failure(lambda: search("helper"))
+        if respond is not dripping_head:
+            # The reply is given up.
+            assert at_hub.closed_early.wait(30)
+
+
+def test_error_with_a_text(ten: World) -> None:
+    ten.hub.refusal = json_reply({"error": "The index is rebuilt"}, 500)
+    assert "answered with an error: The index is rebuilt" in failure(lambda: search("helper"))
 
 
 def test_offline_mode(ten: World, monkeypatch: pytest.MonkeyPatch) -> None:

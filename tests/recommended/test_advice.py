@@ -45,7 +45,20 @@ EMBEDDERS = [here(f"Vec-{size}B", size * 10**8, purpose="embedding") for size in
         (lambda: advice.how_to_get("embedding"), "llm localrun pull starter --embed"),
         (lambda: advice.how_to_find("qwen"), "llm localrun pull qwen"),
         (lambda: advice.how_to_find("Qwen3-0.6B"), "llm localrun pull qwen3-0.6b"),
-        (lambda: advice.how_to_find("mistral-7b:q4"), "llm localrun pull mistral 7b q4"),
+        (lambda: advice.how_to_find("mistral-7b:q4"), "llm localrun pull mistral 7b"),
+        (lambda: advice.how_to_find("smollm2:q8_0"), "llm localrun pull smollm2 -q Q8_0"),
+        (lambda: advice.how_to_find("phi-4-iq4-xs"), "llm localrun pull phi 4 -q IQ4_XS"),
+        (lambda: advice.how_to_find("Qwen3-0.6B-Q4_K_M"), "llm localrun pull qwen3-0.6b -q Q4_K_M"),
+        (lambda: advice.how_to_find("qwen3-0.6b-q8-0"), "llm localrun pull qwen3-0.6b -q Q8_0"),
+        (lambda: advice.how_to_find("qwen3-0.6b-q4-k-m"), "llm localrun pull qwen3-0.6b -q Q4_K_M"),
+        (
+            lambda: advice.how_to_find("x-ud-q4-k-xl"),
+            "llm localrun pull x -q UD-Q4_K_XL",
+        ),
+        # Not of GGUF files.
+        (lambda: advice.how_to_find("Qwen3-0.6B-AWQ"), "llm localrun pull qwen3-0.6b"),
+        (lambda: advice.how_to_find("gemma-8bit"), "llm localrun pull gemma"),
+        (lambda: advice.how_to_find("llama-3.1-8b"), "llm localrun pull llama 3.1 8b"),
         (lambda: advice.how_to_find("--help $(x) `y`"), "llm localrun pull help x y"),
         (lambda: advice.how_to_find(""), "llm localrun recommend"),
         (lambda: advice.how_to_find("--"), "llm localrun recommend"),
@@ -89,7 +102,7 @@ EMBEDDERS = [here(f"Vec-{size}B", size * 10**8, purpose="embedding") for size in
 def test_what_to_do(said: Callable[[], str], command: str) -> None:
     text = said()
     assert commands_in(text) == [command]
-    assert text.endswith("`") or text.endswith("` finds one")
+    assert text.endswith("`") or text.endswith("` searches for one")
     parse(command)
 
 
@@ -106,6 +119,8 @@ def test_nothing_smaller_is_known() -> None:
         (("embed", "-m", "local-embed", "-c", "Hi"), "llm localrun pull starter --embed"),
         (("-m", "local-qwen", "Hi"), "llm localrun pull qwen"),
         (("-m", "local-qwen3-0.6b", "Hi"), "llm localrun pull qwen3-0.6b"),
+        (("-m", "local-qwen3-0.6b-q8-0", "Hi"), "llm localrun pull qwen3-0.6b -q Q8_0"),
+        (("-m", "local-smollm2:q8_0", "Hi"), "llm localrun pull smollm2 -q Q8_0"),
         (("embed", "-m", "local-nomic", "-c", "Hi"), "llm localrun pull nomic"),
     ],
 )

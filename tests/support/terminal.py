@@ -1,6 +1,7 @@
 """Runs llm's command on a terminal, and says what the terminal then shows."""
 
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ _OWN_TERMINAL = (
     " os.execv(sys.executable, [sys.executable, '-m', 'llm', *sys.argv[1:]])"
 )
 """Ctrl-C reaches only what has the terminal as its own."""
+_CTRL_C = b"\x03"
+_AGAIN_S = 3.0
 
 
 def dialog(*arguments: str, question: str, answers: Sequence[str]) -> tuple[int, str]:
@@ -56,11 +59,18 @@ def dialog(*arguments: str, question: str, answers: Sequence[str]) -> tuple[int,
         start_new_session=True,
     ) as process:
         os.close(its)
-        shown, left = b"", list(answers)
+        shown, left, typed = b"", list(answers), b""
         with suppress(OSError):
-            while more := os.read(ours, 4096):
+            while True:
+                # A Ctrl-C just before the program waits for input is lost.
+                if not select.select([ours], [], [], _AGAIN_S)[0]:
+                    os.write(ours, typed if typed == _CTRL_C else b"")
+                    continue
+                if not (more := os.read(ours, 4096)):
+                    break
                 shown += more
                 if left and shown.endswith(question.encode()):
-                    os.write(ours, left.pop(0).encode())
+                    typed = left.pop(0).encode()
+                    os.write(ours, typed)
         os.close(ours)
     return process.returncode, shown.decode().replace("\r\n", "\n")
