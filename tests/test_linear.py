@@ -110,7 +110,10 @@ def json_end(text: str) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("name", READERS)
+@pytest.mark.usefixtures("user_path")
 def test_texts(name: str) -> None:
+    """`parse_ref` reads the user's list of recommended models."""
+
     def use(text: str) -> None:
         with suppress(ValueError, LocalRunError):
             READERS[name](text)

@@ -105,7 +105,7 @@ def free_memory(
 def memory_for_a_new_model() -> int | None:
     """The bytes that a model may take on this machine when it is idle, as `recommend` has it; None
     if the system does not say how much RAM there is. Takes up to a second with GPUs."""
-    ram = machine.physical_memory()
+    ram = machine.usable_ram()
     if ram is None or sys.platform == "darwin":
         return ram and usable_memory(ram)
     llama_server = read_config().llama_server

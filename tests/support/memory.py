@@ -13,5 +13,6 @@ def leave_for_a_model(patch: pytest.MonkeyPatch, memory: int, on_gpus: int = 0) 
     """A model may take `memory` bytes of the RAM, and `on_gpus` of GPUs."""
     # One more byte of RAM leaves one more, or none.
     ram = bisect_left(range(2 * memory + 1), memory, key=usable_memory)
-    patch.setattr(machine, "physical_memory", lambda: ram)
+    for name in ("physical_memory", "usable_ram"):
+        patch.setattr(machine, name, lambda: ram)
     patch.setattr(builds, "free_memory_of_gpus", lambda *_: on_gpus)
