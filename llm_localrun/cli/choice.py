@@ -162,7 +162,7 @@ def _choices(found: Sequence[Match]) -> list[Choice]:
 def _choose(
     choices: Sequence[Choice], reason: str, suffix: str, as_json: bool, explained: str = ""
 ) -> str:
-    """The REF that the user chooses. Ends the command if nobody can be asked, or nothing is chosen.
+    """The REF that the user chooses. Ends the command if it cannot ask, or nothing is chosen.
 
     `reason` says why there is something to choose, `explained` what the columns mean.
     """

@@ -7,10 +7,13 @@ Resuming, checking and writing are left to `download`.
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from llm_localrun import __version__
@@ -22,15 +25,54 @@ from llm_localrun.wire.http import client_settings
 if TYPE_CHECKING:
     import httpx
 
+_Result = TypeVar("_Result")
+
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 60.0
 """The longest wait for the next bytes from the server."""
+_SLICE_S = 0.1
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 _EPOCH_SECONDS = re.compile(r"[12]\d{9}")
 _RETRY_SECONDS = re.compile(r"^(\d+)$|\bt=(\d+)")
 _THE_FILE = "the file"
 RESUME_ADVICE = "Interrupted downloads resume: run the same command again"
+
+
+class TooSlow(Exception):
+    """What was waited for has not come in time."""
+
+
+def result_within(seconds: float, work: Callable[[], _Result]) -> _Result:
+    """What `work` returns or raises. Raises `TooSlow` if that takes longer; it then goes on in its
+    thread.
+
+    The time limits of a client are for the next bytes only, and a name server that does not answer
+    holds its caller for longer. Of each wait at most `_SLICE_S` counts, so that a busy machine
+    waits longer.
+    """
+    results: SimpleQueue[Callable[[], _Result]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001  # raised where it is waited for
+            results.put(partial(_raise, error))
+        else:
+            results.put(lambda: result)
+
+    Thread(target=run, daemon=True).start()
+    for _ in range(round(seconds / _SLICE_S)):
+        try:
+            outcome = results.get(timeout=_SLICE_S)
+        except Empty:
+            continue
+        return outcome()
+    raise TooSlow
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from threading import Thread
 
 from llm_localrun.engine_defaults import CONTEXT_SIZE
 from llm_localrun.errors import PullFailed
-from llm_localrun.memory.fit import UNLIMITED, default_setting, fit_of
+from llm_localrun.memory.fit import UNLIMITED
 from llm_localrun.pull.fitting import VariantFit, best_variant, find_variant, fitted_variants
 from llm_localrun.pull.huggingface import FoundRepository, search_repositories
 from llm_localrun.pull.refs import HubRef, is_repository
@@ -95,13 +95,12 @@ def recommended_matching(words: str, memory: int | None) -> list[Match]:
 
 
 def _recommended(model: RecommendedModel, memory: int | None, context_size: int) -> Match:
-    setting = default_setting(model.context_max, model.purpose)
-    fit = UNLIMITED if memory is None else fit_of(model.footprint, setting, memory)
+    fit = UNLIMITED if memory is None else model.fit_in(memory)
     return Match(
         model.name,
         model.quantization,
         model.size,
-        fit.fits_with(min(context_size, setting.context_size)),
+        fit.fits_with(min(context_size, model.context_max or context_size)),
         fit.context_size,
         license=model.license,
     )

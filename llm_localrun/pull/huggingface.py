@@ -9,8 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter
@@ -18,7 +17,7 @@ from pydantic import Field, TypeAdapter
 from llm_localrun import __version__
 from llm_localrun.errors import PullFailed
 from llm_localrun.models import default_key_alias
-from llm_localrun.pull.http_files import FileSource, too_many_requests
+from llm_localrun.pull.http_files import FileSource, TooSlow, result_within, too_many_requests
 from llm_localrun.pull.records import is_safe_name
 from llm_localrun.pull.variants import HubFile
 from llm_localrun.servers.base import stored_keys
@@ -33,8 +32,6 @@ _TIMEOUT_S = 30.0
 _LIST_TIMEOUT_S = 10.0
 """The longest wait for the next bytes of a list of repositories."""
 _LIST_WAIT_S = 30.0
-_SLICE_S = 0.1
-"""Counts at most as this much of `_LIST_WAIT_S`, so that a busy machine waits longer."""
 _LIST_BYTES = 16 * 2**20
 _LICENSE_TAG = "license:"
 _KEY_ALIAS = default_key_alias("huggingface")
@@ -156,23 +153,10 @@ def trending_repositories(owner: str, limit: int) -> tuple[TrendingRepository, .
 
 def _list_models(limit: int, **parameters: Any) -> bytes:
     """The hub's list of repositories with GGUF files, if it arrives within `_LIST_WAIT_S`."""
-    replies: SimpleQueue[bytes | Exception] = SimpleQueue()
     given_up = Event()
-
-    def ask() -> None:
-        try:
-            replies.put(_read_list({**parameters, "filter": "gguf", "limit": limit}, given_up))
-        except Exception as error:  # noqa: BLE001  # raised below
-            replies.put(error)
-
-    # The time limits of a client are for the next bytes only.
-    Thread(target=ask, name="list of a hub", daemon=True).start()
-    for _ in range(round(_LIST_WAIT_S / _SLICE_S)):
-        with suppress(Empty):
-            reply = replies.get(timeout=_SLICE_S)
-            if isinstance(reply, Exception):
-                raise reply
-            return reply
+    asked = {**parameters, "filter": "gguf", "limit": limit}
+    with suppress(TooSlow):
+        return result_within(_LIST_WAIT_S, lambda: _read_list(asked, given_up))
     given_up.set()
     raise HubUnreachable(
         f"{_shown_hub()} did not send its list of repositories within {_LIST_WAIT_S:.0f} s",
@@ -199,7 +183,9 @@ def _read_list(parameters: Mapping[str, Any], given_up: Event) -> bytes:
         content = bytearray()
         for chunk in response.iter_bytes():
             content += chunk
-            if len(content) > _LIST_BYTES or given_up.is_set():
+            if given_up.is_set():
+                return b""
+            if len(content) > _LIST_BYTES:
                 raise PullFailed(
                     f"The list of repositories of {_shown_hub()} has more than"
                     f" {_LIST_BYTES // 2**20} MiB",

@@ -6,8 +6,8 @@ a package index has others, in wheels. One that is here already stays. Downloadi
 """
 
 import os
-import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,13 @@ from llm_localrun.memory.fit import MARGIN_BYTES, default_setting, is_enough
 from llm_localrun.memory.geometry import Geometry
 from llm_localrun.memory.machine import free_ram, physical_memory
 from llm_localrun.pull.download import FileToDownload, check_free_space
-from llm_localrun.pull.http_files import DownloadInterrupted, FileSource, probe
+from llm_localrun.pull.http_files import (
+    DownloadInterrupted,
+    FileSource,
+    TooSlow,
+    probe,
+    result_within,
+)
 from llm_localrun.pull.huggingface import Repository
 from llm_localrun.pull.refs import STARTER, StarterKind
 from llm_localrun.pull.variants import HubFile
@@ -59,8 +65,6 @@ CODER = WheelModel(
 _FROM_HUB = ("qwen3.5-2b", "qwen3.5-0.8b", "qwen3-0.6b")
 """Names of recommended models, the best first."""
 _HUB_WAIT_S = 3.0
-_SLICE_S = 0.1
-"""Counts at most as this much of `_HUB_WAIT_S`, so that a busy machine waits longer."""
 
 AnyModel: TypeAlias = RecommendedModel | WheelModel
 
@@ -216,11 +220,6 @@ def _offered(models: Sequence[RecommendedModel]) -> tuple[RecommendedModel | Non
                 found.append(model)
                 return
 
-    # A name server that does not answer holds its caller for longer.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    for _ in range(round(_HUB_WAIT_S / _SLICE_S)):
-        thread.join(_SLICE_S)
-        if not thread.is_alive():
-            break
+    with suppress(TooSlow):
+        result_within(_HUB_WAIT_S, ask)
     return (found[0], "") if found else (None, reasons[-1])

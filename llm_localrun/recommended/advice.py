@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable
 
 from llm_localrun.engine_defaults import CONTEXT_SIZE
-from llm_localrun.memory.fit import default_setting, fit_of, fit_of_model
+from llm_localrun.memory.fit import fit_of_model
 from llm_localrun.models import LocalModel, Purpose
 from llm_localrun.names.aliases import Order, ordered
 from llm_localrun.names.parse import parse_name
@@ -120,6 +120,5 @@ def smaller_to_get(name: str, purpose: Purpose, size: int | None, memory: float)
 
 
 def _fits(model: RecommendedModel, memory: float) -> bool:
-    setting = default_setting(model.context_max, model.purpose)
-    enough = min(CONTEXT_SIZE, setting.context_size)
-    return fit_of(model.footprint, setting, memory).fits_with(enough)
+    enough = min(CONTEXT_SIZE, model.context_max or CONTEXT_SIZE)
+    return model.fit_in(memory).fits_with(enough)

@@ -36,9 +36,9 @@ _SCRATCH_BYTES = 16 * 2**20
 """For the vectors."""
 _TILE_NUMBERS = 2**13
 """Numbers that are repeated in the matrix. ggml looks up the scale of a block in a table, so the
-speed depends on how the scales spread: equal ones are 1.5 times as fast as a model's, random ones
-0.8 times. Those spread log-normally (sigma 0.5) are 0.9 to 1.1 times as fast as real weights of
-Q8_0, Q4_1, Q5_0, Q6_K and F16."""
+speed depends on how the scales spread: equal ones are up to 1.3 times as fast as these, random
+bytes 0.7 to 1.1 times. These spread log-normally (sigma 0.5), and are 0.9 to 1.1 times as fast as
+real weights of Q8_0, Q4_1, Q5_0, Q6_K and F16 (in small pages)."""
 _WIDTH, _ROWS = 2048, 64
 """Weights in a row, and what the number of rows is a multiple of."""
 _SMALL_WIDTH, _SMALL_ROWS, _SMALL_COUNT = 256, 32, 50

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llm_localrun.gguf.header import Header
+from llm_localrun.memory.fit import Fit, default_setting, fit_of
 from llm_localrun.memory.footprint import Footprint
 from llm_localrun.memory.geometry import geometry_of
 from llm_localrun.models import Purpose
@@ -26,7 +27,9 @@ from llm_localrun.system.atomic import write_atomically
 from llm_localrun.system.json_files import parse_json, read_own_json
 from llm_localrun.system.paths import home
 
-_Number = int | float | bool
+_Count = Annotated[int, Field(gt=0, lt=2**63)]
+"""What is larger is damaged, and cannot be calculated with."""
+_Number = Annotated[int, Field(gt=-(2**63), lt=2**63)] | float | bool
 
 
 class Use(str, Enum):
@@ -47,7 +50,7 @@ class ListedFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     path: str
-    size: Annotated[int, Field(gt=0)]
+    size: _Count
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
@@ -61,9 +64,9 @@ class _Entry(BaseModel):
     revision: str = "main"
     files: Annotated[tuple[ListedFile, ...], Field(min_length=1)]
     projector: ListedFile | None = None
-    parameters: Annotated[int, Field(gt=0)]
-    active_parameters: Annotated[int, Field(gt=0)] | None = None
-    unread_parameters: Annotated[int, Field(ge=0)] = 0
+    parameters: _Count
+    active_parameters: _Count | None = None
+    unread_parameters: Annotated[int, Field(ge=0, lt=2**63)] = 0
     quantization: str
     license: str
     header: dict[str, _Number | str | list[_Number]]
@@ -103,16 +106,17 @@ class RecommendedModel:
     @property
     def size(self) -> int:
         """Bytes to download."""
-        return sum(file.size for file in self.files) + (
-            self.projector.size if self.projector else 0
-        )
+        return self._weights + (self.projector.size if self.projector else 0)
+
+    @property
+    def _weights(self) -> int:
+        return sum(file.size for file in self.files)
 
     @property
     def active_bytes(self) -> int:
         """Bytes of weights that are read for a token: of a mixture, those of the experts in use."""
-        weights = sum(file.size for file in self.files)
         read = min(self.active_parameters, self.parameters) - self.unread_parameters
-        return weights * max(read, 0) // self.parameters
+        return self._weights * max(read, 0) // self.parameters
 
     @property
     def capability(self) -> float:
@@ -132,6 +136,10 @@ class RecommendedModel:
     @property
     def footprint(self) -> Footprint:
         return Footprint(geometry_of(self.header), self.size)
+
+    def fit_in(self, memory: float) -> Fit:
+        """How it fits into `memory` bytes, in the setting that the engine gives it by default."""
+        return fit_of(self.footprint, default_setting(self.context_max, self.purpose), memory)
 
 
 def refreshed_path() -> Path:
