@@ -60,6 +60,7 @@ class Repository:
 
     def source(self, file: HubFile) -> FileSource:
         """The address of `file` at this commit."""
+        _turn_off_telemetry()
         from huggingface_hub import hf_hub_url
 
         url = hf_hub_url(self.name, file.path, revision=self.commit, endpoint=_endpoint())
@@ -200,6 +201,14 @@ def _read_list(parameters: Mapping[str, Any], given_up: Event) -> bytes:
     return bytes(content)
 
 
+def _turn_off_telemetry() -> None:
+    """Has an effect only before huggingface_hub is imported for the first time.
+
+    Otherwise it asks the hub for a list of AI agents, to report which one it runs under (2.4).
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
 def _endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
@@ -218,8 +227,7 @@ def _safe_files(info: "ModelInfo") -> Iterator[HubFile]:
 @contextmanager
 def _translate_errors(name: str = "", revision: str = "") -> Iterator[None]:
     """Turns the errors of huggingface_hub into a `PullFailed`. A list of models has no `name`."""
-    # Otherwise it asks the hub for a list of AI agents, to report which one it runs under (2.4).
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    _turn_off_telemetry()
     try:
         import httpx2
         from huggingface_hub.errors import (

@@ -179,7 +179,8 @@ def index(tmp_path: Path, user_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setattr(starter, "CODER", small_coder())
     monkeypatch.setattr(starter, "TINY", SMALL_TINY)
     has_memory(8 * 2**30, 6 * 2**30, monkeypatch)
-    # It reads the variable when it is imported, once for all tests.
+    # It reads these variables when it is imported, once for all tests.
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     importlib.import_module("huggingface_hub.constants")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
