@@ -84,7 +84,7 @@ from llm_localrun.gguf.files import checked_header, parts_of
 from llm_localrun.gguf.header import Tensor
 from llm_localrun.servers.llamacpp_rpc import check_rpc_servers
 from llm_localrun.system import locks
-from llm_localrun.system.progress import LoadNotice
+from llm_localrun.system.progress import Progress, Work, working
 from llm_localrun.tokens.window import context_too_large
 
 LOAD_GRACE_S = 60.0
@@ -190,7 +190,7 @@ def find_or_start(
         name = hashlib.sha256(request.path.encode()).hexdigest()[:16]
         total = _size_of(spec)
         with (
-            LoadNotice(Path(spec.path), total) as notice,
+            working(_loading(spec, total)) as work,
             # Whoever holds it loads the file, for as long as that makes progress.
             locks.exclusive(folder / f"{name}.starting", inf),
         ):
@@ -199,7 +199,7 @@ def find_or_start(
                 return engine, False
             instructions = _instructions(spec, folder, keep_alive, load_grace, request.limits)
             instructions = _bounded(instructions, bound, request.limits)
-            return _start(instructions, request.limits.memory, notice), True
+            return _start(instructions, request.limits.memory, work, total), True
 
 
 def empty_log(state: EngineState, folder: Path) -> None:
@@ -327,6 +327,10 @@ def _size_of(spec: EngineSpec) -> int:
     return sum(part.stat().st_size for part in parts_of(Path(spec.path)) if part.exists())
 
 
+def _loading(spec: EngineSpec, total: int, done: int = 0) -> Progress:
+    return Progress(f"loading {Path(spec.path).name}", done, total if done else None)
+
+
 def _find(spec: EngineSpec, folder: Path) -> EngineState | None:
     return next((each for each in list_running(folder) if each.spec.satisfies(spec)), None)
 
@@ -391,7 +395,9 @@ def _instructions(
     )
 
 
-def _start(instructions: HostInstructions, memory: int | None, notice: LoadNotice) -> EngineState:
+def _start(
+    instructions: HostInstructions, memory: int | None, work: Work, total: int
+) -> EngineState:
     """Starts an engine. All engines together get `memory` bytes. Raises `EngineFailed`."""
     spec, folder = instructions.spec, Path(instructions.folder)
     rpc_servers = [*filter(None, spec.settings.rpc.split(","))]
@@ -404,14 +410,14 @@ def _start(instructions: HostInstructions, memory: int | None, notice: LoadNotic
                 stop_if_idle(engine, folder)
         evict.evict_idle(spec, folder, memory)
         check_rpc_servers(rpc_servers)
-        host = _Host(instructions, notice)
+        host = _Host(instructions, work, total)
     return host.wait_until_loaded()
 
 
 class _Host:
     """A host process that loads its model. It is killed if anything goes wrong meanwhile."""
 
-    def __init__(self, instructions: HostInstructions, notice: LoadNotice) -> None:
+    def __init__(self, instructions: HostInstructions, work: Work, total: int) -> None:
         """Returns when the engine's state is written.
 
         Raises `EngineFailed`, and OSError if the host cannot write its files.
@@ -420,7 +426,7 @@ class _Host:
         self._folder = Path(instructions.folder)
         self._grace = instructions.load_grace
         self._limit = instructions.memory_limit
-        self._notice = notice
+        self._work, self._total = work, total
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._process = _spawn()
         line = json.dumps(asdict(instructions)).encode() + b"\n"
@@ -469,7 +475,7 @@ class _Host:
         Raises `EngineFailed`, and OSError as the host reports.
         """
         # While it loads, the watcher writes several lines a second; on Windows there is none.
-        silence = max(self._grace, LOAD_GRACE_S) + self._notice.total / _SLOW_DISK_BYTES_PER_S
+        silence = max(self._grace, LOAD_GRACE_S) + self._total / _SLOW_DISK_BYTES_PER_S
         while True:
             try:
                 line = self._lines.get(timeout=silence)
@@ -496,7 +502,7 @@ class _Host:
                 raise OSError(int(line), os.strerror(int(line)))
             if word != LOADED:
                 return line
-            self._notice.done = int(value)
+            self._work.report(_loading(self._spec, self._total, int(value)))
 
     def _blaming_gpu(self, error: EngineFailed, phase: str) -> EngineFailed:
         """`error` as that of a GPU, if one may hang in a load that made no progress."""

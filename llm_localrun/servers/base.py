@@ -10,6 +10,7 @@ import importlib
 import os
 import pkgutil
 import re
+import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -615,6 +616,16 @@ class Server:
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
         """The vectors in a response, in the order of the texts."""
         raise NotImplementedError
+
+    def progress(
+        self, request: ServeRequest, prepared: PreparedRequest, is_over: threading.Event
+    ) -> Iterator[Progress]:
+        """What the server does until it answers, as far as it says that besides the response.
+
+        Asks the server, and waits between two questions: it runs in a thread of its own, while
+        somebody at a terminal waits. It ends soon after `is_over` is set. Raises no errors.
+        """
+        return iter(())
 
     def decoder(self, tools: Collection[str] = ()) -> PayloadDecoder:
         """A decoder of one chat response; `tools` are the names of those that were offered."""

@@ -81,3 +81,21 @@ def _replaced(text: str, replacement: Callable[[str], str]) -> str:
         stays = is_kept or (each.isprintable() and at not in hidden)
         shown.append(each if stays else replacement(each))
     return "".join(shown)
+
+
+def width_of(text: str) -> int:
+    """The columns that a terminal needs for a printable text: two for a wide character."""
+    if text.isascii():
+        return len(text)
+    # Imported here because nearly all texts are ASCII.
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in text)
+
+
+def cut(text: str, width: int) -> str:
+    """The beginning of a printable text that a terminal shows in `width` columns."""
+    shown = text[: max(0, width)]
+    while width_of(shown) > width:
+        shown = shown[:-1]
+    return shown

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
+from llm_localrun.system.progress import Progress
 from llm_localrun.wire.events import Event, ReasoningDelta, TextDelta
 from llm_localrun.wire.response import PayloadDecoder
 from llm_localrun.wire.sse import Payload
@@ -81,6 +82,11 @@ class EndWatch:
     def model(self) -> str | None:
         """As `PayloadDecoder` has it."""
         return self._decoder.model
+
+    @property
+    def progress(self) -> Progress | None:
+        """As `PayloadDecoder` has it."""
+        return self._decoder.progress
 
     def feed(self, payload: Payload) -> Sequence[Event]:
         """As `PayloadDecoder` has it."""

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import BeforeValidator
 
+from llm_localrun.system.progress import Progress
 from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.request import ChatMessage, ChatRequest
 from llm_localrun.wire.shapes import (
@@ -121,6 +122,7 @@ class OllamaDecoder:
         self._last = _ChatLine()
         self._answered = False
         self._call_ids: set[str] = set()
+        self.progress: Progress | None = None
 
     @property
     def model(self) -> str | None:

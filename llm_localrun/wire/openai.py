@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from llm_localrun.system.json_files import parse_json
+from llm_localrun.system.progress import Progress
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall
 from llm_localrun.wire.shapes import (
@@ -305,6 +306,7 @@ class OpenAIDecoder:
         """`tools` are the names of those that the model was offered."""
         self._finish_reason: str | None = None
         self._model: str | None = None
+        self.progress: Progress | None = None
         self._usage = _Usage()
         self._timings = _Timings()
         self._calls = _CallCollector(tools)

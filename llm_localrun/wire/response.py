@@ -22,6 +22,7 @@ from llm_localrun.errors import (
     WrongModel,
 )
 from llm_localrun.system.json_files import parse_json
+from llm_localrun.system.progress import Progress
 from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
 from llm_localrun.wire.json_answer import JsonAnswer
 from llm_localrun.wire.request import ToolSpec
@@ -84,6 +85,10 @@ class PayloadDecoder(Protocol):
     @property
     def model(self) -> str | None:
         """The model that answers, according to what has been decoded so far."""
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the server does before it answers, as it said last; None if it did not say."""
 
     def feed(self, payload: Payload) -> Sequence[Event]:
         """The events in `payload`. Raises like `shapes.parse_payload`."""
@@ -193,6 +198,11 @@ class ResponseDecoder:
         self._framing: Framing = WholeBody()
         self._refused: ResponseHead | None = None
         self._body = bytearray()
+
+    @property
+    def progress(self) -> Progress | None:
+        """As `PayloadDecoder` has it."""
+        return self._decoder.progress
 
     @property
     def note(self) -> str:
@@ -396,6 +406,7 @@ class _ValueDecoder(Generic[_Decoded]):
     decode: Callable[[Payload], _Decoded]
     values: list[_Decoded] = field(default_factory=list)
     model: str | None = None
+    progress: Progress | None = None
 
     def feed(self, payload: Payload) -> Sequence[Event]:
         self.values.append(self.decode(payload))

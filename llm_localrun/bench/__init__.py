@@ -1,0 +1,1 @@
+"""Measures models, files, endpoints and engine builds side by side."""

@@ -1,0 +1,1 @@
+"""What llm's log says of the speed of our models: rows, figures, and learned rates."""
