@@ -186,15 +186,16 @@ def open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def write_atomically(target: Path, data: bytes) -> None:
+def write_atomically(target: Path, data: bytes, *, is_private: bool = True) -> None:
     """Replaces the content of `target` with `data`, and creates its folder if needed.
 
-    Only the owner can read the file. Raises OSError, and then leaves `target` as it was.
+    Only the owner can read the file, unless it is not private. Raises OSError, and then leaves
+    `target` as it was.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.{os.urandom(4).hex()}")
     try:
-        with open(temporary, "xb", opener=open_private) as file:
+        with open(temporary, "xb", opener=open_private if is_private else None) as file:
             file.write(data)
         temporary.replace(target)
     except BaseException:
