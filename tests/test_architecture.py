@@ -49,7 +49,7 @@ PURE_MODULES = (
 IO_MODULES = {"httpx", "socket", "subprocess", "threading", "asyncio", "os", "pathlib", "time"}
 
 HEAVY = {
-    *("httpx", "numpy", "psutil", "xllamacpp", "huggingface_hub"),
+    *("httpx", "numpy", "psutil", "xllamacpp", "huggingface_hub", "resvg_py"),
     *("llm_localrun.wire.http", "llm_localrun.chat.run"),
 }
 

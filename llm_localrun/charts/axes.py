@@ -11,7 +11,7 @@ _YEAR = 12 * _MONTH
 _TIME_STEPS = (
     *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
     *(hours * 3600 for hours in (1, 2, 3, 6, 12)),
-    *(days * _DAY for days in (1, 2, 7, 14)),
+    *(days * _DAY for days in (1, 2, 4, 7, 14)),
     *(months * _MONTH for months in (1, 2, 3, 6)),
     *(years * _YEAR for years in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)),
 )
@@ -45,8 +45,10 @@ def axis_end(highest: float) -> float:
 def number_ticks(highest: float, at_most: int = 5) -> dict[float, str]:
     """Round numbers from 0 to `highest` or a little more, with their labels."""
     highest = axis_end(highest)
-    power = 10.0 ** math.floor(math.log10(highest / at_most))
-    step = next(n * power for n in (1, 2, 5, 10) if n * power * at_most >= highest * (1 - 1e-9))
+    power = math.floor(math.log10(highest / at_most))
+    # Read from texts, because 10 ** -5 is not the number that is nearest to 0.00001.
+    steps = [float(f"{n}e{power}") for n in (1, 2, 5, 10)]
+    step = next(each for each in steps if each * at_most >= highest * (1 - 1e-9))
     values = [step * n for n in range(math.ceil(highest / step - 1e-9) + 1)]
     if step < 1e-4 or values[-1] >= 1e7:
         return {value: f"{value:.3g}" for value in values}
@@ -62,6 +64,8 @@ def time_ticks(first: float, last: float, at_most: int = 6) -> list[TimeTick]:
     for moment in _moments(datetime.fromtimestamp(first), step):
         if (time := moment.timestamp()) > last:
             break
+        if datetime.fromtimestamp(time) != moment:
+            continue  # Summer time begins then: there is no such time.
         label, context = _labels(moment, step)
         ticks += [TimeTick(time, label, "" if context == before else context)]
         before = context

@@ -4,6 +4,7 @@ What the panels show is left to `bars` and `lines`. No font is read: `text_width
 for the sans-serif fonts in use, of which DejaVu Sans and Verdana are the widest.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
@@ -27,6 +28,7 @@ _TITLE_SIZE = 18
 _NARROW = set(" .,:;'|!ijlftrI()[]-/\\`\"")
 _WIDE = set("mwMW@%")
 _LONGEST_LABEL = 400
+_LEAST_WIDTH = 480
 
 
 class Panel(NamedTuple):
@@ -74,7 +76,7 @@ def _em(character: str) -> float:
         return 1.1 if character in _WIDE else 0.65 if is_usual else 0.82
     if combining(character):
         return 0
-    return 1.3 if east_asian_width(character) in "WF" else 1
+    return 1.3 if character.isupper() or east_asian_width(character) in "WF" else 1
 
 
 def widest(contents: Iterable[str]) -> float:
@@ -119,8 +121,8 @@ def _wrapped(content: str, width: float, size: float, *, bold: bool = False) -> 
 
 def page(title: str, panels: Sequence[Panel], footnote: str, definitions: str = "") -> str:
     """The panels below each other, between a title and a footnote, as an SVG document."""
-    width = max((panel.width for panel in panels), default=0) + 2 * MARGIN
-    width = max(width, 480)
+    width = math.ceil(max((panel.width for panel in panels), default=0)) + 2 * MARGIN
+    width = max(width, _LEAST_WIDTH)
     room, y, parts = width - 2 * MARGIN, float(MARGIN), [definitions]
     for each in _wrapped(title, room, _TITLE_SIZE, bold=True):
         y += _TITLE_SIZE * 1.25
@@ -134,6 +136,7 @@ def page(title: str, panels: Sequence[Panel], footnote: str, definitions: str = 
     for each in _wrapped(footnote, room, SIZE):
         y += LINE_HEIGHT
         parts.append(text(MARGIN, y, each, fill=FAINT))
+    height = math.ceil(y) + MARGIN
     summary = printable(" ".join(panel.summary for panel in panels))
     head = [
         note(title, id="title"),
@@ -145,8 +148,8 @@ def page(title: str, panels: Sequence[Panel], footnote: str, definitions: str = 
         "\n".join(["", *head, *filter(None, parts), ""]),
         xmlns="http://www.w3.org/2000/svg",
         width=width,
-        height=y + MARGIN,
-        viewBox=f"0 0 {width:.6g} {y + MARGIN:.6g}",
+        height=height,
+        viewBox=f"0 0 {width} {height}",
         role="img",
         aria_labelledby="title desc",
         font_family=FONTS,
