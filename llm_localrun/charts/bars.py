@@ -138,9 +138,9 @@ class _Drawing:
     def _rows(self) -> Iterator[str]:
         for group in self._chart.groups:
             if group.label and group.bars and not _is_one_row(group):
-                self._y += _PITCH
+                self._y += _PITCH + 4
                 # It may be longer than the labels of the bars, and reach into the plot.
-                yield _over_lines(0, self._y - 6, self._labels[group.label], font_weight="bold")
+                yield _over_lines(0, self._y - 8, self._labels[group.label], font_weight="bold")
             for bar in group.bars:
                 yield self._bar(group, bar)
                 self._y += _PITCH

@@ -1,11 +1,17 @@
-"""Charts of all shapes: many and few, long names, numbers and times of all sizes."""
+"""Charts of all shapes: many and few, long names, numbers and times of all sizes.
+
+`python -m tests.support.charts FOLDER` writes them all as PNG, to be looked at.
+"""
 
 import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from llm_localrun.charts.bars import bars_svg
 from llm_localrun.charts.lines import lines_svg
 from llm_localrun.charts.model import Bar, BarChart, BarGroup, LineChart, Series
+from llm_localrun.charts.save import save_chart
 
 NOON = 1_796_040_000.0
 DAY = 86_400.0
@@ -174,3 +180,8 @@ LINES: dict[str, Callable[[], str]] = {
     ),
     "nothing": lambda: lines_svg("Nothing", [LineChart("Generating", "tokens/s", ())], FOOTNOTE),
 }
+
+if __name__ == "__main__":
+    for kind, drawings in (("bars", BARS), ("lines", LINES)):
+        for name, draw in drawings.items():
+            save_chart(draw(), Path(sys.argv[1]) / f"{kind}, {name}.png")
