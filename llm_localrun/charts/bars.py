@@ -23,6 +23,7 @@ from llm_localrun.charts.svg import (
     short_labels,
     shortened,
     text,
+    text_width,
     widest,
 )
 
@@ -197,5 +198,10 @@ class _Drawing:
 
 
 def _over_lines(x: float, y: float, content: str, **attributes: str | float) -> str:
-    """A text that is readable where it lies on lines."""
-    return text(x, y, content, stroke="#fff", stroke_width=3, paint_order="stroke", **attributes)
+    """A text that is readable where it lies on lines.
+
+    Not with `paint-order`: renderers that do not know it draw the stroke over the text.
+    """
+    width = text_width(content, bold="font_weight" in attributes)
+    paper = element("rect", x=x - 2, y=y - SIZE + 1, width=width + 2, height=SIZE + 2, fill="#fff")
+    return paper + text(x, y, content, **attributes)
