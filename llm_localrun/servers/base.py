@@ -252,6 +252,10 @@ class PreparedRequest:
                 size = self.context_size or 0
                 raise TextTooLong(tokens, self.server.label, size, self.limits, index)
 
+    def after_refusal(self, error: LocalRunError) -> "PreparedRequest | None":
+        """The request to send instead, if the server refuses this one before it answers."""
+        return None
+
     def record_prompt_evaluated(self) -> None:
         """Called when the head of a successful response has come; the evaluation may go on."""
 

@@ -504,8 +504,8 @@ class Ollama(Server):
                 runner = _runner_of(request.model, loaded, probe.ask) if loaded else None
             if loaded is None:
                 break
-            expires = "never" if runner else _NOT_LISTED
-            seen = [*seen[-2:], (runner and runner.expires_at) or expires]
+            expires = (runner.expires_at or "never") if runner else _NOT_LISTED
+            seen = [*seen[-2:], expires]
             if runner is None:
                 reading = None
                 yield loading(name)
