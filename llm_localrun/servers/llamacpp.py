@@ -344,8 +344,10 @@ class LlamaCpp(RunsLlamaCpp):
     ) -> Iterator[Progress]:
         """Until a slot is free for the request, then how its prompt is read.
 
-        If all slots are busy, and one may answer the request, nothing is known.
+        If all slots are busy, and one may answer the request, nothing is known. Then the response
+        says how the prompt is read, in builds that do.
         """
+        has_waited = False
         while not is_over.is_set():
             with self.probe(_SLOTS_TIMEOUT_S) as probe:
                 slots = _slots_in(probe.ask(path))
@@ -353,7 +355,10 @@ class LlamaCpp(RunsLlamaCpp):
                 yield from self.watch_reading(request, is_over)
                 return
             if all(_answers_other(slot, request) for slot in slots):
+                has_waited = True
                 yield waiting_for(len(slots))
+            elif has_waited:
+                yield Progress(f"waiting for {self.title}")
             is_over.wait(POLL_S)
 
     def count_tokens(self, body: Payload) -> Size | None:
