@@ -662,8 +662,8 @@ class Server:
 
     def watch_reading(self, request: ServeRequest, is_over: threading.Event) -> Iterator[Progress]:
         """The end of `watch`: only the prompt has to be read now."""
-        reading = self.reading(request)
-        while True:
+        reading = None if is_over.is_set() else self.reading(request)
+        while reading is not None:
             yield reading.now()
             if is_over.wait(POLL_S):
                 return

@@ -441,7 +441,9 @@ def _chat_v1(server: LMStudio, request: Request) -> Pieces:
     """Docs: chat, streaming events. That it refuses unknown keys is assumed."""
     body = request.body
     if unknown := sorted(body.keys() - _CHAT_KEYS):
-        raise Refused(f"Unrecognized key(s) in object: {', '.join(unknown)}", type="invalid_request")
+        raise Refused(
+            f"Unrecognized key(s) in object: {', '.join(unknown)}", type="invalid_request"
+        )
     messages = [{"content": body.get("system_prompt", "")}, {"content": body["input"]}]
     says = server.says({**body, "messages": messages})
     is_loaded = any(body["model"] == each.id for each in server.instances)

@@ -62,8 +62,14 @@ CASES: dict[str, tuple[list[tuple[object, ...]], float | None]] = {
     "no time": ([row()], None),
     "an odd row": ([row(200), row("fast"), row(-1), row(0), row(read=None)], 200),
     "not finite": ([row(200), row(float("nan")), row(float("inf")), row(10**400)], 200),
-    "odd counts": ([row(200), row(9, read=10**18), row(9, read="1"), row(9, cached_tokens=-1)], 200),
-    "odd statistics": ([row(200), *(row(raw=raw) for raw in ("[1]", "{", 9, b"\xff", "null"))], 200),
+    "odd counts": (
+        [row(200), row(9, read=10**18), row(9, read="1"), row(9, cached_tokens=-1)],
+        200,
+    ),
+    "odd statistics": (
+        [row(200), *(row(raw=raw) for raw in ("[1]", "{", 9, b"\xff", "null"))],
+        200,
+    ),
 }
 
 
