@@ -421,7 +421,7 @@ def test_it_ends_while_the_server_does_not_answer(
     def respond(_: Request) -> Iterator[bytes | float]:
         # The answer to the prompt begins.
         is_over.set()
-        yield 60.0
+        yield 600.0
 
     with StandIn(respond) as server:
         own, request, prepared = request_for(server.url, kind, "m")
