@@ -90,17 +90,23 @@ class CountsChats(OpenAICompatible):
     def watch(
         self, request: ServeRequest, prepared: PreparedRequest, is_over: threading.Event
     ) -> Iterator[Progress]:
-        """The prompts that wait include ours, or else it is being read."""
+        """The prompts that wait count as including ours: they are answered in their order.
+
+        The numbers are those of the last step of the engine, so a first 0 decides nothing.
+        """
         metrics = self.http_request("GET", "/metrics", timeout_s=TIMEOUT_S)
-        while not is_over.is_set():
-            text = text_of(metrics)
+        reading = None
+        while text := text_of(metrics):
             running, waiting = (_gauge(n, text) for n in (self.running_metric, self.waiting_metric))
-            if not waiting:
-                yield from self.watch_reading(request, is_over)
+            if waiting and running + waiting > 1:
+                reading = None
+                yield waiting_for(running + waiting - 1)
+            else:
+                reading = reading or self.reading(request)
+                yield reading.now()
+            if is_over.wait(POLL_S):
                 return
-            if others := running + waiting - 1:
-                yield waiting_for(others)
-            is_over.wait(POLL_S)
+        yield from self.watch_reading(request, is_over)
 
 
 def _gauge(name: str, metrics: str) -> int:

@@ -332,6 +332,13 @@ def test_prompts_that_wait(pages: list[bytes], found: list[Progress]) -> None:
     assert seen(Moments({"/metrics": pages}), "vllm") == [*found, READING]
 
 
+def test_numbers_of_the_step_before() -> None:
+    idle = metrics(vllm__num_requests_running="0.0", vllm__num_requests_waiting="0.0")
+    busy = metrics(vllm__num_requests_running="1.0", vllm__num_requests_waiting="2.0")
+    moments = Moments({"/metrics": [idle, busy, idle]}, last=("/metrics", 3))
+    assert seen(moments, "vllm") == [READING, Progress("waiting for 2 other prompts"), READING]
+
+
 def test_sglang_has_other_names() -> None:
     busy = metrics(sglang__num_running_reqs="3.0", sglang__num_queue_reqs="1.0")
     moments = Moments({"/metrics": [busy, metrics()]})
