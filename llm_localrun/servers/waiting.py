@@ -19,6 +19,8 @@ from llm_localrun.wire.response import ResponseHead
 from llm_localrun.wire.sse import EventStream, Malformed, Payload
 
 READING = "reading the prompt"
+THREAD = "questions to a server"
+"""The name of the thread that asks."""
 POLL_S = 0.5
 """Between two questions, or two estimates."""
 TIMEOUT_S = 2.0
@@ -75,7 +77,8 @@ def until_over(work: Iterator[Progress], is_over: threading.Event) -> Iterator[P
     `work` may wait for a server, and then ends later.
     """
     latest = _Latest()
-    threading.Thread(target=latest.follow, args=[work, is_over], daemon=True).start()
+    thread = threading.Thread(target=latest.follow, args=[work, is_over], name=THREAD, daemon=True)
+    thread.start()
     while not is_over.is_set() and not latest.has_ended:
         if latest.is_new.wait(_TICK_S) and not is_over.is_set():
             yield from latest.taken()
