@@ -334,6 +334,9 @@ class _Exchange:
             if enlarge is not None:
                 return lambda: self._followed_by(self.attempt, self.request, enlarge(*sizes))
             return None
+        other = self.prepared.after_refusal(error) if error and not self.has_begun else None
+        if other is not None:
+            return lambda: self._followed_by(self.attempt, self.request, other)
         attempt = self.sender.attempts.after(self.attempt, ending)
         if attempt is None:
             return None

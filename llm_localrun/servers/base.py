@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import cached_property, partial
 from math import inf
@@ -26,6 +26,7 @@ from llm_localrun.config import Config, read_config, server_root
 from llm_localrun.errors import ConfigError, LocalRunError, ServerRefused, UnsupportedOption
 from llm_localrun.models import Endpoint, EndpointReport, LocalModel, Served, ServerStatus
 from llm_localrun.privacy import host_of
+from llm_localrun.servers.waiting import POLL_S, Reading, until_over
 from llm_localrun.system.json_files import read_json
 from llm_localrun.system.logins import split_login
 from llm_localrun.system.paths import home
@@ -166,6 +167,24 @@ class ServeRequest:
         return Prompt(self.chat)
 
     @property
+    def new_tokens(self) -> int | None:
+        """An estimate of what has to be computed of the prompt; None if it has images or sounds.
+
+        Servers keep what they have computed of a conversation, up to the last answer.
+        """
+        chat = self.chat
+        last = max(
+            (i for i, each in enumerate(chat.messages) if each.role == "assistant"), default=-1
+        )
+        new = replace(
+            chat, messages=chat.messages[last + 1 :], tools=() if last >= 0 else chat.tools
+        )
+        prompt = Prompt(new)
+        if prompt.media_count:
+            return None
+        return prompt.estimate(read_facts(self.model.id).script_factors).tokens
+
+    @property
     def answer_tokens(self) -> int:
         """Tokens to leave free for the answer."""
         return int(self.options.get("max_tokens", ANSWER_RESERVE_TOKENS))
@@ -232,6 +251,10 @@ class PreparedRequest:
             if tokens > (self.context_size or inf):
                 size = self.context_size or 0
                 raise TextTooLong(tokens, self.server.label, size, self.limits, index)
+
+    def after_refusal(self, error: LocalRunError) -> "PreparedRequest | None":
+        """The request to send instead, if the server refuses this one before it answers."""
+        return None
 
     def record_prompt_evaluated(self) -> None:
         """Called when the head of a successful response has come; the evaluation may go on."""
@@ -620,12 +643,37 @@ class Server:
     def progress(
         self, request: ServeRequest, prepared: PreparedRequest, is_over: threading.Event
     ) -> Iterator[Progress]:
-        """What the server does until it answers, as far as it says that besides the response.
+        """What the server does until it answers, as far as that is known besides the response.
 
-        Asks the server, and waits between two questions: it runs in a thread of its own, while
-        somebody at a terminal waits. It ends soon after `is_over` is set. Raises no errors.
+        Waits between two questions: it runs in a thread of its own, while somebody at a terminal
+        waits. What the response itself says of its progress is surer. It ends soon after `is_over`
+        is set. Raises no errors.
         """
-        return iter(())
+        return until_over(self.watch(request, prepared, is_over), is_over)
+
+    def watch(
+        self, request: ServeRequest, prepared: PreparedRequest, is_over: threading.Event
+    ) -> Iterator[Progress]:
+        """`progress`, of which each step may take seconds: what the kind of server says.
+
+        A server that says nothing reads the prompt as fast as before.
+        """
+        return self.watch_reading(request, is_over)
+
+    def watch_reading(self, request: ServeRequest, is_over: threading.Event) -> Iterator[Progress]:
+        """The end of `watch`: only the prompt has to be read now."""
+        reading = None if is_over.is_set() else self.reading(request)
+        while reading is not None:
+            yield reading.now()
+            if is_over.wait(POLL_S):
+                return
+
+    def reading(self, request: ServeRequest) -> Reading:
+        """The prompt, which the model begins to read now."""
+        from llm_localrun.stats.rates import prompt_rate
+
+        endpoint = "gguf" if self.is_private else self.endpoint.name
+        return Reading(request.new_tokens, prompt_rate(request.model.id, endpoint))
 
     def decoder(self, tools: Collection[str] = ()) -> PayloadDecoder:
         """A decoder of one chat response; `tools` are the names of those that were offered."""

@@ -4,7 +4,9 @@ Sources: llama.cpp's `tools/server/README.md` (b11434 for what it lists, b11549 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,12 +45,24 @@ from llm_localrun.servers.openai_compatible import (
     TEMPLATE_THINKING,
     ListedModel,
     OpenAICompatible,
+    entries_in,
 )
+from llm_localrun.servers.waiting import (
+    POLL_S,
+    TIMEOUT_S,
+    events_of,
+    loading,
+    waiting_for,
+)
+from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.window import Size
 from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
-from llm_localrun.wire.shapes import Count, Text, WireModel
+from llm_localrun.wire.shapes import Count, Rate, Text, WireModel
 from llm_localrun.wire.sse import Payload
 from llm_localrun.wire.think_tags import may_think, read_template
+
+_SLOTS_TIMEOUT_S = 30.0
+"""It answers between two batches, each of which may take seconds."""
 
 
 class _ModelMeta(WireModel):
@@ -151,6 +165,58 @@ class _ModelProps(WireModel):
     is_sleeping: Maybe[bool] = None
 
 
+class _LoadProgress(WireModel):
+    """How much of the stage `current` is done; a model with a projector has several `stages`."""
+
+    stages: Maybe[Entries[Text]] = None
+    current: Maybe[Text] = None
+    value: Maybe[Rate] = None
+
+    @property
+    def part(self) -> float | None:
+        """How much of all stages is done; None if unknown."""
+        stages = self.stages or ()
+        if self.value is None or self.value > 1 or self.current not in stages:
+            return None
+        return (stages.index(self.current) + self.value) / len(stages)
+
+
+class _ModelEvent(WireModel):
+    """An event of /models/sse. `status_change` has the progress, `model_status` none (b10434)."""
+
+    class Data(WireModel):
+        status: Text
+        progress: Maybe[_LoadProgress] = None
+
+    model: Text
+    data: Data
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the model is loaded, or could not be."""
+        return self.data.status in ("loaded", "unloaded", "failed")
+
+
+class _DecodedTokens(WireModel):
+    n_decoded: Maybe[Count] = None
+
+
+class _Slot(WireModel):
+    """An entry of /slots."""
+
+    is_processing: bool
+    n_prompt_tokens: Maybe[Count] = None
+    next_token: Maybe[Entries[_DecodedTokens]] = None
+
+    @property
+    def generates(self) -> bool:
+        return any(each.n_decoded for each in self.next_token or ())
+
+
+class _Slots(WireModel):
+    slots: tuple[_Slot, ...] = ()
+
+
 class RunsLlamaCpp(OpenAICompatible):
     """A server whose models llama.cpp runs, as a rule."""
 
@@ -232,6 +298,69 @@ class LlamaCpp(RunsLlamaCpp):
             route = route.model_copy(update={"context_loaded": context or route.context_default})
         return super().prepare(request, route)
 
+    def watch(
+        self, request: ServeRequest, prepared: PreparedRequest, is_over: threading.Event
+    ) -> Iterator[Progress]:
+        """A router says how far a model is loaded; slots, that they all answer others."""
+        if self.is_private:
+            # What waits for a slot of the engine is known here.
+            yield from self.watch_reading(request, is_over)
+            return
+        status = self._status_of(prepared.model)
+        if status is not None:
+            yield from self._watch_loading(prepared.model, status, is_over)
+        query = "" if status is None else f"?model={quote(prepared.model, safe='')}&autoload=false"
+        yield from self._watch_slots(request, f"/slots{query}", is_over)
+
+    def _watch_loading(
+        self, name: str, status: LoadStatus, is_over: threading.Event
+    ) -> Iterator[Progress]:
+        """Until a router has loaded the model. Builds without events say only whether it has."""
+        events = self.http_request("GET", "/models/sse", timeout_s=TIMEOUT_S)
+        if status.is_loaded:
+            return
+        yield loading(name)
+        while not (status.is_loaded or is_over.is_set()):
+            for event in map(_event_in, events_of(events)):
+                if is_over.is_set():
+                    return
+                if event is None or event.model != name:
+                    continue
+                if event.is_end:
+                    return
+                yield loading(name, (event.data.progress or _LoadProgress()).part)
+            # It was silent for too long: the last event may have been missed.
+            is_over.wait(POLL_S)
+            status = self._status_of(name) or status
+
+    def _status_of(self, name: str) -> LoadStatus | None:
+        """Of a router's model; None if the server is no router, or does not answer."""
+        with self.probe(TIMEOUT_S) as probe:
+            entries = entries_in(probe.ask("/v1/models"), _LlamaModel)
+        return next((e.status for e in entries if name in (e.id, *(e.aliases or ()))), None)
+
+    def _watch_slots(
+        self, request: ServeRequest, path: str, is_over: threading.Event
+    ) -> Iterator[Progress]:
+        """Until a slot is free for the request, then how its prompt is read.
+
+        If all slots are busy, and one may answer the request, nothing is known. Then the response
+        says how the prompt is read, in builds that do.
+        """
+        has_waited = False
+        while not is_over.is_set():
+            with self.probe(_SLOTS_TIMEOUT_S) as probe:
+                slots = _slots_in(probe.ask(path))
+            if not all(slot.is_processing for slot in slots) or not slots:
+                yield from self.watch_reading(request, is_over)
+                return
+            if all(_answers_other(slot, request) for slot in slots):
+                has_waited = True
+                yield waiting_for(len(slots))
+            elif has_waited:
+                yield Progress(f"waiting for {self.title}")
+            is_over.wait(POLL_S)
+
     def count_tokens(self, body: Payload) -> Size | None:
         """Builds of 2026 count a chat request at once. Older ones render the template and split
         the text into tokens on separate requests."""
@@ -245,6 +374,29 @@ class LlamaCpp(RunsLlamaCpp):
             split = probe.ask("/tokenize", {"content": prompt, "add_special": True})
             pieces = _field(split, "tokens")
         return Size(len(pieces), is_exact=True) if isinstance(pieces, list) else None
+
+
+def _event_in(payload: Payload) -> _ModelEvent | None:
+    return parse_reply(_ModelEvent, ProbeReply(200, payload, ""))
+
+
+def _slots_in(reply: ProbeReply | None) -> tuple[_Slot, ...]:
+    """What /slots lists; nothing if it is disabled."""
+    listed = reply and replace(reply, payload={"slots": reply.payload})
+    return (parse_reply(_Slots, listed) or _Slots()).slots
+
+
+def _answers_other(slot: _Slot, request: ServeRequest) -> bool:
+    """Whether a slot that is busy answers another prompt for sure.
+
+    It does if it generates, since nothing has come of our answer, unless that is held back. Or it
+    has read more than our prompt (b10434 counts what it has read).
+    """
+    chat = request.chat
+    is_held = chat.tools or chat.schema is not None or "json_object" in chat.options
+    if slot.generates and chat.stream and not is_held:
+        return True
+    return not slot.generates and (slot.n_prompt_tokens or 0) > request.prompt.bound
 
 
 def _props_of(ask: Ask, model: str) -> _ModelProps | None:

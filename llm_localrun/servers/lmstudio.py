@@ -11,8 +11,9 @@ Source: LM Studio's REST API documentation (April 2026).
 
 import math
 import re
+import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from pydantic import Field
 
 from llm_localrun.errors import (
     BadReply,
+    LocalRunError,
     PromptTooLong,
     PullFailed,
     ServerRefused,
@@ -57,16 +59,18 @@ from llm_localrun.servers.openai_compatible import (
     entries_in,
     listed_models,
 )
+from llm_localrun.servers.waiting import POLL_S, TIMEOUT_S, loading
 from llm_localrun.system.paths import user_home
-from llm_localrun.system.progress import Progress
+from llm_localrun.system.progress import Progress, is_shown, working
 from llm_localrun.tokens.window import (
     MIN_CONTEXT_TOKENS,
+    STOP_DISTANCE_TOKENS,
     Limits,
     Size,
     round_up_context,
     too_long,
 )
-from llm_localrun.wire import http
+from llm_localrun.wire import http, lmstudio
 from llm_localrun.wire.request import ChatRequest
 from llm_localrun.wire.response import Ask, ProbeReply, decode_whole, parse_reply
 from llm_localrun.wire.shapes import Count, Name, Text, WireModel, error_in, parse_payload
@@ -78,6 +82,16 @@ _POLL_S = 0.5
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _OWNER_AND_NAME = f"{_PART}/{_PART}"
 _DOWNLOAD_PATH = "/api/v1/models/download"
+
+_LONG_PROMPT_TOKENS = 1000
+"""A longer prompt takes so long to read that it is worth showing how far it is."""
+_NOT_TAKEN = (400, 404, 405, 415, 422, 501)
+"""The status with which a version may refuse a request that /v1/chat/completions takes."""
+_SHARED_OPTIONS = {
+    *("temperature", "top_p", "top_k", "repeat_penalty"),
+    *("quantization", "context_size", "timeout", "tool_repair"),
+}
+"""Those that /api/v1/chat takes under the same names, and those that are not sent."""
 
 # What /api/v1/models/load takes besides the model and the context. The settings of an instance are
 # carried over to the one that takes its place.
@@ -179,6 +193,17 @@ class _StudioRequest(PreparedRequest):
             yield
         except BadReply as error:
             raise self.too_long or error from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ShownRequest(PreparedRequest):
+    """A request to /api/v1/chat; `usual` is the one that says the same without progress."""
+
+    usual: PreparedRequest
+
+    def after_refusal(self, error: LocalRunError) -> PreparedRequest | None:
+        is_refusal = isinstance(error, ServerRefused) and error.status in (None, *_NOT_TAKEN)
+        return self.usual if is_refusal or isinstance(error, BadReply) else None
 
 
 class LMStudio(OpenAICompatible):
@@ -297,7 +322,7 @@ class LMStudio(OpenAICompatible):
     ) -> PreparedRequest:
         limits = Limits(request.model.context_max or math.inf)
         is_doubtful = context_size is not None and not size.fits(context_size)
-        return _StudioRequest(
+        usual = _StudioRequest(
             self,
             self.chat_path,
             self.encode(name, request.chat),
@@ -307,6 +332,44 @@ class LMStudio(OpenAICompatible):
             load_seconds,
             too_long=too_long(size, self.label, context_size or 0, limits) if is_doubtful else None,
         )
+        return self._with_events(request, usual)
+
+    def _with_events(self, request: ServeRequest, usual: PreparedRequest) -> PreparedRequest:
+        """The request at the path that says how far it is, where that says the same."""
+        name, context_size = usual.model, usual.context_size
+        # Whether the path takes the id of an instance is not documented.
+        if name != request.model.name or not _is_worth_showing(request, context_size):
+            return usual
+        return _ShownRequest(
+            _WithEvents(self.endpoint, self.key, partial(self._largest, name, context_size)),
+            _WithEvents.chat_path,
+            lmstudio.encode(name, request.chat, self.encode_options(request.chat.options)),
+            name,
+            context_size,
+            usual.limits,
+            usual.load_seconds,
+            usual=usual,
+        )
+
+    def _largest(self, name: str, context_size: int | None) -> int | None:
+        """The tokens with which the context is full; asked for if the request loaded the model."""
+        if context_size is None:
+            with self.probe(TIMEOUT_S) as probe:
+                instances = _instances_of(probe.ask, name) or ()
+            context_size = min((each.context_size for each in instances), default=None)
+        return context_size and context_size - STOP_DISTANCE_TOKENS
+
+    def watch(
+        self, request: ServeRequest, prepared: PreparedRequest, is_over: threading.Event
+    ) -> Iterator[Progress]:
+        """Its list says that a model is not loaded yet."""
+        while not is_over.is_set():
+            with self.probe(TIMEOUT_S) as probe:
+                if _is_loaded(probe.ask, request.model.name) is not False:
+                    break
+            yield loading(request.model.name)
+            is_over.wait(POLL_S)
+        yield from self.watch_reading(request, is_over)
 
     def _replace_instances(
         self, request: ServeRequest, instances: Sequence[_Instance], context_size: int
@@ -316,7 +379,7 @@ class LMStudio(OpenAICompatible):
         Raises `ServerRefused`, and `ServerUnreachable` if it takes too long.
         """
         name = request.model.name
-        with self.probe(request.timeout_s) as probe:
+        with self.probe(request.timeout_s) as probe, working(loading(name)):
             for instance in instances:
                 self._admin(probe.ask, request, "unload", {"instance_id": instance.id})
             config = (instances[0].config if instances else None) or {}
@@ -378,6 +441,36 @@ class LMStudio(OpenAICompatible):
         return decode_whole(
             self.label, received, partial(parse_payload, _DownloadJob), self.response_context
         )
+
+
+class _WithEvents(LMStudio):
+    """The same server, asked at the path whose responses say how far it is."""
+
+    chat_path = "/api/v1/chat"
+
+    def __init__(
+        self, endpoint: Endpoint, key: str | None, largest: Callable[[], int | None]
+    ) -> None:
+        super().__init__(endpoint, key)
+        self._largest_answer = largest
+
+    def decoder(self, tools: Collection[str] = ()) -> lmstudio.LMStudioDecoder:
+        return lmstudio.LMStudioDecoder(self._largest_answer)
+
+
+def _is_worth_showing(request: ServeRequest, context_size: int | None) -> bool:
+    """Whether somebody waits long enough, and /api/v1/chat says the same as /v1/chat/completions.
+
+    Its responses have no reason for the end, so a limit of the answer must not be set: whether the
+    answer has reached it could not be told (0.4.22 counts one token less). The context is None if
+    the model is not loaded.
+    """
+    if not is_shown() or not lmstudio.can_carry(request.chat):
+        return False
+    if request.options.keys() - _SHARED_OPTIONS:
+        return False
+    is_long = request.prompt.bound > _LONG_PROMPT_TOKENS < (request.new_tokens or 0)
+    return context_size is None or is_long
 
 
 def _without_duplicates(models: list[LocalModel]) -> tuple[LocalModel, ...]:
@@ -458,6 +551,15 @@ def _instances_of(ask: Ask, name: str) -> list[_Instance] | None:
         for instance in model.loaded_instances or ()
         if instance.context_size and _is_instance_of(instance.id or "", name, model)
     ]
+
+
+def _is_loaded(ask: Ask, name: str) -> bool | None:
+    """Whether a copy of a model is in memory; None if this version does not say."""
+    listing = parse_reply(_StudioModels, ask("/api/v1/models"))
+    keys = (name, name.partition("@")[0])
+    if listing is None:
+        return None
+    return any(model.loaded_instances for model in listing.models if model.key in keys)
 
 
 def _is_instance_of(instance_id: str, name: str, model: _StudioModel) -> bool:

@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import sys
+import threading
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -58,6 +59,7 @@ from llm_localrun.servers.ollama_address import (
     unquoted,
     url_from_variable,
 )
+from llm_localrun.servers.waiting import POLL_S, TIMEOUT_S, loading
 from llm_localrun.system.logins import split_login
 from llm_localrun.system.progress import Progress
 from llm_localrun.tokens import learned
@@ -134,6 +136,8 @@ class _LoadedModel(WireModel):
     context_length: Maybe[Count] = None
     """Tokens that are allocated; since 0.10."""
     size: Maybe[Count] = None
+    expires_at: Maybe[Text] = None
+    """While the model loads or answers its first prompt: a time from now, anew each time."""
 
 
 class _LoadedModels(WireModel):
@@ -184,6 +188,9 @@ class _Contexts:
     reloaded: Mapping[str, int]
     """What models of the server were reloaded for, by id."""
 
+
+_NOT_LISTED = "not listed"
+"""In the place of the time when a model expires."""
 
 _parse_status = partial(parse_payload, _StatusLine)
 
@@ -481,6 +488,36 @@ class Ollama(Server):
         footprint = Footprint(geometry, model.size)
         affordable = largest_context(footprint, Setting(wanted), free + held)
         return min(wanted, max(needed, affordable))
+
+    def watch(
+        self, request: ServeRequest, prepared: PreparedRequest, is_over: threading.Event
+    ) -> Iterator[Progress]:
+        """/api/ps lists a model as soon as it begins to load, and does not say how far it is.
+
+        The time when the model expires is a new one each time as long as the model has answered
+        nothing: it loads, or reads its first prompt.
+        """
+        name, reading, seen = prepared.model, None, [""]
+        while request.model.runs_on is not RunsOn.CLOUD:
+            with self.probe(TIMEOUT_S) as probe:
+                loaded = _loaded_models(probe.ask)
+                runner = _runner_of(request.model, loaded, probe.ask) if loaded else None
+            if loaded is None:
+                break
+            expires = (runner.expires_at or "never") if runner else _NOT_LISTED
+            seen = [*seen[-2:], expires]
+            if runner is None:
+                reading = None
+                yield loading(name)
+            elif _NOT_LISTED in seen or len({*seen} - {""}) == len(seen):
+                reading = None
+                yield loading(f"{name} and reading the prompt")
+            elif seen[-1] == seen[-2]:
+                reading = reading or self.reading(request)
+                yield reading.now()
+            if is_over.wait(POLL_S):
+                return
+        yield from self.watch_reading(request, is_over)
 
     def decoder(self, tools: Collection[str] = ()) -> ollama.OllamaDecoder:
         return ollama.OllamaDecoder()

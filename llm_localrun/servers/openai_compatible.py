@@ -33,7 +33,7 @@ from llm_localrun.servers.fields import Entries, Maybe, hub_fingerprint, served_
 from llm_localrun.tokens.window import Limits, Size, context_too_small
 from llm_localrun.wire import openai
 from llm_localrun.wire.request import THINK_LEVELS, ChatRequest
-from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
+from llm_localrun.wire.response import Ask, PayloadDecoder, ProbeReply, parse_reply
 from llm_localrun.wire.shapes import MAX_ENTRIES, Name, Text, WireModel
 from llm_localrun.wire.sse import Payload
 
@@ -204,7 +204,7 @@ class OpenAICompatible(Server):
         has_format = chat.schema is not None or chat.options.get("json_object")
         return chat, self.text_choice if has_format or chat.calls_as_text else {}
 
-    def decoder(self, tools: Collection[str] = ()) -> openai.OpenAIDecoder:
+    def decoder(self, tools: Collection[str] = ()) -> PayloadDecoder:
         return openai.OpenAIDecoder(tools)
 
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:

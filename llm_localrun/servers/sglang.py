@@ -50,6 +50,9 @@ class Sglang(CountsChats):
         f" and {ANSWER} tokens",
     )
     reasoning_field = "reasoning_content"
+    # Of a server that runs with --enable-metrics.
+    running_metric = "sglang:num_running_reqs"
+    waiting_metric = "sglang:num_queue_reqs"
     version_path = "/server_info"
     listed_model = VllmModel
     options = {name: wire for name, wire in Vllm.options.items() if name != "grammar"}

@@ -1,6 +1,8 @@
 """vLLM. Sources: the documentation of its server (0.33), its code and its answers (0.32)."""
 
-from collections.abc import Mapping, Sequence
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from llm_localrun.servers.base import (
@@ -10,6 +12,8 @@ from llm_localrun.servers.base import (
     TOOLS,
     CallForcing,
     Facts,
+    PreparedRequest,
+    ServeRequest,
     Sign,
     WireOption,
     sent_as_named,
@@ -20,6 +24,8 @@ from llm_localrun.servers.openai_compatible import (
     ListedModel,
     OpenAICompatible,
 )
+from llm_localrun.servers.waiting import POLL_S, TIMEOUT_S, count_in, text_of, waiting_for
+from llm_localrun.system.progress import Progress
 from llm_localrun.tokens.window import Size
 from llm_localrun.wire.response import Ask, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
@@ -71,11 +77,42 @@ class CountsChats(OpenAICompatible):
 
     tokenize_field = "prompt"
     lists_trained_context = False
+    running_metric: ClassVar[str]
+    """What /metrics calls the number of prompts that it answers."""
+    waiting_metric: ClassVar[str]
+    """The same of those that wait."""
 
     def count_tokens(self, body: Payload) -> Size | None:
         with self.probe() as probe:
             counted = parse_reply(_Counted, probe.ask("/tokenize", body))
         return Size(counted.count, is_exact=True) if counted else None
+
+    def watch(
+        self, request: ServeRequest, prepared: PreparedRequest, is_over: threading.Event
+    ) -> Iterator[Progress]:
+        """The prompts that wait count as including ours: they are answered in their order.
+
+        The numbers are those of the last step of the engine, so a first 0 decides nothing.
+        """
+        metrics = self.http_request("GET", "/metrics", timeout_s=TIMEOUT_S)
+        reading = None
+        while text := text_of(metrics):
+            running, waiting = (_gauge(n, text) for n in (self.running_metric, self.waiting_metric))
+            if waiting and running + waiting > 1:
+                reading = None
+                yield waiting_for(running + waiting - 1)
+            else:
+                reading = reading or self.reading(request)
+                yield reading.now()
+            if is_over.wait(POLL_S):
+                return
+        yield from self.watch_reading(request, is_over)
+
+
+def _gauge(name: str, metrics: str) -> int:
+    """A number of prompts in the text of /metrics, of all engines together; 0 if it has none."""
+    values = re.findall(rf"^{name}(?:\{{[^\n]*\}})? +(\S+)", metrics, re.MULTILINE)
+    return sum(map(count_in, values))
 
 
 class Vllm(CountsChats):
@@ -98,6 +135,8 @@ class Vllm(CountsChats):
     context_flag = "--max-model-len {}"
     template_flag = "--chat-template"
     reasoning_field = "reasoning"
+    running_metric = "vllm:num_requests_running"
+    waiting_metric = "vllm:num_requests_waiting"
     version_path = "/version"
     overflow_texts = (
         # 0.32. It counts one token too many at most, and none of a text with too many characters.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.fakes.http_server import DATA, Request, json_reply
+from tests.fakes.http_server import DATA, Request, chunk, head, json_reply
 from tests.fakes.says import Completion, Json, Pieces, ReasoningIn, Says, count_tokens
 
 Api = Literal["v1", "v0", "old"]
@@ -430,6 +430,66 @@ def _chat(server: LMStudio, request: Request) -> Pieces:
         yield json_reply(completion.whole())
 
 
+_CHAT_KEYS = {
+    *("model", "input", "system_prompt", "integrations", "stream", "temperature", "top_p"),
+    *("top_k", "min_p", "repeat_penalty", "max_output_tokens", "reasoning", "context_length"),
+    *("store", "previous_response_id"),
+}
+
+
+def _chat_v1(server: LMStudio, request: Request) -> Pieces:
+    """Docs: chat, streaming events. That it refuses unknown keys is assumed."""
+    body = request.body
+    if unknown := sorted(body.keys() - _CHAT_KEYS):
+        raise Refused(
+            f"Unrecognized key(s) in object: {', '.join(unknown)}", type="invalid_request"
+        )
+    messages = [{"content": body.get("system_prompt", "")}, {"content": body["input"]}]
+    says = server.says({**body, "messages": messages})
+    is_loaded = any(body["model"] == each.id for each in server.instances)
+    instance = yield from server.instance_for({"model": body["model"]}, "llm")
+    yield head("text/event-stream")
+    prompt_tokens = _prompt_tokens({"messages": messages})
+    for event in _events_v1(server, instance, says, prompt_tokens, is_loaded=is_loaded):
+        if says.pause:
+            yield float(says.pause)
+        lines = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
+        yield chunk(lines.encode())
+    yield b"0\r\n\r\n"
+
+
+def _events_v1(
+    server: LMStudio, instance: Instance, says: Says, prompt_tokens: int, *, is_loaded: bool
+) -> Iterator[Json]:
+    named = {"model_instance_id": instance.id}
+    yield {"type": "chat.start", **named}
+    load = {} if is_loaded else {"model_load_time_seconds": 2.656}
+    if not is_loaded:
+        yield {"type": "model_load.start", **named}
+        yield {"type": "model_load.progress", **named, "progress": 0.65}
+        yield {"type": "model_load.end", **named, "load_time_seconds": 2.656}
+    yield {"type": "prompt_processing.start"}
+    yield {"type": "prompt_processing.progress", "progress": 0.5}
+    yield {"type": "prompt_processing.end"}
+    if says.fails_after is not None:
+        yield {"type": "error", "error": {"type": "internal_error", "message": says.failure}}
+    for kind, text in (("reasoning", says.reasoning), ("message", says.text)):
+        if text:
+            yield {"type": f"{kind}.start"}
+            for start in range(0, len(text), 4):
+                yield {"type": f"{kind}.delta", "content": text[start : start + 4]}
+            yield {"type": f"{kind}.end"}
+    stats = {
+        "input_tokens": prompt_tokens,
+        "total_output_tokens": says.tokens,
+        "reasoning_output_tokens": count_tokens(says.reasoning),
+        "tokens_per_second": 43.73,
+        "time_to_first_token_seconds": 0.781,
+        **load,
+    }
+    yield {"type": "chat.end", "result": {**named, "output": [], "stats": stats}}
+
+
 def _check_request(server: LMStudio, body: Json) -> None:
     """Refuses what no model takes; `text` is taken since 0.3.18 (seen)."""
     kind = (body.get("response_format") or {"type": "json_schema"})["type"]
@@ -488,6 +548,7 @@ _ROUTES: tuple[tuple[str, str, Api, Callable[..., Pieces]], ...] = (
     ("GET", "/v1/models", "old", _list_openai),
     ("POST", "/v1/chat/completions", "old", _chat),
     ("POST", "/v1/embeddings", "old", _embed),
+    ("POST", "/api/v1/chat", "v1", _chat_v1),
     ("GET", "/api/v0/models", "v0", _list_v0),
     ("GET", "/api/v1/models", "v1", _list_v1),
     ("POST", "/api/v1/models/load", "v1", _load),
