@@ -228,7 +228,7 @@ class _Reader:
         """The answers of models whose newest are not all known yet, the newest first."""
         pairs = ", ".join(["(?, ?)"] * len(wanted))
         query = (
-            "SELECT id, model, response_json, input_tokens, output_tokens,"
+            f"SELECT id, model, {_ENDPOINT}, response_json, input_tokens, output_tokens,"
             f" instr(coalesce(options_json, ''), 'draft_model') > 0 {rows}"
             f" AND (model, {_ENDPOINT}) IN (VALUES {pairs}) ORDER BY rowid DESC"
         )
@@ -244,10 +244,9 @@ class _Reader:
             known.input_tokens += each.input_tokens
             known.output_tokens += each.output_tokens
         for run in sampled:
-            # Of a key that occurs twice in an object, SQLite takes the first and Python the last.
-            sampled_of = self._models.get((run.model, run.endpoint))
-            if sampled_of is not None and len(sampled_of.newest) < SAMPLE:
-                sampled_of.newest.append(run)
+            known = self._models[run.model, run.endpoint]
+            if len(known.newest) < SAMPLE:
+                known.newest.append(run)
 
 
 def _sum(column: str) -> str:
@@ -256,8 +255,11 @@ def _sum(column: str) -> str:
 
 def _parse(row: Sequence[object]) -> LoggedRun | None:
     """The answer in a row of the log; None if it is none of ours, or cannot be read."""
-    id_, model, logged, read, generated, guesses = row
+    id_, model, endpoint, logged, read, generated, guesses = row
     value = parse_json(logged) if isinstance(logged, str) else None
+    # Of a key that occurs twice in an object, SQLite takes the first and Python the last.
+    if not isinstance(value, dict) or value.get("endpoint") != endpoint:
+        return None
     own = {
         "at": time_of(id_),
         "model": model,
@@ -266,7 +268,7 @@ def _parse(row: Sequence[object]) -> LoggedRun | None:
         "guesses": bool(guesses),
     }
     try:
-        return LoggedRun.model_validate({**(value if isinstance(value, dict) else {}), **own})
+        return LoggedRun.model_validate({**value, **own})
     except ValidationError:
         return None
 
