@@ -85,11 +85,11 @@ def test_speeds_over_time_are_medians_of_as_many_answers_each() -> None:
 
 
 def test_points_of_a_chart_are_thinned_out_and_in_order() -> None:
-    newest = [run(float(number), NOW - number) for number in range(100)]
+    newest = [run(float(number), NOW - number) for number in range(1, 101)]
     points = points_of([run(5.0, None), *newest], Measure.GENERATION, 10)  # type: ignore[arg-type]
     assert len(points) == 10
     assert [*points] == sorted(points)
-    assert points[-1] == (NOW - 4.5, 4.5)
+    assert points[-1] == (NOW - 5.5, 5.5)
 
 
 SLOW, FAST = [run(8.0)] * 5, [run(20.0)] * 8

@@ -5,6 +5,7 @@ import random
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,25 @@ def run(
     }
 
 
+@cache
+def _empty_log() -> sqlite3.Connection:
+    database = sqlite_utils.Database(memory=True)
+    migrate(database)  # type: ignore[no-untyped-call]
+    return database.conn
+
+
 def write_log(
     folder: Path, rows: Iterable[Mapping[str, Any]], table: str = "turns", *, wal: bool = False
 ) -> Path:
     """Adds rows, the oldest first, to the log in llm's user directory."""
     path = folder / "logs.db"
-    database = sqlite_utils.Database(path)
-    migrate(database)  # type: ignore[no-untyped-call]
-    if wal:
-        database.enable_wal()
-    database.close()
+    is_new = not path.exists()
     with closing(sqlite3.connect(path)) as log, log:
+        log.execute("PRAGMA synchronous = OFF")
+        if is_new:
+            _empty_log().backup(log)
+        if wal:
+            log.execute("PRAGMA journal_mode = WAL")
         for row in rows:
             names = ", ".join(row)
             marks = ", ".join("?" * len(row))
