@@ -233,7 +233,7 @@ def test_doctor_of_a_machine_with_many_models(
 
 
 def test_stats(user_path: Path, invoke: Invoke) -> None:
-    slow = {"generation_tokens_per_second": 2.0}
+    slow: dict[str, Any] = {"generation_tokens_per_second": 2.0}
     rows = [run_logged(NOW + at, **(slow if at > 12 else {})) for at in range(16)]
     write_log(user_path, [run_logged(NOW, "local/x/unknown", tokens=(None, None)), *rows])
     found = json_of(invoke, "stats")

@@ -170,7 +170,7 @@ def test_a_model_that_has_become_slower(
     user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "0")
-    slow = {"generation_tokens_per_second": 8.0, "context_size": 32768}
+    slow: dict[str, Any] = {"generation_tokens_per_second": 8.0, "context_size": 32768}
     write_log(user_path, some_runs())
     now = time.time()
     write_log(user_path, [run(now + number, A, **slow) for number in range(5)])

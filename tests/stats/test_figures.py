@@ -13,7 +13,7 @@ NOW = 1_790_000_000.0
 MODEL = "local/ollama/q:8b"
 
 
-def run(speed: float | None = 20.0, at: float = NOW, **changes: Any) -> LoggedRun:
+def run(speed: float | None = 20.0, at: float | None = NOW, **changes: Any) -> LoggedRun:
     facts = {
         "endpoint": "ollama",
         "input_tokens": 300,
@@ -60,7 +60,9 @@ def test_p90_is_not_exceeded_by_nine_of_ten() -> None:
 
 
 def test_what_is_unknown() -> None:
-    unknown = dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens", "quantization"))
+    unknown: dict[str, Any] = dict.fromkeys(
+        ("input_tokens", "output_tokens", "cached_tokens", "quantization")
+    )
     found = figures([run(None, prompt_tokens_per_second=None, **unknown)])
     values = (
         *(found.cached_share, found.time_to_first_token, found.time_to_first_token_p90),
@@ -86,7 +88,7 @@ def test_speeds_over_time_are_medians_of_as_many_answers_each() -> None:
 
 def test_points_of_a_chart_are_thinned_out_and_in_order() -> None:
     newest = [run(float(number), NOW - number) for number in range(1, 101)]
-    points = points_of([run(5.0, None), *newest], Measure.GENERATION, 10)  # type: ignore[arg-type]
+    points = points_of([run(5.0, None), *newest], Measure.GENERATION, 10)
     assert len(points) == 10
     assert [*points] == sorted(points)
     assert points[-1] == (NOW - 5.5, 5.5)

@@ -73,7 +73,8 @@ ODD_NUMBERS = {
     ],
 )
 def test_an_odd_number_is_unknown(folder: Path, name: str, odd: object) -> None:
-    write_log(folder, [run(**{name: odd})])
+    changes: dict[str, Any] = {name: odd}
+    write_log(folder, [run(**changes)])
     (answer,) = only().newest
     assert getattr(answer, name) is None
     assert answer.quantization == "Q4_K_M"
