@@ -235,7 +235,8 @@ def _plot(models: Sequence[LoggedModel], found: Sequence[Figures], path: Path) -
     if not panels:
         say(f"{path} was not written: the log has no speeds over time.", err=True)
         raise click.exceptions.Exit(1)
-    save_chart(lines_svg("Speed of local models by llm's log", panels), path)
+    footnote = f"Up to {_MAX_LINES} models: those that ran most, the newest {SAMPLE} runs of each."
+    save_chart(lines_svg("Speed of local models by llm's log", panels, footnote), path)
 
 
 def _panels(models: Sequence[LoggedModel]) -> Iterator[LineChart]:
