@@ -24,7 +24,8 @@
     ├── NotRemoved           a model could not be deleted
     ├── InstallFailed        a build of llama.cpp could not be installed
     ├── QuantizeFailed       a model could not be quantized
-    └── NotPlotted           a chart cannot be written to a file
+    ├── NotPlotted           a chart cannot be written to a file
+    └── LogUnreadable        llm's log cannot be read
 
 Each is an `llm.ModelError`, which `llm prompt` and the Python API handle, and a
 `click.ClickException`, so that `llm chat` and `llm embed` show the message without a traceback. The
@@ -219,3 +220,7 @@ class QuantizeFailed(LocalRunError):
 
 class NotPlotted(LocalRunError):
     """A chart cannot be written to a file."""
+
+
+class LogUnreadable(LocalRunError):
+    """llm's log cannot be read."""

@@ -64,16 +64,23 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
-def show_table(rows: Sequence[Row], optional: Sequence[str] = (), *, err: bool = False) -> None:
+def show_table(
+    rows: Sequence[Row],
+    optional: Sequence[str] = (),
+    *,
+    err: bool = False,
+    may_break_first: bool = False,
+) -> None:
     """Prints a table. All rows have the same keys, which are the headings of the columns.
 
     Leaves out columns without values. On a narrow terminal it also leaves out columns in
     `optional`, the last one first. Cells are never cut or wrapped: a cell of the first column that
-    is too wide gets a line of its own, so that it can be copied.
+    is too wide gets a line of its own, so that it can be copied; with `may_break_first`, before an
+    optional column is left out.
     """
     rows = [{name: printable(cell) for name, cell in row.items()} for row in rows]
     width = terminal_width()
-    columns = _columns_that_fit(rows, optional, width)
+    columns = _columns_that_fit(rows, optional, width, may_break_first)
     first, *others = columns
     widths = {name: _width_of(rows, name) for name in columns}
     if width is not None:
@@ -106,10 +113,14 @@ def show_notes(notes: Sequence[str]) -> None:
         say("", *notes, err=True)
 
 
-def _columns_that_fit(rows: Sequence[Row], optional: Sequence[str], width: int | None) -> list[str]:
+def _columns_that_fit(
+    rows: Sequence[Row], optional: Sequence[str], width: int | None, may_break_first: bool
+) -> list[str]:
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    first = _width_of(rows, columns[0])
+    saved = max(0, first - _MIN_FIRST_WIDTH) if may_break_first else 0
     for name in reversed(optional):
-        needed = sum(_width_of(rows, column) + len(_GAP) for column in columns) - len(_GAP)
+        needed = sum(_width_of(rows, column) + len(_GAP) for column in columns) - len(_GAP) - saved
         if width is None or needed <= width:
             break
         if name in columns:

@@ -8,15 +8,13 @@ import contextlib
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from pathlib import Path
 from typing import Literal
 
-import llm
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
 from llm_localrun.errors import BadModelFile
 from llm_localrun.recommended.speed import Run, cost_of_file
+from llm_localrun.stats.log import TABLES, open_log
 from llm_localrun.system.json_files import parse_json
 
 _MAX_ROWS = 1000
@@ -28,8 +26,6 @@ _MIN_TOKENS = 16
 """The time of a shorter answer says little."""
 _MAX_PROMPT_TOKENS = 4096
 """A long conversation slows a model down."""
-_TABLES = ("turns", "responses")
-"""Where llm logs answers: since 0.36, and before."""
 
 
 class _Answer(BaseModel):
@@ -79,15 +75,14 @@ def _answers() -> Iterator[_Answer]:
 
 
 def _rows() -> Iterator[tuple[object, ...]]:
-    path = (Path(llm.user_dir()) / "logs.db").absolute()  # type: ignore[no-untyped-call]
-    for table in _TABLES:
+    for table in TABLES:
         # The ids begin with the time.
         query = (
             "SELECT model, response_json, instr(coalesce(options_json, ''), 'draft_model') > 0,"
             f" input_tokens, output_tokens FROM {table} ORDER BY id DESC LIMIT {_MAX_ROWS}"
         )
         try:
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as log:
+            with open_log() as log:
                 yield from log.execute(query)
-        except sqlite3.Error:
+        except (OSError, sqlite3.Error):
             continue

@@ -7,13 +7,11 @@ answer mean for people is left to the rest of the package.
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from statistics import median
 
-import llm
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
+from llm_localrun.stats.log import open_log
 from llm_localrun.system.json_files import parse_json
 
 _MAX_ROWS = 1000
@@ -80,14 +78,13 @@ def _rates(table: str, model_id: str, endpoint: str) -> Iterator[float]:
 
 def _rows(table: str) -> list[tuple[object, ...]]:
     """The newest rows, newest first."""
-    path = (Path(llm.user_dir()) / "logs.db").absolute()  # type: ignore[no-untyped-call]
     # The ids begin with the time.
     query = (
         f"SELECT model, {_CONVERSATIONS[table]}, response_json, input_tokens FROM {table}"
         f" ORDER BY id DESC LIMIT {_MAX_ROWS}"
     )
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as log:
+        with open_log() as log:
             return log.execute(query).fetchall()
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         return []

@@ -23,6 +23,8 @@ from tests.conftest import CONFIG, Invoke, configure, put_starter
 from tests.support.drive import ask
 from tests.support.engines import SHORT_ANSWER, in_file
 from tests.support.installing import mirrored
+from tests.support.llm_log import NOW, write_log
+from tests.support.llm_log import run as run_logged
 from tests.support.many_models import MEMORY, SNAPSHOT, put
 from tests.support.pulling import REPO, World, done, run
 
@@ -228,6 +230,15 @@ def test_doctor_of_a_machine_with_many_models(
     seen = {name for finding in report["findings"] for name in finding}
     assert seen >= {"endpoints", "too_large", "allowed", "refused", "rpc"}
     assert any(store["skipped"] for f in report["findings"] for store in f.get("stores", ()))
+
+
+def test_stats(user_path: Path, invoke: Invoke) -> None:
+    slow: dict[str, Any] = {"generation_tokens_per_second": 2.0}
+    rows = [run_logged(NOW + at, **(slow if at > 12 else {})) for at in range(16)]
+    write_log(user_path, [run_logged(NOW, "local/x/unknown", tokens=(None, None)), *rows])
+    found = json_of(invoke, "stats")
+    assert [each["slowdown"] is None for each in found] == [False, True]
+    assert_documented("stats", found)
 
 
 @pytest.mark.pure

@@ -1,0 +1,296 @@
+"""Reads the answers of our models from llm's log: how many there are, and the newest of each model.
+
+Only reads: the log is neither changed nor locked for longer than a chunk of rows takes. It may be
+large, old or damaged, and hold rows of other plugins: what is odd costs only itself. What the
+answers say of speed is left to `figures`.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import llm
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llm_localrun.errors import LogUnreadable
+from llm_localrun.system.json_files import parse_json
+from llm_localrun.wire.shapes import Maybe, Name
+
+TABLES = ("turns", "responses")
+"""Where llm logs answers: since 0.36, and before."""
+SAMPLE = 500
+"""Answers of a model at an endpoint that are read in full: the newest."""
+_CHUNK_ROWS = 4000
+"""A chunk's groups fit into SQLite's cache: larger ones are sorted in temporary files."""
+_SMALLEST_CHUNK = 64
+"""Rows that are given up together if the log is damaged there."""
+_LOCK_TIMEOUT_S = 1.0
+_MOST = 10**9
+"""Tokens, seconds, or tokens a second: a larger number is an error."""
+_COLUMNS = {"id", "model", "response_json", "options_json", "input_tokens", "output_tokens"}
+_ULID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+_ULID_TIME = 10
+"""Digits of an id that are its time."""
+_LAST_TIME = 253_402_300_799.0
+"""The end of the year 9999."""
+_ENDPOINT = "json_extract(CASE WHEN json_valid(response_json) THEN response_json END, '$.endpoint')"
+_WAL_VERSION = b"\x02\x02"
+
+_Count = Maybe[Annotated[int, Field(strict=True, ge=0, le=_MOST)]]
+_Amount = Maybe[Annotated[float, Field(strict=True, gt=0, le=_MOST)]]
+
+
+class LoggedRun(BaseModel):
+    """An answer of one of our models; None means that the log does not say, or nothing sensible."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    model: Annotated[Name, Field(strict=True)]
+    endpoint: Annotated[Name, Field(strict=True)]
+    at: float | None = None
+    """Seconds since the epoch."""
+    guesses: bool = False
+    """Whether a draft model guessed its tokens."""
+    input_tokens: _Count = None
+    output_tokens: _Count = None
+    cached_tokens: _Count = None
+    load_seconds: _Amount = None
+    time_to_first_token: _Amount = None
+    prompt_tokens_per_second: _Amount = None
+    generation_tokens_per_second: _Amount = None
+    context_size: _Count = None
+    quantization: Maybe[Name] = None
+
+
+@dataclass(slots=True)
+class LoggedModel:
+    """The answers of a model at an endpoint: how many, their tokens, and the newest of them."""
+
+    model: str
+    endpoint: str
+    runs: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    newest: list[LoggedRun] = field(default_factory=list)
+    """The newest first, at most `SAMPLE`."""
+
+
+@dataclass(slots=True)
+class History:
+    """What the log holds. `unread_rows` are at most as many as this, where it is damaged."""
+
+    models: list[LoggedModel] = field(default_factory=list)
+    unread_rows: int = 0
+
+
+def log_path() -> Path:
+    """Where llm's log is, or will be."""
+    return (Path(llm.user_dir()) / "logs.db").absolute()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def open_log() -> Iterator[sqlite3.Connection]:
+    """The log, for reading. Raises `sqlite3.Error` and `OSError`."""
+    path = log_path()
+    with path.open("rb") as file:
+        header = file.read(20)
+    # SQLite would leave two files beside a log that no program has open, if it is in WAL mode.
+    is_unused = header[18:] == _WAL_VERSION and not path.with_name("logs.db-wal").exists()
+    options = "mode=ro&immutable=1" if is_unused else "mode=ro"
+    url = f"{path.as_uri()}?{options}"
+    with closing(sqlite3.connect(url, uri=True, timeout=_LOCK_TIMEOUT_S)) as log:
+        # The bytes of an odd text are no reason to give up its chunk.
+        log.text_factory = lambda text: text.decode(errors="replace")
+        yield log
+
+
+def read_history(wants: Callable[[str], bool], since: float | None = None) -> History:
+    """The answers of the models whose ids `wants` accepts, since a time in seconds.
+
+    A log that does not exist has none. Raises `LogUnreadable`.
+    """
+    try:
+        with open_log() as log:
+            return _Reader(log, cache(wants), since).read()
+    except FileNotFoundError:
+        return History()
+    except OSError as error:
+        raise LogUnreadable.from_os_error("read", log_path(), error) from error
+    except sqlite3.Error as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: sqlite3.Error) -> LogUnreadable:
+    remedy = "Move the file away, and llm begins a new log"
+    if "locked" in str(error) or "busy" in str(error):
+        remedy = "Another program is writing to it: try again"
+    elif isinstance(error, sqlite3.OperationalError):
+        remedy = "Check its permissions and its disk"
+    return LogUnreadable(f"{log_path()} cannot be read: {error}", remedy)
+
+
+class _Reader:
+    """Reads a chunk after the other, the newest rows first."""
+
+    def __init__(
+        self, log: sqlite3.Connection, wants: Callable[[str], bool], since: float | None
+    ) -> None:
+        self._log, self._wants = log, wants
+        self._recent = "" if since is None else f" AND id >= '{_first_id_of(since)}'"
+        self._models: dict[tuple[str, str], LoggedModel] = {}
+        self._unread = 0
+
+    def read(self) -> History:
+        columns = "SELECT name FROM pragma_table_info(?)"
+        present = [
+            table
+            for table in TABLES
+            if _COLUMNS.issubset(name for (name,) in self._log.execute(columns, (table,)))
+        ]
+        for table in present:
+            self._read_table(table, "" if table == present[0] else self._not_in(present[0]))
+        # A group without an answer that could be read is none of ours.
+        found = [model for model in self._models.values() if model.newest]
+        return History(found, self._unread)
+
+    def _not_in(self, table: str) -> str:
+        """The condition for rows that llm, while it was developed, did not log in `table` too."""
+        ((first,),) = self._log.execute(f"SELECT min(id) FROM {table}")
+        if not isinstance(first, str):
+            return ""
+        quoted = first.replace("'", "''")
+        return f" AND (id < '{quoted}' OR id NOT IN (SELECT id FROM {table} WHERE id NOT NULL))"
+
+    def _read_table(self, table: str, condition: str) -> None:
+        oldest = f"SELECT min(rowid) FROM {table} WHERE true{self._recent}"
+        ((first,),) = self._log.execute(oldest)
+        end: int | None = 2**63 - 1
+        while first is not None and end is not None and end >= first:
+            newest = f"SELECT max(rowid) FROM {table} WHERE rowid <= ?"
+            ((last,),) = self._log.execute(newest, (end,))
+            if last is None:
+                return
+            begin = max(first, last - _CHUNK_ROWS + 1)
+            self._read_chunk(table, condition, begin, last)
+            end = begin - 1 if begin > first else None
+
+    def _read_chunk(self, table: str, condition: str, begin: int, last: int) -> None:
+        """Reads rows `begin` to `last`, except those where the log is damaged."""
+        rows = (
+            f"FROM {table} WHERE rowid BETWEEN ? AND ? AND model >= 'local/' AND model < 'local0'"
+            f"{self._recent}{condition}"
+        )
+        bounds = (begin, last)
+        try:
+            found = self._totals(rows, bounds)
+            wanted = [each for each in found if self._lacks(each.model, each.endpoint)]
+            sampled = self._sample(rows, bounds, wanted) if wanted else []
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise
+            self._read_halves(table, condition, begin, last)
+        except sqlite3.DatabaseError:
+            self._read_halves(table, condition, begin, last)
+        else:
+            self._add(found, sampled)
+
+    def _read_halves(self, table: str, condition: str, begin: int, last: int) -> None:
+        if last - begin < _SMALLEST_CHUNK:
+            self._unread += last - begin + 1
+            return
+        middle = (begin + last) // 2
+        self._read_chunk(table, condition, middle + 1, last)
+        self._read_chunk(table, condition, begin, middle)
+
+    def _totals(self, rows: str, bounds: Sequence[object]) -> list[LoggedModel]:
+        query = (
+            f"SELECT model, {_ENDPOINT}, count(*), {_sum('input_tokens')}, {_sum('output_tokens')}"
+            f" {rows} GROUP BY 1, 2"
+        )
+        return [
+            LoggedModel(model, endpoint, runs, int(read), int(generated))
+            for model, endpoint, runs, read, generated in self._log.execute(query, bounds)
+            if isinstance(model, str) and isinstance(endpoint, str) and self._wants(model)
+        ]
+
+    def _lacks(self, model: str, endpoint: str) -> bool:
+        known = self._models.get((model, endpoint))
+        return known is None or len(known.newest) < SAMPLE
+
+    def _sample(
+        self, rows: str, bounds: Sequence[object], wanted: Sequence[LoggedModel]
+    ) -> list[LoggedRun]:
+        """The answers of models whose newest are not all known yet, the newest first."""
+        pairs = ", ".join(["(?, ?)"] * len(wanted))
+        query = (
+            f"SELECT id, model, {_ENDPOINT}, response_json, input_tokens, output_tokens,"
+            f" instr(coalesce(options_json, ''), 'draft_model') > 0 {rows}"
+            f" AND (model, {_ENDPOINT}) IN (VALUES {pairs}) ORDER BY rowid DESC"
+        )
+        names = (name for each in wanted for name in (each.model, each.endpoint))
+        rows_found = self._log.execute(query, (*bounds, *names))
+        return [run for row in rows_found if (run := _parse(row)) is not None]
+
+    def _add(self, found: Sequence[LoggedModel], sampled: Sequence[LoggedRun]) -> None:
+        for each in found:
+            key = each.model, each.endpoint
+            known = self._models.setdefault(key, LoggedModel(*key))
+            known.runs += each.runs
+            known.input_tokens += each.input_tokens
+            known.output_tokens += each.output_tokens
+        for run in sampled:
+            known = self._models[run.model, run.endpoint]
+            if len(known.newest) < SAMPLE:
+                known.newest.append(run)
+
+
+def _sum(column: str) -> str:
+    return f"total(CASE WHEN {column} BETWEEN 0 AND {_MOST} THEN {column} END)"
+
+
+def _parse(row: Sequence[object]) -> LoggedRun | None:
+    """The answer in a row of the log; None if it is none of ours, or cannot be read."""
+    id_, model, endpoint, logged, read, generated, guesses = row
+    value = parse_json(logged) if isinstance(logged, str) else None
+    # Of a key that occurs twice in an object, SQLite takes the first and Python the last.
+    if not isinstance(value, dict) or value.get("endpoint") != endpoint:
+        return None
+    own = {
+        "at": time_of(id_),
+        "model": model,
+        "input_tokens": read,
+        "output_tokens": generated,
+        "guesses": bool(guesses),
+    }
+    try:
+        return LoggedRun.model_validate({**value, **own})
+    except ValidationError:
+        return None
+
+
+def time_of(id_: object) -> float | None:
+    """The time in an id of llm, in seconds since the epoch; None for another text."""
+    begin = id_[:_ULID_TIME].lower() if isinstance(id_, str) else ""
+    if len(begin) < _ULID_TIME or not {*begin} <= {*_ULID_DIGITS}:
+        return None
+    milliseconds = 0
+    for digit in begin:
+        milliseconds = milliseconds * 32 + _ULID_DIGITS.index(digit)
+    return seconds if (seconds := milliseconds / 1000) <= _LAST_TIME else None
+
+
+def _first_id_of(at: float) -> str:
+    """What the ids of answers since a time are not less than."""
+    milliseconds = max(0, int(at * 1000))
+    shifts = range(5 * (_ULID_TIME - 1), -1, -5)
+    return "".join(_ULID_DIGITS[milliseconds >> shift & 31] for shift in shifts)
+
+
+def days_ago(days: int) -> float:
+    """The time a number of days ago, in seconds since the epoch, not before that."""
+    return max(0.0, time.time() - days * 86_400)
