@@ -23,7 +23,8 @@
     ├── PullFailed           a model, or a build of llama.cpp, could not be downloaded
     ├── NotRemoved           a model could not be deleted
     ├── InstallFailed        a build of llama.cpp could not be installed
-    └── QuantizeFailed       a model could not be quantized
+    ├── QuantizeFailed       a model could not be quantized
+    └── BenchFailed          models could not be measured
 
 Each is an `llm.ModelError`, which `llm prompt` and the Python API handle, and a
 `click.ClickException`, so that `llm chat` and `llm embed` show the message without a traceback. The
@@ -214,3 +215,7 @@ class InstallFailed(LocalRunError):
 
 class QuantizeFailed(LocalRunError):
     """A model could not be quantized."""
+
+
+class BenchFailed(LocalRunError):
+    """Models could not be measured."""

@@ -70,6 +70,7 @@ class CountsChats(OpenAICompatible):
     """
 
     tokenize_field = "prompt"
+    whole_answer: ClassVar[Payload] = {"ignore_eos": True}
     lists_trained_context = False
 
     def count_tokens(self, body: Payload) -> Size | None:
