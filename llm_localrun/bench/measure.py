@@ -72,6 +72,8 @@ class Target:
         self._cached: dict[Setting, int] = {}
         """Tokens of the prompts that are in the cache, by what was seen when warming up."""
         self._before = {engine.id for engine in _engines(subject)}
+        self._head = 0
+        """Tokens of the template that come before the words of a prompt."""
         self._prepared: PreparedRequest | None = None
         """The last request, whose server counts tokens."""
 
@@ -110,44 +112,63 @@ class Target:
                 stop_if_idle(engine, engine_folder())
 
     def _run(self, setting: Setting, learned_as: Setting) -> Run:
-        """Sends the requests of a setting at once."""
+        """Sends the requests of a setting at once, each after its own beginning."""
         self._stop_other_builds()
-        beginning = self._writer.beginning(setting.depth)
-        if beginning:
-            before = self._writer.write_beginning(beginning, self._count)
-            self._ask([before] * setting.concurrency, 1)
-        tokens = self._cached.get(learned_as, setting.depth) + setting.prompt
-        writes = range(setting.concurrency)
-        prompts = [self._writer.write(beginning, tokens, self._count) for _ in writes]
-        answers, engine = self._ask(prompts, setting.generate, may_cache=bool(beginning))
+        words = max(0, setting.depth - self._head)
+        streams = range(setting.concurrency)
+        beginnings = [self._writer.beginning(setting.depth, each)[:words] for each in streams]
+        tokens = setting.depth + self._cached.get(learned_as, 0) + setting.prompt
+        prompts = [self._writer.write(each, tokens, self._count) for each in beginnings]
+        before = [self._writer.write_beginning(each, self._count) for each in beginnings if each]
+        answers, engine = self._ask(prompts, setting.generate, before)
         run = Run(setting, tuple(answers), self._memory(engine))
-        cached = [answer.cached_tokens or 0 for answer in answers]
-        # A prompt of the right length adds to what came from the cache, the template included.
-        is_held = Doubt.DEPTH not in run.doubts
-        self._cached[learned_as] = min(cached) if is_held else setting.depth
+        cached = min(answer.cached_tokens or 0 for answer in answers)
+        if not before:
+            # The next prompt is longer by what comes from the cache: the template.
+            self._cached[learned_as] = cached
+        elif Doubt.DEPTH not in run.doubts:
+            self._head = max(0, cached - words)
         return run
 
     def _ask(
-        self, prompts: Sequence[Counted], generate: int, *, may_cache: bool = True
+        self, prompts: Sequence[Counted], generate: int, before: Sequence[Counted] = ()
     ) -> tuple[list[Answer], EngineState | None]:
+        """The answers to requests at once, and the engine that gave them, if one did.
+
+        What comes `before` each is sent first, so that the server's cache holds it.
+        """
         with ExitStack() as held:
-            asks: list[Callable[[], Answer]] = []
+            sent = []
             for prompt in prompts:
-                request, prepared = self._prepare(
-                    self._chat(prompt.text, generate, may_cache), prompt
-                )
+                chat = self._chat(prompt.text, generate, may_cache=bool(before))
+                request, prepared = self._prepare(chat, prompt)
                 held.enter_context(in_use(request.model, prepared))
-                asks.append(partial(self._answer, request, prepared))
-            answers = _at_once(asks, self.stopping)
-            if isinstance(prepared.server, serve.EngineServer):
-                engine = next(e for e in _engines(self.subject) if e.url in prepared.server.root)
-                self._check_build(engine)
-            else:
-                engine = None
+                sent.append((request, prepared))
+            self._check_build(engine := self._engine(prepared))
+            # The slots of the engine stay acquired, so that nothing is displaced in between.
+            first = [
+                (request, self._prepare_before(prepared, counted))
+                for (request, prepared), counted in zip(sent, before, strict=False)
+            ]
+            for pairs in filter(None, (first, sent)):
+                answers = _at_once([partial(self._answer, *pair) for pair in pairs], self.stopping)
         for prompt, answer in zip(prompts, answers, strict=True):
             if answer.prompt_tokens is not None:
                 self._writer.learn(prompt.text, answer.prompt_tokens)
         return answers, engine
+
+    def _prepare_before(self, prepared: PreparedRequest, before: Counted) -> PreparedRequest:
+        """The request for the beginning of a prompt, to where `prepared` will be sent."""
+        chat = self._chat(before.text, 1, may_cache=True)
+        if isinstance(prepared.server, serve.EngineServer):
+            body = prepared.server.encode(prepared.model, chat)
+            return replace(prepared, body={**body, "id_slot": prepared.body["id_slot"]})
+        _, prepared_before = self._prepare(chat, before)
+        return prepared_before
+
+    def _engine(self, prepared: PreparedRequest) -> EngineState | None:
+        url = prepared.server.endpoint.url
+        return next((each for each in _engines(self.subject) if each.url == url), None)
 
     def _prepare(self, chat: ChatRequest, prompt: Counted) -> tuple[ServeRequest, PreparedRequest]:
         model, route = self.subject.model, self.subject.route
@@ -233,9 +254,9 @@ class Target:
             if build and engine.build_path != build.path:
                 stop_if_idle(engine, engine_folder())
 
-    def _check_build(self, engine: EngineState) -> None:
+    def _check_build(self, engine: EngineState | None) -> None:
         build = self.subject.build
-        if build is not None and engine.build_path != build.path:
+        if build is not None and engine is not None and engine.build_path != build.path:
             raise EngineFailed(
                 f"{engine.build} runs {self.subject.model.name} instead of {build.name}",
                 "`llm localrun engine list` says why",

@@ -44,9 +44,9 @@ class PromptWriter:
         self._random = random.Random(seed)
         self._overhead = _USUAL_OVERHEAD
 
-    def beginning(self, tokens: int) -> list[str]:
-        """The words with which all prompts after so many tokens begin; [] for none."""
-        return _words(random.Random(f"{self._seed} {tokens}"), tokens)
+    def beginning(self, depth: int, stream: int) -> list[str]:
+        """The words, one for each token of `depth`, with which all prompts of a stream begin."""
+        return _words(random.Random(f"{self._seed} {depth} {stream}"), depth)
 
     def write(self, beginning: Sequence[str], tokens: int, count: Count) -> Counted:
         """A text that begins so, and goes on as none before did, for a prompt of `tokens`."""
