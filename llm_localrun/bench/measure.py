@@ -152,9 +152,12 @@ class Target:
             ]
             for pairs in filter(None, (first, sent)):
                 answers = _at_once([partial(self._answer, *pair) for pair in pairs], self.stopping)
-        for prompt, answer in zip(prompts, answers, strict=True):
+        for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             if answer.prompt_tokens is not None:
                 self._writer.learn(prompt.text, answer.prompt_tokens)
+            elif prompt.is_exact:
+                # The server has counted it, and does not repeat that.
+                answers[index] = replace(answer, prompt_tokens=prompt.tokens)
         return answers, engine
 
     def _prepare_before(self, prepared: PreparedRequest, before: Counted) -> PreparedRequest:
@@ -245,7 +248,7 @@ class Target:
     def _memory(self, engine: EngineState | None) -> int | None:
         if engine is not None:
             return resident(engine.server_pid)
-        return self._server().memory_of(self.subject.model.name)
+        return self._server().memory_of(self.subject.model)
 
     def _stop_other_builds(self) -> None:
         """Ends an engine of another build: one engine runs a file."""

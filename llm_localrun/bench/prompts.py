@@ -76,7 +76,9 @@ class PromptWriter:
                 best = Counted(text, counted, is_exact=True)
             if counted == tokens or (counted > tokens and length == least):
                 break
-            length = max(least, length + tokens - counted)
+            # A vocabulary may need more than a token for a word.
+            step = (tokens - counted) / max(1.0, counted / length)
+            length = max(least, length + (round(step) or (1 if step > 0 else -1)))
         assert best is not None
         return best
 

@@ -621,7 +621,7 @@ class Server:
         """The vectors in a response, in the order of the texts."""
         raise NotImplementedError
 
-    def memory_of(self, name: str) -> int | None:
+    def memory_of(self, model: LocalModel) -> int | None:
         """The bytes that the model takes in the server's memory; None if it does not say."""
         return None
 

@@ -482,10 +482,10 @@ class Ollama(Server):
         affordable = largest_context(footprint, Setting(wanted), free + held)
         return min(wanted, max(needed, affordable))
 
-    def memory_of(self, name: str) -> int | None:
+    def memory_of(self, model: LocalModel) -> int | None:
         with self.probe() as probe:
-            loaded = (_loaded_models(probe.ask) or {}).get(name)
-        return loaded.size if loaded else None
+            runner = _runner_of(model, _loaded_models(probe.ask) or {}, probe.ask)
+        return runner.size if runner else None
 
     def decoder(self, tools: Collection[str] = ()) -> ollama.OllamaDecoder:
         return ollama.OllamaDecoder()
