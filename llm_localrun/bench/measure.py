@@ -113,7 +113,6 @@ class Target:
 
     def _run(self, setting: Setting, learned_as: Setting) -> Run:
         """Sends the requests of a setting at once, each after its own beginning."""
-        self._stop_other_builds()
         words = max(0, setting.depth - self._head)
         streams = range(setting.concurrency)
         beginnings = [self._writer.beginning(setting.depth, each)[:words] for each in streams]
@@ -137,6 +136,7 @@ class Target:
 
         What comes `before` each is sent first, so that the server's cache holds it.
         """
+        self._stop_other_builds()
         with ExitStack() as held:
             sent = []
             for prompt in prompts:

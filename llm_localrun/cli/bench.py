@@ -21,7 +21,15 @@ from llm_localrun.bench.summary import Answer, Doubt, Row, Run, Spread, doubts_o
 from llm_localrun.charts.bars import bars_svg
 from llm_localrun.charts.model import Bar, BarChart, BarGroup
 from llm_localrun.charts.save import check_plot_path, save_chart
-from llm_localrun.cli.table import json_option, pick, say, show_json, show_table, size_text
+from llm_localrun.cli.table import (
+    count_of,
+    json_option,
+    pick,
+    say,
+    show_json,
+    show_table,
+    size_text,
+)
 
 _MAX_TOKENS = 10**7
 _MAX_CONCURRENCY = 256
@@ -138,7 +146,7 @@ def _report(measured: Bench, *, as_json: bool) -> None:
         if row.error and row.error != row.subject.obstacle(row.setting):
             say(f"{_title(row)} failed: {row.error}", err=True)
     if measured.is_interrupted:
-        say(f"Interrupted: {measured.runs_left} runs were left", err=True)
+        say(f"Interrupted before the last {count_of(measured.runs_left, 'run')}", err=True)
     for note in measured.notes:
         say(note, err=True)
 
@@ -176,14 +184,14 @@ def _spread_text(spread: Spread | None, marks: str = "") -> str:
 
 
 def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
 def _legend(measured: Bench, rows: Sequence[Row]) -> list[str]:
-    setting = rows[0].setting
+    setting, runs = rows[0].setting, max(len(row.runs) for row in rows)
     return [
         f"prompt/s, answer/s: tokens a second, of {setting.prompt:,} and {setting.generate:,};"
-        f" medians of {max(len(row.runs) for row in rows)}",
+        f" {f'medians of {runs} runs' if runs > 1 else 'one run'}",
         *(f"{_MARKS[doubt]} {_MEANINGS[doubt]}" for doubt in doubts_of(rows)),
     ]
 

@@ -187,7 +187,7 @@ def test_interruption_keeps_what_was_measured(
         done = invoke("localrun", "bench", f"local/box/{NAME}", *SMALL)
     assert done.exit_code == 130
     assert done.stdout.splitlines()[1].startswith(f"local/box/{NAME}")
-    assert "Interrupted: 1 runs were left" in done.stderr
+    assert "Interrupted before the last 1 run\n" in done.stderr
 
 
 def failing_after(count: int, error: BaseException) -> Callable[[Target, Setting], Run]:
