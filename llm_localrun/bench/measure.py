@@ -90,7 +90,7 @@ class Target:
             self._ask([self._writer.write([], 0, self._count)], 1)
         short = replace(setting, generate=min(setting.generate, _WARM_UP_TOKENS))
         run = self._run(short, setting)
-        first = max(answer.first_token for answer in run.answers)
+        first = max(prompt.first_token for prompt in run.prompts)
         steps = [(a.last - a.first) / (a.generated - 1) for a in run.answers if a.generated > 1]
         return first + setting.generate * max(steps, default=0.0)
 
@@ -98,7 +98,7 @@ class Target:
         """Runs a setting. A run for which the model had to be loaded does not count."""
         for _ in range(_MAX_LOADS):
             run = self._run(setting, setting)
-            if not any(answer.was_loaded for answer in run.answers):
+            if not run.was_loaded:
                 break
             self.reloads += 1
         return run
@@ -112,16 +112,21 @@ class Target:
                 stop_if_idle(engine, engine_folder())
 
     def _run(self, setting: Setting, learned_as: Setting) -> Run:
-        """Sends the requests of a setting at once, each after its own beginning."""
+        """Sends the prompts of a setting at once, each after its own beginning.
+
+        Then the same for answers, with prompts that are as short as possible.
+        """
         words = max(0, setting.depth - self._head)
         streams = range(setting.concurrency)
         beginnings = [self._writer.beginning(setting.depth, each)[:words] for each in streams]
         tokens = setting.depth + self._cached.get(learned_as, 0) + setting.prompt
-        prompts = [self._writer.write(each, tokens, self._count) for each in beginnings]
+        long = [self._writer.write(each, tokens, self._count) for each in beginnings]
         before = [self._writer.write_beginning(each, self._count) for each in beginnings if each]
-        answers, engine = self._ask(prompts, setting.generate, before)
-        run = Run(setting, tuple(answers), self._memory(engine))
-        cached = min(answer.cached_tokens or 0 for answer in answers)
+        prompts, _ = self._ask(long, 1, before)
+        short = [self._writer.write(each, 0, self._count) for each in beginnings]
+        answers, engine = self._ask(short, setting.generate, before)
+        run = Run(setting, tuple(prompts), tuple(answers), self._memory(engine))
+        cached = min(prompt.cached_tokens or 0 for prompt in prompts)
         if not before:
             # The next prompt is longer by what comes from the cache: the template.
             self._cached[learned_as] = cached

@@ -22,8 +22,8 @@ SPARE_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A prompt of `prompt` tokens after `depth` others, an answer of `generate` tokens, and
-    `concurrency` requests of that kind at once."""
+    """A prompt of `prompt` tokens after `depth` others, an answer of `generate` tokens after as
+    many, and `concurrency` requests of each kind at once."""
 
     prompt: int
     generate: int
@@ -32,13 +32,14 @@ class Setting:
 
     @property
     def tokens(self) -> int:
-        """The tokens of one request and its answer."""
+        """The tokens of context that one request takes at most."""
         return self.depth + self.prompt + self.generate
 
     @property
     def all_prompt_tokens(self) -> int:
-        """The tokens of the prompts that are sent at once."""
-        return self.concurrency * (self.depth + self.prompt)
+        """The tokens that a run sends: the prompt, and a short one for the answer, each after a
+        beginning that is sent before, too."""
+        return self.concurrency * (4 * self.depth + self.prompt + SPARE_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,15 +77,20 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The answers to requests that were sent at once, and the memory of their model, in bytes."""
+    """What came of one measurement, and the memory of the model, in bytes.
+
+    `prompts` are the answers, of one token, to the prompts that were sent at once. `answers` are
+    the long ones, to short prompts at the same depth.
+    """
 
     setting: Setting
+    prompts: tuple[Answer, ...]
     answers: tuple[Answer, ...]
     memory: int | None = None
 
     @property
     def prompt_clock(self) -> Clock:
-        return self._clock(self.answers[0].own_prompt_rate)
+        return self._clock(self.prompts[0].own_prompt_rate)
 
     @property
     def generation_clock(self) -> Clock:
@@ -93,15 +98,15 @@ class Run:
 
     def _clock(self, own: float | None) -> Clock:
         # Requests at once share the time, and no server says how.
-        return Clock.SERVER if own and len(self.answers) == 1 else Clock.HERE
+        return Clock.SERVER if own and self.setting.concurrency == 1 else Clock.HERE
 
     @property
     def prompt_rate(self) -> float | None:
-        """Tokens of all prompts that were read in a second, until the last began to be answered."""
+        """Tokens of all prompts that were read in a second, until the last was answered."""
         if self.prompt_clock is Clock.SERVER:
-            return self.answers[0].own_prompt_rate
-        began, until = (min(a.began for a in self.answers), max(a.first for a in self.answers))
-        return _rate(sum(answer.computed for answer in self.answers), until - began)
+            return self.prompts[0].own_prompt_rate
+        began, until = (min(p.began for p in self.prompts), max(p.first for p in self.prompts))
+        return _rate(sum(prompt.computed for prompt in self.prompts), until - began)
 
     @property
     def generation_rate(self) -> float | None:
@@ -112,18 +117,25 @@ class Run:
         return _rate(sum(answer.generated - 1 for answer in self.answers), until - began)
 
     @property
+    def was_loaded(self) -> bool:
+        """Whether the model was loaded for it."""
+        return any(answer.was_loaded for answer in (*self.prompts, *self.answers))
+
+    @property
     def doubts(self) -> set[Doubt]:
         setting, found = self.setting, set()
-        is_single = len(self.answers) == 1
+        is_single = setting.concurrency == 1
         if is_single and Clock.HERE in (self.prompt_clock, self.generation_clock):
             found.add(Doubt.CLOCK)
-        for answer in self.answers:
-            if setting.depth and (answer.cached_tokens or 0) < _CACHE_SHARE * setting.depth:
-                found.add(Doubt.DEPTH)
-            wanted = setting.prompt + (setting.depth if answer.cached_tokens is None else 0)
-            is_other = abs(answer.computed - wanted) > max(1, _LENGTH_ERROR * wanted)
-            if is_other or answer.generated < setting.generate:
+        cached = [answer.cached_tokens or 0 for answer in (*self.prompts, *self.answers)]
+        if min(cached) < _CACHE_SHARE * setting.depth:
+            found.add(Doubt.DEPTH)
+        for prompt in self.prompts:
+            wanted = setting.prompt + (setting.depth if prompt.cached_tokens is None else 0)
+            if abs(prompt.computed - wanted) > max(1, _LENGTH_ERROR * wanted):
                 found.add(Doubt.LENGTH)
+        if any(answer.generated < setting.generate for answer in self.answers):
+            found.add(Doubt.LENGTH)
         return found
 
 
@@ -171,7 +183,7 @@ class Row:
 
     @property
     def first_token(self) -> Spread | None:
-        return spread_of(answer.first_token for run in self.runs for answer in run.answers)
+        return spread_of(prompt.first_token for run in self.runs for prompt in run.prompts)
 
     @property
     def memory(self) -> int | None:

@@ -1,8 +1,8 @@
 """Measure the speed of models, servers and engine builds side by side.
 
 NAME is a model, a GGUF file (./x.gguf) or a model of a server (local/ollama/x). Each is sent
-prompts of --prompt tokens that no cache knows, and generates --generate tokens. --depth 0,4096
-measures also with 4,096 tokens of context before the prompt, --concurrency 1,4 also with four
+prompts of --prompt tokens that no cache knows, and then generates --generate tokens. --depth 0,4096
+measures also with 4,096 tokens of context before both, --concurrency 1,4 also with four
 requests at once: then the speeds are those of all four together. After a warm-up, the models take
 turns --repeat times. Loading is not counted, and nothing goes to llm's log. What is printed are
 medians, with the widest deviation from them.
@@ -225,6 +225,7 @@ def _run_facts(run: Run) -> dict[str, Any]:
         "generation_tokens_per_second": run.generation_rate,
         "generation_timed_by": run.generation_clock.value,
         "memory": run.memory,
+        "prompts": [_answer_facts(prompt) for prompt in run.prompts],
         "answers": [_answer_facts(answer) for answer in run.answers],
     }
 

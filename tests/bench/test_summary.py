@@ -15,7 +15,7 @@ BY_SERVER = replace(BY_CLOCK, prompt_rate=60, generation_rate=2.2)
 
 
 def test_the_servers_times_count_if_it_has_any() -> None:
-    run = Run(SETTING, (BY_SERVER,))
+    run = Run(SETTING, (BY_SERVER,), (BY_SERVER,))
     assert run.prompt_rate == 60
     # 11 tokens in 5 s, of which the first was there when the time began.
     assert run.generation_rate == pytest.approx(2)
@@ -24,21 +24,21 @@ def test_the_servers_times_count_if_it_has_any() -> None:
 
 
 def test_else_the_clock_here_counts() -> None:
-    run = Run(SETTING, (BY_CLOCK,))
+    run = Run(SETTING, (BY_CLOCK,), (BY_CLOCK,))
     assert (run.prompt_rate, run.generation_rate) == (50, 2)
     assert (run.prompt_clock, run.generation_clock) == (Clock.HERE, Clock.HERE)
     assert run.doubts == {Doubt.CLOCK}
 
 
 def test_times_longer_than_the_answer_took_to_come_do_not_count() -> None:
-    run = Run(SETTING, (replace(BY_SERVER, prompt_rate=40),))
+    run = Run(SETTING, (replace(BY_SERVER, prompt_rate=40),), (BY_SERVER,))
     assert (run.prompt_rate, run.prompt_clock) == (50, Clock.HERE)
 
 
 def test_requests_at_once_share_the_time() -> None:
     setting = replace(SETTING, concurrency=2)
     second = replace(BY_SERVER, first=14, last=20)
-    run = Run(setting, (BY_SERVER, second))
+    run = Run(setting, (BY_SERVER, second), (BY_SERVER, second))
     assert run.prompt_rate == 200 / 4
     assert run.generation_rate == 20 / 8
     assert run.doubts == set()
@@ -55,13 +55,14 @@ def test_requests_at_once_share_the_time() -> None:
     ],
 )
 def test_doubts(setting: Setting, change: dict[str, int | None], doubt: Doubt) -> None:
-    assert doubt in Run(setting, (replace(BY_SERVER, **change),)).doubts  # type: ignore[arg-type]
+    doubtful = replace(BY_SERVER, **change)  # type: ignore[arg-type]
+    assert doubt in Run(setting, (doubtful,), (doubtful,)).doubts
     held = replace(BY_SERVER, prompt_tokens=100 + setting.depth, cached_tokens=setting.depth)
-    assert Run(setting, (held,)).doubts == set()
+    assert Run(setting, (held,), (held,)).doubts == set()
 
 
 def test_what_came_in_one_piece_has_no_rate() -> None:
-    run = Run(SETTING, (replace(BY_CLOCK, last=12),))
+    run = Run(SETTING, (BY_CLOCK,), (replace(BY_CLOCK, last=12),))
     assert run.generation_rate is None
 
 

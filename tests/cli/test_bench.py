@@ -52,12 +52,12 @@ def rows_of(invoke: Invoke, *arguments: str, status: int = 0) -> list[dict[str, 
     return rows
 
 
-def counts(row: dict[str, Any]) -> set[tuple[int | None, int | None, int]]:
+def counts(row: dict[str, Any], kind: str = "prompts") -> set[tuple[int | None, int | None, int]]:
     """Tokens of the prompt, those of them from the cache, and those of the answer."""
     return {
         (answer["prompt_tokens"], answer["cached_tokens"], answer["generated_tokens"])
         for run in row["runs"]
-        for answer in run["answers"]
+        for answer in run[kind]
     }
 
 
@@ -73,7 +73,10 @@ def test_engine_gets_prompts_of_the_exact_length(
     found = {(row["depth"], row["concurrency"]): row for row in rows}
     assert [*found] == [(0, 1), (0, 3), (96, 1), (96, 3)]
     for (depth, concurrency), row in found.items():
-        assert counts(row) == {(depth + 64, depth, 4)}
+        assert counts(row) == {(depth + 64, depth, 1)}
+        assert {each[1:] for each in counts(row, "answers")} == {(depth, 4)}
+        assert max(each[0] or 0 for each in counts(row, "answers")) < depth + 64
+        assert [len(run["prompts"]) for run in row["runs"]] == [concurrency] * 2
         assert [len(run["answers"]) for run in row["runs"]] == [concurrency] * 2
         assert {run["prompt_timed_by"] for run in row["runs"]} == {
             "server" if concurrency == 1 else "here"
@@ -116,8 +119,8 @@ def test_models_take_turns(user_path: Path, invoke: Invoke) -> None:
     with served(user_path, box=ollama) as servers:
         rows = rows_of(invoke, "local/box/a:1b", "local/box/b:1b", *SMALL)
         asked = [body["model"][0] for body in chats(servers["box"])]
-    # A short prompt and a warm-up each, then the rounds.
-    assert "".join(asked) == "aabb" + "ab" * 2
+    # A short prompt and a warm-up each, then the rounds: a prompt, and an answer.
+    assert "".join(asked) == "aaabbb" + "aabb" * 2
     for row in rows:
         assert {cached for _, cached, _ in counts(row)} == {7}
         assert row["memory"] == 209_505_483
@@ -164,7 +167,7 @@ def test_model_that_is_not_allowed_costs_its_own_row(user_path: Path, invoke: In
         assert {body["model"] for body in chats(servers["box"])} == {NAME}
     assert done.exit_code == 1
     assert "local/box/far:cloud failed: local/box/far:cloud runs in a cloud" in done.stderr
-    assert "bench would send it about 192 tokens" in done.stderr
+    assert "bench would send it about 384 tokens" in done.stderr
     assert "llm localrun allow local/box/far:cloud" in done.stderr
     assert done.stdout.splitlines()[1].startswith(f"local/box/{NAME}")
 
