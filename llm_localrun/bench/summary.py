@@ -69,10 +69,9 @@ class Answer:
 
     @property
     def own_generation_rate(self) -> float | None:
-        """The server's rate. llama.cpp and Ollama count all tokens, and their clock begins when
-        the first one is there, so one of them took no time."""
-        rate = self.generation_rate
-        return rate * (self.generated - 1) / self.generated if rate and self.generated > 1 else None
+        """The server's rate. Those of llama.cpp (b10434 to b11669) leave out the first token, which
+        took no time: they are those of the clock here, to a percent."""
+        return self.generation_rate if self.generated > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
