@@ -25,7 +25,8 @@
     ├── InstallFailed        a build of llama.cpp could not be installed
     ├── QuantizeFailed       a model could not be quantized
     ├── NotPlotted           a chart cannot be written to a file
-    └── LogUnreadable        llm's log cannot be read
+    ├── LogUnreadable        llm's log cannot be read
+    └── BenchFailed          models could not be measured
 
 Each is an `llm.ModelError`, which `llm prompt` and the Python API handle, and a
 `click.ClickException`, so that `llm chat` and `llm embed` show the message without a traceback. The
@@ -224,3 +225,7 @@ class NotPlotted(LocalRunError):
 
 class LogUnreadable(LocalRunError):
     """llm's log cannot be read."""
+
+
+class BenchFailed(LocalRunError):
+    """Models could not be measured."""

@@ -358,6 +358,10 @@ class Server:
     """The options of `chat.options` that it supports, and where each goes in the body."""
     fixed_body: ClassVar[Payload] = {}
     """Fields of every chat request, unless an option changes them."""
+    whole_answer: ClassVar[Payload] = {}
+    """Fields of a chat request that keep the model from ending its answer before `max_tokens`."""
+    without_cache: ClassVar[Payload] = {}
+    """Fields of a chat request that make the server compute the whole prompt."""
     chat_path: ClassVar[str]
     embed_path: ClassVar[str]
     embed_fields: ClassVar[Payload]
@@ -639,6 +643,10 @@ class Server:
     def decode_vectors(self, payload: Payload) -> list[tuple[float, ...]]:
         """The vectors in a response, in the order of the texts."""
         raise NotImplementedError
+
+    def memory_of(self, model: LocalModel) -> int | None:
+        """The bytes that the model takes in the server's memory; None if it does not say."""
+        return None
 
     def progress(
         self, request: ServeRequest, prepared: PreparedRequest, is_over: threading.Event

@@ -519,6 +519,11 @@ class Ollama(Server):
                 return
         yield from self.watch_reading(request, is_over)
 
+    def memory_of(self, model: LocalModel) -> int | None:
+        with self.probe() as probe:
+            runner = _runner_of(model, _loaded_models(probe.ask) or {}, probe.ask)
+        return runner.size if runner else None
+
     def decoder(self, tools: Collection[str] = ()) -> ollama.OllamaDecoder:
         return ollama.OllamaDecoder()
 

@@ -180,6 +180,14 @@ def test_engine(warm: Path, starter_model: Path, invoke: Invoke) -> None:
     assert json_of(invoke)["loaded_in_engine"] == names
 
 
+def test_bench(warm: Path, invoke: Invoke) -> None:
+    sizes = ["--prompt", "64", "--generate", "2", "--repeat", "1"]
+    rows = json_of(invoke, "bench", "local", *sizes, "--depth", "0,100000")
+    assert_documented("bench", [each for each in rows if each["runs"]])
+    assert_documented("bench", [each for each in rows if each["error"]])
+    assert len(rows) == 2
+
+
 def test_pulled_models(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pulled = json.loads(done("pull", f"{REPO}:Q4_K_M", "--json"))
     assert len(pulled["files"]) == 1

@@ -1,0 +1,159 @@
+"""Runs a benchmark: a warm-up, then rounds in which each model has its turn in each setting.
+
+What fails costs only its own row. Measuring one model is left to `measure`, showing the rows to
+`cli`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from llm_localrun.bench.measure import Target
+from llm_localrun.bench.plan import Setting, Subject
+from llm_localrun.bench.summary import Row
+from llm_localrun.config import read_config
+from llm_localrun.errors import BenchFailed, LocalRunError, NotAllowed
+from llm_localrun.system import locks
+from llm_localrun.system.paths import home
+from llm_localrun.system.progress import Progress, duration_text, is_shown, tell, working
+
+_BUSY_CORES = 0.25
+"""Other programs that compute more than this change the figures."""
+_SAMPLE_S = 0.5
+
+
+@dataclass
+class Bench:
+    """What is measured, and what was so far."""
+
+    subjects: Sequence[Subject]
+    settings: Sequence[Setting]
+    repeat: int
+    rows: list[Row] = field(init=False)
+    notes: list[str] = field(default_factory=list)
+    """What a reader has to know of all rows."""
+    is_interrupted: bool = False
+
+    def __post_init__(self) -> None:
+        self.rows = [
+            Row(subject, setting, error=subject.obstacle(setting))
+            for subject in self.subjects
+            for setting in self.settings
+        ]
+
+    @property
+    def runs_left(self) -> int:
+        return sum(self.repeat - len(row.runs) for row in self.rows if not row.error)
+
+    def tokens_of(self, subject: Subject) -> int:
+        """The tokens of all prompts that a subject is sent, the warm-up included."""
+        rows = [row for row in self.rows if row.subject is subject and not row.error]
+        return (self.repeat + 1) * sum(row.setting.all_prompt_tokens for row in rows)
+
+    def run(self) -> None:
+        """Measures. An interruption keeps what was measured. Raises `BenchFailed`."""
+        with _alone():
+            busy = busy_cores()
+            try:
+                self._measure()
+                busy = max(busy, busy_cores())
+            except KeyboardInterrupt:
+                self.is_interrupted = True
+            self._note_load(busy)
+
+    def _measure(self) -> None:
+        config = read_config()
+        targets = {}
+        for subject, rows in groupby(self.rows, lambda row: row.subject):
+            open_settings = [row.setting for row in rows if not row.error]
+            targets[subject.label] = Target(subject, open_settings, config)
+        try:
+            with working(Progress("warming up")) as work:
+                seconds = 0.0
+                for row in self._open_rows():
+                    work.report(Progress(f"warming up {row.subject.label}"))
+                    seconds += self._warm_up(targets[row.subject.label], row)
+                total = self.runs_left
+                _tell_plan(total, self.repeat * seconds)
+                for _ in range(self.repeat):
+                    for row in self._open_rows():
+                        work.report(Progress("measuring", total - self.runs_left, total, "runs"))
+                        with _failure_kept(row):
+                            row.runs.append(targets[row.subject.label].measure(row.setting))
+        finally:
+            for target in targets.values():
+                target.release()
+            self._note_reloads(list(targets.values()))
+
+    def _open_rows(self) -> Iterator[Row]:
+        return (row for row in self.rows if not row.error)
+
+    def _warm_up(self, target: Target, row: Row) -> float:
+        """Returns the seconds that a run will take; 0 if it fails."""
+        with _failure_kept(row):
+            self._check_allowed(target)
+            return target.warm_up(row.setting)
+        return 0.0
+
+    def _check_allowed(self, target: Target) -> None:
+        """Raises `NotAllowed`, with the tokens that would be sent."""
+        subject = target.subject
+        try:
+            target.check_allowed()
+        except NotAllowed as error:
+            sends = f"bench would send it about {self.tokens_of(subject):,} tokens"
+            raise NotAllowed(f"{error.problem}; {sends}", error.remedy) from None
+
+    def _note_reloads(self, targets: Sequence[Target]) -> None:
+        reloaded = [target.subject.label for target in targets if target.reloads]
+        if reloaded:
+            self.notes.append(
+                f"{', '.join(reloaded)} had to be loaded again between runs; loading is not counted"
+            )
+
+    def _note_load(self, cores: float) -> None:
+        if cores > _BUSY_CORES:
+            self.notes.append(
+                f"Other programs used {cores:.1f} of {os.cpu_count() or 1} cores when this began or"
+                " ended, so the figures mean little"
+            )
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Raises `BenchFailed` if another benchmark runs: both would be slower."""
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        with locks.exclusive(home() / "bench.lock", 0.0):
+            yield
+    except TimeoutError:
+        raise BenchFailed("Another benchmark is running", "Wait until it has ended") from None
+    except OSError as error:
+        raise BenchFailed.from_os_error("written to", home(), error) from None
+
+
+@contextmanager
+def _failure_kept(row: Row) -> Iterator[None]:
+    """Keeps an error as that of the row."""
+    try:
+        yield
+    except LocalRunError as error:
+        row.error = str(error)
+
+
+def busy_cores() -> float:
+    """How many cores all programs use now; in the last minute, where no more is known."""
+    cores = os.cpu_count() or 1
+    try:
+        import psutil
+
+        return float(psutil.cpu_percent(_SAMPLE_S)) / 100 * cores
+    except ImportError:
+        return min(os.getloadavg()[0], cores) if hasattr(os, "getloadavg") else 0.0
+
+
+def _tell_plan(runs: int, seconds: float) -> None:
+    if is_shown() and runs:
+        tell(f"Measuring {runs} times, which takes about {duration_text(seconds)}")

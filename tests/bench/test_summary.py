@@ -1,0 +1,71 @@
+"""What measurements say together: whose clock counts, rates of several requests, doubts."""
+
+from dataclasses import replace
+
+import pytest
+
+from llm_localrun.bench.plan import Setting
+from llm_localrun.bench.summary import Answer, Clock, Doubt, Run, Spread, spread_of
+
+pytestmark = pytest.mark.pure
+
+SETTING = Setting(100, 11)
+BY_CLOCK = Answer(10, 12, 17, prompt_tokens=100, cached_tokens=0, generated=11)
+BY_SERVER = replace(BY_CLOCK, prompt_rate=60, generation_rate=2.2)
+
+
+def test_the_servers_times_count_if_it_has_any() -> None:
+    run = Run(SETTING, (BY_SERVER,), (BY_SERVER,))
+    assert run.prompt_rate == 60
+    assert run.generation_rate == 2.2
+    assert (run.prompt_clock, run.generation_clock) == (Clock.SERVER, Clock.SERVER)
+    assert run.doubts == set()
+
+
+def test_else_the_clock_here_counts() -> None:
+    run = Run(SETTING, (BY_CLOCK,), (BY_CLOCK,))
+    assert (run.prompt_rate, run.generation_rate) == (50, 2)
+    assert (run.prompt_clock, run.generation_clock) == (Clock.HERE, Clock.HERE)
+    assert run.doubts == {Doubt.CLOCK}
+
+
+def test_times_longer_than_the_answer_took_to_come_do_not_count() -> None:
+    run = Run(SETTING, (replace(BY_SERVER, prompt_rate=40),), (BY_SERVER,))
+    assert (run.prompt_rate, run.prompt_clock) == (50, Clock.HERE)
+
+
+def test_requests_at_once_share_the_time() -> None:
+    setting = replace(SETTING, concurrency=2)
+    second = replace(BY_SERVER, first=14, last=20)
+    run = Run(setting, (BY_SERVER, second), (BY_SERVER, second))
+    assert run.prompt_rate == 200 / 4
+    assert run.generation_rate == 20 / 8
+    assert run.doubts == set()
+
+
+@pytest.mark.parametrize(
+    ("setting", "change", "doubt"),
+    [
+        (replace(SETTING, depth=50), {"prompt_tokens": 150}, Doubt.DEPTH),
+        (replace(SETTING, depth=50), {"prompt_tokens": 150, "cached_tokens": None}, Doubt.DEPTH),
+        (SETTING, {"generated": 10}, Doubt.LENGTH),
+        (SETTING, {"prompt_tokens": 120}, Doubt.LENGTH),
+        (SETTING, {"prompt_tokens": None}, Doubt.LENGTH),
+    ],
+)
+def test_doubts(setting: Setting, change: dict[str, int | None], doubt: Doubt) -> None:
+    doubtful = replace(BY_SERVER, **change)  # type: ignore[arg-type]
+    assert doubt in Run(setting, (doubtful,), (doubtful,)).doubts
+    held = replace(BY_SERVER, prompt_tokens=100 + setting.depth, cached_tokens=setting.depth)
+    assert Run(setting, (held,), (held,)).doubts == set()
+
+
+def test_what_came_in_one_piece_has_no_rate() -> None:
+    run = Run(SETTING, (BY_CLOCK,), (replace(BY_CLOCK, last=12),))
+    assert run.generation_rate is None
+
+
+def test_spread() -> None:
+    assert spread_of([4, None, 5, 7]) == Spread(5, 4, 7)
+    assert spread_of([4, 5, 7]).share == pytest.approx(0.4)  # type: ignore[union-attr]
+    assert spread_of([None]) is None

@@ -1,0 +1,312 @@
+"""`llm localrun bench`: real engine and fakes of servers. Counts are checked, never times."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_localrun.bench import run as bench_run
+from llm_localrun.bench.measure import Target
+from llm_localrun.bench.plan import Setting
+from llm_localrun.bench.summary import Run
+from llm_localrun.charts.model import BarChart
+from llm_localrun.cli import bench as command
+from llm_localrun.engine.state import list_running
+from llm_localrun.errors import BenchFailed
+from llm_localrun.system import locks
+from llm_localrun.system.paths import engine_folder, home
+from tests.conftest import CONFIG, Invoke, configure, one_error, put_starter
+from tests.fakes.http_server import Respond, StandIn
+from tests.fakes.lmstudio import LMStudio
+from tests.fakes.ollama import NAME, Ollama
+from tests.fakes.openai_compatible import listing
+from tests.fakes.vllm import SmallVllm
+
+SMALL = ("--prompt", "64", "--generate", "4", "--repeat", "2")
+STARTER = "local-smollm2-135m"
+
+
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which nothing else computes."""
+    monkeypatch.setattr(bench_run, "busy_cores", lambda: 0.0)
+
+
+@contextmanager
+def served(user: Path, **fakes: Respond) -> Iterator[dict[str, StandIn]]:
+    """Servers that the user has added, by their names."""
+    with ExitStack() as running:
+        servers = {name: running.enter_context(StandIn(fake)) for name, fake in fakes.items()}
+        endpoints = [{"name": name, "url": server.url} for name, server in servers.items()]
+        configure(user, **CONFIG, endpoints=endpoints)
+        yield servers
+
+
+def rows_of(invoke: Invoke, *arguments: str, status: int = 0) -> list[dict[str, Any]]:
+    done = invoke("localrun", "bench", *arguments, "--json")
+    assert done.exit_code == status, done.output
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
+def counts(row: dict[str, Any], kind: str = "prompts") -> set[tuple[int | None, int | None, int]]:
+    """Tokens of the prompt, those of them from the cache, and those of the answer."""
+    return {
+        (answer["prompt_tokens"], answer["cached_tokens"], answer["generated_tokens"])
+        for run in row["runs"]
+        for answer in run[kind]
+    }
+
+
+def chats(server: StandIn) -> list[dict[str, Any]]:
+    return [request.body for request in server.requests if "chat" in request.path]
+
+
+def test_engine_gets_prompts_of_the_exact_length(
+    user_path: Path, starter_model: Path, invoke: Invoke
+) -> None:
+    put_starter(user_path, starter_model)
+    rows = rows_of(invoke, STARTER, *SMALL, "--depth", "0,96", "--concurrency", "1,3")
+    found = {(row["depth"], row["concurrency"]): row for row in rows}
+    assert [*found] == [(0, 1), (0, 3), (96, 1), (96, 3)]
+    for (depth, concurrency), row in found.items():
+        assert counts(row) == {(depth + 64, depth, 1)}
+        assert {each[1:] for each in counts(row, "answers")} == {(depth, 4)}
+        assert max(each[0] or 0 for each in counts(row, "answers")) < depth + 64
+        assert [len(run["prompts"]) for run in row["runs"]] == [concurrency] * 2
+        assert [len(run["answers"]) for run in row["runs"]] == [concurrency] * 2
+        assert {run["prompt_timed_by"] for run in row["runs"]} == {
+            "server" if concurrency == 1 else "here"
+        }
+        assert row["doubts"] == []
+        assert row["memory"] > 90e6
+        spread = row["generation_tokens_per_second"]
+        assert spread["min"] <= spread["median"] <= spread["max"]
+    # What was started for this has ended, and nothing was kept.
+    assert list_running(engine_folder()) == []
+    assert [*(user_path / "localrun").glob("prompts/*")] == []
+    assert not (user_path / "logs.db").exists()
+
+
+def test_engine_that_runs_already_stays(warm: Path, invoke: Invoke) -> None:
+    invoke("-m", STARTER, "-o", "max_tokens", "1", "-o", "context_size", "2048", "Hi")
+    before = [engine.id for engine in list_running(engine_folder())]
+    (row,) = rows_of(invoke, STARTER, *SMALL)
+    assert row["error"] is None
+    assert [engine.id for engine in list_running(engine_folder())] == before
+
+
+def test_table_fits_80_columns(warm: Path, invoke: Invoke) -> None:
+    done = invoke(
+        *("localrun", "bench", STARTER, *SMALL, "--depth", "0,1024", "--concurrency", "1,2"),
+        env={"COLUMNS": "80"},
+    )
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == [
+        *("model", "depth", "at", "once", "prompt/s", "answer/s", "first", "token", "memory")
+    ]
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[1:5]] == [STARTER] * 4
+
+
+def test_models_take_turns(user_path: Path, invoke: Invoke) -> None:
+    ollama = Ollama(has=["a:1b", "b:1b"], version="0.34.0", cached=7)
+    ollama.files = {"a:1b": "same", "b:1b": "same"}
+    with served(user_path, box=ollama) as servers:
+        rows = rows_of(invoke, "local/box/a:1b", "local/box/b:1b", *SMALL)
+        asked = [body["model"][0] for body in chats(servers["box"])]
+    # A short prompt and a warm-up each, then the rounds: a prompt, and an answer.
+    assert "".join(asked) == "aaabbb" + "aabb" * 2
+    for row in rows:
+        assert {cached for _, cached, _ in counts(row)} == {7}
+        assert row["memory"] == 209_505_483
+    assert {body["options"]["temperature"] for body in chats(servers["box"])} == {0.0}
+    assert not any("ignore_eos" in json.dumps(body) for body in chats(servers["box"]))
+
+
+def test_server_that_counts_gets_the_exact_length(user_path: Path, invoke: Invoke) -> None:
+    entry = {"id": "smol", "owned_by": "vllm", "root": "smol", "max_model_len": 1024}
+    fake = SmallVllm({"/v1/models": listing(entry), "/version": {"version": "0.33.0"}})
+    with served(user_path, box=fake) as servers:
+        (row,) = rows_of(invoke, "local/box/smol", *SMALL)
+        bodies = chats(servers["box"])
+    assert all(abs((prompt or 0) - 64) <= 1 for prompt, _, _ in counts(row))
+    assert all(body["ignore_eos"] and body["max_tokens"] in (1, 4) for body in bodies)
+    assert row["doubts"] == ["clock", "length"]
+
+
+def test_depth_that_no_server_confirms_is_marked(user_path: Path, invoke: Invoke) -> None:
+    with served(user_path, box=LMStudio()) as servers:
+        configure(
+            user_path,
+            **CONFIG,
+            allow=["local/box/google/gemma-4-26b-a4b"],
+            endpoints=[{"name": "box", "url": servers["box"].url}],
+        )
+        done = invoke("localrun", "bench", "local/box/google/gemma-4-26b-a4b", *SMALL)
+        assert done.exit_code == 0, done.output
+        deep = invoke(
+            "localrun", "bench", "local/box/google/gemma-4-26b-a4b", *SMALL, "--depth", "300"
+        )
+        lengths = [len(body["messages"][0]["content"]) for body in chats(servers["box"])]
+    assert "+ nothing shows that the tokens before the prompt" not in done.stdout
+    assert "+ nothing shows that the tokens before the prompt" in deep.stdout
+    assert "* timed here" in done.stdout
+    # The beginning is sent before each prompt that begins so.
+    assert all(before < whole for before, whole in zip(lengths[-4::2], lengths[-3::2], strict=True))
+
+
+def test_model_that_is_not_allowed_costs_its_own_row(user_path: Path, invoke: Invoke) -> None:
+    fake = Ollama(has=[NAME, "far:cloud"], remote={"far:cloud": "https://ollama.com"})
+    with served(user_path, box=fake) as servers:
+        done = invoke("localrun", "bench", "local/box/far:cloud", f"local/box/{NAME}", *SMALL)
+        assert {body["model"] for body in chats(servers["box"])} == {NAME}
+    assert done.exit_code == 1
+    assert "local/box/far:cloud failed: local/box/far:cloud runs in a cloud" in done.stderr
+    assert "bench would send it about 384 tokens" in done.stderr
+    assert "llm localrun allow local/box/far:cloud" in done.stderr
+    assert done.stdout.splitlines()[1].startswith(f"local/box/{NAME}")
+
+
+def test_a_failure_keeps_the_runs_before_it(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = failing_after(2, BenchFailed("It broke", "Mend it"))
+    monkeypatch.setattr(Target, "measure", measure)
+    with served(user_path, box=Ollama(has=[NAME])):
+        (row,) = rows_of(invoke, f"local/box/{NAME}", *SMALL, "--repeat", "4", status=1)
+    assert (len(row["runs"]), row["error"]) == (2, "It broke. Mend it.")
+
+
+def test_interruption_keeps_what_was_measured(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Target, "measure", failing_after(1, KeyboardInterrupt()))
+    with served(user_path, box=Ollama(has=[NAME])):
+        done = invoke("localrun", "bench", f"local/box/{NAME}", *SMALL)
+    assert done.exit_code == 130
+    assert done.stdout.splitlines()[1].startswith(f"local/box/{NAME}")
+    assert "Interrupted before the last 1 run\n" in done.stderr
+
+
+def failing_after(count: int, error: BaseException) -> Callable[[Target, Setting], Run]:
+    """`Target.measure`, which fails when it has been called `count` times."""
+    whole, called = Target.measure, []
+
+    def measure(target: Target, setting: Setting) -> Run:
+        called.append(setting)
+        if len(called) > count:
+            raise error
+        return whole(target, setting)
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "Missing argument 'NAME...'"),
+        (["x", "--prompt", "0"], "0 is not in the range"),
+        (["x", "--generate", "-1"], "-1 is not in the range"),
+        (["x", "--repeat", "0"], "0 is not in the range"),
+        (["x", "--depth", "a,b"], "'a,b' is no list of whole numbers"),
+        (["x", "--depth", "1,,2"], "'1,,2' is no list of whole numbers"),
+        (["x", "--depth", "-1"], "'-1' is no list of whole numbers"),
+        (["x", "--depth", "99999999"], "use numbers from 0 to 10,000,000"),
+        (["x", "--concurrency", "0"], "use numbers from 1 to 256"),
+    ],
+)
+def test_bad_options(invoke: Invoke, arguments: list[str], problem: str) -> None:
+    done = invoke("localrun", "bench", *arguments)
+    assert done.exit_code == 2
+    assert problem in done.stderr
+
+
+def test_names_that_cannot_be_measured(
+    user_path: Path, starter_model: Path, embedding_model: Path, invoke: Invoke
+) -> None:
+    put_starter(user_path, starter_model)
+    assert "No local model is called 'local-none'" in one_error(
+        invoke("localrun", "bench", STARTER, "local-none")
+    )
+    assert "cannot answer prompts" in one_error(invoke("localrun", "bench", str(embedding_model)))
+    assert "There is no build of llama.cpp" not in one_error(
+        invoke("localrun", "bench", STARTER, "--engine", "/no/such/llama-server")
+    )
+
+
+def test_what_does_not_fit_is_said_before(
+    user_path: Path, starter_model: Path, invoke: Invoke
+) -> None:
+    put_starter(user_path, starter_model)
+    options = ["--prompt", "100000", "--concurrency", "1,5"]
+    done = invoke("localrun", "bench", STARTER, *options)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f"{STARTER} is left out: it needs a context of 100,192 tokens, and"
+        " SmolLM2-135M-Instruct.Q4_1 was trained for 8,192",
+        f"{STARTER}, 5 at once is left out: the engine answers 4 prompts at once, not 5",
+    ]
+    assert list_running(engine_folder()) == []
+
+
+def test_the_same_model_twice_is_measured_once(user_path: Path, invoke: Invoke) -> None:
+    with served(user_path, box=Ollama(has=[NAME])):
+        id_ = f"local/box/{NAME}"
+        done = invoke("localrun", "bench", id_, id_, *SMALL, "--depth", "0,0")
+    assert done.stderr == f"{id_}: the same as another NAME, measured once\n"
+    assert sum(line.startswith(id_) for line in done.stdout.splitlines()) == 1
+
+
+def test_one_benchmark_at_a_time(user_path: Path, invoke: Invoke) -> None:
+    with served(user_path, box=Ollama(has=[NAME])), locks.exclusive(home() / "bench.lock", 0):
+        done = invoke("localrun", "bench", f"local/box/{NAME}")
+    assert one_error(done) == "Another benchmark is running. Wait until it has ended."
+
+
+def test_a_busy_machine_is_said(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_run, "busy_cores", lambda: 1.44)
+    with served(user_path, box=Ollama(has=[NAME])):
+        done = invoke("localrun", "bench", f"local/box/{NAME}", *SMALL)
+    assert "Other programs used 1.4 of " in done.stderr
+    assert "the figures mean little" in done.stderr
+
+
+def test_plot(user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[BarChart] = []
+    saved: list[Path] = []
+
+    def draw(_title: str, panels: list[BarChart], _footnote: str) -> str:
+        drawn.extend(panels)
+        return "<svg/>"
+
+    monkeypatch.setattr(command, "bars_svg", draw)
+    monkeypatch.setattr(command, "check_plot_path", lambda _: None)
+    monkeypatch.setattr(command, "save_chart", lambda _, path: saved.append(path))
+    fake = Ollama(has=["a:1b", "b:1b"])
+    with served(user_path, box=fake):
+        names = ["local/box/a:1b", "local/box/b:1b"]
+        done = invoke("localrun", "bench", *names, *SMALL, "--depth", "0,90", "--plot", "x.svg")
+    assert done.exit_code == 0, done.output
+    assert saved == [Path("x.svg")]
+    assert [panel.unit for panel in drawn] == ["tokens/s", "tokens/s", "s"]
+    first = drawn[-1]
+    assert [group.label for group in first.groups] == ["", "depth 90"]
+    assert [bar.label for bar in first.groups[0].bars] == names
+
+
+def test_a_build_that_is_named_runs_the_file(
+    user_path: Path, starter_model: Path, invoke: Invoke
+) -> None:
+    put_starter(user_path, starter_model)
+    (row,) = rows_of(invoke, STARTER, *SMALL, "--engine", "xllamacpp,xllamacpp")
+    assert (row["name"], row["engine"], row["error"]) == (STARTER, "xllamacpp", None)
+    with served(user_path, box=Ollama(has=[NAME])):
+        done = invoke("localrun", "bench", f"local/box/{NAME}", "--engine", "xllamacpp")
+    assert one_error(done).startswith(f"The file of local/box/{NAME} is not known")
