@@ -237,16 +237,14 @@ def _stream(bench: Bench) -> list[Cells]:
                 for probe in spoken.values():
                     took = _probe(bench, probe, "cpu", f"{port}/{kind}", chunks)
                     least[probe] = min(least.get(probe, took), took)
-    return [
-        {
-            **dict.fromkeys(PLUGINS, f"{NOT_MEASURED}does not speak {_LANGUAGES[kind]} language"),
-            **{
-                name: f"{least[probe] / least[LLM]:.2f} ({least[probe] / (chunks - stream.SHORT) * 1e6:.1f} µs)"
-                for name, probe in spoken.items()
-            },
-        }
-        for kind, spoken in _SPOKEN.items()
-    ]
+    rows: list[Cells] = []
+    for kind, spoken in _SPOKEN.items():
+        cells = dict.fromkeys(PLUGINS, f"{NOT_MEASURED}does not speak {_LANGUAGES[kind]} language")
+        for name, probe in spoken.items():
+            each = least[probe] / (chunks - stream.SHORT) * 1e6
+            cells[name] = f"{least[probe] / least[LLM]:.2f} ({each:.1f} µs)"
+        rows.append(cells)
+    return rows
 
 
 def _many(bench: Bench) -> list[Cells]:
