@@ -28,7 +28,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -91,13 +91,23 @@ class Bench:
     rounds: int
     quick: bool
 
-    @cached_property
+    @property
     def pythons(self) -> dict[str, str]:
         """The Python of the environment of each plugin."""
+        if isinstance(self._environments, str):
+            raise Unavailable(self._environments)
+        return self._environments
+
+    @cached_property
+    def _environments(self) -> dict[str, str] | str:
+        """Those Pythons, or why they cannot be had."""
         if importlib.util.find_spec("pip") is None:
-            raise Unavailable("this Python has no pip")
+            return "this Python has no pip"
         packages = {LLM: [], OURS: [f"{ROOT}[gguf]"], OLLAMA: [OLLAMA], LMSTUDIO: [LMSTUDIO]}
-        return {name: self._made(name, packages[name]) for name in PLUGINS}
+        try:
+            return {name: self._made(name, packages[name]) for name in PLUGINS}
+        except Unavailable as error:
+            return str(error)
 
     def _made(self, name: str, packages: list[str]) -> str:
         print(f"Making the environment of {name}", file=sys.stderr)
@@ -105,7 +115,13 @@ class Bench:
         venv.create(home)
         python = str(home / "bin" / "python")
         command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
-        command += ["--disable-pip-version-check", f"llm=={version('llm')}", *packages]
+        command += [
+            "--disable-pip-version-check",
+            "--retries",
+            "1",
+            f"llm=={version('llm')}",
+            *packages,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
@@ -467,13 +483,18 @@ def table(rows: dict[bool, list[tuple[str, ...]]]) -> str:
     return "\n\n".join(filter(None, tables))
 
 
-def _where(bench: Bench, load: float) -> str:
+def _where(bench: Bench, names: list[str], load: float) -> str:
     packages = ["llm", "xllamacpp"]
-    for name in (OLLAMA, LMSTUDIO):
-        asks = f"from importlib.metadata import version; print(version({name!r}), end='')"
-        python = bench.pythons[name]
-        packages.append(f"{name} {_output([python, '-c', asks], bench.environment(name))}")
+    if {*names} & {"commands", "hang", "stream", "many"}:
+        with suppress(Unavailable):
+            packages += [_installed(bench, name) for name in (OLLAMA, LMSTUDIO)]
     return record.where("comparison.py", packages, load)
+
+
+def _installed(bench: Bench, name: str) -> str:
+    """A plugin and its version."""
+    asks = f"from importlib.metadata import version; print(version({name!r}), end='')"
+    return f"{name} {_output([bench.pythons[name], '-c', asks], bench.environment(name))}"
 
 
 def _options() -> argparse.Namespace:
@@ -496,12 +517,9 @@ def main() -> None:
     load = os.getloadavg()[0]
     # What is started ends with the benchmark.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bench = Bench(folder, 2 if given.quick else given.rounds, given.quick)
-        text = table(measured(bench, given.only))
-        if {"commands", "hang", "stream", "many"} & {*given.only}:
-            text += f"\n\n{_where(bench, load)}"
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), 2 if given.quick else given.rounds, given.quick)
+        text = f"{table(measured(bench, given.only))}\n\n{_where(bench, given.only, load)}"
         print(text)
         if given.write:
             record.write(README, "comparison", text)

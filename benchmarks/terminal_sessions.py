@@ -27,7 +27,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -49,6 +49,8 @@ _LONG_LINES = 38
 """Of the story: some 3,000 tokens."""
 _SHOWN_OF_A_KIND = 5
 _KIND_WIDTH = 24
+_BUSY_AFTER_S = 5
+"""Other people's prompts have reached the server by then."""
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _HEAD = """\
 # What a terminal shows
@@ -130,14 +132,25 @@ def recorded(command: list[str], environment: Mapping[str, str], folder: Path) -
     begun = time.monotonic()
     given = {**environment, "TERM": "xterm"}
     with subprocess.Popen(
-        command, stdin=its, stdout=its, stderr=its, env=given, cwd=folder
+        command,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env=given,
+        cwd=folder,
+        start_new_session=True,
     ) as process:
         os.close(its)
-        # Linux reports the end of a terminal as an error.
-        with suppress(OSError):
-            while more := os.read(ours, 4096):
-                screen.show(time.monotonic() - begun, decoder.decode(more))
-        os.close(ours)
+        try:
+            # Linux reports the end of a terminal as an error.
+            with suppress(OSError):
+                while more := os.read(ours, 4096):
+                    screen.show(time.monotonic() - begun, decoder.decode(more))
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        finally:
+            os.close(ours)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed: {screen.rows}")
     return screen
@@ -198,15 +211,14 @@ class Stage:
 
     @contextmanager
     def prompting(self, model: str, count: int) -> Iterator[None]:
-        """While `count` prompts of other people are answered, at length."""
-        asked = [
-            subprocess.Popen(
-                ["llm", "-m", model, f"Write a long story about {n}."], **self._unseen()
-            )
-            for n in range(count)
-        ]
-        time.sleep(5)
+        """While `count` prompts of other people are answered, with some 300 tokens each."""
+        command = ["llm", "-m", model, "-o", "max_tokens", "300"]
+        asked: list[subprocess.Popen[bytes]] = []
         try:
+            for number in range(count):
+                prompt = f"Write a long story about {number}."
+                asked.append(subprocess.Popen([*command, prompt], **self._unseen()))
+            time.sleep(_BUSY_AFTER_S)
             yield
         finally:
             for process in asked:
@@ -368,8 +380,7 @@ def main() -> None:
     # What is started ends with the benchmark.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sections = {}
-    with ExitStack() as stack:
-        stage = stack.enter_context(staged(given.models, given.llama_server, given.server_model))
+    with staged(given.models, given.llama_server, given.server_model) as stage:
         for name in names:
             session = SESSIONS[name]
             session.play(stage)
