@@ -70,6 +70,9 @@ class Unavailable(Exception):
     """What cannot be measured here; the message says why."""
 
 
+# A part that fails does not cost the others. SystemExit: `first_output` got no answer.
+_FAILURES = (Unavailable, llm.ModelError, subprocess.SubprocessError, OSError, SystemExit)
+
 Cells = Mapping[str, str]
 """What stands in the columns of a row."""
 
@@ -462,7 +465,7 @@ def measured(bench: Bench, names: list[str]) -> dict[bool, list[tuple[str, ...]]
         heads = HEADS[part.compares]
         try:
             results = part.measure(bench)
-        except (Unavailable, llm.ModelError, subprocess.TimeoutExpired) as error:
+        except _FAILURES as error:
             text = " ".join(f"{NOT_MEASURED}{error}".split())
             results = [dict.fromkeys(heads, text)] * len(part.rows)
         for title, cells in zip(part.rows, results, strict=True):
