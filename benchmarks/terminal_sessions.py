@@ -39,6 +39,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import record  # noqa: E402
 from benchmarks.long_prompt import FILLER, FIRST_LINE  # noqa: E402
 from llm_localrun.engine.stop import stop_all  # noqa: E402
+from llm_localrun.engine_defaults import SLOTS  # noqa: E402
 from tests.support import coder_model  # noqa: E402
 from tests.support.environment import VARIABLES  # noqa: E402
 
@@ -49,8 +50,6 @@ _LONG_LINES = 38
 """Of the story: some 3,000 tokens."""
 _SHOWN_OF_A_KIND = 5
 _KIND_WIDTH = 24
-_BUSY_AFTER_S = 5
-"""Other people's prompts have reached the server by then."""
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _HEAD = """\
 # What a terminal shows
@@ -191,6 +190,7 @@ class Stage:
     llama_server: str
     server_model: Path | None
     sessions: list[str] = field(default_factory=list)
+    _stories: int = 0
 
     @property
     def environment(self) -> dict[str, str]:
@@ -199,6 +199,12 @@ class Stage:
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
         own = {"PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(self.home)}
         return {**kept, **own, "LLM_USER_PATH": str(self.home / "user")}
+
+    def write_story(self) -> None:
+        """Writes `story.txt`, which begins as no story before."""
+        self._stories += 1
+        beginning = f"Story {self._stories}. {FIRST_LINE}"
+        (self.home / "story.txt").write_text(f"{beginning}\n\n{FILLER * _LONG_LINES}\n")
 
     def show(self, command: str) -> None:
         """Records a command."""
@@ -210,15 +216,24 @@ class Stage:
         subprocess.run(["llm", *arguments], **self._unseen(), check=True)
 
     @contextmanager
-    def prompting(self, model: str, count: int) -> Iterator[None]:
-        """While `count` prompts of other people are answered, with some 300 tokens each."""
+    def prompting(self, model: str, count: int, at_once: int) -> Iterator[None]:
+        """While `count` prompts of other people are answered, with some 300 tokens each.
+
+        Begins when as many have begun as the server answers at once.
+        """
         command = ["llm", "-m", model, "-o", "max_tokens", "300"]
         asked: list[subprocess.Popen[bytes]] = []
+        answers = [self.home / f"answer-{number}" for number in range(count)]
         try:
-            for number in range(count):
+            for number, answer in enumerate(answers):
                 prompt = f"Write a long story about {number}."
-                asked.append(subprocess.Popen([*command, prompt], **self._unseen()))
-            time.sleep(_BUSY_AFTER_S)
+                with answer.open("wb") as file:
+                    given = {**self._unseen(), "stdout": file}
+                    asked.append(subprocess.Popen([*command, prompt], **given))
+            while sum(answer.stat().st_size > 0 for answer in answers) < at_once:
+                if any(process.poll() for process in asked):
+                    raise SystemExit("a prompt of other people failed")
+                time.sleep(0.1)
             yield
         finally:
             for process in asked:
@@ -244,6 +259,7 @@ def _cold_start(stage: Stage) -> None:
 
 
 def _long_prompt(stage: Stage) -> None:
+    stage.write_story()
     stage.run("-m", _CODER, "-o", "max_tokens", "1", "Hello")
     stage.show(
         f'llm -m {_CODER} -o max_tokens 40 -f story.txt "What is the password for the vault?"'
@@ -252,7 +268,7 @@ def _long_prompt(stage: Stage) -> None:
 
 def _busy_engine(stage: Stage) -> None:
     stage.run("-m", _CODER, "-o", "max_tokens", "1", "Hello")
-    with stage.prompting(_CODER, 6):
+    with stage.prompting(_CODER, 6, at_once=SLOTS):
         stage.show(f'llm -m {_CODER} -o max_tokens 40 "Name the primary colors."')
 
 
@@ -269,7 +285,8 @@ def _busy_server(stage: Stage) -> None:
         try:
             _wait_for(f"{url}/health")
             stage.run("localrun", "endpoints", "add", "box", url)
-            with stage.prompting("local/box/small", 2):
+            stage.write_story()
+            with stage.prompting("local/box/small", 2, at_once=1):
                 stage.show(
                     'llm -m local/box/small -o max_tokens 40 -f story.txt "What is the password?"'
                 )
@@ -287,6 +304,7 @@ def _wait_for(url: str) -> None:
 
 
 def _continued(stage: Stage) -> None:
+    stage.write_story()
     question = "What do the two clocks show?"
     stage.run("-m", _CODER, "-o", "max_tokens", "40", "-f", "story.txt", question)
     stage.stop()
@@ -299,6 +317,7 @@ def _download(stage: Stage) -> None:
 
 
 def _pipe(stage: Stage) -> None:
+    stage.write_story()
     stage.stop()
     stage.show(
         f'llm -m {_CODER} -o max_tokens 40 -f story.txt "Who winds the clock?"'
@@ -350,7 +369,6 @@ def staged(models: Path, llama_server: str, server_model: Path | None) -> Iterat
         folder.mkdir(parents=True)
         (folder.parent / "config.json").write_text(json.dumps({"default_endpoints": False}))
         (folder / coder_model.FILE_NAME).symlink_to((models / coder_model.FILE_NAME).absolute())
-        (home / "story.txt").write_text(f"{FIRST_LINE}\n\n{FILLER * _LONG_LINES}\n")
         stage = Stage(home, llama_server, server_model)
         try:
             yield stage
