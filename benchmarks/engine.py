@@ -45,7 +45,7 @@ _LINE = "The fox number {} jumps over the lazy dog and runs along the river to i
 
 def main() -> None:
     options, environment = _options(), dict(os.environ)
-    with _user_directory(options.model) as user, _busy(options.busy):
+    with user_directory(options.model) as user, _busy(options.busy):
         (model,) = (user / "localrun" / "models").iterdir()
         if options.only == "speed":
             _speed(model, user / "localrun" / "engine", options)
@@ -75,7 +75,7 @@ def _options() -> argparse.Namespace:
 
 
 @contextmanager
-def _user_directory(model: Path | None) -> Iterator[Path]:
+def user_directory(model: Path | None) -> Iterator[Path]:
     """A temporary user directory of llm with `model` in it, or else the starter."""
     with tempfile.TemporaryDirectory() as name:
         user = Path(name)
@@ -111,13 +111,13 @@ def _first_token(title: str, lines: int, options: argparse.Namespace) -> None:
     cold, whole, own, bare, other = [], [], [], [], []
     for number in range(options.rounds):
         stop_all(folder)
-        cold.append(_llm(_story(lines, f"cold {number}")))
-        whole.append(_llm(_story(lines, f"warm {number}")))
+        cold.append(first_output(story(lines, f"cold {number}")))
+        whole.append(first_output(story(lines, f"warm {number}")))
         own.append(_logged("time_to_first_token"))
         (engine,) = list_running(folder)
-        bare.append(_bare(engine, _story(lines, f"bare {number}")))
+        bare.append(_bare(engine, story(lines, f"bare {number}")))
         if options.smollm2:
-            other.append(_smollm2(options.smollm2, _story(lines, f"other {number}")))
+            other.append(_smollm2(options.smollm2, story(lines, f"other {number}")))
     nothing = median(_llm_alone() for _ in range(options.rounds))
     print(f"  {title}:")
     _show("`llm`, warm", whole)
@@ -132,13 +132,13 @@ def _first_token(title: str, lines: int, options: argparse.Namespace) -> None:
         print("    `llm -m SmolLM2`, in process: not measured: name its environment with --smollm2")
 
 
-def _story(lines: int, beginning: str) -> str:
+def story(lines: int, beginning: str) -> str:
     return f"{beginning}. " + "".join(_LINE.format(number) for number in range(lines))
 
 
-def _llm(prompt: str) -> float:
+def first_output(prompt: str, python: str = sys.executable, model: str = "local") -> float:
     """Seconds until `llm` prints something. It then runs to its end, so that it is logged."""
-    command = [sys.executable, "-m", "llm", "-m", "local", "-o", "max_tokens", "1", prompt]
+    command = [python, "-m", "llm", "-m", model, "-o", "max_tokens", "1", prompt]
     with _started(command) as (process, seconds):
         process.communicate()
     return seconds
@@ -200,18 +200,25 @@ def _bare(engine: EngineState, prompt: str) -> float:
 
 
 def _history(user: Path) -> None:
+    history = continuing(user)
+    (full, _) = history.pop("evaluated in full")
+    print(f"    evaluated in full: {full:.3g}")
+    for title, (seconds, cached) in history.items():
+        print(f"    {title}: {seconds:.3g}, {seconds / full:.3f} of that ({cached:.0f} reused)")
+
+
+def continuing(user: Path) -> dict[str, tuple[float, float]]:
+    """Seconds to the first token of the next turn, and the tokens reused, for each case."""
     folder, kept = user / "localrun" / "engine", user / "localrun" / "prompts"
-    _llm(_story(HISTORY // 20, "Listen"))
-    rows = [("warm", *_continued())]
+    first_output(story(HISTORY // 20, "Listen"))
+    cases = {"warm": _continued()}
     stop_all(folder)
-    rows.append(("restored from disk", *_continued()))
+    cases["restored from disk"] = _continued()
     stop_all(folder)
     for file in kept.iterdir():
         file.unlink()
-    full, _ = _continued()
-    print(f"    evaluated in full: {full:.3g}")
-    for title, seconds, cached in rows:
-        print(f"    {title}: {seconds:.3g}, {seconds / full:.3f} of that ({cached:.0f} reused)")
+    cases["evaluated in full"] = _continued()
+    return cases
 
 
 def _continued() -> tuple[float, float]:
@@ -271,7 +278,7 @@ def _speed(model: Path, folder: Path, options: argparse.Namespace) -> None:
     _compare("with nothing else", chat, loop, options.rounds)
     talks = [chat.conversation() for _ in range(_HELD)]
     for number, talk in enumerate(talks):
-        _rates(talk.prompt(_story(HISTORY // 20, f"Held {number}"), max_tokens=1))
+        _rates(talk.prompt(story(HISTORY // 20, f"Held {number}"), max_tokens=1))
     pairs, back = [], []
     for number in range(options.rounds):
         back += [talk.prompt("Go on.", max_tokens=1) for talk in talks]
@@ -302,7 +309,7 @@ def _compare(title: str, chat: Any, loop: _Loop, rounds: int) -> None:
 
 def _pair(chat: Any, loop: _Loop, beginning: str) -> _Pair:
     """Tokens per second of the prompt and of the answer: in the engine, and in the loop."""
-    prompt = _story(25, beginning) + "Count from 1 to 200."
+    prompt = story(25, beginning) + "Count from 1 to 200."
     return _rates(chat.prompt(prompt, **_OPTIONS)), loop.rates(prompt)
 
 

@@ -16,42 +16,21 @@ killed, and its trial is not clean. With 2 jobs on 2 idle cores, all of it takes
 
 import argparse
 import os
-import platform
-import re
 import signal
 import sys
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import record  # noqa: E402
 from llm_localrun.pull import starter  # noqa: E402
 from tests.support.faults.report import all_trials, run, table, tenth  # noqa: E402
 
 README = ROOT / "tests" / "README.md"
 _STARTER = ROOT / ".pytest_cache" / "d" / "localrun" / "models" / starter.FILE_NAME
 _MEMORY = 6 * 10**9
-
-
-def where() -> str:
-    """When and on what it was measured."""
-    cores, load = os.cpu_count(), os.getloadavg()[0]
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    return (
-        f"Measured on {date.today().isoformat()} by `benchmarks/faults.py` on {cores} cores of"
-        f" {platform.machine()} with {memory:.0f} GB, Linux {platform.release().split('-')[0]},"
-        f" Python {platform.python_version()}, xllamacpp {version('xllamacpp')};"
-        f" the load at the end was {load:.1f}."
-    )
-
-
-def write(lines: str) -> None:
-    text = README.read_text("utf-8")
-    between = re.compile(r"(?<=<!-- faults -->\n\n).*(?=\n\n<!-- /faults -->)", re.DOTALL)
-    README.write_text(between.sub(lambda _: lines, text), "utf-8")
 
 
 def main() -> int:
@@ -75,9 +54,10 @@ def main() -> int:
     begun = time.monotonic()
     results = run(tenth(trials) if given.quick else trials, given.jobs)
     lines = "\n".join(table(results))
-    print(f"\n{lines}\n\n{where()}\n{(time.monotonic() - begun) / 60:.1f} minutes")
+    measured = record.where("faults.py", ["xllamacpp"], os.getloadavg()[0])
+    print(f"\n{lines}\n\n{measured}\n{(time.monotonic() - begun) / 60:.1f} minutes")
     if given.write:
-        write(f"{lines}\n\n{where()}")
+        record.write(README, "faults", f"{lines}\n\n{measured}")
     return 1 if any(result.bad for result in results.values()) else 0
 
 

@@ -11,9 +11,10 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle, islice
@@ -30,6 +31,7 @@ from llm_localrun.models import Endpoint, LocalModel, Served
 WORDS = ("The", " fox", " jumps", " over", " a", " lazy", " dog", ",", " and", " sleeps", ".", "\n")
 FIELDS = {"text": "content", "thinking": "reasoning_content"}
 """The kinds of answers, and the field of a chunk that has the piece."""
+OLLAMA = "ollama"
 SHORT = 10
 """Chunks of the short answer."""
 
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as user, _server() as port:
+    with tempfile.TemporaryDirectory() as user, server() as port:
         os.environ |= {"LLM_USER_PATH": user, "HOME": user}
         print(f"µs of CPU time per chunk, of {options.chunks:,} chunks")
         for kind in FIELDS:
@@ -65,7 +67,7 @@ def _measure(url: str, kind: str, options: argparse.Namespace) -> None:
 
 def _cpu(way: Way, url: str, chunks: int) -> float:
     begun = time.process_time()
-    answer = way(f"{url}/{chunks}", chunks)
+    answer = way(f"{url}/{chunks}/0", chunks)
     took = time.process_time() - begun
     assert answer.startswith("".join(_words(chunks)))
     return took
@@ -91,15 +93,15 @@ def _bare(url: str, _chunks: int) -> str:
 
 
 def _ours(url: str, _chunks: int) -> str:
-    return "".join(event.chunk for event in _events(url))
+    return "".join(event.chunk for event in _received(url))
 
 
 def _with_tools(url: str, _chunks: int) -> str:
     tool = llm.Tool(name="count", implementation=len)
-    return "".join(event.chunk for event in _events(url, tools=[tool]))
+    return "".join(event.chunk for event in _received(url, tools=[tool]))
 
 
-def _events(url: str, **given: Any) -> Iterator[StreamEvent]:
+def _received(url: str, **given: Any) -> Iterator[StreamEvent]:
     served = Served(endpoint=Endpoint(name="llamacpp", kind="llamacpp", url=url))
     model = LocalChat(LocalModel(id="local/llamacpp/m", name="m", routes=(served,)))
     response = model.prompt("Hello", **given)
@@ -122,7 +124,7 @@ def _llm_alone(_url: str, chunks: int) -> str:
 
 
 @contextmanager
-def _server() -> Iterator[int]:
+def server() -> Iterator[int]:
     """A process that answers any POST with a stream; its port."""
     here, there = multiprocessing.Pipe()
     process = multiprocessing.Process(target=_serve, args=(there,), daemon=True)
@@ -135,38 +137,81 @@ def _server() -> Iterator[int]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers a POST to /KIND/CHUNKS/… with a stream; it knows nothing else."""
+    """Answers a POST to /KIND/CHUNKS/PAUSE/… with a stream, which ends PAUSE seconds late.
+
+    KIND is one of FIELDS, or OLLAMA. For llm-lmstudio, a model is loaded.
+    """
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.send_error(404)
+        if self.path.endswith("/api/v0/models/m"):
+            self._send(b'{"id": "m", "state": "loaded"}')
+        else:
+            self.send_error(404)
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
+        if self.path.endswith("/api/show"):
+            self._send(b'{"capabilities": ["completion"]}')
+            return
         self.close_connection = True
-        _, kind, chunks, *_ = self.path.split("/")
-        self.wfile.write(_reply(FIELDS[kind], int(chunks)))
+        _, kind, chunks, pause, *_ = self.path.split("/")
+        if kind == OLLAMA:
+            reply = _reply(_lines(int(chunks)), "application/x-ndjson")
+        else:
+            reply = _reply(_events(FIELDS[kind], int(chunks)), "text/event-stream")
+        self.wfile.write(reply[: len(reply) // 2])
+        time.sleep(float(pause))
+        self.wfile.write(reply[len(reply) // 2 :])
+
+    def _send(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = True
+
+
 def _serve(told: Connection) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        told.send(server.server_port)
-        server.serve_forever()
+    # A benchmark may have another handler.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with _Server(("127.0.0.1", 0), _Handler) as listening:
+        told.send(listening.server_port)
+        listening.serve_forever()
 
 
-def _reply(field: str, chunks: int) -> bytes:
-    """A whole chunked reply, with each event in a chunk of its own."""
+def _lines(chunks: int) -> Iterator[bytes]:
+    """An answer in Ollama's language."""
+    common = {"model": "m", "created_at": "2026-11-29T12:00:00.123456789Z"}
+    for word in (*_words(chunks), "Yes."):
+        message = {"role": "assistant", "content": word}
+        yield json.dumps({**common, "message": message, "done": False}).encode() + b"\n"
+    counts = {"done_reason": "stop", "prompt_eval_count": 5, "eval_count": chunks + 1}
+    message = {"role": "assistant", "content": ""}
+    yield json.dumps({**common, "message": message, "done": True, **counts}).encode() + b"\n"
+
+
+def _events(field: str, chunks: int) -> list[bytes]:
+    """An answer in OpenAI's language."""
     deltas: list[dict[str, str | None]] = [{"role": "assistant", "content": None}]
     deltas += [{field: word} for word in _words(chunks)]
     deltas += [{"content": "Yes."}]
-    body = [*(_event(delta) for delta in deltas), _event({}, "stop"), b"data: [DONE]\n\n", b""]
-    head = (
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
+    return [*(_event(delta) for delta in deltas), _event({}, "stop"), b"data: [DONE]\n\n"]
+
+
+def _reply(pieces: Iterable[bytes], content_type: str) -> bytes:
+    """A whole chunked reply, with each piece in a chunk of its own."""
+    body = [*pieces, b""]
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
     return head.encode() + b"".join(b"%x\r\n%s\r\n" % (len(data), data) for data in body)
 
 

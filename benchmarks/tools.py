@@ -25,7 +25,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import re
 import signal
 import sys
@@ -34,9 +33,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import date
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -47,6 +44,7 @@ import llm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import record  # noqa: E402
 from llm_localrun.engine.stop import stop_all  # noqa: E402
 from llm_localrun.pull import starter  # noqa: E402
 from llm_localrun.wire import http  # noqa: E402
@@ -328,13 +326,10 @@ def _is_call(text: str) -> bool:
 
 def where() -> str:
     """When and on what it was measured."""
-    cores, load = os.cpu_count(), os.getloadavg()[0]
+    measured = record.where("tools.py", ["llm", "xllamacpp"], os.getloadavg()[0])
     return (
-        f"Measured on {date.today().isoformat()} by `benchmarks/tools.py` on {cores} cores of"
-        f" {platform.machine()}, {platform.system()} {platform.release().split('-')[0]}, Python"
-        f" {platform.python_version()}, llm {version('llm')}, xllamacpp {version('xllamacpp')};"
-        f" the load at the end was {load:.1f}. Models: Qwen2.5-Coder-0.5B-Instruct Q4_K_M (coder),"
-        " SmolLM2-135M-Instruct Q4_1 (starter)."
+        f"{measured} Models: Qwen2.5-Coder-0.5B-Instruct Q4_K_M (coder), SmolLM2-135M-Instruct"
+        " Q4_1 (starter)."
     )
 
 

@@ -1,0 +1,151 @@
+"""The instrument that `benchmarks/comparison.py` is, and what it has written into the README."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import comparison, record
+from benchmarks.comparison import HEADS, LLM, NOT_MEASURED, PARTS, PLUGINS, Bench, Part
+from tests.support import environment
+from tests.support.outward import Guard
+
+ROOT = Path(__file__).parents[1]
+WRITTEN = (ROOT / "README.md").read_text("utf-8").partition("<!-- comparison -->\n\n")[2]
+WRITTEN = WRITTEN.partition("\n\n<!-- /comparison -->")[0]
+RATIO = r"\d+\.\d\d( \(\d.*\))?|over \d+ \(ended after \d+ s\)"
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The rows of Markdown's tables, without the lines below heads."""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+
+
+def titles(names: list[str]) -> list[str]:
+    """The first cells of the tables of these parts."""
+    ordered = [part for compares in HEADS for part in map(PARTS.get, names) if part]
+    rows = []
+    for compares in HEADS:
+        chosen = [title for p in ordered if p.compares is compares for title in p.rows]
+        rows += ["", *dict.fromkeys(chosen)] if chosen else []
+    return rows
+
+
+def test_readme_has_the_tables_that_the_script_writes() -> None:
+    rows = cells_of(WRITTEN)
+    assert [row[0] for row in rows] == titles([*PARTS])
+    heads = [tuple(row[1:]) for row in rows if not row[0]]
+    assert heads == [*HEADS.values()]
+    for row in (row for row in rows if row[0]):
+        for cell in row[1:2] if len(row) == 4 else row[1:]:
+            assert re.fullmatch(f"{RATIO}|{NOT_MEASURED}.{{5,}}", cell), row
+        assert not all(cell.startswith(NOT_MEASURED) for cell in row[1:]), row
+    said = WRITTEN.splitlines()[-1]
+    assert re.match(r"Measured on \d{4}-\d\d-\d\d by `benchmarks/comparison.py` on \d+ cores", said)
+    assert all(re.search(rf"\b{name} \d", said) for name in ("llm", *PLUGINS[2:], "xllamacpp"))
+
+
+def test_what_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(_: Bench) -> list[comparison.Cells]:
+        raise comparison.Unavailable("there is\nno index")
+
+    parts = {
+        "one": Part(("First", "Second"), fails),
+        "two": Part(
+            ("Third",), lambda _: [{"ratio": "0.50", "seconds": "1 s", "beside": "2 s"}], False
+        ),
+    }
+    monkeypatch.setattr(comparison, "PARTS", parts)
+    text = comparison.table(comparison.measured(Bench(tmp_path, 1, True), [*parts]))
+    missing = [f"{NOT_MEASURED}there is no index"] * 4
+    assert cells_of(text) == [
+        ["", *PLUGINS],
+        ["First", *missing],
+        ["Second", *missing],
+        ["", *HEADS[False]],
+        ["Third", "0.50", "1 s", "2 s"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "cells"),
+    [
+        ([(1.0, 2.0)], ("1.00 (1.00 s)", "2.00 (2.00 s)")),
+        # The median of the ratios, which may come from a round that was slow as a whole.
+        ([(1.0, 1.1), (4.0, 4.0), (1.0, 1.2)], ("1.00 (1.00 s)", "1.10 (1.20 s)")),
+        ([(1.0, 20.0)], ("1.00 (1.00 s)", "over 20 (ended after 20 s)")),
+    ],
+)
+def test_ratios_are_those_of_each_round(
+    rounds: list[tuple[float, float]], cells: tuple[str, str]
+) -> None:
+    taken = [dict.fromkeys(PLUGINS, other) | {LLM: base} for base, other in rounds]
+    shown = comparison._beside_llm(taken)
+    assert (shown[LLM], shown["llm-ollama"]) == cells
+
+
+def run_script(*flags: str, **variables: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.comparison", "--quick", *flags],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_runs_without_a_network(user_path: Path) -> None:
+    """What needs the index says so; the rest is measured."""
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
+    text = run_script("--only", "commands,files", **nowhere)
+    rows = {row[0]: row[1:] for row in cells_of(text) if row[0]}
+    assert [*rows] == [*PARTS["commands"].rows, *PARTS["files"].rows]
+    for title in PARTS["commands"].rows:
+        assert all(cell.startswith(f"{NOT_MEASURED}the package index: ") for cell in rows[title])
+    for title in PARTS["files"].rows:
+        assert re.fullmatch(RATIO, rows[title][0])
+
+
+def test_measures_all_plugins_in_environments_of_their_own(user_path: Path, guard: Guard) -> None:
+    with guard.lifted(), environment.original():
+        text = run_script("--only", "commands,stream")
+    if "the package index" in text:
+        pytest.skip(f"needs the package index: {text.splitlines()[2]}")
+    rows = [row for row in cells_of(text) if row[0]]
+    assert [len([c for c in row if re.fullmatch(RATIO, c)]) for row in rows] == [4, 4, 4, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--only", "nothing"], "there is no part nothing: commands, "),
+        (["--write", "--quick"], "--write needs a whole run"),
+        (["--write", "--only", "files"], "--write needs a whole run"),
+    ],
+)
+def test_wrong_flags(
+    flags: list[str],
+    error: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["comparison", *flags])
+    with pytest.raises(SystemExit):
+        comparison.main()
+    assert error in capsys.readouterr().err
+
+
+def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:
+    document = tmp_path / "a.md"
+    document.write_text("# A\n\n<!-- x -->\n\nold\n\n<!-- /x -->\n\nB\n")
+    record.write(document, "x", r"new \1")
+    assert document.read_text() == "# A\n\n<!-- x -->\n\nnew \\1\n\n<!-- /x -->\n\nB\n"
+    with pytest.raises(ValueError, match="there are 0 places for y"):
+        record.write(document, "y", "new")
