@@ -44,7 +44,9 @@ from llm_localrun.servers.openai_compatible import (
     ListedModel,
     OpenAICompatible,
 )
+from llm_localrun.system.progress import is_shown
 from llm_localrun.tokens.window import Size
+from llm_localrun.wire.request import ChatRequest
 from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
 from llm_localrun.wire.shapes import Count, Text, WireModel
 from llm_localrun.wire.sse import Payload
@@ -231,6 +233,12 @@ class LlamaCpp(RunsLlamaCpp):
             context = props and props.default_generation_settings.n_ctx
             route = route.model_copy(update={"context_loaded": context or route.context_default})
         return super().prepare(request, route)
+
+    def encode(self, model: str, chat: ChatRequest, **more: Any) -> Payload:
+        body = super().encode(model, chat, **more)
+        # A program whose stderr is no terminal sends and gets what it always did.
+        is_asked = body["stream"] and is_shown()
+        return {"return_progress": True, **body} if is_asked else body
 
     def count_tokens(self, body: Payload) -> Size | None:
         """Builds of 2026 count a chat request at once. Older ones render the template and split

@@ -143,10 +143,24 @@ def tell(text: str = "", *, ends_line: bool = True) -> None:
     """Prints a text from our own messages on stderr, and not in the line that shows work."""
     with _screen.cleared():
         click.echo(printable(text), err=True, nl=ends_line)
+        _screen.quiet(0.0, in_line=not ends_line)
+
+
+def quiet(seconds: float = 0.0, *, in_line: bool = False) -> None:
+    """Clears the line, and shows no work for so long, because something else is printed.
+
+    `in_line`: what is printed does not end its line, so that what is shown next begins below it.
+    """
+    _screen.quiet(seconds, in_line=in_line)
 
 
 def is_shown() -> bool:
-    """Whether work is shown at all: stderr is a terminal. It is None in a program without one."""
+    """Whether work is shown at all: stderr is a terminal, and nothing hides what stands there."""
+    return _is_terminal() and not _screen.is_hidden
+
+
+def _is_terminal() -> bool:
+    # It is None in a program without a console.
     return sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -159,6 +173,9 @@ class _Screen:
         self._idle = threading.Event()
         """Set if there is nothing to show any more."""
         self._hidden = 0
+        self._quiet_until = 0.0
+        self._in_line = False
+        """Whether the last line of the terminal holds a text that does not end it."""
         self._drawn: TextIO | None = None
         """Where a line stands now."""
 
@@ -166,7 +183,7 @@ class _Screen:
     def showing(self, work: Work) -> Iterator[None]:
         with self._lock:
             self._works.append(work)
-            if len(self._works) == 1 and is_shown():
+            if len(self._works) == 1 and _is_terminal():
                 self._idle = threading.Event()
                 threading.Thread(target=self._draw_until, args=[self._idle], daemon=True).start()
         try:
@@ -196,19 +213,30 @@ class _Screen:
             self._clear()
             yield
 
+    @property
+    def is_hidden(self) -> bool:
+        return self._hidden > 0
+
+    def quiet(self, seconds: float, *, in_line: bool) -> None:
+        with self._lock:
+            self._clear()
+            self._quiet_until, self._in_line = time.monotonic() + seconds, in_line
+
     def _draw_until(self, idle: threading.Event) -> None:
         wait = _DELAY_S
         while not idle.wait(wait):
             wait = _REDRAW_S
             with self._lock:
-                if self._works and not self._hidden and not idle.is_set():
+                is_due = not self._hidden and time.monotonic() >= self._quiet_until
+                if self._works and is_due and not idle.is_set():
                     self._draw(self._works[-1])
 
     def _draw(self, work: Work) -> None:
         width = _terminal_width() - 1
         shown = work.text(time.monotonic(), width)
-        self._write(sys.stderr, f"\r{shown}{' ' * (width - width_of(shown))}")
-        self._drawn = sys.stderr
+        start = "\n" if self._in_line else "\r"
+        self._write(sys.stderr, f"{start}{shown}{' ' * (width - width_of(shown))}")
+        self._drawn, self._in_line = sys.stderr, False
 
     def _clear(self) -> None:
         if self._drawn is not None:
