@@ -15,7 +15,14 @@ import click
 
 from llm_localrun.chat.interrupts import COMMANDS
 from llm_localrun.system.progress import Progress, Work, hidden, is_shown, quiet, working
-from llm_localrun.wire.events import WRITING_CALL, Event, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.events import (
+    GENERATING,
+    WRITING_CALL,
+    Event,
+    ReasoningDelta,
+    TextDelta,
+    ToolCall,
+)
 from llm_localrun.wire.response import ResponseDecoder
 
 _WAITING = Progress("waiting for the answer")
@@ -70,7 +77,8 @@ class Shown:
         self._said = said
         with self._lock:
             self._over.set()
-        self._report(said)
+        if self._latest is not _THINKING:
+            self._report(said)
         if said is WRITING_CALL and self._in_line and self._is_ours:
             # No text of this answer follows, as a rule.
             quiet(_DELAY_S, in_line=True)
@@ -80,6 +88,8 @@ class Shown:
         self._over.set()
         if isinstance(event, TextDelta):
             is_printed, self._is_ours = self._is_streamed, sys.stdout.isatty()
+            if self._latest is _THINKING:
+                self._report(GENERATING)
         elif isinstance(event, ReasoningDelta):
             is_printed, self._is_ours = self._prints_reasoning, True
             if not is_printed and self._latest is not _THINKING:
@@ -95,7 +105,9 @@ class Shown:
         """After the last event. If the answer has calls, the next turn goes on in the last line."""
         self._over.set()
         goes_on = self._in_line and self._has_called and not self._prints_calls
-        quiet(inf if goes_on and not self._is_ours else 0.0, in_line=goes_on)
+        # Below what it says of a call that is written, the line is a new one.
+        in_line = None if goes_on and self._latest is WRITING_CALL else goes_on
+        quiet(inf if goes_on and not self._is_ours else 0.0, in_line=in_line)
 
     def _watch(self, says: Says, over: threading.Event) -> None:
         if over.wait(_DELAY_S):

@@ -217,14 +217,17 @@ def tell(text: str = "", *, ends_line: bool = True) -> None:
         _screen.quiet_until, _screen.begins_below = 0.0, False
 
 
-def quiet(seconds: float = 0.0, *, in_line: bool = False) -> None:
+def quiet(seconds: float = 0.0, *, in_line: bool | None = False) -> None:
     """Clears the line, and shows no work for so long, because something else is printed.
 
-    `in_line`: what is printed does not end its line, so that what is shown next begins below it.
+    `in_line`: what is printed does not end its line, so that what is shown next begins below it;
+    None: nothing more is printed.
     """
     with _screen.lock:
         _screen.clear()
-        _screen.quiet_until, _screen.begins_below = time.monotonic() + seconds, in_line
+        _screen.quiet_until = time.monotonic() + seconds
+        if in_line is not None:
+            _screen.begins_below = in_line
 
 
 def is_shown() -> bool:

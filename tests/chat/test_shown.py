@@ -1,12 +1,12 @@
 """What a terminal shows of a request besides its answer, and that nothing else ever shows it."""
 
 import asyncio
+import contextlib
 import io
 import json
-import subprocess
+import re
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ import click
 import llm
 import pytest
 
+from llm_localrun.errors import ServerRefused
 from llm_localrun.servers.openai_compatible import OpenAICompatible
 from llm_localrun.system.progress import Progress
-from tests.conftest import CONFIG, Llm, configure, put_starter, stop_engines
-from tests.fakes.http_server import Request, StandIn, head, transcript
+from tests.conftest import CONFIG, Llm, configure
+from tests.fakes.http_server import Request, StandIn, head
 from tests.fakes.http_server import chunk as chunk_of
+from tests.fakes.llama_server import llama_server
 from tests.fakes.vllm import vllm
-from tests.support.drive import served
-from tests.support.replies import chunk
 from tests.support.drawn import lines_on, works_in
+from tests.support.replies import chunk
 from tests.support.terminal import dialog, on_terminal
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
@@ -85,6 +86,7 @@ def says(*deltas: Any, end: str = "stop") -> list[Any]:
 HI = {"content": "Hi."}
 LATE = [SILENCE, *says(HI)]
 HELD = {"content": '{"a": '}, SILENCE, {"content": "1}"}
+OFFERED = ["-T", "llm_version"]
 THINKS = {"reasoning": "Hm"}, SILENCE, {"reasoning": "m."}, HI
 UNFINISHED = {"content": "I will"}, SILENCE, {"content": " look."}
 FINISHED = {"content": "One.\n"}, SILENCE, {"content": "Two."}
@@ -93,7 +95,7 @@ CASES: dict[str, tuple[list[Any], list[str], list[str], list[str]]] = {
     "silence": (LATE, [], [WAITING], ["Hi."]),
     "reading": ([{**chunk(), "prompt_progress": PROGRESS}, *LATE], [], [READING], ["Hi."]),
     "only the beginning": ([chunk(role="assistant"), *LATE], [], [WAITING], ["Hi."]),
-    "JSON is checked": (says(*HELD), ["--schema", "a int"], [GENERATING], ['{"a": 1}']),
+    "it may be a call": (says(*HELD), OFFERED, [GENERATING], ['{"a": 1}']),
     "thinking": (says(*THINKS), [], [], ["Hmm.", "Hi."]),
     "hidden thinking": (says(*THINKS), ["-R"], ["thinking, N s"], ["Hi."]),
     "in a line": (says(*UNFINISHED), [], [], ["I will look."]),
@@ -137,7 +139,7 @@ def test_narrow_terminal(
     shown = on_terminal("-m", MODEL, "Hi")
     assert lines_on(shown) == ["Hi.", ""]
     assert max(map(len, shown.split("\r"))) < columns
-    assert "N s" in works_in(shown)[0]
+    assert works_in(shown)[0].startswith("reading the")
 
 
 TURNS = [
@@ -150,7 +152,7 @@ TURNS = [
 def test_turn_after_a_text(more: list[str], slow: Callable[..., Slow]) -> None:
     """The line begins on a line of its own, and the text that stands there stays."""
     slow(*TURNS)
-    shown = on_terminal("-m", MODEL, "Hi", "-T", "llm_version", *more)
+    shown = on_terminal("-m", MODEL, "Hi", *OFFERED, *more)
     assert works_in(shown) == [WAITING]
     assert lines_on(shown) == ["I will look.", "It is new.", ""]
 
@@ -158,21 +160,175 @@ def test_turn_after_a_text(more: list[str], slow: Callable[..., Slow]) -> None:
 def test_turn_after_calls_that_llm_shows(slow: Callable[..., Slow]) -> None:
     """What llm prints of them ends its line."""
     slow(*TURNS)
-    lines = lines_on(on_terminal("-m", MODEL, "Hi", "-T", "llm_version", "--td"))
-    assert lines[:2] == ["I will look.", "\x1b[33m\x1b[1mTool call: llm_version({})"]
-    assert lines[-2:] == ["It is new.", ""]
-    assert lines.count("") == 3
+    shown = on_terminal("-m", MODEL, "Hi", *OFFERED, "--td")
+    assert works_in(shown)[-1] == WAITING
+    lines = lines_on(re.sub("\x1b.*?m", "", shown))
+    version = lines[2]
+    assert lines == ["I will look.", "Tool call: llm_version({})", version, "", "It is new.", ""]
 
 
 def test_call_that_is_written_after_a_text(slow: Callable[..., Slow]) -> None:
     slow([chunk(content="I will look."), CALLS, SILENCE, chunk("tool_calls")], TURNS[1])
-    shown = on_terminal("-m", MODEL, "Hi", "-T", "llm_version")
+    shown = on_terminal("-m", MODEL, "Hi", *OFFERED)
     assert works_in(shown) == ["writing a tool call, N s", WAITING]
     assert lines_on(shown) == ["I will look.", "It is new.", ""]
 
 
 def test_chat(slow: Callable[..., Slow]) -> None:
     slow(LATE, says(HI), LATE)
-    shown = on_terminal("chat", "-m", MODEL, typed="Hi\nHi\nHi\n")
+    answers = ["One\n", "Two\n", "Three\n", "exit\n"]
+    status, shown = dialog("chat", "-m", MODEL, question="> ", answers=answers)
+    lines = lines_on(shown)
+    assert status == 0
     assert works_in(shown).count(WAITING) == 2
-    assert [line for line in lines_on(shown) if line.endswith("Hi.")] == ["> Hi.", "> Hi.", "> Hi."]
+    asked = lines.index("> One")
+    assert lines[asked:] == ["> One", "Hi.", "> Two", "Hi.", "> Three", "Hi.", "> exit", ""]
+
+
+class Terminal(io.StringIO):
+    """A stderr that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    return stderr
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Those in which the server says besides the response what it does, until that is over."""
+    begun: list[threading.Thread] = []
+
+    def progress(*_: object) -> Iterator[Progress]:
+        begun.append(threading.current_thread())
+        is_over = _[-1]
+        assert isinstance(is_over, threading.Event)
+        while not is_over.wait(0.05):
+            yield Progress("waiting for 2 other prompts")
+
+    monkeypatch.setattr(OpenAICompatible, "progress", progress)
+    return begun
+
+
+def prompt_in(command: str) -> Iterator[str]:
+    """The texts of an answer, as `command` of llm's gets them."""
+    model = llm.get_model(MODEL)
+    with click.Context(click.Command(command), info_name=command):
+        yield from (event.chunk for event in model.prompt("Hi").stream_events())
+
+
+CRASH = {"error": {"message": "crashed"}}
+READS = {**chunk(), "prompt_progress": PROGRESS}
+OTHERS = "waiting for N other prompts, N s"
+ENDS: dict[str, tuple[list[Any], list[str], int]] = {
+    # What comes; what the line says, and how many threads ask.
+    "answer": (LATE, [OTHERS], 1),
+    "error": ([SILENCE, CRASH], [OTHERS], 1),
+    "quick answer": (says(HI), [], 0),
+    "quick error": ([CRASH], [], 0),
+    "it says so itself": ([SILENCE, READS, 2 * SILENCE, *says(HI)], [OTHERS, READING], 1),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_what_a_server_says_besides(
+    case: str, slow: Callable[..., Slow], terminal: Terminal, threads: list[threading.Thread]
+) -> None:
+    payloads, drawn, count = ENDS[case]
+    slow(payloads)
+    with contextlib.suppress(ServerRefused):
+        assert list(prompt_in("prompt")) == ["Hi."]
+    for thread in threads:
+        thread.join(5)
+    assert len(threads) == count
+    assert not any(thread.is_alive() for thread in threads)
+    assert [text for text in works_in(terminal.getvalue()) if text != WAITING] == drawn
+
+
+def test_answer_that_is_left(
+    slow: Callable[..., Slow], terminal: Terminal, threads: list[threading.Thread]
+) -> None:
+    slow([SILENCE, chunk(content="Hi."), 30.0])
+    answer = prompt_in("prompt")
+    assert next(answer) == "Hi."
+    answer.close()  # type: ignore[attr-defined]
+    (thread,) = threads
+    thread.join(5)
+    assert not thread.is_alive()
+    assert lines_on(terminal.getvalue()) == [""]
+
+
+@pytest.mark.parametrize("name", ["", "box"])
+def test_other_programs(
+    name: str, slow: Callable[..., Slow], terminal: Terminal, threads: list[threading.Thread]
+) -> None:
+    """What they have on the terminal is not known."""
+    says = slow(LATE)
+    if name:
+        assert list(prompt_in(name)) == ["Hi."]
+    else:
+        assert llm.get_model(MODEL).prompt("Hi").text() == "Hi."
+    assert (terminal.getvalue(), threads, len(says.bodies)) == ("", [], 1)
+
+
+def test_many_prompts_at_once(slow: Callable[..., Slow], terminal: Terminal) -> None:
+    slow(LATE)
+    model = llm.get_async_model(MODEL)
+
+    async def ask_all() -> list[str]:
+        return await asyncio.gather(*(model.prompt("Hi").text() for _ in range(64)))
+
+    assert asyncio.run(ask_all()) == ["Hi."] * 64
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("more", [[], ["--async"], ["--no-stream"], ["-R"]])
+def test_nothing_in_a_pipe(more: list[str], slow: Callable[..., Slow], run_llm: Llm) -> None:
+    payloads = [READS, SILENCE, *says({"content": "One.\n"}, SILENCE, {"content": "Two."})]
+    slow(payloads)
+    done = run_llm("-m", MODEL, "Hi", *more)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "One.\nTwo.\n", "")
+
+
+def test_note_stands_on_a_line_of_its_own(slow: Callable[..., Slow]) -> None:
+    slow([SILENCE, chunk("tool_calls")])
+    shown = on_terminal("-m", MODEL, "Hi")
+    assert works_in(shown)[:1] == [WAITING]
+    assert lines_on(shown)[0].startswith("vLLM at http://127.0.0.1:")
+
+
+LONG = "The keeper climbed the stairs of the tower and wrote down what he saw. " * 100
+
+
+@pytest.mark.parametrize("more", [[], ["--async"], ["--schema", "a int"]])
+def test_engine_reads_a_long_prompt(more: list[str], warm: Path, run_llm: Llm) -> None:
+    prompt = f"{more} {LONG}"
+    limit = ["-o", "max_tokens", "2", "-o", "temperature", "0"]
+    shown = on_terminal("-m", "local", prompt, *limit, *more)
+    drawn = [text for text in works_in(shown) if text.startswith("reading")]
+    assert drawn
+    assert all(re.fullmatch("reading the prompt: N of N tokens, N s( left)?", d) for d in drawn)
+    totals = set(re.findall(r"of ([\d,]+) tokens", shown))
+    turn = json.loads(run_llm("logs", "--json", "-n", "1").stdout)[0]
+    assert totals == {f"{turn['input_tokens']:,}"}
+    assert lines_on(shown)[0] == turn["response"].partition("\n")[0].rstrip()
+
+
+def test_body_of_a_pipe_is_as_before(
+    user_path: Path, run_llm: Llm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only somebody at a terminal wants to see the prompt being read."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    with StandIn(llama_server()) as server:
+        configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
+        run_llm("-m", "local/box/gemma-3-4b-it-Q4_K_M.gguf", "Hi")
+        on_terminal("-m", "local/box/gemma-3-4b-it-Q4_K_M.gguf", "Hi")
+        on_terminal("-m", "local/box/gemma-3-4b-it-Q4_K_M.gguf", "Hi", "--no-stream")
+    chats = [each.body for each in server.requests if each.path == "/v1/chat/completions"]
+    assert [body.pop("return_progress", None) for body in chats] == [None, True, None]
+    assert chats[0] == chats[1]

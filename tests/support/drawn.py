@@ -5,7 +5,7 @@ import re
 
 
 def lines_on(shown: str) -> list[str]:
-    """The lines that stand on a terminal of any width after `shown`, without spaces at their ends."""
+    """The lines that stand on a terminal of any width after `shown`, without trailing spaces."""
     lines, column = [""], 0
     for character in shown:
         if character == "\n":
