@@ -142,6 +142,7 @@ def test_narrow_terminal(
     assert works_in(shown)[0].startswith("reading the")
 
 
+# llm puts a space between the texts of two turns.
 TURNS = [
     says({"content": "I will look."}, {"tool_calls": CALLS["choices"][0]["delta"]["tool_calls"]}),
     [SILENCE, *says({"content": "It is new."})],
@@ -154,7 +155,7 @@ def test_turn_after_a_text(more: list[str], slow: Callable[..., Slow]) -> None:
     slow(*TURNS)
     shown = on_terminal("-m", MODEL, "Hi", *OFFERED, *more)
     assert works_in(shown) == [WAITING]
-    assert lines_on(shown) == ["I will look.", "It is new.", ""]
+    assert lines_on(shown) == ["I will look.", " It is new.", ""]
 
 
 def test_turn_after_calls_that_llm_shows(slow: Callable[..., Slow]) -> None:
@@ -164,14 +165,14 @@ def test_turn_after_calls_that_llm_shows(slow: Callable[..., Slow]) -> None:
     assert works_in(shown)[-1] == WAITING
     lines = lines_on(re.sub("\x1b.*?m", "", shown))
     version = lines[2]
-    assert lines == ["I will look.", "Tool call: llm_version({})", version, "", "It is new.", ""]
+    assert lines == ["I will look.", "Tool call: llm_version({})", version, "", " It is new.", ""]
 
 
 def test_call_that_is_written_after_a_text(slow: Callable[..., Slow]) -> None:
     slow([chunk(content="I will look."), CALLS, SILENCE, chunk("tool_calls")], TURNS[1])
     shown = on_terminal("-m", MODEL, "Hi", *OFFERED)
     assert works_in(shown) == ["writing a tool call, N s", WAITING]
-    assert lines_on(shown) == ["I will look.", "It is new.", ""]
+    assert lines_on(shown) == ["I will look.", " It is new.", ""]
 
 
 def test_chat(slow: Callable[..., Slow]) -> None:
@@ -219,7 +220,7 @@ def prompt_in(command: str) -> Iterator[str]:
     """The texts of an answer, as `command` of llm's gets them."""
     model = llm.get_model(MODEL)
     with click.Context(click.Command(command), info_name=command):
-        yield from (event.chunk for event in model.prompt("Hi").stream_events())
+        yield from model.prompt("Hi")
 
 
 CRASH = {"error": {"message": "crashed"}}
