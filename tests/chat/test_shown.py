@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +193,11 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    stderr = Terminal()
-    monkeypatch.setattr(sys, "stderr", stderr)
-    return stderr
+@contextlib.contextmanager
+def at_terminal() -> Iterator[Terminal]:
+    """A fixture cannot do it: pytest replaces what it has set."""
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        yield terminal
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
     return begun
 
 
-def prompt_in(command: str) -> Iterator[str]:
+def prompt_in(command: str) -> Generator[str, None, None]:
     """The texts of an answer, as `command` of llm's gets them."""
     model = llm.get_model(MODEL)
     with click.Context(click.Command(command), info_name=command):
@@ -238,11 +238,11 @@ ENDS: dict[str, tuple[list[Any], list[str], int]] = {
 
 @pytest.mark.parametrize("case", ENDS)
 def test_what_a_server_says_besides(
-    case: str, slow: Callable[..., Slow], terminal: Terminal, threads: list[threading.Thread]
+    case: str, slow: Callable[..., Slow], threads: list[threading.Thread]
 ) -> None:
     payloads, drawn, count = ENDS[case]
     slow(payloads)
-    with contextlib.suppress(ServerRefused):
+    with at_terminal() as terminal, contextlib.suppress(ServerRefused):
         assert list(prompt_in("prompt")) == ["Hi."]
     for thread in threads:
         thread.join(5)
@@ -251,13 +251,10 @@ def test_what_a_server_says_besides(
     assert [text for text in works_in(terminal.getvalue()) if text != WAITING] == drawn
 
 
-def test_answer_that_is_left(
-    slow: Callable[..., Slow], terminal: Terminal, threads: list[threading.Thread]
-) -> None:
+def test_answer_that_is_left(slow: Callable[..., Slow], threads: list[threading.Thread]) -> None:
     slow([SILENCE, chunk(content="Hi."), 30.0])
-    answer = prompt_in("prompt")
-    assert next(answer) == "Hi."
-    answer.close()  # type: ignore[attr-defined]
+    with at_terminal() as terminal, contextlib.closing(prompt_in("prompt")) as answer:
+        assert next(answer) == "Hi."
     (thread,) = threads
     thread.join(5)
     assert not thread.is_alive()
@@ -266,25 +263,25 @@ def test_answer_that_is_left(
 
 @pytest.mark.parametrize("name", ["", "box"])
 def test_other_programs(
-    name: str, slow: Callable[..., Slow], terminal: Terminal, threads: list[threading.Thread]
+    name: str, slow: Callable[..., Slow], threads: list[threading.Thread]
 ) -> None:
     """What they have on the terminal is not known."""
     says = slow(LATE)
-    if name:
-        assert list(prompt_in(name)) == ["Hi."]
-    else:
-        assert llm.get_model(MODEL).prompt("Hi").text() == "Hi."
+    with at_terminal() as terminal:
+        answer = prompt_in(name) if name else llm.get_model(MODEL).prompt("Hi")
+        assert list(answer) == ["Hi."]
     assert (terminal.getvalue(), threads, len(says.bodies)) == ("", [], 1)
 
 
-def test_many_prompts_at_once(slow: Callable[..., Slow], terminal: Terminal) -> None:
+def test_many_prompts_at_once(slow: Callable[..., Slow]) -> None:
     slow(LATE)
     model = llm.get_async_model(MODEL)
 
     async def ask_all() -> list[str]:
         return await asyncio.gather(*(model.prompt("Hi").text() for _ in range(64)))
 
-    assert asyncio.run(ask_all()) == ["Hi."] * 64
+    with at_terminal() as terminal:
+        assert asyncio.run(ask_all()) == ["Hi."] * 64
     assert terminal.getvalue() == ""
 
 
