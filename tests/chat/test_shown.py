@@ -25,7 +25,7 @@ from tests.fakes.llama_server import llama_server
 from tests.fakes.vllm import vllm
 from tests.support.drawn import lines_on, works_in
 from tests.support.replies import chunk
-from tests.support.terminal import dialog, on_terminal
+from tests.support.terminal import dialog, written_to_terminal
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
 
@@ -95,7 +95,7 @@ CASES: dict[str, tuple[list[Any], list[str], list[str], list[str]]] = {
     "silence": (LATE, [], [WAITING], ["Hi."]),
     "reading": ([{**chunk(), "prompt_progress": PROGRESS}, *LATE], [], [READING], ["Hi."]),
     "only the beginning": ([chunk(role="assistant"), *LATE], [], [WAITING], ["Hi."]),
-    "it may be a call": (says(*HELD), OFFERED, [GENERATING], ['{"a": 1}']),
+    "JSON is checked": (says(*HELD), [*OFFERED, "--schema", "a int"], [GENERATING], ['{"a": 1}']),
     "thinking": (says(*THINKS), [], [], ["Hmm.", "Hi."]),
     "hidden thinking": (says(*THINKS), ["-R"], ["thinking, N s"], ["Hi."]),
     "in a line": (says(*UNFINISHED), [], [], ["I will look."]),
@@ -109,7 +109,7 @@ CASES: dict[str, tuple[list[Any], list[str], list[str], list[str]]] = {
 def test_on_a_terminal(case: str, more: list[str], slow: Callable[..., Slow]) -> None:
     payloads, options, drawn, lines = CASES[case]
     slow(payloads)
-    shown = on_terminal("-m", MODEL, "Hi", *options, *more)
+    shown = written_to_terminal("-m", MODEL, "Hi", *options, *more)
     assert works_in(shown) == drawn
     assert lines_on(shown) == [*lines, ""]
     assert "\x1b" not in shown
@@ -117,14 +117,14 @@ def test_on_a_terminal(case: str, more: list[str], slow: Callable[..., Slow]) ->
 
 def test_split_anywhere(slow: Callable[..., Slow]) -> None:
     slow(CASES["reading"][0], piece_size=7)
-    shown = on_terminal("-m", MODEL, "Hi")
+    shown = written_to_terminal("-m", MODEL, "Hi")
     assert (works_in(shown), lines_on(shown)) == ([READING], ["Hi.", ""])
 
 
 def test_answer_that_is_not_streamed(slow: Callable[..., Slow], user_path: Path) -> None:
     """Nothing says what the server does meanwhile."""
     slow(LATE)
-    shown = on_terminal("-m", MODEL, "Hi", "--no-stream")
+    shown = written_to_terminal("-m", MODEL, "Hi", "--no-stream")
     assert works_in(shown) == [WAITING]
     assert lines_on(shown) == ["Hi.", ""]
 
@@ -136,7 +136,7 @@ def test_narrow_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("NO_COLOR", "1")
     slow(CASES["reading"][0])
-    shown = on_terminal("-m", MODEL, "Hi")
+    shown = written_to_terminal("-m", MODEL, "Hi")
     assert lines_on(shown) == ["Hi.", ""]
     assert max(map(len, shown.split("\r"))) < columns
     assert works_in(shown)[0].startswith("reading the")
@@ -153,7 +153,7 @@ TURNS = [
 def test_turn_after_a_text(more: list[str], slow: Callable[..., Slow]) -> None:
     """The line begins on a line of its own, and the text that stands there stays."""
     slow(*TURNS)
-    shown = on_terminal("-m", MODEL, "Hi", *OFFERED, *more)
+    shown = written_to_terminal("-m", MODEL, "Hi", *OFFERED, *more)
     assert works_in(shown) == [WAITING]
     assert lines_on(shown) == ["I will look.", " It is new.", ""]
 
@@ -161,7 +161,7 @@ def test_turn_after_a_text(more: list[str], slow: Callable[..., Slow]) -> None:
 def test_turn_after_calls_that_llm_shows(slow: Callable[..., Slow]) -> None:
     """What llm prints of them ends its line."""
     slow(*TURNS)
-    shown = on_terminal("-m", MODEL, "Hi", *OFFERED, "--td")
+    shown = written_to_terminal("-m", MODEL, "Hi", *OFFERED, "--td")
     assert works_in(shown)[-1] == WAITING
     lines = lines_on(re.sub("\x1b.*?m", "", shown))
     version = lines[2]
@@ -170,7 +170,7 @@ def test_turn_after_calls_that_llm_shows(slow: Callable[..., Slow]) -> None:
 
 def test_call_that_is_written_after_a_text(slow: Callable[..., Slow]) -> None:
     slow([chunk(content="I will look."), CALLS, SILENCE, chunk("tool_calls")], TURNS[1])
-    shown = on_terminal("-m", MODEL, "Hi", *OFFERED)
+    shown = written_to_terminal("-m", MODEL, "Hi", *OFFERED)
     assert works_in(shown) == ["writing a tool call, N s", WAITING]
     assert lines_on(shown) == ["I will look.", " It is new.", ""]
 
@@ -295,7 +295,7 @@ def test_nothing_in_a_pipe(more: list[str], slow: Callable[..., Slow], run_llm: 
 
 def test_note_stands_on_a_line_of_its_own(slow: Callable[..., Slow]) -> None:
     slow([SILENCE, chunk("tool_calls")])
-    shown = on_terminal("-m", MODEL, "Hi")
+    shown = written_to_terminal("-m", MODEL, "Hi")
     assert works_in(shown)[:1] == [WAITING]
     assert lines_on(shown)[0].startswith("vLLM at http://127.0.0.1:")
 
@@ -307,7 +307,7 @@ LONG = "The keeper climbed the stairs of the tower and wrote down what he saw. "
 def test_engine_reads_a_long_prompt(more: list[str], warm: Path, run_llm: Llm) -> None:
     prompt = f"{more} {LONG}"
     limit = ["-o", "max_tokens", "2", "-o", "temperature", "0"]
-    shown = on_terminal("-m", "local", prompt, *limit, *more)
+    shown = written_to_terminal("-m", "local", prompt, *limit, *more)
     drawn = [text for text in works_in(shown) if text.startswith("reading")]
     assert drawn
     assert all(re.fullmatch("reading the prompt: N of N tokens, N s( left)?", d) for d in drawn)
@@ -325,8 +325,8 @@ def test_body_of_a_pipe_is_as_before(
     with StandIn(llama_server()) as server:
         configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
         run_llm("-m", "local/box/gemma-3-4b-it-Q4_K_M.gguf", "Hi")
-        on_terminal("-m", "local/box/gemma-3-4b-it-Q4_K_M.gguf", "Hi")
-        on_terminal("-m", "local/box/gemma-3-4b-it-Q4_K_M.gguf", "Hi", "--no-stream")
+        written_to_terminal("-m", "local/box/gemma-3-4b-it-Q4_K_M.gguf", "Hi")
+        written_to_terminal("-m", "local/box/gemma-3-4b-it-Q4_K_M.gguf", "Hi", "--no-stream")
     chats = [each.body for each in server.requests if each.path == "/v1/chat/completions"]
     assert [body.pop("return_progress", None) for body in chats] == [None, True, None]
     assert chats[0] == chats[1]
