@@ -8,13 +8,11 @@ Asking servers and scanning folders takes time, so the last snapshot is kept on 
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import click
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llm_localrun.config import read_config
@@ -32,7 +30,7 @@ from llm_localrun.name_cache import CachePolicy, delete_names, is_current, is_fr
 from llm_localrun.privacy import is_loopback, shown_host
 from llm_localrun.system.atomic import read_own, write_atomically
 from llm_localrun.system.paths import home
-from llm_localrun.system.text import printable
+from llm_localrun.system.progress import Progress, working
 
 if TYPE_CHECKING:
     from llm_localrun.servers.base import Server
@@ -127,7 +125,8 @@ def record_place(model: LocalModel, remote_host: str) -> LocalModel:
 def _locate_models(snapshot: Snapshot) -> Snapshot:
     from llm_localrun.servers.discover import locate_models
 
-    reports = locate_models(snapshot.endpoints, thorough=True)
+    with working(Progress("asking where models run")):
+        reports = locate_models(snapshot.endpoints, thorough=True)
     return snapshot.model_copy(update={"endpoints": tuple(reports)})
 
 
@@ -276,16 +275,21 @@ def _discover(before: Snapshot, policy: CachePolicy, is_enough: IsEnough | None)
 
     stamp = settings_stamp(sorted({*files.variables(), *servers.variables()}))
     config = read_config()
-    scanned = files.scan(config.folders, before)
     candidates = candidates_for(config, servers.stored_keys())
     discovery = Discovery(candidates, before.endpoints, policy)
 
     def with_reports(reports: Iterable[EndpointReport]) -> Snapshot:
         return scanned.model_copy(update={"endpoints": tuple(reports)})
 
-    reports = discovery.run(
-        lambda so_far: is_enough is not None and is_enough(with_reports(so_far)), _say_waiting
-    )
+    def show_waiting(reports: Iterable[EndpointReport]) -> None:
+        work.report(Progress(f"waiting for {', '.join(map(describe_server, reports))}"))
+
+    with working(Progress("looking for model files")) as work:
+        scanned = files.scan(config.folders, before)
+        work.report(Progress("asking servers for their models"))
+        reports = discovery.run(
+            lambda so_far: is_enough is not None and is_enough(with_reports(so_far)), show_waiting
+        )
     return with_reports(reports).model_copy(
         update={
             "taken_at": time.time(),
@@ -294,13 +298,6 @@ def _discover(before: Snapshot, policy: CachePolicy, is_enough: IsEnough | None)
             "is_complete": not discovery.has_stopped_early and is_complete(reports),
         }
     )
-
-
-def _say_waiting(reports: Iterable[EndpointReport]) -> None:
-    """Tells a user at a terminal which servers are waited for."""
-    if sys.stderr.isatty():
-        names = ", ".join(map(describe_server, reports))
-        click.echo(printable(f"waiting for {names} …"), err=True)
 
 
 def describe_server(report: EndpointReport) -> str:

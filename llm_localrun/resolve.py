@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from llm_localrun.catalogue import describe_server, get_catalogue, model_at
 from llm_localrun.config import Config, read_config
 from llm_localrun.errors import ConfigError, UnknownModel
@@ -44,7 +42,7 @@ from llm_localrun.system.json_files import list_at, read_json, text_at
 from llm_localrun.system.logins import shown_address
 from llm_localrun.system.paths import models_folder
 from llm_localrun.system.program import quoted
-from llm_localrun.system.text import printable
+from llm_localrun.system.progress import tell
 
 
 def order_of(config: Config, snapshot: Snapshot) -> Order:
@@ -149,7 +147,7 @@ def _warn_once(message: str) -> None:
     """Writes `message` to standard error, once in a process."""
     if message not in _warnings:
         _warnings.add(message)
-        click.echo(printable(message), err=True)
+        tell(message)
 
 
 def resolve_variant(model: LocalModel, options: Mapping[str, Any]) -> LocalModel:

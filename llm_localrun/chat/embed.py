@@ -33,7 +33,7 @@ from llm_localrun.errors import BadReply, BuildFailed, PromptTooLong
 from llm_localrun.models import LocalModel, OnDisk, Route, RunsOn, Served
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.servers.base import PreparedRequest, open_server
-from llm_localrun.system.text import printable
+from llm_localrun.system import progress
 from llm_localrun.tokens.window import USE_LARGER_MODEL, TextTooLong, remedy_for_text
 from llm_localrun.wire import http
 from llm_localrun.wire.response import decode_whole
@@ -196,7 +196,7 @@ class _Run:
         try:
             yield
         except BaseException:
-            click.echo(printable(f"Error: {self._problems()}."), err=True)
+            progress.tell(f"Error: {self._problems()}.")
             raise
         context = click.get_current_context()
         if self.skipped and context.params["input_path"] != "-":

@@ -126,22 +126,26 @@ class LocalChat(_Chat, llm.KeyModel):
         from llm_localrun.chat import run
         from llm_localrun.chat.interrupts import Interrupts
         from llm_localrun.chat.response import ResponseRecorder
+        from llm_localrun.chat.shown import shown
         from llm_localrun.chat.tools import repeats_in
 
-        request = self._request(prompt, stream, conversation, _log_id(conversation))
-        model, route = resolve.choose_route(self.local, request.options)
-        recorder = ResponseRecorder(model, route, response, repeats_in(request.messages))
-        interrupts = Interrupts()
-        with (
-            interrupts.caught(recorder.finish_interrupted),
-            recorder.failure_kept(),
-            recorder.errors_below(is_streamed=stream),
-            closing(run.stream(model, route, request, key)) as events,
-        ):
-            for event in events:
-                for item in recorder.record(event):
-                    with interrupts.deferred:
-                        yield item
+        with shown(is_streamed=stream) as seen:
+            request = self._request(prompt, stream, conversation, _log_id(conversation))
+            model, route = resolve.choose_route(self.local, request.options)
+            recorder = ResponseRecorder(model, route, response, repeats_in(request.messages))
+            interrupts = Interrupts()
+            with (
+                interrupts.caught(recorder.finish_interrupted),
+                recorder.failure_kept(),
+                recorder.errors_below(is_streamed=stream),
+                closing(run.stream(model, route, request, key, seen)) as events,
+            ):
+                for event in events:
+                    if seen is not None:
+                        seen.before(event)
+                    for item in recorder.record(event):
+                        with interrupts.deferred:
+                            yield item
 
 
 class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
@@ -160,19 +164,24 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
         from llm_localrun import resolve
         from llm_localrun.chat import run
         from llm_localrun.chat.response import ResponseRecorder
+        from llm_localrun.chat.shown import shown
         from llm_localrun.chat.tools import repeats_in
 
         log_id = _log_id(conversation)
-        # Reading attachments and asking whether a server listens would block the event loop.
-        request = await asyncio.to_thread(self._request, prompt, stream, conversation, log_id)
-        model, route = await asyncio.to_thread(resolve.choose_route, self.local, request.options)
-        recorder = ResponseRecorder(model, route, response, repeats_in(request.messages))
-        events = run.astream(model, route, request, key)
-        with recorder.failure_kept(), recorder.errors_below(is_streamed=stream):
-            async with aclosing(events):
-                async for event in events:
-                    for item in recorder.record(event):
-                        yield item
+        with shown(is_streamed=stream) as seen:
+            # Reading attachments and asking whether a server listens would block the event loop.
+            request = await asyncio.to_thread(self._request, prompt, stream, conversation, log_id)
+            choose_route = resolve.choose_route
+            model, route = await asyncio.to_thread(choose_route, self.local, request.options)
+            recorder = ResponseRecorder(model, route, response, repeats_in(request.messages))
+            events = run.astream(model, route, request, key, seen)
+            with recorder.failure_kept(), recorder.errors_below(is_streamed=stream):
+                async with aclosing(events):
+                    async for event in events:
+                        if seen is not None:
+                            seen.before(event)
+                        for item in recorder.record(event):
+                            yield item
 
 
 class LocalEmbedding(_Local, EmbeddingModel):
@@ -184,10 +193,12 @@ class LocalEmbedding(_Local, EmbeddingModel):
         self, items: Iterable[str | bytes], *, key: str | None = None
     ) -> Iterator[list[float]]:
         from llm_localrun.chat.embed import embed_batches
+        from llm_localrun.chat.shown import shown_texts
 
         texts = map(self._text, items)
         batches = iter(lambda: list(islice(texts, self.batch_size)), [])
-        yield from map(list, embed_batches(self.local, batches, key))
+        with shown_texts():
+            yield from map(list, embed_batches(self.local, batches, key))
 
     def _text(self, item: str | bytes) -> str:
         from llm_localrun.errors import BadAttachment

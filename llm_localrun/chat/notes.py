@@ -7,8 +7,6 @@ import json
 import shlex
 from collections.abc import Collection, Iterable
 
-import click
-
 from llm_localrun.catalogue import record_place
 from llm_localrun.chat.attempts import Ending
 from llm_localrun.chat.expected import template_thinking
@@ -18,7 +16,7 @@ from llm_localrun.privacy import requires_consent
 from llm_localrun.servers.base import PreparedRequest, ServeRequest, is_malformed_call
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.system.program import runnable
-from llm_localrun.system.text import printable
+from llm_localrun.system.progress import tell
 from llm_localrun.tokens.estimate import least_plausible
 from llm_localrun.tokens.window import MIN_CONTEXT_TOKENS, describe_cut_answer
 from llm_localrun.wire.call_schema import SHORT_LIST, SHORT_TEXT, reached_limit
@@ -37,7 +35,7 @@ def report_departure(model: LocalModel, prepared: PreparedRequest, remote_host: 
         " machine any more. llm-localrun will not send it another one, unless you allow that:"
         f" `llm localrun allow {shlex.quote(model.id)}`."
     )
-    click.echo(printable(runnable(note)), err=True)
+    tell(runnable(note))
 
 
 def note(request: ServeRequest, prepared: PreparedRequest, finished: Finished) -> str:

@@ -24,6 +24,7 @@ from llm_localrun.chat.tools import Repeats
 from llm_localrun.errors import AnswerNotJson, NoToolCall, RepeatedCall
 from llm_localrun.models import LocalModel, Route, Served
 from llm_localrun.system.json_files import parse_json
+from llm_localrun.system.progress import quiet, tell
 from llm_localrun.system.text import printable
 from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
 
@@ -57,6 +58,7 @@ def end_line(last: Event | None, *, is_streamed: bool) -> None:
     is_text = isinstance(last, TextDelta)
     is_shown = is_text or not command.params.get("hide_reasoning")
     if is_shown and (not is_text or sys.stdout.isatty()):
+        quiet()
         click.echo(err=not is_text)
 
 
@@ -141,7 +143,8 @@ class ResponseRecorder:
             if command and name == "prompt":
                 command.call_on_close(partial(end_command, error))
             elif name == "chat":
-                click.echo(f"\nError: {error.message}", err=True)
+                tell()
+                tell(f"Error: {error.message}")
             else:
                 raise
 

@@ -9,12 +9,12 @@ import asyncio
 import shlex
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
-from contextlib import aclosing, closing, contextmanager
+from contextlib import AbstractContextManager, aclosing, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-import click
 from typing_extensions import assert_never
 
 from llm_localrun.catalogue import (
@@ -46,6 +46,7 @@ from llm_localrun.chat.notes import (
     report_departure,
 )
 from llm_localrun.chat.response import end_line
+from llm_localrun.chat.shown import Shown
 from llm_localrun.chat.tools import (
     has_results,
     identity,
@@ -82,7 +83,7 @@ from llm_localrun.servers.base import (
     open_server,
     server_class,
 )
-from llm_localrun.system.text import printable
+from llm_localrun.system.progress import tell
 from llm_localrun.tokens.learned import learn_from_reply
 from llm_localrun.wire import http
 from llm_localrun.wire.endless import EndWatch
@@ -92,10 +93,14 @@ from llm_localrun.wire.response import ResponseDecoder, ResponseHead
 
 
 def stream(
-    model: LocalModel, route: Route, request: ChatRequest, key: str | None
+    model: LocalModel,
+    route: Route,
+    request: ChatRequest,
+    key: str | None,
+    shown: Shown | None = None,
 ) -> Generator[Event, None, None]:
     """The events of the model's answer; closing the iterator stops it. Raises a `LocalRunError`."""
-    exchange: _Exchange | None = _start(model, route, request, key)
+    exchange: _Exchange | None = _start(model, route, request, key, shown)
     while exchange is not None:
         try:
             yield from _received(exchange)
@@ -123,10 +128,14 @@ def _received(exchange: "_Exchange") -> Iterator[Event]:
 
 
 async def astream(
-    model: LocalModel, route: Route, request: ChatRequest, key: str | None
+    model: LocalModel,
+    route: Route,
+    request: ChatRequest,
+    key: str | None,
+    shown: Shown | None = None,
 ) -> AsyncGenerator[Event, None]:
     """`stream`, for an event loop: starting an engine does not block it."""
-    exchange: _Exchange | None = await asyncio.to_thread(_start, model, route, request, key)
+    exchange: _Exchange | None = await asyncio.to_thread(_start, model, route, request, key, shown)
     while exchange is not None:
         with exchange.in_use():
             async with aclosing(http.astream(exchange.http_request)) as received:
@@ -231,7 +240,7 @@ class _Exchange:
     def in_use(self) -> Iterator[None]:
         """Around the exchange: its failure does not hide an answer that is kept."""
         try:
-            with in_use(self.request.model, self.prepared):
+            with self._watched(), in_use(self.request.model, self.prepared):
                 yield
         except BuildFailed as error:
             if self.has_begun or not error.instead:
@@ -241,6 +250,12 @@ class _Exchange:
         except LocalRunError:
             if self.kept is None:
                 raise
+
+    def _watched(self) -> AbstractContextManager[None]:
+        shown, server = self.sender.shown, self.prepared.server
+        if shown is None:
+            return nullcontext()
+        return shown.watching(partial(server.progress, self.request, self.prepared))
 
     def _sent_again(self) -> "_Exchange":
         return self._followed_by(self.attempt, *self.sender.prepared(self.attempt))
@@ -253,6 +268,8 @@ class _Exchange:
             return
         try:
             yield from self._shown_at_once(filter(self._counts, self.decoder.feed(piece)))
+            if (shown := self.sender.shown) is not None:
+                shown.look(self.decoder)
         except ServerRefused as error:
             if not is_malformed_call(error):
                 raise
@@ -438,7 +455,7 @@ class _Exchange:
         if sys.stderr.isatty() or isinstance(self.last, ReasoningDelta):
             end_line(self.last, is_streamed=self.attempt.wanted.stream)
             self.last = None
-        click.echo(printable(note), err=True)
+        tell(note)
 
 
 tools_refused: dict[str, bool] = {}
@@ -454,7 +471,9 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | None) -> _Exchange:
+def _start(
+    model: LocalModel, route: Route, request: ChatRequest, key: str | None, shown: Shown | None
+) -> _Exchange:
     config = read_config()
     server = _server_of(route)
     chat = request_defaults(model, route).applied_to(with_repeats_noted(request))
@@ -464,10 +483,10 @@ def _start(model: LocalModel, route: Route, request: ChatRequest, key: str | Non
     chat = replace(chat, options=options, calls_as_text=described is False)
     describes_tools = described or not _takes_tools(model, route, chat)
     attempts = Attempts(chat, server, describes_tools)
-    sender = _Sender(model, route, key, config, attempts)
+    sender = _Sender(model, route, key, config, attempts, shown)
     first = attempts.first()
     if sys.stderr.isatty() and not has_results(chat) and (told := note_of_tools(first.wanted)):
-        click.echo(printable(told), err=True)
+        tell(told)
     with tools_named(first.wanted):
         return sender.exchange(first, *sender.prepared(first))
 
@@ -495,6 +514,7 @@ class _Sender:
     key: str | None
     config: Config
     attempts: Attempts
+    shown: Shown | None
 
     def prepared(self, attempt: Attempt) -> tuple[ServeRequest, PreparedRequest]:
         """The request of an attempt, ready to be sent. Raises a `LocalRunError`."""

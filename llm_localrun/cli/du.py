@@ -18,6 +18,7 @@ from llm_localrun.pull.download import unfinished_files
 from llm_localrun.pull.records import PullRecord, bytes_on_disk, read_records
 from llm_localrun.pull.remove import records_of
 from llm_localrun.system.paths import builds_folder, partial_folder
+from llm_localrun.system.progress import Progress, working
 
 
 @click.command(help=__doc__)
@@ -26,8 +27,9 @@ def du(as_json: bool) -> None:
     models = get_catalogue(CachePolicy.REFRESH).models
     largest_first = sorted(models, key=lambda model: -(model.size or 0))
     records = read_records()
-    files = [_facts(model, model.on_disk, records) for model in largest_first if model.on_disk]
-    facts = [*files, *_unfinished(), *_builds()]
+    with working(Progress("adding up the files")):
+        files = [_facts(model, model.on_disk, records) for model in largest_first if model.on_disk]
+        facts = [*files, *_unfinished(), *_builds()]
     show(as_json, facts, _rows(facts), if_empty="There are no models on the disk.")
 
 

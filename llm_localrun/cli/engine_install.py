@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from llm_localrun.cli.progress import show_progress
+from llm_localrun.cli.progress import quiet_option, show_progress
 from llm_localrun.cli.table import json_option, pick, say, show_json, size_text
 from llm_localrun.config import read_config
 from llm_localrun.engine import builds
@@ -40,7 +40,7 @@ _HASHES = {
 """Who has the SHA-256 of the archives."""
 
 _yes_option = click.option("-y", "--yes", is_flag=True, help="Install without asking")
-_quiet_option = click.option("--quiet", is_flag=True, help="Do not show progress")
+_quiet_option = quiet_option("Do not show progress")
 
 
 def _check_tag(_context: click.Context, _parameter: click.Parameter, tag: str) -> str:
@@ -130,7 +130,7 @@ def _install(plan: InstallPlan, *, yes: bool, quiet: bool, **_: bool) -> Install
     if not yes:
         _ask(click.get_current_context())
     try:
-        return show_progress(install_steps(plan), plan.name, quiet=quiet)
+        return show_progress(install_steps(plan), plan.name)
     except KeyboardInterrupt:
         say(f"Nothing was installed. {RESUME_ADVICE}.", err=True)
         raise

@@ -24,7 +24,7 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.choice import advise_starter, choose_match, choose_recommended
-from llm_localrun.cli.progress import show_progress
+from llm_localrun.cli.progress import quiet_option, show_progress
 from llm_localrun.cli.table import json_option, pick, say, show_json, show_table, size_text
 from llm_localrun.config import read_config
 from llm_localrun.engine.memory_check import memory_for_a_new_model
@@ -50,6 +50,7 @@ from llm_localrun.pull.wheels import NotOnIndex
 from llm_localrun.resolve import NO_COMMAND, WHAT_IT_IS, order_of
 from llm_localrun.servers.base import server_class
 from llm_localrun.system.program import quoted
+from llm_localrun.system.progress import Progress, working
 
 _INTERRUPTED = {
     "huggingface": f"{RESUME_ADVICE}.",
@@ -64,7 +65,7 @@ _INTERRUPTED = {
 @click.option("--tiny", is_flag=True, help="With `starter`: the smallest one")
 @click.option("--embed", is_flag=True, help="With `starter`: one that embeds texts")
 @click.option("-q", "--quantization", help="Quantization to download: Q4_K_M, Q8_0")
-@click.option("--quiet", is_flag=True, help="Show neither the available quantizations nor progress")
+@quiet_option("Show neither the available quantizations nor progress")
 @json_option
 def pull(
     words: tuple[str, ...],
@@ -80,7 +81,8 @@ def pull(
         ref = choose_recommended(given, as_json=as_json)
     elif query := search_words(ref):
         ref = choose_match(query, wanted, given, as_json=as_json)
-    plan = _plan(ref, quantization, quiet=quiet)
+    with working(Progress(f"looking for {ref}")):
+        plan = _plan(ref, quantization, quiet=quiet)
     present = find_same_content(plan, get_catalogue().models)
     if present is not None:
         path = present.on_disk.path if present.on_disk else ""
@@ -99,7 +101,7 @@ def _fetch(plan: PullPlan, *, quiet: bool) -> PullRecord:
     for note in () if quiet else plan.notes:
         say(f"{note}.", err=True)
     try:
-        return show_progress(plan.fetch(), plan.title, quiet=quiet)
+        return show_progress(plan.fetch(), plan.title)
     except KeyboardInterrupt:
         source = plan.record.source
         say(_INTERRUPTED.get(source) or server_class(source).interrupted_pull, err=True)

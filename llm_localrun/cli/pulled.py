@@ -16,6 +16,7 @@ from llm_localrun.pull.records import QUANTIZED, PullRecord, read_records
 from llm_localrun.pull.refs import parse_ref
 from llm_localrun.pull.remove import records_of
 from llm_localrun.resolve import candidates, order_of
+from llm_localrun.system.progress import Progress, working
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class VersionCheck:
 def check_version(record: PullRecord) -> VersionCheck:
     """Asks the source of a pulled model for its current version. Downloads nothing."""
     try:
-        planned = plan_pull(parse_ref(record.ref))
+        with working(Progress(f"looking for a newer version of {record.shown_ref}")):
+            planned = plan_pull(parse_ref(record.ref))
     except LocalRunError as error:
         return VersionCheck(record, VersionState.FAILED, problem=str(error))
     is_newer = planned.differs_from(record)

@@ -30,6 +30,7 @@ from llm_localrun.quantize.run import run
 from llm_localrun.quantize.tools import GGML_PACKAGE, Quantizer
 from llm_localrun.resolve import candidates, order_of
 from llm_localrun.servers.base import open_with_stored_key, server_class
+from llm_localrun.system.progress import Progress, working
 from llm_localrun.wire.http import is_listening
 
 
@@ -195,7 +196,8 @@ def _loss_rows(model: LocalModel, made: LocalModel) -> list[Row]:
     if not model.has_command:
         return []
     if model.purpose == "embedding":
-        vectors = quality.vector_loss(model, made)
+        with working(Progress(f"measuring {made.name}")):
+            vectors = quality.vector_loss(model, made)
         return [_row("cosine similarity", "", f"{vectors.mean:.4f}, at least {vectors.least:.4f}")]
     loss = show_progress(quality.text_loss(model, made), made.name)
     return [

@@ -198,8 +198,6 @@ def _why_empty(use: Use | None) -> str:
 
 def _refresh() -> None:
     """Asks the hub for newer models, and says what was added."""
-    if terminal_width() is not None:
-        say("Asking the hub for newer models …", err=True)
     try:
         added, updated = refresh_list()
     except PullFailed as error:

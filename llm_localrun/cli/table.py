@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from llm_localrun.system.program import runnable
+from llm_localrun.system.progress import cleared
 from llm_localrun.system.text import printable, printable_json
 
 _GAP = "  "
@@ -50,13 +51,18 @@ def pick(value: object, names: str) -> dict[str, Any]:
 
 def show_json(value: Any) -> None:
     """Prints `value` as JSON."""
-    click.echo(printable_json(value, indent=2))
+    _echo(printable_json(value, indent=2))
 
 
 def say(*lines: str, err: bool = False) -> None:
     """Prints lines of text, which may hold names and texts from outside, and commands of llm."""
     for line in lines:
-        click.echo(printable(runnable(line)), err=err)
+        _echo(printable(runnable(line)), err=err)
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    with cleared():
+        click.echo(text, err=err)
 
 
 def terminal_width() -> int | None:
@@ -88,12 +94,12 @@ def show_table(
         widths[first] = min(widths[first], max(available, _MIN_FIRST_WIDTH))
     numeric = {name for name in others if all(row[name][:1].isdigit() for row in rows if row[name])}
     heads = _line({name: name for name in columns}, widths, numeric)
-    click.echo(click.style(heads, bold=True), err=err)
+    _echo(click.style(heads, bold=True), err=err)
     for row in rows:
         is_too_wide = len(row[first]) > widths[first]
         if is_too_wide:
-            click.echo(row[first], err=err)
-        click.echo(_line({**row, first: ""} if is_too_wide else row, widths, numeric), err=err)
+            _echo(row[first], err=err)
+        _echo(_line({**row, first: ""} if is_too_wide else row, widths, numeric), err=err)
 
 
 def show_card(entries: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -102,9 +108,9 @@ def show_card(entries: Sequence[tuple[str, Sequence[str]]]) -> None:
     width = max(len(label) for label, _ in filled)
     for label, lines in filled:
         first, *others = lines
-        click.echo(f"{click.style(label.ljust(width), bold=True)}{_GAP}{first}")
+        _echo(f"{click.style(label.ljust(width), bold=True)}{_GAP}{first}")
         for line in others:
-            click.echo(f"{'':{width}}{_GAP}{line}")
+            _echo(f"{'':{width}}{_GAP}{line}")
 
 
 def show_notes(notes: Sequence[str]) -> None:

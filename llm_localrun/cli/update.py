@@ -6,7 +6,7 @@ Without NAMES, update all of them.
 import click
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.progress import show_progress
+from llm_localrun.cli.progress import quiet_option, show_progress
 from llm_localrun.cli.pulled import (
     VersionCheck,
     VersionState,
@@ -22,16 +22,16 @@ from llm_localrun.pull.records import QUANTIZED, PullRecord
 
 @click.command(help=__doc__)
 @click.argument("names", nargs=-1)
-@click.option("--quiet", is_flag=True, help="Do not show progress")
+@quiet_option("Do not show progress")
 @click.pass_context
-def update(ctx: click.Context, names: tuple[str, ...], quiet: bool) -> None:
+def update(ctx: click.Context, /, names: tuple[str, ...], **_: bool) -> None:
     if names:
         chosen = [record for name in names for record in _records_of(name)]
     else:
         chosen = present_records()
     if not chosen:
         say("No model was pulled.", err=True)
-    succeeded = [_update(check_version(record), quiet) for record in chosen]
+    succeeded = [_update(check_version(record)) for record in chosen]
     get_catalogue(CachePolicy.REFRESH)
     ctx.exit(not all(succeeded))
 
@@ -45,7 +45,7 @@ def _records_of(name: str) -> list[PullRecord]:
     return records
 
 
-def _update(check: VersionCheck, quiet: bool) -> bool:
+def _update(check: VersionCheck) -> bool:
     """Downloads the newer version, if there is one. Returns False if that failed."""
     ref = check.record.shown_ref
     if check.plan is None:
@@ -55,7 +55,7 @@ def _update(check: VersionCheck, quiet: bool) -> bool:
         say(f"{ref}: up to date")
         return True
     try:
-        show_progress(check.plan.fetch(), check.plan.title, quiet=quiet)
+        show_progress(check.plan.fetch(), check.plan.title)
     except LocalRunError as error:
         say(f"{ref}: {error}", err=True)
         return False

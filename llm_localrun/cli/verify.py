@@ -20,7 +20,7 @@ def verify(ctx: click.Context, name: str, as_json: bool) -> None:
     models, records = get_catalogue(CachePolicy.REFRESH).models, read_records()
     pulled = [record for record in records if record.ref == name]
     model = next((m for m in models if records_of(m, pulled)), None) or find_model(name)
-    checks = show_progress(checks_of(model, records_of(model, records)), model.name, quiet=as_json)
+    checks = show_progress(checks_of(model, records_of(model, records)), model.name)
     show(
         as_json,
         (pick(check, "what state detail") for check in checks),

@@ -28,6 +28,7 @@ from llm_localrun.engine.llama_server import neutral_environment
 from llm_localrun.files.found import NOT_TEXT, is_text
 from llm_localrun.models import FrozenValue
 from llm_localrun.system.atomic import read_own, write_atomically
+from llm_localrun.system.progress import Progress, working
 from llm_localrun.system.text import printable
 from llm_localrun.wire.sse import excerpt
 
@@ -220,7 +221,8 @@ def probe_all(builds: Iterable[Build], folder: Path) -> list[Build]:
         key = f"{build.key} {state}"
         known = before.get(key)
         if known is None or abs(now - known.at) > known.holds_for:
-            known = _probe(build, now)
+            with working(Progress(f"trying {build.title}")):
+                known = _probe(build, now)
             # A build that is missing has no key.
             after |= {key: known} if build.key and known.holds_for else {}
         probed.append(known.build)
@@ -242,7 +244,8 @@ def _read_cache(file: Path) -> dict[str, _Probed]:
 def free_gpu_memory(build: Build) -> int:
     """The bytes that llama.cpp may fill of a build's GPUs now, besides RAM. Takes a second."""
     try:
-        listed = _list_devices(build)
+        with working(Progress("asking the GPU for its free memory")):
+            listed = _list_devices(build)
     except Unusable:
         return 0
     return sum(max(0, free - _FIT_MARGIN_BYTES) for gpu, free in listed if not gpu.shares_ram)

@@ -6,15 +6,13 @@ decided in `builds`, starting it is left to `serve`.
 
 from pathlib import Path
 
-import click
-
 from llm_localrun.engine import builds, failed_builds
 from llm_localrun.engine.build_probe import Build
 from llm_localrun.engine.libraries import NO_INSTRUCTION
 from llm_localrun.engine.settings import EngineRequest
 from llm_localrun.engine.state import EngineSettings
 from llm_localrun.errors import BuildFailed, EngineFailed, Fault, LoadFailed, LocalRunError
-from llm_localrun.system.text import printable
+from llm_localrun.system import progress
 
 _suspected: dict[str, dict[str, Fault]] = {}
 """The builds that failed in this process, and how, by the model that they were to run."""
@@ -55,7 +53,7 @@ def _acquit(path: str, *, cpu: bool) -> None:
 
 def tell(error: BuildFailed) -> None:
     """Says what runs the model instead."""
-    click.echo(printable(error.instead), err=True)
+    progress.tell(error.instead)
 
 
 def confirm(request: EngineRequest) -> None:

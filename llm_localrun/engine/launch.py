@@ -152,7 +152,7 @@ def acquire_slot(
         paths = EnginePaths(folder, engine.id)
         saved = saved_prompts.find_saved(paths, engine, contents.conversation)
         try:
-            slot = slots.acquire(paths, contents, saved is not None, _SLOT_TIMEOUT_S)
+            slot = _wait_for_slot(paths, engine, contents, is_saved=saved is not None)
         except TimeoutError:
             raise EngineFailed(
                 f"{engine.spec.name} was answering other prompts for"
@@ -166,6 +166,19 @@ def acquire_slot(
             restored = None if is_held else saved
             before = advance_of(engine, folder)
             return AcquiredSlot(engine, slot, contents, is_new, restored, before)
+
+
+def _wait_for_slot(
+    paths: EnginePaths, engine: EngineState, contents: SlotContents, *, is_saved: bool
+) -> Slot | None:
+    def tell(count: int) -> None:
+        what = f"{count} other prompts" if count > 1 else "another prompt"
+        # No slot is given while a command waits to unload the engine.
+        what = f"{engine.spec.name} to be unloaded" if locks.is_locked(paths.ending) else what
+        work.report(Progress(f"waiting for {what}"))
+
+    with working(Progress("waiting for a free slot")) as work:
+        return slots.acquire(paths, contents, is_saved, _SLOT_TIMEOUT_S, tell)
 
 
 def find_or_start(
@@ -190,16 +203,19 @@ def find_or_start(
         name = hashlib.sha256(request.path.encode()).hexdigest()[:16]
         total = _size_of(spec)
         with (
-            working(_loading(spec, total)) as work,
+            working(Progress(f"waiting for another command to load {spec.name}")) as work,
             # Whoever holds it loads the file, for as long as that makes progress.
             locks.exclusive(folder / f"{name}.starting", inf),
         ):
             # Another command may have started it meanwhile.
             if engine := _find(spec, folder):
                 return engine, False
+            work.report(Progress("choosing a build of llama.cpp"))
             instructions = _instructions(spec, folder, keep_alive, load_grace, request.limits)
             instructions = _bounded(instructions, bound, request.limits)
-            return _start(instructions, request.limits.memory, work, total), True
+            loading = sum(tensor.size or 0 for tensor in tensors)
+            display = _LoadDisplay(work, spec.name, total, loading)
+            return _start(instructions, request.limits.memory, display), True
 
 
 def empty_log(state: EngineState, folder: Path) -> None:
@@ -327,8 +343,26 @@ def _size_of(spec: EngineSpec) -> int:
     return sum(part.stat().st_size for part in parts_of(Path(spec.path)) if part.exists())
 
 
-def _loading(spec: EngineSpec, total: int, done: int = 0) -> Progress:
-    return Progress(f"loading {Path(spec.path).name}", done, total if done else None)
+@dataclass(frozen=True, slots=True)
+class _LoadDisplay:
+    """Shows how far the load of a model is. `tensors` is how many of its `total` bytes they are."""
+
+    work: Work
+    name: str
+    total: int
+    tensors: int
+
+    def show(self, loaded: str = "0") -> None:
+        """`loaded` is what the watcher reports: see `load_watch.LOADED`."""
+        size, _, stage = loaded.partition(" ")
+        progress = Progress(f"loading {self.name}")
+        if int(size):
+            # The headers are read before.
+            done = self.total - self.tensors + int(size)
+            progress = replace(progress, done=done, total=self.total)
+            if stage and done > 0.99 * self.total:
+                progress = Progress(f"loading {self.name}: {stage}")
+        self.work.report(progress)
 
 
 def _find(spec: EngineSpec, folder: Path) -> EngineState | None:
@@ -396,13 +430,15 @@ def _instructions(
 
 
 def _start(
-    instructions: HostInstructions, memory: int | None, work: Work, total: int
+    instructions: HostInstructions, memory: int | None, display: _LoadDisplay
 ) -> EngineState:
     """Starts an engine. All engines together get `memory` bytes. Raises `EngineFailed`."""
     spec, folder = instructions.spec, Path(instructions.folder)
     rpc_servers = [*filter(None, spec.settings.rpc.split(","))]
     # Other commands cannot count the memory of this engine before its state is written.
+    display.work.report(Progress("waiting for another model to start"))
     with locks.exclusive(folder / "memory.starting", inf):
+        display.show()
         for engine in list_engines(folder):
             # An RPC server serves one engine at a time.
             shares_rpc = set(rpc_servers).intersection(engine.spec.settings.rpc.split(","))
@@ -410,14 +446,14 @@ def _start(
                 stop_if_idle(engine, folder)
         evict.evict_idle(spec, folder, memory)
         check_rpc_servers(rpc_servers)
-        host = _Host(instructions, work, total)
+        host = _Host(instructions, display)
     return host.wait_until_loaded()
 
 
 class _Host:
     """A host process that loads its model. It is killed if anything goes wrong meanwhile."""
 
-    def __init__(self, instructions: HostInstructions, work: Work, total: int) -> None:
+    def __init__(self, instructions: HostInstructions, display: _LoadDisplay) -> None:
         """Returns when the engine's state is written.
 
         Raises `EngineFailed`, and OSError if the host cannot write its files.
@@ -426,7 +462,7 @@ class _Host:
         self._folder = Path(instructions.folder)
         self._grace = instructions.load_grace
         self._limit = instructions.memory_limit
-        self._work, self._total = work, total
+        self._display = display
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._process = _spawn()
         line = json.dumps(asdict(instructions)).encode() + b"\n"
@@ -475,7 +511,7 @@ class _Host:
         Raises `EngineFailed`, and OSError as the host reports.
         """
         # While it loads, the watcher writes several lines a second; on Windows there is none.
-        silence = max(self._grace, LOAD_GRACE_S) + self._total / _SLOW_DISK_BYTES_PER_S
+        silence = max(self._grace, LOAD_GRACE_S) + self._display.total / _SLOW_DISK_BYTES_PER_S
         while True:
             try:
                 line = self._lines.get(timeout=silence)
@@ -502,7 +538,7 @@ class _Host:
                 raise OSError(int(line), os.strerror(int(line)))
             if word != LOADED:
                 return line
-            self._work.report(_loading(self._spec, self._total, int(value)))
+            self._display.show(value)
 
     def _blaming_gpu(self, error: EngineFailed, phase: str) -> EngineFailed:
         """`error` as that of a GPU, if one may hang in a load that made no progress."""

@@ -34,7 +34,8 @@ from llm_localrun.engine import limits
 OVERSIZED = "oversized"
 """The process took more memory than it may have. It has been killed then."""
 LOADED = "loaded"
-"""A line with the bytes of files that the process has read or mapped since the tensors began."""
+"""A line with the bytes of files that the process has read or mapped since the tensors began, and
+what it does afterwards."""
 STALLED = "stalled"
 """A line with the `Phase` that made no progress. The process has been killed then."""
 
@@ -70,6 +71,11 @@ _MARKS = {
     b"llama_model_loader: loaded meta data": Phase.TOKENIZER,
     b"load_tensors: loading model tensors": Phase.TENSORS,
     b"load_model: initializing": Phase.TEMPLATE,
+}
+_STAGES = {
+    b"llama_context: constructing": "preparing the context",
+    # This reads what has only been mapped, and compiles shaders.
+    b"warming up the model": "warming up",
 }
 _MARK = re.compile(rb"^[\d.]+ I (?:srv +)?(" + b"|".join(_MARKS) + b")", re.MULTILINE)
 
@@ -138,7 +144,7 @@ def _watch(pid: int, log: "_Log", grace: float, memory_limit: int) -> None:
             send_line(1, f"{STALLED} {phase.value}")
             os.kill(pid, signal.SIGKILL)
             return
-        send_line(1, f"{LOADED} {max(0, now.loaded - before.loaded)}")
+        send_line(1, f"{LOADED} {max(0, now.loaded - before.loaded)} {log.stage}")
 
 
 def _is_watch_over(seconds: float, pid: int, memory_limit: int) -> bool:
@@ -165,6 +171,8 @@ class _Log:
         """The beginning of the last line."""
         self.size = 0
         self.phase = Phase.START
+        self.stage = ""
+        """What llama.cpp does after it has loaded the tensors."""
 
     def read(self) -> None:
         """Reads what has been added."""
@@ -174,6 +182,8 @@ class _Log:
             self.size += len(added)
             text = self._line + added
             self._line = text[text.rfind(b"\n") + 1 :][:_MAX_MARK]
+            for mark, stage in _STAGES.items():
+                self.stage = stage if mark in text else self.stage
             found = phase_in(text)
             if found is not Phase.START and self.phase is not Phase.TEMPLATE:
                 self.phase = found

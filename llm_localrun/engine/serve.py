@@ -19,7 +19,7 @@ from llm_localrun.engine import fallback, launch, saved_prompts
 from llm_localrun.engine.evict import need_of
 from llm_localrun.engine.launch import LOAD_GRACE_S, AcquiredSlot
 from llm_localrun.engine.launch_errors import OTHER_TEMPLATE
-from llm_localrun.engine.load_watch import Advance
+from llm_localrun.engine.load_watch import Advance, size_of
 from llm_localrun.engine.memory_check import ensure_fits
 from llm_localrun.engine.saved_prompts import KeepLimits
 from llm_localrun.engine.settings import LAUNCH_OPTIONS, EngineRequest, engine_request
@@ -39,6 +39,7 @@ from llm_localrun.models import Endpoint, LocalModel, OnDisk, ServerStatus
 from llm_localrun.servers.base import ADMIN_TIMEOUT_S, NOT_SENT, PreparedRequest, ServeRequest
 from llm_localrun.servers.llamacpp import LlamaCpp
 from llm_localrun.system.paths import engine_folder
+from llm_localrun.system.progress import Progress, working
 from llm_localrun.tokens.count import bound_of_text
 from llm_localrun.tokens.window import (
     ANSWER_RESERVE_TOKENS,
@@ -337,7 +338,8 @@ def _counted(job: _Job, engine: EngineState, count: Callable[[EngineServer], _Co
     """What an engine counts. Raises `EngineFailed` if it ended, or prepared the text endlessly."""
     server, before = engine_server(engine), launch.advance_of(engine, engine_folder())
     server.timeout_s = min(ADMIN_TIMEOUT_S, job.timeout_s)
-    counts = count(server)
+    with working(Progress("counting the tokens")):
+        counts = count(server)
     if server.failure is not None:
         silence = ServerUnreachable(f"{server.title} did not count the prompt", server.start_hint)
         if (failed := job.diagnosed(silence, engine, before)) is not silence:
@@ -442,15 +444,18 @@ def _prepare_slot(server: EngineServer, acquired: AcquiredSlot, plan: _Plan) -> 
     paths = EnginePaths(engine_folder(), engine.id)
     token_bytes = need_of(engine.spec).context / engine.spec.context_size
     limits = KeepLimits(plan.request.limits.prompt_bytes, token_bytes)
-    saved_prompts.make_way(paths, engine, slot, acquired.contents, limits)
+    with working(Progress("saving other conversations")):
+        saved_prompts.make_way(paths, engine, slot, acquired.contents, limits)
     if (saved := acquired.saved) is None:
         return
     path = f"/slots/{slot.number}?action=restore"
     body = {"filename": saved.name, "id_slot": slot.number}
     request = server.http_request("POST", path, body, min(_RESTORE_TIMEOUT_S, plan.job.timeout_s))
-    if saved_prompts.is_intact(saved, engine.id):
-        with suppress(BadReply, ServerUnreachable), closing(http.stream(request)) as received:
-            for _ in received:
-                pass
+    # How much of it llama.cpp has read is not known.
+    with working(Progress("restoring the conversation", size_of(saved))):
+        if saved_prompts.is_intact(saved, engine.id):
+            with suppress(BadReply, ServerUnreachable), closing(http.stream(request)) as received:
+                for _ in received:
+                    pass
     # The engine has it now, and saves more when it is displaced.
     saved.unlink(missing_ok=True)

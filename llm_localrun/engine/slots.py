@@ -14,7 +14,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from math import inf
@@ -30,6 +30,7 @@ from llm_localrun.system.locks import create_locked, is_locked, open_locked
 BLOCK_CHARACTERS = 256
 """Prefixes of prompts are compared in blocks of this length."""
 _POLL_INTERVAL_S = 0.01
+_TELL_INTERVAL_S = 0.5
 _ANSWER_TIMEOUT_S = 2.0
 """llama.cpp tells at once what its slots do, unless it evaluates a batch."""
 
@@ -112,16 +113,20 @@ def create_slots(paths: EnginePaths) -> None:
 
 
 def acquire(
-    paths: EnginePaths, contents: SlotContents, is_saved: bool, timeout: float
+    paths: EnginePaths,
+    contents: SlotContents,
+    is_saved: bool,
+    timeout: float,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> Slot | None:
     """Waits for a free slot and acquires the best one; None if the engine is about to end.
 
     While a command waits to unload the engine, this waits too: for its end, or for Ctrl-C there.
 
-    `is_saved`: the conversation can be restored from disk. Raises TimeoutError after
-    `timeout` seconds.
+    `is_saved`: the conversation can be restored from disk. `tell` is called now and then with the
+    number of the prompts that are waited for. Raises TimeoutError after `timeout` seconds.
     """
-    deadline = time.monotonic() + timeout
+    deadline, told_at = time.monotonic() + timeout, time.monotonic()
     while paths.state.exists():
         ranked = () if is_locked(paths.ending) else _rank(paths, contents, is_saved)
         if slot := next(_acquire_each(paths, ranked), None):
@@ -129,8 +134,11 @@ def acquire(
             if paths.state.exists() and _claim_context(paths, slot, contents):
                 return slot
             slot.release()
-        if time.monotonic() > deadline:
+        if (now := time.monotonic()) > deadline:
             raise TimeoutError
+        if now - told_at > _TELL_INTERVAL_S:
+            told_at = now
+            tell(sum(is_locked(paths.slot(number)) for number in range(SLOTS)))
         # Random, so that waiting requests do not collide again and again.
         time.sleep(_POLL_INTERVAL_S * random.uniform(1, 3))
     return None

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from llm_localrun.engine import slots
 from llm_localrun.engine.state import EnginePaths, EngineState, list_hosts, pid_of, read_state
 from llm_localrun.system import locks
+from llm_localrun.system.progress import Progress, working
 
 Announce: TypeAlias = Callable[[str, str], None]
 """Is called before waiting for an engine, with the name of its model and what it does."""
@@ -56,11 +57,12 @@ def stop_when_idle(paths: EnginePaths, announce: Announce) -> None:
     """
     if doing := occupation(paths):
         announce(name_of(paths), doing)
-    while _is_starting(paths):
-        time.sleep(_POLL_INTERVAL_S)
-    with locks.exclusive(paths.ending, inf):
-        while not _end_if_free(paths):
+    with working(Progress(f"waiting for {name_of(paths)}")):
+        while _is_starting(paths):
             time.sleep(_POLL_INTERVAL_S)
+        with locks.exclusive(paths.ending, inf):
+            while not _end_if_free(paths):
+                time.sleep(_POLL_INTERVAL_S)
 
 
 def occupation(paths: EnginePaths) -> str:
@@ -104,6 +106,11 @@ def _end_if_free(paths: EnginePaths) -> bool:
 
 def end(paths: EnginePaths) -> None:
     """Ends an engine's host. The process id is the host's as long as its lock is held."""
+    with working(Progress(f"unloading {name_of(paths)}")):
+        _end(paths)
+
+
+def _end(paths: EnginePaths) -> None:
     state = read_state(paths.state)
     # While it loads, a host handles no signals, and it has no conversations to save.
     is_loading = state is not None and not state.url

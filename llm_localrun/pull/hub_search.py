@@ -17,6 +17,7 @@ from llm_localrun.pull.fitting import VariantFit, best_variant, find_variant, fi
 from llm_localrun.pull.huggingface import FoundRepository, search_repositories
 from llm_localrun.pull.refs import HubRef, is_repository
 from llm_localrun.recommended.models import RecommendedModel, read_recommended
+from llm_localrun.system.progress import Progress, working
 
 _CANDIDATES = 4
 """Repositories to ask for, for each one to show: the hub orders them by downloads alone."""
@@ -59,7 +60,8 @@ def search_hub(
     """
     # The hub knows llama 3.2, and not our llama3.2.
     query = " ".join(_tokens(words)) or words
-    found = search_repositories(query, limit * _CANDIDATES)
+    with working(Progress(f"searching the hub for {words}")):
+        found = search_repositories(query, limit * _CANDIDATES)
     usable = [each for each in found if is_repository(each.id)]
     ranked = sorted(
         usable, key=lambda each: (-_exact_words(words, each.id), -(each.downloads or 0))
@@ -75,8 +77,10 @@ def search_hub(
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + _PATIENCE_S
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    with working(Progress("reading what was found")) as work:
+        for done, thread in enumerate(threads):
+            work.report(Progress("reading what was found", done, len(threads), "repositories"))
+            thread.join(max(0.0, deadline - time.monotonic()))
     return [*matches.values()]
 
 

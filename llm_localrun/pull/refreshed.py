@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -35,11 +36,13 @@ from llm_localrun.recommended.models import (
     refreshed_path,
     write_refreshed,
 )
+from llm_localrun.system.progress import Progress, Work, working
 
 PUBLISHERS = (
     *("unsloth", "ggml-org", "bartowski", "lmstudio-community", "Qwen", "google", "LiquidAI"),
     *("ibm-granite", "mistralai"),
 )
+_Item = TypeVar("_Item")
 _PER_PUBLISHER = 4
 _THREADS = 4
 _PREFERRED = "Q4_K_M"
@@ -65,16 +68,16 @@ def refresh_list() -> tuple[list[str], list[str]]:
     Raises `PullFailed` if the hub cannot be asked; then the user's list stays as it is. A
     repository that cannot be read keeps its entry there.
     """
-    trending: list[TrendingRepository] = []
-    for owner in PUBLISHERS:
-        found = huggingface.trending_repositories(owner, _PER_PUBLISHER)
-        trending += (each for each in found if each.id.startswith(f"{owner}/"))
-    trending.sort(key=lambda each: -(each.trending or 0))
     listed = listed_models()
     before = {each.repository: each for each in read_recommended() if each not in listed}
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with (
+        working(Progress("asking the hub for newer models")) as work,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
+        trending = _trending(work)
         read = pool.map(lambda each: _read(each, before.get(each.id)), trending)
-        models = [*_without_copies(each for each in read if each and is_valid(each))]
+        counted = _count_up(read, work, "reading newer models", len(trending), "repositories")
+        models = [*_without_copies(each for each in counted if each and is_valid(each))]
     try:
         write_refreshed(models)
     except OSError as error:
@@ -83,6 +86,25 @@ def refresh_list() -> tuple[list[str], list[str]]:
     known = {each.repository for each in listed}
     added = [each.name for each in new if each.repository not in known]
     return added, [each.name for each in new if each.repository in known]
+
+
+def _trending(work: Work) -> list[TrendingRepository]:
+    """The repositories to look at, those that trend most first. Raises `PullFailed`."""
+    what, count = "asking the hub for newer models", len(PUBLISHERS)
+    trending: list[TrendingRepository] = []
+    for owner in _count_up(PUBLISHERS, work, what, count, "publishers"):
+        found = huggingface.trending_repositories(owner, _PER_PUBLISHER)
+        trending += (each for each in found if each.id.startswith(f"{owner}/"))
+    return sorted(trending, key=lambda each: -(each.trending or 0))
+
+
+def _count_up(
+    items: Iterable[_Item], work: Work, what: str, total: int, unit: str
+) -> Iterator[_Item]:
+    """`items`, reporting how many of them are done."""
+    for done, item in enumerate(items):
+        work.report(Progress(what, done, total, unit))
+        yield item
 
 
 def _without_copies(found: Iterable[RecommendedModel]) -> Iterator[RecommendedModel]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llm_localrun.errors import QuantizeFailed
 from llm_localrun.names.quantizations import quantization_in, without_quantization
-from llm_localrun.pull.download import sha256_of
+from llm_localrun.pull.download import sha256_steps
 from llm_localrun.pull.records import QUANTIZED, PulledFile, PullRecord, save_record
 from llm_localrun.quantize.plan import QuantizePlan, tensors_of
 from llm_localrun.system import locks
@@ -43,13 +43,13 @@ def run(plan: QuantizePlan) -> Generator[Progress, None, None]:
             try:
                 yield from _make(plan, partial)
                 _check_result(partial, plan)
+                yield Progress("Writing it to the disk")
                 _flush_to_disk(partial)
                 files = [plan.target, *_link_projector(plan)]
                 partial.replace(plan.target)
             finally:
                 partial.unlink(missing_ok=True)
-        yield Progress("Recording the file")
-        save_record(_record_of(files))
+        save_record((yield from _record_of(files)))
     except TimeoutError:
         problem = f"Another command is making {plan.target}"
         raise QuantizeFailed(problem, "Wait until it ends") from None
@@ -143,10 +143,10 @@ def _link_projector(plan: QuantizePlan) -> list[Path]:
     return [link]
 
 
-def _record_of(paths: list[Path]) -> PullRecord:
+def _record_of(paths: list[Path]) -> Generator[Progress, None, PullRecord]:
     """The record with which `rm` may delete the files, and `verify` can check them."""
-    files = (
-        PulledFile(path=path.name, size=path.stat().st_size, sha256=sha256_of(path))
-        for path in paths
-    )
+    files = []
+    for path in paths:
+        digest = yield from sha256_steps(path)
+        files.append(PulledFile(path=path.name, size=path.stat().st_size, sha256=digest))
     return PullRecord(ref=f"{QUANTIZED}:{paths[0].name}", source=QUANTIZED, files=tuple(files))

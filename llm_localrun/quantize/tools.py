@@ -20,6 +20,7 @@ from pathlib import Path
 from llm_localrun.errors import QuantizeFailed
 from llm_localrun.quantize.recipes import MIXES
 from llm_localrun.system.paths import home
+from llm_localrun.system.progress import Progress, working
 
 GGML_PACKAGE = "libggml-python==0.20.2.post1"
 """2.5 MB, MIT: ggml's libraries and no dependencies."""
@@ -153,7 +154,10 @@ def _pip_install(target: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--only-binary", ":all:"]
     command += ["--no-compile", "--quiet", "--disable-pip-version-check"]
     command += ["--target", str(target), GGML_PACKAGE]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    with working(Progress(f"installing {GGML_PACKAGE}")):
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
     if done.returncode != 0:
         last_line = done.stderr.strip().rpartition("\n")[2].removeprefix("ERROR: ")
         raise QuantizeFailed(

@@ -26,6 +26,7 @@ from llm_localrun.recommended.measuring import usable_cores
 from llm_localrun.system.atomic import read_own, write_atomically
 from llm_localrun.system.json_files import read_text
 from llm_localrun.system.paths import home
+from llm_localrun.system.progress import Progress, working
 
 _BOOTSTRAP = (
     "import sys; sys.path[:0] = [{!r}]; from llm_localrun.recommended.measuring import main; main()"
@@ -120,7 +121,8 @@ def rates_in(path: Path, machine: Machine) -> Rates | None:
         if kept.key == machine.key:
             return kept.rates
     is_busy = _is_busy()
-    measured = measure(machine.library, is_busy=is_busy)
+    with working(Progress("measuring how fast this machine is")):
+        measured = measure(machine.library, is_busy=is_busy)
     if not measured:
         return None
     rates = Rates(reads=measured.reads, step=measured.step)

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from math import inf
 
 from llm_localrun.config import Config
 from llm_localrun.models import (
@@ -155,8 +154,8 @@ class Discovery:
     """Asks servers for their models, all at once, and reports on each.
 
     A server that does not answer keeps the models of its last good answer. `is_enough` says of the
-    reports so far whether the search can end; `on_wait` is called once if it takes long, with the
-    endpoints that are waited for.
+    reports so far whether the search can end; `on_wait` is called if it takes long, with
+    the endpoints that are waited for, each time that there are fewer.
     """
 
     def __init__(
@@ -186,13 +185,13 @@ class Discovery:
         offline = http.find_offline(each.candidate.endpoint.url for each in due)
         for inquiry in due:
             inquiry.start(is_offline=inquiry.candidate.endpoint.url in offline)
-        notice_at = time.monotonic() + _NOTICE_S
+        notice_at, told = time.monotonic() + _NOTICE_S, list[_Inquiry]()
         while waiting := [each for each in due if not each.has_ended()]:
             if is_enough(self.reports()):
                 break
-            if time.monotonic() > notice_at:
+            if time.monotonic() > notice_at and waiting != told:
                 on_wait([each.report(self._asked_at) for each in waiting])
-                notice_at = inf
+                told = waiting
             pause = min(each.seconds_left() for each in waiting)
             if not self._wait(max(_MIN_PAUSE_S, min(pause, _NOTICE_S))):
                 for each in waiting:

@@ -54,8 +54,9 @@ from llm_localrun.servers.waiting import (
     loading,
     waiting_for,
 )
-from llm_localrun.system.progress import Progress
+from llm_localrun.system.progress import Progress, is_shown
 from llm_localrun.tokens.window import Size
+from llm_localrun.wire.request import ChatRequest
 from llm_localrun.wire.response import Ask, ProbeReply, parse_reply
 from llm_localrun.wire.shapes import Count, Rate, Text, WireModel
 from llm_localrun.wire.sse import Payload
@@ -299,6 +300,12 @@ class LlamaCpp(RunsLlamaCpp):
             context = props and props.default_generation_settings.n_ctx
             route = route.model_copy(update={"context_loaded": context or route.context_default})
         return super().prepare(request, route)
+
+    def encode(self, model: str, chat: ChatRequest, **more: Any) -> Payload:
+        body = super().encode(model, chat, **more)
+        # A program whose stderr is no terminal sends and gets what it always did.
+        is_asked = body["stream"] and is_shown()
+        return {"return_progress": True, **body} if is_asked else body
 
     def watch(
         self, request: ServeRequest, prepared: PreparedRequest, is_over: threading.Event

@@ -9,8 +9,13 @@ and `ollama`, writing them into llm's response to `chat.response`.
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from llm_localrun.system.progress import Progress
+
 CUT_OFF = "cut off"
 """The `finish_reason` of an answer that its server ended without one, or that was not read on."""
+GENERATING = Progress("generating")
+WRITING_CALL = Progress("writing a tool call")
+"""What a model does of whose answer nothing can be shown yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,14 @@ from pydantic import Field
 
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.system.progress import Progress
-from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.events import (
+    WRITING_CALL,
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCall,
+)
 from llm_localrun.wire.request import ChatMessage, ChatRequest, Media, PastCall
 from llm_localrun.wire.shapes import (
     NO_ARGUMENTS,
@@ -81,11 +88,19 @@ class _Timings(WireModel):
     predicted_per_second: Maybe[Rate] = None
 
 
+class _PromptProgress(WireModel):
+    """llama.cpp's own, before the first token: `processed` includes what its cache held."""
+
+    total: Count
+    processed: Count
+
+
 class _Chunk(WireModel):
     model: Maybe[Text] = None
     choices: tuple[_Choice | None, ...] | None = None
     usage: Maybe[_Usage] = None
     timings: Maybe[_Timings] = None
+    prompt_progress: Maybe[_PromptProgress] = None
 
 
 class _IndexedVector(WireModel):
@@ -323,6 +338,8 @@ class OpenAIDecoder:
         self._model = chunk.model or self._model
         self._usage = chunk.usage or self._usage
         self._timings = chunk.timings or self._timings
+        if (read := chunk.prompt_progress) is not None:
+            self.progress = Progress("reading the prompt", read.processed, read.total, "tokens")
         for choice in filter(None, chunk.choices or ()):
             self._finish_reason = choice.finish_reason or self._finish_reason
             message = choice.delta or choice.message
@@ -330,6 +347,7 @@ class OpenAIDecoder:
                 continue
             if message.tool_calls:
                 self._calls.add(message.tool_calls)
+                self.progress = WRITING_CALL
             if message.function_call:
                 self._old_call.add([CallFragment.model_validate(message.function_call)])
             if reasoning := message.reasoning_content or message.reasoning or message.thoughts:

@@ -23,7 +23,16 @@ from llm_localrun.errors import (
 )
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.system.progress import Progress
-from llm_localrun.wire.events import CUT_OFF, Event, Finished, ReasoningDelta, TextDelta, ToolCall
+from llm_localrun.wire.events import (
+    CUT_OFF,
+    GENERATING,
+    WRITING_CALL,
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCall,
+)
 from llm_localrun.wire.json_answer import JsonAnswer
 from llm_localrun.wire.request import ToolSpec
 from llm_localrun.wire.shapes import (
@@ -195,14 +204,17 @@ class ResponseDecoder:
         """At the end: whether the calls were in the text, and the server did not find them."""
         self._accepted: str | None = None
         """The name in the reply that has been accepted as that of the model."""
+        self._has_begun = False
+        """Whether a part of the answer has come, which may be held."""
         self._framing: Framing = WholeBody()
         self._refused: ResponseHead | None = None
         self._body = bytearray()
 
     @property
     def progress(self) -> Progress | None:
-        """As `PayloadDecoder` has it."""
-        return self._decoder.progress
+        """What the server does, as it said last or as what it sends shows; None if nothing does."""
+        said = self._decoder.progress
+        return GENERATING if self._has_begun and said is not WRITING_CALL else said
 
     @property
     def note(self) -> str:
@@ -318,6 +330,7 @@ class ResponseDecoder:
                 events = self._decoder.feed(payload)
                 self._check_model()
                 for event in events:
+                    self._has_begun = True
                     yield from self._split(event)
             return
         except Malformed as error:

@@ -7,9 +7,20 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from tests.support.drawn import lines_on
+
 
 def on_terminal(*arguments: str, typed: str = "", stderr: int | None = None) -> str:
-    """What `llm` shows on a terminal, on which `typed` is typed; `stderr` may go elsewhere."""
+    """What `llm` shows on a terminal, on which `typed` is typed; `stderr` may go elsewhere.
+
+    The line that shows work, which a slow machine shows longer, is not in it.
+    """
+    written = written_to_terminal(*arguments, typed=typed, stderr=stderr)
+    return "\n".join(lines_on(written)) if "\r" in written else written
+
+
+def written_to_terminal(*arguments: str, typed: str = "", stderr: int | None = None) -> str:
+    """What `llm` writes to a terminal: `on_terminal`, with all that was cleared."""
     import pty
 
     ours, its = pty.openpty()
