@@ -191,7 +191,7 @@ def test_a_terminal_shows_that_a_model_loads(
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     find_or_start(request(starter_model, tmp_path, "reads tensors"), folder, 60)
     *drawn, erased, end = terminal.getvalue().split("\r")
-    assert drawn[1].startswith(f"loading {starter_model.name}")
+    assert drawn[1].startswith("loading ")
     assert drawn[-1].rstrip().endswith(" of 98 MB")
     assert (erased.strip(), end) == ("", "")
 
