@@ -42,14 +42,15 @@ def test_ollama_pulls(user_path: Path, reported: list[str], name: str, listed: s
         assert bodies_sent_to(server, "/api/pull") == [{"model": name, "stream": True}]
     assert result.stdout.startswith(f"Ready: local/ollama/{listed}\nTry it: llm -m local-")
     assert result.stderr == ""
+    title = f"ollama:{name}".rpartition("/")[2]
     assert reported == [
-        f"{name}: pulling manifest",
-        f"downloading {name}: 0 of 5.0 GB",
-        f"downloading {name}: 2.5 of 5.0 GB",
-        f"downloading {name}: 5.0 of 5.0 GB",
-        f"{name}: verifying sha256 digest",
-        f"{name}: writing manifest",
-        f"{name}: success",
+        f"{title}: pulling manifest",
+        f"downloading {title}: 0 of 5.0 GB",
+        f"downloading {title}: 2.5 of 5.0 GB",
+        f"downloading {title}: 5.0 of 5.0 GB",
+        f"{title}: verifying sha256 digest",
+        f"{title}: writing manifest",
+        f"{title}: success",
     ]
     assert [
         (r["ref"], r["source"], r["files"]) for r in records_in(user_path / "localrun/models")
@@ -153,7 +154,7 @@ def test_lmstudio_downloads(
         assert result.exit_code == 0, result.output
         assert bodies_sent_to(server, "/api/v1/models/download") == [body]
     assert result.stderr == ""
-    title = ref.rpartition("/")[2]
+    title = ref.rpartition("/")[2].replace("q8_0", "Q8_0")
     assert reported == [
         f"downloading {title}: 0 of 1.6 GB",
         f"downloading {title}: 534 MB of 1.6 GB",
