@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 from typing import TypeAlias
 
 import pytest
@@ -21,6 +23,7 @@ from tests.support.terminal import drawn_by, drawn_in
 pytestmark = pytest.mark.pure
 
 GB, MB, KB = 10**9, 10**6, 10**3
+Trace: TypeAlias = Callable[[FrameType, str, object], "Trace | None"]
 Reports: TypeAlias = Sequence[tuple[float, Progress]]
 
 LONG = "loading Qwen3-Coder-30B-A3B-Instruct-2507-UD-Q4_K_XL"
@@ -389,7 +392,9 @@ def test_much_short_work_has_one_thread(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("block", [lambda: working(Progress("x")), hidden])
 def test_an_interrupt_leaves_nothing_behind(
-    block: "type[hidden]", terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    block: Callable[[], AbstractContextManager[object]],
+    terminal: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C may come wherever Python looks for signals: in each line that it runs."""
     screen, lines = progress._screen, 0
@@ -397,9 +402,9 @@ def test_an_interrupt_leaves_nothing_behind(
     def interrupt(at: int) -> None:
         seen = 0
 
-        def trace(frame: object, event: str, _: object) -> object:
+        def trace(frame: FrameType, event: str, _: object) -> "Trace | None":
             nonlocal seen
-            code = frame.f_code  # type: ignore[attr-defined]
+            code = frame.f_code
             # Before these, nothing has begun; after them, all of it is over.
             if code.co_filename != progress.__file__ or code.co_name not in IN_SCREEN:
                 return None
