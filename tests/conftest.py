@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from llm_localrun.engine.stop import stop_all
 from llm_localrun.pull.starter import TINY
 from llm_localrun.pull.wheels import fetch
 from llm_localrun.quantize import quality
+from llm_localrun.system.progress import Progress, Work
 from tests.fakes.http_server import StandIn
 from tests.fakes.hub import Files, Hub
 from tests.support import coder_model as coder
@@ -241,6 +243,24 @@ def world(user_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             world = World(hub, files, at_hub, at_files, user_path / "localrun" / "models")
             world.offer(q4=Q4, q8=Q8)
             yield world
+
+
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the steps of commands in this process report, as a terminal would show it at once."""
+    texts: list[str] = []
+
+    class Reporter(Work):
+        def report(self, progress: Progress) -> None:
+            text = Work(progress, lambda: 0.0).text(0.0, 200).removesuffix(", 0 s")
+            texts.extend([text] if texts[-1:] != [text] else [])
+
+    @contextmanager
+    def working(progress: Progress) -> Iterator[Work]:
+        yield Reporter(progress)
+
+    monkeypatch.setattr("llm_localrun.cli.progress.working", working)
+    return texts
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ def show_progress(steps: Generator[Progress, None, _Result], title: str) -> _Res
 def _sentence(what: str, title: str) -> str:
     """'downloading X', and 'X: checking the file'."""
     what = what[:1].lower() + what[1:]
-    return f"{title}: {what}" if " " in what else f"{what} {title}"
+    is_verb = " " not in what and what.endswith("ing")
+    return f"{what} {title}" if is_verb else f"{title}: {what}"
 
 
 def _hide(context: click.Context, _: click.Parameter, quiet: bool) -> bool:

@@ -96,17 +96,21 @@ def _end_if_free(paths: EnginePaths) -> bool:
     # An engine of an old version has no slots, and one that has ended has none anymore.
     if acquired is None and paths.slot(0).exists():
         return False
+    name = name_of(paths)
     # Without its state, no command acquires a slot. The host needs the slots to save them.
     paths.state.unlink(missing_ok=True)
     for slot in acquired or ():
         slot.release()
-    end(paths)
+    end(paths, name)
     return True
 
 
-def end(paths: EnginePaths) -> None:
-    """Ends an engine's host. The process id is the host's as long as its lock is held."""
-    with working(Progress(f"unloading {name_of(paths)}")):
+def end(paths: EnginePaths, name: str = "") -> None:
+    """Ends an engine's host. The process id is the host's as long as its lock is held.
+
+    `name` is that of its model, where its state is gone.
+    """
+    with working(Progress(f"unloading {name or name_of(paths)}")):
         _end(paths)
 
 

@@ -126,7 +126,7 @@ def _line(progress: Progress, speed: str, times: str, width: int) -> str:
     what, amount = printable(progress.what), _amount(progress)
     share = f"{_percent(progress)}%" if progress.total else amount
     choices = ((amount, speed, times), (amount, "", times), (share, "", times), (share, "", ""))
-    name_width = min(width_of(what), _MIN_NAME_WIDTH)
+    name_width = min(width_of(what), _MIN_NAME_WIDTH, width // 2)
     for amount, *others in choices:
         rest = (f": {amount}" if amount else "") + "".join(f", {each}" for each in others if each)
         if name_width + len(rest) <= width:

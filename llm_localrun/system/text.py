@@ -96,6 +96,6 @@ def width_of(text: str) -> int:
 def cut(text: str, width: int) -> str:
     """The beginning of a printable text that a terminal shows in `width` columns."""
     shown = text[: max(0, width)]
-    while width_of(shown) > width:
+    while shown and width_of(shown) > width:
         shown = shown[:-1]
     return shown

@@ -405,7 +405,6 @@ ELSEWHERE = {
     "chat.response: f'\\nError: {error.message}'",
     "cli.doctor: section",
     "cli.doctor: wrapper.fill(text)",
-    "cli.progress: f'\\r{line[:width]:<{width}}'",
     "cli.show: template",
 }
 """What is printed without `printable`: it is made printable before, or goes into a file."""

@@ -460,13 +460,16 @@ def test_projector_is_linked_into_the_folder(tmp_path: Path) -> None:
     assert (model.on_disk.projector, model.capabilities) == (str(placed), ("vision",))
 
 
-def test_result_is_a_variant(f16_model: Path) -> None:
+def test_result_is_a_variant(f16_model: Path, reported: list[str]) -> None:
     models_folder().mkdir()
     (models_folder() / f16_model.name).hardlink_to(f16_model)
     command = ("quantize", "local-smollm2", "q8_0", "--no-measure")
     result = run_command(*command)
     assert result.exit_code == 0, result.output
-    assert result.stderr.startswith("SmolLM2-135M-Instruct.Q8_0: quantizing, ")
+    assert result.stderr == ""
+    assert reported[0].startswith("quantizing SmolLM2-135M-Instruct.Q8_0: ")
+    assert "quantizing SmolLM2-135M-Instruct.Q8_0: 269 of 269 MB" in reported
+    assert reported[-1] == "SmolLM2-135M-Instruct.Q8_0: checking the file: 145 of 145 MB"
     made = models_folder() / "SmolLM2-135M-Instruct.Q8_0.gguf"
     assert result.stdout.splitlines() == [
         f"Wrote {made} with ggml from xllamacpp",

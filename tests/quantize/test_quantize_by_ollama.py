@@ -21,7 +21,7 @@ from tests.support.pulling import bodies_sent_to, done, failed, run, use_server
 SOURCE = "smollm2:135m-f16"
 
 
-def test_ollama_quantizes(user_path: Path) -> None:
+def test_ollama_quantizes(user_path: Path, reported: list[str]) -> None:
     with StandIn(Ollama(has=[SOURCE])) as server:
         use_server(user_path, "ollama", server)
         result = run("quantize", f"local/ollama/{SOURCE}", "q8_0")
@@ -33,8 +33,9 @@ def test_ollama_quantizes(user_path: Path) -> None:
             "It exists already: smollm2:135m-q8_0\nGive --replace to make it again.\n"
         )
         assert len(bodies_sent_to(server, "/api/create")) == 1
-    said = [line.partition(": ")[2] for line in result.stderr.splitlines()]
-    assert said[:2] == ["parsing gguf", "verifying conversion"]
+    assert result.stderr == ""
+    said = [each.removeprefix("smollm2:135m-q8_0: ") for each in reported]
+    assert said[:2] == ["parsing GGUF", "verifying conversion"]
     assert said[-2:] == ["writing manifest", "success"]
     assert result.stdout.splitlines()[0] == "Created smollm2:135m-q8_0 in Ollama"
     assert result.stdout.splitlines()[-1] == "size   98 MB  98 MB"

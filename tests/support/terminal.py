@@ -2,10 +2,12 @@
 
 import os
 import select
+import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from tests.support.drawn import lines_on
 
@@ -85,3 +87,63 @@ def dialog(*arguments: str, question: str, answers: Sequence[str]) -> tuple[int,
                     os.write(ours, typed)
         os.close(ours)
     return process.returncode, shown.decode().replace("\r\n", "\n")
+
+
+class Drawn(NamedTuple):
+    """What stood on a terminal."""
+
+    lines: list[str]
+    """Each line that something was drawn over or below, as it was then."""
+    screen: str
+    """What stands there at the end, without the spaces that end a line."""
+
+
+class Ended(NamedTuple):
+    """A program that has ended."""
+
+    status: int
+    stdout: str
+    drawn: Drawn
+
+
+def drawn_by(
+    *command: str, columns: int = 80, environment: Mapping[str, str] | None = None
+) -> Ended:
+    """Runs `command`, whose stderr alone is a terminal of so many columns."""
+    import fcntl
+    import pty
+    import termios
+
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    # What pytest sets as COLUMNS is for its own terminal.
+    usual = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=its,
+        env={**usual, **(environment or {})},
+    ) as process:
+        os.close(its)
+        shown = b""
+        with suppress(OSError):
+            while more := os.read(ours, 4096):
+                shown += more
+        os.close(ours)
+        assert process.stdout is not None
+        stdout = process.stdout.read().decode()
+    return Ended(process.returncode, stdout, drawn_in(shown.decode(errors="replace")))
+
+
+def drawn_in(shown: str) -> Drawn:
+    """What a terminal makes of a text: a carriage return lets what follows replace the line."""
+    lines, done, line, at = list[str](), list[str](), "", 0
+    for each in shown.replace("\r\n", "\n"):
+        if each in "\r\n":
+            lines += [line.rstrip()] if line.strip() else []
+            done += [line.rstrip()] if each == "\n" else []
+            line, at = (line if each == "\r" else ""), 0
+        else:
+            line, at = line[:at] + each + line[at + 1 :], at + 1
+    return Drawn(lines, "\n".join([*done, line.rstrip()]))
