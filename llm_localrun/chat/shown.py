@@ -17,6 +17,7 @@ from llm_localrun.chat.interrupts import COMMANDS
 from llm_localrun.system.progress import Progress, Work, hidden, is_shown, quiet, working
 from llm_localrun.wire.events import (
     GENERATING,
+    WAITING,
     WRITING_CALL,
     Event,
     ReasoningDelta,
@@ -25,7 +26,6 @@ from llm_localrun.wire.events import (
 )
 from llm_localrun.wire.response import ResponseDecoder
 
-_WAITING = Progress("waiting for the answer")
 _THINKING = Progress("thinking")
 _DELAY_S = 1.0
 """A shorter silence is not shown, and a server that answers within this time is asked nothing."""
@@ -49,7 +49,7 @@ class Shown:
         """Set when what the server says besides the response counts no more."""
         self._said: Progress | None = None
         """What the response has said last."""
-        self._latest = _WAITING
+        self._latest = WAITING
         self._in_line = False
         """Whether what llm has printed does not end its line."""
         self._is_ours = True
@@ -61,7 +61,7 @@ class Shown:
         """Around an exchange: shows what its server says besides the response."""
         over = self._over = threading.Event()
         self._said = None
-        self._report(_WAITING)
+        self._report(WAITING)
         if says is not None:
             threading.Thread(target=self._watch, args=[says, over], daemon=True).start()
         try:
@@ -133,7 +133,7 @@ def shown(*, is_streamed: bool) -> Iterator[Shown | None]:
     elif not is_shown():
         yield None
     else:
-        with working(_WAITING) as work:
+        with working(WAITING) as work:
             request = Shown(work, command, is_streamed=is_streamed)
             try:
                 yield request

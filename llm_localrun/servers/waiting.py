@@ -14,6 +14,7 @@ from math import isfinite
 from llm_localrun.errors import LocalRunError
 from llm_localrun.system.progress import Progress
 from llm_localrun.wire import http
+from llm_localrun.wire.events import WAITING
 from llm_localrun.wire.http import HttpRequest
 from llm_localrun.wire.response import ResponseHead
 from llm_localrun.wire.sse import EventStream, Malformed, Payload
@@ -64,10 +65,10 @@ class Reading:
     begun: float = field(default_factory=time.monotonic)
 
     def now(self) -> Progress:
-        """How far it is. After the time that was expected, only that it goes on."""
+        """How far it is; where that is not known, or later than expected, that it is waited for."""
         done = (time.monotonic() - self.begun) * (self.rate or 0.0)
         if not self.tokens or not self.rate or done >= self.tokens:
-            return reading()
+            return WAITING
         return Progress(READING, int(done), self.tokens, "tokens", is_estimate=True)
 
 

@@ -13,6 +13,7 @@ from llm_localrun.system.progress import Progress
 
 CUT_OFF = "cut off"
 """The `finish_reason` of an answer that its server ended without one, or that was not read on."""
+WAITING = Progress("waiting for the answer")
 GENERATING = Progress("generating")
 WRITING_CALL = Progress("writing a tool call")
 """What a model does of whose answer nothing can be shown yet."""

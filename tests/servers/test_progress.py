@@ -19,7 +19,7 @@ from tests.fakes.http_server import Request, StandIn, chunk, head, transcript
 from tests.fakes.moments import Events, Moments, metrics
 from tests.support.drive import served
 
-READING = Progress("reading the prompt")
+READING = Progress("waiting for the answer")
 HELLO = ChatRequest((ChatMessage("user", "Hello"),), {}, stream=True)
 TOOL = ToolSpec("f", "", {"type": "object"})
 
