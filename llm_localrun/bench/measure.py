@@ -17,7 +17,7 @@ from typing_extensions import assert_never
 
 from llm_localrun.bench.plan import Setting, Subject
 from llm_localrun.bench.prompts import Counted, PromptWriter
-from llm_localrun.bench.summary import Answer, Doubt, Run
+from llm_localrun.bench.summary import Answer, Clock, Doubt, Run
 from llm_localrun.chat.expected import model_check
 from llm_localrun.chat.run import check_allowed, in_use
 from llm_localrun.config import Config
@@ -44,6 +44,8 @@ _LOAD_S = 0.5
 """A server that says how long it took to load a model says so of one in memory, too: less."""
 _MAX_LOADS = 3
 _WARM_UP_TOKENS = 16
+_PATIENCE = 10
+"""How many times the usual time an answer may take."""
 
 _Result = TypeVar("_Result")
 
@@ -74,6 +76,8 @@ class Target:
         self._before = {engine.id for engine in _engines(subject)}
         self._head = 0
         """Tokens of the template that come before the words of a prompt."""
+        self._whole: dict[Setting, float] = {}
+        """Where answers are not streamed: the seconds that one takes."""
         self._prepared: PreparedRequest | None = None
         """The last request, whose server counts tokens."""
 
@@ -92,7 +96,10 @@ class Target:
         run = self._run(short, setting)
         first = max(prompt.first_token for prompt in run.prompts)
         steps = [(a.last - a.first) / (a.generated - 1) for a in run.answers if a.generated > 1]
-        return first + setting.generate * max(steps, default=0.0)
+        seconds = first + setting.generate * max(steps, default=0.0)
+        if self._server().times_answers and run.generation_clock is Clock.SERVER:
+            self._whole[setting] = seconds
+        return seconds
 
     def measure(self, setting: Setting) -> Run:
         """Runs a setting. A run for which the model had to be loaded does not count."""
@@ -102,6 +109,10 @@ class Target:
                 break
             self.reloads += 1
         return run
+
+    def processes(self) -> list[int]:
+        """The processes of the engines that run the model."""
+        return [pid for engine in _engines(self.subject) for pid in (engine.pid, engine.server_pid)]
 
     def release(self) -> None:
         """Ends the engine that was started for this. Others unload when they would have."""
@@ -124,7 +135,9 @@ class Target:
         before = [self._writer.write_beginning(each, self._count) for each in beginnings if each]
         prompts, _ = self._ask(long, 1, before)
         short = [self._writer.write(each, 0, self._count) for each in beginnings]
-        answers, engine = self._ask(short, setting.generate, before)
+        # Reading a stream would take time from a server that computes on all cores.
+        whole_s = self._whole.get(learned_as)
+        answers, engine = self._ask(short, setting.generate, before, whole_s)
         run = Run(setting, tuple(prompts), tuple(answers), self._memory(engine))
         cached = min(prompt.cached_tokens or 0 for prompt in prompts)
         if not before:
@@ -135,17 +148,22 @@ class Target:
         return run
 
     def _ask(
-        self, prompts: Sequence[Counted], generate: int, before: Sequence[Counted] = ()
+        self,
+        prompts: Sequence[Counted],
+        generate: int,
+        before: Sequence[Counted] = (),
+        whole_s: float | None = None,
     ) -> tuple[list[Answer], EngineState | None]:
         """The answers to requests at once, and the engine that gave them, if one did.
 
-        What comes `before` each is sent first, so that the server's cache holds it.
+        What comes `before` each is sent first, so that the server's cache holds it. They are
+        streamed, unless they take `whole_s`.
         """
         self._stop_other_builds()
         with ExitStack() as held:
             sent = []
             for prompt in prompts:
-                chat = self._chat(prompt.text, generate, may_cache=bool(before))
+                chat = self._chat(prompt.text, generate, may_cache=bool(before), whole_s=whole_s)
                 request, prepared = self._prepare(chat, prompt)
                 held.enter_context(in_use(request.model, prepared))
                 sent.append((request, prepared))
@@ -202,19 +220,25 @@ class Target:
             return open_with_stored_key(route.endpoint)
         return serve.engine_server()
 
-    def _chat(self, text: str, generate: int, may_cache: bool) -> ChatRequest:
+    def _chat(
+        self, text: str, generate: int, may_cache: bool, whole_s: float | None = None
+    ) -> ChatRequest:
         server = type(self._server())
         options = {
             "temperature": 0.0,
             "max_tokens": generate,
-            "extra_body": {**server.whole_answer, **({} if may_cache else server.without_cache)},
+            "extra_body": {**server.measured, **({} if may_cache else server.without_cache)},
         }
+        if whole_s is not None:
+            # The server says nothing meanwhile.
+            options["timeout"] = max(http.READ_TIMEOUT_S, _PATIENCE * whole_s)
         if isinstance(self.subject.route, OnDisk):
             keep_s = self._config.keep_alive
             options["keep_alive"] = keep_s if keep_s < 0 else max(keep_s, _KEEP_S)
             options["context_size"] = self._context_size
         known = {name: value for name, value in options.items() if name in server.options}
-        return ChatRequest((ChatMessage("user", text),), known, stream=server.streams)
+        streams = server.streams and whole_s is None
+        return ChatRequest((ChatMessage("user", text),), known, stream=streams)
 
     def _count(self, text: str) -> int | None:
         """The tokens of a prompt with this text; None if the server does not count."""

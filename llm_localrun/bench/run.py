@@ -4,12 +4,12 @@ What fails costs only its own row. Measuring one model is left to `measure`, sho
 `cli`.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from llm_localrun.bench import busy
 from llm_localrun.bench.measure import Target
 from llm_localrun.bench.plan import Setting, Subject
 from llm_localrun.bench.summary import Row
@@ -21,7 +21,6 @@ from llm_localrun.system.progress import Progress, duration_text, is_shown, tell
 
 _BUSY_CORES = 0.25
 """Other programs that compute more than this change the figures."""
-_SAMPLE_S = 0.5
 
 
 @dataclass
@@ -35,6 +34,8 @@ class Bench:
     notes: list[str] = field(default_factory=list)
     """What a reader has to know of all rows."""
     is_interrupted: bool = False
+    _others: float = 0.0
+    """The cores that other programs used, when this began or ended."""
 
     def __post_init__(self) -> None:
         self.rows = [
@@ -55,13 +56,14 @@ class Bench:
     def run(self) -> None:
         """Measures. An interruption keeps what was measured. Raises `BenchFailed`."""
         with _alone():
-            busy = busy_cores()
+            used = busy.cores_of_others()
+            load, self._others = (busy.load(), 0.0) if used is None else (0.0, used)
             try:
-                self._measure()
-                busy = max(busy, busy_cores())
+                with busy.calm_engines(load or self._others):
+                    self._measure()
             except KeyboardInterrupt:
                 self.is_interrupted = True
-            self._note_load(busy)
+            self._note_others(load)
 
     def _measure(self) -> None:
         config = read_config()
@@ -82,6 +84,9 @@ class Bench:
                         work.report(Progress("measuring", total - self.runs_left, total, "runs"))
                         with _failure_kept(row):
                             row.runs.append(targets[row.subject.label].measure(row.setting))
+            # While the engines run: what they use is known, and what their end takes is not.
+            own = [pid for target in targets.values() for pid in target.processes()]
+            self._others = max(self._others, busy.cores_of_others(own) or 0.0)
         finally:
             for target in targets.values():
                 target.release()
@@ -113,10 +118,16 @@ class Bench:
                 f"{', '.join(reloaded)} had to be loaded again between runs; loading is not counted"
             )
 
-    def _note_load(self, cores: float) -> None:
-        if cores > _BUSY_CORES:
+    def _note_others(self, load: float) -> None:
+        """`load` is that of the minute before this began, if nothing better is known."""
+        if load > _BUSY_CORES:
             self.notes.append(
-                f"Other programs used {cores:.1f} of {os.cpu_count() or 1} cores when this began or"
+                f"The load was {load:.1f} on {busy.cores()} cores before this began,"
+                " so the figures may mean little"
+            )
+        if self._others > _BUSY_CORES:
+            self.notes.append(
+                f"Other programs used {self._others:.1f} of {busy.cores()} cores when this began or"
                 " ended, so the figures mean little"
             )
 
@@ -141,17 +152,6 @@ def _failure_kept(row: Row) -> Iterator[None]:
         yield
     except LocalRunError as error:
         row.error = str(error)
-
-
-def busy_cores() -> float:
-    """How many cores all programs use now; in the last minute, where no more is known."""
-    cores = os.cpu_count() or 1
-    try:
-        import psutil
-
-        return float(psutil.cpu_percent(_SAMPLE_S)) / 100 * cores
-    except ImportError:
-        return min(os.getloadavg()[0], cores) if hasattr(os, "getloadavg") else 0.0
 
 
 def _tell_plan(runs: int, seconds: float) -> None:

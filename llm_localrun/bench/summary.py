@@ -57,6 +57,11 @@ class Answer:
         return self.first - self.began
 
     @property
+    def is_in_one_piece(self) -> bool:
+        """Whether nothing shows when the first of several tokens was there."""
+        return self.generated > 1 and self.first == self.last
+
+    @property
     def computed(self) -> int:
         """Tokens of the prompt that did not come from a cache."""
         return max(0, (self.prompt_tokens or 0) - (self.cached_tokens or 0))

@@ -234,7 +234,7 @@ def _answer_facts(answer: Answer) -> dict[str, Any]:
     return {
         **pick(answer, _ANSWER),
         "generated_tokens": answer.generated,
-        "time_to_first_token": answer.first_token,
+        "time_to_first_token": None if answer.is_in_one_piece else answer.first_token,
         "seconds": answer.last - answer.began,
     }
 

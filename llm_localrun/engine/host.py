@@ -54,7 +54,7 @@ _POLL_INTERVAL_S = 0.1 if sys.platform == "linux" else 0.5
 """A hostile file makes llama.cpp take gigabytes in a second. Elsewhere `ps` is run each time."""
 _POLLS_PER_CHECK = 5 if sys.platform == "linux" else 1
 """How often the memory is measured between two looks at the engine's files."""
-_CALM_SPINS, _BUSY_SPINS = 100_000, 1_000
+CALM_SPINS, _BUSY_SPINS = 100_000, 1_000
 _MAX_LOG_BYTES = 2**20
 """A log that is larger is emptied while the engine runs."""
 _OFFLOADED = re.compile(rb"offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
@@ -173,7 +173,7 @@ def spin_count() -> int:
         is_calm = os.getloadavg()[0] <= CALM_LOAD * (os.cpu_count() or 1)
     except (AttributeError, OSError):
         is_calm = False
-    return _CALM_SPINS if is_calm else _BUSY_SPINS
+    return CALM_SPINS if is_calm else _BUSY_SPINS
 
 
 def _start_server(instructions: HostInstructions, paths: EnginePaths, output: int) -> RunningServer:

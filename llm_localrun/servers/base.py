@@ -358,8 +358,11 @@ class Server:
     """The options of `chat.options` that it supports, and where each goes in the body."""
     fixed_body: ClassVar[Payload] = {}
     """Fields of every chat request, unless an option changes them."""
-    whole_answer: ClassVar[Payload] = {}
-    """Fields of a chat request that keep the model from ending its answer before `max_tokens`."""
+    measured: ClassVar[Payload] = {}
+    """Fields of a chat request that is measured: the model must not end its answer before
+    `max_tokens`, and the server does nothing else."""
+    times_answers: ClassVar[bool] = False
+    """Whether it says how long it took to generate an answer, also of one that is not streamed."""
     without_cache: ClassVar[Payload] = {}
     """Fields of a chat request that make the server compute the whole prompt."""
     chat_path: ClassVar[str]

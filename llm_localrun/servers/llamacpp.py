@@ -261,7 +261,8 @@ class LlamaCpp(RunsLlamaCpp):
     version_path = "/props"
     rereads_version = True
     counts_prompts = True
-    whole_answer: ClassVar[Payload] = {"ignore_eos": True}
+    measured: ClassVar[Payload] = {"ignore_eos": True, "return_progress": False}
+    times_answers = True
     without_cache: ClassVar[Payload] = {"cache_prompt": False}
     reasoning_field = "reasoning_content"
     signs: ClassVar[tuple[Sign, ...]] = (Sign("/props", "default_generation_settings", rank=1),)

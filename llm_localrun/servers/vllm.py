@@ -76,7 +76,7 @@ class CountsChats(OpenAICompatible):
     """
 
     tokenize_field = "prompt"
-    whole_answer: ClassVar[Payload] = {"ignore_eos": True}
+    measured: ClassVar[Payload] = {"ignore_eos": True}
     lists_trained_context = False
     running_metric: ClassVar[str]
     """What /metrics calls the number of prompts that it answers."""

@@ -1,14 +1,16 @@
 """`llm localrun bench`: real engine and fakes of servers. Counts are checked, never times."""
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm_localrun.bench import run as bench_run
+from llm_localrun.bench import busy
 from llm_localrun.bench.measure import Target
 from llm_localrun.bench.plan import Setting
 from llm_localrun.bench.summary import Run
@@ -16,13 +18,15 @@ from llm_localrun.charts.model import BarChart
 from llm_localrun.cli import bench as command
 from llm_localrun.engine.state import list_running
 from llm_localrun.errors import BenchFailed
+from llm_localrun.servers import llamacpp
 from llm_localrun.system import locks
 from llm_localrun.system.paths import engine_folder, home
 from tests.conftest import CONFIG, Invoke, configure, one_error, put_starter
-from tests.fakes.http_server import Respond, StandIn
+from tests.fakes.http_server import Respond, StandIn, events, json_reply
+from tests.fakes.llama_server import llama_server
 from tests.fakes.lmstudio import LMStudio
 from tests.fakes.ollama import NAME, Ollama
-from tests.fakes.openai_compatible import listing
+from tests.fakes.openai_compatible import completion, listing
 from tests.fakes.vllm import SmallVllm
 
 SMALL = ("--prompt", "64", "--generate", "4", "--repeat", "2")
@@ -32,7 +36,7 @@ STARTER = "local-smollm2-135m"
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which nothing else computes."""
-    monkeypatch.setattr(bench_run, "busy_cores", lambda: 0.0)
+    monkeypatch.setattr(busy, "cores_of_others", lambda _own=(): 0.0)
 
 
 @contextmanager
@@ -56,9 +60,12 @@ def counts(row: dict[str, Any], kind: str = "prompts") -> set[tuple[int | None, 
     """Tokens of the prompt, those of them from the cache, and those of the answer."""
     return {
         (answer["prompt_tokens"], answer["cached_tokens"], answer["generated_tokens"])
-        for run in row["runs"]
-        for answer in run[kind]
+        for answer in answers_of(row, kind)
     }
+
+
+def answers_of(row: dict[str, Any], kind: str = "answers") -> list[dict[str, Any]]:
+    return [answer for run in row["runs"] for answer in run[kind]]
 
 
 def chats(server: StandIn) -> list[dict[str, Any]]:
@@ -79,6 +86,14 @@ def test_engine_gets_prompts_of_the_exact_length(
         assert [len(run["prompts"]) for run in row["runs"]] == [concurrency] * 2
         assert [len(run["answers"]) for run in row["runs"]] == [concurrency] * 2
         assert {run["prompt_timed_by"] for run in row["runs"]} == {
+            "server" if concurrency == 1 else "here"
+        }
+        # Reading a stream would slow down the one answer that is timed.
+        assert {answer["time_to_first_token"] is None for answer in answers_of(row)} == {
+            concurrency == 1
+        }
+        assert all(answer["time_to_first_token"] for answer in answers_of(row, "prompts"))
+        assert {run["generation_timed_by"] for run in row["runs"]} == {
             "server" if concurrency == 1 else "here"
         }
         assert row["doubts"] == []
@@ -137,6 +152,45 @@ def test_server_that_counts_gets_the_exact_length(user_path: Path, invoke: Invok
     assert all(abs((prompt or 0) - 64) <= 1 for prompt, _, _ in counts(row))
     assert all(body["ignore_eos"] and body["max_tokens"] in (1, 4) for body in bodies)
     assert row["doubts"] == ["clock", "length"]
+
+
+@pytest.mark.parametrize(
+    ("timings", "concurrency", "streamed"),
+    [
+        ({"prompt_per_second": 1e9, "predicted_per_second": 50}, "1", [True, False] * 2),
+        ({"prompt_per_second": 1e9, "predicted_per_second": 50}, "2", [True] * 8),
+        ({}, "1", [True] * 4),
+    ],
+)
+def test_answers_that_the_server_times_are_not_streamed(
+    user_path: Path,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    timings: dict[str, float],
+    concurrency: str,
+    streamed: list[bool],
+) -> None:
+    def says(body: dict[str, Any]) -> bytes:
+        usage = {"prompt_tokens": 64, "completion_tokens": body["max_tokens"]}
+        whole = completion("Hello.", finish_reason="length", usage=usage, timings=timings)
+        if not body["stream"]:
+            return json_reply(whole)
+        (choice,) = whole["choices"]
+        return events({**whole, "choices": [{**choice, "delta": choice["message"]}]})
+
+    # As on a terminal, where a chat asks for the progress.
+    monkeypatch.setattr(llamacpp, "is_shown", lambda: True)
+    posts = {"/v1/chat/completions/input_tokens": {"input_tokens": 64}}
+    fake = replace(llama_server(posts=posts), says=says)
+    options = (*SMALL, "--concurrency", concurrency)
+    with served(user_path, box=fake) as servers:
+        (row,) = rows_of(invoke, "local/box/gemma-3-4b-it-Q4_K_M.gguf", *options)
+        asked = [each.body for each in servers["box"].requests if each.path == fake.chat_path]
+    assert [body["stream"] for body in asked][-len(streamed) :] == streamed
+    assert all(body["stream"] or body["max_tokens"] == 4 for body in asked)
+    assert not any(body["return_progress"] for body in asked)
+    spread = row["generation_tokens_per_second"]
+    assert (spread and spread["median"] == 50) == (False in streamed)
 
 
 def test_depth_that_no_server_confirms_is_marked(user_path: Path, invoke: Invoke) -> None:
@@ -268,14 +322,48 @@ def test_one_benchmark_at_a_time(user_path: Path, invoke: Invoke) -> None:
     assert one_error(done) == "Another benchmark is running. Wait until it has ended."
 
 
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [
+        ([1.44, 0.1], f"Other programs used 1.4 of {os.cpu_count()} cores when this began or"),
+        ([0.1, 1.44], f"Other programs used 1.4 of {os.cpu_count()} cores when this began or"),
+        ([0.2, 0.2], ""),
+        # Without psutil, only the load before is not that of the benchmark itself.
+        ([None, None], f"The load was 1.9 on {os.cpu_count()} cores before this began, so"),
+    ],
+)
 def test_a_busy_machine_is_said(
-    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    user_path: Path,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    used: list[float | None],
+    said: str,
 ) -> None:
-    monkeypatch.setattr(bench_run, "busy_cores", lambda: 1.44)
+    monkeypatch.setattr(busy, "cores_of_others", lambda _own=(): used.pop(0))
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.9, 0.0, 0.0))
     with served(user_path, box=Ollama(has=[NAME])):
         done = invoke("localrun", "bench", f"local/box/{NAME}", *SMALL)
-    assert "Other programs used 1.4 of " in done.stderr
-    assert "the figures mean little" in done.stderr
+    assert done.stderr.startswith(said) if said else not done.stderr
+    assert done.stderr.count("mean little") == bool(said)
+    assert used == []
+
+
+def test_what_this_and_its_engines_use_is_not_that_of_others(
+    user_path: Path, starter_model: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, excluded = [], []
+
+    def used(own: Collection[int] = ()) -> float:
+        engines.append([each.server_pid for each in list_running(engine_folder())])
+        excluded.append(own)
+        return 0.0
+
+    monkeypatch.setattr(busy, "cores_of_others", used)
+    put_starter(user_path, starter_model)
+    rows_of(invoke, STARTER, *SMALL)
+    assert [len(running) for running in engines] == [0, 1]
+    assert not excluded[0]
+    assert set(engines[1]) <= set(excluded[1])
 
 
 def test_plot(user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
