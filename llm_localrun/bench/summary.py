@@ -74,8 +74,8 @@ class Answer:
 
     @property
     def own_generation_rate(self) -> float | None:
-        """The server's rate. Those of llama.cpp (b10434 to b11669) leave out the first token, which
-        took no time: they are those of the clock here, to a percent."""
+        """The server's rate. Those of llama.cpp leave out the first token, which took no time: rate
+        times time is one token less than the answer has (b10434, b11549, b11669)."""
         return self.generation_rate if self.generated > 1 else None
 
 

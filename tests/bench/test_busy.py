@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace as Names
 
@@ -25,8 +26,8 @@ def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     now: Iterator[int] = iter(range(100))
     state = {"now": next(now)}
-    monkeypatch.setattr(busy.time, "sleep", lambda _: state.update(now=next(now)))
-    monkeypatch.setattr(busy.time, "perf_counter", lambda: 100 + 0.5 * state["now"])
+    monkeypatch.setattr(time, "sleep", lambda _: state.update(now=next(now)))
+    monkeypatch.setattr(time, "perf_counter", lambda: 100 + 0.5 * state["now"])
     used = {os.getpid(): 0.4, OURS: 0.6, OTHER: 0.3}
 
     def times() -> object:

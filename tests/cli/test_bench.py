@@ -190,7 +190,7 @@ def test_answers_that_the_server_times_are_not_streamed(
     assert all(body["stream"] or body["max_tokens"] == 4 for body in asked)
     assert not any(body["return_progress"] for body in asked)
     spread = row["generation_tokens_per_second"]
-    assert (spread and spread["median"] == 50) == (False in streamed)
+    assert bool(spread and spread["median"] == 50) == (False in streamed)
 
 
 def test_depth_that_no_server_confirms_is_marked(user_path: Path, invoke: Invoke) -> None:
