@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ import click
 import llm
 import pytest
 
+from llm_localrun.engine import slots
+from llm_localrun.engine.slots import SlotContents
+from llm_localrun.engine.state import EnginePaths, list_running
+from llm_localrun.engine_defaults import SLOTS
 from llm_localrun.errors import ServerRefused
 from llm_localrun.servers.openai_compatible import OpenAICompatible
 from llm_localrun.system.progress import Progress
@@ -24,7 +29,9 @@ from tests.fakes.http_server import chunk as chunk_of
 from tests.fakes.llama_server import llama_server
 from tests.fakes.openai_compatible import listing
 from tests.fakes.vllm import vllm
+from tests.support.contract import STARTER
 from tests.support.drawn import lines_on, works_in
+from tests.support.engines import wait_until
 from tests.support.replies import chunk
 from tests.support.terminal import dialog, written_to_terminal
 
@@ -370,6 +377,42 @@ def test_engine_reads_a_long_prompt(more: list[str], warm: Path, run_llm: Llm) -
     turn = json.loads(run_llm("logs", "--json", "-n", "1").stdout)[0]
     assert totals == {f"{turn['input_tokens']:,}"}
     assert lines_on(shown)[0] == turn["response"].partition("\n")[0].rstrip()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_prompt_that_waits_for_others(is_async: bool, warm: Path) -> None:
+    """The engine says so itself, in another thread than the one that draws or asks."""
+    assert llm.get_model(STARTER).prompt("Hi", max_tokens=1).text()
+    folder = warm / "localrun" / "engine"
+    (engine,) = list_running(folder)
+    with (
+        contextlib.ExitStack() as others,
+        at_terminal() as terminal,
+        ThreadPoolExecutor() as threads,
+    ):
+        for _ in range(SLOTS):
+            slot = slots.acquire(EnginePaths(folder, engine.id), SlotContents(), False, 1)
+            assert slot is not None
+            others.enter_context(slot.held())
+        answer = threads.submit(engine_answer, is_async)
+        try:
+            wait_until(lambda: f"waiting for {SLOTS} other prompts" in terminal.getvalue())
+        finally:
+            others.close()
+        assert answer.result()
+    assert lines_on(terminal.getvalue()) == [""]
+
+
+def engine_answer(is_async: bool) -> str:
+    with click.Context(click.Command("prompt"), info_name="prompt"):
+        if not is_async:
+            return llm.get_model(STARTER).prompt("Hi", max_tokens=1).text()
+        model = llm.get_async_model(STARTER)
+
+        async def answer() -> str:
+            return await model.prompt("Hi", max_tokens=1).text()
+
+        return asyncio.run(answer())
 
 
 def test_body_of_a_pipe_is_as_before(
