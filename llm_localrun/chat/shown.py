@@ -133,6 +133,9 @@ def shown(*, is_streamed: bool) -> Iterator[Shown | None]:
     elif not is_shown():
         yield None
     else:
+        if command.info_name == "chat" and not sys.stdin.isatty() and sys.stdout.isatty():
+            # The "> " stands in the last line: nobody has typed a line end after it.
+            quiet(in_line=True)
         with working(WAITING) as work:
             request = Shown(work, command, is_streamed=is_streamed)
             try:

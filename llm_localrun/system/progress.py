@@ -59,7 +59,7 @@ class Work:
         self._clock = clock
         self._lock = threading.Lock()
         self.begun = self._step_begun = clock()
-        self._latest = progress
+        self._first = self._latest = progress
         self._samples = deque([(self.begun, progress.done)])
         self._left: tuple[float, float] | None = None
         """The seconds that were left, and when that was shown."""
@@ -70,7 +70,8 @@ class Work:
         with self._lock:
             # "waiting for 2 other prompts" and then for 1 is the same waiting.
             if _activity(progress) != _activity(last):
-                self._step_begun = now
+                goes_on = _activity(progress) == _activity(self._first)
+                self._step_begun = self.begun if goes_on else now
             is_other = (progress.what, progress.unit) != (last.what, last.unit)
             # What is done already when the total becomes known says nothing about the speed.
             is_first = last.total is None and progress.total is not None
@@ -126,13 +127,17 @@ def _line(progress: Progress, speed: str, times: str, width: int) -> str:
     what, amount = printable(progress.what), _amount(progress)
     share = f"{_percent(progress)}%" if progress.total else amount
     choices = ((amount, speed, times), (amount, "", times), (share, "", times), (share, "", ""))
-    name_width = min(width_of(what), _MIN_NAME_WIDTH, width // 2)
+    name_width = min(width_of(what), _MIN_NAME_WIDTH, 2 * width // 5)
     for amount, *others in choices:
         rest = (f": {amount}" if amount else "") + "".join(f", {each}" for each in others if each)
         if name_width + len(rest) <= width:
             break
-    if width_of(what) + len(rest) > width:
-        what = cut(what, width - len(rest) - 3).rstrip(" :") + "..."
+    room = width - len(rest)
+    if width_of(what) > room:
+        first, shortened = _activity(progress), cut(what, room - 3).rstrip(" :")
+        # "reading" says more than "readin...".
+        is_cut = first.startswith(shortened) and len(first) <= room
+        what = first.rstrip(":") if is_cut else f"{shortened}..."
     return cut(what + rest, width)
 
 

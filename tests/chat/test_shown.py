@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,22 @@ import click
 import llm
 import pytest
 
+from llm_localrun.engine import slots
+from llm_localrun.engine.slots import SlotContents
+from llm_localrun.engine.state import EnginePaths, list_running
+from llm_localrun.engine_defaults import SLOTS
 from llm_localrun.errors import ServerRefused
 from llm_localrun.servers.openai_compatible import OpenAICompatible
 from llm_localrun.system.progress import Progress
 from tests.conftest import CONFIG, Llm, configure
-from tests.fakes.http_server import Request, StandIn, head
+from tests.fakes.http_server import Request, StandIn, head, json_reply, not_found
 from tests.fakes.http_server import chunk as chunk_of
 from tests.fakes.llama_server import llama_server
+from tests.fakes.openai_compatible import listing
 from tests.fakes.vllm import vllm
+from tests.support.contract import STARTER
 from tests.support.drawn import lines_on, works_in
+from tests.support.engines import wait_until
 from tests.support.replies import chunk
 from tests.support.terminal import dialog, written_to_terminal
 
@@ -139,7 +147,7 @@ def test_narrow_terminal(
     shown = written_to_terminal("-m", MODEL, "Hi")
     assert lines_on(shown) == ["Hi.", ""]
     assert max(map(len, shown.split("\r"))) < columns
-    assert works_in(shown)[0].startswith("reading the")
+    assert re.match(r"reading( the prompt)?: [\dN]", works_in(shown)[0])
 
 
 # llm puts a space between the texts of two turns.
@@ -181,9 +189,63 @@ def test_chat(slow: Callable[..., Slow]) -> None:
     status, shown = dialog("chat", "-m", MODEL, question="> ", answers=answers)
     lines = lines_on(shown)
     assert status == 0
-    assert works_in(shown).count(WAITING) == 2
+    turns = shown.split("> ")[-len(answers) :]
+    assert [works_in(turn) for turn in turns] == [[WAITING], [], [WAITING], []]
     asked = lines.index("> One")
     assert lines[asked:] == ["> One", "Hi.", "> Two", "Hi.", "> Three", "Hi.", "> exit", ""]
+
+
+def test_chat_whose_texts_are_not_typed(slow: Callable[..., Slow]) -> None:
+    """Nothing ends the line in which llm has asked for a text."""
+    slow(LATE, says(HI))
+    shown = written_to_terminal("chat", "-m", MODEL, typed="One\nTwo\nexit\n")
+    assert works_in(shown) == [WAITING]
+    lines = lines_on(shown)
+    assert lines[lines.index(">") :] == [">", "Hi.", "> Hi.", ">"]
+
+
+@pytest.mark.parametrize("more", [[], ["--async"]], ids=["sync", "async"])
+def test_ctrl_c(more: list[str], slow: Callable[..., Slow]) -> None:
+    slow([60.0])
+    status, shown = dialog("-m", MODEL, "Hi", *more, question=" s", answers=["\x03"])
+    assert works_in(shown.replace("^C", "")) == [WAITING]
+    assert "waiting" not in "".join(lines_on(shown))
+    assert status != 0
+
+
+def test_request_that_is_asked_again(slow: Callable[..., Slow]) -> None:
+    """Its time goes on: the user has waited for the whole of it."""
+    broken = '{"name": "llm_version", "arguments": {"of": 1'
+    server = slow([SILENCE, *says({"content": broken})], LATE)
+    shown = written_to_terminal("-m", MODEL, "Hi", *OFFERED)
+    assert len(server.bodies) == 2
+    assert works_in(shown)[-1] == WAITING
+    seconds = [int(each) for each in re.findall(r"answer, (\d+) s", shown)]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] >= 2 * int(SILENCE)
+    assert lines_on(shown)[-2:] == [broken, ""]
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_embedding(is_interrupted: bool, user_path: Path) -> None:
+    """A line that llm does not draw itself, and that Ctrl-C removes as well."""
+    models = listing({"id": "nomic-embed-text-v1.5"})
+    reply = json_reply({"data": [{"index": 0, "embedding": [0.5]}]})
+
+    def embeds(request: Request) -> list[bytes | float]:
+        if request.path == "/v1/models":
+            return [json_reply(models)]
+        is_asked = request.path == "/v1/embeddings"
+        return [SILENCE, 60.0 * is_interrupted, reply] if is_asked else [not_found(request.path)]
+
+    with StandIn(embeds) as server:
+        configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
+        command = "embed", "-m", "local/box/nomic-embed-text-v1.5", "-c", "Hi"
+        answers = ["\x03"] * is_interrupted
+        status, shown = dialog(*command, question=" s", answers=answers)
+    assert works_in(shown.replace("^C", "")) == ["embedding, N s"]
+    assert bool(status) is is_interrupted
+    assert "embedding" not in "".join(lines_on(shown))
 
 
 class Terminal(io.StringIO):
@@ -315,6 +377,42 @@ def test_engine_reads_a_long_prompt(more: list[str], warm: Path, run_llm: Llm) -
     turn = json.loads(run_llm("logs", "--json", "-n", "1").stdout)[0]
     assert totals == {f"{turn['input_tokens']:,}"}
     assert lines_on(shown)[0] == turn["response"].partition("\n")[0].rstrip()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_prompt_that_waits_for_others(is_async: bool, warm: Path) -> None:
+    """The engine says so itself, in another thread than the one that draws or asks."""
+    assert llm.get_model(STARTER).prompt("Hi", max_tokens=1).text()
+    folder = warm / "localrun" / "engine"
+    (engine,) = list_running(folder)
+    with (
+        contextlib.ExitStack() as others,
+        at_terminal() as terminal,
+        ThreadPoolExecutor() as threads,
+    ):
+        for _ in range(SLOTS):
+            slot = slots.acquire(EnginePaths(folder, engine.id), SlotContents(), False, 1)
+            assert slot is not None
+            others.enter_context(slot.held())
+        answer = threads.submit(engine_answer, is_async)
+        try:
+            wait_until(lambda: f"waiting for {SLOTS} other prompts" in terminal.getvalue())
+        finally:
+            others.close()
+        assert answer.result()
+    assert lines_on(terminal.getvalue()) == [""]
+
+
+def engine_answer(is_async: bool) -> str:
+    with click.Context(click.Command("prompt"), info_name="prompt"):
+        if not is_async:
+            return llm.get_model(STARTER).prompt("Hi", max_tokens=1).text()
+        model = llm.get_async_model(STARTER)
+
+        async def answer() -> str:
+            return await model.prompt("Hi", max_tokens=1).text()
+
+        return asyncio.run(answer())
 
 
 def test_body_of_a_pipe_is_as_before(

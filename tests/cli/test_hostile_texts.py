@@ -402,7 +402,6 @@ def test_the_engine(user_path: Path, tmp_path: Path, starter_model: Path, invoke
 # No other way out
 
 ELSEWHERE = {
-    "chat.response: f'\\nError: {error.message}'",
     "cli.doctor: section",
     "cli.doctor: wrapper.fill(text)",
     "cli.show: template",

@@ -117,6 +117,16 @@ def tokens(*done: tuple[float, int], is_estimate: bool = False) -> Reports:
             "waiting for another prompt, 12 s",
         ),
         ([(0, Progress("waiting for x")), (9, Progress("loading x"))], 12.0, "loading x, 3 s"),
+        # So is waiting again after the server has said what it does.
+        (
+            [
+                (0, Progress("waiting for the answer")),
+                *tokens((2, 4000), (8, 5000)),
+                (9, Progress("waiting for the answer")),
+            ],
+            12.0,
+            "waiting for the answer, 12 s",
+        ),
         ([(0, Progress("loading a\x1b[2Jb\n"))], 1.0, "loading a\\x1b[2Jb\\n, 1 s"),
     ],
 )
@@ -143,6 +153,19 @@ def test_a_name_is_shortened_before_the_numbers(width: int, expected: str) -> No
     shown = text_of(NAMED, 3.0, width)
     assert shown == expected
     assert len(shown) <= width
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (39, "reading the prompt: 42%, 13 s left"),
+        (23, "reading the prompt: 42%"),
+        (21, "reading the p...: 42%"),
+        (12, "reading: 42%"),
+    ],
+)
+def test_a_narrow_terminal_shows_whole_words(width: int, expected: str) -> None:
+    assert text_of(tokens((0, 0), (10, 2560)), 10.0, width) == expected
 
 
 @pytest.mark.parametrize("name", ["模型" * 40, "e\u0301" * 60, "👩\u200d💻" * 20, "\u202e" * 30])
