@@ -1,17 +1,18 @@
 """What this plugin costs and saves, beside llm alone and two other plugins for local models.
 
-    python -m benchmarks.comparison [--only NAME,…] [--rounds N] [--quick] [--write]
+    python -m benchmarks.comparison [--only NAME,…] [--rounds N] [--quick] [--write [--anyway]]
 
 Makes an environment of its own for llm alone, this checkout, llm-ollama and llm-lmstudio, with the
-same llm, from the package index. Ways are measured in turn, and a figure is the median of its
-rounds. Prints two tables in Markdown: one that compares the four, and one about this plugin alone.
+same llm, from the package index. docs/design/bench.md says how each row is measured. Prints two
+tables in Markdown: one that compares the four, and one about this plugin alone.
 
     --only     these parts: commands, hang, stream, many, first-token, conversation, engine, files
-    --rounds   of the commands (15); other parts take fewer
+    --rounds   of the commands (11); other parts take fewer
     --quick    tries everything out: few rounds, short answers, few files
     --write    puts the tables into the README, with the machine, the date and the versions
+    --anyway   also if other programs compute
 
-An idle machine takes about 6 minutes. What cannot be measured says why.
+An idle machine takes about 7 minutes. What cannot be measured says why.
 """
 
 import argparse
@@ -30,11 +31,12 @@ import venv
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import llm
 
@@ -54,6 +56,8 @@ NOT_MEASURED = "not measured: "
 _COMMANDS = {"--version": ["--version"], "models": ["models"], "logs": ["logs", "-n", "1"]}
 _BOUND_S = 20
 """A command that takes longer is ended."""
+_IDLE_LOAD = 0.5
+"""Of each core: at a higher load, figures are not written."""
 _AT_ONCE = 64
 _FILES = 10_000
 _PROBE = Path(__file__).with_name("comparison_probe.py").read_text("utf-8")
@@ -75,6 +79,9 @@ _FAILURES = (Unavailable, llm.ModelError, subprocess.SubprocessError, OSError, S
 
 Cells = Mapping[str, str]
 """What stands in the columns of a row."""
+Round = dict[str, float]
+"""The seconds of each way."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -139,57 +146,71 @@ class Bench:
         return {**kept, "LLM_USER_PATH": str(user), "HOME": str(user), "PYTHONPATH": ""}
 
 
+def _in_turn(rounds: int, ways: Mapping[str, Callable[[], _T]]) -> list[dict[str, _T]]:
+    """What each way gives in each round. The first round fills caches, and is left out."""
+    return [{name: way() for name, way in ways.items()} for _ in range(rounds + 1)][1:]
+
+
+def _cell(rounds: list[Round], name: str) -> str:
+    """The medians of the ratios to llm alone in the same round, and of the seconds."""
+    seconds = median(each[name] for each in rounds)
+    ratio = median(each[name] / each[LLM] for each in rounds)
+    if seconds >= _BOUND_S:
+        return f"over {ratio:.0f} (ended after {_BOUND_S} s)"
+    return f"{ratio:.2f} ({seconds:.2f} s)"
+
+
+def _beside_llm(rounds: list[Round]) -> Cells:
+    return {name: _cell(rounds, name) for name in PLUGINS}
+
+
 def _commands(bench: Bench) -> list[Cells]:
     for name in PLUGINS:
         _output([bench.pythons[name], "-c", _LOGS], bench.environment(name))
-    rounds: list[list[dict[str, float]]] = []
+    ways = {
+        f"{command} {name}": partial(
+            _seconds, bench.pythons[name], arguments, bench.environment(name)
+        )
+        for command, arguments in _COMMANDS.items()
+        for name in PLUGINS
+    }
     with _pinned():
-        for _ in range(bench.rounds + 1):
-            rounds.append(
-                [
-                    {
-                        name: _seconds(bench.pythons[name], command, bench.environment(name))
-                        for name in PLUGINS
-                    }
-                    for command in _COMMANDS.values()
-                ]
-            )
-    # The first one fills caches.
-    return [_beside_llm([*row]) for row in zip(*rounds[1:], strict=True)]
+        rounds = _in_turn(bench.rounds, ways)
+    return [
+        _beside_llm([{name: each[f"{command} {name}"] for name in PLUGINS} for each in rounds])
+        for command in _COMMANDS
+    ]
 
 
 def _hang(bench: Bench) -> list[Cells]:
     """Each command in a user directory of its own that has never found anything, as at first."""
+    _output([bench.pythons[LLM], "-c", _LOGS], bench.environment("logs"))
     rows = []
     with _silent_port() as one, _silent_port() as two, _pinned():
         hanging = {"OLLAMA_HOST": f"http://127.0.0.1:{one}"}
         hanging["LMSTUDIO_API_BASE"] = f"http://127.0.0.1:{two}"
         for command in _COMMANDS.values():
-            rounds: list[dict[str, float]] = []
-            for _ in range(1 if bench.quick else max(3, bench.rounds // 5)):
-                rounds.append({})
-                for name in PLUGINS:
-                    if rounds[0].get(name) == _BOUND_S:
-                        rounds[-1][name] = _BOUND_S
-                        continue
-                    shutil.rmtree(bench.folder / "users" / "new", ignore_errors=True)
-                    given = bench.environment("new")
-                    _output([bench.pythons[LLM], "-c", _LOGS], given)
-                    rounds[-1][name] = _seconds(bench.pythons[name], command, given | hanging)
-            rows.append(_beside_llm(rounds))
+            ended: set[str] = set()
+            ways = {
+                name: partial(_at_first, bench, name, command, hanging, ended) for name in PLUGINS
+            }
+            rows.append(_beside_llm(_in_turn(1 if bench.quick else 3, ways)))
     return rows
 
 
-def _beside_llm(rounds: list[dict[str, float]]) -> Cells:
-    """The medians of the ratios of each round, and of the seconds."""
-    cells = {}
-    for name in PLUGINS:
-        seconds = median(each[name] for each in rounds)
-        ratio = median(each[name] / each[LLM] for each in rounds)
-        cells[name] = f"{ratio:.2f} ({seconds:.2f} s)"
-        if seconds >= _BOUND_S:
-            cells[name] = f"over {ratio:.0f} (ended after {_BOUND_S} s)"
-    return cells
+def _at_first(
+    bench: Bench, name: str, command: list[str], hanging: dict[str, str], ended: set[str]
+) -> float:
+    """The seconds of a command in a new user directory. One that was ended does not run again."""
+    if name in ended:
+        return _BOUND_S
+    users = bench.folder / "users"
+    shutil.rmtree(users / "new", ignore_errors=True)
+    shutil.copytree(users / "logs", users / "new")
+    seconds = _seconds(bench.pythons[name], command, bench.environment("new") | hanging)
+    if seconds == _BOUND_S:
+        ended.add(name)
+    return seconds
 
 
 def _seconds(python: str, command: list[str], environment: Mapping[str, str]) -> float:
@@ -268,19 +289,15 @@ def _stream(bench: Bench) -> list[Cells]:
 
 def _many(bench: Bench) -> list[Cells]:
     """64 prompts at once, of a stand-in that takes a second for each."""
-    cells: dict[str, str] = {}
-    base = 0.0
     with stream.server() as port:
-        for name, kind in ((LLM, "text"), (OURS, "text"), (LMSTUDIO, "text"), (OLLAMA, "ollama")):
-            results = [
-                _probe(bench, name, "many", f"{port}/{kind}", _AT_ONCE)
-                for _ in range(1 if bench.quick else 3)
-            ]
-            seconds = median(took for took, _ in results)
-            base = base or seconds
-            answered = min(whole for _, whole in results)
-            cells[name] = f"{seconds / base:.2f} ({seconds:.1f} s; {answered} answered)"
-    return [cells]
+        ways = {
+            name: partial(_probe, bench, name, "many", f"{port}/{kind}", _AT_ONCE)
+            for name, kind in zip(PLUGINS, ("text", "text", stream.OLLAMA, "text"), strict=True)
+        }
+        results = _in_turn(1 if bench.quick else 3, ways)
+    rounds = [{name: took for name, (took, _) in each.items()} for each in results]
+    answered = {name: min(each[name][1] for each in results) for name in PLUGINS}
+    return [{k: f"{_cell(rounds, k).removesuffix(')')}; {answered[k]} answered)" for k in PLUGINS}]
 
 
 def _probe(bench: Bench, probe: str, mode: str, at: str, number: int) -> Any:
@@ -294,29 +311,28 @@ def _first_token(bench: Bench) -> list[Cells]:
 
     llm's own OpenAI class asks the same engine, so that the clients differ and nothing else.
     """
-    own, ours, cold = [], [], []
-    pythons = bench.pythons
+    pythons, numbers = bench.pythons, count()
+
+    def ours() -> float:
+        return first_output(story(1, f"ours {next(numbers)}"), pythons[OURS])
+
     with _engine() as user:
         folder = user / "localrun" / "engine"
-        for number in range(2 if bench.quick else max(3, bench.rounds // 3)):
+
+        def cold() -> float:
             stop_all(folder)
-            cold.append(first_output(story(1, f"cold {number}"), pythons[OURS]))
+            return ours()
+
+        def own() -> float:
             (engine,) = list_running(folder)
-            ours.append(first_output(story(1, f"ours {number}"), pythons[OURS]))
             with _settings(bench, engine.url, engine.key):
-                own.append(first_output(story(1, f"own {number}"), pythons[LLM], "own"))
-    base = median(own)
-    warm = {LLM: own, OURS: ours}
+                return first_output(story(1, f"own {next(numbers)}"), pythons[LLM], "own")
+
+        ways = {"cold": cold, OURS: ours, LLM: own}
+        rounds = _in_turn(1 if bench.quick else max(3, bench.rounds // 3), ways)
     return [
-        {
-            **_NO_SERVER,
-            **{k: f"{median(v) / base:.2f} ({median(v):.2f} s)" for k, v in warm.items()},
-        },
-        {
-            **_NO_SERVER,
-            LLM: f"{NOT_MEASURED}starts no server",
-            OURS: f"{median(cold) / base:.2f} ({median(cold):.2f} s)",
-        },
+        {**_NO_SERVER, LLM: _cell(rounds, LLM), OURS: _cell(rounds, OURS)},
+        {**_NO_SERVER, LLM: f"{NOT_MEASURED}starts no server", OURS: _cell(rounds, "cold")},
     ]
 
 
@@ -351,71 +367,80 @@ def _engine() -> Iterator[Path]:
 
 
 def _conversation(_bench: Bench) -> list[Cells]:
+    """Each once: evaluating all of it takes long."""
     with _engine() as user:
         cases = continuing(user)
     full, _ = cases.pop("evaluated in full")
-    return [_own(seconds, full, "evaluating all of it again") for seconds, _ in cases.values()]
+    return [_own([(seconds, full)], "evaluating all of it again") for seconds, _ in cases.values()]
 
 
 def _engine_at_once(bench: Bench) -> list[Cells]:
     """Answers of 4 tokens, by the starter model."""
     with _engine():
-        model = llm.get_async_model("local")
-        _gathered(model, 1, "first")
-        one = median(_gathered(model, 1, f"one {n}") for n in range(1 if bench.quick else 3))
-        many = _gathered(model, 8 if bench.quick else _AT_ONCE, "many")
-    return [_own(many, one, "one prompt")]
+        model, numbers = llm.get_async_model("local"), count()
+        ways = {
+            each: partial(_gathered, model, prompts, numbers)
+            for each, prompts in (("one", 1), ("many", 8 if bench.quick else _AT_ONCE))
+        }
+        rounds = _in_turn(1 if bench.quick else 3, ways)
+    return [_own([(each["many"], each["one"]) for each in rounds], "one prompt")]
 
 
-def _gathered(model: llm.AsyncModel, count: int, title: str) -> float:
+def _gathered(model: llm.AsyncModel, prompts: int, numbers: Iterator[int]) -> float:
     async def ask(number: int) -> str:
-        prompt = f"{title} {number}: name a color."
+        prompt = f"{number}: name a color."
         return await model.prompt(prompt, max_tokens=4, temperature=0).text()
 
     async def ask_all() -> list[str]:
-        return await asyncio.gather(*map(ask, range(count)))
+        return await asyncio.gather(*map(ask, islice(numbers, prompts)))
 
     begun = time.perf_counter()
     answered = asyncio.run(ask_all())
     seconds = time.perf_counter() - begun
     if not all(answered):
-        raise Unavailable(f"{sum(map(bool, answered))} of {count} prompts were answered")
+        raise Unavailable(f"{sum(map(bool, answered))} of {prompts} prompts were answered")
     return seconds
 
 
-_LISTS = {"first": ["localrun", "models"], "models": ["models"], "ours": ["localrun", "models"]}
+_LISTS = {"new": ["localrun", "models"], "models": ["models"], "ours": ["localrun", "models"]}
 
 
 def _files(bench: Bench) -> list[Cells]:
-    """`first` follows a change of the folder: all of its files are new."""
-    count = 200 if bench.quick else _FILES
-    scan.build(bench.folder / "files", count)
+    """Lists a folder of files, and an empty one. Each round begins with new user directories."""
+    files = 200 if bench.quick else _FILES
+    scan.build(bench.folder / "files", files)
     (bench.folder / "nothing").mkdir()
-    taken: dict[tuple[str, str], float] = {}
-    for folder in ("nothing", "files"):
-        given = bench.environment(f"with-{folder}")
+    ways = {
+        f"{title} {folder}": partial(_listed, bench, folder, title)
+        for title in _LISTS
+        for folder in ("files", "nothing")
+    }
+    rounds = _in_turn(1 if bench.quick else 3, ways)
+    command = [bench.pythons[OURS], "-m", "llm", "localrun", "models", "--json"]
+    listed = json.loads(_output(command, bench.environment("with-files")))
+    if len(listed) != files:
+        raise Unavailable(f"{len(listed):,} of {files:,} files were listed")
+    pairs = [[(each[f"{k} files"], each[f"{k} nothing"]) for each in rounds] for k in _LISTS]
+    return [_own(each, "no files") for each in pairs]
+
+
+def _listed(bench: Bench, folder: str, title: str) -> float:
+    """The seconds of a command that lists the files in `folder`."""
+    user = bench.folder / "users" / f"with-{folder}"
+    if title == "new":
+        shutil.rmtree(user, ignore_errors=True)
         settings = {"default_endpoints": False, "folders": [str(bench.folder / folder)]}
-        config = Path(given["HOME"]) / "localrun" / "config.json"
-        config.parent.mkdir(exist_ok=True)
-        config.write_text(json.dumps(settings))
-        given["PYTHONPATH"] = str(ROOT)
-        for title, command in _LISTS.items():
-            times = 1 if title == "first" or bench.quick else 5
-            each = [_seconds(sys.executable, command, given) for _ in range(times)]
-            taken[folder, title] = median(each)
-    listed = json.loads(
-        _output([sys.executable, "-m", "llm", "localrun", "models", "--json"], given)
-    )
-    if len(listed) != count:
-        raise Unavailable(f"{len(listed):,} of {count:,} files were listed")
-    return [_own(taken["files", each], taken["nothing", each], "no files") for each in _LISTS]
+        (user / "localrun").mkdir(parents=True)
+        (user / "localrun" / "config.json").write_text(json.dumps(settings))
+    return _seconds(bench.pythons[OURS], _LISTS[title], bench.environment(user.name))
 
 
-def _own(seconds: float, base: float, what: str) -> Cells:
+def _own(rounds: list[tuple[float, float]], what: str) -> Cells:
+    """A row from the seconds of each round, and those of `what` they stand beside."""
     return {
-        "ratio": f"{seconds / base:.2f}",
-        "seconds": f"{seconds:.2f} s",
-        "beside": f"{what}, {base:.2f} s",
+        "ratio": f"{median(seconds / base for seconds, base in rounds):.2f}",
+        "seconds": f"{median(seconds for seconds, _ in rounds):.2f} s",
+        "beside": f"{what}, {median(base for _, base in rounds):.2f} s",
     }
 
 
@@ -431,12 +456,15 @@ PARTS: dict[str, Part] = {
     ),
     "many": Part((f"{_AT_ONCE} prompts at once, to a stand-in that takes 1 s",), _many),
     "first-token": Part(
-        tuple(f"`llm` to the first token, the model is {each}" for each in ("loaded", "on disk")),
+        (
+            "`llm` to the first token, the model is loaded",
+            "`llm` to the first token, the model is not loaded, its file in the system's cache",
+        ),
         _first_token,
     ),
     "conversation": Part(
         tuple(
-            f"Next turn after 4,000 tokens, {each}"
+            f"Next turn after 4,000 tokens, {each} (measured once)"
             for each in ("in memory", "restored from disk after the engine ended")
         ),
         _conversation,
@@ -487,11 +515,12 @@ def table(rows: dict[bool, list[tuple[str, ...]]]) -> str:
 
 
 def _where(bench: Bench, names: list[str], load: float) -> str:
+    after = os.getloadavg()[0]
     packages = ["llm", "xllamacpp"]
     if {*names} & {"commands", "hang", "stream", "many"}:
         with suppress(Unavailable):
             packages += [_installed(bench, name) for name in (OLLAMA, LMSTUDIO)]
-    return record.where("comparison.py", packages, load)
+    return record.where("comparison.py", packages, load, after)
 
 
 def _installed(bench: Bench, name: str) -> str:
@@ -500,24 +529,30 @@ def _installed(bench: Bench, name: str) -> str:
     return f"{name} {_output([bench.pythons[name], '-c', asks], bench.environment(name))}"
 
 
-def _options() -> argparse.Namespace:
+def _options(load: float) -> argparse.Namespace:
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--only", default=",".join(PARTS))
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--anyway", action="store_true")
     given = parser.parse_args()
     given.only = given.only.split(",")
     if unknown := {*given.only} - {*PARTS}:
         parser.error(f"there is no part {', '.join(sorted(unknown))}: {', '.join(PARTS)}")
     if given.write and (given.quick or given.only != [*PARTS]):
         parser.error("--write needs a whole run, without --only and --quick")
+    if given.write and not given.anyway and load > _IDLE_LOAD * (os.cpu_count() or 1):
+        parser.error(
+            f"--write needs an idle machine, and the load is {load:.1f}, more than {_IDLE_LOAD} of"
+            " each core: wait until other programs have ended, or add --anyway"
+        )
     return given
 
 
 def main() -> None:
-    given = _options()
     load = os.getloadavg()[0]
+    given = _options(load)
     # What is started ends with the benchmark.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:

@@ -13,14 +13,20 @@ import psutil
 ROOT = Path(__file__).parents[1]
 
 
-def where(script: str, packages: Iterable[str], load: float) -> str:
-    """When, with what and on what `script` measured. A package may come with its version."""
+def where(script: str, packages: Iterable[str], load: float, after: float | None = None) -> str:
+    """When, with what and on what `script` measured. A package may come with its version.
+
+    `load` is that of the machine before, and `after` the one after, to which `script` contributed.
+    """
+    loads = f"{load:.1f}"
+    if after is not None:
+        loads += f" before, and {after:.1f} after, with its own work"
     versions = (each if " " in each else f"{each} {version(each)}" for each in packages)
     return (
         f"Measured on {date.today().isoformat()} by `benchmarks/{script}` on {os.cpu_count()}"
         f" cores of {platform.machine()} with {psutil.virtual_memory().total / 1e9:.0f} GB,"
         f" {platform.system()} {platform.release().split('-')[0]}, Python"
-        f" {platform.python_version()}, {', '.join(versions)}; the load was {load:.1f}."
+        f" {platform.python_version()}, {', '.join(versions)}; the load was {loads}."
     )
 
 

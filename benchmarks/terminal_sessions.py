@@ -5,10 +5,10 @@
 
 Runs real commands with the engine and the coder model (in DIR, or where the tests keep it), in a
 temporary user directory, on a pseudo-terminal of 80 columns. A small model of a screen says what
-stands in the line at the cursor after each piece of output. The sessions that `--only` leaves out
-stay as they are in the document: cold-start, long-prompt, busy-engine, busy-server (which needs
-PROGRAM, a llama-server, and a model that it runs), continued, download (which needs the package
-index), pipe.
+stands in the line at the cursor after each piece of output. Each session has its date; those that
+`--only` leaves out stay as they are in the document: cold-start, long-prompt, busy-engine,
+busy-server (which needs PROGRAM, a llama-server, and a model that it runs), continued, download
+(which needs the package index), pipe.
 """
 
 import argparse
@@ -40,14 +40,17 @@ from benchmarks import record  # noqa: E402
 from benchmarks.long_prompt import FILLER, FIRST_LINE  # noqa: E402
 from llm_localrun.engine.stop import stop_all  # noqa: E402
 from llm_localrun.engine_defaults import SLOTS  # noqa: E402
+from llm_localrun.system.text import width_of  # noqa: E402
 from tests.support import coder_model  # noqa: E402
 from tests.support.environment import VARIABLES  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "terminal.md"
 _COLUMNS, _ROWS = 80, 24
 _CODER = "local-qwen-coder"
-_LONG_LINES = 38
-"""Of the story: some 3,000 tokens."""
+_LONG_LINES, _SHORT_LINES = 38, 13
+"""Of the story: some 3,000 tokens, and some 1,000."""
+_ANSWER_OF_OTHERS = 200
+"""Tokens."""
 _SHOWN_OF_A_KIND = 5
 _KIND_WIDTH = 24
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -56,9 +59,10 @@ _HEAD = """\
 
 Long work shows itself in one line on stderr, from the second second on, if stderr is a terminal. \
 `benchmarks/terminal_sessions.py` recorded these sessions on a terminal of 80 columns, with real \
-models. Each row has the seconds since the command began, and what the line at the cursor then \
-shows; of many alike, five are here. `(empty)` is the moment at which that line is cleared. The \
-other rows stay: they are the answer, at the time of their first characters.
+models; each says when, and on what. Each row has the seconds since the command began, and what \
+the line at the cursor then shows; of many alike, five are here. `(empty)` is the moment at which \
+that line is cleared. The other rows stay: they are the answer, at the time of their first \
+characters.
 """
 
 
@@ -69,11 +73,13 @@ class State:
     seconds: float
     row: int
     text: str
+    width: int = 0
+    """Columns that have been written to in this row, spaces included."""
 
 
 @dataclass
 class Screen:
-    """What characters make of a terminal: all of its rows, without wrapping."""
+    """What characters make of a terminal: all of its rows. It does not wrap; `check` says so."""
 
     rows: list[str] = field(default_factory=lambda: [""])
     states: list[State] = field(default_factory=list)
@@ -95,7 +101,8 @@ class Screen:
                 self._note(seconds)
 
     def _note(self, seconds: float) -> None:
-        state = State(seconds, len(self.rows) - 1, self.rows[-1].rstrip())
+        row = self.rows[-1]
+        state = State(seconds, len(self.rows) - 1, row.rstrip(), width_of(row))
         last = self.states[-1] if self.states else State(0, 0, "")
         if (state.row, state.text) != (last.row, last.text):
             self.states.append(state)
@@ -103,6 +110,12 @@ class Screen:
     def is_kept(self, state: State) -> bool:
         """Whether what `state` shows stays on the screen."""
         return bool(state.text) and self.rows[state.row].startswith(state.text)
+
+    def check(self) -> None:
+        """Fails if the line that shows work was so wide that a terminal wraps it."""
+        for state in self.lines:
+            if state.width >= _COLUMNS:
+                raise SystemExit(f"{state.width} of {_COLUMNS} columns are used: {state.text!r}")
 
     @property
     def lines(self) -> list[State]:
@@ -152,6 +165,7 @@ def recorded(command: list[str], environment: Mapping[str, str], folder: Path) -
             os.close(ours)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed: {screen.rows}")
+    screen.check()
     return screen
 
 
@@ -200,11 +214,11 @@ class Stage:
         own = {"PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(self.home)}
         return {**kept, **own, "LLM_USER_PATH": str(self.home / "user")}
 
-    def write_story(self) -> None:
+    def write_story(self, lines: int = _LONG_LINES) -> None:
         """Writes `story.txt`, which begins as no story before."""
         self._stories += 1
         beginning = f"Story {self._stories}. {FIRST_LINE}"
-        (self.home / "story.txt").write_text(f"{beginning}\n\n{FILLER * _LONG_LINES}\n")
+        (self.home / "story.txt").write_text(f"{beginning}\n\n{FILLER * lines}\n")
 
     def show(self, command: str) -> None:
         """Records a command."""
@@ -217,11 +231,11 @@ class Stage:
 
     @contextmanager
     def prompting(self, model: str, count: int, at_once: int) -> Iterator[None]:
-        """While `count` prompts of other people are answered, with some 300 tokens each.
+        """While `count` prompts of other people are answered, at length.
 
         Begins when as many have begun as the server answers at once.
         """
-        command = ["llm", "-m", model, "-o", "max_tokens", "300"]
+        command = ["llm", "-m", model, "-o", "max_tokens", str(_ANSWER_OF_OTHERS)]
         asked: list[subprocess.Popen[bytes]] = []
         answers = [self.home / f"answer-{number}" for number in range(count)]
         try:
@@ -285,7 +299,7 @@ def _busy_server(stage: Stage) -> None:
         try:
             _wait_for(f"{url}/health")
             stage.run("localrun", "endpoints", "add", "box", url)
-            stage.write_story()
+            stage.write_story(_SHORT_LINES)
             with stage.prompting("local/box/small", 2, at_once=1):
                 stage.show(
                     'llm -m local/box/small -o max_tokens 40 -f story.txt "What is the password?"'
@@ -317,7 +331,7 @@ def _download(stage: Stage) -> None:
 
 
 def _pipe(stage: Stage) -> None:
-    stage.write_story()
+    stage.write_story(_SHORT_LINES)
     stage.stop()
     stage.show(
         f'llm -m {_CODER} -o max_tokens 40 -f story.txt "Who winds the clock?"'
@@ -344,7 +358,9 @@ SESSIONS = {
         "A busy engine", "Six other prompts are being answered, at length.", _busy_engine
     ),
     "busy-server": Session(
-        "A busy llama-server", "It has one slot, and two other prompts came before.", _busy_server
+        "A busy llama-server",
+        "It has one slot, and two other prompts came before; `story.txt` has 1,000 tokens.",
+        _busy_server,
     ),
     "continued": Session(
         "A continued conversation",
@@ -354,7 +370,7 @@ SESSIONS = {
     "download": Session("A download", "From the package index.", _download),
     "pipe": Session(
         "A pipe",
-        "No engine runs, and the prompt is the long one; nothing is shown, and stderr is empty.",
+        "No engine runs, and `story.txt` has 1,000 tokens; nothing is shown, and stderr is empty.",
         _pipe,
     ),
 }  # fmt: skip
@@ -376,13 +392,13 @@ def staged(models: Path, llama_server: str, server_model: Path | None) -> Iterat
             stage.stop()
 
 
-def changed(text: str, sections: Mapping[str, str], measured: str) -> str:
+def changed(text: str, sections: Mapping[str, str]) -> str:
     """The document `text` with new `sections`, by title, in the order of SESSIONS."""
     before = dict(re.findall(r"^## (.*?)\n\n(.*?)(?=\n## |\Z)", text, re.DOTALL | re.MULTILINE))
     titles = [each.title for each in SESSIONS.values()]
     known = {title: before.get(title, "").strip() for title in titles} | dict(sections)
     parts = [f"## {title}\n\n{known[title]}\n" for title in titles if known[title]]
-    return "\n".join([_HEAD, f"{measured}\n", *parts])
+    return "\n".join([_HEAD, *parts])
 
 
 def main() -> None:
@@ -397,6 +413,7 @@ def main() -> None:
         parser.error(f"there is no session {', '.join(sorted(unknown))}: {', '.join(SESSIONS)}")
     # What is started ends with the benchmark.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    measured = record.where("terminal_sessions.py", ["llm", "xllamacpp"], load)
     sections = {}
     with staged(given.models, given.llama_server, given.server_model) as stage:
         for name in names:
@@ -404,10 +421,9 @@ def main() -> None:
             session.play(stage)
             shown = stage.sessions[-1]
             print(f"{session.title}\n{shown}\n", flush=True)
-            sections[session.title] = f"{session.about}\n\n```\n{shown}\n```"
+            sections[session.title] = f"{session.about}\n\n{measured}\n\n```\n{shown}\n```"
     before = DOCUMENT.read_text("utf-8") if DOCUMENT.exists() else ""
-    measured = record.where("terminal_sessions.py", ["llm", "xllamacpp"], load)
-    DOCUMENT.write_text(changed(before, sections, measured), "utf-8")
+    DOCUMENT.write_text(changed(before, sections), "utf-8")
 
 
 if __name__ == "__main__":

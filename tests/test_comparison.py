@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,40 @@ def test_ratios_are_those_of_each_round(
     assert (shown[LLM], shown["llm-ollama"]) == cells
 
 
+def test_first_round_fills_caches() -> None:
+    order: list[str] = []
+
+    def way(name: str) -> int:
+        order.append(name)
+        return len(order)
+
+    rounds = comparison._in_turn(2, {name: partial(way, name) for name in "ab"})
+    assert rounds == [{"a": 3, "b": 4}, {"a": 5, "b": 6}]
+    assert "".join(order) == "ababab"
+
+
+def test_own_ratio_is_that_of_each_round() -> None:
+    cells = comparison._own([(2.0, 1.0), (9.0, 3.0), (4.0, 1.0)], "no files")
+    assert cells == {"ratio": "3.00", "seconds": "4.00 s", "beside": "no files, 1.00 s"}
+
+
+def test_a_command_that_was_ended_does_not_run_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "users" / "logs").mkdir(parents=True)
+    bench, ran, ended = Bench(tmp_path, 1, True), [], set[str]()
+    monkeypatch.setattr(Bench, "pythons", dict.fromkeys(PLUGINS, "python"))
+
+    def seconds(*given: object) -> float:
+        ran.append(given)
+        (tmp_path / "users" / "new" / "found").touch(exist_ok=False)
+        return [1.0, comparison._BOUND_S][len(ran) > 1]
+
+    monkeypatch.setattr(comparison, "_seconds", seconds)
+    took = [comparison._at_first(bench, LLM, ["models"], {}, ended) for _ in range(4)]
+    assert (took, len(ran)) == ([1.0, *[comparison._BOUND_S] * 3], 2)
+
+
 def run_script(*flags: str, **variables: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.comparison", "--quick", *flags],
@@ -101,25 +136,27 @@ def run_script(*flags: str, **variables: str) -> str:
     return done.stdout
 
 
-def test_runs_without_a_network(user_path: Path) -> None:
+def test_runs_without_a_network(user_path: Path, starter_model: Path) -> None:
     """What needs the index says so; the rest is measured."""
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
-    text = run_script("--only", "commands,files", **nowhere)
+    text = run_script("--only", "commands,engine", **nowhere)
     rows = {row[0]: row[1:] for row in cells_of(text) if row[0]}
-    assert [*rows] == [*PARTS["commands"].rows, *PARTS["files"].rows]
+    assert [*rows] == [*PARTS["commands"].rows, *PARTS["engine"].rows]
     for title in PARTS["commands"].rows:
         assert all(cell.startswith(f"{NOT_MEASURED}the package index: ") for cell in rows[title])
-    for title in PARTS["files"].rows:
+    for title in PARTS["engine"].rows:
         assert re.fullmatch(RATIO, rows[title][0])
+    assert re.search(r"the load was \d+\.\d before, and \d+\.\d after", text)
 
 
 def test_measures_all_plugins_in_environments_of_their_own(user_path: Path, guard: Guard) -> None:
     with guard.lifted(), environment.original():
-        text = run_script("--only", "commands,stream")
+        text = run_script("--only", "commands,stream,files")
     if "the package index" in text:
         pytest.skip(f"needs the package index: {text.splitlines()[2]}")
     rows = [row for row in cells_of(text) if row[0]]
-    assert [len([c for c in row if re.fullmatch(RATIO, c)]) for row in rows] == [4, 4, 4, 3, 2]
+    ratios = [len([cell for cell in row if re.fullmatch(RATIO, cell)]) for row in rows]
+    assert ratios == [4, 4, 4, 3, 2, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +177,21 @@ def test_wrong_flags(
     with pytest.raises(SystemExit):
         comparison.main()
     assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("anyway", [False, True])
+def test_a_busy_machine_is_refused(
+    anyway: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(sys, "argv", ["comparison", "--write", *["--anyway"] * anyway])
+    assert comparison._options(load=2.0).write
+    if anyway:
+        assert comparison._options(load=2.1).write
+        return
+    with pytest.raises(SystemExit):
+        comparison._options(load=2.1)
+    assert "the load is 2.1, more than 0.5 of each core: wait until" in capsys.readouterr().err
 
 
 def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:
