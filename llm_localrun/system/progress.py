@@ -33,6 +33,8 @@ _MIN_SAMPLE_S = 0.1
 _SETTLE_S = 5.0
 """In this time, the time left that is shown becomes the one that the last reports mean."""
 _USUAL_WIDTH = 80
+_FREE_COLUMNS = 3
+"""At the end of the line: the terminal shows `^C` there, which must not begin another line."""
 _MIN_NAME_WIDTH = 20
 """On a narrow terminal, numbers are left out to show this much of what is being done."""
 
@@ -91,7 +93,11 @@ class Work:
             progress, elapsed = self._latest, now - self._step_begun
             rate, since_report = self._rate(now)
             left = self._smooth_left(now, rate, since_report)
-        times = f"{duration_text(max(1.0, left))} left" if left > 0 else duration_text(elapsed)
+        times = (
+            f"{duration_text(max(1.0, left))} left"
+            if left > 0
+            else duration_text(max(1.0, elapsed))
+        )
         is_over = progress.total is not None and progress.done >= progress.total
         has_speed = progress.unit == "bytes" and rate > 0 and not is_over
         speed = f"{_bytes(rate)}/s" if has_speed else ""
@@ -342,7 +348,7 @@ class _Screen:
             return
         # What the encoding lacks becomes an escape here, because that is wider.
         encoding = stream.encoding or "ascii"
-        width = _width_of_terminal(stream) - 1
+        width = max(1, _width_of_terminal(stream) - _FREE_COLUMNS)
         text = work.text(now, width)
         text = cut(text.encode(encoding, "backslashreplace").decode(encoding), width)
         last, shown = self._drawn or (stream, "")

@@ -339,7 +339,9 @@ class OpenAIDecoder:
         self._usage = chunk.usage or self._usage
         self._timings = chunk.timings or self._timings
         if (read := chunk.prompt_progress) is not None:
-            self.progress = Progress("reading the prompt", read.processed, read.total, "tokens")
+            self.progress = Progress(
+                "reading the prompt", read.processed, read.total or None, "tokens"
+            )
         for choice in filter(None, chunk.choices or ()):
             self._finish_reason = choice.finish_reason or self._finish_reason
             message = choice.delta or choice.message
