@@ -269,10 +269,12 @@ class Target:
                     raise KeyboardInterrupt
         events += [(time.perf_counter(), event) for event in decoder.close()]
         times = [at for at, event in events if isinstance(event, TextDelta | ReasoningDelta)]
-        end = next((event for _, event in events if isinstance(event, Finished)), None)
-        if end is None or not times:
-            raise BadReply(f"{server.label} sent an empty answer", "Try another model")
-        return _answer_of(began, times, end, prepared.load_seconds)
+        ends = [(at, event) for at, event in events if isinstance(event, Finished)]
+        if not ends:
+            raise BadReply(f"{server.label} did not end its answer", "Try again")
+        ended, end = ends[0]
+        # A first token such as <think> shows nothing: then the end tells when it came.
+        return _answer_of(began, times or [ended], end, prepared.load_seconds)
 
     def _memory(self, engine: EngineState | None) -> int | None:
         if engine is not None:

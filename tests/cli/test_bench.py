@@ -193,6 +193,27 @@ def test_answers_that_the_server_times_are_not_streamed(
     assert bool(spread and spread["median"] == 50) == (False in streamed)
 
 
+def test_a_first_token_that_shows_nothing_is_timed_by_the_end(
+    user_path: Path, invoke: Invoke
+) -> None:
+    def says(body: dict[str, Any]) -> bytes:
+        """As Qwen3 begins: its first token is <think>."""
+        usage = {"prompt_tokens": 64, "completion_tokens": body["max_tokens"]}
+        shown: list[dict[str, Any]] = [{"role": "assistant", "content": None}, {}]
+        shown += [{"reasoning_content": "Well"}] * (body["max_tokens"] - 1)
+        chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in shown]
+        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}], "usage": usage}
+        return events(*chunks, end)
+
+    posts = {"/v1/chat/completions/input_tokens": {"input_tokens": 64}}
+    fake = replace(llama_server(posts=posts), says=says)
+    with served(user_path, box=fake):
+        (row,) = rows_of(invoke, "local/box/gemma-3-4b-it-Q4_K_M.gguf", *SMALL)
+    assert counts(row) == {(64, None, 1)}
+    assert row["time_to_first_token"]["min"] > 0
+    assert row["prompt_tokens_per_second"]["min"] > 0
+
+
 def test_depth_that_no_server_confirms_is_marked(user_path: Path, invoke: Invoke) -> None:
     with served(user_path, box=LMStudio()) as servers:
         configure(
