@@ -106,7 +106,12 @@ class Run:
 
     @property
     def prompt_rate(self) -> float | None:
-        """Tokens of all prompts that were read in a second, until the last was answered."""
+        """Tokens of all prompts that were read in a second, until the last was answered.
+
+        None if nobody says how many tokens of the depth came from a cache: they took no time.
+        """
+        if self.setting.depth and any(prompt.cached_tokens is None for prompt in self.prompts):
+            return None
         if self.prompt_clock is Clock.SERVER:
             return self.prompts[0].own_prompt_rate
         began, until = (min(p.began for p in self.prompts), max(p.first for p in self.prompts))

@@ -60,6 +60,17 @@ def test_doubts(setting: Setting, change: dict[str, int | None], doubt: Doubt) -
     assert Run(setting, (held,), (held,)).doubts == set()
 
 
+def test_prompts_have_no_rate_if_the_tokens_from_the_cache_are_not_known() -> None:
+    setting = replace(SETTING, depth=50)
+    unknown = replace(BY_SERVER, prompt_tokens=150, cached_tokens=None)
+    run = Run(setting, (unknown,), (unknown,))
+    assert run.prompt_rate is None
+    assert (run.prompts[0].first_token, run.generation_rate) == (2, 2.2)
+    known = replace(unknown, cached_tokens=50)
+    assert Run(setting, (known,), (known,)).prompt_rate == 60
+    assert Run(SETTING, (unknown,), (unknown,)).prompt_rate == 60
+
+
 def test_what_came_in_one_piece_has_no_rate() -> None:
     run = Run(SETTING, (BY_CLOCK,), (replace(BY_CLOCK, last=12),))
     assert run.generation_rate is None
