@@ -133,8 +133,9 @@ class Run:
     @property
     def doubts(self) -> set[Doubt]:
         setting, found = self.setting, set()
-        is_single = setting.concurrency == 1
-        if is_single and Clock.HERE in (self.prompt_clock, self.generation_clock):
+        # An answer of one token has no time of its own.
+        clocks = {self.prompt_clock, *([self.generation_clock] if setting.generate > 1 else [])}
+        if setting.concurrency == 1 and Clock.HERE in clocks:
             found.add(Doubt.CLOCK)
         cached = [answer.cached_tokens or 0 for answer in (*self.prompts, *self.answers)]
         if min(cached) < _CACHE_SHARE * setting.depth:

@@ -29,6 +29,11 @@ def test_else_the_clock_here_counts() -> None:
     assert run.doubts == {Doubt.CLOCK}
 
 
+def test_answers_of_one_token_need_no_clock() -> None:
+    one = replace(BY_SERVER, generated=1)
+    assert Run(replace(SETTING, generate=1), (one,), (one,)).doubts == set()
+
+
 def test_times_longer_than_the_answer_took_to_come_do_not_count() -> None:
     run = Run(SETTING, (replace(BY_SERVER, prompt_rate=40),), (BY_SERVER,))
     assert (run.prompt_rate, run.prompt_clock) == (50, Clock.HERE)
