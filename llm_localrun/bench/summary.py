@@ -144,7 +144,7 @@ class Run:
             wanted = setting.prompt + (setting.depth if prompt.cached_tokens is None else 0)
             if abs(prompt.computed - wanted) > max(1, _LENGTH_ERROR * wanted):
                 found.add(Doubt.LENGTH)
-        if any(answer.generated < setting.generate for answer in self.answers):
+        if any(answer.generated != setting.generate for answer in self.answers):
             found.add(Doubt.LENGTH)
         return found
 

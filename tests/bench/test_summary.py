@@ -54,6 +54,7 @@ def test_requests_at_once_share_the_time() -> None:
         (replace(SETTING, depth=50), {"prompt_tokens": 150}, Doubt.DEPTH),
         (replace(SETTING, depth=50), {"prompt_tokens": 150, "cached_tokens": None}, Doubt.DEPTH),
         (SETTING, {"generated": 10}, Doubt.LENGTH),
+        (SETTING, {"generated": 12}, Doubt.LENGTH),
         (SETTING, {"prompt_tokens": 120}, Doubt.LENGTH),
         (SETTING, {"prompt_tokens": None}, Doubt.LENGTH),
     ],
