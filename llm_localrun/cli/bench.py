@@ -113,7 +113,10 @@ def bench(
         for concurrency in given["concurrency"]
     ]
     measured = Bench(subjects, settings, given["repeat"])
-    _tell_obstacles(measured.rows)
+    if not _tell_obstacles(measured.rows):
+        if as_json:
+            show_json([facts_of(row) for row in measured.rows])
+        sys.exit(1)
     measured.run()
     _report(measured, as_json=as_json)
     if plot is not None and any(row.runs for row in measured.rows):
@@ -125,13 +128,12 @@ def bench(
         sys.exit(1)
 
 
-def _tell_obstacles(rows: Sequence[Row]) -> None:
-    """Says what cannot be measured before anything is."""
+def _tell_obstacles(rows: Sequence[Row]) -> bool:
+    """Says what cannot be measured before anything is. Whether something can be."""
     for row in rows:
         if row.error:
             say(f"{_title(row)} is left out: {row.error}", err=True)
-    if all(row.error for row in rows):
-        sys.exit(1)
+    return not all(row.error for row in rows)
 
 
 def _report(measured: Bench, *, as_json: bool) -> None:

@@ -326,6 +326,8 @@ def test_what_does_not_fit_is_said_before(
         " SmolLM2-135M-Instruct.Q4_1 was trained for 8,192",
         f"{STARTER}, 5 at once is left out: the engine answers 4 prompts at once, not 5",
     ]
+    rows = rows_of(invoke, STARTER, *options, status=1)
+    assert [(bool(row["error"]), row["runs"]) for row in rows] == [(True, [])] * 2
     assert list_running(engine_folder()) == []
 
 
