@@ -74,7 +74,8 @@ def test_prompts_have_no_rate_if_the_tokens_from_the_cache_are_not_known() -> No
     assert (run.prompts[0].first_token, run.generation_rate) == (2, 2.2)
     known = replace(unknown, cached_tokens=50)
     assert Run(setting, (known,), (known,)).prompt_rate == 60
-    assert Run(SETTING, (unknown,), (unknown,)).prompt_rate == 60
+    alone = replace(unknown, prompt_tokens=100)
+    assert Run(SETTING, (alone,), (alone,)).prompt_rate == 60
 
 
 def test_what_came_in_one_piece_has_no_rate() -> None:
