@@ -77,7 +77,7 @@ class Target:
         self._head = 0
         """Tokens of the template that come before the words of a prompt."""
         self._whole: dict[Setting, float] = {}
-        """Where answers are not streamed: the seconds that one takes."""
+        """Where answers are not streamed: the seconds that one takes at most."""
         self._prepared: PreparedRequest | None = None
         """The last request, whose server counts tokens."""
 
@@ -93,10 +93,11 @@ class Target:
             # It loads the model, and from then on the server counts the tokens of prompts.
             self._ask([self._writer.write([], 0, self._count)], 1)
         short = replace(setting, generate=min(setting.generate, _WARM_UP_TOKENS))
+        began = time.perf_counter()
         run = self._run(short, setting)
-        first = max(prompt.first_token for prompt in run.prompts)
+        took = time.perf_counter() - began
         steps = [(a.last - a.first) / (a.generated - 1) for a in run.answers if a.generated > 1]
-        seconds = first + setting.generate * max(steps, default=0.0)
+        seconds = took + (setting.generate - short.generate) * max(steps, default=0.0)
         if self._server().times_answers and run.generation_clock is Clock.SERVER:
             self._whole[setting] = seconds
         return seconds

@@ -2,15 +2,17 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from llm_localrun.bench import busy
+from llm_localrun.bench import busy, measure, run
 from llm_localrun.bench.measure import Target
 from llm_localrun.bench.plan import Setting
 from llm_localrun.bench.summary import Run
@@ -247,11 +249,25 @@ def test_model_that_is_not_allowed_costs_its_own_row(user_path: Path, invoke: In
     assert done.stdout.splitlines()[1].startswith(f"local/box/{NAME}")
 
 
+def test_the_beginnings_of_prompts_are_part_of_the_time_that_it_takes(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, float]] = []
+    with served(user_path, box=Ollama(has=[NAME])) as servers:
+        # Each request takes a second.
+        clock = Mock(time, perf_counter=lambda: float(len(chats(servers["box"]))), time_ns=int)
+        monkeypatch.setattr(measure, "time", clock)
+        monkeypatch.setattr(run, "_tell_plan", lambda *plan: told.append(plan))
+        rows_of(invoke, f"local/box/{NAME}", *SMALL, "--depth", "300")
+    # Two rounds: a beginning, the prompt, the beginning again and the answer.
+    assert told == [(2, 8.0)]
+
+
 def test_a_failure_keeps_the_runs_before_it(
     user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = failing_after(2, BenchFailed("It broke", "Mend it"))
-    monkeypatch.setattr(Target, "measure", measure)
+    failing = failing_after(2, BenchFailed("It broke", "Mend it"))
+    monkeypatch.setattr(Target, "measure", failing)
     with served(user_path, box=Ollama(has=[NAME])):
         (row,) = rows_of(invoke, f"local/box/{NAME}", *SMALL, "--repeat", "4", status=1)
     assert (len(row["runs"]), row["error"]) == (2, "It broke. Mend it.")
@@ -272,13 +288,13 @@ def failing_after(count: int, error: BaseException) -> Callable[[Target, Setting
     """`Target.measure`, which fails when it has been called `count` times."""
     whole, called = Target.measure, []
 
-    def measure(target: Target, setting: Setting) -> Run:
+    def failing(target: Target, setting: Setting) -> Run:
         called.append(setting)
         if len(called) > count:
             raise error
         return whole(target, setting)
 
-    return measure
+    return failing
 
 
 @pytest.mark.parametrize(
