@@ -15,7 +15,7 @@ import pytest
 from llm_localrun.bench import busy, measure, run
 from llm_localrun.bench.measure import Target
 from llm_localrun.bench.plan import Setting
-from llm_localrun.bench.summary import Run
+from llm_localrun.bench.summary import Answer, Row, Run
 from llm_localrun.charts.model import BarChart
 from llm_localrun.cli import bench as command
 from llm_localrun.engine.state import list_running
@@ -426,6 +426,43 @@ def test_plot(user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) 
     first = drawn[-1]
     assert [group.label for group in first.groups] == ["", "depth 90"]
     assert [bar.label for bar in first.groups[0].bars] == names
+
+
+@pytest.mark.parametrize(
+    ("counts", "failed", "legend", "footnote"),
+    [
+        ((5, 5), (), "medians of 5 runs", "Medians of 5 runs, with lowest and highest"),
+        ((2, 1), (), "medians of 1 to 2 runs", "Medians of 1 to 2 runs, with lowest and highest"),
+        ((1, 1), (), "one run", "One run"),
+        ((5, 2), (1,), "medians of 5 runs", "Medians of 5 runs, with lowest and highest"),
+        ((3, 2), (0, 1), "medians of 2 to 3 runs", "Medians of 2 to 3 runs, with lowest and"),
+    ],
+)
+def test_runs_that_are_shown_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+    counts: tuple[int, ...],
+    failed: Collection[int],
+    legend: str,
+    footnote: str,
+) -> None:
+    draw = Mock(return_value="<svg/>")
+    monkeypatch.setattr(command, "bars_svg", draw)
+    answer = Answer(10, 12, 17, prompt_tokens=100, cached_tokens=0, generated=11)
+    runs = [Run(Setting(100, 11), (answer,), (answer,))]
+    rows = [
+        Row(Mock(label=str(at)), Setting(100, 11), runs * count, "It broke" * (at in failed))
+        for at, count in enumerate(counts)
+    ]
+    assert command._legend(rows)[0].endswith(f"; {legend}")
+    command.chart_of(rows)
+    said = draw.call_args.args[-1]
+    assert said.startswith(footnote)
+    assert ". * timed here" in said
+    assert ("with lowest" in said) == (max(counts) > 1)
+    sure = replace(answer, prompt_rate=60, generation_rate=2.2)
+    rows[0].runs = [Run(Setting(100, 11), (sure,), (sure,))]
+    command.chart_of(rows)
+    assert ". * 1: timed here" in draw.call_args.args[-1]
 
 
 def test_a_build_that_is_named_runs_the_file(
