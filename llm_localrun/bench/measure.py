@@ -27,7 +27,7 @@ from llm_localrun.engine.launch import renew_lease
 from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine.stop import stop_if_idle
-from llm_localrun.errors import BadReply, EngineFailed, LocalRunError
+from llm_localrun.errors import BadReply, BenchFailed, EngineFailed, LocalRunError
 from llm_localrun.models import OnDisk, Served
 from llm_localrun.servers.base import PreparedRequest, Server, ServeRequest, open_with_stored_key
 from llm_localrun.servers.openai_compatible import OpenAICompatible
@@ -103,13 +103,19 @@ class Target:
         return seconds
 
     def measure(self, setting: Setting) -> Run:
-        """Runs a setting. A run for which the model had to be loaded does not count."""
+        """Runs a setting. A run for which the model had to be loaded does not count.
+
+        Raises `BenchFailed` if it is loaded each time.
+        """
         for _ in range(_MAX_LOADS):
             run = self._run(setting, setting)
             if not run.was_loaded:
-                break
+                return run
             self.reloads += 1
-        return run
+        raise BenchFailed(
+            f"{self.subject.label} had to be loaded for each of {_MAX_LOADS} runs in a row",
+            "Measure it alone, or free memory",
+        )
 
     def processes(self) -> list[int]:
         """The processes of the engines that run the model."""

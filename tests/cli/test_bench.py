@@ -273,6 +273,16 @@ def test_a_failure_keeps_the_runs_before_it(
     assert (len(row["runs"]), row["error"]) == (2, "It broke. Mend it.")
 
 
+def test_runs_with_a_load_do_not_count(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "was_loaded", True)
+    with served(user_path, box=Ollama(has=[NAME])):
+        (row,) = rows_of(invoke, f"local/box/{NAME}", *SMALL, status=1)
+    assert row["error"].startswith(f"local/box/{NAME} had to be loaded for each of 3 runs in a row.")
+    assert row["runs"] == []
+
+
 def test_interruption_keeps_what_was_measured(
     user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
