@@ -184,7 +184,9 @@ class Target:
                 answers = _at_once([partial(self._answer, *pair) for pair in pairs], self.stopping)
         for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             if answer.prompt_tokens is not None:
-                self._writer.learn(prompt.text, answer.prompt_tokens)
+                # Some servers leave out what came from the cache, and do not say how much.
+                if not before or answer.cached_tokens is not None:
+                    self._writer.learn(prompt.text, answer.prompt_tokens)
             elif prompt.is_exact:
                 # The server has counted it, and does not repeat that.
                 answers[index] = replace(answer, prompt_tokens=prompt.tokens)

@@ -15,6 +15,7 @@ import pytest
 from llm_localrun.bench import busy, measure, run
 from llm_localrun.bench.measure import Target
 from llm_localrun.bench.plan import Setting
+from llm_localrun.bench.prompts import PromptWriter
 from llm_localrun.bench.summary import Answer, Row, Run
 from llm_localrun.charts.model import BarChart
 from llm_localrun.cli import bench as command
@@ -247,6 +248,19 @@ def test_model_that_is_not_allowed_costs_its_own_row(user_path: Path, invoke: In
     assert "bench would send it about 384 tokens" in done.stderr
     assert "llm localrun allow local/box/far:cloud" in done.stderr
     assert done.stdout.splitlines()[1].startswith(f"local/box/{NAME}")
+
+
+def test_what_followed_a_beginning_teaches_no_length(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[str] = []
+    monkeypatch.setattr(PromptWriter, "learn", lambda _self, text, _tokens: learned.append(text))
+    for version, taught in (("", 1), ("0.34.0", 7)):
+        with served(user_path, box=Ollama(has=[NAME], version=version, cached=300)):
+            rows_of(invoke, f"local/box/{NAME}", *SMALL, "--depth", "300")
+        # The first request has no beginning. Then a warm-up and two rounds: prompt and answer.
+        assert len(learned) == taught
+        learned.clear()
 
 
 def test_the_beginnings_of_prompts_are_part_of_the_time_that_it_takes(
