@@ -293,7 +293,7 @@ def test_runs_with_a_load_do_not_count(
     monkeypatch.setattr(Run, "was_loaded", True)
     with served(user_path, box=Ollama(has=[NAME])):
         (row,) = rows_of(invoke, f"local/box/{NAME}", *SMALL, status=1)
-    assert row["error"].startswith(f"local/box/{NAME} had to be loaded for each of 3 runs in a row.")
+    assert row["error"].startswith(f"local/box/{NAME} had to be loaded for each of 3 runs")
     assert row["runs"] == []
 
 
