@@ -27,7 +27,7 @@ from llm_localrun.engine.launch import renew_lease
 from llm_localrun.engine.memory_check import free_memory
 from llm_localrun.engine.state import EngineState, list_running
 from llm_localrun.engine.stop import stop_if_idle
-from llm_localrun.errors import BadReply, EngineFailed, LocalRunError
+from llm_localrun.errors import BadReply, BenchFailed, EngineFailed, LocalRunError
 from llm_localrun.models import OnDisk, Served
 from llm_localrun.servers.base import PreparedRequest, Server, ServeRequest, open_with_stored_key
 from llm_localrun.servers.openai_compatible import OpenAICompatible
@@ -77,7 +77,7 @@ class Target:
         self._head = 0
         """Tokens of the template that come before the words of a prompt."""
         self._whole: dict[Setting, float] = {}
-        """Where answers are not streamed: the seconds that one takes."""
+        """Where answers are not streamed: the seconds that one takes at most."""
         self._prepared: PreparedRequest | None = None
         """The last request, whose server counts tokens."""
 
@@ -93,22 +93,29 @@ class Target:
             # It loads the model, and from then on the server counts the tokens of prompts.
             self._ask([self._writer.write([], 0, self._count)], 1)
         short = replace(setting, generate=min(setting.generate, _WARM_UP_TOKENS))
+        began = time.perf_counter()
         run = self._run(short, setting)
-        first = max(prompt.first_token for prompt in run.prompts)
+        took = time.perf_counter() - began
         steps = [(a.last - a.first) / (a.generated - 1) for a in run.answers if a.generated > 1]
-        seconds = first + setting.generate * max(steps, default=0.0)
+        seconds = took + (setting.generate - short.generate) * max(steps, default=0.0)
         if self._server().times_answers and run.generation_clock is Clock.SERVER:
             self._whole[setting] = seconds
         return seconds
 
     def measure(self, setting: Setting) -> Run:
-        """Runs a setting. A run for which the model had to be loaded does not count."""
+        """Runs a setting. A run for which the model had to be loaded does not count.
+
+        Raises `BenchFailed` if it is loaded each time.
+        """
         for _ in range(_MAX_LOADS):
             run = self._run(setting, setting)
             if not run.was_loaded:
-                break
+                return run
             self.reloads += 1
-        return run
+        raise BenchFailed(
+            f"{self.subject.label} had to be loaded for each of {_MAX_LOADS} runs in a row",
+            "Measure it alone, or free memory",
+        )
 
     def processes(self) -> list[int]:
         """The processes of the engines that run the model."""
@@ -177,7 +184,9 @@ class Target:
                 answers = _at_once([partial(self._answer, *pair) for pair in pairs], self.stopping)
         for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             if answer.prompt_tokens is not None:
-                self._writer.learn(prompt.text, answer.prompt_tokens)
+                # Some servers leave out what came from the cache, and do not say how much.
+                if not before or answer.cached_tokens is not None:
+                    self._writer.learn(prompt.text, answer.prompt_tokens)
             elif prompt.is_exact:
                 # The server has counted it, and does not repeat that.
                 answers[index] = replace(answer, prompt_tokens=prompt.tokens)
@@ -269,10 +278,12 @@ class Target:
                     raise KeyboardInterrupt
         events += [(time.perf_counter(), event) for event in decoder.close()]
         times = [at for at, event in events if isinstance(event, TextDelta | ReasoningDelta)]
-        end = next((event for _, event in events if isinstance(event, Finished)), None)
-        if end is None or not times:
-            raise BadReply(f"{server.label} sent an empty answer", "Try another model")
-        return _answer_of(began, times, end, prepared.load_seconds)
+        ends = [(at, event) for at, event in events if isinstance(event, Finished)]
+        if not ends:
+            raise BadReply(f"{server.label} did not end its answer", "Try again")
+        ended, end = ends[0]
+        # A first token such as <think> shows nothing: then the end tells when it came.
+        return _answer_of(began, times or [ended], end, prepared.load_seconds)
 
     def _memory(self, engine: EngineState | None) -> int | None:
         if engine is not None:

@@ -19,8 +19,8 @@ from llm_localrun.system import locks
 from llm_localrun.system.paths import home
 from llm_localrun.system.progress import Progress, duration_text, is_shown, tell, working
 
-_BUSY_CORES = 0.25
-"""Other programs that compute more than this change the figures."""
+_BUSY_SHARE = 1 / 8
+"""Other programs that use a larger share of the cores change the figures."""
 
 
 @dataclass
@@ -120,12 +120,13 @@ class Bench:
 
     def _note_others(self, load: float) -> None:
         """`load` is that of the minute before this began, if nothing better is known."""
-        if load > _BUSY_CORES:
+        calm = _BUSY_SHARE * busy.cores()
+        if load > calm:
             self.notes.append(
                 f"The load was {load:.1f} on {busy.cores()} cores before this began,"
                 " so the figures may mean little"
             )
-        if self._others > _BUSY_CORES:
+        if self._others > calm:
             self.notes.append(
                 f"Other programs used {self._others:.1f} of {busy.cores()} cores when this began or"
                 " ended, so the figures mean little"

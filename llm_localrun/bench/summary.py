@@ -106,7 +106,12 @@ class Run:
 
     @property
     def prompt_rate(self) -> float | None:
-        """Tokens of all prompts that were read in a second, until the last was answered."""
+        """Tokens of all prompts that were read in a second, until the last was answered.
+
+        None if nobody says how many tokens of the depth came from a cache: they took no time.
+        """
+        if self.setting.depth and any(prompt.cached_tokens is None for prompt in self.prompts):
+            return None
         if self.prompt_clock is Clock.SERVER:
             return self.prompts[0].own_prompt_rate
         began, until = (min(p.began for p in self.prompts), max(p.first for p in self.prompts))
@@ -128,8 +133,9 @@ class Run:
     @property
     def doubts(self) -> set[Doubt]:
         setting, found = self.setting, set()
-        is_single = setting.concurrency == 1
-        if is_single and Clock.HERE in (self.prompt_clock, self.generation_clock):
+        # An answer of one token has no time of its own.
+        clocks = {self.prompt_clock, *([self.generation_clock] if setting.generate > 1 else [])}
+        if setting.concurrency == 1 and Clock.HERE in clocks:
             found.add(Doubt.CLOCK)
         cached = [answer.cached_tokens or 0 for answer in (*self.prompts, *self.answers)]
         if min(cached) < _CACHE_SHARE * setting.depth:
@@ -138,7 +144,7 @@ class Run:
             wanted = setting.prompt + (setting.depth if prompt.cached_tokens is None else 0)
             if abs(prompt.computed - wanted) > max(1, _LENGTH_ERROR * wanted):
                 found.add(Doubt.LENGTH)
-        if any(answer.generated < setting.generate for answer in self.answers):
+        if any(answer.generated != setting.generate for answer in self.answers):
             found.add(Doubt.LENGTH)
         return found
 

@@ -113,11 +113,15 @@ def bench(
         for concurrency in given["concurrency"]
     ]
     measured = Bench(subjects, settings, given["repeat"])
-    _tell_obstacles(measured.rows)
+    if not _tell_obstacles(measured.rows):
+        if as_json:
+            show_json([facts_of(row) for row in measured.rows])
+        sys.exit(1)
     measured.run()
     _report(measured, as_json=as_json)
-    if plot is not None and any(row.runs for row in measured.rows):
-        save_chart(chart_of(measured), plot)
+    known = [row for row in measured.rows if row.runs]
+    if plot is not None and known:
+        save_chart(chart_of(known), plot)
         say(f"Wrote {plot}", err=True)
     if measured.is_interrupted:
         sys.exit(_INTERRUPTED)
@@ -125,13 +129,12 @@ def bench(
         sys.exit(1)
 
 
-def _tell_obstacles(rows: Sequence[Row]) -> None:
-    """Says what cannot be measured before anything is."""
+def _tell_obstacles(rows: Sequence[Row]) -> bool:
+    """Says what cannot be measured before anything is. Whether something can be."""
     for row in rows:
         if row.error:
             say(f"{_title(row)} is left out: {row.error}", err=True)
-    if all(row.error for row in rows):
-        sys.exit(1)
+    return not all(row.error for row in rows)
 
 
 def _report(measured: Bench, *, as_json: bool) -> None:
@@ -140,11 +143,12 @@ def _report(measured: Bench, *, as_json: bool) -> None:
         show_json([facts_of(row) for row in rows])
     elif known:
         show_table([_cells(row) for row in known])
-        say("", *_legend(measured, known))
+        say("", *_legend(known))
     for row in rows:
         # Those that are left out were told before.
         if row.error and row.error != row.subject.obstacle(row.setting):
-            say(f"{_title(row)} failed: {row.error}", err=True)
+            after = f" after {count_of(len(row.runs), 'run')}" if row.runs else ""
+            say(f"{_title(row)} failed{after}: {row.error}", err=True)
     if measured.is_interrupted:
         say(f"Interrupted before the last {count_of(measured.runs_left, 'run')}", err=True)
     for note in measured.notes:
@@ -187,13 +191,22 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
-def _legend(measured: Bench, rows: Sequence[Row]) -> list[str]:
-    setting, runs = rows[0].setting, max(len(row.runs) for row in rows)
+def _legend(rows: Sequence[Row]) -> list[str]:
+    setting = rows[0].setting
     return [
         f"prompt/s, answer/s: tokens a second, of {setting.prompt:,} and {setting.generate:,};"
-        f" {f'medians of {runs} runs' if runs > 1 else 'one run'}",
+        f" {_runs_text(rows)}",
         *(f"{_MARKS[doubt]} {_MEANINGS[doubt]}" for doubt in doubts_of(rows)),
     ]
+
+
+def _runs_text(rows: Sequence[Row]) -> str:
+    """What each figure is of. How many runs a row had before it failed is said elsewhere."""
+    counts = {len(row.runs) for row in rows if not row.error} or {len(row.runs) for row in rows}
+    few, many = min(counts), max(counts)
+    if many == 1:
+        return "one run"
+    return f"medians of {f'{few} to {many}' if few < many else many} runs"
 
 
 def facts_of(row: Row) -> dict[str, Any]:
@@ -239,9 +252,8 @@ def _answer_facts(answer: Answer) -> dict[str, Any]:
     }
 
 
-def chart_of(measured: Bench) -> str:
+def chart_of(rows: Sequence[Row]) -> str:
     """The figures as an SVG document."""
-    rows = [row for row in measured.rows if row.runs]
     panels = [
         _panel("Reading the prompt", "tokens/s", rows, lambda row: row.prompt),
         _panel("Generating the answer", "tokens/s", rows, lambda row: row.generation),
@@ -249,7 +261,22 @@ def chart_of(measured: Bench) -> str:
     ]
     setting = rows[0].setting
     title = f"Prompts of {setting.prompt:,} tokens, answers of {setting.generate:,}"
-    return bars_svg(title, panels, f"Medians of {measured.repeat}, with lowest and highest")
+    return bars_svg(title, panels, _footnote(rows))
+
+
+def _footnote(rows: Sequence[Row]) -> str:
+    runs, doubts = _runs_text(rows).capitalize(), doubts_of(rows)
+    with_spread = ", with lowest and highest" * any(len(row.runs) > 1 for row in rows)
+    return ". ".join(
+        [f"{runs}{with_spread}", *(f"{_MARKS[d]} {_chart_text(d, rows)}" for d in doubts)]
+    )
+
+
+def _chart_text(doubt: Doubt, rows: Sequence[Row]) -> str:
+    """What is doubted, and of which rows, since the bars have no marks."""
+    titles = [_title(row) for row in rows if doubt in row.doubts]
+    of = "" if len(titles) == len(rows) else f"{'; '.join(titles)}: "
+    return f"{of}{_MEANINGS[doubt]}"
 
 
 def _panel(

@@ -29,6 +29,11 @@ def test_else_the_clock_here_counts() -> None:
     assert run.doubts == {Doubt.CLOCK}
 
 
+def test_answers_of_one_token_need_no_clock() -> None:
+    one = replace(BY_SERVER, generated=1)
+    assert Run(replace(SETTING, generate=1), (one,), (one,)).doubts == set()
+
+
 def test_times_longer_than_the_answer_took_to_come_do_not_count() -> None:
     run = Run(SETTING, (replace(BY_SERVER, prompt_rate=40),), (BY_SERVER,))
     assert (run.prompt_rate, run.prompt_clock) == (50, Clock.HERE)
@@ -49,6 +54,7 @@ def test_requests_at_once_share_the_time() -> None:
         (replace(SETTING, depth=50), {"prompt_tokens": 150}, Doubt.DEPTH),
         (replace(SETTING, depth=50), {"prompt_tokens": 150, "cached_tokens": None}, Doubt.DEPTH),
         (SETTING, {"generated": 10}, Doubt.LENGTH),
+        (SETTING, {"generated": 12}, Doubt.LENGTH),
         (SETTING, {"prompt_tokens": 120}, Doubt.LENGTH),
         (SETTING, {"prompt_tokens": None}, Doubt.LENGTH),
     ],
@@ -58,6 +64,18 @@ def test_doubts(setting: Setting, change: dict[str, int | None], doubt: Doubt) -
     assert doubt in Run(setting, (doubtful,), (doubtful,)).doubts
     held = replace(BY_SERVER, prompt_tokens=100 + setting.depth, cached_tokens=setting.depth)
     assert Run(setting, (held,), (held,)).doubts == set()
+
+
+def test_prompts_have_no_rate_if_the_tokens_from_the_cache_are_not_known() -> None:
+    setting = replace(SETTING, depth=50)
+    unknown = replace(BY_SERVER, prompt_tokens=150, cached_tokens=None)
+    run = Run(setting, (unknown,), (unknown,))
+    assert run.prompt_rate is None
+    assert (run.prompts[0].first_token, run.generation_rate) == (2, 2.2)
+    known = replace(unknown, cached_tokens=50)
+    assert Run(setting, (known,), (known,)).prompt_rate == 60
+    alone = replace(unknown, prompt_tokens=100)
+    assert Run(SETTING, (alone,), (alone,)).prompt_rate == 60
 
 
 def test_what_came_in_one_piece_has_no_rate() -> None:

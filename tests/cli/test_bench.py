@@ -2,18 +2,21 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from llm_localrun.bench import busy
+from llm_localrun.bench import busy, measure, run
 from llm_localrun.bench.measure import Target
 from llm_localrun.bench.plan import Setting
-from llm_localrun.bench.summary import Run
+from llm_localrun.bench.prompts import PromptWriter
+from llm_localrun.bench.summary import Answer, Row, Run
 from llm_localrun.charts.model import BarChart
 from llm_localrun.cli import bench as command
 from llm_localrun.engine.state import list_running
@@ -193,6 +196,27 @@ def test_answers_that_the_server_times_are_not_streamed(
     assert bool(spread and spread["median"] == 50) == (False in streamed)
 
 
+def test_a_first_token_that_shows_nothing_is_timed_by_the_end(
+    user_path: Path, invoke: Invoke
+) -> None:
+    def says(body: dict[str, Any]) -> bytes:
+        """As Qwen3 begins: its first token is <think>."""
+        usage = {"prompt_tokens": 64, "completion_tokens": body["max_tokens"]}
+        shown: list[dict[str, Any]] = [{"role": "assistant", "content": None}, {}]
+        shown += [{"reasoning_content": "Well"}] * (body["max_tokens"] - 1)
+        chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in shown]
+        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}], "usage": usage}
+        return events(*chunks, end)
+
+    posts = {"/v1/chat/completions/input_tokens": {"input_tokens": 64}}
+    fake = replace(llama_server(posts=posts), says=says)
+    with served(user_path, box=fake):
+        (row,) = rows_of(invoke, "local/box/gemma-3-4b-it-Q4_K_M.gguf", *SMALL)
+    assert counts(row) == {(64, None, 1)}
+    assert row["time_to_first_token"]["min"] > 0
+    assert row["prompt_tokens_per_second"]["min"] > 0
+
+
 def test_depth_that_no_server_confirms_is_marked(user_path: Path, invoke: Invoke) -> None:
     with served(user_path, box=LMStudio()) as servers:
         configure(
@@ -226,14 +250,51 @@ def test_model_that_is_not_allowed_costs_its_own_row(user_path: Path, invoke: In
     assert done.stdout.splitlines()[1].startswith(f"local/box/{NAME}")
 
 
+def test_what_followed_a_beginning_teaches_no_length(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[str] = []
+    monkeypatch.setattr(PromptWriter, "learn", lambda _self, text, _tokens: learned.append(text))
+    for version, taught in (("", 1), ("0.34.0", 7)):
+        with served(user_path, box=Ollama(has=[NAME], version=version, cached=300)):
+            rows_of(invoke, f"local/box/{NAME}", *SMALL, "--depth", "300")
+        # The first request has no beginning. Then a warm-up and two rounds: prompt and answer.
+        assert len(learned) == taught
+        learned.clear()
+
+
+def test_the_beginnings_of_prompts_are_part_of_the_time_that_it_takes(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, float]] = []
+    with served(user_path, box=Ollama(has=[NAME])) as servers:
+        # Each request takes a second.
+        clock = Mock(time, perf_counter=lambda: float(len(chats(servers["box"]))), time_ns=int)
+        monkeypatch.setattr(measure, "time", clock)
+        monkeypatch.setattr(run, "_tell_plan", lambda *plan: told.append(plan))
+        rows_of(invoke, f"local/box/{NAME}", *SMALL, "--depth", "300")
+    # Two rounds: a beginning, the prompt, the beginning again and the answer.
+    assert told == [(2, 8.0)]
+
+
 def test_a_failure_keeps_the_runs_before_it(
     user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = failing_after(2, BenchFailed("It broke", "Mend it"))
-    monkeypatch.setattr(Target, "measure", measure)
+    failing = failing_after(2, BenchFailed("It broke", "Mend it"))
+    monkeypatch.setattr(Target, "measure", failing)
     with served(user_path, box=Ollama(has=[NAME])):
         (row,) = rows_of(invoke, f"local/box/{NAME}", *SMALL, "--repeat", "4", status=1)
     assert (len(row["runs"]), row["error"]) == (2, "It broke. Mend it.")
+
+
+def test_runs_with_a_load_do_not_count(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "was_loaded", True)
+    with served(user_path, box=Ollama(has=[NAME])):
+        (row,) = rows_of(invoke, f"local/box/{NAME}", *SMALL, status=1)
+    assert row["error"].startswith(f"local/box/{NAME} had to be loaded for each of 3 runs")
+    assert row["runs"] == []
 
 
 def test_interruption_keeps_what_was_measured(
@@ -251,13 +312,13 @@ def failing_after(count: int, error: BaseException) -> Callable[[Target, Setting
     """`Target.measure`, which fails when it has been called `count` times."""
     whole, called = Target.measure, []
 
-    def measure(target: Target, setting: Setting) -> Run:
+    def failing(target: Target, setting: Setting) -> Run:
         called.append(setting)
         if len(called) > count:
             raise error
         return whole(target, setting)
 
-    return measure
+    return failing
 
 
 @pytest.mark.parametrize(
@@ -305,6 +366,8 @@ def test_what_does_not_fit_is_said_before(
         " SmolLM2-135M-Instruct.Q4_1 was trained for 8,192",
         f"{STARTER}, 5 at once is left out: the engine answers 4 prompts at once, not 5",
     ]
+    rows = rows_of(invoke, STARTER, *options, status=1)
+    assert [(bool(row["error"]), row["runs"]) for row in rows] == [(True, [])] * 2
     assert list_running(engine_folder()) == []
 
 
@@ -323,13 +386,14 @@ def test_one_benchmark_at_a_time(user_path: Path, invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize(
-    ("used", "said"),
+    ("used", "cores", "said"),
     [
-        ([1.44, 0.1], f"Other programs used 1.4 of {os.cpu_count()} cores when this began or"),
-        ([0.1, 1.44], f"Other programs used 1.4 of {os.cpu_count()} cores when this began or"),
-        ([0.2, 0.2], ""),
+        ([1.44, 0.1], 2, "Other programs used 1.4 of 2 cores when this began or"),
+        ([0.1, 1.44], 2, "Other programs used 1.4 of 2 cores when this began or"),
+        ([0.2, 0.2], 2, ""),
+        ([1.44, 1.44], 16, ""),
         # Without psutil, only the load before is not that of the benchmark itself.
-        ([None, None], f"The load was 1.9 on {os.cpu_count()} cores before this began, so"),
+        ([None, None], 2, "The load was 1.9 on 2 cores before this began, so"),
     ],
 )
 def test_a_busy_machine_is_said(
@@ -337,9 +401,11 @@ def test_a_busy_machine_is_said(
     invoke: Invoke,
     monkeypatch: pytest.MonkeyPatch,
     used: list[float | None],
+    cores: int,
     said: str,
 ) -> None:
     monkeypatch.setattr(busy, "cores_of_others", lambda _own=(): used.pop(0))
+    monkeypatch.setattr(busy, "cores", lambda: cores)
     monkeypatch.setattr(os, "getloadavg", lambda: (1.9, 0.0, 0.0))
     with served(user_path, box=Ollama(has=[NAME])):
         done = invoke("localrun", "bench", f"local/box/{NAME}", *SMALL)
@@ -387,6 +453,43 @@ def test_plot(user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) 
     first = drawn[-1]
     assert [group.label for group in first.groups] == ["", "depth 90"]
     assert [bar.label for bar in first.groups[0].bars] == names
+
+
+@pytest.mark.parametrize(
+    ("counts", "failed", "legend", "footnote"),
+    [
+        ((5, 5), (), "medians of 5 runs", "Medians of 5 runs, with lowest and highest"),
+        ((2, 1), (), "medians of 1 to 2 runs", "Medians of 1 to 2 runs, with lowest and highest"),
+        ((1, 1), (), "one run", "One run"),
+        ((5, 2), (1,), "medians of 5 runs", "Medians of 5 runs, with lowest and highest"),
+        ((3, 2), (0, 1), "medians of 2 to 3 runs", "Medians of 2 to 3 runs, with lowest and"),
+    ],
+)
+def test_runs_that_are_shown_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+    counts: tuple[int, ...],
+    failed: Collection[int],
+    legend: str,
+    footnote: str,
+) -> None:
+    draw = Mock(return_value="<svg/>")
+    monkeypatch.setattr(command, "bars_svg", draw)
+    answer = Answer(10, 12, 17, prompt_tokens=100, cached_tokens=0, generated=11)
+    runs = [Run(Setting(100, 11), (answer,), (answer,))]
+    rows = [
+        Row(Mock(label=str(at)), Setting(100, 11), runs * count, "It broke" * (at in failed))
+        for at, count in enumerate(counts)
+    ]
+    assert command._legend(rows)[0].endswith(f"; {legend}")
+    command.chart_of(rows)
+    said = draw.call_args.args[-1]
+    assert said.startswith(footnote)
+    assert ". * timed here" in said
+    assert ("with lowest" in said) == (max(counts) > 1)
+    sure = replace(answer, prompt_rate=60, generation_rate=2.2)
+    rows[0].runs = [Run(Setting(100, 11), (sure,), (sure,))]
+    command.chart_of(rows)
+    assert ". * 1: timed here" in draw.call_args.args[-1]
 
 
 def test_a_build_that_is_named_runs_the_file(
