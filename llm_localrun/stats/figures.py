@@ -18,8 +18,9 @@ _LEAST_GENERATED = 16
 """Tokens of an answer. The time of a shorter one says little."""
 _LEAST_TIMED_READ = 256
 """The same where the time is that of the first token."""
-_LEAST_TIMED_S = 0.1
-"""From the first token to the last. What came as a whole came in less."""
+_LEAST_TIMED_S = 2
+"""From the first token to the last. The time before the request, up to 0.8 s, is in it: so it hides
+little, and an answer that came as a whole is none."""
 _MOST_TIMED = 1000
 """Tokens a second from the first token to the last. More did not come one by one."""
 _LEAST_LOAD_S = 0.15
