@@ -1,10 +1,13 @@
 """Numbers and times at axes: round ticks and their labels. Drawing them is left to others."""
 
 import math
+import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+LAST_TIME = 32_503_680_000.0
+"""The year 3000: ticks of later times could be after the last one that Python knows."""
 _DAY = 86_400
 _MONTH = 30.4375 * _DAY
 _YEAR = 12 * _MONTH
@@ -49,7 +52,8 @@ def number_ticks(highest: float, at_most: int = 5) -> dict[float, str]:
     # Read from texts, because 10 ** -5 is not the number that is nearest to 0.00001.
     steps = [float(f"{n}e{power}") for n in (1, 2, 5, 10)]
     step = next(each for each in steps if each * at_most >= highest * (1 - 1e-9))
-    values = [step * n for n in range(math.ceil(highest / step - 1e-9) + 1)]
+    count = math.ceil(highest / step - 1e-9)
+    values = [min(step * n, sys.float_info.max) for n in range(count + 1)]
     if step < 1e-4 or values[-1] >= 1e7:
         return {value: f"{value:.3g}" for value in values}
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))

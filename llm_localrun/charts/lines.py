@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from llm_localrun.charts.axes import number, number_ticks, time_ticks
+from llm_localrun.charts.axes import LAST_TIME, number, number_ticks, time_ticks
 from llm_localrun.charts.model import LineChart
 from llm_localrun.charts.svg import (
     FAINT,
@@ -68,13 +68,12 @@ def lines_svg(title: str, panels: Sequence[LineChart], footnote: str = "") -> st
 
 def _lines(chart: LineChart, styles: dict[str, int]) -> list[_Line]:
     """The series that have points with finite numbers."""
-    finite = [
-        (series, sorted(point for point in series.points if all(map(math.isfinite, point))))
-        for series in chart.series
-    ]
-    return [
-        _Line(series.label, styles[series.label], points) for series, points in finite if points
-    ]
+    shown = [(series, sorted(filter(_is_shown, series.points))) for series in chart.series]
+    return [_Line(series.label, styles[series.label], points) for series, points in shown if points]
+
+
+def _is_shown(point: tuple[float, float]) -> bool:
+    return math.isfinite(point[1]) and abs(point[0]) <= LAST_TIME
 
 
 def spread_out(wanted: Sequence[float], lowest: float, highest: float, gap: float) -> list[float]:
@@ -125,7 +124,7 @@ class _Drawing:
         return self._left + _PLOT_WIDTH * (time - self._first) / (self._last - self._first)
 
     def _y(self, value: float) -> float:
-        return self._bottom - (self._bottom - self._top) * max(0, value) / max(self._ticks)
+        return self._bottom - (self._bottom - self._top) * (max(0, value) / max(self._ticks))
 
     def _values(self, width: float) -> Iterator[str]:
         """The axis of values, whose unit stands above it."""

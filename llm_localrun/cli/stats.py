@@ -1,7 +1,7 @@
 """Show how fast your models were, by llm's log.
 
-Figures of speed are medians of the newest 500 answers of each model at each endpoint; the numbers
-of runs and tokens are of all. NAME is the name of a model, also of one that is gone, or a pattern:
+The numbers of runs and tokens are of all answers; the rest is of the newest 500 of each model at
+each endpoint. NAME is the name of a model, also of one that is gone, or a pattern:
 'local/ollama/*'. Only reads llm's log: no server is asked.
 """
 
@@ -30,7 +30,7 @@ from llm_localrun.cli.table import (
     terminal_width,
 )
 from llm_localrun.config import read_config
-from llm_localrun.errors import LocalRunError
+from llm_localrun.errors import LocalRunError, UnknownModel
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.registration import user_aliases
 from llm_localrun.resolve import candidates, order_of
@@ -41,8 +41,10 @@ _OPTIONAL = ("prompt/s", "cached", "in", "out", "used", "p90", "loads", "load")
 _EXPLANATION = (
     "first: seconds to the first token (p90: nine of ten are not slower). prompt/s,",
     "gen/s: tokens a second. load: seconds. trend: gen/s over time, from 0.",
-    f"These are medians of the newest {SAMPLE} runs of each row.",
+    "runs, in and out are of all runs; the rest is of the newest",
+    f"{SAMPLE} of each row, speeds and seconds as medians.",
 )
+_BY_LLM = "~: by llm's clock, because the server does not say how fast it is."
 _LEVELS, _ASCII_LEVELS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _MAX_LINES, _MAX_POINTS = 6, 60
 """In a picture: the lines of the models that ran most, and the points of each."""
@@ -59,9 +61,9 @@ class _Wanted:
 
     def accepts(self, model: str) -> bool:
         lowered, name = model.lower(), self.name.lower()
-        if lowered in (name, self.model_id.lower()):
+        parts = (lowered, lowered.partition("/")[2], lowered.split("/", 2)[-1])
+        if name in parts or lowered == self.model_id.lower():
             return True
-        parts = (lowered, lowered.split("/", 2)[-1])
         return _is_pattern(name) and any(fnmatchcase(part, name) for part in parts)
 
 
@@ -81,14 +83,21 @@ def stats(names: tuple[str, ...], days: int | None, plot: Path | None, as_json: 
     wanted = [_resolve(name) for name in names]
     history = read_history(_accepting(wanted), days and days_ago(days))
     found = figures_of(history.models)
-    for each in wanted:
-        if each.error is not None and not any(each.accepts(model.model) for model in found):
+    missing = [each for each in wanted if not any(each.accepts(model.model) for model in found)]
+    lately = f" in the last {days} days" if days else ""
+    for each in missing:
+        if isinstance(each.error, UnknownModel):
+            what = f"llm's log has no run of {each.name}{lately}"
+            raise UnknownModel(what, "See what it has with `llm localrun stats`") from each.error
+        if each.error is not None:
             raise each.error
     if as_json:
         show_json([_facts(each) for each in found])
     else:
         _show(found)
-    _say_what_is_missing(history, wanted, days)
+    absent = [each.name for each in missing] if wanted or found else ["a local model"]
+    notes = [f"llm's log has no run of {name}{lately}." for name in absent]
+    say(*notes, *_what_is_missing(history), err=True)
     if plot is not None:
         _plot(history.models, found, plot)
 
@@ -130,7 +139,8 @@ def _show(found: Sequence[Figures]) -> None:
         return
     show_table([_row(each) for each in found], _OPTIONAL, may_break_first=True)
     if terminal_width() is not None:
-        say("", *_EXPLANATION, err=True)
+        is_by_llm = any(each.prompt_speed_by_llm or each.generation_speed_by_llm for each in found)
+        say("", *_EXPLANATION, *([_BY_LLM] if is_by_llm else []), err=True)
     slow = [(each, each.slowdown) for each in found if each.slowdown]
     for figures, slowdown in slow:
         say("", _slow_text(figures, slowdown))
@@ -152,8 +162,8 @@ def _row(figures: Figures) -> Row:
         "cached": "" if share is None else f"{share:.0%}",
         "first": _digits(figures.time_to_first_token),
         "p90": _digits(figures.time_to_first_token_p90),
-        "prompt/s": _digits(figures.prompt_tokens_per_second),
-        "gen/s": _digits(figures.generation_tokens_per_second),
+        "prompt/s": _speed(figures.prompt_tokens_per_second, figures.prompt_speed_by_llm),
+        "gen/s": _speed(figures.generation_tokens_per_second, figures.generation_speed_by_llm),
         "loads": str(figures.loads or ""),
         "load": _digits(figures.load_seconds),
         "used": "" if used is None else _age(max(0.0, time.time() - used)),
@@ -192,6 +202,10 @@ def _digits(value: float | None) -> str:
     return f"{value:.{2 if value < 0.995 else 1 if value < 9.95 else 0}f}"
 
 
+def _speed(value: float | None, is_by_llm: bool) -> str:
+    return "~" * is_by_llm + _digits(value)
+
+
 def _age(seconds: float) -> str:
     """How long ago: 5m, 2h, 30d."""
     return seconds_text(seconds) if seconds < 2 * 86_400 else f"{seconds / 86_400:.0f}d"
@@ -209,28 +223,19 @@ def _slow_text(figures: Figures, slowdown: Slowdown) -> str:
     )
 
 
-def _say_what_is_missing(history: History, wanted: Sequence[_Wanted], days: int | None) -> None:
-    """Says on stderr which answers the figures lack, and why."""
-    lately = f" in the last {days} days" if days else ""
-    ids = [model.model for model in history.models]
-    if wanted:
-        missing = [each.name for each in wanted if not any(map(each.accepts, ids))]
-        notes = [f"llm's log has no run of {name}{lately}." for name in missing]
-    else:
-        notes = [] if ids else [f"llm's log has no run of a local model{lately}."]
+def _what_is_missing(history: History) -> Iterator[str]:
+    """Says which answers the figures lack, and why."""
     if history.unread_rows:
-        notes.append(
-            f"llm's log is damaged: up to {history.unread_rows:,} of its rows could not be read."
-        )
+        yield f"llm's log is damaged: up to {history.unread_rows:,} of its rows could not be read."
     if (llm.user_dir() / "logs-off").exists():  # type: ignore[no-untyped-call]
-        notes.append("Logging is off, so newer runs are missing: `llm logs on` turns it on.")
-    say(*notes, err=True)
+        yield "Logging is off, so newer runs are missing: `llm logs on` turns it on."
 
 
 def _plot(models: Sequence[LoggedModel], found: Sequence[Figures], path: Path) -> None:
     """Writes a picture of the models that ran most, if there is anything to show."""
     keys = [(each.model, each.endpoint) for each in found]
-    ordered = sorted(models, key=lambda each: keys.index((each.model, each.endpoint)))
+    logged = [each for each in models if each.newest]
+    ordered = sorted(logged, key=lambda each: keys.index((each.model, each.endpoint)))
     panels = [*_panels(ordered)]
     if not panels:
         say(f"{path} was not written: the log has no speeds over time.", err=True)

@@ -16,6 +16,13 @@ _LEAST_READ = 100
 """Tokens that are read for a prompt. With fewer, fixed costs hide the speed."""
 _LEAST_GENERATED = 16
 """Tokens of an answer. The time of a shorter one says little."""
+_LEAST_TIMED_READ = 256
+"""The same where the time is that of the first token."""
+_LEAST_TIMED_S = 2
+"""From the first token to the last. The time before the request, up to 0.8 s, is in it: so it hides
+little, and an answer that came as a whole is none."""
+_MOST_TIMED = 1000
+"""Tokens a second from the first token to the last. More did not come one by one."""
 _LEAST_LOAD_S = 0.15
 """Ollama 0.32 reports up to 0.07 s for a model that is in memory."""
 _LAST = 5
@@ -74,6 +81,9 @@ class Figures:
     time_to_first_token_p90: float | None
     prompt_tokens_per_second: float | None
     generation_tokens_per_second: float | None
+    prompt_speed_by_llm: bool
+    """Whether llm's clock measured some of these speeds, because the server did not."""
+    generation_speed_by_llm: bool
     loads: int
     load_seconds: float | None
     last_used: float | None
@@ -90,6 +100,7 @@ def figures_of(models: Sequence[LoggedModel]) -> list[Figures]:
     found = [
         _figures(each, [other for other in of_model[each.model] if other is not each])
         for each in models
+        if each.newest
     ]
     return sorted(found, key=lambda each: (-each.runs, each.model, each.endpoint))
 
@@ -98,7 +109,7 @@ def _figures(model: LoggedModel, elsewhere: Sequence[LoggedModel]) -> Figures:
     newest = model.newest
     first_tokens = _numbers(run.time_to_first_token for run in newest)
     loads = [each for each in _numbers(run.load_seconds for run in newest) if each >= _LEAST_LOAD_S]
-    generation = speeds_of(newest, Measure.GENERATION)
+    generation, prompt = (speeds_of(newest, each) for each in (Measure.GENERATION, Measure.PROMPT))
     return Figures(
         model=model.model,
         endpoint=model.endpoint,
@@ -110,8 +121,10 @@ def _figures(model: LoggedModel, elsewhere: Sequence[LoggedModel]) -> Figures:
         cached_share=_cached_share(newest),
         time_to_first_token=_median(first_tokens),
         time_to_first_token_p90=_p90(first_tokens),
-        prompt_tokens_per_second=_median([s for _, s in speeds_of(newest, Measure.PROMPT)]),
+        prompt_tokens_per_second=_median([speed for _, speed in prompt]),
         generation_tokens_per_second=_median([speed for _, speed in generation]),
+        prompt_speed_by_llm=any(_is_timed(run, Measure.PROMPT) for run, _ in prompt),
+        generation_speed_by_llm=any(_is_timed(run, Measure.GENERATION) for run, _ in generation),
         loads=len(loads),
         load_seconds=_median(loads),
         last_used=max(_numbers(run.at for run in newest), default=None),
@@ -138,8 +151,44 @@ def points_of(
 def _speed(run: LoggedRun, measure: Measure) -> float | None:
     if measure is Measure.GENERATION:
         is_enough = (run.output_tokens or 0) >= _LEAST_GENERATED
-        return run.generation_tokens_per_second if is_enough else None
-    return run.prompt_tokens_per_second if _read_tokens(run) >= _LEAST_READ else None
+        return (run.generation_tokens_per_second or _timed_generation(run)) if is_enough else None
+    is_enough = _read_tokens(run) >= _LEAST_READ
+    return (run.prompt_tokens_per_second or _timed_reading(run)) if is_enough else None
+
+
+def _is_timed(run: LoggedRun, measure: Measure) -> bool:
+    """Whether the server did not say how fast it was."""
+    is_prompt = measure is Measure.PROMPT
+    said = run.prompt_tokens_per_second if is_prompt else run.generation_tokens_per_second
+    return said is None
+
+
+def _timed_generation(run: LoggedRun) -> float | None:
+    """Tokens a second from the first to the last, by llm's clock.
+
+    None if they did not come one by one: tool calls come as a whole, as without streaming. If the
+    model was asked again for a call, the time has that in it.
+    """
+    tokens, first = (run.output_tokens or 0) - 1, run.time_to_first_token
+    if first is None or run.duration_ms is None or run.tool_repair:
+        return None
+    seconds = run.duration_ms / 1000 - first
+    if run.finish_reason == "tool_calls" or seconds < _LEAST_TIMED_S or tokens < 1:
+        return None
+    return speed if (speed := tokens / seconds) <= _MOST_TIMED else None
+
+
+def _timed_reading(run: LoggedRun) -> float | None:
+    """Tokens a second before the first token, by llm's clock.
+
+    None if another answer may have kept this one waiting, if it is not known how many tokens were
+    in the cache, or if the answer may have come as a whole.
+    """
+    is_known = run.cached_tokens is not None or run.is_first
+    if not (is_known and run.is_alone) or _timed_generation(run) is None:
+        return None
+    tokens, seconds = _read_tokens(run), (run.time_to_first_token or 0) - (run.load_seconds or 0)
+    return tokens / seconds if tokens >= _LEAST_TIMED_READ and seconds > 0 else None
 
 
 def _read_tokens(run: LoggedRun) -> int:
@@ -182,10 +231,12 @@ def _median_of_each(values: Sequence[float], most: int) -> list[float]:
 def _slowdown(model: LoggedModel, elsewhere: Sequence[LoggedModel]) -> Slowdown | None:
     """If the last answers were slow: by how much, in generating or else in reading prompts."""
     for measure in (Measure.GENERATION, Measure.PROMPT):
-        usable = [run for run, _ in speeds_of(model.newest, measure)]
-        last, before = usable[:_LAST], usable[_LAST:]
+        usable, earlier = (
+            [run for run, _ in speeds_of(runs, measure)] for runs in (model.newest, model.earlier)
+        )
+        last, before = usable[:_LAST], [*usable[_LAST:], *earlier]
         if len(before) < _LEAST_BEFORE and last:
-            others = [run for other in elsewhere for run in other.newest]
+            others = [run for other in elsewhere for run in (*other.newest, *other.earlier)]
             before += [run for run in others if (run.at or 0.0) < (last[-1].at or 0.0)]
         if (found := _compare(measure, last, before)) is not None:
             return found
@@ -215,9 +266,13 @@ def _compare(
 
 
 def _likeness(run: LoggedRun, measure: Measure) -> object:
-    """What the answers have in common that are compared: a long conversation slows a model down."""
+    """What the answers have in common that are compared.
+
+    A long conversation slows a model down, as do other prompts at the same time.
+    """
     read = _size_class(_read_tokens(run)) if measure is Measure.PROMPT else 0
-    return run.guesses, _size_class(run.input_tokens or 0), read
+    kind = run.guesses, run.is_alone, _is_timed(run, measure)
+    return *kind, _size_class(run.input_tokens or 0), read
 
 
 def _size_class(tokens: int) -> int:

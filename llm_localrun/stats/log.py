@@ -1,13 +1,14 @@
 """Reads the answers of our models from llm's log: how many there are, and the newest of each model.
 
 Only reads: the log is neither changed nor locked for longer than a chunk of rows takes. It may be
-large, old or damaged, and hold rows of other plugins: what is odd costs only itself. What the
-answers say of speed is left to `figures`.
+large, old or damaged, merged from others, and hold rows of other plugins: what is odd costs only
+itself. What the answers say of speed is left to `figures`.
 """
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,17 +28,23 @@ SAMPLE = 500
 """Answers of a model at an endpoint that are read in full: the newest."""
 _CHUNK_ROWS = 4000
 """A chunk's groups fit into SQLite's cache: larger ones are sorted in temporary files."""
+_EARLIER_ROWS = 100_000
+"""Rows before a time that are read nevertheless, to compare the answers since then with."""
 _SMALLEST_CHUNK = 64
 """Rows that are given up together if the log is damaged there."""
 _LOCK_TIMEOUT_S = 1.0
 _MOST = 10**9
 """Tokens, seconds, or tokens a second: a larger number is an error."""
-_COLUMNS = {"id", "model", "response_json", "options_json", "input_tokens", "output_tokens"}
+_COLUMNS = {
+    *("id", "model", "response_json", "options_json", "input_tokens", "output_tokens"),
+    "duration_ms",
+}
+_CONVERSATIONS = {"turns": "thread_id", "responses": "conversation_id"}
 _ULID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _ULID_TIME = 10
 """Digits of an id that are its time."""
-_LAST_TIME = 253_402_300_799.0
-"""The end of the year 9999."""
+_DAY_S = 86_400
+_LEAST_ROWID = -(2**63)
 _ENDPOINT = "json_extract(CASE WHEN json_valid(response_json) THEN response_json END, '$.endpoint')"
 _WAL_VERSION = b"\x02\x02"
 
@@ -53,11 +60,17 @@ class LoggedRun(BaseModel):
     model: Annotated[Name, Field(strict=True)]
     endpoint: Annotated[Name, Field(strict=True)]
     at: float | None = None
-    """Seconds since the epoch."""
+    """When it was asked for, in seconds since the epoch."""
+    conversation: Maybe[Name] = None
+    is_first: bool = True
+    """Whether it is the first of its conversation, as far as the answers show it that are read."""
+    is_alone: bool = True
+    """Whether the endpoint gave no other answer meanwhile, as far as they show it."""
     guesses: bool = False
     """Whether a draft model guessed its tokens."""
     input_tokens: _Count = None
     output_tokens: _Count = None
+    duration_ms: _Count = None
     cached_tokens: _Count = None
     load_seconds: _Amount = None
     time_to_first_token: _Amount = None
@@ -65,6 +78,13 @@ class LoggedRun(BaseModel):
     generation_tokens_per_second: _Amount = None
     context_size: _Count = None
     quantization: Maybe[Name] = None
+    finish_reason: Maybe[Name] = None
+    tool_repair: Maybe[bool] = None
+
+    @property
+    def end(self) -> float:
+        """When it was complete; 0 if that is not known."""
+        return (self.at or 0.0) + (self.duration_ms or 0) / 1000
 
 
 @dataclass(slots=True)
@@ -77,7 +97,9 @@ class LoggedModel:
     input_tokens: int = 0
     output_tokens: int = 0
     newest: list[LoggedRun] = field(default_factory=list)
-    """The newest first, at most `SAMPLE`."""
+    """The newest first."""
+    earlier: list[LoggedRun] = field(default_factory=list)
+    """Those before the time that was asked for: with `newest`, at most `SAMPLE`."""
 
 
 @dataclass(slots=True)
@@ -112,7 +134,8 @@ def open_log() -> Iterator[sqlite3.Connection]:
 def read_history(wants: Callable[[str], bool], since: float | None = None) -> History:
     """The answers of the models whose ids `wants` accepts, since a time in seconds.
 
-    A log that does not exist has none. Raises `LogUnreadable`.
+    A model that answered only before that has no `runs` and no `newest`. A log that does not exist
+    has no models. Raises `LogUnreadable`.
     """
     try:
         with open_log() as log:
@@ -129,6 +152,8 @@ def _unreadable(error: sqlite3.Error) -> LogUnreadable:
     remedy = "Move the file away, and llm begins a new log"
     if "locked" in str(error) or "busy" in str(error):
         remedy = "Another program is writing to it: try again"
+    elif "readonly" in str(error) and log_path().with_name("logs.db-journal").exists():
+        remedy = "A program ended while it wrote to it: `llm logs` repairs it"
     elif isinstance(error, sqlite3.OperationalError):
         remedy = "Check its permissions and its disk"
     return LogUnreadable(f"{log_path()} cannot be read: {error}", remedy)
@@ -141,7 +166,9 @@ class _Reader:
         self, log: sqlite3.Connection, wants: Callable[[str], bool], since: float | None
     ) -> None:
         self._log, self._wants = log, wants
-        self._recent = "" if since is None else f" AND id >= '{_first_id_of(since)}'"
+        self._earlier_rows = 0 if since is None else _EARLIER_ROWS
+        self._is_recent = "true" if since is None else f"id >= '{_first_id_of(since)}'"
+        self._recent = "" if since is None else f" FILTER (WHERE {self._is_recent})"
         self._models: dict[tuple[str, str], LoggedModel] = {}
         self._unread = 0
 
@@ -155,7 +182,8 @@ class _Reader:
         for table in present:
             self._read_table(table, "" if table == present[0] else self._not_in(present[0]))
         # A group without an answer that could be read is none of ours.
-        found = [model for model in self._models.values() if model.newest]
+        found = [model for model in self._models.values() if model.newest or model.earlier]
+        _put_in_order(found)
         return History(found, self._unread)
 
     def _not_in(self, table: str) -> str:
@@ -167,10 +195,14 @@ class _Reader:
         return f" AND (id < '{quoted}' OR id NOT IN (SELECT id FROM {table} WHERE id NOT NULL))"
 
     def _read_table(self, table: str, condition: str) -> None:
-        oldest = f"SELECT min(rowid) FROM {table} WHERE true{self._recent}"
-        ((first,),) = self._log.execute(oldest)
+        oldest = f"SELECT min(rowid) FROM {table} WHERE {self._is_recent}"
+        either = f"SELECT coalesce(({oldest}), max(rowid)) FROM {table}"
+        ((oldest_id,),) = self._log.execute(either)
+        if oldest_id is None:
+            return
+        first = max(oldest_id - self._earlier_rows, _LEAST_ROWID)
         end: int | None = 2**63 - 1
-        while first is not None and end is not None and end >= first:
+        while end is not None and end >= first:
             newest = f"SELECT max(rowid) FROM {table} WHERE rowid <= ?"
             ((last,),) = self._log.execute(newest, (end,))
             if last is None:
@@ -183,13 +215,13 @@ class _Reader:
         """Reads rows `begin` to `last`, except those where the log is damaged."""
         rows = (
             f"FROM {table} WHERE rowid BETWEEN ? AND ? AND model >= 'local/' AND model < 'local0'"
-            f"{self._recent}{condition}"
+            f"{condition}"
         )
         bounds = (begin, last)
         try:
             found = self._totals(rows, bounds)
             wanted = [each for each in found if self._lacks(each.model, each.endpoint)]
-            sampled = self._sample(rows, bounds, wanted) if wanted else []
+            sampled = self._sample(table, rows, bounds, wanted) if wanted else []
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise
@@ -209,8 +241,8 @@ class _Reader:
 
     def _totals(self, rows: str, bounds: Sequence[object]) -> list[LoggedModel]:
         query = (
-            f"SELECT model, {_ENDPOINT}, count(*), {_sum('input_tokens')}, {_sum('output_tokens')}"
-            f" {rows} GROUP BY 1, 2"
+            f"SELECT model, {_ENDPOINT}, count(*){self._recent}, {_sum('input_tokens')}"
+            f"{self._recent}, {_sum('output_tokens')}{self._recent} {rows} GROUP BY 1, 2"
         )
         return [
             LoggedModel(model, endpoint, runs, int(read), int(generated))
@@ -220,33 +252,66 @@ class _Reader:
 
     def _lacks(self, model: str, endpoint: str) -> bool:
         known = self._models.get((model, endpoint))
-        return known is None or len(known.newest) < SAMPLE
+        return known is None or len(known.newest) + len(known.earlier) < SAMPLE
 
     def _sample(
-        self, rows: str, bounds: Sequence[object], wanted: Sequence[LoggedModel]
-    ) -> list[LoggedRun]:
-        """The answers of models whose newest are not all known yet, the newest first."""
+        self, table: str, rows: str, bounds: Sequence[object], wanted: Sequence[LoggedModel]
+    ) -> list[tuple[LoggedRun, bool]]:
+        """The answers of models whose newest are not all known yet, the newest first.
+
+        And whether they were given since the time that was asked for.
+        """
         pairs = ", ".join(["(?, ?)"] * len(wanted))
         query = (
-            f"SELECT id, model, {_ENDPOINT}, response_json, input_tokens, output_tokens,"
+            f"SELECT {self._is_recent}, id, model, {_ENDPOINT}, response_json, input_tokens,"
+            f" output_tokens, duration_ms, {_CONVERSATIONS[table]},"
             f" instr(coalesce(options_json, ''), 'draft_model') > 0 {rows}"
             f" AND (model, {_ENDPOINT}) IN (VALUES {pairs}) ORDER BY rowid DESC"
         )
         names = (name for each in wanted for name in (each.model, each.endpoint))
         rows_found = self._log.execute(query, (*bounds, *names))
-        return [run for row in rows_found if (run := _parse(row)) is not None]
+        return [(run, bool(row[0])) for row in rows_found if (run := _parse(row[1:])) is not None]
 
-    def _add(self, found: Sequence[LoggedModel], sampled: Sequence[LoggedRun]) -> None:
+    def _add(self, found: Sequence[LoggedModel], sampled: Sequence[tuple[LoggedRun, bool]]) -> None:
         for each in found:
             key = each.model, each.endpoint
             known = self._models.setdefault(key, LoggedModel(*key))
             known.runs += each.runs
             known.input_tokens += each.input_tokens
             known.output_tokens += each.output_tokens
-        for run in sampled:
-            known = self._models[run.model, run.endpoint]
-            if len(known.newest) < SAMPLE:
-                known.newest.append(run)
+        for run, is_recent in sampled:
+            if self._lacks(run.model, run.endpoint):
+                known = self._models[run.model, run.endpoint]
+                (known.newest if is_recent else known.earlier).append(run)
+
+
+def _put_in_order(models: Iterable[LoggedModel]) -> None:
+    """Sorts the answers by time, and marks which were not the first, and which not alone."""
+    of_endpoint: defaultdict[str, list[LoggedRun]] = defaultdict(list)
+    for model in models:
+        of_endpoint[model.endpoint] += [*model.newest, *model.earlier]
+    crowded = {id(run) for runs in of_endpoint.values() for run in _overlapping(runs)}
+    for model in models:
+        begun: set[str | None] = set()
+        for runs in (model.earlier, model.newest):
+            runs.reverse()
+            runs.sort(key=lambda run: run.at or 0.0)
+            for at, run in enumerate(runs):
+                is_first = run.conversation is None or run.conversation not in begun
+                begun.add(run.conversation)
+                marks = {"is_first": is_first, "is_alone": id(run) not in crowded}
+                runs[at] = run if all(marks.values()) else run.model_copy(update=marks)
+            runs.reverse()
+
+
+def _overlapping(runs: Iterable[LoggedRun]) -> Iterator[LoggedRun]:
+    """The answers during which another one was given."""
+    latest: LoggedRun | None = None
+    for run in sorted((run for run in runs if run.at is not None), key=lambda run: run.at or 0.0):
+        if latest is not None and (run.at or 0.0) < latest.end:
+            yield from (latest, run)
+        if latest is None or run.end > latest.end:
+            latest = run
 
 
 def _sum(column: str) -> str:
@@ -255,7 +320,7 @@ def _sum(column: str) -> str:
 
 def _parse(row: Sequence[object]) -> LoggedRun | None:
     """The answer in a row of the log; None if it is none of ours, or cannot be read."""
-    id_, model, endpoint, logged, read, generated, guesses = row
+    id_, model, endpoint, logged, read, generated, duration, conversation, guesses = row
     value = parse_json(logged) if isinstance(logged, str) else None
     # Of a key that occurs twice in an object, SQLite takes the first and Python the last.
     if not isinstance(value, dict) or value.get("endpoint") != endpoint:
@@ -265,6 +330,10 @@ def _parse(row: Sequence[object]) -> LoggedRun | None:
         "model": model,
         "input_tokens": read,
         "output_tokens": generated,
+        "duration_ms": duration,
+        "conversation": conversation,
+        "is_first": True,
+        "is_alone": True,
         "guesses": bool(guesses),
     }
     try:
@@ -274,14 +343,17 @@ def _parse(row: Sequence[object]) -> LoggedRun | None:
 
 
 def time_of(id_: object) -> float | None:
-    """The time in an id of llm, in seconds since the epoch; None for another text."""
+    """The time in an id of llm, in seconds since the epoch.
+
+    None for another text, and for a time that is still to come: a clock was wrong.
+    """
     begin = id_[:_ULID_TIME].lower() if isinstance(id_, str) else ""
     if len(begin) < _ULID_TIME or not {*begin} <= {*_ULID_DIGITS}:
         return None
     milliseconds = 0
     for digit in begin:
         milliseconds = milliseconds * 32 + _ULID_DIGITS.index(digit)
-    return seconds if (seconds := milliseconds / 1000) <= _LAST_TIME else None
+    return seconds if (seconds := milliseconds / 1000) <= time.time() + _DAY_S else None
 
 
 def _first_id_of(at: float) -> str:
@@ -293,4 +365,4 @@ def _first_id_of(at: float) -> str:
 
 def days_ago(days: int) -> float:
     """The time a number of days ago, in seconds since the epoch, not before that."""
-    return max(0.0, time.time() - days * 86_400)
+    return max(0.0, time.time() - days * _DAY_S)

@@ -36,6 +36,7 @@ TICKS = [
     (3e-5, "0 1e-05 2e-05 3e-05"),
     (3e12, "0 1e+12 2e+12 3e+12"),
     (5e-324, "0 0.2 0.4 0.6 0.8 1.0"),
+    (1.79e308, "0 5e+307 1e+308 1.5e+308 1.8e+308"),
 ]
 
 # From when, how many seconds, and the labels with what stands below them.

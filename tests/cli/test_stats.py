@@ -23,7 +23,7 @@ DAY = 86_400
 def some_runs(model: str = A, count: int = 20, **changes: Any) -> Iterator[dict[str, Any]]:
     now = time.time()
     for number in range(count):
-        yield run(now - 3 * DAY + number, model, **changes)
+        yield run(now - 3 * DAY + 60 * number, model, **changes)
 
 
 @pytest.fixture
@@ -96,6 +96,9 @@ def test_short_numbers(count: int, text: str) -> None:
         (("*",), {A, B}),
         ((A, "qwen3:?b"), {A, B}),
         (("mine",), {B}),
+        (("qwen3:8b",), {B}),
+        (("Ollama/qwen3:8b",), {B}),
+        (("gguf/Vendor-Model-8B-Instruct-Q4_K_M",), {A}),
     ],
 )
 def test_names(two_models: Path, invoke: Invoke, names: tuple[str, ...], models: set[str]) -> None:
@@ -116,9 +119,9 @@ def test_an_alias_means_what_it_means_elsewhere(
 
 
 def test_a_name_that_nothing_has(two_models: Path, invoke: Invoke) -> None:
-    result = invoke("localrun", "stats", "local-nothing")
-    assert result.exit_code == 1
-    assert "local" in one_error(result)
+    for arguments, lately in ([], ""), (["--days", "7"], " in the last 7 days"):
+        result = invoke("localrun", "stats", "local-nothing", *arguments)
+        assert f"llm's log has no run of local-nothing{lately}. See" in one_error(result)
 
 
 def test_a_pattern_that_nothing_matches(two_models: Path, invoke: Invoke) -> None:
@@ -173,7 +176,7 @@ def test_a_model_that_has_become_slower(
     slow: dict[str, Any] = {"generation_tokens_per_second": 8.0, "context_size": 32768}
     write_log(user_path, some_runs())
     now = time.time()
-    write_log(user_path, [run(now + number, A, **slow) for number in range(5)])
+    write_log(user_path, [run(now + 60 * number, A, **slow) for number in range(5)])
     said = invoke("localrun", "stats").stdout.partition("\n\n")[2]
     assert said == (
         f"{A} at gguf is slower than it was: the last 5 runs generated 8.0 tokens/s, 0.40 of the"
@@ -190,6 +193,33 @@ def test_a_model_that_has_become_slower(
         "share": 0.4,
         "changes": ["context: 32768, was 8192"],
     }
+
+
+def test_days_do_not_hide_a_slowdown(user_path: Path, invoke: Invoke) -> None:
+    write_log(user_path, some_runs())
+    now = time.time()
+    for number in range(5):
+        write_log(user_path, [run(now + 60 * number, A, generation_tokens_per_second=8.0)])
+    (found,) = json.loads(invoke("localrun", "stats", "--days", "2", "--json").stdout)
+    assert (found["runs"], found["sampled_runs"], found["slowdown"]["share"]) == (5, 5, 0.4)
+
+
+def test_speeds_by_our_clock_are_marked(
+    user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    silent: dict[str, Any] = {
+        "prompt_tokens_per_second": None,
+        "generation_tokens_per_second": None,
+    }
+    write_log(user_path, (row | {"duration_ms": 10_500} for row in some_runs(**silent)))
+    result = invoke("localrun", "stats")
+    assert "  ~1200     ~9.9  " in result.stdout
+    assert all(len(line) <= 80 for line in (result.stdout + result.stderr).splitlines())
+    assert "~: by llm's clock" in result.stderr
+    (found,) = json.loads(invoke("localrun", "stats", "--json").stdout)
+    assert found["prompt_speed_by_llm"]
+    assert found["generation_speed_by_llm"]
 
 
 def test_names_with_odd_characters_are_printable(user_path: Path, invoke: Invoke) -> None:
@@ -225,6 +255,15 @@ def test_plot(
     for chart in charts:
         assert [line.label for line in chart.series] == [f"local/gguf/m{n}" for n in range(6)]
         assert {len(line.points) for line in chart.series} == {60}
+
+
+def test_a_time_that_is_still_to_come_is_not_plotted(
+    user_path: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    path = tmp_path / "speed.svg"
+    write_log(user_path, [*some_runs(), run(250_000_000_000.0, A)])
+    assert invoke("localrun", "stats", "--plot", str(path)).exit_code == 0
+    assert "<svg" in path.read_text(encoding="utf-8")
 
 
 def test_nothing_to_plot(user_path: Path, invoke: Invoke, saved: list[Any]) -> None:

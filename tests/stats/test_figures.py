@@ -79,6 +79,42 @@ def test_short_answers_and_prompts_in_the_cache_say_nothing_of_speed() -> None:
     assert found.prompt_tokens_per_second is None
 
 
+ON_OUR_CLOCK: dict[str, tuple[dict[str, Any], float | None, float | None]] = {
+    "both": ({}, 11.0, 150.0),
+    "as a whole": ({"duration_ms": 4800}, None, None),
+    "faster than one by one": ({"output_tokens": 10_100}, None, None),
+    "a call": ({"finish_reason": "tool_calls"}, None, None),
+    "asked again": ({"tool_repair": True}, None, None),
+    "no duration": ({"duration_ms": None}, None, None),
+    "no first token": ({"time_to_first_token": None}, None, None),
+    "a short prompt": ({"input_tokens": 255}, 11.0, None),
+    "mostly cached": ({"cached_tokens": 450}, 11.0, None),
+    "partly cached": ({"cached_tokens": 300}, 11.0, 75.0),
+    "after a load": ({"load_seconds": 2.0}, 11.0, 300.0),
+    "at the same time": ({"is_alone": False}, 11.0, None),
+    "a conversation goes on": ({"cached_tokens": None, "is_first": False}, 11.0, None),
+    "a conversation begins": ({"cached_tokens": None}, 11.0, 150.0),
+    "the server says it": ({"prompt_tokens_per_second": 7.0}, 11.0, 7.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "generation", "prompt"), ON_OUR_CLOCK.values(), ids=ON_OUR_CLOCK
+)
+def test_a_server_that_does_not_say_how_fast_it_is(
+    changes: dict[str, Any], generation: float | None, prompt: float | None
+) -> None:
+    timed = {
+        **{"input_tokens": 600, "output_tokens": 111, "duration_ms": 14_000},
+        **{"time_to_first_token": 4.0, "prompt_tokens_per_second": None, "finish_reason": "stop"},
+    }
+    found = figures([run(None, **{**timed, **changes})])
+    assert found.generation_tokens_per_second == generation
+    assert found.prompt_tokens_per_second == prompt
+    assert found.generation_speed_by_llm is (generation is not None)
+    assert found.prompt_speed_by_llm is (prompt not in (None, 7.0))
+
+
 def test_speeds_over_time_are_medians_of_as_many_answers_each() -> None:
     newest = [run(float(number)) for number in range(1, 121)]
     speeds = figures(newest).speeds
@@ -108,6 +144,10 @@ SAME_LENGTH: list[tuple[list[LoggedRun], float | None]] = [
     ([run(8.0, input_tokens=6000)] * 5 + FAST + [run(20.0, input_tokens=7000)] * 8, 0.4),
     # A draft model that guesses tokens makes a model faster.
     (SLOW + [run(20.0, guesses=True)] * 8, None),
+    # Other prompts at the same time make a model slower.
+    ([run(8.0, is_alone=False)] * 5 + FAST, None),
+    # Two clocks do not measure the same.
+    ([run(None, duration_ms=30_000, time_to_first_token=1.0)] * 5 + FAST, None),
 ]
 
 
@@ -150,6 +190,15 @@ def test_a_model_that_ran_elsewhere_before() -> None:
     # What ran at the same time is no "before".
     later = [each.model_copy(update={"at": NOW + 1}) for each in before]
     assert figures(now, later).slowdown is None
+
+
+def test_runs_before_the_time_that_was_asked_for_are_compared() -> None:
+    logged = LoggedModel(MODEL, "ollama", runs=5, newest=SLOW, earlier=FAST)
+    gone = LoggedModel("local/gguf/gone", "gguf", earlier=FAST)
+    (found,) = figures_of([gone, logged])
+    assert (found.sampled_runs, found.generation_tokens_per_second) == (5, 8)
+    assert found.slowdown is not None
+    assert found.slowdown.share == 0.4
 
 
 def test_the_model_that_ran_most_is_first() -> None:

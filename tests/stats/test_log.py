@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -153,6 +155,45 @@ def test_days(folder: Path) -> None:
     assert counts == [0, 1, 2, 4]
 
 
+def test_what_was_before_is_kept_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(folder, [run(NOW - 30 * DAY)], "responses")
+    write_log(folder, [run(NOW - days * DAY) for days in (9, 5, 1)])
+    (found,) = history(since=NOW - 2 * DAY).models
+    assert (found.runs, found.input_tokens, len(found.newest)) == (1, 600, 1)
+    assert [each.at for each in found.earlier] == [NOW - days * DAY for days in (5, 9, 30)]
+    # Of a long log only so many rows.
+    monkeypatch.setattr(log, "_EARLIER_ROWS", 1)
+    monkeypatch.setattr(log, "_CHUNK_ROWS", 1)
+    (found,) = history(since=NOW - 2 * DAY).models
+    assert [each.at for each in found.earlier] == [NOW - 5 * DAY, NOW - 30 * DAY]
+
+
+def test_a_merged_log_is_sorted_by_time(folder: Path) -> None:
+    write_log(folder, [run(NOW), run(NOW + 5), run(NOW - 5), run(NOW + 1)])
+    assert [each.at for each in only().newest] == [NOW + 5, NOW + 1, NOW, NOW - 5]
+
+
+def test_answers_at_the_same_time(folder: Path) -> None:
+    began = {0: 10, 2: 1, 4: 1, 10: 5, 20: 5, 24.999: 1, 30: 0, 31: 0}
+    write_log(folder, [run(NOW + at) | {"duration_ms": s * 1000} for at, s in began.items()])
+    other = run(NOW + 31, "local/ollama/b", endpoint="ollama") | {"duration_ms": 9000}
+    write_log(folder, [other])
+    found = next(each for each in history().models if each.endpoint == "gguf")
+    crowded = [each.at for each in reversed(found.newest) if not each.is_alone]
+    assert crowded == [NOW, NOW + 2, NOW + 4, NOW + 20, NOW + 24.999]
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("turns", "thread_id"), ("responses", "conversation_id")]
+)
+def test_the_first_of_a_conversation(folder: Path, table: str, column: str) -> None:
+    names = ["a", "b", "a", None, None, "b"]
+    rows = [run(NOW + at) | {column: name} for at, name in enumerate(names)]
+    write_log(folder, rows, table)
+    firsts = [each.is_first for each in reversed(only().newest)]
+    assert firsts == [True, True, False, True, True, False]
+
+
 def test_only_wanted_models(folder: Path) -> None:
     write_log(folder, [run(model="local/gguf/b"), run()])
     found = read_history(lambda model: model == MODEL)
@@ -166,12 +207,19 @@ TIMES = {
     "x": None,
     "u" * 26: None,
     "z" * 26: None,
+    ulid(32_503_680_000.0): None,
 }
 
 
 @pytest.mark.parametrize(("id_", "at"), TIMES.items())
 def test_times_of_ids(id_: str, at: float | None) -> None:
     assert time_of(id_) == at
+
+
+def test_a_time_that_is_still_to_come() -> None:
+    now = time.time()
+    assert time_of(ulid(now + 3600)) is not None
+    assert time_of(ulid(now + 2 * DAY)) is None
 
 
 @pytest.mark.parametrize("content", [None, b"", "table", "no columns"])
@@ -208,6 +256,27 @@ def test_a_log_that_is_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(LogUnreadable, match="try again"):
             history()
     assert only().runs == 1
+
+
+def test_a_log_whose_writer_was_ended(
+    folder: Path, tmp_path: Path, run_llm: Callable[..., Any]
+) -> None:
+    """llm, which may write, undoes what was not complete."""
+    source = tmp_path / "writing"
+    source.mkdir()
+    said = {"datetime_utc": "2026-11-30T16:30:14.886653+00:00"}
+    path = write_log(source, (run() | said for _ in range(500)))
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_size = 1")
+        writer.execute("BEGIN")
+        writer.execute("UPDATE turns SET output_tokens = 1")
+        for name in ("logs.db", "logs.db-journal"):
+            shutil.copy(source / name, folder / name)
+    with pytest.raises(LogUnreadable, match="A program ended while it wrote to it") as caught:
+        history()
+    assert "`llm logs` repairs it" in str(caught.value).replace("\n", " ")
+    assert run_llm("logs", "-n", "1").returncode == 0
+    assert sum(each.runs for each in history().models) == 500
 
 
 def test_a_damaged_page_costs_its_rows(folder: Path) -> None:

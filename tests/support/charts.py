@@ -173,6 +173,9 @@ LINES: dict[str, Callable[[], str]] = {
     "zeros": lambda: lines(Series("zeros", ((NOON, 0), (NOON + DAY, 0)))),
     "tiny": lambda: lines(wave("tiny", 1e-7, NOON, DAY, 12), wave("less", 1e-300, NOON, DAY, 12)),
     "huge": lambda: lines(wave("huge", 1e12, NOON, DAY, 12)),
+    "as huge as numbers are": lambda: lines(
+        Series("huge", ((NOON, 1.7e308), (NOON + DAY, 1e307), (250_000_000_000.0, 1)))
+    ),
     "no number": lambda: lines(
         Series("some", ((NOON, math.nan), (NOON + DAY, 3), (math.inf, 3))),
         Series("none", ((NOON, math.inf),)),
