@@ -5,7 +5,6 @@ answer into llm's response (`response`). Every `llm` command creates an object f
 this module imports what runs a model only when one runs.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import cached_property, partial
@@ -166,13 +165,16 @@ class AsyncLocalChat(_Chat, llm.AsyncKeyModel):
         from llm_localrun.chat.response import ResponseRecorder
         from llm_localrun.chat.shown import shown
         from llm_localrun.chat.tools import repeats_in
+        from llm_localrun.system.threads import in_thread
 
         log_id = _log_id(conversation)
         with shown(is_streamed=stream) as seen:
             # Reading attachments and asking whether a server listens would block the event loop.
-            request = await asyncio.to_thread(self._request, prompt, stream, conversation, log_id)
-            choose_route = resolve.choose_route
-            model, route = await asyncio.to_thread(choose_route, self.local, request.options)
+            read = partial(self._request, prompt, stream, conversation, log_id)
+            request = await in_thread(read)
+            model, route = await in_thread(
+                lambda: resolve.choose_route(self.local, request.options)
+            )
             recorder = ResponseRecorder(model, route, response, repeats_in(request.messages))
             events = run.astream(model, route, request, key, seen)
             with recorder.failure_kept(), recorder.errors_below(is_streamed=stream):

@@ -5,11 +5,18 @@ is left to `servers`, to an engine to `engine.serve`; how a question is asked ag
 what the user is told to `notes`, what the response says to `wire.response`.
 """
 
-import asyncio
 import shlex
 import sys
+from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, aclosing, closing, contextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    aclosing,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
@@ -84,6 +91,7 @@ from llm_localrun.servers.base import (
     server_class,
 )
 from llm_localrun.system.progress import tell
+from llm_localrun.system.threads import in_thread
 from llm_localrun.tokens.learned import learn_from_reply
 from llm_localrun.wire import http
 from llm_localrun.wire.endless import EndWatch
@@ -135,7 +143,8 @@ async def astream(
     shown: Shown | None = None,
 ) -> AsyncGenerator[Event, None]:
     """`stream`, for an event loop: starting an engine does not block it."""
-    exchange: _Exchange | None = await asyncio.to_thread(_start, model, route, request, key, shown)
+    start = partial(_start, model, route, request, key, shown)
+    exchange: _Exchange | None = await in_thread(start, _release)
     while exchange is not None:
         with exchange.in_use():
             async with aclosing(http.astream(exchange.http_request)) as received:
@@ -151,10 +160,17 @@ async def astream(
                     raise
             for event in exchange.close():
                 yield event
-        following = await asyncio.to_thread(exchange.next)
+        following = await in_thread(exchange.next, _release)
         for event in exchange.rest():
             yield event
         exchange = following
+
+
+def _release(exchange: "_Exchange | None") -> None:
+    """Releases what a request holds that is not sent, because its task was cancelled."""
+    if exchange is not None:
+        with suppress(CancelledError), exchange.prepared.in_use():
+            raise CancelledError
 
 
 @contextmanager

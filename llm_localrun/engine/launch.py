@@ -451,7 +451,8 @@ def _start(
 
 
 class _Host:
-    """A host process that loads its model. It is killed if anything goes wrong meanwhile."""
+    """A host process that loads its model. It is killed if anything goes wrong meanwhile, or if
+    this program ends, of which a thread waits for it."""
 
     def __init__(self, instructions: HostInstructions, display: _LoadDisplay) -> None:
         """Returns when the engine's state is written.
@@ -467,6 +468,7 @@ class _Host:
         self._process = _spawn()
         line = json.dumps(asdict(instructions)).encode() + b"\n"
         threading.Thread(target=self._communicate, args=[line], daemon=True).start()
+        self._is_given_up = False
         self._id = ""  # until the host has sent it
         with self._kill_on_error():
             self._id = self._read_line()
@@ -485,14 +487,24 @@ class _Host:
 
     @contextmanager
     def _kill_on_error(self) -> Iterator[None]:
+        atexit.register(self._give_up)
         try:
             yield
         except BaseException:
-            self._process.kill()
-            self._process.wait()
-            if self._id:
-                _remove_all_but_log(self._paths)
+            self._end()
             raise
+        finally:
+            atexit.unregister(self._give_up)
+
+    def _give_up(self) -> None:
+        self._is_given_up = True
+        self._end()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._id:
+            _remove_all_but_log(self._paths)
 
     def _communicate(self, line: bytes) -> None:
         assert self._process.stdin is not None
@@ -519,6 +531,9 @@ class _Host:
                 raise self._stalled(
                     f"{title_of(self._spec)} was still loading after {silence:.0f} s"
                 ) from None
+            if self._is_given_up:
+                # Its end is no failure.
+                raise KeyboardInterrupt
             word, _, value = line.partition(" ")
             if word == STALLED:
                 error = self._stalled(

@@ -207,11 +207,17 @@ class _Slot(WireModel):
 
     is_processing: bool
     n_prompt_tokens: Maybe[Count] = None
+    n_prompt_tokens_cache: Maybe[Count] = None
     next_token: Maybe[Entries[_DecodedTokens]] = None
 
     @property
     def generates(self) -> bool:
         return any(each.n_decoded for each in self.next_token or ())
+
+    @property
+    def tells_reading(self) -> bool:
+        """Whether the build says in a response when it begins to read the prompt (b10434)."""
+        return self.n_prompt_tokens_cache is not None
 
 
 class _Slots(WireModel):
@@ -320,7 +326,8 @@ class LlamaCpp(RunsLlamaCpp):
         if status is not None:
             yield from self._watch_loading(prepared.model, status, is_over)
         query = "" if status is None else f"?model={quote(prepared.model, safe='')}&autoload=false"
-        yield from self._watch_slots(request, f"/slots{query}", is_over)
+        is_told = prepared.body.get("return_progress") is True
+        yield from self._watch_slots(request, f"/slots{query}", is_over, is_told=is_told)
 
     def _watch_loading(
         self, name: str, status: LoadStatus, is_over: threading.Event
@@ -350,12 +357,12 @@ class LlamaCpp(RunsLlamaCpp):
         return next((e.status for e in entries if name in (e.id, *(e.aliases or ()))), None)
 
     def _watch_slots(
-        self, request: ServeRequest, path: str, is_over: threading.Event
+        self, request: ServeRequest, path: str, is_over: threading.Event, *, is_told: bool
     ) -> Iterator[Progress]:
         """Until a slot is free for the request, then how its prompt is read.
 
-        If all slots are busy, and one may answer the request, nothing is known. Then the response
-        says how the prompt is read, in builds that do.
+        If all slots are busy, and one may answer the request, nothing is known. If the response
+        says at once that its prompt is read, all answer others until then.
         """
         has_waited = False
         while not is_over.is_set():
@@ -364,7 +371,9 @@ class LlamaCpp(RunsLlamaCpp):
             if not all(slot.is_processing for slot in slots) or not slots:
                 yield from self.watch_reading(request, is_over)
                 return
-            if all(_answers_other(slot, request) for slot in slots):
+            if all(
+                (is_told and slot.tells_reading) or _answers_other(slot, request) for slot in slots
+            ):
                 has_waited = True
                 yield waiting_for(len(slots))
             elif has_waited:

@@ -4,12 +4,12 @@ Nothing here raises an error: what a server sends wrongly costs only the line on
 questions a kind of server answers is left to its module.
 """
 
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from math import isfinite
 
 from llm_localrun.errors import LocalRunError
 from llm_localrun.system.progress import Progress
@@ -29,6 +29,7 @@ TIMEOUT_S = 2.0
 _TICK_S = 0.25
 """How late a wait may notice that it is over."""
 _MAX_TEXT_BYTES = 4 * 2**20
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE]\+?[0-9]{1,2})?")
 
 
 def loading(name: str, value: float | None = None) -> Progress:
@@ -143,8 +144,7 @@ def _bytes_of(request: HttpRequest) -> Iterator[bytes]:
 
 def count_in(number: str) -> int:
     """A number of prompts as a server writes it; 0 for what is none."""
-    try:
-        value = float(number)
-    except ValueError:
+    if not _NUMBER.fullmatch(number):
         return 0
-    return int(value) if isfinite(value) and 0 <= value < 10**6 else 0
+    value = float(number)
+    return int(value) if value < 10**6 else 0

@@ -1,19 +1,29 @@
 """Ctrl-C keeps the partial answer, continues the session and stops the engine's generation."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
-from llm_localrun.engine.state import list_running
-from tests.conftest import Llm
+from llm_localrun.chat.models import AsyncLocalChat
+from llm_localrun.engine import launch, slots
+from llm_localrun.engine.state import EnginePaths, EngineState, list_running
+from llm_localrun.engine_defaults import SLOTS
+from tests.conftest import CONFIG, Llm, configure, put_starter
+from tests.fakes.http_server import Request, StandIn
+from tests.fakes.vllm import vllm
+from tests.support.engines import hosts, in_file, stand_in, wait_until
 
 LONG = ("-o", "temperature", "0", "-o", "extra_body", '{"ignore_eos": true}')
 
@@ -119,3 +129,84 @@ def test_interrupted_start_leaves_no_engine(warm: Path, tmp_path: Path) -> None:
         interrupt(process)
         process.communicate(timeout=20)
     assert {engine.id for engine in list_running(folder)} <= before
+
+
+both_ways = pytest.mark.parametrize("more", [(), ("--async",)], ids=["sync", "async"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the fake llama-server is a script")
+@both_ways
+def test_endless_load_is_ended(
+    user_path: Path, starter_model: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    put_starter(user_path, starter_model)
+    program = stand_in(tmp_path / "llama-server", "os.environ['STAND_IN_LOAD'] = 'silent'")
+    configure(user_path, **{**CONFIG, "llama_server": str(program)})
+    with llm_process("-m", "local", "Hello", "-o", "timeout", "3600", *more) as process:
+        logs = (user_path / "localrun" / "engine").glob
+        wait_until(lambda: any("load_tensors" in log.read_text() for log in logs("*.log")), 60)
+        assert process.poll() is None
+        interrupt(process)
+        _, errors = process.communicate(timeout=60)
+    assert errors.strip() == b"Aborted!"
+    wait_until(lambda: hosts(user_path) == [])
+    assert not (user_path / "localrun" / "failed-loads.json").exists()
+
+
+@both_ways
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/chat/completions"])
+def test_server_that_hangs_is_left(user_path: Path, path: str, more: tuple[str, ...]) -> None:
+    """Before it gets the prompt, and afterwards."""
+
+    def respond(request: Request) -> Iterator[bytes | float]:
+        return iter([3600.0] if request.path == path else vllm()(request))
+
+    with StandIn(respond) as server:
+        configure(user_path, **CONFIG, endpoints=[{"name": "box", "url": server.url}])
+        model, prompt = "local/box/Qwen/Qwen3-8B", "word " * 9000
+        with llm_process("-m", model, prompt, *more) as process:
+            wait_until(lambda: path in [each.path for each in server.requests], 60)
+            interrupt(process)
+            _, errors = process.communicate(timeout=20)
+    assert errors.strip() == b"Aborted!"
+
+
+def test_cancelled_task_gives_its_slot_back(
+    user_path: Path, starter_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the slot, and its thread gets it later."""
+    model, folder = AsyncLocalChat(in_file(starter_model)), user_path / "localrun" / "engine"
+    wait, renew = launch._wait_for_slot, launch.renew_lease
+    waits, renewed = threading.Event(), list[str]()
+
+    def waited(*arguments: Any, **more: Any) -> slots.Slot | None:
+        waits.set()
+        return wait(*arguments, **more)
+
+    def renewing(engine: EngineState, *arguments: Any) -> None:
+        renew(engine, *arguments)
+        renewed.append(engine.id)
+
+    async def ask() -> str:
+        return await model.prompt("Hi", max_tokens=1).text()
+
+    async def cancel() -> None:
+        task = asyncio.create_task(ask())
+        await asyncio.to_thread(waits.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(ask())
+    (engine,) = list_running(folder)
+    paths = EnginePaths(folder, engine.id)
+    monkeypatch.setattr(launch, "_wait_for_slot", waited)
+    monkeypatch.setattr(launch, "renew_lease", renewing)
+    held = slots.acquire_free(paths)
+    asyncio.run(cancel())
+    assert (len(held), renewed) == (SLOTS, [])
+    for slot in held:
+        slot.release()
+    wait_until(lambda: renewed == [engine.id])
+    assert not slots.are_in_use(paths)
+    assert not any(slots._read(paths.slot(number)).tokens for number in range(SLOTS))

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -42,11 +42,17 @@ def request_for(
 
 
 def seen(
-    moments: Moments, kind: str, name: str = "m", chat: ChatRequest = HELLO, **known: Any
+    moments: Moments,
+    kind: str,
+    name: str = "m",
+    chat: ChatRequest = HELLO,
+    body: Mapping[str, Any] | None = None,
+    **known: Any,
 ) -> list[Progress]:
     """What is known, one after the other, until the prompt is being read, or the `last` moment."""
     with StandIn(moments) as server:
         own, request, prepared = request_for(server.url, kind, name, chat, **known)
+        prepared = replace(prepared, body=dict(body or {}))
         found = []
         for progress in own.watch(request, prepared, moments.is_over):
             found.append(progress)
@@ -283,6 +289,22 @@ def test_a_slot_that_generates_may_be_ours_if_the_answer_is_held_back(chat: Chat
     assert seen(Moments({SLOTS: [[THEIRS], [THEIRS], [FREE]]}), "llamacpp", chat=chat) == [READING]
 
 
+TOLD = slot() | {"n_prompt_tokens_cache": 0}
+ASKED = {"return_progress": True}
+
+
+@pytest.mark.parametrize("chat", [HELLO, replace(HELLO, tools=(TOOL,))])
+def test_a_slot_that_reads_is_not_ours_until_the_response_says_so(chat: ChatRequest) -> None:
+    """b10434 sends the first `prompt_progress` when it begins to read the prompt."""
+    two = Progress("waiting for 2 other prompts")
+    slots = {SLOTS: [[TOLD, TOLD | THEIRS], [TOLD, FREE]]}
+    assert seen(Moments(slots), "llamacpp", chat=chat, body=ASKED) == [two, READING]
+    assert seen(Moments(slots), "llamacpp", chat=chat) == [READING]
+    # An older build may say nothing before the prompt has been read.
+    older = {SLOTS: [[ANY, TOLD], [FREE]]}
+    assert seen(Moments(older), "llamacpp", chat=chat, body=ASKED) == [READING]
+
+
 def test_the_engine_is_not_asked() -> None:
     moments = Moments({})
     assert seen(moments, "engine") == [READING]
@@ -324,6 +346,7 @@ GAUGES: dict[str, tuple[list[bytes], list[Progress]]] = {
     "infinite": ([metrics(vllm__num_requests_waiting="+Inf")], []),
     "negative": ([metrics(vllm__num_requests_waiting="-1")], []),
     "huge": ([metrics(vllm__num_requests_waiting="1e300")], []),
+    "of Python": ([metrics(vllm__num_requests_waiting="7_0")], []),
 }
 
 
