@@ -252,7 +252,7 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     class Reporter(Work):
         def report(self, progress: Progress) -> None:
-            text = Work(progress, lambda: 0.0).text(0.0, 200).removesuffix(", 0 s")
+            text = Work(progress, lambda: 0.0).text(0.0, 200).removesuffix(", 1 s")
             texts.extend([text] if texts[-1:] != [text] else [])
 
     @contextmanager

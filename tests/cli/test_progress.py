@@ -55,7 +55,7 @@ def on_terminal(*arguments: str, columns: int = 80) -> Ended:
     ("columns", "pattern"),
     [
         (100, r"downloading Tiny-1B-GGUF:Q8_0: \d\.\d of 2\.4 MB, [\d.]+ [kM]B/s, \d s left"),
-        (40, r"downloading Tiny-1B-\S*\.\.\.: \d+%, \d s left"),
+        (40, r"downloading Tiny-1B\S*\.\.\.: \d+%, \d s left"),
     ],
 )
 def test_download(world: World, columns: int, pattern: str) -> None:
