@@ -47,7 +47,7 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
         if name == "busy":
             held.append(locks.create_locked(paths.slot(1)))
 
-    def end(paths: EnginePaths) -> None:
+    def end(paths: EnginePaths, _name: str) -> None:
         held[int(paths.id[0]) - 1].close()
         running.remove(paths.id[2:])
 
