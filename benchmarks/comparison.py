@@ -255,7 +255,7 @@ def _pinned() -> Iterator[None]:
 
 @contextmanager
 def _silent_port() -> Iterator[int]:
-    """A port that accepts connections, and never answers: nobody takes them up."""
+    """A port that accepts connections, and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         yield listening.getsockname()[1]
 

@@ -299,6 +299,8 @@ def _busy_server(stage: Stage) -> None:
         try:
             _wait_for(f"{url}/health")
             stage.run("localrun", "endpoints", "add", "box", url)
+            # It creates llm's log, which two commands at once cannot.
+            stage.run("-m", "local/box/small", "-o", "max_tokens", "1", "Hello")
             stage.write_story(_SHORT_LINES)
             with stage.prompting("local/box/small", 2, at_once=1):
                 stage.show(

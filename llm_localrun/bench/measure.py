@@ -15,9 +15,9 @@ from typing import TypeVar
 
 from typing_extensions import assert_never
 
-from llm_localrun.bench.plan import Setting, Subject
+from llm_localrun.bench.plan import BenchSetting, Subject
 from llm_localrun.bench.prompts import Counted, PromptWriter
-from llm_localrun.bench.summary import Answer, Clock, Doubt, Run
+from llm_localrun.bench.summary import BenchRun, Clock, Doubt, TimedAnswer
 from llm_localrun.chat.expected import model_check
 from llm_localrun.chat.run import check_allowed, in_use
 from llm_localrun.config import Config
@@ -63,7 +63,7 @@ class _CountedRequest(ServeRequest):
 class Target:
     """A model that is measured."""
 
-    def __init__(self, subject: Subject, settings: Sequence[Setting], config: Config) -> None:
+    def __init__(self, subject: Subject, settings: Sequence[BenchSetting], config: Config) -> None:
         self.subject = subject
         self.reloads = 0
         """How often it was no longer loaded when its turn came."""
@@ -71,12 +71,12 @@ class Target:
         self._config = subject.config(config)
         self._context_size = max(map(subject.context_size, settings), default=0)
         self._writer = PromptWriter(time.time_ns())
-        self._cached: dict[Setting, int] = {}
+        self._cached: dict[BenchSetting, int] = {}
         """Tokens of the prompts that are in the cache, by what was seen when warming up."""
         self._before = {engine.id for engine in _engines(subject)}
         self._head = 0
         """Tokens of the template that come before the words of a prompt."""
-        self._whole: dict[Setting, float] = {}
+        self._whole: dict[BenchSetting, float] = {}
         """Where answers are not streamed: the seconds that one takes at most."""
         self._prepared: PreparedRequest | None = None
         """The last request, whose server counts tokens."""
@@ -87,7 +87,7 @@ class Target:
         if isinstance(self.subject.route, Served) and served is not None:
             check_allowed(self.subject.model, self._config, self._server().key)
 
-    def warm_up(self, setting: Setting) -> float:
+    def warm_up(self, setting: BenchSetting) -> float:
         """Runs a setting without counting it. Returns the seconds that it will take."""
         if self._prepared is None:
             # It loads the model, and from then on the server counts the tokens of prompts.
@@ -102,7 +102,7 @@ class Target:
             self._whole[setting] = seconds
         return seconds
 
-    def measure(self, setting: Setting) -> Run:
+    def measure(self, setting: BenchSetting) -> BenchRun:
         """Runs a setting. A run for which the model had to be loaded does not count.
 
         Raises `BenchFailed` if it is loaded each time.
@@ -129,7 +129,7 @@ class Target:
             else:
                 stop_if_idle(engine, engine_folder())
 
-    def _run(self, setting: Setting, learned_as: Setting) -> Run:
+    def _run(self, setting: BenchSetting, learned_as: BenchSetting) -> BenchRun:
         """Sends the prompts of a setting at once, each after its own beginning.
 
         Then the same for answers, with prompts that are as short as possible.
@@ -145,7 +145,7 @@ class Target:
         # Reading a stream would take time from a server that computes on all cores.
         whole_s = self._whole.get(learned_as)
         answers, engine = self._ask(short, setting.generate, before, whole_s)
-        run = Run(setting, tuple(prompts), tuple(answers), self._memory(engine))
+        run = BenchRun(setting, tuple(prompts), tuple(answers), self._memory(engine))
         cached = min(prompt.cached_tokens or 0 for prompt in prompts)
         if not before:
             # The next prompt is longer by what comes from the cache: the template.
@@ -160,7 +160,7 @@ class Target:
         generate: int,
         before: Sequence[Counted] = (),
         whole_s: float | None = None,
-    ) -> tuple[list[Answer], EngineState | None]:
+    ) -> tuple[list[TimedAnswer], EngineState | None]:
         """The answers to requests at once, and the engine that gave them, if one did.
 
         What comes `before` each is sent first, so that the server's cache holds it. They are
@@ -258,7 +258,7 @@ class Target:
         size = prepared.server.count_tokens(body)
         return size.tokens if size and size.is_exact else None
 
-    def _answer(self, request: ServeRequest, prepared: PreparedRequest) -> Answer:
+    def _answer(self, request: ServeRequest, prepared: PreparedRequest) -> TimedAnswer:
         """Sends a request. Raises a `LocalRunError`."""
         server = prepared.server
         context = replace(
@@ -316,8 +316,8 @@ def _engines(subject: Subject) -> list[EngineState]:
 
 def _answer_of(
     began: float, times: Sequence[float], end: Finished, load_seconds: float | None
-) -> Answer:
-    return Answer(
+) -> TimedAnswer:
+    return TimedAnswer(
         began=began,
         first=times[0],
         last=times[-1],

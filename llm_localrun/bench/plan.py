@@ -21,7 +21,7 @@ SPARE_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class BenchSetting:
     """A prompt of `prompt` tokens after `depth` others, an answer of `generate` tokens after as
     many, and `concurrency` requests of each kind at once."""
 
@@ -51,11 +51,11 @@ class Subject:
     route: Route
     build: Build | None = None
 
-    def context_size(self, setting: Setting) -> int:
+    def context_size(self, setting: BenchSetting) -> int:
         """The context that the engine needs: its slots share one."""
         return setting.concurrency * (setting.tokens + SPARE_TOKENS)
 
-    def obstacle(self, setting: Setting) -> str:
+    def obstacle(self, setting: BenchSetting) -> str:
         """Why the setting cannot be measured, as far as that is known before; "" if it can."""
         is_file = isinstance(self.route, OnDisk)
         if is_file and setting.concurrency > SLOTS:

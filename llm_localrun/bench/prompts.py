@@ -24,7 +24,7 @@ _USUAL_OVERHEAD = 35
 _MAX_COUNTS = 8
 
 Count = Callable[[str], int | None]
-"""Returns the tokens of a prompt with a text; None if nobody counts."""
+"""Returns the tokens of a prompt with a text; None if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from llm_localrun.bench import busy
 from llm_localrun.bench.measure import Target
-from llm_localrun.bench.plan import Setting, Subject
+from llm_localrun.bench.plan import BenchSetting, Subject
 from llm_localrun.bench.summary import Row
 from llm_localrun.config import read_config
 from llm_localrun.errors import BenchFailed, LocalRunError, NotAllowed
@@ -28,7 +28,7 @@ class Bench:
     """What is measured, and what was so far."""
 
     subjects: Sequence[Subject]
-    settings: Sequence[Setting]
+    settings: Sequence[BenchSetting]
     repeat: int
     rows: list[Row] = field(init=False)
     notes: list[str] = field(default_factory=list)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from statistics import median
 
-from llm_localrun.bench.plan import Setting, Subject
+from llm_localrun.bench.plan import BenchSetting, Subject
 
 _CACHE_SHARE = 0.9
 """The share of the depth that has to come from the cache."""
@@ -36,8 +36,8 @@ class Doubt(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer. Times are of one clock, in seconds; None means that nobody said."""
+class TimedAnswer:
+    """One answer. Times are of one clock, in seconds; None means unknown."""
 
     began: float
     first: float
@@ -80,16 +80,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BenchRun:
     """What came of one measurement, and the memory of the model, in bytes.
 
     `prompts` are the answers, of one token, to the prompts that were sent at once. `answers` are
     the long ones, to short prompts at the same depth.
     """
 
-    setting: Setting
-    prompts: tuple[Answer, ...]
-    answers: tuple[Answer, ...]
+    setting: BenchSetting
+    prompts: tuple[TimedAnswer, ...]
+    answers: tuple[TimedAnswer, ...]
     memory: int | None = None
 
     @property
@@ -108,7 +108,7 @@ class Run:
     def prompt_rate(self) -> float | None:
         """Tokens of all prompts that were read in a second, until the last was answered.
 
-        None if nobody says how many tokens of the depth came from a cache: they took no time.
+        None if the server does not say how many tokens of the depth came from a cache, in no time.
         """
         if self.setting.depth and any(prompt.cached_tokens is None for prompt in self.prompts):
             return None
@@ -179,8 +179,8 @@ class Row:
     """What was measured of a subject in a setting. `error` says why nothing more is."""
 
     subject: Subject
-    setting: Setting
-    runs: list[Run] = field(default_factory=list)
+    setting: BenchSetting
+    runs: list[BenchRun] = field(default_factory=list)
     error: str = ""
 
     @property

@@ -57,13 +57,12 @@ class Shown:
         self._has_called = False
 
     @contextmanager
-    def watching(self, says: Says | None) -> Iterator[None]:
+    def watching(self, says: Says) -> Iterator[None]:
         """Around an exchange: shows what its server says besides the response."""
         over = self._over = threading.Event()
         self._said = None
         self._report(WAITING)
-        if says is not None:
-            threading.Thread(target=self._watch, args=[says, over], daemon=True).start()
+        threading.Thread(target=self._watch, args=[says, over], daemon=True).start()
         try:
             yield
         finally:
@@ -134,7 +133,7 @@ def shown(*, is_streamed: bool) -> Iterator[Shown | None]:
         yield None
     else:
         if command.info_name == "chat" and not sys.stdin.isatty() and sys.stdout.isatty():
-            # The "> " stands in the last line: nobody has typed a line end after it.
+            # The "> " stands in the last line: no line end was typed after it.
             quiet(in_line=True)
         with working(WAITING) as work:
             request = Shown(work, command, is_streamed=is_streamed)

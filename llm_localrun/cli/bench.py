@@ -15,9 +15,9 @@ from typing import Any
 
 import click
 
-from llm_localrun.bench.plan import Setting, find_builds, find_subjects
+from llm_localrun.bench.plan import BenchSetting, find_builds, find_subjects
 from llm_localrun.bench.run import Bench
-from llm_localrun.bench.summary import Answer, Doubt, Row, Run, Spread, doubts_of
+from llm_localrun.bench.summary import BenchRun, Doubt, Row, Spread, TimedAnswer, doubts_of
 from llm_localrun.charts.bars import bars_svg
 from llm_localrun.charts.model import Bar, BarChart, BarGroup
 from llm_localrun.charts.save import check_plot_path, save_chart
@@ -108,7 +108,7 @@ def bench(
     if repeated:
         say(f"{', '.join(repeated)}: the same as another NAME, measured once", err=True)
     settings = [
-        Setting(given["prompt"], given["generate"], depth, concurrency)
+        BenchSetting(given["prompt"], given["generate"], depth, concurrency)
         for depth in given["depth"]
         for concurrency in given["concurrency"]
     ]
@@ -159,7 +159,7 @@ def _title(row: Row) -> str:
     return f"{row.subject.label}{_setting_text(row.setting, ', ')}"
 
 
-def _setting_text(setting: Setting, before: str = "") -> str:
+def _setting_text(setting: BenchSetting, before: str = "") -> str:
     words = [f"depth {setting.depth:,}"] * bool(setting.depth)
     words += [f"{setting.concurrency} at once"] * (setting.concurrency > 1)
     return before + ", ".join(words) if words else ""
@@ -231,7 +231,7 @@ def _spread_facts(spread: Spread | None) -> dict[str, Any] | None:
     return {**pick(spread, "median"), "min": spread.low, "max": spread.high} if spread else None
 
 
-def _run_facts(run: Run) -> dict[str, Any]:
+def _run_facts(run: BenchRun) -> dict[str, Any]:
     return {
         "prompt_tokens_per_second": run.prompt_rate,
         "prompt_timed_by": run.prompt_clock.value,
@@ -243,7 +243,7 @@ def _run_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _answer_facts(answer: Answer) -> dict[str, Any]:
+def _answer_facts(answer: TimedAnswer) -> dict[str, Any]:
     return {
         **pick(answer, _ANSWER),
         "generated_tokens": answer.generated,

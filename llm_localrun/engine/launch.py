@@ -83,6 +83,7 @@ from llm_localrun.files.found import file_at, listed
 from llm_localrun.gguf.files import checked_header, parts_of
 from llm_localrun.gguf.header import Tensor
 from llm_localrun.servers.llamacpp_rpc import check_rpc_servers
+from llm_localrun.servers.waiting import waiting_for
 from llm_localrun.system import locks
 from llm_localrun.system.progress import Progress, Work, working
 from llm_localrun.tokens.window import context_too_large
@@ -172,10 +173,10 @@ def _wait_for_slot(
     paths: EnginePaths, engine: EngineState, contents: SlotContents, *, is_saved: bool
 ) -> Slot | None:
     def tell(count: int) -> None:
-        what = f"{count} other prompts" if count > 1 else "another prompt"
         # No slot is given while a command waits to unload the engine.
-        what = f"{engine.spec.name} to be unloaded" if locks.is_locked(paths.ending) else what
-        work.report(Progress(f"waiting for {what}"))
+        is_ending = locks.is_locked(paths.ending)
+        unloading = Progress(f"waiting for {engine.spec.name} to be unloaded")
+        work.report(unloading if is_ending else waiting_for(count))
 
     with working(Progress("waiting for a free slot")) as work:
         return slots.acquire(paths, contents, is_saved, _SLOT_TIMEOUT_S, tell)

@@ -5,19 +5,22 @@ for nothing. What the figures mean for another model is left to `speed`.
 """
 
 import contextlib
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
 from llm_localrun.errors import BadModelFile
 from llm_localrun.recommended.speed import Run, cost_of_file
-from llm_localrun.stats.log import TABLES, open_log
+from llm_localrun.stats.log import CONVERSATIONS, newest_rows
 from llm_localrun.system.json_files import parse_json
 
-_MAX_ROWS = 1000
+_COLUMNS = (
+    "model, response_json, instr(coalesce(options_json, ''), 'draft_model') > 0,"
+    " input_tokens, output_tokens"
+)
 _MAX_SPEEDS = 5
 """Of each model: the newest, because machines and engines change."""
 _LEAST_SPEEDS = 3
@@ -67,22 +70,9 @@ def logged_speeds() -> Mapping[str, Sequence[float]]:
 
 def _answers() -> Iterator[_Answer]:
     """The newest answers, newest first."""
-    for model, logged, guesses, read, generated in _rows():
+    rows = chain.from_iterable(newest_rows(table, _COLUMNS) for table in CONVERSATIONS)
+    for model, logged, guesses, read, generated in rows:
         value = parse_json(logged) if isinstance(logged, str) else None
         own = {"model": model, "guesses": guesses, "read": read, "generated": generated}
         with contextlib.suppress(ValidationError):
             yield _Answer.model_validate({**(value if isinstance(value, dict) else {}), **own})
-
-
-def _rows() -> Iterator[tuple[object, ...]]:
-    for table in TABLES:
-        # The ids begin with the time.
-        query = (
-            "SELECT model, response_json, instr(coalesce(options_json, ''), 'draft_model') > 0,"
-            f" input_tokens, output_tokens FROM {table} ORDER BY id DESC LIMIT {_MAX_ROWS}"
-        )
-        try:
-            with open_log() as log:
-                yield from log.execute(query)
-        except (OSError, sqlite3.Error):
-            continue

@@ -656,7 +656,7 @@ class Server:
     ) -> Iterator[Progress]:
         """What the server does until it answers, as far as that is known besides the response.
 
-        Waits between two questions: it runs in a thread of its own, while somebody at a terminal
+        Waits between two questions: it runs in a thread of its own, while a user at a terminal
         waits. What the response itself says of its progress is surer. It ends soon after `is_over`
         is set. Raises no errors.
         """

@@ -459,7 +459,7 @@ class _WithEvents(LMStudio):
 
 
 def _is_worth_showing(request: ServeRequest, context_size: int | None) -> bool:
-    """Whether somebody waits long enough, and /api/v1/chat says the same as /v1/chat/completions.
+    """Whether the wait is long enough, and /api/v1/chat says the same as /v1/chat/completions.
 
     Its responses have no reason for the end, so a limit of the answer must not be set: whether the
     answer has reached it could not be told (0.4.22 counts one token less). The context is None if

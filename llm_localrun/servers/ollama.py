@@ -137,7 +137,7 @@ class _LoadedModel(WireModel):
     """Tokens that are allocated; since 0.10."""
     size: Maybe[Count] = None
     expires_at: Maybe[Text] = None
-    """While the model loads or answers its first prompt: a time from now, anew each time."""
+    """While the model loads or answers its first prompt: a time from now, each time another."""
 
 
 class _LoadedModels(WireModel):

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from llm_localrun.errors import LocalRunError
 from llm_localrun.system.progress import Progress
 from llm_localrun.wire import http
-from llm_localrun.wire.events import WAITING
+from llm_localrun.wire.events import READING, WAITING, share_of
 from llm_localrun.wire.http import HttpRequest
 from llm_localrun.wire.response import ResponseHead
 from llm_localrun.wire.sse import EventStream, Malformed, Payload
 
-READING = "reading the prompt"
 THREAD = "questions to a server"
 """The name of the thread that asks."""
 POLL_S = 0.5
@@ -34,12 +33,8 @@ _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE]\+?[0-9]{1,2})?")
 
 def loading(name: str, value: float | None = None) -> Progress:
     """A model is being loaded, of which the part `value` is done; None if unknown."""
-    return _part(f"loading {name}", value)
-
-
-def reading(value: float | None = None) -> Progress:
-    """The prompt is being read, of which the part `value` is done; None if unknown."""
-    return _part(READING, value)
+    is_known = value is not None and 0 <= value <= 1
+    return share_of(f"loading {name}", value if is_known else None)
 
 
 def waiting_for(others: int) -> Progress:
@@ -47,12 +42,6 @@ def waiting_for(others: int) -> Progress:
     return Progress(
         f"waiting for {f'{others:,} other prompts' if others > 1 else 'another prompt'}"
     )
-
-
-def _part(what: str, value: float | None) -> Progress:
-    if value is None or not 0 <= value <= 1:
-        return Progress(what)
-    return Progress(what, round(100 * value), 100, "%")
 
 
 @dataclass(frozen=True)

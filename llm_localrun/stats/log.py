@@ -9,11 +9,11 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import llm
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,8 +22,10 @@ from llm_localrun.errors import LogUnreadable
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.wire.shapes import Maybe, Name
 
-TABLES = ("turns", "responses")
-"""Where llm logs answers: since 0.36, and before."""
+CONVERSATIONS = {"turns": "thread_id", "responses": "conversation_id"}
+"""The tables in which llm logs answers, since 0.36 and before, and their columns of conversations.
+"""
+_NEWEST_ROWS = 1000
 SAMPLE = 500
 """Answers of a model at an endpoint that are read in full: the newest."""
 _CHUNK_ROWS = 4000
@@ -39,7 +41,6 @@ _COLUMNS = {
     *("id", "model", "response_json", "options_json", "input_tokens", "output_tokens"),
     "duration_ms",
 }
-_CONVERSATIONS = {"turns": "thread_id", "responses": "conversation_id"}
 _ULID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _ULID_TIME = 10
 """Digits of an id that are its time."""
@@ -131,6 +132,14 @@ def open_log() -> Iterator[sqlite3.Connection]:
         yield log
 
 
+def newest_rows(table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+    """At most `_NEWEST_ROWS` of a table, the newest first, as far as the log can be read."""
+    # The ids begin with the time.
+    query = f"SELECT {columns} FROM {table} ORDER BY id DESC LIMIT {_NEWEST_ROWS}"
+    with suppress(OSError, sqlite3.Error), open_log() as log:
+        yield from log.execute(query)
+
+
 def read_history(wants: Callable[[str], bool], since: float | None = None) -> History:
     """The answers of the models whose ids `wants` accepts, since a time in seconds.
 
@@ -139,7 +148,7 @@ def read_history(wants: Callable[[str], bool], since: float | None = None) -> Hi
     """
     try:
         with open_log() as log:
-            return _Reader(log, cache(wants), since).read()
+            return _LogReader(log, cache(wants), since).read()
     except FileNotFoundError:
         return History()
     except OSError as error:
@@ -159,7 +168,7 @@ def _unreadable(error: sqlite3.Error) -> LogUnreadable:
     return LogUnreadable(f"{log_path()} cannot be read: {error}", remedy)
 
 
-class _Reader:
+class _LogReader:
     """Reads a chunk after the other, the newest rows first."""
 
     def __init__(
@@ -176,7 +185,7 @@ class _Reader:
         columns = "SELECT name FROM pragma_table_info(?)"
         present = [
             table
-            for table in TABLES
+            for table in CONVERSATIONS
             if _COLUMNS.issubset(name for (name,) in self._log.execute(columns, (table,)))
         ]
         for table in present:
@@ -264,7 +273,7 @@ class _Reader:
         pairs = ", ".join(["(?, ?)"] * len(wanted))
         query = (
             f"SELECT {self._is_recent}, id, model, {_ENDPOINT}, response_json, input_tokens,"
-            f" output_tokens, duration_ms, {_CONVERSATIONS[table]},"
+            f" output_tokens, duration_ms, {CONVERSATIONS[table]},"
             f" instr(coalesce(options_json, ''), 'draft_model') > 0 {rows}"
             f" AND (model, {_ENDPOINT}) IN (VALUES {pairs}) ORDER BY rowid DESC"
         )

@@ -1,29 +1,24 @@
 """How fast a model read prompts at an endpoint so far, by llm's log.
 
-Only the newest rows are read, and a row that is odd counts for nothing. What the figures of an
-answer mean for people is left to the rest of the package.
+Only the newest rows are read, and a row that is odd counts for nothing. Figures for people are left
+to `figures`.
 """
 
 import contextlib
-import sqlite3
 from collections.abc import Iterator
 from statistics import median
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
-from llm_localrun.stats.log import open_log
+from llm_localrun.stats.log import CONVERSATIONS, newest_rows
 from llm_localrun.system.json_files import parse_json
 
-_MAX_ROWS = 1000
 _MAX_RATES = 9
 """The newest, because machines and servers change."""
 _MIN_TOKENS = 64
 """The time of a shorter prompt says little."""
 _MIN_TIMED_TOKENS = 256
 """The same where the time includes all that happens before the first token."""
-_CONVERSATIONS = {"turns": "thread_id", "responses": "conversation_id"}
-"""The tables in which llm logs answers, since 0.36 and before, and their columns of conversations.
-"""
 
 
 class _Answer(BaseModel):
@@ -55,7 +50,7 @@ class _Answer(BaseModel):
 
 def prompt_rate(model_id: str, endpoint: str) -> float | None:
     """Tokens of a prompt that the model reads in a second at the endpoint; None if unknown."""
-    for table in _CONVERSATIONS:
+    for table in CONVERSATIONS:
         rates = list(_rates(table, model_id, endpoint))
         if rates:
             return median(rates[-_MAX_RATES:])
@@ -65,7 +60,8 @@ def prompt_rate(model_id: str, endpoint: str) -> float | None:
 def _rates(table: str, model_id: str, endpoint: str) -> Iterator[float]:
     """The rates of the newest answers, oldest first."""
     begun: set[object] = set()
-    for model, conversation, logged, read in reversed(_rows(table)):
+    columns = f"model, {CONVERSATIONS[table]}, response_json, input_tokens"
+    for model, conversation, logged, read in reversed([*newest_rows(table, columns)]):
         is_first = conversation is None or conversation not in begun
         begun.add(conversation)
         value = parse_json(logged) if model == model_id and isinstance(logged, str) else None
@@ -74,17 +70,3 @@ def _rates(table: str, model_id: str, endpoint: str) -> Iterator[float]:
             answer = _Answer.model_validate({**known, "read": read})
             rate = answer.rate(is_first=is_first) if answer.endpoint == endpoint else None
             yield from [] if rate is None else [rate]
-
-
-def _rows(table: str) -> list[tuple[object, ...]]:
-    """The newest rows, newest first."""
-    # The ids begin with the time.
-    query = (
-        f"SELECT model, {_CONVERSATIONS[table]}, response_json, input_tokens FROM {table}"
-        f" ORDER BY id DESC LIMIT {_MAX_ROWS}"
-    )
-    try:
-        with open_log() as log:
-            return log.execute(query).fetchall()
-    except (sqlite3.Error, OSError):
-        return []

@@ -13,10 +13,16 @@ from llm_localrun.system.progress import Progress
 
 CUT_OFF = "cut off"
 """The `finish_reason` of an answer that its server ended without one, or that was not read on."""
+READING = "reading the prompt"
 WAITING = Progress("waiting for the answer")
 GENERATING = Progress("generating")
 WRITING_CALL = Progress("writing a tool call")
 """What a model does of whose answer nothing can be shown yet."""
+
+
+def share_of(what: str, share: float | None) -> Progress:
+    """`what` is being done, of which a share between 0 and 1 is done; None if unknown."""
+    return Progress(what) if share is None else Progress(what, round(100 * share), 100, "%")
 
 
 @dataclass(frozen=True, slots=True)

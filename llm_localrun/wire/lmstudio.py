@@ -11,7 +11,14 @@ from typing import Annotated
 from pydantic import Field
 
 from llm_localrun.system.progress import Progress
-from llm_localrun.wire.events import Event, Finished, ReasoningDelta, TextDelta
+from llm_localrun.wire.events import (
+    READING,
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    share_of,
+)
 from llm_localrun.wire.request import ChatRequest
 from llm_localrun.wire.shapes import (
     Content,
@@ -88,9 +95,9 @@ class LMStudioDecoder:
         event = parse_payload(_ChatEvent, payload)
         self.model = event.model_instance_id or self.model
         if event.type.startswith("model_load."):
-            self.progress = _progress(f"loading {self.model or 'the model'}", event.progress)
+            self.progress = share_of(f"loading {self.model or 'the model'}", event.progress)
         elif event.type.startswith("prompt_processing."):
-            self.progress = _progress("reading the prompt", event.progress)
+            self.progress = share_of(READING, event.progress)
         elif event.type == "chat.end":
             self._result = event.result or _Result()
             self.model = self._result.model_instance_id or self.model
@@ -115,7 +122,3 @@ class LMStudioDecoder:
             load_seconds=stats.model_load_time_seconds,
             generation_tokens_per_second=stats.tokens_per_second or None,
         )
-
-
-def _progress(what: str, part: float | None) -> Progress:
-    return Progress(what) if part is None else Progress(what, round(100 * part), 100, "%")

@@ -15,6 +15,7 @@ from pydantic import Field
 from llm_localrun.system.json_files import parse_json
 from llm_localrun.system.progress import Progress
 from llm_localrun.wire.events import (
+    READING,
     WRITING_CALL,
     Event,
     Finished,
@@ -339,9 +340,7 @@ class OpenAIDecoder:
         self._usage = chunk.usage or self._usage
         self._timings = chunk.timings or self._timings
         if (read := chunk.prompt_progress) is not None:
-            self.progress = Progress(
-                "reading the prompt", read.processed, read.total or None, "tokens"
-            )
+            self.progress = Progress(READING, read.processed, read.total or None, "tokens")
         for choice in filter(None, chunk.choices or ()):
             self._finish_reason = choice.finish_reason or self._finish_reason
             message = choice.delta or choice.message

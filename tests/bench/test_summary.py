@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from llm_localrun.bench.plan import Setting
-from llm_localrun.bench.summary import Answer, Clock, Doubt, Run, Spread, spread_of
+from llm_localrun.bench.plan import BenchSetting
+from llm_localrun.bench.summary import BenchRun, Clock, Doubt, Spread, TimedAnswer, spread_of
 
 pytestmark = pytest.mark.pure
 
-SETTING = Setting(100, 11)
-BY_CLOCK = Answer(10, 12, 17, prompt_tokens=100, cached_tokens=0, generated=11)
+SETTING = BenchSetting(100, 11)
+BY_CLOCK = TimedAnswer(10, 12, 17, prompt_tokens=100, cached_tokens=0, generated=11)
 BY_SERVER = replace(BY_CLOCK, prompt_rate=60, generation_rate=2.2)
 
 
 def test_the_servers_times_count_if_it_has_any() -> None:
-    run = Run(SETTING, (BY_SERVER,), (BY_SERVER,))
+    run = BenchRun(SETTING, (BY_SERVER,), (BY_SERVER,))
     assert run.prompt_rate == 60
     assert run.generation_rate == 2.2
     assert (run.prompt_clock, run.generation_clock) == (Clock.SERVER, Clock.SERVER)
@@ -23,7 +23,7 @@ def test_the_servers_times_count_if_it_has_any() -> None:
 
 
 def test_else_the_clock_here_counts() -> None:
-    run = Run(SETTING, (BY_CLOCK,), (BY_CLOCK,))
+    run = BenchRun(SETTING, (BY_CLOCK,), (BY_CLOCK,))
     assert (run.prompt_rate, run.generation_rate) == (50, 2)
     assert (run.prompt_clock, run.generation_clock) == (Clock.HERE, Clock.HERE)
     assert run.doubts == {Doubt.CLOCK}
@@ -31,18 +31,18 @@ def test_else_the_clock_here_counts() -> None:
 
 def test_answers_of_one_token_need_no_clock() -> None:
     one = replace(BY_SERVER, generated=1)
-    assert Run(replace(SETTING, generate=1), (one,), (one,)).doubts == set()
+    assert BenchRun(replace(SETTING, generate=1), (one,), (one,)).doubts == set()
 
 
 def test_times_longer_than_the_answer_took_to_come_do_not_count() -> None:
-    run = Run(SETTING, (replace(BY_SERVER, prompt_rate=40),), (BY_SERVER,))
+    run = BenchRun(SETTING, (replace(BY_SERVER, prompt_rate=40),), (BY_SERVER,))
     assert (run.prompt_rate, run.prompt_clock) == (50, Clock.HERE)
 
 
 def test_requests_at_once_share_the_time() -> None:
     setting = replace(SETTING, concurrency=2)
     second = replace(BY_SERVER, first=14, last=20)
-    run = Run(setting, (BY_SERVER, second), (BY_SERVER, second))
+    run = BenchRun(setting, (BY_SERVER, second), (BY_SERVER, second))
     assert run.prompt_rate == 200 / 4
     assert run.generation_rate == 20 / 8
     assert run.doubts == set()
@@ -59,27 +59,27 @@ def test_requests_at_once_share_the_time() -> None:
         (SETTING, {"prompt_tokens": None}, Doubt.LENGTH),
     ],
 )
-def test_doubts(setting: Setting, change: dict[str, int | None], doubt: Doubt) -> None:
+def test_doubts(setting: BenchSetting, change: dict[str, int | None], doubt: Doubt) -> None:
     doubtful = replace(BY_SERVER, **change)  # type: ignore[arg-type]
-    assert doubt in Run(setting, (doubtful,), (doubtful,)).doubts
+    assert doubt in BenchRun(setting, (doubtful,), (doubtful,)).doubts
     held = replace(BY_SERVER, prompt_tokens=100 + setting.depth, cached_tokens=setting.depth)
-    assert Run(setting, (held,), (held,)).doubts == set()
+    assert BenchRun(setting, (held,), (held,)).doubts == set()
 
 
 def test_prompts_have_no_rate_if_the_tokens_from_the_cache_are_not_known() -> None:
     setting = replace(SETTING, depth=50)
     unknown = replace(BY_SERVER, prompt_tokens=150, cached_tokens=None)
-    run = Run(setting, (unknown,), (unknown,))
+    run = BenchRun(setting, (unknown,), (unknown,))
     assert run.prompt_rate is None
     assert (run.prompts[0].first_token, run.generation_rate) == (2, 2.2)
     known = replace(unknown, cached_tokens=50)
-    assert Run(setting, (known,), (known,)).prompt_rate == 60
+    assert BenchRun(setting, (known,), (known,)).prompt_rate == 60
     alone = replace(unknown, prompt_tokens=100)
-    assert Run(SETTING, (alone,), (alone,)).prompt_rate == 60
+    assert BenchRun(SETTING, (alone,), (alone,)).prompt_rate == 60
 
 
 def test_what_came_in_one_piece_has_no_rate() -> None:
-    run = Run(SETTING, (BY_CLOCK,), (replace(BY_CLOCK, last=12),))
+    run = BenchRun(SETTING, (BY_CLOCK,), (replace(BY_CLOCK, last=12),))
     assert run.generation_rate is None
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from llm_localrun.bench import busy, measure, run
 from llm_localrun.bench.measure import Target
-from llm_localrun.bench.plan import Setting
+from llm_localrun.bench.plan import BenchSetting
 from llm_localrun.bench.prompts import PromptWriter
-from llm_localrun.bench.summary import Answer, Row, Run
+from llm_localrun.bench.summary import BenchRun, Row, TimedAnswer
 from llm_localrun.charts.model import BarChart
 from llm_localrun.cli import bench as command
 from llm_localrun.engine.state import list_running
@@ -290,7 +290,7 @@ def test_a_failure_keeps_the_runs_before_it(
 def test_runs_with_a_load_do_not_count(
     user_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "was_loaded", True)
+    monkeypatch.setattr(BenchRun, "was_loaded", True)
     with served(user_path, box=Ollama(has=[NAME])):
         (row,) = rows_of(invoke, f"local/box/{NAME}", *SMALL, status=1)
     assert row["error"].startswith(f"local/box/{NAME} had to be loaded for each of 3 runs")
@@ -308,11 +308,11 @@ def test_interruption_keeps_what_was_measured(
     assert "Interrupted before the last 1 run\n" in done.stderr
 
 
-def failing_after(count: int, error: BaseException) -> Callable[[Target, Setting], Run]:
+def failing_after(count: int, error: BaseException) -> Callable[[Target, BenchSetting], BenchRun]:
     """`Target.measure`, which fails when it has been called `count` times."""
     whole, called = Target.measure, []
 
-    def failing(target: Target, setting: Setting) -> Run:
+    def failing(target: Target, setting: BenchSetting) -> BenchRun:
         called.append(setting)
         if len(called) > count:
             raise error
@@ -474,10 +474,10 @@ def test_runs_that_are_shown_are_counted(
 ) -> None:
     draw = Mock(return_value="<svg/>")
     monkeypatch.setattr(command, "bars_svg", draw)
-    answer = Answer(10, 12, 17, prompt_tokens=100, cached_tokens=0, generated=11)
-    runs = [Run(Setting(100, 11), (answer,), (answer,))]
+    answer = TimedAnswer(10, 12, 17, prompt_tokens=100, cached_tokens=0, generated=11)
+    runs = [BenchRun(BenchSetting(100, 11), (answer,), (answer,))]
     rows = [
-        Row(Mock(label=str(at)), Setting(100, 11), runs * count, "It broke" * (at in failed))
+        Row(Mock(label=str(at)), BenchSetting(100, 11), runs * count, "It broke" * (at in failed))
         for at, count in enumerate(counts)
     ]
     assert command._legend(rows)[0].endswith(f"; {legend}")
@@ -487,7 +487,7 @@ def test_runs_that_are_shown_are_counted(
     assert ". * timed here" in said
     assert ("with lowest" in said) == (max(counts) > 1)
     sure = replace(answer, prompt_rate=60, generation_rate=2.2)
-    rows[0].runs = [Run(Setting(100, 11), (sure,), (sure,))]
+    rows[0].runs = [BenchRun(BenchSetting(100, 11), (sure,), (sure,))]
     command.chart_of(rows)
     assert ". * 1: timed here" in draw.call_args.args[-1]
 

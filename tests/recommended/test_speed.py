@@ -24,6 +24,7 @@ from llm_localrun.recommended.speed import (
 from tests.conftest import Llm
 from tests.support.contract import STARTER
 from tests.support.gguf_files import Value, write
+from tests.support.llm_log import WITHOUT_ANSWERS, write_without_answers
 
 GB = 10**9
 READS = {"F16": 20e9, "Q4_K": 10e9, "Q8_0": 8e9, "Q6_K": 5e9, "Q5_0": 4e9}
@@ -225,17 +226,9 @@ def test_the_log_of_an_older_llm(user_path: Path) -> None:
     assert logged_speeds() == {"local/gguf/a": [20]}
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a database" * 100, "table", "folder"])
+@pytest.mark.parametrize("content", WITHOUT_ANSWERS)
 def test_a_log_without_answers(user_path: Path, content: bytes | str | None) -> None:
-    path = user_path / "logs.db"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content == "folder":
-        path.mkdir()
-    elif content == "table":
-        with sqlite3.connect(path) as database:
-            database.execute("CREATE TABLE turns (id, model)")
-        database.close()
+    path = write_without_answers(user_path, content)
     assert logged_speeds() == {}
     assert path.exists() is (content is not None)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llm_localrun.stats.rates import prompt_rate
+from tests.support.llm_log import WITHOUT_ANSWERS, write_without_answers
 
 MODEL, BOX = "local/box/a", "box"
 
@@ -95,16 +96,8 @@ def test_of_a_long_log_only_the_end_is_read(user_path: Path) -> None:
     assert prompt_rate(MODEL, BOX) is None
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a database" * 100, "table", "folder"])
+@pytest.mark.parametrize("content", WITHOUT_ANSWERS)
 def test_a_log_without_answers(user_path: Path, content: bytes | str | None) -> None:
-    path = user_path / "logs.db"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content == "folder":
-        path.mkdir()
-    elif content == "table":
-        with sqlite3.connect(path) as database:
-            database.execute("CREATE TABLE turns (id, model)")
-        database.close()
+    path = write_without_answers(user_path, content)
     assert prompt_rate(MODEL, BOX) is None
     assert path.exists() is (content is not None)

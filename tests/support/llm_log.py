@@ -23,6 +23,23 @@ def ulid(at: float, number: int = 0) -> str:
     return "".join(_DIGITS[value >> shift & 31] for shift in range(125, -1, -5))
 
 
+WITHOUT_ANSWERS = (None, b"", b"not a database" * 100, "table", "folder")
+"""Logs that hold no answer: none, a file with these bytes, one with an odd table, a folder."""
+
+
+def write_without_answers(user_path: Path, content: bytes | str | None) -> Path:
+    """Makes the log of one of `WITHOUT_ANSWERS`; where it is, or would be."""
+    path = user_path / "logs.db"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "folder":
+        path.mkdir()
+    elif content == "table":
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("CREATE TABLE turns (id, model)")
+    return path
+
+
 def run(
     at: float = NOW,
     model: str = "local/gguf/a",
