@@ -7,13 +7,15 @@ itself. What the answers say of speed is left to `figures`.
 
 import sqlite3
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from queue import SimpleQueue
+from typing import Annotated, Any, TypeAlias
 
 import llm
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,6 +32,9 @@ SAMPLE = 500
 """Answers of a model at an endpoint that are read in full: the newest."""
 _CHUNK_ROWS = 4000
 """A chunk's groups fit into SQLite's cache: larger ones are sorted in temporary files."""
+_READERS = 2
+"""Chunks that are read at once, each by a thread with a connection. SQLite lets other threads run
+while it reads: on two cores, two take 0.78 of the time of one. (Both wait for SQLite's memory.)"""
 _EARLIER_ROWS = 100_000
 """Rows before a time that are read nevertheless, to compare the answers since then with."""
 _SMALLEST_CHUNK = 64
@@ -126,7 +131,9 @@ def open_log() -> Iterator[sqlite3.Connection]:
     is_unused = header[18:] == _WAL_VERSION and not path.with_name("logs.db-wal").exists()
     options = "mode=ro&immutable=1" if is_unused else "mode=ro"
     url = f"{path.as_uri()}?{options}"
-    with closing(sqlite3.connect(url, uri=True, timeout=_LOCK_TIMEOUT_S)) as log:
+    # Only one thread at a time uses a connection.
+    connection = sqlite3.connect(url, uri=True, timeout=_LOCK_TIMEOUT_S, check_same_thread=False)
+    with closing(connection) as log:
         # The bytes of an odd text are no reason to give up its chunk.
         log.text_factory = lambda text: text.decode(errors="replace")
         yield log
@@ -147,14 +154,31 @@ def read_history(wants: Callable[[str], bool], since: float | None = None) -> Hi
     has no models. Raises `LogUnreadable`.
     """
     try:
-        with open_log() as log:
-            return _LogReader(log, cache(wants), since).read()
+        with ExitStack() as stack:
+            log, *others = [stack.enter_context(open_log()) for _ in range(1 + _READERS)]
+            # It ends before its connections do.
+            pool = stack.enter_context(ThreadPoolExecutor(_READERS))
+            return _LogReader(log, others, pool, cache(wants), since).read()
     except FileNotFoundError:
         return History()
     except OSError as error:
         raise LogUnreadable.from_os_error("read", log_path(), error) from error
     except sqlite3.Error as error:
         raise _unreadable(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Rows `begin` to `last` of a table."""
+
+    table: str
+    condition: str
+    """For its rows, besides being of ours."""
+    begin: int
+    last: int
+    rows: str
+    """The end of a query for them, from its `FROM` on."""
+    totals: "Future[_Totals]"
 
 
 def _unreadable(error: sqlite3.Error) -> LogUnreadable:
@@ -168,13 +192,25 @@ def _unreadable(error: sqlite3.Error) -> LogUnreadable:
     return LogUnreadable(f"{log_path()} cannot be read: {error}", remedy)
 
 
+_Totals: TypeAlias = list[tuple[object, object, int, float, float]]
+"""Of each group: its model and endpoint, and how many answers and tokens it has."""
+
+
 class _LogReader:
-    """Reads a chunk after the other, the newest rows first."""
+    """Reads the chunks, the newest rows first: their totals in threads, and the newest answers."""
 
     def __init__(
-        self, log: sqlite3.Connection, wants: Callable[[str], bool], since: float | None
+        self,
+        log: sqlite3.Connection,
+        others: Iterable[sqlite3.Connection],
+        pool: ThreadPoolExecutor,
+        wants: Callable[[str], bool],
+        since: float | None,
     ) -> None:
-        self._log, self._wants = log, wants
+        self._log, self._pool, self._wants = log, pool, wants
+        self._unused: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        for each in others:
+            self._unused.put(each)
         self._earlier_rows = 0 if since is None else _EARLIER_ROWS
         self._is_recent = "true" if since is None else f"id >= '{_first_id_of(since)}'"
         self._recent = "" if since is None else f" FILTER (WHERE {self._is_recent})"
@@ -210,52 +246,76 @@ class _LogReader:
         if oldest_id is None:
             return
         first = max(oldest_id - self._earlier_rows, _LEAST_ROWID)
-        end: int | None = 2**63 - 1
-        while end is not None and end >= first:
-            newest = f"SELECT max(rowid) FROM {table} WHERE rowid <= ?"
+        ahead: deque[_Chunk] = deque()
+        for begin, last in self._bounds(table, first):
+            ahead.append(self._chunk(table, condition, begin, last))
+            if len(ahead) > _READERS:
+                self._read_chunk(ahead.popleft())
+        for chunk in ahead:
+            self._read_chunk(chunk)
+
+    def _bounds(self, table: str, first: int) -> Iterator[tuple[int, int]]:
+        """The first and last row of each chunk down to row `first`."""
+        newest = f"SELECT max(rowid) FROM {table} WHERE rowid <= ?"
+        end = 2**63 - 1
+        while end >= first:
             ((last,),) = self._log.execute(newest, (end,))
             if last is None:
                 return
             begin = max(first, last - _CHUNK_ROWS + 1)
-            self._read_chunk(table, condition, begin, last)
-            end = begin - 1 if begin > first else None
+            yield begin, last
+            if begin == first:
+                return
+            end = begin - 1
 
-    def _read_chunk(self, table: str, condition: str, begin: int, last: int) -> None:
-        """Reads rows `begin` to `last`, except those where the log is damaged."""
+    def _chunk(self, table: str, condition: str, begin: int, last: int) -> _Chunk:
+        """Rows `begin` to `last`, whose totals a thread begins to read."""
         rows = (
-            f"FROM {table} WHERE rowid BETWEEN ? AND ? AND model >= 'local/' AND model < 'local0'"
-            f"{condition}"
+            f"FROM {table} WHERE rowid BETWEEN {begin} AND {last}"
+            f" AND model >= 'local/' AND model < 'local0'{condition}"
         )
-        bounds = (begin, last)
+        return _Chunk(table, condition, begin, last, rows, self._pool.submit(self._totals, rows))
+
+    def _read_chunk(self, chunk: _Chunk) -> None:
+        """Reads the rows of a chunk, except those where the log is damaged."""
         try:
-            found = self._totals(rows, bounds)
-            wanted = [each for each in found if self._lacks(each.model, each.endpoint)]
-            sampled = self._sample(table, rows, bounds, wanted) if wanted else []
+            found = self._wanted(chunk.totals.result())
+            lacking = [each for each in found if self._lacks(each.model, each.endpoint)]
+            sampled = self._sample(chunk, lacking) if lacking else []
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise
-            self._read_halves(table, condition, begin, last)
+            self._read_halves(chunk)
         except sqlite3.DatabaseError:
-            self._read_halves(table, condition, begin, last)
+            self._read_halves(chunk)
         else:
             self._add(found, sampled)
 
-    def _read_halves(self, table: str, condition: str, begin: int, last: int) -> None:
+    def _read_halves(self, chunk: _Chunk) -> None:
+        begin, last = chunk.begin, chunk.last
         if last - begin < _SMALLEST_CHUNK:
             self._unread += last - begin + 1
             return
         middle = (begin + last) // 2
-        self._read_chunk(table, condition, middle + 1, last)
-        self._read_chunk(table, condition, begin, middle)
+        for half in ((middle + 1, last), (begin, middle)):
+            self._read_chunk(self._chunk(chunk.table, chunk.condition, *half))
 
-    def _totals(self, rows: str, bounds: Sequence[object]) -> list[LoggedModel]:
+    def _totals(self, rows: str) -> _Totals:
+        """What a thread reads, with a connection that no other one uses meanwhile."""
         query = (
             f"SELECT model, {_ENDPOINT}, count(*){self._recent}, {_sum('input_tokens')}"
             f"{self._recent}, {_sum('output_tokens')}{self._recent} {rows} GROUP BY 1, 2"
         )
+        log = self._unused.get()
+        try:
+            return log.execute(query).fetchall()
+        finally:
+            self._unused.put(log)
+
+    def _wanted(self, totals: _Totals) -> list[LoggedModel]:
         return [
             LoggedModel(model, endpoint, runs, int(read), int(generated))
-            for model, endpoint, runs, read, generated in self._log.execute(query, bounds)
+            for model, endpoint, runs, read, generated in totals
             if isinstance(model, str) and isinstance(endpoint, str) and self._wants(model)
         ]
 
@@ -263,9 +323,7 @@ class _LogReader:
         known = self._models.get((model, endpoint))
         return known is None or len(known.newest) + len(known.earlier) < SAMPLE
 
-    def _sample(
-        self, table: str, rows: str, bounds: Sequence[object], wanted: Sequence[LoggedModel]
-    ) -> list[tuple[LoggedRun, bool]]:
+    def _sample(self, chunk: _Chunk, wanted: Sequence[LoggedModel]) -> list[tuple[LoggedRun, bool]]:
         """The answers of models whose newest are not all known yet, the newest first.
 
         And whether they were given since the time that was asked for.
@@ -273,12 +331,12 @@ class _LogReader:
         pairs = ", ".join(["(?, ?)"] * len(wanted))
         query = (
             f"SELECT {self._is_recent}, id, model, {_ENDPOINT}, response_json, input_tokens,"
-            f" output_tokens, duration_ms, {CONVERSATIONS[table]},"
-            f" instr(coalesce(options_json, ''), 'draft_model') > 0 {rows}"
+            f" output_tokens, duration_ms, {CONVERSATIONS[chunk.table]},"
+            f" instr(coalesce(options_json, ''), 'draft_model') > 0 {chunk.rows}"
             f" AND (model, {_ENDPOINT}) IN (VALUES {pairs}) ORDER BY rowid DESC"
         )
         names = (name for each in wanted for name in (each.model, each.endpoint))
-        rows_found = self._log.execute(query, (*bounds, *names))
+        rows_found = self._log.execute(query, (*names,))
         return [(run, bool(row[0])) for row in rows_found if (run := _parse(row[1:])) is not None]
 
     def _add(self, found: Sequence[LoggedModel], sampled: Sequence[tuple[LoggedRun, bool]]) -> None:
