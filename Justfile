@@ -22,6 +22,6 @@ lint:
 bench NAME *ARGS:
     .venv/bin/python benchmarks/{{ NAME }}.py {{ ARGS }}
 
-# Regenerate the README's tables from the code (`just bench quantize --write` measures the third).
-readme:
-    .venv/bin/python -m tests.support.readme
+# Regenerate the parts of docs/ that the code determines.
+docs:
+    .venv/bin/python -m tests.support.generated

@@ -9,7 +9,7 @@ tables in Markdown: one that compares the four, and one about this plugin alone.
     --only     these parts: commands, hang, stream, many, first-token, conversation, engine, files
     --rounds   of the commands (11); other parts take fewer
     --quick    tries everything out: few rounds, short answers, few files
-    --write    puts the tables into the README, with the machine, the date and the versions
+    --write    puts the tables into docs/comparison.md, with the machine, the date and the versions
     --anyway   also if other programs compute
 
 An idle machine takes about 7 minutes. What cannot be measured says why.
@@ -50,7 +50,7 @@ from llm_localrun.engine.stop import stop_all  # noqa: E402
 from llm_localrun.pull import starter  # noqa: E402
 from tests.support.environment import VARIABLES  # noqa: E402
 
-README = ROOT / "README.md"
+DOCUMENT = ROOT / "docs" / "comparison.md"
 LLM, OURS, OLLAMA, LMSTUDIO = PLUGINS = ("llm", "llm-localrun", "llm-ollama", "llm-lmstudio")
 NOT_MEASURED = "not measured: "
 _COMMANDS = {"--version": ["--version"], "models": ["models"], "logs": ["logs", "-n", "1"]}
@@ -560,7 +560,7 @@ def main() -> None:
         text = f"{table(measured(bench, given.only))}\n\n{_where(bench, given.only, load)}"
         print(text)
         if given.write:
-            record.write(README, "comparison", text)
+            record.write(DOCUMENT, "comparison", text)
 
 
 if __name__ == "__main__":

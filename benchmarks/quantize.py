@@ -1,10 +1,10 @@
-"""What quantizing the starter model saves and costs: the table in the README.
+"""What quantizing the starter model saves and costs: the table in docs/quantization.md.
 
     python benchmarks/quantize.py [--write]
 
 Expands the starter model to F16 and quantizes that in a temporary folder, with the quantizer that
 `llm localrun quantize` would choose. All engines run at the same time and are measured in turn, so
-that other work on the machine affects them equally. --write puts the table into the README.
+that other work on the machine affects them equally. --write puts the table into the document.
 """
 
 import os
@@ -37,7 +37,7 @@ from llm_localrun.wire import http
 from llm_localrun.wire.response import ResponseContext, decode_whole
 from tests.support.models import file_route, local_model
 
-README = Path(__file__).parent.parent / "README.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "quantization.md"
 BETWEEN = re.compile(r"(?<=<!-- quantize -->\n\n).*(?=\n<!-- /quantize -->)", re.DOTALL)
 COLUMNS = ("", "bytes", "memory", "tokens per second", "perplexity", "same most likely token")
 QUANTIZATIONS = ("Q8_0", "Q4_K_M", "Q4_0")
@@ -80,7 +80,7 @@ def main() -> None:
     table = _caption() + "\n\n" + _as_table([COLUMNS, ("---",) * len(COLUMNS), *rows])
     sys.stdout.write(table)
     if "--write" in sys.argv[1:]:
-        README.write_text(BETWEEN.sub(lambda _: table, README.read_text("utf-8")), "utf-8")
+        DOCUMENT.write_text(BETWEEN.sub(lambda _: table, DOCUMENT.read_text("utf-8")), "utf-8")
 
 
 def _measure(folder: Path) -> Iterator[tuple[str, ...]]:

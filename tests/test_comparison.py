@@ -1,4 +1,4 @@
-"""The instrument that `benchmarks/comparison.py` is, and what it has written into the README."""
+"""The instrument that `benchmarks/comparison.py` is, and what it has written into its document."""
 
 import os
 import re
@@ -15,7 +15,9 @@ from tests.support import environment
 from tests.support.outward import Guard
 
 ROOT = Path(__file__).parents[1]
-WRITTEN = (ROOT / "README.md").read_text("utf-8").partition("<!-- comparison -->\n\n")[2]
+WRITTEN = (
+    (ROOT / "docs" / "comparison.md").read_text("utf-8").partition("<!-- comparison -->\n\n")[2]
+)
 WRITTEN = WRITTEN.partition("\n\n<!-- /comparison -->")[0]
 RATIO = r"\d+\.\d\d( \(\d.*\))?|over \d+ \(ended after \d+ s\)"
 
@@ -36,7 +38,7 @@ def titles(names: list[str]) -> list[str]:
     return rows
 
 
-def test_readme_has_the_tables_that_the_script_writes() -> None:
+def test_the_document_has_the_tables_that_the_script_writes() -> None:
     rows = cells_of(WRITTEN)
     assert [row[0] for row in rows] == titles([*PARTS])
     heads = [tuple(row[1:]) for row in rows if not row[0]]

@@ -1,6 +1,7 @@
-"""The README's tables that the code determines: `just readme` writes them.
+"""The parts of the documents that the code determines: `just docs` writes them.
 
-The table of what quantizing costs is measured by `benchmarks/quantize.py` instead.
+A part stands between `<!-- NAME -->` and `<!-- /NAME -->`. What is measured or recorded is written
+by a script in `benchmarks/` instead.
 """
 
 import os
@@ -15,7 +16,7 @@ from llm_localrun.engine.serve import EngineServer
 from llm_localrun.servers.base import GENERIC_KIND, Server, server_class, server_kinds
 from llm_localrun.servers.msty import PORT_OWNERS
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 
 OPTION_COLUMNS = {
     "Ollama": "ollama",
@@ -38,8 +39,7 @@ def servers_table() -> str:
     others = server_class(GENERIC_KIND).checked
     rows.append(("any other server with OpenAI's API", "any of these", "", others))
     heads = ("server", "ports", "also found by", "versions run or read")
-    # The table belongs to an item of a list.
-    return "".join(f"  {line}\n" for line in _markdown(heads, rows))
+    return "".join(f"{line}\n" for line in _markdown(heads, rows))
 
 
 def product_kinds() -> list[type[Server]]:
@@ -84,22 +84,31 @@ def _markdown(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[s
     return [f"| {' | '.join(row)} |" for row in (heads, ("---",) * len(heads), *rows)]
 
 
-TABLES: dict[str, Callable[[], str]] = {"servers": servers_table, "options": options_table}
-"""What stands between `<!-- NAME -->` and `<!-- /NAME -->`."""
+PARTS: dict[str, tuple[str, Callable[[], str]]] = {
+    "servers": ("docs/servers.md", servers_table),
+    "options": ("docs/options.md", options_table),
+}
+"""By name: the document that a part stands in, and its text, which ends with a line break."""
 
 
-def regenerated(text: str) -> str:
-    """`text`, the README's, with every table as the code has it.
+def regenerated(name: str, text: str) -> str:
+    """`text`, a document's, with the part `name` as the code has it.
 
-    Raises ValueError if the README lacks a table.
+    Raises ValueError if the document does not have the part once.
     """
-    for name, table in TABLES.items():
-        between = re.compile(rf"(?<=<!-- {name} -->\n\n).*(?=\n *<!-- /{name} -->)", re.DOTALL)
-        text, count = between.subn(table().replace("\\", r"\\"), text)
-        if count != 1:
-            raise ValueError(f"the README has {count} tables of {name}")
+    _, part = PARTS[name]
+    between = re.compile(rf"(?<=<!-- {name} -->\n\n).*(?=\n<!-- /{name} -->)", re.DOTALL)
+    text, count = between.subn(part().replace("\\", r"\\"), text)
+    if count != 1:
+        raise ValueError(f"there are {count} places for {name}")
     return text
 
 
+def main() -> None:
+    for name, (document, _) in PARTS.items():
+        path = ROOT / document
+        path.write_text(regenerated(name, path.read_text("utf-8")), "utf-8")
+
+
 if __name__ == "__main__":
-    README.write_text(regenerated(README.read_text("utf-8")), "utf-8")
+    main()

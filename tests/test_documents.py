@@ -1,45 +1,34 @@
-"""The README's tables are what the code says; `just readme` writes them."""
+"""The generated parts of the documents are what the code says; `just docs` writes them."""
 
 import re
-from collections.abc import Callable
 
 import pytest
 
 from llm_localrun.cli import command_names
 from llm_localrun.servers.base import GENERIC_KIND, server_class
-from tests.support.readme import (
+from tests.support.generated import (
     OPTION_COLUMNS,
-    README,
-    TABLES,
-    options_table,
+    PARTS,
+    ROOT,
     product_kinds,
     regenerated,
     servers_table,
 )
 
-TEXT = README.read_text("utf-8")
+OPTIONS = (ROOT / "docs" / "options.md").read_text("utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text("utf-8")
 
 
-def test_tables_are_what_the_code_says() -> None:
-    assert regenerated(TEXT) == TEXT
-
-
-@pytest.mark.parametrize(
-    ("head", "table"),
-    [
-        ("### Options", options_table),
-        ("## Where models are looked for", servers_table),
-    ],
-)
-def test_tables_stand_in_their_sections(head: str, table: Callable[[], str]) -> None:
-    _, _, section = TEXT.partition(f"\n{head}\n")
-    assert table() in re.split(r"^##", section, flags=re.MULTILINE)[0]
+@pytest.mark.parametrize("name", PARTS)
+def test_generated_parts_are_what_the_code_says(name: str) -> None:
+    text = (ROOT / PARTS[name][0]).read_text("utf-8")
+    assert regenerated(name, text) == text
 
 
 def test_every_kind_of_server_has_a_row_with_its_ports() -> None:
     rows = servers_table().splitlines()
     for kind in product_kinds():
-        (row,) = (row for row in rows if row.startswith(f"  | {kind.title} |"))
+        (row,) = (row for row in rows if row.startswith(f"| {kind.title} |"))
         assert {*map(str, (*kind.usual_ports, *kind.shared_ports))} <= {
             *re.findall(r"\d{4,5}", row)
         }, kind.title
@@ -57,7 +46,7 @@ DIFFERENCES: dict[str, tuple[str, set[str], set[str]]] = {
 
 
 def test_text_below_the_options_names_every_difference_from_the_columns() -> None:
-    (text,) = re.findall(r"^SGLang takes .*", TEXT, flags=re.MULTILINE)
+    (text,) = re.findall(r"^SGLang takes .*", OPTIONS, flags=re.MULTILINE)
     for kind in product_kinds():
         if kind.kind in OPTION_COLUMNS.values():
             continue
@@ -71,12 +60,10 @@ def test_text_below_the_options_names_every_difference_from_the_columns() -> Non
 @pytest.mark.parametrize("command", sorted({*command_names()} - {"status"}))
 def test_every_command_is_in_the_table_of_commands(command: str) -> None:
     """`status` is what `llm localrun` alone shows."""
-    table = TEXT.partition("\n### Commands\n")[2].partition("\n##")[0]
-    names = re.findall(r"^\| (.*?) \|", table, flags=re.MULTILINE)
+    names = re.findall(r"^\| (.*?) \|", COMMANDS, flags=re.MULTILINE)
     assert re.search(rf"`(llm localrun )?{command}\b", "\n".join(names))
 
 
-def test_a_table_that_is_missing_is_an_error() -> None:
-    with pytest.raises(ValueError, match="0 tables of servers"):
-        regenerated(TEXT.replace("<!-- servers -->", ""))
-    assert set(TABLES) == {"servers", "options"}
+def test_a_part_that_is_missing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="0 places for servers"):
+        regenerated("servers", "# Servers\n")
