@@ -167,6 +167,8 @@ def _beside_llm(rounds: list[Round]) -> Cells:
 def _commands(bench: Bench) -> list[Cells]:
     for name in PLUGINS:
         _output([bench.pythons[name], "-c", _LOGS], bench.environment(name))
+    # A model, as on a machine where the plugin is used. Without any, each command looks for some.
+    scan.build(bench.folder / "users" / OURS / "localrun" / "models", 1)
     ways = {
         f"{command} {name}": partial(
             _seconds, bench.pythons[name], arguments, bench.environment(name)
