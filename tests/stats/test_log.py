@@ -101,17 +101,20 @@ NOT_OURS = {
     "no model": run() | {"model": None},
     "a name of ours without an endpoint": run() | {"response_json": '{"usage": {"total": 1}}'},
     "no statistics": run() | {"response_json": None},
-    "broken JSON": run() | {"response_json": '{"endpoint": "gguf", '},
     "another value": run() | {"response_json": "[1]"},
     "a number": run() | {"response_json": 9},
     "bytes": run() | {"response_json": b"\xff\xfe"},
     "deep": run() | {"response_json": "[" * 100_000},
     "an endpoint that is no text": run() | {"response_json": '{"endpoint": ["gguf"]}'},
     "an empty endpoint": run(endpoint=""),
-    "two endpoints": run() | {"response_json": '{"endpoint": "a", "endpoint": "gguf"}'},
+}
+WITHOUT_FIGURES = {
+    "broken JSON": run() | {"response_json": '{"endpoint": "gguf", '},
+    "two endpoints": run() | {"response_json": '{"endpoint": "gguf", "endpoint": "a"}'},
     "not finite": run(time_to_first_token=float("inf")),
     "no number": run(time_to_first_token=float("nan")),
 }
+"""Rows of ours that say nothing about speed."""
 
 
 @pytest.mark.parametrize("odd", NOT_OURS.values(), ids=NOT_OURS)
@@ -119,6 +122,19 @@ def test_a_row_that_is_none_of_ours(folder: Path, odd: dict[str, Any]) -> None:
     row = {**odd, "id": ulid(NOW + 1)}
     write_log(folder, [run(NOW), row, run(NOW + 2)])
     assert (only().runs, only().endpoint, len(only().newest)) == (2, "gguf", 2)
+
+
+@pytest.mark.parametrize("odd", WITHOUT_FIGURES.values(), ids=WITHOUT_FIGURES)
+def test_a_row_that_only_counts(folder: Path, odd: dict[str, Any]) -> None:
+    write_log(folder, [run(NOW), {**odd, "id": ulid(NOW + 1)}, run(NOW + 2)])
+    assert (only().runs, only().endpoint) == (3, "gguf")
+    assert [answer.at for answer in only().newest] == [NOW + 2, NOW]
+
+
+def test_endpoints_that_the_id_does_not_name(folder: Path) -> None:
+    write_log(folder, [run(NOW), run(NOW + 1, endpoint="box"), run(NOW + 2, endpoint="gguf-2")])
+    found = read_history(lambda _: True).models
+    assert {each.endpoint: each.runs for each in found} == {"gguf": 1, "box": 1, "gguf-2": 1}
 
 
 def test_texts_that_are_not_utf_8(folder: Path) -> None:
