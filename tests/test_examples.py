@@ -248,6 +248,7 @@ SAME: dict[str, tuple[str, str, list[str]]] = {
     "folders": ("~/.config/io.datasette.llm/localrun", "/tmp/u-me/localrun", []),
     "ports": ("http://localhost:11434", "http://localhost:5000", []),
     "charts": ("a ███▇█▄▄", "a ▁▂", []),
+    "progress": ("Embedding  [####----]   50%  00:00:01\na", "Embedding\na", []),
     "any lines": ("a\n...\nd", "a\nb\nc\nd", []),
     "no lines": ("a\n...\nd", "a\nd", []),
     "the rest of a line": ("[0.1, 0.2, ...]", "[-3.0e-2, 1, 5, 6]", []),

@@ -13,6 +13,8 @@ from typing import Any
 
 ANY_LINES = "..."
 _FIRST_MARK = 0xE000
+_PROGRESS = re.compile(r"^Embedding(?: +\[[#-]*\].*)?$\n?", re.MULTILINE)
+"""What `llm embed-multi` shows of its work: another line on a terminal than in a pipe."""
 _ANSWER = re.compile("([\ue000-\uf8ff])")
 """Where an answer stood: a character for private use, which also says which answer it was."""
 _SHORT = 3
@@ -83,7 +85,7 @@ def pieces(answers: Sequence[str]) -> list[str]:
 
 def normalized(text: str) -> list[str]:
     """The lines of `text`, with placeholders; empty lines at the ends do not count."""
-    lines = [_normalize_line(line) for line in text.splitlines()]
+    lines = [_normalize_line(line) for line in _PROGRESS.sub("", text).splitlines()]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n").splitlines()
 
 
