@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.examples import ROOT
 from tests.support.links import (
     REGISTRIES,
     REPOSITORY,
-    ROOT,
     anchors,
     broken,
     documents_with_links,
