@@ -10,7 +10,10 @@ import socket
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -56,45 +59,78 @@ def parameters() -> Iterator[object]:
 
 # The documents
 
+MODELS = {
+    "starter": "coder_model",
+    "starter:tiny": "starter_model",
+    "starter:embed": "embedding_model",
+}
+"""The fixture of each model, by the REF that would pull it."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The examples of documents, each with its own world, while the tests wait for them."""
+
+    problems: dict[Path, "Future[list[str]]"]
+    no_models: str
+    """Why there are no models; empty if there are."""
+
+
+@pytest.fixture(scope="session")
+def runs(request: pytest.FixtureRequest, guard: Guard) -> Iterator[Runs]:
+    """Runs the examples of the selected documents, two at a time if each can have a network."""
+    selected: list[Any] = [
+        item.callspec.params["document"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == test_examples_of.__name__
+    ]
+    models, no_models = dict[str, Path](), ""
+    if any(map(asks_llm, selected)):
+        try:
+            models = {ref: request.getfixturevalue(name) for ref, name in MODELS.items()}
+        except pytest.skip.Exception as skipped:
+            no_models = str(skipped)
+    runnable = [each for each in selected if not (no_models and asks_llm(each))]
+    skip_beside_servers(guard)
+    with ThreadPoolExecutor(2 if guard.sees_children else 1) as pool:
+        yield Runs(
+            {each: pool.submit(problems_of, each, models, guard) for each in runnable}, no_models
+        )
+        pool.shutdown(cancel_futures=True)
+
+
+def problems_of(document: Path, models: dict[str, Path], guard: Guard) -> list[str]:
+    """What is wrong with the examples of a document, in a world and a network of their own."""
+    examples = [example for example in examples_of(document) if not example.reason]
+    if not examples:
+        return []
+    # It moves this thread, and what that starts, to another network namespace.
+    own = Guard() if guard.sees_children else guard
+    before = own.attempts()
+    # A short path: some messages show it.
+    with (
+        tempfile.TemporaryDirectory(prefix="llm-") as folder,
+        example_world(Path(folder), models if asks_llm(document) else {}) as world,
+    ):
+        problems = [problem for example in examples for problem in world.run(example)]
+    if attempts := own.attempts() - before:
+        problems.append(f"something tried {attempts} times to reach beyond this machine\n")
+    return problems
+
 
 @pytest.mark.examples
 @pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="there is no bash")
 @pytest.mark.parametrize("document", [*parameters()])
-def test_examples_of(
-    document: Path,
-    nothing_leaves: None,
-    guard: Guard,
-    request: pytest.FixtureRequest,
-) -> None:
-    examples = examples_of(document)
-    runnable = [example for example in examples if not example.reason]
-    counts = Counter(example.reason for example in examples)
-    problems: list[str] = []
-    if runnable:
-        skip_beside_servers(guard)
-        models = pulled_models(request) if asks_llm(document) else {}
-        problems = problems_in_world(runnable, models)
+def test_examples_of(document: Path, runs: Runs, request: pytest.FixtureRequest) -> None:
+    counts = Counter(example.reason for example in examples_of(document))
+    if document not in runs.problems:
+        pytest.skip(runs.no_models)
+    problems = runs.problems[document].result()
     request.config.stash[EXAMPLES].update(counts)
     if problems:
         name = document.relative_to(ROOT)
         report = "\n".join(f"{name}, {problem}" for problem in problems)
         pytest.fail(f"{len(problems)} differ; {counted(counts)}\n\n{report}", pytrace=False)
-
-
-def problems_in_world(examples: list[Example], models: dict[str, Path]) -> list[str]:
-    """What is wrong with examples that share a world."""
-    # A short path: some messages show it.
-    with (
-        tempfile.TemporaryDirectory(prefix="llm-") as folder,
-        example_world(Path(folder), models) as world,
-    ):
-        return [problem for example in examples for problem in world.run(example)]
-
-
-def pulled_models(request: pytest.FixtureRequest) -> dict[str, Path]:
-    """By REF; skips the test where the coder model cannot be had."""
-    fixtures = {"starter": "coder_model", "starter:tiny": "starter_model", "": "embedding_model"}
-    return {ref: request.getfixturevalue(name) for ref, name in fixtures.items()}
 
 
 def skip_beside_servers(guard: Guard) -> None:
@@ -249,6 +285,7 @@ SAME: dict[str, tuple[str, str, list[str]]] = {
     "ports": ("http://localhost:11434", "http://localhost:5000", []),
     "charts": ("a ███▇█▄▄", "a ▁▂", []),
     "progress": ("Embedding  [####----]   50%  00:00:01\na", "Embedding\na", []),
+    "lines wrapped elsewhere": ("a\nb c\nd e f\ng", "a\nb\nc d\ne f\ng", []),
     "any lines": ("a\n...\nd", "a\nb\nc\nd", []),
     "no lines": ("a\n...\nd", "a\nd", []),
     "the rest of a line": ("[0.1, 0.2, ...]", "[-3.0e-2, 1, 5, 6]", []),
@@ -280,6 +317,8 @@ DIFFERENT: dict[str, tuple[str, str, list[str]]] = {
     "another error": ("Error: No model is called 'a'.", "Error: 'a' is no model.", []),
     "a line more": ("a\nb", "a\nWarning: x\nb", []),
     "a line less": ("a\nb", "a", []),
+    "a word less in wrapped lines": ("a b\nc d", "a\nb d", []),
+    "an empty line more": ("a\nb", "a\n\nb", []),
     "a line after the end": ("a\n...\nd", "a\nd\ne", []),
     "a warning before an answer": (ANSWER, f"Warning: x\n{ANSWER}", [ANSWER]),
     "a warning after an answer": (ANSWER, f"{ANSWER}\nWarning: x", [ANSWER]),

@@ -8,7 +8,7 @@ that asked; any other answer is as good, but JSON needs the same keys. All else 
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 ANY_LINES = "..."
@@ -19,6 +19,8 @@ _ANSWER = re.compile("([\ue000-\uf8ff])")
 """Where an answer stood: a character for private use, which also says which answer it was."""
 _SHORT = 3
 """Characters of an answer that is looked for only where it has its line to itself."""
+_MOST_WRAPPED = 8
+"""Lines of a sentence that is wrapped, in `doctor`'s report for example."""
 _MIN_PIECE = 2
 """Characters of a text in a JSON answer that is looked for by itself."""
 
@@ -124,25 +126,45 @@ def _same(wanted: list[str], found: list[str], answers: Sequence[str]) -> bool:
             if wanted[row] == ANY_LINES:
                 more = column + 1 < columns and same[row][column + 1]
                 same[row][column] = same[row + 1][column] or more
-            elif column + 1 < columns:
-                rest = [each[column + 1] for each in same]
+            else:
                 same[row][column] = any(
-                    rest[end] and _line_matches(wanted[row:end], found[column], answers)
-                    for end in _ends(row, len(wanted), found[column])
+                    same[end][last] and _matches(wanted[row:end], found[column:last], answers)
+                    for end, last in _ends(wanted, row, found, column)
                 )
     return same[0][0]
 
 
-def _ends(row: int, rows: int, line: str) -> range:
-    """Where the lines that `line` stands for may end: an answer has any number of lines."""
-    return range(row + 1, rows + 1 if _ANSWER.search(line) else row + 2)
+def _ends(wanted: list[str], row: int, found: list[str], column: int) -> Iterator[tuple[int, int]]:
+    """Where the lines that stand for each other may end, if they begin here.
+
+    An answer has any number of lines; other lines may be wrapped elsewhere.
+    """
+    if column == len(found):
+        return
+    if _ANSWER.search(found[column]):
+        yield from ((end, column + 1) for end in range(row + 1, len(wanted) + 1))
+        return
+    begins = wanted[row].partition(ANY_LINES)[0]
+    if not (found[column].startswith(begins) or begins.startswith(found[column])):
+        return
+    for end in range(row + 1, min(row + _MOST_WRAPPED, len(wanted)) + 1):
+        if wanted[end - 1] == ANY_LINES:
+            return
+        yield from ((end, last) for last in _lasts(found, column))
 
 
-def _line_matches(wanted: list[str], found: str, answers: Sequence[str]) -> bool:
-    if not _ANSWER.search(found):
-        parts = wanted[0].split(ANY_LINES)
-        return re.fullmatch(".*".join(map(re.escape, parts)), found) is not None
-    texts, marks = _ANSWER.split(found)[::2], _ANSWER.split(found)[1::2]
+def _lasts(found: list[str], column: int) -> range:
+    return range(column + 1, min(column + _MOST_WRAPPED, len(found)) + 1)
+
+
+def _matches(wanted: list[str], found: list[str], answers: Sequence[str]) -> bool:
+    if not _ANSWER.search(found[0]):
+        # An empty line is not where a line is wrapped.
+        if "" in (*wanted, *found):
+            return wanted == found
+        parts = " ".join(wanted).split(ANY_LINES)
+        return re.fullmatch(".*".join(map(re.escape, parts)), " ".join(found)) is not None
+    texts, marks = _ANSWER.split(found[0])[::2], _ANSWER.split(found[0])[1::2]
     pattern = "(.+)".join(map(re.escape, texts))
     match = re.fullmatch(pattern, "\n".join(wanted), re.DOTALL)
     return match is not None and all(

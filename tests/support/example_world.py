@@ -5,6 +5,7 @@ few notes, a report and a photo; fakes of servers that a document asks for. The 
 real engine. What an example should print is `example_output`'s.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -15,8 +16,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from unittest.mock import patch
 
 import sqlite_utils
 from llm import migrations
@@ -24,7 +25,7 @@ from llm.cli import cli
 
 from llm_localrun.engine.stop import stop_all
 from llm_localrun.pull import starter
-from llm_localrun.pull.records import PulledFile, PullRecord, save_record
+from llm_localrun.pull.records import PulledFile, PullRecord
 from tests.fakes.http_server import Respond, StandIn
 from tests.fakes.llama_server import llama_server
 from tests.fakes.lmstudio import LMStudio
@@ -39,6 +40,7 @@ TIMEOUT_S = 300
 _SCRIPT = Path(__file__).parent / "answers_of_script.py"
 _END = "\x1eend {} $?"
 """What the shell prints after a command of a `console` example."""
+_PULLED_AT = 1_790_000_000.0
 _ANSWERING = frozenset({"prompt", "chat"})
 
 _NOTES = {
@@ -236,9 +238,7 @@ def example_world(folder: Path, models: Mapping[str, Path]) -> Iterator[ExampleW
     (world.user / "localrun" / "models").mkdir(parents=True)
     # Two threads that wait for each other starve on a busy machine.
     (world.user / "localrun" / "config.json").write_text('{"threads": 1}\n')
-    with patch.dict(os.environ, world.environment):
-        for ref, file in models.items():
-            _put(file, ref, world.user / "localrun" / "models" / file.name)
+    _put(models, world.user / "localrun" / "models")
     with world.servers:
         try:
             yield world
@@ -247,16 +247,25 @@ def example_world(folder: Path, models: Mapping[str, Path]) -> Iterator[ExampleW
                 stop_all(engines)
 
 
-def _put(file: Path, ref: str, target: Path) -> None:
-    """Puts a model where `pull` would, without a copy of its bytes if that can be."""
-    try:
-        target.hardlink_to(file)
-    except OSError:
-        target.symlink_to(file)
-    sums = {model.file_name: model.sha256 for model in (starter.TINY, starter.CODER)}
-    if file.name in sums:
-        pulled = PulledFile(path=file.name, size=file.stat().st_size, sha256=sums[file.name])
-        save_record(PullRecord(ref=ref, source="starter", files=(pulled,)))
+def _put(models: Mapping[str, Path], folder: Path) -> None:
+    """Puts models where `pull` would, and records them, without a copy of their bytes."""
+    records = []
+    for ref, file in models.items():
+        target = folder / file.name
+        try:
+            target.hardlink_to(file)
+        except OSError:
+            target.symlink_to(file)
+        pulled = PulledFile(path=file.name, size=file.stat().st_size, sha256=_sha256(file))
+        records.append(PullRecord(ref=ref, source="starter", files=(pulled,), pulled_at=_PULLED_AT))
+    values = [record.model_dump() for record in records]
+    (folder / "pulled.json").write_text(json.dumps({"pulled": values}))
+
+
+@cache
+def _sha256(file: Path) -> str:
+    known = {model.file_name: model.sha256 for model in (starter.TINY, starter.CODER)}
+    return known.get(file.name) or hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _write_files(work: Path) -> None:
