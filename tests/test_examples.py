@@ -57,6 +57,11 @@ def parameters() -> Iterator[object]:
         yield pytest.param(document, id=document.name, marks=marks)
 
 
+needs_bash = pytest.mark.skipif(
+    os.name == "nt" or not shutil.which("bash"), reason="there is no bash"
+)
+
+
 # The documents
 
 MODELS = {
@@ -119,7 +124,7 @@ def problems_of(document: Path, models: dict[str, Path], guard: Guard) -> list[s
 
 
 @pytest.mark.examples
-@pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="there is no bash")
+@needs_bash
 @pytest.mark.parametrize("document", [*parameters()])
 def test_examples_of(document: Path, runs: Runs, request: pytest.FixtureRequest) -> None:
     counts = Counter(example.reason for example in examples_of(document))
@@ -260,6 +265,56 @@ def test_what_is_not_run_has_a_known_reason() -> None:
         for example in examples_of(document):
             known = {"", "run by .ci/run", *REASONS}
             assert example.reason in known or example.reason.startswith("recorded by "), document
+
+
+# Running them
+
+WRONG = """\
+```bash
+true
+false
+true
+```
+
+```console
+$ false
+$ echo "Error: x"; false
+Error: x
+$ x=1
+$ echo $x; cat notes/none.md | head -1
+1
+cat: notes/none.md: No such file or directory
+$ echo a \\
+    b >&2
+a c
+$ echo 3 models
+3 models
+```
+
+```python
+print(1 / 0)
+```
+
+```python
+print("a")
+```
+
+```output
+b
+```
+"""
+
+
+@needs_bash
+def test_a_world_says_what_is_wrong(tmp_path: Path) -> None:
+    with example_world(tmp_path, {}) as world:
+        problems = [text for example in read_examples(WRONG) for text in world.run(example)]
+    assert [problem.partition(":\n")[0] for problem in problems] == [
+        *("line 1", "line 8", "line 15", "line 22", "line 26")
+    ]
+    said = ("line 3 failed", "status 1", "-a c\n+a b", "ZeroDivisionError", "-b\n+a")
+    for problem, text in zip(problems, said, strict=True):
+        assert text in problem
 
 
 # Comparing
