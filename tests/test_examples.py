@@ -256,8 +256,9 @@ def test_a_document_that_breaks_a_convention_is_refused(case: str) -> None:
 
 
 def test_a_comment_of_a_generated_part_is_known() -> None:
-    (example,) = read_examples("<!-- part -->\n\n```bash\nx\n```\n\n<!-- /part -->\n")
-    assert example.reason == ""
+    for part in ("part", "help: llm x"):
+        text = f"<!-- {part} -->\n\n```bash\nx\n```\n\n<!-- /{part} -->\n"
+        assert [each.reason for each in read_examples(text)] == [""]
 
 
 def test_what_is_not_run_has_a_known_reason() -> None:

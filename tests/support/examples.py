@@ -29,6 +29,7 @@ REASONS = frozenset(
         "needs the package index",
         "not published yet",
         "changes your shell",
+        "uninstalls the plugin",
         "asks for a key",
         "takes minutes",
     }
@@ -108,7 +109,7 @@ def documents() -> list[Path]:
 def read_examples(text: str) -> list[Example]:
     """The examples of a document, in order. Raises `DocumentError`."""
     found: list[Example] = []
-    parts = {*re.findall(r"^<!-- /([\w-]+) -->$", text, re.MULTILINE), "development"}
+    parts = {*re.findall(r"^<!-- /(.+) -->$", text, re.MULTILINE), "development"}
     added = [*_added_servers(text)]
     previous: Fence | None = None
     for fence in fences(text):
