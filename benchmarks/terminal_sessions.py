@@ -54,6 +54,8 @@ _ANSWER_OF_OTHERS = 200
 _SHOWN_OF_A_KIND = 5
 _KIND_WIDTH = 24
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_RECORDED = "<!-- recorded by benchmarks/terminal_sessions.py -->"
+"""Tells the test of the documents' examples why it does not run these."""
 _HEAD = """\
 # What a terminal shows
 
@@ -423,7 +425,8 @@ def main() -> None:
             session.play(stage)
             shown = stage.sessions[-1]
             print(f"{session.title}\n{shown}\n", flush=True)
-            sections[session.title] = f"{session.about}\n\n{measured}\n\n```\n{shown}\n```"
+            parts = (session.about, measured, _RECORDED, f"```console\n{shown}\n```")
+            sections[session.title] = "\n\n".join(parts)
     before = DOCUMENT.read_text("utf-8") if DOCUMENT.exists() else ""
     DOCUMENT.write_text(changed(before, sections), "utf-8")
 

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,12 +51,16 @@ Invoke = Callable[..., Result]
 GUARD = pytest.StashKey[Guard]()
 NO_CODER = pytest.StashKey[str]()
 """Why tests of the coder model were skipped."""
+EXAMPLES = pytest.StashKey[Counter[str]]()
+"""How many of the documents' examples were run (under `""`), and how many were not, by reason."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[GUARD] = Guard()
     config.addinivalue_line("markers", "pure: needs neither files of a user nor the network")
     config.addinivalue_line("markers", "coder: needs the coder model, which is 491 MB")
+    config.stash[EXAMPLES] = Counter()
+    config.addinivalue_line("markers", "examples: runs the examples of the documents")
     config.addinivalue_line("markers", "llama_build: needs a real build of llama.cpp, 68 MB")
 
 
@@ -74,8 +79,18 @@ def pytest_terminal_summary(
     terminalreporter.write_line(
         f"{guard.attempts()} attempts to reach beyond this machine, {guard.how}"
     )
+    if examples := config.stash[EXAMPLES]:
+        terminalreporter.write_line(counted(examples))
     if reason := config.stash.get(NO_CODER, ""):
         terminalreporter.write_line(f"Tests were skipped: {reason}")
+
+
+def counted(examples: Counter[str]) -> str:
+    """One line about the documents' examples."""
+    others = [(reason, count) for reason, count in examples.most_common() if reason]
+    reasons = ", ".join(f"{count} {reason}" for reason, count in others)
+    left_out = sum(count for _, count in others)
+    return f"{examples['']} examples of the documents ran, {left_out} did not: {reasons or 'none'}"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -91,7 +91,7 @@ def test_document_has_all_sessions() -> None:
     sections = dict(re.findall(r"^## (.*?)\n\n(.*?)(?=\n## |\Z)", text, re.DOTALL | re.MULTILINE))
     assert [*sections] == [session.title for session in SESSIONS.values()]
     for title, section in sections.items():
-        assert re.search(r"```\n\$ llm .+\n *\d+\.\d  ", section), title
+        assert re.search(r"```console\n\$ llm .+\n *\d+\.\d  ", section), title
         assert len(re.findall(r"^Measured on \d{4}-\d\d-\d\d by ", section, re.MULTILINE)) == 1, (
             title
         )
