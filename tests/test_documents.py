@@ -83,8 +83,8 @@ def test_readme_repeats_times_of_the_comparison() -> None:
     for title, row in zip(COMPARED_ROWS, rows, strict=True):
         (source,) = (line for line in measured.splitlines() if line.startswith(f"| {title} |"))
         times = [cell.removeprefix("over ") for cell in row.rstrip(" |").split(" | ")[1:]]
-        assert times.count("–") == source.count("not measured")
-        assert all(time in source for time in times if time != "–")
+        assert times.count("-") == source.count("not measured")
+        assert all(time in source for time in times if time != "-")
 
 
 def test_a_part_that_is_missing_is_an_error() -> None:

@@ -1,6 +1,7 @@
 """The picture in README.md is what was recorded, and a browser can show it."""
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 from benchmarks.picture import COMMANDS, PICTURE, RECORDED, drawn
@@ -28,7 +29,7 @@ def test_the_recorded_session_has_every_command_and_its_output() -> None:
     lines = SESSION.splitlines()
     assert [line[2:] for line in lines if line.startswith("$ ")] == [*COMMANDS]
     assert max(map(len, lines)) <= 80
-    for line, following in zip(lines, lines[1:], strict=False):
+    for line, following in pairwise(lines):
         assert not line.startswith("$ ") or (following and not following.startswith("$ ")), line
 
 

@@ -137,7 +137,7 @@ def compared_table() -> str:
 def _time_of(cell: str) -> str:
     """The time in a cell that has a ratio and a time; a dash where nothing was measured."""
     found = _TIME.search(cell)
-    return f"{'over ' if found[1] else ''}{found[2]}" if found else "–"
+    return f"{'over ' if found[1] else ''}{found[2]}" if found else "-"
 
 
 def _markdown(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
