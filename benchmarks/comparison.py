@@ -9,7 +9,8 @@ tables in Markdown: one that compares the four, and one about this plugin alone.
     --only     these parts: commands, hang, stream, many, first-token, conversation, engine, files
     --rounds   of the commands (11); other parts take fewer
     --quick    tries everything out: few rounds, short answers, few files
-    --write    puts the tables into docs/comparison.md, with the machine, the date and the versions
+    --write    puts the tables into docs/comparison.md, with the machine, the date and the versions;
+               `just docs` then repeats some rows in README.md
     --anyway   also if other programs compute
 
 An idle machine takes about 7 minutes. What cannot be measured says why.

@@ -7,10 +7,16 @@ import pytest
 from llm_localrun.cli import command_names
 from llm_localrun.servers.base import GENERIC_KIND, server_class
 from tests.support.generated import (
+    COMPARED_ROWS,
     OPTION_COLUMNS,
     PARTS,
+    RECOMMENDED_RAM_GB,
+    RECOMMENDED_USES,
     ROOT,
+    compared_table,
     product_kinds,
+    recommended_for,
+    recommended_table,
     regenerated,
     servers_table,
 )
@@ -62,6 +68,23 @@ def test_every_command_is_in_the_table_of_commands(command: str) -> None:
     """`status` is what `llm localrun` alone shows."""
     names = re.findall(r"^\| (.*?) \|", COMMANDS, flags=re.MULTILINE)
     assert re.search(rf"`(llm localrun )?{command}\b", "\n".join(names))
+
+
+def test_readme_names_the_first_recommended_models() -> None:
+    rows = recommended_table().splitlines()[2:]
+    for ram, row in zip(RECOMMENDED_RAM_GB, rows, strict=True):
+        firsts = [recommended_for(use, ram)[0].model.name for use in RECOMMENDED_USES.values()]
+        assert re.findall(r"`(\S+)`", row) == firsts
+
+
+def test_readme_repeats_times_of_the_comparison() -> None:
+    measured = (ROOT / "docs" / "comparison.md").read_text("utf-8")
+    rows = compared_table().splitlines()[2:]
+    for title, row in zip(COMPARED_ROWS, rows, strict=True):
+        (source,) = (line for line in measured.splitlines() if line.startswith(f"| {title} |"))
+        times = [cell.removeprefix("over ") for cell in row.rstrip(" |").split(" | ")[1:]]
+        assert times.count("-") == source.count("not measured")
+        assert all(time in source for time in times if time != "-")
 
 
 def test_a_part_that_is_missing_is_an_error() -> None:

@@ -1,7 +1,7 @@
 """The parts of the documents that the code determines: `just docs` writes them.
 
 A part stands between `<!-- NAME -->` and `<!-- /NAME -->`. What is measured or recorded is written
-by a script in `benchmarks/` instead.
+by a script in `benchmarks/` instead; README.md repeats some figures of docs/comparison.md.
 """
 
 import os
@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 
 from llm_localrun.chat.options import Options
 from llm_localrun.engine.serve import EngineServer
+from llm_localrun.recommended.bandwidth import Rates
+from llm_localrun.recommended.choose import Recommendation, recommend
+from llm_localrun.recommended.models import Use, listed_models
+from llm_localrun.recommended.speed import TokenCost, speed_by
 from llm_localrun.servers.base import GENERIC_KIND, Server, server_class, server_kinds
 from llm_localrun.servers.msty import PORT_OWNERS
 
@@ -31,6 +35,23 @@ OPTION_COLUMNS = {
 _OPTION_LEGEND = (
     "A name is the one under which the backend receives the option; ✓: supported in another way.\n"
 )
+
+RECOMMENDED_RAM_GB = (8, 16, 32, 64)
+RECOMMENDED_USES = {"chat": Use.CHAT, "code": Use.CODE}
+"""The heads of the columns of recommended models, and what each column is for."""
+_DESKTOP = Rates(reads={"Q4_K": 40e9}, step=2e-6)
+"""The speed of a desktop computer without a GPU: 40 GB of weights a second."""
+
+COMPARED_ROWS = {
+    "`llm --version`": "`llm --version`",
+    "`llm models`": "`llm models`",
+    "`llm logs`": "`llm logs`",
+    "`llm models`, the first time, its server's port hangs": "`llm models`, a server hangs",
+    "CPU time of a streamed chunk, OpenAI's language": "CPU per chunk, OpenAI's API",
+    "CPU time of a streamed chunk, Ollama's language": "CPU per chunk, Ollama's API",
+}
+"""Rows of docs/comparison.md that README.md repeats, and how it calls them."""
+_TIME = re.compile(r"\((ended after )?([\d.]+ (?:s|µs))\)$")
 
 
 def servers_table() -> str:
@@ -80,6 +101,45 @@ def _cell(option: str, kind: str) -> str:
     return f"`{wire.path}`" if wire.path else "✓"
 
 
+def recommended_table() -> str:
+    """Markdown: for each size of RAM, the first recommended model of each use."""
+    rows = [
+        (f"{ram} GB", *(_first_for(use, ram) for use in RECOMMENDED_USES.values()))
+        for ram in RECOMMENDED_RAM_GB
+    ]
+    return "".join(f"{line}\n" for line in _markdown(("RAM", *RECOMMENDED_USES), rows))
+
+
+def _first_for(use: Use, ram_gb: int) -> str:
+    first = recommended_for(use, ram_gb)[0].model
+    return f"`{first.name}` ({first.size / 1e9:.{0 if first.size >= 9.95e9 else 1}f} GB)"
+
+
+def recommended_for(use: Use, ram_gb: int) -> list[Recommendation]:
+    """What `llm localrun recommend --for USE --memory` says on such a desktop, without a log."""
+    return recommend(listed_models(), use, ram_gb * 2**30, speed_of=_desktop_speed)
+
+
+def _desktop_speed(cost: TokenCost) -> float | None:
+    return speed_by(_DESKTOP, cost, ())
+
+
+def compared_table() -> str:
+    """Markdown: rows of the first table of docs/comparison.md."""
+    text = (ROOT / "docs" / "comparison.md").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    heads, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
+    cells = {title: [_time_of(cell) for cell in row] for title, *row in rows}
+    shown = [(short, *cells[title]) for title, short in COMPARED_ROWS.items()]
+    return "".join(f"{line}\n" for line in _markdown(tuple(heads), shown))
+
+
+def _time_of(cell: str) -> str:
+    """The time in a cell that has a ratio and a time; a dash where nothing was measured."""
+    found = _TIME.search(cell)
+    return f"{'over ' if found[1] else ''}{found[2]}" if found else "-"
+
+
 def _markdown(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (heads, ("---",) * len(heads), *rows)]
 
@@ -87,6 +147,8 @@ def _markdown(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[s
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "servers": ("docs/servers.md", servers_table),
     "options": ("docs/options.md", options_table),
+    "recommended": ("README.md", recommended_table),
+    "compared": ("README.md", compared_table),
 }
 """By name: the document that a part stands in, and its text, which ends with a line break."""
 
