@@ -47,8 +47,8 @@ ENGINE, BUILD, MODEL, SERVER_MODEL = (
 )
 KEPT = "--models removes it"
 IN_USE = "a command that runs uses it"
-_NOT_OURS = "llm-localrun did not put it there"
-_NOT_LISTED = "it was not pulled"
+_NOT_OURS = "not made by llm-localrun"
+_NOT_LISTED = "not pulled by llm-localrun"
 _OUTSIDE = "its files are not in the models folder"
 
 # `write_atomically` adds eight digits while it writes.

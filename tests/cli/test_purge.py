@@ -141,7 +141,7 @@ def test_what_the_plugin_did_not_make_stays_and_is_named(full: Path, invoke: Inv
     assert invoke("localrun", "purge", "--yes", "--models").exit_code == 0
     assert tree(home()) == {*FOREIGN}
     named = reasons(invoke)
-    assert {*named.values()} == {"llm-localrun did not put it there", "it was not pulled"}
+    assert {*named.values()} == {"not made by llm-localrun", "not pulled by llm-localrun"}
     assert str(home() / "models/copied.gguf") in named
 
 
