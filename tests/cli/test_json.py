@@ -180,6 +180,16 @@ def test_engine(warm: Path, starter_model: Path, invoke: Invoke) -> None:
     assert json_of(invoke)["loaded_in_engine"] == names
 
 
+def test_purge(user_path: Path, starter_model: Path, invoke: Invoke) -> None:
+    put_starter(user_path, starter_model)
+    shown = json_of(invoke, "purge")
+    removed = json_of(invoke, "purge", "--yes")
+    for value in (shown, removed, json_of(invoke, "purge", "--yes")):
+        assert value
+        assert_documented("purge", value)
+    assert [item["removed"] for item in removed] == [True, False]
+
+
 def test_bench(warm: Path, invoke: Invoke) -> None:
     sizes = ["--prompt", "64", "--generate", "2", "--repeat", "1"]
     rows = json_of(invoke, "bench", "local", *sizes, "--depth", "0,100000")
