@@ -1,4 +1,9 @@
-"""Show what is available here, and what to do next."""
+"""Show what is available here, and what to do next.
+
+\b
+Example:
+  llm localrun status
+"""
 
 from collections.abc import Iterator
 from typing import Any
