@@ -27,6 +27,8 @@ def _commands() -> Iterator[tuple[str, click.Command]]:
 
 def help_of(typed: str, command: click.Command) -> str:
     """What `--help` prints at 80 columns, whatever the terminal is."""
-    settings = {"help_option_names": ["-h", "--help"], "terminal_width": 80}
-    with click.Context(command, info_name=typed, **settings) as context:
+    names = ["-h", "--help"]
+    with click.Context(
+        command, info_name=typed, help_option_names=names, terminal_width=80
+    ) as context:
         return command.get_help(context)
