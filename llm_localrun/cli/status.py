@@ -22,7 +22,7 @@ from llm_localrun.engine.state import list_running
 from llm_localrun.models import EndpointReport, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models
-from llm_localrun.resolve import order_of
+from llm_localrun.resolve import describe_unheard, order_of
 from llm_localrun.servers.base import refused_login
 from llm_localrun.system.paths import engine_folder
 from llm_localrun.system.program import runnable
@@ -108,8 +108,8 @@ def _unheard(report: EndpointReport) -> str:
     """A server that has not listed its models, and why."""
     if report.is_unheard:
         return f"{report.endpoint.address} {STATUS[report.status]}"
-    if source := refused_login(report):
-        return f"{server_title(report)} refuses the user and password in {source}"
+    if refused_login(report):
+        return describe_unheard([report])
     return f"{server_title(report)} {STATUS[report.status]}"
 
 
