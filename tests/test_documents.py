@@ -10,9 +10,11 @@ from tests.support.generated import (
     OPTION_COLUMNS,
     PARTS,
     ROOT,
+    commands_table,
     product_kinds,
     regenerated,
     servers_table,
+    with_all_commands,
 )
 
 OPTIONS = (ROOT / "docs" / "options.md").read_text("utf-8")
@@ -58,10 +60,19 @@ def test_text_below_the_options_names_every_difference_from_the_columns() -> Non
 
 
 @pytest.mark.parametrize("command", sorted({*command_names()} - {"status"}))
-def test_every_command_is_in_the_table_of_commands(command: str) -> None:
+def test_every_command_is_in_the_table_of_commands_and_has_a_section(command: str) -> None:
     """`status` is what `llm localrun` alone shows."""
-    names = re.findall(r"^\| (.*?) \|", COMMANDS, flags=re.MULTILINE)
-    assert re.search(rf"`(llm localrun )?{command}\b", "\n".join(names))
+    assert f"[`llm localrun {command}`](#llm-localrun-{command}) |" in commands_table()
+    assert COMMANDS.count(f"\n### llm localrun {command}\n") == 1
+
+
+def test_a_new_command_gets_a_section() -> None:
+    assert with_all_commands(COMMANDS) == COMMANDS
+    without = COMMANDS.replace("<!-- help: llm localrun which -->", "")
+    added = with_all_commands(without).removeprefix(without.rstrip())
+    assert added.startswith("\n\n### llm localrun which\n")
+    assert "`llm localrun which`" not in added
+    assert "Usage: llm localrun which" in regenerated("help: llm localrun which", added)
 
 
 def test_a_part_that_is_missing_is_an_error() -> None:

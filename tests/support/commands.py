@@ -26,9 +26,9 @@ def _commands() -> Iterator[tuple[str, click.Command]]:
 
 
 def help_of(typed: str, command: click.Command) -> str:
-    """What `--help` prints at 80 columns, whatever the terminal is."""
+    """What `--help` prints at 80 columns, of which click leaves two free."""
     names = ["-h", "--help"]
     with click.Context(
-        command, info_name=typed, help_option_names=names, terminal_width=80
+        command, info_name=typed, help_option_names=names, terminal_width=78
     ) as context:
         return command.get_help(context)
