@@ -4,4 +4,4 @@ Holds the version and nothing else: the engine host process imports this package
 pay for llm.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

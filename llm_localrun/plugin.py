@@ -44,7 +44,7 @@ def _run_without_command(context: click.Context, as_json: bool) -> None:
 
 @llm.hookimpl
 def register_commands(cli: click.Group) -> None:
-    help_text = "Find, run and manage local models"
+    help_text = "Find, run and manage local models\n\n\b\nExample:\n  llm localrun pull starter"
     cli.add_command(
         _Commands(
             "localrun",

@@ -14,11 +14,13 @@ from tests.support.generated import (
     RECOMMENDED_USES,
     ROOT,
     compared_table,
+    commands_table,
     product_kinds,
     recommended_for,
     recommended_table,
     regenerated,
     servers_table,
+    with_all_commands,
 )
 
 OPTIONS = (ROOT / "docs" / "options.md").read_text("utf-8")
@@ -64,10 +66,19 @@ def test_text_below_the_options_names_every_difference_from_the_columns() -> Non
 
 
 @pytest.mark.parametrize("command", sorted({*command_names()} - {"status"}))
-def test_every_command_is_in_the_table_of_commands(command: str) -> None:
+def test_every_command_is_in_the_table_of_commands_and_has_a_section(command: str) -> None:
     """`status` is what `llm localrun` alone shows."""
-    names = re.findall(r"^\| (.*?) \|", COMMANDS, flags=re.MULTILINE)
-    assert re.search(rf"`(llm localrun )?{command}\b", "\n".join(names))
+    assert f"[`llm localrun {command}`](#llm-localrun-{command}) |" in commands_table()
+    assert COMMANDS.count(f"\n### llm localrun {command}\n") == 1
+
+
+def test_a_new_command_gets_a_section() -> None:
+    assert with_all_commands(COMMANDS) == COMMANDS
+    without = COMMANDS.replace("<!-- help: llm localrun which -->", "")
+    added = with_all_commands(without).removeprefix(without.rstrip())
+    assert added.startswith("\n\n### llm localrun which\n")
+    assert "`llm localrun which`" not in added
+    assert "Usage: llm localrun which" in regenerated("help: llm localrun which", added)
 
 
 def test_readme_names_the_first_recommended_models() -> None:

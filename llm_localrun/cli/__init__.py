@@ -11,7 +11,16 @@ from importlib import import_module
 import click
 
 _HELPERS = frozenset(
-    {"choice", "doctor_findings", "engine_install", "facts", "progress", "pulled", "table"}
+    {
+        "choice",
+        "doctor_findings",
+        "engine_install",
+        "facts",
+        "next_steps",
+        "progress",
+        "pulled",
+        "table",
+    }
 )
 """Modules that hold no command."""
 

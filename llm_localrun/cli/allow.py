@@ -2,6 +2,10 @@
 
 Prompts to the model NAME are then sent to the host that runs it. Without NAME, list the models
 that you have allowed.
+
+\b
+Example:
+  llm localrun allow local/ollama/gpt-oss:120b-cloud
 """
 
 import shlex

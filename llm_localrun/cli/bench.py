@@ -6,6 +6,10 @@ measures also with 4,096 tokens of context before both, --concurrency 1,4 also w
 requests at once: then the speeds are those of all four together. After a warm-up, the models take
 turns --repeat times. Loading is not counted, and nothing goes to llm's log. What is printed are
 medians, with the widest deviation from them.
+
+\b
+Example:
+  llm localrun bench local-qwen local-smollm2 --depth 0,4096
 """
 
 import sys

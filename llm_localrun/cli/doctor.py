@@ -1,6 +1,10 @@
 """Check everything, and say how to fix what is wrong.
 
 Ends with exit status 1 if no model can run.
+
+\b
+Example:
+  llm localrun doctor
 """
 
 import textwrap

@@ -292,8 +292,8 @@ def rpc_findings(
         yield Finding("engine", text, each.advice, {"rpc": pick(each, "address status version")})
 
 
-def _uses(build: Build, gpu: Gpu) -> bool:
-    """Whether a build can use a GPU: whether it has found one of the same vendor."""
+def finds_gpu(build: Build, gpu: Gpu) -> bool:
+    """Whether a build has found a GPU, or another one of the same vendor."""
     texts = [f"{device.name} {device.title}" for device in build.devices]
     return any(word in text for text in texts for word in _DEVICE_WORDS[gpu.vendor])
 
@@ -312,10 +312,10 @@ def hardware_findings(report: BuildReport, hardware: Hardware) -> Iterator[Findi
     gpus = [pick(each, "title driver obstacle") for each in hardware.gpus]
     facts = {"gpus": gpus, "suggested": backend.value, "missing": suggestion.missing}
     other = suggestion.lacking
-    if other and other != gpu and not any(_uses(each, other) for each in report.builds):
+    if other and other != gpu and not any(finds_gpu(each, other) for each in report.builds):
         advice = f"{suggestion.missing}. Then: llm localrun engine install"
         yield Finding("engine", f"{other.title} is not used", advice, facts)
-    if gpu is not None and any(_uses(each, gpu) for each in report.builds):
+    if gpu is not None and any(finds_gpu(each, gpu) for each in report.builds):
         return
     install = f"llm localrun engine install {backend.value}"
     if gpu is None:

@@ -1,4 +1,9 @@
-"""Show how much disk space models and builds use."""
+"""Show how much disk space models and builds use.
+
+\b
+Example:
+  llm localrun du
+"""
 
 import os
 import stat

@@ -1,4 +1,9 @@
-"""List, add and remove model servers."""
+"""List, add and remove model servers.
+
+\b
+Example:
+  llm localrun endpoints add box http://192.168.1.5:8000
+"""
 
 from typing import Any
 
@@ -42,7 +47,12 @@ def endpoints(context: click.Context, as_json: bool) -> None:
 @endpoints.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the servers that are asked for models: yours, and those on default ports."""
+    """List the servers that are asked for models: yours, and those on default ports.
+
+    \b
+    Example:
+      llm localrun endpoints list --json
+    """
     added = {endpoint.name for endpoint in read_config().endpoints}
     reports = get_catalogue(CachePolicy.FRESH).endpoints
     show(
@@ -64,7 +74,12 @@ def list_(as_json: bool) -> None:
     help="Kind of server, such as vllm or openai, if it is not recognized",
 )
 def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
-    """Add the server at URL. The ids of its models begin with local/NAME/."""
+    """Add the server at URL. The ids of its models begin with local/NAME/.
+
+    \b
+    Example:
+      llm localrun endpoints add box http://192.168.1.5:8000
+    """
     try:
         added = ConfiguredEndpoint(name=name, url=url, key=key, dialect=dialect)
     except ValidationError as error:
@@ -85,7 +100,12 @@ def add(name: str, url: str, key: str | None, dialect: str | None) -> None:
 @endpoints.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Remove the server NAME from the configuration."""
+    """Remove the server NAME from the configuration.
+
+    \b
+    Example:
+      llm localrun endpoints remove box
+    """
     update_config(lambda settings: _remove(settings, name))
     say(f"Removed {name}")
 

@@ -1,6 +1,10 @@
 """List, choose and remove the builds of llama.cpp that run GGUF files.
 
 Without a command, lists them and says which one is used, and why.
+
+\b
+Example:
+  llm localrun engine
 """
 
 import sys
@@ -36,7 +40,12 @@ def engine(context: click.Context, as_json: bool) -> None:
 @engine.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the builds of llama.cpp: installed ones, xllamacpp, and llama-server on PATH."""
+    """List the builds of llama.cpp: installed ones, xllamacpp, and llama-server on PATH.
+
+    \b
+    Example:
+      llm localrun engine list
+    """
     config = read_config()
     report = builds.report(engine_folder(), config.llama_server, ",".join(config.rpc))
     engines = list_running(engine_folder())
@@ -87,6 +96,10 @@ def use(name: str) -> None:
 
     NAME is that of an installed build, `xllamacpp`, or the path of a llama-server. `auto` leaves
     the choice to llm-localrun again.
+
+    \b
+    Example:
+      llm localrun engine use xllamacpp
     """
     named = _setting_of(name, rpc=bool(read_config().rpc))
     config = update_config(lambda settings: _put(settings, named))
@@ -130,7 +143,12 @@ def _put(settings: dict[str, Any], named: str | None) -> None:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask")
 def remove(name: str, yes: bool) -> None:
-    """Remove the installed build NAME. Engines that run it end first, when they are idle."""
+    """Remove the installed build NAME. Engines that run it end first, when they are idle.
+
+    \b
+    Example:
+      llm localrun engine remove b11391-vulkan
+    """
     found = next((each for each in list_installed() if each.name == name), None)
     if found is None:
         raise _unknown("installed build", name, [])

@@ -69,6 +69,10 @@ def install(backend: str, tag: str, **options: bool) -> None:
 
     Without BACKEND, the one that uses its GPU is chosen; without a GPU, the one for its CPU. Shows
     what will be downloaded, and asks.
+
+    \b
+    Example:
+      llm localrun engine install
     """
     plan = plan_install(None if backend == _AUTO else Backend(backend), tag)
     present = plan.present
@@ -84,6 +88,10 @@ def update(**options: bool) -> None:
     """Install the newest release of the installed build, and remove the old one.
 
     The old one stays if a model runs on it, or if config.json names it.
+
+    \b
+    Example:
+      llm localrun engine update
     """
     old = _build_in_use()
     plan = plan_install(old.backend, LATEST)

@@ -1,6 +1,10 @@
 """Forget a file that you have run by its path.
 
 PATH need not exist any more. The file itself is not deleted.
+
+\b
+Example:
+  llm localrun forget ./Some-Model-Q4_K_M.gguf
 """
 
 import os

@@ -1,4 +1,9 @@
-"""List every model that can run on this machine."""
+"""List every model that can run on this machine.
+
+\b
+Example:
+  llm localrun models
+"""
 
 from collections.abc import Sequence
 

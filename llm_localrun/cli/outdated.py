@@ -1,4 +1,9 @@
-"""Check for newer versions of the models that you have pulled."""
+"""Check for newer versions of the models that you have pulled.
+
+\b
+Example:
+  llm localrun outdated
+"""
 
 import click
 

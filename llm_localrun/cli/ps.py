@@ -1,4 +1,9 @@
-"""List the models that the engine holds in memory."""
+"""List the models that the engine holds in memory.
+
+\b
+Example:
+  llm localrun ps
+"""
 
 import time
 from pathlib import Path

@@ -15,6 +15,10 @@ REF is one of:
   ollama:NAME[:TAG]               a model that Ollama downloads
   lmstudio:OWNER/NAME             a model of LM Studio's catalog
   lmstudio:hf:OWNER/REPO[:QUANT]  a repository that LM Studio downloads
+
+\b
+Example:
+  llm localrun pull starter
 """
 
 from collections.abc import Iterable, Sequence

@@ -2,6 +2,10 @@
 
 TYPE is a quantization: Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, … The new file is made from the most
 precise file of the model NAME, which is kept.
+
+\b
+Example:
+  llm localrun quantize local-qwen Q4_K_M
 """
 
 import os

@@ -3,6 +3,10 @@
 Lists at most five that fit its memory, each with its download, the memory that it takes, the speed
 to expect, and the command that gets it. Without --for, that is a mix: the best for chat, a faster
 one, and what these are not for. Only --refresh asks the Hugging Face hub.
+
+\b
+Example:
+  llm localrun recommend --for code --memory 16GB
 """
 
 import sys

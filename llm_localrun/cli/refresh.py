@@ -1,4 +1,9 @@
-"""Query every server and scan every folder again."""
+"""Query every server and scan every folder again.
+
+\b
+Example:
+  llm localrun refresh
+"""
 
 import click
 

@@ -1,6 +1,10 @@
 """Delete a model.
 
 If another tool has put the model NAME there, --force is needed.
+
+\b
+Example:
+  llm localrun rm local-smollm2
 """
 
 import shlex

@@ -3,6 +3,10 @@
 Lists the repositories that match WORDS, the best match first, and of those
 alike the most downloaded one. "fits" is the quantization that `pull` chooses
 for this machine. If the hub cannot be asked, lists recommended models.
+
+\b
+Example:
+  llm localrun search qwen3 coder
 """
 
 import click

@@ -1,4 +1,9 @@
-"""Show everything that is known about a model."""
+"""Show everything that is known about a model.
+
+\b
+Example:
+  llm localrun show local
+"""
 
 import shlex
 import sys

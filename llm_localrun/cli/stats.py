@@ -3,6 +3,10 @@
 The numbers of runs and tokens are of all answers; the rest is of the newest 500 of each model at
 each endpoint. NAME is the name of a model, also of one that is gone, or a pattern:
 'local/ollama/*'. Only reads llm's log: no server is asked.
+
+\b
+Example:
+  llm localrun stats 'local/ollama/*' --days 30
 """
 
 import sys

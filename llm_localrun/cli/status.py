@@ -1,74 +1,84 @@
-"""Show what is available here, and what to do next."""
+"""Show what is available here, and what to do next.
 
-from collections.abc import Iterator
+\b
+Example:
+  llm localrun status
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
+import llm
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.endpoints import server_title
-from llm_localrun.cli.table import count_of, json_option, show_card, show_json
+from llm_localrun.cli.endpoints import STATUS, server_title
+from llm_localrun.cli.next_steps import State, Step, next_steps
+from llm_localrun.cli.table import json_option, say, show_card, show_json
 from llm_localrun.config import read_config
-from llm_localrun.engine.builds import choose
+from llm_localrun.engine import builds, hardware
 from llm_localrun.engine.state import list_running
-from llm_localrun.errors import EngineFailed
-from llm_localrun.models import LocalModel, ServerStatus, Snapshot
+from llm_localrun.models import EndpointReport, ServerStatus, Snapshot
 from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models
-from llm_localrun.recommended.advice import PULL_STARTER, RECOMMEND
 from llm_localrun.resolve import describe_unheard, order_of
 from llm_localrun.servers.base import refused_login
 from llm_localrun.system.paths import engine_folder
 from llm_localrun.system.program import runnable
 
+_MAY_ANSWER = (ServerStatus.BUSY, ServerStatus.LOADING, ServerStatus.NEEDS_KEY)
+
 
 @click.command(help=__doc__)
 @json_option
 def status(as_json: bool) -> None:
-    snapshot = get_catalogue(CachePolicy.FRESH)
-    build = _build()
-    order = order_of(read_config(), snapshot)
-    best = next(iter(name_models(snapshot.models, order, "chat").get("local", [])), None)
+    state = _gather()
     if as_json:
-        show_json(_facts(snapshot, best, build))
+        show_json(_facts(state))
         return
     show_card(
         [
-            ("models", [_count(snapshot)]),
-            ("local", [best.id] if best else []),
-            ("servers", [_servers(snapshot)]),
-            ("engine", [build or "not installed"]),
-            ("loaded", list(_loaded(snapshot))),
+            ("models", [_count(state.snapshot)]),
+            ("local", [_best(state)]),
+            ("servers", [_servers(state.snapshot)]),
+            ("engine", [_engine(state.builds)]),
+            ("loaded", [*_loaded(state.snapshot)]),
         ]
     )
     click.echo()
-    steps = _next_steps(snapshot, best, build)
-    show_card([(f"  {runnable(command)}", [what]) for command, what in steps])
+    _show_steps(next_steps(state))
 
 
-def _facts(snapshot: Snapshot, best: LocalModel | None, build: str) -> dict[str, Any]:
+def _gather() -> State:
+    config, snapshot = read_config(), get_catalogue(CachePolicy.FRESH)
+    order = order_of(config, snapshot)
+    best = next(iter(name_models(snapshot.models, order, "chat").get("local", [])), None)
+    return State(
+        snapshot,
+        builds.report(engine_folder(), config.llama_server, ",".join(config.rpc)),
+        hardware.detect(),
+        best,
+        obstacle=order.obstacle(best) if best else "",
+        allowed=frozenset(config.allow),
+        default=llm.get_default_model(default=""),  # type: ignore[no-untyped-call]
+    )
+
+
+def _facts(state: State) -> dict[str, Any]:
+    snapshot, build = state.snapshot, state.builds.chosen
     return {
         "models": len(snapshot.models),
         "models_on_servers": sum(model.served is not None for model in snapshot.models),
-        "local": best.id if best else None,
+        "local": state.best.id if state.best else None,
         "servers": [report.endpoint.name for report in snapshot.answering_reports],
-        "engine": build or None,
+        "engine": build.title if build else None,
         "loaded_in_engine": [engine.spec.name for engine in list_running(engine_folder())],
         "loaded_on_servers": [model.id for model in snapshot.models if model.loaded],
         "next_steps": [
-            {"command": runnable(command), "purpose": what}
-            for command, what in _next_steps(snapshot, best, build)
+            {"command": runnable(command), "purpose": what} for command, what in next_steps(state)
         ],
     }
-
-
-def _build() -> str:
-    """The name and version of the build that runs GGUF files; "" if there is none."""
-    config = read_config()
-    try:
-        return choose(engine_folder(), config.llama_server, ",".join(config.rpc)).title
-    except EngineFailed:
-        return ""
 
 
 def _count(snapshot: Snapshot) -> str:
@@ -79,13 +89,34 @@ def _count(snapshot: Snapshot) -> str:
     return f"{len(models)}: {served} on servers, {len(models) - served} in files only"
 
 
+def _best(state: State) -> str:
+    """The model that `local` means, and why it cannot run now."""
+    if state.best is None:
+        return ""
+    refused = "not allowed yet" if state.needs_consent else ""
+    why = state.obstacle or refused
+    return f"{state.best.id} ({why})" if why else state.best.id
+
+
 def _servers(snapshot: Snapshot) -> str:
-    answering = ", ".join(map(server_title, snapshot.answering_reports))
-    may_answer = (ServerStatus.BUSY, ServerStatus.LOADING)
-    unheard = [
-        each for each in snapshot.endpoints if each.status in may_answer or refused_login(each)
-    ]
-    return "; ".join(filter(None, [answering, describe_unheard(unheard)])) or "none answers"
+    unheard = [each for each in snapshot.endpoints if each.status in _MAY_ANSWER]
+    found = [*map(server_title, snapshot.answering_reports), *map(_unheard, unheard)]
+    return ", ".join(found) or "none answers"
+
+
+def _unheard(report: EndpointReport) -> str:
+    """A server that has not listed its models, and why."""
+    if report.is_unheard:
+        return f"{report.endpoint.address} {STATUS[report.status]}"
+    if refused_login(report):
+        return describe_unheard([report])
+    return f"{server_title(report)} {STATUS[report.status]}"
+
+
+def _engine(report: builds.BuildReport) -> str:
+    if report.chosen is not None:
+        return report.chosen.title
+    return "cannot be used" if report.builds else "not installed"
 
 
 def _loaded(snapshot: Snapshot) -> Iterator[str]:
@@ -94,23 +125,12 @@ def _loaded(snapshot: Snapshot) -> Iterator[str]:
     yield from (model.id for model in snapshot.models if model.loaded)
 
 
-def _next_steps(
-    snapshot: Snapshot, best: LocalModel | None, build: str
-) -> Iterator[tuple[str, str]]:
-    """Commands and what they do. Those that solve a problem come first."""
-    for report in snapshot.endpoints:
-        if report.status == ServerStatus.NEEDS_KEY and not refused_login(report):
-            yield (
-                f"llm keys set {report.endpoint.key_name}",
-                f"store the key of {report.endpoint.name}",
-            )
-    if not build and any(model.on_disk for model in snapshot.models):
-        yield "llm install 'llm-localrun[gguf]'", "install the engine that runs GGUF files"
-    if best is None:
-        yield RECOMMEND, "see which models suit this machine"
-        yield PULL_STARTER, "get a small model"
-    else:
-        yield 'llm -m local "prompt"', "ask the best model"
-        yield "llm localrun models", f"list {count_of(len(snapshot.models), 'model')}"
-    yield "llm localrun doctor", "find out what is wrong, and how to fix it"
-    yield "llm localrun --help", "list all commands"
+def _show_steps(steps: Sequence[Step]) -> None:
+    """Prints a step a line, or if that is too wide for the terminal, its purpose below it."""
+    rows = [(f"  {runnable(command)}", what) for command, what in steps]
+    width = max(len(command) for command, _ in rows) + 2 + max(len(what) for _, what in rows)
+    if width <= shutil.get_terminal_size((width, 0)).columns:
+        show_card([(command, [what]) for command, what in rows])
+        return
+    for command, what in rows:
+        say(command, f"      {what}")

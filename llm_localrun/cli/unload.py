@@ -2,6 +2,10 @@
 
 A model that is answering is unloaded when its answer is finished. Ctrl-C stops waiting for that,
 and the model stays.
+
+\b
+Example:
+  llm localrun unload --all
 """
 
 import click

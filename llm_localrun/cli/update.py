@@ -1,6 +1,10 @@
 """Download newer versions of models that you have pulled.
 
 Without NAMES, update all of them.
+
+\b
+Example:
+  llm localrun update
 """
 
 import click

@@ -1,4 +1,9 @@
-"""Check the files of a model, and load it."""
+"""Check the files of a model, and load it.
+
+\b
+Example:
+  llm localrun verify local
+"""
 
 import click
 

@@ -1,4 +1,9 @@
-"""Show which model a name means, and why."""
+"""Show which model a name means, and why.
+
+\b
+Example:
+  llm localrun which local-qwen
+"""
 
 import shlex
 from collections.abc import Sequence

@@ -387,7 +387,7 @@ def test_status(busy: Path, invoke: Invoke, arguments: tuple[str, ...]) -> None:
     ]
     assert "servers  vLLM 0.11.0, Ollama 0.32.15, LM Studio 0.4.23, llama-swap" in lines
     assert "         local/ollama/qwen3:8b" in lines
-    assert '  llm -m local "prompt"  ask the best model' in lines
+    assert '  llm -m local "prompt"     ask the best model' in lines
 
 
 @pytest.mark.usefixtures("still_there")

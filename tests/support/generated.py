@@ -7,9 +7,12 @@ by a script in `benchmarks/` instead; README.md repeats some figures of docs/com
 import os
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import urlsplit
+
+import click
 
 from llm_localrun.chat.options import Options
 from llm_localrun.engine.serve import EngineServer
@@ -19,6 +22,7 @@ from llm_localrun.recommended.models import Use, listed_models
 from llm_localrun.recommended.speed import TokenCost, speed_by
 from llm_localrun.servers.base import GENERIC_KIND, Server, server_class, server_kinds
 from llm_localrun.servers.msty import PORT_OWNERS
+from tests.support.commands import GROUP, all_commands, help_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,11 +148,80 @@ def _markdown(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[s
     return [f"| {' | '.join(row)} |" for row in (heads, ("---",) * len(heads), *rows)]
 
 
+# The commands that are not settings, in the order of docs/commands.md.
+_COMMAND_GROUPS = {
+    "Find out": ("", "models", "show", "which", "doctor", "refresh"),
+    "Get and keep models": (
+        *("recommend", "search", "pull", "outdated", "update", "verify", "quantize", "rm", "du"),
+        "import",
+    ),
+    "The engine": ("engine", "ps", "unload"),
+    "Speed": ("bench", "stats"),
+}
+_OTHER_GROUP = "Settings"
+_SAME = "status"
+"""What `llm localrun` alone shows."""
+
+
+def command_groups() -> dict[str, list[str]]:
+    """What is typed for each command, by the heading of its section in docs/commands.md."""
+    top = [each for each in all_commands() if each.count(" ") <= 2 and not each.endswith(_SAME)]
+    groups = {
+        heading: [typed for name in names if (typed := f"{GROUP} {name}".rstrip()) in top]
+        for heading, names in _COMMAND_GROUPS.items()
+    }
+    grouped = {typed for names in groups.values() for typed in names}
+    return {**groups, _OTHER_GROUP: [typed for typed in top if typed not in grouped]}
+
+
+def commands_table() -> str:
+    """Markdown: each command with the first line of its help."""
+    commands = all_commands()
+    rows = [
+        (f"[`{typed}`](#{_anchor(typed)})", _first_line(commands[typed]), group)
+        for group, names in command_groups().items()
+        for typed in names
+    ]
+    lines = _markdown(("command", "what it does", "for"), rows)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _anchor(typed: str) -> str:
+    return typed.replace(" ", "-")
+
+
+def _first_line(command: click.Command) -> str:
+    if command.name == "localrun":
+        return "Show what is available here, and what to do next"
+    return (command.help or "").partition("\n")[0].removesuffix(".")
+
+
+def command_help(typed: str) -> str:
+    """Markdown: what `--help` of a command prints, and of the commands below it."""
+    below = [each for each in all_commands() if each.startswith(f"{typed} ")]
+    shown = [typed, *(below if typed != GROUP else [])]
+    commands = all_commands()
+    return "\n".join(f"```text\n{help_of(each, commands[each])}\n```\n" for each in shown)
+
+
+def _help_part(typed: str) -> str:
+    """The name of the part with the help of a command."""
+    return f"help: {typed}"
+
+
+COMMANDS_DOCUMENT = "docs/commands.md"
+
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "servers": ("docs/servers.md", servers_table),
     "options": ("docs/options.md", options_table),
     "recommended": ("README.md", recommended_table),
     "compared": ("README.md", compared_table),
+    "commands": (COMMANDS_DOCUMENT, commands_table),
+    **{
+        _help_part(typed): (COMMANDS_DOCUMENT, partial(command_help, typed))
+        for names in command_groups().values()
+        for typed in names
+    },
 }
 """By name: the document that a part stands in, and its text, which ends with a line break."""
 
@@ -160,13 +233,26 @@ def regenerated(name: str, text: str) -> str:
     """
     _, part = PARTS[name]
     between = re.compile(rf"(?<=<!-- {name} -->\n\n).*(?=\n<!-- /{name} -->)", re.DOTALL)
-    text, count = between.subn(part().replace("\\", r"\\"), text)
+    text, count = between.subn(lambda _: part(), text)
     if count != 1:
         raise ValueError(f"there are {count} places for {name}")
     return text
 
 
+def with_all_commands(text: str) -> str:
+    """`text`, of docs/commands.md, with an empty section at its end for each command without."""
+    for names in command_groups().values():
+        for typed in names:
+            if f"<!-- {_help_part(typed)} -->" not in text:
+                part = _help_part(typed)
+                marks = f"<!-- {part} -->\n\n\n<!-- /{part} -->"
+                text = f"{text.rstrip()}\n\n### {typed}\n\n{marks}\n"
+    return text
+
+
 def main() -> None:
+    commands = ROOT / COMMANDS_DOCUMENT
+    commands.write_text(with_all_commands(commands.read_text("utf-8")), "utf-8")
     for name, (document, _) in PARTS.items():
         path = ROOT / document
         path.write_text(regenerated(name, path.read_text("utf-8")), "utf-8")
