@@ -147,3 +147,21 @@ class Options(llm.Options):
         if isinstance(values, dict) and {"extra", "extra_body"} <= values.keys():
             raise ValueError("extra is the old name of extra_body; give only one of them")
         return values
+
+
+def choices_of(option: str) -> list[str]:
+    """The values that an option takes, if they are few; else []. They are those of its schema."""
+    schema = Options.model_json_schema()["properties"].get(option, {})
+    choices: list[str] = []
+    for each in schema.get("anyOf", ()):
+        choices += each.get("enum", ())
+        choices += [each["const"]] if "const" in each else []
+        choices += ["true", "false"] if each.get("type") == "boolean" else []
+    return choices + list(_WORDS.get(option, ()))
+
+
+_WORDS = {
+    "tool_choice": ("auto", "none", "required"),
+    "draft_model": ("auto", "ngram", "none"),
+}
+"""The words of options that take other values too."""
