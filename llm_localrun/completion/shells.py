@@ -107,11 +107,8 @@ class _Completion(ShellComplete):
 
     def _with_command(self, args: list[str]) -> list[str]:
         """`args`, with llm's default command if they begin with a prompt."""
-        context = click.Context(self.cli)
-        is_command = not args or (
-            isinstance(self.cli, click.Group) and self.cli.get_command(context, args[0]) is not None
-        )
-        return args if is_command else ["prompt", *args]
+        commands = self.cli.commands if isinstance(self.cli, click.Group) else {}
+        return args if not args or args[0] in commands else ["prompt", *args]
 
 
 class _BashCompletion(_Completion):
@@ -164,7 +161,7 @@ def _options(words: Sequence[str], typed: str) -> list[Candidate]:
 
 def _option_of(words: Sequence[str]) -> str | None:
     """The option whose value comes next; "" if the name of one does; None if neither does."""
-    if words[:1] in (["prompt"], ["chat"]) or words[0].startswith("-"):
+    if words[:1] in (["prompt"], ["chat"]):
         if words[-1] in ("-o", "--option"):
             return ""
         return words[-1] if words[-2:-1] in (["-o"], ["--option"]) else None

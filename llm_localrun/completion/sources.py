@@ -133,9 +133,10 @@ def quantizations(_user: Path) -> Iterator[Candidate]:
 
 
 def quantize_types(_user: Path) -> Iterator[Candidate]:
-    """The types that need no importance matrix, from fine to coarse."""
-    types = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_0")
-    yield from map(Candidate, (*types, "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "F16", "BF16"))
+    """The types that `quantize` makes, from fine to coarse, as `quantize.recipes` has them."""
+    types = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M")
+    coarser = ("Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K")
+    yield from map(Candidate, (*types, *coarser))
 
 
 def commands(_user: Path) -> Iterator[Candidate]:
@@ -150,13 +151,13 @@ def _cached(user: Path) -> list[CachedName]:
 
 
 def _models(user: Path, purposes: set[str] | None) -> Iterator[Candidate]:
-    names = [each for each in _cached(user) if purposes is None or each.purpose in purposes]
-    # The shortest alias, which stands last, is what people type.
-    for each in names:
-        yield from _names_of(each, f"{each.purpose} model")
+    for each in _cached(user):
+        if purposes is None or each.purpose in purposes:
+            yield from _names_of(each, f"{each.purpose} model")
 
 
 def _names_of(model: CachedName, what: str) -> Iterator[Candidate]:
+    # The shortest alias, which people type, stands last.
     yield from (Candidate(alias, model.id) for alias in reversed(model.aliases))
     yield Candidate(model.id, what)
 

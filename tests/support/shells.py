@@ -1,6 +1,7 @@
 """Real shells on a terminal: what a command receives after Tab was pressed."""
 
 import os
+import re
 import select
 import shutil
 import struct
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PROMPT = "ready> "
-_LIMIT_S = 120.0
+_LIMIT_S = 30.0
 """Ends the test of a shell that hangs."""
 _COMMANDS = {
     "bash": ["bash", "--norc", "--noprofile", "-i"],
@@ -48,8 +49,8 @@ class Shell:
         r"""The words that `llm` receives if this is typed, with `\t` for Tab: "[-m][local]"."""
         self._send(typed)
         self._send("\r")
-        shown = self._read_until(":END")
-        return shown[shown.rindex("\n[") + 1 :].removesuffix(":END") if "\n[" in shown else shown
+        found = re.search(r"(?:\[[^\[\]\x1b\r\n]*\])+(?=:END$)", self._read_until(":END"))
+        return found[0] if found else ""
 
     def shown(self, typed: str, until: str) -> str:
         """What the terminal shows after this was typed, up to and with `until`."""
