@@ -148,9 +148,7 @@ class Options(llm.Options):
         "How long the model stays loaded after use: seconds, 10m, 0, or -1 forever",
         "the server's; 5m for GGUF files",
     )
-    gpu_layers: int | None = _option(
-        "Layers to put on the GPU; 0: none", "as many as fit", ge=0
-    )
+    gpu_layers: int | None = _option("Layers to put on the GPU; 0: none", "as many as fit", ge=0)
     threads: int | None = _option("Number of CPU threads", "llama.cpp chooses", ge=1, le=512)
     kv_cache_type: Annotated[CacheType, BeforeValidator(_lower)] | None = _option(
         "Data type of the KV cache; q8_0 halves its memory", "f16", one_of=get_args(CacheType)

@@ -27,7 +27,7 @@ def load_command(name: str) -> "click.Command | None":
     """The command `name`; None if there is none."""
     if name not in command_names():
         return None
-    command: "click.Command" = getattr(import_module(f"{__name__}.{name}"), name)
+    command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
     return command
 
 

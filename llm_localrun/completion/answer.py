@@ -127,9 +127,9 @@ def _of_llm(words: Sequence[str]) -> Source | None:
         return None
     command = "prompt" if words[0].startswith("-") or " " in words[0] else words[0]
     if words[-1] in ("-m", "--model"):
-        is_embedding = command in _EMBEDDING_COMMANDS
-        source = sources.embedding_names if is_embedding else sources.chat_names
-        return source if is_embedding or command in _CHAT_COMMANDS else None
+        if command in _EMBEDDING_COMMANDS:
+            return sources.embedding_names
+        return sources.chat_names if command in _CHAT_COMMANDS else None
     for path, (position, source) in LLM_ARGUMENTS.items():
         if tuple(words[: len(path)]) == path:
             arguments = [word for word in words[len(path) :] if not word.startswith("-")]

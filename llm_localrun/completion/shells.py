@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -180,7 +180,7 @@ def _runs_ours(words: Sequence[str]) -> bool:
     if words[:3] == ["models", "options", "set"]:
         model = words[3]
     else:
-        given = [word for flag, word in zip(words, words[1:]) if flag in ("-m", "--model")]
+        given = [word for flag, word in pairwise(words) if flag in ("-m", "--model")]
         default = os.environ.get("LLM_MODEL") or llm.get_default_model()  # type: ignore[no-untyped-call]
         model = given[-1] if given else str(default)
     return is_ours(user_aliases().get(model, model))

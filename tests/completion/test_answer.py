@@ -124,9 +124,22 @@ def test_a_word_is_completed(text: str, values: list[str]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("llm ", "llm mod", "llm -", "llm -m local -", "llm 'a prompt'", "llm keys set ", "llm -o "),
+        *(
+            "llm ",
+            "llm mod",
+            "llm -",
+            "llm -m local -",
+            "llm 'a prompt'",
+            "llm keys set ",
+            "llm -o ",
+        ),
         *("llm jq -m ", "llm aliases set ", "llm aliases set a local ", "llm models default a "),
-        *("llm localrun -", "llm localrun show a ", "llm localrun show --j", "llm localrun doctor "),
+        *(
+            "llm localrun -",
+            "llm localrun show a ",
+            "llm localrun show --j",
+            "llm localrun doctor ",
+        ),
         *("llm localrun bench --repeat ", "llm localrun quantize a b ", "llm localrun engine "),
         "llm localrun quantize --imatrix ",
     ],
@@ -155,7 +168,9 @@ def test_help_stands_beside_names_and_holds_no_password() -> None:
     assert "secret" not in helps["box"]
 
 
-@pytest.mark.parametrize("odd", ["local/x/\x1b[2J", "local/x/a\nb", "local/x/\u202eb", "local/x/\ud800"])
+@pytest.mark.parametrize(
+    "odd", ["local/x/\x1b[2J", "local/x/a\nb", "local/x/\u202eb", "local/x/\ud800"]
+)
 def test_a_name_that_cannot_be_printed_is_left_out(odd: str) -> None:
     write_names(NameCache(5.0, "", False, True, [CachedName(odd, "chat", ["local-fine"], None)]))
     assert completed("llm -m local") == ["local-fine"]
@@ -240,7 +255,9 @@ def test_types_to_make_are_those_that_quantize_makes() -> None:
 # The user directory
 
 
-@pytest.mark.parametrize("variables", [{}, {"XDG_CONFIG_HOME": "/tmp/x"}, {"LLM_USER_PATH": "/tmp/y"}])
+@pytest.mark.parametrize(
+    "variables", [{}, {"XDG_CONFIG_HOME": "/tmp/x"}, {"LLM_USER_PATH": "/tmp/y"}]
+)
 def test_the_user_directory_is_llms(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,9 @@ def test_a_line_is_split(text: str, line: Line) -> None:
 
 
 @pytest.mark.parametrize("quote", ["", "'", '"'])
-@pytest.mark.parametrize("value", ["a b", "it's", '"', "$HOME", "`x`", "a\\b", "*?[", "ä", "a;b&c|"])
+@pytest.mark.parametrize(
+    "value", ["a b", "it's", '"', "$HOME", "`x`", "a\\b", "*?[", "ä", "a;b&c|"]
+)
 def test_a_quoted_word_is_the_value(quote: str, value: str) -> None:
     typed = quote + for_bash(value, Line([], "", quote)) + quote
     if quote != '"':

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import pytest
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 from llm.cli import cli
@@ -106,7 +105,9 @@ def test_clicks_script_for_bash_gets_what_follows_a_colon() -> None:
         ("llm words -m local-", ["local-qwen3"]),
     ],
 )
-def test_click_completes(completed: Callable[[str], list[str]], text: str, values: list[str]) -> None:
+def test_click_completes(
+    completed: Callable[[str], list[str]], text: str, values: list[str]
+) -> None:
     assert completed(text) == values
 
 
@@ -171,8 +172,9 @@ def test_llm_loads_little_and_opens_no_connection(user_path: Path) -> None:
         "sys.addaudithook(hook)\n"
         "from click.shell_completion import shell_complete\n"
         "shell_complete(cli, {}, 'llm', '_LLM_COMPLETE', 'bash_complete')\n"
-        "sys.stderr.write(repr(([o for o in opened if 'python' not in o[1]],"
-        " sorted(m for m in sys.modules if m.startswith('llm_localrun.')), 'httpx' in sys.modules)))"
+        "loaded = [name for name in sys.modules if name.startswith('llm_localrun.')]\n"
+        "opened = [each for each in opened if 'python' not in each[1]]\n"
+        "sys.stderr.write(repr((opened, loaded, 'httpx' in sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -35,7 +35,7 @@ _TYPES = {
     "array": "a text",
     "object": "a JSON object",
 }
-_LIMITS = {"exclusiveMinimum": "more than", "minimum": "from", "maximum": "to"}
+_LIMITS = {"exclusiveMinimum": "above", "minimum": "from", "maximum": "up to"}
 
 
 def servers_table() -> str:

@@ -6,6 +6,7 @@ import select
 import shutil
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,11 @@ _SETUP = {
         " function llm; printf '[%s]' $argv; echo :END; end"
     ),
 }
+# Job control needs the terminal to be the shell's own.
+_OWN_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    " os.execvp(sys.argv[1], sys.argv[1:])"
+)
 SHELLS = [name for name in _COMMANDS if shutil.which(name)]
 """The shells that are installed."""
 
@@ -85,13 +91,12 @@ def started(name: str, script: Path) -> Iterator[Shell]:
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     environment = {**os.environ, "TERM": "xterm", "HISTFILE": ""}
     process = subprocess.Popen(
-        _COMMANDS[name],
+        [sys.executable, "-c", _OWN_TERMINAL, *_COMMANDS[name]],
         stdin=its,
         stdout=its,
         stderr=its,
         env=environment,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(its)
     try:
