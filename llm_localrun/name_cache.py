@@ -207,10 +207,14 @@ def is_current(stamp: str) -> bool:
     return stamp == settings_stamp(each.partition("=")[0] for each in assignments)
 
 
-def read_names() -> NameCache | None:
-    """The names on disk; None if there are none that this version can read."""
+def read_names(path: Path | None = None) -> NameCache | None:
+    """The names on disk; None if there are none that this version can read.
+
+    `path` is that of the file, for a caller that does without llm's own `user_dir`.
+    """
     try:
-        version, taken_at, stamp, is_partial, is_complete, rows = json.loads(read_own(_path()))
+        text = read_own(path or _path())
+        version, taken_at, stamp, is_partial, is_complete, rows = json.loads(text)
         if version != _VERSION:
             return None
         names = [_cached_name(*row) for row in rows]

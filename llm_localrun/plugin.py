@@ -4,6 +4,7 @@ Every `llm` command imports this module, so importing it must be fast and must n
 the models is left to `registration`, running the commands to `cli`.
 """
 
+import os
 from typing import Any
 
 import click
@@ -44,6 +45,10 @@ def _run_without_command(context: click.Context, as_json: bool) -> None:
 
 @llm.hookimpl
 def register_commands(cli: click.Group) -> None:
+    if "_LLM_COMPLETE" in os.environ:
+        from llm_localrun.completion.shells import install
+
+        install()
     help_text = "Find, run and manage local models\n\n\b\nExample:\n  llm localrun pull starter"
     cli.add_command(
         _Commands(

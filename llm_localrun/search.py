@@ -4,6 +4,8 @@ Used when the names on disk are not good enough for the command. Discovering mod
 `catalogue`, the order of those with one name to `names.aliases`.
 """
 
+import contextlib
+
 from llm_localrun.catalogue import IsEnough, get_catalogue, note_offline
 from llm_localrun.config import read_config
 from llm_localrun.errors import LocalRunError
@@ -40,6 +42,12 @@ def look_for(request: NameRequest, *, is_running: bool, is_optional: bool) -> li
         snapshot = get_catalogue(CachePolicy.CACHED)
         raise unknown_model(request.name, snapshot, request.purpose)
     return found
+
+
+def make_names_of_catalogue() -> None:
+    """Writes the names of the last snapshot, so that completion has them. Looks for no models."""
+    with contextlib.suppress(LocalRunError):
+        _write(get_catalogue(CachePolicy.CACHED))
 
 
 def server_if_off(model_id: str) -> Endpoint | None:
@@ -97,12 +105,7 @@ def _look(
 ) -> list[Registration]:
     """Looks for models, and writes their names."""
     snapshot = get_catalogue(policy, is_enough)
-    names = _names_in(snapshot)
-    write_names(
-        NameCache(
-            snapshot.taken_at, snapshot.stamp, snapshot.is_partial, snapshot.is_complete, names
-        )
-    )
+    names = _write(snapshot)
     found = request.select(names)
     if request.name is None or not is_path(request.name):
         return found
@@ -112,6 +115,17 @@ def _look(
     aliases = next((aliases for model, aliases in found if model.id == at_path.id), [])
     others = [each for each in found if each[0].id != at_path.id]
     return [*others, (at_path, [*aliases, request.name])]
+
+
+def _write(snapshot: Snapshot) -> list[CachedName]:
+    """The names of the models, which it writes to `names.json`."""
+    names = _names_in(snapshot)
+    write_names(
+        NameCache(
+            snapshot.taken_at, snapshot.stamp, snapshot.is_partial, snapshot.is_complete, names
+        )
+    )
+    return names
 
 
 def _names_in(snapshot: Snapshot) -> list[CachedName]:

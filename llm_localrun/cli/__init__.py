@@ -1,14 +1,15 @@
 """The commands of `llm localrun`: each is a function in a module of the same name.
 
 A command is imported when it runs. The docstring of its module is its help text, so the list of
-commands is made from the source of the modules.
+commands is made from the source of the modules. Completion makes it without click.
 """
 
-import ast
 import pkgutil
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-import click
+if TYPE_CHECKING:
+    import click
 
 _HELPERS = frozenset(
     {
@@ -31,7 +32,7 @@ def command_names() -> list[str]:
     return sorted(modules - _HELPERS)
 
 
-def load_command(name: str) -> click.Command | None:
+def load_command(name: str) -> "click.Command | None":
     """The command `name`; None if there is none."""
     if name not in command_names():
         return None
@@ -46,5 +47,6 @@ def summaries() -> list[tuple[str, str]]:
 
 def _summary(name: str) -> str:
     source = pkgutil.get_data(__name__, f"{name}.py") or b""
-    text = ast.get_docstring(ast.parse(source)) or ""
-    return text.partition("\n")[0].removesuffix(".")
+    # It stands in the first line of the file: parsing all files would take too long.
+    first = source.decode().partition("\n")[0]
+    return first.removeprefix('"""').removesuffix('"""').removesuffix(".")

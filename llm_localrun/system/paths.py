@@ -4,11 +4,12 @@ import os
 import re
 from pathlib import Path
 
-import llm
-
 
 def home() -> Path:
     """The folder of everything that llm-localrun keeps: `localrun` in llm's user directory."""
+    # Imported here because completion reads files of ours without starting llm.
+    import llm
+
     return Path(llm.user_dir()) / "localrun"  # type: ignore[no-untyped-call]
 
 

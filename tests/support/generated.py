@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from llm_localrun.chat.options import Options
+from llm_localrun.chat.options import Options, choices_of
 from llm_localrun.engine.serve import EngineServer
 from llm_localrun.recommended.bandwidth import Rates
 from llm_localrun.recommended.choose import Recommendation, recommend
@@ -36,9 +36,14 @@ OPTION_COLUMNS = {
 }
 """The heads of the columns of options, and the kind that each column is about."""
 
-_OPTION_LEGEND = (
-    "A name is the one under which the backend receives the option; ✓: supported in another way.\n"
-)
+_TYPES = {
+    "number": "a number",
+    "integer": "a whole number",
+    "string": "a text",
+    "array": "a text",
+    "object": "a JSON object",
+}
+_LIMITS = {"exclusiveMinimum": "above", "minimum": "from", "maximum": "up to"}
 
 RECOMMENDED_RAM_GB = (8, 16, 32, 64)
 RECOMMENDED_USES = {"chat": Use.CHAT, "code": Use.CODE}
@@ -85,17 +90,36 @@ def _also_found_by(cls: type[Server]) -> str:
 
 
 def options_table() -> str:
+    """Markdown: each option, what it takes, and what holds without it."""
+    rows = [(f"`{option}`", *_facts(option)) for option in Options.model_fields]
+    lines = _markdown(("option", "what it is", "values", "default"), rows)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def option_names_table() -> str:
     """Markdown: each option, and the name under which each backend receives it."""
     rows = [
-        (f"`{option}`", _description(option), *(_cell(option, k) for k in OPTION_COLUMNS.values()))
+        (f"`{option}`", *(_cell(option, kind) for kind in OPTION_COLUMNS.values()))
         for option in Options.model_fields
     ]
-    lines = _markdown(("option", "what it is", *OPTION_COLUMNS), rows)
-    return f"{_OPTION_LEGEND}\n" + "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in _markdown(("option", *OPTION_COLUMNS), rows))
 
 
-def _description(option: str) -> str:
-    return (Options.model_fields[option].description or "").replace("|", "\\|")
+def _facts(option: str) -> tuple[str, str, str]:
+    """What an option is, what it takes, and its default, from its description and its schema."""
+    description = (Options.model_fields[option].description or "").replace("|", "\\|")
+    text, _, default = description.partition(". Default: ")
+    what, _, choices = text.partition(". One of: ")
+    return what, choices or ", ".join(choices_of(option)) or _values(option), default
+
+
+def _values(option: str) -> str:
+    """What an option takes that has no choices: "a number from 0 to 1"."""
+    schema = Options.model_json_schema()["properties"][option]["anyOf"][0]
+    if option == "keep_alive":
+        return "a duration"
+    limits = [f"{word} {schema[key]:g}" for key, word in _LIMITS.items() if key in schema]
+    return " ".join([_TYPES[schema["type"]], *limits])
 
 
 def _cell(option: str, kind: str) -> str:
@@ -214,6 +238,7 @@ COMMANDS_DOCUMENT = "docs/commands.md"
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "servers": ("docs/servers.md", servers_table),
     "options": ("docs/options.md", options_table),
+    "option-names": ("docs/options.md", option_names_table),
     "recommended": ("README.md", recommended_table),
     "compared": ("README.md", compared_table),
     "commands": (COMMANDS_DOCUMENT, commands_table),
