@@ -5,6 +5,8 @@ import re
 import pytest
 
 from llm_localrun.cli import command_names
+from llm_localrun.config import Config, ConfiguredEndpoint
+from llm_localrun.files.base import stores
 from llm_localrun.servers.base import GENERIC_KIND, server_class
 from tests.support.generated import (
     COMPARED_ROWS,
@@ -20,10 +22,12 @@ from tests.support.generated import (
     recommended_table,
     regenerated,
     servers_table,
+    stores_table,
     with_all_commands,
 )
 
 OPTIONS = (ROOT / "docs" / "options.md").read_text("utf-8")
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text("utf-8")
 COMMANDS = (ROOT / "docs" / "commands.md").read_text("utf-8")
 
 
@@ -96,6 +100,31 @@ def test_readme_repeats_times_of_the_comparison() -> None:
         times = [cell.removeprefix("over ") for cell in row.rstrip(" |").split(" | ")[1:]]
         assert times.count("-") == source.count("not measured")
         assert all(time in source for time in times if time != "-")
+
+
+def test_every_store_has_a_row_with_what_moves_it() -> None:
+    rows = stores_table().splitlines()
+    for store in stores():
+        (row,) = (row for row in rows if row.startswith(f"| `{store.name}` |"))
+        names = {each.partition("/")[0] for each in store.overrides}
+        assert all(f"`{name}`" in row for name in names), store.name
+
+
+def _keys_of(section: str) -> list[str]:
+    (text,) = re.findall(
+        rf"^## {section}\n(.*?)(?=^## |\Z)", CONFIGURATION, re.DOTALL | re.MULTILINE
+    )
+    return re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)
+
+
+def test_configuration_describes_every_key_and_no_other() -> None:
+    assert sorted(_keys_of("Keys")) == sorted(Config.model_fields)
+    assert sorted(_keys_of("Endpoints")) == sorted(ConfiguredEndpoint.model_fields)
+
+
+def test_example_of_config_json_is_valid_and_has_every_key() -> None:
+    (text,) = re.findall(r"^```json\n(.*?)^```", CONFIGURATION, flags=re.DOTALL | re.MULTILINE)
+    assert Config.model_validate_json(text).model_fields_set == set(Config.model_fields)
 
 
 def test_a_part_that_is_missing_is_an_error() -> None:
