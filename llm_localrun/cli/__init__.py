@@ -1,17 +1,23 @@
 """The commands of `llm localrun`: each is a function in a module of the same name.
 
+The module and function of a command whose name is a keyword end in `_`: `import_`.
+
 A command is imported when it runs. The docstring of its module is its help text, so the list of
 commands is made from the source of the modules.
 """
 
 import ast
+import keyword
 import pkgutil
 from importlib import import_module
 
 import click
 
 _HELPERS = frozenset(
-    {"choice", "doctor_findings", "engine_install", "facts", "progress", "pulled", "table"}
+    {
+        *("choice", "doctor_findings", "engine_install", "facts", "other_plugins", "progress"),
+        *("pulled", "table"),
+    }
 )
 """Modules that hold no command."""
 
@@ -19,14 +25,15 @@ _HELPERS = frozenset(
 def command_names() -> list[str]:
     """The names of all commands, sorted."""
     modules = {module.name for module in pkgutil.iter_modules(__path__)}
-    return sorted(modules - _HELPERS)
+    return sorted(module.removesuffix("_") for module in modules - _HELPERS)
 
 
 def load_command(name: str) -> click.Command | None:
     """The command `name`; None if there is none."""
     if name not in command_names():
         return None
-    command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
+    module = _module_of(name)
+    command: click.Command = getattr(import_module(f"{__name__}.{module}"), module)
     return command
 
 
@@ -35,7 +42,12 @@ def summaries() -> list[tuple[str, str]]:
     return [(name, _summary(name)) for name in command_names()]
 
 
+def _module_of(name: str) -> str:
+    """The module of a command, and its function."""
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
 def _summary(name: str) -> str:
-    source = pkgutil.get_data(__name__, f"{name}.py") or b""
+    source = pkgutil.get_data(__name__, f"{_module_of(name)}.py") or b""
     text = ast.get_docstring(ast.parse(source)) or ""
     return text.partition("\n")[0].removesuffix(".")

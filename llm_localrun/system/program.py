@@ -11,7 +11,9 @@ import subprocess
 import sys
 import sysconfig
 
-_COMMAND = re.compile(r"(?<![\w./\\-])llm(?= (?:localrun|install|embed|keys|models|-m)\b)")
+_COMMAND = re.compile(
+    r"(?<![\w./\\-])llm(?= (?:aliases|embed|install|keys|localrun|models|templates|-m)\b)"
+)
 
 
 def quoted(*words: str) -> str:
