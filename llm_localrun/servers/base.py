@@ -18,7 +18,7 @@ from enum import Enum, auto
 from functools import cached_property, partial
 from math import inf
 from typing import Any, ClassVar, TypeAlias
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit
 
 from pydantic import AliasChoices, Field
 
@@ -380,6 +380,9 @@ class Server:
     """The quantizations between which it quantizes its models; empty if it does not."""
     can_delete: ClassVar[bool] = False
     """Whether it deletes its models."""
+    plugin_ids: ClassVar[tuple[str, ...]] = ()
+    """How other plugins of llm call its models: `ollama/{name}`. `{host}` is the host and port of
+    its URL, with `_` for other characters."""
     may_pass_on: ClassVar[bool] = False
     """Whether a name can come to mean a model that runs elsewhere, between two lists."""
 
@@ -418,6 +421,13 @@ class Server:
     def addresses_in_settings(cls) -> Iterator[str]:
         """The URLs that settings on this machine give for it."""
         return iter(())
+
+    @classmethod
+    def ids_in_plugins(cls, url: str, name: str) -> Iterator[str]:
+        """The ids of the model `name` of a server at `url` in other plugins of llm."""
+        host = re.sub(r"[.:]", "_", urlsplit(url).netloc)
+        for pattern in cls.plugin_ids:
+            yield pattern.format(name=name, host=host)
 
     @classmethod
     def kind_at_usual_port(cls) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from llm_localrun.errors import BadModelFile
 from llm_localrun.gguf.files import opened, parts_of
@@ -62,6 +62,8 @@ from llm_localrun.wire.shapes import Count, Rate, Text, WireModel
 from llm_localrun.wire.sse import Payload
 from llm_localrun.wire.think_tags import may_think, read_template
 
+_PLUGIN_PORT = 8080
+"""The only port that llm-llama-server 0.2 knows."""
 _SLOTS_TIMEOUT_S = 30.0
 """It answers between two batches, each of which may take seconds."""
 
@@ -250,6 +252,7 @@ class LlamaCpp(RunsLlamaCpp):
     owned_by = "llamacpp"
     names_models_as_listed = True
     key_variables: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
+    plugin_ids = ("llama-server", "llama-server-tools", "llama-server-vision")
     context_flag = "-c {}"
     template_flag = "--chat-template-file"
     text_flag = "-c {0} -b {0} -ub {0}"  # A text to embed must be one physical batch.
@@ -282,6 +285,11 @@ class LlamaCpp(RunsLlamaCpp):
         ),
         "think": TEMPLATE_THINKING,
     }
+
+    @classmethod
+    def ids_in_plugins(cls, url: str, name: str) -> Iterator[str]:
+        is_known = urlsplit(url).port == _PLUGIN_PORT
+        return super().ids_in_plugins(url, name) if is_known else iter(())
 
     def details(self, ask: Ask, entries: Sequence[_LlamaModel]) -> Mapping[str, Facts]:
         is_router = any(entry.status is not None for entry in entries)

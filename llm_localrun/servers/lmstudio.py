@@ -223,6 +223,8 @@ class LMStudio(OpenAICompatible):
         Sign("/api/v1/models", "models"),
     )
     relays = True  # LM Link, since 0.4.5
+    # In llm-lmstudio 0.3: of one server, of several servers, and of a model that embeds texts.
+    plugin_ids = ("lmstudio/{name}", "lmstudio@{host}/{name}", "{name}")
     names_models_as_listed = True
     overflow_texts = (
         # What it keeps are the system prompt and the first message.

@@ -22,6 +22,7 @@ class Mlx(OpenAICompatible):
     names_models_as_listed = True
     # Many servers answer so, but few of them leave their models, repositories and paths, unsigned.
     signs = (Sign("/health", "status", "ok", rank=2, names=r"/|\\"),)
+    plugin_ids = ("{name}",)  # In llm-mlx 0.4, which runs the repositories itself.
     no_list = (200, "")
     empty_hint = (
         "It lists nothing without the Hugging Face cache: `mkdir -p ~/.cache/huggingface/hub`"

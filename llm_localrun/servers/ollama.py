@@ -217,6 +217,8 @@ class Ollama(Server):
     # After 30 equal pieces of text (0.32).
     cut_off_hint = "It stops a model that repeats itself: try -o repeat_penalty 1.1"
     names_models_as_listed = True
+    # In llm-ollama 0.19, and before.
+    plugin_ids = ("ollama/{name}", "{name}")
     tool_refusals = ("does not support tools",)
     # It has no `tool_choice`. `format` is a grammar, which forbids calls (ollama#11037).
     call_forcing = CallForcing.SCHEMA

@@ -12,7 +12,8 @@ import sys
 import sysconfig
 
 _COMMAND = re.compile(
-    r"(?<![\w./\\-])llm(?= (?:localrun|install|uninstall|embed|keys|models|aliases|-m)\b)"
+    r"(?<![\w./\\-])llm"
+    r"(?= (?:aliases|embed|install|keys|localrun|models|templates|uninstall|-m)\b)"
 )
 
 

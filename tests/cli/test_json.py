@@ -27,6 +27,7 @@ from tests.support.llm_log import NOW, write_log
 from tests.support.llm_log import run as run_logged
 from tests.support.many_models import MEMORY, SNAPSHOT, put
 from tests.support.pulling import REPO, World, done, run
+from tests.support.trees import gguf, llm_gguf_index
 
 PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
 TYPES = {
@@ -188,6 +189,18 @@ def test_purge(user_path: Path, starter_model: Path, invoke: Invoke) -> None:
         assert value
         assert_documented("purge", value)
     assert [item["removed"] for item in removed] == [True, False]
+
+
+def test_what_other_plugins_have(user_path: Path, invoke: Invoke) -> None:
+    path = gguf(user_path / "gguf" / "models" / "m.gguf")
+    llm_gguf_index(user_path / "gguf", {"m": path, "gone": user_path / "gone.gguf"})
+    (user_path / "aliases.json").write_text('{"a": "gguf/gguf/m", "b": "gguf/none"}')
+    imported = json_of(invoke, "import", "llm-gguf")
+    assert [each["model"] for each in imported] == ["local/gguf/m", None]
+    assert_documented("import", imported)
+    moved = json_of(invoke, "migrate")
+    assert [each["model"] for each in moved] == ["local/gguf/m", None]
+    assert_documented("migrate", moved)
 
 
 def test_bench(warm: Path, invoke: Invoke) -> None:
