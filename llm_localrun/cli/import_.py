@@ -3,6 +3,10 @@
 Shows which model here each of its models is, and the commands that keep its aliases and context
 sizes. Asks on a terminal whether to run them; --yes runs them at once. The files stay where they
 are, and so does what the other plugin has written.
+
+\b
+Example:
+  llm localrun import llm-gguf
 """
 
 import json

@@ -3,6 +3,10 @@
 Looks at your aliases, default models, default options and templates for models of llm-ollama,
 llm-lmstudio, llm-gguf, llm-mlx and llm-llama-server. Nothing is changed: paste the commands that
 you want into a shell.
+
+\b
+Example:
+  llm localrun migrate
 """
 
 from collections.abc import Iterator, Mapping

@@ -2,6 +2,10 @@
 
 It lists that first, and asks. Models stay, unless --models is given. Models in the engine's memory
 are unloaded when their answers are finished. Ctrl-C stops waiting for that.
+
+\b
+Example:
+  llm localrun purge
 """
 
 import shlex
