@@ -7,7 +7,7 @@ import click
 import llm.cli
 import pytest
 
-from tests.support.commands import all_commands, help_of
+from tests.support.commands import HELP_NAMES, all_commands, help_of
 
 pytestmark = pytest.mark.pure
 
@@ -35,7 +35,7 @@ def parse(line: str) -> str:
         assert found is not None
         command = found
         typed.append(str(command.name))
-    command.make_context(command.name, [*words])
+    command.make_context(command.name, [*words], help_option_names=HELP_NAMES)
     return " ".join(typed)
 
 

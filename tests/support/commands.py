@@ -8,6 +8,8 @@ import llm.cli
 from llm_localrun.cli import command_names, load_command
 
 GROUP = "llm localrun"
+HELP_NAMES = ["-h", "--help"]
+"""llm's. Click keeps the option of the first context in the command."""
 
 
 def all_commands() -> dict[str, click.Command]:
@@ -27,8 +29,7 @@ def _commands() -> Iterator[tuple[str, click.Command]]:
 
 def help_of(typed: str, command: click.Command) -> str:
     """What `--help` prints at 80 columns, of which click leaves two free."""
-    names = ["-h", "--help"]
     with click.Context(
-        command, info_name=typed, help_option_names=names, terminal_width=78
+        command, info_name=typed, help_option_names=HELP_NAMES, terminal_width=78
     ) as context:
         return command.get_help(context)
