@@ -179,8 +179,9 @@ def _supports(cls: type[Server]) -> str:
 
 
 def _counts(cls: type[Server]) -> bool:
-    is_openai = issubclass(cls, OpenAICompatible)
-    return is_openai and cls.count_tokens is not OpenAICompatible.count_tokens
+    if not issubclass(cls, OpenAICompatible):
+        return False
+    return cls.count_tokens is not OpenAICompatible.count_tokens
 
 
 def product_kinds() -> list[type[Server]]:
