@@ -167,8 +167,8 @@ def is_config(value: object) -> bool:
 
 
 def test_a_document_shows_settings() -> None:
-    servers = (ROOT / "docs" / "servers.md").read_text("utf-8")
-    found = [json.loads(each.text) for each in fences(servers) if each.language == "json"]
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    found = [json.loads(each.text) for each in fences(page) if each.language == "json"]
     assert [*map(is_config, found)] == [True]
 
 
