@@ -32,6 +32,7 @@ REASONS = frozenset(
         "uninstalls the plugin",
         "asks for a key",
         "takes minutes",
+        "depends on the speed of the machine",
     }
 )
 """Why an example may be left out. A recorded one names its script instead, and CI runs the one that
