@@ -59,7 +59,7 @@ def choose_recommended(suffix: str, *, as_json: bool) -> str:
         )
     rows, facts = recommend.recommendation_rows(found), map(recommend.recommendation_facts, found)
     choices = map(Choice, (each.model.name for each in found), rows, facts)
-    reason, explained = "A REF is missing; give one of these", recommend.explanation(found)
+    reason, explained = "No model is named; choose one of these", recommend.explanation(found)
     return _choose([*choices], reason, suffix, as_json, explained)
 
 
@@ -88,7 +88,8 @@ def choose_match(words: str, quantization: str, suffix: str, *, as_json: bool) -
     if not found:
         raise _lacks(quantization, words) if on_hub else nothing_found(words)
     choices = _choices(sorted(found, key=lambda match: not match.fits))
-    return _choose(choices, f"'{words}' is not a REF; give one of these", suffix, as_json)
+    reason = f"'{words}' is not the name of a model; choose one of these"
+    return _choose(choices, reason, suffix, as_json)
 
 
 def list_without_hub(

@@ -7,7 +7,7 @@ for the number of one. Words that are no REF are searched for.
 REF is one of:
   NAME                            a model that `llm localrun recommend` lists
   starter                         a small model to begin with, the best that
-                                  can be had (0.1 to 2 GB)
+                                  can be had (0.1 to 1.3 GB)
   OWNER/REPO[:QUANT]              a repository of the Hugging Face hub, in the
                                   quantization that fits this machine
   hf:OWNER/REPO/FILE.gguf         one file of a repository

@@ -114,7 +114,7 @@ def test_words_list_what_matches(ten: World, invoke: Invoke) -> None:
         f"llm localrun pull {HELPER}",
     ]
     assert result.stderr == (
-        "'little helper' is not a REF; give one of these. Nothing was downloaded.\n"
+        "'little helper' is not the name of a model; choose one of these. Nothing was downloaded.\n"
     )
     assert not ten.at_files.requests or not ten.there
 
@@ -290,7 +290,7 @@ def test_no_ref_lists_what_is_recommended(ten: World, invoke: Invoke) -> None:
     assert len(found) > 2
     assert result.exit_code == 2
     assert result.stdout.splitlines()[-len(found) :] == [each.command for each in found]
-    assert result.stderr == "A REF is missing; give one of these. Nothing was downloaded.\n"
+    assert result.stderr == "No model is named; choose one of these. Nothing was downloaded.\n"
     assert not ten.at_hub.requests
 
 
