@@ -155,7 +155,7 @@ def remove(name: str, yes: bool) -> None:
     size = size_text(size_of(found.folder))
     if not yes and not sys.stdin.isatty():
         command = f"llm localrun engine remove {name} --yes"
-        raise click.UsageError(f"It asks before it removes. To agree: {command}")
+        raise click.UsageError(f"Nothing was removed. To remove it: {command}")
     if not yes:
         click.confirm(f"Remove {name} ({size})?", abort=True, err=True)
     remove_build(found, _announce)

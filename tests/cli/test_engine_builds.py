@@ -141,7 +141,7 @@ def test_remove(user_path: Path, invoke: Invoke) -> None:
     folder = user_path / "localrun" / "engines"
     refused = invoke("localrun", "engine", "remove", "b11391-cuda", input="y\n")
     assert refused.exit_code == 2
-    assert "To agree: llm localrun engine remove b11391-cuda --yes" in refused.stderr
+    assert "To remove it: llm localrun engine remove b11391-cuda --yes" in refused.stderr
     assert (folder / "b11391-cuda").exists()
     done = invoke("localrun", "engine", "remove", "b11391-cuda", "--yes")
     assert done.stdout == "Removed b11391-cuda: 0 MB freed\n"

