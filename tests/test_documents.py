@@ -8,23 +8,19 @@ from llm_localrun.cli import command_names
 from llm_localrun.config import Config, ConfiguredEndpoint
 from llm_localrun.files.base import stores
 from llm_localrun.servers.base import GENERIC_KIND, server_class
-from tests.support.generated import (
-    COMPARED_ROWS,
-    OPTION_COLUMNS,
-    PARTS,
+from tests.support.generated.commands import commands_table, with_all_commands
+from tests.support.generated.comparison import COMPARED_ROWS, compared_table
+from tests.support.generated.options import OPTION_COLUMNS
+from tests.support.generated.parts import PARTS, regenerated
+from tests.support.generated.recommended import (
     RECOMMENDED_RAM_GB,
     RECOMMENDED_USES,
-    ROOT,
-    commands_table,
-    compared_table,
-    product_kinds,
     recommended_for,
     recommended_table,
-    regenerated,
-    servers_table,
-    stores_table,
-    with_all_commands,
 )
+from tests.support.generated.servers import product_kinds, servers_table
+from tests.support.generated.stores import stores_table
+from tests.support.repository import ROOT
 
 OPTIONS = (ROOT / "docs" / "options.md").read_text("utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text("utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import llm_localrun
-from tests.support.generated import ROOT
+from tests.support.repository import ROOT
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
 TITLES = re.findall(r"^### (.+)$", PAGE, re.MULTILINE)

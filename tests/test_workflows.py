@@ -10,7 +10,7 @@ import yaml
 
 from llm_localrun import __version__
 from llm_localrun.cli import command_names
-from tests.support.generated import ROOT
+from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.pure
 
