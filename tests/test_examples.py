@@ -337,7 +337,7 @@ SAME: dict[str, tuple[str, str, list[str]]] = {
     "dates": ("at 2026-11-30 12:01:02", "at 2027-01-02 00:00:00", []),
     "ids": ("01m8q2z7phejsnjfhnbg2vcm9c", "01m8q2z7qm9f61w2abdh8jfcak", []),
     "builds": ("xllamacpp 2026.10.11549, b10434", "xllamacpp 2026.10.2, b11549", []),
-    "folders": ("~/.config/io.datasette.llm/localrun", "/tmp/u-me/localrun", []),
+    "folders": ("~/.config/io.datasette.llm/localrun", "/home/me/user/localrun", []),
     "ports": ("http://localhost:11434", "http://localhost:5000", []),
     "charts": ("a ███▇█▄▄", "a ▁▂", []),
     "progress": ("Embedding  [####----]   50%  00:00:01\na", "Embedding\na", []),

