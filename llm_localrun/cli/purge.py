@@ -50,7 +50,9 @@ def purge(with_models: bool, yes: bool, force: bool, as_json: bool) -> None:
         show_json([*map(_facts_of_removed, removed), *map(_facts, kept)])
     else:
         freed = size_text(sum(each.freed for each in removed))
-        say(f"Removed what llm-localrun had put here: {freed} freed", *_left_to_llm())
+        is_done = not any(each.problem for each in removed)
+        what = "what llm-localrun had put here" if is_done else "the rest"
+        say(f"Removed {what}: {freed} freed", *_left_to_llm())
     if any(each.problem for each in removed):
         raise click.exceptions.Exit(1)
 
