@@ -37,6 +37,11 @@ def test_each_shell_gets_what_it_reads() -> None:
     }
 
 
+def test_zsh_gets_backslashes_that_are_kept() -> None:
+    know("local/a\\:b\\")
+    assert asked("zsh", "llm -m lo").stdout == "local/a\\\\\\:b\\\\:chat model\n"
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [("llm -m lo", 0), ("llm -m x", 0), ("llm -m ./x", quick.IS_PATH), ("llm ke", quick.ASK_LLM)],
