@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -392,6 +392,23 @@ def test_what_llm_stores_stays_and_its_commands_work(
     store_key(user_path, "openai", "secret")
     plant(home(), "names.json")
     assert "llm itself" not in invoke("localrun", "purge", "--yes").stdout
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.write_bytes(b"\xff")])
+@pytest.mark.parametrize("name", ["default_model.txt", "default_embedding_model.txt"])
+def test_defaults_that_llm_cannot_read(
+    user_path: Path, invoke: Invoke, make: Callable[[Path], object], name: str
+) -> None:
+    make(user_path / name)
+    plant(home(), "names.json")
+    for command in ("purge", "--yes"), ("status",), ():
+        assert invoke("localrun", *command).exit_code == 0
+
+
+def test_the_alias_that_begins_as_an_option(user_path: Path, invoke: Invoke) -> None:
+    (user_path / "aliases.json").write_text(json.dumps({"-x": "local-a"}))
+    plant(home(), "names.json")
+    assert "  llm aliases remove -- -x\n" in invoke("localrun", "purge", "--yes").stdout
 
 
 def test_an_engine_that_never_ends_by_itself(

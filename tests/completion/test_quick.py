@@ -82,6 +82,22 @@ def test_without_a_user_directory_nothing_is_completed_or_made(
     assert not (tmp_path / "none").exists()
 
 
+def test_what_cannot_be_read_completes_nothing(
+    user_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    know("local/a/x")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        patch.setattr(Path, "lstat", refuse)
+        patch.setattr(os, "stat", refuse)
+        for text in ("llm -m lo", "llm localrun rm ", "llm localrun endpoints remove "):
+            assert quick.main("bash", text) == 0
+    assert capfd.readouterr() == ("", "")
+
+
 def test_ten_thousand_names_are_completed() -> None:
     know(*(f"local/box/model-{number}" for number in range(10_000)))
     assert asked("fish", "llm -m local/box/").stdout.count("\n") == 10_000
