@@ -10,8 +10,10 @@ Example:
 """
 
 import json
+import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,14 @@ from llm_localrun.errors import ConfigError
 from llm_localrun.files import named
 from llm_localrun.files.llm_gguf import LlmGgufStore, RegisteredFile, registered_files
 from llm_localrun.models import LocalModel
-from llm_localrun.name_cache import CachePolicy
+from llm_localrun.name_cache import CachePolicy, is_ours
 from llm_localrun.registration import user_aliases
+from llm_localrun.system.json_files import read_json
 from llm_localrun.system.paths import home
+from llm_localrun.system.text import cut
 
 _PLUGIN = LlmGgufStore.name
+_PATH_WIDTH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ def import_(plugin: str, yes: bool, as_json: bool) -> None:
     if not as_json:
         _show(found)
     if yes or (steps and not as_json and _agrees(len(steps))):
+        _check_settings(step for _, step in steps)
         for model, step in steps:
             _do(step, model.id)
     if as_json:
@@ -80,23 +86,29 @@ def import_(plugin: str, yes: bool, as_json: bool) -> None:
 def _imports() -> Iterator[_Import]:
     files = registered_files()
     models = [m for m in get_catalogue(CachePolicy.FRESH).models if m.has_command and not m.problem]
-    aliases = user_aliases()
+    aliases, seen = {**user_aliases()}, set[str]()
     for file in files:
         model = model_of(file, models)
         if model is None:
             yield _Import(file, None, (), (_why_not_here(file),))
             continue
-        steps, notes = list(_other_steps(file, model)), []
-        for alias in file.aliases:
+        steps, notes = list(_other_steps(file, model)), list[str]()
+        for alias in dict.fromkeys(file.aliases):
             target = aliases.get(alias, file.id)
             shown = command("aliases", "set", alias, model.id)
             if target not in (file.id, model.id):
                 notes.append(f"{alias} is already your alias for {target}")
-            elif shown is None:
+            elif is_ours(alias) and target != model.id:
+                notes.append(f"the alias {alias} would hide models of llm-localrun")
+            elif shown is None or not alias:
                 notes.append("an alias cannot be typed")
             elif target != model.id:
                 steps.append(_Step(shown, alias=alias))
-        yield _Import(file, model, tuple(steps), tuple(notes))
+                aliases[alias] = model.id
+        # Several of its models can have one file.
+        new = [step for step in steps if step.shown not in seen]
+        seen.update(step.shown for step in new)
+        yield _Import(file, model, tuple(new), tuple(notes))
 
 
 def _other_steps(file: RegisteredFile, model: LocalModel) -> Iterator[_Step]:
@@ -104,7 +116,7 @@ def _other_steps(file: RegisteredFile, model: LocalModel) -> Iterator[_Step]:
     if file.is_elsewhere and model.on_disk and model.on_disk.store == _PLUGIN:
         path = model.on_disk.path
         if path not in named.remembered():
-            yield _Step(f"remember the file {path}", path=path)
+            yield _Step(f"remember the file {shlex.quote(path)}", path=path)
     if file.context_size and "context_size" not in default_options(model.id):
         size = file.context_size
         shown = command("models", "options", "set", model.id, "context_size", str(size))
@@ -115,8 +127,9 @@ def _other_steps(file: RegisteredFile, model: LocalModel) -> Iterator[_Step]:
 def _why_not_here(file: RegisteredFile) -> str:
     if not file.path:
         return "it names no file"
-    path = json.dumps(file.path)[1:-1]
-    is_there = "\0" not in file.path and Path(file.path).exists()
+    path = cut(json.dumps(file.path)[1:-1], _PATH_WIDTH)
+    # Path.exists raises where this returns False: for a path that is too long, or is not readable.
+    is_there = os.path.exists(file.path)  # noqa: PTH110
     return f"{path} is not a model that can be run" if is_there else f"{path} is missing"
 
 
@@ -140,6 +153,19 @@ def _agrees(count: int) -> bool:
 
 def _is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _check_settings(steps: Iterable[_Step]) -> None:
+    """Raises `ConfigError` if a file that llm changes is damaged.
+
+    llm would replace all aliases in it, and has no sentence for options.
+    """
+    for name in {"aliases.json" if step.alias else "model_options.json" for step in steps}:
+        path = home().parent / name
+        if path.exists() and not isinstance(read_json(path), dict):
+            raise ConfigError(
+                f"{path} cannot be read: it holds no JSON object", "Fix the file, or delete it"
+            )
 
 
 def _do(step: _Step, model_id: str) -> None:

@@ -9,6 +9,8 @@ Example:
   llm localrun migrate
 """
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +35,8 @@ from llm_localrun.name_cache import CachePolicy
 from llm_localrun.privacy import requires_consent
 
 _UNPRINTABLE = "a name in it cannot be typed"
+_WORDS = r"[\w@%+=:,./ -]+"
+_HARMLESS = re.compile(rf"{_WORDS}(\({_WORDS}\))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def migrate(as_json: bool) -> None:
         return
     found = [move for move in moves if move.commands or (move.model and move.notes)]
     for move in found:
-        say(*(f"# {line}" for line in (_title(move.setting), *move.notes)), *move.commands)
+        say(*map(_comment, (_title(move.setting), *move.notes)), *move.commands)
     for move in moves:
         if move.model is None:
             say(f"{_title(move.setting)}: {'; '.join(move.notes)}.", err=True)
@@ -92,7 +96,7 @@ def _steps(setting: Setting, model: LocalModel) -> tuple[list[str | None], list[
     """The commands for a setting, None for one that cannot be typed; and notes."""
     notes = []
     if requires_consent(model) and model.id not in read_config().allow:
-        notes.append("The model does not run on this machine: see `llm localrun allow --help`")
+        notes.append("The model does not run on this machine: see llm localrun allow --help")
     match setting.kind:
         case "alias":
             return [command("aliases", "set", setting.name, model.id)], notes
@@ -103,7 +107,7 @@ def _steps(setting: Setting, model: LocalModel) -> tuple[list[str | None], list[
         case "template":
             options = our_options(setting.options, model)
             changes = [f"{setting.model} is {model.id}", *options.renamed]
-            notes.append(f"Change in the file: {'; '.join(changes)}")
+            notes.append(f"Change in the file: {', '.join(changes)}")
             return [command("templates", "edit", setting.name)], [*notes, *options.problems]
         case _:
             return _options(setting, model)
@@ -129,6 +133,14 @@ def _all_notes(commands: list[str | None], notes: list[str]) -> tuple[str, ...]:
 def _title(setting: Setting) -> str:
     """A setting in words: alias fast (ollama/qwen3:8b)."""
     return f"{' '.join(filter(None, (setting.kind, setting.name)))} ({setting.model})"
+
+
+def _comment(text: str) -> str:
+    """A line that does nothing when it is pasted.
+
+    zsh takes `#` for a command, unless it is told otherwise, and expands the words after it.
+    """
+    return f"# {text if _HARMLESS.fullmatch(text) else shlex.quote(text)}"
 
 
 def _facts(move: _Move) -> dict[str, Any]:

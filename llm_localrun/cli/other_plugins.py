@@ -15,6 +15,7 @@ from llm.cli import LoadTemplateError, load_template
 from llm_localrun.chat.options import Options
 from llm_localrun.errors import ConfigError
 from llm_localrun.files import store_named
+from llm_localrun.files.found import is_text
 from llm_localrun.files.llm_gguf import RegisteredFile, registered_files
 from llm_localrun.models import LocalModel, OnDisk, Route, ServerStatus, Snapshot
 from llm_localrun.name_cache import is_ours
@@ -108,7 +109,7 @@ def by_other_ids(models: Iterable[LocalModel]) -> dict[str, LocalModel]:
 
 def model_of(file: RegisteredFile, models: Iterable[LocalModel]) -> LocalModel | None:
     """The model of ours in a file that llm-gguf has registered; None if it cannot be run."""
-    real = os.path.realpath(file.path) if file.path and "\0" not in file.path else ""
+    real = os.path.realpath(file.path) if file.path and is_text(file.path) else ""
     on_disk = ((model, model.on_disk) for model in models if model.on_disk)
     return next((m for m, route in on_disk if os.path.realpath(route.path) == real), None)
 

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
-from llm import DEFAULT_MODEL, get_default_embedding_model, get_default_model
+from llm import DEFAULT_MODEL
 
 from llm_localrun.cli.table import Row, first_few, json_option, say, show, show_json, size_text
 from llm_localrun.errors import NotRemoved
 from llm_localrun.pull.purge import KEPT, Item, Removed, find_items, remove_all
 from llm_localrun.registration import user_aliases
-from llm_localrun.system.json_files import read_json
+from llm_localrun.system.json_files import read_json, read_text
 from llm_localrun.system.paths import home
 
 _OPTIONAL = ("in",)
@@ -50,7 +50,9 @@ def purge(with_models: bool, yes: bool, force: bool, as_json: bool) -> None:
         show_json([*map(_facts_of_removed, removed), *map(_facts, kept)])
     else:
         freed = size_text(sum(each.freed for each in removed))
-        say(f"Removed what llm-localrun had put here: {freed} freed", *_left_to_llm())
+        is_done = not any(each.problem for each in removed)
+        what = "what llm-localrun had put here" if is_done else "the rest"
+        say(f"Removed {what}: {freed} freed", *_left_to_llm())
     if any(each.problem for each in removed):
         raise click.exceptions.Exit(1)
 
@@ -131,13 +133,19 @@ def _commands() -> Iterator[str]:
     """The commands that remove aliases, options and defaults that mean local models."""
     for alias, model in sorted(user_aliases().items()):
         if _is_ours(str(model)):
-            yield f"llm aliases remove {shlex.quote(alias)}"
+            yield shlex.join(["llm", "aliases", "remove", *_word(alias)])
     for name in filter(_is_ours, _names_in(read_json(home().parent / "model_options.json"))):
-        yield f"llm models options clear {shlex.quote(name)}"
-    if _is_ours(get_default_model()):  # type: ignore[no-untyped-call]
+        yield shlex.join(["llm", "models", "options", "clear", *_word(name)])
+    # llm's own functions have no sentence for a file that they cannot read.
+    if _is_ours(read_text(home().parent / "default_model.txt").strip()):
         yield f"llm models default {DEFAULT_MODEL}"
-    if _is_ours(get_default_embedding_model() or ""):  # type: ignore[no-untyped-call]
+    if _is_ours(read_text(home().parent / "default_embedding_model.txt").strip()):
         yield "llm embed-models default --remove-default"
+
+
+def _word(name: str) -> list[str]:
+    """A name as an argument, also if it begins as an option does."""
+    return ["--", name] if name.startswith("-") else [name]
 
 
 def _names_in(value: object) -> list[str]:

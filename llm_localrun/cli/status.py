@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
-import llm
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.endpoints import STATUS, server_title
@@ -24,7 +23,8 @@ from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models
 from llm_localrun.resolve import describe_unheard, order_of
 from llm_localrun.servers.base import refused_login
-from llm_localrun.system.paths import engine_folder
+from llm_localrun.system.json_files import read_text
+from llm_localrun.system.paths import engine_folder, home
 from llm_localrun.system.program import runnable
 
 _MAY_ANSWER = (ServerStatus.BUSY, ServerStatus.LOADING, ServerStatus.NEEDS_KEY)
@@ -61,7 +61,8 @@ def _gather() -> State:
         best,
         obstacle=order.obstacle(best) if best else "",
         allowed=frozenset(config.allow),
-        default=llm.get_default_model(default=""),  # type: ignore[no-untyped-call]
+        # llm's own function has no sentence for a file that it cannot read.
+        default=read_text(home().parent / "default_model.txt").strip(),
     )
 
 

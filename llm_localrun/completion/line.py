@@ -57,3 +57,8 @@ def for_bash(value: str, line: Line) -> str:
     if line.quote:
         return re.sub(r'([\\"$`])', r"\\\1", rest)
     return re.sub(r"([^\w@%+=:,./~-])", r"\\\1", rest)
+
+
+def for_zsh(value: str) -> str:
+    """`value` as `_describe` reads it: a colon would end it, and a backslash keeps what follows."""
+    return value.replace("\\", "\\\\").replace(":", "\\:")

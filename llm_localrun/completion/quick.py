@@ -30,7 +30,7 @@ def user_folder() -> Path:
 def main(shell: str, text: str) -> int:
     """Prints what the last word of `text` can become, and returns the status."""
     from llm_localrun.completion.answer import answer, needs_names
-    from llm_localrun.completion.line import for_bash, split
+    from llm_localrun.completion.line import for_bash, for_zsh, split
 
     line = split(text)
     words, user = line.words[1:], user_folder()
@@ -44,8 +44,7 @@ def main(shell: str, text: str) -> int:
     if shell == "bash":
         lines = [for_bash(each.value, line) for each in found.candidates]
     elif shell == "zsh":
-        # What `_describe` reads: a colon ends the value.
-        lines = [f"{each.value.replace(':', chr(92) + ':')}:{each.help}" for each in found[0]]
+        lines = [f"{for_zsh(each.value)}:{each.help}" for each in found.candidates]
     else:
         lines = [f"{each.value}\t{each.help}" for each in found.candidates]
     sys.stdout.buffer.write("".join(f"{each}\n" for each in lines).encode())

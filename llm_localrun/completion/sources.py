@@ -48,7 +48,9 @@ def matching(found: Iterator[Candidate], typed: str) -> list[Candidate]:
 def is_pending(user: Path) -> bool:
     """Whether models are known whose names are still to be made from the catalogue."""
     folder = user / "localrun"
-    return not (folder / "names.json").exists() and (folder / "catalogue.json").exists()
+    # Path.exists raises where this returns False: in a folder that is not readable.
+    names, catalogue = (os.path.exists(folder / name) for name in ("names.json", "catalogue.json"))  # noqa: PTH110
+    return catalogue and not names
 
 
 def chat_names(user: Path) -> Iterator[Candidate]:

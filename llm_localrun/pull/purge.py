@@ -1,8 +1,9 @@
 """What llm-localrun has put on this machine, and its removal.
 
-Only what it has made is removed: files with names that it gives, builds with a record, and models
-that `pulled.json` lists. Everything else in its folders stays, and is named. A folder may be a link
-to another disk: our own files there are removed, and then the link.
+Only what it has made is removed: files with names that it gives, builds with a record and without
+other files, and models that `pulled.json` lists and that have the size that it says. Everything
+else in its folders stays, and is named. A folder may be a link to another disk: our own files there
+are removed, and then the link.
 
 Whether to remove is left to `cli`; what llm itself stores stays, and so do the models of other
 programs.
@@ -12,13 +13,13 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from llm_localrun.engine.installed import RECORD
+from llm_localrun.engine.installed import list_installed, size_of
 from llm_localrun.engine.state import list_hosts
 from llm_localrun.engine.stop import Announce, end, name_of, occupation, stop_when_idle
 from llm_localrun.errors import PullFailed
@@ -30,6 +31,7 @@ from llm_localrun.pull.records import (
     is_safe_name,
     read_records,
 )
+from llm_localrun.pull.refs import STARTER
 from llm_localrun.system import locks
 from llm_localrun.system.paths import (
     builds_folder,
@@ -50,6 +52,10 @@ IN_USE = "a command that runs uses it"
 _NOT_OURS = "not made by llm-localrun"
 _NOT_LISTED = "not pulled by llm-localrun"
 _OUTSIDE = "its files are not in the models folder"
+_CHANGED = "its files have changed: llm localrun rm removes it"
+_HAS_MORE = "it has files that were not installed"
+_UNREADABLE = "it cannot be read: Permission denied"
+_LIST = "list of models"
 
 # `write_atomically` adds eight digits while it writes.
 _UNFINISHED = r"(\.[0-9a-f]{8})?"
@@ -64,6 +70,8 @@ _PROMPT = re.compile(rf"({_ENGINE_ID}|[0-9a-f]{{32}}\.[0-9a-f]{{32}})\..+")
 _TOOL = re.compile(r"libggml-python-.+")
 _BUILD = re.compile(r"\w+-(cpu|cuda|rocm|vulkan|metal)")
 _REMOVED_BUILD = re.compile(rf"\.removed-{_BUILD.pattern}-\d+")
+_UNFINISHED_BUILD = re.compile(r"unpacked|replaced|.+\.(part|lock|zip|tar\.gz)")
+_UNFINISHED_PULL = re.compile(r"(.+\.gguf|[0-9a-f]{32})\.(part|lock)|" + f"{STARTER}\\.lock")
 _PULLED = re.compile(rf"pulled\.json{_UNFINISHED}|pulled\.lock")
 
 
@@ -108,6 +116,7 @@ def find_items(*, with_models: bool) -> list[Item]:
     Engines come first; their only part is the lock that they hold. Raises OSError.
     """
     found = [*_engines(), *_builds(), *_own_files(), *_unfinished(), *_models(with_models)]
+    found += _unreadable()
     return [item for item in found if item.parts or item.reason]
 
 
@@ -119,16 +128,28 @@ def remove_all(announce: Announce, *, with_models: bool, force: bool) -> Iterato
     """
     if not home().exists():
         return
-    folder = engine_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     yield from _end_engines(announce, force)
-    # While it is held, no engine starts: see `launch`.
-    with locks.exclusive(folder / "memory.starting", inf):
+    with _no_engine_starts():
         yield from _end_engines(announce, force)
         # An engine that ends saves its conversations.
         items = find_items(with_models=with_models)
         yield from (_remove(item) for item in items if not item.reason)
     _remove_folders(with_models)
+
+
+@contextmanager
+def _no_engine_starts() -> Iterator[None]:
+    """Holds the lock that an engine needs to start: see `launch`."""
+    folder = engine_folder()
+    with ExitStack() as held:
+        # A file in its place, or a link to nothing: no engine can start.
+        while folder.is_dir() or not _exists(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Another purge may be removing the folder.
+            with suppress(FileNotFoundError):
+                held.enter_context(locks.exclusive(folder / "memory.starting", inf))
+                break
+        yield
 
 
 def _end_engines(announce: Announce, force: bool) -> Iterator[Removed]:
@@ -153,10 +174,13 @@ def _engines() -> Iterator[Item]:
 def _builds() -> Iterator[Item]:
     """Installed builds, what installations left, and what else is in their folder."""
     folder = builds_folder()
+    sizes = {build.folder: build.size for build in list_installed()}
     others = []
     for path in _entries(folder):
-        if _BUILD.fullmatch(path.name) and (path / RECORD).exists():
-            yield _item(BUILD, path, [path])
+        if _BUILD.fullmatch(path.name) and path in sizes:
+            # Records of old versions have no size.
+            has_more = not path.is_symlink() and 0 < sizes[path] < size_of(path)
+            yield _item(BUILD, path, [path], _HAS_MORE * has_more)
         elif _REMOVED_BUILD.fullmatch(path.name):
             yield _item("removed build", path, [path])
         elif path.name != ".partial":
@@ -164,6 +188,11 @@ def _builds() -> Iterator[Item]:
     partial = folder / ".partial"
     if _is_locked(partial):
         yield Item("unfinished build", str(partial), _size([partial]), reason=IN_USE)
+    elif partial.is_dir() and not partial.is_symlink():
+        inside = _entries(partial)
+        ours = [path for path in inside if _UNFINISHED_BUILD.fullmatch(path.name)]
+        yield _item("unfinished build", partial, ours)
+        yield from _others(partial, [path for path in inside if path not in ours])
     elif _exists(partial):
         yield _item("unfinished build", partial, [partial])
     yield from _others(folder, others)
@@ -205,9 +234,18 @@ def _unfinished() -> Iterator[Item]:
         yield _item("unfinished downloads", partial, [partial])
         return
     files = unfinished_files(partial)
+    ours = [file for file in files if _is_unfinished_pull(file.relative_to(partial).parts)]
     if _is_locked(partial):
         yield Item("running downloads", str(partial), reason=IN_USE)
-    yield _item("unfinished downloads", partial, files)
+    yield _item("unfinished downloads", partial, ours)
+    yield from _others(partial, [file for file in files if file not in ours])
+
+
+def _is_unfinished_pull(parts: Sequence[str]) -> bool:
+    """Whether a path below the partial folder is one that pulls write."""
+    if len(parts) > 1:
+        return parts[0] == STARTER
+    return _UNFINISHED_PULL.fullmatch(parts[0]) is not None
 
 
 def _models(with_models: bool) -> Iterator[Item]:
@@ -226,13 +264,14 @@ def _models(with_models: bool) -> Iterator[Item]:
         elif not with_models:
             yield Item(MODEL, record.shown_ref, size, reason=KEPT)
     if with_models or not files:
-        for record in records:
-            paths = _safe(record)
-            reason = "" if paths else _OUTSIDE
-            if record.files:
-                yield Item(MODEL, record.shown_ref, _size(paths), tuple(paths), reason)
+        reasons = set()
+        for record in filter(lambda record: record.files, records):
+            paths, reason = _safe(record), _why_kept(record)
+            reasons.add(reason)
+            yield Item(MODEL, record.shown_ref, _size(paths), tuple(paths), reason)
         lists = [path for path in _entries(folder) if _is_file_like(path, _PULLED)]
-        yield from _matching("list of models", folder, lists, _PULLED)
+        if _CHANGED not in reasons:
+            yield from _matching(_LIST, folder, lists, _PULLED)
     yield from _unlisted(folder, {folder / each.path for each in files})
 
 
@@ -241,7 +280,39 @@ def _safe(record: PullRecord) -> list[Path]:
     folder = models_folder()
     paths = [folder / file.path for file in record.files if is_safe_name(file.path)]
     root = folder.resolve()
-    return [path for path in paths if path.parent.resolve().is_relative_to(root)]
+    return [
+        path
+        for path in paths
+        if path.parent.resolve().is_relative_to(root)
+        if path.is_symlink() or not path.is_dir()
+    ]
+
+
+def _why_kept(record: PullRecord) -> str:
+    """Why the files of a record stay; "" if they are removed."""
+    paths = _safe(record)
+    if not paths:
+        return _OUTSIDE
+    sizes = {models_folder() / file.path: file.size for file in record.files}
+    is_changed = any(_is_changed(path, sizes[path]) for path in paths)
+    return _CHANGED if is_changed else ""
+
+
+def _is_changed(path: Path, size: int) -> bool:
+    """Whether a file has got another size since it was pulled."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size != size
+
+
+def _unreadable() -> Iterator[Item]:
+    """Folders of ours in which this user cannot look."""
+    folders = (home(), *(home() / name for name in ("engine", "engines", "prompts", "tools")))
+    for folder in folders:
+        if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+            yield Item("folder", str(folder), reason=_UNREADABLE)
 
 
 def _unlisted(folder: Path, listed: set[Path]) -> Iterator[Item]:
@@ -274,9 +345,9 @@ def _others(folder: Path, paths: list[Path]) -> Iterator[Item]:
         yield Item(what, str(shown), _size(paths), reason=_NOT_OURS)
 
 
-def _item(what: str, path: Path, parts: Iterable[Path]) -> Item:
+def _item(what: str, path: Path, parts: Iterable[Path], reason: str = "") -> Item:
     parts = tuple(parts)
-    return Item(what, str(path), _size(parts), parts)
+    return Item(what, str(path), _size(parts), parts, reason)
 
 
 def _is_file_like(path: Path, *patterns: "re.Pattern[str]") -> bool:
@@ -331,6 +402,9 @@ def _is_locked(partial: Path) -> bool:
 
 
 def _remove(item: Item) -> Removed:
+    if item.what == _LIST and any(map(_exists, _listed())):
+        # Without it, the next purge would not know them.
+        return Removed(item, 0, f"{item.path} stays: models in it are still there")
     freed, problem = 0, ""
     for path in item.parts:
         size = _size_of(path)
@@ -340,6 +414,13 @@ def _remove(item: Item) -> Removed:
             problem = problem or f"{error.filename or path}: {error.strerror or error}"
         freed += size - _size_of(path)
     return Removed(item, freed, problem)
+
+
+def _listed() -> Iterator[Path]:
+    """The files of all models in the list."""
+    with suppress(PullFailed):
+        for record in read_records():
+            yield from _safe(record)
 
 
 def _remove_one(path: Path, item: Item) -> None:

@@ -165,6 +165,49 @@ def test_entries_that_cannot_be_run(
     assert "\x1b" not in done.output
 
 
+@pytest.mark.parametrize("path", ["/gone/" + "x" * 5000, "/tmp/\ud800", "\ud800\0", "/" * 5000])
+def test_paths_that_no_file_can_have(register: Register, invoke: Invoke, path: str) -> None:
+    register({"odd": {"path": path}})
+    for command in (("import", "llm-gguf"), ("migrate",)):
+        assert invoke("localrun", *command).exit_code == 0
+    (note,) = invoke("localrun", "import", "llm-gguf").stderr.splitlines()[:1]
+    assert note.startswith("gguf/odd: ")
+    assert len(note) < 600
+
+
+def test_empty_and_repeated_aliases(
+    user_path: Path, tmp_path: Path, register: Register, invoke: Invoke
+) -> None:
+    path = gguf(tmp_path / "it's $(x).gguf")
+    entry = {"path": str(path), "aliases": ["", "a", "a", "local"], "n_ctx": 512}
+    register({"one": entry, "two": {**entry, "aliases": ["a", "b"]}})
+    done = invoke("localrun", "import", "llm-gguf", "--yes")
+    assert done.exit_code == 0
+    assert "Done: 4 commands\n" in done.stderr
+    assert "gguf/one: the alias local would hide models of llm-localrun.\n" in done.stderr
+    assert "gguf/one: an alias cannot be typed.\n" in done.stderr
+    assert f"remember the file {shlex.quote(str(path))}\n" in done.stdout
+    assert {*aliases(user_path)} == {"a", "b"}
+    assert remembered() == [str(path)]
+
+
+@pytest.mark.parametrize("name", ["aliases.json", "model_options.json"])
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_damaged_settings_of_llm_stay(
+    user_path: Path, register: Register, chat: Path, invoke: Invoke, name: str, content: str
+) -> None:
+    register({"chat": {"path": str(chat), "aliases": ["a"], "n_ctx": 512}})
+    (user_path / name).write_text(content)
+    done = invoke("localrun", "import", "llm-gguf", "--yes")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        f"Error: {user_path / name} cannot be read: it holds no JSON object."
+        " Fix the file, or delete it.\n",
+    )
+    assert (user_path / name).read_text() == content
+    assert [path.name for path in user_path.glob("*s.json")] == [name]
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, "\x00\xff", '"text"'])
 def test_index_that_is_not_one(user_path: Path, invoke: Invoke, content: str) -> None:
     path = user_path / "gguf" / "models.json"

@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,7 @@ def test_all_settings(ollama: Path, invoke: Invoke) -> None:
         f"{set_option} think true",
         f"llm models options set -- {OURS} seed -1",
         f"# template sum ({theirs})",
-        f"# Change in the file: {theirs} is {OURS}; num_predict is max_tokens",
+        f"# Change in the file: {theirs} is {OURS}, num_predict is max_tokens",
         "llm templates edit sum",
     ]
 
@@ -180,9 +182,37 @@ def test_names_that_no_shell_must_see(ollama: Path, invoke: Invoke) -> None:
     }
     assert found["b\x1b[2J"]["notes"] == ["a name in it cannot be typed"]
     shown = invoke("localrun", "migrate").stdout
+    assert f"# 'alias $(rm -rf x) ({theirs})'\n" in shown
     assert "\x1b" not in shown
     for line in shown.splitlines():
         assert line.startswith(("# ", "llm aliases set "))
+
+
+HOSTILE = ("$(touch pwned)", "`touch pwned`", "; touch pwned", "it's; touch pwned", "&touch pwned")
+
+
+SHELLS = {"bash": ["bash", "--norc"], "zsh": ["zsh", "-f"], "fish": ["fish", "--no-config"]}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_comments_are_safe_when_pasted(
+    ollama: Path, invoke: Invoke, tmp_path: Path, shell: str, name: str
+) -> None:
+    """zsh on a terminal takes no line for a comment."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell}")
+    theirs = f"ollama/{NAME}"
+    put(ollama, aliases={name: theirs})
+    (ollama / "templates").mkdir()
+    template = {"model": theirs, "prompt": "x", "options": {name: 1}}
+    (ollama / "templates" / "a.yaml").write_text(json.dumps(template))
+    lines = invoke("localrun", "migrate").stdout.splitlines()
+    comments = [line for line in lines if line.startswith("#")]
+    assert len(comments) == 4
+    text = "\n".join([*comments, ""]).encode()
+    subprocess.run([*SHELLS[shell], "-i"], input=text, cwd=tmp_path, check=False, timeout=60)
+    assert not (tmp_path / "pwned").exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "7", "null", "\x00"])

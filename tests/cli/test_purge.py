@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 import llm_localrun
 from llm_localrun.engine.state import EnginePaths, list_hosts, list_running
-from llm_localrun.pull import purge
+from llm_localrun.pull import purge, records
 from llm_localrun.pull.records import PulledFile, PullRecord, save_record
 from llm_localrun.system import locks
 from llm_localrun.system.paths import home, models_folder
@@ -34,8 +36,6 @@ STATE = (
 OTHERS = (
     "engine/1234-0a1b2c3d.log",
     f"prompts/{DIGEST}.{DIGEST}.{DIGEST}",
-    "engines/b1-vulkan/installed.json",
-    "engines/b1-vulkan/bin/llama-server",
     "engines/.partial/llama.tar.gz.part",
     "engines/.removed-b2-cpu-77/llama-server",
     "tools/libggml-python-0.20.2.post1/libggml.so",
@@ -50,6 +50,13 @@ def plant(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"12345")
+
+
+def plant_build(name: str, size: int = 5) -> None:
+    tag, _, backend = name.rpartition("-")
+    record = {"tag": tag, "backend": backend, "program": "bin/llama-server", "size": size}
+    plant(home(), f"engines/{name}/bin/llama-server")
+    (home() / "engines" / name / "installed.json").write_text(json.dumps(record))
 
 
 def plant_model(name: str = MODEL, ref: str = REF) -> Path:
@@ -75,6 +82,7 @@ def reasons(invoke: Invoke, *arguments: str) -> dict[str, str]:
 def full(user_path: Path) -> Path:
     """A user directory with everything that the plugin writes, and a model."""
     plant(home(), *OURS)
+    plant_build("b1-vulkan")
     plant_model()
     return user_path
 
@@ -145,6 +153,89 @@ def test_what_the_plugin_did_not_make_stays_and_is_named(full: Path, invoke: Inv
     assert str(home() / "models/copied.gguf") in named
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("models/.partial/notes.txt", "models/.partial/mine/a.part", "engines/.partial/notes.txt"),
+        *("engines/.partial/mine/a", "engines/b1-vulkan/notes.txt", "engines/b1-vulkan/bin/x/y"),
+        *("engines/my-cpu/installed.json", "engines/b1-cpu/installed.json"),
+    ],
+)
+def test_what_others_put_into_inner_folders_stays(full: Path, invoke: Invoke, name: str) -> None:
+    plant(home(), name)
+    assert invoke("localrun", "purge", "--yes", "--models").exit_code == 0
+    assert (home() / name).exists()
+    assert len(reasons(invoke, "--models")) == 1
+
+
+def test_a_model_that_has_changed_stays_with_its_record(full: Path, invoke: Invoke) -> None:
+    (models_folder() / MODEL).write_text("a file of the user's")
+    assert invoke("localrun", "purge", "--yes", "--models").exit_code == 0
+    assert tree(home()) == {f"models/{MODEL}", "models/pulled.json"}
+    assert "llm localrun rm removes it" in reasons(invoke, "--models")[REF]
+    assert invoke("localrun", "rm", REF).exit_code == 0
+    assert not (models_folder() / MODEL).exists()
+
+
+def test_a_folder_in_the_place_of_a_model_stays(full: Path, invoke: Invoke) -> None:
+    (models_folder() / MODEL).unlink()
+    plant(models_folder(), f"{MODEL}/mine.txt")
+    assert invoke("localrun", "purge", "--yes", "--models").exit_code == 0
+    assert tree(home()) == {f"models/{MODEL}/mine.txt"}
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link to nothing"])
+def test_no_folder_for_engines(full: Path, invoke: Invoke, kind: str) -> None:
+    shutil.rmtree(home() / "engine")
+    if kind == "a file":
+        (home() / "engine").write_text("mine")
+    else:
+        (home() / "engine").symlink_to(full / "nothing")
+    result = invoke("localrun", "purge", "--yes", "--models")
+    assert result.exit_code == 0, result.output
+    assert tree(home()) <= {"engine"}
+    assert (home() / "engine").is_file() == (kind == "a file")
+
+
+def test_a_list_stays_as_long_as_its_models(
+    full: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(files: list[Path], _folder: Path) -> int:
+        if files[0].name == "m.gguf":
+            raise PermissionError(13, "Permission denied", str(files[0]))
+        return delete(files, _folder)
+
+    delete = records.delete
+    with monkeypatch.context() as patch:
+        patch.setattr(purge, "delete", refuse)
+        result = invoke("localrun", "purge", "--yes", "--models")
+    assert result.exit_code == 1
+    assert "Removed the rest: " in result.stdout
+    assert tree(home()) == {f"models/{MODEL}", "models/pulled.json"}
+    assert invoke("localrun", "purge", "--yes", "--models").exit_code == 0
+    assert not home().exists()
+
+
+def test_folders_that_cannot_be_read_are_named(
+    full: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access, folder = os.access, home() / "prompts"
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder and access(path, mode))
+    assert reasons(invoke)[str(folder)] == "it cannot be read: Permission denied"
+
+
+def test_two_at_once(full: Path) -> None:
+    """The second waits for the lock in a folder that the first one removes."""
+    with ThreadPoolExecutor() as threads:
+        both = [
+            threads.submit(lambda: [*purge.remove_all(print, with_models=True, force=False)])
+            for _ in range(8)
+        ]
+        removed = [step for each in both for step in each.result()]
+    assert not any(step.problem for step in removed)
+    assert not (home() / "models").exists()
+
+
 @pytest.mark.parametrize("name", ["", "models", "prompts", "engine", "engines", "tools"])
 def test_linked_folders_lose_what_is_ours_and_the_link(
     full: Path, invoke: Invoke, tmp_path: Path, name: str
@@ -188,9 +279,11 @@ def test_links_inside_are_not_followed(
     user_path: Path, invoke: Invoke, tmp_path: Path, name: str
 ) -> None:
     """A folder and a file of somebody else, to which what looks like ours leads."""
-    plant(home(), "engines/b1-vulkan/installed.json", "engines/b1-vulkan/bin/llama-server")
+    plant_build("b1-vulkan")
     precious = tmp_path / "precious"
-    plant(precious, "a.part", "installed.json", "below/b.gguf")
+    plant(precious, "a.part", "below/b.gguf")
+    record = {"tag": "b2", "backend": "vulkan", "program": "a.part", "size": 5}
+    (precious / "installed.json").write_text(json.dumps(record))
     link = home() / name
     link.unlink(missing_ok=True)
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -299,6 +392,23 @@ def test_what_llm_stores_stays_and_its_commands_work(
     store_key(user_path, "openai", "secret")
     plant(home(), "names.json")
     assert "llm itself" not in invoke("localrun", "purge", "--yes").stdout
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.write_bytes(b"\xff")])
+@pytest.mark.parametrize("name", ["default_model.txt", "default_embedding_model.txt"])
+def test_defaults_that_llm_cannot_read(
+    user_path: Path, invoke: Invoke, make: Callable[[Path], object], name: str
+) -> None:
+    make(user_path / name)
+    plant(home(), "names.json")
+    for command in ("purge", "--yes"), ("status",), ():
+        assert invoke("localrun", *command).exit_code == 0
+
+
+def test_the_alias_that_begins_as_an_option(user_path: Path, invoke: Invoke) -> None:
+    (user_path / "aliases.json").write_text(json.dumps({"-x": "local-a"}))
+    plant(home(), "names.json")
+    assert "  llm aliases remove -- -x\n" in invoke("localrun", "purge", "--yes").stdout
 
 
 def test_an_engine_that_never_ends_by_itself(

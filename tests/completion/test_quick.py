@@ -37,6 +37,11 @@ def test_each_shell_gets_what_it_reads() -> None:
     }
 
 
+def test_zsh_gets_backslashes_that_are_kept() -> None:
+    know("local/a\\:b\\")
+    assert asked("zsh", "llm -m lo").stdout == "local/a\\\\\\:b\\\\:chat model\n"
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [("llm -m lo", 0), ("llm -m x", 0), ("llm -m ./x", quick.IS_PATH), ("llm ke", quick.ASK_LLM)],
@@ -75,6 +80,22 @@ def test_without_a_user_directory_nothing_is_completed_or_made(
     done = asked("bash", "llm -m lo")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not (tmp_path / "none").exists()
+
+
+def test_what_cannot_be_read_completes_nothing(
+    user_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    know("local/a/x")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        patch.setattr(Path, "lstat", refuse)
+        patch.setattr(os, "stat", refuse)
+        for text in ("llm -m lo", "llm localrun rm ", "llm localrun endpoints remove "):
+            assert quick.main("bash", text) == 0
+    assert capfd.readouterr() == ("", "")
 
 
 def test_ten_thousand_names_are_completed() -> None:
