@@ -12,7 +12,7 @@ import llm_localrun
 from llm_localrun import errors
 from llm_localrun.errors import ConfigError, LocalRunError, UnknownModel
 
-NAMES = ("llama.cpp ", "llama-server ", "pip ")
+NAMES = ("llama.cpp ", "llama-server ", "llm-gguf ", "pip ")
 CLASSES = {name for name, value in vars(errors).items() if isinstance(value, type)}
 PACKAGE = Path(llm_localrun.__file__).parent
 
