@@ -90,7 +90,8 @@ def test_readme_names_the_first_recommended_models() -> None:
 
 def test_readme_repeats_times_of_the_comparison() -> None:
     measured = (ROOT / "docs" / "comparison.md").read_text("utf-8")
-    rows = compared_table().splitlines()[2:]
+    *rows, _, machine = compared_table().splitlines()[2:]
+    assert re.fullmatch(r"Measured on 20\d\d-\d\d-\d\d: \d+ cores of .*, Linux .*\.", machine)
     for title, row in zip(COMPARED_ROWS, rows, strict=True):
         (source,) = (line for line in measured.splitlines() if line.startswith(f"| {title} |"))
         times = [cell.removeprefix("over ") for cell in row.rstrip(" |").split(" | ")[1:]]

@@ -47,6 +47,7 @@ _COLUMNS = {
     "duration_ms",
 }
 _ULID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+_AS_BASE_32 = str.maketrans(_ULID_DIGITS, "0123456789abcdefghijklmnopqrstuv")
 _ULID_TIME = 10
 """Digits of an id that are its time."""
 _DAY_S = 86_400
@@ -424,12 +425,10 @@ def time_of(id_: object) -> float | None:
     None for another text, and for a time that is still to come: a clock was wrong.
     """
     begin = id_[:_ULID_TIME].lower() if isinstance(id_, str) else ""
-    if len(begin) < _ULID_TIME or not {*begin} <= {*_ULID_DIGITS}:
+    if len(begin) < _ULID_TIME or begin.strip(_ULID_DIGITS):
         return None
-    milliseconds = 0
-    for digit in begin:
-        milliseconds = milliseconds * 32 + _ULID_DIGITS.index(digit)
-    return seconds if (seconds := milliseconds / 1000) <= time.time() + _DAY_S else None
+    seconds = int(begin.translate(_AS_BASE_32), 32) / 1000
+    return seconds if seconds <= time.time() + _DAY_S else None
 
 
 def _first_id_of(at: float) -> str:

@@ -18,13 +18,14 @@ _TIME = re.compile(r"\((ended after )?([\d.]+ (?:s|µs))\)$")
 
 
 def compared_table() -> str:
-    """Markdown: rows of the first table of docs/comparison.md."""
+    """Markdown: rows of the first table of docs/comparison.md, and when and on what they are."""
     text = (ROOT / "docs" / "comparison.md").read_text("utf-8")
     lines = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     heads, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
     cells = {title: [_time_of(cell) for cell in row] for title, *row in rows}
     shown = [(short, *cells[title]) for title, short in COMPARED_ROWS.items()]
-    return table(tuple(heads), shown)
+    (measured,) = re.findall(r"^(Measured on \S+) by .*? on (.*?), Python", text, re.MULTILINE)
+    return f"{table(tuple(heads), shown)}\n{measured[0]}: {measured[1]}.\n"
 
 
 def _time_of(cell: str) -> str:
