@@ -20,6 +20,7 @@ _HELPERS = frozenset(
         "doctor_findings",
         "engine_install",
         "facts",
+        "llm_settings",
         "next_steps",
         "other_plugins",
         "progress",

@@ -23,7 +23,8 @@ import llm
 from llm.cli import set_model_option
 
 from llm_localrun.catalogue import get_catalogue
-from llm_localrun.cli.other_plugins import command, default_options, model_of
+from llm_localrun.cli.llm_settings import command, default_options
+from llm_localrun.cli.other_plugins import model_of
 from llm_localrun.cli.table import count_of, json_option, say, show_json, show_table
 from llm_localrun.errors import ConfigError
 from llm_localrun.files import named

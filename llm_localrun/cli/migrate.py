@@ -17,13 +17,14 @@ from typing import Any
 
 import click
 import llm
+from typing_extensions import assert_never
 
 from llm_localrun.catalogue import get_catalogue
+from llm_localrun.cli.llm_settings import command, default_options
 from llm_localrun.cli.other_plugins import (
-    Setting,
+    LlmSetting,
+    SettingKind,
     by_other_ids,
-    command,
-    default_options,
     our_options,
     settings,
     why_not_here,
@@ -43,7 +44,7 @@ _HARMLESS = re.compile(rf"{_WORDS}(\({_WORDS}\))?")
 class _Move:
     """A setting, and the commands that make it one of a model of ours."""
 
-    setting: Setting
+    setting: LlmSetting
     model: LocalModel | None
     commands: tuple[str, ...]
     notes: tuple[str, ...]
@@ -92,28 +93,30 @@ def _registered() -> Mapping[str, Any]:
         return {}
 
 
-def _steps(setting: Setting, model: LocalModel) -> tuple[list[str | None], list[str]]:
+def _steps(setting: LlmSetting, model: LocalModel) -> tuple[list[str | None], list[str]]:
     """The commands for a setting, None for one that cannot be typed; and notes."""
     notes = []
     if requires_consent(model) and model.id not in read_config().allow:
         notes.append("The model does not run on this machine: see llm localrun allow --help")
     match setting.kind:
-        case "alias":
+        case SettingKind.ALIAS:
             return [command("aliases", "set", setting.name, model.id)], notes
-        case "default model":
+        case SettingKind.DEFAULT_MODEL:
             return [command("models", "default", model.id)], notes
-        case "default embedding model":
+        case SettingKind.DEFAULT_EMBEDDING_MODEL:
             return [command("embed-models", "default", model.id)], notes
-        case "template":
+        case SettingKind.TEMPLATE:
             options = our_options(setting.options, model)
             changes = [f"{setting.model} is {model.id}", *options.renamed]
             notes.append(f"Change in the file: {', '.join(changes)}")
             return [command("templates", "edit", setting.name)], [*notes, *options.problems]
-        case _:
+        case SettingKind.OPTIONS:
             return _options(setting, model)
+        case _:
+            assert_never(setting.kind)
 
 
-def _options(setting: Setting, model: LocalModel) -> tuple[list[str | None], list[str]]:
+def _options(setting: LlmSetting, model: LocalModel) -> tuple[list[str | None], list[str]]:
     """The commands for the default options of a model, without those that ours has already."""
     options = our_options(setting.options, model)
     present = default_options(model.id)
@@ -130,9 +133,9 @@ def _all_notes(commands: list[str | None], notes: list[str]) -> tuple[str, ...]:
     return (*notes, *[_UNPRINTABLE] * (None in commands))
 
 
-def _title(setting: Setting) -> str:
+def _title(setting: LlmSetting) -> str:
     """A setting in words: alias fast (ollama/qwen3:8b)."""
-    return f"{' '.join(filter(None, (setting.kind, setting.name)))} ({setting.model})"
+    return f"{' '.join(filter(None, (setting.kind.value, setting.name)))} ({setting.model})"
 
 
 def _comment(text: str) -> str:
@@ -146,7 +149,7 @@ def _comment(text: str) -> str:
 def _facts(move: _Move) -> dict[str, Any]:
     """What `--json` shows of a setting. `docs/json.md` describes each field."""
     return {
-        "setting": move.setting.kind,
+        "setting": move.setting.kind.value,
         "name": move.setting.name,
         "other_model": move.setting.model,
         "model": move.model.id if move.model else None,

@@ -32,7 +32,7 @@ Step = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class MachineState:
     """What the next steps depend on."""
 
     snapshot: Snapshot
@@ -66,12 +66,12 @@ class State:
         return self.has(model_id) or bool(unheard_reports(self.snapshot, is_empty=True))
 
 
-def next_steps(state: State) -> list[Step]:
+def next_steps(state: MachineState) -> list[Step]:
     """At most four commands, the most important first."""
     return [*islice(_steps(state), _MAX_STEPS)]
 
 
-def _steps(state: State) -> Iterator[Step]:
+def _steps(state: MachineState) -> Iterator[Step]:
     yield from _locked_servers(state.snapshot)
     yield from _missing_engine(state)
     yield from _first_model(state) if state.best is None else _use(state, state.best)
@@ -89,7 +89,7 @@ def _locked_servers(snapshot: Snapshot) -> Iterator[Step]:
             yield quoted("llm", "keys", "set", name), f"store the key of {report.endpoint.name}"
 
 
-def _missing_engine(state: State) -> Iterator[Step]:
+def _missing_engine(state: MachineState) -> Iterator[Step]:
     if state.builds.chosen is not None:
         return
     if state.builds.builds and state.has_files:
@@ -98,7 +98,7 @@ def _missing_engine(state: State) -> Iterator[Step]:
         yield _INSTALL_ENGINE, "install the engine that runs GGUF files"
 
 
-def _first_model(state: State) -> Iterator[Step]:
+def _first_model(state: MachineState) -> Iterator[Step]:
     for report in state.snapshot.endpoints:
         if report.status in (ServerStatus.BUSY, ServerStatus.LOADING):
             yield "llm localrun refresh", f"ask {_named(report)} again"
@@ -113,7 +113,7 @@ def _named(report: EndpointReport) -> str:
     return report.endpoint.address if report.is_unheard else server_title(report)
 
 
-def _use(state: State, best: LocalModel) -> Iterator[Step]:
+def _use(state: MachineState, best: LocalModel) -> Iterator[Step]:
     """How to use the best model, or what to do before that."""
     if state.obstacle:
         yield _remove_obstacle(state, best)
@@ -129,7 +129,7 @@ def _use(state: State, best: LocalModel) -> Iterator[Step]:
     yield "llm localrun models", f"list {count_of(len(state.snapshot.models), 'model')}"
 
 
-def _remove_obstacle(state: State, best: LocalModel) -> Step:
+def _remove_obstacle(state: MachineState, best: LocalModel) -> Step:
     if best.served and state.obstacle == ServerStatus.OFFLINE.obstacle:
         server = server_class(best.served.endpoint.kind)
         if found := _START.match(server.start_hint):
@@ -137,13 +137,13 @@ def _remove_obstacle(state: State, best: LocalModel) -> Step:
     return _DOCTOR, "find out why the best model cannot run"
 
 
-def _ask(state: State) -> Step:
+def _ask(state: MachineState) -> Step:
     if state.default and state.has(state.default):
         return 'llm "prompt"', "ask the default model"
     return 'llm -m local "prompt"', "ask the best model"
 
 
-def _unused_gpu(state: State) -> Iterator[Step]:
+def _unused_gpu(state: MachineState) -> Iterator[Step]:
     """A build for a GPU that none uses, if files here would gain by it."""
     suggestion = suggest(state.hardware)
     gpu = suggestion.gpu
@@ -157,7 +157,7 @@ def _unused_gpu(state: State) -> Iterator[Step]:
         yield _DOCTOR, f"find out how to use {gpu.title}"
 
 
-def _default_model(state: State) -> Iterator[Step]:
+def _default_model(state: MachineState) -> Iterator[Step]:
     if not state.default:
         yield "llm models default local", "ask it without -m from now on"
     elif state.default.startswith("local/") and not state.may_have(state.default):

@@ -7,37 +7,44 @@ Reads aliases, default models, default options and templates. Showing what to ch
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from llm.cli import LoadTemplateError, load_template
 
 from llm_localrun.chat.options import Options
+from llm_localrun.cli.llm_settings import (
+    all_default_options,
+    default_embedding_model,
+    default_model,
+)
 from llm_localrun.errors import ConfigError
 from llm_localrun.files import store_named
 from llm_localrun.files.found import is_text
-from llm_localrun.files.llm_gguf import RegisteredFile, registered_files
+from llm_localrun.files.llm_gguf import ID_PREFIX, RegisteredFile, registered_files
 from llm_localrun.models import LocalModel, OnDisk, Route, ServerStatus, Snapshot
 from llm_localrun.name_cache import is_ours
 from llm_localrun.registration import user_aliases
 from llm_localrun.servers.base import Server, server_class, server_kinds
-from llm_localrun.system.json_files import read_json, read_text
 from llm_localrun.system.paths import home
-from llm_localrun.system.program import quoted
-from llm_localrun.system.text import printable
 
-_DEFAULTS = {
-    "default model": "default_model.txt",
-    "default embedding model": "default_embedding_model.txt",
-}
+
+class SettingKind(str, Enum):
+    """What a setting of llm is."""
+
+    ALIAS = "alias"
+    DEFAULT_MODEL = "default model"
+    DEFAULT_EMBEDDING_MODEL = "default embedding model"
+    OPTIONS = "options"
+    TEMPLATE = "template"
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class LlmSetting:
     """A setting of llm that names a model of another plugin."""
 
-    kind: str
-    """`alias`, `default model`, `default embedding model`, `options` or `template`."""
+    kind: SettingKind
     model: str
     """The name of the model in the setting."""
     name: str = ""
@@ -45,47 +52,36 @@ class Setting:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def settings() -> Iterator[Setting]:
+def settings() -> Iterator[LlmSetting]:
     """The settings that name models of others. What cannot be read is left out."""
     aliases = user_aliases()
     for setting in _all_settings(aliases):
-        is_alias = setting.kind != "alias" and setting.model in aliases
+        is_alias = setting.kind is not SettingKind.ALIAS and setting.model in aliases
         if setting.model and not (is_ours(setting.model) or is_alias):
             yield setting
 
 
-def _all_settings(aliases: Mapping[str, Any]) -> Iterator[Setting]:
+def _all_settings(aliases: Mapping[str, Any]) -> Iterator[LlmSetting]:
     for alias, model in aliases.items():
         if isinstance(model, str):
-            yield Setting("alias", model, alias)
-    for kind, file in _DEFAULTS.items():
-        yield Setting(kind, read_text(home().parent / file).strip())
-    for model, options in _default_options().items():
+            yield LlmSetting(SettingKind.ALIAS, model, alias)
+    yield LlmSetting(SettingKind.DEFAULT_MODEL, default_model())
+    yield LlmSetting(SettingKind.DEFAULT_EMBEDDING_MODEL, default_embedding_model())
+    for model, options in all_default_options().items():
         if isinstance(options, dict) and options:
-            yield Setting("options", model, options=options)
+            yield LlmSetting(SettingKind.OPTIONS, model, options=options)
     for path in sorted((home().parent / "templates").glob("*.yaml")):
         if path.is_file():
             yield from _template_setting(path)
 
 
-def default_options(model_id: str) -> Mapping[str, Any]:
-    """What `llm models options set` has set for a model."""
-    options = _default_options().get(model_id)
-    return options if isinstance(options, dict) else {}
-
-
-def _default_options() -> Mapping[str, Any]:
-    options = read_json(home().parent / "model_options.json")
-    return options if isinstance(options, dict) else {}
-
-
-def _template_setting(path: Path) -> Iterator[Setting]:
+def _template_setting(path: Path) -> Iterator[LlmSetting]:
     try:
         template = load_template(str(path))
     except (LoadTemplateError, OSError, ValueError, TypeError, RecursionError):
         # llm says what is wrong with it where it is used.
         return
-    yield Setting("template", template.model or "", path.stem, template.options or {})
+    yield LlmSetting(SettingKind.TEMPLATE, template.model or "", path.stem, template.options or {})
 
 
 # Models
@@ -128,7 +124,7 @@ def why_not_here(model: str, registered: Mapping[str, Any], snapshot: Snapshot) 
 
     `registered` has the names of all models that llm knows.
     """
-    if model.startswith("gguf/"):
+    if model.startswith(ID_PREFIX):
         return "llm-gguf has not registered it, or its file is not there or cannot be run"
     kind = _kind_of(model)
     if kind is not None:
@@ -203,18 +199,3 @@ def _text_of(value: Any) -> str | None:
     if isinstance(value, (int, float)):
         return str(value)
     return value if isinstance(value, str) and value else None
-
-
-# Commands
-
-
-def command(*words: str) -> str | None:
-    """A command of llm's, quoted for the shell; None if a word cannot be shown as it is."""
-    if any(printable(word) != word for word in words):
-        return None
-    # A word that begins with a dash would be an option.
-    at = next((i for i, word in enumerate(words) if word.startswith("-")), None)
-    if at is None:
-        return quoted("llm", *words)
-    start = 3 if words[1] == "options" else 2
-    return quoted("llm", *words[:start], "--", *words[start:])

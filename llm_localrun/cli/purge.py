@@ -8,7 +8,6 @@ Example:
   llm localrun purge
 """
 
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,11 +15,18 @@ from typing import Any
 import click
 from llm import DEFAULT_MODEL
 
+from llm_localrun.cli.llm_settings import (
+    all_default_options,
+    command,
+    default_embedding_model,
+    default_model,
+)
 from llm_localrun.cli.table import Row, first_few, json_option, say, show, show_json, size_text
 from llm_localrun.errors import NotRemoved
+from llm_localrun.name_cache import is_ours
 from llm_localrun.pull.purge import KEPT, Item, Removed, find_items, remove_all
 from llm_localrun.registration import user_aliases
-from llm_localrun.system.json_files import read_json, read_text
+from llm_localrun.system.json_files import read_json
 from llm_localrun.system.paths import home
 
 _OPTIONAL = ("in",)
@@ -121,7 +127,7 @@ def _left_to_llm() -> Iterator[str]:
     """What llm itself stores of our models and servers, and what removes it."""
     if commands := [*_commands()]:
         yield "llm itself still stores what you have set for local models. To remove that:"
-        yield from (f"  {command}" for command in commands)
+        yield from (f"  {each}" for each in commands)
     path = home().parent / "keys.json"
     keys = [key for key in _names_in(read_json(path)) if key.startswith("localrun-")]
     if keys:
@@ -131,26 +137,15 @@ def _left_to_llm() -> Iterator[str]:
 
 def _commands() -> Iterator[str]:
     """The commands that remove aliases, options and defaults that mean local models."""
-    for alias, model in sorted(user_aliases().items()):
-        if _is_ours(str(model)):
-            yield shlex.join(["llm", "aliases", "remove", *_word(alias)])
-    for name in filter(_is_ours, _names_in(read_json(home().parent / "model_options.json"))):
-        yield shlex.join(["llm", "models", "options", "clear", *_word(name)])
-    # llm's own functions have no sentence for a file that they cannot read.
-    if _is_ours(read_text(home().parent / "default_model.txt").strip()):
+    aliases = [alias for alias, model in sorted(user_aliases().items()) if is_ours(str(model))]
+    yield from filter(None, (command("aliases", "remove", alias) for alias in aliases))
+    models = filter(is_ours, sorted(all_default_options()))
+    yield from filter(None, (command("models", "options", "clear", name) for name in models))
+    if is_ours(default_model()):
         yield f"llm models default {DEFAULT_MODEL}"
-    if _is_ours(read_text(home().parent / "default_embedding_model.txt").strip()):
+    if is_ours(default_embedding_model()):
         yield "llm embed-models default --remove-default"
-
-
-def _word(name: str) -> list[str]:
-    """A name as an argument, also if it begins as an option does."""
-    return ["--", name] if name.startswith("-") else [name]
 
 
 def _names_in(value: object) -> list[str]:
     return sorted(map(str, value)) if isinstance(value, Mapping) else []
-
-
-def _is_ours(model: str) -> bool:
-    return model == "local" or model.startswith(("local-", "local/"))

@@ -13,7 +13,8 @@ import click
 
 from llm_localrun.catalogue import get_catalogue
 from llm_localrun.cli.endpoints import STATUS, server_title
-from llm_localrun.cli.next_steps import State, Step, next_steps
+from llm_localrun.cli.llm_settings import default_model
+from llm_localrun.cli.next_steps import MachineState, Step, next_steps
 from llm_localrun.cli.table import json_option, say, show_card, show_json
 from llm_localrun.config import read_config
 from llm_localrun.engine import builds, hardware
@@ -23,8 +24,7 @@ from llm_localrun.name_cache import CachePolicy
 from llm_localrun.names.aliases import name_models
 from llm_localrun.resolve import describe_unheard, order_of
 from llm_localrun.servers.base import refused_login
-from llm_localrun.system.json_files import read_text
-from llm_localrun.system.paths import engine_folder, home
+from llm_localrun.system.paths import engine_folder
 from llm_localrun.system.program import runnable
 
 _MAY_ANSWER = (ServerStatus.BUSY, ServerStatus.LOADING, ServerStatus.NEEDS_KEY)
@@ -50,23 +50,22 @@ def status(as_json: bool) -> None:
     _show_steps(next_steps(state))
 
 
-def _gather() -> State:
+def _gather() -> MachineState:
     config, snapshot = read_config(), get_catalogue(CachePolicy.FRESH)
     order = order_of(config, snapshot)
     best = next(iter(name_models(snapshot.models, order, "chat").get("local", [])), None)
-    return State(
+    return MachineState(
         snapshot,
         builds.report(engine_folder(), config.llama_server, ",".join(config.rpc)),
         hardware.detect(),
         best,
         obstacle=order.obstacle(best) if best else "",
         allowed=frozenset(config.allow),
-        # llm's own function has no sentence for a file that it cannot read.
-        default=read_text(home().parent / "default_model.txt").strip(),
+        default=default_model(),
     )
 
 
-def _facts(state: State) -> dict[str, Any]:
+def _facts(state: MachineState) -> dict[str, Any]:
     snapshot, build = state.snapshot, state.builds.chosen
     return {
         "models": len(snapshot.models),
@@ -90,7 +89,7 @@ def _count(snapshot: Snapshot) -> str:
     return f"{len(models)}: {served} on servers, {len(models) - served} in files only"
 
 
-def _best(state: State) -> str:
+def _best(state: MachineState) -> str:
     """The model that `local` means, and why it cannot run now."""
     if state.best is None:
         return ""

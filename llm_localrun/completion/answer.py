@@ -59,7 +59,7 @@ LLM_ARGUMENTS: Mapping[tuple[str, ...], tuple[int, Source]] = {
 """The commands of llm that take the name of a model: as which argument, counted from 0."""
 
 
-class Answer(NamedTuple):
+class Completions(NamedTuple):
     """What the last word can become."""
 
     candidates: list[Candidate]
@@ -67,7 +67,7 @@ class Answer(NamedTuple):
     """Whether it is the beginning of a path instead."""
 
 
-def answer(words: Sequence[str], typed: str, user: Path) -> Answer | None:
+def answer(words: Sequence[str], typed: str, user: Path) -> Completions | None:
     """The answer for `typed`, the word after `words`; None if it is not one of our names.
 
     `words` are those after the program. `user` is llm's user directory.
@@ -81,9 +81,9 @@ def answer(words: Sequence[str], typed: str, user: Path) -> Answer | None:
     if source is None or typed.startswith("-"):
         return None
     if typed.startswith((".", "/", "~")):
-        return Answer([], is_file=not prefix)
+        return Completions([], is_file=not prefix)
     found = matching(source(user), typed)
-    return Answer([Candidate(prefix + each.value, each.help) for each in found])
+    return Completions([Candidate(prefix + each.value, each.help) for each in found])
 
 
 def needs_names(words: Sequence[str], user: Path) -> bool:

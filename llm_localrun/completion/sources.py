@@ -135,10 +135,10 @@ def quantizations(_user: Path) -> Iterator[Candidate]:
 
 
 def quantize_types(_user: Path) -> Iterator[Candidate]:
-    """The types that `quantize` makes, from fine to coarse, as `quantize.recipes` has them."""
-    types = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M")
-    coarser = ("Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K")
-    yield from map(Candidate, (*types, *coarser))
+    """The types that `quantize` makes, from fine to coarse."""
+    from llm_localrun.quantize.recipes import MIXES
+
+    yield from map(Candidate, MIXES)
 
 
 def commands(_user: Path) -> Iterator[Candidate]:

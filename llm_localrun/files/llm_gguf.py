@@ -14,6 +14,8 @@ from llm_localrun.files.found import existing, file_at
 from llm_localrun.system.json_files import list_at, read_json, text_at, value_at
 from llm_localrun.system.paths import home
 
+ID_PREFIX = "gguf/"
+"""The beginning of the ids that it gives its models."""
 _INDEXES = ("models.json", "embed-models.json")
 
 
@@ -77,7 +79,7 @@ def _read(path: Path) -> Iterator[RegisteredFile]:
     for name, entry in index.items():
         size = value_at(entry, "n_ctx")
         yield RegisteredFile(
-            f"gguf/{name}",
+            f"{ID_PREFIX}{name}",
             text_at(entry, "path"),
             tuple(alias for alias in list_at(entry, "aliases") if isinstance(alias, str)),
             size if isinstance(size, int) and size > 0 and not isinstance(size, bool) else None,

@@ -324,10 +324,7 @@ def _unlisted(folder: Path, listed: set[Path]) -> Iterator[Item]:
         if not (path.parent == folder and _is_file_like(path, _PULLED))
         if path.relative_to(folder).parts[0] != ".partial"
     ]
-    if found:
-        shown = str(found[0]) if len(found) == 1 else str(folder)
-        what = "other file" if len(found) == 1 else f"{len(found)} other files"
-        yield Item(what, shown, _size(found), reason=_NOT_LISTED)
+    yield from _others(folder, found, _NOT_LISTED)
 
 
 def _matching(
@@ -338,11 +335,11 @@ def _matching(
         yield _item(what, ours[0] if len(ours) == 1 else folder, ours)
 
 
-def _others(folder: Path, paths: list[Path]) -> Iterator[Item]:
+def _others(folder: Path, paths: list[Path], reason: str = _NOT_OURS) -> Iterator[Item]:
     if paths:
         shown = paths[0] if len(paths) == 1 else folder
         what = "other file" if len(paths) == 1 else f"{len(paths)} other files"
-        yield Item(what, str(shown), _size(paths), reason=_NOT_OURS)
+        yield Item(what, str(shown), _size(paths), reason=reason)
 
 
 def _item(what: str, path: Path, parts: Iterable[Path], reason: str = "") -> Item:

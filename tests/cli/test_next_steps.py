@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm_localrun.cli.next_steps import State, next_steps
+from llm_localrun.cli.next_steps import MachineState, next_steps
 from llm_localrun.engine import builds, hardware
 from llm_localrun.engine.build_probe import Build, Device
 from llm_localrun.engine.builds import BuildReport
@@ -54,14 +54,16 @@ def server(
     return EndpointReport(endpoint=endpoint, status=status, asked_at=1.0, models=models, **more)
 
 
-def machine(*servers: EndpointReport, files: tuple[LocalModel, ...] = (), **facts: Any) -> State:
+def machine(
+    *servers: EndpointReport, files: tuple[LocalModel, ...] = (), **facts: Any
+) -> MachineState:
     """The state of a machine whose best model is the first of its files, else of its servers."""
     found = [
         {"path": f"/{file.name}.gguf", "size": 1, "modified": 1.0, "model": file} for file in files
     ]
     snapshot = Snapshot.model_validate({"endpoints": servers, "files": found})
     best = next((m for m in [*files, *snapshot.models] if m.purpose == "chat"), None)
-    return State(snapshot, **{"builds": READY, "hardware": NO_GPU, "best": best, **facts})
+    return MachineState(snapshot, **{"builds": READY, "hardware": NO_GPU, "best": best, **facts})
 
 
 ANSWERS = server(ServerStatus.ANSWERS, LLAMA)
@@ -78,7 +80,7 @@ ASK_DEFAULT = 'llm "prompt"'
 SET_DEFAULT = "llm models default local"
 KEY = "llm keys set localrun-ollama"
 
-STATES: dict[str, tuple[State, list[str]]] = {
+STATES: dict[str, tuple[MachineState, list[str]]] = {
     "nothing": (machine(), [RECOMMEND, STARTER, DOCTOR, HELP]),
     "nothing, not even an engine": (
         machine(builds=NOT_INSTALLED),
